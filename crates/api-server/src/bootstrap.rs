@@ -7,15 +7,15 @@ use object_model::{Status, StatusReason};
 use resource_kinds::annotations::RBAC_AUTOUPDATE;
 use serde_json::{Value, json};
 
-use crate::decode::Decoded;
-use crate::identity::UserInfo;
-use crate::metadata;
-use crate::registry::Resource;
+use crate::access::identity::UserInfo;
+use crate::admission::writes::{Attempt, Validation, accept};
+use crate::catalog::registry::Resource;
+use crate::handlers::verbs::create::create;
+use crate::handlers::verbs::update::{Part, update};
+use crate::http::decode::Decoded;
+use crate::objects::metadata;
+use crate::objects::storage;
 use crate::server::{ApiServer, StartError};
-use crate::storage;
-use crate::verbs::create::create;
-use crate::verbs::update::{Part, update};
-use crate::writes::{Attempt, Validation, accept};
 
 /// How many objects are created at once, so that they share syncs of the disk.
 const AT_ONCE: usize = 64;

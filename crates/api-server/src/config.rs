@@ -8,8 +8,8 @@ use resource_kinds::Kind;
 use resource_kinds::admission::Admission;
 use serde_json::Value;
 
-use crate::limits::Limits;
-use crate::nodes::NodeConnector;
+use crate::handlers::nodes::NodeConnector;
+use crate::http::limits::Limits;
 
 /// Everything an [`ApiServer`](crate::ApiServer) needs from outside.
 pub struct Config {

@@ -14,15 +14,17 @@ use resource_kinds::ClusterConfig;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::dynamic_admission::{answers, call};
-use crate::identity::UserInfo;
-use crate::negotiate::Form;
-use crate::nodes::{NodeConnector, NodeService};
-use crate::query::Query;
-use crate::request_info::RequestInfo;
-use crate::subresources::proxy;
-use crate::verbs::list::Page;
-use crate::{ApiServer, Config, LocalService, decode, protobuf};
+use crate::access::identity::UserInfo;
+use crate::admission::dynamic_admission::{answers, call};
+use crate::handlers::nodes::{NodeConnector, NodeService};
+use crate::handlers::subresources::proxy;
+use crate::handlers::verbs::list::Page;
+use crate::http::decode;
+use crate::http::negotiate::Form;
+use crate::http::protobuf;
+use crate::http::query::Query;
+use crate::http::request_info::RequestInfo;
+use crate::{ApiServer, Config, LocalService};
 
 /// A body in JSON.
 pub fn json(bytes: &[u8]) -> Option<Value> {

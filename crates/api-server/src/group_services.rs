@@ -10,10 +10,10 @@ use resource_kinds::labels::API_SERVICE_AUTOMANAGED;
 use serde_json::Value;
 
 use crate::bootstrap::{attempt, ensure, this_server};
-use crate::metadata;
+use crate::handlers::verbs::delete::{DeleteOptions, delete};
+use crate::objects::metadata;
+use crate::objects::storage::reading;
 use crate::server::{ApiServer, StartError};
-use crate::storage::reading;
-use crate::verbs::delete::{DeleteOptions, delete};
 
 const GROUP: &str = "apiregistration.k8s.io";
 const PLURAL: &str = "apiservices";

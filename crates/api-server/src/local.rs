@@ -10,8 +10,8 @@ use http::header::USER_AGENT;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 
-use crate::body::{BoxError, ResponseBody, boxed};
-use crate::identity::{Caller, UserInfo};
+use crate::access::identity::{Caller, UserInfo};
+use crate::http::body::{BoxError, ResponseBody, boxed};
 use crate::pipeline;
 use crate::server::ApiServer;
 

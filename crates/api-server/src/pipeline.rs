@@ -12,22 +12,22 @@ use http::{Method, Request, Response};
 use object_model::{Status, StatusReason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::allow;
-use crate::audit::Record;
-use crate::authorize::authorize;
-use crate::body::{BoxBody, Held, Segments, boxed};
-use crate::connection::Connection;
-use crate::fairness::{Good, Share, too_many};
-use crate::identity::{Caller, Credentials, UserInfo, authenticate, unauthorized};
-use crate::impersonation::{self, impersonate};
-use crate::metrics::Label;
-use crate::query::Query;
-use crate::reply::Reply;
-use crate::request_info::RequestInfo;
+use crate::access::audit::Record;
+use crate::access::authorize::authorize;
+use crate::access::flow_control::{Good, Share, too_many};
+use crate::access::identity::{Caller, Credentials, UserInfo, authenticate, unauthorized};
+use crate::access::impersonation::{self, impersonate};
+use crate::handlers::allow_header;
+use crate::handlers::metrics::Label;
+use crate::http::body::{BoxBody, Held, Segments, boxed};
+use crate::http::connection::Connection;
+use crate::http::query::Query;
+use crate::http::reply::Reply;
+use crate::http::request_info::RequestInfo;
+use crate::http::warnings::Warnings;
+use crate::http::work::{self, Placed};
 use crate::routing;
 use crate::server::ApiServer;
-use crate::warnings::Warnings;
-use crate::work::{self, Placed};
 
 /// A request that has passed authentication and authorisation.
 pub(crate) struct Call {
@@ -129,7 +129,7 @@ async fn respond(
             reply.into_response(gzip)
         }
         Err(status) => {
-            let more = allow::header(&server, (&asked.0, &asked.1), &status);
+            let more = allow_header::header(&server, (&asked.0, &asked.1), &status);
             let mut reply = Reply::status(&status);
             reply.headers.extend(more);
             kept.note(reply.code.as_u16(), Some(&reply));

@@ -7,16 +7,24 @@ use object_model::{Status, StatusDetails, StatusReason};
 use resource_kinds::{Verb, admissionregistration};
 use serde_json::{Value, json};
 
-use crate::body::BoxBody;
-use crate::destination::Destination;
+use crate::access::oidc;
+use crate::catalog::destination::Destination;
+use crate::catalog::discovery;
+use crate::catalog::openapi;
+use crate::catalog::registry::Resource;
+use crate::group_services;
+use crate::handlers::component_health;
+use crate::handlers::health;
+use crate::handlers::metrics;
+use crate::handlers::resource_metrics;
+use crate::handlers::reviews;
+use crate::handlers::subresources;
+use crate::handlers::verbs;
+use crate::http::body::BoxBody;
+use crate::http::reply::Reply;
+use crate::http::version;
 use crate::pipeline::{Answer, Call};
-use crate::registry::Resource;
-use crate::reply::Reply;
 use crate::server::ApiServer;
-use crate::{
-    component_health, discovery, group_services, health, issuer, metrics, openapi,
-    resource_metrics, reviews, subresources, verbs, version,
-};
 
 /// Whether everybody may ask, even without credentials.
 pub(crate) fn is_public(path: &str) -> bool {
@@ -109,7 +117,7 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
                 text,
             ))
         }
-        "openid" | ".well-known" => issuer::answer(server, path),
+        "openid" | ".well-known" => oidc::answer(server, path),
         "openapi" => openapi::answer(server, path, &call.parts).await,
         "api" | "apis" => discovery::answer(server, path, &call.parts),
         "" => Ok(Reply::json(&root())),
@@ -154,7 +162,7 @@ pub(crate) fn content_type(headers: &HeaderMap) -> String {
         .unwrap_or_default()
         .trim();
     if media.is_empty() {
-        crate::reply::JSON.to_owned()
+        crate::http::reply::JSON.to_owned()
     } else {
         media.to_ascii_lowercase()
     }

@@ -15,15 +15,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::audit::Peer;
-use crate::body::{BoxError, boxed};
-use crate::connection::{Connection, Observed, Unsent};
-use crate::guests::{Guests, Max, Place};
-use crate::identity::{Caller, Certificate};
-use crate::limits::PLAIN_BYTES_MAX;
+use crate::access::audit::Peer;
+use crate::access::identity::{Caller, Certificate};
+use crate::http::body::{BoxError, boxed};
+use crate::http::connection::{Connection, Observed, Unsent};
+use crate::http::guests::{Guests, Max, Place};
+use crate::http::limits::PLAIN_BYTES_MAX;
+use crate::http::work::{self, Tasks};
 use crate::pipeline;
 use crate::server::ApiServer;
-use crate::work::{self, Tasks};
 
 /// Why a listener could not be served.
 #[derive(Debug, thiserror::Error)]

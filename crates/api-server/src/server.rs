@@ -11,29 +11,29 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::audit::Audit;
-use crate::authorize::{self, Rbac, Sources};
+use crate::access::audit::Audit;
+use crate::access::authorize::{self, Rbac, Sources};
+use crate::access::flow_control::Shares;
+use crate::access::identity::UserInfo;
+use crate::access::tls::{Tls, TlsError};
+use crate::admission::dynamic_admission::Registrations;
 use crate::bootstrap;
-use crate::component_health::Components;
+use crate::catalog::snapshot::Served;
 use crate::config::Config;
-use crate::dynamic_admission::Registrations;
-use crate::fairness::Shares;
 use crate::following;
 use crate::group_services;
-use crate::health::Checks;
-use crate::identity::UserInfo;
-use crate::limits::Limits;
+use crate::handlers::component_health::Components;
+use crate::handlers::health::Checks;
+use crate::handlers::metrics::Metrics;
+use crate::handlers::nodes::NodeConnector;
+use crate::handlers::subresources::token::Tokens;
+use crate::http::limits::Limits;
+use crate::http::work::{self, Places};
 use crate::local::LocalService;
-use crate::metrics::Metrics;
-use crate::nodes::NodeConnector;
+use crate::objects::quota;
+use crate::objects::storage::Leases;
 use crate::serve::{self, ServeError};
-use crate::served::Served;
-use crate::storage::Leases;
 use crate::store_room;
-use crate::subresources::token::Tokens;
-use crate::tls::{Tls, TlsError};
-use crate::usage;
-use crate::work::{self, Places};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +158,7 @@ impl ApiServer {
         server.start("the index of roles", fresh);
         server.start("following", following::run(Arc::downgrade(&server)));
         server.start("room", store_room::watch(Arc::downgrade(&server)));
-        server.start("quotas", usage::keep_right(Arc::downgrade(&server)));
+        server.start("quotas", quota::keep_right(Arc::downgrade(&server)));
         server
             .bootstrapped
             .store(true, std::sync::atomic::Ordering::Release);

@@ -10,10 +10,10 @@ use resource_kinds::Lookup;
 use serde_json::{Value, json};
 
 use crate::bootstrap::{attempt, this_server};
-use crate::limits::STORE_LOOK_INTERVAL;
+use crate::handlers::verbs::create::create;
+use crate::http::limits::STORE_LOOK_INTERVAL;
+use crate::objects::storage::reading;
 use crate::server::{ApiServer, StartError};
-use crate::storage::reading;
-use crate::verbs::create::create;
 
 const REASON: &str = "StoreFull";
 
@@ -56,7 +56,7 @@ async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Res
     let Some(resource) = server.served().registry.any_version("", "events") else {
         return Ok(());
     };
-    let now = crate::metadata::time(Timestamp::now());
+    let now = crate::objects::metadata::time(Timestamp::now());
     let event = json!({
         "apiVersion": "v1",
         "kind": "Event",

@@ -72,58 +72,58 @@ const SHIM: Said = ByOurs("messages between the program and its shims");
 
 const TABLE: &[(&str, Said)] = &[
     (
-        "api-server/src/audit/mod.rs",
+        "api-server/src/access/audit/mod.rs",
         ByStrangers(&["sub-resources", "json"]),
     ),
-    ("api-server/src/audit/policy.rs", ADMINISTRATOR),
+    ("api-server/src/access/audit/policy.rs", ADMINISTRATOR),
     (
-        "api-server/src/authorize/refresh.rs",
+        "api-server/src/access/authorize/refresh.rs",
         ByOurs("roles and bindings, validated before they were stored"),
     ),
     (
-        "api-server/src/decode/mod.rs",
+        "api-server/src/http/decode/mod.rs",
         ByStrangers(&["json", "yaml"]),
     ),
     (
-        "api-server/src/dynamic_admission/answers.rs",
+        "api-server/src/admission/dynamic_admission/answers.rs",
         ByStrangers(&["webhook-answer"]),
     ),
     (
-        "api-server/src/dynamic_admission/call.rs",
+        "api-server/src/admission/dynamic_admission/call.rs",
         ByStrangers(&["certificate-bundle"]),
     ),
-    ("api-server/src/encryption/config.rs", ADMINISTRATOR),
+    ("api-server/src/objects/encryption/config.rs", ADMINISTRATOR),
     (
-        "api-server/src/openapi.rs",
+        "api-server/src/catalog/openapi.rs",
         ByOurs("the program's own document"),
     ),
     (
-        "api-server/src/protobuf/read.rs",
+        "api-server/src/http/protobuf/read.rs",
         ByStrangers(&["protobuf"]),
     ),
     (
-        "api-server/src/protobuf/write.rs",
+        "api-server/src/http/protobuf/write.rs",
         ByStrangers(&["protobuf"]),
     ),
-    ("api-server/src/query.rs", ByStrangers(&["request"])),
-    ("api-server/src/reply.rs", ByOurs("the server's own answer")),
+    ("api-server/src/http/query.rs", ByStrangers(&["request"])),
+    ("api-server/src/http/reply.rs", ByOurs("the server's own answer")),
     (
-        "api-server/src/resource_metrics/mod.rs",
+        "api-server/src/handlers/resource_metrics/mod.rs",
         ByOurs("figures of the program's own node agent"),
     ),
-    ("api-server/src/rewrite.rs", STORED),
-    ("api-server/src/selection.rs", STORED),
-    ("api-server/src/storage/mod.rs", STORED),
+    ("api-server/src/objects/rewrite.rs", STORED),
+    ("api-server/src/handlers/selection.rs", STORED),
+    ("api-server/src/objects/storage/mod.rs", STORED),
     (
-        "api-server/src/subresources/forward.rs",
+        "api-server/src/handlers/subresources/forward.rs",
         ByOurs("answers of the program's own node agent"),
     ),
     (
-        "api-server/src/subresources/proxy.rs",
+        "api-server/src/handlers/subresources/proxy.rs",
         ByStrangers(&["request"]),
     ),
-    ("api-server/src/tls.rs", ADMINISTRATOR),
-    ("api-server/src/verbs/list.rs", ByStrangers(&["request"])),
+    ("api-server/src/access/tls.rs", ADMINISTRATOR),
+    ("api-server/src/handlers/verbs/list.rs", ByStrangers(&["request"])),
     ("certificates/src/authority.rs", OWN_FILE),
     ("certificates/src/identity.rs", OWN_FILE),
     (
@@ -399,7 +399,7 @@ mod tests {
         let found = |path: &str, text: &str| check(&[file(path, text)]).len();
         let decoder = "let value: Value = serde_json::from_slice(&bytes)?;";
         assert_eq!(found("crates/api-server/src/new.rs", decoder), 1);
-        assert_eq!(found("crates/api-server/src/decode/mod.rs", decoder), 0);
+        assert_eq!(found("crates/api-server/src/http/decode/mod.rs", decoder), 0);
         assert_eq!(found("crates/api-server/tests/api/new.rs", decoder), 0);
         assert_eq!(found("crates/end-to-end/src/new.rs", decoder), 0);
         let in_tests = format!("fn a() {{}}\n#[cfg(test)]\nmod tests {{ {decoder} }}");

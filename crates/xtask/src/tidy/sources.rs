@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_api_server_has_no_file_about_one_kind() {
-        assert!(texts("crates/api-server/src/verbs/pod.rs", "")[0].contains("generic"));
+        assert!(texts("crates/api-server/src/handlers/verbs/pod.rs", "")[0].contains("generic"));
     }
 
     #[test]

@@ -1,0 +1,325 @@
+//! The audit log: who asked what, and what became of it; a line of JSON per event.
+//!
+//! A request is answered once its events are written. The policy says how much: metadata never
+//! holds anything of a body, nor any header but the client's name for itself.
+
+mod log;
+mod policy;
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::request::Parts;
+use http_body::{Body, Frame, SizeHint};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::access::identity::UserInfo;
+use crate::http::body::{BoxBody, BoxError, boxed};
+use crate::http::decode;
+use crate::http::request_info::RequestInfo;
+use crate::http::work;
+use log::Log;
+use policy::{Level, Policy, Stage, Verdict};
+
+pub use log::LogOptions;
+pub use policy::PolicyError;
+
+/// Why there is no audit log.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The policy cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The file cannot be written.
+    #[error("open the audit log {path}")]
+    Log {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The address of the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
+/// A policy, and the file that what it wants is noted in.
+#[derive(Debug)]
+pub struct Audit {
+    policy: Policy,
+    log: Mutex<Log>,
+}
+
+impl Audit {
+    /// Reads a policy (YAML) and opens the log.
+    ///
+    /// *Errors.* A policy with unknown fields or senseless values; a file that cannot be opened.
+    pub fn open(policy: &str, options: LogOptions) -> Result<Self, AuditError> {
+        let policy = Policy::parse(policy)?;
+        let path = options.path.clone();
+        let log = Log::open(options).map_err(|source| AuditError::Log { path, source })?;
+        Ok(Self {
+            policy,
+            log: Mutex::new(log),
+        })
+    }
+
+    /// Begins to note a request, if the policy wants that.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        user: &UserInfo,
+        info: &RequestInfo,
+        parts: &Parts,
+        long: bool,
+    ) -> Option<Record> {
+        let verdict = self.policy.verdict(user, info);
+        if verdict.level == Level::None {
+            return None;
+        }
+        let record = Record {
+            audit: self.clone(),
+            event: first(user, info, parts, verdict.level),
+            keeps: !long && (verdict.level >= Level::Request || info.verb == "create"),
+            verdict,
+            long,
+            headers: parts.headers.get(CONTENT_TYPE).cloned(),
+            body: Arc::default(),
+            done: false,
+        };
+        record.note(Stage::RequestReceived);
+        Some(record)
+    }
+
+    fn write(&self, event: &Value) {
+        let mut line = event.to_string().into_bytes();
+        line.push(b'\n');
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = work::beside(|| log.append(&line)) {
+            tracing::error!(%error, "the audit log is not written");
+        }
+    }
+}
+
+fn time() -> String {
+    Timestamp::now()
+        .strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+        .to_string()
+}
+
+/// What is known of a request from its head.
+fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: Level) -> Value {
+    let mut event = json!({
+        "kind": "Event",
+        "apiVersion": "audit.k8s.io/v1",
+        "level": level.name(),
+        "auditID": uuid::Uuid::new_v4().to_string(),
+        "stage": "",
+        "requestURI": parts.uri.path_and_query().map_or("", |uri| uri.as_str()),
+        "verb": info.verb,
+        "user": user.to_json(),
+    });
+    if let Some(Peer(address)) = parts.extensions.get::<Peer>() {
+        event["sourceIPs"] = json!([address.to_string()]);
+    }
+    if let Some(agent) = parts
+        .headers
+        .get(USER_AGENT)
+        .and_then(|agent| agent.to_str().ok())
+    {
+        event["userAgent"] = json!(agent);
+    }
+    if info.is_resource {
+        let all = [
+            ("resource", &info.resource),
+            ("namespace", &info.namespace),
+            ("name", &info.name),
+            ("apiGroup", &info.group),
+            ("apiVersion", &info.version),
+            ("subresource", &info.subresource),
+        ];
+        let given = all.into_iter().filter(|(_, text)| !text.is_empty());
+        event["objectRef"] = given
+            .map(|(key, text)| (key.to_owned(), json!(text)))
+            .collect();
+    }
+    event["requestReceivedTimestamp"] = json!(time());
+    event
+}
+
+/// A request that is noted. Dropped, it notes its end.
+pub(crate) struct Record {
+    audit: Arc<Audit>,
+    verdict: Verdict,
+    event: Value,
+    /// Whether the body is to be kept.
+    keeps: bool,
+    long: bool,
+    headers: Option<HeaderValue>,
+    body: Arc<Mutex<Vec<u8>>>,
+    done: bool,
+}
+
+impl Record {
+    /// The request's body, of which a copy is kept if it is to be noted.
+    pub(crate) fn keep(&self, body: BoxBody) -> BoxBody {
+        if !self.keeps {
+            return body;
+        }
+        boxed(Kept {
+            body,
+            copy: self.body.clone(),
+        })
+    }
+
+    /// Notes whom the request is made as.
+    pub(crate) fn acts_as(&mut self, user: &UserInfo) {
+        self.event["impersonatedUser"] = user.to_json();
+    }
+
+    /// Notes how the request was answered; `None` for a body that is not known.
+    pub(crate) fn answered(&mut self, code: u16, content_type: &str, body: Option<&[Bytes]>) {
+        let whole = || body.map(<[Bytes]>::concat).unwrap_or_default();
+        let mut status = json!({"metadata": {}, "code": code});
+        if code >= 400 {
+            let said: Value = serde_json::from_slice(&whole()).unwrap_or_default();
+            for field in ["status", "message", "reason", "details"] {
+                if !said[field].is_null() {
+                    status[field] = said[field].clone();
+                }
+            }
+        }
+        self.event["responseStatus"] = status;
+        let decision = if code == 403 { "forbid" } else { "allow" };
+        if code != 401 {
+            self.event["annotations"] = json!({"authorization.k8s.io/decision": decision});
+        }
+        if self.keeps {
+            self.note_request();
+        }
+        if self.verdict.level == Level::RequestResponse && !self.long {
+            let header = HeaderValue::from_str(content_type).ok();
+            if let Some(object) = self.readable(header.as_ref(), &whole()) {
+                self.event["responseObject"] = object;
+            }
+        }
+        if self.long {
+            self.note(Stage::ResponseStarted);
+        } else {
+            self.finish();
+        }
+    }
+
+    /// The object that was sent; of a new one without a name in the path, at least the name.
+    fn note_request(&mut self) {
+        let body = std::mem::take(&mut *self.body.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(object) = self.readable(self.headers.as_ref(), &body) else {
+            return;
+        };
+        let reference = &mut self.event["objectRef"];
+        let name = &object["metadata"]["name"];
+        if reference.is_object() && reference["name"].is_null() && name.is_string() {
+            reference["name"] = name.clone();
+        }
+        if self.verdict.level >= Level::Request {
+            self.event["requestObject"] = object;
+        }
+    }
+
+    fn readable(&self, content_type: Option<&HeaderValue>, bytes: &[u8]) -> Option<Value> {
+        let text = content_type
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        // Patches are JSON or YAML of whatever form.
+        let plain = text.contains("json") || text.contains("yaml");
+        let mut value: Value = if plain {
+            decode::yaml_or_json(bytes)?
+        } else {
+            let mut headers = HeaderMap::new();
+            headers.extend(content_type.map(|value| (CONTENT_TYPE, value.clone())));
+            decode::body(&headers, bytes, "").ok()?.value
+        };
+        if self.verdict.without_managers {
+            let items = value["items"].as_array().map_or(0, Vec::len);
+            drop_managers(&mut value);
+            for at in 0..items {
+                drop_managers(&mut value["items"][at]);
+            }
+        }
+        Some(value)
+    }
+
+    fn note(&self, stage: Stage) {
+        if self.verdict.omit.contains(&stage) {
+            return;
+        }
+        let mut event = self.event.clone();
+        event["stage"] = json!(stage.name());
+        event["stageTimestamp"] = json!(time());
+        self.audit.write(&event);
+    }
+
+    fn finish(&mut self) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.note(Stage::ResponseComplete);
+        }
+    }
+
+    /// The header that names the events to the client.
+    pub(crate) fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        let id = self.event["auditID"].as_str().unwrap_or_default();
+        let value = HeaderValue::from_str(id).ok()?;
+        Some((HeaderName::from_static("audit-id"), value))
+    }
+}
+
+fn drop_managers(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.shift_remove("managedFields");
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// A body that is copied while it is read.
+struct Kept {
+    body: BoxBody,
+    copy: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Body for Kept {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+            copy.extend_from_slice(data);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,266 @@
+//! What a node may do: of all that roles allow, what concerns itself and its pods.
+//!
+//! The table is that of Kubernetes' node authoriser
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). It is closed: a kind that is
+//! not in it is not for nodes, whatever roles say.
+
+use object_model::Status;
+use resource_kinds::Lookup;
+use resource_kinds::annotations::MIRROR_POD;
+use resource_kinds::pod_references::{self, Referenced};
+use serde_json::Value;
+
+use super::Asked;
+use crate::access::identity::UserInfo;
+use crate::objects::storage::reading;
+use crate::server::ApiServer;
+
+const PREFIX: &str = "system:node:";
+const NODES: &str = "system:nodes";
+const LEASES: &str = "kube-node-lease";
+
+/// The node that a user speaks for.
+pub(super) fn node_of(user: &UserInfo) -> Option<&str> {
+    let is_node = user.groups.iter().any(|group| group == NODES);
+    user.name
+        .strip_prefix(PREFIX)
+        .filter(|name| is_node && !name.is_empty())
+}
+
+/// What else must hold for a request that the table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// The object that is named belongs to the node, or a pod of the node needs it.
+    Relation(Object),
+}
+
+/// What can belong to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Object {
+    Secret,
+    ConfigMap,
+    Account,
+    Claim,
+    Volume,
+    Attachment,
+    Pod,
+}
+
+/// Whether a node may do what its role allows; if not, why.
+pub(super) fn permits(server: &ApiServer, node: &str, asked: &Asked<'_>) -> Result<(), String> {
+    if asked.path.is_some() {
+        return Ok(());
+    }
+    let Needs::Relation(object) = table(node, asked)? else {
+        return Ok(());
+    };
+    let somewhere =
+        matches!(object, Object::Volume | Object::Attachment) == asked.namespace.is_empty();
+    if asked.name.is_empty() || !somewhere {
+        return Err("No Object name found".to_owned());
+    }
+    match is_related(server, node, asked, object) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!(
+            "no relationship found between node '{node}' and this object"
+        )),
+        Err(status) => Err(status.message),
+    }
+}
+
+/// The table of what nodes do.
+///
+/// *Errors.* Why it does not have the request.
+fn table(node: &str, asked: &Asked<'_>) -> Result<Needs, String> {
+    let (verb, part) = (asked.verb, asked.subresource);
+    let reads = matches!(verb, "get" | "list" | "watch");
+    let updates = matches!(verb, "update" | "patch");
+    match (asked.group, asked.resource) {
+        ("", "secrets") => named(asked, Object::Secret),
+        ("", "configmaps") => named(asked, Object::ConfigMap),
+        ("", "persistentvolumeclaims") if part == "status" => match updates {
+            true => Ok(Needs::Relation(Object::Claim)),
+            false => refuse("can only update or patch the status of this type"),
+        },
+        ("", "persistentvolumeclaims") => got(asked, Object::Claim),
+        ("", "persistentvolumes") => got(asked, Object::Volume),
+        ("storage.k8s.io", "volumeattachments") => got(asked, Object::Attachment),
+        ("", "serviceaccounts") => match (part, verb) {
+            ("", "get") => Ok(Needs::Relation(Object::Account)),
+            ("token", "create") if !asked.name.is_empty() => Ok(Needs::Relation(Object::Account)),
+            (_, "create") => refuse("can only create tokens for individual service accounts"),
+            _ => refuse("can only get service accounts and create tokens for them"),
+        },
+        ("", "pods") => match (part, verb) {
+            ("", "get") => Ok(Needs::Relation(Object::Pod)),
+            ("", "list" | "watch") => {
+                let fields = asked.fields;
+                if fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node) {
+                    return Ok(Needs::Nothing);
+                }
+                match asked.name {
+                    "" => refuse("can only list/watch pods with spec.nodeName field selector"),
+                    _ => Ok(Needs::Relation(Object::Pod)),
+                }
+            }
+            // Which ones is for the admission plug-in NodeRestriction to say.
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+                Ok(Needs::Nothing)
+            }
+            _ => refuse(""),
+        },
+        ("", "nodes") => match part {
+            "" if updates || verb == "create" => Ok(Needs::Nothing),
+            "" if reads => match asked.name {
+                own if own == node => Ok(Needs::Nothing),
+                "" => Err(format!(
+                    "node '{node}' cannot read all nodes, only its own Node object"
+                )),
+                other => Err(format!(
+                    "node '{node}' cannot read '{other}', only its own Node object"
+                )),
+            },
+            "status" if updates => Ok(Needs::Nothing),
+            _ => refuse(""),
+        },
+        ("coordination.k8s.io", "leases") => {
+            if !own_verb(verb) {
+                return refuse("can only get, create, update, patch, or delete a node lease");
+            }
+            if asked.namespace != LEASES {
+                return Err(format!(
+                    "can only access leases in the {LEASES:?} system namespace"
+                ));
+            }
+            // The name of what is created is known to admission only.
+            if asked.name == node || verb == "create" {
+                return Ok(Needs::Nothing);
+            }
+            refuse("can only access node lease with the same name as the requesting node")
+        }
+        ("storage.k8s.io", "csinodes") => {
+            if !own_verb(verb) {
+                return refuse("can only get, create, update, patch, or delete a CSINode");
+            }
+            if !part.is_empty() {
+                return refuse("cannot authorize CSINode subresources");
+            }
+            if asked.name == node || verb == "create" {
+                return Ok(Needs::Nothing);
+            }
+            refuse("can only access CSINode with the same name as the requesting node")
+        }
+        // The same for all nodes, as their role says.
+        ("authentication.k8s.io" | "authorization.k8s.io", _)
+        | ("", "services" | "endpoints" | "events")
+        | ("certificates.k8s.io", "certificatesigningrequests")
+        | ("storage.k8s.io", "csidrivers")
+        | ("node.k8s.io", "runtimeclasses") => Ok(Needs::Nothing),
+        _ => refuse("nodes have nothing to do with resources of this type"),
+    }
+}
+
+fn refuse(why: &str) -> Result<Needs, String> {
+    Err(why.to_owned())
+}
+
+/// Verbs for a node's own objects.
+fn own_verb(verb: &str) -> bool {
+    matches!(verb, "get" | "create" | "update" | "patch" | "delete")
+}
+
+/// A node gets single objects of the type.
+fn got(asked: &Asked<'_>, object: Object) -> Result<Needs, String> {
+    match (asked.verb, asked.subresource) {
+        ("get", "") => Ok(Needs::Relation(object)),
+        ("get", _) => refuse("cannot get subresource"),
+        _ => refuse("can only get individual resources of this type"),
+    }
+}
+
+/// A node gets single objects of the type, and watches them.
+fn named(asked: &Asked<'_>, object: Object) -> Result<Needs, String> {
+    if !matches!(asked.verb, "get" | "list" | "watch") {
+        return refuse("can only read resources of this type");
+    }
+    if !asked.subresource.is_empty() {
+        return refuse("cannot read subresource");
+    }
+    if asked.namespace.is_empty() {
+        return refuse("can only read namespaced object of this type");
+    }
+    Ok(Needs::Relation(object))
+}
+
+/// Whether the object that is asked for is the node's, or needed by one of its pods.
+///
+/// *Errors.* 500 for objects that cannot be read.
+fn is_related(
+    server: &ApiServer,
+    node: &str,
+    asked: &Asked<'_>,
+    object: Object,
+) -> Result<bool, Status> {
+    let (namespace, name) = (asked.namespace, asked.name);
+    reading(server, |reads| {
+        let has_pod = |namespace: &str, words: &[&str], wanted: &dyn Fn(&Value) -> bool| {
+            let pods = reads.list_with("", "pods", namespace, words);
+            let mut here = pods.iter().filter(|pod| pod["spec"]["nodeName"] == node);
+            here.any(wanted)
+        };
+        let refers = |kind| {
+            let names = |pod: &Value| pod_references::names(&pod["spec"], kind).contains(name);
+            // A node can make mirror pods, and must get nothing by them.
+            has_pod(namespace, &[node, name], &|pod| {
+                !is_mirror(pod) && names(pod)
+            })
+        };
+        // The name of a generic ephemeral volume's claim is nowhere in the pod.
+        let claims = |namespace: &str, name: &str| {
+            has_pod(namespace, &[node], &|pod| {
+                !is_mirror(pod) && pod_references::claims(pod).any(|claim| claim == name)
+            })
+        };
+        Ok(match object {
+            Object::Secret => refers(Referenced::Secrets),
+            Object::ConfigMap => refers(Referenced::ConfigMaps),
+            Object::Account => has_pod(namespace, &[node, name], &|pod| {
+                !is_mirror(pod) && pod["spec"]["serviceAccountName"] == name
+            }),
+            Object::Pod => has_pod(namespace, &[node, name], &|pod| {
+                pod["metadata"]["name"] == name
+            }),
+            Object::Claim => claims(namespace, name),
+            Object::Volume => {
+                let volume = reads.get("", "persistentvolumes", "", name);
+                let bound = volume.map(|volume| volume["spec"]["claimRef"].clone());
+                bound.is_some_and(|claim| {
+                    let text = |field: &str| claim[field].as_str().unwrap_or_default();
+                    claims(text("namespace"), text("name"))
+                })
+            }
+            Object::Attachment => {
+                let found = reads.get("storage.k8s.io", "volumeattachments", "", name);
+                found.is_some_and(|attachment| attachment["spec"]["nodeName"] == node)
+            }
+        })
+    })
+}
+
+fn is_mirror(pod: &Value) -> bool {
+    !pod["metadata"]["annotations"][MIRROR_POD].is_null()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_members_of_the_group_are_nodes() {
+        let node = UserInfo::new("system:node:n1", ["system:nodes"]);
+        assert_eq!(node_of(&node), Some("n1"));
+        assert_eq!(node_of(&UserInfo::new("system:node:n1", ["x"])), None);
+        assert_eq!(node_of(&UserInfo::new("n1", ["system:nodes"])), None);
+    }
+}

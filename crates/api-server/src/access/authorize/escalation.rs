@@ -1,0 +1,200 @@
+//! Nobody gives away more than they have: writing a role needs all its rules, writing a binding
+//! needs all rules of the role it names, unless the verbs `escalate` or `bind` are granted.
+//!
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/rbac/>, "Privilege escalation
+//! prevention and bootstrapping".
+
+use object_model::Status;
+use resource_kinds::Lookup;
+use serde_json::Value;
+
+use super::{Asked, Rule};
+use crate::access::identity::UserInfo;
+use crate::catalog::registry::Resource;
+use crate::http::request_info::RequestInfo;
+use crate::objects::metadata;
+use crate::objects::storage::reading;
+use crate::server::ApiServer;
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// Metadata that may be written by whoever may write the object: the garbage collector writes it, and
+/// it grants nothing.
+const HARMLESS: [&str; 4] = [
+    "finalizers",
+    "managedFields",
+    "ownerReferences",
+    "resourceVersion",
+];
+
+/// Checks the write of an object of the RBAC group; other objects pass. `old` is the object that is
+/// written over.
+///
+/// *Errors.* 403 naming the first rule that the user lacks; 404 for a binding to a role that there is
+/// not: whoever makes that role later would not know that it is bound.
+pub(crate) fn check(
+    server: &ApiServer,
+    (user, info): (&UserInfo, &RequestInfo),
+    resource: &Resource,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    if resource.info().group != GROUP || old.is_some_and(|old| grants_the_same(object, old)) {
+        return Ok(());
+    }
+    let plural = resource.info().plural;
+    let special = |verb, resource, name| Asked {
+        verb,
+        group: GROUP,
+        resource,
+        namespace: &info.namespace,
+        name,
+        ..Asked::default()
+    };
+    let (rules, gathers) = match plural {
+        "roles" | "clusterroles" => {
+            if server
+                .rbac
+                .allows(user, &special("escalate", plural, &info.name))
+            {
+                return Ok(());
+            }
+            (
+                Rule::list_of(object),
+                gathers(object) || old.is_some_and(gathers),
+            )
+        }
+        "rolebindings" | "clusterrolebindings" => {
+            let role = &object["roleRef"];
+            let text = |field: &str| role[field].as_str().unwrap_or_default();
+            let (plural, namespace) = match text("kind") {
+                "Role" => ("roles", info.namespace.as_str()),
+                _ => ("clusterroles", ""),
+            };
+            if server
+                .rbac
+                .allows(user, &special("bind", plural, text("name")))
+            {
+                return Ok(());
+            }
+            let role = reading(server, |reads| {
+                let role = reads.get(GROUP, plural, namespace, text("name"));
+                role.ok_or_else(|| Status::not_found(GROUP, plural, text("name")))
+            })?;
+            (server.rbac.read(|index| index.rules_of(&role)), false)
+        }
+        _ => return Ok(()),
+    };
+    let forbidden = |why: &str| Status::forbidden(GROUP, plural, &info.name, why);
+    let held = server.rbac.rules(user, &info.namespace);
+    if let Some(rule) = missing(&held, &rules) {
+        let text = serde_json::to_string(rule).unwrap_or_default();
+        let why = format!(
+            "user {:?} (groups={:?}) is attempting to grant RBAC permissions not currently held: \
+             {text}",
+            user.name, user.groups
+        );
+        return Err(forbidden(&why));
+    }
+    if gathers && missing(&held, &Rule::everything()).is_some() {
+        // What it gathers may be more tomorrow.
+        let why = "must have cluster-admin privileges to use the aggregationRule";
+        return Err(forbidden(why));
+    }
+    Ok(())
+}
+
+/// Whether a role has the rules of others.
+fn gathers(role: &Value) -> bool {
+    let selectors = role["aggregationRule"]["clusterRoleSelectors"].as_array();
+    selectors.is_some_and(|selectors| !selectors.is_empty())
+}
+
+/// Whether an object differs from another in nothing but what is harmless.
+fn grants_the_same(object: &Value, old: &Value) -> bool {
+    let bare = |object: &Value| {
+        let mut bare = object.clone();
+        for field in HARMLESS {
+            metadata::of(&mut bare).shift_remove(field);
+        }
+        bare
+    };
+    bare(object) == bare(old)
+}
+
+/// The first of the rules that are not covered by those that somebody holds.
+fn missing<'r>(held: &[Rule], rules: &'r [Rule]) -> Option<&'r Rule> {
+    rules.iter().find(|rule| {
+        let mut single = rule.singles();
+        !single.all(|single| held.iter().any(|held| held.includes(&single)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rules(rules: Value) -> Vec<Rule> {
+        Rule::list_of(&json!({ "rules": rules }))
+    }
+
+    #[test]
+    fn what_is_given_away_must_be_held() {
+        let pods = |verbs: &[&str], names: &[&str]| {
+            json!({"apiGroups": [""], "resources": ["pods"], "verbs": verbs,
+                "resourceNames": names})
+        };
+        let urls = |verbs: &[&str], urls: &[&str]| json!({"nonResourceURLs": urls, "verbs": verbs});
+        let covered =
+            |held: Value, given: Value| missing(&rules(held), &rules(json!([given]))).is_none();
+        // Together they are enough.
+        let both = json!([pods(&["get"], &[]), pods(&["list"], &[])]);
+        assert!(covered(both.clone(), pods(&["get", "list"], &["a"])));
+        assert!(!covered(both.clone(), pods(&["get", "watch"], &[])));
+        assert!(!covered(both, pods(&["*"], &[])));
+        assert!(!covered(
+            json!([pods(&["get"], &["a"])]),
+            pods(&["get"], &[])
+        ));
+        // A rule for no name in particular is none for all names.
+        assert!(!covered(
+            json!([pods(&["get"], &[""])]),
+            pods(&["get"], &[])
+        ));
+        assert!(covered(
+            json!([pods(&["*"], &["a", "b"])]),
+            pods(&["get"], &["b"])
+        ));
+        let parts =
+            |resource: &str| json!({"apiGroups": ["*"], "resources": [resource], "verbs": ["get"]});
+        assert!(covered(json!([parts("*/status")]), parts("pods/status")));
+        assert!(covered(json!([parts("*")]), parts("*/status")));
+        assert!(!covered(json!([parts("pods")]), parts("pods/status")));
+        assert!(!covered(json!([parts("pods/status")]), parts("*/status")));
+        assert!(covered(
+            json!([urls(&["get"], &["/a*"])]),
+            urls(&["get"], &["/a/*"])
+        ));
+        assert!(!covered(
+            json!([urls(&["get"], &["/a/*"])]),
+            urls(&["get"], &["/a*"])
+        ));
+        assert!(covered(
+            json!([urls(&["*"], &["*"])]),
+            urls(&["get"], &["/metrics"])
+        ));
+    }
+
+    #[test]
+    fn only_what_grants_nothing_is_harmless() {
+        let role = json!({"metadata": {"name": "r", "resourceVersion": "1"}, "rules": []});
+        let mut other = role.clone();
+        other["metadata"]["finalizers"] = json!(["a/b"]);
+        other["metadata"]["resourceVersion"] = json!("2");
+        assert!(grants_the_same(&other, &role));
+        other["metadata"]["labels"] = json!({"a": "b"});
+        assert!(!grants_the_same(&other, &role));
+    }
+}

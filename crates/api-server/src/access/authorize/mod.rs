@@ -1,0 +1,132 @@
+//! Who may do what: RBAC, from the roles and bindings in the store.
+
+mod agents;
+mod escalation;
+mod index;
+mod refresh;
+mod rules;
+
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use object_model::{Status, StatusReason};
+
+use crate::access::identity::UserInfo;
+use crate::http::request_info::RequestInfo;
+use crate::server::ApiServer;
+
+pub(crate) use escalation::check as check_escalation;
+pub(crate) use index::Index;
+pub(crate) use refresh::{Sources, fill, run as keep_fresh};
+pub(crate) use rules::{Asked, Rule};
+
+/// The group whose members may do everything, whatever the roles say.
+const MASTERS: &str = "system:masters";
+
+/// The authoriser: an index over roles and bindings, kept fresh by watches.
+#[derive(Default)]
+pub(crate) struct Rbac {
+    index: RwLock<Index>,
+    synced: AtomicBool,
+}
+
+impl Rbac {
+    /// Whether the user may do what is asked.
+    pub(crate) fn allows(&self, user: &UserInfo, asked: &Asked<'_>) -> bool {
+        if user.groups.iter().any(|group| group == MASTERS) {
+            return true;
+        }
+        self.read(|index| index.allows(user, asked))
+    }
+
+    /// All rules that a user has in a namespace.
+    pub(crate) fn rules(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
+        let mut rules = self.read(|index| index.rules(user, namespace));
+        if user.groups.iter().any(|group| group == MASTERS) {
+            rules.extend(Rule::everything());
+            rules.sort();
+            rules.dedup();
+        }
+        rules
+    }
+
+    pub(crate) fn read<T>(&self, with: impl FnOnce(&Index) -> T) -> T {
+        // A panic while the lock was held leaves maps that are still whole.
+        with(
+            &self
+                .index
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
+    }
+
+    fn write(&self, with: impl FnOnce(&mut Index)) {
+        with(
+            &mut self
+                .index
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+    }
+
+    /// Whether the index has been filled.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+}
+
+/// Whether the user may do what is asked: what roles allow, and of that, for a node, what its pods
+/// need.
+///
+/// *Errors.* Why not, as far as there is more to say than that no role allows it.
+pub(crate) fn decide(server: &ApiServer, user: &UserInfo, asked: &Asked<'_>) -> Result<(), String> {
+    if !server.rbac.allows(user, asked) {
+        return Err(String::new());
+    }
+    match agents::node_of(user) {
+        Some(name) => agents::permits(server, name, asked),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a request that its user may not make.
+///
+/// *Errors.* 403 with upstream's text (kubectl.md 0.1).
+pub(crate) fn authorize(
+    server: &ApiServer,
+    user: &UserInfo,
+    info: &RequestInfo,
+) -> Result<(), Status> {
+    let refused = decide(server, user, &Asked::of(info));
+    refused.map_err(|reason| forbidden(user, info, &reason))
+}
+
+fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> Status {
+    let who = &user.name;
+    let reason = match reason {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    if !info.is_resource {
+        let text = format!(
+            "forbidden: User {who:?} cannot {} path {:?}{reason}",
+            info.verb, info.path
+        );
+        return Status::new(StatusReason::Forbidden, text);
+    }
+    let resource = if info.subresource.is_empty() {
+        info.resource.clone()
+    } else {
+        format!("{}/{}", info.resource, info.subresource)
+    };
+    let place = if info.namespace.is_empty() {
+        "at the cluster scope".to_owned()
+    } else {
+        format!("in the namespace {:?}", info.namespace)
+    };
+    let why = format!(
+        "User {who:?} cannot {} resource {resource:?} in API group {:?} {place}{reason}",
+        info.verb, info.group
+    );
+    Status::forbidden(&info.group, &info.resource, &info.name, &why)
+}

@@ -1,0 +1,139 @@
+//! Keeps the index of roles and bindings fresh by watching the store.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::select_all;
+use mvcc_store::{EventKind, KeyValue, Range, Revision, Store, StoreError, WatchEvents};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{Index, Rbac};
+use crate::catalog::registry::{Registry, Resource, end_of};
+
+const GROUP: &str = "rbac.authorization.k8s.io";
+
+/// The resources that the index is made of; true for bindings.
+const SOURCES: [(&str, bool); 4] = [
+    ("clusterroles", false),
+    ("roles", false),
+    ("clusterrolebindings", true),
+    ("rolebindings", true),
+];
+
+struct Source {
+    resource: Arc<Resource>,
+    binding: bool,
+}
+
+/// Fills the index and follows changes until `stop`.
+pub(crate) async fn run(
+    rbac: Arc<Rbac>,
+    store: Arc<dyn Store>,
+    sources: Sources,
+    stop: CancellationToken,
+) {
+    loop {
+        let turn = follow(&rbac, store.as_ref(), &sources);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            ended = turn => {
+                match ended {
+                    Err(StoreError::Closed) => return,
+                    Err(error) => tracing::warn!(%error, "watch of roles ended; reading them anew"),
+                    Ok(()) => {}
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// The RBAC resources among those served.
+pub(crate) struct Sources(Vec<Source>);
+
+impl Sources {
+    pub(crate) fn of(registry: &Registry) -> Self {
+        let found = SOURCES.iter().filter_map(|(plural, binding)| {
+            let resource = registry.any_version(GROUP, plural)?;
+            Some(Source {
+                resource,
+                binding: *binding,
+            })
+        });
+        Self(found.collect())
+    }
+}
+
+/// Reads everything once.
+pub(crate) async fn fill(
+    rbac: &Rbac,
+    store: &dyn Store,
+    sources: &Sources,
+) -> Result<Revision, StoreError> {
+    let mut index = Index::default();
+    let revision = store.current_revision();
+    for source in &sources.0 {
+        let start = source.resource.prefix("");
+        let end = Some(end_of(&start));
+        let range = Range {
+            start,
+            end,
+            revision: Some(revision),
+            ..Range::default()
+        };
+        for item in store.range(range).await?.items {
+            put(&mut index, source, &item);
+        }
+    }
+    rbac.write(|current| *current = index);
+    rbac.synced.store(true, Ordering::Release);
+    Ok(revision)
+}
+
+async fn follow(rbac: &Rbac, store: &dyn Store, sources: &Sources) -> Result<(), StoreError> {
+    let revision = fill(rbac, store, sources).await?;
+    let mut streams = Vec::new();
+    for (at, source) in sources.0.iter().enumerate() {
+        let stream = store.watch(source.resource.prefix(""), Revision(revision.0 + 1))?;
+        streams.push(stream.map(move |events| (at, events)).boxed());
+    }
+    let mut changes = select_all(streams);
+    while let Some((at, events)) = changes.next().await {
+        let WatchEvents::Events(events) = events? else {
+            continue;
+        };
+        let source = &sources.0[at];
+        rbac.write(|index| {
+            for event in &events {
+                match &event.kind {
+                    EventKind::Put(item) => put(index, source, item),
+                    EventKind::Delete => remove(index, source, &event.key),
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+fn put(index: &mut Index, source: &Source, item: &KeyValue) {
+    let (namespace, name) = source.resource.names(&item.key);
+    // What cannot be read grants nothing.
+    let object: Value = serde_json::from_slice(&item.value).unwrap_or_default();
+    if source.binding {
+        index.put_binding(namespace, name, &object);
+    } else {
+        index.put_role(namespace, name, &object);
+    }
+}
+
+fn remove(index: &mut Index, source: &Source, key: &[u8]) {
+    let (namespace, name) = source.resource.names(key);
+    if source.binding {
+        index.remove_binding(namespace, name);
+    } else {
+        index.remove_role(namespace, name);
+    }
+}

@@ -1,0 +1,46 @@
+//! Who issues the tokens of service accounts, for those outside who are shown one: OpenID Connect
+//! discovery, as far as Kubernetes serves it.
+
+use http::HeaderValue;
+use http::header::CACHE_CONTROL;
+use object_model::Status;
+use serde_json::json;
+
+use crate::handlers::subresources::token::ISSUER;
+use crate::http::reply::{JSON, Reply};
+use crate::routing::unknown_path;
+use crate::server::ApiServer;
+
+pub(crate) const CONFIGURATION: &str = "/.well-known/openid-configuration";
+pub(crate) const KEYS: &str = "/openid/v1/jwks";
+
+/// Answers one of the two pages.
+///
+/// *Errors.* 404 for other paths, and where the server issues no tokens.
+pub(crate) fn answer(server: &ApiServer, path: &str) -> Result<Reply, Status> {
+    let keys = server.tokens.public_keys().ok_or_else(unknown_path)?;
+    let (content_type, document) = match path {
+        CONFIGURATION => {
+            let algorithms: Vec<&str> = keys["keys"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|key| key["alg"].as_str())
+                .collect();
+            let document = json!({
+                "issuer": ISSUER,
+                "jwks_uri": format!("{ISSUER}{KEYS}"),
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": algorithms,
+            });
+            (JSON, document)
+        }
+        KEYS => ("application/jwk-set+json", keys),
+        _ => return Err(unknown_path()),
+    };
+    // They change with the key alone (the time is upstream's).
+    let keep = HeaderValue::from_static("public, max-age=3600");
+    let reply = Reply::bytes(content_type, document.to_string());
+    Ok(reply.with_header(CACHE_CONTROL, keep))
+}

@@ -1,0 +1,193 @@
+//! One question to one webhook: an HTTPS request of its own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use admission_rules::{Client, Webhook};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Request, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use object_model::dialling::{Special, dialled};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::answers;
+use crate::handlers::subresources::service_address;
+use crate::http::limits::WEBHOOK_ANSWER_BYTES_MAX;
+use crate::http::work;
+use crate::server::ApiServer;
+
+/// Where a webhook is.
+struct Place {
+    /// The name that its certificate must have.
+    host: String,
+    port: u16,
+    path: String,
+    /// Where to connect to, if that does not follow from the name.
+    address: Option<SocketAddr>,
+}
+
+/// Asks; the answer is whatever JSON comes back.
+///
+/// *Errors.* What went wrong, as text.
+pub(super) async fn ask(
+    server: &ApiServer,
+    webhook: &Webhook,
+    review: &Value,
+) -> Result<Value, String> {
+    let limit = Duration::from_secs(webhook.timeout_seconds);
+    let place = place(server, webhook).await?;
+    let url = format!("https://{}:{}{}", place.host, place.port, place.path);
+    let asking = exchange(&place, webhook, review);
+    let answer = match tokio::time::timeout(limit, asking).await {
+        Ok(answer) => answer,
+        Err(_) => Err("context deadline exceeded".to_owned()),
+    };
+    answer.map_err(|why| format!("failed to call webhook: Post {url:?}: {why}"))
+}
+
+async fn place(server: &ApiServer, webhook: &Webhook) -> Result<Place, String> {
+    let timeout = format!("timeout={}s", webhook.timeout_seconds);
+    match &webhook.client {
+        Client::Url(url) => {
+            let uri: Uri = url.parse().map_err(|error| format!("{url:?}: {error}"))?;
+            let host = uri.host().unwrap_or_default();
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            Ok(Place {
+                host: host.to_owned(),
+                port: uri.port_u16().unwrap_or(443),
+                path: format!("{}?{timeout}", uri.path()),
+                address: None,
+            })
+        }
+        Client::Service {
+            namespace,
+            name,
+            port,
+            path,
+        } => {
+            let found = service_address(server, namespace, name, *port).await;
+            let address = found.map_err(|status| status.message)?;
+            Ok(Place {
+                host: format!("{name}.{namespace}.svc"),
+                port: *port,
+                path: format!("{path}?{timeout}"),
+                address: Some(address),
+            })
+        }
+    }
+}
+
+/// The addresses of a host. One that the webhook names as this machine (an address or `localhost`)
+/// is that; a name that others resolve may not lead there.
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found = found.map_err(|error| format!("{host}: {error}"))?;
+    let is_own_word = host == "localhost" || host.parse::<IpAddr>().is_ok();
+    let mut allowed = Vec::new();
+    let mut refused = None;
+    for address in found {
+        match dialled(address.ip()) {
+            Ok(ip) => allowed.push(SocketAddr::new(ip, port)),
+            Err(Special::Loopback) if is_own_word => allowed.push(address),
+            Err(special) => refused = Some(special),
+        }
+    }
+    match (allowed.is_empty(), refused) {
+        (false, _) => Ok(allowed),
+        (true, Some(special)) => Err(format!("{host}: {special} addresses are not called")),
+        (true, None) => Err(format!("{host}: no address")),
+    }
+}
+
+async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Value, String> {
+    fn text(error: impl std::fmt::Display) -> String {
+        error.to_string()
+    }
+    let connector = TlsConnector::from(Arc::new(trust(&webhook.ca_bundle)?));
+    let name = ServerName::try_from(place.host.clone()).map_err(text)?;
+    let addresses = match place.address {
+        Some(address) => vec![address],
+        None => resolve(&place.host, place.port).await?,
+    };
+    let stream = TcpStream::connect(addresses.as_slice()).await;
+    let stream = connector.connect(name, stream.map_err(text)?).await;
+    let io = TokioIo::new(stream.map_err(text)?);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+        .await
+        .map_err(text)?;
+    let work = tokio::spawn(connection);
+    let request = Request::post(&place.path)
+        .header(header::HOST, format!("{}:{}", place.host, place.port))
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "application/json")
+        .body(Full::new(Bytes::from(review.to_string())))
+        .map_err(text)?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(text)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), WEBHOOK_ANSWER_BYTES_MAX);
+        let body = body.collect().await.map_err(text)?.to_bytes();
+        if !status.is_success() {
+            return Err(format!("the server answered {status}"));
+        }
+        work::expect(body.len()).await;
+        answers::body(&body)
+    }
+    .await;
+    work.abort();
+    answer
+}
+
+/// Whom to believe: those that the bundle names, or those that the machine trusts.
+pub(crate) fn trust(bundle: &str) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    if bundle.is_empty() {
+        // Some of a machine's certificates may be unreadable; the others count.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    } else {
+        let pem = STANDARD.decode(bundle).map_err(|error| error.to_string())?;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
+            let added = roots.add(certificate);
+            added.map_err(|error| format!("caBundle: {error}"))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings S15
+    #[tokio::test]
+    async fn a_webhook_is_not_called_on_addresses_of_no_host() {
+        let of = async |host: &str| resolve(host, 443).await;
+        assert_eq!(
+            of("10.9.9.9").await.unwrap(),
+            ["10.9.9.9:443".parse().unwrap()]
+        );
+        assert!(of("localhost").await.is_ok() && of("127.0.0.1").await.is_ok());
+        for host in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "0.0.0.0",
+            "224.0.0.1",
+        ] {
+            assert!(of(host).await.unwrap_err().contains("not called"), "{host}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Admission by others: webhooks and policies, of which some change what is written and some refuse
+//! it. What they are told and what is made of it is decided in `admission-rules`.
+//!
+//! Their own objects are beyond them, so that a mistake in one can always be put right; so are the
+//! server's own writes at its start.
+
+pub(crate) mod answers;
+pub(crate) mod call;
+mod round;
+
+use std::sync::{Arc, PoisonError};
+
+use admission_rules::{MutatingPolicies, Policies, Webhook, webhooks};
+use object_model::Status;
+use resource_kinds::Lookup;
+use resource_kinds::admission::Operation;
+use resource_kinds::admissionregistration::GROUP;
+use resource_kinds::info::SCALE;
+use serde_json::Value;
+
+use self::round::{Round, Step};
+use crate::admission::writes::{Attempt, Validation, WriteOptions, admit};
+use crate::catalog::registry::Resource;
+use crate::objects::storage::reading;
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// Who else has a say at the moment.
+#[derive(Default)]
+pub(crate) struct Registrations {
+    changing: MutatingPolicies,
+    mutating: Vec<Webhook>,
+    validating: Vec<Webhook>,
+    policies: Policies,
+    /// Why none of them is known.
+    unreadable: Option<Status>,
+}
+
+impl Registrations {
+    /// Whether somebody is to be asked about a write.
+    ///
+    /// *Errors.* 500 where that is not known, since the registrations cannot be read.
+    fn concern(&self, attempt: &Attempt<'_>) -> Result<bool, Status> {
+        if attempt.asked || attempt.resource.info().group == GROUP {
+            return Ok(false);
+        }
+        if let Some(status) = &self.unreadable {
+            return Err(status.clone());
+        }
+        let nobody =
+            self.steps().next().is_none() && self.validating.is_empty() && self.policies.is_empty();
+        Ok(!nobody)
+    }
+
+    /// Those who may change what is written, in their order.
+    fn steps(&self) -> impl Iterator<Item = Step<'_>> {
+        let policies = self.changing.iter().map(Step::Policy);
+        policies.chain(self.mutating.iter().map(Step::Hook))
+    }
+}
+
+impl ApiServer {
+    /// Takes notice of changed webhooks and policies: whoever has been told of a change finds it in
+    /// force.
+    pub(crate) fn follow_registrations(&self) {
+        // Held while the objects are read, so that what was read later is never replaced by older.
+        let mut current = self
+            .registrations
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let read = reading(self, |reads| {
+            let list = |plural: &str| reads.list(GROUP, plural, "");
+            let changing = list("mutatingadmissionpolicies");
+            let policies = list("validatingadmissionpolicies");
+            let bindings = list("mutatingadmissionpolicybindings");
+            Ok(Registrations {
+                changing: MutatingPolicies::new(&changing, &bindings),
+                mutating: webhooks(&list("mutatingwebhookconfigurations")),
+                validating: webhooks(&list("validatingwebhookconfigurations")),
+                policies: Policies::new(&policies, &list("validatingadmissionpolicybindings")),
+                unreadable: None,
+            })
+        });
+        // Without them more would be allowed than somebody wants.
+        let read = read.unwrap_or_else(|status| Registrations {
+            unreadable: Some(status),
+            ..Registrations::default()
+        });
+        *current = Arc::new(read);
+    }
+
+    fn registrations(&self) -> Arc<Registrations> {
+        let current = self.registrations.read();
+        current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Runs the built-in plug-ins, then asks the policies and webhooks that may change the object.
+///
+/// *Errors.* A refusal, by whoever; 500 where a webhook that must answer does not.
+pub(crate) async fn admit_and_change(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    admit(server, attempt, operation, object, old)?;
+    let registrations = server.registrations();
+    if !registrations.concern(attempt)? {
+        return Ok(());
+    }
+    if is_scale(attempt) {
+        return change_scale(server, attempt, &registrations, object, old).await;
+    }
+    let mut round = Round::new(server, attempt, word(operation), old)?;
+    let Some(last) = round.change(registrations.steps(), object).await? else {
+        return Ok(());
+    };
+    // What came after others had looked is shown to them once more, where they ask for it.
+    attempt.resource.kind.default(object);
+    let changed = object.clone();
+    admit(server, attempt, operation, object, old)?;
+    let until = if *object == changed { last } else { usize::MAX };
+    let again = registrations.steps().take(until);
+    round
+        .change(again.filter(Step::asked_again), object)
+        .await?;
+    Ok(())
+}
+
+/// Asks the policies and the webhooks that may refuse.
+///
+/// *Errors.* As [`admit_and_change`].
+pub(crate) async fn validate(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    operation: Operation,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let registrations = server.registrations();
+    if !registrations.concern(attempt)? {
+        return Ok(());
+    }
+    let kind = &attempt.resource.kind;
+    let scales =
+        is_scale(attempt).then(|| (kind.scale(object), old.and_then(|old| kind.scale(old))));
+    let (object, old) = match &scales {
+        Some((Some(object), old)) => (object, old.as_ref()),
+        _ => (object, old),
+    };
+    let mut round = Round::new(server, attempt, word(operation), old)?;
+    round.judge(&registrations, object).await
+}
+
+/// Asks everybody about what is sent to a sub-resource that takes objects of its own: a Binding, an
+/// Eviction, a TokenRequest. They may change it.
+///
+/// *Errors.* As [`admit_and_change`].
+pub(crate) async fn admit_part(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    object: &mut Value,
+) -> Result<(), Status> {
+    ask_all(server, attempt, "CREATE", object).await
+}
+
+/// Asks everybody about a connection to an object: `exec`, `attach`, `portforward`, `proxy`, with
+/// its options.
+///
+/// *Errors.* 400 for a dry run; else as [`admit_and_change`].
+pub(crate) async fn connect(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    options: &mut Value,
+) -> Result<(), Status> {
+    if call.query.has("dryRun") {
+        return Err(Status::bad_request("dryRun is not supported"));
+    }
+    let nothing = WriteOptions {
+        dry_run: false,
+        validation: Validation::Ignore,
+    };
+    let attempt = Attempt::of(call, resource, nothing);
+    ask_all(server, &attempt, "CONNECT", options).await
+}
+
+async fn ask_all(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    operation: &'static str,
+    object: &mut Value,
+) -> Result<(), Status> {
+    let registrations = server.registrations();
+    if !registrations.concern(attempt)? {
+        return Ok(());
+    }
+    let mut round = Round::new(server, attempt, operation, None)?;
+    round.name_kind(object);
+    change_all(&mut round, &registrations, object).await?;
+    round.judge(&registrations, object).await
+}
+
+/// Lets others change the scale of an object, which is what they are shown of it.
+async fn change_scale(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    registrations: &Registrations,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let kind = &attempt.resource.kind;
+    let Some(mut scale) = kind.scale(object) else {
+        return Ok(());
+    };
+    let before = old.and_then(|old| kind.scale(old));
+    let mut round = Round::new(server, attempt, "UPDATE", before.as_ref())?;
+    if change_all(&mut round, registrations, &mut scale).await? {
+        let errors = kind.set_scale(object, &scale);
+        if !errors.is_empty() {
+            let kind = SCALE.kind;
+            return Err(Status::invalid(SCALE.group, kind, attempt.name, &errors));
+        }
+    }
+    Ok(())
+}
+
+/// Lets all who may change an object, and once more those who ask for it; whether anybody did.
+async fn change_all(
+    round: &mut Round<'_>,
+    registrations: &Registrations,
+    object: &mut Value,
+) -> Result<bool, Status> {
+    let Some(last) = round.change(registrations.steps(), object).await? else {
+        return Ok(false);
+    };
+    let again = registrations.steps().take(last);
+    round
+        .change(again.filter(Step::asked_again), object)
+        .await?;
+    Ok(true)
+}
+
+fn word(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+    }
+}
+
+fn is_scale(attempt: &Attempt<'_>) -> bool {
+    attempt.subresource == SCALE.name
+}

@@ -1,0 +1,428 @@
+//! One request, about which others are asked.
+
+use std::sync::Arc;
+
+use admission_rules::{
+    About, Cluster, MutatingPolicy, ObjectKind, Patch, Request, Scope, Seen, Subject, Target,
+    Verdict, Webhook, verdict,
+};
+use object_model::Status;
+use openapi_schema::Schema;
+use resource_kinds::Lookup;
+use serde_json::{Value, json};
+use structured_merge::apply::overlay;
+use structured_merge::{PatchError, json_patch};
+
+use super::{Registrations, answers, call};
+use crate::admission::writes::{Attempt, complaints};
+use crate::catalog::registry::Resource;
+use crate::catalog::snapshot::Served;
+use crate::objects::metadata;
+use crate::objects::storage::reading;
+use crate::server::ApiServer;
+
+/// Somebody who may change what is written.
+pub(super) enum Step<'a> {
+    Policy(&'a MutatingPolicy),
+    Hook(&'a Webhook),
+}
+
+impl Step<'_> {
+    /// Whether it wants to be asked again after others have changed the object.
+    pub(super) fn asked_again(&self) -> bool {
+        match self {
+            Self::Policy(policy) => policy.asked_again(),
+            Self::Hook(webhook) => webhook.asked_again,
+        }
+    }
+}
+
+/// One request.
+pub(super) struct Round<'a> {
+    server: &'a ApiServer,
+    attempt: &'a Attempt<'a>,
+    operation: &'static str,
+    old: &'a Value,
+    namespace: Value,
+    /// The resource, and those that have the same objects in other versions.
+    versions: Vec<Arc<Resource>>,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn new(
+        server: &'a ApiServer,
+        attempt: &'a Attempt<'a>,
+        operation: &'static str,
+        old: Option<&'a Value>,
+    ) -> Result<Self, Status> {
+        let namespace = match attempt.namespace {
+            "" => None,
+            name => reading(server, |reads| Ok(reads.get("", "namespaces", "", name)))?,
+        };
+        let own = attempt.resource.info();
+        let registry = &server.served().registry;
+        let same = |one: &&Arc<Resource>| {
+            let info = one.info();
+            info.storage == own.storage && info.api_version() != own.api_version()
+        };
+        Ok(Self {
+            server,
+            attempt,
+            operation,
+            old: old.unwrap_or(&Value::Null),
+            namespace: namespace.unwrap_or_default(),
+            versions: registry.resources().filter(same).cloned().collect(),
+        })
+    }
+
+    /// Lets one after the other change the object; the place of the last one that did.
+    pub(super) async fn change<'s>(
+        &mut self,
+        steps: impl Iterator<Item = Step<'s>>,
+        object: &mut Value,
+    ) -> Result<Option<usize>, Status> {
+        let mut last = None;
+        for (place, step) in steps.enumerate() {
+            let changed = match step {
+                Step::Policy(policy) => self.by_policy(policy, object)?,
+                Step::Hook(webhook) => self.by_webhook(webhook, object).await?,
+            };
+            if changed {
+                last = Some(place);
+            }
+        }
+        Ok(last)
+    }
+
+    /// Lets those who may refuse do so.
+    pub(super) async fn judge(
+        &mut self,
+        registrations: &Registrations,
+        object: &Value,
+    ) -> Result<(), Status> {
+        self.by_rules(registrations, object)?;
+        for webhook in &registrations.validating {
+            self.answer(webhook, object).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts in the object what it is, of a sub-resource with objects of its own.
+    pub(super) fn name_kind(&self, object: &mut Value) {
+        let kind = self.kind(self.attempt.resource);
+        name_kind(object, kind);
+    }
+
+    /// Whether what is sent is an object of the resource, and not of a kind of the sub-resource's own.
+    fn is_whole(&self) -> bool {
+        self.own_kind().is_none()
+    }
+
+    fn own_kind(&self) -> Option<ObjectKind<'static>> {
+        let resource = self.attempt.resource;
+        let part = resource.subresource(self.attempt.subresource)?;
+        (part.kind != resource.info().kind).then_some(ObjectKind {
+            group: part.group,
+            version: part.version,
+            kind: part.kind,
+        })
+    }
+
+    fn kind(&self, resource: &Resource) -> ObjectKind<'static> {
+        let info = resource.info();
+        self.own_kind().unwrap_or(ObjectKind {
+            group: info.group,
+            version: info.version,
+            kind: info.kind,
+        })
+    }
+
+    fn subject(&self, resource: &Resource) -> Subject<'a> {
+        let info = resource.info();
+        Subject {
+            target: Target {
+                group: info.group,
+                version: info.version,
+                plural: info.plural,
+                subresource: self.attempt.subresource,
+                scope: if resource.namespaced() {
+                    Scope::Namespaced
+                } else {
+                    Scope::Cluster
+                },
+            },
+            kind: self.kind(resource),
+        }
+    }
+
+    /// The resource at a place among the versions.
+    fn resource(&self, place: usize) -> &Resource {
+        let other = place.checked_sub(1).and_then(|at| self.versions.get(at));
+        other.map_or(self.attempt.resource, |other| other.as_ref())
+    }
+
+    fn subjects(&self) -> Vec<Subject<'a>> {
+        let all = 0..=self.versions.len();
+        all.map(|place| self.subject(self.resource(place)))
+            .collect()
+    }
+
+    /// The request, told as about the version at a place.
+    fn request<'r>(
+        &'r self,
+        place: usize,
+        uid: &'r str,
+        (object, old): (&'r Value, &'r Value),
+    ) -> Request<'r> {
+        let attempt = self.attempt;
+        Request {
+            uid,
+            operation: self.operation,
+            subject: self.subject(self.resource(place)),
+            requested: self.subject(attempt.resource),
+            namespace: attempt.namespace,
+            name: attempt.name,
+            user: attempt.user.to_json(),
+            object,
+            old,
+            dry_run: attempt.dry_run,
+            options: self.options(),
+            namespace_object: &self.namespace,
+        }
+    }
+
+    fn options(&self) -> Value {
+        let kind = match self.operation {
+            "CREATE" => "CreateOptions",
+            "UPDATE" => "UpdateOptions",
+            "DELETE" => "DeleteOptions",
+            // A connection has none but its object.
+            _ => return Value::Null,
+        };
+        let attempt = self.attempt;
+        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+        if kind != "DeleteOptions" && !attempt.manager.is_empty() {
+            options["fieldManager"] = json!(attempt.manager);
+        }
+        if attempt.dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        options
+    }
+
+    /// The object as the version at a place has it.
+    fn seen(&self, place: usize, object: &Value) -> Result<Value, String> {
+        if place == 0 || !object.is_object() || !self.is_whole() {
+            return Ok(object.clone());
+        }
+        self.resource(place).kind.decode(object.clone())
+    }
+
+    /// Takes over what somebody has made of the object in the version at a place; whether that is
+    /// anything new.
+    ///
+    /// *Errors.* What is wrong with it.
+    fn take(&self, place: usize, made: Value, object: &mut Value) -> Result<bool, String> {
+        let mut made = made;
+        if !made.is_object() {
+            return Err("it is no object any longer".to_owned());
+        }
+        // What it is it stays, whatever was made of it.
+        name_kind(&mut made, self.kind(self.resource(place)));
+        if self.is_whole() {
+            made = self.attempt.resource.kind.decode(made)?;
+            for field in ["name", "namespace", "uid"] {
+                if metadata::text(&made, field) != metadata::text(object, field) {
+                    return Err(format!("it may not change metadata.{field}"));
+                }
+            }
+        }
+        let differs = made != *object;
+        *object = made;
+        Ok(differs)
+    }
+
+    async fn by_webhook(&mut self, webhook: &Webhook, object: &mut Value) -> Result<bool, Status> {
+        let Some((place, Some(patch))) = self.answer(webhook, object).await? else {
+            return Ok(false);
+        };
+        let made = self
+            .seen(place, object)
+            .and_then(|seen| answers::patched(seen, &patch));
+        let taken = made.and_then(|made| self.take(place, made, object));
+        taken.map_err(|why| failed(webhook, &why))
+    }
+
+    fn by_policy(&self, policy: &MutatingPolicy, object: &mut Value) -> Result<bool, Status> {
+        let served = self.server.served();
+        let own = self.request(0, "", (object, self.old));
+        let about = About {
+            target: self.subject(self.attempt.resource).target,
+            name: self.attempt.name,
+        };
+        let wanted = reading(self.server, |reads| {
+            let cluster = Cluster {
+                objects: reads,
+                plural_of: &plural_of(&served),
+            };
+            policy.wants(&own, &self.subjects(), &cluster)
+        })?;
+        let Some((place, all)) = wanted else {
+            return Ok(false);
+        };
+        let seen = |object: &Value| self.seen(place, object).map(Some);
+        let old = policy.unless_it_may_fail(&about, seen(self.old))?;
+        let made = policy.unless_it_may_fail(&about, seen(object))?;
+        let (Some(old), Some(mut made)) = (old, made) else {
+            return Ok(false);
+        };
+        for settings in all {
+            let request = self.request(place, "", (&made, &old));
+            if !policy.applies(&request, &settings)? {
+                continue;
+            }
+            for number in 0..policy.changes() {
+                let request = self.request(place, "", (&made, &old));
+                let patched = policy
+                    .change(number, &request, &settings)
+                    .and_then(|patch| match patch {
+                        None => Ok(None),
+                        Some(patch) => self.patched(place, &made, patch),
+                    });
+                if let Some(patched) = policy.unless_it_may_fail(&about, patched)? {
+                    made = patched;
+                }
+            }
+        }
+        let taken = self.take(place, made, object).map(Some);
+        let taken = policy.unless_it_may_fail(&about, taken)?;
+        Ok(taken.unwrap_or(false))
+    }
+
+    /// The object, in the version at a place, with a policy's change; `None` if it stays as it is.
+    fn patched(&self, place: usize, object: &Value, patch: Patch) -> Result<Option<Value>, String> {
+        let resource = self.resource(place);
+        let kind = self.kind(resource);
+        let mut made = match patch {
+            Patch::Json(patch) => match json_patch(object.clone(), &patch) {
+                Ok(made) => made,
+                // The patch says itself when it is not for the object.
+                Err(PatchError::TestFailed(_)) => return Ok(None),
+                Err(error) => return Err(format!("JSON Patch: {error}")),
+            },
+            Patch::Apply(mut config) => {
+                name_kind(&mut config, kind);
+                let schema = match self.own_kind() {
+                    None => resource.schema(),
+                    Some(_) => Schema::published(),
+                };
+                let known = schema.lookup(kind.group, kind.version, kind.kind);
+                let known =
+                    known.ok_or_else(|| format!("Resource kind {} not found", kind.kind))?;
+                let merged = overlay(object, &config, known);
+                merged.map_err(|why| format!("error applying patch: {why}"))?
+            }
+        };
+        if self.is_whole() {
+            let found = complaints(resource.schema(), resource.info(), &made, &[]);
+            if !found.is_empty() {
+                return Err(format!("strict decoding error: {}", found.join(", ")));
+            }
+            made = resource.kind.decode(made)?;
+            resource.kind.default(&mut made);
+        }
+        Ok(Some(made))
+    }
+
+    /// What a webhook answers: the place of the version it was asked about, and a patch. `None` if it
+    /// has no say, or could not be asked and need not.
+    async fn answer(
+        &mut self,
+        webhook: &Webhook,
+        object: &Value,
+    ) -> Result<Option<(usize, Option<String>)>, Status> {
+        let uid = uuid::Uuid::new_v4().to_string();
+        let request = self.request(0, &uid, (object, self.old));
+        let wanted = webhook.wants(&request, &self.subjects());
+        let Some(place) = wanted.map_err(|why| failed(webhook, &why))? else {
+            return Ok(None);
+        };
+        let seen = |object| self.seen(place, object).map_err(Status::internal);
+        let (object, old) = (seen(object)?, seen(self.old)?);
+        let review = admission_rules::review(webhook, &self.request(place, &uid, (&object, &old)));
+        let answer = call::ask(self.server, webhook, &review).await;
+        match answer.and_then(|answer| verdict(webhook, &uid, &answer)) {
+            Ok(Verdict::Allowed { patch, warnings }) => {
+                self.attempt.warn(warnings);
+                Ok(Some((place, patch)))
+            }
+            Ok(Verdict::Denied { status, warnings }) => {
+                self.attempt.warn(warnings);
+                Err(status)
+            }
+            Err(why) if webhook.must_answer => Err(failed(webhook, &why)),
+            Err(why) => {
+                tracing::warn!(webhook = webhook.name, %why, "a webhook did not answer");
+                Ok(None)
+            }
+        }
+    }
+
+    fn by_rules(&mut self, registrations: &Registrations, object: &Value) -> Result<(), Status> {
+        let policies = &registrations.policies;
+        if policies.is_empty() {
+            return Ok(());
+        }
+        let served = self.server.served();
+        let seen_as = |place: usize| {
+            Ok(Seen {
+                object: self.seen(place, object)?,
+                old: self.seen(place, self.old)?,
+            })
+        };
+        let request = self.request(0, "", (object, self.old));
+        let judgement = reading(self.server, |reads| {
+            let cluster = Cluster {
+                objects: reads,
+                plural_of: &plural_of(&served),
+            };
+            Ok(policies.judge(&request, &self.subjects(), &seen_as, &cluster))
+        })?;
+        for complaint in &judgement.audited {
+            tracing::info!(%complaint, "a policy does not allow a write");
+        }
+        self.attempt.warn(judgement.warnings);
+        judgement.denied.map_or(Ok(()), Err)
+    }
+}
+
+/// Group and plural of a kind that is served, by its version and name.
+fn plural_of(served: &Served) -> impl Fn(&str, &str) -> Option<(String, String)> + '_ {
+    |version, kind| {
+        let found = served.registry.of_kind(version, kind)?;
+        let info = found.info();
+        Some((info.group.to_owned(), info.plural.to_owned()))
+    }
+}
+
+/// Says in an object which kind it is.
+fn name_kind(object: &mut Value, kind: ObjectKind<'_>) {
+    let ObjectKind {
+        group,
+        version,
+        kind,
+    } = kind;
+    let version = match group {
+        "" => version.to_owned(),
+        group => format!("{group}/{version}"),
+    };
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".to_owned(), version.into());
+        map.insert("kind".to_owned(), kind.into());
+    }
+}
+
+/// A webhook that must answer did not, or not in a way that can be understood.
+fn failed(webhook: &Webhook, why: &str) -> Status {
+    Status::internal(format!("failed calling webhook {:?}: {why}", webhook.name))
+}

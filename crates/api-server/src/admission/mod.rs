@@ -1,0 +1,5 @@
+//! Admission: plug-ins, webhooks and policies that see an object before it is stored.
+
+pub(crate) mod default_account;
+pub(crate) mod dynamic_admission;
+pub(crate) mod writes;

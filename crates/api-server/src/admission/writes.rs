@@ -1,0 +1,331 @@
+//! What all writes share: their options, checking what was sent, admission, and the result.
+
+use bytes::Bytes;
+use mvcc_store::{KeyValue, Revision};
+use object_model::{FieldError, FieldPath, Status};
+use openapi_schema::Schema;
+use resource_kinds::KindInfo;
+use resource_kinds::admission::{AdmissionRequest, Operation};
+use serde_json::Value;
+
+use crate::catalog::registry::Resource;
+use crate::http::decode::Decoded;
+use crate::http::query::Query;
+use crate::http::warnings::Warnings;
+use crate::objects::field_managers;
+use crate::objects::metadata;
+use crate::objects::storage::{Asking, reading};
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// What to do about fields that are unknown or written twice (kubectl.md 0.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Validation {
+    Strict,
+    Warn,
+    Ignore,
+}
+
+/// Parameters of a write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WriteOptions {
+    pub(crate) dry_run: bool,
+    pub(crate) validation: Validation,
+}
+
+impl WriteOptions {
+    /// Reads the parameters; `kind` is the options' kind, for instance `CreateOptions`.
+    ///
+    /// *Errors.* 422 for values that there are not.
+    pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, Status> {
+        Self::read(query, kind, None)
+    }
+
+    /// Reads the parameters of a patch, which may be a server-side apply.
+    ///
+    /// *Errors.* As of [`parse`](Self::parse).
+    pub(crate) fn parse_patch(query: &Query, applies: bool) -> Result<Self, Status> {
+        Self::read(query, "PatchOptions", Some(applies))
+    }
+
+    fn read(query: &Query, kind: &str, applies: Option<bool>) -> Result<Self, Status> {
+        let mut errors = field_managers::errors(query, applies);
+        let dry_run = dry_run(query.all("dryRun").iter().map(String::as_str), &mut errors);
+        let validation = match query.get("fieldValidation") {
+            Some("Strict") => Validation::Strict,
+            None | Some("Warn") => Validation::Warn,
+            Some("Ignore") => Validation::Ignore,
+            Some(other) => {
+                let field = FieldPath::root("fieldValidation");
+                errors.push(FieldError::not_supported(
+                    &field,
+                    other,
+                    &["Ignore", "Strict", "Warn"],
+                ));
+                Validation::Ignore
+            }
+        };
+        if errors.is_empty() {
+            Ok(Self {
+                dry_run,
+                validation,
+            })
+        } else {
+            Err(Status::invalid("meta.k8s.io", kind, "", &errors))
+        }
+    }
+}
+
+/// Whether nothing is to be written; notes values that there are not.
+pub(crate) fn dry_run<'v>(
+    values: impl Iterator<Item = &'v str>,
+    errors: &mut Vec<FieldError>,
+) -> bool {
+    let mut dry = false;
+    for value in values.filter(|value| !value.is_empty()) {
+        if value != "All" {
+            let field = FieldPath::root("dryRun");
+            errors.push(FieldError::not_supported(&field, value, &["All"]));
+        }
+        dry = true;
+    }
+    dry
+}
+
+/// A write that was made, or would have been (dry run).
+pub(crate) struct Written {
+    /// The object as it now stands, or stood before it went.
+    pub(crate) stored: KeyValue,
+    /// Whether the object is gone now.
+    pub(crate) gone: bool,
+}
+
+impl Written {
+    /// An object that is not stored.
+    pub(crate) fn dry(resource: &Resource, object: &Value, before: Option<&KeyValue>) -> Self {
+        let revision = before.map_or(Revision(0), |before| before.mod_revision);
+        let value = match before {
+            Some(_) => crate::objects::storage::encode_at(resource.info(), object, revision),
+            // As upstream, what would have been created has no resource version.
+            None => Bytes::from(object.to_string()),
+        };
+        let stored = KeyValue {
+            key: Vec::new().into(),
+            value,
+            create_revision: revision,
+            mod_revision: revision,
+            lease: None,
+        };
+        Self {
+            stored,
+            gone: false,
+        }
+    }
+}
+
+/// Fills in or checks `apiVersion` and `kind`, finds unknown and repeated fields, and gives the
+/// object its kind's form. Returns warnings.
+///
+/// *Errors.* 400 with the texts of kubectl.md 0.8.
+pub(crate) fn accept(
+    resource: &Resource,
+    decoded: Decoded,
+    validation: Validation,
+) -> Result<(Value, Vec<String>), Status> {
+    let info = resource.info();
+    let mut object = decoded.value;
+    set_type(&mut object, info)?;
+    let mut warnings = Vec::new();
+    if validation != Validation::Ignore {
+        let found = complaints(resource.schema(), info, &object, &decoded.duplicates);
+        if validation == Validation::Strict && !found.is_empty() {
+            let text = format!("strict decoding error: {}", found.join(", "));
+            return Err(cannot_be_handled(info, &text));
+        }
+        warnings = found;
+    }
+    let managers = detach_managers(&mut object);
+    let mut object = resource
+        .kind
+        .decode(object)
+        .map_err(|text| cannot_be_handled(info, &text))?;
+    if let Some(managers) = managers {
+        metadata::of(&mut object).insert("managedFields".to_owned(), managers);
+    }
+    Ok((object, warnings))
+}
+
+/// Takes the managed fields out of an object, so that they need not be decoded as well: what they
+/// say is read where they matter. Those of a wrong form stay, for the decoder to refuse.
+fn detach_managers(object: &mut Value) -> Option<Value> {
+    let metadata = object.get_mut("metadata")?.as_object_mut()?;
+    let right = |entry: &Value| {
+        entry.as_object().is_some_and(|entry| {
+            entry.iter().all(|(field, value)| match field.as_str() {
+                "fieldsV1" => value.is_object(),
+                _ => value.is_string(),
+            })
+        })
+    };
+    let list = metadata.get("managedFields")?.as_array()?;
+    if !list.iter().all(right) {
+        return None;
+    }
+    metadata.shift_remove("managedFields")
+}
+
+/// What strict validation finds in an object.
+pub(crate) fn complaints(
+    schema: &Schema,
+    info: &KindInfo,
+    object: &Value,
+    duplicates: &[String],
+) -> Vec<String> {
+    let unknown = schema.unknown_fields(info.group, info.version, info.kind, object);
+    let unknown = unknown
+        .into_iter()
+        .map(|path| format!("unknown field {path:?}"));
+    let duplicates = duplicates
+        .iter()
+        .map(|path| format!("duplicate field {path:?}"));
+    let mut all: Vec<String> = duplicates.chain(unknown).collect();
+    all.dedup();
+    all
+}
+
+pub(crate) fn cannot_be_handled(info: &KindInfo, why: &str) -> Status {
+    let (kind, version) = (info.kind, info.version);
+    Status::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+    ))
+}
+
+/// Checks `apiVersion` and `kind` against the path's, and fills them in where they are missing.
+fn set_type(object: &mut Value, info: &KindInfo) -> Result<(), Status> {
+    let api_version = info.api_version();
+    let found = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+    let (found_version, found_kind) = (found("apiVersion"), found("kind"));
+    if !found_version.is_empty() && found_version != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({found_version}) does not match the expected API \
+             version ({api_version})"
+        )));
+    }
+    if !found_kind.is_empty() && found_kind != info.kind {
+        return Err(Status::bad_request(format!(
+            "{found_kind} in version {:?} cannot be handled as a {}: converting ({}.{found_kind}) \
+             to ({}): unknown conversion",
+            info.version, info.kind, info.version, info.kind
+        )));
+    }
+    if let Some(map) = object.as_object_mut() {
+        map.insert("apiVersion".to_owned(), api_version.into());
+        map.insert("kind".to_owned(), info.kind.into());
+    }
+    Ok(())
+}
+
+/// Who writes what, for admission.
+#[derive(Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) user: &'a crate::access::identity::UserInfo,
+    pub(crate) dry_run: bool,
+    /// The field manager that the write is by.
+    pub(crate) manager: &'a str,
+    /// Whether the object comes from a server-side apply, which sees to its managers itself.
+    pub(crate) applied: bool,
+    /// Whether webhooks and policies have been asked about what this is a part of.
+    pub(crate) asked: bool,
+    /// Where advice goes; `None` for the server's own writes, of which nobody is told.
+    pub(crate) warnings: Option<&'a Warnings>,
+}
+
+impl<'a> Attempt<'a> {
+    pub(crate) fn of(call: &'a Call, resource: &'a Resource, options: WriteOptions) -> Self {
+        Self {
+            resource,
+            namespace: if resource.namespaced() {
+                &call.info.namespace
+            } else {
+                ""
+            },
+            name: &call.info.name,
+            subresource: &call.info.subresource,
+            user: &call.user,
+            dry_run: options.dry_run,
+            manager: field_managers::name_of(call),
+            applied: false,
+            asked: false,
+            warnings: Some(&call.warnings),
+        }
+    }
+
+    /// Tells whoever writes.
+    pub(crate) fn warn(&self, texts: impl IntoIterator<Item = String>) {
+        if let Some(warnings) = self.warnings {
+            warnings.add(texts);
+        }
+    }
+}
+
+/// Runs the admission plug-ins.
+pub(crate) fn admit(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let request = asked(attempt, operation, old);
+    reading(server, |reads| {
+        let user = attempt.user;
+        let cluster = Asking { reads, user };
+        let mut plugins = server.admission.iter();
+        plugins.try_for_each(|plugin| plugin.admit(&request, object, &cluster))
+    })
+}
+
+/// Lets the admission plug-ins say what they have to say of an object that is right in itself.
+pub(crate) fn advise(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    operation: Operation,
+    object: &Value,
+    old: Option<&Value>,
+) {
+    if attempt.warnings.is_none() {
+        return;
+    }
+    let request = asked(attempt, operation, old);
+    let told = reading(server, |reads| {
+        let user = attempt.user;
+        let cluster = Asking { reads, user };
+        let plugins = server.admission.iter();
+        let texts = plugins.flat_map(|plugin| plugin.warnings(&request, object, &cluster));
+        Ok(texts.collect::<Vec<_>>())
+    });
+    // Advice that cannot be given is no reason to refuse.
+    attempt.warn(told.unwrap_or_default());
+}
+
+fn asked<'a>(
+    attempt: &Attempt<'a>,
+    operation: Operation,
+    old: Option<&'a Value>,
+) -> AdmissionRequest<'a> {
+    let info = attempt.resource.info();
+    AdmissionRequest {
+        operation,
+        group: info.group,
+        plural: info.plural,
+        subresource: attempt.subresource,
+        namespace: attempt.namespace,
+        name: attempt.name,
+        user: &attempt.user.name,
+        old,
+    }
+}

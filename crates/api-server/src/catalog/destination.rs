@@ -1,0 +1,159 @@
+//! What answers a request about a resource: the kind at its path, and the verbs that the path has.
+//!
+//! The path's form and the kind's scope are compared here, for all kinds alike, so that what is served
+//! is what was authorised: a kind of the cluster is not found below a namespace, nor a kind of
+//! namespaces outside of one.
+
+use std::sync::Arc;
+
+use http::Method;
+use object_model::Status;
+use resource_kinds::{KindInfo, Scope, Verb};
+
+use crate::catalog::registry::Resource;
+use crate::handlers::component_health;
+use crate::handlers::resource_metrics;
+use crate::handlers::reviews;
+use crate::http::request_info::{RequestInfo, is_segment};
+use crate::routing::{not_allowed, unknown_path};
+use crate::server::ApiServer;
+
+/// The kind that a request is about, by who answers for it.
+pub(crate) enum Destination {
+    /// A question that is answered and not stored.
+    Review(&'static KindInfo),
+    /// What nodes or pods use.
+    Metrics(&'static KindInfo),
+    ComponentStatus,
+    /// Stored objects.
+    Stored(Arc<Resource>),
+}
+
+impl Destination {
+    /// The kind at a request's path.
+    ///
+    /// *Errors.* 404 where there is none, and where the path's form is not the kind's; 400 for names
+    /// that no object can have; 405 for verbs that the path does not have.
+    pub(crate) async fn find(server: &ApiServer, info: &RequestInfo) -> Result<Self, Status> {
+        let found = match computed(info) {
+            Some(found) => found,
+            None => {
+                let (group, version) = (&info.group, &info.version);
+                let resource = server.find_kind(group, version, &info.resource).await?;
+                Self::Stored(resource.ok_or_else(unknown_path)?)
+            }
+        };
+        check_names(info)?;
+        let kind = found.kind();
+        let offered = verbs_at(info, kind);
+        if offered.is_empty() {
+            return Err(unknown_path());
+        }
+        Ok(found)
+    }
+
+    fn kind(&self) -> &KindInfo {
+        match self {
+            Self::Review(info) | Self::Metrics(info) => info,
+            Self::ComponentStatus => &component_health::INFO,
+            Self::Stored(resource) => resource.info(),
+        }
+    }
+
+    /// The verb of a request for whole objects.
+    ///
+    /// *Errors.* 405 for one that the path does not have.
+    pub(crate) fn verb(&self, method: &Method, info: &RequestInfo) -> Result<Verb, Status> {
+        let verb = verb_of(method, info).ok_or_else(not_allowed)?;
+        match verbs_at(info, self.kind()).contains(&verb) {
+            true => Ok(verb),
+            false => Err(not_allowed()),
+        }
+    }
+}
+
+/// The verbs that a request's path has; `None` where nothing is served.
+pub(crate) fn verbs(server: &ApiServer, info: &RequestInfo) -> Option<Vec<Verb>> {
+    let (group, version, plural) = (&info.group, &info.version, &info.resource);
+    let found = match computed(info) {
+        Some(found) => found,
+        None => Destination::Stored(server.served().registry.find(group, version, plural)?),
+    };
+    let offered = verbs_at(info, found.kind());
+    (!offered.is_empty()).then_some(offered)
+}
+
+fn computed(info: &RequestInfo) -> Option<Destination> {
+    let (group, version, plural) = (&info.group, &info.version, &info.resource);
+    if let Some(review) = reviews::find(group, version, plural) {
+        return Some(Destination::Review(review));
+    }
+    if let Some(kind) = resource_metrics::find(group, version, plural) {
+        return Some(Destination::Metrics(kind));
+    }
+    component_health::is_asked(group, version, plural).then_some(Destination::ComponentStatus)
+}
+
+fn check_names(info: &RequestInfo) -> Result<(), Status> {
+    for part in [&info.namespace, &info.name] {
+        if !part.is_empty() && !is_segment(part) {
+            let text = format!("name {part:?} is invalid: it may not contain '/' or '%'");
+            return Err(Status::bad_request(text));
+        }
+    }
+    Ok(())
+}
+
+/// The verbs that the path of a request has for a kind; none if nothing is served there.
+fn verbs_at(info: &RequestInfo, kind: &KindInfo) -> Vec<Verb> {
+    let goes_on = info.subresource != "proxy" && !info.rest.trim_matches('/').is_empty();
+    if info.has_gap || goes_on || !is_at_its_scope(info, kind) {
+        return Vec::new();
+    }
+    if !info.subresource.is_empty() {
+        let mut parts = kind.subresources.iter();
+        let part = parts.find(|part| part.name == info.subresource);
+        return match part {
+            Some(part) if !info.watch_path => part.verbs.to_vec(),
+            _ => Vec::new(),
+        };
+    }
+    let everywhere = kind.scope == Scope::Namespaced && !info.in_namespace;
+    let here = |verb: &Verb| match verb {
+        Verb::Watch if info.watch_path => true,
+        _ if info.watch_path => false,
+        Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => info.named,
+        Verb::List | Verb::Watch => !info.named,
+        Verb::Create | Verb::DeleteCollection => !info.named && !everywhere,
+    };
+    kind.verbs.iter().copied().filter(here).collect()
+}
+
+/// Whether the path has a namespace just where the kind needs one.
+fn is_at_its_scope(info: &RequestInfo, kind: &KindInfo) -> bool {
+    match kind.scope {
+        // Lists and watches of all namespaces have none.
+        Scope::Namespaced => info.in_namespace || !info.named && info.namespace.is_empty(),
+        // A Namespace is in itself: `/namespaces/a` is read as being in `a`.
+        Scope::Cluster if (kind.group, kind.plural) == ("", "namespaces") => !info.in_namespace,
+        Scope::Cluster => info.namespace.is_empty(),
+    }
+}
+
+/// The verb of a request for objects; `None` for methods that objects do not have.
+pub(crate) fn verb_of(method: &Method, info: &RequestInfo) -> Option<Verb> {
+    if method == Method::HEAD || info.watch_path && method != Method::GET {
+        return None;
+    }
+    match info.verb.as_str() {
+        "create" => Some(Verb::Create),
+        "get" => Some(Verb::Get),
+        "list" => Some(Verb::List),
+        "watch" => Some(Verb::Watch),
+        "update" => Some(Verb::Update),
+        "patch" => Some(Verb::Patch),
+        "delete" => Some(Verb::Delete),
+        "deletecollection" => Some(Verb::DeleteCollection),
+        _ => None,
+    }
+}

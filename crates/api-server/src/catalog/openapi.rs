@@ -1,0 +1,240 @@
+//! `/openapi/v2` and `/openapi/v3`: documents made when first asked for, kept compressed. The
+//! former also in protocol buffers, the only form in which kubectl takes it.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, LOCATION, VARY};
+use http::request::Parts;
+use object_model::{Status, StatusReason};
+use openapi_schema::{Schema, v3_hash};
+use resource_kinds::KindInfo;
+use sha2::{Digest, Sha256};
+
+use crate::catalog::snapshot::Served;
+use crate::catalog::virtual_resources;
+use crate::http::negotiate::clauses;
+use crate::http::query::Query;
+use crate::http::reply::{JSON, Reply, compress};
+use crate::http::work;
+use crate::routing::unknown_path;
+use crate::server::ApiServer;
+
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The former name, which is no valid media type; clients still ask for it.
+const PROTOBUF_FORMER: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// What a document is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Encoding {
+    Json,
+    Protobuf,
+}
+
+impl Encoding {
+    /// The first one of an `Accept` header that the path has; `None` if there is none.
+    fn accepted(path: &str, accept: Option<&str>) -> Option<Self> {
+        let accept = accept.filter(|list| !list.trim().is_empty());
+        clauses(accept.unwrap_or(JSON)).find_map(|clause| match clause.media {
+            JSON | "*/*" | "application/*" => Some(Self::Json),
+            PROTOBUF | PROTOBUF_FORMER if path == "/openapi/v2" => Some(Self::Protobuf),
+            _ => None,
+        })
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => JSON,
+            Self::Protobuf => PROTOBUF,
+        }
+    }
+}
+
+/// A document, compressed, with its tag.
+struct Document {
+    encoding: Encoding,
+    gzip: Bytes,
+    etag: String,
+    /// What the index calls it.
+    hash: String,
+}
+
+/// The documents made so far, by path and encoding.
+#[derive(Default)]
+pub(crate) struct OpenApi {
+    made: Mutex<BTreeMap<(String, Encoding), Arc<Document>>>,
+}
+
+/// Answers a path below `/openapi`.
+///
+/// *Errors.* 404 for documents that do not exist, 406 for a client that takes no form that there
+/// is.
+pub(crate) async fn answer(
+    server: &Arc<ApiServer>,
+    path: &str,
+    parts: &Parts,
+) -> Result<Reply, Status> {
+    let path = path.trim_end_matches('/');
+    let accept = parts
+        .headers
+        .get(http::header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let encoding = Encoding::accepted(path, accept).ok_or_else(|| {
+        let text = if path == "/openapi/v2" {
+            format!("only the following media types are accepted: {JSON}, {PROTOBUF}")
+        } else {
+            format!("only the following media types are accepted: {JSON}")
+        };
+        Status::new(StatusReason::NotAcceptable, text)
+    })?;
+    // Most of them are made of megabytes.
+    work::expect(usize::MAX).await;
+    let document = document(server, path, encoding)
+        .await?
+        .ok_or_else(unknown_path)?;
+    let asked = Query::parse(parts.uri.query().unwrap_or_default());
+    match asked.get("hash") {
+        None => send(&document, parts),
+        // What is called by its hash never changes.
+        Some(hash) if hash == document.hash => {
+            let for_good = HeaderValue::from_static("public, immutable, max-age=31536000");
+            Ok(send(&document, parts)?.with_header(CACHE_CONTROL, for_good))
+        }
+        Some(_) => moved(path, &document.hash),
+    }
+}
+
+/// 301 to where the document is now.
+fn moved(path: &str, hash: &str) -> Result<Reply, Status> {
+    let place = HeaderValue::from_str(&format!("{path}?hash={hash}"))
+        .map_err(|e| Status::internal(format!("name a document: {e}")))?;
+    let reply = Reply::bytes("", Bytes::new()).with_code(StatusCode::MOVED_PERMANENTLY);
+    Ok(reply.with_header(LOCATION, place))
+}
+
+fn send(document: &Document, parts: &Parts) -> Result<Reply, Status> {
+    let header = |name| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
+    let tag = HeaderValue::from_str(&document.etag)
+        .map_err(|e| Status::internal(format!("make an ETag: {e}")))?;
+    if header(http::header::IF_NONE_MATCH).is_some_and(|tags| tags.contains(&document.etag)) {
+        let empty = Reply::bytes("", Bytes::new()).with_code(StatusCode::NOT_MODIFIED);
+        return Ok(empty.with_header(ETAG, tag));
+    }
+    let reply = if header(http::header::ACCEPT_ENCODING).is_some_and(|e| e.contains("gzip")) {
+        Reply::bytes(document.encoding.content_type(), document.gzip.clone())
+            .with_header(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
+    } else {
+        let mut plain = Vec::new();
+        GzDecoder::new(document.gzip.as_ref())
+            .read_to_end(&mut plain)
+            .map_err(|e| Status::internal(format!("unpack a document: {e}")))?;
+        Reply::bytes(document.encoding.content_type(), plain)
+    };
+    Ok(reply
+        .with_header(ETAG, tag)
+        .with_header(VARY, HeaderValue::from_static("Accept-Encoding, Accept")))
+}
+
+async fn document(
+    server: &Arc<ApiServer>,
+    path: &str,
+    encoding: Encoding,
+) -> Result<Option<Arc<Document>>, Status> {
+    let key = (path.to_owned(), encoding);
+    let served = server.served();
+    let made = || {
+        let made = served
+            .openapi
+            .made
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        made.get(&key).cloned()
+    };
+    if let Some(document) = made() {
+        return Ok(Some(document));
+    }
+    // Some tens of milliseconds of work: not on a thread that serves others.
+    let (worker, wanted) = (served.clone(), path.to_owned());
+    let task = tokio::task::spawn_blocking(move || make(&worker, &wanted, encoding));
+    let document = task
+        .await
+        .map_err(|e| Status::internal(format!("make a document: {e}")))?;
+    if let Some(document) = &document {
+        let mut made = served
+            .openapi
+            .made
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        made.insert(key, document.clone());
+    }
+    Ok(document)
+}
+
+fn make(served: &Served, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
+    let schema = Schema::published();
+    let stored = served.registry.infos().iter().copied();
+    let kinds: Vec<KindInfo> = stored.chain(virtual_resources::infos().copied()).collect();
+    let bytes = match path.strip_prefix("/openapi/")? {
+        "v2" => match encoding {
+            Encoding::Json => schema.openapi_v2_document(&kinds, &served.custom),
+            Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds, &served.custom),
+        },
+        "v3" => schema.openapi_v3_index(&kinds, &served.custom),
+        other => {
+            let group_version = other.strip_prefix("v3/")?;
+            let group_version = group_version
+                .strip_prefix("apis/")
+                .or(group_version.strip_prefix("api/"))?;
+            schema.openapi_v3_document(group_version, &kinds, &served.custom)?
+        }
+    };
+    let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
+    let hash = v3_hash(&bytes);
+    Some(Arc::new(Document {
+        encoding,
+        gzip: compress(&[bytes.into()]),
+        etag,
+        hash,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// kubectl.md 0.10
+    #[test]
+    fn kubectl_gets_protobuf_of_the_older_document() {
+        use Encoding::{Json, Protobuf};
+        let cases = [
+            (None, Some(Json), Some(Json)),
+            (Some(""), Some(Json), Some(Json)),
+            (Some("application/json, */*"), Some(Json), Some(Json)),
+            (Some(PROTOBUF), Some(Protobuf), None),
+            (Some(PROTOBUF_FORMER), Some(Protobuf), None),
+            (Some("text/html, */*;q=0.1"), Some(Json), Some(Json)),
+            (Some("text/html"), None, None),
+        ];
+        for (accept, older, newer) in cases {
+            assert_eq!(
+                Encoding::accepted("/openapi/v2", accept),
+                older,
+                "{accept:?}"
+            );
+            assert_eq!(
+                Encoding::accepted("/openapi/v3/api/v1", accept),
+                newer,
+                "{accept:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `componentstatuses`: whether the parts of the control plane are well, looked at when somebody asks
+//! (`kubectl get cs`). Nothing of it is stored.
+//!
+//! The names are those that tools know: `etcd-0` is the store.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use object_model::{FieldSelector, LabelSelector, Status};
+use resource_kinds::{KindInfo, Scope, Verb, table};
+use serde_json::{Value, json};
+
+use crate::catalog::registry::is_at;
+use crate::handlers::health;
+use crate::handlers::output::{self, Columns};
+use crate::http::query::Query;
+use crate::http::reply::Reply;
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// The facts of the kind.
+pub(crate) const INFO: KindInfo = KindInfo {
+    group: "",
+    version: "v1",
+    kind: "ComponentStatus",
+    list_kind: "ComponentStatusList",
+    plural: "componentstatuses",
+    singular: "componentstatus",
+    short_names: &["cs"],
+    categories: &[],
+    scope: Scope::Cluster,
+    verbs: &[Verb::Get, Verb::List],
+    subresources: &[],
+    storage: "",
+};
+
+/// The facts of the kind, for discovery and routing.
+pub(crate) const INFOS: &[KindInfo] = &[INFO];
+
+const DEPRECATION: &str = "v1 ComponentStatus is deprecated in v1.19+";
+
+const COLUMNS: Columns = Columns {
+    headings: &[
+        table::NAME,
+        table::column("Status", "Status of the component conditions"),
+        table::column("Message", "Message of the component conditions"),
+        table::column("Error", "Error of the component conditions"),
+    ],
+    cells,
+};
+
+/// A part beside the server that tells whether it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Component {
+    /// The controllers.
+    ControllerManager,
+    /// The scheduler.
+    Scheduler,
+}
+
+type Check = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// The parts that have been made known.
+#[derive(Default)]
+pub(crate) struct Components(Mutex<BTreeMap<Component, Check>>);
+
+impl ApiServer {
+    /// Shows in `componentstatuses` whether a part runs, by asking `runs` each time. Until then it
+    /// does not.
+    pub fn watch_component(
+        &self,
+        component: Component,
+        runs: impl Fn() -> bool + Send + Sync + 'static,
+    ) {
+        let mut parts = self
+            .components
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        parts.insert(component, Box::new(runs));
+    }
+
+    fn runs(&self, component: Component) -> bool {
+        let parts = self.components.0.lock();
+        let parts = parts.unwrap_or_else(PoisonError::into_inner);
+        parts.get(&component).is_some_and(|runs| runs())
+    }
+}
+
+/// Whether the kind is at a path.
+pub(crate) fn is_asked(group: &str, version: &str, plural: &str) -> bool {
+    is_at(&INFO, group, version, plural)
+}
+
+/// Answers a get or a list.
+///
+/// *Errors.* 404 for a part that there is not, 400 for selectors that do not parse.
+pub(crate) async fn answer(server: &ApiServer, verb: Verb, call: &Call) -> Result<Reply, Status> {
+    let asked = &call.info;
+    call.warnings.add([DEPRECATION.to_owned()]);
+    let mut all = statuses(server).await;
+    if verb == Verb::List {
+        let selects = selector(&call.query)?;
+        all.retain(selects);
+        return output::computed_list(call, &INFO, all, &COLUMNS);
+    }
+    let one = all
+        .iter()
+        .find(|status| status["metadata"]["name"] == *asked.name);
+    match one {
+        Some(one) => output::computed(call, &INFO, one, &COLUMNS),
+        None => Err(Status::not_found(INFO.group, INFO.plural, &asked.name)),
+    }
+}
+
+async fn statuses(server: &ApiServer) -> Vec<Value> {
+    let part = |component| match server.runs(component) {
+        true => json!({"status": "True", "message": "ok"}),
+        false => json!({"status": "False", "message": "it does not run"}),
+    };
+    let failure = health::store_failure(server).await;
+    let store = match failure.or_else(|| server.store.occupancy().full) {
+        None => json!({"status": "True", "message": "ok"}),
+        Some(error) => json!({"status": "False", "error": error.to_string()}),
+    };
+    let all = [
+        ("controller-manager", part(Component::ControllerManager)),
+        ("etcd-0", store),
+        ("scheduler", part(Component::Scheduler)),
+    ];
+    all.into_iter()
+        .map(|(name, mut condition)| {
+            condition["type"] = json!("Healthy");
+            json!({"kind": INFO.kind, "apiVersion": INFO.api_version(),
+                "metadata": {"name": name}, "conditions": [condition]})
+        })
+        .collect()
+}
+
+/// What a list is to have.
+///
+/// *Errors.* 400 for selectors that do not parse, and for fields other than the name.
+fn selector(query: &Query) -> Result<impl Fn(&Value) -> bool, Status> {
+    let labels = query.get("labelSelector").unwrap_or_default();
+    let labels = LabelSelector::parse(labels).map_err(refused)?;
+    let fields = query.get("fieldSelector").unwrap_or_default();
+    let fields = FieldSelector::parse(fields).map_err(refused)?;
+    if let Some(term) = fields
+        .terms()
+        .iter()
+        .find(|term| term.field != "metadata.name")
+    {
+        let text = format!("field label not supported: {}", term.field);
+        return Err(Status::bad_request(text));
+    }
+    Ok(move |object: &Value| {
+        let name = |_: &str| object["metadata"]["name"].as_str().map(str::to_owned);
+        labels.matches_object(object) && fields.matches_by(name)
+    })
+}
+
+fn refused(error: impl std::fmt::Display) -> Status {
+    Status::bad_request(error.to_string())
+}
+
+fn cells(status: &Value) -> Vec<Value> {
+    let condition = &status["conditions"][0];
+    let text = |field: &str| json!(condition[field].as_str().unwrap_or_default());
+    let health = match condition["status"] == "True" {
+        true => "Healthy",
+        false => "Unhealthy",
+    };
+    let name = status["metadata"]["name"].clone();
+    vec![name, json!(health), text("message"), text("error")]
+}

@@ -1,0 +1,13 @@
+//! Handlers of requests: the verbs, subresources and documents of the API.
+
+pub(crate) mod allow_header;
+pub(crate) mod component_health;
+pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod nodes;
+pub(crate) mod output;
+pub(crate) mod resource_metrics;
+pub(crate) mod reviews;
+pub(crate) mod selection;
+pub(crate) mod subresources;
+pub(crate) mod verbs;

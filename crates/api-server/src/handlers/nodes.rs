@@ -1,0 +1,22 @@
+//! The way from the API server to the nodes.
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tower::util::BoxCloneSyncService;
+
+use crate::http::body::{BoxBody, BoxError};
+
+/// A node's own API (the kubelet's paths) as a service. Requests keep their upgrade handle, so
+/// that the node can answer 101 and take over the connection.
+pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
+
+/// Finds the service of a node.
+pub trait NodeConnector: Send + Sync {
+    /// The service of the named node, if it can be reached now.
+    fn connect(&self, node_name: &str) -> Option<NodeService>;
+}
+
+/// An empty body, for requests to nodes that carry none.
+pub(crate) fn empty_body() -> BoxBody {
+    crate::http::body::boxed(http_body_util::Empty::<Bytes>::new())
+}

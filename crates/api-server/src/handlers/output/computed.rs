@@ -1,0 +1,90 @@
+//! Objects that are made when they are asked for, and stored nowhere, with columns of their own.
+
+use http::StatusCode;
+use object_model::Status;
+use resource_kinds::{Column, KindInfo};
+use serde_json::{Value, json};
+
+use super::table::{Include, heading};
+use super::{encoded, listed, partial, value, yaml};
+use crate::http::negotiate::Form;
+use crate::http::protobuf;
+use crate::http::reply::{JSON, Reply};
+use crate::pipeline::Call;
+
+/// How objects are shown as rows of a table.
+pub(crate) struct Columns {
+    pub(crate) headings: &'static [Column],
+    pub(crate) cells: fn(&Value) -> Vec<Value>,
+}
+
+/// Answers with one object.
+pub(crate) fn computed(
+    call: &Call,
+    info: &KindInfo,
+    object: &Value,
+    columns: &Columns,
+) -> Result<Reply, Status> {
+    match form(call, info)? {
+        Form::Table(version) => table(call, std::slice::from_ref(object), columns, version),
+        Form::Partial(version) => Ok(Reply::json(&partial(object, version))),
+        form @ Form::PartialProtobuf(version) => {
+            let bytes = encoded(&partial(object, version))?;
+            Ok(Reply::bytes(form.content_type(), bytes))
+        }
+        Form::Json | Form::Yaml | Form::Protobuf => value(call, object, StatusCode::OK),
+    }
+}
+
+/// Answers with a list.
+pub(crate) fn computed_list(
+    call: &Call,
+    info: &KindInfo,
+    items: Vec<Value>,
+    columns: &Columns,
+) -> Result<Reply, Status> {
+    let form = form(call, info)?;
+    let (api_version, kind, items) = match form {
+        Form::Table(version) => return table(call, &items, columns, version),
+        Form::Partial(version) | Form::PartialProtobuf(version) => {
+            let partials = items.iter().map(|item| partial(item, version)).collect();
+            let api_version = format!("meta.k8s.io/{version}");
+            (api_version, "PartialObjectMetadataList", partials)
+        }
+        Form::Json | Form::Yaml | Form::Protobuf => (info.api_version(), info.list_kind, items),
+    };
+    if matches!(form, Form::Protobuf | Form::PartialProtobuf(_)) {
+        return listed((&api_version, kind), &json!({}), items.into_iter().map(Ok));
+    }
+    let list = json!({"kind": kind, "apiVersion": api_version, "metadata": {}, "items": items});
+    if form == Form::Yaml {
+        return Ok(Reply::bytes(form.content_type(), yaml(&list)?));
+    }
+    Ok(Reply::json(&list))
+}
+
+fn form(call: &Call, info: &KindInfo) -> Result<Form, Status> {
+    let known = protobuf::is_known(&info.api_version(), info.kind);
+    Form::of(&call.parts.headers, known)
+}
+
+fn table(
+    call: &Call,
+    objects: &[Value],
+    columns: &Columns,
+    version: &'static str,
+) -> Result<Reply, Status> {
+    let include = Include::parse(&call.query)?;
+    let rows = objects.iter().map(|object| {
+        let shown = include.shown(object.clone(), version);
+        json!({"cells": (columns.cells)(object), "object": shown})
+    });
+    let table = json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": {},
+        "columnDefinitions": columns.headings.iter().map(heading).collect::<Vec<_>>(),
+        "rows": rows.collect::<Vec<_>>(),
+    });
+    Ok(Reply::bytes(JSON, table.to_string()))
+}

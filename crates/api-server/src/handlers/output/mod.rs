@@ -1,0 +1,316 @@
+//! Objects on their way out: as stored, as YAML, as tables, as metadata only.
+
+mod computed;
+mod table;
+
+use bytes::Bytes;
+use http::StatusCode;
+use mvcc_store::{KeyValue, Revision};
+use object_model::Status;
+use serde_json::{Value, json};
+
+use crate::admission::writes::Written;
+use crate::catalog::registry::Resource;
+use crate::http::negotiate::Form;
+use crate::http::protobuf::{self, PROTOBUF};
+use crate::http::reply::{JSON, Reply};
+use crate::objects::storage;
+use crate::pipeline::Call;
+
+pub(crate) use computed::{Columns, computed, computed_list};
+pub(crate) use table::{Include, TableStyle};
+
+/// How a request's objects are shown.
+#[derive(Clone, Copy)]
+pub(crate) struct View {
+    pub(crate) form: Form,
+    include: Include,
+}
+
+impl View {
+    /// Reads `Accept` and `includeObject`.
+    pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
+        let info = resource.info();
+        let known = protobuf::is_known(&info.api_version(), info.kind);
+        let form = Form::of(&call.parts.headers, known)?;
+        Ok(Self {
+            form,
+            include: Include::parse(&call.query)?,
+        })
+    }
+
+    /// The same for the events of a watch.
+    pub(crate) fn of_stream(call: &Call, resource: &Resource) -> Result<Self, Status> {
+        let info = resource.info();
+        let known = protobuf::is_known(&info.api_version(), info.kind);
+        Ok(Self {
+            form: Form::of_stream(&call.parts.headers, known)?,
+            include: Include::parse(&call.query)?,
+        })
+    }
+
+    /// One object as the bytes of an answer or of a watch event; `headings` asks for a table's
+    /// column definitions.
+    pub(crate) fn one(
+        &self,
+        resource: &Resource,
+        stored: &KeyValue,
+        headings: bool,
+    ) -> Result<Bytes, Status> {
+        match self.form {
+            Form::Json => storage::bytes(resource, stored),
+            Form::Yaml => yaml(&storage::decode(resource, stored)?),
+            Form::Partial(version) => {
+                let object = storage::decode(resource, stored)?;
+                Ok(partial(&object, version).to_string().into())
+            }
+            Form::Protobuf => encoded(&storage::decode(resource, stored)?),
+            Form::PartialProtobuf(version) => {
+                encoded(&partial(&storage::decode(resource, stored)?, version))
+            }
+            Form::Table(version) => {
+                let style = TableStyle {
+                    version,
+                    include: self.include,
+                    headings,
+                };
+                let meta = json!({"resourceVersion": stored.mod_revision.0.to_string()});
+                table::table(resource, std::slice::from_ref(stored), meta, style)
+            }
+        }
+    }
+}
+
+/// What a list says about itself.
+pub(crate) struct ListMeta {
+    pub(crate) revision: Revision,
+    pub(crate) next: Option<String>,
+    pub(crate) remaining: Option<usize>,
+}
+
+impl ListMeta {
+    fn json(&self) -> Value {
+        let mut meta = json!({"resourceVersion": self.revision.0.to_string()});
+        if let Some(next) = &self.next {
+            meta["continue"] = json!(next);
+        }
+        if let Some(remaining) = self.remaining {
+            meta["remainingItemCount"] = json!(remaining);
+        }
+        meta
+    }
+}
+
+/// Answers with one stored object.
+pub(crate) fn object(
+    call: &Call,
+    resource: &Resource,
+    stored: &KeyValue,
+    code: StatusCode,
+) -> Result<Reply, Status> {
+    let view = View::of(call, resource)?;
+    let bytes = view.one(resource, stored, true)?;
+    Ok(Reply::bytes(view.form.content_type(), bytes).with_code(code))
+}
+
+/// Answers with the result of a write.
+pub(crate) fn written(
+    call: &Call,
+    resource: &Resource,
+    written: &Written,
+    code: StatusCode,
+) -> Result<Reply, Status> {
+    object(call, resource, &written.stored, code)
+}
+
+/// Answers with an object that is not stored as such (a Scale).
+pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
+    shown(Form::of(&call.parts.headers, is_known(value))?, value, code)
+}
+
+/// Answers with what came of a question or a request (a review, a token): there is no table of it.
+pub(crate) fn outcome(call: &Call, value: &Value) -> Result<Reply, Status> {
+    let form = Form::of_outcome(&call.parts.headers, is_known(value))?;
+    shown(form, value, StatusCode::CREATED)
+}
+
+fn is_known(value: &Value) -> bool {
+    let text = |field: &str| value[field].as_str().unwrap_or_default();
+    protobuf::is_known(text("apiVersion"), text("kind"))
+}
+
+fn shown(form: Form, value: &Value, code: StatusCode) -> Result<Reply, Status> {
+    match form {
+        Form::Protobuf => Ok(Reply::bytes(PROTOBUF, encoded(value)?).with_code(code)),
+        Form::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),
+        Form::Table(version) => Ok(Reply::json(&table::of_value(value, version)).with_code(code)),
+        Form::Json | Form::Partial(_) | Form::PartialProtobuf(_) => {
+            Ok(Reply::json(value).with_code(code))
+        }
+    }
+}
+
+/// Answers with a list, put together from the stored bytes where the form allows.
+pub(crate) fn list(
+    call: &Call,
+    resource: &Resource,
+    items: &[KeyValue],
+    meta: &ListMeta,
+) -> Result<Reply, Status> {
+    let view = View::of(call, resource)?;
+    let info = resource.info();
+    match view.form {
+        Form::Table(version) => {
+            let style = TableStyle {
+                version,
+                include: view.include,
+                headings: true,
+            };
+            Ok(Reply::bytes(
+                JSON,
+                table::table(resource, items, meta.json(), style)?,
+            ))
+        }
+        Form::Json => {
+            let head = json!({
+                "kind": info.list_kind, "apiVersion": info.api_version(), "metadata": meta.json(),
+            });
+            // Kubernetes' own kinds are not named in each item once more; custom kinds are.
+            let custom = resource.is_custom();
+            let parts = items.iter().map(|item| {
+                let bytes = storage::bytes(resource, item)?;
+                Ok(match custom {
+                    true => [Bytes::new(), bytes],
+                    false => storage::without_type(&bytes),
+                })
+            });
+            concatenated(&head, parts)
+        }
+        Form::Partial(version) => {
+            let head = json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": meta.json(),
+            });
+            let parts = items.iter().map(|item| {
+                let object = storage::decode(resource, item)?;
+                Ok([Bytes::new(), partial(&object, version).to_string().into()])
+            });
+            concatenated(&head, parts)
+        }
+        Form::Protobuf => {
+            let kind = (info.api_version(), info.list_kind);
+            let decoded = items.iter().map(|item| storage::decode(resource, item));
+            listed((&kind.0, kind.1), &meta.json(), decoded)
+        }
+        Form::PartialProtobuf(version) => {
+            let api_version = format!("meta.k8s.io/{version}");
+            let partials = items.iter().map(|item| {
+                let object = storage::decode(resource, item)?;
+                Ok(partial(&object, version))
+            });
+            let kind = (api_version.as_str(), "PartialObjectMetadataList");
+            listed(kind, &meta.json(), partials)
+        }
+        Form::Yaml => {
+            let items: Result<Vec<Value>, Status> = items
+                .iter()
+                .map(|item| {
+                    let mut object = storage::decode(resource, item)?;
+                    if !resource.is_custom()
+                        && let Some(fields) = object.as_object_mut()
+                    {
+                        fields.retain(|name, _| name != "kind" && name != "apiVersion");
+                    }
+                    Ok(object)
+                })
+                .collect();
+            let whole = json!({
+                "kind": info.list_kind,
+                "apiVersion": info.api_version(),
+                "metadata": meta.json(),
+                "items": items?,
+            });
+            Ok(Reply::bytes("application/yaml", yaml(&whole)?))
+        }
+    }
+}
+
+/// An object in protobuf.
+fn encoded(object: &Value) -> Result<Bytes, Status> {
+    let bytes = protobuf::object(object).map(Bytes::from);
+    bytes.ok_or_else(|| Status::internal("a kind without a protobuf form"))
+}
+
+/// A list in protobuf.
+fn listed(
+    kind: (&str, &str),
+    meta: &Value,
+    items: impl Iterator<Item = Result<Value, Status>>,
+) -> Result<Reply, Status> {
+    let bytes = protobuf::list(kind, meta, items)?;
+    let bytes = bytes.ok_or_else(|| Status::internal("a kind without a protobuf form"))?;
+    Ok(Reply::bytes(PROTOBUF, bytes))
+}
+
+fn concatenated(
+    head: &Value,
+    items: impl Iterator<Item = Result<[Bytes; 2], Status>>,
+) -> Result<Reply, Status> {
+    let mut text = head.to_string();
+    text.pop();
+    text.push_str(",\"items\":[");
+    let mut parts = vec![Bytes::from(text)];
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            parts.push(Bytes::from_static(b","));
+        }
+        parts.extend(item?);
+    }
+    parts.push(Bytes::from_static(b"]}\n"));
+    Ok(Reply::segments(JSON, parts))
+}
+
+/// One event of a watch, of an object as [`View::one`] made it.
+pub(crate) fn event(form: Form, kind: &str, object: &[u8]) -> Bytes {
+    match form {
+        Form::Protobuf | Form::PartialProtobuf(_) => protobuf::event(kind, object).into(),
+        Form::Json | Form::Yaml | Form::Table(_) | Form::Partial(_) => line(kind, object),
+    }
+}
+
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    let mut line = Vec::with_capacity(object.len() + 40);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    line.extend_from_slice(object.trim_ascii_end());
+    line.extend_from_slice(b"}\n");
+    line.into()
+}
+
+/// One event of a watch, of an object that is not stored (a bookmark, a Status).
+pub(crate) fn event_of_value(form: Form, kind: &str, object: &Value) -> Bytes {
+    match form {
+        Form::Protobuf | Form::PartialProtobuf(_) => {
+            let bytes = protobuf::object(object).unwrap_or_default();
+            protobuf::event(kind, &bytes).into()
+        }
+        _ => line(kind, object.to_string().as_bytes()),
+    }
+}
+
+/// An object's metadata as an object of its own.
+pub(crate) fn partial(object: &Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object["metadata"],
+    })
+}
+
+fn yaml(value: &Value) -> Result<Bytes, Status> {
+    serde_saphyr::to_string(value)
+        .map(Bytes::from)
+        .map_err(|e| Status::internal(format!("write YAML: {e}")))
+}

@@ -1,0 +1,169 @@
+//! `meta.k8s.io` Tables: what `kubectl get` prints (kubectl.md 1.1, 1.2).
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use mvcc_store::KeyValue;
+use object_model::{FieldError, FieldPath, Status, duration};
+use resource_kinds::Column;
+use serde_json::{Map, Value, json};
+
+use super::partial;
+use crate::catalog::registry::Resource;
+use crate::http::query::Query;
+use crate::objects::storage;
+
+/// What of the object itself goes into a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Include {
+    Nothing,
+    Metadata,
+    Object,
+}
+
+impl Include {
+    /// What a row shows of its object.
+    pub(super) fn shown(self, object: Value, version: &str) -> Value {
+        match self {
+            Self::Nothing => Value::Null,
+            Self::Metadata => partial(&object, version),
+            Self::Object => object,
+        }
+    }
+
+    pub(crate) fn parse(query: &Query) -> Result<Self, Status> {
+        match query.get("includeObject") {
+            Some("None") => Ok(Self::Nothing),
+            None | Some("Metadata") => Ok(Self::Metadata),
+            Some("Object") => Ok(Self::Object),
+            Some(other) => {
+                let field = FieldPath::root("includeObject");
+                let allowed = ["Metadata", "None", "Object"];
+                let error = FieldError::not_supported(&field, other, &allowed);
+                Err(Status::invalid("meta.k8s.io", "TableOptions", "", &[error]))
+            }
+        }
+    }
+}
+
+/// How a table is written.
+#[derive(Clone, Copy)]
+pub(crate) struct TableStyle {
+    pub(crate) version: &'static str,
+    pub(crate) include: Include,
+    /// Whether the columns are described (only in the first event of a watch).
+    pub(crate) headings: bool,
+}
+
+/// A table of stored objects.
+pub(super) fn table(
+    resource: &Resource,
+    items: &[KeyValue],
+    meta: Value,
+    style: TableStyle,
+) -> Result<Bytes, Status> {
+    let now = Timestamp::now();
+    let mut head = json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{}", style.version),
+        "metadata": meta,
+        "columnDefinitions": Value::Null,
+    });
+    head["columnDefinitions"] = if style.headings {
+        resource.kind.columns().iter().map(heading).collect()
+    } else {
+        json!([])
+    };
+    let mut text = head.to_string();
+    text.pop();
+    text.push_str(",\"rows\":[");
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        // Row by row, so that no more than one object is ever held as a tree.
+        let object = storage::decode(resource, item)?;
+        text.push_str(&row(resource, object, style, now).to_string());
+    }
+    text.push_str("]}\n");
+    Ok(text.into())
+}
+
+pub(super) fn heading(column: &Column) -> Value {
+    json!({
+        "name": column.name,
+        "type": column.kind,
+        "format": column.format,
+        "description": column.description,
+        "priority": column.priority,
+    })
+}
+
+fn row(resource: &Resource, object: Value, style: TableStyle, now: Timestamp) -> Value {
+    let mut row = Map::new();
+    row.insert(
+        "cells".to_owned(),
+        Value::Array(resource.kind.row(&object, now)),
+    );
+    let conditions: Vec<Value> = resource
+        .kind
+        .row_conditions(&object)
+        .into_iter()
+        .map(|(kind, status, reason, message)| {
+            json!({"type": kind, "status": status, "reason": reason, "message": message})
+        })
+        .collect();
+    if !conditions.is_empty() {
+        row.insert("conditions".to_owned(), Value::Array(conditions));
+    }
+    let shown = style.include.shown(object, style.version);
+    row.insert("object".to_owned(), shown);
+    Value::Object(row)
+}
+
+/// A table of one object that is not stored as such; a Scale has columns of its own.
+pub(super) fn of_value(object: &Value, version: &str) -> Value {
+    let name = &object["metadata"]["name"];
+    let created = object["metadata"]["creationTimestamp"].as_str();
+    let age = json!(duration::age(created, Timestamp::now()));
+    let text = |name, kind, format| {
+        heading(&Column {
+            name,
+            kind,
+            format,
+            description: "",
+            priority: 0,
+        })
+    };
+    let (columns, cells) = if object["kind"] == "Scale" {
+        let number = |path: &str| {
+            let (part, field) = path.split_once('.').unwrap_or((path, ""));
+            json!(object[part][field].as_i64().unwrap_or(0))
+        };
+        (
+            json!([
+                text("Name", "string", "name"),
+                text("Desired", "integer", ""),
+                text("Available", "integer", ""),
+                text("Age", "string", ""),
+            ]),
+            json!([
+                name,
+                number("spec.replicas"),
+                number("status.replicas"),
+                age
+            ]),
+        )
+    } else {
+        (
+            json!([text("Name", "string", "name"), text("Age", "string", "")]),
+            json!([name, age]),
+        )
+    };
+    json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": {},
+        "columnDefinitions": columns,
+        "rows": [{"cells": cells, "object": partial(object, version)}],
+    })
+}

@@ -1,0 +1,205 @@
+//! `metrics.k8s.io`: what nodes and pods use (kubectl.md 6.1), asked of the nodes when somebody
+//! asks. Nothing of it is stored.
+//!
+//! A node answers `/stats/summary` with its newest figures; rates are made there. What has no
+//! figures yet, and what is on a node that does not answer, is left out of lists and is not found
+//! by name, as with metrics-server.
+
+mod figures;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use jiff::Timestamp;
+use object_model::{FieldSelector, Status};
+use resource_kinds::{KindInfo, Scope, Verb};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use self::figures::Summary;
+use crate::catalog::registry::{Resource, is_at};
+use crate::handlers::nodes::empty_body;
+use crate::handlers::output;
+use crate::handlers::selection::Selection;
+use crate::handlers::verbs::list::{self, Page};
+use crate::http::body::{BoxBody, BoxError, read_up_to};
+use crate::http::limits::{NODE_SUMMARIES_AT_ONCE, NODE_SUMMARY_BYTES_MAX, NODE_SUMMARY_TIMEOUT};
+use crate::http::reply::Reply;
+use crate::objects::storage;
+use crate::pipeline::Call;
+use crate::routing::unknown_path;
+use crate::server::ApiServer;
+
+const GROUP: &str = "metrics.k8s.io";
+
+const fn metrics(
+    kind: &'static str,
+    list_kind: &'static str,
+    plural: &'static str,
+    scope: Scope,
+) -> KindInfo {
+    KindInfo {
+        group: GROUP,
+        version: "v1beta1",
+        kind,
+        list_kind,
+        plural,
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        scope,
+        verbs: &[Verb::Get, Verb::List],
+        subresources: &[],
+        storage: "",
+    }
+}
+
+const OF_NODES: KindInfo = metrics("NodeMetrics", "NodeMetricsList", "nodes", Scope::Cluster);
+const OF_PODS: KindInfo = metrics("PodMetrics", "PodMetricsList", "pods", Scope::Namespaced);
+
+/// The facts of the kinds, for discovery and routing.
+pub(crate) const INFOS: &[KindInfo] = &[OF_NODES, OF_PODS];
+
+/// The kind at a path, if there is one.
+pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo> {
+    let mut infos = INFOS.iter();
+    infos.find(|info| is_at(info, group, version, plural))
+}
+
+/// Answers a get or a list.
+///
+/// *Errors.* 404 for what does not exist and for what has no figures.
+pub(crate) async fn answer(
+    server: &Arc<ApiServer>,
+    info: &KindInfo,
+    verb: Verb,
+    call: Call,
+) -> Result<Reply, Status> {
+    let is_list = verb == Verb::List;
+    let resource = server.served().registry.find("", "v1", info.plural);
+    let resource = resource.ok_or_else(unknown_path)?;
+    let objects = if is_list {
+        selected(server, &resource, &call).await?
+    } else {
+        vec![named(server, &resource, &call).await?]
+    };
+    let found = measured(server, info, &objects).await;
+    if is_list {
+        return output::computed_list(&call, info, found, &figures::COLUMNS);
+    }
+    match found.first() {
+        Some(one) => output::computed(&call, info, one, &figures::COLUMNS),
+        None => Err(Status::not_found(
+            GROUP,
+            &info.kind.to_lowercase(),
+            &full_name(&call),
+        )),
+    }
+}
+
+/// How messages name what was asked for: pods with their namespace, as metrics-server.
+fn full_name(call: &Call) -> String {
+    match call.info.namespace.as_str() {
+        "" => call.info.name.clone(),
+        namespace => format!("{namespace}/{}", call.info.name),
+    }
+}
+
+async fn named(server: &ApiServer, resource: &Resource, call: &Call) -> Result<Value, Status> {
+    let (namespace, name) = (&call.info.namespace, &call.info.name);
+    match server.read(resource, namespace, name).await? {
+        Some(stored) => storage::decode(resource, &stored),
+        None => Err(resource.not_found(&full_name(call))),
+    }
+}
+
+/// The nodes or pods that the selectors choose. Fields are those of the metadata alone.
+async fn selected(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+) -> Result<Vec<Value>, Status> {
+    let fields = call.query.get("fieldSelector").unwrap_or_default();
+    let fields = FieldSelector::parse(fields).map_err(|e| Status::bad_request(e.to_string()))?;
+    for term in fields.terms() {
+        let field = term.field.as_str();
+        if !matches!(field, "metadata.name" | "metadata.namespace") {
+            return Err(Status::bad_request(format!(
+                "{field:?} is not a known field selector: only \"metadata.name\", \
+                 \"metadata.namespace\""
+            )));
+        }
+    }
+    let selection = Selection::of(call, resource)?;
+    let namespace = &call.info.namespace;
+    let page = Page::default();
+    let (items, _) = list::read(server, resource, namespace, &selection, &page).await?;
+    items
+        .iter()
+        .map(|item| storage::decode(resource, item))
+        .collect()
+}
+
+/// The metrics of those of the objects that have any.
+async fn measured(server: &ApiServer, info: &KindInfo, objects: &[Value]) -> Vec<Value> {
+    let of_pods = info.kind == OF_PODS.kind;
+    let node_of = |object: &Value| {
+        let node = match of_pods {
+            true => &object["spec"]["nodeName"],
+            false => &object["metadata"]["name"],
+        };
+        node.as_str().unwrap_or_default().to_owned()
+    };
+    let mut nodes: BTreeSet<String> = objects.iter().map(node_of).collect();
+    nodes.remove("");
+    let asked = nodes.into_iter().map(|node| async move {
+        let summary = summary(server, &node).await;
+        (node, summary)
+    });
+    let answers = futures::stream::iter(asked).buffer_unordered(NODE_SUMMARIES_AT_ONCE);
+    let summaries: BTreeMap<String, Summary> = answers
+        .filter_map(|(node, answer)| async {
+            match answer {
+                Ok(summary) => Some((node, summary)),
+                Err(error) => {
+                    tracing::debug!(node, error, "no figures of the node");
+                    None
+                }
+            }
+        })
+        .collect()
+        .await;
+    let now = Timestamp::now();
+    let metrics = objects.iter().filter_map(|object| {
+        let summary = summaries.get(&node_of(object))?;
+        match of_pods {
+            true => summary.of_pod(object, now),
+            false => summary.of_node(object, now),
+        }
+    });
+    metrics.collect()
+}
+
+/// What a node says of itself and its pods.
+async fn summary(server: &ApiServer, node: &str) -> Result<Summary, String> {
+    let service = server.nodes.connect(node).ok_or("it cannot be reached")?;
+    let mut request = Request::new(empty_body());
+    *request.uri_mut() = http::Uri::from_static("/stats/summary");
+    let answer: BoxFuture<'static, Result<Response<BoxBody>, BoxError>> =
+        Box::pin(service.oneshot(request));
+    let read = async {
+        let response = answer.await.map_err(|error| error.to_string())?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("it answers {}", response.status()));
+        }
+        let bytes = read_up_to(response.into_body(), NODE_SUMMARY_BYTES_MAX).await;
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    };
+    match tokio::time::timeout(NODE_SUMMARY_TIMEOUT, read).await {
+        Ok(done) => done,
+        Err(_) => Err("it does not answer in time".to_owned()),
+    }
+}

@@ -1,0 +1,121 @@
+//! What somebody may do: the four access reviews (kubectl.md 6.4).
+
+use object_model::{FieldError, FieldPath, FieldSelector, Status};
+use serde_json::{Value, json};
+
+use super::{AUTHORIZATION, texts};
+use crate::access::authorize::{self, Asked};
+use crate::access::identity::UserInfo;
+use crate::server::ApiServer;
+
+/// The status of a SelfSubjectAccessReview.
+pub(super) fn own(server: &ApiServer, user: &UserInfo, review: &Value) -> Result<Value, Status> {
+    decide(server, user, review, "SelfSubjectAccessReview")
+}
+
+/// The status of a SubjectAccessReview or a LocalSubjectAccessReview.
+pub(super) fn of_subject(
+    server: &ApiServer,
+    namespace: &str,
+    review: &Value,
+) -> Result<Value, Status> {
+    let spec = &review["spec"];
+    let kind = review["kind"].as_str().unwrap_or_default();
+    let name = spec["user"].as_str().unwrap_or_default();
+    let groups = texts(&spec["groups"]);
+    if name.is_empty() && groups.is_empty() {
+        let field = FieldPath::root("spec").child("user");
+        let detail = "at least one of user or group must be specified";
+        let error = FieldError::invalid(&field, "", detail);
+        return Err(Status::invalid(AUTHORIZATION, kind, "", &[error]));
+    }
+    let inner = spec["resourceAttributes"]["namespace"]
+        .as_str()
+        .unwrap_or_default();
+    if kind == "LocalSubjectAccessReview" && inner != namespace {
+        let field = FieldPath::root("spec")
+            .child("resourceAttributes")
+            .child("namespace");
+        let detail = format!("must match metadata.namespace: {namespace}");
+        let error = FieldError::invalid(&field, inner, detail);
+        return Err(Status::invalid(AUTHORIZATION, kind, "", &[error]));
+    }
+    decide(server, &UserInfo::new(name, groups), review, kind)
+}
+
+fn decide(
+    server: &ApiServer,
+    user: &UserInfo,
+    review: &Value,
+    kind: &str,
+) -> Result<Value, Status> {
+    let spec = &review["spec"];
+    let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
+    if resource.is_object() == path.is_object() {
+        let field = FieldPath::root("spec").child("resourceAttributes");
+        let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        let error = FieldError::invalid(&field, Value::Null, detail);
+        return Err(Status::invalid(AUTHORIZATION, kind, "", &[error]));
+    }
+    let text = |field: &str| resource[field].as_str().unwrap_or_default();
+    let fields = fields(&resource["fieldSelector"]);
+    let asked = if resource.is_object() {
+        Asked {
+            verb: text("verb"),
+            group: text("group"),
+            resource: text("resource"),
+            subresource: text("subresource"),
+            namespace: text("namespace"),
+            name: text("name"),
+            fields: Some(&fields),
+            ..Asked::default()
+        }
+    } else {
+        Asked {
+            verb: path["verb"].as_str().unwrap_or_default(),
+            path: Some(path["path"].as_str().unwrap_or_default()),
+            ..Asked::default()
+        }
+    };
+    Ok(match authorize::decide(server, user, &asked) {
+        Ok(()) => json!({"allowed": true}),
+        Err(reason) if reason.is_empty() => json!({"allowed": false}),
+        Err(reason) => json!({"allowed": false, "reason": reason}),
+    })
+}
+
+/// The field selector that is asked about, as text or as requirements. What does not parse selects
+/// everything: more is asked for then, so less is allowed.
+fn fields(selector: &Value) -> FieldSelector {
+    if let Some(raw) = selector["rawSelector"].as_str() {
+        return FieldSelector::parse(raw).unwrap_or_default();
+    }
+    let requirements = selector["requirements"].as_array().into_iter().flatten();
+    let mut exact = requirements.filter(|one| one["operator"] == "In");
+    let exact = exact.find_map(|one| match texts(&one["values"]).as_slice() {
+        [value] => Some(FieldSelector::exactly(one["key"].as_str()?, value)),
+        _ => None,
+    });
+    exact.unwrap_or_default()
+}
+
+/// The status of a SelfSubjectRulesReview.
+pub(super) fn rules(server: &ApiServer, user: &UserInfo, review: &Value) -> Result<Value, Status> {
+    let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let rules = server.rbac.rules(user, namespace);
+    let (paths, resources): (Vec<_>, Vec<_>) = rules
+        .into_iter()
+        .partition(|rule| !rule.non_resource_urls.is_empty());
+    let paths: Vec<Value> = paths
+        .into_iter()
+        .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}))
+        .collect();
+    Ok(json!({
+        "resourceRules": resources,
+        "nonResourceRules": paths,
+        "incomplete": false,
+    }))
+}

@@ -1,0 +1,36 @@
+//! Who somebody is: SelfSubjectReview and TokenReview.
+
+use object_model::{FieldError, FieldPath, Status};
+use serde_json::{Value, json};
+
+use super::{AUTHENTICATION, texts};
+use crate::access::identity::UserInfo;
+use crate::handlers::subresources::token;
+use crate::server::ApiServer;
+
+/// The status of a SelfSubjectReview.
+pub(super) fn own(user: &UserInfo) -> Value {
+    json!({"userInfo": user.to_json()})
+}
+
+/// The status of a TokenReview. The token itself does not come back.
+pub(super) async fn of_token(server: &ApiServer, review: &mut Value) -> Result<Value, Status> {
+    let token = review["spec"]["token"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    if token.is_empty() {
+        let field = FieldPath::root("spec").child("token");
+        let error = FieldError::required(&field, "token is required for TokenReview");
+        return Err(Status::invalid(AUTHENTICATION, "TokenReview", "", &[error]));
+    }
+    let audiences = texts(&review["spec"]["audiences"]);
+    match token::authenticate(server, &token, &audiences).await {
+        Ok(accepted) => Ok(json!({
+            "authenticated": true,
+            "user": accepted.user.to_json(),
+            "audiences": accepted.audiences,
+        })),
+        Err(refused) => Ok(json!({"user": {}, "error": refused.to_string()})),
+    }
+}

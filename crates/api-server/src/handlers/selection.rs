@@ -1,0 +1,136 @@
+//! Which objects of a collection a client wants: label and field selectors.
+
+use std::collections::BTreeMap;
+
+use mvcc_store::KeyValue;
+use object_model::{FieldSelector, LabelSelector, Status};
+use serde::Deserialize;
+
+use crate::catalog::registry::Resource;
+use crate::objects::storage;
+use crate::pipeline::Call;
+
+/// A parsed selection.
+pub(crate) struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+    /// Whether the fields include any that only the object itself knows.
+    deep: bool,
+}
+
+/// The labels of an object, and nothing else of it.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    metadata: HeadMetadata,
+}
+
+#[derive(Deserialize, Default)]
+struct HeadMetadata {
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// Kinds of Kubernetes that have no fields of their own to select by share one text.
+fn not_selectable(resource: &Resource, field: &str) -> String {
+    let info = resource.info();
+    if (info.group, info.kind) == ("batch", "Job") {
+        return format!("field label {field:?} not supported for Job");
+    }
+    if resource.is_custom() || !resource.kind.selectable_fields().is_empty() {
+        return format!("field label not supported: {field}");
+    }
+    format!(
+        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+    )
+}
+
+impl Selection {
+    /// Reads `labelSelector` and `fieldSelector`. A name in the path, as watches of the old form have
+    /// it, is the only one that is selected.
+    ///
+    /// *Errors.* 400 for what does not parse, for fields that cannot be selected by, and for a
+    /// selector that does not ask for the path's name.
+    pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
+        let query = &call.query;
+        let labels = match query.get("labelSelector") {
+            Some(text) => {
+                LabelSelector::parse(text).map_err(|e| Status::bad_request(e.to_string()))?
+            }
+            None => LabelSelector::everything(),
+        };
+        let text = query.get("fieldSelector").unwrap_or_default();
+        let fields = FieldSelector::parse(text).map_err(|e| Status::bad_request(e.to_string()))?;
+        let fields = match call.info.named {
+            false => fields,
+            true if fields.is_everything() => {
+                FieldSelector::exactly("metadata.name", &call.info.name)
+            }
+            true if fields.exact("metadata.name") == Some(&call.info.name) => fields,
+            true => {
+                let text = "fieldSelector metadata.name doesn't match requested name";
+                return Err(Status::bad_request(text));
+            }
+        };
+        let mut deep = false;
+        for term in fields.terms() {
+            let field = term.field.as_str();
+            match field {
+                "metadata.name" => {}
+                "metadata.namespace" if resource.namespaced() => {}
+                _ if resource.kind.selectable_fields().contains(&field) => deep = true,
+                _ => return Err(Status::bad_request(not_selectable(resource, field))),
+            }
+        }
+        Ok(Self {
+            labels,
+            fields,
+            deep,
+        })
+    }
+
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// The one name that can match, if there is only one.
+    pub(crate) fn only_name(&self) -> Option<&str> {
+        self.fields.exact("metadata.name")
+    }
+
+    /// The one namespace that can match, if there is only one.
+    pub(crate) fn only_namespace(&self) -> Option<&str> {
+        self.fields.exact("metadata.namespace")
+    }
+
+    /// Whether a stored object is selected. Decodes no more of it than needed.
+    pub(crate) fn matches(&self, resource: &Resource, stored: &KeyValue) -> Result<bool, Status> {
+        if !self.labels.is_everything() && !self.matches_labels(stored)? {
+            return Ok(false);
+        }
+        if self.fields.is_everything() {
+            return Ok(true);
+        }
+        let object = if self.deep {
+            Some(storage::decode(resource, stored)?)
+        } else {
+            None
+        };
+        let (namespace, name) = resource.names(&stored.key);
+        Ok(self.fields.matches_by(|field| match (field, &object) {
+            ("metadata.name", _) => Some(name.to_owned()),
+            ("metadata.namespace", _) => Some(namespace.to_owned()),
+            (_, Some(object)) => resource.kind.selectable_field(object, field),
+            (_, None) => None,
+        }))
+    }
+
+    fn matches_labels(&self, stored: &KeyValue) -> Result<bool, Status> {
+        let head: Head = serde_json::from_slice(&stored.value)
+            .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?;
+        let labels = head.metadata.labels.unwrap_or_default();
+        Ok(self
+            .labels
+            .matches_by(|key| labels.get(key).map(String::as_str)))
+    }
+}

@@ -1,0 +1,136 @@
+//! `binding`: gives an object its node, once and for all.
+
+use jiff::Timestamp;
+use object_model::{FieldError, FieldPath, Status};
+use serde_json::{Value, json};
+
+use crate::admission::dynamic_admission;
+use crate::admission::writes::{Attempt, WriteOptions};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::handlers::verbs::update::{Part, update};
+use crate::http::body::{self, BoxBody};
+use crate::http::decode;
+use crate::http::reply::Reply;
+use crate::objects::metadata;
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// Answers a POST of a Binding.
+pub(super) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    body: BoxBody,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let bytes = body::read(body, &server.limits).await?;
+    let mut binding = decode::part(&call.parts.headers, &bytes, "Binding")?.value;
+    check(&binding, &call.info.name)?;
+    let attempt = Attempt::of(call, resource, options);
+    dynamic_admission::admit_part(server, &attempt, &mut binding).await?;
+    let binding = decode::typed("Binding", binding)?;
+    check(&binding, &call.info.name)?;
+    let name = call.info.name.as_str();
+    let mut change = |old: &Value| assigned(resource, name, old, &binding);
+    update(server, &attempt, Part::Chosen, &mut change).await?;
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    });
+    output::outcome(call, &status)
+}
+
+fn check(binding: &Value, name: &str) -> Result<(), Status> {
+    let target = FieldPath::root("target");
+    let mut errors = Vec::new();
+    let kind = binding["target"]["kind"].as_str().unwrap_or_default();
+    if !matches!(kind, "" | "Node") {
+        errors.push(FieldError::not_supported(
+            &target.child("kind"),
+            kind,
+            &["Node", "<empty>"],
+        ));
+    }
+    if binding["target"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty()
+    {
+        errors.push(FieldError::required(&target.child("name"), ""));
+    }
+    let given = metadata::text(binding, "name");
+    if !given.is_empty() && given != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid("", "Binding", name, &errors))
+    }
+}
+
+/// The object with its node, and the condition that says so.
+fn assigned(
+    resource: &Resource,
+    name: &str,
+    old: &Value,
+    binding: &Value,
+) -> Result<Value, Status> {
+    let info = resource.info();
+    let refused =
+        |why: String| Status::conflict(info.group, &format!("{}/binding", info.plural), name, &why);
+    for field in ["uid", "resourceVersion"] {
+        let (wanted, found) = (metadata::text(binding, field), metadata::text(old, field));
+        if !wanted.is_empty() && wanted != found {
+            return Err(refused(format!(
+                "Precondition failed: {field} in precondition: {wanted}, {field} in object meta: \
+                 {found}"
+            )));
+        }
+    }
+    if metadata::is_deleting(old) {
+        return Err(refused(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        )));
+    }
+    let present = old["spec"]["nodeName"].as_str().unwrap_or_default();
+    if !present.is_empty() {
+        return Err(refused(format!(
+            "pod {name} is already assigned to node {present:?}"
+        )));
+    }
+    if old["spec"]["schedulingGates"]
+        .as_array()
+        .is_some_and(|gates| !gates.is_empty())
+    {
+        return Err(refused(format!(
+            "pod {name} has non-empty .spec.schedulingGates"
+        )));
+    }
+    let mut object = old.clone();
+    object["spec"]["nodeName"] = binding["target"]["name"].clone();
+    if let Some(annotations) = binding["metadata"]["annotations"].as_object() {
+        for (key, value) in annotations {
+            object["metadata"]["annotations"][key] = value.clone();
+        }
+    }
+    if let Some(status) = object["status"].as_object_mut() {
+        // It has its place: none is being made for it.
+        status.remove("nominatedNodeName");
+    }
+    if !object["status"]["conditions"].is_array() {
+        object["status"]["conditions"] = json!([]);
+    }
+    if let Value::Array(conditions) = &mut object["status"]["conditions"] {
+        conditions.retain(|condition| condition["type"] != "PodScheduled");
+        conditions.push(json!({
+            "type": "PodScheduled",
+            "status": "True",
+            "lastProbeTime": Value::Null,
+            "lastTransitionTime": metadata::time(Timestamp::now()),
+        }));
+    }
+    Ok(object)
+}

@@ -1,0 +1,336 @@
+//! `eviction`: a deletion that the pod's disruption budget has a say in (kubectl.md 6.3).
+//!
+//! The budget's figures are those that its controller last wrote. An eviction takes one of the
+//! disruptions that are left, in the same write in which it makes sure that there is one, so that
+//! two evictions never take the same.
+
+use jiff::Timestamp;
+use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
+use resource_kinds::Lookup;
+use serde_json::{Value, json};
+
+use crate::admission::dynamic_admission;
+use crate::admission::writes::{Attempt, WriteOptions};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::handlers::verbs::delete::{DeleteOptions, delete};
+use crate::handlers::verbs::update::{Part, update};
+use crate::http::body::{self, BoxBody};
+use crate::http::decode;
+use crate::http::limits::{DISRUPTED_PODS_MAX, WRITE_ATTEMPTS_MAX};
+use crate::http::query::Query;
+use crate::http::reply::Reply;
+use crate::http::work;
+use crate::objects::metadata;
+use crate::objects::storage::{self, reading};
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+const GROUP: &str = "policy";
+const BUDGETS: &str = "poddisruptionbudgets";
+
+/// Answers a POST of an Eviction.
+pub(super) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    body: BoxBody,
+) -> Result<Reply, Status> {
+    let mut write = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let bytes = body::read(body, &server.limits).await?;
+    let mut eviction = decode::part(&call.parts.headers, &bytes, "Eviction")?.value;
+    let name = &call.info.name;
+    write.dry_run |= options(&eviction, name)?.1;
+    let attempt = Attempt::of(call, resource, write);
+    dynamic_admission::admit_part(server, &attempt, &mut eviction).await?;
+    let eviction = decode::typed("Eviction", eviction)?;
+    let (options, _) = options(&eviction, name)?;
+    let attempt = Attempt {
+        subresource: "",
+        asked: true,
+        ..attempt
+    };
+    evict(server, &attempt, options).await?;
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    });
+    output::outcome(call, &status)
+}
+
+fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {
+    let given = metadata::text(eviction, "name");
+    if !given.is_empty() && given != name {
+        let text = "name in URL does not match name in Eviction object";
+        return Err(Status::bad_request(text));
+    }
+    DeleteOptions::of_value(&eviction["deleteOptions"], &Query::default())
+}
+
+/// Deletes the pod if its budget allows it.
+///
+/// *Errors.* 429 if not, and whatever a deletion may say.
+async fn evict(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    mut options: DeleteOptions,
+) -> Result<(), Status> {
+    for _ in 0..WRITE_ATTEMPTS_MAX {
+        let stored = server
+            .must_read(attempt.resource, attempt.namespace, attempt.name)
+            .await?;
+        let pod = storage::decode(attempt.resource, &stored)?;
+        options.check(attempt.resource, &pod)?;
+        let mut guard = None;
+        if !is_over(&pod)
+            && let Some(budget) = budget_of(server, attempt.namespace, &pod)?
+        {
+            if is_broken(&pod, &budget) {
+                // It is not in the budget's figures, as long as it stays as it is.
+                guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
+            } else {
+                take_disruption(server, attempt, &budget).await?;
+            }
+        }
+        let asked = options.preconditions.clone();
+        if let Some(version) = guard.clone() {
+            let preconditions = options.preconditions.get_or_insert_default();
+            preconditions.resource_version.get_or_insert(version);
+        }
+        let done = remove(server, attempt, &options).await;
+        options.preconditions = asked;
+        match done {
+            Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {
+                work::let_others_go_first().await;
+            }
+            done => return done,
+        }
+    }
+    let text = "the pod kept changing while it was evicted; try again";
+    Err(attempt.resource.conflict(attempt.name, text))
+}
+
+/// Says in the pod why it goes, then deletes it.
+async fn remove(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
+    let mut options = options.clone();
+    if !attempt.dry_run {
+        let version = options
+            .preconditions
+            .as_ref()
+            .and_then(|wanted| wanted.resource_version.clone());
+        let mut mark = |pod: &Value| {
+            let mut marked = marked(pod, Timestamp::now());
+            if let Some(version) = &version {
+                metadata::of(&mut marked)
+                    .insert("resourceVersion".to_owned(), version.clone().into());
+            }
+            Ok(marked)
+        };
+        let written = update(server, attempt, Part::Chosen, &mut mark).await?;
+        if version.is_some() {
+            options
+                .preconditions
+                .get_or_insert_default()
+                .resource_version = Some(written.stored.mod_revision.0.to_string());
+        }
+    }
+    delete(server, attempt, &options).await.map(|_| ())
+}
+
+/// The pod with the condition `DisruptionTarget`.
+fn marked(pod: &Value, now: Timestamp) -> Value {
+    let mut pod = pod.clone();
+    let conditions = &mut pod["status"]["conditions"];
+    if !conditions.is_array() {
+        *conditions = json!([]);
+    }
+    if let Value::Array(list) = conditions {
+        let there = list
+            .iter()
+            .any(|c| c["type"] == "DisruptionTarget" && c["status"] == "True");
+        if !there {
+            list.retain(|condition| condition["type"] != "DisruptionTarget");
+            list.push(json!({
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting",
+                "lastTransitionTime": metadata::time(now),
+            }));
+        }
+    }
+    pod
+}
+
+/// Whether nobody misses the pod: it has ended, has not begun, or goes already.
+fn is_over(pod: &Value) -> bool {
+    let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+    matches!(phase, "Succeeded" | "Failed" | "Pending") || metadata::is_deleting(pod)
+}
+
+/// The budget that the pod is in, if there is one.
+///
+/// *Errors.* 500 if there are several (as upstream).
+fn budget_of(server: &ApiServer, namespace: &str, pod: &Value) -> Result<Option<Value>, Status> {
+    let mut budgets = reading(server, |reads| Ok(reads.list(GROUP, BUDGETS, namespace)))?;
+    budgets.retain(|budget| {
+        let selector = LabelSelector::from_json(&budget["spec"]["selector"]);
+        !budget["spec"]["selector"].is_null()
+            && selector.is_ok_and(|selector| selector.matches_object(pod))
+    });
+    if budgets.len() > 1 {
+        let text = "This pod has more than one PodDisruptionBudget, which the eviction \
+                    subresource does not support.";
+        let mut status = Status::new(StatusReason::InternalError, text);
+        status.code = 500;
+        return Err(status);
+    }
+    Ok(budgets.pop())
+}
+
+/// Whether the pod is not ready, and so not among those that the budget counts as healthy, and
+/// may go by the budget's policy for such pods.
+fn is_broken(pod: &Value, budget: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+    if ready {
+        return false;
+    }
+    let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
+    budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+        || (number("desiredHealthy") > 0 && number("currentHealthy") >= number("desiredHealthy"))
+}
+
+/// Takes one of the disruptions that the budget still allows.
+async fn take_disruption(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    budget: &Value,
+) -> Result<(), Status> {
+    let resource = server.served().registry.any_version(GROUP, BUDGETS);
+    let resource = resource.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
+    let mut change = |budget: &Value| taken(budget, attempt.name, Timestamp::now());
+    let attempt = Attempt {
+        resource: &resource,
+        name: metadata::text(budget, "name"),
+        subresource: "status",
+        ..*attempt
+    };
+    match update(server, &attempt, Part::Chosen, &mut change).await {
+        // The budget is gone, and with it what it forbade.
+        Err(status) if status.reason == StatusReason::NotFound => Ok(()),
+        done => done.map(|_| ()),
+    }
+}
+
+/// The budget with one disruption less, and the pod's name among those that go.
+///
+/// *Errors.* 429 with upstream's cause when there is none left.
+fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
+    let name = metadata::text(budget, "name");
+    let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
+    let generation = budget["metadata"]["generation"].as_i64().unwrap_or(0);
+    if number("observedGeneration") < generation {
+        let text = format!("The disruption budget {name} is still being processed by the server.");
+        return Err(refused(text, 10));
+    }
+    let left = number("disruptionsAllowed");
+    let forbidden = |why: &str| Status::forbidden(GROUP, "poddisruptionbudget", name, why);
+    if left < 0 {
+        return Err(forbidden("pdb disruptions allowed is negative"));
+    }
+    let going = budget["status"]["disruptedPods"].as_object();
+    if going.map_or(0, serde_json::Map::len) > DISRUPTED_PODS_MAX {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(forbidden(why));
+    }
+    if left == 0 {
+        let text = format!(
+            "The disruption budget {name} needs {} healthy pods and has {} currently",
+            number("desiredHealthy"),
+            number("currentHealthy")
+        );
+        return Err(refused(text, 0));
+    }
+    let mut budget = budget.clone();
+    budget["status"]["disruptionsAllowed"] = json!(left - 1);
+    if !budget["status"]["disruptedPods"].is_object() {
+        budget["status"]["disruptedPods"] = json!({});
+    }
+    budget["status"]["disruptedPods"][pod] = metadata::time(now);
+    Ok(budget)
+}
+
+fn refused(message: String, retry_after_seconds: u32) -> Status {
+    let text = "Cannot evict pod as it would violate the pod's disruption budget.";
+    let mut status = Status::new(StatusReason::TooManyRequests, text);
+    status.details = Some(Box::new(StatusDetails {
+        causes: vec![Cause {
+            reason: "DisruptionBudget".to_owned(),
+            message,
+            field: String::new(),
+        }],
+        retry_after_seconds,
+        ..StatusDetails::default()
+    }));
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(left: i64, observed: i64) -> Value {
+        json!({
+            "metadata": {"name": "b", "generation": 2},
+            "status": {"disruptionsAllowed": left, "observedGeneration": observed,
+                "desiredHealthy": 2, "currentHealthy": 2},
+        })
+    }
+
+    #[test]
+    fn a_disruption_is_taken_once() {
+        // kubectl.md 6.3
+        let now = Timestamp::UNIX_EPOCH;
+        let one = taken(&budget(1, 2), "p", now).unwrap();
+        assert_eq!(one["status"]["disruptionsAllowed"], 0);
+        assert_eq!(one["status"]["disruptedPods"]["p"], "1970-01-01T00:00:00Z");
+        let none = taken(&one, "q", now).unwrap_err();
+        assert_eq!(
+            (none.code, none.reason),
+            (429, StatusReason::TooManyRequests)
+        );
+        let details = none.details.unwrap();
+        assert_eq!(details.causes[0].reason, "DisruptionBudget");
+        assert_eq!(
+            details.causes[0].message,
+            "The disruption budget b needs 2 healthy pods and has 2 currently"
+        );
+        let stale = taken(&budget(1, 1), "p", now).unwrap_err();
+        assert_eq!(stale.details.unwrap().retry_after_seconds, 10);
+        assert_eq!(taken(&budget(-1, 2), "p", now).unwrap_err().code, 403);
+    }
+
+    #[test]
+    fn a_pod_that_is_not_ready_goes_if_enough_others_are() {
+        let ready = |status: &str| {
+            json!({"status": {"phase": "Running",
+                "conditions": [{"type": "Ready", "status": status}]}})
+        };
+        assert!(is_broken(&ready("False"), &budget(0, 2)));
+        assert!(!is_broken(&ready("True"), &budget(0, 2)));
+        let mut short = budget(0, 2);
+        short["status"]["currentHealthy"] = json!(1);
+        assert!(!is_broken(&ready("False"), &short));
+        short["spec"] = json!({"unhealthyPodEvictionPolicy": "AlwaysAllow"});
+        assert!(is_broken(&ready("False"), &short));
+        assert!(is_over(&json!({"status": {"phase": "Pending"}})));
+        assert!(!is_over(&ready("True")));
+    }
+}

@@ -1,0 +1,47 @@
+//! `finalize`: the second list of finalizers, `spec.finalizers`, of kinds that have one.
+
+use http::StatusCode;
+use object_model::Status;
+use serde_json::{Value, json};
+
+use crate::admission::writes::{Attempt, WriteOptions, accept};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::handlers::verbs::read;
+use crate::handlers::verbs::update::{Part, update};
+use crate::http::body::BoxBody;
+use crate::http::reply::Reply;
+use crate::objects::metadata;
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// Answers a PUT of an object whose list of finalizers is to be taken over.
+pub(super) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    body: BoxBody,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let decoded = read(server, resource, call, body).await?;
+    let (sent, found) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(found);
+    let mut change = |old: &Value| {
+        let mut object = old.clone();
+        let list = sent["spec"]["finalizers"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        object["spec"]["finalizers"] = json!(list);
+        for field in ["resourceVersion", "uid"] {
+            let given = metadata::text(&sent, field);
+            if !given.is_empty() {
+                metadata::of(&mut object).insert(field.to_owned(), given.into());
+            }
+        }
+        Ok(object)
+    };
+    let attempt = Attempt::of(call, resource, options);
+    let written = update(server, &attempt, Part::Chosen, &mut change).await?;
+    output::written(call, resource, &written, StatusCode::OK)
+}

@@ -1,0 +1,94 @@
+//! Parts of objects, and actions on them, with paths of their own.
+
+mod binding;
+mod eviction;
+mod finalize;
+mod forward;
+pub(crate) mod proxy;
+mod scale;
+pub(crate) mod token;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use object_model::Status;
+use resource_kinds::Verb;
+
+use crate::catalog::destination;
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::handlers::verbs::update::{self, Part};
+use crate::handlers::verbs::{namespace, patch, read};
+use crate::http::body::{self, BoxBody};
+use crate::http::negotiate::Form;
+use crate::http::reply::Reply;
+use crate::pipeline::{Answer, Call};
+use crate::routing::{not_allowed, unknown_path};
+use crate::server::ApiServer;
+
+pub(crate) use proxy::service_address;
+
+/// Answers a request for a sub-resource.
+///
+/// *Errors.* 404 if the kind has none of that name, 405 if it does not allow the verb.
+pub(crate) async fn answer(
+    server: &Arc<ApiServer>,
+    resource: &Arc<Resource>,
+    call: Call,
+    body: BoxBody,
+) -> Result<Answer, Status> {
+    let name = call.info.subresource.clone();
+    let known = resource.subresource(&name).ok_or_else(unknown_path)?;
+    if matches!(name.as_str(), "log" | "exec" | "attach" | "portforward") {
+        return forward::answer(server, resource, call, body).await;
+    }
+    if name == "proxy" {
+        return proxy::answer(server, resource, call, body).await;
+    }
+    let verb = destination::verb_of(&call.parts.method, &call.info);
+    let verb = verb.filter(|verb| known.verbs.contains(verb));
+    let verb = verb.ok_or_else(not_allowed)?;
+    // Before anything is written, as for whole objects.
+    Form::of(&call.parts.headers, true)?;
+    let reply = match name.as_str() {
+        "status" => part(server, resource, verb, &call, body, Part::Status).await,
+        "approval" | "ephemeralcontainers" | "resize" => {
+            part(server, resource, verb, &call, body, Part::Subresource).await
+        }
+        "scale" => scale::answer(server, resource, verb, &call, body).await,
+        "finalize" => finalize::answer(server, resource, &call, body).await,
+        "binding" => binding::answer(server, resource, &call, body).await,
+        "eviction" => eviction::answer(server, resource, &call, body).await,
+        "token" => token::answer(server, resource, &call, body).await,
+        _ => Err(unknown_path()),
+    };
+    reply.map(Answer::Reply)
+}
+
+/// Answers a request for a part of an object that is shown, and sent, as the whole object.
+async fn part(
+    server: &ApiServer,
+    resource: &Resource,
+    verb: Verb,
+    call: &Call,
+    body: BoxBody,
+    part: Part,
+) -> Result<Reply, Status> {
+    match verb {
+        Verb::Get => {
+            let stored = server
+                .must_read(resource, namespace(resource, call), &call.info.name)
+                .await?;
+            output::object(call, resource, &stored, StatusCode::OK)
+        }
+        Verb::Update => {
+            let decoded = read(server, resource, call, body).await?;
+            update::answer(server, resource, call, decoded, part).await
+        }
+        Verb::Patch => {
+            let bytes = body::read(body, &server.limits).await?;
+            patch::answer(server, resource, call, &bytes, part).await
+        }
+        _ => Err(not_allowed()),
+    }
+}

@@ -1,0 +1,435 @@
+//! `proxy` of pods, services and nodes: requests passed on to what listens there (kubectl.md 5.9).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use object_model::dialling::dialled;
+use object_model::{Status, StatusReason};
+use rand::RngExt;
+use resource_kinds::Lookup;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tower::ServiceExt;
+
+use crate::access::authorize::authorize;
+use crate::admission::dynamic_admission;
+use crate::catalog::registry::Resource;
+use crate::http::body::{BoxBody, BoxError, Segments, boxed};
+use crate::http::limits::PROXY_CONNECT_TIMEOUT;
+use crate::http::query::{decode, encode};
+use crate::objects::storage::{self, reading};
+use crate::pipeline::{Answer, Call};
+use crate::server::ApiServer;
+
+/// What concerns one connection only, and what the other side must not learn.
+const NOT_PASSED_ON: [&str; 7] = [
+    "authorization",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+];
+
+/// Answers with whatever is answered there.
+pub(super) async fn answer(
+    server: &Arc<ApiServer>,
+    resource: &Resource,
+    call: Call,
+    body: BoxBody,
+) -> Result<Answer, Status> {
+    let path = call.info.rest.clone();
+    let asked = decode(&path, false);
+    let mut options = match asked.as_str() {
+        "" => json!({}),
+        path => json!({"path": path}),
+    };
+    dynamic_admission::connect(server, resource, &call, &mut options).await?;
+    let path = match options["path"].as_str().unwrap_or_default() {
+        same if same == asked => path,
+        other => other.split('/').map(encode).collect::<Vec<_>>().join("/"),
+    };
+    pass_on(server, resource, &path, call, body).await
+}
+
+async fn pass_on(
+    server: &Arc<ApiServer>,
+    resource: &Resource,
+    path: &str,
+    call: Call,
+    body: BoxBody,
+) -> Result<Answer, Status> {
+    if path.is_empty() && matches!(call.parts.method, Method::GET | Method::HEAD) {
+        return redirect(&call);
+    }
+    let target = Target::parse(&call.info.name)?;
+    let uri = uri(path, call.parts.uri.query())?;
+    if resource.info().plural == "nodes" {
+        let upgrades = call.parts.headers.contains_key(header::UPGRADE);
+        if call.info.verb == "get" && (upgrades || !only_reads(path)) {
+            // A WebSocket comes as a GET, but to run something is more than to read.
+            authorize(server, &call.user, &call.info.with_verb("create"))?;
+        }
+        return to_node(server, resource, &target, call, body, uri).await;
+    }
+    let address = match resource.info().plural {
+        "services" => of_service(server, resource, &call.info.namespace, &target).await?,
+        _ => of_pod(server, resource, &call.info.namespace, &target).await?,
+    };
+    let mut parts = call.parts;
+    parts.uri = uri;
+    let host = HeaderValue::from_str(&address.to_string()).ok();
+    clean(&mut parts.headers);
+    parts.headers.extend(host.map(|host| (header::HOST, host)));
+    let request = Request::from_parts(parts, body);
+    let response = send(address, request).await.map_err(|error| {
+        let text = format!("error trying to reach service: {error}");
+        Status::new(StatusReason::ServiceUnavailable, text)
+    })?;
+    Ok(Answer::Raw(response))
+}
+
+/// Whether a path of a node's own API shows something and does nothing.
+fn only_reads(path: &str) -> bool {
+    const SHOWN: [&str; 7] = [
+        "configz",
+        "containerLogs",
+        "healthz",
+        "logs",
+        "metrics",
+        "pods",
+        "stats",
+    ];
+    let first = path.trim_start_matches('/').split('/').next();
+    first.is_some_and(|first| SHOWN.contains(&first))
+}
+
+/// A page's relative links need a path that ends with a slash.
+fn redirect(call: &Call) -> Result<Answer, Status> {
+    let query = call.parts.uri.query();
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let to = format!("{}/{query}", call.info.path);
+    let mut response = Response::new(boxed(Segments::new(Vec::new())));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let to = HeaderValue::from_str(&to)
+        .map_err(|e| Status::bad_request(format!("path to go on with: {e}")))?;
+    response.headers_mut().insert(header::LOCATION, to);
+    Ok(Answer::Raw(response))
+}
+
+fn uri(path: &str, query: Option<&str>) -> Result<Uri, Status> {
+    let path = if path.is_empty() { "/" } else { path };
+    let text = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    text.parse()
+        .map_err(|e| Status::bad_request(format!("path to go on with: {e}")))
+}
+
+/// Whom a name of the form `[scheme:]name[:port]` means.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    name: String,
+    /// A number or, of a service, a name; empty for the first.
+    port: String,
+}
+
+/// The name and the port in the last part of a path.
+pub(crate) fn place(text: &str) -> Option<(String, String)> {
+    let target = Target::parse(text).ok()?;
+    Some((target.name, target.port))
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, Status> {
+        let text = decode(text, false);
+        let words: Vec<&str> = text.split(':').collect();
+        let (scheme, name, port) = match words[..] {
+            [name] => ("", name, ""),
+            [name, port] => ("", name, port),
+            [scheme, name, port] => (scheme, name, port),
+            _ => return Err(Status::bad_request(format!("invalid name {text:?}"))),
+        };
+        match scheme {
+            "" | "http" => Ok(Self {
+                name: name.to_owned(),
+                port: port.to_owned(),
+            }),
+            "https" => Err(Status::bad_request("proxying to https is not supported")),
+            other => Err(Status::bad_request(format!("invalid scheme {other:?}"))),
+        }
+    }
+}
+
+async fn of_pod(
+    server: &ApiServer,
+    resource: &Resource,
+    namespace: &str,
+    target: &Target,
+) -> Result<SocketAddr, Status> {
+    let stored = server.must_read(resource, namespace, &target.name).await?;
+    let pod = storage::decode(resource, &stored)?;
+    let first = || {
+        let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+        let mut ports = containers.flat_map(|c| c["ports"].as_array().into_iter().flatten());
+        ports.next().and_then(|port| port["containerPort"].as_u64())
+    };
+    let port = match target.port.as_str() {
+        "" => first().unwrap_or(80),
+        text => text
+            .parse()
+            .map_err(|_| Status::bad_request(format!("invalid port {text:?}")))?,
+    };
+    address(pod["status"]["podIP"].as_str().unwrap_or_default(), port)
+}
+
+/// Where a port of a service leads: one of its ready addresses.
+///
+/// *Errors.* 404 if there is no such service, 503 if nothing serves it.
+pub(crate) async fn service_address(
+    server: &ApiServer,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<SocketAddr, Status> {
+    let found = server.served().registry.any_version("", "services");
+    let resource = found.ok_or_else(|| Status::internal("Services are not served"))?;
+    let target = Target {
+        name: name.to_owned(),
+        port: port.to_string(),
+    };
+    of_service(server, &resource, namespace, &target).await
+}
+
+/// One of the ready addresses of the service, at random.
+async fn of_service(
+    server: &ApiServer,
+    resource: &Resource,
+    namespace: &str,
+    target: &Target,
+) -> Result<SocketAddr, Status> {
+    let Target { name, port } = target;
+    let stored = server.must_read(resource, namespace, name).await?;
+    let service = storage::decode(resource, &stored)?;
+    let ports = service["spec"]["ports"].as_array();
+    let wanted = ports.into_iter().flatten().find(|one| {
+        port.is_empty() || one["name"] == port.as_str() || one["port"].as_u64() == port.parse().ok()
+    });
+    let unavailable = |text: String| Status::new(StatusReason::ServiceUnavailable, text);
+    let wanted = wanted.ok_or_else(|| {
+        unavailable(format!(
+            "no service port {port:?} found for service {name:?}"
+        ))
+    })?;
+    let slices = reading(server, |reads| {
+        Ok(reads.list("discovery.k8s.io", "endpointslices", namespace))
+    })?;
+    let mut found = ready(&slices, name, &wanted["name"]);
+    if found.is_empty() {
+        let text = format!("no endpoints available for service {name:?}");
+        return Err(unavailable(text));
+    }
+    let (ip, port) = found.swap_remove(rand::rng().random_range(0..found.len()));
+    address(&ip, port)
+}
+
+/// The addresses and ports of a service that are ready.
+fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64)> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut found = Vec::new();
+    for slice in slices {
+        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != service {
+            continue;
+        }
+        let named = |port: &Value| {
+            port["name"].as_str().unwrap_or_default() == port_name.as_str().unwrap_or_default()
+        };
+        let Some(port) = list(&slice["ports"])
+            .iter()
+            .find(|port| named(port))
+            .and_then(|port| port["port"].as_u64())
+        else {
+            continue;
+        };
+        for endpoint in list(&slice["endpoints"]) {
+            if endpoint["conditions"]["ready"] != false
+                && let Some(ip) = endpoint["addresses"][0].as_str()
+            {
+                found.push((ip.to_owned(), port));
+            }
+        }
+    }
+    found
+}
+
+/// A place that may be proxied to: nothing of the machine's own.
+fn address(ip: &str, port: u64) -> Result<SocketAddr, Status> {
+    let ip: Option<IpAddr> = ip.parse().ok();
+    let refused = || Status::bad_request("address not allowed");
+    let ip = dialled(ip.ok_or_else(refused)?).map_err(|_| refused())?;
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| Status::bad_request("invalid port"))?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+async fn to_node(
+    server: &ApiServer,
+    resource: &Resource,
+    target: &Target,
+    call: Call,
+    body: BoxBody,
+    uri: Uri,
+) -> Result<Answer, Status> {
+    server.must_read(resource, "", &target.name).await?;
+    let node = &target.name;
+    let unavailable = |text: String| Status::new(StatusReason::ServiceUnavailable, text);
+    let service = server.nodes.connect(node);
+    let service = service.ok_or_else(|| unavailable(format!("node {node:?} cannot be reached")))?;
+    let mut request = Request::from_parts(call.parts, body);
+    *request.uri_mut() = uri;
+    request.headers_mut().remove(header::AUTHORIZATION);
+    let sent: BoxFuture<'static, Result<Response<BoxBody>, BoxError>> =
+        Box::pin(service.oneshot(request));
+    let response = sent
+        .await
+        .map_err(|e| unavailable(format!("node {node:?}: {e}")))?;
+    Ok(Answer::Raw(response))
+}
+
+/// Sends a request over a connection of its own; one that is upgraded is carried on.
+async fn send(
+    address: SocketAddr,
+    mut request: Request<BoxBody>,
+) -> Result<Response<BoxBody>, BoxError> {
+    let connecting = TcpStream::connect(address);
+    let stream = tokio::time::timeout(PROXY_CONNECT_TIMEOUT, connecting).await??;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "proxied connection ended");
+        }
+    });
+    let upgrading = request.headers().contains_key(header::UPGRADE);
+    if upgrading {
+        let name = HeaderValue::from_static("Upgrade");
+        request.headers_mut().insert(header::CONNECTION, name);
+    }
+    *request.version_mut() = http::Version::HTTP_11;
+    let ours = hyper::upgrade::on(&mut request);
+    let mut response = sender.send_request(request).await?;
+    if upgrading && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let theirs = hyper::upgrade::on(&mut response);
+        tokio::spawn(async move {
+            let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) else {
+                return;
+            };
+            let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+            if let Err(error) = tokio::io::copy_bidirectional(&mut ours, &mut theirs).await {
+                tracing::debug!(%error, "proxied connection ended");
+            }
+        });
+    } else {
+        clean(response.headers_mut());
+        response.headers_mut().remove(header::UPGRADE);
+    }
+    Ok(response.map(boxed))
+}
+
+fn clean(headers: &mut HeaderMap) {
+    let impersonation = |name: &HeaderName| name.as_str().starts_with("impersonate-");
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|n| impersonation(n))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
+    }
+    for name in NOT_PASSED_ON {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_and_paths_are_read() {
+        // kubectl.md 5.9
+        let target = |text: &str| Target::parse(text).map(|t| (t.name, t.port));
+        let pair = |name: &str, port: &str| (name.to_owned(), port.to_owned());
+        assert_eq!(target("web").unwrap(), pair("web", ""));
+        assert_eq!(target("web:80").unwrap(), pair("web", "80"));
+        assert_eq!(target("http:web:http").unwrap(), pair("web", "http"));
+        assert!(target("https:web:443").is_err());
+        assert!(target("a:b:c:d").is_err());
+    }
+
+    #[test]
+    fn only_what_shows_something_is_read() {
+        // findings S21
+        for path in [
+            "/pods",
+            "/stats/summary",
+            "/containerLogs/n/p/c",
+            "/metrics/cadvisor",
+        ] {
+            assert!(only_reads(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "/exec/n/p/c",
+            "//run/n/p/c",
+            "/%65xec/n/p/c",
+            "/./pods",
+            "/attach",
+        ] {
+            assert!(!only_reads(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_machines_own_is_reached() {
+        assert!(address("10.244.0.2", 80).is_ok());
+        for ip in [
+            "",
+            "127.0.0.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "224.0.0.1",
+        ] {
+            assert_eq!(address(ip, 80).unwrap_err().code, 400, "{ip}");
+        }
+        assert!(address("10.0.0.1", 0).is_err() && address("10.0.0.1", 70_000).is_err());
+    }
+
+    #[test]
+    fn only_ready_endpoints_of_the_service_count() {
+        let slice = json!({
+            "metadata": {"labels": {"kubernetes.io/service-name": "s"}},
+            "ports": [{"name": "http", "port": 8080}],
+            "endpoints": [
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": false}},
+                {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
+            ],
+        });
+        let slices = [slice];
+        let found = ready(&slices, "s", &json!("http"));
+        assert_eq!(found, [("10.0.0.2".to_owned(), 8080)]);
+        assert!(ready(&slices, "other", &json!("http")).is_empty());
+        assert!(ready(&slices, "s", &Value::Null).is_empty());
+    }
+}

@@ -1,0 +1,172 @@
+//! `scale`: the number of replicas of any kind that has one (kubectl.md 3.1).
+
+use http::StatusCode;
+use object_model::Status;
+use openapi_schema::Schema;
+use resource_kinds::{KindInfo, Scope, Verb};
+use serde_json::{Map, Value, json};
+
+use crate::admission::writes::{Attempt, WriteOptions};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::handlers::verbs::apply::Configuration;
+use crate::handlers::verbs::namespace;
+use crate::handlers::verbs::patch::{self, Patch};
+use crate::handlers::verbs::update::{Part, update};
+use crate::http::body::{self, BoxBody};
+use crate::http::decode;
+use crate::http::reply::Reply;
+use crate::objects::field_managers;
+use crate::objects::metadata;
+use crate::objects::storage;
+use crate::pipeline::Call;
+use crate::routing::{not_allowed, unknown_path};
+use crate::server::ApiServer;
+
+/// `autoscaling/v1` Scale, for patches of it.
+const SCALE: KindInfo = KindInfo {
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    list_kind: "",
+    plural: "scales",
+    singular: "scale",
+    short_names: &[],
+    categories: &[],
+    scope: Scope::Namespaced,
+    verbs: &[],
+    subresources: &[],
+    storage: "",
+};
+
+/// Answers a request for the scale of an object.
+pub(super) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    verb: Verb,
+    call: &Call,
+    body: BoxBody,
+) -> Result<Reply, Status> {
+    match verb {
+        Verb::Get => {
+            let stored = server
+                .must_read(resource, namespace(resource, call), &call.info.name)
+                .await?;
+            let scale = scale_of(resource, &storage::decode(resource, &stored)?)?;
+            output::value(call, &scale, StatusCode::OK)
+        }
+        Verb::Update => {
+            let bytes = body::read(body, &server.limits).await?;
+            let sent = decode::part(&call.parts.headers, &bytes, "Scale")?.value;
+            let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+            write(server, resource, call, options, &mut |_| Ok(sent.clone())).await
+        }
+        Verb::Patch => {
+            let bytes = body::read(body, &server.limits).await?;
+            if patch::is_apply(call) {
+                return apply(server, resource, call, &bytes).await;
+            }
+            let patch = Patch::parse(call, &bytes)?;
+            let options = WriteOptions::parse_patch(&call.query, false)?;
+            let mut apply = |scale: &Value| patch.apply(Schema::published(), &SCALE, scale);
+            write(server, resource, call, options, &mut apply).await
+        }
+        _ => Err(not_allowed()),
+    }
+}
+
+async fn write(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    options: WriteOptions,
+    change: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
+) -> Result<Reply, Status> {
+    let attempt = Attempt::of(call, resource, options);
+    let mut apply = |old: &Value| {
+        let scale = change(&scale_of(resource, old)?)?;
+        let mut object = old.clone();
+        set_scale(resource, &mut object, &scale, &call.info.name)?;
+        for field in ["resourceVersion", "uid"] {
+            let given = metadata::text(&scale, field);
+            if !given.is_empty() {
+                metadata::of(&mut object).insert(field.to_owned(), given.into());
+            }
+        }
+        Ok(object)
+    };
+    let written = update(server, &attempt, Part::Whole, &mut apply).await?;
+    let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
+    output::value(call, &scale, StatusCode::OK)
+}
+
+/// Server-side apply of a Scale: of the one field of the object that a Scale is about.
+async fn apply(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    bytes: &[u8],
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse_patch(&call.query, true)?;
+    let kind = ("autoscaling/v1", SCALE.kind);
+    let config = Configuration::parse(bytes, kind, options.validation)?;
+    call.warnings.add(config.warnings);
+    let attempt = Attempt {
+        applied: true,
+        ..Attempt::of(call, resource, options)
+    };
+    let force = call.query.flag("force");
+    let scale = &config.value;
+    let wanted = configuration_of(resource, scale);
+    let mut merge = |old: &Value| {
+        // Says what is wrong with the Scale in its own words.
+        set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
+        field_managers::merge(server, &attempt, Part::Whole, &wanted, Some(old), force)
+    };
+    let written = update(server, &attempt, Part::Whole, &mut merge).await?;
+    let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
+    output::value(call, &scale, StatusCode::OK)
+}
+
+/// What a Scale says of its object: which it is, and how many replicas it is to have.
+fn configuration_of(resource: &Resource, scale: &Value) -> Value {
+    let pick = |part: &str, fields: &[&str]| -> Map<String, Value> {
+        let found = fields.iter().filter_map(|field| {
+            let value = scale[part].get(*field)?;
+            Some(((*field).to_owned(), value.clone()))
+        });
+        found.collect()
+    };
+    let info = resource.info();
+    json!({
+        "apiVersion": info.api_version(),
+        "kind": info.kind,
+        "metadata": pick("metadata", &["name", "namespace", "uid", "resourceVersion"]),
+        "spec": pick("spec", &["replicas"]),
+    })
+}
+
+fn set_scale(
+    resource: &Resource,
+    object: &mut Value,
+    scale: &Value,
+    name: &str,
+) -> Result<(), Status> {
+    let errors = resource.kind.set_scale(object, scale);
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid(SCALE.group, SCALE.kind, name, &errors))
+    }
+}
+
+/// The Scale of an object. None wanted is the zero value of the field, which is left out.
+fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
+    let mut scale = resource.kind.scale(object).ok_or_else(unknown_path)?;
+    if scale["spec"]["replicas"] == 0
+        && let Some(spec) = scale["spec"].as_object_mut()
+    {
+        spec.shift_remove("replicas");
+    }
+    Ok(scale)
+}

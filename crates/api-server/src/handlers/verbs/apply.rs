@@ -1,0 +1,180 @@
+//! Server-side apply: a patch that says what its manager wants, and creates what is not there yet
+//! (kubectl.md 2.4).
+
+use http::StatusCode;
+use object_model::{Status, StatusReason};
+use serde_json::Value;
+
+use super::create::create;
+use super::update::{Part, update};
+use crate::access::authorize;
+use crate::admission::writes::{Attempt, Validation, WriteOptions, accept};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::http::decode::{self, Decoded};
+use crate::http::limits::WRITE_ATTEMPTS_MAX;
+use crate::http::reply::Reply;
+use crate::objects::field_managers;
+use crate::objects::metadata;
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// The content type of such a patch: YAML, of which JSON is a part.
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+
+/// A configuration that somebody applies.
+pub(crate) struct Configuration {
+    pub(crate) value: Value,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Configuration {
+    /// Decodes a configuration of the given kind.
+    ///
+    /// *Errors.* 400 for what does not parse, is of another kind, or names fields twice.
+    pub(crate) fn parse(
+        bytes: &[u8],
+        (api_version, kind): (&str, &str),
+        validation: Validation,
+    ) -> Result<Self, Status> {
+        let text = |text: String| Status::bad_request(format!("error decoding patch: {text}"));
+        let Decoded { value, duplicates } = if bytes.first() == Some(&b'{') {
+            decode::json(bytes).or_else(|_| decode::yaml(bytes))
+        } else {
+            decode::yaml(bytes)
+        }
+        .map_err(text)?;
+        if !value.is_object() {
+            return Err(text("the patch is not an object".to_owned()));
+        }
+        if value["apiVersion"] != api_version || value["kind"] != kind {
+            let field = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+            let version = field("apiVersion");
+            let slash = if version.contains('/') { "" } else { "/" };
+            let kind = field("kind");
+            return Err(Status::bad_request(format!(
+                "invalid object type: {slash}{version}, Kind={kind}"
+            )));
+        }
+        let warnings: Vec<String> = duplicates
+            .iter()
+            .map(|path| format!("duplicate field {path:?}"))
+            .collect();
+        if validation == Validation::Strict && !warnings.is_empty() {
+            let text = format!("error strict decoding patch: {}", warnings.join(", "));
+            return Err(Status::bad_request(text));
+        }
+        Ok(Self {
+            value,
+            warnings: match validation {
+                Validation::Warn => warnings,
+                Validation::Strict | Validation::Ignore => Vec::new(),
+            },
+        })
+    }
+}
+
+/// Answers a PATCH that applies.
+pub(super) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    bytes: &[u8],
+    part: Part,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse_patch(&call.query, true)?;
+    let info = resource.info();
+    let kind = (info.api_version(), info.kind);
+    let config = Configuration::parse(bytes, (&kind.0, kind.1), options.validation)?;
+    call.warnings.add(config.warnings);
+    let apply = Apply {
+        server,
+        resource,
+        call,
+        part,
+        attempt: Attempt {
+            applied: true,
+            ..Attempt::of(call, resource, options)
+        },
+        config: &config.value,
+        force: call.query.flag("force"),
+    };
+    let (written, code) = apply.run().await?;
+    output::written(call, resource, &written, code)
+}
+
+/// One apply.
+struct Apply<'a> {
+    server: &'a ApiServer,
+    resource: &'a Resource,
+    call: &'a Call,
+    part: Part,
+    attempt: Attempt<'a>,
+    config: &'a Value,
+    force: bool,
+}
+
+type Written = crate::admission::writes::Written;
+
+impl Apply<'_> {
+    /// Changes the object, or creates it if there is none; whichever it is, somebody else may have
+    /// been faster.
+    async fn run(&self) -> Result<(Written, StatusCode), Status> {
+        for _ in 0..WRITE_ATTEMPTS_MAX {
+            let mut change = |old: &Value| self.merged(Some(old));
+            match update(self.server, &self.attempt, self.part, &mut change).await {
+                Err(status) if self.creates(&status) => {}
+                done => return done.map(|written| (written, StatusCode::OK)),
+            }
+            match self.create().await {
+                Err(status) if status.reason == StatusReason::AlreadyExists => {}
+                done => return done.map(|written| (written, StatusCode::CREATED)),
+            }
+        }
+        let why = "it kept coming and going; try again";
+        Err(self.resource.conflict(self.attempt.name, why))
+    }
+
+    fn creates(&self, status: &Status) -> bool {
+        status.reason == StatusReason::NotFound && self.part == Part::Whole
+    }
+
+    async fn create(&self) -> Result<Written, Status> {
+        let (config, name) = (self.config, self.attempt.name);
+        let info = self.call.info.with_verb("create");
+        authorize::authorize(self.server, &self.call.user, &info)?;
+        let uid = metadata::text(config, "uid");
+        if !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was \
+                 found"
+            );
+            return Err(self.resource.conflict(name, &why));
+        }
+        let version = metadata::text(config, "resourceVersion");
+        if !matches!(version, "" | "0") {
+            let why = format!(
+                "the provided object specified resourceVersion {version}, and no existing object \
+                 was found"
+            );
+            return Err(self.resource.conflict(name, &why));
+        }
+        metadata::must_name(config, name)?;
+        create(self.server, &self.attempt, self.merged(None)?).await
+    }
+
+    /// The object as it is to be.
+    fn merged(&self, old: Option<&Value>) -> Result<Value, Status> {
+        let (attempt, part, config) = (&self.attempt, self.part, self.config);
+        let value = field_managers::merge(self.server, attempt, part, config, old, self.force)?;
+        let decoded = Decoded {
+            value,
+            duplicates: Vec::new(),
+        };
+        let (object, _) = accept(self.resource, decoded, Validation::Ignore)?;
+        let (server, call) = (self.server, self.call);
+        let asker = (&call.user, &*call.info);
+        authorize::check_escalation(server, asker, self.resource, &object, old)?;
+        Ok(object)
+    }
+}

@@ -1,0 +1,61 @@
+//! Delete of a collection: every selected object, each as if deleted by itself.
+
+use futures::future::{BoxFuture, try_join_all};
+use object_model::{Status, StatusReason};
+
+use super::delete::{DeleteOptions, delete};
+use super::{list, namespace};
+use crate::admission::writes::{Attempt, Validation, WriteOptions};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::handlers::selection::Selection;
+use crate::http::limits::DELETE_COLLECTION_WORKERS;
+use crate::http::reply::Reply;
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// Answers a DELETE of a collection with the list of what was deleted.
+pub(crate) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    bytes: &[u8],
+) -> Result<Reply, Status> {
+    let (options, dry_run) = DeleteOptions::parse(&call.parts.headers, bytes, &call.query)?;
+    let selection = Selection::of(call, resource)?;
+    let page = list::Page::parse(&call.query, server.store.current_revision())?;
+    let space = namespace(resource, call);
+    let (items, meta) = list::read(server, resource, space, &selection, &page).await?;
+    let write = WriteOptions {
+        dry_run,
+        validation: Validation::Ignore,
+    };
+    options.warn(&Attempt::of(call, resource, write));
+    for batch in items.chunks(DELETE_COLLECTION_WORKERS) {
+        let mut deletions: Vec<BoxFuture<'_, Result<(), Status>>> = Vec::new();
+        for item in batch {
+            let (namespace, name) = resource.names(&item.key);
+            let attempt = Attempt {
+                namespace,
+                name,
+                ..Attempt::of(call, resource, write)
+            };
+            deletions.push(Box::pin(delete_one(server, attempt, &options)));
+        }
+        try_join_all(deletions).await?;
+    }
+    output::list(call, resource, &items, &meta)
+}
+
+async fn delete_one(
+    server: &ApiServer,
+    attempt: Attempt<'_>,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
+    match delete(server, &attempt, options).await {
+        Ok(_) => Ok(()),
+        // Somebody else was faster.
+        Err(status) if status.reason == StatusReason::NotFound => Ok(()),
+        Err(status) => Err(status),
+    }
+}

@@ -1,0 +1,265 @@
+//! Create: from what was sent to what is stored.
+
+use http::StatusCode;
+use jiff::Timestamp;
+use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
+use object_model::{FieldError, FieldPath, Status, StatusReason};
+use resource_kinds::admission::Operation;
+use resource_kinds::{Exclusive, annotations};
+use serde_json::Value;
+
+use crate::access::authorize;
+use crate::admission::default_account;
+use crate::admission::dynamic_admission;
+use crate::admission::writes::{Attempt, WriteOptions, Written, accept, advise};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::handlers::verbs::update::{MODIFIED, Part};
+use crate::http::decode::Decoded;
+use crate::http::limits::{NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
+use crate::http::reply::Reply;
+use crate::http::request_info::RequestInfo;
+use crate::http::work;
+use crate::objects::allocations::take;
+use crate::objects::field_managers;
+use crate::objects::metadata;
+use crate::objects::quota::{self, Change};
+use crate::objects::storage::{self, encode_within, reading};
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// Answers a POST to a collection.
+pub(crate) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    decoded: Decoded,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let (object, found) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(found);
+    let mut info = RequestInfo::clone(&call.info);
+    info.name = metadata::text(&object, "name").to_owned();
+    authorize::check_escalation(server, (&call.user, &info), resource, &object, None)?;
+    let attempt = Attempt::of(call, resource, options);
+    let written = create(server, &attempt, object).await?;
+    output::written(call, resource, &written, StatusCode::CREATED)
+}
+
+/// Creates an object that has its kind's form already; generates its name if it asks for that.
+pub(crate) async fn create(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    mut object: Value,
+) -> Result<Written, Status> {
+    let resource = attempt.resource;
+    default_account::await_it(server, attempt, &object).await;
+    resource.kind.default(&mut object);
+    // The user's is what is there now; what the server adds from here on is nobody's.
+    field_managers::track(server, attempt, Part::Whole, &mut object, None);
+    metadata::prepare_create(resource, attempt.namespace, &mut object, Timestamp::now())?;
+    let prefix = metadata::text(&object, "generateName").to_owned();
+    let generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();
+    if !generated {
+        return create_named(server, attempt, object).await;
+    }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut candidate = object.clone();
+        let name = metadata::generate_name(&prefix);
+        metadata::of(&mut candidate).insert("name".to_owned(), name.as_str().into());
+        match create_named(server, attempt, candidate).await {
+            Err(status) if status.reason == StatusReason::AlreadyExists => {
+                if tries == NAME_ATTEMPTS_MAX {
+                    let info = resource.info();
+                    return Err(Status::no_unique_name(info.group, info.plural, &name));
+                }
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn create_named(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    mut object: Value,
+) -> Result<Written, Status> {
+    let resource = attempt.resource;
+    let kind = &resource.kind;
+    kind.prepare_create(&mut object);
+    let name = metadata::text(&object, "name").to_owned();
+    let attempt = &Attempt {
+        name: &name,
+        ..*attempt
+    };
+    let create = Operation::Create;
+    dynamic_admission::admit_and_change(server, attempt, create, &mut object, None).await?;
+    kind.default(&mut object);
+    let asked = kind.exclusives(&object);
+    let draft = object;
+    for _ in 0..WRITE_ATTEMPTS_MAX {
+        let mut object = draft.clone();
+        reading(server, |reads| kind.allocate(&mut object, None, reads))?;
+        quota::count(server, resource, attempt.namespace, &mut object)?;
+        let mut errors = kind.validate_create(&object);
+        errors.extend(annotations::validate(kind.info().kind, &object, None));
+        if !errors.is_empty() {
+            return Err(resource.invalid(&name, &errors));
+        }
+        attempt.warn(kind.warnings(&object, None));
+        advise(server, attempt, create, &object, None);
+        dynamic_admission::validate(server, attempt, create, &object, None).await?;
+        let wanted = kind.exclusives(&object);
+        let outcome = if attempt.dry_run {
+            dry_create(server, attempt, &object, &wanted).await?
+        } else {
+            store(server, attempt, &object, &wanted).await?
+        };
+        match outcome {
+            Outcome::Stored(stored) => {
+                let stored = quota::settle(server, resource, stored).await?;
+                return Ok(Written {
+                    stored,
+                    gone: false,
+                });
+            }
+            Outcome::Dry => return Ok(Written::dry(resource, &object, None)),
+            Outcome::Exists => return Err(resource.already_exists(&name)),
+            // Somebody else took what was chosen here: choose again. What the user asked for is
+            // not ours to replace.
+            Outcome::Taken(taken) if asked.contains(&taken) => {
+                return Err(resource.invalid(&name, &[refused(&object, &taken)]));
+            }
+            Outcome::Taken(_) => work::let_others_go_first().await,
+        }
+    }
+    Err(resource.conflict(
+        &name,
+        "addresses or ports kept being taken by others; try again",
+    ))
+}
+
+enum Outcome {
+    Stored(KeyValue),
+    Dry,
+    Exists,
+    Taken(Exclusive),
+}
+
+async fn dry_create(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    object: &Value,
+    wanted: &[Exclusive],
+) -> Result<Outcome, Status> {
+    let name = metadata::text(object, "name");
+    if server
+        .read(attempt.resource, attempt.namespace, name)
+        .await?
+        .is_some()
+    {
+        return Ok(Outcome::Exists);
+    }
+    quota::charge(server, change(attempt, object), &mut Txn::default()).await?;
+    use resource_kinds::Taken;
+    let mut wanted = wanted.iter();
+    let taken = reading(server, |reads| {
+        Ok(wanted.find(|exclusive| reads.is_taken(&exclusive.key)))
+    })?;
+    Ok(taken.map_or(Outcome::Dry, |taken| Outcome::Taken(taken.clone())))
+}
+
+/// Stores a new object; begins anew when only a quota has changed in between.
+async fn store(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    object: &Value,
+    wanted: &[Exclusive],
+) -> Result<Outcome, Status> {
+    for _ in 0..WRITE_ATTEMPTS_MAX {
+        if let Some(outcome) = try_store(server, attempt, object, wanted).await? {
+            return Ok(outcome);
+        }
+        work::let_others_go_first().await;
+    }
+    Err(attempt.resource.conflict(attempt.name, MODIFIED))
+}
+
+async fn try_store(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    object: &Value,
+    wanted: &[Exclusive],
+) -> Result<Option<Outcome>, Status> {
+    let resource = attempt.resource;
+    let key = resource.key(attempt.namespace, metadata::text(object, "name"));
+    let lease = server
+        .leases
+        .lease_for(server.store.as_ref(), resource.info())
+        .await?;
+    let mut txn = Txn {
+        compare: vec![Compare::Absent(key.clone())],
+        operations: vec![Write::Put {
+            key: key.clone(),
+            value: encode_within(resource.info(), object, 0)?,
+            lease,
+        }],
+    };
+    for exclusive in wanted {
+        take(server, &mut txn, exclusive, &key);
+    }
+    quota::announce(resource, attempt.namespace, &mut txn);
+    quota::charge(server, change(attempt, object), &mut txn).await?;
+    match server
+        .store
+        .txn(txn)
+        .await
+        .map_err(|e| storage::refusal(&e))?
+    {
+        TxnResult::Committed { results, .. } => match results.into_iter().next() {
+            Some(OperationResult::Put(stored)) => Ok(Some(Outcome::Stored(stored))),
+            _ => Err(Status::internal("the store gave no result of a write")),
+        },
+        TxnResult::Refused { present, .. } => {
+            if present.first().is_some_and(Option::is_some) {
+                return Ok(Some(Outcome::Exists));
+            }
+            let held = present.iter().skip(1).take(wanted.len());
+            let taken = held.into_iter().position(Option::is_some);
+            match taken.and_then(|at| wanted.get(at)) {
+                Some(exclusive) => Ok(Some(Outcome::Taken(exclusive.clone()))),
+                // What is left are quotas.
+                None => Ok(None),
+            }
+        }
+    }
+}
+
+fn change<'a>(attempt: &Attempt<'a>, object: &'a Value) -> Change<'a> {
+    Change {
+        resource: attempt.resource,
+        namespace: attempt.namespace,
+        name: attempt.name,
+        old: None,
+        new: Some(object),
+    }
+}
+
+/// What is wrong with asking for something that somebody else holds.
+pub(crate) fn refused(object: &Value, taken: &Exclusive) -> FieldError {
+    let field = FieldPath::root(&taken.refusal.field);
+    let value = at_path(object, &taken.refusal.field).clone();
+    FieldError::invalid(&field, value, taken.refusal.detail.clone())
+}
+
+/// The value at a path such as `spec.ports[0].nodePort`.
+fn at_path<'o>(object: &'o Value, path: &str) -> &'o Value {
+    path.split(['.', '[', ']'])
+        .filter(|word| !word.is_empty())
+        .fold(object, |value, word| match word.parse::<usize>() {
+            Ok(index) if value.is_array() => &value[index],
+            _ => &value[word],
+        })
+}

@@ -1,0 +1,391 @@
+//! Delete: preconditions, grace, finalizers (kubectl.md 2.9–2.11, statefulset.md 13.1).
+
+use http::HeaderMap;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
+use object_model::{FieldError, FieldPath, Status};
+use resource_kinds::admission::Operation;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::update::{MODIFIED, is_held_by_spec, may_go};
+use crate::admission::dynamic_admission;
+use crate::admission::writes::{Attempt, Validation, WriteOptions, Written, admit, dry_run};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::http::decode;
+use crate::http::limits::WRITE_ATTEMPTS_MAX;
+use crate::http::query::Query;
+use crate::http::reply::Reply;
+use crate::http::work;
+use crate::objects::metadata;
+use crate::objects::remove::remove;
+use crate::objects::storage::{self, encode};
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Kinds of which the deletion of an object answers with that object; others answer a Status. As
+/// the API server of Kubernetes.
+const RETURNED: [(&str, &str); 11] = [
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+];
+
+/// `meta.k8s.io/v1` DeleteOptions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct DeleteOptions {
+    pub(crate) grace_period_seconds: Option<i64>,
+    pub(crate) preconditions: Option<Preconditions>,
+    pub(crate) orphan_dependents: Option<bool>,
+    pub(crate) propagation_policy: Option<String>,
+    dry_run: Option<Vec<String>>,
+}
+
+/// What the object must still be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Preconditions {
+    pub(crate) uid: Option<String>,
+    pub(crate) resource_version: Option<String>,
+}
+
+impl DeleteOptions {
+    /// Reads the options from the body, or from the query if there is no body.
+    ///
+    /// *Errors.* 400 for a body of another kind, 422 for values that there are not.
+    pub(crate) fn parse(
+        headers: &HeaderMap,
+        bytes: &[u8],
+        query: &Query,
+    ) -> Result<(Self, bool), Status> {
+        let mut value = Value::Null;
+        if !bytes.is_empty() {
+            value = decode::body(headers, bytes, "DeleteOptions")?.value;
+            let kind = value["kind"].as_str().unwrap_or("DeleteOptions");
+            if kind != "DeleteOptions" {
+                let text = format!("decode: expected DeleteOptions, found {kind}");
+                return Err(Status::bad_request(text));
+            }
+        }
+        Self::of_value(&value, query)
+    }
+
+    /// Reads the options from a tree, or from the query if there is none; and whether nothing is
+    /// to be written.
+    ///
+    /// *Errors.* As [`parse`](Self::parse).
+    pub(crate) fn of_value(value: &Value, query: &Query) -> Result<(Self, bool), Status> {
+        let mut options = Self::default();
+        if !value.is_null() {
+            options = Self::deserialize(value)
+                .map_err(|e| Status::bad_request(format!("DeleteOptions: {e}")))?;
+        }
+        options.add_query(query)?;
+        let mut errors = options.errors();
+        let body: Vec<String> = options.dry_run.take().unwrap_or_default();
+        let all = body.iter().chain(query.all("dryRun")).map(String::as_str);
+        let dry = dry_run(all, &mut errors);
+        if errors.is_empty() {
+            Ok((options, dry))
+        } else {
+            Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors))
+        }
+    }
+
+    fn add_query(&mut self, query: &Query) -> Result<(), Status> {
+        if let Some(grace) = query.number("gracePeriodSeconds")? {
+            self.grace_period_seconds.get_or_insert(grace);
+        }
+        if let Some(policy) = query.get("propagationPolicy") {
+            self.propagation_policy.get_or_insert(policy.to_owned());
+        }
+        if query.has("orphanDependents") {
+            self.orphan_dependents
+                .get_or_insert(query.flag("orphanDependents"));
+        }
+        Ok(())
+    }
+
+    /// Preconditions may stand in the query of the deletion of one object. (For a collection
+    /// `resourceVersion` is that of the list.)
+    fn add_preconditions(&mut self, query: &Query) {
+        for name in ["uid", "resourceVersion"] {
+            if let Some(wanted) = query.get(name) {
+                let all = self.preconditions.get_or_insert_default();
+                let one = match name {
+                    "uid" => &mut all.uid,
+                    _ => &mut all.resource_version,
+                };
+                one.get_or_insert(wanted.to_owned());
+            }
+        }
+    }
+
+    /// The code for an object that is not gone yet: one who asked in the old words for its
+    /// dependents to go is told that this is under way.
+    fn code_of_pending(&self) -> StatusCode {
+        if self.orphan_dependents == Some(false) {
+            StatusCode::ACCEPTED
+        } else {
+            StatusCode::OK
+        }
+    }
+
+    fn errors(&self) -> Vec<FieldError> {
+        let field = FieldPath::root("propagationPolicy");
+        match self.propagation_policy.as_deref() {
+            None => Vec::new(),
+            Some(policy) if self.orphan_dependents.is_some() => vec![FieldError::invalid(
+                &field,
+                policy,
+                "orphanDependents and deletionPropagation cannot be both set",
+            )],
+            Some("Background" | "Foreground" | "Orphan") => Vec::new(),
+            Some(other) => {
+                let allowed = ["Background", "Foreground", "Orphan"];
+                vec![FieldError::not_supported(&field, other, &allowed)]
+            }
+        }
+    }
+
+    /// Tells who says nothing about dependents what becomes of them, where the kind has advice.
+    pub(super) fn warn(&self, attempt: &Attempt<'_>) {
+        if self.propagation_policy.is_none() && self.orphan_dependents.is_none() {
+            let advice = attempt.resource.kind.deletion_warning();
+            attempt.warn(advice.map(str::to_owned));
+        }
+    }
+
+    /// Checks what the object must still be.
+    pub(crate) fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
+        let Some(preconditions) = &self.preconditions else {
+            return Ok(());
+        };
+        let name = metadata::text(object, "name");
+        for (wanted, label, field) in [
+            (&preconditions.uid, "UID", "uid"),
+            (
+                &preconditions.resource_version,
+                "ResourceVersion",
+                "resourceVersion",
+            ),
+        ] {
+            let found = metadata::text(object, field);
+            if let Some(wanted) = wanted
+                && wanted != found
+            {
+                let why = format!(
+                    "Precondition failed: {label} in precondition: {wanted}, \
+                     {label} in object meta: {found}"
+                );
+                return Err(resource.conflict(name, &why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Answers a DELETE of one object.
+pub(crate) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    bytes: &[u8],
+) -> Result<Reply, Status> {
+    let (mut options, dry_run) = DeleteOptions::parse(&call.parts.headers, bytes, &call.query)?;
+    options.add_preconditions(&call.query);
+    let write = WriteOptions {
+        dry_run,
+        validation: Validation::Ignore,
+    };
+    let attempt = Attempt::of(call, resource, write);
+    options.warn(&attempt);
+    let deleted = delete(server, &attempt, &options).await?;
+    if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
+        let object = storage::decode(resource, &deleted.stored)?;
+        return output::value(call, &success(resource, &object), StatusCode::OK);
+    }
+    let code = if deleted.gone {
+        StatusCode::OK
+    } else {
+        options.code_of_pending()
+    };
+    output::written(call, resource, &deleted, code)
+}
+
+/// The Status that says what was deleted, with the uid that kubectl waits for.
+fn success(resource: &Resource, object: &Value) -> Value {
+    let info = resource.info();
+    let mut details = json!({
+        "name": object["metadata"]["name"],
+        "kind": info.plural,
+        "uid": object["metadata"]["uid"],
+    });
+    if !info.group.is_empty() {
+        details["group"] = json!(info.group);
+    }
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": details,
+    })
+}
+
+/// Deletes an object, or marks it as being deleted if somebody has still to do something.
+pub(crate) async fn delete(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    options: &DeleteOptions,
+) -> Result<Written, Status> {
+    let resource = attempt.resource;
+    for _ in 0..WRITE_ATTEMPTS_MAX {
+        let stored = server
+            .must_read(resource, attempt.namespace, attempt.name)
+            .await?;
+        work::expect(stored.value.len()).await;
+        let object = storage::decode(resource, &stored)?;
+        options.check(resource, &object)?;
+        admit(
+            server,
+            attempt,
+            Operation::Delete,
+            &mut Value::Null,
+            Some(&object),
+        )?;
+        let (operation, nothing) = (Operation::Delete, &Value::Null);
+        dynamic_admission::validate(server, attempt, operation, nothing, Some(&object)).await?;
+        let marked = mark(resource, &object, options, Timestamp::now());
+        let gone = may_go(resource, &marked);
+        if attempt.dry_run || (!gone && metadata::same(&marked, &object)) {
+            return Ok(Written { stored, gone });
+        }
+        let done = if gone {
+            let revision = remove(server, resource, &stored).await?;
+            revision.map(|_| Written { stored, gone: true })
+        } else {
+            replace(server, resource, &stored, &marked).await?
+        };
+        if let Some(written) = done {
+            return Ok(written);
+        }
+        work::let_others_go_first().await;
+    }
+    Err(resource.conflict(attempt.name, MODIFIED))
+}
+
+/// The object as it is from now on: when it is to be gone, and who holds it until then.
+fn mark(resource: &Resource, object: &Value, options: &DeleteOptions, now: Timestamp) -> Value {
+    let mut marked = object.clone();
+    mark_dependents(resource, &mut marked, options);
+    let grace = resource
+        .kind
+        .grace(object, options.grace_period_seconds)
+        .max(0);
+    let metadata = metadata::of(&mut marked);
+    let end = |from: Timestamp, seconds: i64| {
+        from.saturating_add(SignedDuration::from_secs(seconds))
+            .unwrap_or(from)
+    };
+    if !metadata::is_deleting(object) {
+        metadata.insert(
+            "deletionTimestamp".to_owned(),
+            metadata::time(end(now, grace)),
+        );
+        metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
+        metadata::bump_generation(&mut marked);
+        if is_held_by_spec(resource, object) {
+            marked["status"]["phase"] = json!("Terminating");
+        }
+        return marked;
+    }
+    // A repeated deletion may only shorten what is left.
+    let before = object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0);
+    if grace < before {
+        let since: Option<Timestamp> = metadata::text(object, "deletionTimestamp").parse().ok();
+        let start = since.map_or(now, |until| end(until, -before));
+        metadata.insert(
+            "deletionTimestamp".to_owned(),
+            metadata::time(end(start, grace)),
+        );
+        metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
+        metadata::bump_generation(&mut marked);
+    }
+    marked
+}
+
+/// Sets or clears the finalizers that tell the garbage collector what to do with dependents.
+/// Without a word about it those present stay; where there are none, the kind decides.
+fn mark_dependents(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
+    let is_marked = |object: &Value| {
+        let finalizers = metadata::finalizers(object);
+        finalizers
+            .iter()
+            .any(|name| [ORPHAN, FOREGROUND].contains(name))
+    };
+    let policy = match (&options.propagation_policy, options.orphan_dependents) {
+        (Some(policy), _) => policy.as_str(),
+        (None, Some(true)) => "Orphan",
+        (None, Some(false)) => "Background",
+        (None, None) if resource.kind.orphans_by_default() && !is_marked(object) => "Orphan",
+        (None, None) => return,
+    };
+    let wanted = match policy {
+        "Orphan" => Some(ORPHAN),
+        "Foreground" => Some(FOREGROUND),
+        _ => None,
+    };
+    let mut list: Vec<String> = metadata::finalizers(object)
+        .into_iter()
+        .filter(|name| ![ORPHAN, FOREGROUND].contains(name))
+        .map(str::to_owned)
+        .collect();
+    list.extend(wanted.map(str::to_owned));
+    metadata::of(object).insert("finalizers".to_owned(), json!(list));
+}
+
+async fn replace(
+    server: &ApiServer,
+    resource: &Resource,
+    stored: &KeyValue,
+    object: &Value,
+) -> Result<Option<Written>, Status> {
+    let key = stored.key.to_vec();
+    let txn = Txn {
+        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+        operations: vec![Write::Put {
+            key,
+            value: encode(resource.info(), object),
+            lease: stored.lease,
+        }],
+    };
+    match server
+        .store
+        .txn(txn)
+        .await
+        .map_err(|e| storage::refusal(&e))?
+    {
+        TxnResult::Committed { results, .. } => match results.into_iter().next() {
+            Some(OperationResult::Put(stored)) => Ok(Some(Written {
+                stored,
+                gone: false,
+            })),
+            _ => Err(Status::internal("the store gave no result of a write")),
+        },
+        TxnResult::Refused { .. } => Ok(None),
+    }
+}

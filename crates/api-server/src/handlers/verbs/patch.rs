@@ -1,0 +1,164 @@
+//! Patch: JSON patch, merge patch, strategic merge patch; server-side apply is a file of its own.
+
+use http::StatusCode;
+use object_model::{FieldError, FieldPath, Status, StatusReason};
+use openapi_schema::Schema;
+use resource_kinds::KindInfo;
+use serde_json::Value;
+use structured_merge::{PatchError, json_patch, merge_patch, strategic_merge_patch};
+
+use super::apply::{self, APPLY};
+use super::update::{Part, update};
+use crate::access::authorize;
+use crate::admission::writes::{Attempt, Validation, WriteOptions, accept, complaints};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::http::decode::{Decoded, json, unsupported};
+use crate::http::reply::Reply;
+use crate::pipeline::Call;
+use crate::routing::content_type;
+use crate::server::ApiServer;
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+pub(crate) const FORMS: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY];
+
+/// The ways to patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Merge,
+    Strategic,
+}
+
+/// A decoded patch.
+pub(crate) struct Patch {
+    form: Form,
+    value: Value,
+    duplicates: Vec<String>,
+    text: String,
+}
+
+impl Patch {
+    /// Decodes a patch by its content type.
+    ///
+    /// *Errors.* 415 for other types; 400 for what does not parse.
+    pub(crate) fn parse(call: &Call, bytes: &[u8]) -> Result<Self, Status> {
+        let form = match content_type(&call.parts.headers).as_str() {
+            JSON_PATCH => Form::Json,
+            MERGE_PATCH => Form::Merge,
+            STRATEGIC => Form::Strategic,
+            other => return Err(unsupported(other, &FORMS)),
+        };
+        let Decoded { value, duplicates } = json(bytes)
+            .map_err(|text| Status::bad_request(format!("error decoding patch: {text}")))?;
+        if form != Form::Json && !value.is_object() {
+            return Err(Status::bad_request(
+                "error decoding patch: the patch is not an object",
+            ));
+        }
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        Ok(Self {
+            form,
+            value,
+            duplicates,
+            text,
+        })
+    }
+
+    /// The document after the patch.
+    pub(crate) fn apply(
+        &self,
+        schema: &Schema,
+        info: &KindInfo,
+        old: &Value,
+    ) -> Result<Value, Status> {
+        let patched = match self.form {
+            Form::Json => json_patch(old.clone(), &self.value),
+            Form::Merge => merge_patch(old.clone(), &self.value),
+            Form::Strategic => {
+                // The words for it are published for the server's own kinds alone.
+                let published = std::ptr::eq(schema, Schema::published());
+                let known = schema.lookup(info.group, info.version, info.kind);
+                match known.filter(|_| published) {
+                    Some(known) => strategic_merge_patch(old.clone(), &self.value, known),
+                    None => return Err(unsupported(STRATEGIC, &[JSON_PATCH, MERGE_PATCH])),
+                }
+            }
+        };
+        patched.map_err(|error: PatchError| error.status())
+    }
+
+    /// What is said of a patch after which the object has no longer the form of its kind.
+    fn unfit(&self, status: Status) -> Status {
+        if status.reason != StatusReason::BadRequest {
+            return status;
+        }
+        // The path already says which kind it is.
+        let why = status.message.split_once(" cannot be handled as a ");
+        let why = why.and_then(|(_, rest)| Some(rest.split_once(": ")?.1));
+        let why = why.unwrap_or(&status.message).to_owned();
+        let error = FieldError::invalid(&FieldPath::root("patch"), self.text.clone(), why);
+        Status::invalid("", "", "", &[error])
+    }
+
+    /// Refuses, or returns as warnings, what strict validation finds: unknown and repeated fields.
+    pub(crate) fn check(
+        &self,
+        schema: &Schema,
+        info: &KindInfo,
+        patched: &Value,
+        validation: Validation,
+    ) -> Result<Vec<String>, Status> {
+        if validation == Validation::Ignore {
+            return Ok(Vec::new());
+        }
+        let found = complaints(schema, info, patched, &self.duplicates);
+        if validation == Validation::Warn || found.is_empty() {
+            return Ok(found);
+        }
+        let detail = format!("strict decoding error: {}", found.join(", "));
+        let error = FieldError::invalid(&FieldPath::root("patch"), self.text.clone(), detail);
+        Err(Status::invalid("", "", "", &[error]))
+    }
+}
+
+/// Whether a patch is a server-side apply.
+pub(crate) fn is_apply(call: &Call) -> bool {
+    content_type(&call.parts.headers) == APPLY
+}
+
+/// Answers a PATCH.
+pub(crate) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    bytes: &[u8],
+    part: Part,
+) -> Result<Reply, Status> {
+    if is_apply(call) {
+        return apply::answer(server, resource, call, bytes, part).await;
+    }
+    let options = WriteOptions::parse_patch(&call.query, false)?;
+    let patch = Patch::parse(call, bytes)?;
+    let (info, schema) = (resource.info(), resource.schema());
+    let mut change = |old: &Value| {
+        let patched = patch.apply(schema, info, old)?;
+        let found = patch.check(schema, info, &patched, options.validation)?;
+        call.warnings.add(found);
+        let decoded = Decoded {
+            value: patched,
+            duplicates: Vec::new(),
+        };
+        let accepted = accept(resource, decoded, Validation::Ignore);
+        let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
+        let asker = (&call.user, &*call.info);
+        authorize::check_escalation(server, asker, resource, &object, Some(old))?;
+        Ok(object)
+    };
+    let attempt = Attempt::of(call, resource, options);
+    let written = update(server, &attempt, part, &mut change).await?;
+    output::written(call, resource, &written, StatusCode::OK)
+}

@@ -1,0 +1,349 @@
+//! Update: PUT, and what PATCH and the sub-resources share with it.
+
+use http::StatusCode;
+use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
+use object_model::{FieldError, FieldPath, Status, StatusReason};
+use resource_kinds::admission::Operation;
+use resource_kinds::{Exclusive, annotations};
+use serde_json::Value;
+
+use crate::access::authorize;
+use crate::admission::dynamic_admission;
+use crate::admission::writes::{
+    Attempt, WriteOptions, Written, accept, admit, advise, cannot_be_handled,
+};
+use crate::catalog::registry::Resource;
+use crate::handlers::output;
+use crate::handlers::verbs::create::{create, refused};
+use crate::http::decode::Decoded;
+use crate::http::limits::WRITE_ATTEMPTS_MAX;
+use crate::http::reply::Reply;
+use crate::http::work;
+use crate::objects::allocations::{give_up, take};
+use crate::objects::field_managers;
+use crate::objects::metadata;
+use crate::objects::quota::{self, Change as Charged};
+use crate::objects::remove::remove;
+use crate::objects::storage::{self, encode_within, reading};
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// The text of a 409 for an object that has changed in between.
+pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
+     the latest version and try again";
+
+/// Which part of an object a write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Whole,
+    /// The status.
+    Status,
+    /// What the kind says that the named sub-resource may change (`resize`).
+    Subresource,
+    /// Just what the caller of [`update`] changes, on its own authority (`binding`, `finalize`).
+    Chosen,
+}
+
+/// Makes the new object out of the stored one; called anew whenever that has changed.
+pub(crate) type Change<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
+
+/// Answers a PUT.
+pub(crate) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    decoded: Decoded,
+    part: Part,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let (object, found) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(found);
+    // Before it is looked for: 404 of the one name would be no answer to the other.
+    metadata::must_name(&object, &call.info.name)?;
+    let asker = (&call.user, &*call.info);
+    let check =
+        |old: Option<&Value>| authorize::check_escalation(server, asker, resource, &object, old);
+    let attempt = Attempt::of(call, resource, options);
+    let kind = &resource.kind;
+    let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
+    let mut change = |old: &Value| {
+        check(Some(old))?;
+        if versioned || kind.takes_unversioned_updates() {
+            Ok(object.clone())
+        } else {
+            Err(unversioned(resource, &call.info.name))
+        }
+    };
+    let (written, code) = match update(server, &attempt, part, &mut change).await {
+        Err(status)
+            if status.reason == StatusReason::NotFound
+                && part == Part::Whole
+                && kind.is_created_by_updates() =>
+        {
+            let info = call.info.with_verb("create");
+            authorize::authorize(server, &call.user, &info)?;
+            check(None)?;
+            let created = create(server, &attempt, object.clone()).await?;
+            (created, StatusCode::CREATED)
+        }
+        updated => (updated?, StatusCode::OK),
+    };
+    output::written(call, resource, &written, code)
+}
+
+/// 422 for a PUT that does not say which version it is for.
+fn unversioned(resource: &Resource, name: &str) -> Status {
+    let info = resource.info();
+    let field = FieldPath::root("metadata").child("resourceVersion");
+    let error = FieldError::invalid(&field, 0, "must be specified for an update");
+    // Upstream names the resource where other refusals name the kind.
+    Status::invalid(info.group, info.plural, name, &[error])
+}
+
+/// Changes a stored object.
+///
+/// A new object that names a resource version must name that of the stored one; one that names
+/// none is written over whatever is there.
+///
+/// *Errors.* 404, 409 for a stale resource version, and what admission and validation say.
+pub(crate) async fn update(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    part: Part,
+    change: &mut Change<'_>,
+) -> Result<Written, Status> {
+    let resource = attempt.resource;
+    for _ in 0..WRITE_ATTEMPTS_MAX {
+        let stored = server
+            .must_read(resource, attempt.namespace, attempt.name)
+            .await?;
+        work::expect(stored.value.len()).await;
+        let old = storage::decode(resource, &stored)?;
+        let object = change(&old)?;
+        let version = metadata::text(&object, "resourceVersion");
+        if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
+            return Err(resource.conflict(attempt.name, MODIFIED));
+        }
+        let mut draft = prepare(server, attempt, part, object, &old).await?;
+        if part == Part::Whole {
+            quota::count(server, resource, attempt.namespace, &mut draft.object)?;
+        }
+        if metadata::same(&draft.object, &old) {
+            return Ok(Written {
+                stored,
+                gone: false,
+            });
+        }
+        if let Some(written) = write(server, attempt, (&stored, &old), draft).await? {
+            return Ok(written);
+        }
+        work::let_others_go_first().await;
+    }
+    Err(resource.conflict(attempt.name, MODIFIED))
+}
+
+/// A changed object that may be written.
+struct Draft {
+    object: Value,
+    /// What it holds now and did not before; and the other way round.
+    taken: Vec<Exclusive>,
+    given_up: Vec<Exclusive>,
+    /// What of `taken` the user asked for.
+    asked: Vec<Exclusive>,
+}
+
+async fn prepare(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    part: Part,
+    mut object: Value,
+    old: &Value,
+) -> Result<Draft, Status> {
+    let resource = attempt.resource;
+    let (kind, sub) = (&resource.kind, attempt.subresource);
+    metadata::prepare_update(resource, &mut object, old)?;
+    kind.default(&mut object);
+    match part {
+        Part::Whole => kind.prepare_update(&mut object, old),
+        Part::Status => kind.prepare_status_update(&mut object, old),
+        Part::Subresource => kind.prepare_subresource_update(sub, &mut object, old),
+        // What else is validated as a whole has its kind's form; this has to be given it.
+        Part::Chosen => {
+            let decoded = kind.decode(object);
+            object = decoded.map_err(|text| cannot_be_handled(kind.info(), &text))?;
+        }
+    }
+    field_managers::track(server, attempt, part, &mut object, Some(old));
+    let (update, before) = (Operation::Update, Some(old));
+    let outside = part != Part::Chosen;
+    if outside {
+        dynamic_admission::admit_and_change(server, attempt, update, &mut object, before).await?;
+    } else {
+        admit(server, attempt, update, &mut object, before)?;
+    }
+    kind.default(&mut object);
+    let asked = kind.exclusives(&object);
+    let mut errors = metadata::validate_update(&object, old);
+    match part {
+        Part::Whole => {
+            reading(server, |reads| kind.allocate(&mut object, Some(old), reads))?;
+            errors.extend(kind.validate_update(&object, old));
+            if kind.has_generation() {
+                metadata::count_generation(&mut object, old);
+            }
+        }
+        Part::Status => errors.extend(kind.validate_status_update(&object, old)),
+        Part::Subresource => {
+            errors.extend(kind.validate_subresource_update(sub, &object, old));
+            if kind.has_generation() {
+                metadata::count_generation(&mut object, old);
+            }
+        }
+        Part::Chosen => {}
+    }
+    errors.extend(annotations::validate(kind.info().kind, &object, Some(old)));
+    if !errors.is_empty() {
+        return Err(resource.invalid(attempt.name, &errors));
+    }
+    if matches!(part, Part::Whole | Part::Subresource) {
+        attempt.warn(kind.warnings(&object, before));
+    }
+    advise(server, attempt, update, &object, before);
+    if outside {
+        dynamic_admission::validate(server, attempt, update, &object, before).await?;
+    }
+    let before = kind.exclusives(old);
+    let after = kind.exclusives(&object);
+    let held = |list: &[Exclusive], one: &Exclusive| list.iter().any(|other| other.key == one.key);
+    Ok(Draft {
+        taken: after
+            .iter()
+            .filter(|one| !held(&before, one))
+            .cloned()
+            .collect(),
+        given_up: before
+            .iter()
+            .filter(|one| !held(&after, one))
+            .cloned()
+            .collect(),
+        object,
+        asked,
+    })
+}
+
+/// Writes a draft over the stored object; `None` if that has changed in between.
+async fn write(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    (stored, old): (&KeyValue, &Value),
+    draft: Draft,
+) -> Result<Option<Written>, Status> {
+    let resource = attempt.resource;
+    let Draft {
+        object,
+        taken,
+        given_up,
+        asked,
+    } = draft;
+    let change = Charged {
+        resource,
+        namespace: attempt.namespace,
+        name: attempt.name,
+        old: Some(old),
+        new: Some(&object),
+    };
+    if attempt.dry_run {
+        quota::charge(server, change, &mut Txn::default()).await?;
+        return Ok(Some(Written::dry(resource, &object, Some(stored))));
+    }
+    if may_go(resource, &object) {
+        let gone = remove(server, resource, stored).await?;
+        return Ok(gone.map(|revision| {
+            let value = storage::encode_at(resource.info(), &object, revision);
+            let stored = KeyValue {
+                value,
+                mod_revision: revision,
+                ..stored.clone()
+            };
+            Written { stored, gone: true }
+        }));
+    }
+    let mut txn = transaction(server, resource, stored, &object, (&taken, &given_up)).await?;
+    quota::announce(resource, attempt.namespace, &mut txn);
+    quota::charge(server, change, &mut txn).await?;
+    match server
+        .store
+        .txn(txn)
+        .await
+        .map_err(|e| storage::refusal(&e))?
+    {
+        TxnResult::Committed { results, .. } => match results.into_iter().next() {
+            Some(OperationResult::Put(stored)) => Ok(Some(Written {
+                stored: quota::settle(server, resource, stored).await?,
+                gone: false,
+            })),
+            _ => Err(Status::internal("the store gave no result of a write")),
+        },
+        TxnResult::Refused { present, .. } => {
+            let held = present.iter().skip(1).take(taken.len());
+            let lost = held.into_iter().position(Option::is_some);
+            match lost.and_then(|at| taken.get(at)) {
+                Some(exclusive) if asked.iter().any(|one| one.key == exclusive.key) => {
+                    Err(resource.invalid(attempt.name, &[refused(&object, exclusive)]))
+                }
+                _ => Ok(None),
+            }
+        }
+    }
+}
+
+/// The transaction that replaces a stored object, and takes and gives up what is exclusive.
+async fn transaction(
+    server: &ApiServer,
+    resource: &Resource,
+    stored: &KeyValue,
+    object: &Value,
+    (taken, given_up): (&[Exclusive], &[Exclusive]),
+) -> Result<Txn, Status> {
+    let key = stored.key.to_vec();
+    let lease = server
+        .leases
+        .lease_for(server.store.as_ref(), resource.info())
+        .await?;
+    let mut txn = Txn {
+        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+        operations: vec![Write::Put {
+            key: key.clone(),
+            value: encode_within(resource.info(), object, stored.value.len())?,
+            lease,
+        }],
+    };
+    for exclusive in taken {
+        take(server, &mut txn, exclusive, &key);
+    }
+    for exclusive in given_up {
+        give_up(server, &mut txn, exclusive);
+    }
+    Ok(txn)
+}
+
+/// Whether nothing holds a deleted object any longer.
+pub(crate) fn may_go(resource: &Resource, object: &Value) -> bool {
+    let grace = object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0);
+    metadata::is_deleting(object)
+        && grace == 0
+        && metadata::finalizers(object).is_empty()
+        && !is_held_by_spec(resource, object)
+}
+
+/// Whether the object waits for its `finalize` sub-resource: kinds with one (namespaces) have a
+/// second list of finalizers, in the spec, that only it changes.
+pub(crate) fn is_held_by_spec(resource: &Resource, object: &Value) -> bool {
+    resource.subresource("finalize").is_some()
+        && object["spec"]["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
+}

@@ -1,0 +1,434 @@
+//! Watch: changes as they happen, as the client selects and wants to see them
+//! (kubectl.md 0.12, 0.13, 1.3).
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use mvcc_store::{
+    Event, EventKind, KeyValue, Range, Revision, StoreError, WatchEvents, WatchStream,
+};
+use object_model::{FieldError, FieldPath, Status};
+use rand::RngExt;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::list::{parse_version, span};
+use super::namespace;
+use crate::catalog::registry::Resource;
+use crate::handlers::output::{View, event, event_of_value};
+use crate::handlers::selection::Selection;
+use crate::http::body::boxed;
+use crate::http::connection::Connection;
+use crate::http::limits::{
+    BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MAX_SECS, WATCH_TIMEOUT_MIN_SECS,
+};
+use crate::http::negotiate::Form;
+use crate::http::query::Query;
+use crate::http::reply::Reply;
+use crate::http::work;
+use crate::objects::storage;
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// What a watch begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beginning {
+    /// All that is there, as `ADDED`; then, if asked for, a bookmark that says so.
+    Everything { marked: bool },
+    /// Changes after that revision.
+    After(Revision),
+    /// Changes from now on.
+    Now,
+}
+
+/// Answers a watch.
+pub(crate) async fn answer(
+    server: &Arc<ApiServer>,
+    resource: &Arc<Resource>,
+    call: &Call,
+) -> Result<Reply, Status> {
+    let selection = Selection::of(call, resource)?;
+    let view = View::of_stream(call, resource)?;
+    let newest = server.store.current_revision();
+    let beginning = beginning(&call.query, newest)?;
+    let asked = call
+        .query
+        .number("timeoutSeconds")?
+        .and_then(|asked| u64::try_from(asked).ok());
+    let seconds = match asked.filter(|asked| *asked > 0) {
+        Some(asked) => asked.min(WATCH_TIMEOUT_MAX_SECS),
+        None => rand::rng().random_range(WATCH_TIMEOUT_MIN_SECS..2 * WATCH_TIMEOUT_MIN_SECS),
+    };
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let grace = server.limits.watch_end_grace;
+    let connection = call.parts.extensions.get::<Connection>();
+    let (start, end) = span(resource, namespace(resource, call), &selection);
+    let mut watcher = Watcher {
+        server: server.clone(),
+        resource: resource.clone(),
+        selection,
+        view,
+        exact: end.is_none().then(|| start.clone()),
+        bookmarks: call.query.flag("allowWatchBookmarks"),
+        headings: true,
+        seen: newest,
+        told: newest,
+        ready: VecDeque::new(),
+        changes: None,
+        closing: connection.map(|connection| connection.close_at(deadline + grace)),
+        connection: connection.cloned(),
+        deadline,
+        bookmark_due: Instant::now() + BOOKMARK_INTERVAL,
+        ended: false,
+    };
+    watcher.begin(start, end, beginning).await?;
+    server.metrics.watches.fetch_add(1, Ordering::Relaxed);
+    let frames = futures::stream::unfold(watcher, |mut watcher| async move {
+        let bytes = watcher.next().await?;
+        Some((Ok::<_, Infallible>(Frame::data(bytes)), watcher))
+    });
+    Ok(Reply::stream(
+        view.form.stream_type(),
+        boxed(StreamBody::new(frames)),
+    ))
+}
+
+fn beginning(query: &Query, newest: Revision) -> Result<Beginning, Status> {
+    let version = query.get("resourceVersion").unwrap_or_default();
+    let matching = query.get("resourceVersionMatch");
+    let initial = query
+        .get("sendInitialEvents")
+        .map(|_| query.flag("sendInitialEvents"));
+    let field = |name: &str| FieldPath::root(name);
+    let refused = |error| Status::invalid("meta.k8s.io", "ListOptions", "", &[error]);
+    match (initial, matching) {
+        (Some(_), None) => {
+            let text = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            return Err(refused(FieldError::forbidden(
+                &field("resourceVersionMatch"),
+                text,
+            )));
+        }
+        (Some(_), Some("NotOlderThan")) | (None, None) => {}
+        (Some(_), Some(other)) => {
+            let error =
+                FieldError::not_supported(&field("resourceVersionMatch"), other, &["NotOlderThan"]);
+            return Err(refused(error));
+        }
+        (None, Some(_)) => {
+            let text = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is \
+                        provided";
+            return Err(refused(FieldError::forbidden(
+                &field("resourceVersionMatch"),
+                text,
+            )));
+        }
+    }
+    let at = if version.is_empty() {
+        Revision(0)
+    } else {
+        parse_version(version)?
+    };
+    match initial {
+        Some(true) if at > newest => Err(storage::too_large(at, newest)),
+        Some(true) => Ok(Beginning::Everything {
+            marked: query.flag("allowWatchBookmarks"),
+        }),
+        Some(false) if at.0 == 0 => Ok(Beginning::Now),
+        None if at.0 == 0 => Ok(Beginning::Everything { marked: false }),
+        _ => Ok(Beginning::After(at)),
+    }
+}
+
+/// Something that the client is to get.
+enum Ready {
+    /// An object that was there at the beginning. It is the store's own copy until it is sent.
+    Added(KeyValue),
+    Line(Bytes),
+}
+
+/// A watch under way. It is polled by the connection, so a client that does not read holds
+/// nothing but its place in the store's history, and is cut off there when it falls too far back.
+struct Watcher {
+    server: Arc<ApiServer>,
+    resource: Arc<Resource>,
+    selection: Selection,
+    view: View,
+    /// The one key that is watched, if it is only one.
+    exact: Option<Vec<u8>>,
+    bookmarks: bool,
+    /// Whether a table's columns have still to be described.
+    headings: bool,
+    /// All changes up to here have been looked at; and the client knows of those up to there.
+    seen: Revision,
+    told: Revision,
+    ready: VecDeque<Ready>,
+    changes: Option<WatchStream>,
+    /// `None` within this process.
+    connection: Option<Connection>,
+    /// Closes the connection when the watch should long be over.
+    closing: Option<AbortOnDropHandle<()>>,
+    deadline: Instant,
+    bookmark_due: Instant,
+    ended: bool,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if self.changes.is_some() || self.ended {
+            self.server.metrics.watches.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Watcher {
+    async fn begin(
+        &mut self,
+        start: Vec<u8>,
+        end: Option<Vec<u8>>,
+        beginning: Beginning,
+    ) -> Result<(), Status> {
+        let after = match beginning {
+            Beginning::After(revision) => revision,
+            Beginning::Now => self.server.store.current_revision(),
+            Beginning::Everything { marked } => {
+                let range = Range {
+                    start: start.clone(),
+                    end,
+                    ..Range::default()
+                };
+                let read = self.server.read_range(range).await?;
+                self.seen = read.revision;
+                work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
+                for item in &read.items {
+                    if self.selection.matches(&self.resource, item)? {
+                        self.ready.push_back(Ready::Added(item.clone()));
+                    }
+                }
+                if marked {
+                    self.push_bookmark(true);
+                }
+                read.revision
+            }
+        };
+        self.seen = after;
+        self.told = after;
+        match self
+            .server
+            .store
+            .watch(start, Revision(after.0.saturating_add(1)))
+        {
+            Ok(changes) => self.changes = Some(changes),
+            // The client gets the refusal as an event, which is where it looks for it. It names the
+            // version that the client gave, not the first change that the store was asked for.
+            Err(StoreError::Compacted { oldest, .. }) => self.end_with(&StoreError::Compacted {
+                asked: after,
+                oldest,
+            }),
+            Err(error) => self.end_with(&error),
+        }
+        Ok(())
+    }
+
+    /// The next bytes to send; `None` ends the watch.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if !self.ready.is_empty() {
+                return Some(self.batch());
+            }
+            if self.ended {
+                self.taken().await;
+                return None;
+            }
+            let changes = self.changes.as_mut()?;
+            let stop = self.connection.as_ref().map(|one| one.stopping.clone());
+            let stopped = async move {
+                match stop {
+                    Some(stop) => stop.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stopped => return None,
+                change = changes.next() => self.take(change),
+                () = sleep_until(self.deadline) => {
+                    self.ended = true;
+                    self.tell();
+                }
+                () = sleep_until(self.bookmark_due) => {
+                    self.bookmark_due = Instant::now() + BOOKMARK_INTERVAL;
+                    self.tell();
+                }
+            }
+        }
+    }
+
+    /// Waits, for a while, until the client has what was sent: over what it leaves unread no
+    /// connection ends by itself.
+    async fn taken(&mut self) {
+        if let Some(connection) = self.connection.clone() {
+            let latest = Instant::now() + self.server.limits.watch_end_grace;
+            self.closing = Some(connection.close_at(latest));
+            connection.flushed().await;
+        }
+    }
+
+    /// As much of what is ready as goes well into one write.
+    fn batch(&mut self) -> Bytes {
+        let mut batch = BytesMut::new();
+        while let Some(ready) = self.ready.pop_front() {
+            let line = match ready {
+                Ready::Line(line) => line,
+                Ready::Added(item) => match self.line("ADDED", &item) {
+                    Ok(line) => line,
+                    Err(status) => {
+                        self.ready.clear();
+                        self.ended = true;
+                        event_of_value(self.view.form, "ERROR", &status.to_json())
+                    }
+                },
+            };
+            if batch.is_empty() && (self.ready.is_empty() || line.len() >= WATCH_BATCH_BYTES) {
+                return line;
+            }
+            batch.extend_from_slice(&line);
+            if batch.len() >= WATCH_BATCH_BYTES {
+                break;
+            }
+        }
+        batch.freeze()
+    }
+
+    /// Sends a bookmark if the client wants any and does not know where it stands.
+    fn tell(&mut self) {
+        if self.bookmarks && self.told < self.seen {
+            self.push_bookmark(false);
+        }
+    }
+
+    fn take(&mut self, change: Option<Result<WatchEvents, StoreError>>) {
+        match change {
+            None => self.ended = true,
+            Some(Err(error)) => self.end_with(&error),
+            Some(Ok(WatchEvents::Progress(revision))) => self.seen = self.seen.max(revision),
+            Some(Ok(WatchEvents::Events(events))) => {
+                for event in &events {
+                    self.seen = self.seen.max(event.revision);
+                    if let Err(status) = self.show(event) {
+                        self.push_error(&status);
+                        self.ended = true;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// An object that comes into the selection is added, one that leaves it is deleted.
+    fn show(&mut self, event: &Event) -> Result<(), Status> {
+        if self
+            .exact
+            .as_ref()
+            .is_some_and(|key| event.key.as_ref() != key.as_slice())
+        {
+            return Ok(());
+        }
+        let matches = |item: Option<&KeyValue>| match item {
+            Some(item) => self.selection.matches(&self.resource, item),
+            None => Ok(false),
+        };
+        let now = match &event.kind {
+            EventKind::Put(item) => Some(item),
+            EventKind::Delete => None,
+        };
+        let (was, is) = (matches(event.previous.as_ref())?, matches(now)?);
+        match (was, is, now, &event.previous) {
+            (true, true, Some(item), _) => self.push("MODIFIED", item),
+            (false, true, Some(item), _) => self.push("ADDED", item),
+            (true, false, _, Some(previous)) => {
+                // As it was last, but with the revision at which it went.
+                let value = storage::with_revision(&previous.value, event.revision);
+                let last = KeyValue {
+                    value,
+                    mod_revision: event.revision,
+                    ..previous.clone()
+                };
+                self.push("DELETED", &last)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn push(&mut self, kind: &str, item: &KeyValue) -> Result<(), Status> {
+        let line = self.line(kind, item)?;
+        self.told = self.told.max(item.mod_revision);
+        self.ready.push_back(Ready::Line(line));
+        Ok(())
+    }
+
+    fn line(&mut self, kind: &str, item: &KeyValue) -> Result<Bytes, Status> {
+        let made = || self.view.one(&self.resource, item, self.headings);
+        let object = work::at_once(item.value.len(), made)?;
+        self.headings = false;
+        Ok(event(self.view.form, kind, &object))
+    }
+
+    fn push_value(&mut self, kind: &str, object: &Value) {
+        let event = event_of_value(self.view.form, kind, object);
+        self.ready.push_back(Ready::Line(event));
+    }
+
+    fn push_bookmark(&mut self, initial: bool) {
+        let info = self.resource.info();
+        let mut metadata = json!({
+            "resourceVersion": self.seen.0.to_string(),
+            "creationTimestamp": Value::Null,
+        });
+        if initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.view.form {
+            Form::Table(version) => json!({
+                "kind": "Table",
+                "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": {"resourceVersion": self.seen.0.to_string()},
+                "columnDefinitions": [],
+                "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata",
+                    "apiVersion": format!("meta.k8s.io/{version}"),
+                    "metadata": metadata,
+                }}],
+            }),
+            Form::Partial(version) | Form::PartialProtobuf(version) => json!({
+                "kind": "PartialObjectMetadata",
+                "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": metadata,
+            }),
+            Form::Json | Form::Yaml | Form::Protobuf => json!({
+                "kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata,
+            }),
+        };
+        self.told = self.seen;
+        self.push_value("BOOKMARK", &object);
+    }
+
+    fn end_with(&mut self, error: &StoreError) {
+        self.ended = true;
+        if !matches!(error, StoreError::Closed) {
+            self.push_error(&storage::refusal(error));
+        }
+    }
+
+    fn push_error(&mut self, status: &Status) {
+        self.push_value("ERROR", &status.to_json());
+    }
+}

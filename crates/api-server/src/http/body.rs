@@ -1,0 +1,199 @@
+//! Bodies: what goes in and out of the pipeline, and reading one under limits.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use object_model::{Status, StatusReason};
+
+use crate::http::limits::{DISCARD_FACTOR, DISCARD_TIME, Limits};
+use crate::http::work;
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body of any origin.
+pub type BoxBody = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+
+/// The body of a reply.
+pub type ResponseBody = BoxBody;
+
+/// A body of parts that are sent one after the other without being copied together.
+pub(crate) struct Segments {
+    parts: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl Segments {
+    pub(crate) fn new(parts: Vec<Bytes>) -> Self {
+        let left = parts.iter().map(|part| part.len() as u64).sum();
+        Self {
+            parts: parts.into_iter().filter(|part| !part.is_empty()).collect(),
+            left,
+        }
+    }
+}
+
+impl Body for Segments {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.parts.pop_front();
+        if let Some(part) = &next {
+            self.left -= part.len() as u64;
+        }
+        Poll::Ready(next.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Boxes a body of whatever error type.
+pub(crate) fn boxed<B>(body: B) -> BoxBody
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// Reads a whole request body.
+///
+/// *Errors.* 413 past the size limit, 408 when it is too slow, 400 when it ends early, 429 when the
+/// sender has too much under way.
+pub(crate) async fn read(mut body: BoxBody, limits: &Limits) -> Result<Bytes, Status> {
+    let max = limits.body_bytes_max;
+    let whole = tokio::time::timeout(limits.body_timeout, collect(&mut body, max)).await;
+    match whole {
+        Ok(Ok(bytes)) => {
+            work::expect_body(bytes.len()).await;
+            Ok(bytes)
+        }
+        Ok(Err(status)) => {
+            if status.reason == StatusReason::RequestEntityTooLarge {
+                // Many clients only look for an answer once they have sent everything.
+                let rest = discard(body, max.saturating_mul(DISCARD_FACTOR));
+                let _in_time = tokio::time::timeout(DISCARD_TIME, rest).await;
+            }
+            Err(status)
+        }
+        Err(_) => {
+            let text = format!(
+                "the request body did not arrive within {} seconds",
+                limits.body_timeout.as_secs_f64()
+            );
+            let mut status = Status::new(StatusReason::Timeout, text);
+            status.code = 408;
+            Err(status)
+        }
+    }
+}
+
+async fn collect(body: &mut BoxBody, max: usize) -> Result<Bytes, Status> {
+    let mut first: Option<Bytes> = None;
+    let mut more = BytesMut::new();
+    let mut total = 0;
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large(max));
+    }
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|e| Status::bad_request(format!("the request body could not be read: {e}")))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        total += data.len();
+        if total > max {
+            return Err(too_large(max));
+        }
+        work::charge(data.len())?;
+        match first.take() {
+            None if more.is_empty() => first = Some(data),
+            None => more.extend_from_slice(&data),
+            Some(before) => {
+                more.extend_from_slice(&before);
+                more.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| more.freeze()))
+}
+
+/// Reads on without keeping anything, up to a bound.
+async fn discard(mut body: BoxBody, max: usize) {
+    let mut total = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        total += frame.data_ref().map_or(0, Bytes::len);
+        if total > max {
+            return;
+        }
+    }
+}
+
+/// The start of a body, for messages; what cannot be read is left out.
+pub(crate) async fn read_up_to(mut body: BoxBody, max: usize) -> Bytes {
+    let mut start = BytesMut::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(data) = frame.data_ref() {
+            let room = max - start.len();
+            start.extend_from_slice(&data[..data.len().min(room)]);
+        }
+        if start.len() == max {
+            break;
+        }
+    }
+    start.freeze()
+}
+
+fn too_large(max: usize) -> Status {
+    Status::new(
+        StatusReason::RequestEntityTooLarge,
+        format!("Request entity too large: limit is {max}"),
+    )
+}
+
+/// A body that holds something until it ends or is dropped.
+pub(crate) struct Held<T> {
+    body: BoxBody,
+    _held: T,
+}
+
+impl<T> Held<T> {
+    pub(crate) fn new(body: BoxBody, held: T) -> Self {
+        Self { body, _held: held }
+    }
+}
+
+impl<T: Unpin> Body for Held<T> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,180 @@
+//! What an answer that lasts has to know of the connection that its request came over: whether the
+//! listener is closing, whether the client reads; and a way to end it.
+//!
+//! The body of an answer is asked for more only when there is room for it. One whose client reads
+//! nothing is never asked again, and so cannot end by itself.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::http::guests::PlaceOf;
+
+/// How often it is looked whether a slow client has taken what was written.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The connection of a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    /// Cancelled when the listener is closing.
+    pub(crate) stopping: CancellationToken,
+    /// Cancelled to end the connection at once.
+    pub(crate) close: CancellationToken,
+    /// Of a connection that has one answer at a time: whether something of it still waits to be
+    /// taken. (With many, what waits may be another's; clients that take nothing at all do not
+    /// answer pings either.)
+    pub(crate) unsent: Option<Unsent>,
+    /// Its place among the server's connections.
+    pub(crate) place: Option<PlaceOf>,
+}
+
+impl Connection {
+    /// Somebody has shown good credentials over it.
+    pub(crate) fn is_known(&self) {
+        if let Some(place) = &self.place {
+            place.is_known();
+        }
+    }
+
+    /// Waits until the client has taken all that was written.
+    pub(crate) async fn flushed(&self) {
+        let Some(unsent) = &self.unsent else { return };
+        // What the body has just given is written after it has said that there is no more yet.
+        tokio::task::yield_now().await;
+        while unsent.0.load(Ordering::Relaxed) {
+            sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Ends the connection at the given time, unless what this returns is dropped before.
+    pub(crate) fn close_at(&self, at: Instant) -> AbortOnDropHandle<()> {
+        let close = self.close.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            sleep_until(at).await;
+            tracing::debug!("a watch has ended and is not read: its connection is closed");
+            close.cancel();
+        }))
+    }
+}
+
+/// Whether something has been written that has not gone out yet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unsent(Arc<AtomicBool>);
+
+/// A stream that says whether something that was written waits to be taken.
+#[derive(Debug)]
+pub(crate) struct Observed<S> {
+    stream: S,
+    unsent: Unsent,
+}
+
+impl<S> Observed<S> {
+    pub(crate) fn new(stream: S, unsent: Unsent) -> Self {
+        Self { stream, unsent }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Observed<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Observed<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.unsent.0.store(true, Ordering::Relaxed);
+        Pin::new(&mut this.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.unsent.0.store(true, Ordering::Relaxed);
+        Pin::new(&mut this.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            this.unsent.0.store(false, Ordering::Relaxed);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+
+    use super::*;
+
+    fn connection(unsent: &Unsent) -> Connection {
+        Connection {
+            stopping: CancellationToken::new(),
+            close: CancellationToken::new(),
+            unsent: Some(unsent.clone()),
+            place: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_read_has_not_gone_out() {
+        let unsent = Unsent::default();
+        let (ours, mut theirs) = tokio::io::duplex(16);
+        // As TLS does, the buffer takes more than has gone out.
+        let mut ours = Observed::new(BufWriter::new(ours), unsent.clone());
+        let connection = connection(&unsent);
+        connection.flushed().await;
+        ours.write_all(&[0; 64]).await.unwrap();
+        let patience = Duration::from_secs(60);
+        let early = tokio::time::timeout(patience, connection.flushed()).await;
+        assert!(early.is_err(), "nobody has read it");
+        let read = tokio::spawn(async move {
+            theirs.read_exact(&mut [0; 64]).await.unwrap();
+            theirs
+        });
+        ours.flush().await.unwrap();
+        connection.flushed().await;
+        read.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_closed_in_time_unless_that_is_called_off() {
+        let connection = connection(&Unsent::default());
+        let at = Instant::now() + Duration::from_secs(5);
+        drop(connection.close_at(at));
+        sleep(Duration::from_secs(6)).await;
+        assert!(!connection.close.is_cancelled());
+        let _closing = connection.close_at(Instant::now() + Duration::from_secs(5));
+        connection.close.cancelled().await;
+    }
+}

@@ -1,0 +1,162 @@
+//! Request bodies as trees: JSON, YAML and protobuf, with what is written twice remembered.
+
+mod tree;
+
+use http::HeaderMap;
+use object_model::{Status, StatusReason};
+use resource_kinds::bodies;
+use serde::de::DeserializeSeed;
+use serde_json::Value;
+
+use crate::http::limits::{NODES_MAX, YAML_NODES_MAX};
+use crate::http::protobuf::{self, PROTOBUF};
+use crate::routing::content_type;
+use tree::{Notes, Seed};
+
+/// A body, with the paths of fields that were written more than once.
+#[derive(Debug, Default)]
+pub(crate) struct Decoded {
+    pub(crate) value: Value,
+    pub(crate) duplicates: Vec<String>,
+}
+
+/// Decodes a body by its content type; `expected` is the kind that the path is about.
+///
+/// *Errors.* 415 for other types, 400 for what does not parse.
+pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<Decoded, Status> {
+    let decoded = match content_type(headers).as_str() {
+        "application/json" | "text/json" => json(bytes),
+        "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(bytes),
+        PROTOBUF => protobuf::read(bytes),
+        other => {
+            return Err(unsupported(
+                other,
+                &["application/json", "application/yaml", PROTOBUF],
+            ));
+        }
+    };
+    let decoded = decoded.map_err(|text| {
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {expected}): {text}"
+        ))
+    })?;
+    if decoded.value.is_object() {
+        return Ok(decoded);
+    }
+    Err(Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {expected}): \
+         the body is not an object"
+    )))
+}
+
+/// Decodes a body of a kind that is sent and not stored (a Binding, a review), with its types checked.
+///
+/// *Errors.* As [`body`]; 400 for what is not of the kind.
+pub(crate) fn part(headers: &HeaderMap, bytes: &[u8], kind: &str) -> Result<Decoded, Status> {
+    let mut decoded = body(headers, bytes, kind)?;
+    decoded.value = typed(kind, decoded.value)?;
+    Ok(decoded)
+}
+
+/// Such a body once more, after others may have changed it.
+///
+/// *Errors.* 400 for what is not of the kind.
+pub(crate) fn typed(kind: &str, value: Value) -> Result<Value, Status> {
+    let found = value["kind"].as_str().filter(|found| !found.is_empty());
+    let found = found.unwrap_or(kind).to_owned();
+    bodies::decode(kind, value)
+        .map_err(|why| Status::bad_request(format!("{found} cannot be handled as a {kind}: {why}")))
+}
+
+/// 415 that lists what is accepted.
+pub(crate) fn unsupported(found: &str, accepted: &[&str]) -> Status {
+    let text = format!(
+        "the body of the request was in an unknown format - accepted media types include: {} \
+         (got {found})",
+        accepted.join(", ")
+    );
+    Status::new(StatusReason::UnsupportedMediaType, text)
+}
+
+/// Decodes JSON.
+pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
+    if bytes.is_empty() {
+        return Err("the body is empty".to_owned());
+    }
+    let notes = Notes::new(NODES_MAX);
+    let mut source = serde_json::Deserializer::from_slice(bytes);
+    let read = Seed::root(&notes).deserialize(&mut source);
+    let value = read.and_then(|value| source.end().map(|()| value));
+    let value = value.map_err(|e| format!("json parse error: {e}"))?;
+    Ok(Decoded {
+        value,
+        duplicates: notes.duplicates(),
+    })
+}
+
+/// Decodes one YAML document. Aliases are followed within the bounds of [`tree`].
+pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| format!("yaml: not UTF-8: {e}"))?;
+    let notes = Notes::new(YAML_NODES_MAX);
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        // As in YAML 1.1, which manifests are written in: `mode: 0644` is octal.
+        legacy_octal_numbers: true,
+    };
+    let read = serde_saphyr::with_deserializer_from_str_with_options(text, options, |source| {
+        Seed::root(&notes).deserialize(source)
+    });
+    let value = read.map_err(|e| format!("yaml: {}", first_line(&e.to_string())))?;
+    Ok(Decoded {
+        value,
+        duplicates: notes.duplicates(),
+    })
+}
+
+/// Decodes what is JSON, or else YAML; `None` for what is neither.
+pub(crate) fn yaml_or_json(bytes: &[u8]) -> Option<Value> {
+    let decoded = json(bytes).or_else(|_| yaml(bytes)).ok()?;
+    Some(decoded.value)
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn duplicates_are_found_in_both_forms() {
+        let in_json = json(br#"{"spec":{"a":[{"x":1,"x":2}],"b":1},"spec":{"b":2}}"#).unwrap();
+        assert_eq!(in_json.duplicates, ["spec.a[0].x", "spec"]);
+        assert_eq!(in_json.value, json!({"spec": {"b": 2}}));
+        let in_yaml = yaml(b"spec:\n  a: 1\n  a: 0644\nn: null\nt: \"1\"\nf: 1.5\n").unwrap();
+        assert_eq!(in_yaml.duplicates, ["spec.a"]);
+        assert_eq!(
+            in_yaml.value,
+            json!({"spec": {"a": 420}, "n": null, "t": "1", "f": 1.5})
+        );
+    }
+
+    #[test]
+    fn what_does_not_parse_is_refused_and_never_costs_much() {
+        let deep = "[".repeat(100_000);
+        let deep_object = "{\"a\":".repeat(1000);
+        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for level in 1..10 {
+            let before = format!("*a{},", level - 1).repeat(10);
+            bomb.push_str(&format!("a{level}: &a{level} [{before}]\n"));
+        }
+        for bad in ["", "{", "nope", "{}x", &deep, &deep_object] {
+            assert!(json(bad.as_bytes()).is_err(), "{bad:.10}");
+        }
+        assert!(json(b"{\"a\":\"\xff\"}").is_err());
+        for bad in ["a: [", "a: *b", &bomb, "a: 1\n---\nb: 2\n"] {
+            assert!(yaml(bad.as_bytes()).is_err(), "{bad:.10}");
+        }
+        assert!(yaml(b"a: \xff").is_err());
+    }
+}

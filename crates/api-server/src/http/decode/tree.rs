@@ -1,0 +1,176 @@
+//! Builds a JSON tree from any format, within bounds, and notes keys that come twice.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::http::limits::DEPTH_MAX;
+
+/// Most duplicates that are remembered.
+const DUPLICATES_MAX: usize = 20;
+
+/// What was noticed on the way.
+pub(super) struct Notes {
+    duplicates: RefCell<Vec<String>>,
+    nodes: Cell<usize>,
+    nodes_max: usize,
+}
+
+impl Notes {
+    /// Of a tree of at most so many values.
+    pub(super) fn new(nodes_max: usize) -> Self {
+        Self {
+            duplicates: RefCell::default(),
+            nodes: Cell::default(),
+            nodes_max,
+        }
+    }
+
+    pub(super) fn duplicates(self) -> Vec<String> {
+        self.duplicates.into_inner()
+    }
+}
+
+/// Where a value stands; a chain from the leaf to the root, so that paths cost nothing unless
+/// they are shown.
+#[derive(Clone, Copy)]
+enum Place<'p> {
+    Root,
+    Field(&'p Place<'p>, &'p str),
+    Element(&'p Place<'p>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Root => Ok(()),
+            Place::Field(Place::Root, name) => f.write_str(name),
+            Place::Field(parent, name) => write!(f, "{parent}.{name}"),
+            Place::Element(parent, index) => write!(f, "{parent}[{index}]"),
+        }
+    }
+}
+
+/// Reads one value.
+pub(super) struct Seed<'p> {
+    notes: &'p Notes,
+    place: Place<'p>,
+    depth: usize,
+}
+
+impl<'p> Seed<'p> {
+    pub(super) fn root(notes: &'p Notes) -> Self {
+        Self {
+            notes,
+            place: Place::Root,
+            depth: 0,
+        }
+    }
+
+    fn child<'c>(&'c self, place: Place<'c>) -> Seed<'c> {
+        Seed {
+            notes: self.notes,
+            place,
+            depth: self.depth + 1,
+        }
+    }
+
+    fn count<E: Error>(&self) -> Result<(), E> {
+        let nodes = self.notes.nodes.get() + 1;
+        self.notes.nodes.set(nodes);
+        let max = self.notes.nodes_max;
+        if nodes > max {
+            return Err(E::custom(format!("more than {max} values")));
+        }
+        if self.depth > DEPTH_MAX {
+            return Err(E::custom(format!("nested more than {DEPTH_MAX} deep")));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<Value, D::Error> {
+        self.count()?;
+        source.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        let number = Number::from_f64(value);
+        number
+            .map(Value::Number)
+            .ok_or_else(|| E::custom("a number that JSON does not have"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, source: D) -> Result<Value, D::Error> {
+        source.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        loop {
+            let place = Place::Element(&self.place, list.len());
+            match elements.next_element_seed(self.child(place))? {
+                Some(element) => list.push(element),
+                None => return Ok(Value::Array(list)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            let place = Place::Field(&self.place, &key);
+            if map.contains_key(&key) {
+                let mut duplicates = self.notes.duplicates.borrow_mut();
+                let path = place.to_string();
+                if duplicates.len() < DUPLICATES_MAX && !duplicates.contains(&path) {
+                    duplicates.push(path);
+                }
+            }
+            let value = entries.next_value_seed(self.child(place))?;
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}

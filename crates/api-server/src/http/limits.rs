@@ -1,0 +1,171 @@
+//! Every number that bounds what a client may ask of the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::http::work::SlowPolls;
+
+/// Bounds on connections and requests. The defaults suit one machine.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest request body, in bytes; as etcd's limit on objects with some room, like upstream.
+    pub body_bytes_max: usize,
+    /// A body must have arrived within this time.
+    pub body_timeout: Duration,
+    /// The head of a request must have arrived within this time.
+    pub header_timeout: Duration,
+    /// A TLS handshake must be over within this time.
+    pub handshake_timeout: Duration,
+    /// A request that is neither a watch nor a stream must be answered within this time.
+    pub request_timeout: Duration,
+    /// How many requests from the network, other than watches and streams, run at once.
+    pub requests_in_flight_max: usize,
+    /// How many watches and streams from the network run at once.
+    pub long_running_max: usize,
+    /// How many requests of one user run at once, so that no client starves the others; those who
+    /// run the cluster (`system:masters`) are not bounded so.
+    pub per_user_max: usize,
+    /// How many watches and streams of one user run at once.
+    pub long_running_per_user_max: usize,
+    /// What the bodies that one user has sent may cost at once, in bytes: a byte of YAML, which takes
+    /// longer to read, counts eight times. Others than `system:masters` get 429 beyond.
+    pub body_bytes_per_user_max: usize,
+    /// How many connections are open at once. With all of them taken, those make room that have
+    /// shown no credentials.
+    pub connections_max: usize,
+    /// How many of them one address may have.
+    pub connections_per_address_max: usize,
+    /// How long after the end of a watch its client may take to read what was sent; then the
+    /// connection is closed.
+    pub watch_end_grace: Duration,
+    /// How long open connections may finish after shutdown has begun.
+    pub shutdown_grace: Duration,
+    /// Where polls of requests that take too long are noted, in tests.
+    pub slow_polls: Option<Arc<SlowPolls>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 3 * 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
+            requests_in_flight_max: 400,
+            long_running_max: 4000,
+            per_user_max: 200,
+            long_running_per_user_max: 2000,
+            body_bytes_per_user_max: 32 * 1024 * 1024,
+            connections_max: 4096,
+            connections_per_address_max: 512,
+            watch_end_grace: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(2),
+            slow_polls: None,
+        }
+    }
+}
+
+/// Largest object that is stored, in bytes, as etcd's limit on a request. Managed fields make objects
+/// larger than what clients send.
+pub(crate) const OBJECT_BYTES_MAX: usize = 1536 * 1024;
+
+/// Of a body that is too large so many times its limit is read and thrown away, for at most so
+/// long, so that the client gets to see why it is refused.
+pub(crate) const DISCARD_FACTOR: usize = 16;
+/// See [`DISCARD_FACTOR`].
+pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Replies from this size on are compressed when the client asks for it (upstream's figure).
+pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
+
+/// So much of a request without TLS is read after it has been refused.
+pub(crate) const PLAIN_BYTES_MAX: usize = 64 * 1024;
+
+/// How often a write without a resource version of its own is tried anew after a conflict. Objects
+/// that every write changes (quotas) conflict often.
+pub(crate) const WRITE_ATTEMPTS_MAX: usize = 200;
+
+/// Most pods that a disruption budget waits for to go (upstream's figure).
+pub(crate) const DISRUPTED_PODS_MAX: usize = 2000;
+
+/// How often another name is generated when the first is taken (as upstream).
+pub(crate) const NAME_ATTEMPTS_MAX: usize = 8;
+
+/// Longest prefix of a generated name: five characters are added, and 63 is the label limit.
+pub(crate) const GENERATE_NAME_PREFIX_MAX: usize = 58;
+
+/// Longest name of a field manager, in bytes (upstream's bound).
+pub(crate) const MANAGER_NAME_BYTES_MAX: usize = 128;
+
+/// Deepest nesting of a request body; far beyond any real object, far below the stack's end.
+pub(crate) const DEPTH_MAX: usize = 100;
+
+/// Most values in a request body or patch.
+pub(crate) const NODES_MAX: usize = 250_000;
+
+/// Most values in a body of YAML, of which each takes about ten microseconds to read. The largest
+/// published definitions have some twenty thousand.
+pub(crate) const YAML_NODES_MAX: usize = 50_000;
+
+/// What reading a byte of YAML costs, compared to one of JSON.
+pub(crate) const YAML_COST: usize = 8;
+
+/// Requests that go through more bytes than this run beside the threads of the runtime: reading,
+/// checking and writing that much takes about a millisecond.
+pub(crate) const LIGHT_BYTES_MAX: usize = 16 * 1024;
+
+/// How long an event is kept (upstream's default).
+pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
+
+/// Events written within this time share one lease.
+pub(crate) const LEASE_SHARED_FOR: Duration = Duration::from_secs(60);
+
+/// How often a watch without changes tells where it stands.
+pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Events of a watch are sent together up to this size.
+pub(crate) const WATCH_BATCH_BYTES: usize = 32 * 1024;
+
+/// Shortest time that a watch without `timeoutSeconds` lasts; up to twice as long, at random,
+/// so that clients do not all come back at once.
+pub(crate) const WATCH_TIMEOUT_MIN_SECS: u64 = 1800;
+
+/// Longest time that a watch may ask for: a year, which any clock can add.
+pub(crate) const WATCH_TIMEOUT_MAX_SECS: u64 = 365 * 24 * 3600;
+
+/// So many objects are read at a time for a page that shows only some of them.
+pub(crate) const LIST_CHUNK_MIN: usize = 500;
+
+/// Most objects that one deletion of a collection removes at the same time.
+pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
+
+/// A proxied request's connection is there within this time.
+pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest answer of a webhook.
+pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// A node tells what it and its pods use within this time, or is left out.
+pub(crate) const NODE_SUMMARY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most of what a node tells that is read; ten times what some hundred pods need.
+pub(crate) const NODE_SUMMARY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How many nodes are asked at a time.
+pub(crate) const NODE_SUMMARIES_AT_ONCE: usize = 16;
+
+/// Largest answer of a node that is read into an error message.
+pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// How often it is looked whether there is room in the store.
+pub(crate) const STORE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often quotas are counted anew (upstream's figure).
+pub(crate) const QUOTA_RECOUNT_INTERVAL: Duration = Duration::from_secs(300);
+
+/// A pod waits so long for the account that its new namespace is about to get.
+pub(crate) const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// And looks so often.
+pub(crate) const ACCOUNT_LOOK_INTERVAL: Duration = Duration::from_millis(20);

@@ -1,0 +1,15 @@
+//! Requests and answers as bytes and headers: nothing here knows of a cluster.
+
+pub(crate) mod body;
+pub(crate) mod connection;
+pub(crate) mod decode;
+pub(crate) mod guests;
+pub(crate) mod limits;
+pub(crate) mod negotiate;
+pub(crate) mod protobuf;
+pub(crate) mod query;
+pub(crate) mod reply;
+pub(crate) mod request_info;
+pub(crate) mod version;
+pub(crate) mod warnings;
+pub(crate) mod work;

@@ -1,0 +1,213 @@
+//! In which form the client wants the answer.
+
+use http::HeaderMap;
+use http::header::ACCEPT;
+use object_model::{Status, StatusReason};
+
+use crate::http::protobuf::PROTOBUF;
+
+/// One clause of an `Accept` header.
+pub(crate) struct Clause<'a> {
+    pub(crate) media: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Clause<'a> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&'a str> {
+        self.parameters
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| *value)
+    }
+
+    /// How much the client likes it, in thousandths; what cannot be read counts in full.
+    fn weight(&self) -> u16 {
+        let asked: Option<f32> = self.parameter("q").and_then(|text| text.parse().ok());
+        let weight = asked.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
+        // Between 0 and 1000.
+        (weight * 1000.0) as u16
+    }
+}
+
+/// The clauses of an `Accept` header, those that the client likes best first (RFC 9110, 12.4.2);
+/// what it does not want at all is left out.
+pub(crate) fn clauses(header: &str) -> impl Iterator<Item = Clause<'_>> {
+    let clauses = header.split(',').map(|clause| {
+        let mut words = clause.split(';').map(str::trim);
+        let media = words.next().unwrap_or_default();
+        let parameters = words.filter_map(|word| word.split_once('=')).collect();
+        Clause { media, parameters }
+    });
+    let mut wanted: Vec<(u16, Clause<'_>)> = clauses
+        .map(|clause| (clause.weight(), clause))
+        .filter(|(weight, _)| *weight > 0)
+        .collect();
+    wanted.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    wanted.into_iter().map(|(_, clause)| clause)
+}
+
+/// The form of an answer that holds objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Json,
+    Yaml,
+    /// `meta.k8s.io` Table of the given version.
+    Table(&'static str),
+    /// `meta.k8s.io` PartialObjectMetadata (or its List) of the given version.
+    Partial(&'static str),
+    Protobuf,
+    /// As [`Partial`](Self::Partial), in protobuf.
+    PartialProtobuf(&'static str),
+}
+
+impl Form {
+    /// Chooses the best liked form of the `Accept` header that there is; `protobuf` says whether
+    /// the kind has that form.
+    ///
+    /// *Errors.* 406 when there is none.
+    pub(crate) fn of(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+        let exists = |form: &Self| *form != Self::Protobuf || protobuf;
+        let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        Self::choose(headers, exists, accepted)
+    }
+
+    /// Chooses likewise for what is no object of a kind that can be listed, and has no table.
+    ///
+    /// *Errors.* As of [`of`](Self::of).
+    pub(crate) fn of_outcome(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+        let exists = |form: &Self| match form {
+            Self::Table(_) => false,
+            Self::Protobuf => protobuf,
+            _ => true,
+        };
+        let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        Self::choose(headers, exists, accepted)
+    }
+
+    /// Chooses likewise for the events of a watch, of which there is no form in YAML.
+    ///
+    /// *Errors.* As of [`of`](Self::of).
+    pub(crate) fn of_stream(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+        let exists = |form: &Self| match form {
+            Self::Yaml => false,
+            Self::Protobuf => protobuf,
+            _ => true,
+        };
+        let accepted = "application/json;stream=watch, \
+                        application/vnd.kubernetes.protobuf;stream=watch";
+        Self::choose(headers, exists, accepted)
+    }
+
+    fn choose(
+        headers: &HeaderMap,
+        exists: impl Fn(&Self) -> bool,
+        accepted: &str,
+    ) -> Result<Self, Status> {
+        let Some(header) = headers.get(ACCEPT) else {
+            return Ok(Self::Json);
+        };
+        let header = header.to_str().unwrap_or_default();
+        if header.is_empty() {
+            return Ok(Self::Json);
+        }
+        let mut forms = clauses(header).filter_map(|clause| Self::of_clause(&clause));
+        forms.find(exists).ok_or_else(|| {
+            let text = format!("only the following media types are accepted: {accepted}");
+            Status::new(StatusReason::NotAcceptable, text)
+        })
+    }
+
+    fn of_clause(clause: &Clause<'_>) -> Option<Self> {
+        let version = || match clause.parameter("v") {
+            Some("v1") => Some("v1"),
+            Some("v1beta1") => Some("v1beta1"),
+            _ => None,
+        };
+        match (clause.media, clause.parameter("as")) {
+            ("application/json" | "*/*" | "application/*", None) => Some(Self::Json),
+            ("application/yaml", None) => Some(Self::Yaml),
+            (PROTOBUF, None) => Some(Self::Protobuf),
+            (_, Some(_)) if clause.parameter("g") != Some("meta.k8s.io") => None,
+            ("application/json", Some("Table")) => version().map(Self::Table),
+            ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                version().map(Self::Partial)
+            }
+            (PROTOBUF, Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                version().map(Self::PartialProtobuf)
+            }
+            _ => None,
+        }
+    }
+
+    /// The content type of the answer.
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Yaml => "application/yaml",
+            Self::Protobuf | Self::PartialProtobuf(_) => PROTOBUF,
+            Self::Json | Self::Table(_) | Self::Partial(_) => crate::http::reply::JSON,
+        }
+    }
+
+    /// The content type of a watch's events.
+    pub(crate) fn stream_type(self) -> &'static str {
+        match self {
+            Self::Protobuf | Self::PartialProtobuf(_) => {
+                "application/vnd.kubernetes.protobuf;stream=watch"
+            }
+            other => other.content_type(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn the_first_form_that_exists_is_chosen() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,\
+                     application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let cases = [
+            ("", Some(Form::Json)),
+            ("*/*", Some(Form::Json)),
+            (table, Some(Form::Table("v1"))),
+            (
+                "application/vnd.kubernetes.protobuf, application/json",
+                Some(Form::Protobuf),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Some(Form::PartialProtobuf("v1")),
+            ),
+            ("application/yaml", Some(Form::Yaml)),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Some(Form::Partial("v1")),
+            ),
+            (
+                "application/json;as=Table;v=v7;g=meta.k8s.io, */*",
+                Some(Form::Json),
+            ),
+            ("text/html", None),
+            (
+                "application/json;q=0.2, application/yaml;q=0.7, text/html",
+                Some(Form::Yaml),
+            ),
+            ("application/json;q=0, application/json;q=0.0", None),
+            ("application/json;q=x", Some(Form::Json)),
+        ];
+        for (accept, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(Form::of(&headers, true).ok(), expected, "{accept}");
+        }
+        // kubectl.md 0.11: of kinds without that form, clients get the next one.
+        let mut headers = HeaderMap::new();
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        headers.insert(ACCEPT, HeaderValue::from_static(both));
+        assert_eq!(Form::of(&headers, false).ok(), Some(Form::Json));
+        headers.insert(ACCEPT, HeaderValue::from_static(PROTOBUF));
+        assert_eq!(Form::of(&headers, false).unwrap_err().code, 406);
+    }
+}

@@ -1,0 +1,167 @@
+//! Replies on their way to the client: bytes that are already encoded, with a type and headers.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
+use http::{Response, StatusCode};
+use object_model::Status;
+use serde_json::Value;
+
+use crate::http::body::{BoxBody, Segments, boxed};
+use crate::http::limits::GZIP_BYTES_MIN;
+
+pub(crate) const JSON: &str = "application/json";
+
+/// What is sent.
+pub(crate) enum Payload {
+    /// Parts in order, all known.
+    Segments(Vec<Bytes>),
+    /// Something that is still being made.
+    Stream(BoxBody),
+}
+
+/// A reply before it is turned into HTTP.
+pub(crate) struct Reply {
+    pub(crate) code: StatusCode,
+    pub(crate) content_type: String,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) payload: Payload,
+}
+
+impl Reply {
+    pub(crate) fn bytes(content_type: &str, body: impl Into<Bytes>) -> Self {
+        Self::segments(content_type, vec![body.into()])
+    }
+
+    pub(crate) fn segments(content_type: &str, parts: Vec<Bytes>) -> Self {
+        Self {
+            code: StatusCode::OK,
+            content_type: content_type.to_owned(),
+            headers: Vec::new(),
+            payload: Payload::Segments(parts),
+        }
+    }
+
+    pub(crate) fn stream(content_type: &str, body: BoxBody) -> Self {
+        Self {
+            code: StatusCode::OK,
+            content_type: content_type.to_owned(),
+            headers: Vec::new(),
+            payload: Payload::Stream(body),
+        }
+    }
+
+    pub(crate) fn json(value: &Value) -> Self {
+        let mut text = value.to_string().into_bytes();
+        text.push(b'\n');
+        Self::bytes(JSON, text)
+    }
+
+    pub(crate) fn status(status: &Status) -> Self {
+        let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut reply = Self::json(&status.to_json()).with_code(code);
+        let retry = status
+            .details
+            .as_ref()
+            .map_or(0, |details| details.retry_after_seconds);
+        if retry > 0 {
+            reply
+                .headers
+                .push((http::header::RETRY_AFTER, HeaderValue::from(retry)));
+        }
+        reply
+    }
+
+    /// How many bytes of a body are known.
+    pub(crate) fn len(&self) -> usize {
+        let parts = self.segments_of().unwrap_or_default();
+        parts.iter().map(Bytes::len).sum()
+    }
+
+    /// The parts of a body that is known.
+    pub(crate) fn segments_of(&self) -> Option<&[Bytes]> {
+        match &self.payload {
+            Payload::Segments(parts) => Some(parts),
+            Payload::Stream(_) => None,
+        }
+    }
+
+    pub(crate) fn with_code(mut self, code: StatusCode) -> Self {
+        self.code = code;
+        self
+    }
+
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The same with JSON on many lines.
+    pub(crate) fn indented(mut self) -> Self {
+        let encoded = self
+            .headers
+            .iter()
+            .any(|(name, _)| name == CONTENT_ENCODING);
+        if encoded || !self.content_type.starts_with(JSON) {
+            return self;
+        }
+        let Payload::Segments(parts) = &self.payload else {
+            return self;
+        };
+        let text = parts.concat();
+        if let Ok(value) = serde_json::from_slice::<Value>(&text) {
+            // The alternate form is the one with indentation.
+            self.payload = Payload::Segments(vec![format!("{value:#}\n").into()]);
+        }
+        self
+    }
+
+    /// Turns the reply into HTTP, compressing it if it is large and the client wants that.
+    pub(crate) fn into_response(self, gzip: bool) -> Response<BoxBody> {
+        let mut headers = self.headers;
+        let body = match self.payload {
+            Payload::Stream(body) => body,
+            Payload::Segments(parts) => {
+                let size: usize = parts.iter().map(Bytes::len).sum();
+                let encoded = headers.iter().any(|(name, _)| name == CONTENT_ENCODING);
+                if gzip && !encoded && size >= GZIP_BYTES_MIN {
+                    headers.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+                    headers.push((VARY, HeaderValue::from_static("Accept-Encoding")));
+                    boxed(Segments::new(vec![compress(&parts)]))
+                } else {
+                    boxed(Segments::new(parts))
+                }
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.code;
+        let map = response.headers_mut();
+        for (name, value) in headers {
+            map.append(name, value);
+        }
+        if let Ok(value) = HeaderValue::from_str(&self.content_type)
+            && !self.content_type.is_empty()
+        {
+            map.insert(CONTENT_TYPE, value);
+        }
+        // Objects change at any time: nobody in between may keep a copy (as upstream).
+        map.entry(http::header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-cache, private"));
+        response
+    }
+}
+
+/// Compresses parts into one gzip member.
+pub(crate) fn compress(parts: &[Bytes]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for part in parts {
+        // Writing to memory does not fail.
+        if encoder.write_all(part).is_err() {
+            break;
+        }
+    }
+    encoder.finish().unwrap_or_default().into()
+}

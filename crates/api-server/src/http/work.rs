@@ -1,0 +1,409 @@
+//! Where the work of a request is done: what is short on the threads of the async runtime, what may
+//! be long beside them, so that one client's large object never holds up everybody's answers.
+//!
+//! A request begins as a small one. Whoever finds that it is large (its body, the stored object,
+//! the list to be sent) says so by [`expect`]; from the next poll on all of the request runs on a
+//! thread that the runtime has given up, and only a few such polls run at once. A runtime with one
+//! thread (tests, the simulation) has no other to go to: there the work is done in place.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{Method, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::rt::Executor;
+use nix::sys::resource::{UsageWho, getrusage};
+use object_model::Status;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Semaphore;
+use tokio_util::sync::PollSemaphore;
+
+use crate::access::flow_control::Share;
+use crate::http::body::{BoxBody, BoxError, boxed};
+use crate::http::limits::{LIGHT_BYTES_MAX, YAML_COST};
+
+/// A request under way.
+#[derive(Default)]
+struct Request {
+    /// Whether it goes on beside the runtime's threads.
+    large: AtomicBool,
+    /// Whether it needs no place among the large ones: it is of those who run the cluster.
+    exempt: AtomicBool,
+    /// What a byte of its body costs.
+    cost: AtomicUsize,
+    /// What the sender's bodies may cost at once, and how much of it this one takes.
+    share: Mutex<Option<(Share, usize)>>,
+}
+
+tokio::task_local! {
+    static CURRENT: Arc<Request>;
+}
+
+thread_local! {
+    /// What this thread has spent beside the runtime, in nanoseconds.
+    static BESIDE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Ends this poll before a write is tried again after a conflict: attempts that never wait would
+/// otherwise hold the thread, and keep the writes away that they wait for.
+pub(crate) async fn let_others_go_first() {
+    tokio::task::yield_now().await;
+}
+
+/// Says that what comes next goes through so many bytes. It is to be awaited before that begins.
+pub(crate) async fn expect(bytes: usize) {
+    if bytes <= LIGHT_BYTES_MAX {
+        return;
+    }
+    let turns = CURRENT.try_with(|request| !request.large.swap(true, Ordering::Relaxed));
+    if turns.unwrap_or(false) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The same of the body that the client sends. A short text in YAML may be long to read: its aliases
+/// stand for more.
+pub(crate) async fn expect_body(bytes: usize) {
+    let cost = CURRENT.try_with(|request| request.cost.load(Ordering::Relaxed));
+    let is_plain = cost.unwrap_or(1) <= 1;
+    expect(if is_plain { bytes } else { usize::MAX }).await;
+}
+
+/// Counts bytes of the request's body into the sender's share.
+///
+/// *Errors.* 429 when the share is used up.
+pub(crate) fn charge(bytes: usize) -> Result<(), Status> {
+    let charged = CURRENT.try_with(|request| {
+        let cost = request.cost.load(Ordering::Relaxed).max(1);
+        let mut share = request.share.lock().unwrap_or_else(PoisonError::into_inner);
+        match share.as_mut() {
+            Some((share, max)) => share.grow(bytes.saturating_mul(cost), *max),
+            None => Ok(()),
+        }
+    });
+    // Without a request of a stranger there is nobody to charge.
+    charged.unwrap_or(Ok(()))
+}
+
+/// Notes who sends the request: their share, and its bound; nobody's for those without bounds.
+pub(crate) fn sent_by(share: Option<Share>, max: usize) {
+    // Whoever is not known by a request is not charged.
+    let _unknown = CURRENT.try_with(|request| {
+        request.exempt.store(share.is_none(), Ordering::Relaxed);
+        let mut own = request.share.lock().unwrap_or_else(PoisonError::into_inner);
+        *own = share.map(|share| (share, max));
+    });
+}
+
+/// Does something of so many bytes at once: beside the runtime if they are many. For where nothing
+/// can be awaited.
+pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
+    if bytes <= LIGHT_BYTES_MAX {
+        work()
+    } else {
+        beside(work)
+    }
+}
+
+/// Does something at once that takes long, or waits for the disk: the runtime goes on without this
+/// thread meanwhile.
+pub(crate) fn beside<R>(work: impl FnOnce() -> R) -> R {
+    let timed = || {
+        let (before, inner) = (spent(), BESIDE.get());
+        let done = work();
+        // What was done beside it within is in it already.
+        BESIDE.set(inner + spent().saturating_sub(before));
+        done
+    };
+    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+    match flavor {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(timed),
+        _ => timed(),
+    }
+}
+
+/// The processor time of this thread in nanoseconds.
+fn spent() -> u64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
+        return 0;
+    };
+    let nanos = |time: nix::sys::time::TimeVal| {
+        let whole = u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000;
+        whole + u64::try_from(time.tv_usec()).unwrap_or(0) * 1000
+    };
+    nanos(usage.user_time()) + nanos(usage.system_time())
+}
+
+/// Places of large requests that may compute at once.
+pub(crate) struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    /// One processor less than there are, so that one is left for answers.
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self(Arc::new(Semaphore::new(
+            processors.saturating_sub(1).clamp(1, 8),
+        )))
+    }
+}
+
+/// Notes polls on the runtime's threads that take too much processor time. For tests: one that
+/// ends with something noted here has found work that belongs elsewhere.
+pub struct SlowPolls {
+    longest: Duration,
+    found: Mutex<Vec<String>>,
+}
+
+impl SlowPolls {
+    /// Notes polls that take longer than that, as the clock of their thread has it.
+    pub fn new(longest: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            longest,
+            found: Mutex::default(),
+        })
+    }
+
+    /// What has been found: which request, and how long the poll took.
+    pub fn found(&self) -> Vec<String> {
+        let found = self.found.lock();
+        found.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
+        let (before, beside) = (spent(), BESIDE.get());
+        let done = poll();
+        let all = spent().saturating_sub(before);
+        let took = Duration::from_nanos(all.saturating_sub(BESIDE.get() - beside));
+        if took > self.longest {
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.push(format!("{what}: {} ms", took.as_millis()));
+        }
+        done
+    }
+}
+
+impl fmt::Debug for SlowPolls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.found()).finish()
+    }
+}
+
+/// Notes slow polls of a task, if anybody wants to know of them.
+pub(crate) async fn watched<T>(
+    slow_polls: Option<Arc<SlowPolls>>,
+    what: &str,
+    work: impl Future<Output = T>,
+) -> T {
+    let Some(polls) = slow_polls else {
+        return work.await;
+    };
+    let mut work = pin!(work);
+    poll_fn(|cx| polls.watch(what, || work.as_mut().poll(cx))).await
+}
+
+/// A body whose polls are watched.
+struct WatchedBody {
+    body: BoxBody,
+    polls: Arc<SlowPolls>,
+    what: String,
+}
+
+impl Body for WatchedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let body = &mut this.body;
+        this.polls
+            .watch(&this.what, || Pin::new(body).poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, watched if anybody wants to know of slow polls.
+pub(crate) fn watched_body(
+    slow_polls: Option<&Arc<SlowPolls>>,
+    (method, uri): (Method, Uri),
+    body: BoxBody,
+) -> BoxBody {
+    match slow_polls {
+        Some(polls) => boxed(WatchedBody {
+            body,
+            polls: polls.clone(),
+            what: format!("the answer to {method} {uri}"),
+        }),
+        None => body,
+    }
+}
+
+/// Starts the tasks of a connection, watched if anybody wants to know of slow polls.
+#[derive(Clone)]
+pub(crate) struct Tasks(pub Option<Arc<SlowPolls>>);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::spawn(watched(self.0.clone(), "a stream of a connection", task));
+    }
+}
+
+/// The work on one request, done where it belongs.
+pub(crate) struct Placed<T> {
+    work: BoxFuture<'static, T>,
+    request: Arc<Request>,
+    places: PollSemaphore,
+    slow_polls: Option<(Arc<SlowPolls>, String)>,
+}
+
+impl<T> Placed<T> {
+    pub(crate) fn new(
+        work: BoxFuture<'static, T>,
+        parts: (&Method, &Uri, usize),
+        places: &Places,
+        slow_polls: Option<&Arc<SlowPolls>>,
+    ) -> Self {
+        let (method, uri, cost) = parts;
+        let request = Request {
+            cost: AtomicUsize::new(cost),
+            ..Request::default()
+        };
+        let named = |polls: &Arc<SlowPolls>| (polls.clone(), format!("{method} {uri}"));
+        Self {
+            work,
+            request: Arc::new(request),
+            places: PollSemaphore::new(places.0.clone()),
+            slow_polls: slow_polls.map(named),
+        }
+    }
+}
+
+/// What a byte of a body with these headers costs, compared to one of JSON.
+pub(crate) fn cost_of(parts: &Parts) -> usize {
+    let kind = parts
+        .headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    match kind {
+        Some(kind) if kind.contains("yaml") => YAML_COST,
+        _ => 1,
+    }
+}
+
+impl<T> Future for Placed<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let this = self.get_mut();
+        let request = this.request.clone();
+        let is_large = request.large.load(Ordering::Relaxed);
+        // The place is given back after the poll: nobody keeps one while waiting for the store or a
+        // webhook.
+        let _place = match is_large && !request.exempt.load(Ordering::Relaxed) {
+            true => ready!(this.places.poll_acquire(cx)),
+            false => None,
+        };
+        let work = &mut this.work;
+        let poll = || CURRENT.sync_scope(request, || work.as_mut().poll(cx));
+        match &this.slow_polls {
+            _ if is_large => beside(poll),
+            Some((polls, what)) => polls.watch(what, poll),
+            None => poll(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    fn burn(longer_than: Duration) {
+        let start = spent();
+        while Duration::from_nanos(spent() - start) < longer_than {
+            std::hint::spin_loop();
+        }
+    }
+
+    fn placed(
+        polls: &Arc<SlowPolls>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Placed<()> {
+        let uri = Uri::from_static("/large");
+        let about = (&Method::PUT, &uri, 1);
+        Placed::new(work.boxed(), about, &Places::default(), Some(polls))
+    }
+
+    /// findings A9: so is that of bodies and of tasks beside requests.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn long_polls_of_bodies_and_tasks_are_noted() {
+        let longest = Duration::from_millis(2);
+        let polls = SlowPolls::new(longest);
+        watched(Some(polls.clone()), "a task", async { burn(longest * 2) }).await;
+        Tasks(Some(polls.clone())).execute(async move { burn(longest * 2) });
+        let frames = futures::stream::once(async move {
+            burn(longest * 2);
+            Ok::<_, BoxError>(Frame::data(Bytes::new()))
+        });
+        let body = boxed(http_body_util::StreamBody::new(frames));
+        let asked = (Method::GET, Uri::from_static("/large"));
+        let body = watched_body(Some(&polls), asked, body);
+        http_body_util::BodyExt::collect(body).await.unwrap();
+        while polls.found().len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        let found = polls.found().join("; ");
+        for what in [
+            "a task: ",
+            "the answer to GET /large: ",
+            "a stream of a connection: ",
+        ] {
+            assert!(found.contains(what), "{found}");
+        }
+    }
+
+    /// findings S13: long work on the runtime's threads is noticed, and only there.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_poll_that_takes_long_is_noted_unless_it_was_announced() {
+        let longest = Duration::from_millis(2);
+        let polls = SlowPolls::new(longest);
+        placed(&polls, async move {
+            expect(LIGHT_BYTES_MAX + 1).await;
+            burn(longest * 2);
+        })
+        .await;
+        placed(&polls, async move {
+            at_once(LIGHT_BYTES_MAX + 1, || burn(longest * 2));
+        })
+        .await;
+        assert!(polls.found().is_empty(), "{polls:?}");
+        placed(&polls, async move {
+            expect(LIGHT_BYTES_MAX).await;
+            burn(longest * 2);
+        })
+        .await;
+        assert!(polls.found()[0].starts_with("PUT /large: "), "{polls:?}");
+    }
+}

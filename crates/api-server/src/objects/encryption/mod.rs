@@ -1,0 +1,290 @@
+//! Objects that are encrypted where they are stored: a store over another one that seals what
+//! is written of the chosen resources, and opens what is read.
+//!
+//! A sealed value does not hold its own revision, which is not known when it is sealed; it is put
+//! in when the value is opened. What is not sealed passes as it is.
+
+mod cipher;
+mod config;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use mvcc_store::{
+    Compare, Event, EventKind, KeyValue, LeaseId, Occupancy, Operation, OperationResult, Range,
+    RangeResult, Revision, Store, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
+};
+
+use crate::catalog::registry::end_of;
+use crate::objects::storage::with_revision;
+use cipher::{Key, SEALED};
+
+pub use config::{ConfigError, EncryptionConfig};
+
+/// Why a store cannot be used with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum EncryptionError {
+    /// The store itself failed.
+    #[error("read what is stored")]
+    Store(#[source] StoreError),
+    /// Something is sealed with a key that is not there, or that is another one.
+    #[error("{place} cannot be opened: {why}")]
+    Sealed {
+        /// The key in the store, which names the object.
+        place: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Puts encryption over a store, if it is configured. Everything stored is checked to be
+/// readable, and written anew as the configuration wants it: encrypted with the first key, or
+/// plain.
+///
+/// *Errors.* Sealed objects that no key opens, or that are there without a configuration.
+pub async fn over(
+    store: Arc<dyn Store>,
+    config: Option<EncryptionConfig>,
+) -> Result<Arc<dyn Store>, EncryptionError> {
+    let Some(config) = config else {
+        check(store.as_ref(), &Keyring::default()).await?;
+        return Ok(store);
+    };
+    let ring = Arc::new(Keyring {
+        entries: config.entries,
+    });
+    let stale = check(store.as_ref(), &ring).await?;
+    let sealed = Encrypted { inner: store, ring };
+    for item in stale {
+        sealed.renew(item).await.map_err(EncryptionError::Store)?;
+    }
+    Ok(Arc::new(sealed))
+}
+
+/// Opens everything that is sealed; returns what is not stored as it should be.
+async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, EncryptionError> {
+    let start = b"/registry/".to_vec();
+    let end = Some(end_of(&start));
+    let range = Range {
+        start,
+        end,
+        ..Range::default()
+    };
+    let found = store.range(range).await.map_err(EncryptionError::Store)?;
+    let mut stale = Vec::new();
+    for item in found.items {
+        let fresh = ring.is_fresh(&item);
+        let place = String::from_utf8_lossy(&item.key).into_owned();
+        let item = ring
+            .open(item)
+            .map_err(|why| EncryptionError::Sealed { place, why })?;
+        if !fresh {
+            stale.push(item);
+        }
+    }
+    Ok(stale)
+}
+
+/// All keys, by what they are for.
+#[derive(Debug, Default)]
+struct Keyring {
+    entries: Vec<config::Entry>,
+}
+
+impl Keyring {
+    /// What values are written with under a key of the store: nothing, or one of the keys.
+    fn writer(&self, place: &[u8]) -> Option<&Key> {
+        let entry = self.entries.iter().find(|entry| {
+            let mut prefixes = entry.prefixes.iter();
+            prefixes.any(|prefix| place.starts_with(prefix))
+        });
+        entry?.providers.first()?.as_ref()
+    }
+
+    fn is_fresh(&self, item: &KeyValue) -> bool {
+        match self.writer(&item.key) {
+            Some(key) => key.is_named_by(&item.value),
+            None => !item.value.starts_with(SEALED),
+        }
+    }
+
+    fn seal(&self, operation: Operation) -> Result<Operation, StoreError> {
+        let Operation::Put { key, value, lease } = operation else {
+            return Ok(operation);
+        };
+        let Some(writer) = self.writer(&key) else {
+            return Ok(Operation::Put { key, value, lease });
+        };
+        let text = match value {
+            Value::Plain(bytes) => bytes,
+            Value::Stamped { before, after } => [before, after].concat().into(),
+        };
+        let sealed = writer
+            .seal(&key, &text)
+            .ok_or_else(|| StoreError::Io("the system has no random numbers".to_owned()))?;
+        let value = Value::Plain(sealed.into());
+        Ok(Operation::Put { key, value, lease })
+    }
+
+    /// An item as it was before it was sealed.
+    fn open(&self, item: KeyValue) -> Result<KeyValue, String> {
+        if !item.value.starts_with(SEALED) {
+            return Ok(item);
+        }
+        let keys = || {
+            let providers = self.entries.iter().flat_map(|entry| &entry.providers);
+            providers.flatten()
+        };
+        let opened = keys().find_map(|key| key.open(&item.key, &item.value));
+        let Some(text) = opened else {
+            let name = name_of(&item.value);
+            return Err(if keys().any(|key| key.is_named_by(&item.value)) {
+                format!("the configured key {name:?} is not the one it was encrypted with")
+            } else {
+                format!("it is encrypted with the key {name:?}, which is not configured")
+            });
+        };
+        let value = with_revision(&Bytes::from(text), item.mod_revision);
+        Ok(KeyValue { value, ..item })
+    }
+
+    fn opened(&self, item: KeyValue) -> Result<KeyValue, StoreError> {
+        if !item.value.starts_with(SEALED) {
+            return Ok(item);
+        }
+        let place = String::from_utf8_lossy(&item.key).into_owned();
+        self.open(item)
+            .map_err(|why| StoreError::Damaged(format!("{place} cannot be opened: {why}")))
+    }
+
+    fn opened_event(&self, mut event: Event) -> Result<Event, StoreError> {
+        if let EventKind::Put(item) = event.kind {
+            event.kind = EventKind::Put(self.opened(item)?);
+        }
+        event.previous = event.previous.map(|item| self.opened(item)).transpose()?;
+        Ok(event)
+    }
+
+    fn opened_result(&self, result: OperationResult) -> Result<OperationResult, StoreError> {
+        Ok(match result {
+            OperationResult::Put(item) => OperationResult::Put(self.opened(item)?),
+            OperationResult::Delete(item) => {
+                OperationResult::Delete(item.map(|item| self.opened(item)).transpose()?)
+            }
+        })
+    }
+}
+
+/// The name of the key that a value says it is sealed with.
+fn name_of(sealed: &[u8]) -> String {
+    let mut parts = sealed.splitn(6, |byte| *byte == b':').skip(4);
+    String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned()
+}
+
+/// A store that seals and opens.
+struct Encrypted {
+    inner: Arc<dyn Store>,
+    ring: Arc<Keyring>,
+}
+
+impl Encrypted {
+    /// Writes an item anew, unless somebody else has in the meantime.
+    async fn renew(&self, item: KeyValue) -> Result<(), StoreError> {
+        let key = item.key.to_vec();
+        let emptied = crate::objects::storage::without_revision(&item.value);
+        let txn = Txn {
+            compare: vec![Compare::ModRevision(key.clone(), item.mod_revision)],
+            operations: vec![Operation::Put {
+                key,
+                value: emptied,
+                lease: item.lease,
+            }],
+        };
+        self.txn(txn).await.map(|_| ())
+    }
+}
+
+impl Store for Encrypted {
+    fn current_revision(&self) -> Revision {
+        self.inner.current_revision()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.inner.failure()
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        self.inner.occupancy()
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
+        async move {
+            let operations = txn.operations.into_iter().map(|op| self.ring.seal(op));
+            let txn = Txn {
+                compare: txn.compare,
+                operations: operations.collect::<Result<_, _>>()?,
+            };
+            Ok(match self.inner.txn(txn).await? {
+                TxnResult::Committed { revision, results } => {
+                    let results = results.into_iter().map(|one| self.ring.opened_result(one));
+                    TxnResult::Committed {
+                        revision,
+                        results: results.collect::<Result<_, _>>()?,
+                    }
+                }
+                TxnResult::Refused { revision, present } => {
+                    let present = present
+                        .into_iter()
+                        .map(|item| item.map(|item| self.ring.opened(item)).transpose());
+                    TxnResult::Refused {
+                        revision,
+                        present: present.collect::<Result<_, _>>()?,
+                    }
+                }
+            })
+        }
+        .boxed()
+    }
+
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
+        async move {
+            let mut found = self.inner.range(range).await?;
+            let items = found.items.into_iter().map(|item| self.ring.opened(item));
+            found.items = items.collect::<Result<_, _>>()?;
+            Ok(found)
+        }
+        .boxed()
+    }
+
+    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
+        let ring = self.ring.clone();
+        let events = self.inner.watch(prefix, from)?;
+        let opened = events.map(move |batch| match batch? {
+            WatchEvents::Events(events) => {
+                let events = events.into_iter().map(|event| ring.opened_event(event));
+                events.collect::<Result<_, _>>().map(WatchEvents::Events)
+            }
+            progress => Ok(progress),
+        });
+        Ok(opened.boxed())
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.compact(revision)
+    }
+
+    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
+        self.inner.lease_grant(ttl)
+    }
+
+    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.lease_keep_alive(lease)
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.lease_revoke(lease)
+    }
+}

@@ -1,0 +1,168 @@
+//! Field managers: by whom a write is, and what comes to be theirs (kubectl.md 0.7).
+
+use http::header::USER_AGENT;
+use jiff::Timestamp;
+use object_model::{FieldError, FieldPath, Status};
+use openapi_schema::TypeRef;
+use serde_json::Value;
+use structured_merge::apply::{self, ObjectType, Reach, Versions, Writer};
+
+use crate::admission::writes::Attempt;
+use crate::catalog::registry::{Registry, Resource};
+use crate::handlers::verbs::update::Part;
+use crate::http::limits::MANAGER_NAME_BYTES_MAX;
+use crate::http::query::Query;
+use crate::objects::metadata;
+use crate::pipeline::Call;
+use crate::server::ApiServer;
+
+/// The manager that a request names, or else its client's name: what its user agent says in front
+/// of the first slash.
+pub(crate) fn name_of(call: &Call) -> &str {
+    if let Some(name) = call.query.get("fieldManager") {
+        return name;
+    }
+    let agent = call.parts.headers.get(USER_AGENT);
+    let agent = agent.and_then(|value| value.to_str().ok());
+    let name = agent.unwrap_or_default().split('/').next();
+    let name = name.unwrap_or_default();
+    // A header is ASCII here, so that this never cuts a character in two.
+    name.get(..MANAGER_NAME_BYTES_MAX).unwrap_or(name)
+}
+
+/// What is wrong with the parameters of a write that are about its manager; `applies` for those
+/// of a server-side apply, `None` if it is no patch at all.
+pub(crate) fn errors(query: &Query, applies: Option<bool>) -> Vec<FieldError> {
+    let field = FieldPath::root("fieldManager");
+    let name = query.get("fieldManager").unwrap_or_default();
+    let mut errors = Vec::new();
+    match applies {
+        Some(true) if name.is_empty() => {
+            errors.push(FieldError::required(&field, "is required for apply patch"));
+        }
+        Some(false) if query.has("force") => errors.push(FieldError::forbidden(
+            &FieldPath::root("force"),
+            "may not be specified for non-apply patch",
+        )),
+        _ => {}
+    }
+    if name.len() > MANAGER_NAME_BYTES_MAX {
+        errors.push(FieldError::too_long(&field, MANAGER_NAME_BYTES_MAX));
+    }
+    for (at, letter) in name.char_indices().filter(|(_, c)| c.is_control()) {
+        let detail = format!(
+            "invalid character U+{:04X} (at position {at})",
+            u32::from(letter)
+        );
+        errors.push(FieldError::invalid(&field, name, detail));
+    }
+    errors
+}
+
+/// The other versions of a resource's objects.
+struct Others<'a> {
+    registry: &'a Registry,
+    own: &'a Resource,
+}
+
+impl Versions for Others<'_> {
+    fn type_in(&self, api_version: &str) -> Option<TypeRef<'_>> {
+        let other = self.registry.in_version(self.own, api_version)?;
+        let info = other.info();
+        other.schema().lookup(info.group, info.version, info.kind)
+    }
+
+    fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
+        let other = self.registry.in_version(self.own, api_version)?;
+        other.convert(object.clone()).ok()
+    }
+}
+
+/// Notes in the object who has changed what since `old` (`None` for a new object).
+pub(crate) fn track(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    part: Part,
+    object: &mut Value,
+    old: Option<&Value>,
+) {
+    // What was applied has its owners already.
+    if attempt.applied || part == Part::Chosen {
+        return;
+    }
+    let info = attempt.resource.info();
+    let schema = attempt.resource.schema();
+    let known = schema.lookup(info.group, info.version, info.kind);
+    match known {
+        Some(known) => {
+            let (version, now) = (info.api_version(), now());
+            let writer = writer(attempt, &version, &now);
+            let served = server.served();
+            let others = Others {
+                registry: &served.registry,
+                own: attempt.resource,
+            };
+            let known = ObjectType::with_others(known, &others);
+            apply::track(old, object, known, &writer, reach(attempt, part));
+        }
+        None => {
+            metadata::of(object).remove("managedFields");
+        }
+    }
+}
+
+/// Merges what is applied into `old` (`None` if there is no such object yet).
+///
+/// *Errors.* 400 if it is not of the object's type, 409 with the conflicts.
+pub(crate) fn merge(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    part: Part,
+    config: &Value,
+    old: Option<&Value>,
+    force: bool,
+) -> Result<Value, Status> {
+    let info = attempt.resource.info();
+    let schema = attempt.resource.schema();
+    let Some(known) = schema.lookup(info.group, info.version, info.kind) else {
+        let text = format!(
+            "no corresponding type for {}, Kind={}",
+            info.api_version(),
+            info.kind
+        );
+        return Err(Status::internal(text));
+    };
+    let (version, now) = (info.api_version(), now());
+    let writer = writer(attempt, &version, &now);
+    let reach = reach(attempt, part);
+    let served = server.served();
+    let others = Others {
+        registry: &served.registry,
+        own: attempt.resource,
+    };
+    let known = ObjectType::with_others(known, &others);
+    apply::apply(old, config, known, &writer, reach, force).map_err(|error| error.status())
+}
+
+fn now() -> String {
+    let now = metadata::time(Timestamp::now());
+    now.as_str().unwrap_or_default().to_owned()
+}
+
+fn writer<'a>(attempt: &Attempt<'a>, version: &'a str, now: &'a str) -> Writer<'a> {
+    Writer {
+        manager: attempt.manager,
+        api_version: version,
+        subresource: attempt.subresource,
+        now,
+    }
+}
+
+/// A write owns nothing of what it is not let change: the status, or all else.
+fn reach(attempt: &Attempt<'_>, part: Part) -> Reach<'static> {
+    match part {
+        Part::Status => Reach::Only(&["metadata", "status"]),
+        _ if attempt.resource.subresource("status").is_some() => Reach::AllBut(&["status"]),
+        _ => Reach::Everything,
+    }
+}

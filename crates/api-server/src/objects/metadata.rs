@@ -1,0 +1,303 @@
+//! The part of every object that the server itself keeps: identity, times, generation.
+
+use jiff::Timestamp;
+use object_model::{FieldError, FieldPath, Status};
+use rand::RngExt;
+use serde_json::{Map, Value, json};
+use structured_merge::apply::same_but_for_times;
+
+use crate::catalog::registry::Resource;
+use crate::http::limits::GENERATE_NAME_PREFIX_MAX;
+
+/// Letters of generated names: no vowels and no look-alikes, so that they spell nothing.
+const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// The metadata of an object, made if it is missing.
+pub(crate) fn of(object: &mut Value) -> &mut Map<String, Value> {
+    if !object.is_object() {
+        *object = json!({});
+    }
+    if !object["metadata"].is_object() {
+        object["metadata"] = json!({});
+    }
+    match &mut object["metadata"] {
+        Value::Object(map) => map,
+        // Made an object just above.
+        _ => unreachable!("metadata is an object"),
+    }
+}
+
+/// A text of the metadata, empty if it is missing.
+pub(crate) fn text<'o>(object: &'o Value, field: &str) -> &'o str {
+    object["metadata"][field].as_str().unwrap_or_default()
+}
+
+/// Names of the metadata's list of finalizers.
+pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
+    let list = object["metadata"]["finalizers"].as_array();
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+/// Whether the object is being deleted.
+pub(crate) fn is_deleting(object: &Value) -> bool {
+    !object["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// A time as the API writes it.
+pub(crate) fn time(at: Timestamp) -> Value {
+    json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// Gives a new object what the server decides; the name may still be missing.
+///
+/// *Errors.* 400 if it names another namespace than the path, or has a resource version.
+pub(crate) fn prepare_create(
+    resource: &Resource,
+    namespace: &str,
+    object: &mut Value,
+    now: Timestamp,
+) -> Result<(), Status> {
+    let metadata = of(object);
+    if metadata
+        .get("resourceVersion")
+        .and_then(Value::as_str)
+        .is_some_and(|v| !v.is_empty())
+    {
+        let text = "resourceVersion should not be set on objects to be created";
+        return Err(Status::bad_request(text));
+    }
+    place(resource, namespace, metadata)?;
+    for field in SERVER_OWNED {
+        metadata.remove(field);
+    }
+    metadata.insert("uid".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
+    metadata.insert("creationTimestamp".to_owned(), time(now));
+    if resource.kind.has_generation() {
+        metadata.insert("generation".to_owned(), json!(1));
+    }
+    let initial = resource.kind.initial_finalizers();
+    if !initial.is_empty() {
+        let list = metadata.entry("finalizers").or_insert_with(|| json!([]));
+        if let Value::Array(list) = list {
+            for finalizer in initial {
+                if !list.iter().any(|present| present == finalizer) {
+                    list.push(json!(finalizer));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fields that clients cannot set. (The managed fields they may edit.)
+const SERVER_OWNED: [&str; 7] = [
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+];
+
+fn place(
+    resource: &Resource,
+    namespace: &str,
+    metadata: &mut Map<String, Value>,
+) -> Result<(), Status> {
+    let given = metadata
+        .get("namespace")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    if !given.is_empty() && given != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    if resource.namespaced() {
+        metadata.insert("namespace".to_owned(), json!(namespace));
+    } else {
+        metadata.remove("namespace");
+    }
+    Ok(())
+}
+
+/// A name made of a prefix and five random letters.
+pub(crate) fn generate_name(prefix: &str) -> String {
+    let mut name: String = prefix.chars().take(GENERATE_NAME_PREFIX_MAX).collect();
+    let mut random = rand::rng();
+    for _ in 0..5 {
+        name.push(char::from(LETTERS[random.random_range(0..LETTERS.len())]));
+    }
+    name
+}
+
+/// Whether an object that names itself has the name on the URL.
+///
+/// *Errors.* 400 if not.
+pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), Status> {
+    let given = text(object, "name");
+    if given.is_empty() || given == name {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!(
+        "the name of the object ({given}) does not match the name on the URL ({name})"
+    )))
+}
+
+/// Whether an object names itself, by the name on the URL.
+///
+/// *Errors.* 400 if not.
+pub(crate) fn must_name(object: &Value, name: &str) -> Result<(), Status> {
+    if text(object, "name").is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    check_name(object, name)
+}
+
+/// Restores what the server keeps, and checks what must stay.
+///
+/// *Errors.* 400 for another name or namespace, 409 for another identity.
+pub(crate) fn prepare_update(
+    resource: &Resource,
+    object: &mut Value,
+    old: &Value,
+) -> Result<(), Status> {
+    let name = text(old, "name");
+    check_name(object, name)?;
+    let given_uid = text(object, "uid");
+    if !given_uid.is_empty() && given_uid != text(old, "uid") {
+        let why = format!(
+            "Precondition failed: UID in precondition: {given_uid}, UID in object meta: {}",
+            text(old, "uid")
+        );
+        return Err(resource.conflict(name, &why));
+    }
+    let metadata = of(object);
+    place(resource, text(old, "namespace"), metadata)?;
+    metadata.insert("name".to_owned(), json!(name));
+    for field in SERVER_OWNED.into_iter().chain(["generateName"]) {
+        match old["metadata"].get(field) {
+            Some(value) => metadata.insert(field.to_owned(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    metadata.remove("resourceVersion");
+    Ok(())
+}
+
+/// What is wrong with a change of the metadata, beyond what the kind checks.
+pub(crate) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
+    if !is_deleting(old) {
+        return Vec::new();
+    }
+    let before = finalizers(old);
+    let new: Vec<&str> = finalizers(object)
+        .into_iter()
+        .filter(|name| !before.contains(name))
+        .collect();
+    if new.is_empty() {
+        return Vec::new();
+    }
+    let list: Vec<String> = new.iter().map(|name| format!("{name:?}")).collect();
+    let detail = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers \
+         []string{{{}}}",
+        list.join(", ")
+    );
+    vec![FieldError::forbidden(
+        &FieldPath::root("metadata").child("finalizers"),
+        detail,
+    )]
+}
+
+/// Counts the change if anything besides metadata and status differs.
+pub(crate) fn count_generation(object: &mut Value, old: &Value) {
+    let ignored = |name: &str| matches!(name, "metadata" | "status" | "kind" | "apiVersion");
+    let empty = Map::new();
+    let before = old.as_object().unwrap_or(&empty);
+    let after = object.as_object().unwrap_or(&empty);
+    let differs = before
+        .iter()
+        .any(|(k, v)| !ignored(k) && after.get(k) != Some(v))
+        || after.keys().any(|k| !ignored(k) && !before.contains_key(k));
+    if differs {
+        bump_generation(object);
+    }
+}
+
+/// Adds one to the generation, if the object has one.
+pub(crate) fn bump_generation(object: &mut Value) {
+    if let Some(generation) = object["metadata"]["generation"].as_i64() {
+        object["metadata"]["generation"] = json!(generation + 1);
+    }
+}
+
+/// Whether two objects are the same but for their resource versions, and for when their managers
+/// last had their say.
+pub(crate) fn same(one: &Value, other: &Value) -> bool {
+    let metadata_is_same = {
+        let (one, other) = (&one["metadata"], &other["metadata"]);
+        same_but_for_times(&one["managedFields"], &other["managedFields"])
+            && same_entries(one, other, |name, value| {
+                !matches!(name, "resourceVersion" | "managedFields") && !is_void(value)
+            })
+    };
+    metadata_is_same && same_entries(one, other, |name, _| name != "metadata")
+}
+
+/// Whether two maps have the same entries, of those that count.
+fn same_entries(one: &Value, other: &Value, counts: impl Fn(&str, &Value) -> bool) -> bool {
+    let empty = Map::new();
+    let one = one.as_object().unwrap_or(&empty);
+    let other = other.as_object().unwrap_or(&empty);
+    let counted = |map: &Map<String, Value>| map.iter().filter(|(k, v)| counts(k, v)).count();
+    counted(one) == counted(other)
+        && one
+            .iter()
+            .filter(|(name, value)| counts(name, value))
+            .all(|(name, value)| other.get(name) == Some(value))
+}
+
+fn is_void(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_fit_and_differ() {
+        let long = "x".repeat(100);
+        let name = generate_name(&long);
+        assert_eq!(name.len(), 63);
+        assert_ne!(generate_name("a-"), generate_name("a-"));
+    }
+
+    #[test]
+    fn only_the_wish_counts_as_a_generation() {
+        // statefulset.md 6.2
+        let metadata = json!({"generation": 3, "labels": {"a": "b"}});
+        let old = json!({"metadata": metadata, "spec": {"x": 1}, "status": {}});
+        let mut new = old.clone();
+        new["metadata"]["labels"]["a"] = json!("c");
+        new["status"]["y"] = json!(2);
+        count_generation(&mut new, &old);
+        assert_eq!(new["metadata"]["generation"], 3);
+        new["spec"]["x"] = json!(2);
+        count_generation(&mut new, &old);
+        assert_eq!(new["metadata"]["generation"], 4);
+    }
+}

@@ -1,0 +1,10 @@
+//! Stored objects: reading and writing them, their metadata, quotas and allocations.
+
+pub(crate) mod allocations;
+pub mod encryption;
+pub(crate) mod field_managers;
+pub(crate) mod metadata;
+pub(crate) mod quota;
+pub(crate) mod remove;
+pub mod rewrite;
+pub(crate) mod storage;

@@ -1,0 +1,274 @@
+//! Quotas of namespaces: each write that uses more or less of one changes its status in the same
+//! transaction, so that a quota is never exceeded, however many write at once, and nothing is
+//! charged that is not there.
+//!
+//! A quota that comes or changes while others write is counted again once it is stored. Its
+//! transaction changes the guard of its namespace, with which every other write there compares: so
+//! all that is written after it knows of it, and what was written before is in the count. Quotas
+//! are also counted again from time to time, whatever they say: objects that run out (events) are
+//! charged to nobody, and a count that was wrong once is not wrong for ever.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use mvcc_store::{
+    Compare, KeyValue, Operation as Write, OperationResult, Range, Txn, TxnResult, Value as Stored,
+};
+use object_model::Status;
+use resource_kinds::{Lookup, usage};
+use serde_json::Value;
+
+use crate::catalog::registry::{Resource, end_of};
+use crate::http::limits::{QUOTA_RECOUNT_INTERVAL, WRITE_ATTEMPTS_MAX};
+use crate::http::work;
+use crate::objects::storage::{self, encode, reading};
+use crate::server::ApiServer;
+
+/// An object as it is and as it is to be.
+#[derive(Clone, Copy)]
+pub(crate) struct Change<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) old: Option<&'a Value>,
+    pub(crate) new: Option<&'a Value>,
+}
+
+/// Adds to the transaction of a change what it does to the quotas of its namespace. The
+/// comparisons come last.
+///
+/// *Errors.* 403 in upstream's words if a quota does not allow the change.
+pub(crate) async fn charge(
+    server: &ApiServer,
+    change: Change<'_>,
+    txn: &mut Txn,
+) -> Result<(), Status> {
+    let info = change.resource.info();
+    let (group, plural) = usage::QUOTAS;
+    if !change.resource.namespaced() {
+        return Ok(());
+    }
+    let Some(quotas) = server.served().registry.any_version(group, plural) else {
+        return Ok(());
+    };
+    guard(server, change.namespace, txn).await?;
+    let start = quotas.prefix(change.namespace);
+    let end = Some(end_of(&start));
+    let range = Range {
+        start,
+        end,
+        ..Range::default()
+    };
+    let own = change.resource.key(change.namespace, change.name);
+    for item in server.read_range(range).await?.items {
+        if *item.key == *own {
+            continue;
+        }
+        let quota = storage::decode(&quotas, &item)?;
+        let charged = usage::charge(&quota, (info.group, info.plural), change.old, change.new);
+        let charged =
+            charged.map_err(|why| Status::forbidden(info.group, info.plural, change.name, &why))?;
+        let Some(charged) = charged else {
+            continue;
+        };
+        let key = item.key.to_vec();
+        txn.compare
+            .push(Compare::ModRevision(key.clone(), item.mod_revision));
+        txn.operations.push(Write::Put {
+            key,
+            value: encode(quotas.info(), &charged),
+            lease: item.lease,
+        });
+    }
+    Ok(())
+}
+
+fn guard_key(namespace: &str) -> Vec<u8> {
+    format!("/quota-guards/{namespace}").into_bytes()
+}
+
+/// Makes the transaction fail if a quota comes or changes before it is committed. (The guard is read
+/// before the quotas are.)
+async fn guard(server: &ApiServer, namespace: &str, txn: &mut Txn) -> Result<(), Status> {
+    let key = guard_key(namespace);
+    let range = Range {
+        start: key.clone(),
+        ..Range::default()
+    };
+    let found = server.read_range(range).await?.items.pop();
+    txn.compare.push(match found {
+        Some(guard) => Compare::ModRevision(key, guard.mod_revision),
+        None => Compare::Absent(key),
+    });
+    Ok(())
+}
+
+/// Adds to the transaction that makes or changes a quota that other writes are to notice it.
+pub(crate) fn announce(resource: &Resource, namespace: &str, txn: &mut Txn) {
+    if is_quota(resource) {
+        txn.operations.push(Write::Put {
+            key: guard_key(namespace),
+            value: Stored::Plain(Bytes::new()),
+            lease: None,
+        });
+    }
+}
+
+fn is_quota(resource: &Resource) -> bool {
+    (resource.info().group, resource.info().plural) == usage::QUOTAS
+}
+
+/// Counts again what is used of a quota that has been made or changed, until nothing has been written
+/// in between; the quota as it is then.
+///
+/// *Errors.* A store that fails.
+pub(crate) async fn settle(
+    server: &ApiServer,
+    resource: &Resource,
+    mut stored: KeyValue,
+) -> Result<KeyValue, Status> {
+    if !is_quota(resource) {
+        return Ok(stored);
+    }
+    for _ in 0..WRITE_ATTEMPTS_MAX {
+        if let Some(settled) = recount(server, resource, &stored).await? {
+            return Ok(settled);
+        }
+        let (namespace, name) = resource.names(&stored.key);
+        match server.read(resource, namespace, name).await? {
+            Some(newer) => stored = newer,
+            None => return Ok(stored),
+        }
+        work::let_others_go_first().await;
+    }
+    // There is another count soon.
+    Ok(stored)
+}
+
+/// Counts what is used of a quota, as of one revision; `None` if the quota has changed meanwhile. All
+/// that matters to it changes it.
+async fn recount(
+    server: &ApiServer,
+    resource: &Resource,
+    stored: &KeyValue,
+) -> Result<Option<KeyValue>, Status> {
+    let quota = storage::decode(resource, stored)?;
+    let (namespace, _) = resource.names(&stored.key);
+    let revision = server.store.current_revision();
+    let mut found = Vec::new();
+    for (group, plural) in usage::kinds(&quota) {
+        let Some(kind) = server.served().registry.any_version(&group, &plural) else {
+            continue;
+        };
+        let start = kind.prefix(namespace);
+        let range = Range {
+            end: Some(end_of(&start)),
+            start,
+            revision: Some(revision),
+            limit: None,
+        };
+        let items = server.read_range(range).await?.items;
+        work::expect(items.iter().map(|item| item.value.len()).sum()).await;
+        for item in &items {
+            let object = storage::decode(&kind, item)?;
+            found.push((group.clone(), plural.clone(), object));
+        }
+    }
+    let all = found
+        .iter()
+        .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
+    let status = usage::count(&quota, all);
+    if status == quota["status"] {
+        return Ok(Some(stored.clone()));
+    }
+    let mut counted = quota;
+    counted["status"] = status;
+    let key = stored.key.to_vec();
+    let txn = Txn {
+        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+        operations: vec![Write::Put {
+            key,
+            value: encode(resource.info(), &counted),
+            lease: stored.lease,
+        }],
+    };
+    let done = server.store.txn(txn).await;
+    let TxnResult::Committed { results, .. } = done.map_err(|e| storage::refusal(&e))? else {
+        return Ok(None);
+    };
+    match results.into_iter().next() {
+        Some(OperationResult::Put(stored)) => Ok(Some(stored)),
+        _ => Err(Status::internal("the store gave no result of a write")),
+    }
+}
+
+/// Counts all quotas again, now and from time to time, for as long as there is the server.
+pub(crate) async fn keep_right(server: Weak<ApiServer>) {
+    loop {
+        {
+            let Some(server) = server.upgrade() else {
+                return;
+            };
+            if let Err(error) = recount_all(&server).await {
+                tracing::warn!(%error, "quotas could not be counted");
+            }
+        }
+        tokio::time::sleep(QUOTA_RECOUNT_INTERVAL).await;
+    }
+}
+
+pub(crate) async fn recount_all(server: &Arc<ApiServer>) -> Result<(), Status> {
+    let (group, plural) = usage::QUOTAS;
+    let Some(quotas) = server.served().registry.any_version(group, plural) else {
+        return Ok(());
+    };
+    let start = quotas.prefix("");
+    let range = Range {
+        end: Some(end_of(&start)),
+        start,
+        ..Range::default()
+    };
+    for item in server.read_range(range).await?.items {
+        settle(server, &quotas, item).await?;
+    }
+    Ok(())
+}
+
+/// Sets the status of a quota to what is used now, by itself as well; other objects stay as they are.
+///
+/// *Errors.* 500 for what cannot be read.
+pub(crate) fn count(
+    server: &ApiServer,
+    resource: &Resource,
+    namespace: &str,
+    object: &mut Value,
+) -> Result<(), Status> {
+    let info = resource.info();
+    if (info.group, info.plural) != usage::QUOTAS {
+        return Ok(());
+    }
+    let list = |group: &str, plural: &str| {
+        reading(server, |reads| Ok(reads.list(group, plural, namespace)))
+    };
+    let listed = usage::kinds(object).into_iter().map(|(group, plural)| {
+        let objects = list(&group, &plural)?;
+        Ok((group, plural, objects))
+    });
+    let listed = listed.collect::<Result<Vec<_>, Status>>()?;
+    let found: Vec<(String, String, Value)> = listed
+        .into_iter()
+        .flat_map(|(group, plural, mut objects)| {
+            let is_itself = |other: &Value| other["metadata"]["name"] == object["metadata"]["name"];
+            if (&*group, &*plural) == usage::QUOTAS && !objects.iter().any(is_itself) {
+                objects.push(object.clone());
+            }
+            let named = move |object| (group.clone(), plural.clone(), object);
+            objects.into_iter().map(named)
+        })
+        .collect();
+    let all = found
+        .iter()
+        .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
+    object["status"] = usage::count(object, all);
+    Ok(())
+}

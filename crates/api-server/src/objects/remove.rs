@@ -1,0 +1,45 @@
+//! Takes an object out of the store, with all that it held.
+
+use mvcc_store::{Compare, KeyValue, Operation as Write, Revision, Txn, TxnResult};
+use object_model::Status;
+
+use crate::catalog::registry::Resource;
+use crate::objects::allocations::give_up;
+use crate::objects::quota::{self, Change};
+use crate::objects::storage;
+use crate::server::ApiServer;
+
+/// Removes an object if it is still as given; returns the revision of the removal.
+pub(crate) async fn remove(
+    server: &ApiServer,
+    resource: &Resource,
+    stored: &KeyValue,
+) -> Result<Option<Revision>, Status> {
+    let object = storage::decode(resource, stored)?;
+    let key = stored.key.to_vec();
+    let mut txn = Txn {
+        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+        operations: vec![Write::Delete { key }],
+    };
+    for exclusive in resource.kind.exclusives(&object) {
+        give_up(server, &mut txn, &exclusive);
+    }
+    let (namespace, name) = resource.names(&stored.key);
+    let change = Change {
+        resource,
+        namespace,
+        name,
+        old: Some(&object),
+        new: None,
+    };
+    quota::charge(server, change, &mut txn).await?;
+    match server
+        .store
+        .txn(txn)
+        .await
+        .map_err(|e| storage::refusal(&e))?
+    {
+        TxnResult::Committed { revision, .. } => Ok(Some(revision)),
+        TxnResult::Refused { .. } => Ok(None),
+    }
+}

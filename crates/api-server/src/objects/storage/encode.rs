@@ -1,0 +1,237 @@
+//! Objects as bytes that carry their own resource version.
+//!
+//! The revision is only known when the store commits, so an object is encoded in two halves with
+//! a gap for it. Everything in front of the gap is made of fixed words and of strings in which
+//! quotes are escaped, so the first `"resourceVersion":"` of the bytes is always the gap, and the
+//! version can later be exchanged without decoding.
+
+use bytes::{Bytes, BytesMut};
+use mvcc_store::{Revision, Value as Stored};
+use object_model::{Status, StatusReason};
+use resource_kinds::KindInfo;
+use serde_json::{Map, Value};
+
+use crate::http::limits::OBJECT_BYTES_MAX;
+
+const MARK: &[u8] = b"\"resourceVersion\":\"";
+
+/// Fields of the metadata that come in front of the resource version.
+const BEFORE: [&str; 4] = ["name", "generateName", "namespace", "uid"];
+
+/// Fields that follow it, in this order, before any others.
+const AFTER: [&str; 8] = [
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+];
+
+/// Encodes an object for the store, which puts the revision in.
+pub(crate) fn encode(info: &KindInfo, object: &Value) -> Stored {
+    encode_as(info.kind, &info.api_version(), object)
+}
+
+/// Encodes an object of a kind that is known by its names alone.
+pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored {
+    let (before, after) = halves(kind, api_version, object);
+    Stored::Stamped {
+        before: before.into(),
+        after: after.into(),
+    }
+}
+
+/// The same for an object that a client makes or changes, which may get as large as
+/// [`OBJECT_BYTES_MAX`]; one that was larger before may stay so.
+///
+/// *Errors.* 413.
+pub(crate) fn encode_within(
+    info: &KindInfo,
+    object: &Value,
+    before: usize,
+) -> Result<Stored, Status> {
+    let (head, rest) = halves(info.kind, &info.api_version(), object);
+    let size = head.len() + rest.len();
+    if size > OBJECT_BYTES_MAX.max(before) {
+        return Err(Status::new(
+            StatusReason::RequestEntityTooLarge,
+            format!(
+                "Request entity too large: the stored object would have {size} bytes, limit is \
+                 {OBJECT_BYTES_MAX}"
+            ),
+        ));
+    }
+    Ok(Stored::Stamped {
+        before: head.into(),
+        after: rest.into(),
+    })
+}
+
+/// Encodes an object with a known revision.
+pub(crate) fn encode_at(info: &KindInfo, object: &Value, revision: Revision) -> Bytes {
+    let (mut bytes, after) = halves(info.kind, &info.api_version(), object);
+    bytes.extend_from_slice(revision.0.to_string().as_bytes());
+    bytes.extend_from_slice(&after);
+    bytes.into()
+}
+
+/// The same object with another resource version.
+pub(crate) fn with_revision(encoded: &Bytes, revision: Revision) -> Bytes {
+    let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {
+        return encoded.clone();
+    };
+    let length = encoded[start..]
+        .iter()
+        .position(|byte| *byte == b'"')
+        .unwrap_or(0);
+    let mut out = BytesMut::with_capacity(encoded.len() + 20);
+    out.extend_from_slice(&encoded[..start]);
+    out.extend_from_slice(revision.0.to_string().as_bytes());
+    out.extend_from_slice(&encoded[start + length..]);
+    out.freeze()
+}
+
+/// An encoded object without its `kind` and `apiVersion`, in two parts that belong one behind the
+/// other.
+pub(crate) fn without_type(encoded: &Bytes) -> [Bytes; 2] {
+    const NEXT: &[u8] = b",\"metadata\":{";
+    match find(encoded, NEXT) {
+        Some(at) => [Bytes::from_static(b"{"), encoded.slice(at + 1..)],
+        None => [Bytes::new(), encoded.clone()],
+    }
+}
+
+/// The same object, to be stored once more: its resource version is the new revision.
+pub(crate) fn without_revision(encoded: &Bytes) -> Stored {
+    let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {
+        return Stored::Plain(encoded.clone());
+    };
+    let rest = encoded.slice(start..);
+    let length = rest.iter().position(|byte| *byte == b'"').unwrap_or(0);
+    Stored::Stamped {
+        before: encoded.slice(..start),
+        after: rest.slice(length..),
+    }
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
+}
+
+fn halves(kind: &str, api_version: &str, object: &Value) -> (Vec<u8>, Vec<u8>) {
+    let empty = Map::new();
+    let metadata = object["metadata"].as_object().unwrap_or(&empty);
+    let mut before = Vec::with_capacity(256);
+    before.extend_from_slice(b"{\"kind\":");
+    write(&mut before, &Value::from(kind));
+    before.extend_from_slice(b",\"apiVersion\":");
+    write(&mut before, &Value::from(api_version));
+    before.extend_from_slice(b",\"metadata\":{");
+    for name in BEFORE {
+        if let Some(value) = metadata.get(name).filter(|value| is_set(value)) {
+            field(&mut before, name, value);
+            before.push(b',');
+        }
+    }
+    before.extend_from_slice(MARK);
+
+    let mut after = Vec::with_capacity(1024);
+    after.push(b'"');
+    for name in AFTER {
+        if let Some(value) = metadata.get(name).filter(|value| is_set(value)) {
+            after.push(b',');
+            field(&mut after, name, value);
+        }
+    }
+    for (name, value) in metadata.iter().filter(|(name, _)| !is_known(name)) {
+        after.push(b',');
+        field(&mut after, name, value);
+    }
+    after.push(b'}');
+    let rest = object.as_object().unwrap_or(&empty).iter();
+    let own = |name: &str| matches!(name, "kind" | "apiVersion" | "metadata");
+    for (name, value) in rest.filter(|(name, _)| !own(name)) {
+        after.push(b',');
+        field(&mut after, name, value);
+    }
+    after.push(b'}');
+    (before, after)
+}
+
+fn is_known(name: &str) -> bool {
+    name == "resourceVersion" || BEFORE.contains(&name) || AFTER.contains(&name)
+}
+
+/// Empty strings, lists and maps of the metadata are left out, as upstream.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &Value) {
+    write(out, &Value::from(name));
+    out.push(b':');
+    write(out, value);
+}
+
+fn write(out: &mut Vec<u8>, value: &Value) {
+    // A JSON value can always be written to memory.
+    if let Err(error) = serde_json::to_writer(&mut *out, value) {
+        tracing::error!(%error, "encode a JSON value");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use resource_kinds::{Scope, Verb};
+    use serde_json::json;
+
+    const INFO: KindInfo = KindInfo {
+        group: "apps",
+        version: "v1",
+        kind: "Thing",
+        list_kind: "ThingList",
+        plural: "things",
+        singular: "thing",
+        short_names: &[],
+        categories: &[],
+        scope: Scope::Namespaced,
+        verbs: &[Verb::Get],
+        subresources: &[],
+        storage: "things",
+    };
+
+    #[test]
+    fn the_revision_is_stamped_and_exchanged_whatever_else_the_object_says() {
+        let trap = "\"resourceVersion\":\"9\"";
+        let object = json!({
+            "spec": {"resourceVersion": "5"},
+            "metadata": {
+                "name": trap, "annotations": {"resourceVersion": "1", "a": trap},
+                "resourceVersion": "77", "labels": {}, "uid": "u",
+            },
+        });
+        let bytes = encode_at(&INFO, &object, Revision(12));
+        let back: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(back["metadata"]["resourceVersion"], "12");
+        assert_eq!(back["apiVersion"], "apps/v1");
+        assert_eq!(back["kind"], "Thing");
+        assert_eq!(back["metadata"]["name"], trap);
+        assert!(back["metadata"].get("labels").is_none());
+        let moved = with_revision(&bytes, Revision(123_456));
+        let mut expected = back;
+        expected["metadata"]["resourceVersion"] = json!("123456");
+        assert_eq!(serde_json::from_slice::<Value>(&moved).unwrap(), expected);
+    }
+}

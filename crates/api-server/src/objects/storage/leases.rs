@@ -1,0 +1,43 @@
+//! Leases for objects that are forgotten after a while (events).
+
+use std::time::Instant;
+
+use mvcc_store::{LeaseId, Store};
+use object_model::Status;
+use resource_kinds::KindInfo;
+use tokio::sync::Mutex;
+
+use crate::http::limits::{EVENT_TTL, LEASE_SHARED_FOR};
+
+/// Hands out leases; objects written at about the same time share one, so that a burst of events
+/// does not become a burst of leases.
+#[derive(Default)]
+pub(crate) struct Leases {
+    current: Mutex<Option<(LeaseId, Instant)>>,
+}
+
+impl Leases {
+    /// The lease that a new object of the kind lives under, if its kind is forgotten at all.
+    pub(crate) async fn lease_for(
+        &self,
+        store: &dyn Store,
+        info: &KindInfo,
+    ) -> Result<Option<LeaseId>, Status> {
+        if info.storage != "events" {
+            return Ok(None);
+        }
+        let mut current = self.current.lock().await;
+        if let Some((lease, granted)) = *current
+            && granted.elapsed() < LEASE_SHARED_FOR
+        {
+            return Ok(Some(lease));
+        }
+        let ttl = EVENT_TTL + LEASE_SHARED_FOR;
+        let lease = store
+            .lease_grant(ttl)
+            .await
+            .map_err(|e| super::refusal(&e))?;
+        *current = Some((lease, Instant::now()));
+        Ok(Some(lease))
+    }
+}

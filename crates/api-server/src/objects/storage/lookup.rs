@@ -1,0 +1,191 @@
+//! Reads that admission and allocation make while they decide: synchronous, at the newest state.
+
+use std::sync::OnceLock;
+
+use futures::FutureExt;
+use mvcc_store::{KeyValue, Range};
+use object_model::Status;
+use resource_kinds::{Lookup, Right, Taken};
+use serde_json::{Value, json};
+
+use crate::access::authorize::{self, Asked};
+use crate::access::identity::UserInfo;
+use crate::catalog::registry::{Resource, end_of};
+use crate::server::ApiServer;
+
+/// The key under which an exclusive thing is held.
+pub(crate) fn exclusive_key(key: &str) -> Vec<u8> {
+    format!("/exclusive/{key}").into_bytes()
+}
+
+/// Lets `decide` read the store at its newest state.
+///
+/// *Errors.* What `decide` says. If something could not be read or decoded, 500 whatever it says: what
+/// is unreadable is not absent, so a decision made without it does not count.
+pub(crate) fn reading<T>(
+    server: &ApiServer,
+    decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let reads = SyncReads {
+        server,
+        failed: OnceLock::new(),
+    };
+    let decided = decide(&reads);
+    match reads.failed.into_inner() {
+        Some(status) => Err(status),
+        None => decided,
+    }
+}
+
+/// Synchronous reads of the store; they are had from [`reading`] only.
+///
+/// The embedded store answers from memory at once; for another one the calling thread waits,
+/// while the runtime moves its other tasks elsewhere.
+pub(crate) struct SyncReads<'s> {
+    server: &'s ApiServer,
+    /// The first read that failed.
+    failed: OnceLock<Status>,
+}
+
+impl SyncReads<'_> {
+    fn range(&self, range: Range) -> Vec<KeyValue> {
+        let mut answer = self.server.store.range(range);
+        let found = match (&mut answer).now_or_never() {
+            Some(ready) => ready,
+            None => {
+                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(answer))
+            }
+        };
+        let found = found.map_err(|error| super::refusal(&error));
+        found.map_or_else(|status| self.note(status), |found| found.items)
+    }
+
+    /// Notes that a decision cannot be made.
+    fn note<T: Default>(&self, status: Status) -> T {
+        // Of several failures the first one is told.
+        let _ = self.failed.set(status);
+        T::default()
+    }
+
+    fn decode(&self, resource: &Resource, item: &KeyValue) -> Option<Value> {
+        match super::decode(resource, item) {
+            Ok(object) => Some(object),
+            Err(status) => {
+                let key = String::from_utf8_lossy(&item.key);
+                tracing::error!(%key, error = %status.message, "a stored object is unreadable");
+                let text = format!("read {key} to decide about the request: {}", status.message);
+                self.note(Status::internal(text))
+            }
+        }
+    }
+
+    /// All objects of a kind in a namespace, or of all namespaces.
+    fn stored(&self, resource: &Resource, namespace: &str) -> Vec<KeyValue> {
+        let start = resource.prefix(namespace);
+        let end = Some(end_of(&start));
+        self.range(Range {
+            start,
+            end,
+            ..Range::default()
+        })
+    }
+
+    /// Those objects of a namespace in whose stored form all words appear as texts; the others are
+    /// not decoded.
+    pub(crate) fn list_with(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        words: &[&str],
+    ) -> Vec<Value> {
+        let Some(resource) = self.server.served().registry.any_version(group, plural) else {
+            return Vec::new();
+        };
+        let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+        let words: Vec<_> = quoted
+            .iter()
+            .map(|word| memchr::memmem::Finder::new(word.as_bytes()))
+            .collect();
+        self.stored(&resource, namespace)
+            .iter()
+            .filter(|item| words.iter().all(|word| word.find(&item.value).is_some()))
+            .filter_map(|item| self.decode(&resource, item))
+            .collect()
+    }
+}
+
+impl Lookup for SyncReads<'_> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let resource = self.server.served().registry.any_version(group, plural)?;
+        let range = Range {
+            start: resource.key(namespace, name),
+            ..Range::default()
+        };
+        let found = self.range(range).pop()?;
+        self.decode(&resource, &found)
+    }
+
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        let Some(resource) = self.server.served().registry.any_version(group, plural) else {
+            return Vec::new();
+        };
+        self.stored(&resource, namespace)
+            .iter()
+            .filter_map(|item| self.decode(&resource, item))
+            .collect()
+    }
+}
+
+/// The same reads on behalf of somebody, of whom admission may know what they may do.
+pub(crate) struct Asking<'s> {
+    pub(crate) reads: &'s SyncReads<'s>,
+    pub(crate) user: &'s UserInfo,
+}
+
+impl Lookup for Asking<'_> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.reads.get(group, plural, namespace, name)
+    }
+
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        self.reads.list(group, plural, namespace)
+    }
+
+    fn asker(&self) -> Value {
+        let user = self.user;
+        let mut asker = json!({});
+        if !user.uid.is_empty() {
+            asker["uid"] = json!(user.uid);
+        }
+        if !user.groups.is_empty() {
+            asker["groups"] = json!(user.groups);
+        }
+        if !user.extra.is_empty() {
+            asker["extra"] = json!(user.extra);
+        }
+        asker
+    }
+
+    fn allows(&self, asked: &Right<'_>) -> bool {
+        let asked = Asked {
+            verb: asked.verb,
+            group: asked.group,
+            resource: asked.resource,
+            namespace: asked.namespace,
+            name: asked.name,
+            ..Asked::default()
+        };
+        authorize::decide(self.reads.server, self.user, &asked).is_ok()
+    }
+}
+
+impl Taken for SyncReads<'_> {
+    fn is_taken(&self, key: &str) -> bool {
+        let range = Range {
+            start: exclusive_key(key),
+            ..Range::default()
+        };
+        !self.range(range).is_empty()
+    }
+}

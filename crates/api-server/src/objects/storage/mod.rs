@@ -1,0 +1,119 @@
+//! From objects to keys and bytes, and back.
+
+mod encode;
+mod leases;
+mod lookup;
+
+use mvcc_store::{KeyValue, Range, RangeResult, Revision, StoreError};
+use object_model::{Cause, Status, StatusDetails, StatusReason};
+use serde_json::Value;
+
+use crate::catalog::registry::Resource;
+use crate::server::ApiServer;
+
+pub(crate) use encode::{
+    encode, encode_as, encode_at, encode_within, with_revision, without_revision, without_type,
+};
+pub(crate) use leases::Leases;
+pub(crate) use lookup::{Asking, exclusive_key, reading};
+
+impl ApiServer {
+    /// One object as stored.
+    pub(crate) async fn read(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<KeyValue>, Status> {
+        let range = Range {
+            start: resource.key(namespace, name),
+            ..Range::default()
+        };
+        let found = self.store.range(range).await.map_err(|e| refusal(&e))?;
+        Ok(found.items.into_iter().next())
+    }
+
+    /// One object as stored, or 404.
+    pub(crate) async fn must_read(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<KeyValue, Status> {
+        let found = self.read(resource, namespace, name).await?;
+        found.ok_or_else(|| resource.not_found(name))
+    }
+
+    /// Many objects as stored.
+    pub(crate) async fn read_range(&self, range: Range) -> Result<RangeResult, Status> {
+        self.store.range(range).await.map_err(|e| refusal(&e))
+    }
+}
+
+/// Decodes a stored object into the form of the given resource. One of a custom kind has the defaults
+/// that its definition has now, whatever it had when the object was written.
+pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, Status> {
+    let mut object: Value = serde_json::from_slice(&stored.value)
+        .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?;
+    let info = resource.info();
+    let is_own =
+        |object: &Value| object["kind"] == info.kind && object["apiVersion"] == info.api_version();
+    if resource.shared && !is_own(&object) {
+        object = resource
+            .kind
+            .decode(object)
+            .map_err(|text| Status::internal(format!("convert a stored object: {text}")))?;
+    }
+    if resource.is_custom() {
+        resource.kind.default(&mut object);
+    }
+    Ok(object)
+}
+
+/// The bytes that a client of the given resource gets: those stored, unless their form is that
+/// of another kind, or defaults may be missing.
+pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<bytes::Bytes, Status> {
+    if !resource.shared && !resource.is_custom() {
+        return Ok(stored.value.clone());
+    }
+    let object = decode(resource, stored)?;
+    Ok(encode_at(resource.info(), &object, stored.mod_revision))
+}
+
+/// What a client is told about a failure of the store.
+pub(crate) fn refusal(error: &StoreError) -> Status {
+    match error {
+        StoreError::Compacted { asked, oldest } => Status::new(
+            StatusReason::Expired,
+            format!("too old resource version: {} ({})", asked.0, oldest.0),
+        ),
+        StoreError::Future { asked, newest } => too_large(*asked, *newest),
+        StoreError::WatcherTooSlow => Status::new(StatusReason::Expired, error.to_string()),
+        StoreError::Closed => Status::new(StatusReason::ServiceUnavailable, error.to_string()),
+        // The store has said so, once.
+        StoreError::Full(_) | StoreError::Quota { .. } => Status::internal(error.to_string()),
+        other => {
+            tracing::error!(error = %other, "store failed");
+            Status::internal(other.to_string())
+        }
+    }
+}
+
+/// 504 for a resource version that does not exist yet, with the cause that clients look for.
+pub(crate) fn too_large(asked: Revision, newest: Revision) -> Status {
+    let text = format!(
+        "Too large resource version: {}, current: {}",
+        asked.0, newest.0
+    );
+    let mut status = Status::new(StatusReason::Timeout, format!("Timeout: {text}"));
+    status.details = Some(Box::new(StatusDetails {
+        causes: vec![Cause {
+            reason: "ResourceVersionTooLarge".to_owned(),
+            message: "Too large resource version".to_owned(),
+            field: String::new(),
+        }],
+        retry_after_seconds: 1,
+        ..StatusDetails::default()
+    }));
+    status
+}
