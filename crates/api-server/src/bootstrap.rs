@@ -7,14 +7,15 @@ use object_model::{Status, StatusReason};
 use resource_kinds::annotations::RBAC_AUTOUPDATE;
 use serde_json::{Value, json};
 
-use crate::access::identity::UserInfo;
-use crate::admission::writes::{Attempt, Validation, accept};
 use crate::catalog::registry::Resource;
 use crate::handlers::verbs::create::create;
-use crate::handlers::verbs::update::{Part, update};
+use crate::handlers::verbs::update::update;
 use crate::http::decode::Decoded;
+use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage;
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, Validation, accept};
 use crate::server::{ApiServer, StartError};
 
 /// How many objects are created at once, so that they share syncs of the disk.

@@ -8,6 +8,7 @@ use resource_kinds::Kind;
 use resource_kinds::admission::Admission;
 use serde_json::Value;
 
+use crate::access::tls::TlsMaterial;
 use crate::handlers::nodes::NodeConnector;
 use crate::http::limits::Limits;
 
@@ -38,21 +39,4 @@ pub struct Config {
     pub nodes: Arc<dyn NodeConnector>,
     /// Bounds on what clients may ask for.
     pub limits: Limits,
-}
-
-/// Certificates and keys, each as PEM text.
-#[derive(Clone)]
-pub struct TlsMaterial {
-    /// The server's certificate, followed by intermediates.
-    pub certificate_pem: String,
-    /// Its private key.
-    pub key_pem: String,
-    /// Certificates of those who may sign clients' certificates.
-    pub client_ca_pem: String,
-}
-
-impl std::fmt::Debug for TlsMaterial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsMaterial").finish_non_exhaustive()
-    }
 }

@@ -14,7 +14,6 @@ use resource_kinds::ClusterConfig;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::access::identity::UserInfo;
 use crate::admission::dynamic_admission::{answers, call};
 use crate::handlers::nodes::{NodeConnector, NodeService};
 use crate::handlers::subresources::proxy;
@@ -24,6 +23,7 @@ use crate::http::negotiate::Form;
 use crate::http::protobuf;
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
+use crate::http::user::UserInfo;
 use crate::{ApiServer, Config, LocalService};
 
 /// A body in JSON.

@@ -28,14 +28,15 @@ mod store_room;
 pub use crate::access::audit::{
     Audit, AuditError, LogOptions as AuditLogOptions, PolicyError as AuditPolicyError,
 };
-pub use crate::access::identity::UserInfo;
 pub use crate::handlers::component_health::Component;
 pub use crate::handlers::nodes::{NodeConnector, NodeService};
 pub use crate::http::body::{BoxBody, BoxError, ResponseBody};
 pub use crate::http::limits::Limits;
+pub use crate::http::user::UserInfo;
 pub use crate::http::version::git_version;
 pub use crate::http::work::SlowPolls;
-pub use config::{Config, TlsMaterial};
+pub use access::tls::TlsMaterial;
+pub use config::Config;
 pub use local::LocalService;
 pub use objects::{encryption, rewrite};
 pub use serve::ServeError;

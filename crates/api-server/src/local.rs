@@ -10,8 +10,9 @@ use http::header::USER_AGENT;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
 
-use crate::access::identity::{Caller, UserInfo};
+use crate::access::identity::Caller;
 use crate::http::body::{BoxError, ResponseBody, boxed};
+use crate::http::user::UserInfo;
 use crate::pipeline;
 use crate::server::ApiServer;
 

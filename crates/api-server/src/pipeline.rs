@@ -14,43 +14,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::access::audit::Record;
 use crate::access::authorize::authorize;
-use crate::access::flow_control::{Good, Share, too_many};
-use crate::access::identity::{Caller, Credentials, UserInfo, authenticate, unauthorized};
+use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, Held, Segments, boxed};
+use crate::http::call::{Answer, Call};
 use crate::http::connection::Connection;
+use crate::http::flow_control::{Good, Share, too_many};
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::request_info::RequestInfo;
+use crate::http::user::UserInfo;
 use crate::http::warnings::Warnings;
 use crate::http::work::{self, Placed};
 use crate::routing;
 use crate::server::ApiServer;
-
-/// A request that has passed authentication and authorisation.
-pub(crate) struct Call {
-    pub(crate) info: Arc<RequestInfo>,
-    pub(crate) query: Query,
-    pub(crate) user: UserInfo,
-    pub(crate) parts: Parts,
-    /// What the client is told beside the answer.
-    pub(crate) warnings: Arc<Warnings>,
-}
-
-/// What a request is answered with.
-pub(crate) enum Answer {
-    Reply(Reply),
-    /// Somebody else's response, sent on as it is (a node's).
-    Raw(Response<BoxBody>),
-}
-
-impl From<Reply> for Answer {
-    fn from(reply: Reply) -> Self {
-        Self::Reply(reply)
-    }
-}
 
 /// Answers one request. Never fails: what goes wrong becomes a `Status`.
 pub(crate) fn run(

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
-use object_model::{Status, StatusDetails, StatusReason};
+use http::Method;
+use object_model::Status;
 use resource_kinds::{Verb, admissionregistration};
 use serde_json::{Value, json};
 
 use crate::access::oidc;
-use crate::catalog::destination::Destination;
 use crate::catalog::discovery;
 use crate::catalog::openapi;
 use crate::catalog::registry::Resource;
 use crate::group_services;
 use crate::handlers::component_health;
+use crate::handlers::destination::Destination;
 use crate::handlers::health;
 use crate::handlers::metrics;
 use crate::handlers::resource_metrics;
@@ -21,9 +21,10 @@ use crate::handlers::reviews;
 use crate::handlers::subresources;
 use crate::handlers::verbs;
 use crate::http::body::BoxBody;
+use crate::http::call::{Answer, Call};
+use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
 use crate::http::version;
-use crate::pipeline::{Answer, Call};
 use crate::server::ApiServer;
 
 /// Whether everybody may ask, even without credentials.
@@ -57,7 +58,7 @@ pub(crate) async fn route(
     let answer = match destination {
         Destination::Review(review) => reviews::answer(server, review, call, body).await,
         Destination::Metrics(kind) => resource_metrics::answer(server, kind, verb, call).await,
-        Destination::ComponentStatus => component_health::answer(server, verb, &call).await,
+        Destination::ComponentStatus(_) => component_health::answer(server, verb, &call).await,
         Destination::Stored(resource) => {
             return stored(server, &resource, Some(verb), call, body).await;
         }
@@ -131,39 +132,4 @@ fn root() -> Value {
         "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics",
         "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
     ]})
-}
-
-/// 404 for a path that nothing is served at.
-///
-/// It has details, though empty ones: some commands of kubectl look into them unasked, to tell
-/// this from the 404 of an object, and crash where there are none.
-pub(crate) fn unknown_path() -> Status {
-    let text = "the server could not find the requested resource";
-    let mut status = Status::new(StatusReason::NotFound, text);
-    status.details = Some(Box::new(StatusDetails::default()));
-    status
-}
-
-/// 405.
-pub(crate) fn not_allowed() -> Status {
-    let text = "the server does not allow this method on the requested resource";
-    Status::new(StatusReason::MethodNotAllowed, text)
-}
-
-/// The content type of a request, without parameters; JSON if none is given.
-pub(crate) fn content_type(headers: &HeaderMap) -> String {
-    let header = headers
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let media = header
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
-    if media.is_empty() {
-        crate::http::reply::JSON.to_owned()
-    } else {
-        media.to_ascii_lowercase()
-    }
 }

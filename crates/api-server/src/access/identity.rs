@@ -1,76 +1,14 @@
 //! Who is asking: client certificate, bearer token, or nobody in particular.
 
-use std::collections::BTreeMap;
-
 use certificates::ClientSubject;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use object_model::{Status, StatusReason};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use serde_json::{Value, json};
 
 use crate::access::tls::Tls;
+use crate::http::user::UserInfo;
 use crate::server::ApiServer;
-
-/// Somebody who makes requests.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserInfo {
-    /// For instance `system:kube-scheduler`.
-    pub name: String,
-    /// Identity of the account behind the name, where there is one.
-    pub uid: String,
-    /// Groups, for instance `system:masters`.
-    pub groups: Vec<String>,
-    /// Further facts, for instance the pod that a token is bound to.
-    pub extra: BTreeMap<String, Vec<String>>,
-}
-
-impl UserInfo {
-    /// A user by name and groups.
-    pub fn new<G: Into<String>>(
-        name: impl Into<String>,
-        groups: impl IntoIterator<Item = G>,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            groups: groups.into_iter().map(Into::into).collect(),
-            ..Self::default()
-        }
-    }
-
-    /// Nobody in particular.
-    pub(crate) fn anonymous() -> Self {
-        Self::new(ANONYMOUS, [UNAUTHENTICATED])
-    }
-
-    pub(crate) fn is_anonymous(&self) -> bool {
-        self.name == ANONYMOUS
-    }
-
-    /// As a `UserInfo` of `authentication.k8s.io`.
-    pub(crate) fn to_json(&self) -> Value {
-        let mut info = json!({"username": self.name, "groups": self.groups});
-        if !self.uid.is_empty() {
-            info["uid"] = json!(self.uid);
-        }
-        if !self.extra.is_empty() {
-            info["extra"] = json!(self.extra);
-        }
-        info
-    }
-
-    /// Adds the group that everybody known is in.
-    pub(crate) fn authenticated(mut self) -> Self {
-        if !self.is_anonymous() && !self.groups.iter().any(|group| group == AUTHENTICATED) {
-            self.groups.push(AUTHENTICATED.to_owned());
-        }
-        self
-    }
-}
-
-pub(crate) const ANONYMOUS: &str = "system:anonymous";
-pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
-pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 
 /// What is known about the other end before a request is read.
 #[derive(Clone, Debug)]
@@ -145,7 +83,7 @@ pub(crate) async fn authenticate(
         Credentials::Known(user) => return Ok(user),
         Credentials::Token(token) => token,
     };
-    match crate::handlers::subresources::token::authenticate(server, &token, &[]).await {
+    match crate::access::tokens::authenticate(server, &token, &[]).await {
         Ok(accepted) => Ok(accepted.user.authenticated()),
         Err(refusal) => {
             tracing::debug!(error = %refusal, "bearer token refused");

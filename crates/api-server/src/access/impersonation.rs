@@ -6,11 +6,10 @@ use http::{HeaderMap, HeaderName};
 use object_model::Status;
 
 use crate::access::authorize::authorize;
-use crate::access::identity::{
-    ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo, service_account_groups,
-};
+use crate::access::identity::service_account_groups;
 use crate::http::query::decode;
 use crate::http::request_info::RequestInfo;
+use crate::http::user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 use crate::server::ApiServer;
 
 const PREFIX: &str = "impersonate-";

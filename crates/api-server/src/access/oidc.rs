@@ -6,9 +6,9 @@ use http::header::CACHE_CONTROL;
 use object_model::Status;
 use serde_json::json;
 
-use crate::handlers::subresources::token::ISSUER;
+use crate::access::tokens::ISSUER;
+use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply};
-use crate::routing::unknown_path;
 use crate::server::ApiServer;
 
 pub(crate) const CONFIGURATION: &str = "/.well-known/openid-configuration";

@@ -17,7 +17,22 @@ use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
 
-use crate::config::TlsMaterial;
+/// Certificates and keys, each as PEM text.
+#[derive(Clone)]
+pub struct TlsMaterial {
+    /// The server's certificate, followed by intermediates.
+    pub certificate_pem: String,
+    /// Its private key.
+    pub key_pem: String,
+    /// Certificates of those who may sign clients' certificates.
+    pub client_ca_pem: String,
+}
+
+impl std::fmt::Debug for TlsMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsMaterial").finish_non_exhaustive()
+    }
+}
 
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]

@@ -4,9 +4,9 @@ use resource_kinds::Lookup;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::admission::writes::Attempt;
 use crate::http::limits::{ACCOUNT_LOOK_INTERVAL, ACCOUNT_WAIT_MAX};
 use crate::objects::storage::reading;
+use crate::objects::write_request::Attempt;
 use crate::server::ApiServer;
 
 const NAME: &str = "default";

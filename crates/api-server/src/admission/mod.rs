@@ -2,4 +2,4 @@
 
 pub(crate) mod default_account;
 pub(crate) mod dynamic_admission;
-pub(crate) mod writes;
+pub(crate) mod plugins;

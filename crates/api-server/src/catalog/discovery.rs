@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 use crate::catalog::registry::Registry;
 use crate::catalog::virtual_resources;
 use crate::http::negotiate;
+use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply};
-use crate::routing::unknown_path;
 use crate::server::ApiServer;
 
 /// The documents made so far.

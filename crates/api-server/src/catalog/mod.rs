@@ -1,6 +1,5 @@
 //! The API resources that are served, and the documents about them: discovery and OpenAPI.
 
-pub(crate) mod destination;
 pub(crate) mod discovery;
 pub(crate) mod openapi;
 pub(crate) mod registry;

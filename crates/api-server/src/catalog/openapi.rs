@@ -19,9 +19,9 @@ use crate::catalog::snapshot::Served;
 use crate::catalog::virtual_resources;
 use crate::http::negotiate::clauses;
 use crate::http::query::Query;
+use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply, compress};
 use crate::http::work;
-use crate::routing::unknown_path;
 use crate::server::ApiServer;
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";

@@ -1,21 +1,134 @@
-//! Kinds whose objects are made when somebody asks, and stored nowhere: the list.
+//! Virtual resources: their objects are made when a client asks, and never stored.
 
-use resource_kinds::KindInfo;
+use resource_kinds::{KindInfo, Scope, Verb};
 
 use crate::catalog::registry::is_at;
-use crate::handlers::component_health;
-use crate::handlers::resource_metrics;
-use crate::handlers::reviews;
+
+pub(crate) const AUTHENTICATION: &str = "authentication.k8s.io";
+pub(crate) const AUTHORIZATION: &str = "authorization.k8s.io";
+
+const fn review(
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    scope: Scope,
+) -> KindInfo {
+    KindInfo {
+        group,
+        version: "v1",
+        kind,
+        list_kind: "",
+        plural,
+        singular,
+        short_names: &[],
+        categories: &[],
+        scope,
+        verbs: &[Verb::Create],
+        subresources: &[],
+        storage: "",
+    }
+}
+
+/// Reviews: questions that are sent and answered.
+pub(crate) const REVIEWS: &[KindInfo] = &[
+    review(
+        AUTHENTICATION,
+        "SelfSubjectReview",
+        "selfsubjectreviews",
+        "selfsubjectreview",
+        Scope::Cluster,
+    ),
+    review(
+        AUTHENTICATION,
+        "TokenReview",
+        "tokenreviews",
+        "tokenreview",
+        Scope::Cluster,
+    ),
+    review(
+        AUTHORIZATION,
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+        "localsubjectaccessreview",
+        Scope::Namespaced,
+    ),
+    review(
+        AUTHORIZATION,
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+        Scope::Cluster,
+    ),
+    review(
+        AUTHORIZATION,
+        "SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+        "selfsubjectrulesreview",
+        Scope::Cluster,
+    ),
+    review(
+        AUTHORIZATION,
+        "SubjectAccessReview",
+        "subjectaccessreviews",
+        "subjectaccessreview",
+        Scope::Cluster,
+    ),
+];
+
+pub(crate) const METRICS: &str = "metrics.k8s.io";
+
+const fn metrics(
+    kind: &'static str,
+    list_kind: &'static str,
+    plural: &'static str,
+    scope: Scope,
+) -> KindInfo {
+    KindInfo {
+        group: METRICS,
+        version: "v1beta1",
+        kind,
+        list_kind,
+        plural,
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        scope,
+        verbs: &[Verb::Get, Verb::List],
+        subresources: &[],
+        storage: "",
+    }
+}
+
+pub(crate) const NODE_METRICS: KindInfo =
+    metrics("NodeMetrics", "NodeMetricsList", "nodes", Scope::Cluster);
+pub(crate) const POD_METRICS: KindInfo =
+    metrics("PodMetrics", "PodMetricsList", "pods", Scope::Namespaced);
+
+/// What nodes and pods use.
+pub(crate) const RESOURCE_METRICS: &[KindInfo] = &[NODE_METRICS, POD_METRICS];
+
+/// Whether the parts of the control plane are well.
+pub(crate) const COMPONENT_STATUS: KindInfo = KindInfo {
+    group: "",
+    version: "v1",
+    kind: "ComponentStatus",
+    list_kind: "ComponentStatusList",
+    plural: "componentstatuses",
+    singular: "componentstatus",
+    short_names: &["cs"],
+    categories: &[],
+    scope: Scope::Cluster,
+    verbs: &[Verb::Get, Verb::List],
+    subresources: &[],
+    storage: "",
+};
 
 /// The facts of all of them.
 pub(crate) fn infos() -> impl Iterator<Item = &'static KindInfo> {
-    [
-        reviews::INFOS,
-        resource_metrics::INFOS,
-        component_health::INFOS,
-    ]
-    .into_iter()
-    .flatten()
+    [REVIEWS, RESOURCE_METRICS, &[COMPONENT_STATUS]]
+        .into_iter()
+        .flatten()
 }
 
 /// The one at a path.

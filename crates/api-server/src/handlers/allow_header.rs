@@ -7,7 +7,7 @@ use http::header::{ALLOW, HeaderName, HeaderValue};
 use object_model::{Status, StatusReason};
 use resource_kinds::Verb;
 
-use crate::catalog::destination;
+use crate::handlers::destination;
 use crate::handlers::verbs::patch;
 use crate::http::request_info::RequestInfo;
 use crate::server::ApiServer;

@@ -7,35 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use object_model::{FieldSelector, LabelSelector, Status};
-use resource_kinds::{KindInfo, Scope, Verb, table};
+use resource_kinds::{Verb, table};
 use serde_json::{Value, json};
 
-use crate::catalog::registry::is_at;
+use crate::catalog::virtual_resources::COMPONENT_STATUS as INFO;
 use crate::handlers::health;
 use crate::handlers::output::{self, Columns};
+use crate::http::call::Call;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
-use crate::pipeline::Call;
 use crate::server::ApiServer;
-
-/// The facts of the kind.
-pub(crate) const INFO: KindInfo = KindInfo {
-    group: "",
-    version: "v1",
-    kind: "ComponentStatus",
-    list_kind: "ComponentStatusList",
-    plural: "componentstatuses",
-    singular: "componentstatus",
-    short_names: &["cs"],
-    categories: &[],
-    scope: Scope::Cluster,
-    verbs: &[Verb::Get, Verb::List],
-    subresources: &[],
-    storage: "",
-};
-
-/// The facts of the kind, for discovery and routing.
-pub(crate) const INFOS: &[KindInfo] = &[INFO];
 
 const DEPRECATION: &str = "v1 ComponentStatus is deprecated in v1.19+";
 
@@ -85,11 +66,6 @@ impl ApiServer {
         let parts = parts.unwrap_or_else(PoisonError::into_inner);
         parts.get(&component).is_some_and(|runs| runs())
     }
-}
-
-/// Whether the kind is at a path.
-pub(crate) fn is_asked(group: &str, version: &str, plural: &str) -> bool {
-    is_at(&INFO, group, version, plural)
 }
 
 /// Answers a get or a list.

@@ -9,8 +9,8 @@ use mvcc_store::{Range, StoreError};
 use object_model::Status;
 
 use crate::http::query::Query;
+use crate::http::refusals::unknown_path;
 use crate::http::reply::Reply;
-use crate::routing::unknown_path;
 use crate::server::ApiServer;
 
 const TEXT: &str = "text/plain; charset=utf-8";

@@ -7,8 +7,8 @@ use object_model::{FieldSelector, LabelSelector, Status};
 use serde::Deserialize;
 
 use crate::catalog::registry::Resource;
+use crate::http::call::Call;
 use crate::objects::storage;
-use crate::pipeline::Call;
 
 /// A parsed selection.
 pub(crate) struct Selection {

@@ -1,15 +1,19 @@
 //! Requests and answers as bytes and headers: nothing here knows of a cluster.
 
 pub(crate) mod body;
+pub(crate) mod call;
 pub(crate) mod connection;
 pub(crate) mod decode;
+pub(crate) mod flow_control;
 pub(crate) mod guests;
 pub(crate) mod limits;
 pub(crate) mod negotiate;
 pub(crate) mod protobuf;
 pub(crate) mod query;
+pub(crate) mod refusals;
 pub(crate) mod reply;
 pub(crate) mod request_info;
+pub(crate) mod user;
 pub(crate) mod version;
 pub(crate) mod warnings;
 pub(crate) mod work;

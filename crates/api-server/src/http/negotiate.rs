@@ -159,6 +159,24 @@ impl Form {
     }
 }
 
+/// The content type of a request, without parameters; JSON if none is given.
+pub(crate) fn content_type(headers: &HeaderMap) -> String {
+    let header = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media = header
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    if media.is_empty() {
+        crate::http::reply::JSON.to_owned()
+    } else {
+        media.to_ascii_lowercase()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

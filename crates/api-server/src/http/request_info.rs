@@ -2,7 +2,7 @@
 //!
 //! This is the only place that reads them: authorisation, admission, audit, metrics and routing all go
 //! by the [`RequestInfo`] made here. Which kind is at the path, and whether the path suits its scope,
-//! is added by [`destination`](crate::catalog::destination).
+//! is added by [`destination`](crate::handlers::destination).
 
 use http::Method;
 use object_model::FieldSelector;

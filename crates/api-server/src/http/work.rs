@@ -28,8 +28,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
-use crate::access::flow_control::Share;
 use crate::http::body::{BoxBody, BoxError, boxed};
+use crate::http::flow_control::Share;
 use crate::http::limits::{LIGHT_BYTES_MAX, YAML_COST};
 
 /// A request under way.

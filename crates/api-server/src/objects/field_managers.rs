@@ -7,13 +7,13 @@ use openapi_schema::TypeRef;
 use serde_json::Value;
 use structured_merge::apply::{self, ObjectType, Reach, Versions, Writer};
 
-use crate::admission::writes::Attempt;
 use crate::catalog::registry::{Registry, Resource};
-use crate::handlers::verbs::update::Part;
+use crate::http::call::Call;
 use crate::http::limits::MANAGER_NAME_BYTES_MAX;
 use crate::http::query::Query;
 use crate::objects::metadata;
-use crate::pipeline::Call;
+use crate::objects::write_request::Attempt;
+use crate::objects::write_request::Part;
 use crate::server::ApiServer;
 
 /// The manager that a request names, or else its client's name: what its user agent says in front

@@ -106,7 +106,10 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["protobuf"]),
     ),
     ("api-server/src/http/query.rs", ByStrangers(&["request"])),
-    ("api-server/src/http/reply.rs", ByOurs("the server's own answer")),
+    (
+        "api-server/src/http/reply.rs",
+        ByOurs("the server's own answer"),
+    ),
     (
         "api-server/src/handlers/resource_metrics/mod.rs",
         ByOurs("figures of the program's own node agent"),
@@ -123,7 +126,10 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["request"]),
     ),
     ("api-server/src/access/tls.rs", ADMINISTRATOR),
-    ("api-server/src/handlers/verbs/list.rs", ByStrangers(&["request"])),
+    (
+        "api-server/src/handlers/verbs/list.rs",
+        ByStrangers(&["request"]),
+    ),
     ("certificates/src/authority.rs", OWN_FILE),
     ("certificates/src/identity.rs", OWN_FILE),
     (
@@ -399,7 +405,10 @@ mod tests {
         let found = |path: &str, text: &str| check(&[file(path, text)]).len();
         let decoder = "let value: Value = serde_json::from_slice(&bytes)?;";
         assert_eq!(found("crates/api-server/src/new.rs", decoder), 1);
-        assert_eq!(found("crates/api-server/src/http/decode/mod.rs", decoder), 0);
+        assert_eq!(
+            found("crates/api-server/src/http/decode/mod.rs", decoder),
+            0
+        );
         assert_eq!(found("crates/api-server/tests/api/new.rs", decoder), 0);
         assert_eq!(found("crates/end-to-end/src/new.rs", decoder), 0);
         let in_tests = format!("fn a() {{}}\n#[cfg(test)]\nmod tests {{ {decoder} }}");

@@ -18,10 +18,10 @@ use http_body::{Body, Frame, SizeHint};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::access::identity::UserInfo;
 use crate::http::body::{BoxBody, BoxError, boxed};
 use crate::http::decode;
 use crate::http::request_info::RequestInfo;
+use crate::http::user::UserInfo;
 use crate::http::work;
 use log::Log;
 use policy::{Level, Policy, Stage, Verdict};

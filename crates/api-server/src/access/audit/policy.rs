@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use crate::access::identity::UserInfo;
 use crate::http::request_info::RequestInfo;
+use crate::http::user::UserInfo;
 
 /// Why a policy cannot be used.
 #[derive(Debug, thiserror::Error)]

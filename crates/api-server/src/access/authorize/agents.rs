@@ -11,7 +11,7 @@ use resource_kinds::pod_references::{self, Referenced};
 use serde_json::Value;
 
 use super::Asked;
-use crate::access::identity::UserInfo;
+use crate::http::user::UserInfo;
 use crate::objects::storage::reading;
 use crate::server::ApiServer;
 

@@ -9,9 +9,9 @@ use resource_kinds::Lookup;
 use serde_json::Value;
 
 use super::{Asked, Rule};
-use crate::access::identity::UserInfo;
 use crate::catalog::registry::Resource;
 use crate::http::request_info::RequestInfo;
+use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage::reading;
 use crate::server::ApiServer;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::rules::{Asked, Rule};
-use crate::access::identity::UserInfo;
+use crate::http::user::UserInfo;
 
 /// A Role or ClusterRole.
 #[derive(Clone, Debug, Default)]

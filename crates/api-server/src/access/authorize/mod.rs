@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use object_model::{Status, StatusReason};
 
-use crate::access::identity::UserInfo;
 use crate::http::request_info::RequestInfo;
+use crate::http::user::UserInfo;
 use crate::server::ApiServer;
 
 pub(crate) use escalation::check as check_escalation;

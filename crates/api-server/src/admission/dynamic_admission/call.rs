@@ -20,9 +20,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::answers;
-use crate::handlers::subresources::service_address;
 use crate::http::limits::WEBHOOK_ANSWER_BYTES_MAX;
 use crate::http::work;
+use crate::objects::endpoints::service_address;
 use crate::server::ApiServer;
 
 /// Where a webhook is.

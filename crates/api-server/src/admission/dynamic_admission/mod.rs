@@ -19,10 +19,11 @@ use resource_kinds::info::SCALE;
 use serde_json::Value;
 
 use self::round::{Round, Step};
-use crate::admission::writes::{Attempt, Validation, WriteOptions, admit};
+use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
+use crate::http::call::Call;
 use crate::objects::storage::reading;
-use crate::pipeline::Call;
+use crate::objects::write_request::{Attempt, Validation, WriteOptions};
 use crate::server::ApiServer;
 
 /// Who else has a say at the moment.

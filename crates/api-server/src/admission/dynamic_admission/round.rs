@@ -14,11 +14,11 @@ use structured_merge::apply::overlay;
 use structured_merge::{PatchError, json_patch};
 
 use super::{Registrations, answers, call};
-use crate::admission::writes::{Attempt, complaints};
 use crate::catalog::registry::Resource;
 use crate::catalog::snapshot::Served;
 use crate::objects::metadata;
 use crate::objects::storage::reading;
+use crate::objects::write_request::{Attempt, complaints};
 use crate::server::ApiServer;
 
 /// Somebody who may change what is written.

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::table::{Include, heading};
 use super::{encoded, listed, partial, value, yaml};
+use crate::http::call::Call;
 use crate::http::negotiate::Form;
 use crate::http::protobuf;
 use crate::http::reply::{JSON, Reply};
-use crate::pipeline::Call;
 
 /// How objects are shown as rows of a table.
 pub(crate) struct Columns {

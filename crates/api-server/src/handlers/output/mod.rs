@@ -9,13 +9,13 @@ use mvcc_store::{KeyValue, Revision};
 use object_model::Status;
 use serde_json::{Value, json};
 
-use crate::admission::writes::Written;
 use crate::catalog::registry::Resource;
+use crate::http::call::Call;
 use crate::http::negotiate::Form;
 use crate::http::protobuf::{self, PROTOBUF};
 use crate::http::reply::{JSON, Reply};
 use crate::objects::storage;
-use crate::pipeline::Call;
+use crate::objects::write_request::Written;
 
 pub(crate) use computed::{Columns, computed, computed_list};
 pub(crate) use table::{Include, TableStyle};

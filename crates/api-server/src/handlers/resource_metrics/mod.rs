@@ -15,59 +15,24 @@ use futures::future::BoxFuture;
 use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use object_model::{FieldSelector, Status};
-use resource_kinds::{KindInfo, Scope, Verb};
+use resource_kinds::{KindInfo, Verb};
 use serde_json::Value;
 use tower::ServiceExt;
 
 use self::figures::Summary;
-use crate::catalog::registry::{Resource, is_at};
+use crate::catalog::registry::Resource;
+use crate::catalog::virtual_resources::{METRICS, POD_METRICS};
 use crate::handlers::nodes::empty_body;
 use crate::handlers::output;
 use crate::handlers::selection::Selection;
 use crate::handlers::verbs::list::{self, Page};
 use crate::http::body::{BoxBody, BoxError, read_up_to};
+use crate::http::call::Call;
 use crate::http::limits::{NODE_SUMMARIES_AT_ONCE, NODE_SUMMARY_BYTES_MAX, NODE_SUMMARY_TIMEOUT};
+use crate::http::refusals::unknown_path;
 use crate::http::reply::Reply;
 use crate::objects::storage;
-use crate::pipeline::Call;
-use crate::routing::unknown_path;
 use crate::server::ApiServer;
-
-const GROUP: &str = "metrics.k8s.io";
-
-const fn metrics(
-    kind: &'static str,
-    list_kind: &'static str,
-    plural: &'static str,
-    scope: Scope,
-) -> KindInfo {
-    KindInfo {
-        group: GROUP,
-        version: "v1beta1",
-        kind,
-        list_kind,
-        plural,
-        singular: "",
-        short_names: &[],
-        categories: &[],
-        scope,
-        verbs: &[Verb::Get, Verb::List],
-        subresources: &[],
-        storage: "",
-    }
-}
-
-const OF_NODES: KindInfo = metrics("NodeMetrics", "NodeMetricsList", "nodes", Scope::Cluster);
-const OF_PODS: KindInfo = metrics("PodMetrics", "PodMetricsList", "pods", Scope::Namespaced);
-
-/// The facts of the kinds, for discovery and routing.
-pub(crate) const INFOS: &[KindInfo] = &[OF_NODES, OF_PODS];
-
-/// The kind at a path, if there is one.
-pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo> {
-    let mut infos = INFOS.iter();
-    infos.find(|info| is_at(info, group, version, plural))
-}
 
 /// Answers a get or a list.
 ///
@@ -93,7 +58,7 @@ pub(crate) async fn answer(
     match found.first() {
         Some(one) => output::computed(&call, info, one, &figures::COLUMNS),
         None => Err(Status::not_found(
-            GROUP,
+            METRICS,
             &info.kind.to_lowercase(),
             &full_name(&call),
         )),
@@ -145,7 +110,7 @@ async fn selected(
 
 /// The metrics of those of the objects that have any.
 async fn measured(server: &ApiServer, info: &KindInfo, objects: &[Value]) -> Vec<Value> {
-    let of_pods = info.kind == OF_PODS.kind;
+    let of_pods = info.kind == POD_METRICS.kind;
     let node_of = |object: &Value| {
         let node = match of_pods {
             true => &object["spec"]["nodeName"],

@@ -3,9 +3,10 @@
 use object_model::{FieldError, FieldPath, FieldSelector, Status};
 use serde_json::{Value, json};
 
-use super::{AUTHORIZATION, texts};
+use super::texts;
 use crate::access::authorize::{self, Asked};
-use crate::access::identity::UserInfo;
+use crate::catalog::virtual_resources::AUTHORIZATION;
+use crate::http::user::UserInfo;
 use crate::server::ApiServer;
 
 /// The status of a SelfSubjectAccessReview.

@@ -3,9 +3,10 @@
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};
 
-use super::{AUTHENTICATION, texts};
-use crate::access::identity::UserInfo;
-use crate::handlers::subresources::token;
+use super::texts;
+use crate::access::tokens;
+use crate::catalog::virtual_resources::AUTHENTICATION;
+use crate::http::user::UserInfo;
 use crate::server::ApiServer;
 
 /// The status of a SelfSubjectReview.
@@ -25,7 +26,7 @@ pub(super) async fn of_token(server: &ApiServer, review: &mut Value) -> Result<V
         return Err(Status::invalid(AUTHENTICATION, "TokenReview", "", &[error]));
     }
     let audiences = texts(&review["spec"]["audiences"]);
-    match token::authenticate(server, &token, &audiences).await {
+    match tokens::authenticate(server, &token, &audiences).await {
         Ok(accepted) => Ok(json!({
             "authenticated": true,
             "user": accepted.user.to_json(),

@@ -5,15 +5,16 @@ use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};
 
 use crate::admission::dynamic_admission;
-use crate::admission::writes::{Attempt, WriteOptions};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
-use crate::handlers::verbs::update::{Part, update};
+use crate::handlers::verbs::update::update;
 use crate::http::body::{self, BoxBody};
+use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
-use crate::pipeline::Call;
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, WriteOptions};
 use crate::server::ApiServer;
 
 /// Answers a POST of a Binding.

@@ -10,12 +10,12 @@ use resource_kinds::Lookup;
 use serde_json::{Value, json};
 
 use crate::admission::dynamic_admission;
-use crate::admission::writes::{Attempt, WriteOptions};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::delete::{DeleteOptions, delete};
-use crate::handlers::verbs::update::{Part, update};
+use crate::handlers::verbs::update::update;
 use crate::http::body::{self, BoxBody};
+use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::limits::{DISRUPTED_PODS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::http::query::Query;
@@ -23,7 +23,8 @@ use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::storage::{self, reading};
-use crate::pipeline::Call;
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, WriteOptions};
 use crate::server::ApiServer;
 
 const GROUP: &str = "policy";

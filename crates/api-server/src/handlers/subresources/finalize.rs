@@ -4,15 +4,16 @@ use http::StatusCode;
 use object_model::Status;
 use serde_json::{Value, json};
 
-use crate::admission::writes::{Attempt, WriteOptions, accept};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::read;
-use crate::handlers::verbs::update::{Part, update};
+use crate::handlers::verbs::update::update;
 use crate::http::body::BoxBody;
+use crate::http::call::Call;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
-use crate::pipeline::Call;
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, WriteOptions, accept};
 use crate::server::ApiServer;
 
 /// Answers a PUT of an object whose list of finalizers is to be taken over.

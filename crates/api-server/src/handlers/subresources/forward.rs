@@ -13,12 +13,12 @@ use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
 use crate::handlers::nodes::empty_body;
 use crate::http::body::{BoxBody, BoxError, read_up_to};
+use crate::http::call::{Answer, Call};
 use crate::http::limits::NODE_ERROR_BYTES_MAX;
 use crate::http::query::{Query, encode};
+use crate::http::refusals::not_allowed;
 use crate::http::reply::Reply;
 use crate::objects::storage;
-use crate::pipeline::{Answer, Call};
-use crate::routing::not_allowed;
 use crate::server::ApiServer;
 
 /// Answers with whatever the node answers.

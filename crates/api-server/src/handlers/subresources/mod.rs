@@ -14,19 +14,18 @@ use http::StatusCode;
 use object_model::Status;
 use resource_kinds::Verb;
 
-use crate::catalog::destination;
 use crate::catalog::registry::Resource;
+use crate::handlers::destination;
 use crate::handlers::output;
-use crate::handlers::verbs::update::{self, Part};
+use crate::handlers::verbs::update;
 use crate::handlers::verbs::{namespace, patch, read};
 use crate::http::body::{self, BoxBody};
+use crate::http::call::{Answer, Call};
 use crate::http::negotiate::Form;
+use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
-use crate::pipeline::{Answer, Call};
-use crate::routing::{not_allowed, unknown_path};
+use crate::objects::write_request::Part;
 use crate::server::ApiServer;
-
-pub(crate) use proxy::service_address;
 
 /// Answers a request for a sub-resource.
 ///

@@ -1,17 +1,14 @@
 //! `proxy` of pods, services and nodes: requests passed on to what listens there (kubectl.md 5.9).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use object_model::dialling::dialled;
 use object_model::{Status, StatusReason};
-use rand::RngExt;
-use resource_kinds::Lookup;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
@@ -19,10 +16,11 @@ use crate::access::authorize::authorize;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
 use crate::http::body::{BoxBody, BoxError, Segments, boxed};
+use crate::http::call::{Answer, Call};
 use crate::http::limits::PROXY_CONNECT_TIMEOUT;
 use crate::http::query::{decode, encode};
-use crate::objects::storage::{self, reading};
-use crate::pipeline::{Answer, Call};
+use crate::objects::endpoints::{address, of_service};
+use crate::objects::storage;
 use crate::server::ApiServer;
 
 /// What concerns one connection only, and what the other side must not learn.
@@ -78,7 +76,10 @@ async fn pass_on(
         return to_node(server, resource, &target, call, body, uri).await;
     }
     let address = match resource.info().plural {
-        "services" => of_service(server, resource, &call.info.namespace, &target).await?,
+        "services" => {
+            let name = (call.info.namespace.as_str(), target.name.as_str());
+            of_service(server, resource, name, &target.port).await?
+        }
         _ => of_pod(server, resource, &call.info.namespace, &target).await?,
     };
     let mut parts = call.parts;
@@ -189,95 +190,6 @@ async fn of_pod(
     address(pod["status"]["podIP"].as_str().unwrap_or_default(), port)
 }
 
-/// Where a port of a service leads: one of its ready addresses.
-///
-/// *Errors.* 404 if there is no such service, 503 if nothing serves it.
-pub(crate) async fn service_address(
-    server: &ApiServer,
-    namespace: &str,
-    name: &str,
-    port: u16,
-) -> Result<SocketAddr, Status> {
-    let found = server.served().registry.any_version("", "services");
-    let resource = found.ok_or_else(|| Status::internal("Services are not served"))?;
-    let target = Target {
-        name: name.to_owned(),
-        port: port.to_string(),
-    };
-    of_service(server, &resource, namespace, &target).await
-}
-
-/// One of the ready addresses of the service, at random.
-async fn of_service(
-    server: &ApiServer,
-    resource: &Resource,
-    namespace: &str,
-    target: &Target,
-) -> Result<SocketAddr, Status> {
-    let Target { name, port } = target;
-    let stored = server.must_read(resource, namespace, name).await?;
-    let service = storage::decode(resource, &stored)?;
-    let ports = service["spec"]["ports"].as_array();
-    let wanted = ports.into_iter().flatten().find(|one| {
-        port.is_empty() || one["name"] == port.as_str() || one["port"].as_u64() == port.parse().ok()
-    });
-    let unavailable = |text: String| Status::new(StatusReason::ServiceUnavailable, text);
-    let wanted = wanted.ok_or_else(|| {
-        unavailable(format!(
-            "no service port {port:?} found for service {name:?}"
-        ))
-    })?;
-    let slices = reading(server, |reads| {
-        Ok(reads.list("discovery.k8s.io", "endpointslices", namespace))
-    })?;
-    let mut found = ready(&slices, name, &wanted["name"]);
-    if found.is_empty() {
-        let text = format!("no endpoints available for service {name:?}");
-        return Err(unavailable(text));
-    }
-    let (ip, port) = found.swap_remove(rand::rng().random_range(0..found.len()));
-    address(&ip, port)
-}
-
-/// The addresses and ports of a service that are ready.
-fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64)> {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let mut found = Vec::new();
-    for slice in slices {
-        if slice["metadata"]["labels"]["kubernetes.io/service-name"] != service {
-            continue;
-        }
-        let named = |port: &Value| {
-            port["name"].as_str().unwrap_or_default() == port_name.as_str().unwrap_or_default()
-        };
-        let Some(port) = list(&slice["ports"])
-            .iter()
-            .find(|port| named(port))
-            .and_then(|port| port["port"].as_u64())
-        else {
-            continue;
-        };
-        for endpoint in list(&slice["endpoints"]) {
-            if endpoint["conditions"]["ready"] != false
-                && let Some(ip) = endpoint["addresses"][0].as_str()
-            {
-                found.push((ip.to_owned(), port));
-            }
-        }
-    }
-    found
-}
-
-/// A place that may be proxied to: nothing of the machine's own.
-fn address(ip: &str, port: u64) -> Result<SocketAddr, Status> {
-    let ip: Option<IpAddr> = ip.parse().ok();
-    let refused = || Status::bad_request("address not allowed");
-    let ip = dialled(ip.ok_or_else(refused)?).map_err(|_| refused())?;
-    let port = u16::try_from(port).ok().filter(|port| *port > 0);
-    let port = port.ok_or_else(|| Status::bad_request("invalid port"))?;
-    Ok(SocketAddr::new(ip, port))
-}
-
 async fn to_node(
     server: &ApiServer,
     resource: &Resource,
@@ -360,7 +272,6 @@ fn clean(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn names_and_paths_are_read() {
@@ -396,40 +307,5 @@ mod tests {
         ] {
             assert!(!only_reads(path), "{path}");
         }
-    }
-
-    #[test]
-    fn nothing_of_the_machines_own_is_reached() {
-        assert!(address("10.244.0.2", 80).is_ok());
-        for ip in [
-            "",
-            "127.0.0.1",
-            "169.254.169.254",
-            "0.0.0.0",
-            "::1",
-            "::ffff:127.0.0.1",
-            "::ffff:169.254.169.254",
-            "224.0.0.1",
-        ] {
-            assert_eq!(address(ip, 80).unwrap_err().code, 400, "{ip}");
-        }
-        assert!(address("10.0.0.1", 0).is_err() && address("10.0.0.1", 70_000).is_err());
-    }
-
-    #[test]
-    fn only_ready_endpoints_of_the_service_count() {
-        let slice = json!({
-            "metadata": {"labels": {"kubernetes.io/service-name": "s"}},
-            "ports": [{"name": "http", "port": 8080}],
-            "endpoints": [
-                {"addresses": ["10.0.0.1"], "conditions": {"ready": false}},
-                {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
-            ],
-        });
-        let slices = [slice];
-        let found = ready(&slices, "s", &json!("http"));
-        assert_eq!(found, [("10.0.0.2".to_owned(), 8080)]);
-        assert!(ready(&slices, "other", &json!("http")).is_empty());
-        assert!(ready(&slices, "s", &Value::Null).is_empty());
     }
 }

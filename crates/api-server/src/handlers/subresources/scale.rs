@@ -6,21 +6,22 @@ use openapi_schema::Schema;
 use resource_kinds::{KindInfo, Scope, Verb};
 use serde_json::{Map, Value, json};
 
-use crate::admission::writes::{Attempt, WriteOptions};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::apply::Configuration;
 use crate::handlers::verbs::namespace;
 use crate::handlers::verbs::patch::{self, Patch};
-use crate::handlers::verbs::update::{Part, update};
+use crate::handlers::verbs::update::update;
 use crate::http::body::{self, BoxBody};
+use crate::http::call::Call;
 use crate::http::decode;
+use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
 use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::storage;
-use crate::pipeline::Call;
-use crate::routing::{not_allowed, unknown_path};
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, WriteOptions};
 use crate::server::ApiServer;
 
 /// `autoscaling/v1` Scale, for patches of it.

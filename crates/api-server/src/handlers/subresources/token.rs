@@ -1,205 +1,28 @@
-//! ServiceAccount tokens: `serviceaccounts/token`, and checking who a token belongs to.
+//! `serviceaccounts/token`: issues ServiceAccount tokens (TokenRequest).
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use certificates::TokenSigner;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
 use serde_json::{Value, json};
 
-use crate::access::identity::{UserInfo, service_account_groups};
+use crate::access::tokens::{CLAIM, ISSUER};
 use crate::admission::dynamic_admission;
-use crate::admission::writes::{Attempt, Validation, WriteOptions, admit};
+use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::http::body::{self, BoxBody};
+use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
 use crate::objects::storage;
-use crate::pipeline::Call;
+use crate::objects::write_request::{Attempt, Validation, WriteOptions};
 use crate::server::ApiServer;
 
-/// Who issues the tokens (upstream's default).
-pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Shortest and longest life of a token, and that of one whose asker did not say.
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
 const SECONDS_DEFAULT: i64 = 3600;
-/// What accounts are bound to in claims.
-const CLAIM: &str = "kubernetes.io";
-/// A pod that is being deleted keeps its tokens for this long after its end (upstream's figure).
-const DELETION_LEEWAY: SignedDuration = SignedDuration::from_secs(60);
-
-/// The signer and the audiences of this server.
-pub(crate) struct Tokens {
-    signer: Option<Arc<TokenSigner>>,
-    audiences: Vec<String>,
-}
-
-impl Tokens {
-    pub(crate) fn new(signer: Option<Arc<TokenSigner>>, audiences: Vec<String>) -> Self {
-        let audiences = if audiences.is_empty() {
-            vec![ISSUER.to_owned()]
-        } else {
-            audiences
-        };
-        Self { signer, audiences }
-    }
-
-    /// The keys that check the tokens, as a JSON Web Key Set.
-    pub(crate) fn public_keys(&self) -> Option<Value> {
-        self.signer.as_ref().map(|signer| signer.jwks())
-    }
-}
-
-/// A token that is good.
-pub(crate) struct Accepted {
-    pub(crate) user: UserInfo,
-    /// Those of the asked audiences that it is for.
-    pub(crate) audiences: Vec<String>,
-}
-
-/// Why a token is not.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
-    #[error("this server has no key for tokens")]
-    NoSigner,
-    #[error(transparent)]
-    Token(#[from] certificates::TokenError),
-    #[error("the token is not from this issuer")]
-    Issuer,
-    #[error("the token is for other audiences")]
-    Audience,
-    #[error("the token lacks claims")]
-    Claims,
-    #[error("the {0} that the token is bound to is gone")]
-    Gone(&'static str),
-    #[error("read what the token is bound to: {0}")]
-    Store(Status),
-}
-
-/// Checks a token against the account and the objects that it is bound to. `audiences` are those
-/// asked for; none means this server's own.
-pub(crate) async fn authenticate(
-    server: &ApiServer,
-    token: &str,
-    audiences: &[String],
-) -> Result<Accepted, Refused> {
-    let signer = server.tokens.signer.as_ref().ok_or(Refused::NoSigner)?;
-    let claims = signer.verify(token)?;
-    if claims["iss"] != ISSUER {
-        return Err(Refused::Issuer);
-    }
-    let wanted = if audiences.is_empty() {
-        &server.tokens.audiences
-    } else {
-        audiences
-    };
-    let present = claims["aud"].as_array().map_or(&[][..], Vec::as_slice);
-    let matched: Vec<String> = wanted
-        .iter()
-        .filter(|one| present.iter().any(|p| p == *one))
-        .cloned()
-        .collect();
-    if matched.is_empty() {
-        return Err(Refused::Audience);
-    }
-    let bound = &claims[CLAIM];
-    let namespace = bound["namespace"].as_str().ok_or(Refused::Claims)?;
-    let account = &bound["serviceaccount"];
-    let name = account["name"].as_str().ok_or(Refused::Claims)?;
-    must_live(
-        server,
-        "serviceaccounts",
-        namespace,
-        account,
-        "service account",
-    )
-    .await?;
-    let extra = check_bound(server, &claims, namespace).await?;
-    let user = UserInfo {
-        name: format!("system:serviceaccount:{namespace}:{name}"),
-        uid: account["uid"].as_str().unwrap_or_default().to_owned(),
-        groups: service_account_groups(namespace),
-        extra,
-    };
-    Ok(Accepted {
-        user: user.authenticated(),
-        audiences: matched,
-    })
-}
-
-/// Checks that the objects which a token is bound to live; returns what is known by them.
-async fn check_bound(
-    server: &ApiServer,
-    claims: &Value,
-    namespace: &str,
-) -> Result<BTreeMap<String, Vec<String>>, Refused> {
-    let bound = &claims[CLAIM];
-    let mut extra = BTreeMap::new();
-    if let Some(id) = claims["jti"].as_str() {
-        let key = "authentication.kubernetes.io/credential-id".to_owned();
-        extra.insert(key, vec![format!("JTI={id}")]);
-    }
-    for (claim, plural, what) in [
-        ("pod", "pods", "pod"),
-        ("secret", "secrets", "secret"),
-        ("node", "nodes", "node"),
-    ] {
-        let object = &bound[claim];
-        if object.is_null() {
-            continue;
-        }
-        // The node of a pod is only named, not bound to: it may be registered anew.
-        if claim != "node" || bound["pod"].is_null() {
-            let home = if claim == "node" { "" } else { namespace };
-            must_live(server, plural, home, object, what).await?;
-        }
-        for field in ["name", "uid"] {
-            if let Some(value) = object[field].as_str() {
-                let key = format!("authentication.kubernetes.io/{claim}-{field}");
-                extra.insert(key, vec![value.to_owned()]);
-            }
-        }
-    }
-    Ok(extra)
-}
-
-async fn must_live(
-    server: &ApiServer,
-    plural: &str,
-    namespace: &str,
-    claim: &Value,
-    what: &'static str,
-) -> Result<(), Refused> {
-    let resource = server
-        .served()
-        .registry
-        .any_version("", plural)
-        .ok_or(Refused::Gone(what))?;
-    let name = claim["name"].as_str().ok_or(Refused::Claims)?;
-    let found = server
-        .read(&resource, namespace, name)
-        .await
-        .map_err(Refused::Store)?;
-    let stored = found.ok_or(Refused::Gone(what))?;
-    let object = storage::decode(&resource, &stored).map_err(Refused::Store)?;
-    if claim["uid"] != object["metadata"]["uid"] {
-        return Err(Refused::Gone(what));
-    }
-    let end: Option<Timestamp> = metadata::text(&object, "deletionTimestamp").parse().ok();
-    let over = end
-        .is_some_and(|end| end.saturating_add(DELETION_LEEWAY).unwrap_or(end) < Timestamp::now());
-    if over {
-        Err(Refused::Gone(what))
-    } else {
-        Ok(())
-    }
-}
-
 /// Answers a POST of a TokenRequest.
 pub(super) async fn answer(
     server: &ApiServer,
@@ -218,7 +41,7 @@ pub(super) async fn answer(
         return Err(Status::bad_request(text));
     }
     let mut request = decoded.value;
-    let signer = server.tokens.signer.as_ref().ok_or_else(|| {
+    let signer = server.tokens.signer().ok_or_else(|| {
         Status::new(
             StatusReason::ServiceUnavailable,
             "this server has no key for tokens",
@@ -245,7 +68,7 @@ pub(super) async fn answer(
         .filter_map(|audience| audience.as_str().map(str::to_owned))
         .collect();
     if audiences.is_empty() {
-        audiences.clone_from(&server.tokens.audiences);
+        audiences = server.tokens.audiences().to_vec();
     }
     let mut bound = json!({
         "namespace": namespace,

@@ -6,17 +6,18 @@ use object_model::{Status, StatusReason};
 use serde_json::Value;
 
 use super::create::create;
-use super::update::{Part, update};
+use super::update::update;
 use crate::access::authorize;
-use crate::admission::writes::{Attempt, Validation, WriteOptions, accept};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
+use crate::http::call::Call;
 use crate::http::decode::{self, Decoded};
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::reply::Reply;
 use crate::objects::field_managers;
 use crate::objects::metadata;
-use crate::pipeline::Call;
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, Validation, WriteOptions, accept};
 use crate::server::ApiServer;
 
 /// The content type of such a patch: YAML, of which JSON is a part.
@@ -114,7 +115,7 @@ struct Apply<'a> {
     force: bool,
 }
 
-type Written = crate::admission::writes::Written;
+type Written = crate::objects::write_request::Written;
 
 impl Apply<'_> {
     /// Changes the object, or creates it if there is none; whichever it is, somebody else may have

@@ -5,13 +5,13 @@ use object_model::{Status, StatusReason};
 
 use super::delete::{DeleteOptions, delete};
 use super::{list, namespace};
-use crate::admission::writes::{Attempt, Validation, WriteOptions};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::selection::Selection;
+use crate::http::call::Call;
 use crate::http::limits::DELETE_COLLECTION_WORKERS;
 use crate::http::reply::Reply;
-use crate::pipeline::Call;
+use crate::objects::write_request::{Attempt, Validation, WriteOptions};
 use crate::server::ApiServer;
 
 /// Answers a DELETE of a collection with the list of what was deleted.

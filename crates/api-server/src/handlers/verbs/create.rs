@@ -11,10 +11,11 @@ use serde_json::Value;
 use crate::access::authorize;
 use crate::admission::default_account;
 use crate::admission::dynamic_admission;
-use crate::admission::writes::{Attempt, WriteOptions, Written, accept, advise};
+use crate::admission::plugins::advise;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
-use crate::handlers::verbs::update::{MODIFIED, Part};
+use crate::handlers::verbs::update::MODIFIED;
+use crate::http::call::Call;
 use crate::http::decode::Decoded;
 use crate::http::limits::{NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::http::reply::Reply;
@@ -25,7 +26,8 @@ use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::quota::{self, Change};
 use crate::objects::storage::{self, encode_within, reading};
-use crate::pipeline::Call;
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, WriteOptions, Written, accept};
 use crate::server::ApiServer;
 
 /// Answers a POST to a collection.

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use super::update::{MODIFIED, is_held_by_spec, may_go};
 use crate::admission::dynamic_admission;
-use crate::admission::writes::{Attempt, Validation, WriteOptions, Written, admit, dry_run};
+use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
+use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::query::Query;
@@ -22,7 +23,7 @@ use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::remove::remove;
 use crate::objects::storage::{self, encode};
-use crate::pipeline::Call;
+use crate::objects::write_request::{Attempt, Validation, WriteOptions, Written, dry_run};
 use crate::server::ApiServer;
 
 const ORPHAN: &str = "orphan";

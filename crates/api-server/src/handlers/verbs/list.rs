@@ -10,12 +10,12 @@ use super::namespace;
 use crate::catalog::registry::{Resource, end_of};
 use crate::handlers::output::{self, ListMeta};
 use crate::handlers::selection::Selection;
+use crate::http::call::Call;
 use crate::http::limits::LIST_CHUNK_MIN;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::storage;
-use crate::pipeline::Call;
 use crate::server::ApiServer;
 
 /// Answers a GET of a collection.

@@ -19,10 +19,11 @@ use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::output::View;
 use crate::http::body::{self, BoxBody};
+use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
 use crate::http::work;
-use crate::pipeline::Call;
+use crate::objects::write_request::Part;
 use crate::server::ApiServer;
 
 /// Answers a request for objects of one kind.
@@ -47,11 +48,11 @@ pub(crate) async fn answer(
         }
         Verb::Update => {
             let decoded = read(server, resource, &call, body).await?;
-            update::answer(server, resource, &call, decoded, update::Part::Whole).await
+            update::answer(server, resource, &call, decoded, Part::Whole).await
         }
         Verb::Patch => {
             let bytes = body::read(body, &server.limits).await?;
-            patch::answer(server, resource, &call, &bytes, update::Part::Whole).await
+            patch::answer(server, resource, &call, &bytes, Part::Whole).await
         }
         Verb::Delete => {
             let bytes = body::read(body, &server.limits).await?;

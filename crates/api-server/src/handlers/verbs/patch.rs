@@ -8,15 +8,16 @@ use serde_json::Value;
 use structured_merge::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 
 use super::apply::{self, APPLY};
-use super::update::{Part, update};
+use super::update::update;
 use crate::access::authorize;
-use crate::admission::writes::{Attempt, Validation, WriteOptions, accept, complaints};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
+use crate::http::call::Call;
 use crate::http::decode::{Decoded, json, unsupported};
+use crate::http::negotiate::content_type;
 use crate::http::reply::Reply;
-use crate::pipeline::Call;
-use crate::routing::content_type;
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, Validation, WriteOptions, accept, complaints};
 use crate::server::ApiServer;
 
 const JSON_PATCH: &str = "application/json-patch+json";

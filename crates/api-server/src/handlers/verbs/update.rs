@@ -9,12 +9,11 @@ use serde_json::Value;
 
 use crate::access::authorize;
 use crate::admission::dynamic_admission;
-use crate::admission::writes::{
-    Attempt, WriteOptions, Written, accept, admit, advise, cannot_be_handled,
-};
+use crate::admission::plugins::{admit, advise};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::create::{create, refused};
+use crate::http::call::Call;
 use crate::http::decode::Decoded;
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::reply::Reply;
@@ -25,25 +24,13 @@ use crate::objects::metadata;
 use crate::objects::quota::{self, Change as Charged};
 use crate::objects::remove::remove;
 use crate::objects::storage::{self, encode_within, reading};
-use crate::pipeline::Call;
+use crate::objects::write_request::Part;
+use crate::objects::write_request::{Attempt, WriteOptions, Written, accept, cannot_be_handled};
 use crate::server::ApiServer;
 
 /// The text of a 409 for an object that has changed in between.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
      the latest version and try again";
-
-/// Which part of an object a write may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// All but the status.
-    Whole,
-    /// The status.
-    Status,
-    /// What the kind says that the named sub-resource may change (`resize`).
-    Subresource,
-    /// Just what the caller of [`update`] changes, on its own authority (`binding`, `finalize`).
-    Chosen,
-}
 
 /// Makes the new object out of the stored one; called anew whenever that has changed.
 pub(crate) type Change<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;

@@ -26,6 +26,7 @@ use crate::catalog::registry::Resource;
 use crate::handlers::output::{View, event, event_of_value};
 use crate::handlers::selection::Selection;
 use crate::http::body::boxed;
+use crate::http::call::Call;
 use crate::http::connection::Connection;
 use crate::http::limits::{
     BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MAX_SECS, WATCH_TIMEOUT_MIN_SECS,
@@ -35,7 +36,6 @@ use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::storage;
-use crate::pipeline::Call;
 use crate::server::ApiServer;
 
 /// What a watch begins with.

@@ -9,8 +9,8 @@ use serde::de::DeserializeSeed;
 use serde_json::Value;
 
 use crate::http::limits::{NODES_MAX, YAML_NODES_MAX};
+use crate::http::negotiate::content_type;
 use crate::http::protobuf::{self, PROTOBUF};
-use crate::routing::content_type;
 use tree::{Notes, Seed};
 
 /// A body, with the paths of fields that were written more than once.

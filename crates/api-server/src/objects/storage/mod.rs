@@ -15,7 +15,7 @@ pub(crate) use encode::{
     encode, encode_as, encode_at, encode_within, with_revision, without_revision, without_type,
 };
 pub(crate) use leases::Leases;
-pub(crate) use lookup::{Asking, exclusive_key, reading};
+pub(crate) use lookup::{SyncReads, exclusive_key, reading};
 
 impl ApiServer {
     /// One object as stored.

@@ -11,11 +11,9 @@ use object_model::Status;
 use resource_kinds::{KindInfo, Scope, Verb};
 
 use crate::catalog::registry::Resource;
-use crate::handlers::component_health;
-use crate::handlers::resource_metrics;
-use crate::handlers::reviews;
+use crate::catalog::virtual_resources::{self, AUTHENTICATION, AUTHORIZATION, METRICS};
+use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::request_info::{RequestInfo, is_segment};
-use crate::routing::{not_allowed, unknown_path};
 use crate::server::ApiServer;
 
 /// The kind that a request is about, by who answers for it.
@@ -24,7 +22,7 @@ pub(crate) enum Destination {
     Review(&'static KindInfo),
     /// What nodes or pods use.
     Metrics(&'static KindInfo),
-    ComponentStatus,
+    ComponentStatus(&'static KindInfo),
     /// Stored objects.
     Stored(Arc<Resource>),
 }
@@ -35,7 +33,7 @@ impl Destination {
     /// *Errors.* 404 where there is none, and where the path's form is not the kind's; 400 for names
     /// that no object can have; 405 for verbs that the path does not have.
     pub(crate) async fn find(server: &ApiServer, info: &RequestInfo) -> Result<Self, Status> {
-        let found = match computed(info) {
+        let found = match virtual_resource(info) {
             Some(found) => found,
             None => {
                 let (group, version) = (&info.group, &info.version);
@@ -54,8 +52,7 @@ impl Destination {
 
     fn kind(&self) -> &KindInfo {
         match self {
-            Self::Review(info) | Self::Metrics(info) => info,
-            Self::ComponentStatus => &component_health::INFO,
+            Self::Review(info) | Self::Metrics(info) | Self::ComponentStatus(info) => info,
             Self::Stored(resource) => resource.info(),
         }
     }
@@ -75,7 +72,7 @@ impl Destination {
 /// The verbs that a request's path has; `None` where nothing is served.
 pub(crate) fn verbs(server: &ApiServer, info: &RequestInfo) -> Option<Vec<Verb>> {
     let (group, version, plural) = (&info.group, &info.version, &info.resource);
-    let found = match computed(info) {
+    let found = match virtual_resource(info) {
         Some(found) => found,
         None => Destination::Stored(server.served().registry.find(group, version, plural)?),
     };
@@ -83,15 +80,13 @@ pub(crate) fn verbs(server: &ApiServer, info: &RequestInfo) -> Option<Vec<Verb>>
     (!offered.is_empty()).then_some(offered)
 }
 
-fn computed(info: &RequestInfo) -> Option<Destination> {
-    let (group, version, plural) = (&info.group, &info.version, &info.resource);
-    if let Some(review) = reviews::find(group, version, plural) {
-        return Some(Destination::Review(review));
-    }
-    if let Some(kind) = resource_metrics::find(group, version, plural) {
-        return Some(Destination::Metrics(kind));
-    }
-    component_health::is_asked(group, version, plural).then_some(Destination::ComponentStatus)
+fn virtual_resource(info: &RequestInfo) -> Option<Destination> {
+    let found = virtual_resources::find(&info.group, &info.version, &info.resource)?;
+    Some(match found.group {
+        AUTHENTICATION | AUTHORIZATION => Destination::Review(found),
+        METRICS => Destination::Metrics(found),
+        _ => Destination::ComponentStatus(found),
+    })
 }
 
 fn check_names(info: &RequestInfo) -> Result<(), Status> {

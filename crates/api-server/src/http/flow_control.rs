@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use object_model::{Status, StatusDetails, StatusReason};
 
-use crate::access::identity::UserInfo;
+use crate::http::user::UserInfo;
 
 /// Those who run the cluster must be able to do so whatever else goes on.
 const EXEMPT: &str = "system:masters";

@@ -5,18 +5,15 @@ use mvcc_store::{KeyValue, Revision};
 use object_model::{FieldError, FieldPath, Status};
 use openapi_schema::Schema;
 use resource_kinds::KindInfo;
-use resource_kinds::admission::{AdmissionRequest, Operation};
 use serde_json::Value;
 
 use crate::catalog::registry::Resource;
+use crate::http::call::Call;
 use crate::http::decode::Decoded;
 use crate::http::query::Query;
 use crate::http::warnings::Warnings;
 use crate::objects::field_managers;
 use crate::objects::metadata;
-use crate::objects::storage::{Asking, reading};
-use crate::pipeline::Call;
-use crate::server::ApiServer;
 
 /// What to do about fields that are unknown or written twice (kubectl.md 0.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +222,19 @@ fn set_type(object: &mut Value, info: &KindInfo) -> Result<(), Status> {
     Ok(())
 }
 
+/// Which part of an object a write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Whole,
+    /// The status.
+    Status,
+    /// What the kind says that the named sub-resource may change (`resize`).
+    Subresource,
+    /// Just what the caller of [`update`] changes, on its own authority (`binding`, `finalize`).
+    Chosen,
+}
+
 /// Who writes what, for admission.
 #[derive(Clone, Copy)]
 pub(crate) struct Attempt<'a> {
@@ -232,7 +242,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
     pub(crate) subresource: &'a str,
-    pub(crate) user: &'a crate::access::identity::UserInfo,
+    pub(crate) user: &'a crate::http::user::UserInfo,
     pub(crate) dry_run: bool,
     /// The field manager that the write is by.
     pub(crate) manager: &'a str,
@@ -269,63 +279,5 @@ impl<'a> Attempt<'a> {
         if let Some(warnings) = self.warnings {
             warnings.add(texts);
         }
-    }
-}
-
-/// Runs the admission plug-ins.
-pub(crate) fn admit(
-    server: &ApiServer,
-    attempt: &Attempt<'_>,
-    operation: Operation,
-    object: &mut Value,
-    old: Option<&Value>,
-) -> Result<(), Status> {
-    let request = asked(attempt, operation, old);
-    reading(server, |reads| {
-        let user = attempt.user;
-        let cluster = Asking { reads, user };
-        let mut plugins = server.admission.iter();
-        plugins.try_for_each(|plugin| plugin.admit(&request, object, &cluster))
-    })
-}
-
-/// Lets the admission plug-ins say what they have to say of an object that is right in itself.
-pub(crate) fn advise(
-    server: &ApiServer,
-    attempt: &Attempt<'_>,
-    operation: Operation,
-    object: &Value,
-    old: Option<&Value>,
-) {
-    if attempt.warnings.is_none() {
-        return;
-    }
-    let request = asked(attempt, operation, old);
-    let told = reading(server, |reads| {
-        let user = attempt.user;
-        let cluster = Asking { reads, user };
-        let plugins = server.admission.iter();
-        let texts = plugins.flat_map(|plugin| plugin.warnings(&request, object, &cluster));
-        Ok(texts.collect::<Vec<_>>())
-    });
-    // Advice that cannot be given is no reason to refuse.
-    attempt.warn(told.unwrap_or_default());
-}
-
-fn asked<'a>(
-    attempt: &Attempt<'a>,
-    operation: Operation,
-    old: Option<&'a Value>,
-) -> AdmissionRequest<'a> {
-    let info = attempt.resource.info();
-    AdmissionRequest {
-        operation,
-        group: info.group,
-        plural: info.plural,
-        subresource: attempt.subresource,
-        namespace: attempt.namespace,
-        name: attempt.name,
-        user: &attempt.user.name,
-        old,
     }
 }

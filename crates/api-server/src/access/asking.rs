@@ -1,0 +1,53 @@
+//! Reads for admission on behalf of a user, together with what that user may do.
+
+use resource_kinds::{Lookup, Right};
+use serde_json::{Value, json};
+
+use crate::access::authorize::{self, Asked};
+use crate::http::user::UserInfo;
+use crate::objects::storage::SyncReads;
+use crate::server::ApiServer;
+
+/// The same reads on behalf of somebody, of whom admission may know what they may do.
+pub(crate) struct Asking<'s> {
+    pub(crate) reads: &'s SyncReads<'s>,
+    pub(crate) server: &'s ApiServer,
+    pub(crate) user: &'s UserInfo,
+}
+
+impl Lookup for Asking<'_> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.reads.get(group, plural, namespace, name)
+    }
+
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        self.reads.list(group, plural, namespace)
+    }
+
+    fn asker(&self) -> Value {
+        let user = self.user;
+        let mut asker = json!({});
+        if !user.uid.is_empty() {
+            asker["uid"] = json!(user.uid);
+        }
+        if !user.groups.is_empty() {
+            asker["groups"] = json!(user.groups);
+        }
+        if !user.extra.is_empty() {
+            asker["extra"] = json!(user.extra);
+        }
+        asker
+    }
+
+    fn allows(&self, asked: &Right<'_>) -> bool {
+        let asked = Asked {
+            verb: asked.verb,
+            group: asked.group,
+            resource: asked.resource,
+            namespace: asked.namespace,
+            name: asked.name,
+            ..Asked::default()
+        };
+        authorize::decide(self.server, self.user, &asked).is_ok()
+    }
+}

@@ -1,0 +1,36 @@
+//! An HTTP request after authentication and authorisation, and the answer to it.
+
+use std::sync::Arc;
+
+use http::Response;
+use http::request::Parts;
+
+use crate::http::body::BoxBody;
+use crate::http::query::Query;
+use crate::http::reply::Reply;
+use crate::http::request_info::RequestInfo;
+use crate::http::user::UserInfo;
+use crate::http::warnings::Warnings;
+
+/// A request that has passed authentication and authorisation.
+pub(crate) struct Call {
+    pub(crate) info: Arc<RequestInfo>,
+    pub(crate) query: Query,
+    pub(crate) user: UserInfo,
+    pub(crate) parts: Parts,
+    /// What the client is told beside the answer.
+    pub(crate) warnings: Arc<Warnings>,
+}
+
+/// What a request is answered with.
+pub(crate) enum Answer {
+    Reply(Reply),
+    /// Somebody else's response, sent on as it is (a node's).
+    Raw(Response<BoxBody>),
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
