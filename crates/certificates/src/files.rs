@@ -1,11 +1,13 @@
 //! Reading and writing the small files of the authority, for the owner's eyes only.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::Path,
 };
+
+use durable_file::Durability;
 
 use crate::CertificateError;
 
@@ -26,29 +28,10 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, CertificateError> {
     }
 }
 
-/// Writes a file under its name only when it is complete and durable.
+/// Replaces a file durably.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), CertificateError> {
-    let temporary = path.with_extension("new");
-    write_temporary(&temporary, text).map_err(|source| failed("write", &temporary, source))?;
-    fs::rename(&temporary, path).map_err(|source| failed("rename to", path, source))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|source| failed("sync", dir, source))
-}
-
-fn write_temporary(path: &Path, text: &str) -> io::Result<()> {
-    // A leftover may have been made with other permissions.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    durable_file::replace(path, text.as_bytes(), 0o600, Durability::Name)
+        .map_err(|source| failed("write", path, source))
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> CertificateError {

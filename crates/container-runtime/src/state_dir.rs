@@ -14,11 +14,11 @@
 //! Every file is written under another name, synced and renamed, so that none is ever seen
 //! half-written.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 
+use durable_file::Durability;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,7 @@ impl SandboxFile {
     }
 
     pub fn write(&self, dir: &Path) -> io::Result<()> {
-        write_json(&dir.join(SANDBOX_FILE), self, Durability::Sync)
+        write_json(&dir.join(SANDBOX_FILE), self, Durability::Name)
     }
 }
 
@@ -82,12 +82,6 @@ pub(crate) fn read_containers(dir: &Path) -> Vec<ContainerState> {
 }
 
 /// Whether a file must survive a power cut, or only the death of processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    Sync,
-    PageCache,
-}
-
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
@@ -97,24 +91,7 @@ pub(crate) fn write_json<T: Serialize>(
     value: &T,
     durability: Durability,
 ) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(&serde_json::to_vec(value)?)?;
-    if durability == Durability::Sync {
-        file.sync_data()?;
-    }
-    fs::rename(&temporary, path)?;
-    if durability == Durability::Sync
-        && let Some(parent) = path.parent()
-    {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(())
+    durable_file::replace(path, &serde_json::to_vec(value)?, 0o600, durability)
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
+use durable_file::Durability;
 use serde::{Deserialize, Serialize};
 
 use crate::access::Accesses;
@@ -70,15 +71,8 @@ impl Index {
 
     /// Replaces the file; durable when it returns.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let fresh = path.with_extension("json.new");
-        let mut file = fs::File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)?;
-        if let Some(directory) = path.parent() {
-            fs::File::open(directory)?.sync_all()?;
-        }
-        Ok(())
+        let text = serde_json::to_vec_pretty(self)?;
+        durable_file::replace(path, &text, 0o644, Durability::Name)
     }
 
     /// Adds an image under a name. What a registry has under this name it may not have under the

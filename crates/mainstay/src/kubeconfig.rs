@@ -2,13 +2,13 @@
 //! `mainstay kubeconfig`.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use durable_file::Durability;
 use serde_json::{Value, json};
 
 use crate::settings::DataDirectory;
@@ -92,20 +92,8 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
     if fs::read(path).is_ok_and(|present| present == text.as_bytes()) && is_private(path) {
         return Ok(());
     }
-    let fresh = path.with_extension("new");
-    let opened = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh);
-    let written = opened.and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
-    });
+    let written = durable_file::replace(path, text.as_bytes(), 0o600, Durability::Content);
     if let Err(error) = written {
-        fs::remove_file(&fresh).ok();
         // On a full disk there may be room in the place of what is there.
         let in_place = || {
             let file = fs::OpenOptions::new().write(true).open(path)?;

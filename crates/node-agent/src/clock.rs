@@ -13,6 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use durable_file::Durability;
 use jiff::{SignedDuration, Timestamp};
 use pod_lifecycle::{Instant, Moment};
 use rustix::time::{ClockId, clock_gettime};
@@ -76,10 +77,8 @@ impl Clock {
             origin: self.origin,
             latest: self.instant(),
         };
-        let path = file(data_dir);
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&kept)?)?;
-        fs::rename(new, path)
+        let text = serde_json::to_vec(&kept)?;
+        durable_file::replace(&file(data_dir), &text, 0o644, Durability::PageCache)
     }
 
     /// What both clocks read.

@@ -1,14 +1,14 @@
 //! What survives the agent: each pod's record on disk, and the sandboxes that go on without it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use container_runtime::spec::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
 use container_runtime::{Events, Sandbox, tree};
+use durable_file::Durability;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use pod_lifecycle::record::{self, Exit, Hook, Instance, Running};
@@ -40,20 +40,9 @@ pub fn store(dir: &PodDir, pod: &Pod, stored: &Stored, with_object: bool) -> io:
     replace(&dir.record(), &serde_json::to_vec(stored)?)
 }
 
-/// Replaces a file as a whole. Its content is on disk before it gets its name, so that after a loss
-/// of power there is a whole record, the former or the new one.
+/// Replaces a record: after a loss of power it is whole, the former or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(new, path)
+    durable_file::replace(path, bytes, 0o600, Durability::Content)
 }
 
 /// A pod that a former agent left.

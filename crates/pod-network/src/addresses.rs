@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use durable_file::Durability;
 use object_model::cidr::Cidr;
 use service_routing::{HostPort, PublishedPort};
 
@@ -113,9 +114,9 @@ impl Addresses {
 
     fn keep(&mut self, uid: &str, held: Held) -> Result<(), Error> {
         let path = self.dir.join(uid);
-        let beside = self.dir.join(format!(".{uid}"));
-        std::fs::write(&beside, held.text()).map_err(file("write", &beside))?;
-        std::fs::rename(&beside, &path).map_err(file("rename", &beside))?;
+        let text = held.text();
+        durable_file::replace(&path, text.as_bytes(), 0o644, Durability::PageCache)
+            .map_err(file("write", &path))?;
         self.by_uid.insert(uid.to_owned(), held);
         Ok(())
     }

@@ -6,8 +6,9 @@
 //! may choose what a stopped one had.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use durable_file::Durability;
 
 use crate::ranges::{self, Taken};
 
@@ -69,9 +70,7 @@ impl Neighbours {
                 text.push('\n');
             }
         }
-        let beside = self.list.with_extension("new");
-        std::fs::File::create(&beside)?.write_all(text.as_bytes())?;
-        std::fs::rename(&beside, &self.list)
+        durable_file::replace(&self.list, text.as_bytes(), 0o644, Durability::PageCache)
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
+use durable_file::Durability;
 use object_model::cidr::Cidr;
 use serde::{Deserialize, Serialize};
 
@@ -232,16 +233,10 @@ pub(crate) fn read(path: &Path) -> Result<Option<Ranges>, Error> {
 }
 
 fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
-    use std::io::Write;
     let dir = path.parent().unwrap_or(Path::new("."));
     make_private(dir).map_err(file("create directory", dir))?;
-    let beside = path.with_extension("json.new");
     let text = serde_json::to_vec(ranges).map_err(|error| file("write", path)(error.into()))?;
-    let mut out = std::fs::File::create(&beside).map_err(file("create", &beside))?;
-    out.write_all(&text)
-        .and_then(|()| out.sync_all())
-        .map_err(file("write", &beside))?;
-    std::fs::rename(&beside, path).map_err(file("rename", &beside))
+    durable_file::replace(path, &text, 0o644, Durability::Name).map_err(file("write", path))
 }
 
 /// Waits for the lock that all instances of the machine share; dropping it lets the next go on.

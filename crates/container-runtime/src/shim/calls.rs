@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 
+use durable_file::Durability;
 use jiff::Timestamp;
 
 use super::connection::Role;
@@ -18,7 +19,7 @@ use crate::spec::{
     AttachSpec, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ResolvedUser, Resources,
     SandboxState, SandboxStatus,
 };
-use crate::state_dir::{self, Durability};
+use crate::state_dir;
 
 type Answer = Result<(), Failure>;
 
@@ -110,7 +111,7 @@ impl Supervisor {
             };
         }
         std::fs::create_dir_all(&place.dir)
-            .and_then(|()| state_dir::write_json(&spec_path, &spec, Durability::Sync))
+            .and_then(|()| state_dir::write_json(&spec_path, &spec, Durability::Name))
             .map_err(internal("record the container"))?;
         let state = ContainerState {
             id: id.clone(),

@@ -1,5 +1,6 @@
 //! What workers are started for, and what follows when they and other children end.
 
+use durable_file::Durability;
 use jiff::Timestamp;
 use nix::sys::wait::WaitStatus;
 
@@ -11,7 +12,7 @@ use super::worker::{self, Place, Report, Worker};
 use crate::cgroup;
 use crate::protocol::{Failure, FrameKind, Reply};
 use crate::spec::{ContainerStatus, Exit, SandboxEvent, StartError, StartErrorKind};
-use crate::state_dir::{self, Durability};
+use crate::state_dir;
 
 /// Exit code of a container whose command never ran, as other runtimes report it.
 const NOT_STARTED: i32 = 128;
@@ -255,7 +256,7 @@ impl Supervisor {
         };
         container.process = None;
         container.state.status = ContainerStatus::Exited(exit.clone());
-        if let Report::Failed(failure) = self.save(id, Durability::Sync) {
+        if let Report::Failed(failure) = self.save(id, Durability::Name) {
             eprintln!("container {id}: record its exit: {failure:?}");
         }
         if exit.oom_killed {

@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use durable_file::Durability;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::error::LibcontainerError;
 use libcontainer::syscall::syscall::SyscallType;
@@ -34,7 +35,7 @@ use crate::spec::{
     ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, StartError,
     StartErrorKind,
 };
-use crate::state_dir::{self, Durability};
+use crate::state_dir;
 
 /// How a worker's task went.
 #[derive(Debug, Serialize, Deserialize)]

@@ -47,7 +47,7 @@ const fn of_instance(name: &'static str) -> Part {
 impl Part {
     /// All parts, in the order in which they are deleted: the store before all else, so that when the
     /// deletion is cut off nobody finds objects there whose data are gone.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         of_cluster("store"),
         of_cluster("store.unfinished"),
         trace("volumes"),
@@ -58,8 +58,10 @@ impl Part {
         trace("certificates"),
         of_cluster("network"),
         of_cluster("node-clock.json"),
+        of_cluster(".node-clock.json.new"),
         of_cluster("node-clock.new"),
         of_cluster("kubeconfig"),
+        of_cluster(".kubeconfig.new"),
         of_cluster("kubeconfig.new"),
         of_cluster("process"),
         of_cluster("log"),
@@ -68,6 +70,7 @@ impl Part {
         of_instance("seccomp"),
         of_instance("registries.yaml"),
         of_instance("restored"),
+        of_instance(".instance.new"),
         of_instance("instance.new"),
     ];
 }

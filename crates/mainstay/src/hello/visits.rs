@@ -1,9 +1,11 @@
 //! The visit counter: one number in one file, replaced atomically and synced at every visit.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+use durable_file::Durability;
 
 /// Counts visits, on a volume if there is one.
 pub struct Visits {
@@ -59,12 +61,9 @@ impl Visits {
 }
 
 fn write(directory: &Path, number: u64) -> io::Result<()> {
-    let fresh = directory.join(".visits.new");
-    let mut file = File::create(&fresh)?;
-    writeln!(file, "{number}")?;
-    file.sync_all()?;
-    fs::rename(&fresh, directory.join("visits"))?;
-    File::open(directory)?.sync_all()
+    let text = format!("{number}\n");
+    let path = directory.join("visits");
+    durable_file::replace(&path, text.as_bytes(), 0o644, Durability::Name)
 }
 
 #[cfg(test)]

@@ -10,12 +10,12 @@ mod systemd;
 mod unit;
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Command;
+use durable_file::Durability;
 
 use crate::manual::{self, Shell};
 use crate::output::{say, warn};
@@ -123,33 +123,18 @@ impl Content {
         }
     }
 
-    /// Writes the file beside its place, and moves it there: a program that runs cannot be written to.
+    /// Replaces the file: a program that runs cannot be written to.
     fn write(&self, path: &Path) -> Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let fresh = path.with_file_name(name);
         let mode = match self {
             Self::Program => 0o755,
             Self::Text(_) => 0o644,
         };
-        let written = self.write_to(&fresh).and_then(|file| {
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-            file.sync_all()?;
-            fs::rename(&fresh, path)
-        });
-        if written.is_err() {
-            fs::remove_file(&fresh).ok();
-        }
-        written.with_context(|| format!("write {}", path.display()))
-    }
-
-    fn write_to(&self, path: &Path) -> io::Result<File> {
-        let mut file = File::create(path)?;
-        match self {
-            Self::Program => drop(io::copy(&mut File::open(OWN_PROGRAM)?, &mut file)?),
-            Self::Text(text) => io::Write::write_all(&mut file, text.as_bytes())?,
-        }
-        Ok(file)
+        let write = |file: &mut File| match self {
+            Self::Program => io::copy(&mut File::open(OWN_PROGRAM)?, file).map(drop),
+            Self::Text(text) => file.write_all(text.as_bytes()),
+        };
+        durable_file::replace_with(path, mode, Durability::Name, write)
+            .with_context(|| format!("write {}", path.display()))
     }
 }
 

@@ -10,12 +10,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use container_runtime::btrfs;
 use container_runtime::loop_device::LoopDevice;
+use durable_file::Durability;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -92,27 +93,19 @@ impl Pool {
     fn create(&self) -> io::Result<()> {
         let uuid = uuid::Uuid::new_v4().into_bytes();
         let image = image::empty(uuid)?;
-        let unfinished = self.dir.join("pool.new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&unfinished)?;
-        // On a file system that copies on write, what is set aside is so for good only without.
-        if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
-            rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::NOCOW).ok();
-        }
-        for (at, block) in image.chunks(4096).enumerate() {
-            if block.iter().any(|byte| *byte != 0) {
-                file.seek(SeekFrom::Start(at as u64 * 4096))?;
-                file.write_all(block)?;
+        durable_file::replace_with(&self.file(), 0o600, Durability::Name, |file| {
+            // On a file system that copies on write, what is set aside is so for good only without.
+            if let Ok(flags) = rustix::fs::ioctl_getflags(&*file) {
+                rustix::fs::ioctl_setflags(&*file, flags | rustix::fs::IFlags::NOCOW).ok();
             }
-        }
-        set_aside(&file, file_size(0))?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, self.file())?;
-        File::open(&self.dir)?.sync_all()
+            for (at, block) in image.chunks(4096).enumerate() {
+                if block.iter().any(|byte| *byte != 0) {
+                    file.seek(SeekFrom::Start(at as u64 * 4096))?;
+                    file.write_all(block)?;
+                }
+            }
+            set_aside(file, file_size(0))
+        })
     }
 
     fn is_mounted(&self) -> Result<bool, Error> {

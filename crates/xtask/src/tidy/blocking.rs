@@ -26,6 +26,7 @@ const WAITS: &[&str] = &[
     "fs::write",
     "fs::remove",
     "fs::create",
+    "durable_file::replace",
     "fs::rename",
     "fs::copy",
     "fs::metadata",

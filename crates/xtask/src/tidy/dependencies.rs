@@ -45,6 +45,7 @@ const PURE_LIBRARIES: &[&str] = &[
 /// an equal one only where `EQUALS` says so.
 const LAYERS: &[(&str, u8)] = &[
     ("object-model", 0),
+    ("durable-file", 0),
     ("schema-check", 0),
     ("resource-kinds", 1),
     ("openapi-schema", 2),

@@ -1,0 +1,171 @@
+//! Replacement of whole files: a reader sees the former content or the new one, never a part of it.
+//!
+//! The new content is written to a file beside the old one, `.NAME.new`, which then takes its name
+//! (rename(2)). The caller chooses what a loss of power may take, see [`Durability`]. A writer that
+//! is killed leaves at most the file beside; the next replacement removes it. Two writers of one file
+//! need a lock of their own.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// What is on disk when a replacement returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing for certain: for state that has no use after the machine has started again.
+    PageCache,
+    /// The content, if the name is: after a loss of power the file is whole, the former or the new one.
+    Content,
+    /// The content and the name (fsync(2) of the directory): after a loss of power the file is the new one.
+    Name,
+}
+
+/// Replaces a file, or makes it, with these permissions (such as 0o600).
+///
+/// # Errors
+/// What the file system says. The former file is then untouched, unless only the last step failed:
+/// the sync of the directory.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    replace_with(path, mode, durability, |file| file.write_all(bytes))
+}
+
+/// Replaces a file by what `write` puts into an empty one.
+///
+/// # Errors
+/// What the file system or `write` says; see [`replace`].
+pub fn replace_with(
+    path: &Path,
+    mode: u32,
+    durability: Durability,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let beside = beside(path)?;
+    remove(&beside)?;
+    let renamed = fill(&beside, mode, durability, write).and_then(|()| fs::rename(&beside, path));
+    if let Err(error) = renamed {
+        // The first error is the one to be told.
+        fs::remove_file(&beside).ok();
+        return Err(error);
+    }
+    match durability {
+        Durability::Name => sync_directory(parent(path)),
+        Durability::Content | Durability::PageCache => Ok(()),
+    }
+}
+
+fn fill(
+    path: &Path,
+    mode: u32,
+    durability: Durability,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    // A new file: a link or a leftover with other permissions is never written through.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    write(&mut file)?;
+    if mode != 0o600 {
+        // Not left to the umask.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+    }
+    match durability {
+        Durability::PageCache => Ok(()),
+        Durability::Content | Durability::Name => file.sync_all(),
+    }
+}
+
+/// Makes what was created, renamed or removed in a directory durable (fsync(2)).
+///
+/// # Errors
+/// What the file system says.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        let text = format!("{} names no file", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    };
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(".new");
+    Ok(path.with_file_name(beside))
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_is_made_and_replaced_with_its_permissions() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for durability in [Durability::PageCache, Durability::Content, Durability::Name] {
+            let text = format!("{durability:?}");
+            replace(&path, text.as_bytes(), 0o644, durability).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(mode(&path), 0o644);
+        }
+        replace(&path, b"secret", 0o600, Durability::Name).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_former_file_and_nothing_beside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        replace(&path, b"former", 0o600, Durability::Name).unwrap();
+        let failed = replace_with(&path, 0o600, Durability::Name, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("no room"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "no room");
+        assert_eq!(fs::read(&path).unwrap(), b"former");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_leftover_or_a_link_beside_is_not_written_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (
+            directory.path().join("file"),
+            directory.path().join("other"),
+        );
+        fs::write(&other, "other").unwrap();
+        std::os::unix::fs::symlink(&other, directory.path().join(".file.new")).unwrap();
+        replace(&path, b"new", 0o600, Durability::Content).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::read(&other).unwrap(), b"other");
+    }
+
+    #[test]
+    fn a_name_without_a_directory_is_in_the_current_one() {
+        assert_eq!(parent(Path::new("file")), Path::new("."));
+        assert_eq!(parent(Path::new("/a/file")), Path::new("/a"));
+        let error = replace(Path::new("/"), b"", 0o600, Durability::Name).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}
