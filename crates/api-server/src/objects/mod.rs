@@ -2,11 +2,12 @@
 
 pub(crate) mod allocations;
 pub mod encryption;
-pub(crate) mod endpoints;
+
 pub(crate) mod field_managers;
 pub(crate) mod metadata;
 pub(crate) mod quota;
 pub(crate) mod remove;
 pub mod rewrite;
+pub(crate) mod service_address;
 pub(crate) mod storage;
 pub(crate) mod write_request;

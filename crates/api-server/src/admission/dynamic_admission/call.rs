@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use super::answers;
 use crate::http::limits::WEBHOOK_ANSWER_BYTES_MAX;
 use crate::http::work;
-use crate::objects::endpoints::service_address;
+use crate::objects::service_address::service_address;
 use crate::server::ApiServer;
 
 /// Where a webhook is.

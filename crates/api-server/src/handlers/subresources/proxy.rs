@@ -19,7 +19,7 @@ use crate::http::body::{BoxBody, BoxError, Segments, boxed};
 use crate::http::call::{Answer, Call};
 use crate::http::limits::PROXY_CONNECT_TIMEOUT;
 use crate::http::query::{decode, encode};
-use crate::objects::endpoints::{address, of_service};
+use crate::objects::service_address::{address, of_service};
 use crate::objects::storage;
 use crate::server::ApiServer;
 

@@ -1,4 +1,4 @@
-//! Endpoints of Services: an address that requests to a Service go to.
+//! Addresses behind Services: where a request to a Service goes.
 
 use std::net::{IpAddr, SocketAddr};
 
