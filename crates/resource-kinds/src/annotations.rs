@@ -99,7 +99,7 @@ pub const OWN: &[OwnAnnotation] = &[
         kinds: &["StatefulSet"],
         values: Values::Words(&["AsReleased", "Corrected"]),
         default: "Corrected",
-        purpose: "whether pods that are down anyway use up the budget of `maxUnavailable`",
+        purpose: "how pods that are unavailable already count against `maxUnavailable`",
     },
     OwnAnnotation {
         name: ORDINAL_NODE_PORT,
@@ -109,7 +109,7 @@ pub const OWN: &[OwnAnnotation] = &[
             max: u16::MAX as i64,
         },
         default: "none",
-        purpose: "the node port of ordinal 0: each pod gets a Service of its name, at that port plus its ordinal",
+        purpose: "node port of ordinal 0; each pod gets a Service at that port plus its ordinal",
     },
     OwnAnnotation {
         name: PROGRESS_DEADLINE_SECONDS,
@@ -119,21 +119,21 @@ pub const OWN: &[OwnAnnotation] = &[
             max: i32::MAX as i64,
         },
         default: "none",
-        purpose: "how long a set may get no further before its condition says so",
+        purpose: "seconds without progress after which the set is `Stalled`",
     },
     OwnAnnotation {
         name: SCALE_DOWN,
         kinds: &["StatefulSet"],
         values: Values::Words(&["HighestFirst", "WaitAMoment", "WaitForLowest"]),
         default: "WaitAMoment",
-        purpose: "whether an unhealthy surplus pod waits for a lower one that is unhealthy too: not at all, a minute, for ever",
+        purpose: "time that an unhealthy surplus pod waits for a lower unhealthy one: none, a minute, no limit",
     },
     OwnAnnotation {
         name: STUCK_ROLLOUT,
         kinds: &["StatefulSet"],
         values: Values::Words(&["Replace", "Wait"]),
         default: "Replace",
-        purpose: "whether a pod that an earlier template broke is replaced without help",
+        purpose: "handling of a pod that an earlier template broke: it is replaced, or stays",
     },
 ];
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-/// The unit for the default data directory; docs/running.md shows the same text.
+/// The unit for the default data directory; docs/systemd.md shows the same text.
 const UNIT: &str = include_str!("mainstay.service");
 /// The data directory that it names.
 pub const DEFAULT_DATA: &str = "/var/lib/mainstay";
@@ -46,7 +46,7 @@ mod tests {
     /// What the documentation shows is what is installed.
     #[test]
     fn the_documentation_shows_the_unit() {
-        let page = include_str!("../../../../docs/running.md");
+        let page = include_str!("../../../../docs/systemd.md");
         assert!(page.contains(&format!("```ini\n{UNIT}```\n")));
         assert_eq!(text(Path::new(DEFAULT_DATA), None).unwrap(), UNIT);
     }

@@ -115,7 +115,7 @@ fn unready(
         trail.remedy(
             Remedy::new(
                 "this snapshot can never be ready: snapshots are made of volumes of a class that \
-                 can (local-cow, docs/running.md); copy the data into a claim of such a class",
+                 can (local-cow, docs/storage.md); copy the data into a claim of such a class",
             )
             .with(delete(evidence, object)),
         );
