@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use placement::{Misfit, misfit};
-use pod_lifecycle::admission::{Rejection, rejection, under_pressure};
+use pod_lifecycle::resources::admission::{Rejection, rejection, under_pressure};
 use reconcile::{Cache, Part, WatchConfig};
 use resource_kinds::pod_view::PodView;
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use container_runtime::RuntimeOptions;
 use image_store::{ImageStore, RegistriesConfig};
 use jiff::SignedDuration;
-use pod_lifecycle::admission::Policy;
-use pod_lifecycle::eviction::Thresholds;
-use pod_lifecycle::image_gc;
-use pod_lifecycle::node_shutdown::ShutdownOrder;
+use pod_lifecycle::node::image_gc;
+use pod_lifecycle::node::shutdown::ShutdownOrder;
+use pod_lifecycle::resources::admission::Policy;
+use pod_lifecycle::resources::eviction::Thresholds;
 use pod_network::PodNetwork;
 use tokio::sync::watch;
 

@@ -9,10 +9,10 @@ use container_runtime::spec::{
 };
 use image_store::ImageConfig;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
+use pod_lifecycle::environment::expansion::expand;
+use pod_lifecycle::environment::hostname::Names;
 use pod_lifecycle::environment::{arguments, last_of_each};
-use pod_lifecycle::expansion::expand;
-use pod_lifecycle::hostname::Names;
-use pod_lifecycle::qos::qos_class;
+use pod_lifecycle::resources::qos::qos_class;
 use pod_lifecycle::spec;
 
 use crate::config::LogLimits;
@@ -359,7 +359,7 @@ mod tests {
             env: &[("A".to_owned(), "1".to_owned())],
             volumes: &volumes,
             dir: &PodDir::at(PathBuf::from("/pods/x")),
-            names: &pod_lifecycle::hostname::names(&pod, "cluster.local").unwrap(),
+            names: &pod_lifecycle::environment::hostname::names(&pod, "cluster.local").unwrap(),
             logs: LogLimits {
                 file_bytes_max: 4096,
                 files_max: 2,
@@ -423,7 +423,7 @@ mod tests {
             "containers": [{"name": "a", "resources": huge("4Mi")},
                 {"name": "b", "resources": huge("8Mi")}]}}))
         .unwrap();
-        let names = pod_lifecycle::hostname::names(&pod, "cluster.local").unwrap();
+        let names = pod_lifecycle::environment::hostname::names(&pod, "cluster.local").unwrap();
         let sandbox = sandbox_spec(&pod, &names, 99);
         assert_eq!(sandbox.resources.pids, Some(99));
         let pages = [("1GB".to_owned(), 2 << 30), ("2MB".to_owned(), 12 << 20)];

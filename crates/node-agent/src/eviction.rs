@@ -1,14 +1,14 @@
 //! Drives pods out while the node lacks memory or disk, one after the other.
 //!
-//! Who goes, and why, is decided in [`pod_lifecycle::eviction`]. Before pods go for want of disk,
+//! Who goes, and why, is decided in [`pod_lifecycle::resources::eviction`]. Before pods go for want of disk,
 //! what nobody needs goes: the logs of pods that have ended, and unused images.
 
 use std::io;
 use std::sync::Arc;
 
 use container_runtime::tree;
-use pod_lifecycle::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
 use pod_lifecycle::record::{Instance, Sandbox, Volumes};
+use pod_lifecycle::resources::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
 use pod_lifecycle::spec;
 use reconcile::EventType;
 use tokio::time::{Instant, sleep};

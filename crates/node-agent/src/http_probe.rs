@@ -8,7 +8,7 @@ use http::uri::Authority;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::HTTPHeader;
-use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::record::probes::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::insecure_tls::{self, NoTls};

@@ -1,6 +1,6 @@
 //! Removes images that nobody uses: when their disk is nearly full, and when they are old.
 //!
-//! Which ones go is decided in [`pod_lifecycle::image_gc`], that none goes which is needed in
+//! Which ones go is decided in [`pod_lifecycle::node::image_gc`], that none goes which is needed in
 //! [`image_store`]. Here it is found out what is needed: the images of all pods that have not
 //! ended. A pod is known to the registry before it looks for its images, and it looks for them,
 //! and mounts them, while it holds `Shared::image_looks`; nothing is taken away meanwhile.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use image_store::{ImageStore, Needed, StoreError, Withdrawn};
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::image_gc::{History, Present};
+use pod_lifecycle::node::image_gc::{History, Present};
 use pod_lifecycle::spec;
 use reconcile::EventType;
 use tokio::sync::{Mutex, RwLockWriteGuard};

@@ -12,10 +12,10 @@ use std::time::Duration;
 use container_runtime::Sandbox;
 use container_runtime::spec::{SandboxState, SandboxStatus};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
-use pod_lifecycle::node_shutdown::NodeStop;
+use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::plan::{Action, StopCause};
 use pod_lifecycle::record::{Hook, Instance, Running, Stop};
-use pod_lifecycle::resize::Room;
+use pod_lifecycle::resources::resize::Room;
 use pod_lifecycle::{PodInput, PodRecord, plan_pod, spec};
 use tokio::task::JoinSet;
 

@@ -50,10 +50,10 @@ pub use agent::{NodeAgent, run};
 pub use config::{Config, Eviction, LogLimits, OnShutdown};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
 pub use left_pods::LeftPods;
-pub use pod_lifecycle::admission::Policy as AdmissionPolicy;
-pub use pod_lifecycle::eviction::{InvalidThreshold, Thresholds};
-pub use pod_lifecycle::image_gc::Policy as ImageGcPolicy;
-pub use pod_lifecycle::node_shutdown::{InvalidOrder, ShutdownOrder};
+pub use pod_lifecycle::node::image_gc::Policy as ImageGcPolicy;
+pub use pod_lifecycle::node::shutdown::{InvalidOrder, ShutdownOrder};
+pub use pod_lifecycle::resources::admission::Policy as AdmissionPolicy;
+pub use pod_lifecycle::resources::eviction::{InvalidThreshold, Thresholds};
 
 /// An agent that cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use pod_lifecycle::eviction::Condition;
+use pod_lifecycle::resources::eviction::Condition;
 use reconcile::execute::{Refusal, refusal};
 use reconcile::{Cache, EventType, Recorder};
 use serde_json::{Value, json};

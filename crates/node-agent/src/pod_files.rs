@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::PodRecord;
-use pod_lifecycle::eviction::{PodUsage, Resource};
-use pod_lifecycle::local_storage::{self, DiskUsage};
+use pod_lifecycle::resources::eviction::{PodUsage, Resource};
+use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 use pod_lifecycle::spec;
 
 use crate::disk_usage::{self, Taken};

@@ -1,6 +1,6 @@
 //! Looks at what is left of the node's memory and disks, and keeps its conditions.
 //!
-//! What follows from what is seen is decided in [`pod_lifecycle::eviction`]. Node object,
+//! What follows from what is seen is decided in [`pod_lifecycle::resources::eviction`]. Node object,
 //! admission and eviction go by the same conditions, which are kept here.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use image_store::KeepFree;
-use pod_lifecycle::eviction::{
+use pod_lifecycle::resources::eviction::{
     Condition, Observation, Observations, Pressure, Shortage, Signal, shortages,
 };
 use tokio::sync::watch;
@@ -151,7 +151,7 @@ fn observe(node_files: &Path, image_files: &Path) -> Observations {
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
-    use pod_lifecycle::eviction::Thresholds;
+    use pod_lifecycle::resources::eviction::Thresholds;
 
     use super::*;
 

@@ -167,7 +167,7 @@ pub const ENV_FILE: Target = Target {
     words: &["A=", "'", "\"", "\\", "\n", "#", "=", "$", " "],
     run: |bytes| {
         if let Ok(text) = std::str::from_utf8(bytes) {
-            let _refused = pod_lifecycle::env_file::value(text, "A");
+            let _refused = pod_lifecycle::environment::env_file::value(text, "A");
         }
     },
 };

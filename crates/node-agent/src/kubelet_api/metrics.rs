@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 
 use http::{Response, header};
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::Instance;
+use pod_lifecycle::record::probes::Outcome;
 use pod_lifecycle::spec::ProbeKind;
 use serde_json::json;
 

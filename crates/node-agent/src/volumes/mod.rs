@@ -22,7 +22,7 @@ use container_runtime::{project_quota, tree};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use nix::mount::{MntFlags, umount2};
-use pod_lifecycle::downward::NodeFacts;
+use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::spec;
 use serde::{Deserialize, Serialize};
 

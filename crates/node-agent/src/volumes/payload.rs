@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret,
     ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
-use pod_lifecycle::downward::{self, NodeFacts};
+use pod_lifecycle::environment::downward::{self, NodeFacts};
 use pod_lifecycle::spec;
 
 use super::atomic::{File, Payload};

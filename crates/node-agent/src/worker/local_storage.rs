@@ -1,6 +1,6 @@
 //! Looks at what a pod has written on the node's disk, where that is limited.
 
-use pod_lifecycle::local_storage::{self, DiskUsage};
+use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 
 use super::message::Message;
 use super::{Worker, tell};

@@ -6,10 +6,10 @@ use container_runtime::Sandbox;
 use container_runtime::spec::SandboxEvent;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use pod_lifecycle::Dismissal;
-use pod_lifecycle::local_storage::DiskUsage;
-use pod_lifecycle::node_shutdown::NodeStop;
-use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::node::shutdown::NodeStop;
+use pod_lifecycle::record::probes::Outcome;
 use pod_lifecycle::record::{Exit, Running};
+use pod_lifecycle::resources::local_storage::DiskUsage;
 use pod_lifecycle::spec::ProbeKind;
 
 use crate::hooks::Done;

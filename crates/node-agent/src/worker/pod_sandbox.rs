@@ -7,10 +7,11 @@ use std::path::Path;
 use container_runtime::spec::SandboxEvent;
 use container_runtime::{Events, Sandbox};
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::hostname::{self, Names};
+use pod_lifecycle::environment::hostname::{self, Names};
+use pod_lifecycle::environment::hosts_file;
+use pod_lifecycle::environment::resolv_conf::{ClusterDns, pod_resolver};
 use pod_lifecycle::record;
-use pod_lifecycle::resolv_conf::{ClusterDns, pod_resolver};
-use pod_lifecycle::{hosts_file, spec};
+use pod_lifecycle::spec;
 use tokio::sync::mpsc;
 
 use super::message::Message;

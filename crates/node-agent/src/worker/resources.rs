@@ -7,7 +7,7 @@ use container_runtime::spec::Resources;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use object_model::Quantity;
 use pod_lifecycle::record::Instance;
-use pod_lifecycle::resize::{
+use pod_lifecycle::resources::resize::{
     self, Allocation, Amounts, Pending, PendingReason, Progress, Room, Update,
 };
 

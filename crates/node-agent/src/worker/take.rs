@@ -6,7 +6,7 @@ use container_runtime::spec::{Exit as RuntimeExit, SandboxEvent};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::messages;
-use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::record::probes::Outcome;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Sandbox, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Dismissal, Instant as At};

@@ -1,7 +1,7 @@
 //! The wall clock is set while pods run.
 
 use jiff::SignedDuration;
-use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::record::probes::Outcome;
 use pod_lifecycle::spec::ProbeKind;
 use proptest::prelude::*;
 use serde_json::json;

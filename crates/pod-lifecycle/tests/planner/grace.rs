@@ -1,7 +1,7 @@
 //! How long containers have for their end.
 
-use pod_lifecycle::node_shutdown::NodeStop;
-use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::node::shutdown::NodeStop;
+use pod_lifecycle::record::probes::Outcome;
 use pod_lifecycle::spec::ProbeKind;
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! Situations of a pod's life and what the planner does about them, item by item.
 
 use crate::world::World;
-use pod_lifecycle::node_shutdown::NodeStop;
-use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::Sandbox;
+use pod_lifecycle::record::probes::Outcome;
 use pod_lifecycle::spec::ProbeKind;
 use serde_json::{Value, json};
 

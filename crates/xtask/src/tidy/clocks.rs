@@ -95,7 +95,7 @@ mod tests {
             file("crates/node-agent/src/clock.rs", counts),
             file("crates/api-server/src/lib.rs", counts),
             file(
-                "crates/pod-lifecycle/src/backoff.rs",
+                "crates/pod-lifecycle/src/record/backoff.rs",
                 &format!("#[cfg(test)]\nmod tests {{ {counts} }}"),
             ),
         ]);

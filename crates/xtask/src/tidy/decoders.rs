@@ -269,7 +269,10 @@ const TABLE: &[(&str, Said)] = &[
         "planners/src/volume_snapshot/on_node.rs",
         ByStrangers(&["snapshot-handle"]),
     ),
-    ("pod-lifecycle/src/resolv_conf.rs", ADMINISTRATOR),
+    (
+        "pod-lifecycle/src/environment/resolv_conf.rs",
+        ADMINISTRATOR,
+    ),
     ("pod-network/src/ranges.rs", OWN_FILE),
     (
         "resource-kinds/src/autoscaling/horizontal_pod_autoscaler/v1.rs",

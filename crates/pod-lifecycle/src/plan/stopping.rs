@@ -7,6 +7,7 @@
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Container;
 
+use super::starting::ask;
 use crate::Instant;
 use crate::limits::{KILL_AGAIN, NODE_STOP_GRACE_MAX_SECONDS, STOP_MIN};
 use crate::messages;
@@ -15,7 +16,6 @@ use crate::record::{Hook, Instance, Running, Stop};
 use crate::spec::{
     Kind, ProbeKind, containers, grace_seconds, has_no_grace, init_containers, init_kind,
 };
-use crate::starting::ask;
 
 /// Plans a pod that ends.
 pub(crate) fn end_pod(planner: &mut Planner<'_>, ending: Ending) {

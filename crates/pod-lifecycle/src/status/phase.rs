@@ -5,9 +5,10 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodSpec};
 
+use crate::plan::restart_all;
 use crate::record::{Exit, Instance, PodRecord};
+use crate::restart_policy;
 use crate::spec::{Kind, containers, init_containers, init_kind};
-use crate::{restart, restart_all};
 
 /// Whether and why a pod's status is its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,9 @@ pub(crate) enum Final {
 pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
     let over = |kind: Kind, container: &Container| match record.containers.get(&container.name) {
         Some(record) => match &record.instance {
-            Instance::Exited(exit) => !record.anew && !restart::wanted(spec, kind, container, exit),
+            Instance::Exited(exit) => {
+                !record.anew && !restart_policy::wanted(spec, kind, container, exit)
+            }
             _ => false,
         },
         None => false,
@@ -182,7 +185,7 @@ fn init_progress(
     let Some(ended) = ended else {
         return InitProgress::Pending;
     };
-    let again = restart::wanted(spec, kind, container, &exit_of(ended.exit_code));
+    let again = restart_policy::wanted(spec, kind, container, &exit_of(ended.exit_code));
     match (ended.exit_code, again) {
         (0, _) => InitProgress::Done,
         (_, false) => InitProgress::Failed,
@@ -228,7 +231,7 @@ impl Count {
         };
         self.stopped += 1;
         let again = facts.starts_anew(container)
-            || restart::wanted(facts.spec, Kind::Main, container, &exit_of(ended.exit_code));
+            || restart_policy::wanted(facts.spec, Kind::Main, container, &exit_of(ended.exit_code));
         self.for_good += usize::from(!again);
         self.succeeded += usize::from(ended.exit_code == 0 && state.terminated.is_some());
     }

@@ -19,7 +19,7 @@ use crate::limits::RESIZE_RETRY;
 use crate::monotonic::Instant;
 use crate::plan::{Action, Planner};
 use crate::record::{Instance, PodRecord, Running, Sandbox};
-use crate::restart;
+use crate::restart_policy;
 use crate::spec::{Kind, containers};
 
 pub use amounts::{Amounts, Room, fits, held};
@@ -244,7 +244,7 @@ fn is_applied(spec: &PodSpec, record: &PodRecord) -> bool {
         let known = record.containers.get(&container.name);
         match known.map(|known| &known.instance) {
             Some(Instance::Running(running)) => has_allocated(record, container, running),
-            Some(Instance::Exited(exit)) => !restart::wanted(spec, kind, container, exit),
+            Some(Instance::Exited(exit)) => !restart_policy::wanted(spec, kind, container, exit),
             Some(Instance::Starting { .. } | Instance::Refused(_) | Instance::Absent) | None => {
                 false
             }

@@ -8,17 +8,23 @@
 //! same name is still here; nothing starts in a pod that is ending; the object is removed only
 //! when containers, sandbox and volumes are gone. If there is no action, `waiting` says why.
 
+pub mod restart_all;
+mod starting;
+mod stopping;
+
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::STOP_FAILURES_MAX;
+use crate::messages;
 use crate::monotonic::{Instant, Moment};
-use crate::node_shutdown::NodeStop;
+use crate::node::shutdown::NodeStop;
+use crate::record::backoff;
 use crate::record::{Dismissal, PodRecord, Removal, Sandbox, Volumes};
-use crate::resize::{Allocation, Pending, Room};
-use crate::restart_all::RestartAll;
+use crate::resources::resize::{Allocation, Pending, Room};
 use crate::spec::{self, ProbeKind};
-use crate::{backoff, messages, phase, starting, status, stopping};
+use crate::status::{self, phase};
+use restart_all::RestartAll;
 
 /// What the planner looks at.
 #[derive(Clone, Copy, Debug)]

@@ -11,9 +11,9 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec, Toleration};
 use resource_kinds::sysctls;
 
-use crate::eviction::Condition;
+use super::eviction::Condition;
+use super::qos::qos_class;
 use crate::messages;
-use crate::qos::qos_class;
 use crate::record::Dismissal;
 use crate::spec::{containers, is_critical, uses_host_network};
 

@@ -6,15 +6,18 @@
 
 use k8s_openapi::api::core::v1::Container;
 
+use super::{restart_all, stopping};
 use crate::Instant;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
 use crate::plan::{Action, Planner, StopCause, deadline};
-use crate::probes::Verdict;
+use crate::record::backoff;
+use crate::record::probes::Verdict;
 use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, Sandbox, Volumes};
-use crate::resize::{self, Step, Update};
+use crate::resources::resize::{self, Step, Update};
+use crate::restart_policy;
 use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind, probe};
-use crate::{backoff, container_status, phase, restart, restart_all, stopping};
+use crate::status::{container_status, phase};
 
 /// Plans a pod that is to run.
 pub(crate) fn run_pod(planner: &mut Planner<'_>) {
@@ -231,7 +234,7 @@ fn restart(
         return;
     }
     let ours = exit.sandbox == planner.input.record.sandboxes_made;
-    let over = ours && !restart::wanted(planner.spec, kind, container, exit)
+    let over = ours && !restart_policy::wanted(planner.spec, kind, container, exit)
         || !ours && kind == Kind::Main && !wanted_again(planner, container, exit);
     if over && !record.anew {
         return;
@@ -260,7 +263,7 @@ fn restart(
 
 /// Whether a main container that ended with a former sandbox runs again in the new one.
 fn wanted_again(planner: &Planner<'_>, container: &Container, exit: &Exit) -> bool {
-    restart::wanted(planner.spec, Kind::Main, container, exit)
+    restart_policy::wanted(planner.spec, Kind::Main, container, exit)
 }
 
 fn announce_later(planner: &mut Planner<'_>, since: Instant, action: Action) {

@@ -4,17 +4,21 @@
 //! methods here), and keeps it on disk, so that restart counts and exits survive the agent.
 //! [`PodRecord::without_work_in_flight`] is what a new agent makes of a record that it finds.
 
+pub(crate) mod backoff;
+mod image_change;
+pub mod probes;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
-use crate::backoff::Backoff;
 use crate::monotonic::{Instant, Moment};
 use crate::plan::StopCause;
-use crate::probes::ProbeRecord;
-use crate::resize::{OfPod, Resize, Update};
-use crate::restart_all::RestartAll;
+use crate::plan::restart_all::RestartAll;
+use crate::resources::resize::{OfPod, Resize, Update};
+use backoff::Backoff;
+use probes::ProbeRecord;
 
 /// Everything the planner knows of a pod beyond its API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -152,8 +152,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::eviction::thresholds::Signal;
-    use crate::qos::qos_class;
+    use crate::resources::eviction::thresholds::Signal;
+    use crate::resources::qos::qos_class;
 
     const MI: i64 = 1 << 20;
 

@@ -4,6 +4,9 @@
 //! are kept from the previous status when nothing changed, so that an unchanged pod has an equal
 //! status. Conditions that others own (readiness gates, disruption) are passed through.
 
+pub(crate) mod container_status;
+pub(crate) mod phase;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
@@ -11,12 +14,12 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::Moment;
-use crate::container_status::{View, container_status};
-use crate::phase::{self, Facts, Final};
 use crate::plan::PodInput;
-use crate::qos::qos_class;
 use crate::record::{Instance, PodRecord, Sandbox};
+use crate::resources::qos::qos_class;
 use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_host_network};
+use container_status::{View, container_status};
+use phase::{Facts, Final};
 
 /// Condition types that the node agent owns.
 pub const OWN_CONDITIONS: [&str; 8] = [

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use crate::backoff::Backoff;
+use super::backoff::Backoff;
 use crate::record::{ContainerRecord, Image, PodRecord};
 use crate::spec;
 

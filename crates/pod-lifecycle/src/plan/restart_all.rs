@@ -8,12 +8,12 @@
 use k8s_openapi::api::core::v1::PodSpec;
 use serde::{Deserialize, Serialize};
 
+use super::stopping;
 use crate::limits::KILL_AGAIN;
 use crate::plan::{Action, Planner, StopCause};
 use crate::record::{Instance, PodRecord, Running};
-use crate::restart::{RESTART_ALL, action_for};
+use crate::restart_policy::{RESTART_ALL, action_for};
 use crate::spec::containers;
-use crate::stopping;
 
 /// Which container wants it, and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

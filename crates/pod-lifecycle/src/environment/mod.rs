@@ -1,12 +1,19 @@
 //! A container's environment, command and arguments (statefulset.md §12.11, §12.12, §10.16).
 
+pub mod downward;
+pub mod env_file;
+pub mod expansion;
+pub mod hostname;
+pub mod hosts_file;
+pub mod resolv_conf;
+pub mod service_env;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, FileKeySelector, Pod};
 
-use crate::downward::{self, NodeFacts};
-use crate::env_file;
-use crate::expansion::expand;
+use downward::NodeFacts;
+use expansion::expand;
 
 /// The objects that a container's environment is made of, fetched by the caller. An absent object
 /// is not in the map.

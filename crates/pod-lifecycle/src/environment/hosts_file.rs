@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::HostAlias;
 
-use crate::hostname::Names;
+use super::hostname::Names;
 
 /// The file of a pod with its own network.
 pub fn pod_hosts(names: &Names, pod_ips: &[String], aliases: &[HostAlias]) -> String {

@@ -12,9 +12,9 @@ use crate::Instant;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
 use crate::plan::PodInput;
-use crate::probes::Verdict;
+use crate::record::probes::Verdict;
 use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, User};
-use crate::restart;
+use crate::restart_policy;
 use crate::spec::{Kind, init_containers};
 
 /// Prefix of container ids in statuses.
@@ -74,7 +74,8 @@ fn takes_back(
     };
     let runs = after.state.as_ref().is_some_and(|s| s.running.is_some());
     let spec = view.input.pod.spec.as_ref();
-    let may = spec.is_some_and(|spec| restart::may_go_on(spec, kind, container, ended.exit_code));
+    let may =
+        spec.is_some_and(|spec| restart_policy::may_go_on(spec, kind, container, ended.exit_code));
     !may || runs && after.container_id == before.container_id
 }
 
@@ -274,7 +275,7 @@ fn delayed(
     exit: &Exit,
 ) -> Option<Trouble> {
     let spec = view.input.pod.spec.as_ref()?;
-    if !view.starts || !(record.anew || restart::wanted(spec, kind, container, exit)) {
+    if !view.starts || !(record.anew || restart_policy::wanted(spec, kind, container, exit)) {
         return None;
     }
     if let Some(trouble) = image_trouble(view, container, record) {

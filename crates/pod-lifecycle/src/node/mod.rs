@@ -1,0 +1,4 @@
+//! The node as a whole: its shutdown, its image garbage collection.
+
+pub mod image_gc;
+pub mod shutdown;
