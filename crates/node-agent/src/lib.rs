@@ -6,50 +6,25 @@
 //! timer, never to look around. Containers live in their shims and outlive the agent; a new agent
 //! finds them again ([`recovery`]).
 
-mod admission;
 mod agent;
 mod blocking;
 mod clock;
 mod config;
-mod container_devices;
-mod container_resources;
-mod container_security;
-mod container_spec;
-mod disk_usage;
-mod events;
-mod eviction;
-mod facts;
-mod grpc_probe;
-mod hooks;
-mod http_probe;
-mod image_gc;
+mod containers;
 mod images;
-mod insecure_tls;
-mod known_status;
 mod kubelet_api;
-mod layout;
-mod left_pods;
 mod limits;
-mod logs;
 mod node;
-mod node_images;
-mod pod_files;
-mod pressure;
-mod prober;
+mod paths;
+mod probes;
 pub mod provisioner;
-mod pull_turns;
-mod recovery;
-mod registry;
-mod sources;
-mod status_writer;
-mod usage;
 mod volumes;
 mod worker;
 
+pub use agent::left_pods::LeftPods;
 pub use agent::{NodeAgent, run};
 pub use config::{Config, Eviction, LogLimits, OnShutdown};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
-pub use left_pods::LeftPods;
 pub use pod_lifecycle::node::image_gc::Policy as ImageGcPolicy;
 pub use pod_lifecycle::node::shutdown::{InvalidOrder, ShutdownOrder};
 pub use pod_lifecycle::resources::admission::Policy as AdmissionPolicy;

@@ -16,8 +16,8 @@ use super::log_messages::Protocol;
 use super::query::{first, is_set, parameters};
 use super::upgrade::{Transport, accept, none_offered};
 use super::{BoxBody, BoxError, Target, log_messages, refused, streams};
-use crate::logs::{self, LogQuery};
-use crate::registry::PodView;
+use crate::agent::pod_manager::PodView;
+use crate::containers::logs::{self, LogQuery};
 use crate::worker::Shared;
 
 /// Chunks that may wait for a slow reader.

@@ -46,7 +46,7 @@ pub fn web_socket(bytes: &[u8]) -> usize {
 
 /// Where a probe is sent by an answer; `None` where it is not followed.
 pub fn probe_redirect(location: &str) -> Option<String> {
-    crate::http_probe::followed(location)
+    crate::probes::http_probe::followed(location)
 }
 
 /// How many entries of a Docker configuration are for the registry of an image.

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::network;
 use super::{BoxBody, text};
 use crate::limits::{LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
-use crate::usage::{Figures, Subject};
+use crate::node::stats::{Figures, Subject};
 use crate::worker::Shared;
 
 /// How often probes were answered, and how, by pod.

@@ -29,7 +29,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use object_model::Status;
 use tower::util::BoxCloneSyncService;
 
-use crate::registry::PodView;
+use crate::agent::pod_manager::PodView;
 use crate::worker::Shared;
 pub use kept::Kept;
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::registry::PodView;
+use crate::agent::pod_manager::PodView;
 
 /// The counters of one link.
 #[derive(Clone, Debug, PartialEq, Eq)]

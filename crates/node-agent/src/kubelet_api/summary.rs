@@ -15,11 +15,11 @@ use pod_lifecycle::record::{Instance, Running};
 use serde_json::{Value, json};
 
 use super::{BoxBody, full, network, refused, text};
-use crate::disk_usage::Taken;
-use crate::facts;
-use crate::pod_files::Places;
-use crate::registry::PodView;
-use crate::usage::{Figures, Subject};
+use crate::agent::pod_manager::PodView;
+use crate::node::disk_usage::Taken;
+use crate::node::machine_info;
+use crate::node::pod_files::Places;
+use crate::node::stats::{Figures, Subject};
 use crate::worker::Shared;
 
 /// The summary, which is some seconds old at most.
@@ -42,7 +42,7 @@ fn summary(shared: &Shared) -> Value {
     let mut node = json!({"nodeName": shared.config.node_name});
     if let Some(figures) = shared.usage.figures(&Subject::Node) {
         usage(&mut node, &figures);
-        let free = facts::meminfo("MemAvailable").unwrap_or(0);
+        let free = machine_info::meminfo("MemAvailable").unwrap_or(0);
         node["memory"]["availableBytes"] = json!(free);
     }
     let now = shared.clock.now().wall.to_string();
@@ -55,7 +55,7 @@ fn summary(shared: &Shared) -> Value {
 }
 
 fn file_system(place: &Path) -> Value {
-    facts::disk(place).map_or(Value::Null, |disk| {
+    machine_info::disk(place).map_or(Value::Null, |disk| {
         json!({
             "availableBytes": disk.free,
             "capacityBytes": disk.total,
@@ -75,7 +75,7 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
         "containers": [],
     });
     let now = shared.clock.now().wall.to_string();
-    let disk = facts::disk(&shared.config.data_dir);
+    let disk = machine_info::disk(&shared.config.data_dir);
     let files = Places::of(&view.pod, &view.record, &view.dir).taken();
     let share = |taken: Taken| used(&now, disk.as_ref(), taken);
     let containers = running(view).map(|(name, running)| {
@@ -115,7 +115,7 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
 }
 
 /// A part of the node's disk, as kubelet has it: the capacity is the disk's.
-fn used(now: &str, disk: Option<&facts::Disk>, taken: Taken) -> Value {
+fn used(now: &str, disk: Option<&machine_info::Disk>, taken: Taken) -> Value {
     let mut part = json!({"time": now, "usedBytes": taken.bytes, "inodesUsed": taken.files});
     if let Some(disk) = disk {
         part["availableBytes"] = json!(disk.free);
@@ -273,7 +273,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::usage::Sample;
+    use crate::node::stats::Sample;
     use jiff::{SignedDuration, Timestamp};
 
     fn figures(rate: Option<u64>) -> Figures {

@@ -13,7 +13,7 @@ use super::spdy_streams::{self, Version};
 use super::streams::{self, Protocol, Wanted};
 use super::upgrade::{Transport, accept, none_offered};
 use super::{BoxBody, Target, refused};
-use crate::layout::runtime_id;
+use crate::paths::runtime_id;
 use crate::worker::Shared;
 
 /// Runs a command in a container.

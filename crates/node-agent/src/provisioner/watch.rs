@@ -16,7 +16,7 @@ use super::decide::{
     Form, claim_of, form_of_volume, is_ours, path_of, provisioned_by, size_of_volume,
 };
 use super::{Provisioner, ProvisionerError as Error, amount};
-use crate::disk_usage;
+use crate::node::disk_usage;
 
 /// A walk takes no more than this part of the time.
 const PART: u32 = 100;

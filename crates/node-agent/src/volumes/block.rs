@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use container_runtime::loop_device::LoopDevice;
 
-use crate::layout::PodDir;
+use crate::paths::PodDir;
 
 /// Whoever attaches or detaches: between looking for users and detaching nobody may come.
 static TURN: Mutex<()> = Mutex::new(());

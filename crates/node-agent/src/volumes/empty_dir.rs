@@ -12,7 +12,7 @@ use object_model::quantity::Quantity;
 use pod_lifecycle::spec::containers;
 
 use super::{mounts_below, ownership};
-use crate::container_resources::{HUGE_PAGES, pod_resources};
+use crate::containers::resource_limits::{HUGE_PAGES, pod_resources};
 
 /// What a volume is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ mod tests {
 
     use super::super::release;
     use super::*;
-    use crate::layout::PodDir;
+    use crate::paths::PodDir;
 
     fn of(source: serde_json::Value, resources: serde_json::Value) -> Result<Medium, String> {
         let source = serde_json::from_value(source).unwrap();

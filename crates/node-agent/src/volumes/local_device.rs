@@ -135,7 +135,7 @@ mod tests {
 
     use super::super::release;
     use super::*;
-    use crate::layout::PodDir;
+    use crate::paths::PodDir;
 
     fn device(dir: &Path, name: &str) -> (PathBuf, LoopDevice) {
         let image = dir.join(name);

@@ -26,11 +26,11 @@ use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::spec;
 use serde::{Deserialize, Serialize};
 
-use crate::events::PodEvents;
+use crate::agent::api_objects::{ObjectKind, ObjectName, Sources};
+use crate::agent::events::PodEvents;
 use crate::images::Puller;
-use crate::layout::PodDir;
+use crate::paths::PodDir;
 use crate::provisioner::provisioned_by;
-use crate::sources::{ObjectKind, ObjectName, Sources};
 use atomic::Payload;
 use payload::Projector;
 pub use payload::Reading;

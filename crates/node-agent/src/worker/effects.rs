@@ -13,13 +13,13 @@ use pod_lifecycle::spec::{self, ProbeKind};
 use super::instance::stop_signal;
 use super::message::Message;
 use super::{Worker, tell};
+use crate::agent::api_objects::{ObjectKind, Versions};
+use crate::agent::status_writer::{self, Written};
 use crate::blocking::beside;
-use crate::hooks;
-use crate::layout::runtime_id;
+use crate::containers::lifecycle_hooks;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
-use crate::prober::{self, Asked};
-use crate::sources::{ObjectKind, Versions};
-use crate::status_writer::{self, Written};
+use crate::paths::runtime_id;
+use crate::probes::prober::{self, Asked};
 use crate::volumes::{self, Reading, VolumeContext};
 
 impl Worker {
@@ -291,7 +291,7 @@ impl Worker {
         let pod = spec::display_name(&self.pod);
         self.tasks.spawn(async move {
             let hook = hook.unwrap_or_default();
-            let result = hooks::run(&asked, &pod, &hook, POST_START_MAX).await;
+            let result = lifecycle_hooks::run(&asked, &pod, &hook, POST_START_MAX).await;
             tell(
                 &sender,
                 Message::PostStart {
@@ -380,7 +380,7 @@ impl Worker {
         let limit = Duration::from_secs(grace_seconds.max(0).unsigned_abs());
         let pod = spec::display_name(&self.pod);
         self.tasks.spawn(async move {
-            let result = hooks::run(&asked, &pod, &hook, limit).await;
+            let result = lifecycle_hooks::run(&asked, &pod, &hook, limit).await;
             tell(
                 &sender,
                 Message::PreStop {

@@ -18,13 +18,13 @@ use sha2::{Digest, Sha256};
 
 use super::message::{Message, StartResult};
 use super::{Shared, Worker, pod_sandbox, tell};
+use crate::agent::events::PodEvents;
 use crate::blocking::beside;
-use crate::container_spec::{Ingredients, container_spec};
-use crate::events::PodEvents;
-use crate::layout::{PodDir, runtime_id, seccomp_dir};
+use crate::containers::logs;
+use crate::containers::runtime_spec::{Ingredients, container_spec};
 use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
-use crate::logs;
-use crate::node_images::by_digest;
+use crate::node::image_list::by_digest;
+use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::volumes::{Block, PreparedVolumes, block, text_file};
 
 /// What starting one instance needs.

@@ -5,7 +5,7 @@ use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 use super::message::Message;
 use super::{Worker, tell};
 use crate::limits::LOCAL_STORAGE_PERIOD;
-use crate::pod_files::Places;
+use crate::node::pod_files::Places;
 
 impl Worker {
     /// Has the pod's usage looked at from now on, if anything of it is limited.

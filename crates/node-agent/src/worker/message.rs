@@ -12,9 +12,9 @@ use pod_lifecycle::record::{Exit, Running};
 use pod_lifecycle::resources::local_storage::DiskUsage;
 use pod_lifecycle::spec::ProbeKind;
 
-use crate::hooks::Done;
+use crate::agent::status_writer::Written;
+use crate::containers::lifecycle_hooks::Done;
 use crate::images::ImageTrouble;
-use crate::status_writer::Written;
 use crate::volumes::{PreparedVolumes, Reading, VolumeError};
 
 /// How the start of a container ended.

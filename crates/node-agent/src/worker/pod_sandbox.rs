@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 
 use super::message::Message;
 use super::{Shared, Worker, tell};
+use crate::agent::events::PodEvents;
 use crate::blocking::beside;
-use crate::container_security::{check_runtime, unmet_wishes};
-use crate::container_spec::sandbox_spec;
-use crate::events::PodEvents;
-use crate::layout::PodDir;
+use crate::containers::runtime_spec::sandbox_spec;
+use crate::containers::security_context::{check_runtime, unmet_wishes};
+use crate::paths::PodDir;
 
 impl Worker {
     pub(super) fn create_sandbox(&mut self) {

@@ -13,8 +13,8 @@ use pod_lifecycle::resources::resize::{
 
 use super::message::Message;
 use super::{Worker, tell};
-use crate::container_resources::{container_resources, pod_resources};
-use crate::layout::runtime_id;
+use crate::containers::resource_limits::{container_resources, pod_resources};
+use crate::paths::runtime_id;
 
 impl Worker {
     /// The pod with the resources that it has of the node: those that containers start with.

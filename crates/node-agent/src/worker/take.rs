@@ -14,12 +14,12 @@ use pod_lifecycle::{Dismissal, Instant as At};
 use super::Worker;
 use super::instance::{exit_of, last_words};
 use super::message::{Message, StartResult};
-use crate::events::PodEvents;
-use crate::hooks::Done;
+use crate::agent::api_objects::Versions;
+use crate::agent::events::PodEvents;
+use crate::agent::status_writer::{self, Written};
+use crate::containers::lifecycle_hooks::Done;
 use crate::images::ImageTrouble;
-use crate::layout::runtime_id;
-use crate::sources::Versions;
-use crate::status_writer::{self, Written};
+use crate::paths::runtime_id;
 use crate::volumes::{PreparedVolumes, Reading, VolumeError};
 
 impl Worker {

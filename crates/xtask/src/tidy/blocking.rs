@@ -152,7 +152,7 @@ mod tests {
     fn calls_in_async_code_are_found_unless_they_are_made_beside() {
         let found = |text: &str| {
             let file = SourceFile {
-                path: "crates/node-agent/src/agent.rs".to_owned(),
+                path: "crates/node-agent/src/agent/mod.rs".to_owned(),
                 text: text.to_owned(),
             };
             !check(&[file]).is_empty()

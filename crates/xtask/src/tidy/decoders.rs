@@ -230,7 +230,10 @@ const TABLE: &[(&str, Said)] = &[
     ("mainstay/src/up/settings.rs", ADMINISTRATOR),
     ("mvcc-store/src/embedded/record.rs", OWN_FILE),
     ("node-agent/src/clock.rs", OWN_FILE),
-    ("node-agent/src/images.rs", ByStrangers(&["pull-secret"])),
+    (
+        "node-agent/src/images/mod.rs",
+        ByStrangers(&["pull-secret"]),
+    ),
     (
         "node-agent/src/kubelet_api/decoders.rs",
         ByStrangers(&["web-socket"]),
@@ -248,14 +251,14 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["web-socket"]),
     ),
     (
-        "node-agent/src/logs.rs",
+        "node-agent/src/containers/logs.rs",
         ByOurs("lines that the shim writes; what containers print is their last part"),
     ),
     (
         "node-agent/src/provisioner/image.rs",
         ByOurs("part of the program"),
     ),
-    ("node-agent/src/recovery.rs", OWN_FILE),
+    ("node-agent/src/agent/recovery.rs", OWN_FILE),
     ("object-model/src/cron.rs", ByStrangers(&["schedule"])),
     (
         "object-model/src/selector/field.rs",

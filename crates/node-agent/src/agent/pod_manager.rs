@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::PodRecord;
 use tokio::sync::mpsc;
 
-use crate::layout::PodDir;
+use crate::paths::PodDir;
 use crate::volumes::PreparedVolumes;
 use crate::worker::Message;
 

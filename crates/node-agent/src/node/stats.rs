@@ -11,9 +11,9 @@ use pod_lifecycle::record::Instance;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::facts::meminfo;
-use crate::layout::runtime_id;
+use super::machine_info::meminfo;
 use crate::limits::USAGE_PERIOD;
+use crate::paths::runtime_id;
 use crate::worker::Shared;
 
 /// Whose usage it is.

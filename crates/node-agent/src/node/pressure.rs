@@ -15,9 +15,9 @@ use pod_lifecycle::resources::eviction::{
 };
 use tokio::sync::watch;
 
+use super::machine_info::{self, meminfo};
 use crate::clock::Clock;
 use crate::config::Eviction;
-use crate::facts::{self, meminfo};
 
 /// Watches the node's memory and disks.
 pub struct Monitor {
@@ -135,7 +135,7 @@ fn observe(node_files: &Path, image_files: &Path) -> Observations {
             Signal::ImagefsInodesFree,
         ),
     ] {
-        let Some(disk) = facts::disk(place) else {
+        let Some(disk) = machine_info::disk(place) else {
             tracing::warn!(path = %place.display(), "file system not looked at");
             continue;
         };

@@ -18,9 +18,9 @@ use tokio::sync::{Mutex, RwLockWriteGuard};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::facts;
+use super::machine_info;
+use super::registration;
 use crate::limits::{IMAGE_GC_PERIOD, ORPHAN_LAYER_AGE};
-use crate::node;
 use crate::worker::Shared;
 
 /// How often it is tried to find a moment when nobody looks for images.
@@ -91,7 +91,7 @@ impl Collector {
     async fn collect(&self) -> Result<(), String> {
         self.remove(Goal::Age).await?;
         let shared = &self.shared;
-        let disk = facts::disk(shared.config.images.directory());
+        let disk = machine_info::disk(shared.config.images.directory());
         let disk = disk.ok_or("the disk of the images cannot be looked at")?;
         if disk.total == 0 {
             let text = "invalid capacity 0 on image filesystem".to_owned();
@@ -211,7 +211,7 @@ impl Collector {
     }
 
     fn warn(&self, reason: &str, message: String) {
-        let node = node::event_reference(&self.shared.config.node_name);
+        let node = registration::event_reference(&self.shared.config.node_name);
         self.shared
             .recorder
             .event(node, EventType::Warning, reason, message);

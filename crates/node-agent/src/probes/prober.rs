@@ -12,8 +12,8 @@ use pod_lifecycle::record::probes::{self, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
-use crate::grpc_probe;
-use crate::http_probe::{self, Target};
+use super::grpc_probe;
+use super::http_probe::{self, Target};
 use crate::limits::PROBE_OUTPUT_BYTES_MAX;
 
 /// The container that is asked.

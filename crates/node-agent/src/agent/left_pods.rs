@@ -19,12 +19,12 @@ use pod_lifecycle::resources::resize::Room;
 use pod_lifecycle::{PodInput, PodRecord, plan_pod, spec};
 use tokio::task::JoinSet;
 
+use super::recovery::{self, Found};
 use crate::clock::Clock;
-use crate::facts::Machine;
-use crate::hooks;
-use crate::layout::{PodDir, runtime_id};
-use crate::prober::Asked;
-use crate::recovery::{self, Found};
+use crate::containers::lifecycle_hooks;
+use crate::node::machine_info::Machine;
+use crate::paths::{PodDir, runtime_id};
+use crate::probes::prober::Asked;
 use crate::worker::signal_number;
 
 /// How often it is looked at whether containers have ended.
@@ -242,7 +242,7 @@ impl Ending<'_> {
         let (pod, name) = (spec::display_name(&self.pod), name.to_owned());
         let limit = Duration::from_secs(grace_seconds.unsigned_abs());
         self.hooks.spawn(async move {
-            let ran = hooks::run(&asked, &pod, &hook, limit).await;
+            let ran = lifecycle_hooks::run(&asked, &pod, &hook, limit).await;
             (name, ran.map(drop))
         });
     }

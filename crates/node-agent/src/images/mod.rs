@@ -1,5 +1,7 @@
 //! Makes an image present, by its pull policy, and tells users about it.
 
+pub(crate) mod pull_limiter;
+
 use std::time::Instant;
 
 use base64::Engine;
@@ -13,10 +15,10 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use pod_lifecycle::messages;
 use tokio::sync::{Notify, RwLock};
 
-use crate::events::PodEvents;
-use crate::pressure::Monitor;
-use crate::pull_turns::PullTurns;
-use crate::sources::Sources;
+use crate::agent::api_objects::Sources;
+use crate::agent::events::PodEvents;
+use crate::node::pressure::Monitor;
+use pull_limiter::PullTurns;
 
 /// An image that cannot be had now.
 #[derive(Clone, Debug, PartialEq, Eq)]

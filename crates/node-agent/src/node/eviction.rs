@@ -14,12 +14,12 @@ use reconcile::EventType;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::image_gc::Collector;
-use crate::layout::runtime_id;
+use super::image_gc::Collector;
+use super::pod_files::Places;
+use super::registration;
+use crate::agent::pod_manager::PodView;
 use crate::limits::{EVICTION_POLL, EVICTION_WAIT, NODE_CHECK_PERIOD};
-use crate::node;
-use crate::pod_files::Places;
-use crate::registry::PodView;
+use crate::paths::runtime_id;
 use crate::worker::{Message, Shared};
 
 /// Looks at the node at intervals until `shutdown`.
@@ -49,7 +49,7 @@ async fn relieve(shared: &Shared, images: &Collector) -> Option<(Arc<PodView>, R
     let mut shortage = *shared.monitor.look().first()?;
     let resource = shortage.signal.resource();
     let words = format!("Attempting to reclaim {}", resource.name());
-    let node = node::event_reference(&shared.config.node_name);
+    let node = registration::event_reference(&shared.config.node_name);
     shared
         .recorder
         .event(node, EventType::Warning, "EvictionThresholdMet", words);

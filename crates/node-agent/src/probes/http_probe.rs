@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::HTTPHeader;
 use pod_lifecycle::record::probes::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::insecure_tls::{self, NoTls};
+use super::insecure_tls::{self, NoTls};
+use super::prober::{connect, host_and_port};
 use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
-use crate::prober::{connect, host_and_port};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]

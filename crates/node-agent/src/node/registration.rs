@@ -22,17 +22,17 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::image_list::status_images;
+use super::machine_info::{Machine, architecture};
+use super::pressure::Monitor;
 use crate::Error;
+use crate::agent::known_status::KnownStatus;
 use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::facts::{Machine, architecture};
-use crate::known_status::KnownStatus;
 use crate::limits::{
     LEASE_RENEW, LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD,
 };
-use crate::node_images::status_images;
-use crate::pressure::Monitor;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 

@@ -15,11 +15,11 @@ use pod_lifecycle::environment::{arguments, last_of_each};
 use pod_lifecycle::resources::qos::qos_class;
 use pod_lifecycle::spec;
 
+use super::devices::devices;
+use super::resource_limits::{amount, container_resources, pod_resources};
+use super::security_context::{check_non_root, security, user_spec};
 use crate::config::LogLimits;
-use crate::container_devices::devices;
-use crate::container_resources::{amount, container_resources, pod_resources};
-use crate::container_security::{check_non_root, security, user_spec};
-use crate::layout::{PodDir, runtime_id};
+use crate::paths::{PodDir, runtime_id};
 use crate::volumes::PreparedVolumes;
 
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -329,7 +329,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::container_security::unmet_wishes;
+    use crate::containers::security_context::unmet_wishes;
     use crate::volumes::{Block, Prepared};
 
     fn built(pod: serde_json::Value, image: ImageConfig) -> Result<ContainerSpec, String> {

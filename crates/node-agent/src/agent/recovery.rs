@@ -16,8 +16,8 @@ use pod_lifecycle::spec;
 use pod_lifecycle::{Moment, PodRecord};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::{PodDir, pods_dir, runtime_id};
 use crate::limits::{SHIM_LOOK_INTERVAL, SHIM_SETTLES_MAX};
+use crate::paths::{PodDir, pods_dir, runtime_id};
 use crate::volumes::PreparedVolumes;
 use crate::worker::{exit_of, last_words, public_id, user_of};
 
@@ -561,7 +561,7 @@ mod tests {
     /// exchanged, and whoever follows has to know what was done for it.
     #[test]
     fn what_an_earlier_version_remembered_is_understood() {
-        let record = include_str!("../tests/formats/record.json");
+        let record = include_str!("../../tests/formats/record.json");
         let stored: Stored = serde_json::from_str(record).unwrap();
         let containers = &stored.record.containers;
         assert_eq!(stored.record.sandbox, record::Sandbox::Ready);

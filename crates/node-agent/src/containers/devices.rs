@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use container_runtime::spec::Device;
 
-use crate::container_spec::Ingredients;
+use super::runtime_spec::Ingredients;
 
 /// The devices that the container asks for. On the node they belong to root: in the container
 /// they are its user's and group's where the pod names these, or the volumes' group's.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{HTTPHeader, LifecycleHandler};
 
-use crate::http_probe::{self, Target, Unanswered};
-use crate::prober::{self, Asked, Ran, run_command};
+use crate::probes::http_probe::{self, Target, Unanswered};
+use crate::probes::prober::{self, Asked, Ran, run_command};
 
 /// How a hook did what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ async fn ask(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http_probe::tests::{NO_CONTENT, PATIENCE, server};
+    use crate::probes::http_probe::tests::{NO_CONTENT, PATIENCE, server};
 
     #[tokio::test]
     async fn what_is_asked_without_tls_is_asked_without_secrets() {

@@ -1,5 +1,14 @@
 //! The agent as a whole: starts, takes over what is there, hands pods to workers, ends.
 
+mod admission;
+pub(crate) mod api_objects;
+pub(crate) mod events;
+pub(crate) mod known_status;
+pub(crate) mod left_pods;
+pub(crate) mod pod_manager;
+pub(crate) mod recovery;
+pub(crate) mod status_writer;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
@@ -14,25 +23,25 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::admission::Admission;
 use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::{Config, OnShutdown};
-use crate::eviction;
-use crate::facts::Machine;
-use crate::image_gc::Collector;
+use crate::images::pull_limiter::PullTurns;
 use crate::kubelet_api::metrics::ProbeCounts;
 use crate::kubelet_api::{self, NodeService};
-use crate::layout::{PodDir, pods_dir};
 use crate::limits::WORKER_RESTART_DELAY;
-use crate::node::NodeKeeper;
-use crate::pressure::Monitor;
-use crate::pull_turns::PullTurns;
-use crate::recovery::{self, Found, Stored};
-use crate::registry::Registry;
-use crate::sources::Sources;
-use crate::usage::{self, History};
+use crate::node::eviction;
+use crate::node::image_gc::Collector;
+use crate::node::machine_info::Machine;
+use crate::node::pressure::Monitor;
+use crate::node::registration::NodeKeeper;
+use crate::node::stats::{self, History};
+use crate::paths::{PodDir, pods_dir};
 use crate::worker::{self, Beginning, Message, Shared, Worker};
+use admission::Admission;
+use api_objects::Sources;
+use pod_manager::Registry;
+use recovery::{Found, Stored};
 
 /// A running node agent.
 pub struct NodeAgent {
@@ -187,7 +196,7 @@ impl Dispatcher {
         let recorder = self.shared.recorder.clone();
         let heartbeat =
             tokio::spawn(keeper.keep(recorder, self.admission.node().clone(), background.clone()));
-        let figures = tokio::spawn(usage::watch(self.shared.clone(), background.clone()));
+        let figures = tokio::spawn(stats::watch(self.shared.clone(), background.clone()));
         let pods = self.admission.pods().clone();
         let synced = tokio::select! {
             () = shutdown.cancelled() => false,

@@ -6,7 +6,7 @@ use container_runtime::spec::{ID_MAX, Seccomp, Security, UserSpec};
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 use pod_lifecycle::spec;
 
-use crate::container_spec::Ingredients;
+use super::runtime_spec::Ingredients;
 
 /// What runs pods here, by the names that RuntimeClasses have for it.
 const BUILT_IN_RUNTIMES: [&str; 3] = ["", "mainstay", "runc"];

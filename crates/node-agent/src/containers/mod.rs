@@ -1,0 +1,8 @@
+//! Containers: what the runtime is asked for, their lifecycle hooks and their logs.
+
+mod devices;
+pub(crate) mod lifecycle_hooks;
+pub(crate) mod logs;
+pub(crate) mod resource_limits;
+pub(crate) mod runtime_spec;
+pub(crate) mod security_context;

@@ -1,0 +1,11 @@
+//! The node: its object and lease, what its machine has and uses, and what happens when that runs out.
+
+pub(crate) mod disk_usage;
+pub(crate) mod eviction;
+pub(crate) mod image_gc;
+pub(crate) mod image_list;
+pub(crate) mod machine_info;
+pub(crate) mod pod_files;
+pub(crate) mod pressure;
+pub(crate) mod registration;
+pub(crate) mod stats;

@@ -1,0 +1,6 @@
+//! Probes of containers: commands, HTTP, TCP and gRPC.
+
+mod grpc_probe;
+pub(crate) mod http_probe;
+mod insecure_tls;
+pub(crate) mod prober;
