@@ -4,29 +4,10 @@
 //! namespaces, and serves its socket until it is told to destroy the sandbox. It must never
 //! start a thread: libcontainer and `fork` rely on that.
 
-mod calls;
-mod capabilities;
-mod connection;
-mod jobs;
-mod keyring;
-mod launch;
+mod confinement;
+mod container;
 mod limits;
-mod log;
-mod mapped_mounts;
-mod oci;
-mod pause;
-mod prepare;
-mod proc_guard;
-mod process;
-mod projects;
-mod rootfs;
-mod seccomp;
-mod seccomp_profile;
-mod supervisor;
-mod user_namespace;
-mod users;
-mod worker;
-mod working_directory;
+mod sandbox;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -50,8 +31,8 @@ use crate::descriptors;
 use crate::protocol::SOCKET;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{READY, SandboxFile};
-use supervisor::Supervisor;
-use user_namespace::UserNamespace;
+use container::user_namespace::UserNamespace;
+use sandbox::supervisor::Supervisor;
 
 /// Mount point of the pod's shared memory in the sandbox's directory.
 const SHM: &str = "shm";
@@ -147,7 +128,10 @@ fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
         true => {
             let group = format!("{}/pause", file.cgroup);
             cgroup::create_leaf(&group)?;
-            Some(pause::start(&group, users.as_ref()).map_err(doing("make a process namespace"))?)
+            Some(
+                sandbox::pause::start(&group, users.as_ref())
+                    .map_err(doing("make a process namespace"))?,
+            )
         }
         false => None,
     };

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use nix::sys::wait::WaitStatus;
 
 use super::connection::Role;
-use super::log::Log;
-use super::process::{Ends, Owner, Process};
 use super::supervisor::{Container, Supervisor, kill};
-use super::worker::{self, Place, Report, Worker};
 use crate::cgroup;
 use crate::protocol::{Failure, FrameKind, Reply};
+use crate::shim::container::log::Log;
+use crate::shim::container::process::{Ends, Owner, Process};
+use crate::shim::container::worker::{self, Place, Report, Worker};
 use crate::spec::{ContainerStatus, Exit, SandboxEvent, StartError, StartErrorKind};
 use crate::state_dir;
 

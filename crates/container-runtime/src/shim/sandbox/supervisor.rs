@@ -18,12 +18,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::connection::{Connection, Role};
 use super::jobs::Job;
-use super::limits::{CONNECTIONS_MAX, EARLY_EXITS_MAX, STUCK_CLIENT_MS};
-use super::log::Stream;
-use super::process::{Output, Owner, Process};
-use super::user_namespace::UserNamespace;
-use super::worker::Worker;
 use crate::protocol::FrameKind;
+use crate::shim::container::log::Stream;
+use crate::shim::container::process::{Output, Owner, Process};
+use crate::shim::container::user_namespace::UserNamespace;
+use crate::shim::container::worker::Worker;
+use crate::shim::limits::{CONNECTIONS_MAX, EARLY_EXITS_MAX, STUCK_CLIENT_MS};
 use crate::spec::{ContainerState, LogSpec, SandboxEvent};
 use crate::state_dir::SandboxFile;
 
@@ -91,7 +91,7 @@ impl Supervisor {
         Supervisor {
             dir,
             file,
-            unified: super::worker::is_unified(),
+            unified: crate::shim::container::worker::is_unified(),
             pause,
             users,
             containers: BTreeMap::new(),

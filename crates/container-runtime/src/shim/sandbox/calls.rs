@@ -8,13 +8,13 @@ use jiff::Timestamp;
 
 use super::connection::Role;
 use super::jobs::Job;
-use super::oci::{PidNamespace, Surroundings};
-use super::prepare;
-use super::process::{Ends, Owner, Wiring};
 use super::supervisor::{Container, Supervisor, kill};
-use super::worker::{self, Machine, Report};
 use crate::cgroup::{self, Holder};
 use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
+use crate::shim::container::oci::{PidNamespace, Surroundings};
+use crate::shim::container::prepare;
+use crate::shim::container::process::{Ends, Owner, Wiring};
+use crate::shim::container::worker::{self, Machine, Report};
 use crate::spec::{
     AttachSpec, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ResolvedUser, Resources,
     SandboxState, SandboxStatus,
@@ -367,7 +367,7 @@ impl Supervisor {
     fn shm(&self) -> std::path::PathBuf {
         match self.file.spec.host_ipc {
             true => "/dev/shm".into(),
-            false => self.dir.join(super::SHM),
+            false => self.dir.join(crate::shim::SHM),
         }
     }
 }
@@ -421,13 +421,15 @@ fn check(spec: &ContainerSpec) -> Answer {
     }
     let user = &spec.user;
     let ids = user.uid.iter().chain(&user.gid);
-    if let Err(reason) = super::users::check_ids(ids.chain(&user.supplementary_groups)) {
+    if let Err(reason) =
+        crate::shim::container::users::check_ids(ids.chain(&user.supplementary_groups))
+    {
         return invalid("user", reason);
     }
-    if let Err(reason) = super::capabilities::of(&spec.security) {
+    if let Err(reason) = crate::shim::confinement::capabilities::of(&spec.security) {
         return invalid("security.capabilities", reason);
     }
-    super::limits::rlimits(&spec.rlimits)
+    crate::shim::limits::rlimits(&spec.rlimits)
         .map(|_| ())
         .or_else(|reason| invalid("rlimits", reason))
 }

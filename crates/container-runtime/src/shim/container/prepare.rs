@@ -7,10 +7,11 @@ use super::mapped_mounts::{self, Depth};
 use super::user_namespace::UserNamespace;
 use super::users::{self, Account};
 use super::worker::{Place, Report, remove};
-use super::{oci, proc_guard, rootfs, seccomp_profile};
+use super::{oci, rootfs};
 use crate::id_range::{IDS_PER_POD, IdRange};
 use crate::mounts;
 use crate::protocol::Failure;
+use crate::shim::confinement::{proc_guard, seccomp_profile};
 use crate::spec::{
     ContainerSpec, Device, Mount, MountSource, Propagation, Seccomp, StartError, StartErrorKind,
 };

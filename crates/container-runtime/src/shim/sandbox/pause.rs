@@ -9,10 +9,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Gid, Uid, chdir, fork, pivot_root, setresgid, setresuid};
 
-use super::capabilities::{self, Capabilities};
-use super::mapped_mounts;
-use super::user_namespace::UserNamespace;
 use crate::cgroup;
+use crate::shim::confinement::capabilities::{self, Capabilities};
+use crate::shim::container::mapped_mounts;
+use crate::shim::container::user_namespace::UserNamespace;
 
 /// Whom the process runs as, as in other runtimes.
 const NOBODY: u32 = 65_535;

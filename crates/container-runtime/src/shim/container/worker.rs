@@ -26,11 +26,12 @@ use super::launch::Launch;
 use super::mapped_mounts::{self, Depth};
 use super::oci::{self, Surroundings};
 use super::prepare::account;
-use super::{seccomp, user_namespace};
+use super::user_namespace;
 use crate::cgroup::{self, Hierarchies};
 use crate::client::cleanup;
 use crate::protocol::Failure;
 use crate::sealed;
+use crate::shim::confinement::seccomp;
 use crate::spec::{
     ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, StartError,
     StartErrorKind,
@@ -351,7 +352,8 @@ fn launch(
         kind: StartErrorKind::Other,
         message,
     };
-    let capabilities = super::capabilities::of(&spec.security).map_err(invalid)?;
+    let capabilities =
+        crate::shim::confinement::capabilities::of(&spec.security).map_err(invalid)?;
     let filters = seccomp::programs(&spec.security, capabilities).map_err(invalid)?;
     let mut env: Vec<_> = spec
         .env
@@ -372,7 +374,7 @@ fn launch(
         capabilities,
         no_new_privileges: spec.security.no_new_privileges,
         filters,
-        rlimits: super::limits::rlimits(&spec.rlimits).map_err(invalid)?,
+        rlimits: crate::shim::limits::rlimits(&spec.rlimits).map_err(invalid)?,
         propagation: Vec::new(),
         covered: None,
         own_program: sealed::identity(Path::new("/proc/self/exe"))

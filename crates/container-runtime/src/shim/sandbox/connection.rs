@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::limits::{CLIENT_BYTES_MAX, READ_BYTES};
 use crate::protocol::{FrameKind, HEADER_BYTES, header, json_frame, parse_header};
+use crate::shim::limits::{CLIENT_BYTES_MAX, READ_BYTES};
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

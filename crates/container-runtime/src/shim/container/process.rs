@@ -8,9 +8,9 @@ use std::rc::Rc;
 use rustix::fs::OFlags;
 
 use super::launch;
-use super::limits::{INPUT_BYTES_MAX, READ_BYTES};
 use super::log::{Log, Stream};
 use super::worker::{self, Streams};
+use crate::shim::limits::{INPUT_BYTES_MAX, READ_BYTES};
 use crate::spec::TerminalSize;
 
 /// Whose process it is.

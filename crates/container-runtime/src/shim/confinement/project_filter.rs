@@ -67,7 +67,7 @@ fn calls(setattr: &[u32], ioctl: &[u32]) -> Vec<sock_filter> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::seccomp::machine::run;
+    use crate::shim::confinement::seccomp::machine::run;
 
     const OTHER_ARCH: u32 = 0x4000_0003;
 

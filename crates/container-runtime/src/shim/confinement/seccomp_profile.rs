@@ -259,7 +259,7 @@ fn comparison(condition: &Condition) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::seccomp::{AUDIT_ARCH, machine};
+    use crate::shim::confinement::seccomp::{AUDIT_ARCH, machine};
 
     /// Runs a filter over one call of this machine's kind.
     fn run(code: &[sock_filter], number: u32, arguments: [u64; 6]) -> u32 {
@@ -288,7 +288,7 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         {
             assert_eq!(of(libc::SYS_mkdir), libc::SECCOMP_RET_ERRNO | 13);
-            let x32 = crate::shim::seccomp::X32_BIT;
+            let x32 = crate::shim::confinement::seccomp::X32_BIT;
             let other = run(&code, x32, [0; 6]);
             assert_eq!(other, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
         }

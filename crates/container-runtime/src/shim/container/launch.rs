@@ -19,10 +19,11 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signa
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::capabilities::{self, Capabilities};
-use super::{keyring, proc_guard, seccomp, working_directory};
+use super::working_directory;
 use crate::descriptors;
 use crate::sealed::{self, Identity};
+use crate::shim::confinement::capabilities::{self, Capabilities};
+use crate::shim::confinement::{keyring, proc_guard, seccomp};
 use crate::spec::{
     FEWER_VARIABLES, Propagation, ResolvedUser, StartError, StartErrorKind, TerminalSize,
 };

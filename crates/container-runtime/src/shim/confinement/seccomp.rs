@@ -13,7 +13,7 @@ use std::io;
 use libc::sock_filter;
 
 use super::capabilities::Capabilities;
-use super::{projects, seccomp_profile};
+use super::{project_filter, seccomp_profile};
 use crate::spec::{Seccomp, Security};
 
 #[cfg(target_arch = "x86_64")]
@@ -165,7 +165,7 @@ pub(crate) fn programs(
         return Ok(Vec::new());
     }
     // The first: a profile may refuse that another is installed.
-    let projects = security.keeps_projects.then(projects::kept);
+    let projects = security.keeps_projects.then(project_filter::kept);
     let profile = match &security.seccomp {
         Seccomp::Unconfined => None,
         Seccomp::RuntimeDefault => Some(runtime_default(capabilities)),
@@ -413,7 +413,7 @@ mod tests {
                 capabilities_add: names.iter().map(|name| (*name).to_owned()).collect(),
                 ..Security::default()
             };
-            runtime_default(crate::shim::capabilities::of(&security).unwrap())
+            runtime_default(crate::shim::confinement::capabilities::of(&security).unwrap())
         };
         let all = PUBLISHED.iter().flat_map(|(lifts, _)| lifts.iter());
         let sets = all.map(|name| vec![*name]).chain([vec![]]);

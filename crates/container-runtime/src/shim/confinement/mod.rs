@@ -1,0 +1,8 @@
+//! What confines a container's processes: capabilities, system call filters, limits and guards.
+
+pub(crate) mod capabilities;
+pub(crate) mod keyring;
+pub(crate) mod proc_guard;
+mod project_filter;
+pub(crate) mod seccomp;
+pub(crate) mod seccomp_profile;

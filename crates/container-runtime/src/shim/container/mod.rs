@@ -1,0 +1,13 @@
+//! Containers of a sandbox: workers that create, start and remove them, their root, their processes and their logs.
+
+mod launch;
+pub(crate) mod log;
+pub(crate) mod mapped_mounts;
+pub(crate) mod oci;
+pub(crate) mod prepare;
+pub(crate) mod process;
+mod rootfs;
+pub(crate) mod user_namespace;
+pub(crate) mod users;
+pub(crate) mod worker;
+mod working_directory;

@@ -1,0 +1,7 @@
+//! The sandbox of a pod: the shim's loop, its clients and its jobs.
+
+mod calls;
+mod connection;
+mod jobs;
+pub(crate) mod pause;
+pub(crate) mod supervisor;
