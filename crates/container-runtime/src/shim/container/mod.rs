@@ -1,4 +1,5 @@
-//! Containers of a sandbox: workers that create, start and remove them, their root, their processes and their logs.
+//! Containers of a sandbox: workers that create, start and remove them, their root, their processes
+//! and their logs.
 
 mod launch;
 pub(crate) mod log;

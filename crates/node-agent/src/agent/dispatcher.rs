@@ -1,0 +1,487 @@
+//! The dispatcher: adopts the pods of a former agent, and hands each pod's changes to its worker.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use container_runtime::Sandbox;
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::node::shutdown::NodeStop;
+use reconcile::{Cache, Change, Changes, Part};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Admission;
+use super::recovery::{self, Found, Stored};
+use crate::blocking::beside;
+use crate::config::OnShutdown;
+use crate::limits::WORKER_RESTART_DELAY;
+use crate::node::eviction;
+use crate::node::image_gc::Collector;
+use crate::node::registration::NodeKeeper;
+use crate::node::stats;
+use crate::paths::PodDir;
+use crate::worker::{self, Beginning, Message, Shared, Worker};
+
+type Name = (String, String);
+
+/// Workers of one name by uid.
+type OfName = BTreeMap<String, mpsc::Sender<Message>>;
+
+/// Hands pods to their workers.
+pub(super) struct Dispatcher {
+    shared: Arc<Shared>,
+    admission: Admission,
+    workers: BTreeMap<Name, OfName>,
+    tasks: JoinSet<()>,
+    /// Which pod each task works for.
+    pods: HashMap<tokio::task::Id, (Name, String)>,
+}
+
+fn name_of(pod: &Pod) -> Name {
+    let meta = &pod.metadata;
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+fn uid_of(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
+impl Dispatcher {
+    /// A dispatcher without workers.
+    pub fn new(shared: Arc<Shared>, background: &Part) -> Self {
+        Self {
+            admission: Admission::new(shared.clone(), background),
+            shared,
+            workers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            pods: HashMap::new(),
+        }
+    }
+
+    /// Takes over the pods that were found, then runs pods until the end.
+    pub async fn run(
+        mut self,
+        found: BTreeMap<String, Found>,
+        sandboxes: Vec<Sandbox>,
+        keeper: NodeKeeper,
+        background: CancellationToken,
+        shutdown: CancellationToken,
+    ) {
+        let recorder = self.shared.recorder.clone();
+        let heartbeat =
+            tokio::spawn(keeper.keep(recorder, self.admission.node().clone(), background.clone()));
+        let figures = tokio::spawn(stats::watch(self.shared.clone(), background.clone()));
+        let pods = self.admission.pods().clone();
+        let synced = tokio::select! {
+            () = shutdown.cancelled() => false,
+            (pods, services) = async {
+                tokio::join!(self.admission.wait_synced(), self.shared.sources.wait_synced())
+            } => pods && services,
+        };
+        let mut room = JoinSet::new();
+        if synced {
+            self.recover(&pods, found, sandboxes).await;
+            // From here on the registry has all pods.
+            let images = Arc::new(Collector::new(self.shared.clone()));
+            let relief = eviction::watch(self.shared.clone(), images.clone(), shutdown.clone());
+            room.spawn(relief);
+            room.spawn(images.watch(shutdown.clone()));
+            self.follow(&pods, &shutdown).await;
+        }
+        let on_shutdown = *self.shared.config.on_shutdown.borrow();
+        match on_shutdown {
+            OnShutdown::StopPods => {
+                self.stop_pods(&pods).await;
+                if let Err(error) = self.shared.runtime.close().await {
+                    tracing::warn!(%error, "container runtime not closed");
+                }
+            }
+            OnShutdown::LeavePods => self.shared.abandon.cancel(),
+        }
+        while self.tasks.join_next().await.is_some() {}
+        while let Some(ended) = room.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the node no longer makes room");
+            }
+        }
+        background.cancel();
+        if let Err(error) = heartbeat.await {
+            tracing::error!(%error, "heartbeat ended unexpectedly");
+        }
+        if let Err(error) = figures.await {
+            tracing::error!(%error, "usage is no longer looked at");
+        }
+    }
+
+    /// Hands each change to the pod's worker until the end.
+    async fn follow(&mut self, pods: &Cache<Pod>, shutdown: &CancellationToken) {
+        let mut changes = pods.subscribe();
+        let mut address = self.shared.config.node_ip.clone();
+        address.mark_unchanged();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    self.worker_ended(ended, pods).await;
+                }
+                change = changes.next() => match change {
+                    Some(change) => self.take(change).await,
+                    None => return,
+                },
+                Ok(()) = address.changed() => self.address_changed().await,
+            }
+        }
+    }
+
+    async fn address_changed(&mut self) {
+        for worker in self.workers.values().flat_map(BTreeMap::values) {
+            if worker.send(Message::NodeAddressChanged).await.is_err() {
+                tracing::debug!("a pod's worker has just ended");
+            }
+        }
+    }
+
+    async fn take(&mut self, change: Change<Pod>) {
+        match change {
+            Change::Applied(pod, _) => self.applied(pod).await,
+            Change::Deleted(pod) => self.send(&pod.clone(), Message::Removed(pod)).await,
+        }
+    }
+
+    async fn applied(&mut self, pod: Arc<Pod>) {
+        let (name, uid) = (name_of(&pod), uid_of(&pod));
+        let of_name = self.workers.get(&name);
+        if of_name.is_some_and(|workers| workers.contains_key(&uid)) {
+            return self.send(&pod.clone(), Message::Pod(pod)).await;
+        }
+        // Others of this name are gone from the API, whether or not that was heard of.
+        let others: Vec<String> = of_name
+            .into_iter()
+            .flatten()
+            .map(|(u, _)| u.clone())
+            .collect();
+        for other in &others {
+            if let Some(view) = self.view_of(&name, other) {
+                self.send(&view.clone(), Message::Removed(view)).await;
+            }
+        }
+        self.begin_new(pod, others.into_iter().collect()).await;
+    }
+
+    /// Begins a pod that is new here, if the node takes it.
+    async fn begin_new(&mut self, pod: Arc<Pod>, predecessors: BTreeSet<String>) {
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        let rejection = match phase {
+            Some("Succeeded" | "Failed") => None,
+            _ => self.admission.rejection(&pod).await,
+        };
+        self.begin(Beginning {
+            pod,
+            removed: false,
+            rejection,
+            stored: Stored::default(),
+            sandbox: None,
+            events: None,
+            predecessors,
+        });
+    }
+
+    fn view_of(&self, name: &Name, uid: &str) -> Option<Arc<Pod>> {
+        let views = self.shared.registry.list();
+        let found = views.iter().find(|view| {
+            name_of(&view.pod) == *name && view.pod.metadata.uid.as_deref() == Some(uid)
+        });
+        found.map(|view| view.pod.clone())
+    }
+
+    async fn send(&mut self, pod: &Pod, message: Message) {
+        let worker = self
+            .workers
+            .get(&name_of(pod))
+            .and_then(|w| w.get(&uid_of(pod)));
+        if let Some(worker) = worker
+            && worker.send(message).await.is_err()
+        {
+            tracing::debug!("a pod's worker has just ended");
+        }
+    }
+
+    fn begin(&mut self, beginning: Beginning) {
+        let (name, uid) = (name_of(&beginning.pod), uid_of(&beginning.pod));
+        let (worker, sender) = Worker::new(self.shared.clone(), beginning);
+        self.workers
+            .entry(name.clone())
+            .or_default()
+            .insert(uid.clone(), sender);
+        let task = self.tasks.spawn(worker.run());
+        self.pods.insert(task.id(), (name, uid));
+    }
+
+    async fn worker_ended(
+        &mut self,
+        ended: Result<(tokio::task::Id, ()), JoinError>,
+        pods: &Cache<Pod>,
+    ) {
+        let (task, failed) = match &ended {
+            Ok((task, ())) => (*task, false),
+            Err(error) => (error.id(), true),
+        };
+        let Some((name, uid)) = self.pods.remove(&task) else {
+            return;
+        };
+        if let Err(error) = ended {
+            tracing::error!(namespace = name.0, name = name.1, %error, "a pod's worker failed");
+        }
+        if failed && self.begin_again(&name, &uid, pods).await {
+            return;
+        }
+        self.forget(&name, &uid).await;
+        // A pod whose object came back with the same uid cannot be; one that was never told is.
+        if let Some(pod) = pods.get(&name.0, &name.1)
+            && uid_of(&pod) != uid
+            && !self
+                .workers
+                .get(&name)
+                .is_some_and(|w| w.contains_key(&uid_of(&pod)))
+        {
+            self.applied(pod).await;
+        }
+    }
+
+    /// Nothing of the pod is left here: the next one of its name may start.
+    async fn forget(&mut self, name: &Name, uid: &str) {
+        if let Some(view) = self.view_of(name, uid) {
+            self.shared.registry.remove(&view);
+        }
+        if let Some(of_name) = self.workers.get_mut(name) {
+            of_name.remove(uid);
+            for worker in of_name.values() {
+                if worker
+                    .send(Message::PredecessorGone(uid.to_owned()))
+                    .await
+                    .is_err()
+                {
+                    tracing::debug!("a pod's worker has just ended");
+                }
+            }
+            if of_name.is_empty() {
+                self.workers.remove(name);
+            }
+        }
+    }
+
+    /// A worker that failed is replaced, as if the agent had been: its pod goes on meanwhile. Says
+    /// whether there was anything left to work for.
+    async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) -> bool {
+        // Whatever it was, it must not spin.
+        tokio::time::sleep(WORKER_RESTART_DELAY).await;
+        let found = beside(|| recovery::found(&self.shared.config.data_dir));
+        let stored = found.ok().and_then(|mut found| found.remove(uid));
+        let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
+        let removed = current.is_none();
+        // What the worker has shown last is left where neither the API nor the disk has the pod.
+        let shown = || self.view_of(name, uid);
+        let pod = current
+            .or_else(|| stored.as_ref().map(|found| found.pod.clone()))
+            .or_else(shown);
+        let Some(pod) = pod else { return false };
+        let sandbox = match self.shared.runtime.sandbox(uid).await {
+            Ok(sandbox) => sandbox,
+            Err(error) => {
+                tracing::error!(uid, %error, "sandbox of a failed worker not found");
+                None
+            }
+        };
+        let stored = stored.map(|found| found.stored).unwrap_or_default();
+        let others = self
+            .workers
+            .get(name)
+            .into_iter()
+            .flat_map(|workers| workers.keys());
+        let predecessors = others.filter(|other| *other != uid).cloned().collect();
+        self.adopt(pod, removed, stored, sandbox, predecessors)
+            .await;
+        true
+    }
+
+    /// Takes over records and sandboxes that a former agent left.
+    async fn recover(
+        &mut self,
+        pods: &Cache<Pod>,
+        mut found: BTreeMap<String, Found>,
+        sandboxes: Vec<Sandbox>,
+    ) {
+        let mut by_uid: BTreeMap<String, Sandbox> = sandboxes
+            .into_iter()
+            .map(|s| (s.id().to_owned(), s))
+            .collect();
+        for (uid, sandbox) in &by_uid {
+            found.entry(uid.clone()).or_insert_with(|| Found {
+                pod: Arc::new(recovery::pod_of_sandbox(sandbox)),
+                stored: Stored::default(),
+                recorded: false,
+            });
+        }
+        let live: BTreeSet<String> = by_uid.keys().cloned().collect();
+        if let Err(error) = self.shared.config.network.recover(&live).await {
+            tracing::error!(%error, "pod network not cleared of former pods");
+        }
+        let current: BTreeMap<String, Arc<Pod>> = pods
+            .list()
+            .into_iter()
+            .map(|pod| (uid_of(&pod), pod))
+            .collect();
+        // One that is wanted, and of which nothing is known, is new: the node may not take it.
+        found.retain(|uid, one| {
+            one.recorded || by_uid.contains_key(uid) || !current.contains_key(uid)
+        });
+        let mut former: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+        for (uid, one) in &found {
+            if !current.contains_key(uid) {
+                former
+                    .entry(name_of(&one.pod))
+                    .or_default()
+                    .insert(uid.clone());
+            }
+        }
+        for (uid, one) in found {
+            let sandbox = by_uid.remove(&uid);
+            let pod = current.get(&uid).cloned();
+            let removed = pod.is_none();
+            let pod = pod.unwrap_or(one.pod);
+            let others = if removed {
+                None
+            } else {
+                former.get(&name_of(&pod)).cloned()
+            };
+            self.adopt(
+                pod,
+                removed,
+                one.stored,
+                sandbox,
+                others.unwrap_or_default(),
+            )
+            .await;
+        }
+        let mut current: Vec<_> = current.into_values().collect();
+        current.sort_by(|a, b| {
+            let age = |pod: &Pod| pod.metadata.creation_timestamp.clone().map(|time| time.0);
+            age(a).cmp(&age(b))
+        });
+        for pod in current {
+            let known = self.workers.get(&name_of(&pod));
+            if !known.is_some_and(|workers| workers.contains_key(&uid_of(&pod))) {
+                let predecessors = former.get(&name_of(&pod)).cloned().unwrap_or_default();
+                self.begin_new(pod, predecessors).await;
+            }
+        }
+    }
+
+    async fn adopt(
+        &mut self,
+        pod: Arc<Pod>,
+        removed: bool,
+        stored: Stored,
+        sandbox: Option<Sandbox>,
+        predecessors: BTreeSet<String>,
+    ) {
+        let dir = PodDir::of(&self.shared.config.data_dir, &pod);
+        let mut events = None;
+        let mut state = None;
+        if let Some(sandbox) = &sandbox {
+            let ports = pod.spec.as_ref().map(service_routing::host_ports);
+            let network = &self.shared.config.network;
+            if let Err(error) = network
+                .publish(sandbox.id(), ports.unwrap_or_default())
+                .await
+            {
+                tracing::error!(sandbox = sandbox.id(), %error, "host ports of a pod not kept");
+            }
+            match recovery::look(sandbox).await {
+                Ok((seen, stream)) => (state, events) = (Some(seen), stream),
+                Err(error) => {
+                    tracing::warn!(sandbox = sandbox.id(), %error, "sandbox does not answer");
+                }
+            }
+        }
+        let images = &self.shared.config.images;
+        let image_id = |name: &str| Some(worker::image_id(&beside(|| images.get(name)).ok()??));
+        let now = self.shared.clock.now();
+        let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
+        tracing::info!(
+            pod = pod_lifecycle::spec::display_name(&pod),
+            removed,
+            running = stored.record.anything_runs(),
+            "pod of a former agent"
+        );
+        self.begin(Beginning {
+            pod,
+            removed,
+            rejection: None,
+            stored,
+            sandbox,
+            events,
+            predecessors,
+        });
+    }
+
+    /// Stops all pods, one wave after the other, and waits for their ends.
+    async fn stop_pods(&mut self, pods: &Cache<Pod>) {
+        let mut changes = pods.subscribe();
+        let views = self.shared.registry.list();
+        let order = self.shared.config.shutdown_order.clone();
+        let waves: HashMap<String, usize> = views
+            .iter()
+            .map(|view| (uid_of(&view.pod), order.wave_of(&view.pod)))
+            .collect();
+        // Who is not known yet has nothing that runs.
+        let wave_of = |uid: &str| waves.get(uid).copied().unwrap_or_default();
+        for (place, wave) in order.waves().iter().enumerate() {
+            let stop = NodeStop {
+                grace_seconds: wave.grace_seconds,
+            };
+            self.stop_wave(stop, |uid| wave_of(uid) == place, &mut changes)
+                .await;
+        }
+    }
+
+    /// Stops the pods of these uids side by side and waits for their ends.
+    async fn stop_wave(
+        &mut self,
+        stop: NodeStop,
+        is_in: impl Fn(&str) -> bool,
+        changes: &mut Changes<Pod>,
+    ) {
+        let all = self.workers.values().flatten();
+        for (_, worker) in all.filter(|(uid, _)| is_in(uid)) {
+            if worker.send(Message::NodeStops(stop)).await.is_err() {
+                tracing::debug!("a pod's worker has just ended");
+            }
+        }
+        while self.pods.values().any(|(_, uid)| is_in(uid)) {
+            tokio::select! {
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let task = match ended {
+                        Ok((task, ())) => task,
+                        Err(error) => error.id(),
+                    };
+                    self.pods.remove(&task);
+                }
+                // A pod that is deleted meanwhile has less time, or none.
+                Some(change) = changes.next() => match change {
+                    Change::Applied(pod, _) => {
+                        self.send(&pod.clone(), Message::Pod(pod)).await;
+                    }
+                    Change::Deleted(pod) => {
+                        self.send(&pod.clone(), Message::Removed(pod)).await;
+                    }
+                },
+            }
+        }
+    }
+}
