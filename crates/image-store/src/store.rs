@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use mount_table::MountPoint;
 use rustix::fs::FlockOperation;
 
 use crate::access::Accesses;
@@ -373,8 +374,15 @@ impl ImageStore {
     /// Whether some mount of this machine stands on one of the layers.
     pub(crate) fn is_mounted(&self, layers: &[String]) -> Result<bool, StoreError> {
         let path = Path::new("/proc/self/mountinfo");
-        let mounts = fs::read_to_string(path).map_err(io_error("read", path))?;
-        Ok(layers.iter().any(|layer| mounts.contains(layer.as_str())))
+        let mounts = mount_table::read().map_err(io_error("read", path))?;
+        // Overlay names its layers among its options; a single layer is bound.
+        let uses = |mount: &MountPoint, layer: &str| {
+            let bound = mount.root.components().chain(mount.path.components());
+            mount.super_options.contains(layer)
+                || bound.into_iter().any(|part| part.as_os_str() == layer)
+        };
+        let is_used = |layer: &String| mounts.iter().any(|mount| uses(mount, layer));
+        Ok(layers.iter().any(is_used))
     }
 
     fn image(&self, index: &Index, digest: &str, record: &Record) -> Image {

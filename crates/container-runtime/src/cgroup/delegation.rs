@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::{join, write};
-use crate::mounts::{self, MountPoint};
+use mount_table::MountPoint;
 
 /// Controllers that pods cannot do without.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
@@ -27,7 +27,7 @@ const MOVES_MAX: usize = 100;
 /// # Errors
 /// Groups cannot be made, or would be without a controller that pods need; says what is missing.
 pub(crate) fn prepare(root: &Path) -> io::Result<()> {
-    if is_foreign(&mounts::all()?, root) {
+    if is_foreign(&mount_table::read()?, root) {
         let text = format!(
             "{} shows groups outside of this control group namespace, into which no process may \
              be moved: mount cgroup2 there in the namespace, or use the node's namespace",
@@ -148,7 +148,7 @@ mod tests {
     fn groups_outside_of_the_namespace_are_told_apart() {
         let seen = |root: &str, options: &str| {
             let line = format!("41 31 0:38 {root} /c rw shared:1 - cgroup2 cgroup2 {options}\n");
-            is_foreign(&mounts::parse(line.as_bytes()), Path::new("/c"))
+            is_foreign(&mount_table::parse(line.as_bytes()), Path::new("/c"))
         };
         assert!(seen("/../..", "rw,nsdelegate,memory_recursiveprot"));
         assert!(!seen("/../..", "rw"));

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxDeviceCgroup;
 
-use crate::mounts;
 use crate::spec::{Resources, Usage};
 
 mod delegation;
@@ -43,7 +42,7 @@ impl Hierarchies {
     pub fn detect() -> io::Result<Hierarchies> {
         let below_root = Path::new("/sys/fs/cgroup");
         let (mut trees, mut unified) = (Vec::new(), None);
-        for mount in mounts::all()? {
+        for mount in mount_table::read()? {
             if !mount.path.starts_with(below_root) {
                 continue;
             }

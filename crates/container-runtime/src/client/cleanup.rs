@@ -14,7 +14,6 @@ use nix::unistd::Pid;
 use super::strays;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
-use crate::mounts;
 use crate::state_dir::{self, CONTAINERS, LOCK};
 use crate::tree;
 
@@ -130,7 +129,8 @@ fn writable_dirs(dir: &Path) -> Vec<PathBuf> {
 /// What is there may be a peer of mounts of the node, as a bound volume is: cut off first, it goes
 /// alone, and the node keeps what it has mounted below its own.
 pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
-    let mounted = mounts::below(dir).map_err(RuntimeError::io("list mounts below", dir))?;
+    let table = mount_table::read().map_err(RuntimeError::io("list mounts below", dir))?;
+    let mounted = mount_table::at_or_below(&table, dir);
     for path in &mounted {
         let none = None::<&str>;
         match mount(none, path, none, MsFlags::MS_PRIVATE, none) {

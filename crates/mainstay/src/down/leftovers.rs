@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use container_runtime::loop_device::LoopDevice;
 use container_runtime::{Runtime, RuntimeOptions};
+use mount_table::MountPoint;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::LeftPods;
 use node_agent::provisioner::Storage;
@@ -111,7 +112,7 @@ async fn end_network(data: &Path, instance_id: &str) -> Result<()> {
 /// Unmounts everything below a directory, innermost first. A mount may be a peer of others, as a bound
 /// volume is: cut off first, it goes alone.
 fn unmount_below(directory: &Path) -> Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
+    let table = mount_table::read().context("list the mounts")?;
     let mounted = below(&table, directory);
     for path in mounted.iter().rev() {
         let none = None::<&str>;
@@ -122,27 +123,11 @@ fn unmount_below(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is mounted below a directory, in the order of mounting (proc_pid_mountinfo(5)).
-pub fn below(table: &str, directory: &Path) -> Vec<PathBuf> {
-    let paths = table.lines().filter_map(|line| line.split(' ').nth(4));
-    paths
-        .map(|path| PathBuf::from(unescaped(path)))
-        .filter(|path| path.starts_with(directory) && path != directory)
-        .collect()
-}
-
-/// Spaces, tabs, line ends and backslashes are octal in the table.
-fn unescaped(text: &str) -> String {
-    let mut out = text.to_owned();
-    for (escaped, character) in [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ] {
-        out = out.replace(escaped, character);
-    }
-    out
+/// What is mounted below a directory, outer before inner.
+pub fn below(table: &[MountPoint], directory: &Path) -> Vec<PathBuf> {
+    let mut found = mount_table::at_or_below(table, directory);
+    found.retain(|path| path != directory);
+    found
 }
 
 /// Lets go of the devices over the images of block volumes.
@@ -166,13 +151,13 @@ mod tests {
 
     #[test]
     fn mounts_below_a_directory_are_found() {
-        let table = "\
+        let table = b"\
 36 35 98:0 / /data rw,noatime master:1 - ext4 /dev/a rw
 37 36 98:0 / /data/pods/a\\040b/volumes/x rw - tmpfs tmpfs rw
 38 36 98:0 / /data/pods rw - ext4 /dev/b rw
 39 36 98:0 / /data/podsy/z rw - tmpfs tmpfs rw
 ";
-        let found = below(table, Path::new("/data/pods"));
+        let found = below(&mount_table::parse(table), Path::new("/data/pods"));
         assert_eq!(found, [Path::new("/data/pods/a b/volumes/x")]);
     }
 }

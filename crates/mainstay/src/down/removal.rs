@@ -43,7 +43,7 @@ pub struct Listener<'a> {
 /// # Errors
 /// When something cannot be deleted, and when something is mounted inside a part: it may be anyone's.
 pub fn delete(data: &Path, extent: Extent, listener: &mut Listener<'_>) -> Result<()> {
-    let table = fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
+    let table = mount_table::read().context("list the mounts")?;
     let parts = Part::ALL.iter().filter(|part| extent.has(part));
     let parts: Vec<&Part> = parts.collect();
     for part in &parts {

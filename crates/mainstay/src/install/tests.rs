@@ -2,6 +2,8 @@
 
 use clap::CommandFactory;
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 fn place(root: &Path, dry_run: bool) -> Place {

@@ -241,43 +241,11 @@ pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
 
 /// Mount points at or below `root`, outermost first.
 fn mounts_below(root: &Path) -> io::Result<Vec<PathBuf>> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let root = match fs::canonicalize(root) {
-        Ok(root) => root,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut found: Vec<PathBuf> = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|path| PathBuf::from(unescape(path)))
-        .filter(|path| path.starts_with(&root))
-        .collect();
-    found.sort();
-    Ok(found)
-}
-
-/// Undoes the octal escapes of the kernel's mount table.
-fn unescape(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest
-            .get(at + 1..at + 4)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(char::from(code));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
+    match fs::canonicalize(root) {
+        Ok(root) => Ok(mount_table::at_or_below(&mount_table::read()?, &root)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
     }
-    out + rest
 }
 
 fn used_volumes(pod: &Pod) -> Vec<&Volume> {
@@ -533,12 +501,6 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn escapes_of_the_mount_table_are_undone() {
-        assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
-        assert_eq!(unescape(r"/plain"), "/plain");
-    }
 
     #[test]
     fn a_device_is_not_mounted_and_a_directory_is_no_device() {

@@ -9,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
 
-use crate::mounts::{self, MountPoint};
 use crate::spec::{Mount, MountSource};
+use mount_table::MountPoint;
 
 const PROC: &str = "/proc";
 
@@ -93,7 +93,7 @@ pub(crate) fn check_mounted(own: &[&str]) -> io::Result<()> {
     let table = rustix::fs::openat2(&proc, "self/mountinfo", flags, Mode::empty(), resolve)?;
     let mut bytes = Vec::new();
     File::from(table).read_to_end(&mut bytes)?;
-    match foreign(&mounts::parse(&bytes), own) {
+    match foreign(&mount_table::parse(&bytes), own) {
         None => Ok(()),
         Some(mount) => Err(io::Error::other(format!(
             "{:?} cannot be mounted because it is inside /proc",
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_lies_over_proc_in_the_end_is_the_kernels_or_the_runtimes() {
-        let table = |lines: &str| mounts::parse(lines.as_bytes());
+        let table = |lines: &str| mount_table::parse(lines.as_bytes());
         let proc = "1 2 0:1 / /proc rw - proc proc rw\n";
         let guards = "3 1 0:1 /sys /proc/sys ro - proc proc rw\n\
              4 1 0:5 /null /proc/kcore rw - devtmpfs devtmpfs rw\n\

@@ -160,7 +160,11 @@ fn check_travel(source: &MountSource) -> Result<(), String> {
     let failed =
         |error: std::io::Error| format!("look at the mounts of {}: {error}", path.display());
     let resolved = fs::canonicalize(path).map_err(failed)?;
-    mounts::check_propagation(&mounts::all().map_err(failed)?, &resolved, *propagation)
+    mounts::check_propagation(
+        &mount_table::read().map_err(failed)?,
+        &resolved,
+        *propagation,
+    )
 }
 
 /// Makes a device node in a root; what the image has there goes.

@@ -1,0 +1,141 @@
+//! The mount table of a process, `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// One line of `mountinfo`, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPoint {
+    /// What of the file system is there.
+    pub root: PathBuf,
+    /// The mount point.
+    pub path: PathBuf,
+    /// Type of the file system, such as `overlay`.
+    pub file_system: String,
+    /// Options of the file system, such as overlay's layers.
+    pub super_options: String,
+    /// Propagation.
+    pub travel: Travel,
+}
+
+/// Whether mounts made elsewhere appear here, and those made here elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Travel {
+    /// It has peers, which get what is mounted here.
+    pub shared: bool,
+    /// It has a master, from which it gets what is mounted there.
+    pub slave: bool,
+}
+
+/// Parses `/proc/<pid>/mountinfo`; lines that are not understood are left out.
+pub fn parse(table: &[u8]) -> Vec<MountPoint> {
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<MountPoint> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = fields.nth(3)?;
+    let path = fields.next()?;
+    // Options, then optional fields, which end with a lone dash.
+    let mut rest = fields.skip(1);
+    let mut travel = Travel::default();
+    for field in rest.by_ref().take_while(|field| *field != b"-") {
+        travel.shared |= field.starts_with(b"shared:");
+        travel.slave |= field.starts_with(b"master:");
+    }
+    let file_system = String::from_utf8_lossy(rest.next()?).into_owned();
+    let super_options = String::from_utf8_lossy(rest.nth(1)?).into_owned();
+    Some(MountPoint {
+        root: unescape(root),
+        path: unescape(path),
+        file_system,
+        super_options,
+        travel,
+    })
+}
+
+/// The kernel writes space, tab, line feed and backslash as three octal digits.
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = |at: usize| {
+            let digit = tail.get(at)?.checked_sub(b'0')?;
+            (digit < 8).then_some(u32::from(digit))
+        };
+        match (byte, octal(0), octal(1), octal(2)) {
+            (b'\\', Some(a), Some(b), Some(c)) => {
+                out.push((a << 6 | b << 3 | c) as u8);
+                rest = &tail[3..];
+            }
+            _ => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+/// Reads this process's mounts, in the order of mounting.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn read() -> io::Result<Vec<MountPoint>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Mount points at or below a directory, outer before inner. Several mounts at one place are as many
+/// entries.
+pub fn at_or_below(table: &[MountPoint], directory: &Path) -> Vec<PathBuf> {
+    // A mount point in a removed directory has `//deleted` behind its name; it is gone with
+    // the last user anyway.
+    let inside = |path: &&PathBuf| path.starts_with(directory) && !path.as_os_str().is_empty();
+    let mut found: Vec<PathBuf> = table
+        .iter()
+        .map(|mount| &mount.path)
+        .filter(inside)
+        .cloned()
+        .collect();
+    found.sort_by_key(|path| path.as_os_str().as_bytes().len());
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_line_with_optional_fields_and_escapes_is_understood() {
+        let table = b"36 35 98:0 / /a\\040b\\134 rw shared:1 - cgroup cgroup rw,cpu\nodd\n";
+        let expected = MountPoint {
+            root: "/".into(),
+            path: PathBuf::from("/a b\\"),
+            file_system: "cgroup".into(),
+            super_options: "rw,cpu".into(),
+            travel: Travel {
+                shared: true,
+                slave: false,
+            },
+        };
+        assert_eq!(parse(table), [expected]);
+    }
+
+    #[test]
+    fn mounts_below_a_directory_are_found_outer_before_inner() {
+        let table = parse(
+            b"36 35 98:0 / /data rw,noatime master:1 - ext4 /dev/a rw\n\
+              37 36 98:0 / /data/pods/a\\040b/volumes/x rw - tmpfs tmpfs rw\n\
+              38 36 98:0 / /data/pods rw - ext4 /dev/b rw\n\
+              39 36 98:0 / /data/podsy/z rw - tmpfs tmpfs rw\n",
+        );
+        let found = at_or_below(&table, Path::new("/data/pods"));
+        let expected = ["/data/pods", "/data/pods/a b/volumes/x"].map(PathBuf::from);
+        assert_eq!(found, expected);
+    }
+}
