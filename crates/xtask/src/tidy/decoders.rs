@@ -148,7 +148,7 @@ const TABLE: &[(&str, Said)] = &[
     ("container-runtime/src/client/connection.rs", SHIM),
     ("container-runtime/src/client/session.rs", SHIM),
     (
-        "container-runtime/src/mounts.rs",
+        "mount-table/src/lib.rs",
         ByOurs("the kernel's table of mounts"),
     ),
     ("container-runtime/src/shim/sandbox/calls.rs", SHIM),
