@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Finding, SourceFile};
 
-/// Checks README.md, ARCHITECTURE.md, CHANGELOG.md and docs/.
+/// Checks the documents in the root, in docs/ and in examples/.
 pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| file.path.ends_with(".md")) {

@@ -8,6 +8,7 @@ mod decoders;
 mod dependencies;
 mod documents;
 mod modules;
+mod sentences;
 mod sources;
 mod walks;
 
@@ -55,6 +56,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
         "README.md",
         "ARCHITECTURE.md",
         "CHANGELOG.md",
+        "SECURITY.md",
         "Cargo.toml",
         "clippy.toml",
     ] {
@@ -67,6 +69,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = dependencies::check(&files)?;
     findings.extend(sources::check(&files));
     findings.extend(documents::check(root, &files));
+    findings.extend(sentences::check(&files));
     findings.extend(citations::check(&files));
     findings.extend(modules::check(&files));
     findings.extend(blocking::check(&files));

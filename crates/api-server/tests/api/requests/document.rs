@@ -12,13 +12,12 @@ use super::{Ask, Chapter, Deed, Kept, Row};
 const INTRODUCTION: &str = "\
 # Requests and replies
 
-What the server answers, request by request, and the rule that says so. This page is made from the rows
-in `crates/api-server/tests/api/requests`, which are asked of the whole server in every run of the tests
-(`cargo test -p api-server --test api requests`); to make it anew after a change there, set
-`UPDATE_DOCUMENTS=1` for that run.
+This page lists requests to the API server, the replies, and the rule for each reply. It is generated from the rows in
+`crates/api-server/tests/api/requests`. Every run of the tests sends these requests to the whole server
+(`cargo test -p api-server --test api requests`). `UPDATE_DOCUMENTS=1` generates the page again.
 
-Replies show a part of what comes: other fields may be there. `*` is any value, `…` any text, `null` a
-field that is not there, and `$name` a value from a reply above.
+A reply may have more fields than shown. `*` is any value, `…` any text, `null` a missing field, and `$name` a value from an
+earlier reply.
 ";
 
 /// Something that rules are taken from.
@@ -55,7 +54,7 @@ fn page(chapters: &[Chapter]) -> String {
         if !chapter.given.is_empty() {
             page.push('\n');
         }
-        page.push_str("| request | what it is | reply | rule |\n|---|---|---|---|\n");
+        page.push_str("| request | content | reply | rule |\n|---|---|---|---|\n");
         for row in &chapter.rows {
             match row {
                 Row::Do(Deed::Compact) => page.push_str("| | *all history is forgotten* | | |\n"),

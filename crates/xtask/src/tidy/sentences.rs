@@ -1,0 +1,153 @@
+//! A rule on the English of documents and of the first sentence of each module: no sentence starts with a
+//! free relative clause ("What …", "Whoever …"). Such a sentence has no noun that a reader can search for.
+
+use super::{Finding, SourceFile};
+
+/// The first words of a free relative clause.
+const WORDS: [&str; 5] = ["what", "who", "whoever", "whatever", "whichever"];
+
+/// Documents that the rule does not cover: the contracts quote other texts.
+const EXCEPT: [&str; 1] = ["docs/contract/"];
+
+/// Checks all documents.
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in files {
+        if EXCEPT.iter().any(|prefix| file.path.starts_with(prefix)) {
+            continue;
+        }
+        let texts = match file.path.rsplit_once('.') {
+            Some((_, "md")) => blocks(&file.text),
+            _ => Vec::new(),
+        };
+        for sentence in texts.iter().flat_map(|text| relative_clauses(text)) {
+            let start: String = sentence.chars().take(60).collect();
+            findings.push(Finding {
+                file: file.path.clone(),
+                text: format!(
+                    "a sentence starts with a free relative clause: \"{start}\"; name the thing"
+                ),
+            });
+        }
+    }
+    findings
+}
+
+/// The paragraphs, list items, headings and table cells of a document, without code.
+fn blocks(document: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    let mut in_code = false;
+    for line in document.lines().map(str::trim) {
+        if line.starts_with("```") {
+            in_code = !in_code;
+            blocks.push(String::new());
+        } else if in_code {
+            continue;
+        } else if line.starts_with('|') {
+            blocks.extend(line.trim_matches('|').split('|').map(str::to_owned));
+            blocks.push(String::new());
+        } else if line.is_empty() || line.starts_with(['#', '-', '*', '+']) || is_numbered(line) {
+            blocks.push(line.trim_start_matches(['#', '-', '+', ' ']).to_owned());
+        } else if let Some(block) = blocks.last_mut() {
+            block.push(' ');
+            block.push_str(line);
+        }
+    }
+    blocks
+}
+
+/// Whether a line begins an item of a numbered list.
+fn is_numbered(line: &str) -> bool {
+    let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
+    rest.len() < line.len() && rest.starts_with(". ")
+}
+
+/// The sentences of a text that start with a free relative clause and are not questions.
+fn relative_clauses(text: &str) -> Vec<&str> {
+    sentences(text)
+        .into_iter()
+        .filter(|sentence| {
+            let bare = sentence.trim_start_matches(|c: char| !c.is_alphanumeric() && c != '`');
+            let word: String = bare.chars().take_while(|c| c.is_alphabetic()).collect();
+            WORDS.contains(&word.to_lowercase().as_str()) && !sentence.trim_end().ends_with('?')
+        })
+        .collect()
+}
+
+/// Splits a text at the ends of its sentences. The end keeps its mark.
+fn sentences(text: &str) -> Vec<&str> {
+    let mut rest = text;
+    let mut sentences = Vec::new();
+    while let Some(end) = end_of_sentence(rest) {
+        let (sentence, after) = rest.split_at(end);
+        sentences.push(sentence);
+        rest = after;
+    }
+    sentences.push(rest);
+    sentences
+}
+
+/// The place behind the first mark that ends a sentence and has a space or a closing mark behind it.
+fn end_of_sentence(text: &str) -> Option<usize> {
+    text.char_indices().find_map(|(at, mark)| {
+        let behind = at + mark.len_utf8();
+        let next = text.get(behind..)?.chars().next()?;
+        (".?!".contains(mark) && (next.is_whitespace() || "*)\"".contains(next))).then_some(behind)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(document: &str) -> Vec<String> {
+        let file = SourceFile {
+            path: "docs/a.md".to_owned(),
+            text: document.to_owned(),
+        };
+        check(&[file]).into_iter().map(|f| f.text).collect()
+    }
+
+    #[test]
+    fn free_relative_clauses_are_found() {
+        for document in [
+            "What is kept stays.",
+            "It works.\nWhoever asks gets 401.",
+            "- one\n- What is left goes",
+            "1. What is left goes",
+            "**What memory is available, the kernel says.** It is `MemAvailable`.",
+            "**A title.** What follows is a reason.",
+            "| a | b |\n|---|---|\n| x | what it does |",
+            "## What is needed",
+        ] {
+            assert_eq!(
+                found(document).len(),
+                1,
+                "{document}: {:?}",
+                found(document)
+            );
+        }
+    }
+
+    #[test]
+    fn questions_code_and_other_sentences_are_not() {
+        for document in [
+            "What may a user do?",
+            "The page says what is kept.",
+            "```\nWhat is code\n```",
+            "Whole sets are measured.",
+            "Version 1.2. The rest.",
+        ] {
+            assert_eq!(found(document), Vec::<String>::new(), "{document}");
+        }
+    }
+
+    #[test]
+    fn contracts_are_left_out() {
+        let file = SourceFile {
+            path: "docs/contract/a.md".to_owned(),
+            text: "What is quoted.".to_owned(),
+        };
+        assert_eq!(check(&[file]), Vec::new());
+    }
+}
