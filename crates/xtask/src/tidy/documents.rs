@@ -1,4 +1,5 @@
-//! Rules on the documents: what they name must exist, and every crate must be on the map.
+//! Rules on the documents: named paths and linked pages exist, every crate is on the map, and pages for users
+//! name no source files.
 
 use std::path::Path;
 
@@ -8,13 +9,25 @@ use super::{Finding, SourceFile};
 pub fn check(root: &Path, files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files.iter().filter(|file| file.path.ends_with(".md")) {
+        let mut found = |text: String| {
+            findings.push(Finding {
+                file: file.path.clone(),
+                text,
+            });
+        };
+        let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
         for name in named_paths(&file.text) {
             if !root.join(name).exists() {
-                let text = format!("names `{name}`, which does not exist");
-                findings.push(Finding {
-                    file: file.path.clone(),
-                    text,
-                });
+                found(format!("names `{name}`, which does not exist"));
+            } else if is_for_users(&file.path) && name.starts_with("crates/") {
+                found(format!(
+                    "names `{name}` to users; docs/contributing is the place"
+                ));
+            }
+        }
+        for link in linked_pages(&file.text) {
+            if !root.join(folder).join(link).exists() {
+                found(format!("links to {link}, which does not exist"));
             }
         }
     }
@@ -60,9 +73,41 @@ fn named_paths(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Whether a page is for users: all of docs and examples, but the folders for contributors and the pages
+/// about measurements and tests.
+fn is_for_users(path: &str) -> bool {
+    let others = ["docs/contributing/", "docs/contract/"];
+    let pages = ["docs/benchmarks.md", "docs/requests.md"];
+    (path.starts_with("docs/") || path.starts_with("examples/"))
+        && !others.iter().any(|other| path.starts_with(other))
+        && !pages.contains(&path)
+}
+
+/// The targets of links to pages of this repository.
+fn linked_pages(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+    targets
+        .filter(|target| !target.contains("://"))
+        .filter_map(|target| target.split('#').next())
+        .filter(|page| page.ends_with(".md"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_to_pages_are_found() {
+        let text = "[a](a.md), [b](https://example.com/b.md), [c](../c.md#d), `f(x)`";
+        assert_eq!(linked_pages(text).collect::<Vec<_>>(), ["a.md", "../c.md"]);
+    }
+
+    #[test]
+    fn pages_for_users_are_told_from_others() {
+        assert!(is_for_users("docs/storage.md") && is_for_users("examples/redis/README.md"));
+        assert!(!is_for_users("docs/contributing/testing.md") && !is_for_users("README.md"));
+    }
 
     #[test]
     fn paths_in_back_ticks_are_found() {
