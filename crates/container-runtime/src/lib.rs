@@ -13,6 +13,7 @@ pub mod btrfs;
 mod cgroup;
 mod client;
 pub mod descriptors;
+pub mod disk_usage;
 mod error;
 mod id_range;
 pub mod loop_device;

@@ -140,6 +140,19 @@ impl LoopDevice {
         Ok(info)
     }
 
+    /// Detaches the device over a file, if there is one.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn detach_from(backing: &Path) -> io::Result<()> {
+        match Self::find(backing) {
+            Ok(Some(device)) => device.detach(),
+            Ok(None) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The device that is attached to `backing`, if there is one.
     ///
     /// # Errors

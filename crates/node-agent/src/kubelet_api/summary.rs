@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 
 use super::{BoxBody, full, network, refused, text};
 use crate::agent::pod_manager::PodView;
-use crate::node::disk_usage::Taken;
 use crate::node::machine_info;
 use crate::node::pod_files::Places;
 use crate::node::stats::{Figures, Subject};
 use crate::worker::Shared;
+use container_runtime::disk_usage::Taken;
 
 /// The summary, which is some seconds old at most.
 pub async fn answer(shared: &Arc<Shared>) -> Result<Response<BoxBody>, Box<Status>> {

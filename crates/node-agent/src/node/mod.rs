@@ -1,6 +1,5 @@
 //! The node: its object and lease, what its machine has and uses, and what happens when that runs out.
 
-pub(crate) mod disk_usage;
 pub(crate) mod eviction;
 pub(crate) mod image_gc;
 pub(crate) mod image_list;

@@ -8,8 +8,8 @@ use pod_lifecycle::resources::eviction::{PodUsage, Resource};
 use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 use pod_lifecycle::spec;
 
-use super::disk_usage::{self, Taken};
 use crate::paths::{PodDir, runtime_id};
+use container_runtime::disk_usage::{self, Taken};
 
 /// Where a pod writes: by container its writable layer, its logs and its termination message, by name
 /// its volumes, and the files that all containers have.

@@ -15,8 +15,8 @@ use resource_kinds::storage::Driver;
 use serde_json::json;
 
 use super::decide::{
-    Demand, Origin, class_name, demand, form_of, node_of, origin, other_form, provisioned_by,
-    size_of, size_of_volume, volume, volume_name,
+    Demand, Origin, class_name, demand, form_of, node_of, origin, other_form, size_of,
+    size_of_volume, volume, volume_name,
 };
 use super::subvolumes::Content;
 use super::{Provisioner, ProvisionerError as Error, writes};
@@ -154,7 +154,7 @@ impl Provisioner {
             .and_then(|spec| spec.volume_name.as_ref());
         let volume = bound_to.and_then(|bound_to| self.volumes.get("", bound_to));
         let volume = volume.ok_or_else(|| cannot("it is not bound"))?;
-        if provisioned_by(&volume) != Some(driver) {
+        if Driver::of_volume(&volume) != Some(driver) {
             return Err(cannot("its volume is of another kind of class"));
         }
         let mode = volume.spec.as_ref();

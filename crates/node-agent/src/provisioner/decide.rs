@@ -229,12 +229,6 @@ pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<Key> {
     ))
 }
 
-/// Which of our drivers made a volume.
-pub(crate) fn provisioned_by(volume: &PersistentVolume) -> Option<Driver> {
-    let annotations = volume.metadata.annotations.as_ref()?;
-    Driver::of_provisioner(annotations.get(PROVISIONED_BY)?)
-}
-
 /// The name of the volume that is made for a claim.
 pub(crate) fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
     Some(format!("{VOLUME_PREFIX}{}", claim.metadata.uid.as_deref()?))
@@ -352,7 +346,7 @@ pub(crate) fn is_ours(volume: &PersistentVolume, node: &str) -> bool {
         .spec
         .as_ref()
         .is_some_and(|spec| spec.local.is_some());
-    local && provisioned_by(volume).is_some() && node_of(volume).as_deref() == Some(node)
+    local && Driver::of_volume(volume).is_some() && node_of(volume).as_deref() == Some(node)
 }
 
 /// The one node that a volume is on, as those that are made here say it.

@@ -10,13 +10,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use container_runtime::loop_device::LoopDevice;
 use container_runtime::{btrfs, project_quota, tree};
 
 use super::ProvisionerError as Error;
 use super::device_image;
 use super::projects;
 use super::subvolumes::{self, Content, Count};
-use crate::volumes::block;
 
 /// Names of directories that are being removed start with this.
 const REMOVED_PREFIX: &str = ".removed-";
@@ -178,7 +178,7 @@ impl Directories {
     pub fn detach_image(&self, path: &str) -> Result<(), Error> {
         let path = Path::new(path);
         if device_image::is_path(path) {
-            block::detach(path).map_err(failed("detach", path))?;
+            LoopDevice::detach_from(path).map_err(failed("detach", path))?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;
 
-use super::decide::{Form, form_of_volume, is_ours, provisioned_by};
+use super::decide::{Form, form_of_volume, is_ours};
 use super::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
@@ -20,7 +20,7 @@ impl Provisioner {
         claim: &PersistentVolumeClaim,
         volume: &PersistentVolume,
     ) -> Result<Outcome, Error> {
-        let Some(driver) = provisioned_by(volume) else {
+        let Some(driver) = Driver::of_volume(volume) else {
             return Ok(Outcome::Done);
         };
         if !is_ours(volume, &self.config.node_name) {

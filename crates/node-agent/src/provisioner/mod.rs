@@ -35,7 +35,6 @@ use kube::Client;
 use reconcile::{Cache, Key, Outcome, Part, Queue, Recorder, run_workers};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 
-pub(crate) use decide::provisioned_by;
 use setbacks::Setbacks;
 pub use storage::{Class, Frozen, Held, Storage};
 

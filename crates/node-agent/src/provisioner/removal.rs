@@ -3,9 +3,10 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
 use reconcile::execute::{Delete, chain, delete, found};
+use resource_kinds::storage::Driver;
 use serde_json::json;
 
-use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds, path_of, provisioned_by};
+use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds, path_of};
 use super::{Provisioner, ProvisionerError as Error, writes};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
@@ -70,7 +71,7 @@ impl Provisioner {
     }
 
     async fn remove_directory(&self, name: &str, volume: &PersistentVolume) -> Result<(), Error> {
-        let driver = provisioned_by(volume)
+        let driver = Driver::of_volume(volume)
             .ok_or_else(|| Error::Unsupported("the volume is not ours".to_owned()))?;
         let path = path_of(volume);
         self.config.storage.remove(driver, name, path).await

@@ -9,14 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use container_runtime::disk_usage;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
+use resource_kinds::storage::Driver;
 
-use super::decide::{
-    Form, claim_of, form_of_volume, is_ours, path_of, provisioned_by, size_of_volume,
-};
+use super::decide::{Form, claim_of, form_of_volume, is_ours, path_of, size_of_volume};
 use super::{Provisioner, ProvisionerError as Error, amount};
-use crate::node::disk_usage;
 
 /// A walk takes no more than this part of the time.
 const PART: u32 = 100;
@@ -88,7 +87,7 @@ impl Provisioner {
 
     async fn look(&self, volume: &PersistentVolume, before: Seen) -> Result<Seen, Error> {
         let due = before.next.is_none_or(|next| next <= Instant::now());
-        let Some(driver) = provisioned_by(volume).filter(|_| due) else {
+        let Some(driver) = Driver::of_volume(volume).filter(|_| due) else {
             return Ok(before);
         };
         let name = volume.metadata.name.clone().unwrap_or_default();

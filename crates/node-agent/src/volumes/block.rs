@@ -87,24 +87,11 @@ pub fn release(dir: &PodDir) -> io::Result<()> {
     let _turn = turn();
     for (link, image) in links(&dir.volumes())? {
         if !is_used_elsewhere(dir, &image)? {
-            detach(&image)?;
+            LoopDevice::detach_from(&image)?;
         }
         fs::remove_file(link)?;
     }
     Ok(())
-}
-
-/// Detaches the device over an image, if there is one.
-///
-/// # Errors
-/// Of the kernel.
-pub fn detach(image: &Path) -> io::Result<()> {
-    match LoopDevice::find(image) {
-        Ok(Some(device)) => device.detach(),
-        Ok(None) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 fn is_used_elsewhere(dir: &PodDir, image: &Path) -> io::Result<bool> {
@@ -165,7 +152,7 @@ mod tests {
         release(&first).unwrap();
         assert_eq!(device(&image).unwrap(), found);
         // As after a reboot: the link is there, the device is not.
-        detach(&image).unwrap();
+        LoopDevice::detach_from(&image).unwrap();
         assert!(LoopDevice::find(&image).unwrap().is_none());
         device(&image).unwrap();
         release(&second).unwrap();

@@ -24,13 +24,13 @@ use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use nix::mount::{MntFlags, umount2};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::spec;
+use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::api_objects::{ObjectKind, ObjectName, Sources};
 use crate::agent::events::PodEvents;
 use crate::images::Puller;
 use crate::paths::PodDir;
-use crate::provisioner::provisioned_by;
 use atomic::Payload;
 use payload::Projector;
 pub use payload::Reading;
@@ -362,7 +362,7 @@ async fn prepare_claim(
     check_use(context.pod, volume, block)?;
     let path = claim_path(&spec)?;
     if block {
-        let kind = match provisioned_by(&found) {
+        let kind = match Driver::of_volume(&found) {
             Some(_) => Block::Image,
             None => Block::Device,
         };
@@ -406,7 +406,7 @@ async fn prepare_claim(
         }
         _ => path,
     };
-    let (checked, ours) = (path.clone(), provisioned_by(&found).is_some());
+    let (checked, ours) = (path.clone(), Driver::of_volume(&found).is_some());
     let in_project = blocking(move || {
         if !checked.exists() {
             return Err(format!("path \"{}\" does not exist", checked.display()));

@@ -5,7 +5,6 @@ use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVo
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use object_model::Quantity;
-use resource_kinds::annotations::PROVISIONED_BY;
 use resource_kinds::snapshot::{
     BEING_DELETED, BOUND_PROTECTION, CONTENT_PROTECTION, ContentSource, ContentSpec, DEFAULT_CLASS,
     SOURCE_PROTECTION, SnapshotError, SnapshotStatus, VolumeSnapshot, VolumeSnapshotClass,
@@ -277,8 +276,7 @@ fn provisioner(volume: &PersistentVolume) -> Option<&str> {
     if let Some(csi) = csi {
         return Some(&csi.driver);
     }
-    let annotations = volume.metadata.annotations.as_ref()?;
-    Some(Driver::of_provisioner(annotations.get(PROVISIONED_BY)?)?.name())
+    Some(Driver::of_volume(volume)?.name())
 }
 
 /// The content for a snapshot of a claim.

@@ -1,5 +1,9 @@
 //! The built-in ways to make volumes.
 
+use k8s_openapi::api::core::v1::PersistentVolume;
+
+use crate::annotations::PROVISIONED_BY;
+
 /// The provisioner of the class `local`.
 pub const LOCAL_PROVISIONER: &str = "mainstay.dev/local";
 /// The provisioner of the class `local-cow`.
@@ -24,6 +28,12 @@ impl Driver {
             LOCAL_COW_PROVISIONER => Some(Self::LocalCow),
             _ => None,
         }
+    }
+
+    /// The driver that made a volume; `None` for volumes of others.
+    pub fn of_volume(volume: &PersistentVolume) -> Option<Self> {
+        let annotations = volume.metadata.annotations.as_ref()?;
+        Self::of_provisioner(annotations.get(PROVISIONED_BY)?)
     }
 
     /// Its name in snapshot classes.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use container_runtime::tree::{self, Entry, Handle, Mounts, Visitor};
+use crate::tree::{self, Entry, Handle, Mounts, Visitor};
 
 /// Unit of the size that the kernel says a file has on disk.
 const BLOCK_BYTES: u64 = 512;
