@@ -17,7 +17,6 @@ mod limits;
 mod node;
 mod paths;
 mod probes;
-pub mod provisioner;
 mod volumes;
 mod worker;
 

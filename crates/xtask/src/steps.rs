@@ -52,6 +52,7 @@ const KERNEL: &[&str] = &[
     "node-agent",
     "pod-network",
     "service-proxy",
+    "volume-provisioner",
 ];
 
 /// Runs all tests outside of `end-to-end`. What nextest runs is chosen by a filter, not by packages:

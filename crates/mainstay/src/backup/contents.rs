@@ -11,8 +11,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use mvcc_store::{KeyValue, Range, Store};
-use node_agent::provisioner::{Class, Storage};
 use serde::{Deserialize, Serialize};
+use volume_provisioner::{Class, Storage};
 
 use super::records;
 pub use super::records::write as write_pair;

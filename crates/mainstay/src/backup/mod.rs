@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use mvcc_store::KeyValue;
-use node_agent::provisioner::Class;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use volume_provisioner::Class;
 
 use crate::data_directory::{MARKER_FILE, Marker};
 use crate::down::left;

@@ -10,8 +10,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use mvcc_store::embedded::import;
 use mvcc_store::{Revision, StoreError};
-use node_agent::provisioner::{Class, Storage};
 use tar::EntryType;
+use volume_provisioner::{Class, Storage};
 
 use super::archive::{self, Item};
 use super::{

@@ -13,11 +13,11 @@ use container_runtime::{Runtime, RuntimeOptions};
 use mount_table::MountPoint;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::LeftPods;
-use node_agent::provisioner::Storage;
 use pod_network::Ranges;
 use service_proxy::Kernel;
 use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
+use volume_provisioner::Storage;
 
 use super::left::Left;
 use crate::data_directory::{Marker, kernel_name};

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use mvcc_store::Store;
-use node_agent::provisioner::Storage;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use volume_provisioner::Storage;
 
 use crate::backup::contents::{Request, SOCKET, Summary, Taken, socket_below, take, write_pair};
 

@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use api_server::Component;
 use container_runtime::RuntimeOptions;
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
-use node_agent::provisioner::Storage;
 use node_agent::{NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{PodNetwork, Ranges};
 use reconcile::Health;
@@ -19,6 +18,7 @@ use reconcile::health::Kind;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use volume_provisioner::Storage;
 
 use super::admin::{self, Admin};
 use super::host::{self, Host};
@@ -223,11 +223,11 @@ impl Running {
             .await
             .context("open the volumes")?;
         let name = parts.host.name.clone();
-        let provisioner = node_agent::provisioner::ProvisionerConfig::new(name, storage.clone());
+        let provisioner = volume_provisioner::ProvisionerConfig::new(name, storage.clone());
         self.storage = Some(storage);
         let provisioner_client = server.client(PROVISIONER_USER, &ACCOUNT_GROUPS);
         self.run(Part::Network, "provisioner", |stop| {
-            node_agent::provisioner::run(provisioner_client, provisioner, stop)
+            volume_provisioner::run(provisioner_client, provisioner, stop)
         });
         let node_ip = self.follow_address(&parts, server);
         let config = node_agent::Config {

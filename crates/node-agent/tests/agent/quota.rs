@@ -11,9 +11,9 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use node_agent::provisioner::{self, ProvisionerConfig, Storage};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use volume_provisioner::{ProvisionerConfig, Storage};
 
 use crate::pods::SLEEP;
 use crate::spec::shell;
@@ -169,7 +169,11 @@ async fn on(world: &World, file_system: FileSystem) {
     let end = CancellationToken::new();
     let storage = Storage::open(&data).await.unwrap();
     let config = ProvisionerConfig::new("node-a", storage);
-    let provisioner = tokio::spawn(provisioner::run(world.client.clone(), config, end.clone()));
+    let provisioner = tokio::spawn(volume_provisioner::run(
+        world.client.clone(),
+        config,
+        end.clone(),
+    ));
     let disks = Disks {
         world,
         volumes: Api::all(world.client.clone()),

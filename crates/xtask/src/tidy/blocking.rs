@@ -17,6 +17,7 @@ const PLACES: &[&str] = &[
     "crates/reconcile/src/",
     "crates/service-proxy/src/",
     "crates/dns-server/src/",
+    "crates/volume-provisioner/src/",
 ];
 
 /// The beginnings of calls that may wait.

@@ -3,7 +3,11 @@
 use super::{Finding, SourceFile};
 
 /// Where the rule holds.
-const CRATES: &[&str] = &["crates/node-agent/src/", "crates/pod-lifecycle/src/"];
+const CRATES: &[&str] = &[
+    "crates/node-agent/src/",
+    "crates/pod-lifecycle/src/",
+    "crates/volume-provisioner/src/",
+];
 
 /// What reads the wall clock, or counts the time between two of its readings.
 const WALL_CLOCK: &[&str] = &[
@@ -37,15 +41,15 @@ const ALLOWED: &[(&str, &str)] = &[
         "names of directories have the time of their making",
     ),
     (
-        "crates/node-agent/src/provisioner/snapshots.rs",
+        "crates/volume-provisioner/src/snapshots.rs",
         "a snapshot has the time of its making",
     ),
     (
-        "crates/node-agent/src/provisioner/expansion.rs",
+        "crates/volume-provisioner/src/expansion.rs",
         "conditions have the time of their transition",
     ),
     (
-        "crates/node-agent/src/provisioner/setbacks.rs",
+        "crates/volume-provisioner/src/setbacks.rs",
         "between readings of a monotonic clock",
     ),
 ];

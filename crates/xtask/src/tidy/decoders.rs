@@ -255,7 +255,7 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("lines that the shim writes; what containers print is their last part"),
     ),
     (
-        "node-agent/src/provisioner/image.rs",
+        "volume-provisioner/src/image.rs",
         ByOurs("part of the program"),
     ),
     ("node-agent/src/agent/recovery.rs", OWN_FILE),

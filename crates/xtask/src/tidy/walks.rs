@@ -9,6 +9,7 @@ use super::{Finding, SourceFile};
 const PLACES: &[&str] = &[
     "crates/node-agent/src/",
     "crates/container-runtime/src/",
+    "crates/volume-provisioner/src/",
     "crates/mainstay/src/backup/",
 ];
 
@@ -47,7 +48,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "no container runs on what is being restored",
     ),
     (
-        "crates/node-agent/src/provisioner/storage/backup.rs",
+        "crates/volume-provisioner/src/storage/backup.rs",
         "read_dir(",
         "the directories of all volumes and snapshots, one level",
     ),
@@ -97,17 +98,17 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "a file of the agent in the pod's directory",
     ),
     (
-        "crates/node-agent/src/provisioner/subvolumes.rs",
+        "crates/volume-provisioner/src/subvolumes.rs",
         "read_dir(",
         "the directory of all volumes, one level",
     ),
     (
-        "crates/node-agent/src/provisioner/directories.rs",
+        "crates/volume-provisioner/src/directories.rs",
         "read_dir(",
         "the directory of all volumes, one level",
     ),
     (
-        "crates/node-agent/src/provisioner/directories.rs",
+        "crates/volume-provisioner/src/directories.rs",
         "fs::set_permissions(",
         "the root of a volume, in the directory of all",
     ),

@@ -6,8 +6,8 @@ use reconcile::execute::{Delete, chain, delete, found};
 use resource_kinds::storage::Driver;
 use serde_json::json;
 
-use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds, path_of};
-use super::{Provisioner, ProvisionerError as Error, writes};
+use crate::decide::{Fate, REMOVAL_FINALIZER, fate, holds, path_of};
+use crate::{Provisioner, ProvisionerError as Error, writes};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
 const FAILED_DELETE: &str = "VolumeFailedDelete";

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use container_runtime::project_quota;
 
-use super::subvolumes::Count;
+use crate::subvolumes::Count;
 
 /// The first project that may be a volume's: far above those that administrators and other
 /// programs begin with.

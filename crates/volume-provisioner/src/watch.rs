@@ -14,8 +14,8 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 
-use super::decide::{Form, claim_of, form_of_volume, is_ours, path_of, size_of_volume};
-use super::{Provisioner, ProvisionerError as Error, amount};
+use crate::decide::{Form, claim_of, form_of_volume, is_ours, path_of, size_of_volume};
+use crate::{Provisioner, ProvisionerError as Error, amount};
 
 /// A walk takes no more than this part of the time.
 const PART: u32 = 100;
@@ -51,7 +51,7 @@ struct Seen {
 
 impl Provisioner {
     /// Looks again and again, until it is dropped.
-    pub(super) async fn watch_usage(self: Arc<Self>) {
+    pub(crate) async fn watch_usage(self: Arc<Self>) {
         let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
         loop {
             tokio::time::sleep(self.config.usage_interval).await;

@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 
 /// The file system, compressed.
-const EMPTY: &[u8] = include_bytes!("../../data/empty-pool.btrfs.zst");
+const EMPTY: &[u8] = include_bytes!("../data/empty-pool.btrfs.zst");
 /// Where the superblock is; a copy is at 64 MiB, which lies beyond the image's end.
 const SUPERBLOCK: usize = 0x1_0000;
 const SUPERBLOCK_LENGTH: usize = 4096;

@@ -18,7 +18,7 @@ use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
 use resource_kinds::volume_fit::{capacity, claim_reference, requested_class, requested_size};
 
-use super::directories::VOLUME_PREFIX;
+use crate::directories::VOLUME_PREFIX;
 
 /// Keeps a volume object until its directory is removed, also when the object is deleted before
 /// its claim (statefulset.md §11.10).

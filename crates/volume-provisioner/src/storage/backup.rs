@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 
-use super::super::ProvisionerError as Error;
-use super::super::decide::Form;
-use super::super::directories::{Directories, failed};
-use super::super::pool::Pool;
-use super::super::subvolumes::{self, Content};
 use super::Storage;
+use crate::ProvisionerError as Error;
+use crate::decide::Form;
+use crate::directories::{Directories, failed};
+use crate::pool::Pool;
+use crate::subvolumes::{self, Content};
 
 /// What the names of the snapshots begin with that are only there for a backup.
 const PREFIX: &str = "backup-";

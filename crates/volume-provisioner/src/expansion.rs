@@ -10,8 +10,8 @@ use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;
 
-use super::decide::{Form, form_of_volume, is_ours};
-use super::{Provisioner, ProvisionerError as Error, writes};
+use crate::decide::{Form, form_of_volume, is_ours};
+use crate::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
     /// Does the next step; the change that it makes brings the claim back here for the one after.

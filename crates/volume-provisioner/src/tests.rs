@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use resource_kinds::storage::Driver;
 
-use super::decide::Form;
-use super::subvolumes::Content;
-use super::{Class, ProvisionerError as Error, Storage};
+use crate::decide::Form;
+use crate::subvolumes::Content;
+use crate::{Class, ProvisionerError as Error, Storage};
 
 const MIB: u64 = 1 << 20;
 const COW: Driver = Driver::LocalCow;

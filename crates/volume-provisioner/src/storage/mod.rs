@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use resource_kinds::storage::Driver;
 
-use super::ProvisionerError as Error;
-use super::decide::Form;
-use super::directories::Directories;
-use super::pool::Pool;
-use super::subvolumes::{Content, Count};
+use crate::ProvisionerError as Error;
+use crate::decide::Form;
+use crate::directories::Directories;
+use crate::pool::Pool;
+use crate::subvolumes::{Content, Count};
 pub use backup::{Class, Frozen, Held};
 
 /// The volumes of this node.

@@ -7,10 +7,10 @@ use reconcile::Object;
 use reconcile::execute::unless_outrun;
 use serde_json::Value;
 
-use super::ProvisionerError as Error;
+use crate::ProvisionerError as Error;
 
 /// Merges a patch into the object, if it is as it was seen.
-pub(super) async fn merge<K: Object>(
+pub(crate) async fn merge<K: Object>(
     api: &Api<K>,
     seen: &K,
     mut patch: Value,
@@ -27,7 +27,7 @@ pub(super) async fn merge<K: Object>(
 }
 
 /// Merges a patch into the status of the object, if it is still the same one.
-pub(super) async fn merge_status<K: Object>(
+pub(crate) async fn merge_status<K: Object>(
     api: &Api<K>,
     seen: &K,
     mut patch: Value,

@@ -14,12 +14,12 @@ use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::json;
 
-use super::decide::{
+use crate::decide::{
     Demand, Origin, class_name, demand, form_of, node_of, origin, other_form, size_of,
     size_of_volume, volume, volume_name,
 };
-use super::subvolumes::Content;
-use super::{Provisioner, ProvisionerError as Error, writes};
+use crate::subvolumes::Content;
+use crate::{Provisioner, ProvisionerError as Error, writes};
 
 /// What a volume is to be made from.
 pub(crate) enum Source {

@@ -3,9 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-#[path = "provisioner/copies.rs"]
 mod copies;
-#[path = "provisioner/usage.rs"]
 mod usage;
 
 use std::fmt::Debug;
@@ -24,9 +22,9 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use mvcc_store::embedded::EmbeddedStore;
 use nix::mount::{MntFlags, umount2};
-use node_agent::provisioner::{self, ProvisionerConfig, Storage};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use volume_provisioner::{ProvisionerConfig, Storage};
 
 const NODE: &str = "n1";
 
@@ -136,7 +134,7 @@ impl Cluster {
             let storage = Storage::open(&dir).await.unwrap();
             let mut config = ProvisionerConfig::new(NODE, storage);
             config.usage_interval = Duration::from_millis(20);
-            provisioner::run(client, config, end).await
+            volume_provisioner::run(client, config, end).await
         });
         shutdown.drop_guard()
     }

@@ -13,10 +13,10 @@ use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapsho
 use resource_kinds::storage::Driver;
 use serde_json::{Value, json};
 
-use super::claims::Source;
-use super::decide::{node_of, other_form, size_of};
-use super::subvolumes::Content;
-use super::{Provisioner, ProvisionerError as Error, writes};
+use crate::claims::Source;
+use crate::decide::{node_of, other_form, size_of};
+use crate::subvolumes::Content;
+use crate::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
     /// Does what is next for a content, if that is for this node to do.

@@ -20,9 +20,9 @@ use durable_file::Durability;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::ProvisionerError as Error;
-use super::directories::{failed, make_private};
-use super::image;
+use crate::ProvisionerError as Error;
+use crate::directories::{failed, make_private};
+use crate::image;
 
 /// What the file system needs for itself, whatever is in it.
 const OVERHEAD: u64 = 768 << 20;

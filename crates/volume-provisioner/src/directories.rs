@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use container_runtime::loop_device::LoopDevice;
 use container_runtime::{btrfs, project_quota, tree};
 
-use super::ProvisionerError as Error;
-use super::device_image;
-use super::projects;
-use super::subvolumes::{self, Content, Count};
+use crate::ProvisionerError as Error;
+use crate::device_image;
+use crate::projects;
+use crate::subvolumes::{self, Content, Count};
 
 /// Names of directories that are being removed start with this.
 const REMOVED_PREFIX: &str = ".removed-";
