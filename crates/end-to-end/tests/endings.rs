@@ -135,7 +135,7 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
 
     let said = down(&data, &[]);
     assert!(
-        said.contains("2 pods, left by one that was killed: web-0, web-1"),
+        said.contains("2 pods of a killed server: web-0, web-1"),
         "{said}"
     );
     assert_eq!(left_in_kernel(&data, &name), Vec::<String>::new());
@@ -149,7 +149,7 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
         .count();
     assert_eq!(volume, 2);
     let asked = refused(&["down", "--data-dir", text(&data), "--volumes"]);
-    assert!(asked.contains("say --yes"), "{asked}");
+    assert!(asked.contains("add --yes"), "{asked}");
     let said = down(&data, &["--volumes", "--yes"]);
     assert!(
         said.contains("kept: images, kubeconfig.kubectl-cache, mine, registries.yaml\n"),
@@ -165,7 +165,7 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
     let said = down(&data, &["--all", "--yes"]);
     assert!(
         // Everything that the program makes is known by name; this is the test's and kubectl's.
-        said.contains("left is what is not: kubeconfig.kubectl-cache, mine\n"),
+        said.contains("other files are kept: kubeconfig.kubectl-cache, mine\n"),
         "{said}"
     );
     let error = refused(&["down", "--data-dir", text(&data), "--all", "--yes"]);
@@ -276,7 +276,7 @@ fn a_mistake_in_a_manifest_stops_nothing() {
     instance.kill();
     instance.start_again();
     wait_for("the refusal", 20, || match instance.output() {
-        text if text.contains("what ran before goes on") => Ok(()),
+        text if text.contains("existing objects continue to run") => Ok(()),
         text => Err(text),
     });
     assert_eq!(instance.kubectl().pod_uid("web-0"), before);

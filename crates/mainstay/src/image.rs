@@ -19,14 +19,13 @@ pub struct ImageArguments {
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// Import images from files: OCI layout, OCI archive, or what `docker save` writes
+    /// Import images from files: OCI layout, OCI archive, or output of `docker save`
     Import {
-        /// Files, or directories of an OCI layout
+        /// Files, or directories with an OCI layout
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// List the images that are present; those that are not pinned go when nobody uses them and
-    /// the disk is full
+    /// List the images; unused images that are not pinned are removed when the disk is full
     Ls,
     /// Remove images by name
     Rm {

@@ -33,7 +33,7 @@ pub struct Credentials<'a> {
 pub struct KubeconfigArguments {
     #[command(flatten)]
     data: DataDirectory,
-    /// Merge into $KUBECONFIG or ~/.kube/config and make it the current context
+    /// Merge into $KUBECONFIG or ~/.kube/config and set the current context
     #[arg(long)]
     merge: bool,
 }

@@ -28,8 +28,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Runs stateful applications: StatefulSets on real containers, in one program that speaks the
-/// Kubernetes API.
+/// Runs stateful applications on one machine: a Kubernetes API server, its controllers and a node
+/// agent in one program
 #[derive(Parser)]
 #[command(name = "mainstay", version = concat!(env!("CARGO_PKG_VERSION")), about)]
 struct CommandLine {
@@ -39,11 +39,11 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run everything in this process: API, controllers, node; apply manifests, show progress
+    /// Start the server: API, controllers and node in one process; apply manifests
     Up(Box<up::UpArguments>),
-    /// Stop a server, or what one that was killed has left; delete its data if asked
+    /// Stop the server and its pods, also after a crash; delete the data on request
     Down(down::DownArguments),
-    /// Write everything that the instance is to a file, while it runs or not
+    /// Write the instance to a backup file; the server may be running or stopped
     Backup(backup::BackupArguments),
     /// Restore a backup into an empty data directory, on any path and host
     Restore(backup::RestoreArguments),
@@ -51,24 +51,24 @@ enum Command {
     Image(image::ImageArguments),
     /// Print the administrator's kubeconfig, or merge it into your own
     Kubeconfig(kubeconfig::KubeconfigArguments),
-    /// Show on one screen what there is: server, sets with their pods and volumes, other workloads
+    /// Show the server, StatefulSets with their pods and claims, and other workloads
     #[command(alias = "ps")]
     Status(status::StatusArguments),
-    /// Say what a StatefulSet, pod or claim waits for, and what would unblock it
+    /// Explain why an object waits, and print the commands that resolve it
     Why(why::WhyArguments),
-    /// Print what all pods of a set or its like print, and follow it
+    /// Print or follow the logs of all pods of a workload
     Logs(logs::LogsArguments),
-    /// Measure an API server, this one's or another, or a disk
+    /// Measure a Kubernetes API server or a disk
     Bench(bench::BenchArguments),
-    /// Install this program, its man pages, completions of shells and a service of systemd
+    /// Install the program, man pages, shell completions and the systemd service
     Install(install::InstallArguments),
-    /// Remove what `mainstay install` has written; data stay
+    /// Remove the installed files; data is kept
     Uninstall(install::UninstallArguments),
-    /// Print completions for a shell
+    /// Print the completion script of a shell
     Completion(manual::CompletionArguments),
-    /// Print the man page, or write those of all commands
+    /// Print the man page, or write the man pages of all commands
     Man(manual::ManArguments),
-    /// Print the version of this program and of the API it serves
+    /// Print the version of the program and of the served API
     Version,
     /// The program of the built-in image mainstay/hello
     #[command(hide = true)]
@@ -117,7 +117,7 @@ fn advice(error: &anyhow::Error) -> &'static str {
     });
     match is_denied && !nix::unistd::geteuid().is_root() {
         true => {
-            " (mainstay's data are root's: start this with sudo, or name your own with --data-dir)"
+            " (the data of mainstay belongs to root: use sudo, or another directory with --data-dir)"
         }
         false => "",
     }

@@ -20,7 +20,7 @@ pub struct CompletionArguments {
 }
 
 const COMPLETION_HELP: &str = "\
-`mainstay install` puts them in place for all users. For this shell alone:
+`mainstay install` installs them for all users. For the current shell only:
   bash:  source <(mainstay completion bash)
   zsh:   source <(mainstay completion zsh)
   fish:  mainstay completion fish | source";
@@ -29,13 +29,13 @@ const COMPLETION_HELP: &str = "\
 #[derive(clap::Args, Debug)]
 #[command(after_help = MAN_HELP)]
 pub struct ManArguments {
-    /// Directory to write the pages of all commands to
+    /// Directory for the man pages of all commands
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }
 
 const MAN_HELP: &str = "\
-`mainstay install` puts them in place: then `man mainstay-up` shows one. Without that:
+After `mainstay install`, `man mainstay-up` shows a page. Without an installation:
   mainstay man | man -l -";
 
 /// Prints what the shell has to know.

@@ -140,7 +140,7 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
                 path.display()
             ));
             if lines.iter().any(|line| line.contains(NOT_APPLIED)) {
-                bail!("some objects were not applied; the server runs on without them");
+                bail!("some objects were not applied; the server continues to run without them");
             }
             return Ok(());
         }

@@ -16,10 +16,10 @@ pub fn program() -> String {
 /// Where everything is kept.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct DataDirectory {
-    /// Directory for all data [default: /var/lib/mainstay for root]
+    /// Data directory [default: /var/lib/mainstay for root]
     #[arg(long, value_name = "DIR", env = "MAINSTAY_DATA_DIR", global = true)]
     data_dir: Option<PathBuf>,
-    /// Configuration file (YAML) of `mainstay up`, which may name the data directory
+    /// Configuration file (YAML) of `mainstay up`; it may set the data directory
     #[arg(long, value_name = "FILE", env = "MAINSTAY_CONFIG", global = true)]
     config: Option<PathBuf>,
 }

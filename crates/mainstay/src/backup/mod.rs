@@ -52,18 +52,18 @@ const NAMED_MAX: usize = 20;
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct BackupArguments {
-    /// The file to write; it holds secrets, and is readable by its owner alone
+    /// Backup file; it contains secrets and is readable by its owner only
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Also copy the volumes of the class local: by snapshots where their file system has them, else
-    /// their files, for which the instance has to be stopped with its pods, or --live be given
+    /// Include volumes of the class local: by snapshots if their file system has them, else file by
+    /// file, which needs stopped pods or --live
     #[arg(long)]
     volumes: bool,
-    /// Copy files of volumes while pods write them: each file as it is at one moment, but not all at the
-    /// same, so that a database may not start from them. Files that change meanwhile are named
+    /// Copy files while pods may write them: each file is consistent, but files are from different
+    /// moments, so a database may not start from them. Changed files are listed
     #[arg(long, requires = "volumes")]
     live: bool,
-    /// Also copy volume snapshots, each in full
+    /// Include volume snapshots, each in full
     #[arg(long)]
     snapshots: bool,
     #[command(flatten)]
@@ -71,11 +71,11 @@ pub struct BackupArguments {
 }
 
 const AFTER_HELP: &str = "\
-In the file are all objects as of one revision, the certificate authority, the key of the service
-account tokens, registries.yaml, seccomp profiles, the files that the server was configured by (with
-the keys of encrypted objects), and the volumes of the class local-cow, each as after a loss of power.
-Not in it are images, logs, emptyDirs and events; volumes of the class local and volume snapshots only on
-request, else they are named. A running server goes on meanwhile.
+The file contains all objects of one revision, the certificate authority, the key of service account
+tokens, registries.yaml, seccomp profiles, the configuration files of the server (with the keys of
+encrypted objects), and the volumes of the class local-cow, each as after a loss of power. It does not
+contain images, logs, emptyDirs and events. Volumes of the class local and volume snapshots are included
+on request; otherwise the output lists them. A running server continues to run.
 
 Examples:
   mainstay backup /backups/monday.tar.gz

@@ -31,7 +31,7 @@ const RESTORED: &str = "restored";
 /// Arguments of `mainstay restore`.
 #[derive(clap::Args, Debug)]
 pub struct RestoreArguments {
-    /// What `mainstay backup` wrote
+    /// Backup file of `mainstay backup`
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// --data-dir is where it goes: it must be empty, or not there; any path, on any host

@@ -20,21 +20,21 @@ const BLOCK: usize = 1 << 20;
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct DiskArguments {
-    /// The directory; a file is made in it and removed at the end
+    /// Directory for a temporary file
     directory: PathBuf,
-    /// How many pages are written and made durable one by one
+    /// Number of pages that are written and synced one by one
     #[arg(long, value_name = "N", default_value_t = 2000,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pages: u32,
-    /// How large the long write is, and the file that is written all over, in MiB
+    /// Size of the sequential write and of the file for scattered writes, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     size: u32,
-    /// How many write all over the file at once, each page made durable
+    /// Number of concurrent writers of scattered pages, each page synced
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u32).range(1..=256))]
     writers: u32,
-    /// How to print the figures
+    /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
 }

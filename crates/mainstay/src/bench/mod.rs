@@ -29,7 +29,7 @@ pub struct BenchArguments {
 enum What {
     /// Measure a Kubernetes API server: requests per second, latency, watches, memory
     Api(ApiArguments),
-    /// Measure the disk of a directory as a database uses it
+    /// Measure the disk of a directory with the writes of a database
     Disk(disk::DiskArguments),
 }
 
@@ -37,44 +37,44 @@ enum What {
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 struct ApiArguments {
-    /// Which server and user
+    /// Kubeconfig of server and user
     #[arg(long, value_name = "FILE")]
     kubeconfig: PathBuf,
-    /// How many pods there are, and how many requests of each kind are sent
+    /// Number of pods, and of requests of each kind
     #[arg(long, value_name = "N", default_value_t = 5000,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     objects: u32,
-    /// Make pods that have nothing in common; else they are of one template
+    /// Create pods without a common template
     #[arg(long)]
     distinct: bool,
-    /// How many clients send at once, each on a connection of its own; one round for each number
+    /// Numbers of concurrent clients, each with its own connection; one round for each number
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,16,64",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     clients: Vec<u32>,
-    /// How many watches get every change; one round for each number
+    /// Numbers of watches; one round for each number
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,100,1000",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     watchers: Vec<u32>,
-    /// What to measure [default: all; memory only with --server-pid]
+    /// Measurements [default: all; memory only with --server-pid]
     #[arg(long, value_name = "WHAT,…", value_delimiter = ',', value_enum)]
     only: Vec<Measure>,
-    /// The server's process on this machine, whose memory is then measured
+    /// Process id of a server on this machine, for memory measurements
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     server_pid: Option<u32>,
-    /// How to print the figures
+    /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
 }
 
 const AFTER_HELP: &str = "\
-The pods are made in a new namespace with the label app.kubernetes.io/managed-by=mainstay-bench,
-which is removed at the end, also after Ctrl-C. They name a scheduler that does not exist, so that no
-node runs them. A request in one of the lists is a list of all pods, either at once or in pages of 500.
+The pods are created in a new namespace with the label app.kubernetes.io/managed-by=mainstay-bench, which
+is deleted at the end, also after Ctrl-C. They name a scheduler that does not exist, so no node runs them.
+A list request lists all pods, at once or in pages of 500.
 
-Memory that one measurement has freed serves the next: for its figures, start the server anew and
-measure memory, or watches, alone.
+Memory that one measurement has freed is used by the next one: for exact values, restart the server and
+measure memory or watches alone.
 
-Exit status: 0 with figures; 1 if a request failed or was refused; 2 if the question was not understood.
+Exit status: 0 with results; 1 if a request failed or was refused; 2 if the arguments are wrong.
 
 Examples:
   mainstay bench api --kubeconfig ~/.kube/config

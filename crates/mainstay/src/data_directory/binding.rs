@@ -34,8 +34,8 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
                 Ok(())
             }
             false => bail!(
-                "the store is that of instance {noted}, the directory that of instance {}: is \
-                 another disk mounted than before?",
+                "the store belongs to instance {noted}, the directory to instance {}: is \
+                 the wrong disk mounted?",
                 claim.marker.instance
             ),
         };

@@ -95,11 +95,11 @@ fn explain(data: &Path, error: Unreadable) -> anyhow::Error {
             anyhow::Error::new(error).context(format!("read {}", path.display()))
         }
         Unreadable::Newer => anyhow::anyhow!(
-            "{} was written by a newer mainstay; start that one on it",
+            "{} was written by a newer version of mainstay; start that version",
             path.display()
         ),
         Unreadable::Damaged => anyhow::anyhow!(
-            "{} is damaged; put it back from a backup, or remove it: it is made anew from the store",
+            "{} is damaged; restore it from a backup, or remove it: the next start makes a new one",
             path.display()
         ),
     }
@@ -128,9 +128,9 @@ pub fn claim(data: &Path, host: &str, instances: &Path) -> Result<Claim> {
     let found = Found::read(data)?;
     if let Some(why) = found.vanished() {
         bail!(
-            "the objects of the cluster in {data} are gone: there is no {store}, but {why} of it is \
-             there. Is a disk not mounted? Put the store back, or restore a backup into another \
-             directory (`mainstay restore`). To give up what is left and begin anew: \
+            "the store of the cluster in {data} is missing: {store} does not exist (found: {why}). \
+             Is a disk not mounted? Put the store back, or restore a backup into another directory \
+             (`mainstay restore`). To delete the remaining data and start with an empty cluster: \
              `mainstay down --volumes --data-dir {data}`",
             data = data.display(),
             store = data.join("store").display(),
@@ -260,7 +260,7 @@ mod tests {
             let found = directory(&[part]);
             let error = claimed(found.path()).unwrap_err().to_string();
             let (name, _) = part.split_once('/').unwrap();
-            assert!(error.contains(&format!("but {name} of it")), "{error}");
+            assert!(error.contains(&format!("found: {name}")), "{error}");
             assert!(error.contains("not mounted"), "{error}");
         }
         let marked = directory(&[]);

@@ -30,11 +30,11 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 pub struct DownArguments {
     #[command(flatten)]
     data: DataDirectory,
-    /// Also delete the cluster: its objects and the data of all its volumes. Images, registries.yaml
-    /// and seccomp profiles stay
+    /// Also delete the cluster: all objects and the data of all volumes. Images, registries.yaml and
+    /// seccomp profiles are kept
     #[arg(long, group = "deletion")]
     volumes: bool,
-    /// Also delete everything in the data directory that is mainstay's
+    /// Also delete all files of mainstay in the data directory
     #[arg(long, group = "deletion")]
     all: bool,
     /// Do not ask before deleting
@@ -79,7 +79,7 @@ pub async fn run(arguments: &DownArguments) -> Result<()> {
     let left = left::pods(&data);
     if !left.is_empty() {
         say(&format!(
-            "no server runs on {}; ending {}, left by one that was killed: {}",
+            "no server runs on {}; ending {} of a killed server: {}",
             data.display(),
             left::counted(left.len()),
             left::listed(&left)
@@ -176,7 +176,7 @@ fn delete(data: &Path, extent: Extent, mut marker: Marker) -> Result<()> {
     match removal::remove_root(data)? {
         left if left.is_empty() => say(&format!("deleted {shown}")),
         left => say(&format!(
-            "deleted what is mainstay's in {shown}; left is what is not: {}",
+            "deleted all files of mainstay in {shown}; other files are kept: {}",
             left.join(", ")
         )),
     }
@@ -205,7 +205,7 @@ fn step(started: Instant, text: &str) {
 
 fn confirmed(data: &Path, extent: Extent) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("--volumes and --all delete data: say --yes where nobody can be asked");
+        bail!("--volumes and --all delete data: add --yes if there is no terminal");
     }
     let shown = data.display();
     let what = match extent {

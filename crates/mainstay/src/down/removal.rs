@@ -50,7 +50,7 @@ pub fn delete(data: &Path, extent: Extent, listener: &mut Listener<'_>) -> Resul
         let mounted = leftovers::below(&table, &data.join(part.name));
         if let Some(mounted) = mounted.first() {
             bail!(
-                "{} is mounted inside of what is to be deleted; unmount it first",
+                "{} is a mount point inside the data to be deleted; unmount it first",
                 mounted.display()
             );
         }

@@ -35,9 +35,9 @@ pub struct InstallArguments {
 }
 
 const INSTALL_HELP: &str = "\
-Written are /usr/local/bin/mainstay, pages in /usr/local/share/man/man1, completions of bash, zsh and fish
-in /usr/local/share, and on machines with systemd /etc/systemd/system/mainstay.service, which is enabled.
-To be repeated with each new version. `mainstay uninstall` removes it all.";
+The files are /usr/local/bin/mainstay, man pages in /usr/local/share/man/man1, completions of bash, zsh
+and fish in /usr/local/share, and with systemd /etc/systemd/system/mainstay.service, which is enabled.
+Repeat the command with each new version. `mainstay uninstall` removes the files.";
 
 /// Arguments of `mainstay uninstall`.
 #[derive(clap::Args, Debug)]
@@ -48,15 +48,15 @@ pub struct UninstallArguments {
 }
 
 const UNINSTALL_HELP: &str = "\
-Data stay: `mainstay down --all` deletes them, before the program is removed.";
+Data is kept. `mainstay down --all` deletes it; run it before `mainstay uninstall`.";
 
 /// Where it happens, and whether.
 #[derive(clap::Args, Debug)]
 struct Place {
-    /// Only say what would be done
+    /// Print the changes and make none
     #[arg(long)]
     dry_run: bool,
-    /// Directory in place of /, as for packages; nothing is enabled then
+    /// Directory in place of /, for packages; no service is enabled
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
 }
@@ -70,8 +70,8 @@ impl Place {
         let is_system = self.root == Path::new("/") && !self.dry_run;
         ensure!(
             !is_system || nix::unistd::geteuid().is_root(),
-            "{command} changes /usr/local and /etc, which are root's: start it with sudo, or see with \
-             --dry-run what it would do"
+            "{command} changes /usr/local and /etc and needs root: use sudo, or --dry-run to print the \
+             changes"
         );
         Ok(())
     }
@@ -176,7 +176,7 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
     }
     ensure!(
         refusals.is_empty(),
-        "nothing was installed: {}; move that away and start anew{}",
+        "nothing was installed: {}; move these files away and repeat the command{}",
         refusals.join("; "),
         systemd.advice()
     );
@@ -273,7 +273,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
         let path = place.at(path);
         let path = path.display();
         warn(&format!(
-            "{path} was changed after it was installed, and stays"
+            "{path} was changed after the installation and is kept"
         ));
     }
     if !place.dry_run {
@@ -287,8 +287,8 @@ pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
     }
     let data = record.data_directory.display();
     say(&format!(
-        "Data stay in {data}. `mainstay down --all --data-dir {data}`, by any copy of the program, deletes \
-         them."
+        "Data is kept in {data}. `mainstay down --all --data-dir {data}` of any copy of the program deletes \
+         it."
     ));
     Ok(())
 }

@@ -88,9 +88,7 @@ impl Systemd {
     /// What to do instead of changing the unit.
     pub fn advice(self) -> &'static str {
         match self.has_units() {
-            true => {
-                " (what is to be different in the unit has a place with `systemctl edit mainstay`)"
-            }
+            true => " (use `systemctl edit mainstay` to change settings of the unit)",
             false => "",
         }
     }

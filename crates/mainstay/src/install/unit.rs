@@ -33,8 +33,8 @@ fn word(path: &Path) -> Result<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@,:=".contains(c);
     ensure!(
         text.chars().all(is_plain),
-        "{text:?} has a character that means something else in a unit of systemd; choose a path of \
-         letters, digits and / . _ - + @ , : ="
+        "{text:?} has a character with a special meaning in a systemd unit; use a path of letters, \
+         digits and / . _ - + @ , : ="
     );
     Ok(text.into_owned())
 }

@@ -32,19 +32,19 @@ pub struct LogsArguments {
     /// job, pod (po)
     #[arg(value_name = "KIND/NAME")]
     target: String,
-    /// Go on until Ctrl-C, also with pods that come later and containers that start again
+    /// Continue until Ctrl-C, with new pods and restarted containers
     #[arg(short, long)]
     follow: bool,
     /// Only this container
     #[arg(short, long, value_name = "NAME")]
     container: Option<String>,
-    /// So many of the newest lines of each container; -1 for all
+    /// Number of newest lines of each container; -1 for all
     #[arg(long, value_name = "LINES", default_value_t = -1, allow_negative_numbers = true)]
     tail: i64,
     /// Namespace [default: the context's, else default]
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
-    /// Which server and user [default: as `mainstay why`]
+    /// Kubeconfig of server and user [default: as `mainstay why`]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub struct LogsArguments {
 }
 
 const AFTER_HELP: &str = "\
-Each line begins with its pod, and its container where a pod has several.
+Each line begins with the pod, and with the container if the pod has several.
 
 Examples:
   mainstay logs sts/web -f
@@ -116,7 +116,7 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
     }
     while streams.join_next().await.is_some() {}
     if seen.is_empty() {
-        bail!("{} has no container that has begun", arguments.target);
+        bail!("{} has no container that has started", arguments.target);
     }
     Ok(())
 }

@@ -26,16 +26,16 @@ use render::Call;
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct StatusArguments {
-    /// Only this namespace [default: all that you may read]
+    /// Namespace [default: all that you may read]
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
-    /// All namespaces, and an error if you may not read them
+    /// All namespaces; an error if you may not read them
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
-    /// Which server and user [default: as `mainstay why`]
+    /// Kubeconfig of server and user [default: as `mainstay why`]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
@@ -43,8 +43,8 @@ pub struct StatusArguments {
 }
 
 const AFTER_HELP: &str = "\
-A claim's use is shown if its volume has a file system of its own. Exit status: 0 with an answer, whatever
-it is; 1 without.
+USED of a claim is shown if its volume has a file system of its own. Exit status: 0 with an answer, 1
+without.
 
 Examples:
   mainstay status

@@ -81,7 +81,7 @@ pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken
 async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<()> {
     let peer = stream.peer_cred().context("find out who asks")?.uid();
     if peer != 0 && peer != nix::unistd::geteuid().as_raw() {
-        bail!("user {peer} may not ask");
+        bail!("user id {peer} is not allowed to request a backup");
     }
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));

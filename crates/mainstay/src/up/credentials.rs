@@ -117,7 +117,7 @@ impl Credentials {
             match kubeconfig::write_private(&self.kubeconfig, &text) {
                 // With the file of before, whoever makes room may do.
                 Err(error) if data_directory::is_full(&error) => {
-                    warn(&format!("mainstay: {error:#}; it is as it was"));
+                    warn(&format!("mainstay: {error:#}; the old one stays in use"));
                 }
                 other => other?,
             }

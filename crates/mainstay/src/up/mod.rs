@@ -271,7 +271,7 @@ impl Cluster {
         match refused {
             0 => {}
             _ if self.ran_before => warn(&format!(
-                "mainstay: {refused} of {} objects were not applied; what ran before goes on",
+                "mainstay: {refused} of {} objects were not applied; existing objects continue to run",
                 manifests.len()
             )),
             _ => bail!("{refused} of {} objects were not applied", manifests.len()),

@@ -292,7 +292,9 @@ impl Running {
         let listener = match admin::listen(&settings.data_dir) {
             Ok(listener) => listener,
             Err(error) => {
-                warn(&format!("mainstay: no backup while this runs: {error}"));
+                warn(&format!(
+                    "mainstay: backups of this server are not possible: {error}"
+                ));
                 return Ok(());
             }
         };
@@ -380,7 +382,7 @@ async fn watched<E: std::error::Error + Send + Sync + 'static>(
     match result {
         Ok(()) if stop.is_cancelled() => tracing::debug!(part = name, "stopped"),
         Ok(()) => {
-            warn(&format!("mainstay: the {name} ended by itself"));
+            warn(&format!("mainstay: the {name} ended unexpectedly"));
             failed.cancel();
         }
         Err(error) => {

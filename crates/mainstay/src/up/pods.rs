@@ -14,7 +14,7 @@ const PIDS_MAX: i64 = 4096;
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PodSettings {
-    /// Most processes and threads of one pod; -1 sets no limit [default: 4096]
+    /// Maximum number of processes and threads of a pod; -1 for no limit [default: 4096]
     #[arg(
         long,
         value_name = "NUMBER",
@@ -22,32 +22,32 @@ pub struct PodSettings {
         allow_negative_numbers = true
     )]
     pod_max_pids: Option<i64>,
-    /// Size of a container's log at which a new one is begun [default: 10Mi]
+    /// Size at which a container's log is rotated [default: 10Mi]
     #[arg(long, value_name = "QUANTITY")]
     container_log_max_size: Option<Quantity>,
-    /// How many files of a container's log are kept [default: 5]
+    /// Number of log files of a container [default: 5]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(2..))]
     container_log_max_files: Option<u32>,
-    /// Kernel parameters that pods may set besides the safe ones, with commas; one may end with *
+    /// Unsafe sysctls that pods may set, separated by commas; a name may end with *
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     allowed_unsafe_sysctls: Vec<String>,
-    /// What should be left of memory and disks, as in memory.available<100Mi,nodefs.available<10%;
-    /// pods are driven out while there is less; empty for never [default: as kubelet]
+    /// Eviction thresholds, such as memory.available<100Mi,nodefs.available<10%; an empty value
+    /// disables eviction [default: those of kubelet, for disks at most 2Gi]
     #[arg(long, value_name = "THRESHOLDS")]
     eviction_hard: Option<Thresholds>,
-    /// How long after a shortage the node keeps other pods away [default: 5m]
+    /// Time for which the pressure condition stays after a shortage [default: 5m]
     #[arg(long, value_name = "DURATION")]
     eviction_pressure_transition_period: Option<SignedDuration>,
-    /// Percentage of the disk in use from which on unused images go; 100 for never [default: 85]
+    /// Disk usage in percent that starts the removal of unused images; 100 disables it [default: 85]
     #[arg(long, value_name = "PERCENT")]
     image_gc_high_threshold: Option<u8>,
-    /// Percentage of the disk in use down to which unused images go [default: 80]
+    /// Disk usage in percent that ends the removal of unused images [default: 80]
     #[arg(long, value_name = "PERCENT")]
     image_gc_low_threshold: Option<u8>,
-    /// How long an image may be unused before it goes in any case; 0 for ever [default: 0s]
+    /// Time after which an unused image is removed; 0 for no limit [default: 0s]
     #[arg(long, value_name = "DURATION")]
     image_maximum_gc_age: Option<SignedDuration>,
-    /// How long a new image stays in any case [default: 2m]
+    /// Minimum age of an image before its removal [default: 2m]
     #[arg(long, value_name = "DURATION")]
     minimum_image_ttl_duration: Option<SignedDuration>,
 }

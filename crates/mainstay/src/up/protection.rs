@@ -18,19 +18,19 @@ const LOG_BACKUPS: usize = 10;
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProtectionSettings {
-    /// Note requests as this policy (audit.k8s.io/v1) says; needs --audit-log-path
+    /// Audit policy (audit.k8s.io/v1); needs --audit-log-path
     #[arg(long, value_name = "FILE", env = "MAINSTAY_AUDIT_POLICY_FILE")]
     audit_policy_file: Option<PathBuf>,
-    /// Where to note them, a line of JSON each
+    /// Audit log file, with one line of JSON for each entry
     #[arg(long, value_name = "FILE", env = "MAINSTAY_AUDIT_LOG_PATH")]
     audit_log_path: Option<PathBuf>,
-    /// Size of the audit log in MiB at which a new one is begun [default: 100]
+    /// Size in MiB at which the audit log is rotated [default: 100]
     #[arg(long, value_name = "MIB")]
     audit_log_maxsize: Option<u64>,
-    /// How many full audit logs are kept [default: 10]
+    /// Number of rotated audit logs to keep [default: 10]
     #[arg(long, value_name = "NUMBER")]
     audit_log_maxbackup: Option<usize>,
-    /// What to encrypt where it is stored (EncryptionConfiguration, apiserver.config.k8s.io/v1)
+    /// Encryption of stored objects (EncryptionConfiguration, apiserver.config.k8s.io/v1)
     #[arg(long, value_name = "FILE", env = "MAINSTAY_ENCRYPTION_PROVIDER_CONFIG")]
     encryption_provider_config: Option<PathBuf>,
 }

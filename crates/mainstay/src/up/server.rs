@@ -148,8 +148,8 @@ impl Server {
         if moved > 0 {
             let Place { path, host } = &config.relocation.from;
             crate::output::warn(&format!(
-                "mainstay: the data were in {} on {host}: {moved} objects that name these are \
-                 brought in line",
+                "mainstay: the data directory was {} on {host}: {moved} objects that name these are \
+                 rewritten",
                 path.display()
             ));
         }

@@ -20,24 +20,24 @@ use crate::settings::DataDirectory;
 /// Arguments of `mainstay up`.
 #[derive(clap::Args, Debug)]
 pub struct UpArguments {
-    /// Manifests to apply: a file, a directory, or - for standard input; may be repeated
+    /// Manifests to apply: a file, a directory, or - for standard input; repeatable
     #[arg(short, long = "file", value_name = "FILE|DIR|-")]
     files: Vec<PathBuf>,
     #[command(flatten)]
     data: DataDirectory,
-    /// Address of the API; port 0 picks a free one [default: 127.0.0.1:6443]
+    /// Address of the API; port 0 selects a free port [default: 127.0.0.1:6443]
     #[arg(long, value_name = "ADDR:PORT", env = "MAINSTAY_LISTEN")]
     listen: Option<SocketAddr>,
     /// Registry mirrors and credentials [default: registries.yaml in the data directory]
     #[arg(long, value_name = "FILE", env = "MAINSTAY_REGISTRIES")]
     registries: Option<PathBuf>,
-    /// Addresses of this node's pods; the default avoids what is in use [default: 10.244.0.0/24]
+    /// Address range of pods, if not in use [default: 10.244.0.0/24 or the next free range]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_POD_CIDR")]
     pod_cidr: Option<Cidr>,
-    /// Addresses of Services; the default avoids what is in use [default: 10.96.0.0/16]
+    /// Address range of Services, if not in use [default: 10.96.0.0/16 or the next free range]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
     service_cidr: Option<Cidr>,
-    /// Most bytes of stored objects, all of which are in memory [default: 1Gi]
+    /// Maximum size of all stored objects, which are also in memory [default: 1Gi]
     #[arg(long, value_name = "QUANTITY", env = "MAINSTAY_STORE_QUOTA")]
     store_quota: Option<Quantity>,
     #[command(flatten)]
@@ -46,8 +46,8 @@ pub struct UpArguments {
     pods: PodSettings,
     #[command(flatten)]
     shutdown: ShutdownSettings,
-    /// What becomes of the pods on SIGTERM and after a failure; Ctrl-C and `mainstay down` stop
-    /// them in any case [default: stop-pods]
+    /// Effect of SIGTERM and of a failure on pods; Ctrl-C and `mainstay down` always stop them
+    /// [default: stop-pods]
     #[arg(long, value_name = "WHAT", value_enum)]
     on_stop: Option<OnStop>,
     /// Run in the background; `mainstay down` stops it

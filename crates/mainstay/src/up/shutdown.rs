@@ -11,13 +11,13 @@ use serde::Deserialize;
 #[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ShutdownSettings {
-    /// Time that all pods have together to stop [default: each its own grace period]
+    /// Time for all pods to stop [default: the grace period of each pod]
     #[arg(long, value_name = "DURATION")]
     shutdown_grace_period: Option<SignedDuration>,
-    /// Part of it, at the end, that critical pods have [default: 0s]
+    /// Last part of that time, reserved for critical pods [default: 0s]
     #[arg(long, value_name = "DURATION", requires = "shutdown_grace_period")]
     shutdown_grace_period_critical_pods: Option<SignedDuration>,
-    /// Seconds that pods have from a priority on, as in 0=60,100000=10; lower priorities stop first
+    /// Seconds for pods from each priority, such as 0=60,100000=10; lower priorities stop first
     #[arg(
         long,
         value_name = "PRIORITY=SECONDS",

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStop {
-    /// They are stopped, each within its grace period
+    /// Pods stop, each within its grace period
     #[default]
     StopPods,
-    /// They go on; the next start takes them over as they are
+    /// Pods continue to run; the next start takes them over
     LeavePods,
 }
 

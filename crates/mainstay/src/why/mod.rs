@@ -22,18 +22,18 @@ use target::Target;
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct WhyArguments {
-    /// KIND/NAME or KIND NAME, as kubectl takes them; without it: all that waits
+    /// KIND/NAME or KIND NAME, as for kubectl; without it: every object that waits
     #[arg(num_args = 0..=2, value_name = "KIND/NAME")]
     target: Vec<String>,
-    /// Namespace [default: of an object the context's, else default; for all that waits all
-    /// namespaces and the cluster]
+    /// Namespace [default: that of the context, else default; without an object all namespaces and
+    /// the cluster]
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
-    /// How to print the answer
+    /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
-    /// Which server and user [default: that of --data-dir if given, else $KUBECONFIG, else that of
-    /// the default data directory, else ~/.kube/config]
+    /// Kubeconfig of server and user [default: that of --data-dir if given, else $KUBECONFIG, else
+    /// that of the default data directory, else ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
@@ -41,11 +41,11 @@ pub struct WhyArguments {
 }
 
 const AFTER_HELP: &str = "\
-Exit status: 0 with an answer, be it that something waits or that nothing does (-o json: .state);
-1 if there is no such object or no answer from the server; 2 if the question was not understood.
+Exit status: 0 with an answer, whether or not an object waits (-o json: .state); 1 if the object does not
+exist or the server does not answer; 2 if the arguments are wrong.
 
 Kinds: sts, deploy, ds, rs, rc, job, cronjob, pod, pvc, pv, storageclass, volumesnapshot, svc, ing,
-hpa, pdb, node, ns, csr, crd, apiservice, cs; also by their long names.
+hpa, pdb, node, ns, csr, crd, apiservice, cs; and their long names.
 
 Examples:
   mainstay why
