@@ -1,6 +1,6 @@
-//! Who else has a say in what is written: which webhooks are asked about a request and what is
-//! made of their answers; which policies hold for it, what they say and what they change. Pure:
-//! calling a webhook, and changing the object, is the API server's.
+//! Webhooks and admission policies: their match rules, the requests to webhooks, and the evaluation
+//! of the answers and of policies. Pure: calling a webhook, and changing the object, is the API
+//! server's.
 
 mod binding;
 mod expressions;
