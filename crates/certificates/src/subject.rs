@@ -1,4 +1,4 @@
-//! Who a client certificate speaks for.
+//! The subject of a client certificate: user and groups.
 
 use x509_parser::parse_x509_certificate;
 
