@@ -1,5 +1,5 @@
-//! What expressions may call beside the language's own functions: the libraries that Kubernetes
-//! adds ("Common Expression Language in Kubernetes", "CEL libraries").
+//! The CEL libraries of Kubernetes beyond the language's own functions ("Common Expression Language
+//! in Kubernetes", "CEL libraries").
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

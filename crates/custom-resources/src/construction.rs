@@ -1,5 +1,5 @@
-//! What expressions may construct: `Object{spec: Object.spec{replicas: 3}}`, which is a part of an
-//! object that is to be, and `JSONPatch{op: 'remove', path: '/spec/x'}`.
+//! Object construction in CEL: `Object{spec: Object.spec{replicas: 3}}`, a part of a new object,
+//! and `JSONPatch{op: 'remove', path: '/spec/x'}`.
 //!
 //! Types are not declared anywhere: each name that is `Object`, or begins with it, is one. That an
 //! object's parts have the names of the places where they stand is checked when it is made JSON.

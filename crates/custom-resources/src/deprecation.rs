@@ -1,4 +1,4 @@
-//! What clients of a deprecated version are told.
+//! The warning for clients of a deprecated version.
 
 use serde_json::Value;
 
