@@ -1,4 +1,4 @@
-//! What a shell knows: variables, functions, arguments, open files.
+//! The state of a shell: variables, functions, arguments, open files.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,4 +1,4 @@
-//! What a script is, once it has been read.
+//! The syntax tree of a script.
 
 use std::sync::Arc;
 
