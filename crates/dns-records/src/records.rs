@@ -1,4 +1,4 @@
-//! What one Service brings into the zone.
+//! The DNS records of one Service.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
