@@ -1,4 +1,4 @@
-//! What bytes of strangers go through, by itself: for tests that feed it anything.
+//! The decoders of untrusted bytes, for tests that feed them any input.
 
 use hickory_proto::op::{Message, ResponseCode};
 
