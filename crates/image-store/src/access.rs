@@ -1,4 +1,4 @@
-//! Who may use an image that is present: those who have shown its registry that they may.
+//! Access to present images: pods that have shown their right to the image's registry.
 //!
 //! As kubelet 1.36 (KEP 2535, policy `NeverVerifyPreloadedImages`): an image that a pull brought is
 //! for everybody if nobody's secret was needed for it, and else for pods with a pull secret that was

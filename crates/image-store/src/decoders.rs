@@ -1,4 +1,4 @@
-//! What reads the words of registries and archives, for those who feed it nonsense.
+//! The decoders of registries' answers and archives, for the fuzzer.
 
 use std::io::Read;
 use std::path::Path;

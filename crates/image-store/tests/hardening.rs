@@ -1,4 +1,4 @@
-//! What hostile or unlucky images and registries must not be able to do.
+//! Hostile or broken images and registries.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
