@@ -1,5 +1,5 @@
-//! What occurred while a world was explored: a world in which nothing is ever refused shows less
-//! than it seems to.
+//! Counters of events during the exploration of a world: a world in which nothing is ever refused
+//! shows less than it seems to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

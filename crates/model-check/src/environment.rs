@@ -1,4 +1,4 @@
-//! What happens besides the controller: users, faults, nodes, the garbage collector, the clock.
+//! The environment of the controller: users, faults, nodes, the garbage collector, the clock.
 
 use crate::server::terminate;
 use crate::state::{
