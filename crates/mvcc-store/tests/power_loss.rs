@@ -1,5 +1,5 @@
-//! What has been acknowledged has reached the disk: a file system on a disk in memory, of which a
-//! copy is made at once, as a loss of power would leave it. (Needs root, to mount it.)
+//! Acknowledged writes have reached the disk: a file system on a disk in memory, of which a copy is
+//! made at once, as a loss of power would leave it. (Needs root, to mount it.)
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,4 @@
-//! What a store does with the files that it finds: its own, those of others, torn and damaged
-//! ones.
+//! The start of a store on its own files, foreign files, and torn or damaged files.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! What a transaction does to the live keys. Pure: no disk, no clock, no waiting.
+//! The effect of a transaction on the live keys. Pure: no disk, no clock, no waiting.
 //!
 //! The commit thread applies the transactions of a group one after the other to one [`Draft`];
 //! each sees what the ones before it wrote. Nothing of a draft is visible outside until all of

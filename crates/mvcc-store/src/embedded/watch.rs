@@ -1,4 +1,4 @@
-//! Who watches what, and the bounded buffer between the commit thread and each watcher.
+//! The watchers, and the bounded buffer between the commit thread and each watcher.
 //!
 //! The commit thread only hands a reference to the commit to the watchers that it concerns;
 //! picking out and copying the events happens in the watcher's own task. A watcher that is cut off

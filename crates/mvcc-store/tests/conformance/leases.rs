@@ -1,4 +1,4 @@
-//! What becomes of keys that live under a lease.
+//! Keys that live under a lease.
 
 use std::{sync::Arc, time::Duration};
 

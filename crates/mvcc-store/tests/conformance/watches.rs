@@ -1,4 +1,4 @@
-//! What a watcher may rely on.
+//! The guarantees of a watch.
 
 use std::{collections::BTreeMap, sync::Arc};
 
