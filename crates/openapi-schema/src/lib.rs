@@ -1,6 +1,6 @@
-//! What the API's types look like: which fields an object may have, how its lists merge, and the
-//! OpenAPI documents that clients read. Derived at run time from the types of `k8s-openapi` and
-//! from a table of the published merge facts. Pure: no I/O, no clock.
+//! The schema of the API's types: the fields of an object, the merge of its lists, and the OpenAPI
+//! documents that clients read. Derived at run time from the types of `k8s-openapi` and from a
+//! table of the published merge facts. Pure: no I/O, no clock.
 //!
 //! Only a compact graph is kept in memory; documents are made when asked for.
 

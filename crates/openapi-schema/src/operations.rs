@@ -1,5 +1,5 @@
-//! What can be asked of the server: one operation per verb of each kind and sub-resource. Both
-//! OpenAPI versions are written from this list.
+//! The operations of the server: one for each verb of each kind and sub-resource. Both OpenAPI
+//! versions are written from this list.
 
 use resource_kinds::{KindInfo, Scope, Subresource, Verb};
 

@@ -1,4 +1,4 @@
-//! What is written is read back by a reader that shares nothing with the writer but the format.
+//! Written messages are read back by a reader that shares nothing with the writer but the format.
 
 use std::collections::BTreeMap;
 
