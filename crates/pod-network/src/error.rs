@@ -1,4 +1,4 @@
-//! What can go wrong with the pod network.
+//! Errors of the pod network.
 
 use std::path::PathBuf;
 
