@@ -1,5 +1,5 @@
-//! What pods, Services and neighbours on the network cannot have: ports on which the machine itself
-//! listens, other senders' addresses, and what is there for pods alone; with real packets.
+//! Protection of the machine from pods, Services and network neighbours: ports on which the machine
+//! itself listens, foreign source addresses, and addresses for pods alone; with real packets.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
