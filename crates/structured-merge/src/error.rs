@@ -1,4 +1,4 @@
-//! What can be wrong with a patch, and how the client is told.
+//! Errors of a patch, and their texts for the client.
 
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What differs between two objects, field by field.
+//! The difference of two objects, field by field.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

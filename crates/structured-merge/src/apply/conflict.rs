@@ -1,4 +1,4 @@
-//! What an applier is told when it cannot have its way.
+//! The conflict error of an apply.
 
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 

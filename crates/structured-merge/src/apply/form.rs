@@ -1,4 +1,4 @@
-//! What a value is to server-side apply: one thing, or something whose parts have owners.
+//! The form of a value in server-side apply: atomic, or with owned parts.
 
 use openapi_schema::{FieldRef, ListType, MapType, Shape, TypeRef};
 

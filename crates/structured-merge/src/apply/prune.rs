@@ -1,4 +1,4 @@
-//! What a manager applied before and no longer does.
+//! Removal of fields that a manager applied before and no longer applies.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Who changed what by a write that is not an apply.
+//! Ownership of the changes of a write that is not an apply.
 
 use serde_json::{Map, Value};
 

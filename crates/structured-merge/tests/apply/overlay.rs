@@ -1,4 +1,4 @@
-//! What policies merge into objects (kubectl.md 10.5).
+//! Merges of policies into objects (kubectl.md 10.5).
 
 use serde_json::{Value, json};
 use structured_merge::apply::overlay;

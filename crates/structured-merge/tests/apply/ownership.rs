@@ -1,4 +1,4 @@
-//! Who owns what, and who may take it.
+//! Ownership of fields, and its transfer.
 
 use serde_json::{Value, json};
 use structured_merge::apply::same_but_for_times;
