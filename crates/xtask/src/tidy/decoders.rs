@@ -1,4 +1,4 @@
-//! Whatever decodes what strangers send has a target of the fuzzer.
+//! Every decoder of untrusted input has a target of the fuzzer.
 //!
 //! A decoder is known by the calls and the signatures in [`MARKS`]. Each file that has one says in
 //! [`TABLE`] which targets feed it, or whose words it reads instead of strangers'.

@@ -1,5 +1,5 @@
-//! What a machine can check of the architecture and the house rules. Every finding names the
-//! file and the rule; all are reported, not just the first.
+//! The rules of architecture and house that a machine can check. Every finding names the file and
+//! the rule; all are reported, not just the first.
 
 mod blocking;
 mod citations;

@@ -1,4 +1,4 @@
-//! What the virtual machine is made of: Debian's kernel, a small file system to start from, and a
+//! The parts of the virtual machine: Debian's kernel, a small file system to start from, and a
 //! disk. All else it takes from this machine.
 
 use std::collections::BTreeMap;
