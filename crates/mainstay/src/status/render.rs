@@ -197,7 +197,7 @@ fn closing(status: &Status, call: &Call) -> String {
     let Call { program, options } = call;
     match status.waiting.as_slice() {
         [] if status.sets.is_empty() && status.workloads.is_empty() => {
-            "Nothing is to run yet: kubectl apply -f FILE".to_owned()
+            "No workload exists yet: kubectl apply -f FILE".to_owned()
         }
         [] => "Nothing is waiting.".to_owned(),
         [one] => {

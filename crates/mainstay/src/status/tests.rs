@@ -160,6 +160,6 @@ fn an_empty_server_says_what_to_do() {
     let lines = shown(&Found::default(), None);
     assert_eq!(
         lines.last().unwrap(),
-        "Nothing is to run yet: kubectl apply -f FILE"
+        "No workload exists yet: kubectl apply -f FILE"
     );
 }

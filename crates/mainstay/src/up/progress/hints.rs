@@ -11,7 +11,7 @@ const HTTP: [i32; 3] = [80, 8000, 8080];
 /// How to look at what runs, and at its pages.
 pub fn text(program: &str, kubeconfig: &Path, urls: &[String]) -> String {
     let mut text = format!(
-        "Look at it from another shell:\n  export KUBECONFIG={}\n  {program} status\n  \
+        "In another shell:\n  export KUBECONFIG={}\n  {program} status\n  \
          kubectl get sts,pods,pvc,svc -o wide\n",
         kubeconfig.display()
     );
@@ -27,7 +27,7 @@ pub fn earlier(program: &str, kubeconfig: &Path, sets: &[(String, i32)], pods: u
     let kubeconfig = kubeconfig.display();
     if sets.is_empty() && pods == 0 {
         return format!(
-            "Nothing is to run yet. From another shell:\n  export KUBECONFIG={kubeconfig}\n  \
+            "No workload exists yet. In another shell:\n  export KUBECONFIG={kubeconfig}\n  \
              kubectl apply -f FILE"
         );
     }
@@ -44,7 +44,7 @@ pub fn earlier(program: &str, kubeconfig: &Path, sets: &[(String, i32)], pods: u
         all.push(counted(pods, "pod") + " of other kinds");
     }
     format!(
-        "There is from before: {}. From another shell:\n  export KUBECONFIG={kubeconfig}\n  \
+        "Existing workloads: {}. In another shell:\n  export KUBECONFIG={kubeconfig}\n  \
          {program} status",
         all.join(", ")
     )
@@ -155,11 +155,11 @@ mod tests {
     fn what_is_there_from_before_is_named() {
         let file = Path::new("/data/kubeconfig");
         let text = earlier("mainstay", file, &[], 0);
-        assert!(text.contains("Nothing is to run yet"), "{text}");
+        assert!(text.contains("No workload exists yet"), "{text}");
         assert!(text.contains("kubectl apply -f FILE"), "{text}");
         let sets = [("web".to_owned(), 3), ("shop/db".to_owned(), 1)];
         let text = earlier("mainstay", file, &sets, 2);
-        let start = "There is from before: statefulset web (3 replicas), statefulset shop/db \
+        let start = "Existing workloads: statefulset web (3 replicas), statefulset shop/db \
                      (1 replica), 2 pods of other kinds.";
         assert!(text.starts_with(start), "{text}");
         assert!(text.ends_with("mainstay status"), "{text}");
