@@ -1,4 +1,4 @@
-//! Which requests webhooks and policies are for.
+//! Match rules: the requests that webhooks and policies apply to.
 
 use object_model::LabelSelector;
 use resource_kinds::Scope;
