@@ -1,4 +1,4 @@
-//! Whether a certificate from disk may still be used. Pure: the time is an argument.
+//! The check of a stored certificate before its use. Pure: the time is an argument.
 
 use std::{collections::BTreeSet, net::IpAddr, time::SystemTime};
 
