@@ -1,4 +1,4 @@
-//! How large an expression may be. Reading, judging and dropping one takes stack for each of its
+//! Size limits of an expression. Reading, judging and dropping one takes stack for each of its
 //! levels, and whoever runs out of that ends the whole process: what is too deep is refused before
 //! anybody looks at it.
 

@@ -1,5 +1,5 @@
-//! Whether the schema of a definition is structural: each value has one type, told outside of
-//! combinations of schemas (apiextensions.k8s.io/v1, "Specifying a structural schema").
+//! The check that the schema of a definition is structural: each value has one type, told outside
+//! of combinations of schemas (apiextensions.k8s.io/v1, "Specifying a structural schema").
 
 use object_model::{FieldError, FieldPath};
 use regex::Regex;
