@@ -1,4 +1,4 @@
-//! How fast a registry has to be, and how far what it sends has come.
+//! The minimum speed of a registry, and the progress of a download.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! How a registry wants to be asked: the challenges of `WWW-Authenticate` (RFC 9110, section 11.6.1).
+//! The challenges of a registry in `WWW-Authenticate` (RFC 9110, section 11.6.1).
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};

@@ -1,4 +1,4 @@
-//! Why an image was not pulled.
+//! Errors of a pull.
 
 use std::time::Duration;
 

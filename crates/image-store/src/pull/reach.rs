@@ -1,4 +1,4 @@
-//! Which addresses a pull may go to.
+//! The addresses that a pull may connect to.
 //!
 //! A pod's owner chooses the name of an image, and a registry chooses where it sends the node for
 //! tokens and layers. Neither may make the node ask services that listen on its loopback only, or
