@@ -1,4 +1,4 @@
-//! How a key-value pair is laid out on disk, and how a value gets its revision stamped in.
+//! The layout of a key-value pair on disk, and the stamp of a value's revision.
 //!
 //! A record is a header of three little-endian integers (create revision, mod revision, lease or
 //! zero) and the value. The value in memory is a slice of the record, so that a freshly written

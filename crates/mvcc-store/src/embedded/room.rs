@@ -1,5 +1,5 @@
-//! Whether there is room for a transaction: on the disk, and under the quota on what is stored, all
-//! of which is in memory.
+//! The room for a transaction: on the disk, and under the quota on stored objects, all of which are
+//! in memory.
 //!
 //! What makes new keys is refused first. Changes, and keys that go by themselves (events), may use a
 //! part more, so that a full store can still be told of and put in order; deletions always pass.
