@@ -1,5 +1,5 @@
-//! Which texts are valid names, label keys and values, and what a refusal says. Each check
-//! returns all that is wrong, each as a clause; an empty list means that the text is valid.
+//! Valid names, label keys and values, and the texts of refusals. Each check returns all that is
+//! wrong, each as a clause; an empty list means that the text is valid.
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
