@@ -1,5 +1,5 @@
-//! How lists and maps merge: facts that the published OpenAPI document carries in extensions and
-//! that the Rust types do not have. They are data (`merge_facts.tsv`, `defaults.tsv`); this reads it.
+//! Merge facts of lists and maps: the published OpenAPI document carries them in extensions, and the
+//! Rust types do not have them. They are data (`merge_facts.tsv`, `defaults.tsv`); this reads it.
 
 use std::collections::BTreeMap;
 
