@@ -1,5 +1,5 @@
-//! Which pod has which address and which ports of the node, kept on disk: one small file per pod,
-//! named by its uid, with the address in its first line and a port in each further one.
+//! The address and the host ports of each pod, kept on disk: one small file per pod, named by its
+//! uid, with the address in its first line and a port in each further one.
 //!
 //! A file is written beside and renamed, so a crash leaves the old state or the new one. It is
 //! not synced: pods do not outlive a power failure, only a crash of the process. A file that

@@ -1,4 +1,4 @@
-//! Which sockets of the host listen, as the kernel tells in `/proc/net`.
+//! The listening sockets of the host, from `/proc/net`.
 //!
 //! The files are opened once, in the host's network namespace, and read again from their beginning.
 //! IPv6 sockets on all addresses count for IPv4, too: the kernel does not tell which of them do not.

@@ -1,4 +1,4 @@
-//! Which addresses an instance uses for its pods and Services.
+//! The address ranges of an instance for its pods and Services.
 //!
 //! The wanted ranges are taken when nothing else on the machine uses them (an address, a route, a
 //! name server, another instance, even one that is stopped just now), else the next free ones. What
