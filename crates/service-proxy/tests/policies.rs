@@ -1,5 +1,5 @@
-//! Where connections may go, and who may make them: traffic policies, endpoints that end, source
-//! ranges, and what balancers outside are told; with real connections.
+//! Traffic policies, terminating endpoints, source ranges, and health checks of external load
+//! balancers; with real connections.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
