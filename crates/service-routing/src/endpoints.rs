@@ -1,4 +1,4 @@
-//! Which endpoints of a Service port may get connections.
+//! The endpoints of a Service port that may get connections.
 //!
 //! As kube-proxy: the ready ones; when there is none, those that are terminating but still serve,
 //! so that a rollout of a single replica does not refuse connections. Asked for the whole cluster
