@@ -1,4 +1,4 @@
-//! Whether what somebody applies is of the form of its type.
+//! The check of an applied object against the schema of its type.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Which element of a list is which.
+//! The identity of list elements.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! How lists, maps and nothing merge, by their published types.
+//! Merges of lists, maps and nulls, by their published types.
 
 use serde_json::{Value, json};
 
