@@ -1,4 +1,4 @@
-//! Which crate may depend on which (ARCHITECTURE.md, "Invariants").
+//! The allowed dependencies between crates (ARCHITECTURE.md, "Invariants").
 
 use std::collections::BTreeMap;
 
