@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 use crate::catalog::registry::Resource;
 use crate::handlers::verbs::create::create;
 use crate::handlers::verbs::update::update;
+use crate::handlers::writer::Writer;
 use crate::http::decode::Decoded;
 use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, Validation, accept};
-use crate::server::{ApiServer, StartError};
+use crate::server::StartError;
 
 /// How many objects are created at once, so that they share syncs of the disk.
 const AT_ONCE: usize = 64;
@@ -34,7 +35,7 @@ pub(crate) fn this_server() -> UserInfo {
 }
 
 /// Creates what is missing, and says where this server is.
-pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), StartError> {
+pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), StartError> {
     let user = this_server();
     // Other objects need their namespace.
     let (first, rest): (Vec<&Value>, Vec<&Value>) = cluster
@@ -44,11 +45,11 @@ pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), Sta
     for objects in [first, rest] {
         stream::iter(objects)
             .map(Ok)
-            .try_for_each_concurrent(AT_ONCE, |object| ensure(server, &user, object))
+            .try_for_each_concurrent(AT_ONCE, |object| ensure(writer, &user, object))
             .await?;
     }
     // The default namespace may have been left out by whoever chose the objects.
-    ensure(server, &user, &service(cluster)).await?;
+    ensure(writer, &user, &service(cluster)).await?;
     // An address of the host's own loopback is somewhere else for a pod.
     let reachable = |address: &&SocketAddr| !address.ip().is_loopback();
     let advertise: Vec<SocketAddr> = cluster
@@ -58,8 +59,8 @@ pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), Sta
         .copied()
         .collect();
     if !advertise.is_empty() {
-        put(server, &user, &endpoints(&advertise)).await?;
-        put(server, &user, &endpoint_slice(&advertise)).await?;
+        put(writer, &user, &endpoints(&advertise)).await?;
+        put(writer, &user, &endpoint_slice(&advertise)).await?;
     }
     Ok(())
 }
@@ -100,17 +101,18 @@ fn kept_up(there: &Value, default: &Value) -> Option<Value> {
 /// Creates an object if it is not there, and keeps default roles and bindings up; objects of kinds that
 /// are not served are left out.
 pub(crate) async fn ensure(
-    server: &ApiServer,
+    writer: Writer<'_>,
     user: &UserInfo,
     object: &Value,
 ) -> Result<(), StartError> {
-    let Some(resource) = server.served().registry.of(object) else {
+    let Some(resource) = writer.objects.catalog.snapshot().registry.of(object) else {
         return Ok(());
     };
     let (namespace, name) = place(object);
     let failed = |source| failed(object, source);
     let attempt = attempt(&resource, user, namespace, name);
-    if let Some(stored) = server
+    if let Some(stored) = writer
+        .objects
         .read(&resource, namespace, name)
         .await
         .map_err(failed)?
@@ -121,11 +123,11 @@ pub(crate) async fn ensure(
         }
         let mut change =
             |there: &Value| Ok(kept_up(there, object).unwrap_or_else(|| there.clone()));
-        let done = update(server, &attempt, Part::Whole, &mut change).await;
+        let done = update(writer, &attempt, Part::Whole, &mut change).await;
         return done.map(drop).map_err(failed);
     }
     let created = match accepted(&resource, object) {
-        Ok(object) => create(server, &attempt, object).await,
+        Ok(object) => create(writer, &attempt, object).await,
         Err(status) => Err(status),
     };
     match created {
@@ -136,9 +138,9 @@ pub(crate) async fn ensure(
 }
 
 /// Creates an object, or makes it say what this one says.
-async fn put(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), StartError> {
-    ensure(server, user, object).await?;
-    let Some(resource) = server.served().registry.of(object) else {
+async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), StartError> {
+    ensure(writer, user, object).await?;
+    let Some(resource) = writer.objects.catalog.snapshot().registry.of(object) else {
         return Ok(());
     };
     let (namespace, name) = place(object);
@@ -153,7 +155,7 @@ async fn put(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), 
         }
         Ok(changed)
     };
-    let done = update(server, &attempt, Part::Whole, &mut change).await;
+    let done = update(writer, &attempt, Part::Whole, &mut change).await;
     done.map(drop).map_err(|source| failed(object, source))
 }
 

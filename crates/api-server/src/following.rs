@@ -14,6 +14,7 @@ use object_model::Status;
 use resource_kinds::admissionregistration;
 
 use crate::group_services;
+use crate::objects::definitions;
 use crate::server::ApiServer;
 
 /// How long after a watch that ended, or a turn that failed, it is tried again; longer after more
@@ -46,7 +47,7 @@ pub(crate) async fn run(server: Weak<ApiServer>) {
             Err(Ended::Watch) => failures = 0,
         }
         if let Some(server) = server.upgrade() {
-            server.following.store(failures, Ordering::Relaxed);
+            server.health.following.store(failures, Ordering::Relaxed);
         }
         tokio::time::sleep(PAUSE * (1 << failures.min(7))).await;
     }
@@ -91,8 +92,8 @@ async fn follow(server: &Weak<ApiServer>) -> Result<(), Ended> {
 }
 
 fn watch(server: &ApiServer) -> Result<futures::stream::SelectAll<Changes>, StoreError> {
-    let next = Revision(server.store.current_revision().0 + 1);
-    let served = server.served();
+    let next = Revision(server.objects.store.current_revision().0 + 1);
+    let served = server.objects.catalog.snapshot();
     let mut streams = Vec::new();
     for resource in served.registry.resources() {
         let info = resource.info();
@@ -101,7 +102,7 @@ fn watch(server: &ApiServer) -> Result<futures::stream::SelectAll<Changes>, Stor
             (admissionregistration::GROUP, _) => What::Registrations,
             _ => continue,
         };
-        let events = server.store.watch(resource.prefix(""), next)?;
+        let events = server.objects.store.watch(resource.prefix(""), next)?;
         streams.push(events.map(move |events| (what, events)).boxed());
     }
     Ok(select_all(streams))
@@ -109,10 +110,10 @@ fn watch(server: &ApiServer) -> Result<futures::stream::SelectAll<Changes>, Stor
 
 async fn put_in_force(server: &Arc<ApiServer>, what: What) -> Result<(), Status> {
     match what {
-        What::Registrations => server.follow_registrations(),
+        What::Registrations => server.admission.follow_registrations(),
         What::Definitions => {
-            server.follow_definitions().await?;
-            group_services::follow(server).await?;
+            definitions::follow(&server.objects).await?;
+            group_services::follow(server.writer()).await?;
         }
     }
     Ok(())

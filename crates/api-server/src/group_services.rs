@@ -11,9 +11,10 @@ use serde_json::Value;
 
 use crate::bootstrap::{attempt, ensure, this_server};
 use crate::handlers::verbs::delete::{DeleteOptions, delete};
+use crate::handlers::writer::Writer;
 use crate::objects::metadata;
 use crate::objects::storage::reading;
-use crate::server::{ApiServer, StartError};
+use crate::server::StartError;
 
 const GROUP: &str = "apiregistration.k8s.io";
 const PLURAL: &str = "apiservices";
@@ -21,10 +22,10 @@ const PLURAL: &str = "apiservices";
 /// Makes those that are missing and removes those that the server made and that mean nothing now.
 ///
 /// *Errors.* What the writes say; what is there stays as it is.
-pub(crate) async fn follow(server: &ApiServer) -> Result<(), Status> {
+pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
     // One after the other: two would make the same object.
-    let _turn = server.definitions.lock().await;
-    let served = server.served();
+    let _turn = writer.objects.catalog.definitions.lock().await;
+    let served = writer.objects.catalog.snapshot();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(());
     };
@@ -38,14 +39,14 @@ pub(crate) async fn follow(server: &ApiServer) -> Result<(), Status> {
         .into_iter()
         .map(|(group, version)| local_service(group, version))
         .collect();
-    let found = reading(server, |reads| Ok(reads.list(GROUP, PLURAL, "")))?;
+    let found = reading(writer.objects, |reads| Ok(reads.list(GROUP, PLURAL, "")))?;
     let is_there = |list: &[Value], object: &Value| {
         let name = metadata::text(object, "name");
         list.iter()
             .any(|other| metadata::text(other, "name") == name)
     };
     for object in wanted.iter().filter(|object| !is_there(&found, object)) {
-        match ensure(server, &user, object).await {
+        match ensure(writer, &user, object).await {
             Err(StartError::DefaultObject { source, .. }) => return Err(source),
             Err(error) => return Err(Status::internal(error.to_string())),
             Ok(()) => {}
@@ -57,7 +58,7 @@ pub(crate) async fn follow(server: &ApiServer) -> Result<(), Status> {
             continue;
         }
         let attempt = attempt(&resource, &user, "", metadata::text(object, "name"));
-        match delete(server, &attempt, &DeleteOptions::default()).await {
+        match delete(writer, &attempt, &DeleteOptions::default()).await {
             Err(status) if status.reason != StatusReason::NotFound => return Err(status),
             _ => {}
         }

@@ -23,6 +23,7 @@ mod pipeline;
 mod routing;
 mod serve;
 mod server;
+mod startup;
 mod store_room;
 
 pub use crate::access::audit::{

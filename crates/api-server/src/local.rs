@@ -27,8 +27,15 @@ pub struct LocalService {
     agent: HeaderValue,
 }
 
+impl ApiServer {
+    /// The server as a service of this process, for one user.
+    pub fn local(self: &Arc<Self>, user: UserInfo) -> LocalService {
+        LocalService::new(self.clone(), user)
+    }
+}
+
 impl LocalService {
-    pub(crate) fn new(server: Arc<ApiServer>, user: UserInfo) -> Self {
+    fn new(server: Arc<ApiServer>, user: UserInfo) -> Self {
         let agent = HeaderValue::from_str(agent(&user.name));
         Self {
             server,

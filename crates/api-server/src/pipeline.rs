@@ -70,7 +70,7 @@ async fn respond(
     let pretty = wants_pretty(&query, &parts);
     let info = Arc::new(info);
     let asked = (parts.method.clone(), info.clone());
-    let label = Label::of(&server, &info);
+    let label = Label::of(&server.objects.catalog.snapshot(), &info);
     let _in_flight = server.metrics.begun(&label);
     let long = info.is_long_running(&query);
 
@@ -108,7 +108,11 @@ async fn respond(
             reply.into_response(gzip)
         }
         Err(status) => {
-            let more = allow_header::header(&server, (&asked.0, &asked.1), &status);
+            let more = allow_header::header(
+                &server.objects.catalog.snapshot(),
+                (&asked.0, &asked.1),
+                &status,
+            );
             let mut reply = Reply::status(&status);
             reply.headers.extend(more);
             kept.note(reply.code.as_u16(), Some(&reply));
@@ -188,8 +192,8 @@ async fn answer(
 ) -> Result<Answer, Status> {
     let local = matches!(caller, Caller::Local(_));
     let credentials = Credentials::of(caller, &parts.headers)?;
-    let known = authenticate(server, credentials).await;
-    if let Some(audit) = server.audit.get() {
+    let known = authenticate(&server.access.tokens, credentials).await;
+    if let Some(audit) = server.access.audit.get() {
         let nobody = UserInfo::default();
         let (who, long) = (
             known.as_ref().unwrap_or(&nobody),
@@ -201,7 +205,7 @@ async fn answer(
         Some(record) => record.keep(body),
         None => body,
     };
-    let user = known?;
+    let mut user = known?;
     kept.user.clone_from(&user.name);
     if let Some(connection) = parts.extensions.get::<Connection>()
         && !user.is_anonymous()
@@ -223,33 +227,22 @@ async fn answer(
             work::sent_by(None, 0);
         }
         let acts = impersonation::is_asked(&parts.headers);
-        let user = impersonate(server, user, &parts.headers)?;
+        user = impersonate(&server.access.authorizer, user, &parts.headers)?;
         if let Some(record) = kept.record.as_mut().filter(|_| acts) {
             record.acts_as(&user);
         }
         impersonation::without_headers(&mut parts.headers);
-        authorize(server, &user, &info)?;
-        let call = Call {
-            info,
-            query,
-            user,
-            parts,
-            warnings,
-        };
-        return routing::route(server, call, body).await;
+        authorize(&server.access.authorizer, &user, &info)?;
     }
-    routing::route(
-        server,
-        Call {
-            info,
-            query,
-            user,
-            parts,
-            warnings,
-        },
-        body,
-    )
-    .await
+    let call = Call {
+        info,
+        query,
+        user,
+        parts,
+        limits: server.limits.clone(),
+        warnings,
+    };
+    routing::route(server, call, body).await
 }
 
 /// Takes a place among the requests in flight.

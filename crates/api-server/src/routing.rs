@@ -25,6 +25,7 @@ use crate::http::call::{Answer, Call};
 use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
 use crate::http::version;
+use crate::objects::definitions;
 use crate::server::ApiServer;
 
 /// Whether everybody may ask, even without credentials.
@@ -46,7 +47,7 @@ pub(crate) async fn route(
     if !call.info.is_resource {
         return page(server, &call).await.map(Answer::Reply);
     }
-    let destination = Destination::find(server, &call.info).await?;
+    let destination = Destination::find(&server.objects, &call.info).await?;
     if !call.info.subresource.is_empty() {
         // None of the kinds that are computed has any.
         return match destination {
@@ -56,9 +57,14 @@ pub(crate) async fn route(
     }
     let verb = destination.verb(&call.parts.method, &call.info)?;
     let answer = match destination {
-        Destination::Review(review) => reviews::answer(server, review, call, body).await,
-        Destination::Metrics(kind) => resource_metrics::answer(server, kind, verb, call).await,
-        Destination::ComponentStatus(_) => component_health::answer(server, verb, &call).await,
+        Destination::Review(review) => reviews::answer(&server.access, review, call, body).await,
+        Destination::Metrics(kind) => {
+            resource_metrics::answer((&server.objects, server.nodes.as_ref()), kind, verb, call)
+                .await
+        }
+        Destination::ComponentStatus(_) => {
+            component_health::answer((&server.components, &server.objects), verb, &call).await
+        }
         Destination::Stored(resource) => {
             return stored(server, &resource, Some(verb), call, body).await;
         }
@@ -83,17 +89,19 @@ async fn stored(
     let deprecation = resource.kind.deprecation();
     call.warnings.add(deprecation.map(str::to_owned));
     let answer = match verb {
-        Some(verb) => verbs::answer(server, resource, verb, call, body)
+        Some(verb) => verbs::answer(server.writer(), &server.metrics, resource, verb, call, body)
             .await
             .map(Answer::Reply),
-        None => subresources::answer(server, resource, call, body).await,
+        None => {
+            subresources::answer(server.writer(), server.nodes.as_ref(), resource, call, body).await
+        }
     };
     if defines && answer.is_ok() {
-        server.follow_definitions().await?;
-        group_services::follow(server).await?;
+        definitions::follow(&server.objects).await?;
+        group_services::follow(server.writer()).await?;
     }
     if has_say && answer.is_ok() {
-        server.follow_registrations();
+        server.admission.follow_registrations();
     }
     answer
 }
@@ -109,18 +117,21 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
         .next()
         .unwrap_or_default();
     match first {
-        "livez" | "readyz" | "healthz" => health::answer(server, path, &call.query).await,
+        "livez" | "readyz" | "healthz" => {
+            let rbac = &server.access.authorizer.rbac;
+            health::answer((&server.health, &server.objects, rbac), path, &call.query).await
+        }
         "version" if is_public(path) => Ok(Reply::json(&version::document())),
         "metrics" if path == "/metrics" => {
-            let text = metrics::document(server);
+            let text = metrics::document(&server.metrics, &server.objects);
             Ok(Reply::bytes(
                 "text/plain; version=0.0.4; charset=utf-8",
                 text,
             ))
         }
-        "openid" | ".well-known" => oidc::answer(server, path),
-        "openapi" => openapi::answer(server, path, &call.parts).await,
-        "api" | "apis" => discovery::answer(server, path, &call.parts),
+        "openid" | ".well-known" => oidc::answer(&server.access.tokens, path),
+        "openapi" => openapi::answer(&server.objects.catalog.snapshot(), path, &call.parts).await,
+        "api" | "apis" => discovery::answer(&server.objects.catalog.snapshot(), path, &call.parts),
         "" => Ok(Reply::json(&root())),
         _ => Err(unknown_path()),
     }

@@ -33,8 +33,22 @@ pub enum ServeError {
     NoCertificate,
 }
 
+impl ApiServer {
+    /// Serves HTTPS on a listener until `shutdown`; may be called for several listeners. Returns
+    /// when the connections have ended, or some seconds after `shutdown`.
+    ///
+    /// *Errors.* The server was made without certificates.
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError> {
+        serve(self, listener, shutdown).await
+    }
+}
+
 /// Accepts connections until `shutdown`, then lets those open finish for a short while.
-pub(crate) async fn serve(
+async fn serve(
     server: &Arc<ApiServer>,
     listener: TcpListener,
     shutdown: CancellationToken,

@@ -25,7 +25,7 @@ pub(crate) async fn watch(server: Weak<ApiServer>) {
             let Some(server) = server.upgrade() else {
                 return;
             };
-            let full = server.store.occupancy().full;
+            let full = server.objects.store.occupancy().full;
             match &full {
                 Some(why) if !was_full => {
                     tracing::warn!(%why, "the store takes nothing new");
@@ -41,7 +41,7 @@ pub(crate) async fn watch(server: Weak<ApiServer>) {
 }
 
 async fn tell(server: &Arc<ApiServer>, why: &StoreError) {
-    let nodes = match reading(server, |reads| Ok(reads.list("", "nodes", ""))) {
+    let nodes = match reading(&server.objects, |reads| Ok(reads.list("", "nodes", ""))) {
         Ok(nodes) => nodes,
         Err(error) => return tracing::warn!(%error, "nobody to tell of a full store"),
     };
@@ -53,7 +53,13 @@ async fn tell(server: &Arc<ApiServer>, why: &StoreError) {
 }
 
 async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Result<(), Status> {
-    let Some(resource) = server.served().registry.any_version("", "events") else {
+    let Some(resource) = server
+        .objects
+        .catalog
+        .snapshot()
+        .registry
+        .any_version("", "events")
+    else {
         return Ok(());
     };
     let now = crate::objects::metadata::time(Timestamp::now());
@@ -78,7 +84,7 @@ async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Res
     });
     let user = this_server();
     let attempt = attempt(&resource, &user, "default", "");
-    create(server, &attempt, event).await.map(drop)
+    create(server.writer(), &attempt, event).await.map(drop)
 }
 
 /// What a step of the start came to. A store that is full must not keep the server from starting, or
@@ -87,7 +93,7 @@ pub(crate) fn unless_full(
     server: &ApiServer,
     outcome: Result<(), StartError>,
 ) -> Result<(), StartError> {
-    match (outcome, server.store.occupancy().full) {
+    match (outcome, server.objects.store.occupancy().full) {
         (Err(StartError::DefaultObject { what, source }), Some(why)) => {
             tracing::warn!(%what, %source, %why, "a default object is missing");
             Ok(())

@@ -3,15 +3,14 @@
 use resource_kinds::{Lookup, Right};
 use serde_json::{Value, json};
 
-use crate::access::authorize::{self, Asked};
+use crate::access::authorize::{self, Asked, Authorizer};
 use crate::http::user::UserInfo;
 use crate::objects::storage::SyncReads;
-use crate::server::ApiServer;
 
 /// The same reads on behalf of somebody, of whom admission may know what they may do.
 pub(crate) struct Asking<'s> {
     pub(crate) reads: &'s SyncReads<'s>,
-    pub(crate) server: &'s ApiServer,
+    pub(crate) authorizer: &'s Authorizer,
     pub(crate) user: &'s UserInfo,
 }
 
@@ -48,6 +47,6 @@ impl Lookup for Asking<'_> {
             name: asked.name,
             ..Asked::default()
         };
-        authorize::decide(self.server, self.user, &asked).is_ok()
+        authorize::decide(self.authorizer, self.user, &asked).is_ok()
     }
 }

@@ -7,8 +7,8 @@ use object_model::{Status, StatusReason};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::access::tls::Tls;
+use crate::access::tokens::Tokens;
 use crate::http::user::UserInfo;
-use crate::server::ApiServer;
 
 /// What is known about the other end before a request is read.
 #[derive(Clone, Debug)]
@@ -76,14 +76,14 @@ impl Credentials {
 ///
 /// *Errors.* 401 for credentials that are not good.
 pub(crate) async fn authenticate(
-    server: &ApiServer,
+    tokens: &Tokens,
     credentials: Credentials,
 ) -> Result<UserInfo, Status> {
     let token = match credentials {
         Credentials::Known(user) => return Ok(user),
         Credentials::Token(token) => token,
     };
-    match crate::access::tokens::authenticate(server, &token, &[]).await {
+    match tokens.authenticate(&token, &[]).await {
         Ok(accepted) => Ok(accepted.user.authenticated()),
         Err(refusal) => {
             tracing::debug!(error = %refusal, "bearer token refused");

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use http::{HeaderMap, HeaderName};
 use object_model::Status;
 
-use crate::access::authorize::authorize;
+use crate::access::authorize::{Authorizer, authorize};
 use crate::access::identity::service_account_groups;
 use crate::http::query::decode;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo};
-use crate::server::ApiServer;
 
 const PREFIX: &str = "impersonate-";
 const EXTRA: &str = "impersonate-extra-";
@@ -30,7 +29,7 @@ struct Wanted {
 /// *Errors.* 403 if the real user may not; 400 for headers that name groups and the like, but no
 /// user.
 pub(crate) fn impersonate(
-    server: &ApiServer,
+    authorizer: &Authorizer,
     user: UserInfo,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
@@ -38,7 +37,7 @@ pub(crate) fn impersonate(
         return Ok(user);
     };
     for asked in asked(&wanted) {
-        authorize(server, &user, &asked)?;
+        authorize(authorizer, &user, &asked)?;
     }
     Ok(become_of(wanted))
 }

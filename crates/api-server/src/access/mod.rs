@@ -8,3 +8,16 @@ pub(crate) mod impersonation;
 pub(crate) mod oidc;
 pub(crate) mod tls;
 pub(crate) mod tokens;
+
+use std::sync::{Arc, OnceLock};
+
+use crate::access::audit::Audit;
+use crate::access::authorize::Authorizer;
+use crate::access::tokens::Tokens;
+
+/// Authentication by tokens, authorisation and auditing.
+pub(crate) struct Access {
+    pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) tokens: Tokens,
+    pub(crate) audit: OnceLock<Arc<Audit>>,
+}

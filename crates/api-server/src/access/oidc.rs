@@ -6,10 +6,9 @@ use http::header::CACHE_CONTROL;
 use object_model::Status;
 use serde_json::json;
 
-use crate::access::tokens::ISSUER;
+use crate::access::tokens::{ISSUER, Tokens};
 use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply};
-use crate::server::ApiServer;
 
 pub(crate) const CONFIGURATION: &str = "/.well-known/openid-configuration";
 pub(crate) const KEYS: &str = "/openid/v1/jwks";
@@ -17,8 +16,8 @@ pub(crate) const KEYS: &str = "/openid/v1/jwks";
 /// Answers one of the two pages.
 ///
 /// *Errors.* 404 for other paths, and where the server issues no tokens.
-pub(crate) fn answer(server: &ApiServer, path: &str) -> Result<Reply, Status> {
-    let keys = server.tokens.public_keys().ok_or_else(unknown_path)?;
+pub(crate) fn answer(tokens: &Tokens, path: &str) -> Result<Reply, Status> {
+    let keys = tokens.public_keys().ok_or_else(unknown_path)?;
     let (content_type, document) = match path {
         CONFIGURATION => {
             let algorithms: Vec<&str> = keys["keys"]

@@ -12,7 +12,7 @@ use crate::access::identity::service_account_groups;
 use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 /// Who issues the tokens (upstream's default).
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -25,16 +25,76 @@ const DELETION_LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 pub(crate) struct Tokens {
     signer: Option<Arc<TokenSigner>>,
     audiences: Vec<String>,
+    objects: Arc<Objects>,
 }
 
 impl Tokens {
-    pub(crate) fn new(signer: Option<Arc<TokenSigner>>, audiences: Vec<String>) -> Self {
+    pub(crate) fn new(
+        signer: Option<Arc<TokenSigner>>,
+        audiences: Vec<String>,
+        objects: Arc<Objects>,
+    ) -> Self {
         let audiences = if audiences.is_empty() {
             vec![ISSUER.to_owned()]
         } else {
             audiences
         };
-        Self { signer, audiences }
+        Self {
+            signer,
+            audiences,
+            objects,
+        }
+    }
+
+    /// Checks a token against the account and the objects that it is bound to. `audiences` are those
+    /// asked for; none means this server's own.
+    pub(crate) async fn authenticate(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Accepted, Refused> {
+        let signer = self.signer.as_ref().ok_or(Refused::NoSigner)?;
+        let claims = signer.verify(token)?;
+        if claims["iss"] != ISSUER {
+            return Err(Refused::Issuer);
+        }
+        let wanted = if audiences.is_empty() {
+            &self.audiences
+        } else {
+            audiences
+        };
+        let present = claims["aud"].as_array().map_or(&[][..], Vec::as_slice);
+        let matched: Vec<String> = wanted
+            .iter()
+            .filter(|one| present.iter().any(|p| p == *one))
+            .cloned()
+            .collect();
+        if matched.is_empty() {
+            return Err(Refused::Audience);
+        }
+        let bound = &claims[CLAIM];
+        let namespace = bound["namespace"].as_str().ok_or(Refused::Claims)?;
+        let account = &bound["serviceaccount"];
+        let name = account["name"].as_str().ok_or(Refused::Claims)?;
+        must_live(
+            &self.objects,
+            "serviceaccounts",
+            namespace,
+            account,
+            "service account",
+        )
+        .await?;
+        let extra = check_bound(&self.objects, &claims, namespace).await?;
+        let user = UserInfo {
+            name: format!("system:serviceaccount:{namespace}:{name}"),
+            uid: account["uid"].as_str().unwrap_or_default().to_owned(),
+            groups: service_account_groups(namespace),
+            extra,
+        };
+        Ok(Accepted {
+            user: user.authenticated(),
+            audiences: matched,
+        })
     }
 
     /// The key that signs, where there is one.
@@ -79,60 +139,9 @@ pub(crate) enum Refused {
     Store(Status),
 }
 
-/// Checks a token against the account and the objects that it is bound to. `audiences` are those
-/// asked for; none means this server's own.
-pub(crate) async fn authenticate(
-    server: &ApiServer,
-    token: &str,
-    audiences: &[String],
-) -> Result<Accepted, Refused> {
-    let signer = server.tokens.signer.as_ref().ok_or(Refused::NoSigner)?;
-    let claims = signer.verify(token)?;
-    if claims["iss"] != ISSUER {
-        return Err(Refused::Issuer);
-    }
-    let wanted = if audiences.is_empty() {
-        &server.tokens.audiences
-    } else {
-        audiences
-    };
-    let present = claims["aud"].as_array().map_or(&[][..], Vec::as_slice);
-    let matched: Vec<String> = wanted
-        .iter()
-        .filter(|one| present.iter().any(|p| p == *one))
-        .cloned()
-        .collect();
-    if matched.is_empty() {
-        return Err(Refused::Audience);
-    }
-    let bound = &claims[CLAIM];
-    let namespace = bound["namespace"].as_str().ok_or(Refused::Claims)?;
-    let account = &bound["serviceaccount"];
-    let name = account["name"].as_str().ok_or(Refused::Claims)?;
-    must_live(
-        server,
-        "serviceaccounts",
-        namespace,
-        account,
-        "service account",
-    )
-    .await?;
-    let extra = check_bound(server, &claims, namespace).await?;
-    let user = UserInfo {
-        name: format!("system:serviceaccount:{namespace}:{name}"),
-        uid: account["uid"].as_str().unwrap_or_default().to_owned(),
-        groups: service_account_groups(namespace),
-        extra,
-    };
-    Ok(Accepted {
-        user: user.authenticated(),
-        audiences: matched,
-    })
-}
-
 /// Checks that the objects which a token is bound to live; returns what is known by them.
 async fn check_bound(
-    server: &ApiServer,
+    objects: &Objects,
     claims: &Value,
     namespace: &str,
 ) -> Result<BTreeMap<String, Vec<String>>, Refused> {
@@ -154,7 +163,7 @@ async fn check_bound(
         // The node of a pod is only named, not bound to: it may be registered anew.
         if claim != "node" || bound["pod"].is_null() {
             let home = if claim == "node" { "" } else { namespace };
-            must_live(server, plural, home, object, what).await?;
+            must_live(objects, plural, home, object, what).await?;
         }
         for field in ["name", "uid"] {
             if let Some(value) = object[field].as_str() {
@@ -167,19 +176,20 @@ async fn check_bound(
 }
 
 async fn must_live(
-    server: &ApiServer,
+    objects: &Objects,
     plural: &str,
     namespace: &str,
     claim: &Value,
     what: &'static str,
 ) -> Result<(), Refused> {
-    let resource = server
-        .served()
+    let resource = objects
+        .catalog
+        .snapshot()
         .registry
         .any_version("", plural)
         .ok_or(Refused::Gone(what))?;
     let name = claim["name"].as_str().ok_or(Refused::Claims)?;
-    let found = server
+    let found = objects
         .read(&resource, namespace, name)
         .await
         .map_err(Refused::Store)?;

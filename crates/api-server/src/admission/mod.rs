@@ -3,3 +3,5 @@
 pub(crate) mod default_account;
 pub(crate) mod dynamic_admission;
 pub(crate) mod plugins;
+
+pub(crate) use dynamic_admission::Admission;

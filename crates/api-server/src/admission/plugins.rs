@@ -1,38 +1,61 @@
 //! The built-in admission plug-ins: they change, refuse and give advice about what is written.
 
+use std::sync::Arc;
+
 use object_model::Status;
-use resource_kinds::admission::{AdmissionRequest, Operation};
+use resource_kinds::admission::{Admission as Plugin, AdmissionRequest, Operation};
 use serde_json::Value;
 
 use crate::access::asking::Asking;
-use crate::objects::storage::reading;
+use crate::access::authorize::Authorizer;
+use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::Attempt;
-use crate::server::ApiServer;
+
+/// The plug-ins in their order, and what they read.
+pub(crate) struct Plugins {
+    list: Vec<Box<dyn Plugin>>,
+    objects: Arc<Objects>,
+    authorizer: Arc<Authorizer>,
+}
+
+impl Plugins {
+    pub(crate) fn new(
+        list: Vec<Box<dyn Plugin>>,
+        objects: Arc<Objects>,
+        authorizer: Arc<Authorizer>,
+    ) -> Self {
+        Self {
+            list,
+            objects,
+            authorizer,
+        }
+    }
+}
 
 /// Runs the admission plug-ins.
 pub(crate) fn admit(
-    server: &ApiServer,
+    plugins: &Plugins,
     attempt: &Attempt<'_>,
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let request = asked(attempt, operation, old);
-    reading(server, |reads| {
+    reading(&plugins.objects, |reads| {
         let user = attempt.user;
         let cluster = Asking {
             reads,
-            server,
+            authorizer: &plugins.authorizer,
             user,
         };
-        let mut plugins = server.admission.iter();
-        plugins.try_for_each(|plugin| plugin.admit(&request, object, &cluster))
+        let mut all = plugins.list.iter();
+        all.try_for_each(|plugin| plugin.admit(&request, object, &cluster))
     })
 }
 
 /// Lets the admission plug-ins say what they have to say of an object that is right in itself.
 pub(crate) fn advise(
-    server: &ApiServer,
+    plugins: &Plugins,
     attempt: &Attempt<'_>,
     operation: Operation,
     object: &Value,
@@ -42,15 +65,15 @@ pub(crate) fn advise(
         return;
     }
     let request = asked(attempt, operation, old);
-    let told = reading(server, |reads| {
+    let told = reading(&plugins.objects, |reads| {
         let user = attempt.user;
         let cluster = Asking {
             reads,
-            server,
+            authorizer: &plugins.authorizer,
             user,
         };
-        let plugins = server.admission.iter();
-        let texts = plugins.flat_map(|plugin| plugin.warnings(&request, object, &cluster));
+        let all = plugins.list.iter();
+        let texts = all.flat_map(|plugin| plugin.warnings(&request, object, &cluster));
         Ok(texts.collect::<Vec<_>>())
     });
     // Advice that cannot be given is no reason to refuse.

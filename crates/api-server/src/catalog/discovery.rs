@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::catalog::registry::Registry;
+use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;
 use crate::http::negotiate;
 use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply};
-use crate::server::ApiServer;
 
 /// The documents made so far.
 #[derive(Default)]
@@ -44,7 +44,7 @@ enum Form {
 }
 
 /// Answers `/api`, `/apis`, `/api/v1`, `/apis/<group>` and `/apis/<group>/<version>`.
-pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Result<Reply, Status> {
+pub(crate) fn answer(served: &Snapshot, path: &str, parts: &Parts) -> Result<Reply, Status> {
     let path = path.trim_end_matches('/');
     let accept = parts
         .headers
@@ -58,7 +58,6 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Result<Re
         Form::Aggregated(version) => version,
         Form::Legacy => "",
     };
-    let served = server.served();
     let mut made = served
         .discovery
         .made

@@ -5,3 +5,46 @@ pub(crate) mod openapi;
 pub(crate) mod registry;
 pub(crate) mod snapshot;
 pub(crate) mod virtual_resources;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use mvcc_store::Revision;
+use resource_kinds::Kind;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::catalog::snapshot::Snapshot;
+
+/// The API resources that the server serves now.
+pub(crate) struct Catalog {
+    /// The built-in kinds.
+    kinds: Vec<Arc<dyn Kind>>,
+    current: RwLock<Arc<Snapshot>>,
+    /// Held while the definitions of custom kinds are read.
+    pub(crate) definitions: Mutex<()>,
+}
+
+impl Catalog {
+    /// The built-in kinds alone.
+    pub(crate) fn new(kinds: Vec<Arc<dyn Kind>>) -> Self {
+        let first = Snapshot::new(&kinds, &[], Vec::new());
+        Self {
+            kinds,
+            current: RwLock::new(Arc::new(first)),
+            definitions: Mutex::default(),
+        }
+    }
+
+    /// What is served now.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        let current = self.current.read();
+        current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serves the built-in kinds and those of these definitions from now on; `known` are the keys and
+    /// revisions of the definitions.
+    pub(crate) fn replace(&self, definitions: &[Value], known: Vec<(Arc<[u8]>, Revision)>) {
+        let next = Arc::new(Snapshot::new(&self.kinds, definitions, known));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+    }
+}

@@ -15,14 +15,13 @@ use openapi_schema::{Schema, v3_hash};
 use resource_kinds::KindInfo;
 use sha2::{Digest, Sha256};
 
-use crate::catalog::snapshot::Served;
+use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;
 use crate::http::negotiate::clauses;
 use crate::http::query::Query;
 use crate::http::refusals::unknown_path;
 use crate::http::reply::{JSON, Reply, compress};
 use crate::http::work;
-use crate::server::ApiServer;
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// The former name, which is no valid media type; clients still ask for it.
@@ -74,7 +73,7 @@ pub(crate) struct OpenApi {
 /// *Errors.* 404 for documents that do not exist, 406 for a client that takes no form that there
 /// is.
 pub(crate) async fn answer(
-    server: &Arc<ApiServer>,
+    served: &Arc<Snapshot>,
     path: &str,
     parts: &Parts,
 ) -> Result<Reply, Status> {
@@ -93,7 +92,7 @@ pub(crate) async fn answer(
     })?;
     // Most of them are made of megabytes.
     work::expect(usize::MAX).await;
-    let document = document(server, path, encoding)
+    let document = document(served, path, encoding)
         .await?
         .ok_or_else(unknown_path)?;
     let asked = Query::parse(parts.uri.query().unwrap_or_default());
@@ -145,12 +144,11 @@ fn send(document: &Document, parts: &Parts) -> Result<Reply, Status> {
 }
 
 async fn document(
-    server: &Arc<ApiServer>,
+    served: &Arc<Snapshot>,
     path: &str,
     encoding: Encoding,
 ) -> Result<Option<Arc<Document>>, Status> {
     let key = (path.to_owned(), encoding);
-    let served = server.served();
     let made = || {
         let made = served
             .openapi
@@ -179,7 +177,7 @@ async fn document(
     Ok(document)
 }
 
-fn make(served: &Served, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
+fn make(served: &Snapshot, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
     let schema = Schema::published();
     let stored = served.registry.infos().iter().copied();
     let kinds: Vec<KindInfo> = stored.chain(virtual_resources::infos().copied()).collect();

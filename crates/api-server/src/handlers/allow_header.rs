@@ -7,21 +7,21 @@ use http::header::{ALLOW, HeaderName, HeaderValue};
 use object_model::{Status, StatusReason};
 use resource_kinds::Verb;
 
+use crate::catalog::snapshot::Snapshot;
 use crate::handlers::destination;
 use crate::handlers::verbs::patch;
 use crate::http::request_info::RequestInfo;
-use crate::server::ApiServer;
 
 /// The methods that a path has, for 405 (RFC 9110, 15.5.6); the forms of a patch, for 415 (RFC 5789,
 /// 2.2).
 pub(crate) fn header(
-    server: &ApiServer,
+    served: &Snapshot,
     (method, info): (&Method, &RequestInfo),
     status: &Status,
 ) -> Option<(HeaderName, HeaderValue)> {
     let (name, list) = match status.reason {
         StatusReason::MethodNotAllowed if info.is_resource => {
-            let verbs = destination::verbs(server, info)?;
+            let verbs = destination::verbs(served, info)?;
             (ALLOW, methods_of(verbs.into_iter()))
         }
         StatusReason::MethodNotAllowed => (ALLOW, "GET, HEAD".to_owned()),

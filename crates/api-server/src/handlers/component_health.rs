@@ -16,7 +16,7 @@ use crate::handlers::output::{self, Columns};
 use crate::http::call::Call;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 const DEPRECATION: &str = "v1 ComponentStatus is deprecated in v1.19+";
 
@@ -45,25 +45,19 @@ type Check = Box<dyn Fn() -> bool + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct Components(Mutex<BTreeMap<Component, Check>>);
 
-impl ApiServer {
-    /// Shows in `componentstatuses` whether a part runs, by asking `runs` each time. Until then it
-    /// does not.
-    pub fn watch_component(
+impl Components {
+    /// Shows whether a part runs, by asking `runs` each time. Until then it does not.
+    pub(crate) fn add(
         &self,
         component: Component,
         runs: impl Fn() -> bool + Send + Sync + 'static,
     ) {
-        let mut parts = self
-            .components
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         parts.insert(component, Box::new(runs));
     }
 
     fn runs(&self, component: Component) -> bool {
-        let parts = self.components.0.lock();
-        let parts = parts.unwrap_or_else(PoisonError::into_inner);
+        let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         parts.get(&component).is_some_and(|runs| runs())
     }
 }
@@ -71,10 +65,14 @@ impl ApiServer {
 /// Answers a get or a list.
 ///
 /// *Errors.* 404 for a part that there is not, 400 for selectors that do not parse.
-pub(crate) async fn answer(server: &ApiServer, verb: Verb, call: &Call) -> Result<Reply, Status> {
+pub(crate) async fn answer(
+    (components, objects): (&Components, &Objects),
+    verb: Verb,
+    call: &Call,
+) -> Result<Reply, Status> {
     let asked = &call.info;
     call.warnings.add([DEPRECATION.to_owned()]);
-    let mut all = statuses(server).await;
+    let mut all = statuses(components, objects).await;
     if verb == Verb::List {
         let selects = selector(&call.query)?;
         all.retain(selects);
@@ -89,13 +87,13 @@ pub(crate) async fn answer(server: &ApiServer, verb: Verb, call: &Call) -> Resul
     }
 }
 
-async fn statuses(server: &ApiServer) -> Vec<Value> {
-    let part = |component| match server.runs(component) {
+async fn statuses(components: &Components, objects: &Objects) -> Vec<Value> {
+    let part = |component| match components.runs(component) {
         true => json!({"status": "True", "message": "ok"}),
         false => json!({"status": "False", "message": "it does not run"}),
     };
-    let failure = health::store_failure(server).await;
-    let store = match failure.or_else(|| server.store.occupancy().full) {
+    let failure = health::store_failure(objects).await;
+    let store = match failure.or_else(|| objects.store.occupancy().full) {
         None => json!({"status": "True", "message": "ok"}),
         Some(error) => json!({"status": "False", "error": error.to_string()}),
     };

@@ -11,10 +11,12 @@ use object_model::Status;
 use resource_kinds::{KindInfo, Scope, Verb};
 
 use crate::catalog::registry::Resource;
+use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources::{self, AUTHENTICATION, AUTHORIZATION, METRICS};
 use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::request_info::{RequestInfo, is_segment};
-use crate::server::ApiServer;
+use crate::objects::definitions;
+use crate::objects::storage::Objects;
 
 /// The kind that a request is about, by who answers for it.
 pub(crate) enum Destination {
@@ -32,12 +34,13 @@ impl Destination {
     ///
     /// *Errors.* 404 where there is none, and where the path's form is not the kind's; 400 for names
     /// that no object can have; 405 for verbs that the path does not have.
-    pub(crate) async fn find(server: &ApiServer, info: &RequestInfo) -> Result<Self, Status> {
+    pub(crate) async fn find(objects: &Objects, info: &RequestInfo) -> Result<Self, Status> {
         let found = match virtual_resource(info) {
             Some(found) => found,
             None => {
                 let (group, version) = (&info.group, &info.version);
-                let resource = server.find_kind(group, version, &info.resource).await?;
+                let resource =
+                    definitions::find_kind(objects, group, version, &info.resource).await?;
                 Self::Stored(resource.ok_or_else(unknown_path)?)
             }
         };
@@ -70,11 +73,11 @@ impl Destination {
 }
 
 /// The verbs that a request's path has; `None` where nothing is served.
-pub(crate) fn verbs(server: &ApiServer, info: &RequestInfo) -> Option<Vec<Verb>> {
+pub(crate) fn verbs(served: &Snapshot, info: &RequestInfo) -> Option<Vec<Verb>> {
     let (group, version, plural) = (&info.group, &info.version, &info.resource);
     let found = match virtual_resource(info) {
         Some(found) => found,
-        None => Destination::Stored(server.served().registry.find(group, version, plural)?),
+        None => Destination::Stored(served.registry.find(group, version, plural)?),
     };
     let offered = verbs_at(info, found.kind());
     (!offered.is_empty()).then_some(offered)

@@ -1,17 +1,17 @@
 //! `/livez`, `/readyz`, `/healthz`: whether the server lives and can serve (kubectl.md 6.8).
 
-use std::fmt::{self, Debug};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use http::StatusCode;
 use mvcc_store::{Range, StoreError};
 use object_model::Status;
 
+use crate::access::authorize::Rbac;
 use crate::http::query::Query;
 use crate::http::refusals::unknown_path;
 use crate::http::reply::Reply;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -29,31 +29,31 @@ const CHECKS: [(&str, bool); 7] = [
 
 type Failing = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// Checks of other parts of the program.
+/// What the server knows of its health.
 #[derive(Default)]
-pub(crate) struct Checks(Mutex<Vec<(&'static str, Failing)>>);
-
-impl Debug for Checks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checks").finish_non_exhaustive()
-    }
+pub(crate) struct Health {
+    /// Checks of other parts of the program.
+    checks: Mutex<Vec<(&'static str, Failing)>>,
+    /// How often in a row following definitions and webhooks has failed.
+    pub(crate) following: AtomicU32,
+    /// Whether the default objects have been made.
+    pub(crate) bootstrapped: AtomicBool,
 }
 
-impl ApiServer {
-    /// Adds a check of another part of the program to `/readyz` and `/healthz`. It passes while
-    /// `failing` names nothing; what it names is shown to everybody who asks.
-    pub fn add_check(
+impl Health {
+    /// Adds a check; it passes while `failing` names nothing.
+    pub(crate) fn add(
         &self,
         name: &'static str,
         failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
     ) {
-        let mut checks = self.checks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         checks.push((name, Box::new(failing)));
     }
 
     /// The names of the added checks, each with what fails.
     fn added(&self) -> Vec<(&'static str, Vec<String>)> {
-        let checks = self.checks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let looked = checks.iter().map(|(name, failing)| (*name, failing()));
         looked.collect()
     }
@@ -63,7 +63,11 @@ impl ApiServer {
 const FOLLOWING_FAILURES_MAX: u32 = 3;
 
 /// Answers a health path, with or without the name of one check behind it.
-pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Result<Reply, Status> {
+pub(crate) async fn answer(
+    (health, objects, rbac): (&Health, &Objects, &Rbac),
+    path: &str,
+    query: &Query,
+) -> Result<Reply, Status> {
     let mut words = path.trim_matches('/').splitn(2, '/');
     let endpoint = words.next().unwrap_or_default();
     // The store answers to the name that it has in Kubernetes, too.
@@ -71,7 +75,7 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     let only = words.next().map(own_name);
     let added = match endpoint {
         "livez" => Vec::new(),
-        _ => server.added(),
+        _ => health.added(),
     };
     let mut checks: Vec<&str> = CHECKS
         .iter()
@@ -96,7 +100,9 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     for name in checks {
         let why = match added.iter().find(|(added, _)| *added == name) {
             Some((_, failing)) => (!failing.is_empty()).then(|| failing.join("; ")),
-            None => (!passes(server, name).await).then(|| "reason withheld".to_owned()),
+            None => {
+                (!passes((health, objects, rbac), name).await).then(|| "reason withheld".to_owned())
+            }
         };
         match why {
             None => lines.push_str(&format!("[+]{name} ok\n")),
@@ -120,23 +126,23 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
 }
 
 /// Why the store does not work. A full store works: it waits for room (`store-room`).
-pub(crate) async fn store_failure(server: &ApiServer) -> Option<StoreError> {
+pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
     let range = Range {
         start: b"/health".to_vec(),
         ..Range::default()
     };
-    let read = server.store.range(range).await;
-    let failure = read.err().or_else(|| server.store.failure());
+    let read = objects.store.range(range).await;
+    let failure = read.err().or_else(|| objects.store.failure());
     failure.filter(|why| !matches!(why, StoreError::Full(_) | StoreError::Quota { .. }))
 }
 
-async fn passes(server: &ApiServer, check: &str) -> bool {
+async fn passes((health, objects, rbac): (&Health, &Objects, &Rbac), check: &str) -> bool {
     match check {
-        "store" => store_failure(server).await.is_none(),
-        "store-room" => server.store.occupancy().full.is_none(),
-        "definitions-followed" => server.following.load(Ordering::Relaxed) < FOLLOWING_FAILURES_MAX,
-        "rbac-index" => server.rbac.is_synced(),
-        "default-objects" => server.bootstrapped.load(Ordering::Acquire),
+        "store" => store_failure(objects).await.is_none(),
+        "store-room" => objects.store.occupancy().full.is_none(),
+        "definitions-followed" => health.following.load(Ordering::Relaxed) < FOLLOWING_FAILURES_MAX,
+        "rbac-index" => rbac.is_synced(),
+        "default-objects" => health.bootstrapped.load(Ordering::Acquire),
         _ => true,
     }
 }

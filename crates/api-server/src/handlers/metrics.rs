@@ -10,9 +10,10 @@ use futures::FutureExt;
 use mvcc_store::Range;
 
 use crate::catalog::registry::end_of;
+use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;
 use crate::http::request_info::RequestInfo;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 /// Upper bounds of the duration histogram, in seconds (upstream's).
 const BUCKETS: [f64; 23] = [
@@ -46,11 +47,11 @@ pub(crate) struct Label {
 
 impl Label {
     /// The label of a request.
-    pub(crate) fn of(server: &ApiServer, info: &RequestInfo) -> Self {
+    pub(crate) fn of(served: &Snapshot, info: &RequestInfo) -> Self {
         let (group, version, plural) = (&info.group, &info.version, &info.resource);
-        let served = server.served().registry.find(group, version, plural);
-        let known = served.is_some() || virtual_resources::find(group, version, plural).is_some();
-        let subresource = match (&served, info.subresource.as_str()) {
+        let found = served.registry.find(group, version, plural);
+        let known = found.is_some() || virtual_resources::find(group, version, plural).is_some();
+        let subresource = match (&found, info.subresource.as_str()) {
             (_, "") | (None, _) => "",
             (Some(resource), sub) if resource.subresource(sub).is_some() => sub,
             (Some(_), _) => "other",
@@ -206,6 +207,13 @@ impl Metrics {
         }
     }
 
+    /// Shows metrics of another part of the program after the server's own: lines in Prometheus' text
+    /// form.
+    pub(crate) fn add(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.push(Box::new(source));
+    }
+
     fn requests(&self, out: &mut String) -> std::fmt::Result {
         let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let name = "apiserver_request_total";
@@ -228,34 +236,21 @@ impl Metrics {
     }
 }
 
-impl ApiServer {
-    /// Shows figures of another part of the program at `/metrics`, after the server's own: lines in
-    /// the text form of Prometheus.
-    pub fn add_metrics(&self, source: impl Fn() -> String + Send + Sync + 'static) {
-        let mut sources = self
-            .metrics
-            .sources
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        sources.push(Box::new(source));
-    }
-}
-
 /// The answer to `/metrics`.
-pub(crate) fn document(server: &ApiServer) -> String {
+pub(crate) fn document(metrics: &Metrics, objects: &Objects) -> String {
     let mut out = String::new();
-    let objects = count_objects(server);
+    let counts = count_objects(objects);
     // Writing to a string does not fail.
-    if write_all(server, &objects, &mut out).is_err() {
+    if write_all(metrics, objects, &counts, &mut out).is_err() {
         tracing::error!("write metrics");
     }
     out
 }
 
 /// How many objects of each kind there are; left out if the store does not answer from memory.
-fn count_objects(server: &ApiServer) -> BTreeMap<String, usize> {
+fn count_objects(objects: &Objects) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    for resource in server.served().registry.resources() {
+    for resource in objects.catalog.snapshot().registry.resources() {
         let info = resource.info();
         let name = match info.group {
             "" => info.plural.to_owned(),
@@ -268,7 +263,7 @@ fn count_objects(server: &ApiServer) -> BTreeMap<String, usize> {
             limit: Some(1),
             ..Range::default()
         };
-        if let Some(Ok(found)) = server.store.range(range).now_or_never() {
+        if let Some(Ok(found)) = objects.store.range(range).now_or_never() {
             counts.insert(name, found.count);
         }
     }
@@ -276,11 +271,11 @@ fn count_objects(server: &ApiServer) -> BTreeMap<String, usize> {
 }
 
 fn write_all(
-    server: &ApiServer,
-    objects: &BTreeMap<String, usize>,
+    metrics: &Metrics,
+    objects: &Objects,
+    counts: &BTreeMap<String, usize>,
     out: &mut String,
 ) -> std::fmt::Result {
-    let metrics = &server.metrics;
     metrics.requests(out)?;
     let name = "apiserver_current_inflight_requests";
     head(out, name, "gauge", "Requests being answered.")?;
@@ -300,17 +295,17 @@ fn write_all(
     )?;
     let name = "apiserver_storage_objects";
     head(out, name, "gauge", "Stored objects by kind.")?;
-    for (resource, count) in objects {
+    for (resource, count) in counts {
         writeln!(out, "{name}{{resource=\"{resource}\"}} {count}")?;
     }
-    let revision = server.store.current_revision().0;
+    let revision = objects.store.current_revision().0;
     gauge(
         out,
         "mainstay_store_revision",
         "Revision of the newest write.",
         revision,
     )?;
-    let occupancy = server.store.occupancy();
+    let occupancy = objects.store.occupancy();
     let help = "Bytes of what is stored, which is all in memory.";
     gauge(out, "mainstay_store_bytes", help, occupancy.live_bytes)?;
     let (help, quota) = ("Bytes that may be stored.", occupancy.live_bytes_max);
@@ -322,7 +317,7 @@ fn write_all(
         help,
         u8::from(occupancy.full.is_some()),
     )?;
-    process(server, out)?;
+    process(metrics.started, out)?;
     let sources = metrics
         .sources
         .lock()
@@ -332,7 +327,7 @@ fn write_all(
         .try_for_each(|source| out.write_str(&source()))
 }
 
-fn process(server: &ApiServer, out: &mut String) -> std::fmt::Result {
+fn process(started: Instant, out: &mut String) -> std::fmt::Result {
     if let Ok(stat) = std::fs::read_to_string("/proc/self/stat") {
         // Fields are counted from behind the command, which may hold anything.
         let fields: Vec<&str> = stat
@@ -378,7 +373,7 @@ fn process(server: &ApiServer, out: &mut String) -> std::fmt::Result {
             files.count(),
         )?;
     }
-    let age = server.metrics.started.elapsed();
+    let age = started.elapsed();
     if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
         let start = now.saturating_sub(age).as_secs_f64();
         let help = "Start of the server since the epoch.";

@@ -12,3 +12,4 @@ pub(crate) mod reviews;
 pub(crate) mod selection;
 pub(crate) mod subresources;
 pub(crate) mod verbs;
+pub(crate) mod writer;

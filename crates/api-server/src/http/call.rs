@@ -6,6 +6,7 @@ use http::Response;
 use http::request::Parts;
 
 use crate::http::body::BoxBody;
+use crate::http::limits::Limits;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::request_info::RequestInfo;
@@ -18,6 +19,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) user: UserInfo,
     pub(crate) parts: Parts,
+    /// Bounds on the body and on the time that a watch takes to end.
+    pub(crate) limits: Arc<Limits>,
     /// What the client is told beside the answer.
     pub(crate) warnings: Arc<Warnings>,
 }

@@ -7,6 +7,7 @@ use openapi_schema::TypeRef;
 use serde_json::Value;
 use structured_merge::apply::{self, ObjectType, Reach, Versions, Writer};
 
+use crate::catalog::Catalog;
 use crate::catalog::registry::{Registry, Resource};
 use crate::http::call::Call;
 use crate::http::limits::MANAGER_NAME_BYTES_MAX;
@@ -14,7 +15,6 @@ use crate::http::query::Query;
 use crate::objects::metadata;
 use crate::objects::write_request::Attempt;
 use crate::objects::write_request::Part;
-use crate::server::ApiServer;
 
 /// The manager that a request names, or else its client's name: what its user agent says in front
 /// of the first slash.
@@ -80,7 +80,7 @@ impl Versions for Others<'_> {
 
 /// Notes in the object who has changed what since `old` (`None` for a new object).
 pub(crate) fn track(
-    server: &ApiServer,
+    catalog: &Catalog,
     attempt: &Attempt<'_>,
     part: Part,
     object: &mut Value,
@@ -97,7 +97,7 @@ pub(crate) fn track(
         Some(known) => {
             let (version, now) = (info.api_version(), now());
             let writer = writer(attempt, &version, &now);
-            let served = server.served();
+            let served = catalog.snapshot();
             let others = Others {
                 registry: &served.registry,
                 own: attempt.resource,
@@ -115,7 +115,7 @@ pub(crate) fn track(
 ///
 /// *Errors.* 400 if it is not of the object's type, 409 with the conflicts.
 pub(crate) fn merge(
-    server: &ApiServer,
+    catalog: &Catalog,
     attempt: &Attempt<'_>,
     part: Part,
     config: &Value,
@@ -135,7 +135,7 @@ pub(crate) fn merge(
     let (version, now) = (info.api_version(), now());
     let writer = writer(attempt, &version, &now);
     let reach = reach(attempt, part);
-    let served = server.served();
+    let served = catalog.snapshot();
     let others = Others {
         registry: &served.registry,
         own: attempt.resource,

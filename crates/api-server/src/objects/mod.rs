@@ -1,8 +1,8 @@
 //! Stored objects: reading and writing them, their metadata, quotas and allocations.
 
 pub(crate) mod allocations;
+pub(crate) mod definitions;
 pub mod encryption;
-
 pub(crate) mod field_managers;
 pub(crate) mod metadata;
 pub(crate) mod quota;

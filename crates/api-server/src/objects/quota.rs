@@ -8,7 +8,7 @@
 //! are also counted again from time to time, whatever they say: objects that run out (events) are
 //! charged to nobody, and a count that was wrong once is not wrong for ever.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use bytes::Bytes;
 use mvcc_store::{
@@ -21,8 +21,8 @@ use serde_json::Value;
 use crate::catalog::registry::{Resource, end_of};
 use crate::http::limits::{QUOTA_RECOUNT_INTERVAL, WRITE_ATTEMPTS_MAX};
 use crate::http::work;
+use crate::objects::storage::Objects;
 use crate::objects::storage::{self, encode, reading};
-use crate::server::ApiServer;
 
 /// An object as it is and as it is to be.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub(crate) struct Change<'a> {
 ///
 /// *Errors.* 403 in upstream's words if a quota does not allow the change.
 pub(crate) async fn charge(
-    server: &ApiServer,
+    objects: &Objects,
     change: Change<'_>,
     txn: &mut Txn,
 ) -> Result<(), Status> {
@@ -48,10 +48,15 @@ pub(crate) async fn charge(
     if !change.resource.namespaced() {
         return Ok(());
     }
-    let Some(quotas) = server.served().registry.any_version(group, plural) else {
+    let Some(quotas) = objects
+        .catalog
+        .snapshot()
+        .registry
+        .any_version(group, plural)
+    else {
         return Ok(());
     };
-    guard(server, change.namespace, txn).await?;
+    guard(objects, change.namespace, txn).await?;
     let start = quotas.prefix(change.namespace);
     let end = Some(end_of(&start));
     let range = Range {
@@ -60,7 +65,7 @@ pub(crate) async fn charge(
         ..Range::default()
     };
     let own = change.resource.key(change.namespace, change.name);
-    for item in server.read_range(range).await?.items {
+    for item in objects.read_range(range).await?.items {
         if *item.key == *own {
             continue;
         }
@@ -89,13 +94,13 @@ fn guard_key(namespace: &str) -> Vec<u8> {
 
 /// Makes the transaction fail if a quota comes or changes before it is committed. (The guard is read
 /// before the quotas are.)
-async fn guard(server: &ApiServer, namespace: &str, txn: &mut Txn) -> Result<(), Status> {
+async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<(), Status> {
     let key = guard_key(namespace);
     let range = Range {
         start: key.clone(),
         ..Range::default()
     };
-    let found = server.read_range(range).await?.items.pop();
+    let found = objects.read_range(range).await?.items.pop();
     txn.compare.push(match found {
         Some(guard) => Compare::ModRevision(key, guard.mod_revision),
         None => Compare::Absent(key),
@@ -123,7 +128,7 @@ fn is_quota(resource: &Resource) -> bool {
 ///
 /// *Errors.* A store that fails.
 pub(crate) async fn settle(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     mut stored: KeyValue,
 ) -> Result<KeyValue, Status> {
@@ -131,11 +136,11 @@ pub(crate) async fn settle(
         return Ok(stored);
     }
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        if let Some(settled) = recount(server, resource, &stored).await? {
+        if let Some(settled) = recount(objects, resource, &stored).await? {
             return Ok(settled);
         }
         let (namespace, name) = resource.names(&stored.key);
-        match server.read(resource, namespace, name).await? {
+        match objects.read(resource, namespace, name).await? {
             Some(newer) => stored = newer,
             None => return Ok(stored),
         }
@@ -148,16 +153,21 @@ pub(crate) async fn settle(
 /// Counts what is used of a quota, as of one revision; `None` if the quota has changed meanwhile. All
 /// that matters to it changes it.
 async fn recount(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     stored: &KeyValue,
 ) -> Result<Option<KeyValue>, Status> {
     let quota = storage::decode(resource, stored)?;
     let (namespace, _) = resource.names(&stored.key);
-    let revision = server.store.current_revision();
+    let revision = objects.store.current_revision();
     let mut found = Vec::new();
     for (group, plural) in usage::kinds(&quota) {
-        let Some(kind) = server.served().registry.any_version(&group, &plural) else {
+        let Some(kind) = objects
+            .catalog
+            .snapshot()
+            .registry
+            .any_version(&group, &plural)
+        else {
             continue;
         };
         let start = kind.prefix(namespace);
@@ -167,7 +177,7 @@ async fn recount(
             revision: Some(revision),
             limit: None,
         };
-        let items = server.read_range(range).await?.items;
+        let items = objects.read_range(range).await?.items;
         work::expect(items.iter().map(|item| item.value.len()).sum()).await;
         for item in &items {
             let object = storage::decode(&kind, item)?;
@@ -192,7 +202,7 @@ async fn recount(
             lease: stored.lease,
         }],
     };
-    let done = server.store.txn(txn).await;
+    let done = objects.store.txn(txn).await;
     let TxnResult::Committed { results, .. } = done.map_err(|e| storage::refusal(&e))? else {
         return Ok(None);
     };
@@ -203,13 +213,13 @@ async fn recount(
 }
 
 /// Counts all quotas again, now and from time to time, for as long as there is the server.
-pub(crate) async fn keep_right(server: Weak<ApiServer>) {
+pub(crate) async fn keep_right(objects: Weak<Objects>) {
     loop {
         {
-            let Some(server) = server.upgrade() else {
+            let Some(objects) = objects.upgrade() else {
                 return;
             };
-            if let Err(error) = recount_all(&server).await {
+            if let Err(error) = recount_all(&objects).await {
                 tracing::warn!(%error, "quotas could not be counted");
             }
         }
@@ -217,9 +227,14 @@ pub(crate) async fn keep_right(server: Weak<ApiServer>) {
     }
 }
 
-pub(crate) async fn recount_all(server: &Arc<ApiServer>) -> Result<(), Status> {
+pub(crate) async fn recount_all(objects: &Objects) -> Result<(), Status> {
     let (group, plural) = usage::QUOTAS;
-    let Some(quotas) = server.served().registry.any_version(group, plural) else {
+    let Some(quotas) = objects
+        .catalog
+        .snapshot()
+        .registry
+        .any_version(group, plural)
+    else {
         return Ok(());
     };
     let start = quotas.prefix("");
@@ -228,8 +243,8 @@ pub(crate) async fn recount_all(server: &Arc<ApiServer>) -> Result<(), Status> {
         start,
         ..Range::default()
     };
-    for item in server.read_range(range).await?.items {
-        settle(server, &quotas, item).await?;
+    for item in objects.read_range(range).await?.items {
+        settle(objects, &quotas, item).await?;
     }
     Ok(())
 }
@@ -238,7 +253,7 @@ pub(crate) async fn recount_all(server: &Arc<ApiServer>) -> Result<(), Status> {
 ///
 /// *Errors.* 500 for what cannot be read.
 pub(crate) fn count(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     namespace: &str,
     object: &mut Value,
@@ -248,7 +263,7 @@ pub(crate) fn count(
         return Ok(());
     }
     let list = |group: &str, plural: &str| {
-        reading(server, |reads| Ok(reads.list(group, plural, namespace)))
+        reading(objects, |reads| Ok(reads.list(group, plural, namespace)))
     };
     let listed = usage::kinds(object).into_iter().map(|(group, plural)| {
         let objects = list(&group, &plural)?;

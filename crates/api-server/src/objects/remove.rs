@@ -7,11 +7,11 @@ use crate::catalog::registry::Resource;
 use crate::objects::allocations::give_up;
 use crate::objects::quota::{self, Change};
 use crate::objects::storage;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 /// Removes an object if it is still as given; returns the revision of the removal.
 pub(crate) async fn remove(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     stored: &KeyValue,
 ) -> Result<Option<Revision>, Status> {
@@ -22,7 +22,7 @@ pub(crate) async fn remove(
         operations: vec![Write::Delete { key }],
     };
     for exclusive in resource.kind.exclusives(&object) {
-        give_up(server, &mut txn, &exclusive);
+        give_up(&objects.catalog, &mut txn, &exclusive);
     }
     let (namespace, name) = resource.names(&stored.key);
     let change = Change {
@@ -32,8 +32,8 @@ pub(crate) async fn remove(
         old: Some(&object),
         new: None,
     };
-    quota::charge(server, change, &mut txn).await?;
-    match server
+    quota::charge(objects, change, &mut txn).await?;
+    match objects
         .store
         .txn(txn)
         .await

@@ -9,21 +9,25 @@ use resource_kinds::Lookup;
 use serde_json::Value;
 
 use crate::catalog::registry::Resource;
+use crate::objects::storage::Objects;
 use crate::objects::storage::{self, reading};
-use crate::server::ApiServer;
 
 /// Where a port of a service leads: one of its ready addresses.
 ///
 /// *Errors.* 404 if there is no such service, 503 if nothing serves it.
 pub(crate) async fn service_address(
-    server: &ApiServer,
+    objects: &Objects,
     namespace: &str,
     name: &str,
     port: u16,
 ) -> Result<SocketAddr, Status> {
-    let found = server.served().registry.any_version("", "services");
+    let found = objects
+        .catalog
+        .snapshot()
+        .registry
+        .any_version("", "services");
     let resource = found.ok_or_else(|| Status::internal("Services are not served"))?;
-    of_service(server, &resource, (namespace, name), &port.to_string()).await
+    of_service(objects, &resource, (namespace, name), &port.to_string()).await
 }
 
 /// One of the ready addresses of the service, at random. The port is a number or a name; an empty text
@@ -31,12 +35,12 @@ pub(crate) async fn service_address(
 ///
 /// *Errors.* As [`service_address`].
 pub(crate) async fn of_service(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     (namespace, name): (&str, &str),
     port: &str,
 ) -> Result<SocketAddr, Status> {
-    let stored = server.must_read(resource, namespace, name).await?;
+    let stored = objects.must_read(resource, namespace, name).await?;
     let service = storage::decode(resource, &stored)?;
     let ports = service["spec"]["ports"].as_array();
     let wanted = ports.into_iter().flatten().find(|one| {
@@ -48,7 +52,7 @@ pub(crate) async fn of_service(
             "no service port {port:?} found for service {name:?}"
         ))
     })?;
-    let slices = reading(server, |reads| {
+    let slices = reading(objects, |reads| {
         Ok(reads.list("discovery.k8s.io", "endpointslices", namespace))
     })?;
     let mut found = ready(&slices, name, &wanted["name"]);

@@ -7,6 +7,7 @@ mod clocks;
 mod decoders;
 mod dependencies;
 mod documents;
+mod layers;
 mod modules;
 mod sentences;
 mod sources;
@@ -72,6 +73,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(sentences::check(&files));
     findings.extend(citations::check(&files));
     findings.extend(modules::check(&files));
+    findings.extend(layers::check(&files));
     findings.extend(blocking::check(&files));
     findings.extend(clocks::check(&files));
     findings.extend(walks::check(&files));

@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::Asked;
 use crate::http::user::UserInfo;
+use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
-use crate::server::ApiServer;
 
 const PREFIX: &str = "system:node:";
 const NODES: &str = "system:nodes";
@@ -48,7 +48,7 @@ enum Object {
 }
 
 /// Whether a node may do what its role allows; if not, why.
-pub(super) fn permits(server: &ApiServer, node: &str, asked: &Asked<'_>) -> Result<(), String> {
+pub(super) fn permits(objects: &Objects, node: &str, asked: &Asked<'_>) -> Result<(), String> {
     if asked.path.is_some() {
         return Ok(());
     }
@@ -60,7 +60,7 @@ pub(super) fn permits(server: &ApiServer, node: &str, asked: &Asked<'_>) -> Resu
     if asked.name.is_empty() || !somewhere {
         return Err("No Object name found".to_owned());
     }
-    match is_related(server, node, asked, object) {
+    match is_related(objects, node, asked, object) {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!(
             "no relationship found between node '{node}' and this object"
@@ -197,13 +197,13 @@ fn named(asked: &Asked<'_>, object: Object) -> Result<Needs, String> {
 ///
 /// *Errors.* 500 for objects that cannot be read.
 fn is_related(
-    server: &ApiServer,
+    objects: &Objects,
     node: &str,
     asked: &Asked<'_>,
     object: Object,
 ) -> Result<bool, Status> {
     let (namespace, name) = (asked.namespace, asked.name);
-    reading(server, |reads| {
+    reading(objects, |reads| {
         let has_pod = |namespace: &str, words: &[&str], wanted: &dyn Fn(&Value) -> bool| {
             let pods = reads.list_with("", "pods", namespace, words);
             let mut here = pods.iter().filter(|pod| pod["spec"]["nodeName"] == node);

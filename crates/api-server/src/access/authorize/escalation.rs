@@ -8,13 +8,12 @@ use object_model::Status;
 use resource_kinds::Lookup;
 use serde_json::Value;
 
-use super::{Asked, Rule};
+use super::{Asked, Authorizer, Rule};
 use crate::catalog::registry::Resource;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage::reading;
-use crate::server::ApiServer;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -33,7 +32,7 @@ const HARMLESS: [&str; 4] = [
 /// *Errors.* 403 naming the first rule that the user lacks; 404 for a binding to a role that there is
 /// not: whoever makes that role later would not know that it is bound.
 pub(crate) fn check(
-    server: &ApiServer,
+    authorizer: &Authorizer,
     (user, info): (&UserInfo, &RequestInfo),
     resource: &Resource,
     object: &Value,
@@ -53,7 +52,7 @@ pub(crate) fn check(
     };
     let (rules, gathers) = match plural {
         "roles" | "clusterroles" => {
-            if server
+            if authorizer
                 .rbac
                 .allows(user, &special("escalate", plural, &info.name))
             {
@@ -71,22 +70,22 @@ pub(crate) fn check(
                 "Role" => ("roles", info.namespace.as_str()),
                 _ => ("clusterroles", ""),
             };
-            if server
+            if authorizer
                 .rbac
                 .allows(user, &special("bind", plural, text("name")))
             {
                 return Ok(());
             }
-            let role = reading(server, |reads| {
+            let role = reading(&authorizer.objects, |reads| {
                 let role = reads.get(GROUP, plural, namespace, text("name"));
                 role.ok_or_else(|| Status::not_found(GROUP, plural, text("name")))
             })?;
-            (server.rbac.read(|index| index.rules_of(&role)), false)
+            (authorizer.rbac.read(|index| index.rules_of(&role)), false)
         }
         _ => return Ok(()),
     };
     let forbidden = |why: &str| Status::forbidden(GROUP, plural, &info.name, why);
-    let held = server.rbac.rules(user, &info.namespace);
+    let held = authorizer.rbac.rules(user, &info.namespace);
     if let Some(rule) = missing(&held, &rules) {
         let text = serde_json::to_string(rule).unwrap_or_default();
         let why = format!(

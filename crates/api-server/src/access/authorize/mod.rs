@@ -6,14 +6,14 @@ mod index;
 mod refresh;
 mod rules;
 
-use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 
 use object_model::{Status, StatusReason};
 
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 pub(crate) use escalation::check as check_escalation;
 pub(crate) use index::Index;
@@ -28,6 +28,22 @@ const MASTERS: &str = "system:masters";
 pub(crate) struct Rbac {
     index: RwLock<Index>,
     synced: AtomicBool,
+}
+
+/// RBAC, and the node authoriser, which looks up what pods refer to.
+pub(crate) struct Authorizer {
+    pub(crate) rbac: Arc<Rbac>,
+    objects: Arc<Objects>,
+}
+
+impl Authorizer {
+    /// Nobody may do anything until the index of roles is filled.
+    pub(crate) fn new(objects: Arc<Objects>) -> Self {
+        Self {
+            rbac: Arc::default(),
+            objects,
+        }
+    }
 }
 
 impl Rbac {
@@ -79,12 +95,16 @@ impl Rbac {
 /// need.
 ///
 /// *Errors.* Why not, as far as there is more to say than that no role allows it.
-pub(crate) fn decide(server: &ApiServer, user: &UserInfo, asked: &Asked<'_>) -> Result<(), String> {
-    if !server.rbac.allows(user, asked) {
+pub(crate) fn decide(
+    authorizer: &Authorizer,
+    user: &UserInfo,
+    asked: &Asked<'_>,
+) -> Result<(), String> {
+    if !authorizer.rbac.allows(user, asked) {
         return Err(String::new());
     }
     match agents::node_of(user) {
-        Some(name) => agents::permits(server, name, asked),
+        Some(name) => agents::permits(&authorizer.objects, name, asked),
         None => Ok(()),
     }
 }
@@ -93,11 +113,11 @@ pub(crate) fn decide(server: &ApiServer, user: &UserInfo, asked: &Asked<'_>) -> 
 ///
 /// *Errors.* 403 with upstream's text (kubectl.md 0.1).
 pub(crate) fn authorize(
-    server: &ApiServer,
+    authorizer: &Authorizer,
     user: &UserInfo,
     info: &RequestInfo,
 ) -> Result<(), Status> {
-    let refused = decide(server, user, &Asked::of(info));
+    let refused = decide(authorizer, user, &Asked::of(info));
     refused.map_err(|reason| forbidden(user, info, &reason))
 }
 

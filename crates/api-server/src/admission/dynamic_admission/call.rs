@@ -23,7 +23,7 @@ use super::answers;
 use crate::http::limits::WEBHOOK_ANSWER_BYTES_MAX;
 use crate::http::work;
 use crate::objects::service_address::service_address;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 /// Where a webhook is.
 struct Place {
@@ -39,12 +39,12 @@ struct Place {
 ///
 /// *Errors.* What went wrong, as text.
 pub(super) async fn ask(
-    server: &ApiServer,
+    objects: &Objects,
     webhook: &Webhook,
     review: &Value,
 ) -> Result<Value, String> {
     let limit = Duration::from_secs(webhook.timeout_seconds);
-    let place = place(server, webhook).await?;
+    let place = place(objects, webhook).await?;
     let url = format!("https://{}:{}{}", place.host, place.port, place.path);
     let asking = exchange(&place, webhook, review);
     let answer = match tokio::time::timeout(limit, asking).await {
@@ -54,7 +54,7 @@ pub(super) async fn ask(
     answer.map_err(|why| format!("failed to call webhook: Post {url:?}: {why}"))
 }
 
-async fn place(server: &ApiServer, webhook: &Webhook) -> Result<Place, String> {
+async fn place(objects: &Objects, webhook: &Webhook) -> Result<Place, String> {
     let timeout = format!("timeout={}s", webhook.timeout_seconds);
     match &webhook.client {
         Client::Url(url) => {
@@ -74,7 +74,7 @@ async fn place(server: &ApiServer, webhook: &Webhook) -> Result<Place, String> {
             port,
             path,
         } => {
-            let found = service_address(server, namespace, name, *port).await;
+            let found = service_address(objects, namespace, name, *port).await;
             let address = found.map_err(|status| status.message)?;
             Ok(Place {
                 host: format!("{name}.{namespace}.svc"),

@@ -8,7 +8,7 @@ pub(crate) mod answers;
 pub(crate) mod call;
 mod round;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use admission_rules::{MutatingPolicies, Policies, Webhook, webhooks};
 use object_model::Status;
@@ -19,12 +19,11 @@ use resource_kinds::info::SCALE;
 use serde_json::Value;
 
 use self::round::{Round, Step};
-use crate::admission::plugins::admit;
+use crate::admission::plugins::{Plugins, admit};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
-use crate::objects::storage::reading;
+use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::{Attempt, Validation, WriteOptions};
-use crate::server::ApiServer;
 
 /// Who else has a say at the moment.
 #[derive(Default)]
@@ -60,7 +59,24 @@ impl Registrations {
     }
 }
 
-impl ApiServer {
+/// Everybody who sees an object before it is stored: the built-in plug-ins, webhooks and policies.
+pub(crate) struct Admission {
+    pub(crate) plugins: Plugins,
+    registrations: RwLock<Arc<Registrations>>,
+    objects: Arc<Objects>,
+}
+
+impl Admission {
+    /// No webhooks and policies are known before the first
+    /// [`follow_registrations`](Self::follow_registrations).
+    pub(crate) fn new(plugins: Plugins, objects: Arc<Objects>) -> Self {
+        Self {
+            plugins,
+            registrations: RwLock::default(),
+            objects,
+        }
+    }
+
     /// Takes notice of changed webhooks and policies: whoever has been told of a change finds it in
     /// force.
     pub(crate) fn follow_registrations(&self) {
@@ -69,7 +85,7 @@ impl ApiServer {
             .registrations
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let read = reading(self, |reads| {
+        let read = reading(&self.objects, |reads| {
             let list = |plural: &str| reads.list(GROUP, plural, "");
             let changing = list("mutatingadmissionpolicies");
             let policies = list("validatingadmissionpolicies");
@@ -100,28 +116,28 @@ impl ApiServer {
 ///
 /// *Errors.* A refusal, by whoever; 500 where a webhook that must answer does not.
 pub(crate) async fn admit_and_change(
-    server: &ApiServer,
+    admission: &Admission,
     attempt: &Attempt<'_>,
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    admit(server, attempt, operation, object, old)?;
-    let registrations = server.registrations();
+    admit(&admission.plugins, attempt, operation, object, old)?;
+    let registrations = admission.registrations();
     if !registrations.concern(attempt)? {
         return Ok(());
     }
     if is_scale(attempt) {
-        return change_scale(server, attempt, &registrations, object, old).await;
+        return change_scale(admission, attempt, &registrations, object, old).await;
     }
-    let mut round = Round::new(server, attempt, word(operation), old)?;
+    let mut round = Round::new(&admission.objects, attempt, word(operation), old)?;
     let Some(last) = round.change(registrations.steps(), object).await? else {
         return Ok(());
     };
     // What came after others had looked is shown to them once more, where they ask for it.
     attempt.resource.kind.default(object);
     let changed = object.clone();
-    admit(server, attempt, operation, object, old)?;
+    admit(&admission.plugins, attempt, operation, object, old)?;
     let until = if *object == changed { last } else { usize::MAX };
     let again = registrations.steps().take(until);
     round
@@ -134,13 +150,13 @@ pub(crate) async fn admit_and_change(
 ///
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn validate(
-    server: &ApiServer,
+    admission: &Admission,
     attempt: &Attempt<'_>,
     operation: Operation,
     object: &Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    let registrations = server.registrations();
+    let registrations = admission.registrations();
     if !registrations.concern(attempt)? {
         return Ok(());
     }
@@ -151,7 +167,7 @@ pub(crate) async fn validate(
         Some((Some(object), old)) => (object, old.as_ref()),
         _ => (object, old),
     };
-    let mut round = Round::new(server, attempt, word(operation), old)?;
+    let mut round = Round::new(&admission.objects, attempt, word(operation), old)?;
     round.judge(&registrations, object).await
 }
 
@@ -160,11 +176,11 @@ pub(crate) async fn validate(
 ///
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn admit_part(
-    server: &ApiServer,
+    admission: &Admission,
     attempt: &Attempt<'_>,
     object: &mut Value,
 ) -> Result<(), Status> {
-    ask_all(server, attempt, "CREATE", object).await
+    ask_all(admission, attempt, "CREATE", object).await
 }
 
 /// Asks everybody about a connection to an object: `exec`, `attach`, `portforward`, `proxy`, with
@@ -172,7 +188,7 @@ pub(crate) async fn admit_part(
 ///
 /// *Errors.* 400 for a dry run; else as [`admit_and_change`].
 pub(crate) async fn connect(
-    server: &ApiServer,
+    admission: &Admission,
     resource: &Resource,
     call: &Call,
     options: &mut Value,
@@ -185,20 +201,20 @@ pub(crate) async fn connect(
         validation: Validation::Ignore,
     };
     let attempt = Attempt::of(call, resource, nothing);
-    ask_all(server, &attempt, "CONNECT", options).await
+    ask_all(admission, &attempt, "CONNECT", options).await
 }
 
 async fn ask_all(
-    server: &ApiServer,
+    admission: &Admission,
     attempt: &Attempt<'_>,
     operation: &'static str,
     object: &mut Value,
 ) -> Result<(), Status> {
-    let registrations = server.registrations();
+    let registrations = admission.registrations();
     if !registrations.concern(attempt)? {
         return Ok(());
     }
-    let mut round = Round::new(server, attempt, operation, None)?;
+    let mut round = Round::new(&admission.objects, attempt, operation, None)?;
     round.name_kind(object);
     change_all(&mut round, &registrations, object).await?;
     round.judge(&registrations, object).await
@@ -206,7 +222,7 @@ async fn ask_all(
 
 /// Lets others change the scale of an object, which is what they are shown of it.
 async fn change_scale(
-    server: &ApiServer,
+    admission: &Admission,
     attempt: &Attempt<'_>,
     registrations: &Registrations,
     object: &mut Value,
@@ -217,7 +233,7 @@ async fn change_scale(
         return Ok(());
     };
     let before = old.and_then(|old| kind.scale(old));
-    let mut round = Round::new(server, attempt, "UPDATE", before.as_ref())?;
+    let mut round = Round::new(&admission.objects, attempt, "UPDATE", before.as_ref())?;
     if change_all(&mut round, registrations, &mut scale).await? {
         let errors = kind.set_scale(object, &scale);
         if !errors.is_empty() {

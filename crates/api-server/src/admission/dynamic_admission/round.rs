@@ -15,11 +15,11 @@ use structured_merge::{PatchError, json_patch};
 
 use super::{Registrations, answers, call};
 use crate::catalog::registry::Resource;
-use crate::catalog::snapshot::Served;
+use crate::catalog::snapshot::Snapshot;
 use crate::objects::metadata;
+use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
 use crate::objects::write_request::{Attempt, complaints};
-use crate::server::ApiServer;
 
 /// Somebody who may change what is written.
 pub(super) enum Step<'a> {
@@ -39,7 +39,7 @@ impl Step<'_> {
 
 /// One request.
 pub(super) struct Round<'a> {
-    server: &'a ApiServer,
+    objects: &'a Objects,
     attempt: &'a Attempt<'a>,
     operation: &'static str,
     old: &'a Value,
@@ -50,23 +50,23 @@ pub(super) struct Round<'a> {
 
 impl<'a> Round<'a> {
     pub(super) fn new(
-        server: &'a ApiServer,
+        objects: &'a Objects,
         attempt: &'a Attempt<'a>,
         operation: &'static str,
         old: Option<&'a Value>,
     ) -> Result<Self, Status> {
         let namespace = match attempt.namespace {
             "" => None,
-            name => reading(server, |reads| Ok(reads.get("", "namespaces", "", name)))?,
+            name => reading(objects, |reads| Ok(reads.get("", "namespaces", "", name)))?,
         };
         let own = attempt.resource.info();
-        let registry = &server.served().registry;
+        let registry = &objects.catalog.snapshot().registry;
         let same = |one: &&Arc<Resource>| {
             let info = one.info();
             info.storage == own.storage && info.api_version() != own.api_version()
         };
         Ok(Self {
-            server,
+            objects,
             attempt,
             operation,
             old: old.unwrap_or(&Value::Null),
@@ -254,13 +254,13 @@ impl<'a> Round<'a> {
     }
 
     fn by_policy(&self, policy: &MutatingPolicy, object: &mut Value) -> Result<bool, Status> {
-        let served = self.server.served();
+        let served = self.objects.catalog.snapshot();
         let own = self.request(0, "", (object, self.old));
         let about = About {
             target: self.subject(self.attempt.resource).target,
             name: self.attempt.name,
         };
-        let wanted = reading(self.server, |reads| {
+        let wanted = reading(self.objects, |reads| {
             let cluster = Cluster {
                 objects: reads,
                 plural_of: &plural_of(&served),
@@ -350,7 +350,7 @@ impl<'a> Round<'a> {
         let seen = |object| self.seen(place, object).map_err(Status::internal);
         let (object, old) = (seen(object)?, seen(self.old)?);
         let review = admission_rules::review(webhook, &self.request(place, &uid, (&object, &old)));
-        let answer = call::ask(self.server, webhook, &review).await;
+        let answer = call::ask(self.objects, webhook, &review).await;
         match answer.and_then(|answer| verdict(webhook, &uid, &answer)) {
             Ok(Verdict::Allowed { patch, warnings }) => {
                 self.attempt.warn(warnings);
@@ -373,7 +373,7 @@ impl<'a> Round<'a> {
         if policies.is_empty() {
             return Ok(());
         }
-        let served = self.server.served();
+        let served = self.objects.catalog.snapshot();
         let seen_as = |place: usize| {
             Ok(Seen {
                 object: self.seen(place, object)?,
@@ -381,7 +381,7 @@ impl<'a> Round<'a> {
             })
         };
         let request = self.request(0, "", (object, self.old));
-        let judgement = reading(self.server, |reads| {
+        let judgement = reading(self.objects, |reads| {
             let cluster = Cluster {
                 objects: reads,
                 plural_of: &plural_of(&served),
@@ -397,7 +397,7 @@ impl<'a> Round<'a> {
 }
 
 /// Group and plural of a kind that is served, by its version and name.
-fn plural_of(served: &Served) -> impl Fn(&str, &str) -> Option<(String, String)> + '_ {
+fn plural_of(served: &Snapshot) -> impl Fn(&str, &str) -> Option<(String, String)> + '_ {
     |version, kind| {
         let found = served.registry.of_kind(version, kind)?;
         let info = found.info();

@@ -8,7 +8,6 @@
 mod figures;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -22,7 +21,7 @@ use tower::ServiceExt;
 use self::figures::Summary;
 use crate::catalog::registry::Resource;
 use crate::catalog::virtual_resources::{METRICS, POD_METRICS};
-use crate::handlers::nodes::empty_body;
+use crate::handlers::nodes::{NodeConnector, empty_body};
 use crate::handlers::output;
 use crate::handlers::selection::Selection;
 use crate::handlers::verbs::list::{self, Page};
@@ -32,26 +31,30 @@ use crate::http::limits::{NODE_SUMMARIES_AT_ONCE, NODE_SUMMARY_BYTES_MAX, NODE_S
 use crate::http::refusals::unknown_path;
 use crate::http::reply::Reply;
 use crate::objects::storage;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 /// Answers a get or a list.
 ///
 /// *Errors.* 404 for what does not exist and for what has no figures.
 pub(crate) async fn answer(
-    server: &Arc<ApiServer>,
+    (objects, nodes): (&Objects, &dyn NodeConnector),
     info: &KindInfo,
     verb: Verb,
     call: Call,
 ) -> Result<Reply, Status> {
     let is_list = verb == Verb::List;
-    let resource = server.served().registry.find("", "v1", info.plural);
+    let resource = objects
+        .catalog
+        .snapshot()
+        .registry
+        .find("", "v1", info.plural);
     let resource = resource.ok_or_else(unknown_path)?;
-    let objects = if is_list {
-        selected(server, &resource, &call).await?
+    let asked = if is_list {
+        selected(objects, &resource, &call).await?
     } else {
-        vec![named(server, &resource, &call).await?]
+        vec![named(objects, &resource, &call).await?]
     };
-    let found = measured(server, info, &objects).await;
+    let found = measured(nodes, info, &asked).await;
     if is_list {
         return output::computed_list(&call, info, found, &figures::COLUMNS);
     }
@@ -73,9 +76,9 @@ fn full_name(call: &Call) -> String {
     }
 }
 
-async fn named(server: &ApiServer, resource: &Resource, call: &Call) -> Result<Value, Status> {
+async fn named(objects: &Objects, resource: &Resource, call: &Call) -> Result<Value, Status> {
     let (namespace, name) = (&call.info.namespace, &call.info.name);
-    match server.read(resource, namespace, name).await? {
+    match objects.read(resource, namespace, name).await? {
         Some(stored) => storage::decode(resource, &stored),
         None => Err(resource.not_found(&full_name(call))),
     }
@@ -83,7 +86,7 @@ async fn named(server: &ApiServer, resource: &Resource, call: &Call) -> Result<V
 
 /// The nodes or pods that the selectors choose. Fields are those of the metadata alone.
 async fn selected(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     call: &Call,
 ) -> Result<Vec<Value>, Status> {
@@ -101,7 +104,7 @@ async fn selected(
     let selection = Selection::of(call, resource)?;
     let namespace = &call.info.namespace;
     let page = Page::default();
-    let (items, _) = list::read(server, resource, namespace, &selection, &page).await?;
+    let (items, _) = list::read(objects, resource, namespace, &selection, &page).await?;
     items
         .iter()
         .map(|item| storage::decode(resource, item))
@@ -109,7 +112,7 @@ async fn selected(
 }
 
 /// The metrics of those of the objects that have any.
-async fn measured(server: &ApiServer, info: &KindInfo, objects: &[Value]) -> Vec<Value> {
+async fn measured(connector: &dyn NodeConnector, info: &KindInfo, objects: &[Value]) -> Vec<Value> {
     let of_pods = info.kind == POD_METRICS.kind;
     let node_of = |object: &Value| {
         let node = match of_pods {
@@ -121,7 +124,7 @@ async fn measured(server: &ApiServer, info: &KindInfo, objects: &[Value]) -> Vec
     let mut nodes: BTreeSet<String> = objects.iter().map(node_of).collect();
     nodes.remove("");
     let asked = nodes.into_iter().map(|node| async move {
-        let summary = summary(server, &node).await;
+        let summary = summary(connector, &node).await;
         (node, summary)
     });
     let answers = futures::stream::iter(asked).buffer_unordered(NODE_SUMMARIES_AT_ONCE);
@@ -149,8 +152,8 @@ async fn measured(server: &ApiServer, info: &KindInfo, objects: &[Value]) -> Vec
 }
 
 /// What a node says of itself and its pods.
-async fn summary(server: &ApiServer, node: &str) -> Result<Summary, String> {
-    let service = server.nodes.connect(node).ok_or("it cannot be reached")?;
+async fn summary(connector: &dyn NodeConnector, node: &str) -> Result<Summary, String> {
+    let service = connector.connect(node).ok_or("it cannot be reached")?;
     let mut request = Request::new(empty_body());
     *request.uri_mut() = http::Uri::from_static("/stats/summary");
     let answer: BoxFuture<'static, Result<Response<BoxBody>, BoxError>> =

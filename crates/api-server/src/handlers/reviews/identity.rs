@@ -4,10 +4,9 @@ use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};
 
 use super::texts;
-use crate::access::tokens;
+use crate::access::tokens::Tokens;
 use crate::catalog::virtual_resources::AUTHENTICATION;
 use crate::http::user::UserInfo;
-use crate::server::ApiServer;
 
 /// The status of a SelfSubjectReview.
 pub(super) fn own(user: &UserInfo) -> Value {
@@ -15,7 +14,7 @@ pub(super) fn own(user: &UserInfo) -> Value {
 }
 
 /// The status of a TokenReview. The token itself does not come back.
-pub(super) async fn of_token(server: &ApiServer, review: &mut Value) -> Result<Value, Status> {
+pub(super) async fn of_token(tokens: &Tokens, review: &mut Value) -> Result<Value, Status> {
     let token = review["spec"]["token"]
         .as_str()
         .unwrap_or_default()
@@ -26,7 +25,7 @@ pub(super) async fn of_token(server: &ApiServer, review: &mut Value) -> Result<V
         return Err(Status::invalid(AUTHENTICATION, "TokenReview", "", &[error]));
     }
     let audiences = texts(&review["spec"]["audiences"]);
-    match tokens::authenticate(server, &token, &audiences).await {
+    match tokens.authenticate(&token, &audiences).await {
         Ok(accepted) => Ok(json!({
             "authenticated": true,
             "user": accepted.user.to_json(),

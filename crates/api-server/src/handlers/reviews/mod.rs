@@ -1,36 +1,34 @@
 //! Kinds that are questions: sent, answered, never stored.
 
-mod access;
 mod identity;
-
-use std::sync::Arc;
+mod rights;
 
 use object_model::Status;
 use resource_kinds::KindInfo;
 use serde_json::{Value, json};
 
+use crate::access::Access;
 use crate::handlers::output;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
-use crate::server::ApiServer;
 
 /// Answers a review.
 pub(crate) async fn answer(
-    server: &Arc<ApiServer>,
+    access: &Access,
     info: &KindInfo,
     call: Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
-    let bytes = body::read(body, &server.limits).await?;
+    let bytes = body::read(body, &call.limits).await?;
     let mut review = decode::part(&call.parts.headers, &bytes, info.kind)?.value;
     let status = match info.kind {
         "SelfSubjectReview" => identity::own(&call.user),
-        "TokenReview" => identity::of_token(server, &mut review).await?,
-        "SelfSubjectRulesReview" => access::rules(server, &call.user, &review)?,
-        "SelfSubjectAccessReview" => access::own(server, &call.user, &review)?,
-        _ => access::of_subject(server, &call.info.namespace, &review)?,
+        "TokenReview" => identity::of_token(&access.tokens, &mut review).await?,
+        "SelfSubjectRulesReview" => rights::rules(&access.authorizer, &call.user, &review)?,
+        "SelfSubjectAccessReview" => rights::own(&access.authorizer, &call.user, &review)?,
+        _ => rights::of_subject(&access.authorizer, &call.info.namespace, &review)?,
     };
     if !review["metadata"].is_object() {
         review["metadata"] = json!({});

@@ -8,6 +8,7 @@ use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::update::update;
+use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::Call;
 use crate::http::decode;
@@ -15,26 +16,25 @@ use crate::http::reply::Reply;
 use crate::objects::metadata;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, WriteOptions};
-use crate::server::ApiServer;
 
 /// Answers a POST of a Binding.
 pub(super) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let bytes = body::read(body, &server.limits).await?;
+    let bytes = body::read(body, &call.limits).await?;
     let mut binding = decode::part(&call.parts.headers, &bytes, "Binding")?.value;
     check(&binding, &call.info.name)?;
     let attempt = Attempt::of(call, resource, options);
-    dynamic_admission::admit_part(server, &attempt, &mut binding).await?;
+    dynamic_admission::admit_part(writer.admission, &attempt, &mut binding).await?;
     let binding = decode::typed("Binding", binding)?;
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);
-    update(server, &attempt, Part::Chosen, &mut change).await?;
+    update(writer, &attempt, Part::Chosen, &mut change).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });

@@ -14,6 +14,7 @@ use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::delete::{DeleteOptions, delete};
 use crate::handlers::verbs::update::update;
+use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::Call;
 use crate::http::decode;
@@ -25,25 +26,24 @@ use crate::objects::metadata;
 use crate::objects::storage::{self, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, WriteOptions};
-use crate::server::ApiServer;
 
 const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
 
 /// Answers a POST of an Eviction.
 pub(super) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
     let mut write = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let bytes = body::read(body, &server.limits).await?;
+    let bytes = body::read(body, &call.limits).await?;
     let mut eviction = decode::part(&call.parts.headers, &bytes, "Eviction")?.value;
     let name = &call.info.name;
     write.dry_run |= options(&eviction, name)?.1;
     let attempt = Attempt::of(call, resource, write);
-    dynamic_admission::admit_part(server, &attempt, &mut eviction).await?;
+    dynamic_admission::admit_part(writer.admission, &attempt, &mut eviction).await?;
     let eviction = decode::typed("Eviction", eviction)?;
     let (options, _) = options(&eviction, name)?;
     let attempt = Attempt {
@@ -51,7 +51,7 @@ pub(super) async fn answer(
         asked: true,
         ..attempt
     };
-    evict(server, &attempt, options).await?;
+    evict(writer, &attempt, options).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
@@ -71,25 +71,26 @@ fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status
 ///
 /// *Errors.* 429 if not, and whatever a deletion may say.
 async fn evict(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     mut options: DeleteOptions,
 ) -> Result<(), Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        let stored = server
+        let stored = writer
+            .objects
             .must_read(attempt.resource, attempt.namespace, attempt.name)
             .await?;
         let pod = storage::decode(attempt.resource, &stored)?;
         options.check(attempt.resource, &pod)?;
         let mut guard = None;
         if !is_over(&pod)
-            && let Some(budget) = budget_of(server, attempt.namespace, &pod)?
+            && let Some(budget) = budget_of(writer, attempt.namespace, &pod)?
         {
             if is_broken(&pod, &budget) {
                 // It is not in the budget's figures, as long as it stays as it is.
                 guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
             } else {
-                take_disruption(server, attempt, &budget).await?;
+                take_disruption(writer, attempt, &budget).await?;
             }
         }
         let asked = options.preconditions.clone();
@@ -97,7 +98,7 @@ async fn evict(
             let preconditions = options.preconditions.get_or_insert_default();
             preconditions.resource_version.get_or_insert(version);
         }
-        let done = remove(server, attempt, &options).await;
+        let done = remove(writer, attempt, &options).await;
         options.preconditions = asked;
         match done {
             Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {
@@ -112,7 +113,7 @@ async fn evict(
 
 /// Says in the pod why it goes, then deletes it.
 async fn remove(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
@@ -130,7 +131,7 @@ async fn remove(
             }
             Ok(marked)
         };
-        let written = update(server, attempt, Part::Chosen, &mut mark).await?;
+        let written = update(writer, attempt, Part::Chosen, &mut mark).await?;
         if version.is_some() {
             options
                 .preconditions
@@ -138,7 +139,7 @@ async fn remove(
                 .resource_version = Some(written.stored.mod_revision.0.to_string());
         }
     }
-    delete(server, attempt, &options).await.map(|_| ())
+    delete(writer, attempt, &options).await.map(|_| ())
 }
 
 /// The pod with the condition `DisruptionTarget`.
@@ -175,8 +176,10 @@ fn is_over(pod: &Value) -> bool {
 /// The budget that the pod is in, if there is one.
 ///
 /// *Errors.* 500 if there are several (as upstream).
-fn budget_of(server: &ApiServer, namespace: &str, pod: &Value) -> Result<Option<Value>, Status> {
-    let mut budgets = reading(server, |reads| Ok(reads.list(GROUP, BUDGETS, namespace)))?;
+fn budget_of(writer: Writer<'_>, namespace: &str, pod: &Value) -> Result<Option<Value>, Status> {
+    let mut budgets = reading(writer.objects, |reads| {
+        Ok(reads.list(GROUP, BUDGETS, namespace))
+    })?;
     budgets.retain(|budget| {
         let selector = LabelSelector::from_json(&budget["spec"]["selector"]);
         !budget["spec"]["selector"].is_null()
@@ -210,11 +213,16 @@ fn is_broken(pod: &Value, budget: &Value) -> bool {
 
 /// Takes one of the disruptions that the budget still allows.
 async fn take_disruption(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     budget: &Value,
 ) -> Result<(), Status> {
-    let resource = server.served().registry.any_version(GROUP, BUDGETS);
+    let resource = writer
+        .objects
+        .catalog
+        .snapshot()
+        .registry
+        .any_version(GROUP, BUDGETS);
     let resource = resource.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
     let mut change = |budget: &Value| taken(budget, attempt.name, Timestamp::now());
     let attempt = Attempt {
@@ -223,7 +231,7 @@ async fn take_disruption(
         subresource: "status",
         ..*attempt
     };
-    match update(server, &attempt, Part::Chosen, &mut change).await {
+    match update(writer, &attempt, Part::Chosen, &mut change).await {
         // The budget is gone, and with it what it forbade.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),
         done => done.map(|_| ()),
@@ -238,7 +246,7 @@ fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {
     let number = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
     let generation = budget["metadata"]["generation"].as_i64().unwrap_or(0);
     if number("observedGeneration") < generation {
-        let text = format!("The disruption budget {name} is still being processed by the server.");
+        let text = format!("The disruption budget {name} is still being processed by the writer.");
         return Err(refused(text, 10));
     }
     let left = number("disruptionsAllowed");

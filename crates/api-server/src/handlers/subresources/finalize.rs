@@ -8,23 +8,23 @@ use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::read;
 use crate::handlers::verbs::update::update;
+use crate::handlers::writer::Writer;
 use crate::http::body::BoxBody;
 use crate::http::call::Call;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, WriteOptions, accept};
-use crate::server::ApiServer;
 
 /// Answers a PUT of an object whose list of finalizers is to be taken over.
 pub(super) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let decoded = read(server, resource, call, body).await?;
+    let decoded = read(resource, call, body).await?;
     let (sent, found) = accept(resource, decoded, options.validation)?;
     call.warnings.add(found);
     let mut change = |old: &Value| {
@@ -43,6 +43,6 @@ pub(super) async fn answer(
         Ok(object)
     };
     let attempt = Attempt::of(call, resource, options);
-    let written = update(server, &attempt, Part::Chosen, &mut change).await?;
+    let written = update(writer, &attempt, Part::Chosen, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

@@ -1,7 +1,5 @@
 //! `log`, `exec`, `attach` and `portforward`: sent on to the node that runs the pod (kubectl.md 5).
 
-use std::sync::Arc;
-
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, Uri};
 use object_model::{Status, StatusReason};
@@ -11,7 +9,8 @@ use tower::ServiceExt;
 use crate::access::authorize::authorize;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
-use crate::handlers::nodes::empty_body;
+use crate::handlers::nodes::{NodeConnector, empty_body};
+use crate::handlers::writer::Writer;
 use crate::http::body::{BoxBody, BoxError, read_up_to};
 use crate::http::call::{Answer, Call};
 use crate::http::limits::NODE_ERROR_BYTES_MAX;
@@ -19,11 +18,11 @@ use crate::http::query::{Query, encode};
 use crate::http::refusals::not_allowed;
 use crate::http::reply::Reply;
 use crate::objects::storage;
-use crate::server::ApiServer;
 
 /// Answers with whatever the node answers.
 pub(super) async fn answer(
-    server: &Arc<ApiServer>,
+    writer: Writer<'_>,
+    nodes: &dyn NodeConnector,
     resource: &Resource,
     call: Call,
     body: BoxBody,
@@ -36,13 +35,18 @@ pub(super) async fn answer(
     }
     if !log && call.info.verb != "create" {
         // A WebSocket comes as a GET, but to run something is more than to read.
-        authorize(server, &call.user, &call.info.with_verb("create"))?;
+        authorize(
+            &writer.access.authorizer,
+            &call.user,
+            &call.info.with_verb("create"),
+        )?;
     }
     let mut options = options(&call.query)?;
     if !log {
-        dynamic_admission::connect(server, resource, &call, &mut options).await?;
+        dynamic_admission::connect(writer.admission, resource, &call, &mut options).await?;
     }
-    let stored = server
+    let stored = writer
+        .objects
         .must_read(resource, &call.info.namespace, &call.info.name)
         .await?;
     let pod = storage::decode(resource, &stored)?;
@@ -62,7 +66,7 @@ pub(super) async fn answer(
             "pod {name} does not have a host assigned"
         )));
     }
-    let service = server.nodes.connect(node).ok_or_else(|| {
+    let service = nodes.connect(node).ok_or_else(|| {
         let text = format!(
             "node {node:?} of pod {:?} cannot be reached",
             call.info.name

@@ -16,22 +16,24 @@ use resource_kinds::Verb;
 
 use crate::catalog::registry::Resource;
 use crate::handlers::destination;
+use crate::handlers::nodes::NodeConnector;
 use crate::handlers::output;
 use crate::handlers::verbs::update;
 use crate::handlers::verbs::{namespace, patch, read};
+use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::{Answer, Call};
 use crate::http::negotiate::Form;
 use crate::http::refusals::{not_allowed, unknown_path};
 use crate::http::reply::Reply;
 use crate::objects::write_request::Part;
-use crate::server::ApiServer;
 
 /// Answers a request for a sub-resource.
 ///
 /// *Errors.* 404 if the kind has none of that name, 405 if it does not allow the verb.
 pub(crate) async fn answer(
-    server: &Arc<ApiServer>,
+    writer: Writer<'_>,
+    nodes: &dyn NodeConnector,
     resource: &Arc<Resource>,
     call: Call,
     body: BoxBody,
@@ -39,10 +41,10 @@ pub(crate) async fn answer(
     let name = call.info.subresource.clone();
     let known = resource.subresource(&name).ok_or_else(unknown_path)?;
     if matches!(name.as_str(), "log" | "exec" | "attach" | "portforward") {
-        return forward::answer(server, resource, call, body).await;
+        return forward::answer(writer, nodes, resource, call, body).await;
     }
     if name == "proxy" {
-        return proxy::answer(server, resource, call, body).await;
+        return proxy::answer(writer, nodes, resource, call, body).await;
     }
     let verb = destination::verb_of(&call.parts.method, &call.info);
     let verb = verb.filter(|verb| known.verbs.contains(verb));
@@ -50,15 +52,15 @@ pub(crate) async fn answer(
     // Before anything is written, as for whole objects.
     Form::of(&call.parts.headers, true)?;
     let reply = match name.as_str() {
-        "status" => part(server, resource, verb, &call, body, Part::Status).await,
+        "status" => part(writer, resource, verb, &call, body, Part::Status).await,
         "approval" | "ephemeralcontainers" | "resize" => {
-            part(server, resource, verb, &call, body, Part::Subresource).await
+            part(writer, resource, verb, &call, body, Part::Subresource).await
         }
-        "scale" => scale::answer(server, resource, verb, &call, body).await,
-        "finalize" => finalize::answer(server, resource, &call, body).await,
-        "binding" => binding::answer(server, resource, &call, body).await,
-        "eviction" => eviction::answer(server, resource, &call, body).await,
-        "token" => token::answer(server, resource, &call, body).await,
+        "scale" => scale::answer(writer, resource, verb, &call, body).await,
+        "finalize" => finalize::answer(writer, resource, &call, body).await,
+        "binding" => binding::answer(writer, resource, &call, body).await,
+        "eviction" => eviction::answer(writer, resource, &call, body).await,
+        "token" => token::answer(writer, resource, &call, body).await,
         _ => Err(unknown_path()),
     };
     reply.map(Answer::Reply)
@@ -66,7 +68,7 @@ pub(crate) async fn answer(
 
 /// Answers a request for a part of an object that is shown, and sent, as the whole object.
 async fn part(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     verb: Verb,
     call: &Call,
@@ -75,18 +77,19 @@ async fn part(
 ) -> Result<Reply, Status> {
     match verb {
         Verb::Get => {
-            let stored = server
+            let stored = writer
+                .objects
                 .must_read(resource, namespace(resource, call), &call.info.name)
                 .await?;
             output::object(call, resource, &stored, StatusCode::OK)
         }
         Verb::Update => {
-            let decoded = read(server, resource, call, body).await?;
-            update::answer(server, resource, call, decoded, part).await
+            let decoded = read(resource, call, body).await?;
+            update::answer(writer, resource, call, decoded, part).await
         }
         Verb::Patch => {
-            let bytes = body::read(body, &server.limits).await?;
-            patch::answer(server, resource, call, &bytes, part).await
+            let bytes = body::read(body, &call.limits).await?;
+            patch::answer(writer, resource, call, &bytes, part).await
         }
         _ => Err(not_allowed()),
     }

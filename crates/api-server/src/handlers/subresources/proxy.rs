@@ -1,7 +1,6 @@
 //! `proxy` of pods, services and nodes: requests passed on to what listens there (kubectl.md 5.9).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -15,13 +14,15 @@ use tower::ServiceExt;
 use crate::access::authorize::authorize;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
+use crate::handlers::nodes::NodeConnector;
+use crate::handlers::writer::Writer;
 use crate::http::body::{BoxBody, BoxError, Segments, boxed};
 use crate::http::call::{Answer, Call};
 use crate::http::limits::PROXY_CONNECT_TIMEOUT;
 use crate::http::query::{decode, encode};
 use crate::objects::service_address::{address, of_service};
 use crate::objects::storage;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 /// What concerns one connection only, and what the other side must not learn.
 const NOT_PASSED_ON: [&str; 7] = [
@@ -36,7 +37,8 @@ const NOT_PASSED_ON: [&str; 7] = [
 
 /// Answers with whatever is answered there.
 pub(super) async fn answer(
-    server: &Arc<ApiServer>,
+    writer: Writer<'_>,
+    nodes: &dyn NodeConnector,
     resource: &Resource,
     call: Call,
     body: BoxBody,
@@ -47,16 +49,16 @@ pub(super) async fn answer(
         "" => json!({}),
         path => json!({"path": path}),
     };
-    dynamic_admission::connect(server, resource, &call, &mut options).await?;
+    dynamic_admission::connect(writer.admission, resource, &call, &mut options).await?;
     let path = match options["path"].as_str().unwrap_or_default() {
         same if same == asked => path,
         other => other.split('/').map(encode).collect::<Vec<_>>().join("/"),
     };
-    pass_on(server, resource, &path, call, body).await
+    pass_on((writer, nodes), resource, &path, call, body).await
 }
 
 async fn pass_on(
-    server: &Arc<ApiServer>,
+    (writer, nodes): (Writer<'_>, &dyn NodeConnector),
     resource: &Resource,
     path: &str,
     call: Call,
@@ -71,16 +73,20 @@ async fn pass_on(
         let upgrades = call.parts.headers.contains_key(header::UPGRADE);
         if call.info.verb == "get" && (upgrades || !only_reads(path)) {
             // A WebSocket comes as a GET, but to run something is more than to read.
-            authorize(server, &call.user, &call.info.with_verb("create"))?;
+            authorize(
+                &writer.access.authorizer,
+                &call.user,
+                &call.info.with_verb("create"),
+            )?;
         }
-        return to_node(server, resource, &target, call, body, uri).await;
+        return to_node((writer.objects, nodes), resource, &target, call, body, uri).await;
     }
     let address = match resource.info().plural {
         "services" => {
             let name = (call.info.namespace.as_str(), target.name.as_str());
-            of_service(server, resource, name, &target.port).await?
+            of_service(writer.objects, resource, name, &target.port).await?
         }
-        _ => of_pod(server, resource, &call.info.namespace, &target).await?,
+        _ => of_pod(writer.objects, resource, &call.info.namespace, &target).await?,
     };
     let mut parts = call.parts;
     parts.uri = uri;
@@ -169,12 +175,12 @@ impl Target {
 }
 
 async fn of_pod(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     namespace: &str,
     target: &Target,
 ) -> Result<SocketAddr, Status> {
-    let stored = server.must_read(resource, namespace, &target.name).await?;
+    let stored = objects.must_read(resource, namespace, &target.name).await?;
     let pod = storage::decode(resource, &stored)?;
     let first = || {
         let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
@@ -191,17 +197,17 @@ async fn of_pod(
 }
 
 async fn to_node(
-    server: &ApiServer,
+    (objects, nodes): (&Objects, &dyn NodeConnector),
     resource: &Resource,
     target: &Target,
     call: Call,
     body: BoxBody,
     uri: Uri,
 ) -> Result<Answer, Status> {
-    server.must_read(resource, "", &target.name).await?;
+    objects.must_read(resource, "", &target.name).await?;
     let node = &target.name;
     let unavailable = |text: String| Status::new(StatusReason::ServiceUnavailable, text);
-    let service = server.nodes.connect(node);
+    let service = nodes.connect(node);
     let service = service.ok_or_else(|| unavailable(format!("node {node:?} cannot be reached")))?;
     let mut request = Request::from_parts(call.parts, body);
     *request.uri_mut() = uri;

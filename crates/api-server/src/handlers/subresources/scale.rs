@@ -12,6 +12,7 @@ use crate::handlers::verbs::apply::Configuration;
 use crate::handlers::verbs::namespace;
 use crate::handlers::verbs::patch::{self, Patch};
 use crate::handlers::verbs::update::update;
+use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::Call;
 use crate::http::decode;
@@ -22,7 +23,6 @@ use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, WriteOptions};
-use crate::server::ApiServer;
 
 /// `autoscaling/v1` Scale, for patches of it.
 const SCALE: KindInfo = KindInfo {
@@ -42,7 +42,7 @@ const SCALE: KindInfo = KindInfo {
 
 /// Answers a request for the scale of an object.
 pub(super) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     verb: Verb,
     call: &Call,
@@ -50,34 +50,35 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     match verb {
         Verb::Get => {
-            let stored = server
+            let stored = writer
+                .objects
                 .must_read(resource, namespace(resource, call), &call.info.name)
                 .await?;
             let scale = scale_of(resource, &storage::decode(resource, &stored)?)?;
             output::value(call, &scale, StatusCode::OK)
         }
         Verb::Update => {
-            let bytes = body::read(body, &server.limits).await?;
+            let bytes = body::read(body, &call.limits).await?;
             let sent = decode::part(&call.parts.headers, &bytes, "Scale")?.value;
             let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-            write(server, resource, call, options, &mut |_| Ok(sent.clone())).await
+            write(writer, resource, call, options, &mut |_| Ok(sent.clone())).await
         }
         Verb::Patch => {
-            let bytes = body::read(body, &server.limits).await?;
+            let bytes = body::read(body, &call.limits).await?;
             if patch::is_apply(call) {
-                return apply(server, resource, call, &bytes).await;
+                return apply(writer, resource, call, &bytes).await;
             }
             let patch = Patch::parse(call, &bytes)?;
             let options = WriteOptions::parse_patch(&call.query, false)?;
             let mut apply = |scale: &Value| patch.apply(Schema::published(), &SCALE, scale);
-            write(server, resource, call, options, &mut apply).await
+            write(writer, resource, call, options, &mut apply).await
         }
         _ => Err(not_allowed()),
     }
 }
 
 async fn write(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     options: WriteOptions,
@@ -96,14 +97,14 @@ async fn write(
         }
         Ok(object)
     };
-    let written = update(server, &attempt, Part::Whole, &mut apply).await?;
+    let written = update(writer, &attempt, Part::Whole, &mut apply).await?;
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
     output::value(call, &scale, StatusCode::OK)
 }
 
 /// Server-side apply of a Scale: of the one field of the object that a Scale is about.
 async fn apply(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     bytes: &[u8],
@@ -122,9 +123,16 @@ async fn apply(
     let mut merge = |old: &Value| {
         // Says what is wrong with the Scale in its own words.
         set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
-        field_managers::merge(server, &attempt, Part::Whole, &wanted, Some(old), force)
+        field_managers::merge(
+            &writer.objects.catalog,
+            &attempt,
+            Part::Whole,
+            &wanted,
+            Some(old),
+            force,
+        )
     };
-    let written = update(server, &attempt, Part::Whole, &mut merge).await?;
+    let written = update(writer, &attempt, Part::Whole, &mut merge).await?;
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
     output::value(call, &scale, StatusCode::OK)
 }

@@ -10,6 +10,7 @@ use crate::admission::dynamic_admission;
 use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
+use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::Call;
 use crate::http::decode;
@@ -17,7 +18,6 @@ use crate::http::reply::Reply;
 use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::{Attempt, Validation, WriteOptions};
-use crate::server::ApiServer;
 
 /// Shortest and longest life of a token, and that of one whose asker did not say.
 const SECONDS_MIN: i64 = 600;
@@ -25,13 +25,13 @@ const SECONDS_MAX: i64 = 1 << 32;
 const SECONDS_DEFAULT: i64 = 3600;
 /// Answers a POST of a TokenRequest.
 pub(super) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let bytes = body::read(body, &server.limits).await?;
+    let bytes = body::read(body, &call.limits).await?;
     let decoded = decode::part(&call.parts.headers, &bytes, "TokenRequest")?;
     if options.validation == Validation::Strict && !decoded.duplicates.is_empty() {
         let text = format!(
@@ -41,21 +41,27 @@ pub(super) async fn answer(
         return Err(Status::bad_request(text));
     }
     let mut request = decoded.value;
-    let signer = server.tokens.signer().ok_or_else(|| {
+    let signer = writer.access.tokens.signer().ok_or_else(|| {
         Status::new(
             StatusReason::ServiceUnavailable,
             "this server has no key for tokens",
         )
     })?;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
-    let stored = server.must_read(resource, namespace, name).await?;
+    let stored = writer.objects.must_read(resource, namespace, name).await?;
     let account = storage::decode(resource, &stored)?;
     if request["spec"]["expirationSeconds"].is_null() {
         request["spec"]["expirationSeconds"] = json!(SECONDS_DEFAULT);
     }
     let attempt = Attempt::of(call, resource, options);
-    admit(server, &attempt, Operation::Create, &mut request, None)?;
-    dynamic_admission::admit_part(server, &attempt, &mut request).await?;
+    admit(
+        &writer.admission.plugins,
+        &attempt,
+        Operation::Create,
+        &mut request,
+        None,
+    )?;
+    dynamic_admission::admit_part(writer.admission, &attempt, &mut request).await?;
     let mut request = decode::typed("TokenRequest", request)?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()
@@ -68,13 +74,13 @@ pub(super) async fn answer(
         .filter_map(|audience| audience.as_str().map(str::to_owned))
         .collect();
     if audiences.is_empty() {
-        audiences = server.tokens.audiences().to_vec();
+        audiences = writer.access.tokens.audiences().to_vec();
     }
     let mut bound = json!({
         "namespace": namespace,
         "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]},
     });
-    bind(server, call, &request["spec"]["boundObjectRef"], &mut bound).await?;
+    bind(writer, call, &request["spec"]["boundObjectRef"], &mut bound).await?;
     let now = Timestamp::now().as_second();
     let claims = json!({
         "iss": ISSUER,
@@ -121,7 +127,7 @@ fn check_seconds(seconds: i64, name: &str) -> Result<(), Status> {
 
 /// Adds to the claims the object that the token is to live and die with.
 async fn bind(
-    server: &ApiServer,
+    writer: Writer<'_>,
     call: &Call,
     reference: &Value,
     claims: &mut Value,
@@ -140,12 +146,14 @@ async fn bind(
     };
     let name = reference["name"].as_str().unwrap_or_default();
     let missing = || Status::not_found("", plural, name);
-    let resource = server
-        .served()
+    let resource = writer
+        .objects
+        .catalog
+        .snapshot()
         .registry
         .any_version("", plural)
         .ok_or_else(missing)?;
-    let stored = server.must_read(&resource, namespace, name).await?;
+    let stored = writer.objects.must_read(&resource, namespace, name).await?;
     let object = storage::decode(&resource, &stored)?;
     let uid = &object["metadata"]["uid"];
     let asked = reference["uid"].as_str().unwrap_or_default();
@@ -168,8 +176,13 @@ async fn bind(
     let node = object["spec"]["nodeName"].as_str().unwrap_or_default();
     if kind == "Pod" && !node.is_empty() {
         claims["node"] = json!({"name": node});
-        if let Some(nodes) = server.served().registry.any_version("", "nodes")
-            && let Some(stored) = server.read(&nodes, "", node).await?
+        if let Some(nodes) = writer
+            .objects
+            .catalog
+            .snapshot()
+            .registry
+            .any_version("", "nodes")
+            && let Some(stored) = writer.objects.read(&nodes, "", node).await?
         {
             claims["node"]["uid"] = storage::decode(&nodes, &stored)?["metadata"]["uid"].clone();
         }

@@ -10,6 +10,7 @@ use super::update::update;
 use crate::access::authorize;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
+use crate::handlers::writer::Writer;
 use crate::http::call::Call;
 use crate::http::decode::{self, Decoded};
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
@@ -18,7 +19,6 @@ use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, Validation, WriteOptions, accept};
-use crate::server::ApiServer;
 
 /// The content type of such a patch: YAML, of which JSON is a part.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
@@ -77,7 +77,7 @@ impl Configuration {
 
 /// Answers a PATCH that applies.
 pub(super) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     bytes: &[u8],
@@ -89,7 +89,7 @@ pub(super) async fn answer(
     let config = Configuration::parse(bytes, (&kind.0, kind.1), options.validation)?;
     call.warnings.add(config.warnings);
     let apply = Apply {
-        server,
+        writer,
         resource,
         call,
         part,
@@ -106,7 +106,7 @@ pub(super) async fn answer(
 
 /// One apply.
 struct Apply<'a> {
-    server: &'a ApiServer,
+    writer: Writer<'a>,
     resource: &'a Resource,
     call: &'a Call,
     part: Part,
@@ -123,7 +123,7 @@ impl Apply<'_> {
     async fn run(&self) -> Result<(Written, StatusCode), Status> {
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let mut change = |old: &Value| self.merged(Some(old));
-            match update(self.server, &self.attempt, self.part, &mut change).await {
+            match update(self.writer, &self.attempt, self.part, &mut change).await {
                 Err(status) if self.creates(&status) => {}
                 done => return done.map(|written| (written, StatusCode::OK)),
             }
@@ -143,7 +143,7 @@ impl Apply<'_> {
     async fn create(&self) -> Result<Written, Status> {
         let (config, name) = (self.config, self.attempt.name);
         let info = self.call.info.with_verb("create");
-        authorize::authorize(self.server, &self.call.user, &info)?;
+        authorize::authorize(&self.writer.access.authorizer, &self.call.user, &info)?;
         let uid = metadata::text(config, "uid");
         if !uid.is_empty() {
             let why = format!(
@@ -161,21 +161,34 @@ impl Apply<'_> {
             return Err(self.resource.conflict(name, &why));
         }
         metadata::must_name(config, name)?;
-        create(self.server, &self.attempt, self.merged(None)?).await
+        create(self.writer, &self.attempt, self.merged(None)?).await
     }
 
     /// The object as it is to be.
     fn merged(&self, old: Option<&Value>) -> Result<Value, Status> {
         let (attempt, part, config) = (&self.attempt, self.part, self.config);
-        let value = field_managers::merge(self.server, attempt, part, config, old, self.force)?;
+        let value = field_managers::merge(
+            &self.writer.objects.catalog,
+            attempt,
+            part,
+            config,
+            old,
+            self.force,
+        )?;
         let decoded = Decoded {
             value,
             duplicates: Vec::new(),
         };
         let (object, _) = accept(self.resource, decoded, Validation::Ignore)?;
-        let (server, call) = (self.server, self.call);
+        let (writer, call) = (self.writer, self.call);
         let asker = (&call.user, &*call.info);
-        authorize::check_escalation(server, asker, self.resource, &object, old)?;
+        authorize::check_escalation(
+            &writer.access.authorizer,
+            asker,
+            self.resource,
+            &object,
+            old,
+        )?;
         Ok(object)
     }
 }

@@ -8,24 +8,24 @@ use super::{list, namespace};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::selection::Selection;
+use crate::handlers::writer::Writer;
 use crate::http::call::Call;
 use crate::http::limits::DELETE_COLLECTION_WORKERS;
 use crate::http::reply::Reply;
 use crate::objects::write_request::{Attempt, Validation, WriteOptions};
-use crate::server::ApiServer;
 
 /// Answers a DELETE of a collection with the list of what was deleted.
 pub(crate) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     bytes: &[u8],
 ) -> Result<Reply, Status> {
     let (options, dry_run) = DeleteOptions::parse(&call.parts.headers, bytes, &call.query)?;
     let selection = Selection::of(call, resource)?;
-    let page = list::Page::parse(&call.query, server.store.current_revision())?;
+    let page = list::Page::parse(&call.query, writer.objects.store.current_revision())?;
     let space = namespace(resource, call);
-    let (items, meta) = list::read(server, resource, space, &selection, &page).await?;
+    let (items, meta) = list::read(writer.objects, resource, space, &selection, &page).await?;
     let write = WriteOptions {
         dry_run,
         validation: Validation::Ignore,
@@ -40,7 +40,7 @@ pub(crate) async fn answer(
                 name,
                 ..Attempt::of(call, resource, write)
             };
-            deletions.push(Box::pin(delete_one(server, attempt, &options)));
+            deletions.push(Box::pin(delete_one(writer, attempt, &options)));
         }
         try_join_all(deletions).await?;
     }
@@ -48,11 +48,11 @@ pub(crate) async fn answer(
 }
 
 async fn delete_one(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: Attempt<'_>,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
-    match delete(server, &attempt, options).await {
+    match delete(writer, &attempt, options).await {
         Ok(_) => Ok(()),
         // Somebody else was faster.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),

@@ -15,6 +15,7 @@ use crate::admission::plugins::advise;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::update::MODIFIED;
+use crate::handlers::writer::Writer;
 use crate::http::call::Call;
 use crate::http::decode::Decoded;
 use crate::http::limits::{NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
@@ -28,11 +29,10 @@ use crate::objects::quota::{self, Change};
 use crate::objects::storage::{self, encode_within, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, WriteOptions, Written, accept};
-use crate::server::ApiServer;
 
 /// Answers a POST to a collection.
 pub(crate) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     decoded: Decoded,
@@ -42,28 +42,40 @@ pub(crate) async fn answer(
     call.warnings.add(found);
     let mut info = RequestInfo::clone(&call.info);
     info.name = metadata::text(&object, "name").to_owned();
-    authorize::check_escalation(server, (&call.user, &info), resource, &object, None)?;
+    authorize::check_escalation(
+        &writer.access.authorizer,
+        (&call.user, &info),
+        resource,
+        &object,
+        None,
+    )?;
     let attempt = Attempt::of(call, resource, options);
-    let written = create(server, &attempt, object).await?;
+    let written = create(writer, &attempt, object).await?;
     output::written(call, resource, &written, StatusCode::CREATED)
 }
 
 /// Creates an object that has its kind's form already; generates its name if it asks for that.
 pub(crate) async fn create(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     mut object: Value,
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
-    default_account::await_it(server, attempt, &object).await;
+    default_account::await_it(writer.objects, attempt, &object).await;
     resource.kind.default(&mut object);
     // The user's is what is there now; what the server adds from here on is nobody's.
-    field_managers::track(server, attempt, Part::Whole, &mut object, None);
+    field_managers::track(
+        &writer.objects.catalog,
+        attempt,
+        Part::Whole,
+        &mut object,
+        None,
+    );
     metadata::prepare_create(resource, attempt.namespace, &mut object, Timestamp::now())?;
     let prefix = metadata::text(&object, "generateName").to_owned();
     let generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();
     if !generated {
-        return create_named(server, attempt, object).await;
+        return create_named(writer, attempt, object).await;
     }
     let mut tries = 0;
     loop {
@@ -71,7 +83,7 @@ pub(crate) async fn create(
         let mut candidate = object.clone();
         let name = metadata::generate_name(&prefix);
         metadata::of(&mut candidate).insert("name".to_owned(), name.as_str().into());
-        match create_named(server, attempt, candidate).await {
+        match create_named(writer, attempt, candidate).await {
             Err(status) if status.reason == StatusReason::AlreadyExists => {
                 if tries == NAME_ATTEMPTS_MAX {
                     let info = resource.info();
@@ -84,7 +96,7 @@ pub(crate) async fn create(
 }
 
 async fn create_named(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     mut object: Value,
 ) -> Result<Written, Status> {
@@ -97,31 +109,34 @@ async fn create_named(
         ..*attempt
     };
     let create = Operation::Create;
-    dynamic_admission::admit_and_change(server, attempt, create, &mut object, None).await?;
+    dynamic_admission::admit_and_change(writer.admission, attempt, create, &mut object, None)
+        .await?;
     kind.default(&mut object);
     let asked = kind.exclusives(&object);
     let draft = object;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let mut object = draft.clone();
-        reading(server, |reads| kind.allocate(&mut object, None, reads))?;
-        quota::count(server, resource, attempt.namespace, &mut object)?;
+        reading(writer.objects, |reads| {
+            kind.allocate(&mut object, None, reads)
+        })?;
+        quota::count(writer.objects, resource, attempt.namespace, &mut object)?;
         let mut errors = kind.validate_create(&object);
         errors.extend(annotations::validate(kind.info().kind, &object, None));
         if !errors.is_empty() {
             return Err(resource.invalid(&name, &errors));
         }
         attempt.warn(kind.warnings(&object, None));
-        advise(server, attempt, create, &object, None);
-        dynamic_admission::validate(server, attempt, create, &object, None).await?;
+        advise(&writer.admission.plugins, attempt, create, &object, None);
+        dynamic_admission::validate(writer.admission, attempt, create, &object, None).await?;
         let wanted = kind.exclusives(&object);
         let outcome = if attempt.dry_run {
-            dry_create(server, attempt, &object, &wanted).await?
+            dry_create(writer, attempt, &object, &wanted).await?
         } else {
-            store(server, attempt, &object, &wanted).await?
+            store(writer, attempt, &object, &wanted).await?
         };
         match outcome {
             Outcome::Stored(stored) => {
-                let stored = quota::settle(server, resource, stored).await?;
+                let stored = quota::settle(writer.objects, resource, stored).await?;
                 return Ok(Written {
                     stored,
                     gone: false,
@@ -151,23 +166,24 @@ enum Outcome {
 }
 
 async fn dry_create(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     object: &Value,
     wanted: &[Exclusive],
 ) -> Result<Outcome, Status> {
     let name = metadata::text(object, "name");
-    if server
+    if writer
+        .objects
         .read(attempt.resource, attempt.namespace, name)
         .await?
         .is_some()
     {
         return Ok(Outcome::Exists);
     }
-    quota::charge(server, change(attempt, object), &mut Txn::default()).await?;
+    quota::charge(writer.objects, change(attempt, object), &mut Txn::default()).await?;
     use resource_kinds::Taken;
     let mut wanted = wanted.iter();
-    let taken = reading(server, |reads| {
+    let taken = reading(writer.objects, |reads| {
         Ok(wanted.find(|exclusive| reads.is_taken(&exclusive.key)))
     })?;
     Ok(taken.map_or(Outcome::Dry, |taken| Outcome::Taken(taken.clone())))
@@ -175,13 +191,13 @@ async fn dry_create(
 
 /// Stores a new object; begins anew when only a quota has changed in between.
 async fn store(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     object: &Value,
     wanted: &[Exclusive],
 ) -> Result<Outcome, Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        if let Some(outcome) = try_store(server, attempt, object, wanted).await? {
+        if let Some(outcome) = try_store(writer, attempt, object, wanted).await? {
             return Ok(outcome);
         }
         work::let_others_go_first().await;
@@ -190,16 +206,17 @@ async fn store(
 }
 
 async fn try_store(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     object: &Value,
     wanted: &[Exclusive],
 ) -> Result<Option<Outcome>, Status> {
     let resource = attempt.resource;
     let key = resource.key(attempt.namespace, metadata::text(object, "name"));
-    let lease = server
+    let lease = writer
+        .objects
         .leases
-        .lease_for(server.store.as_ref(), resource.info())
+        .lease_for(writer.objects.store.as_ref(), resource.info())
         .await?;
     let mut txn = Txn {
         compare: vec![Compare::Absent(key.clone())],
@@ -210,11 +227,12 @@ async fn try_store(
         }],
     };
     for exclusive in wanted {
-        take(server, &mut txn, exclusive, &key);
+        take(&writer.objects.catalog, &mut txn, exclusive, &key);
     }
     quota::announce(resource, attempt.namespace, &mut txn);
-    quota::charge(server, change(attempt, object), &mut txn).await?;
-    match server
+    quota::charge(writer.objects, change(attempt, object), &mut txn).await?;
+    match writer
+        .objects
         .store
         .txn(txn)
         .await

@@ -14,6 +14,7 @@ use crate::admission::dynamic_admission;
 use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
+use crate::handlers::writer::Writer;
 use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
@@ -24,7 +25,6 @@ use crate::objects::metadata;
 use crate::objects::remove::remove;
 use crate::objects::storage::{self, encode};
 use crate::objects::write_request::{Attempt, Validation, WriteOptions, Written, dry_run};
-use crate::server::ApiServer;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -202,7 +202,7 @@ impl DeleteOptions {
 
 /// Answers a DELETE of one object.
 pub(crate) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     bytes: &[u8],
@@ -215,7 +215,7 @@ pub(crate) async fn answer(
     };
     let attempt = Attempt::of(call, resource, write);
     options.warn(&attempt);
-    let deleted = delete(server, &attempt, &options).await?;
+    let deleted = delete(writer, &attempt, &options).await?;
     if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
         let object = storage::decode(resource, &deleted.stored)?;
         return output::value(call, &success(resource, &object), StatusCode::OK);
@@ -247,37 +247,39 @@ fn success(resource: &Resource, object: &Value) -> Value {
 
 /// Deletes an object, or marks it as being deleted if somebody has still to do something.
 pub(crate) async fn delete(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     options: &DeleteOptions,
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        let stored = server
+        let stored = writer
+            .objects
             .must_read(resource, attempt.namespace, attempt.name)
             .await?;
         work::expect(stored.value.len()).await;
         let object = storage::decode(resource, &stored)?;
         options.check(resource, &object)?;
         admit(
-            server,
+            &writer.admission.plugins,
             attempt,
             Operation::Delete,
             &mut Value::Null,
             Some(&object),
         )?;
         let (operation, nothing) = (Operation::Delete, &Value::Null);
-        dynamic_admission::validate(server, attempt, operation, nothing, Some(&object)).await?;
+        dynamic_admission::validate(writer.admission, attempt, operation, nothing, Some(&object))
+            .await?;
         let marked = mark(resource, &object, options, Timestamp::now());
         let gone = may_go(resource, &marked);
         if attempt.dry_run || (!gone && metadata::same(&marked, &object)) {
             return Ok(Written { stored, gone });
         }
         let done = if gone {
-            let revision = remove(server, resource, &stored).await?;
+            let revision = remove(writer.objects, resource, &stored).await?;
             revision.map(|_| Written { stored, gone: true })
         } else {
-            replace(server, resource, &stored, &marked).await?
+            replace(writer, resource, &stored, &marked).await?
         };
         if let Some(written) = done {
             return Ok(written);
@@ -360,7 +362,7 @@ fn mark_dependents(resource: &Resource, object: &mut Value, options: &DeleteOpti
 }
 
 async fn replace(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     stored: &KeyValue,
     object: &Value,
@@ -374,7 +376,8 @@ async fn replace(
             lease: stored.lease,
         }],
     };
-    match server
+    match writer
+        .objects
         .store
         .txn(txn)
         .await

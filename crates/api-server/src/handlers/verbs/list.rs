@@ -16,18 +16,18 @@ use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::storage;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 /// Answers a GET of a collection.
 pub(crate) async fn answer(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     call: &Call,
 ) -> Result<Reply, Status> {
     let selection = Selection::of(call, resource)?;
-    let page = Page::parse(&call.query, server.store.current_revision())?;
+    let page = Page::parse(&call.query, objects.store.current_revision())?;
     let (items, meta) = read(
-        server,
+        objects,
         resource,
         namespace(resource, call),
         &selection,
@@ -205,7 +205,7 @@ pub(crate) fn span(
 
 /// Reads the selected objects of a page.
 pub(crate) async fn read(
-    server: &ApiServer,
+    objects: &Objects,
     resource: &Resource,
     namespace: &str,
     selection: &Selection,
@@ -238,7 +238,7 @@ pub(crate) async fn read(
             revision,
             limit,
         };
-        let read = server
+        let read = objects
             .store
             .range(range)
             .await

@@ -16,19 +16,22 @@ use object_model::Status;
 use resource_kinds::Verb;
 
 use crate::catalog::registry::Resource;
+use crate::handlers::metrics::Metrics;
 use crate::handlers::output;
 use crate::handlers::output::View;
+use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::Call;
 use crate::http::decode;
 use crate::http::reply::Reply;
 use crate::http::work;
+use crate::objects::storage::Objects;
 use crate::objects::write_request::Part;
-use crate::server::ApiServer;
 
 /// Answers a request for objects of one kind.
 pub(crate) async fn answer(
-    server: &Arc<ApiServer>,
+    writer: Writer<'_>,
+    metrics: &Arc<Metrics>,
     resource: &Arc<Resource>,
     verb: Verb,
     call: Call,
@@ -39,40 +42,39 @@ pub(crate) async fn answer(
         View::of(&call, resource)?;
     }
     match verb {
-        Verb::Get => get(server, resource, &call).await,
-        Verb::List => list::answer(server, resource, &call).await,
-        Verb::Watch => watch::answer(server, resource, &call).await,
+        Verb::Get => get(writer.objects, resource, &call).await,
+        Verb::List => list::answer(writer.objects, resource, &call).await,
+        Verb::Watch => watch::answer(writer.objects, metrics, resource, &call).await,
         Verb::Create => {
-            let decoded = read(server, resource, &call, body).await?;
-            create::answer(server, resource, &call, decoded).await
+            let decoded = read(resource, &call, body).await?;
+            create::answer(writer, resource, &call, decoded).await
         }
         Verb::Update => {
-            let decoded = read(server, resource, &call, body).await?;
-            update::answer(server, resource, &call, decoded, Part::Whole).await
+            let decoded = read(resource, &call, body).await?;
+            update::answer(writer, resource, &call, decoded, Part::Whole).await
         }
         Verb::Patch => {
-            let bytes = body::read(body, &server.limits).await?;
-            patch::answer(server, resource, &call, &bytes, Part::Whole).await
+            let bytes = body::read(body, &call.limits).await?;
+            patch::answer(writer, resource, &call, &bytes, Part::Whole).await
         }
         Verb::Delete => {
-            let bytes = body::read(body, &server.limits).await?;
-            delete::answer(server, resource, &call, &bytes).await
+            let bytes = body::read(body, &call.limits).await?;
+            delete::answer(writer, resource, &call, &bytes).await
         }
         Verb::DeleteCollection => {
-            let bytes = body::read(body, &server.limits).await?;
-            collection::answer(server, resource, &call, &bytes).await
+            let bytes = body::read(body, &call.limits).await?;
+            collection::answer(writer, resource, &call, &bytes).await
         }
     }
 }
 
 /// Reads and decodes the body of a create or an update.
 pub(crate) async fn read(
-    server: &ApiServer,
     resource: &Resource,
     call: &Call,
     body: BoxBody,
 ) -> Result<decode::Decoded, Status> {
-    let bytes = body::read(body, &server.limits).await?;
+    let bytes = body::read(body, &call.limits).await?;
     decode::body(&call.parts.headers, &bytes, resource.info().kind)
 }
 
@@ -85,10 +87,10 @@ pub(crate) fn namespace<'c>(resource: &Resource, call: &'c Call) -> &'c str {
     }
 }
 
-async fn get(server: &ApiServer, resource: &Resource, call: &Call) -> Result<Reply, Status> {
-    list::check_not_newer(&call.query, server.store.current_revision())?;
+async fn get(objects: &Objects, resource: &Resource, call: &Call) -> Result<Reply, Status> {
+    list::check_not_newer(&call.query, objects.store.current_revision())?;
     let namespace = namespace(resource, call);
-    let stored = server
+    let stored = objects
         .must_read(resource, namespace, &call.info.name)
         .await?;
     work::expect(stored.value.len()).await;

@@ -12,13 +12,13 @@ use super::update::update;
 use crate::access::authorize;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
+use crate::handlers::writer::Writer;
 use crate::http::call::Call;
 use crate::http::decode::{Decoded, json, unsupported};
 use crate::http::negotiate::content_type;
 use crate::http::reply::Reply;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, Validation, WriteOptions, accept, complaints};
-use crate::server::ApiServer;
 
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -133,14 +133,14 @@ pub(crate) fn is_apply(call: &Call) -> bool {
 
 /// Answers a PATCH.
 pub(crate) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     bytes: &[u8],
     part: Part,
 ) -> Result<Reply, Status> {
     if is_apply(call) {
-        return apply::answer(server, resource, call, bytes, part).await;
+        return apply::answer(writer, resource, call, bytes, part).await;
     }
     let options = WriteOptions::parse_patch(&call.query, false)?;
     let patch = Patch::parse(call, bytes)?;
@@ -156,10 +156,16 @@ pub(crate) async fn answer(
         let accepted = accept(resource, decoded, Validation::Ignore);
         let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
         let asker = (&call.user, &*call.info);
-        authorize::check_escalation(server, asker, resource, &object, Some(old))?;
+        authorize::check_escalation(
+            &writer.access.authorizer,
+            asker,
+            resource,
+            &object,
+            Some(old),
+        )?;
         Ok(object)
     };
     let attempt = Attempt::of(call, resource, options);
-    let written = update(server, &attempt, part, &mut change).await?;
+    let written = update(writer, &attempt, part, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

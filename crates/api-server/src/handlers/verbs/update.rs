@@ -13,6 +13,7 @@ use crate::admission::plugins::{admit, advise};
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::create::{create, refused};
+use crate::handlers::writer::Writer;
 use crate::http::call::Call;
 use crate::http::decode::Decoded;
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
@@ -26,7 +27,6 @@ use crate::objects::remove::remove;
 use crate::objects::storage::{self, encode_within, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, WriteOptions, Written, accept, cannot_be_handled};
-use crate::server::ApiServer;
 
 /// The text of a 409 for an object that has changed in between.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
@@ -37,7 +37,7 @@ pub(crate) type Change<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send +
 
 /// Answers a PUT.
 pub(crate) async fn answer(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
     decoded: Decoded,
@@ -49,8 +49,9 @@ pub(crate) async fn answer(
     // Before it is looked for: 404 of the one name would be no answer to the other.
     metadata::must_name(&object, &call.info.name)?;
     let asker = (&call.user, &*call.info);
-    let check =
-        |old: Option<&Value>| authorize::check_escalation(server, asker, resource, &object, old);
+    let check = |old: Option<&Value>| {
+        authorize::check_escalation(&writer.access.authorizer, asker, resource, &object, old)
+    };
     let attempt = Attempt::of(call, resource, options);
     let kind = &resource.kind;
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
@@ -62,16 +63,16 @@ pub(crate) async fn answer(
             Err(unversioned(resource, &call.info.name))
         }
     };
-    let (written, code) = match update(server, &attempt, part, &mut change).await {
+    let (written, code) = match update(writer, &attempt, part, &mut change).await {
         Err(status)
             if status.reason == StatusReason::NotFound
                 && part == Part::Whole
                 && kind.is_created_by_updates() =>
         {
             let info = call.info.with_verb("create");
-            authorize::authorize(server, &call.user, &info)?;
+            authorize::authorize(&writer.access.authorizer, &call.user, &info)?;
             check(None)?;
-            let created = create(server, &attempt, object.clone()).await?;
+            let created = create(writer, &attempt, object.clone()).await?;
             (created, StatusCode::CREATED)
         }
         updated => (updated?, StatusCode::OK),
@@ -95,14 +96,15 @@ fn unversioned(resource: &Resource, name: &str) -> Status {
 ///
 /// *Errors.* 404, 409 for a stale resource version, and what admission and validation say.
 pub(crate) async fn update(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     part: Part,
     change: &mut Change<'_>,
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        let stored = server
+        let stored = writer
+            .objects
             .must_read(resource, attempt.namespace, attempt.name)
             .await?;
         work::expect(stored.value.len()).await;
@@ -112,9 +114,14 @@ pub(crate) async fn update(
         if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
             return Err(resource.conflict(attempt.name, MODIFIED));
         }
-        let mut draft = prepare(server, attempt, part, object, &old).await?;
+        let mut draft = prepare(writer, attempt, part, object, &old).await?;
         if part == Part::Whole {
-            quota::count(server, resource, attempt.namespace, &mut draft.object)?;
+            quota::count(
+                writer.objects,
+                resource,
+                attempt.namespace,
+                &mut draft.object,
+            )?;
         }
         if metadata::same(&draft.object, &old) {
             return Ok(Written {
@@ -122,7 +129,7 @@ pub(crate) async fn update(
                 gone: false,
             });
         }
-        if let Some(written) = write(server, attempt, (&stored, &old), draft).await? {
+        if let Some(written) = write(writer, attempt, (&stored, &old), draft).await? {
             return Ok(written);
         }
         work::let_others_go_first().await;
@@ -141,7 +148,7 @@ struct Draft {
 }
 
 async fn prepare(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     part: Part,
     mut object: Value,
@@ -161,20 +168,35 @@ async fn prepare(
             object = decoded.map_err(|text| cannot_be_handled(kind.info(), &text))?;
         }
     }
-    field_managers::track(server, attempt, part, &mut object, Some(old));
+    field_managers::track(
+        &writer.objects.catalog,
+        attempt,
+        part,
+        &mut object,
+        Some(old),
+    );
     let (update, before) = (Operation::Update, Some(old));
     let outside = part != Part::Chosen;
     if outside {
-        dynamic_admission::admit_and_change(server, attempt, update, &mut object, before).await?;
+        dynamic_admission::admit_and_change(writer.admission, attempt, update, &mut object, before)
+            .await?;
     } else {
-        admit(server, attempt, update, &mut object, before)?;
+        admit(
+            &writer.admission.plugins,
+            attempt,
+            update,
+            &mut object,
+            before,
+        )?;
     }
     kind.default(&mut object);
     let asked = kind.exclusives(&object);
     let mut errors = metadata::validate_update(&object, old);
     match part {
         Part::Whole => {
-            reading(server, |reads| kind.allocate(&mut object, Some(old), reads))?;
+            reading(writer.objects, |reads| {
+                kind.allocate(&mut object, Some(old), reads)
+            })?;
             errors.extend(kind.validate_update(&object, old));
             if kind.has_generation() {
                 metadata::count_generation(&mut object, old);
@@ -196,9 +218,9 @@ async fn prepare(
     if matches!(part, Part::Whole | Part::Subresource) {
         attempt.warn(kind.warnings(&object, before));
     }
-    advise(server, attempt, update, &object, before);
+    advise(&writer.admission.plugins, attempt, update, &object, before);
     if outside {
-        dynamic_admission::validate(server, attempt, update, &object, before).await?;
+        dynamic_admission::validate(writer.admission, attempt, update, &object, before).await?;
     }
     let before = kind.exclusives(old);
     let after = kind.exclusives(&object);
@@ -221,7 +243,7 @@ async fn prepare(
 
 /// Writes a draft over the stored object; `None` if that has changed in between.
 async fn write(
-    server: &ApiServer,
+    writer: Writer<'_>,
     attempt: &Attempt<'_>,
     (stored, old): (&KeyValue, &Value),
     draft: Draft,
@@ -241,11 +263,11 @@ async fn write(
         new: Some(&object),
     };
     if attempt.dry_run {
-        quota::charge(server, change, &mut Txn::default()).await?;
+        quota::charge(writer.objects, change, &mut Txn::default()).await?;
         return Ok(Some(Written::dry(resource, &object, Some(stored))));
     }
     if may_go(resource, &object) {
-        let gone = remove(server, resource, stored).await?;
+        let gone = remove(writer.objects, resource, stored).await?;
         return Ok(gone.map(|revision| {
             let value = storage::encode_at(resource.info(), &object, revision);
             let stored = KeyValue {
@@ -256,10 +278,11 @@ async fn write(
             Written { stored, gone: true }
         }));
     }
-    let mut txn = transaction(server, resource, stored, &object, (&taken, &given_up)).await?;
+    let mut txn = transaction(writer, resource, stored, &object, (&taken, &given_up)).await?;
     quota::announce(resource, attempt.namespace, &mut txn);
-    quota::charge(server, change, &mut txn).await?;
-    match server
+    quota::charge(writer.objects, change, &mut txn).await?;
+    match writer
+        .objects
         .store
         .txn(txn)
         .await
@@ -267,7 +290,7 @@ async fn write(
     {
         TxnResult::Committed { results, .. } => match results.into_iter().next() {
             Some(OperationResult::Put(stored)) => Ok(Some(Written {
-                stored: quota::settle(server, resource, stored).await?,
+                stored: quota::settle(writer.objects, resource, stored).await?,
                 gone: false,
             })),
             _ => Err(Status::internal("the store gave no result of a write")),
@@ -287,16 +310,17 @@ async fn write(
 
 /// The transaction that replaces a stored object, and takes and gives up what is exclusive.
 async fn transaction(
-    server: &ApiServer,
+    writer: Writer<'_>,
     resource: &Resource,
     stored: &KeyValue,
     object: &Value,
     (taken, given_up): (&[Exclusive], &[Exclusive]),
 ) -> Result<Txn, Status> {
     let key = stored.key.to_vec();
-    let lease = server
+    let lease = writer
+        .objects
         .leases
-        .lease_for(server.store.as_ref(), resource.info())
+        .lease_for(writer.objects.store.as_ref(), resource.info())
         .await?;
     let mut txn = Txn {
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
@@ -307,10 +331,10 @@ async fn transaction(
         }],
     };
     for exclusive in taken {
-        take(server, &mut txn, exclusive, &key);
+        take(&writer.objects.catalog, &mut txn, exclusive, &key);
     }
     for exclusive in given_up {
-        give_up(server, &mut txn, exclusive);
+        give_up(&writer.objects.catalog, &mut txn, exclusive);
     }
     Ok(txn)
 }

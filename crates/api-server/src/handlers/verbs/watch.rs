@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::list::{parse_version, span};
 use super::namespace;
 use crate::catalog::registry::Resource;
+use crate::handlers::metrics::Metrics;
 use crate::handlers::output::{View, event, event_of_value};
 use crate::handlers::selection::Selection;
 use crate::http::body::boxed;
@@ -36,7 +37,7 @@ use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::storage;
-use crate::server::ApiServer;
+use crate::objects::storage::Objects;
 
 /// What a watch begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +52,14 @@ enum Beginning {
 
 /// Answers a watch.
 pub(crate) async fn answer(
-    server: &Arc<ApiServer>,
+    objects: &Arc<Objects>,
+    metrics: &Arc<Metrics>,
     resource: &Arc<Resource>,
     call: &Call,
 ) -> Result<Reply, Status> {
     let selection = Selection::of(call, resource)?;
     let view = View::of_stream(call, resource)?;
-    let newest = server.store.current_revision();
+    let newest = objects.store.current_revision();
     let beginning = beginning(&call.query, newest)?;
     let asked = call
         .query
@@ -68,11 +70,13 @@ pub(crate) async fn answer(
         None => rand::rng().random_range(WATCH_TIMEOUT_MIN_SECS..2 * WATCH_TIMEOUT_MIN_SECS),
     };
     let deadline = Instant::now() + Duration::from_secs(seconds);
-    let grace = server.limits.watch_end_grace;
+    let grace = call.limits.watch_end_grace;
     let connection = call.parts.extensions.get::<Connection>();
     let (start, end) = span(resource, namespace(resource, call), &selection);
     let mut watcher = Watcher {
-        server: server.clone(),
+        objects: objects.clone(),
+        metrics: metrics.clone(),
+        grace,
         resource: resource.clone(),
         selection,
         view,
@@ -90,7 +94,7 @@ pub(crate) async fn answer(
         ended: false,
     };
     watcher.begin(start, end, beginning).await?;
-    server.metrics.watches.fetch_add(1, Ordering::Relaxed);
+    metrics.watches.fetch_add(1, Ordering::Relaxed);
     let frames = futures::stream::unfold(watcher, |mut watcher| async move {
         let bytes = watcher.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), watcher))
@@ -158,7 +162,10 @@ enum Ready {
 /// A watch under way. It is polled by the connection, so a client that does not read holds
 /// nothing but its place in the store's history, and is cut off there when it falls too far back.
 struct Watcher {
-    server: Arc<ApiServer>,
+    objects: Arc<Objects>,
+    metrics: Arc<Metrics>,
+    /// How long its client may take to read the last of it.
+    grace: Duration,
     resource: Arc<Resource>,
     selection: Selection,
     view: View,
@@ -184,7 +191,7 @@ struct Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         if self.changes.is_some() || self.ended {
-            self.server.metrics.watches.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.watches.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -198,14 +205,14 @@ impl Watcher {
     ) -> Result<(), Status> {
         let after = match beginning {
             Beginning::After(revision) => revision,
-            Beginning::Now => self.server.store.current_revision(),
+            Beginning::Now => self.objects.store.current_revision(),
             Beginning::Everything { marked } => {
                 let range = Range {
                     start: start.clone(),
                     end,
                     ..Range::default()
                 };
-                let read = self.server.read_range(range).await?;
+                let read = self.objects.read_range(range).await?;
                 self.seen = read.revision;
                 work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
                 for item in &read.items {
@@ -222,7 +229,7 @@ impl Watcher {
         self.seen = after;
         self.told = after;
         match self
-            .server
+            .objects
             .store
             .watch(start, Revision(after.0.saturating_add(1)))
         {
@@ -276,7 +283,7 @@ impl Watcher {
     /// connection ends by itself.
     async fn taken(&mut self) {
         if let Some(connection) = self.connection.clone() {
-            let latest = Instant::now() + self.server.limits.watch_end_grace;
+            let latest = Instant::now() + self.grace;
             self.closing = Some(connection.close_at(latest));
             connection.flushed().await;
         }

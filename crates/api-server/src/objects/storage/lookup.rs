@@ -8,8 +8,8 @@ use object_model::Status;
 use resource_kinds::{Lookup, Taken};
 use serde_json::Value;
 
+use super::Objects;
 use crate::catalog::registry::{Resource, end_of};
-use crate::server::ApiServer;
 
 /// The key under which an exclusive thing is held.
 pub(crate) fn exclusive_key(key: &str) -> Vec<u8> {
@@ -21,11 +21,11 @@ pub(crate) fn exclusive_key(key: &str) -> Vec<u8> {
 /// *Errors.* What `decide` says. If something could not be read or decoded, 500 whatever it says: what
 /// is unreadable is not absent, so a decision made without it does not count.
 pub(crate) fn reading<T>(
-    server: &ApiServer,
+    objects: &Objects,
     decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
 ) -> Result<T, Status> {
     let reads = SyncReads {
-        server,
+        objects,
         failed: OnceLock::new(),
     };
     let decided = decide(&reads);
@@ -40,14 +40,14 @@ pub(crate) fn reading<T>(
 /// The embedded store answers from memory at once; for another one the calling thread waits,
 /// while the runtime moves its other tasks elsewhere.
 pub(crate) struct SyncReads<'s> {
-    server: &'s ApiServer,
+    objects: &'s Objects,
     /// The first read that failed.
     failed: OnceLock<Status>,
 }
 
 impl SyncReads<'_> {
     fn range(&self, range: Range) -> Vec<KeyValue> {
-        let mut answer = self.server.store.range(range);
+        let mut answer = self.objects.store.range(range);
         let found = match (&mut answer).now_or_never() {
             Some(ready) => ready,
             None => {
@@ -97,7 +97,13 @@ impl SyncReads<'_> {
         namespace: &str,
         words: &[&str],
     ) -> Vec<Value> {
-        let Some(resource) = self.server.served().registry.any_version(group, plural) else {
+        let Some(resource) = self
+            .objects
+            .catalog
+            .snapshot()
+            .registry
+            .any_version(group, plural)
+        else {
             return Vec::new();
         };
         let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
@@ -115,7 +121,12 @@ impl SyncReads<'_> {
 
 impl Lookup for SyncReads<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        let resource = self.server.served().registry.any_version(group, plural)?;
+        let resource = self
+            .objects
+            .catalog
+            .snapshot()
+            .registry
+            .any_version(group, plural)?;
         let range = Range {
             start: resource.key(namespace, name),
             ..Range::default()
@@ -125,7 +136,13 @@ impl Lookup for SyncReads<'_> {
     }
 
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
-        let Some(resource) = self.server.served().registry.any_version(group, plural) else {
+        let Some(resource) = self
+            .objects
+            .catalog
+            .snapshot()
+            .registry
+            .any_version(group, plural)
+        else {
             return Vec::new();
         };
         self.stored(&resource, namespace)

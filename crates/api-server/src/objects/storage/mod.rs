@@ -4,12 +4,14 @@ mod encode;
 mod leases;
 mod lookup;
 
-use mvcc_store::{KeyValue, Range, RangeResult, Revision, StoreError};
+use std::sync::Arc;
+
+use mvcc_store::{KeyValue, Range, RangeResult, Revision, Store, StoreError};
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use serde_json::Value;
 
+use crate::catalog::Catalog;
 use crate::catalog::registry::Resource;
-use crate::server::ApiServer;
 
 pub(crate) use encode::{
     encode, encode_as, encode_at, encode_within, with_revision, without_revision, without_type,
@@ -17,7 +19,22 @@ pub(crate) use encode::{
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{SyncReads, exclusive_key, reading};
 
-impl ApiServer {
+/// The stored objects, of the kinds that are served.
+pub(crate) struct Objects {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) leases: Leases,
+    pub(crate) catalog: Catalog,
+}
+
+impl Objects {
+    pub(crate) fn new(store: Arc<dyn Store>, catalog: Catalog) -> Self {
+        Self {
+            store,
+            leases: Leases::default(),
+            catalog,
+        }
+    }
+
     /// One object as stored.
     pub(crate) async fn read(
         &self,

@@ -4,19 +4,22 @@ use object_model::{FieldError, FieldPath, FieldSelector, Status};
 use serde_json::{Value, json};
 
 use super::texts;
-use crate::access::authorize::{self, Asked};
+use crate::access::authorize::{self, Asked, Authorizer};
 use crate::catalog::virtual_resources::AUTHORIZATION;
 use crate::http::user::UserInfo;
-use crate::server::ApiServer;
 
 /// The status of a SelfSubjectAccessReview.
-pub(super) fn own(server: &ApiServer, user: &UserInfo, review: &Value) -> Result<Value, Status> {
-    decide(server, user, review, "SelfSubjectAccessReview")
+pub(super) fn own(
+    authorizer: &Authorizer,
+    user: &UserInfo,
+    review: &Value,
+) -> Result<Value, Status> {
+    decide(authorizer, user, review, "SelfSubjectAccessReview")
 }
 
 /// The status of a SubjectAccessReview or a LocalSubjectAccessReview.
 pub(super) fn of_subject(
-    server: &ApiServer,
+    authorizer: &Authorizer,
     namespace: &str,
     review: &Value,
 ) -> Result<Value, Status> {
@@ -41,11 +44,11 @@ pub(super) fn of_subject(
         let error = FieldError::invalid(&field, inner, detail);
         return Err(Status::invalid(AUTHORIZATION, kind, "", &[error]));
     }
-    decide(server, &UserInfo::new(name, groups), review, kind)
+    decide(authorizer, &UserInfo::new(name, groups), review, kind)
 }
 
 fn decide(
-    server: &ApiServer,
+    authorizer: &Authorizer,
     user: &UserInfo,
     review: &Value,
     kind: &str,
@@ -78,7 +81,7 @@ fn decide(
             ..Asked::default()
         }
     };
-    Ok(match authorize::decide(server, user, &asked) {
+    Ok(match authorize::decide(authorizer, user, &asked) {
         Ok(()) => json!({"allowed": true}),
         Err(reason) if reason.is_empty() => json!({"allowed": false}),
         Err(reason) => json!({"allowed": false, "reason": reason}),
@@ -101,12 +104,16 @@ fn fields(selector: &Value) -> FieldSelector {
 }
 
 /// The status of a SelfSubjectRulesReview.
-pub(super) fn rules(server: &ApiServer, user: &UserInfo, review: &Value) -> Result<Value, Status> {
+pub(super) fn rules(
+    authorizer: &Authorizer,
+    user: &UserInfo,
+    review: &Value,
+) -> Result<Value, Status> {
     let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let rules = server.rbac.rules(user, namespace);
+    let rules = authorizer.rbac.rules(user, namespace);
     let (paths, resources): (Vec<_>, Vec<_>) = rules
         .into_iter()
         .partition(|rule| !rule.non_resource_urls.is_empty());

@@ -1,0 +1,64 @@
+//! The start of a server: what is read and created before it answers, and the tasks that it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::access::authorize::{self, Sources};
+use crate::bootstrap;
+use crate::config::Config;
+use crate::following;
+use crate::group_services;
+use crate::http::work;
+use crate::objects::definitions;
+use crate::objects::quota;
+use crate::server::{ApiServer, StartError};
+use crate::store_room;
+
+impl ApiServer {
+    /// Makes a server, fills its index of roles and creates what every cluster has and this one
+    /// lacks. It answers [`local`](Self::local) callers from then on.
+    ///
+    /// *Errors.* Unusable certificates, a store that fails, default objects that are refused.
+    pub async fn new(mut config: Config) -> Result<Arc<Self>, StartError> {
+        let background = CancellationToken::new();
+        let cluster = bootstrap::Cluster {
+            default_objects: std::mem::take(&mut config.default_objects),
+            service_ip: config.service_ip,
+            advertise: std::mem::take(&mut config.advertise),
+        };
+        let server = Arc::new(Self::assemble(config, background.clone().drop_guard())?);
+        definitions::follow(&server.objects)
+            .await
+            .map_err(|source| StartError::DefaultObject {
+                what: "the kinds of the definitions".to_owned(),
+                source,
+            })?;
+        let made = bootstrap::run(server.writer(), &cluster).await;
+        store_room::unless_full(&server, made)?;
+        let made = group_services::follow(server.writer())
+            .await
+            .map_err(|source| StartError::DefaultObject {
+                what: "the objects of the groups that are served".to_owned(),
+                source,
+            });
+        store_room::unless_full(&server, made)?;
+        server.admission.follow_registrations();
+        let sources = Sources::of(&server.objects.catalog.snapshot().registry);
+        let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
+        authorize::fill(rbac, store.as_ref(), &sources).await?;
+        let fresh = authorize::keep_fresh(rbac.clone(), store.clone(), sources, background);
+        server.start("the index of roles", fresh);
+        server.start("following", following::run(Arc::downgrade(&server)));
+        server.start("room", store_room::watch(Arc::downgrade(&server)));
+        server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
+        server.health.bootstrapped.store(true, Ordering::Release);
+        Ok(server)
+    }
+
+    /// Starts a background task of the server.
+    fn start(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(work::watched(self.limits.slow_polls.clone(), what, task));
+    }
+}
