@@ -83,7 +83,7 @@ mod tests {
         let (_two, mut second) = claimed();
         second.is_new = false;
         let error = bind(store.as_ref(), &mut second).await.unwrap_err();
-        assert!(error.to_string().contains("another disk"), "{error}");
+        assert!(error.to_string().contains("wrong disk"), "{error}");
         second.is_new = true;
         bind(store.as_ref(), &mut second).await.unwrap();
         assert_eq!(second.marker.instance, first.marker.instance);
