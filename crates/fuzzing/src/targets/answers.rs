@@ -1,4 +1,4 @@
-//! What webhooks answer, and what asks for a certificate.
+//! Answers of webhooks, and certificate requests.
 
 use std::sync::OnceLock;
 

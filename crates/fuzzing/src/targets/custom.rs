@@ -1,4 +1,4 @@
-//! What CustomResourceDefinitions bring: schemas, rules, paths.
+//! The content of CustomResourceDefinitions: schemas, rules, paths.
 
 use custom_resources::{
     Definition, Expression, JsonPath, Schema, Values, broken_rules, served_versions,

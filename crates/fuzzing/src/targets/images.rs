@@ -1,4 +1,4 @@
-//! What registries and archives of images say.
+//! Answers of registries, and image archives.
 
 use image_store::decoders;
 

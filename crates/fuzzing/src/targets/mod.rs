@@ -1,4 +1,4 @@
-//! What is fed, with what, and what must hold whatever it is.
+//! The fuzz targets: the decoder, its valid inputs, and the properties that hold for every input.
 
 mod answers;
 mod archives;
