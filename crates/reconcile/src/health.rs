@@ -1,4 +1,4 @@
-//! Whether what runs for as long as the program gets on: watches, and the work of controllers.
+//! The health of long-running parts: watches, and the work of controllers.
 //!
 //! Each of them counts its failures in a row. After [`limits::FAILURES_MAX`] it fails: that is logged
 //! once, shown by [`Health::failing`] for `/readyz`, and counted by [`Health::text`] for `/metrics`.

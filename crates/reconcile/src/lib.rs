@@ -1,6 +1,6 @@
-//! What everything that reconciles shares: watch caches ([`Cache`]), a keyed work queue
-//! ([`Queue`]), an event recorder ([`Recorder`]), guarded writes ([`execute`]), figures for
-//! `/metrics` ([`figures`]) and whether all that gets on ([`health`]).
+//! The common parts of everything that reconciles: watch caches ([`Cache`]), a keyed work queue
+//! ([`Queue`]), an event recorder ([`Recorder`]), guarded writes ([`execute`]), metrics
+//! ([`figures`]) and health ([`health`]).
 //!
 //! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`), and some
 //! Services with their endpoints (`services.rs`). All of it is bounded (`limits.rs`), ends with a

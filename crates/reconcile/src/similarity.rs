@@ -1,4 +1,4 @@
-//! Which events are repetitions of which, and how many an object may have.
+//! The similarity of events for merging repeats, and the number of events that an object may have.
 //!
 //! Three rules, in this order: more than a few different messages under one reason within some
 //! minutes become one combined event; the same event again raises a count; an object that still
