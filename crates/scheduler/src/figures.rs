@@ -1,4 +1,4 @@
-//! What the scheduler has to say in figures, for `/metrics`, with kube-scheduler's names and bounds.
+//! The metrics of the scheduler, for `/metrics`, with kube-scheduler's names and bounds.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! What running pods have is counted while they get something else (kubectl.md 6.7).
+//! Allocated resources of running pods count during a resize (kubectl.md 6.7).
 
 use super::*;
 
