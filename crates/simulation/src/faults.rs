@@ -1,4 +1,4 @@
-//! What goes wrong: each fault is done, lasts a while and is made good again.
+//! Faults: each one is injected, lasts a while and is repaired.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Whether the world is as it was wanted, now that nothing goes wrong any more.
+//! The goal of a world: the specified state after all faults have ended.
 
 use std::sync::Arc;
 

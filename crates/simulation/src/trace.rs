@@ -1,4 +1,4 @@
-//! What happened, in order: the same for every run of a seed.
+//! The trace of events, in order: the same for every run of a seed.
 //!
 //! Each line goes into a hash, the last ones are kept. Where no world runs, nothing is noted.
 

@@ -1,4 +1,4 @@
-//! What was written, in the words that the checks need.
+//! The history of writes, in the terms of the checks.
 
 use std::time::Duration;
 
