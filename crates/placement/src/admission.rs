@@ -1,4 +1,4 @@
-//! Whether a node can run a pod that was bound to it: what kubelet checks again before it takes one.
+//! Admission on the node: the checks that kubelet repeats for a pod that is bound to it.
 //!
 //! What the scheduler binds, fits; a pod that somebody binds by hand (`nodeName`) may not. Of
 //! several reasons the first counts: resources, then the node's labels, then ports, then taints.

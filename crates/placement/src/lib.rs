@@ -1,4 +1,4 @@
-//! Where a pod goes.
+//! The scheduling decision: the node of a pod.
 //!
 //! [`place`] looks at a pod and at the cluster as it is known, and says: this node; or this node,
 //! once these volumes are bound; or this one, when these pods of lower priority are gone; or

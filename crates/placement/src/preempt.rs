@@ -1,5 +1,5 @@
-//! Who has to go for a pod that fits nowhere: pods of lower priority, as few and as unimportant
-//! ones as possible, as kube-scheduler's default preemption chooses them.
+//! Preemption victims for a pod that fits nowhere: pods of lower priority, as few and as
+//! unimportant ones as possible, as kube-scheduler's default preemption chooses them.
 //!
 //! Of each node all pods of lower priority are taken away; if the pod fits then, they are put back
 //! one after the other as long as it still does: first those whose disruption budget their end

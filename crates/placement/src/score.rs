@@ -1,5 +1,5 @@
-//! Which of several fitting nodes is the best: one rule after another, each deciding only what
-//! those before left open, and the name at last, so that the answer is always the same.
+//! The score of fitting nodes: one rule after another, each deciding only what those before left
+//! open, and the name at last, so that the answer is always the same.
 
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;

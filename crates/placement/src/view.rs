@@ -1,4 +1,4 @@
-//! What is looked at, and what comes out.
+//! The input and the output of placement.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -88,7 +88,7 @@ pub struct Preemption {
     pub node: String,
     /// Who is to be deleted, the most important first; some may be going already.
     pub victims: Vec<Arc<PodView>>,
-    /// Who no longer has the place on the node that was being made for it.
+    /// Pods whose nomination was cleared.
     pub displaced: Vec<Arc<PodView>>,
     /// What is to be said of the pod meanwhile.
     pub obstacle: Obstacle,

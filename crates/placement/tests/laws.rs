@@ -1,4 +1,4 @@
-//! What holds of every placement.
+//! Laws of every placement.
 
 use std::sync::Arc;
 

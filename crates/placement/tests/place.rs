@@ -1,4 +1,4 @@
-//! Where pods go, situation by situation (statefulset.md §11, kubectl.md 9).
+//! Scheduling decisions, situation by situation (statefulset.md §11, kubectl.md 9).
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Who goes for a more important pod, situation by situation, as kube-scheduler decides it.
+//! Preemption victims of a more important pod, situation by situation, as kube-scheduler decides
+//! it.
 
 use std::sync::Arc;
 
