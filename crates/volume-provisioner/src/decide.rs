@@ -1,4 +1,4 @@
-//! Which claims get a volume here and which volumes are to be removed. Pure.
+//! The decision for each claim and volume: provision here, or remove. Pure.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What could not be done for a claim is tried again later and later.
+//! Retries of failed work for a claim, with growing delays.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What a backup needs of the volumes: how the pool's are at one moment, and a place for them
+//! The volumes of a backup: a snapshot of the pool's volumes at one moment, and a place for them
 //! elsewhere.
 
 use std::path::{Path, PathBuf};

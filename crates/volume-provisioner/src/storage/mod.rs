@@ -1,4 +1,4 @@
-//! Where the volumes of each class are.
+//! The storage of each class of volumes.
 
 mod backup;
 

@@ -1,4 +1,4 @@
-//! How full volumes are is said on their claims.
+//! Events about full volumes on their claims.
 
 use std::path::Path;
 
