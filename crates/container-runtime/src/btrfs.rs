@@ -1,4 +1,4 @@
-//! What btrfs does beyond plain files: subvolumes, snapshots, limits, a new size.
+//! System calls of btrfs beyond plain files: subvolumes, snapshots, limits, a new size.
 //!
 //! The calls and their structures are those of `linux/btrfs.h`. The crates that wrap them generate
 //! their bindings with a C library when they are built, so these few are written out here.

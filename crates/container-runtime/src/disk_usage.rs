@@ -1,4 +1,4 @@
-//! What directories take on their disk.
+//! The disk usage of directories.
 
 use std::collections::BTreeSet;
 use std::io;

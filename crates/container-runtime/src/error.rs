@@ -1,4 +1,4 @@
-//! What can go wrong between the node agent and its sandboxes.
+//! Errors between the node agent and its sandboxes.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Which ids of the node a pod with users of its own gets; pure.
+//! The range of the node's ids for a pod with a user namespace; pure.
 
 use serde::{Deserialize, Serialize};
 

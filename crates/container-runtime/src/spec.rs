@@ -1,4 +1,4 @@
-//! What a caller asks for and what the runtime reports: plain data.
+//! The requests of callers and the reports of the runtime: plain data.
 //!
 //! The same types travel over the shim's socket and lie in its state directory, so every
 //! field that was added later has a default and none is ever given a new meaning.

@@ -1,4 +1,4 @@
-//! What a sandbox's directory contains.
+//! The content of a sandbox's directory.
 //!
 //! ```text
 //! <state_dir>/sandboxes/<id>/

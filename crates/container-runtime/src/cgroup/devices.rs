@@ -1,5 +1,5 @@
-//! Which devices the processes of a group may use, with version 2: a program that the kernel asks
-//! at each use. With version 1 there are lists instead, which libcontainer writes.
+//! The device filter of a cgroup of version 2: a program that the kernel asks at each use. With
+//! version 1 there are lists instead, which libcontainer writes.
 
 use std::ffi::CStr;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What is in a control group, whoever made it.
+//! The processes in a cgroup and below it, of every origin.
 
 use std::collections::BTreeSet;
 use std::fs;

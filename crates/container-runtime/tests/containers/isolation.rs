@@ -1,4 +1,4 @@
-//! What a container may and may not do, and what it is limited to.
+//! The rights and the limits of a container.
 
 use std::fs;
 

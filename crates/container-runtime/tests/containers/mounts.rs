@@ -1,4 +1,4 @@
-//! What is mounted into containers, and how far mounts travel.
+//! Mounts in containers, and their propagation.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

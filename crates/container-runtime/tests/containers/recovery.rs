@@ -1,4 +1,4 @@
-//! What a new agent finds, whatever happened to the old one or to a shim.
+//! The state that a new agent finds after any failure of the old one or of a shim.
 
 use std::collections::BTreeSet;
 use std::fs;

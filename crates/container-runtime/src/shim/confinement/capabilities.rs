@@ -1,4 +1,4 @@
-//! Which capabilities a container gets; pure, but for dropping them in the end.
+//! The capabilities of a container; pure, but for dropping them in the end.
 
 use std::io;
 

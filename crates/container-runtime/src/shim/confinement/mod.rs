@@ -1,4 +1,5 @@
-//! What confines a container's processes: capabilities, system call filters, limits and guards.
+//! The confinement of a container's processes: capabilities, system call filters, limits and
+//! guards.
 
 pub(crate) mod capabilities;
 pub(crate) mod keyring;

@@ -1,4 +1,4 @@
-//! What may be mounted over a container's `/proc`.
+//! The check of mounts over a container's `/proc`.
 //!
 //! By files of `/proc` programs, and the runtime itself, tell the kernel what a process may do: so no
 //! volume may take their place. The rule is runc's (`checkProcMount`).

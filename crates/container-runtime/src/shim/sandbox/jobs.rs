@@ -1,4 +1,4 @@
-//! What workers are started for, and what follows when they and other children end.
+//! The jobs of workers, and the effects of the end of workers and other children.
 
 use durable_file::Durability;
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! What the shim, or whoever started the program, has open (CVE-2024-21626).
+//! Open descriptors of the shim and of the caller of the program (CVE-2024-21626).
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
