@@ -277,7 +277,7 @@ fn places_of_one(server: &ApiServer, info: &RequestInfo, query: &Query) -> (Good
     }
 }
 
-/// Whether people are to read it: who says so, or comes with a browser or a tool for the shell.
+/// Whether to pretty-print: if `?pretty` is set, or the client is curl, wget or a browser.
 fn wants_pretty(query: &Query, parts: &Parts) -> bool {
     if let Some(asked) = query.get("pretty") {
         return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");

@@ -306,7 +306,7 @@ impl Change {
     }
 }
 
-/// The limits that allow what either allows; none where there is none yet.
+/// The looser of the two limits; unset if either is unset.
 fn wider(before: &Resources, after: &Resources) -> Resources {
     fn either<T: Ord + Copy>(a: Option<T>, b: Option<T>) -> Option<T> {
         a.zip(b).map(|(a, b)| a.max(b))

@@ -206,7 +206,7 @@ mod tests {
         }
     }
 
-    /// Some object of the message, without what means nothing (zeros that are no pointers).
+    /// A random object of the message type, without zero values of non-pointer fields.
     fn some(table: &Table, name: &str, choices: &mut Choices, depth: u32) -> Map<String, Value> {
         let mut object = Map::new();
         for field in table.fields(name) {
