@@ -7,6 +7,7 @@
 //! Not here: processes, files, network, the API. Times and results are arguments.
 
 pub mod environment;
+mod input;
 pub mod limits;
 pub mod messages;
 pub mod monotonic;
@@ -18,7 +19,8 @@ pub mod restart_policy;
 pub mod spec;
 pub mod status;
 
+pub use input::PodInput;
 pub use monotonic::{Instant, Moment};
-pub use plan::{Action, PodInput, PodPlan, StopCause, Waiting, plan_pod};
+pub use plan::{Action, PodPlan, Waiting, plan_pod};
 pub use record::backoff::Backoff;
-pub use record::{ContainerRecord, Dismissal, Exit, Instance, PodRecord};
+pub use record::{ContainerRecord, Dismissal, Exit, Instance, PodRecord, StopCause};

@@ -3,9 +3,8 @@
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::plan::StopCause;
-use crate::record::Dismissal;
 use crate::record::backoff::go_seconds;
+use crate::record::{Dismissal, StopCause};
 use crate::spec::{ProbeKind, display_name};
 
 /// Reason of an exit whose process could not be started.

@@ -5,11 +5,11 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
 
-use crate::record::Exit;
+use crate::record::{Exit, Instance, PodRecord, RestartAll};
 use crate::spec::{Kind, containers, restart_policy};
 
 /// The action of a rule that has all containers of the pod start anew.
-pub(crate) const RESTART_ALL: &str = "RestartAllContainers";
+const RESTART_ALL: &str = "RestartAllContainers";
 
 /// Whether the container is to run again after that exit, as far as policies go.
 pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) -> bool {
@@ -52,10 +52,26 @@ pub(crate) fn may_go_on(spec: &PodSpec, kind: Kind, container: &Container, code:
 }
 
 /// What the container's own rules say of an exit code: the first that matches decides.
-pub(crate) fn action_for(container: &Container, code: i32) -> Option<&str> {
+fn action_for(container: &Container, code: i32) -> Option<&str> {
     let mut rules = container.restart_policy_rules.iter().flatten();
     let found = rules.find(|rule| rule_matches(rule, code));
     found.map(|rule| rule.action.as_str())
+}
+
+/// The first container, if any, whose end asks for it.
+pub(crate) fn asks_for_restart_all(spec: &PodSpec, record: &PodRecord) -> Option<RestartAll> {
+    containers(spec).find_map(|(_, container)| {
+        let known = record.containers.get(&container.name)?;
+        let Instance::Exited(exit) = &known.instance else {
+            return None;
+        };
+        let counts = !known.anew && exit.sandbox == record.sandboxes_made;
+        let asks = action_for(container, exit.code) == Some(RESTART_ALL);
+        (counts && asks).then(|| RestartAll {
+            container: container.name.clone(),
+            code: exit.code,
+        })
+    })
 }
 
 fn rule_matches(rule: &ContainerRestartRule, code: i32) -> bool {

@@ -13,10 +13,9 @@ use container_runtime::Sandbox;
 use container_runtime::spec::{SandboxState, SandboxStatus};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
-use pod_lifecycle::plan::{Action, StopCause};
 use pod_lifecycle::record::{Hook, Instance, Running, Stop};
-use pod_lifecycle::resources::resize::Room;
-use pod_lifecycle::{PodInput, PodRecord, plan_pod, spec};
+use pod_lifecycle::resources::amounts::Room;
+use pod_lifecycle::{Action, PodInput, PodRecord, StopCause, plan_pod, spec};
 use tokio::task::JoinSet;
 
 use super::recovery::{self, Found};

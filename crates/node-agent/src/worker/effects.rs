@@ -6,9 +6,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use pod_lifecycle::environment::references;
 use pod_lifecycle::messages;
-use pod_lifecycle::plan::{Action, StopCause};
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
+use pod_lifecycle::{Action, StopCause};
 
 use super::instance::stop_signal;
 use super::message::Message;

@@ -7,9 +7,9 @@ use container_runtime::spec::Resources;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use object_model::Quantity;
 use pod_lifecycle::record::Instance;
-use pod_lifecycle::resources::resize::{
-    self, Allocation, Amounts, Pending, PendingReason, Progress, Room, Update,
-};
+use pod_lifecycle::record::resize::{Allocation, Pending, PendingReason, Progress, Update};
+use pod_lifecycle::resources::amounts::{self, Amounts, Room};
+use pod_lifecycle::resources::resize;
 
 use super::message::Message;
 use super::{Worker, tell};
@@ -52,7 +52,7 @@ impl Worker {
             .filter(|view| view.pod.metadata.uid != self.pod.metadata.uid && !view.has_ended());
         let used = others.filter_map(|view| {
             let spec = view.pod.spec.as_ref()?;
-            Some(resize::held(spec, &view.record))
+            Some(amounts::held(spec, &view.record))
         });
         Room {
             capacity: Amounts {
@@ -71,7 +71,7 @@ impl Worker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let spec = self.pod.spec.clone().unwrap_or_default();
-        if !resize::fits(&spec, &self.measured_room()) {
+        if !amounts::fits(&spec, &self.measured_room()) {
             return;
         }
         self.record.resize.start(resources, generation);

@@ -5,48 +5,12 @@
 //! one does, init containers first, with the sandbox, the address and the volumes that it has.
 //! Ephemeral containers have no part in it. Delays between restarts are those of each container.
 
-use k8s_openapi::api::core::v1::PodSpec;
-use serde::{Deserialize, Serialize};
-
+use super::action::Action;
+use super::planner::Planner;
 use super::stopping;
 use crate::limits::KILL_AGAIN;
-use crate::plan::{Action, Planner, StopCause};
-use crate::record::{Instance, PodRecord, Running};
-use crate::restart_policy::{RESTART_ALL, action_for};
+use crate::record::{Instance, Running, StopCause};
 use crate::spec::containers;
-
-/// Which container wants it, and how it ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestartAll {
-    /// The container.
-    pub container: String,
-    /// Its exit code.
-    pub code: i32,
-}
-
-impl RestartAll {
-    /// Message of the condition.
-    pub(crate) fn message(&self) -> String {
-        let RestartAll { container, code } = self;
-        format!("Container {container} exited with code {code}, triggering pod restart")
-    }
-}
-
-/// The first container, if any, whose end asks for it.
-pub(crate) fn asked_for(spec: &PodSpec, record: &PodRecord) -> Option<RestartAll> {
-    containers(spec).find_map(|(_, container)| {
-        let known = record.containers.get(&container.name)?;
-        let Instance::Exited(exit) = &known.instance else {
-            return None;
-        };
-        let counts = !known.anew && exit.sandbox == record.sandboxes_made;
-        let asks = action_for(container, exit.code) == Some(RESTART_ALL);
-        (counts && asks).then(|| RestartAll {
-            container: container.name.clone(),
-            code: exit.code,
-        })
-    })
-}
 
 /// Ends all containers; when nothing of them runs, they are to start anew.
 pub(crate) fn end_all(planner: &mut Planner<'_>) {

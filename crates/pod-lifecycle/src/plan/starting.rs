@@ -6,17 +6,22 @@
 
 use k8s_openapi::api::core::v1::Container;
 
+use super::action::Action;
+use super::planner::{Planner, deadline};
+use super::probing::ask;
+use super::resize::{self, Step};
 use super::{restart_all, stopping};
 use crate::Instant;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
-use crate::plan::{Action, Planner, StopCause, deadline};
 use crate::record::backoff;
 use crate::record::probes::Verdict;
-use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, Sandbox, Volumes};
-use crate::resources::resize::{self, Step, Update};
+use crate::record::resize::Update;
+use crate::record::{
+    ContainerRecord, Exit, Hook, Image, Instance, Running, Sandbox, StopCause, Volumes,
+};
 use crate::restart_policy;
-use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind, probe};
+use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind};
 use crate::status::{container_status, phase};
 
 /// Plans a pod that is to run.
@@ -30,7 +35,7 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     if planner.input.record.restart_all.is_some() {
         return restart_all::end_all(planner);
     }
-    if let Some(asked) = restart_all::asked_for(planner.spec, planner.input.record) {
+    if let Some(asked) = restart_policy::asks_for_restart_all(planner.spec, planner.input.record) {
         // What follows is decided with that in the record.
         return planner.act(Action::RestartAll(asked));
     }
@@ -327,35 +332,6 @@ fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), runni
     } else {
         planner.wait(name, "startup probe");
         ask(planner, container, running, ProbeKind::Startup);
-    }
-}
-
-/// Asks a probe that is due, or wakes up when it is.
-pub(crate) fn ask(
-    planner: &mut Planner<'_>,
-    container: &Container,
-    running: &Running,
-    kind: ProbeKind,
-) {
-    let Some(probe) = probe(container, kind) else {
-        return;
-    };
-    let record = match kind {
-        ProbeKind::Startup => &running.startup,
-        ProbeKind::Liveness => &running.liveness,
-        ProbeKind::Readiness => &running.readiness,
-    };
-    if record.in_flight {
-        return;
-    }
-    let due = record.due(kind, probe, running.started_at.instant);
-    if due <= planner.now.instant {
-        planner.act(Action::Probe {
-            container: container.name.clone(),
-            kind,
-        });
-    } else {
-        planner.wake(due);
     }
 }
 

@@ -7,12 +7,14 @@
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Container;
 
-use super::starting::ask;
+use super::action::Action;
+use super::cleanup::clear_away;
+use super::planner::{Ending, Planner};
+use super::probing::ask;
 use crate::Instant;
 use crate::limits::{KILL_AGAIN, NODE_STOP_GRACE_MAX_SECONDS, STOP_MIN};
 use crate::messages;
-use crate::plan::{Action, Ending, Planner, StopCause, clear_away};
-use crate::record::{Hook, Instance, Running, Stop};
+use crate::record::{Hook, Instance, Running, Stop, StopCause};
 use crate::spec::{
     Kind, ProbeKind, containers, grace_seconds, has_no_grace, init_containers, init_kind,
 };

@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::Instant;
+use crate::input::PodInput;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
-use crate::plan::PodInput;
 use crate::record::probes::Verdict;
 use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, User};
 use crate::restart_policy;

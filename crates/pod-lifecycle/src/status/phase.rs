@@ -5,7 +5,6 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodSpec};
 
-use crate::plan::restart_all;
 use crate::record::{Exit, Instance, PodRecord};
 use crate::restart_policy;
 use crate::spec::{Kind, containers, init_containers, init_kind};
@@ -37,7 +36,8 @@ pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
         Some(record) => matches!(&record.instance, Instance::Exited(exit) if exit.code != 0),
         None => false,
     };
-    if record.restart_all.is_some() || restart_all::asked_for(spec, record).is_some() {
+    if record.restart_all.is_some() || restart_policy::asks_for_restart_all(spec, record).is_some()
+    {
         return false;
     }
     let init_failed = containers(spec)

@@ -1,6 +1,6 @@
 //! New resources for running containers (kubectl.md 6.7; statefulset.md 12.1, 12.10).
 
-use pod_lifecycle::resources::resize::{Amounts, Room};
+use pod_lifecycle::resources::amounts::{Amounts, Room};
 use serde_json::{Value, json};
 
 use crate::world::World;

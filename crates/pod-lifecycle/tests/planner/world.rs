@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::probes::{Outcome, ProbeRecord};
+use pod_lifecycle::record::resize::Update;
 use pod_lifecycle::record::{
     Exit, Hook, Image, Instance, Removal, Running, Sandbox, Stop, User, Volumes,
 };
-use pod_lifecycle::resources::resize::{Room, Update};
+use pod_lifecycle::resources::amounts::Room;
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Action, Moment, PodInput, PodPlan, PodRecord, plan_pod};
 

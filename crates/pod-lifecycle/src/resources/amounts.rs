@@ -6,8 +6,9 @@ use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use object_model::quantity::Quantity;
 
-use super::{PendingReason, allocated_spec};
+use super::resize::allocated_spec;
 use crate::record::PodRecord;
+use crate::record::resize::PendingReason;
 use crate::spec::{Kind, containers};
 
 /// Processor time and memory.
@@ -53,7 +54,7 @@ pub fn held(spec: &PodSpec, record: &PodRecord) -> Amounts {
 
 /// What a pod with this specification asks for, with its overhead: what is said of the pod as a
 /// whole counts instead of what its containers ask for together.
-pub(super) fn requests(spec: &PodSpec) -> Amounts {
+pub(crate) fn requests(spec: &PodSpec) -> Amounts {
     let mut all = of_containers(spec);
     if let Some(own) = &spec.resources {
         if let Some(cpu) = requested(own, "cpu") {
@@ -107,7 +108,7 @@ pub fn fits(spec: &PodSpec, room: &Room) -> bool {
 }
 
 /// Why the node cannot allocate that much; `None` when it can.
-pub(super) fn lack(wanted: Amounts, room: &Room) -> Option<(PendingReason, String)> {
+pub(crate) fn lack(wanted: Amounts, room: &Room) -> Option<(PendingReason, String)> {
     let of = |part: fn(&Amounts) -> i64| (part(&wanted), part(&room.others), part(&room.capacity));
     let each = [
         ("cpu", of(|amounts| amounts.cpu_milli)),

@@ -1,0 +1,37 @@
+//! The probes of a running container.
+
+use k8s_openapi::api::core::v1::Container;
+
+use super::action::Action;
+use super::planner::Planner;
+use crate::record::Running;
+use crate::spec::{ProbeKind, probe};
+
+/// Asks a probe that is due, or wakes up when it is.
+pub(crate) fn ask(
+    planner: &mut Planner<'_>,
+    container: &Container,
+    running: &Running,
+    kind: ProbeKind,
+) {
+    let Some(probe) = probe(container, kind) else {
+        return;
+    };
+    let record = match kind {
+        ProbeKind::Startup => &running.startup,
+        ProbeKind::Liveness => &running.liveness,
+        ProbeKind::Readiness => &running.readiness,
+    };
+    if record.in_flight {
+        return;
+    }
+    let due = record.due(kind, probe, running.started_at.instant);
+    if due <= planner.now.instant {
+        planner.act(Action::Probe {
+            container: container.name.clone(),
+            kind,
+        });
+    } else {
+        planner.wake(due);
+    }
+}

@@ -1,0 +1,212 @@
+//! A resize: the node allocates what a pod asks for, then each container gets what is allocated.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+
+use super::action::Action;
+use super::planner::Planner;
+use crate::limits::RESIZE_RETRY;
+use crate::monotonic::Instant;
+use crate::record::resize::{Pending, PendingReason, Update};
+use crate::record::{Instance, PodRecord, Running, Sandbox};
+use crate::resources::amounts::{lack, requests};
+use crate::resources::resize::asked;
+use crate::restart_policy;
+use crate::spec::{Kind, containers};
+
+/// Allocates what the pod asks for, or says why not; `false` when that has to be noted first.
+pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
+    let resize = &planner.input.record.resize;
+    let asked = asked(planner.spec);
+    let generation = planner.input.pod.metadata.generation.unwrap_or(0);
+    let Some(allocated) = &resize.allocated else {
+        planner.act(Action::Allocate { resources: asked });
+        return false;
+    };
+    if *allocated == asked {
+        if resize.pending.is_some() {
+            planner.act(Action::PostponeResize(None));
+            return false;
+        }
+        if resize.progress.is_some() && is_applied(planner.spec, planner.input.record) {
+            planner.act(Action::CompleteResize);
+            return false;
+        }
+        return true;
+    }
+    if resize.pod.update == Update::InFlight {
+        // One change after the other.
+        return true;
+    }
+    let Some((reason, message)) = lack(requests(planner.spec), &planner.input.room) else {
+        planner.act(Action::StartResize {
+            resources: asked,
+            generation,
+        });
+        return false;
+    };
+    if reason == PendingReason::Deferred {
+        planner.wake(planner.now.instant + RESIZE_RETRY);
+    }
+    planner.wait("", format!("resources: {message}"));
+    let known = resize.pending.as_ref();
+    // What others use may change all the time: one word of it is enough.
+    if known.is_some_and(|known| known.reason == reason && known.generation == generation) {
+        return true;
+    }
+    planner.act(Action::PostponeResize(Some(Pending {
+        reason,
+        message,
+        generation,
+    })));
+    false
+}
+
+/// Whether the pod and all containers have what is allocated, but for those that have ended for
+/// good: one that is yet to start needs the pod's limits to be the new ones.
+fn is_applied(spec: &PodSpec, record: &PodRecord) -> bool {
+    let lasting = containers(spec).filter(|(kind, _)| *kind != Kind::Init);
+    let applied = |(kind, container): (Kind, &Container)| {
+        let known = record.containers.get(&container.name);
+        match known.map(|known| &known.instance) {
+            Some(Instance::Running(running)) => has_allocated(record, container, running),
+            Some(Instance::Exited(exit)) => !restart_policy::wanted(spec, kind, container, exit),
+            Some(Instance::Starting { .. } | Instance::Refused(_) | Instance::Absent) | None => {
+                false
+            }
+        }
+    };
+    !record.resize.pod_differs() && lasting.into_iter().all(applied)
+}
+
+/// Whether a running container has what is allocated.
+fn has_allocated(record: &PodRecord, container: &Container, running: &Running) -> bool {
+    difference(record, container, running).is_none() && !inherits_anew(record, container, running)
+}
+
+/// Brings the pod as a whole to what is allocated, once no container has anything else: containers
+/// start and change within the wider of its old and its new limits.
+pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
+    let record = planner.input.record;
+    if record.sandbox != Sandbox::Ready || !record.resize.pod_differs() {
+        return;
+    }
+    planner.wait("", "the pod's new resources");
+    let acts = planner.plan.actions.iter();
+    let mut starts = acts.filter(|action| matches!(action, Action::StartContainer { .. }));
+    let mut known = record.containers.values();
+    if starts.next().is_some() || known.any(|one| matches!(one.instance, Instance::Starting { .. }))
+    {
+        return;
+    }
+    let settled = |(kind, container): (Kind, &Container)| {
+        let known = record.containers.get(&container.name);
+        match known.map(|known| &known.instance) {
+            Some(Instance::Running(running)) => {
+                kind == Kind::Init || has_allocated(record, container, running)
+            }
+            _ => true,
+        }
+    };
+    if !containers(planner.spec).into_iter().all(settled) {
+        return;
+    }
+    match due(record.resize.pod.update, planner.now.instant) {
+        Step::Update => planner.act(Action::UpdatePodResources),
+        Step::Wait(Some(at)) => planner.wake(at),
+        Step::Wait(None) | Step::Restart | Step::None => {}
+    }
+}
+
+/// The resources that a running container is to have instead of what it has.
+fn difference<'r>(
+    record: &'r PodRecord,
+    container: &Container,
+    running: &Running,
+) -> Option<&'r ResourceRequirements> {
+    let allocated = record.resize.allocated.as_ref()?.get(&container.name)?;
+    let applied = running.resources.as_ref()?;
+    (**applied != *allocated).then_some(allocated)
+}
+
+/// What is to be done so that a running container has what is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing.
+    None,
+    /// It has to be restarted.
+    Restart,
+    /// Its limits have to be changed.
+    Update,
+    /// That is under way, or will be tried again then.
+    Wait(Option<Instant>),
+}
+
+/// The next step for a running container.
+pub(crate) fn step(
+    record: &PodRecord,
+    container: &Container,
+    running: &Running,
+    now: Instant,
+) -> Step {
+    if inherits_anew(record, container, running) {
+        return Step::Restart;
+    }
+    let (Some(wanted), Some(applied)) = (
+        difference(record, container, running),
+        running.resources.as_deref(),
+    ) else {
+        return Step::None;
+    };
+    if restarts(container, applied, wanted) {
+        return Step::Restart;
+    }
+    due(running.update, now)
+}
+
+/// The next step of a change that is to be made.
+fn due(update: Update, now: Instant) -> Step {
+    match update {
+        Update::None => Step::Update,
+        Update::InFlight => Step::Wait(None),
+        Update::Failed { at } if at + RESIZE_RETRY <= now => Step::Update,
+        Update::Failed { at } => Step::Wait(Some(at + RESIZE_RETRY)),
+    }
+}
+
+/// Whether a resource is changed that the container takes at its start only.
+fn restarts(
+    container: &Container,
+    applied: &ResourceRequirements,
+    wanted: &ResourceRequirements,
+) -> bool {
+    taken_at_start(container).any(|name| {
+        let of = |resources: &ResourceRequirements| {
+            [&resources.requests, &resources.limits].map(|list| list.as_ref()?.get(name).cloned())
+        };
+        of(applied) != of(wanted)
+    })
+}
+
+/// Whether a limit of the pod as a whole is changed that the container, which has none itself, takes
+/// at its start only.
+fn inherits_anew(record: &PodRecord, container: &Container, running: &Running) -> bool {
+    let (Some(allocated), Some(before)) = (&record.resize.allocated, running.of_pod.as_deref())
+    else {
+        return false;
+    };
+    let limit = |resources: Option<&ResourceRequirements>, name: &str| {
+        resources?.limits.as_ref()?.get(name).cloned()
+    };
+    let own = allocated.get(&container.name);
+    taken_at_start(container)
+        .filter(|name| limit(own, name).is_none())
+        .any(|name| limit(Some(before), name) != limit(record.resize.of_pod(), name))
+}
+
+/// The resources whose change the container wants to be restarted for.
+fn taken_at_start(container: &Container) -> impl Iterator<Item = &str> {
+    let policies = container.resize_policy.iter().flatten();
+    policies
+        .filter(|policy| policy.restart_policy == "RestartContainer")
+        .map(|policy| policy.resource_name.as_str())
+}

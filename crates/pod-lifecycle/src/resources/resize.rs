@@ -1,0 +1,100 @@
+//! New resources for running containers (kubectl.md 6.7; statefulset.md §12.1, §12.10).
+//!
+//! What a pod asks for is not at once what it has: first the node *allocates* it, if all its pods
+//! together still fit; then it is *applied* to each container, as the container's `resizePolicy`
+//! wants: to the running process, or by a restart. Until it is allocated the pod has the condition
+//! `PodResizePending`, until it is applied `PodResizeInProgress`. Resources of the pod as a whole
+//! (KEP-5419) go the same way: while containers change, the pod has the wider of its old and its new
+//! limits, and the new ones alone last.
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::record::PodRecord;
+use crate::record::resize::{Allocation, POD};
+use crate::spec::containers;
+
+/// What a pod's specification asks for.
+pub fn asked(spec: &PodSpec) -> Allocation {
+    let of_pod = spec.resources.iter();
+    let of_pod = of_pod.filter(|own| **own != ResourceRequirements::default());
+    containers(spec)
+        .map(|(_, c)| (c.name.clone(), c.resources.clone().unwrap_or_default()))
+        .chain(of_pod.map(|own| (POD.to_owned(), own.clone())))
+        .collect()
+}
+
+/// Whether the pod asks for other resources than the node has allocated.
+pub fn is_wanted(spec: &PodSpec, record: &PodRecord) -> bool {
+    let allocated = record.resize.allocated.as_ref();
+    allocated.is_some_and(|allocated| *allocated != asked(spec))
+}
+
+/// The specification with the resources that the node has allocated.
+pub fn allocated_spec(spec: &PodSpec, record: &PodRecord) -> PodSpec {
+    with(spec, record.resize.allocated.as_ref())
+}
+
+/// The specification with other resources.
+pub fn with(spec: &PodSpec, resources: Option<&Allocation>) -> PodSpec {
+    let mut spec = spec.clone();
+    let Some(resources) = resources else {
+        return spec;
+    };
+    let init = spec.init_containers.iter_mut().flatten();
+    for container in init.chain(&mut spec.containers) {
+        if let Some(own) = resources.get(&container.name) {
+            container.resources = Some(own.clone());
+        }
+    }
+    spec.resources = resources.get(POD).cloned();
+    spec
+}
+
+/// The words of an event about new resources: what is asked for, by which generation, and what is
+/// wrong with it.
+pub fn event(what: &str, pod: &Pod, generation: i64, error: Option<&str>) -> String {
+    #[derive(Serialize)]
+    struct Said<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resources: Option<&'a ResourceRequirements>,
+        containers: Vec<serde_json::Value>,
+        generation: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<&'a str>,
+    }
+    let spec = pod.spec.as_ref();
+    let main = spec.into_iter().flat_map(|spec| &spec.containers);
+    let said = Said {
+        resources: spec.and_then(|spec| spec.resources.as_ref()),
+        containers: main
+            .map(|c| json!({"name": c.name, "resources": c.resources}))
+            .collect(),
+        generation,
+        error,
+    };
+    let said = serde_json::to_string(&said).unwrap_or_default();
+    format!("Pod resize {what}: {said}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_say_what_is_asked_for() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [
+            {"name": "c1", "resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}]}}))
+        .unwrap();
+        assert_eq!(
+            event("started", &pod, 1, None),
+            "Pod resize started: {\"containers\":[{\"name\":\"c1\",\"resources\":{\"requests\":\
+             {\"cpu\":\"1\",\"memory\":\"1Gi\"}}}],\"generation\":1}"
+        );
+        assert!(
+            event("Infeasible", &pod, 2, Some("no"))
+                .ends_with("\"generation\":2,\"error\":\"no\"}")
+        );
+    }
+}
