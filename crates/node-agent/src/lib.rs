@@ -7,6 +7,7 @@
 //! finds them again ([`recovery`]).
 
 mod agent;
+mod answer_cache;
 mod blocking;
 mod clock;
 mod config;
@@ -17,6 +18,7 @@ mod limits;
 mod node;
 mod paths;
 mod probes;
+mod shared;
 mod volumes;
 mod worker;
 

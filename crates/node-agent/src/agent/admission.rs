@@ -12,7 +12,7 @@ use pod_lifecycle::resources::admission::{Rejection, rejection, under_pressure};
 use reconcile::{Cache, Part, WatchConfig};
 use resource_kinds::pod_view::PodView;
 
-use crate::worker::Shared;
+use crate::shared::Shared;
 
 /// The pods of the node as the API has them, and the node.
 pub struct Admission {

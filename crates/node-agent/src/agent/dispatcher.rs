@@ -15,13 +15,16 @@ use super::admission::Admission;
 use super::recovery::{self, Found, Stored};
 use crate::blocking::beside;
 use crate::config::OnShutdown;
+use crate::containers::instance;
 use crate::limits::WORKER_RESTART_DELAY;
 use crate::node::eviction;
 use crate::node::image_gc::Collector;
 use crate::node::registration::NodeKeeper;
-use crate::node::stats;
+use crate::node::stats_collector;
 use crate::paths::PodDir;
-use crate::worker::{self, Beginning, Message, Shared, Worker};
+use crate::shared::Shared;
+use crate::worker::message::Message;
+use crate::worker::{Beginning, Worker};
 
 type Name = (String, String);
 
@@ -74,7 +77,10 @@ impl Dispatcher {
         let recorder = self.shared.recorder.clone();
         let heartbeat =
             tokio::spawn(keeper.keep(recorder, self.admission.node().clone(), background.clone()));
-        let figures = tokio::spawn(stats::watch(self.shared.clone(), background.clone()));
+        let figures = tokio::spawn(stats_collector::watch(
+            self.shared.clone(),
+            background.clone(),
+        ));
         let pods = self.admission.pods().clone();
         let synced = tokio::select! {
             () = shutdown.cancelled() => false,
@@ -410,7 +416,7 @@ impl Dispatcher {
             }
         }
         let images = &self.shared.config.images;
-        let image_id = |name: &str| Some(worker::image_id(&beside(|| images.get(name)).ok()??));
+        let image_id = |name: &str| Some(instance::image_id(&beside(|| images.get(name)).ok()??));
         let now = self.shared.clock.now();
         let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
         tracing::info!(

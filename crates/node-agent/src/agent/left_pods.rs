@@ -20,11 +20,11 @@ use tokio::task::JoinSet;
 
 use super::recovery::{self, Found};
 use crate::clock::Clock;
+use crate::containers::instance::signal_number;
 use crate::containers::lifecycle_hooks;
 use crate::node::machine_info::Machine;
 use crate::paths::{PodDir, runtime_id};
 use crate::probes::prober::Asked;
-use crate::worker::signal_number;
 
 /// How often it is looked at whether containers have ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::paths::PodDir;
 use crate::volumes::PreparedVolumes;
-use crate::worker::Message;
+use crate::worker::message::Message;
 
 /// One pod as its worker last saw it.
 #[derive(Clone)]

@@ -16,10 +16,10 @@ use pod_lifecycle::spec;
 use pod_lifecycle::{Moment, PodRecord};
 use serde::{Deserialize, Serialize};
 
+use crate::containers::instance::{exit_of, last_words, public_id, user_of};
 use crate::limits::{SHIM_LOOK_INTERVAL, SHIM_SETTLES_MAX};
 use crate::paths::{PodDir, pods_dir, runtime_id};
 use crate::volumes::PreparedVolumes;
-use crate::worker::{exit_of, last_words, public_id, user_of};
 
 /// What is kept of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

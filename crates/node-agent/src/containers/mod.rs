@@ -1,6 +1,7 @@
 //! Containers: what the runtime is asked for, their lifecycle hooks and their logs.
 
 mod devices;
+pub(crate) mod instance;
 pub(crate) mod lifecycle_hooks;
 pub(crate) mod logs;
 pub(crate) mod resource_limits;

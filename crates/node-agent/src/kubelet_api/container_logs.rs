@@ -14,11 +14,12 @@ use tokio::sync::mpsc;
 
 use super::log_messages::Protocol;
 use super::query::{first, is_set, parameters};
+use super::response::{BoxBody, BoxError, Target, refused};
 use super::upgrade::{Transport, accept, none_offered};
-use super::{BoxBody, BoxError, Target, log_messages, refused, streams};
+use super::{log_messages, streams};
 use crate::agent::pod_manager::PodView;
 use crate::containers::logs::{self, LogQuery};
-use crate::worker::Shared;
+use crate::shared::Shared;
 
 /// Chunks that may wait for a slow reader.
 const CHUNKS_MAX: usize = 4;

@@ -6,73 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
-use std::sync::{Mutex, PoisonError};
 
 use http::{Response, header};
-use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::record::Instance;
-use pod_lifecycle::record::probes::Outcome;
-use pod_lifecycle::spec::ProbeKind;
 use serde_json::json;
 
 use super::network;
-use super::{BoxBody, text};
+use super::response::{BoxBody, text};
 use crate::limits::{LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
 use crate::node::stats::{Figures, Subject};
-use crate::worker::Shared;
-
-/// How often probes were answered, and how, by pod.
-#[derive(Debug, Default)]
-pub struct ProbeCounts {
-    by_pod: Mutex<BTreeMap<String, BTreeMap<Labels, u64>>>,
-}
-
-type Labels = Vec<(&'static str, String)>;
-
-impl ProbeCounts {
-    /// Counts one answer.
-    pub fn count(&self, pod: &Pod, container: &str, kind: ProbeKind, outcome: &Outcome) {
-        let meta = &pod.metadata;
-        let own = |text: &Option<String>| text.clone().unwrap_or_default();
-        let result = match outcome {
-            Outcome::Success | Outcome::Warning(_) => "successful",
-            Outcome::Failure(_) => "failed",
-            Outcome::Error(_) => "unknown",
-        };
-        let kind = match kind {
-            ProbeKind::Startup => "Startup",
-            ProbeKind::Liveness => "Liveness",
-            ProbeKind::Readiness => "Readiness",
-        };
-        let labels = vec![
-            ("container", container.to_owned()),
-            ("namespace", own(&meta.namespace)),
-            ("pod", own(&meta.name)),
-            ("pod_uid", own(&meta.uid)),
-            ("probe_type", kind.to_owned()),
-            ("result", result.to_owned()),
-        ];
-        let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_pod = all.entry(own(&meta.uid)).or_default();
-        *of_pod.entry(labels).or_default() += 1;
-    }
-
-    /// Forgets a pod that is gone.
-    pub fn forget(&self, pod: &Pod) {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(uid);
-    }
-
-    fn page(&self) -> Page {
-        let all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut page = Page::default();
-        for (labels, count) in all.values().flatten() {
-            page.add(PROBES, labels, count);
-        }
-        page
-    }
-}
+use crate::probes::counts::ProbeCounts;
+use crate::shared::Shared;
 
 /// A metric: its name, type and meaning.
 type Metric = (&'static str, &'static str, &'static str);
@@ -156,7 +100,7 @@ impl Page {
 
 /// `/metrics/probes`.
 pub fn probes(shared: &Shared) -> Response<BoxBody> {
-    shared.probes.page().answer()
+    probe_page(&shared.probes).answer()
 }
 
 /// `/metrics/cadvisor`: the machine as `id="/"`, pods without a container, containers.
@@ -276,8 +220,20 @@ pub fn settings(shared: &Shared) -> Response<BoxBody> {
     response
 }
 
+fn probe_page(counts: &ProbeCounts) -> Page {
+    let mut page = Page::default();
+    for (labels, count) in counts.all() {
+        page.add(PROBES, &labels, count);
+    }
+    page
+}
+
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use pod_lifecycle::record::probes::Outcome;
+    use pod_lifecycle::spec::ProbeKind;
+
     use super::*;
 
     // findings C8
@@ -295,7 +251,7 @@ mod tests {
             counts.count(&pod, "c", ProbeKind::Readiness, &outcome);
         }
         let lines = |counts: &ProbeCounts| {
-            let metrics = counts.page().metrics;
+            let metrics = probe_page(counts).metrics;
             metrics
                 .into_values()
                 .map(|(_, lines)| lines)

@@ -5,13 +5,13 @@
 
 mod container_logs;
 pub mod decoders;
-mod kept;
 mod log_messages;
 pub mod metrics;
 mod network;
 mod port_channels;
 mod port_forward;
 mod query;
+mod response;
 mod spdy_streams;
 mod streams;
 mod summary;
@@ -19,24 +19,16 @@ mod system_logs;
 mod terminal;
 mod upgrade;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
 use object_model::Status;
 use tower::util::BoxCloneSyncService;
 
-use crate::agent::pod_manager::PodView;
-use crate::worker::Shared;
-pub use kept::Kept;
+use crate::shared::Shared;
+pub use response::{BoxBody, BoxError};
+use response::{Target, refusal, refused, text};
 
-/// Any error, for bodies and services.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// A body of requests and answers.
-pub type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
 /// The kubelet's API as a service.
 pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
 
@@ -84,47 +76,6 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
     done.unwrap_or_else(|status| refusal(&status))
 }
 
-/// The container that a request is about.
-struct Target<'a> {
-    ns: &'a str,
-    pod: &'a str,
-    container: &'a str,
-}
-
-impl Target<'_> {
-    fn find(&self, shared: &Shared) -> Result<Arc<PodView>, Box<Status>> {
-        let found = shared.registry.find(self.ns, self.pod);
-        found.ok_or_else(|| {
-            let message = format!("pod \"{}\" is not on this node", self.pod);
-            refused(StatusCode::NOT_FOUND, &message)
-        })
-    }
-}
-
-fn refused(code: StatusCode, message: &str) -> Box<Status> {
-    Box::new(match code {
-        StatusCode::NOT_FOUND => status(object_model::StatusReason::NotFound, message),
-        StatusCode::INTERNAL_SERVER_ERROR => {
-            status(object_model::StatusReason::InternalError, message)
-        }
-        _ => status(object_model::StatusReason::BadRequest, message),
-    })
-}
-
-fn status(reason: object_model::StatusReason, message: &str) -> Status {
-    Status::new(reason, message)
-}
-
-fn refusal(status: &Status) -> Response<BoxBody> {
-    let bytes = status.to_json().to_string().into_bytes();
-    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = Response::new(full(bytes));
-    *response.status_mut() = code;
-    let json = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, json);
-    response
-}
-
 fn pods(shared: &Shared) -> Result<Response<BoxBody>, Box<Status>> {
     let items: Vec<_> = shared
         .registry
@@ -142,14 +93,4 @@ fn pods(shared: &Shared) -> Result<Response<BoxBody>, Box<Status>> {
     let json = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
     Ok(response)
-}
-
-fn text(text: String) -> Response<BoxBody> {
-    Response::new(full(text.into_bytes()))
-}
-
-fn full(bytes: impl Into<Bytes>) -> BoxBody {
-    http_body_util::Full::new(bytes.into())
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
 }

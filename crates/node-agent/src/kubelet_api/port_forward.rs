@@ -21,11 +21,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::port_channels;
 use super::query::parameters;
+use super::response::{BoxBody, Target, refused};
 use super::streams::{self, Socket};
 use super::upgrade::{Transport, accept, none_offered};
-use super::{BoxBody, Target, port_channels, refused};
-use crate::worker::Shared;
+use crate::shared::Shared;
 
 const PROTOCOL: &str = "portforward.k8s.io";
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";

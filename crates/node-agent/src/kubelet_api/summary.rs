@@ -14,12 +14,13 @@ use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};
 use serde_json::{Value, json};
 
-use super::{BoxBody, full, network, refused, text};
+use super::network;
+use super::response::{BoxBody, full, refused, text};
 use crate::agent::pod_manager::PodView;
 use crate::node::machine_info;
 use crate::node::pod_files::Places;
 use crate::node::stats::{Figures, Subject};
-use crate::worker::Shared;
+use crate::shared::Shared;
 use container_runtime::disk_usage::Taken;
 
 /// The summary, which is some seconds old at most.

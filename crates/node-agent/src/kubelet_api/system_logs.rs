@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 
 use super::query::decode_path;
-use super::{BoxBody, BoxError, full, refused, status};
+use super::response::{BoxBody, BoxError, full, refused, status};
 
 /// Where the machine keeps its logs; kubelet's.
 const DIRECTORY: &str = "/var/log";

@@ -9,12 +9,12 @@ use object_model::Status;
 use pod_lifecycle::record::Instance;
 
 use super::query::{is_set, parameters};
+use super::response::{BoxBody, Target, refused};
 use super::spdy_streams::{self, Version};
 use super::streams::{self, Protocol, Wanted};
 use super::upgrade::{Transport, accept, none_offered};
-use super::{BoxBody, Target, refused};
 use crate::paths::runtime_id;
-use crate::worker::Shared;
+use crate::shared::Shared;
 
 /// Runs a command in a container.
 pub fn exec(

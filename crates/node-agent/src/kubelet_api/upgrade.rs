@@ -7,7 +7,7 @@ use hyper::upgrade::Upgraded;
 use object_model::Status;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{BoxBody, refused};
+use super::response::{BoxBody, refused};
 
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const SPDY: &str = "SPDY/3.1";

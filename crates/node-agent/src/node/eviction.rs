@@ -20,7 +20,8 @@ use super::registration;
 use crate::agent::pod_manager::PodView;
 use crate::limits::{EVICTION_POLL, EVICTION_WAIT, NODE_CHECK_PERIOD};
 use crate::paths::runtime_id;
-use crate::worker::{Message, Shared};
+use crate::shared::Shared;
+use crate::worker::message::Message;
 
 /// Looks at the node at intervals until `shutdown`.
 pub async fn watch(shared: Arc<Shared>, images: Arc<Collector>, shutdown: CancellationToken) {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::machine_info;
 use super::registration;
 use crate::limits::{IMAGE_GC_PERIOD, ORPHAN_LAYER_AGE};
-use crate::worker::Shared;
+use crate::shared::Shared;
 
 /// How often it is tried to find a moment when nobody looks for images.
 const TRIES: u32 = 100;

@@ -8,3 +8,4 @@ pub(crate) mod pod_files;
 pub(crate) mod pressure;
 pub(crate) mod registration;
 pub(crate) mod stats;
+pub(crate) mod stats_collector;

@@ -1,20 +1,11 @@
-//! What the node, its pods and their containers use: counters that are looked at again and again,
-//! and the rates between two looks.
+//! Resource usage of the node, its pods and their containers: the last two samples of each, and the
+//! rates between them.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::SignedDuration;
 use pod_lifecycle::Moment;
-use pod_lifecycle::record::Instance;
-use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
-
-use super::machine_info::meminfo;
-use crate::limits::USAGE_PERIOD;
-use crate::paths::runtime_id;
-use crate::worker::Shared;
 
 /// Whose usage it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,87 +95,6 @@ impl History {
     }
 }
 
-/// Looks at everything at intervals until `shutdown`.
-pub async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut tick = interval(USAGE_PERIOD);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        let looked = shared.clone();
-        match tokio::task::spawn_blocking(move || look(&looked)).await {
-            Ok(round) => shared.usage.note(round),
-            Err(error) => tracing::error!(%error, "usage not read"),
-        }
-    }
-}
-
-fn look(shared: &Shared) -> Vec<(Subject, Sample)> {
-    let mut round: Vec<_> = node(shared.clock.now())
-        .map(|sample| (Subject::Node, sample))
-        .into_iter()
-        .collect();
-    for view in shared.registry.list() {
-        let Some(sandbox) = &view.sandbox else {
-            continue;
-        };
-        let mut add = |subject: Subject, container: Option<&str>| match sandbox.usage(container) {
-            Ok(usage) => round.push((
-                subject,
-                Sample {
-                    at: shared.clock.now(),
-                    cpu_ns: usage.cpu_ns,
-                    working_set_bytes: usage.working_set_bytes,
-                    usage_bytes: usage.memory_bytes,
-                    rss_bytes: usage.rss_bytes,
-                },
-            )),
-            // It may just have ended.
-            Err(error) => tracing::debug!(sandbox = sandbox.id(), %error, "usage not read"),
-        };
-        add(Subject::Pod(sandbox.id().to_owned()), None);
-        for (name, record) in &view.record.containers {
-            if let Instance::Running(running) = &record.instance {
-                let id = runtime_id(name, record.restart_count);
-                add(Subject::Container(running.id.clone()), Some(&id));
-            }
-        }
-    }
-    round
-}
-
-/// The machine's own counters: all processors' time but idle time, and all memory in use but
-/// files that nobody has touched for long.
-fn node(at: Moment) -> Option<Sample> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
-        .ok()
-        .flatten()?;
-    let in_use = meminfo("MemTotal")?.saturating_sub(meminfo("MemFree")?);
-    Some(Sample {
-        at,
-        cpu_ns: busy_ns(&stat, u64::try_from(per_second).ok()?)?,
-        working_set_bytes: in_use.saturating_sub(meminfo("Inactive(file)").unwrap_or(0)),
-        usage_bytes: in_use,
-        rss_bytes: meminfo("AnonPages").unwrap_or(0),
-    })
-}
-
-/// The time that processors were not idle, from the first line of `/proc/stat`.
-fn busy_ns(stat: &str, ticks_per_second: u64) -> Option<u64> {
-    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
-    let ticks: Vec<u64> = line
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    // user nice system idle iowait irq softirq steal; guests are in user and nice already.
-    let busy = |index: usize| ticks.get(index).copied().unwrap_or(0);
-    let sum: u64 = [0, 1, 2, 5, 6].into_iter().map(busy).sum();
-    Some(sum * (1_000_000_000 / ticks_per_second.max(1)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,18 +129,5 @@ mod tests {
         // What is gone is forgotten.
         history.note(Vec::new());
         assert_eq!(history.figures(&pod), None);
-    }
-
-    #[test]
-    fn the_processors_are_busy_when_they_are_not_idle() {
-        let stat = "cpu  100 10 50 9999 77 1 2 300 40 0\ncpu0 1 1 1 1\n";
-        assert_eq!(busy_ns(stat, 100), Some(1_630_000_000));
-        assert_eq!(busy_ns("intr 5", 100), None);
-    }
-
-    #[test]
-    fn the_machine_has_figures() {
-        let seen = node(Moment::aligned(jiff::Timestamp::UNIX_EPOCH)).unwrap();
-        assert!(seen.cpu_ns > 0 && seen.working_set_bytes > 0);
     }
 }

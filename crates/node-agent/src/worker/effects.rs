@@ -10,12 +10,12 @@ use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, St
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Action, StopCause};
 
-use super::instance::stop_signal;
 use super::message::Message;
 use super::{Worker, tell};
 use crate::agent::api_objects::{ObjectKind, Versions};
 use crate::agent::status_writer::{self, Written};
 use crate::blocking::beside;
+use crate::containers::instance::{signal_number, stop_signal};
 use crate::containers::lifecycle_hooks;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::runtime_id;
@@ -468,44 +468,5 @@ impl Worker {
             let result = super::pod_sandbox::destroy(&shared, &uid, sandbox).await;
             tell(&sender, Message::SandboxDestroyed(result)).await;
         });
-    }
-}
-
-/// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3` as a number.
-pub(crate) fn signal_number(name: &str) -> Option<i32> {
-    if let Ok(number) = name.parse::<i32>() {
-        return (1..=64).contains(&number).then_some(number);
-    }
-    let bare = name.strip_prefix("SIG").unwrap_or(name);
-    if let Some(offset) = bare.strip_prefix("RTMIN") {
-        let offset: i32 = if offset.is_empty() {
-            0
-        } else {
-            offset.parse().ok()?
-        };
-        return Some(nix::libc::SIGRTMIN() + offset);
-    }
-    format!("SIG{bare}")
-        .parse::<nix::sys::signal::Signal>()
-        .ok()
-        .map(|signal| signal as i32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_by_name_and_number() {
-        for (name, expected) in [
-            ("SIGTERM", Some(15)),
-            ("QUIT", Some(3)),
-            ("9", Some(9)),
-            ("SIGRTMIN+3", Some(37)),
-            ("nonsense", None),
-            ("99", None),
-        ] {
-            assert_eq!(signal_number(name), expected, "{name}");
-        }
     }
 }

@@ -1,30 +1,25 @@
 //! One instance of a container: created, started, and how it ended.
 
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 
-use container_runtime::spec::{
-    Exit as RuntimeExit, ResolvedUser, Resources, StartError, StartErrorKind,
-};
-use container_runtime::{RuntimeError, Sandbox, tree};
+use container_runtime::spec::{Resources, StartError, StartErrorKind};
+use container_runtime::{RuntimeError, Sandbox};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
 use pod_lifecycle::spec;
 use pod_lifecycle::{Moment, messages};
-use sha2::{Digest, Sha256};
 
 use super::message::{Message, StartResult};
-use super::{Shared, Worker, pod_sandbox, tell};
+use super::{Worker, pod_sandbox, tell};
 use crate::agent::events::PodEvents;
 use crate::blocking::beside;
-use crate::containers::logs;
+use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
 use crate::containers::runtime_spec::{Ingredients, container_spec};
-use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
-use crate::node::image_list::by_digest;
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
+use crate::shared::Shared;
 use crate::volumes::{Block, PreparedVolumes, block, text_file};
 
 /// What starting one instance needs.
@@ -327,157 +322,5 @@ impl Start {
             by_node: false,
             ..self.running(image, at).lost(at)
         }
-    }
-}
-
-/// The numbers that a container runs under, as the record keeps them.
-pub(crate) fn user_of(found: &ResolvedUser) -> User {
-    User {
-        uid: found.uid,
-        gid: found.gid,
-        groups: found.groups.clone(),
-    }
-}
-
-/// How statuses name an image: by the digest that a registry would know, if there is one.
-pub(crate) fn image_id(image: &image_store::Image) -> String {
-    image.references.first().map_or_else(
-        || image.id.clone(),
-        |reference| by_digest(reference, &image.digest),
-    )
-}
-
-/// The signal that containers of an image are stopped by, unless they ask for another.
-pub(super) fn stop_signal(image: &image_store::Image) -> String {
-    let own = image.config.stop_signal.as_deref();
-    own.unwrap_or("SIGTERM").to_owned()
-}
-
-/// The id of an instance as the API shows it: 64 hexadecimal digits, unique everywhere.
-pub(crate) fn public_id(pod: &Pod, container: &str, restart_count: u32) -> String {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let digest = Sha256::digest(format!("{uid}/{container}/{restart_count}"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn make_message_file(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::write(path, "")?;
-    // Any user in the container may write its last words.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
-}
-
-/// How an instance ended, as statuses say it; the runtime only knows the time that users see.
-pub(crate) fn exit_of(
-    running: &Running,
-    exit: &RuntimeExit,
-    message: Option<String>,
-    now: Moment,
-) -> Exit {
-    let reason = match (&exit.start_error, exit.oom_killed, exit.code) {
-        (Some(_), _, _) => messages::START_ERROR,
-        (None, true, _) => "OOMKilled",
-        (None, false, 0) => "Completed",
-        (None, false, _) => "Error",
-    };
-    let finished_at = now.past(exit.finished_at);
-    Exit {
-        code: exit.code,
-        signal: exit.signal,
-        reason: reason.to_owned(),
-        message: exit
-            .start_error
-            .as_ref()
-            .map(|error| error.message.clone())
-            .or(message),
-        started_at: exit.started_at.or(Some(running.started_at.wall)),
-        finished_at,
-        by_node: false,
-        ..running.lost(finished_at)
-    }
-}
-
-/// The container's last words: its message file, or the end of its log if it asks for that.
-pub(crate) fn last_words(
-    dir: &PodDir,
-    container: &Container,
-    restart_count: u32,
-    code: i32,
-) -> Option<String> {
-    let path = dir.termination_log(&container.name, restart_count);
-    let said = read_limited(&path, TERMINATION_MESSAGE_BYTES_MAX as u64).unwrap_or_default();
-    if !said.is_empty() {
-        return Some(said);
-    }
-    let from_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-    if !from_log || code == 0 {
-        return None;
-    }
-    let log = dir.log(&container.name, restart_count);
-    let tail = logs::tail(&log, TERMINATION_LOG_LINES, TERMINATION_LOG_BYTES);
-    (!tail.is_empty()).then_some(tail)
-}
-
-fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
-    let mut file = tree::open_file(path)?;
-    let size = file.metadata()?.len();
-    file.seek(SeekFrom::Start(size.saturating_sub(limit)))?;
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_named_by_digest() {
-        let mut image = image_store::Image {
-            id: "sha256:c".to_owned(),
-            digest: "sha256:m".to_owned(),
-            references: vec!["localhost:5000/a/b:1".to_owned()],
-            config: Default::default(),
-            layers: Vec::new(),
-            size: 0,
-            pinned: false,
-        };
-        assert_eq!(image_id(&image), "localhost:5000/a/b@sha256:m");
-        image.references = vec!["localhost:5000/a/b".to_owned()];
-        assert_eq!(image_id(&image), "localhost:5000/a/b@sha256:m");
-        image.references.clear();
-        assert_eq!(image_id(&image), "sha256:c");
-    }
-
-    #[test]
-    fn last_words_come_from_the_file_or_the_log() {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = PodDir::at(temp.path().to_path_buf());
-        let mut container = Container {
-            name: "c".to_owned(),
-            ..Container::default()
-        };
-        fs::create_dir_all(dir.logs("c")).unwrap();
-        fs::write(
-            dir.log("c", 0),
-            "2026-01-01T00:00:00.000000000Z stderr F boom\n",
-        )
-        .unwrap();
-        make_message_file(&dir.termination_log("c", 0)).unwrap();
-        assert_eq!(last_words(&dir, &container, 0, 1), None);
-        container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
-        assert_eq!(
-            last_words(&dir, &container, 0, 1).as_deref(),
-            Some("boom\n")
-        );
-        assert_eq!(last_words(&dir, &container, 0, 0), None);
-        fs::write(dir.termination_log("c", 0), "out of cheese").unwrap();
-        assert_eq!(
-            last_words(&dir, &container, 0, 1).as_deref(),
-            Some("out of cheese")
-        );
     }
 }

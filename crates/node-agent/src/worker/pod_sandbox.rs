@@ -15,12 +15,13 @@ use pod_lifecycle::spec;
 use tokio::sync::mpsc;
 
 use super::message::Message;
-use super::{Shared, Worker, tell};
+use super::{Worker, tell};
 use crate::agent::events::PodEvents;
 use crate::blocking::beside;
 use crate::containers::runtime_spec::sandbox_spec;
 use crate::containers::security_context::{check_runtime, unmet_wishes};
 use crate::paths::PodDir;
+use crate::shared::Shared;
 
 impl Worker {
     pub(super) fn create_sandbox(&mut self) {

@@ -12,11 +12,11 @@ use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Dismissal, Instant as At};
 
 use super::Worker;
-use super::instance::{exit_of, last_words};
 use super::message::{Message, StartResult};
 use crate::agent::api_objects::Versions;
 use crate::agent::events::PodEvents;
 use crate::agent::status_writer::{self, Written};
+use crate::containers::instance::{exit_of, last_words};
 use crate::containers::lifecycle_hooks::Done;
 use crate::images::ImageTrouble;
 use crate::paths::runtime_id;

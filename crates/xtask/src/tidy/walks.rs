@@ -93,7 +93,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "the root of the volume, in the pod's directory",
     ),
     (
-        "crates/node-agent/src/worker/instance.rs",
+        "crates/node-agent/src/containers/instance.rs",
         "fs::set_permissions(",
         "a file of the agent in the pod's directory",
     ),

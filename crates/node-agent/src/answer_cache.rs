@@ -1,23 +1,23 @@
-//! An answer that is kept for a few seconds, so that no number of clients makes work.
+//! A cache of one answer, which serves all requests of a few seconds.
 
 use jiff::SignedDuration;
 use pod_lifecycle::Instant;
 use tokio::sync::Mutex;
 
 /// How long an answer is kept. Figures of processors and memory are taken less often than that.
-const KEPT: SignedDuration = SignedDuration::from_secs(5);
+const CACHE_TTL: SignedDuration = SignedDuration::from_secs(5);
 
-/// The newest answer, and when it was asked for.
+/// The newest answer, and the time of its request.
 #[derive(Debug)]
-pub struct Kept<T>(Mutex<Option<(Instant, T)>>);
+pub struct CachedAnswer<T>(Mutex<Option<(Instant, T)>>);
 
-impl<T> Default for Kept<T> {
+impl<T> Default for CachedAnswer<T> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
 }
 
-impl<T: Clone> Kept<T> {
+impl<T: Clone> CachedAnswer<T> {
     /// The answer that is kept, or a new one. Those who ask while one is made wait for it.
     ///
     /// # Errors
@@ -30,7 +30,7 @@ impl<T: Clone> Kept<T> {
         let mut kept = self.0.lock().await;
         let asked = now();
         if let Some((at, answer)) = &*kept
-            && asked.since(*at) < KEPT
+            && asked.since(*at) < CACHE_TTL
         {
             return Ok(answer.clone());
         }
@@ -52,7 +52,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_made_anew_after_a_few_seconds() {
         let made = Cell::new(0);
-        let kept = Kept::default();
+        let kept = CachedAnswer::default();
         let ask = async |second: i64| {
             let at = Instant::reading(Timestamp::from_second(second).unwrap());
             let make = async {
@@ -70,7 +70,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_asks_meanwhile_waits_and_a_failure_is_not_kept() {
-        let kept = Kept::default();
+        let kept = CachedAnswer::default();
         let at = || Instant::reading(Timestamp::from_second(7).unwrap());
         let failed = kept.get(at, async { Err::<u8, _>("no") }).await;
         assert_eq!(failed, Err("no"));

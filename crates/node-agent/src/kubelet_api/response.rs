@@ -1,0 +1,70 @@
+//! The forms of requests and responses that all paths share.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use object_model::Status;
+
+use crate::agent::pod_manager::PodView;
+use crate::shared::Shared;
+
+/// Any error, for bodies and services.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A body of requests and answers.
+pub type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The container that a request is about.
+pub(super) struct Target<'a> {
+    pub(super) ns: &'a str,
+    pub(super) pod: &'a str,
+    pub(super) container: &'a str,
+}
+
+impl Target<'_> {
+    pub(super) fn find(&self, shared: &Shared) -> Result<Arc<PodView>, Box<Status>> {
+        let found = shared.registry.find(self.ns, self.pod);
+        found.ok_or_else(|| {
+            let message = format!("pod \"{}\" is not on this node", self.pod);
+            refused(StatusCode::NOT_FOUND, &message)
+        })
+    }
+}
+
+pub(super) fn refused(code: StatusCode, message: &str) -> Box<Status> {
+    Box::new(match code {
+        StatusCode::NOT_FOUND => status(object_model::StatusReason::NotFound, message),
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            status(object_model::StatusReason::InternalError, message)
+        }
+        _ => status(object_model::StatusReason::BadRequest, message),
+    })
+}
+
+pub(super) fn status(reason: object_model::StatusReason, message: &str) -> Status {
+    Status::new(reason, message)
+}
+
+pub(super) fn refusal(status: &Status) -> Response<BoxBody> {
+    let bytes = status.to_json().to_string().into_bytes();
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = code;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+pub(super) fn text(text: String) -> Response<BoxBody> {
+    Response::new(full(text.into_bytes()))
+}
+
+pub(super) fn full(bytes: impl Into<Bytes>) -> BoxBody {
+    http_body_util::Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
+}

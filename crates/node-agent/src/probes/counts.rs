@@ -1,0 +1,62 @@
+//! Counts of probe results, for `/metrics/probes`.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::spec::ProbeKind;
+
+/// Labels of a count: names and values.
+pub type Labels = Vec<(&'static str, String)>;
+
+/// The number of probes by result, of all pods.
+#[derive(Debug, Default)]
+pub struct ProbeCounts {
+    by_pod: Mutex<BTreeMap<String, BTreeMap<Labels, u64>>>,
+}
+
+impl ProbeCounts {
+    /// Counts one answer.
+    pub fn count(&self, pod: &Pod, container: &str, kind: ProbeKind, outcome: &Outcome) {
+        let meta = &pod.metadata;
+        let own = |text: &Option<String>| text.clone().unwrap_or_default();
+        let result = match outcome {
+            Outcome::Success | Outcome::Warning(_) => "successful",
+            Outcome::Failure(_) => "failed",
+            Outcome::Error(_) => "unknown",
+        };
+        let kind = match kind {
+            ProbeKind::Startup => "Startup",
+            ProbeKind::Liveness => "Liveness",
+            ProbeKind::Readiness => "Readiness",
+        };
+        let labels = vec![
+            ("container", container.to_owned()),
+            ("namespace", own(&meta.namespace)),
+            ("pod", own(&meta.name)),
+            ("pod_uid", own(&meta.uid)),
+            ("probe_type", kind.to_owned()),
+            ("result", result.to_owned()),
+        ];
+        let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_pod = all.entry(own(&meta.uid)).or_default();
+        *of_pod.entry(labels).or_default() += 1;
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn forget(&self, pod: &Pod) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(uid);
+    }
+
+    /// All counts with their labels.
+    pub fn all(&self) -> Vec<(Labels, u64)> {
+        let all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = all.values().flatten();
+        counts
+            .map(|(labels, count)| (labels.clone(), *count))
+            .collect()
+    }
+}
