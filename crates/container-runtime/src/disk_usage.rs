@@ -11,14 +11,14 @@ const BLOCK_BYTES: u64 = 512;
 
 /// What something takes on its disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct DiskSpace {
     /// Bytes.
     pub bytes: u64,
     /// Files and directories.
     pub files: u64,
 }
 
-impl Taken {
+impl DiskSpace {
     /// Both together.
     #[must_use]
     pub fn plus(self, more: Self) -> Self {
@@ -39,9 +39,9 @@ impl Taken {
 }
 
 /// What a file takes on its disk, or a directory with all that is below it.
-pub fn taken(root: &Path) -> io::Result<Taken> {
+pub fn taken(root: &Path) -> io::Result<DiskSpace> {
     let root = Handle::at(root)?;
-    Ok(content(&root)?.plus(Taken::one(root.stat().st_blocks)))
+    Ok(content(&root)?.plus(DiskSpace::one(root.stat().st_blocks)))
 }
 
 /// What the files below a directory take on its disk, in bytes.
@@ -50,11 +50,11 @@ pub fn below(root: &Path) -> io::Result<u64> {
 }
 
 /// Links are not followed, what has several names counts once, and other file systems do not count.
-fn content(root: &Handle) -> io::Result<Taken> {
+fn content(root: &Handle) -> io::Result<DiskSpace> {
     let mut counter = Counter {
         device: root.stat().st_dev,
         several: BTreeSet::new(),
-        sum: Taken::default(),
+        sum: DiskSpace::default(),
     };
     if root.file_type() == rustix::fs::FileType::Directory {
         tree::walk(root, Mounts::Skip, &mut counter)?;
@@ -65,7 +65,7 @@ fn content(root: &Handle) -> io::Result<Taken> {
 struct Counter {
     device: u64,
     several: BTreeSet<u64>,
-    sum: Taken,
+    sum: DiskSpace,
 }
 
 impl Visitor for Counter {
@@ -77,7 +77,7 @@ impl Visitor for Counter {
         // A file with several names counts once.
         let has_other_names = !entry.is_dir() && found.st_nlink > 1;
         if !has_other_names || self.several.insert(found.st_ino) {
-            self.sum = self.sum.plus(Taken::one(found.st_blocks));
+            self.sum = self.sum.plus(DiskSpace::one(found.st_blocks));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use pod_lifecycle::Instant;
 use tokio::sync::Mutex;
 
-/// How long an answer is kept. Figures of processors and memory are taken less often than that.
+/// How long an answer is kept. UsageFigures of processors and memory are taken less often than that.
 const CACHE_TTL: SignedDuration = SignedDuration::from_secs(5);
 
 /// The newest answer, and the time of its request.

@@ -1,4 +1,4 @@
-//! Calls that wait for the disk, made from async code.
+//! Blocking disk calls from async code.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 

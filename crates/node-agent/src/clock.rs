@@ -1,5 +1,5 @@
-//! The node's clocks: the wall clock for what is shown, and one that nobody sets for everything
-//! else. This is the only place of the agent that reads either of them for a decision.
+//! The node's clocks: the wall clock for users, and a monotonic clock for everything else. No other
+//! module of the agent reads either of them for a decision.
 //!
 //! The monotonic clock is the kernel's boot clock (`CLOCK_BOOTTIME`, which goes on while the
 //! machine is suspended), counted from the time at which the machine was started. That time is kept

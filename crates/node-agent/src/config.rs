@@ -1,4 +1,4 @@
-//! What a node agent needs to know.
+//! The configuration of a node agent.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -47,7 +47,7 @@ impl Default for LogLimits {
 /// What the node does when it runs out of memory or disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    /// How much should be left; pods are driven out while there is less.
+    /// How much should be left; pods are evicted while there is less.
     pub thresholds: Thresholds,
     /// For how long after that the node keeps the condition that keeps pods away.
     pub transition_period: SignedDuration,
@@ -96,7 +96,7 @@ pub struct Config {
     pub pod_pids_max: i64,
     /// Which pods are taken.
     pub admission: Policy,
-    /// When pods are driven out.
+    /// When pods are evicted.
     pub eviction: Eviction,
     /// When unused images are removed.
     pub image_gc: image_gc::Policy,

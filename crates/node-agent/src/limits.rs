@@ -1,4 +1,4 @@
-//! The agent's numbers.
+//! The constants of the node agent.
 
 use std::time::Duration;
 
@@ -68,12 +68,12 @@ pub const PULLS_MAX: usize = 6;
 pub const PULLS_OF_ONE_REGISTRY_MAX: usize = 4;
 
 /// How often it is looked at how far a pull has come.
-pub const PULL_TURN_LOOK: Duration = Duration::from_secs(30);
+pub const PULL_STALL_CHECK: Duration = Duration::from_secs(30);
 
 /// A pull that brings less until the next look does not count as one any more, in bytes.
-pub const PULL_TURN_BYTES_MIN: u64 = 256 << 10;
+pub const PULL_STALL_BYTES_MIN: u64 = 256 << 10;
 
-/// How long a pod that is driven out is waited for before the next one is chosen (kubelet's
+/// How long an evicted pod is waited for before the next one is chosen (kubelet's
 /// figure).
 pub const EVICTION_WAIT: Duration = Duration::from_secs(30);
 

@@ -1,4 +1,4 @@
-//! Where a pod's files are.
+//! Paths of a pod's files.
 //!
 //! `<data>/pods/<namespace>_<name>_<uid>/<container>/<n>.log` are the logs, as elsewhere; all
 //! else is in `.state` beside them, which no container can be called.

@@ -1,25 +1,27 @@
-//! The parts of the agent that its tasks share.
+//! The settings, clients and state that the agent's tasks share.
 
-use crate::agent::api_objects::Sources;
-use crate::agent::pod_manager::Registry;
-use crate::answer_cache::CachedAnswer;
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::images::Puller;
-use crate::images::pull_limiter::PullTurns;
-use crate::node::machine_info::Machine;
-use crate::node::pressure::Monitor;
-use crate::node::stats::History;
-use crate::probes::counts::ProbeCounts;
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use container_runtime::Runtime;
 use kube::Client;
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use reconcile::Recorder;
-use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, RwLock};
 use tokio_util::sync::CancellationToken;
+
+use crate::agent::api_objects::ApiObjects;
+use crate::agent::pod_manager::PodManager;
+use crate::answer_cache::CachedAnswer;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::images::Puller;
+use crate::images::pull_limiter::PullLimiter;
+use crate::node::machine_info::MachineInfo;
+use crate::node::pressure::Monitor;
+use crate::node::stats::UsageHistory;
+use crate::probes::counts::ProbeCounts;
 
 /// The settings, clients and state that all tasks of a node share.
 pub struct Shared {
@@ -31,51 +33,51 @@ pub struct Shared {
     pub runtime: Runtime,
     /// Events.
     pub recorder: Recorder,
-    /// Objects that pods are made of.
-    pub sources: Sources,
-    /// What all pods look like, for the kubelet API.
-    pub registry: Registry,
-    /// What everything uses.
-    pub usage: History,
+    /// The API objects that pods refer to.
+    pub api_objects: ApiObjects,
+    /// The current view of all pods.
+    pub pods: PodManager,
+    /// The resource usage of the node, its pods and containers.
+    pub usage: UsageHistory,
     /// The machine.
-    pub machine: Machine,
-    /// What is left of its memory and disks.
+    pub machine: MachineInfo,
+    /// The monitor of its available memory and disk.
     pub monitor: Arc<Monitor>,
     /// The node's own resolver.
     pub resolver: Resolver,
-    /// One pod at a time is given new resources.
+    /// Held during an allocation: one pod at a time gets new resources.
     pub allocation: Mutex<()>,
-    /// Who may pull now.
-    pub pulls: PullTurns,
-    /// Tells that a pull found too little room on the disk.
-    pub room_wanted: Notify,
-    /// Held by those who look for an image or mount one: none is removed meanwhile.
+    /// The limit of parallel image pulls.
+    pub pull_limiter: PullLimiter,
+    /// Notified when a pull finds too little disk space.
+    pub disk_space_wanted: Notify,
+    /// Held during lookups and mounts of images: no image is removed meanwhile.
     pub image_looks: RwLock<()>,
     /// Ends all workers at once, without touching the pods.
     pub abandon: CancellationToken,
     /// The node's clocks.
     pub clock: Clock,
-    /// How probes were answered.
+    /// Counts of probe results.
     pub probes: ProbeCounts,
-    /// What the node and its pods use, as it was last told.
+    /// The last answer to `/stats/summary`.
     pub summary: CachedAnswer<Bytes>,
 }
 
 impl Shared {
-    /// What pulls images for pods.
+    /// The puller of images for pods.
     pub fn puller(&self) -> Puller<'_> {
         Puller {
             store: &self.config.images,
             registries: &self.config.registries,
-            sources: &self.sources,
+            api_objects: &self.api_objects,
             monitor: &self.monitor,
-            turns: &self.pulls,
-            room_wanted: &self.room_wanted,
+            limiter: &self.pull_limiter,
+            disk_space_wanted: &self.disk_space_wanted,
             looks: &self.image_looks,
         }
     }
 
-    /// What pods may know of the node.
+    /// The facts about the node in the downward API.
     pub fn facts(&self, pod_ips: &[String]) -> NodeFacts {
         let allocatable = self.machine.allocatable(self.config.pods_max);
         let parsed = |(name, amount): (

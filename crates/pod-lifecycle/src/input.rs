@@ -1,10 +1,10 @@
-//! The input of the planner and of the status.
+//! `PodInput`: the input of the planner and of the status.
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use crate::node::shutdown::NodeStop;
 use crate::record::PodRecord;
-use crate::resources::amounts::Room;
+use crate::resources::amounts::NodeResources;
 
 /// What the planner looks at.
 #[derive(Clone, Copy, Debug)]
@@ -24,5 +24,5 @@ pub struct PodInput<'a> {
     /// The node's own addresses, the first the main one.
     pub host_ips: &'a [String],
     /// What the node can give; only looked at when the pod asks for new resources.
-    pub room: Room,
+    pub node_resources: NodeResources,
 }

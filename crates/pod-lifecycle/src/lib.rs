@@ -1,4 +1,4 @@
-//! What a pod's containers need next, and what to say about them.
+//! The lifecycle of a pod on its node: the next actions for its containers, and its status.
 //!
 //! Everything here is a pure function over plain data: the pod as the API has it, the record of
 //! what runs, and the time. The node agent performs the actions and keeps the record; it decides
@@ -23,4 +23,4 @@ pub use input::PodInput;
 pub use monotonic::{Instant, Moment};
 pub use plan::{Action, PodPlan, Waiting, plan_pod};
 pub use record::backoff::Backoff;
-pub use record::{ContainerRecord, Dismissal, Exit, Instance, PodRecord, StopCause};
+pub use record::{ContainerRecord, Exit, Instance, PodFailure, PodRecord, StopCause};

@@ -1,4 +1,4 @@
-//! The numbers of a pod's life, in one place.
+//! The constants of a pod's lifecycle.
 
 use jiff::SignedDuration;
 

@@ -1,10 +1,10 @@
-//! The texts of events and states that users know from kubelet, and the reasons that go with them.
+//! Reasons and messages of events and container states, as kubelet writes them.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::record::backoff::go_seconds;
-use crate::record::{Dismissal, StopCause};
+use crate::record::{PodFailure, StopCause};
 use crate::spec::{ProbeKind, display_name};
 
 /// Reason of an exit whose process could not be started.
@@ -35,8 +35,8 @@ pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
 
 /// The end of a pod whose time is up.
-pub fn deadline_exceeded() -> Dismissal {
-    Dismissal {
+pub fn deadline_exceeded() -> PodFailure {
+    PodFailure {
         reason: DEADLINE_EXCEEDED.to_owned(),
         message: DEADLINE_MESSAGE.to_owned(),
         grace_seconds: None,

@@ -1,4 +1,5 @@
-//! Points in time from which durations are counted, apart from the time that users see.
+//! Monotonic points in time, from which durations are counted, beside the wall-clock time for
+//! users.
 //!
 //! The wall clock may be set while pods run, by hours and in both directions. So delays, periods,
 //! grace periods and deadlines are counted on a clock of the node that nobody sets: an [`Instant`]

@@ -1,4 +1,4 @@
-//! Whether a container that ended is to run again.
+//! Restart policies: they decide whether an exited container runs again.
 //!
 //! A pod's `restartPolicy` decides, unless the container has its own policy or a rule for its exit
 //! code (KEP-5307, statefulset.md §12.4). A plain init container takes `Always` as `OnFailure`.

@@ -1,4 +1,4 @@
-//! Views of a pod's specification: which containers there are, of what kind, in what order.
+//! Accessors of a pod's specification: its containers, their kinds and their order.
 
 use std::borrow::Cow;
 

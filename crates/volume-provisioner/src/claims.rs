@@ -1,4 +1,4 @@
-//! Making a volume for a claim.
+//! Provisioning of a volume for a claim.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};

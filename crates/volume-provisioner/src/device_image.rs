@@ -1,5 +1,4 @@
-//! The image of a block device: a file as large as the device, which takes room on the disk only
-//! where it was written to.
+//! The sparse image file of a block device.
 
 use std::fs::{File, OpenOptions};
 use std::io;

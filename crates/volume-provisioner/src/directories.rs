@@ -1,5 +1,5 @@
-//! The volumes' directories on disk. Every path is the volumes' directory and one plain name, so
-//! that nothing outside of it can be reached, whatever an object says.
+//! The volumes' directories on disk. Every path is the volumes' directory and one plain name, so no
+//! object can name a path outside of it.
 //!
 //! On btrfs a volume is a subvolume, which can be limited, and copied in a moment. Where the file
 //! system has project quotas, as xfs and ext4 may, it is a directory with a project of its own,

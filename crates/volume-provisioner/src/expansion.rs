@@ -1,4 +1,4 @@
-//! Letting the volume of a claim grow, as `planners::volume_expansion` says.
+//! Expansion of volumes, as decided in `planners::volume_expansion`.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};

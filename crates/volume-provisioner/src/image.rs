@@ -1,5 +1,5 @@
-//! The empty file system that a pool starts as. No program is needed to make it: it is built in,
-//! and gets an identity of its own.
+//! The empty file system of a new pool. It is built in, so no program is needed to make it; each
+//! pool gets its own identity.
 //!
 //! It was made with `truncate -s 64M FILE; mkfs.btrfs -m single -d single -O no-holes
 //! -R free-space-tree FILE` (btrfs-progs 6.2), and `zstd -19`.

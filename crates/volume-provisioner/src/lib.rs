@@ -1,5 +1,5 @@
-//! Makes, grows, copies and removes local volumes: directories or subvolumes on this node, or images
-//! of block devices in them, a PersistentVolume for each (statefulset.md §11.7, 11.8, 11.13).
+//! The provisioner of local volumes: directories or subvolumes on this node, or images of block
+//! devices in them, with a PersistentVolume for each (statefulset.md §11.7, 11.8, 11.13).
 //!
 //! A directory is made and on disk before its volume object exists, and it is moved out of the
 //! way and removed before the object goes: whatever is cut off is found again and finished. What
@@ -36,7 +36,7 @@ use reconcile::{Cache, Key, Outcome, Part, Queue, Recorder, run_workers};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 
 use setbacks::Setbacks;
-pub use storage::{Class, Frozen, Held, Storage};
+pub use storage::{Class, Frozen, Storage, UserSnapshot};
 
 /// Volumes that are made or removed at once; removal can take long.
 const WORKERS: usize = 4;

@@ -1,4 +1,4 @@
-//! Volumes that are directories with a project of their own each, by which they are limited.
+//! Volumes with a quota: directories with a project of their own each.
 //!
 //! Projects are numbers that all who use a file system share, and the kernel gives out none. A
 //! volume's is the first from a place in a wide range on, which its path chooses, that nobody has

@@ -1,4 +1,4 @@
-//! Removing a volume whose claim is gone.
+//! Deletion of a volume whose claim is gone.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;

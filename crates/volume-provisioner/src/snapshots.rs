@@ -1,5 +1,4 @@
-//! Keeping what is in a volume, and making volumes of what was kept, as
-//! `planners::volume_snapshot` says.
+//! Snapshots of volumes, and volumes from snapshots, as decided in `planners::volume_snapshot`.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Looks at how full volumes are, and says so on their claims: before they are full, and, where
-//! nothing limits them, when they hold more than their claim says.
+//! The watch of disk usage: claims get an event before their volume is full, and when an unlimited
+//! volume holds more than its claim requests.
 //!
 //! Where the file system counts, looking costs nothing. A plain directory is walked through, and
 //! the longer that takes, the less often it is done.

@@ -1,5 +1,5 @@
-//! Writes to objects that may have changed, or gone, since they were seen: then nothing is written,
-//! and what they are now comes back by the caches.
+//! Guarded writes: if the object has changed or gone since it was read, nothing is written, and the
+//! cache delivers its new state.
 
 use kube::Api;
 use kube::api::{Patch, PatchParams};

@@ -1,4 +1,4 @@
-//! Which pods this node takes, of those that are bound to it.
+//! Admission: the node accepts or rejects each pod that is bound to it.
 //!
 //! A pod is looked at once, when it is new here. One that a former agent has taken is not looked at
 //! again: it has its place.
@@ -82,7 +82,7 @@ impl Admission {
 
     /// The pods that have their place on the node: neither ended nor refused, and there before.
     fn others(&self, pod: &Pod) -> Vec<PodView> {
-        let taken = self.shared.registry.list();
+        let taken = self.shared.pods.list();
         let has_place = |other: &&Arc<Pod>| {
             let phase = other.status.as_ref().and_then(|s| s.phase.as_deref());
             let view = taken
@@ -90,7 +90,7 @@ impl Admission {
                 .find(|v| v.pod.metadata.uid == other.metadata.uid);
             other.metadata.uid != pod.metadata.uid
                 && !matches!(phase, Some("Succeeded" | "Failed"))
-                && view.is_some_and(|v| v.record.dismissal.is_none() || v.record.anything_runs())
+                && view.is_some_and(|v| v.record.failure.is_none() || v.record.anything_runs())
         };
         let pods = self.pods.list();
         let others = pods.iter().filter(has_place);

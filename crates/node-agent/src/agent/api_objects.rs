@@ -1,4 +1,4 @@
-//! Objects that pods are made of: ConfigMaps, Secrets, claims, tokens, Services.
+//! The API objects that pods refer to: ConfigMaps, Secrets, claims, tokens, Services.
 //!
 //! They are asked for when a container or volume needs them, so that it starts with what is true
 //! then; what a running pod has mounted is watched, one watch per object and node however many
@@ -74,7 +74,7 @@ pub type Versions = BTreeMap<ObjectName, Version>;
 type WatchKey = (ObjectKind, String, String);
 
 /// Access to the objects that pods are made of.
-pub struct Sources {
+pub struct ApiObjects {
     client: Client,
     services: Cache<Service>,
     watches: Mutex<BTreeMap<WatchKey, Weak<ObjectWatch>>>,
@@ -132,7 +132,7 @@ impl ObjectChanges {
     }
 }
 
-impl Sources {
+impl ApiObjects {
     /// Starts to follow Services.
     pub fn new(client: Client, part: Part) -> Self {
         let services = Cache::spawn_all(&client, &part);

@@ -12,7 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
-use super::recovery::{self, Found, Stored};
+use super::recovery::{self, FoundPod, StoredPod};
 use crate::blocking::beside;
 use crate::config::OnShutdown;
 use crate::containers::instance;
@@ -24,7 +24,7 @@ use crate::node::stats_collector;
 use crate::paths::PodDir;
 use crate::shared::Shared;
 use crate::worker::message::Message;
-use crate::worker::{Beginning, Worker};
+use crate::worker::{Worker, WorkerStart};
 
 type Name = (String, String);
 
@@ -68,7 +68,7 @@ impl Dispatcher {
     /// Takes over the pods that were found, then runs pods until the end.
     pub async fn run(
         mut self,
-        found: BTreeMap<String, Found>,
+        found: BTreeMap<String, FoundPod>,
         sandboxes: Vec<Sandbox>,
         keeper: NodeKeeper,
         background: CancellationToken,
@@ -85,17 +85,17 @@ impl Dispatcher {
         let synced = tokio::select! {
             () = shutdown.cancelled() => false,
             (pods, services) = async {
-                tokio::join!(self.admission.wait_synced(), self.shared.sources.wait_synced())
+                tokio::join!(self.admission.wait_synced(), self.shared.api_objects.wait_synced())
             } => pods && services,
         };
-        let mut room = JoinSet::new();
+        let mut disk_space = JoinSet::new();
         if synced {
             self.recover(&pods, found, sandboxes).await;
-            // From here on the registry has all pods.
+            // From here on the pod manager has all pods.
             let images = Arc::new(Collector::new(self.shared.clone()));
             let relief = eviction::watch(self.shared.clone(), images.clone(), shutdown.clone());
-            room.spawn(relief);
-            room.spawn(images.watch(shutdown.clone()));
+            disk_space.spawn(relief);
+            disk_space.spawn(images.watch(shutdown.clone()));
             self.follow(&pods, &shutdown).await;
         }
         let on_shutdown = *self.shared.config.on_shutdown.borrow();
@@ -109,7 +109,7 @@ impl Dispatcher {
             OnShutdown::LeavePods => self.shared.abandon.cancel(),
         }
         while self.tasks.join_next().await.is_some() {}
-        while let Some(ended) = room.join_next().await {
+        while let Some(ended) = disk_space.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "the node no longer makes room");
             }
@@ -186,11 +186,11 @@ impl Dispatcher {
             Some("Succeeded" | "Failed") => None,
             _ => self.admission.rejection(&pod).await,
         };
-        self.begin(Beginning {
+        self.begin(WorkerStart {
             pod,
             removed: false,
             rejection,
-            stored: Stored::default(),
+            stored: StoredPod::default(),
             sandbox: None,
             events: None,
             predecessors,
@@ -198,7 +198,7 @@ impl Dispatcher {
     }
 
     fn view_of(&self, name: &Name, uid: &str) -> Option<Arc<Pod>> {
-        let views = self.shared.registry.list();
+        let views = self.shared.pods.list();
         let found = views.iter().find(|view| {
             name_of(&view.pod) == *name && view.pod.metadata.uid.as_deref() == Some(uid)
         });
@@ -217,7 +217,7 @@ impl Dispatcher {
         }
     }
 
-    fn begin(&mut self, beginning: Beginning) {
+    fn begin(&mut self, beginning: WorkerStart) {
         let (name, uid) = (name_of(&beginning.pod), uid_of(&beginning.pod));
         let (worker, sender) = Worker::new(self.shared.clone(), beginning);
         self.workers
@@ -262,7 +262,7 @@ impl Dispatcher {
     /// Nothing of the pod is left here: the next one of its name may start.
     async fn forget(&mut self, name: &Name, uid: &str) {
         if let Some(view) = self.view_of(name, uid) {
-            self.shared.registry.remove(&view);
+            self.shared.pods.remove(&view);
         }
         if let Some(of_name) = self.workers.get_mut(name) {
             of_name.remove(uid);
@@ -319,7 +319,7 @@ impl Dispatcher {
     async fn recover(
         &mut self,
         pods: &Cache<Pod>,
-        mut found: BTreeMap<String, Found>,
+        mut found: BTreeMap<String, FoundPod>,
         sandboxes: Vec<Sandbox>,
     ) {
         let mut by_uid: BTreeMap<String, Sandbox> = sandboxes
@@ -327,9 +327,9 @@ impl Dispatcher {
             .map(|s| (s.id().to_owned(), s))
             .collect();
         for (uid, sandbox) in &by_uid {
-            found.entry(uid.clone()).or_insert_with(|| Found {
+            found.entry(uid.clone()).or_insert_with(|| FoundPod {
                 pod: Arc::new(recovery::pod_of_sandbox(sandbox)),
-                stored: Stored::default(),
+                stored: StoredPod::default(),
                 recorded: false,
             });
         }
@@ -392,7 +392,7 @@ impl Dispatcher {
         &mut self,
         pod: Arc<Pod>,
         removed: bool,
-        stored: Stored,
+        stored: StoredPod,
         sandbox: Option<Sandbox>,
         predecessors: BTreeSet<String>,
     ) {
@@ -425,7 +425,7 @@ impl Dispatcher {
             running = stored.record.anything_runs(),
             "pod of a former agent"
         );
-        self.begin(Beginning {
+        self.begin(WorkerStart {
             pod,
             removed,
             rejection: None,
@@ -439,7 +439,7 @@ impl Dispatcher {
     /// Stops all pods, one wave after the other, and waits for their ends.
     async fn stop_pods(&mut self, pods: &Cache<Pod>) {
         let mut changes = pods.subscribe();
-        let views = self.shared.registry.list();
+        let views = self.shared.pods.list();
         let order = self.shared.config.shutdown_order.clone();
         let waves: HashMap<String, usize> = views
             .iter()

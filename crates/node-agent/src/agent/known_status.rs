@@ -1,4 +1,4 @@
-//! What the API has of an object's status, as far as this program knows.
+//! The status of an object as the API server stores it, as far as this program knows.
 //!
 //! Two sources say it: the answers to own writes, which come at once, and the watch, which also
 //! brings what others write and may be behind. The resource version decides between them, so that

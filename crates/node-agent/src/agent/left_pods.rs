@@ -1,5 +1,5 @@
-//! Ends pods whose agent was killed, by what is on disk of them: for a program that has neither an
-//! agent nor an API server.
+//! Termination of pods whose agent was killed, from their records on disk: for a program without an
+//! agent and an API server.
 //!
 //! The planner of the agent decides here too, as on a node that stops. So hooks, signals, grace
 //! periods and the order of sidecars are those that the pod asks for.
@@ -14,17 +14,17 @@ use container_runtime::spec::{SandboxState, SandboxStatus};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::{Hook, Instance, Running, Stop};
-use pod_lifecycle::resources::amounts::Room;
+use pod_lifecycle::resources::amounts::NodeResources;
 use pod_lifecycle::{Action, PodInput, PodRecord, StopCause, plan_pod, spec};
 use tokio::task::JoinSet;
 
-use super::recovery::{self, Found};
+use super::recovery::{self, FoundPod};
 use crate::clock::Clock;
 use crate::containers::instance::signal_number;
 use crate::containers::lifecycle_hooks;
-use crate::node::machine_info::Machine;
+use crate::node::machine_info::MachineInfo;
 use crate::paths::{PodDir, runtime_id};
-use crate::probes::prober::Asked;
+use crate::probes::prober::ProbeTarget;
 
 /// How often it is looked at whether containers have ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ const OF_NODE: &str = "127.0.0.1";
 pub struct LeftPods {
     data_dir: PathBuf,
     clock: Clock,
-    found: BTreeMap<String, Found>,
+    found: BTreeMap<String, FoundPod>,
 }
 
 impl LeftPods {
@@ -44,7 +44,7 @@ impl LeftPods {
     /// # Errors
     /// When a directory cannot be read.
     pub fn read(data_dir: &Path) -> io::Result<Self> {
-        let machine = Machine::read(data_dir);
+        let machine = MachineInfo::read(data_dir);
         Ok(Self {
             data_dir: data_dir.to_owned(),
             clock: Clock::open(data_dir, &machine.boot_id)?,
@@ -169,7 +169,7 @@ impl Ending<'_> {
             predecessor: false,
             node_stops: Some(NodeStop::default()),
             host_ips: &[],
-            room: Room::default(),
+            node_resources: NodeResources::default(),
         };
         plan_pod(&input, self.clock.now()).actions
     }
@@ -232,7 +232,7 @@ impl Ending<'_> {
         }
         let Some(hook) = hook else { return };
         let of_pod = self.record.pod_ips.first().cloned();
-        let asked = Asked {
+        let asked = ProbeTarget {
             sandbox: self.sandbox.clone(),
             runtime_id: self.runtime_id(name),
             container,

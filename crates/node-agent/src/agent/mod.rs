@@ -24,18 +24,18 @@ use crate::Error;
 use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::images::pull_limiter::PullTurns;
+use crate::images::pull_limiter::PullLimiter;
 use crate::kubelet_api::{self, NodeService};
-use crate::node::machine_info::Machine;
+use crate::node::machine_info::MachineInfo;
 use crate::node::pressure::Monitor;
 use crate::node::registration::NodeKeeper;
-use crate::node::stats::History;
+use crate::node::stats::UsageHistory;
 use crate::paths::pods_dir;
 use crate::probes::counts::ProbeCounts;
 use crate::shared::Shared;
-use api_objects::Sources;
+use api_objects::ApiObjects;
 use dispatcher::Dispatcher;
-use pod_manager::Registry;
+use pod_manager::PodManager;
 
 /// A running node agent.
 pub struct NodeAgent {
@@ -75,7 +75,7 @@ impl NodeAgent {
             .map_err(|source| Error::Directory { path: pods, source })?;
         let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
-        let machine = Machine::read(&config.data_dir);
+        let machine = MachineInfo::read(&config.data_dir);
         let clock = Clock::open(&config.data_dir, &machine.boot_id);
         let clock = clock.map_err(|source| Error::Directory {
             path: config.data_dir.clone(),
@@ -104,15 +104,15 @@ impl NodeAgent {
         let resolver = beside(|| std::fs::read_to_string("/etc/resolv.conf")).unwrap_or_default();
         let shared = Arc::new(Shared {
             recorder: Recorder::spawn(client.clone(), source, background.shutdown.clone()),
-            sources: Sources::new(client.clone(), background.clone()),
-            registry: Registry::default(),
-            usage: History::default(),
+            api_objects: ApiObjects::new(client.clone(), background.clone()),
+            pods: PodManager::default(),
+            usage: UsageHistory::default(),
             allocation: Mutex::default(),
             machine,
             monitor,
             resolver: Resolver::parse(&resolver),
-            pulls: PullTurns::default(),
-            room_wanted: Notify::new(),
+            pull_limiter: PullLimiter::default(),
+            disk_space_wanted: Notify::new(),
             image_looks: RwLock::default(),
             abandon: CancellationToken::new(),
             clock,

@@ -1,4 +1,5 @@
-//! What all pods of the node look like now, for those who ask: the kubelet API.
+//! The pod manager: the current view of all pods of the node, for the kubelet API and the node's
+//! own tasks.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -42,7 +43,7 @@ type Name = (String, String);
 
 /// All pods of the node by namespace and name; former ones of a name stay until they are gone.
 #[derive(Default)]
-pub struct Registry {
+pub struct PodManager {
     views: RwLock<BTreeMap<Name, Vec<Arc<PodView>>>>,
 }
 
@@ -54,7 +55,7 @@ fn name_of(pod: &Pod) -> Name {
     )
 }
 
-impl Registry {
+impl PodManager {
     /// Replaces what is known of the pod.
     pub fn publish(&self, view: PodView) {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);

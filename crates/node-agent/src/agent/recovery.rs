@@ -1,4 +1,4 @@
-//! What survives the agent: each pod's record on disk, and the sandboxes that go on without it.
+//! Recovery after a restart of the agent: each pod's record on disk, and the running sandboxes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ use crate::volumes::PreparedVolumes;
 
 /// What is kept of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Stored {
+pub struct StoredPod {
     /// Its record.
     pub record: PodRecord,
     /// Its volumes.
@@ -32,7 +32,7 @@ pub struct Stored {
 }
 
 /// Keeps a pod's record, and its object when that is new.
-pub fn store(dir: &PodDir, pod: &Pod, stored: &Stored, with_object: bool) -> io::Result<()> {
+pub fn store(dir: &PodDir, pod: &Pod, stored: &StoredPod, with_object: bool) -> io::Result<()> {
     fs::create_dir_all(dir.state())?;
     if with_object {
         replace(&dir.object(), &serde_json::to_vec(pod)?)?;
@@ -47,18 +47,18 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// A pod that a former agent left.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundPod {
     /// Its object as last seen.
     pub pod: Arc<Pod>,
     /// What was known of it.
-    pub stored: Stored,
+    pub stored: StoredPod,
     /// Whether anything was: not of a pod that had only just come, or was about to be gone.
     pub recorded: bool,
 }
 
 /// All pods that a former agent left, by uid. A record that cannot be read is told and kept aside;
 /// what its pod had is then looked for. What is not a pod's directory is told and left alone.
-pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, Found>> {
+pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, FoundPod>> {
     let mut pods = BTreeMap::new();
     let root = pods_dir(data_dir);
     tree::make_private(&root)?;
@@ -77,22 +77,22 @@ pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, Found>> {
     Ok(pods)
 }
 
-fn find(dir: &PodDir) -> io::Result<Found> {
+fn find(dir: &PodDir) -> io::Result<FoundPod> {
     let named = pod_of_name(dir).ok_or(io::ErrorKind::NotFound)?;
     let pod = read::<Pod>(&dir.object())?.unwrap_or(named);
-    let stored = read::<Stored>(&dir.record())?;
-    Ok(Found {
+    let stored = read::<StoredPod>(&dir.record())?;
+    Ok(FoundPod {
         pod: Arc::new(pod),
         recorded: stored.is_some(),
         stored: stored.unwrap_or_else(|| {
             // Work begins before it is noted.
             let volumes = record::Volumes::Unknown;
-            Stored {
+            StoredPod {
                 record: PodRecord {
                     volumes,
                     ..PodRecord::default()
                 },
-                ..Stored::default()
+                ..StoredPod::default()
             }
         }),
     })
@@ -195,13 +195,13 @@ fn unstarted(state: &SandboxState) -> Vec<String> {
 
 /// Brings a record in line with what really runs; `image_id` is how statuses name an image.
 pub fn adopt(
-    stored: Stored,
+    stored: StoredPod,
     pod: &Pod,
     dir: &PodDir,
     state: Option<&SandboxState>,
     image_id: &dyn Fn(&str) -> Option<String>,
     now: Moment,
-) -> Stored {
+) -> StoredPod {
     let mut record = stored.record.without_work_in_flight();
     let mut volumes = stored.volumes;
     if let Some(state) = state {
@@ -231,7 +231,7 @@ pub fn adopt(
     if record.volumes == record::Volumes::None {
         volumes.clear();
     }
-    Stored { record, volumes }
+    StoredPod { record, volumes }
 }
 
 /// Brings the containers of a record in line with those that are there.
@@ -394,7 +394,7 @@ mod tests {
         }
     }
 
-    fn known(number: u32) -> Stored {
+    fn known(number: u32) -> StoredPod {
         let mut record = PodRecord {
             sandbox: record::Sandbox::Ready,
             sandboxes_made: 1,
@@ -407,17 +407,17 @@ mod tests {
         let one = running_of(&pod, container, (number, 1), found, moment()).unwrap();
         record.container("c").started(one);
         record.container("c").restart_count = number;
-        Stored {
+        StoredPod {
             record,
             volumes: PreparedVolumes::new(),
         }
     }
 
-    fn adopted(stored: Stored, state: Option<SandboxState>) -> PodRecord {
+    fn adopted(stored: StoredPod, state: Option<SandboxState>) -> PodRecord {
         adopted_as(stored, state, &pod())
     }
 
-    fn adopted_as(stored: Stored, state: Option<SandboxState>, pod: &Pod) -> PodRecord {
+    fn adopted_as(stored: StoredPod, state: Option<SandboxState>, pod: &Pod) -> PodRecord {
         let dir = PodDir::at("/nonexistent".into());
         let image_id = |name: &str| Some(format!("{name}@sha256:1"));
         adopt(stored, pod, &dir, state.as_ref(), &image_id, moment()).record
@@ -562,7 +562,7 @@ mod tests {
     #[test]
     fn what_an_earlier_version_remembered_is_understood() {
         let record = include_str!("../../tests/formats/record.json");
-        let stored: Stored = serde_json::from_str(record).unwrap();
+        let stored: StoredPod = serde_json::from_str(record).unwrap();
         let containers = &stored.record.containers;
         assert_eq!(stored.record.sandbox, record::Sandbox::Ready);
         assert_eq!(containers["main"].restart_count, 2);

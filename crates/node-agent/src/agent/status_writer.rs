@@ -1,4 +1,5 @@
-//! Writes a pod's status: only what differs from what is stored, and only to the pod that is meant.
+//! The writer of pod statuses: it patches the fields that differ from the stored status, guarded by
+//! the pod's uid.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};

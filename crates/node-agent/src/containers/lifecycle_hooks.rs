@@ -1,15 +1,15 @@
-//! `postStart` and `preStop` (statefulset.md §12.6).
+//! Lifecycle hooks: `postStart` and `preStop` (statefulset.md §12.6).
 
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{HTTPHeader, LifecycleHandler};
 
-use crate::probes::http_probe::{self, Target, Unanswered};
-use crate::probes::prober::{self, Asked, Ran, run_command};
+use crate::probes::http_probe::{self, HttpTarget, Unanswered};
+use crate::probes::prober::{self, CommandResult, ProbeTarget, run_command};
 
 /// How a hook did what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum HookOutcome {
     /// As it was asked for.
     AsAsked,
     /// It was to be asked by https, and does not speak it.
@@ -25,11 +25,11 @@ pub enum Done {
 /// What went wrong, with what a command has printed: for statuses, which those read who may read the
 /// pod, and not for events.
 pub async fn run(
-    asked: &Asked,
+    asked: &ProbeTarget,
     pod: &str,
     hook: &LifecycleHandler,
     limit: Duration,
-) -> Result<Done, String> {
+) -> Result<HookOutcome, String> {
     let container = &asked.container.name;
     let failed = |what: String, why: String| {
         format!("{what} for Container {container:?} in Pod {pod:?} failed - error: {why}")
@@ -38,12 +38,12 @@ pub async fn run(
         let words = action.command.clone().unwrap_or_default();
         let shown = words.join(" ");
         let why = match run_command(asked, words, limit).await {
-            Ran::Exited(0, _) => return Ok(Done::AsAsked),
-            Ran::Exited(code, output) => {
+            CommandResult::Exited(0, _) => return Ok(HookOutcome::AsAsked),
+            CommandResult::Exited(code, output) => {
                 format!("command '{shown}' exited with {code}: , message: {output:?}")
             }
-            Ran::TimedOut => format!("command '{shown}' timed out, message: \"\""),
-            Ran::Failed(message) => format!("{message}, message: \"\""),
+            CommandResult::TimedOut => format!("command '{shown}' timed out, message: \"\""),
+            CommandResult::Failed(message) => format!("{message}, message: \"\""),
         };
         return Err(failed(format!("Exec lifecycle hook ([{shown}])"), why));
     }
@@ -58,7 +58,7 @@ pub async fn run(
     if let Some(action) = &hook.sleep {
         let wanted = Duration::from_secs(action.seconds.max(0).unsigned_abs());
         tokio::time::sleep(wanted.min(limit)).await;
-        return Ok(Done::AsAsked);
+        return Ok(HookOutcome::AsAsked);
     }
     Err("Cannot run handler: invalid handler".to_owned())
 }
@@ -66,14 +66,14 @@ pub async fn run(
 /// Asks by HTTP. A server that is to be asked by https and does not speak TLS is asked once more,
 /// without it and without secrets, as by kubelet: hooks were once asked by http whatever they said.
 async fn ask(
-    mut target: Target,
+    mut target: HttpTarget,
     headers: &[HTTPHeader],
     limit: Duration,
-) -> Result<Done, Unanswered> {
+) -> Result<HookOutcome, Unanswered> {
     const AGENT: &str = "kube-lifecycle/1.36";
     let begun = Instant::now();
     let unanswered = match http_probe::get(target.clone(), AGENT, headers, limit).await {
-        Ok(_) => return Ok(Done::AsAsked),
+        Ok(_) => return Ok(HookOutcome::AsAsked),
         Err(unanswered) => unanswered,
     };
     if !target.tls || !matches!(unanswered, Unanswered::NotTls(_)) {
@@ -84,7 +84,9 @@ async fn ask(
     headers.retain(|header| !header.name.eq_ignore_ascii_case("authorization"));
     let left = limit.saturating_sub(begun.elapsed());
     let answer = http_probe::get(target, AGENT, &headers, left).await;
-    answer.map(|_| Done::WithoutTls).map_err(|_| unanswered)
+    answer
+        .map(|_| HookOutcome::WithoutTls)
+        .map_err(|_| unanswered)
 }
 
 #[cfg(test)]
@@ -102,13 +104,13 @@ mod tests {
             value: value.to_owned(),
         });
         let done = ask(plain.clone(), &headers, PATIENCE).await;
-        assert_eq!(done, Ok(Done::AsAsked));
+        assert_eq!(done, Ok(HookOutcome::AsAsked));
         assert!(asked.lock().unwrap().concat().contains("Bearer secret"));
 
         asked.lock().unwrap().clear();
-        let by_https = Target { tls: true, ..plain };
+        let by_https = HttpTarget { tls: true, ..plain };
         let done = ask(by_https, &headers, PATIENCE).await;
-        assert_eq!(done, Ok(Done::WithoutTls));
+        assert_eq!(done, Ok(HookOutcome::WithoutTls));
         let asked = asked.lock().unwrap().last().unwrap().to_lowercase();
         assert!(asked.starts_with("get / http/1.1\r\n"), "{asked}");
         assert!(asked.contains("x: y\r\n"), "{asked}");
@@ -118,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_answer_is_not_asked_twice() {
         let (nobody, asked) = server(|_| String::new()).await;
-        let by_https = Target {
+        let by_https = HttpTarget {
             tls: true,
             ..nobody
         };

@@ -1,4 +1,4 @@
-//! Reads container logs as the shim writes them: CRI lines, rotated files.
+//! The reader of container logs: CRI lines in rotated files.
 //!
 //! A line is `<time> <stream> <F|P> <text>`; `P` says that the text goes on in the next line.
 //! `<path>` is written to; `<path>.1` is the newest rotated file.

@@ -1,4 +1,4 @@
-//! Containers: what the runtime is asked for, their lifecycle hooks and their logs.
+//! Containers: their specification for the runtime, their lifecycle hooks and their logs.
 
 mod devices;
 pub(crate) mod instance;

@@ -1,4 +1,4 @@
-//! From what a pod and its containers ask for to limits of control groups. Pure.
+//! Limits of control groups, from the resources of a pod and its containers. Pure.
 
 use std::collections::BTreeMap;
 

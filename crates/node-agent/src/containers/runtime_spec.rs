@@ -1,4 +1,4 @@
-//! From a pod's container to what the runtime is asked for. Pure.
+//! The specification of a container for the runtime. Pure.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

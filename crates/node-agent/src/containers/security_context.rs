@@ -1,4 +1,5 @@
-//! Whom a container runs as, what it may do, and what this node cannot give it. Pure.
+//! The security context of a container: its user, its privileges, and the fields that this node
+//! cannot apply. Pure.
 
 use std::path::{Component, Path};
 

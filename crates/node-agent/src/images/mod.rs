@@ -1,4 +1,4 @@
-//! Makes an image present, by its pull policy, and tells users about it.
+//! Image pulls by pull policy, with their events.
 
 pub(crate) mod pull_limiter;
 
@@ -15,10 +15,10 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use pod_lifecycle::messages;
 use tokio::sync::{Notify, RwLock};
 
-use crate::agent::api_objects::Sources;
+use crate::agent::api_objects::ApiObjects;
 use crate::agent::events::PodEvents;
 use crate::node::pressure::Monitor;
-use pull_limiter::PullTurns;
+use pull_limiter::PullLimiter;
 
 /// An image that cannot be had now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,13 +36,13 @@ pub struct Puller<'a> {
     /// Mirrors and credentials of this machine.
     pub registries: &'a RegistriesConfig,
     /// Where pull secrets come from.
-    pub sources: &'a Sources,
+    pub api_objects: &'a ApiObjects,
     /// What of the disk pulls have to leave free.
     pub monitor: &'a Monitor,
     /// Who may pull now.
-    pub turns: &'a PullTurns,
+    pub limiter: &'a PullLimiter,
     /// Told when a pull finds too little room on the disk.
-    pub room_wanted: &'a Notify,
+    pub disk_space_wanted: &'a Notify,
     /// Held while an image is looked for: none is removed meanwhile.
     pub looks: &'a RwLock<()>,
 }
@@ -152,8 +152,8 @@ impl Puller<'_> {
         };
         let pull = self.store.pull(name, &options);
         let registry = registry_of(name);
-        let turn = self.turns.run(&registry, &options.progress, pull);
-        let Ok(pulled) = turn.await else {
+        let pull = self.limiter.run(&registry, &options.progress, pull);
+        let Ok(pulled) = pull.await else {
             return Err(trouble("the node is stopping".to_owned()));
         };
         match pulled {
@@ -164,7 +164,7 @@ impl Puller<'_> {
             }
             Err(error) => {
                 if error.no_room().is_some() {
-                    self.room_wanted.notify_one();
+                    self.disk_space_wanted.notify_one();
                 }
                 let text = chain(&error);
                 events.warning("Failed", messages::pull_failed(name, &text));
@@ -185,7 +185,7 @@ impl Puller<'_> {
         let mut found = Vec::new();
         let mut missing = Vec::new();
         for reference in names {
-            match self.sources.secret(namespace, &reference.name).await {
+            match self.api_objects.secret(namespace, &reference.name).await {
                 Ok(Some(secret)) => {
                     let holder = SecretName {
                         namespace: namespace.to_owned(),

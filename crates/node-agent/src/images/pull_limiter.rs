@@ -1,5 +1,5 @@
-//! Who may pull now: so many pulls at a time, fewer from one registry, and those from which next
-//! to nothing comes are not counted.
+//! The limit of parallel image pulls: in total and for each registry. A stalled pull does not
+//! count.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,22 +10,22 @@ use image_store::Progress;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::limits::{PULL_TURN_BYTES_MIN, PULL_TURN_LOOK, PULLS_MAX, PULLS_OF_ONE_REGISTRY_MAX};
+use crate::limits::{PULL_STALL_BYTES_MIN, PULL_STALL_CHECK, PULLS_MAX, PULLS_OF_ONE_REGISTRY_MAX};
 
-/// The turns of a node. Whoever waits is served in order, but nobody waits for a registry that is
-/// not its own: those who have to wait for theirs do so before they wait for all.
-pub struct PullTurns {
+/// The permits of a node for image pulls. Waiting pulls are served in order. A pull waits for its own
+/// registry before it waits for the total, so a slow registry holds up no pull from others.
+pub struct PullLimiter {
     all: Arc<Semaphore>,
     registries: Mutex<BTreeMap<String, Arc<Semaphore>>>,
 }
 
-/// May pull while it has this.
-struct Turn {
+/// A permit for one pull, until it is dropped.
+struct PullPermit {
     _of_all: OwnedSemaphorePermit,
     _of_registry: OwnedSemaphorePermit,
 }
 
-impl Default for PullTurns {
+impl Default for PullLimiter {
     fn default() -> Self {
         Self {
             all: Arc::new(Semaphore::new(PULLS_MAX)),
@@ -34,34 +34,34 @@ impl Default for PullTurns {
     }
 }
 
-impl PullTurns {
-    /// Does a pull from a registry when it is its turn. One that brings too little for a while
-    /// goes on without it, so that others need not wait for a slow registry.
+impl PullLimiter {
+    /// Runs a pull from a registry when it has a permit. A stalled pull goes on without its permit, so
+    /// other pulls need not wait for a slow registry.
     pub async fn run<T>(
         &self,
         registry: &str,
         progress: &Progress,
         pull: impl Future<Output = T>,
     ) -> Result<T, AcquireError> {
-        let mut turn = Some(self.take(registry).await?);
+        let mut permit = Some(self.take(registry).await?);
         let mut pull = pin!(pull);
         loop {
             let before = progress.bytes();
             tokio::select! {
                 pulled = &mut pull => return Ok(pulled),
-                () = sleep(PULL_TURN_LOOK), if turn.is_some() => {
-                    if progress.bytes().saturating_sub(before) < PULL_TURN_BYTES_MIN {
-                        tracing::info!(registry, "a slow pull leaves its turn to others");
-                        turn = None;
+                () = sleep(PULL_STALL_CHECK), if permit.is_some() => {
+                    if progress.bytes().saturating_sub(before) < PULL_STALL_BYTES_MIN {
+                        tracing::info!(registry, "a stalled pull gives up its permit");
+                        permit = None;
                     }
                 }
             }
         }
     }
 
-    async fn take(&self, registry: &str) -> Result<Turn, AcquireError> {
+    async fn take(&self, registry: &str) -> Result<PullPermit, AcquireError> {
         let own = self.of(registry);
-        Ok(Turn {
+        Ok(PullPermit {
             _of_registry: own.acquire_owned().await?,
             _of_all: Arc::clone(&self.all).acquire_owned().await?,
         })
@@ -72,11 +72,11 @@ impl PullTurns {
             .registries
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        // Those that nobody waits for or pulls from are as new.
-        all.retain(|_, turns| Arc::strong_count(turns) > 1);
-        let turns = all.entry(registry.to_owned());
+        // Unused ones are equal to new ones.
+        all.retain(|_, permits| Arc::strong_count(permits) > 1);
+        let permits = all.entry(registry.to_owned());
         let new = || Arc::new(Semaphore::new(PULLS_OF_ONE_REGISTRY_MAX));
-        Arc::clone(turns.or_insert_with(new))
+        Arc::clone(permits.or_insert_with(new))
     }
 }
 
@@ -90,10 +90,13 @@ mod tests {
 
     use super::*;
 
-    fn hang(turns: &Arc<PullTurns>, registry: &str, progress: Progress) -> JoinHandle<()> {
-        let (turns, registry) = (Arc::clone(turns), registry.to_owned());
+    fn hang(limiter: &Arc<PullLimiter>, registry: &str, progress: Progress) -> JoinHandle<()> {
+        let (limiter, registry) = (Arc::clone(limiter), registry.to_owned());
         tokio::spawn(async move {
-            turns.run(&registry, &progress, pending::<()>()).await.ok();
+            limiter
+                .run(&registry, &progress, pending::<()>())
+                .await
+                .ok();
         })
     }
 
@@ -110,54 +113,54 @@ mod tests {
         let counted = progress.clone();
         let task = tokio::spawn(async move {
             loop {
-                sleep(PULL_TURN_LOOK / 4).await;
-                counted.add(PULL_TURN_BYTES_MIN);
+                sleep(PULL_STALL_CHECK / 4).await;
+                counted.add(PULL_STALL_BYTES_MIN);
             }
         });
         (progress, task)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_registry_never_takes_all_turns() {
-        let turns = Arc::new(PullTurns::default());
+    async fn one_registry_never_takes_all_permits() {
+        let limiter = Arc::new(PullLimiter::default());
         let (progress, going) = lively();
         let hung: Vec<_> = (0..20)
-            .map(|_| hang(&turns, "a", progress.clone()))
+            .map(|_| hang(&limiter, "a", progress.clone()))
             .collect();
         settle().await;
         let free = PULLS_MAX - PULLS_OF_ONE_REGISTRY_MAX;
-        assert_eq!(turns.all.available_permits(), free);
-        let other = turns.run("b", &Progress::default(), ready(7)).await;
+        assert_eq!(limiter.all.available_permits(), free);
+        let other = limiter.run("b", &Progress::default(), ready(7)).await;
         assert_eq!(other.unwrap(), 7);
         // They keep theirs as long as something comes.
-        sleep(PULL_TURN_LOOK * 10).await;
-        assert_eq!(turns.all.available_permits(), free);
+        sleep(PULL_STALL_CHECK * 10).await;
+        assert_eq!(limiter.all.available_permits(), free);
         for task in &hung {
             task.abort();
         }
         settle().await;
-        assert_eq!(turns.all.available_permits(), PULLS_MAX);
-        turns.of("b");
-        assert_eq!(turns.registries.lock().unwrap().len(), 1);
+        assert_eq!(limiter.all.available_permits(), PULLS_MAX);
+        limiter.of("b");
+        assert_eq!(limiter.registries.lock().unwrap().len(), 1);
         going.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_pulls_of_however_many_registries_leave_their_turns() {
-        let turns = Arc::new(PullTurns::default());
+    async fn slow_pulls_of_however_many_registries_give_up_their_permits() {
+        let limiter = Arc::new(PullLimiter::default());
         let hung: Vec<_> = (0..20)
-            .map(|number| hang(&turns, &format!("r{number}"), Progress::default()))
+            .map(|number| hang(&limiter, &format!("r{number}"), Progress::default()))
             .collect();
         settle().await;
-        assert_eq!(turns.all.available_permits(), 0);
+        assert_eq!(limiter.all.available_permits(), 0);
         let progress = Progress::default();
-        let other = turns.run("other", &progress, async {
+        let other = limiter.run("other", &progress, async {
             sleep(Duration::from_secs(3600)).await;
             7
         });
-        // It comes to its end, and so have those who leave their turns.
+        // It comes to its end, and so have those who give up their permits.
         assert_eq!(other.await.unwrap(), 7);
-        assert_eq!(turns.all.available_permits(), PULLS_MAX);
+        assert_eq!(limiter.all.available_permits(), PULLS_MAX);
         assert!(hung.iter().all(|task| !task.is_finished()));
         for task in &hung {
             task.abort();

@@ -171,7 +171,7 @@ fn is_over(
     let container = target.container.to_owned();
     let uid = view.pod.metadata.uid.clone();
     move || {
-        let Some(view) = shared.registry.find(&ns, &pod) else {
+        let Some(view) = shared.pods.find(&ns, &pod) else {
             return true;
         };
         let record = view.record.containers.get(&container);

@@ -1,5 +1,4 @@
-//! The decoders of what clients send once a connection is theirs, for tests that send them anything.
-//! Nothing else uses this.
+//! The decoders of client streams, for fuzzing. No other module uses this one.
 
 use std::io::{self, Cursor, Read, Write};
 

@@ -1,5 +1,5 @@
-//! What kubelet tells in Prometheus' form besides `/metrics/resource`: `/metrics`,
-//! `/metrics/cadvisor`, `/metrics/probes`; and its settings (`/configz`).
+//! Prometheus metrics besides `/metrics/resource`: `/metrics`, `/metrics/cadvisor`,
+//! `/metrics/probes`; and the settings (`/configz`).
 //!
 //! Names and labels are kubelet's and cAdvisor's, so that dashboards made for them know them. Of
 //! cAdvisor's some hundred figures there are those that the node counts anyway.
@@ -14,7 +14,7 @@ use serde_json::json;
 use super::network;
 use super::response::{BoxBody, text};
 use crate::limits::{LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
-use crate::node::stats::{Figures, Subject};
+use crate::node::stats::{UsageFigures, UsageSubject};
 use crate::probes::counts::ProbeCounts;
 use crate::shared::Shared;
 
@@ -77,7 +77,7 @@ impl Page {
         let _written = writeln!(lines, "{}{labels} {value}", metric.0);
     }
 
-    fn usage(&mut self, labels: &[(&'static str, String)], figures: &Figures) {
+    fn usage(&mut self, labels: &[(&'static str, String)], figures: &UsageFigures) {
         let sample = &figures.sample;
         let (seconds, rest) = (sample.cpu_ns / 1_000_000_000, sample.cpu_ns % 1_000_000_000);
         self.add(CPU, labels, format_args!("{seconds}.{rest:09}"));
@@ -106,10 +106,10 @@ pub fn probes(shared: &Shared) -> Response<BoxBody> {
 /// `/metrics/cadvisor`: the machine as `id="/"`, pods without a container, containers.
 pub fn cadvisor(shared: &Shared) -> Response<BoxBody> {
     let mut page = Page::default();
-    if let Some(figures) = shared.usage.figures(&Subject::Node) {
+    if let Some(figures) = shared.usage.figures(&UsageSubject::Node) {
         page.usage(&[("id", "/".to_owned())], &figures);
     }
-    for view in shared.registry.list() {
+    for view in shared.pods.list() {
         let meta = &view.pod.metadata;
         let own = |text: &Option<String>| text.clone().unwrap_or_default();
         let labels = |container: &str, image: &str| {
@@ -120,14 +120,14 @@ pub fn cadvisor(shared: &Shared) -> Response<BoxBody> {
                 ("pod", own(&meta.name)),
             ]
         };
-        if let Some(figures) = shared.usage.figures(&Subject::Pod(own(&meta.uid))) {
+        if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(own(&meta.uid))) {
             page.usage(&labels("", ""), &figures);
         }
         for (name, record) in &view.record.containers {
             if let Instance::Running(running) = &record.instance
                 && let Some(figures) = shared
                     .usage
-                    .figures(&Subject::Container(running.id.clone()))
+                    .figures(&UsageSubject::Container(running.id.clone()))
             {
                 page.usage(&labels(name, &running.image), &figures);
             }
@@ -144,7 +144,7 @@ pub fn cadvisor(shared: &Shared) -> Response<BoxBody> {
 
 /// `/metrics`: kubelet's own.
 pub fn kubelet(shared: &Shared) -> Response<BoxBody> {
-    let views = shared.registry.list();
+    let views = shared.pods.list();
     let with_sandbox = views.iter().filter(|view| view.sandbox.is_some()).count();
     let mut states = BTreeMap::from([("created", 0), ("exited", 0), ("running", 0)]);
     for record in views
@@ -231,7 +231,7 @@ fn probe_page(counts: &ProbeCounts) -> Page {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
-    use pod_lifecycle::record::probes::Outcome;
+    use pod_lifecycle::record::probes::ProbeOutcome;
     use pod_lifecycle::spec::ProbeKind;
 
     use super::*;
@@ -244,9 +244,9 @@ mod tests {
         .unwrap();
         let counts = ProbeCounts::default();
         for outcome in [
-            Outcome::Success,
-            Outcome::Warning(String::new()),
-            Outcome::Failure(String::new()),
+            ProbeOutcome::Success,
+            ProbeOutcome::Warning(String::new()),
+            ProbeOutcome::Failure(String::new()),
         ] {
             counts.count(&pod, "c", ProbeKind::Readiness, &outcome);
         }

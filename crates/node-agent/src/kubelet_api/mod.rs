@@ -1,5 +1,4 @@
-//! What a node serves to the API server, on kubelet's paths: logs, exec, attach, port-forward,
-//! pods, what they use, the machine's logs, health.
+//! The kubelet API: logs, exec, attach, port-forward, pods, resource usage, system logs, health.
 //!
 //! Who may ask is decided before a request comes here.
 
@@ -78,7 +77,7 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
 
 fn pods(shared: &Shared) -> Result<Response<BoxBody>, Box<Status>> {
     let items: Vec<_> = shared
-        .registry
+        .pods
         .list()
         .iter()
         .map(|view| {

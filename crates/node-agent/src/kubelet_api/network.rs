@@ -1,4 +1,4 @@
-//! What went over the links of a pod's network.
+//! Traffic counters of a pod's network interfaces.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The forms of requests and responses that all paths share.
+//! Request targets, response bodies and errors of all paths.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) struct Target<'a> {
 
 impl Target<'_> {
     pub(super) fn find(&self, shared: &Shared) -> Result<Arc<PodView>, Box<Status>> {
-        let found = shared.registry.find(self.ns, self.pod);
+        let found = shared.pods.find(self.ns, self.pod);
         found.ok_or_else(|| {
             let message = format!("pod \"{}\" is not on this node", self.pod);
             refused(StatusCode::NOT_FOUND, &message)

@@ -1,5 +1,5 @@
-//! `GET /stats/summary` and `GET /metrics/resource`: what the node and its pods use, in the two
-//! forms in which kubelet tells it (kubectl.md 6.1).
+//! `GET /stats/summary` and `GET /metrics/resource`: resource usage of the node and its pods
+//! (kubectl.md 6.1).
 //!
 //! Beside kubelet's fields, each `cpu` of the summary has `usageWindowNanoSeconds`: the time over
 //! which `usageNanoCores` was measured.
@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use container_runtime::disk_usage::DiskSpace;
 use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};
@@ -19,9 +20,8 @@ use super::response::{BoxBody, full, refused, text};
 use crate::agent::pod_manager::PodView;
 use crate::node::machine_info;
 use crate::node::pod_files::Places;
-use crate::node::stats::{Figures, Subject};
+use crate::node::stats::{UsageFigures, UsageSubject};
 use crate::shared::Shared;
-use container_runtime::disk_usage::Taken;
 
 /// The summary, which is some seconds old at most.
 pub async fn answer(shared: &Arc<Shared>) -> Result<Response<BoxBody>, Box<Status>> {
@@ -41,7 +41,7 @@ pub async fn answer(shared: &Arc<Shared>) -> Result<Response<BoxBody>, Box<Statu
 /// Blocks: it looks at the pods' files.
 fn summary(shared: &Shared) -> Value {
     let mut node = json!({"nodeName": shared.config.node_name});
-    if let Some(figures) = shared.usage.figures(&Subject::Node) {
+    if let Some(figures) = shared.usage.figures(&UsageSubject::Node) {
         usage(&mut node, &figures);
         let free = machine_info::meminfo("MemAvailable").unwrap_or(0);
         node["memory"]["availableBytes"] = json!(free);
@@ -50,7 +50,7 @@ fn summary(shared: &Shared) -> Value {
     node["network"] = network::summary(&network::of_node(), &now);
     node["fs"] = file_system(&shared.config.data_dir);
     node["runtime"] = json!({"imageFs": file_system(shared.config.images.directory())});
-    let views = shared.registry.list();
+    let views = shared.pods.list();
     let pods: Vec<Value> = views.iter().map(|view| pod(shared, view)).collect();
     json!({"node": node, "pods": pods})
 }
@@ -78,7 +78,7 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
     let now = shared.clock.now().wall.to_string();
     let disk = machine_info::disk(&shared.config.data_dir);
     let files = Places::of(&view.pod, &view.record, &view.dir).taken();
-    let share = |taken: Taken| used(&now, disk.as_ref(), taken);
+    let share = |taken: DiskSpace| used(&now, disk.as_ref(), taken);
     let containers = running(view).map(|(name, running)| {
         let started_at = running.started_at.wall.to_string();
         let mut container = json!({"name": name, "startTime": started_at});
@@ -93,13 +93,13 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
     });
     pod["containers"] = containers.collect();
     let uid = meta.uid.clone().unwrap_or_default();
-    if let Some(figures) = shared.usage.figures(&Subject::Pod(uid)) {
+    if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(uid)) {
         usage(&mut pod, &figures);
     }
     pod["network"] = network::summary(&network::of_pod(view), &now);
     let all = files.bytes();
     let bytes: i64 = all.containers.values().chain(all.volumes.values()).sum();
-    let taken = Taken {
+    let taken = DiskSpace {
         bytes: bytes.unsigned_abs(),
         files: 0,
     };
@@ -116,7 +116,7 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
 }
 
 /// A part of the node's disk, as kubelet has it: the capacity is the disk's.
-fn used(now: &str, disk: Option<&machine_info::Disk>, taken: Taken) -> Value {
+fn used(now: &str, disk: Option<&machine_info::Disk>, taken: DiskSpace) -> Value {
     let mut part = json!({"time": now, "usedBytes": taken.bytes, "inodesUsed": taken.files});
     if let Some(disk) = disk {
         part["availableBytes"] = json!(disk.free);
@@ -169,12 +169,12 @@ fn running(view: &PodView) -> impl Iterator<Item = (&str, &Running)> {
     })
 }
 
-fn figures_of(shared: &Shared, running: &Running) -> Option<Figures> {
-    let subject = Subject::Container(running.id.clone());
+fn figures_of(shared: &Shared, running: &Running) -> Option<UsageFigures> {
+    let subject = UsageSubject::Container(running.id.clone());
     shared.usage.figures(&subject)
 }
 
-fn usage(of: &mut Value, figures: &Figures) {
+fn usage(of: &mut Value, figures: &UsageFigures) {
     let time = figures.sample.at.wall.to_string();
     of["cpu"] = json!({"time": time, "usageCoreNanoSeconds": figures.sample.cpu_ns});
     if let Some((nano_cores, window)) = figures.rate {
@@ -193,10 +193,10 @@ fn usage(of: &mut Value, figures: &Figures) {
 /// The same as text, for Prometheus.
 pub fn resource_metrics(shared: &Shared) -> Response<BoxBody> {
     let mut page = Page::default();
-    if let Some(figures) = shared.usage.figures(&Subject::Node) {
+    if let Some(figures) = shared.usage.figures(&UsageSubject::Node) {
         page.add("node", "", &figures);
     }
-    for view in shared.registry.list() {
+    for view in shared.pods.list() {
         page.pod(shared, &view);
     }
     let mut response = text(page.text());
@@ -226,12 +226,12 @@ impl Page {
             }
         }
         let uid = meta.uid.clone().unwrap_or_default();
-        if let Some(figures) = shared.usage.figures(&Subject::Pod(uid)) {
+        if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(uid)) {
             self.add("pod", &of_pod, &figures);
         }
     }
 
-    fn add(&mut self, scope: &str, labels: &str, figures: &Figures) {
+    fn add(&mut self, scope: &str, labels: &str, figures: &UsageFigures) {
         let labels = match labels {
             "" => String::new(),
             labels => format!("{{{labels}}}"),
@@ -274,12 +274,12 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::stats::Sample;
+    use crate::node::stats::UsageSample;
     use jiff::{SignedDuration, Timestamp};
 
-    fn figures(rate: Option<u64>) -> Figures {
-        Figures {
-            sample: Sample {
+    fn figures(rate: Option<u64>) -> UsageFigures {
+        UsageFigures {
+            sample: UsageSample {
                 at: pod_lifecycle::Moment::aligned(Timestamp::from_second(1_000_000_000).unwrap()),
                 cpu_ns: 1_500_000_000,
                 working_set_bytes: 4096,

@@ -1,4 +1,4 @@
-//! `/exec` and `/attach` (kubectl.md 5.1–5.3): answers the upgrade, then carries the streams.
+//! `/exec` and `/attach` (kubectl.md 5.1–5.3): the upgrade, then the streams.
 
 use std::sync::Arc;
 

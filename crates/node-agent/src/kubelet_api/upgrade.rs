@@ -1,4 +1,4 @@
-//! Turning a request into a connection of its own: WebSocket, or SPDY for older clients.
+//! Upgrades of requests to connections: WebSocket, or SPDY for older clients.
 
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, Response, StatusCode};

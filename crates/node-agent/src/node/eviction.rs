@@ -1,4 +1,4 @@
-//! Drives pods out while the node lacks memory or disk, one after the other.
+//! Eviction: pods are evicted, one after the other, while the node lacks memory or disk.
 //!
 //! Who goes, and why, is decided in [`pod_lifecycle::resources::eviction`]. Before pods go for want of disk,
 //! what nobody needs goes: the logs of pods that have ended, and unused images.
@@ -58,7 +58,7 @@ async fn relieve(shared: &Shared, images: &Collector) -> Option<(Arc<PodView>, R
         reclaim(shared, images, shortage.signal).await;
         shortage = *shared.monitor.look().first()?;
     }
-    let gone = drive_out(shared, shortage).await?;
+    let gone = evict(shared, shortage).await?;
     Some((gone, shortage.signal.resource()))
 }
 
@@ -68,7 +68,7 @@ async fn reclaim(shared: &Shared, images: &Collector, signal: Signal) {
     let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
     let mut freed = false;
     if !(apart && of_images) {
-        for view in shared.registry.list() {
+        for view in shared.pods.list() {
             freed |= remove_logs_of_ended(&view);
         }
     }
@@ -103,11 +103,11 @@ fn remove_logs_of_ended(view: &PodView) -> bool {
 }
 
 /// Chooses a pod and tells it.
-async fn drive_out(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> {
+async fn evict(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> {
     let resource = shortage.signal.resource();
     // A pod of which nothing is here has nothing to give back.
-    let mut views = shared.registry.list();
-    views.retain(|view| !view.has_ended() && view.record.dismissal.is_none() && is_here(view));
+    let mut views = shared.pods.list();
+    views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
     let measured = views.clone();
     let apart = shared.monitor.images_are_apart();
     let looked = tokio::task::spawn_blocking(move || {
@@ -130,7 +130,7 @@ async fn drive_out(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> 
         })
         .collect();
     let Some(index) = eviction::first_to_go(resource, &candidates) else {
-        tracing::info!(signal = shortage.signal.name(), "no pod can be driven out");
+        tracing::info!(signal = shortage.signal.name(), "no pod can be evicted");
         return None;
     };
     let candidate = candidates.get(index)?;
@@ -140,10 +140,10 @@ async fn drive_out(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> 
         signal = shortage.signal.name(),
         threshold = shortage.threshold,
         available = shortage.available,
-        "pod driven out"
+        "pod evicted"
     );
-    let dismissal = eviction::dismissal(candidate.pod, candidate.usage, &shortage);
-    if view.worker.send(Message::Dismiss(dismissal)).await.is_err() {
+    let failure = eviction::failure(candidate.pod, candidate.usage, &shortage);
+    if view.worker.send(Message::FailPod(failure)).await.is_err() {
         tracing::debug!("the pod has just ended");
     }
     Some(view.clone())
@@ -199,7 +199,7 @@ fn memory(view: &PodView) -> Option<PodUsage> {
 async fn wait_for_end(shared: &Shared, gone: &PodView) {
     let begun = Instant::now();
     while begun.elapsed() < EVICTION_WAIT {
-        let views = shared.registry.list();
+        let views = shared.pods.list();
         let left = views
             .iter()
             .find(|view| view.pod.metadata.uid == gone.pod.metadata.uid);

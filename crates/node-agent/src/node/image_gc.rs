@@ -1,4 +1,5 @@
-//! Removes images that nobody uses: when their disk is nearly full, and when they are old.
+//! Image garbage collection: unused images are removed when their disk is nearly full, and when
+//! they are old.
 //!
 //! Which ones go is decided in [`pod_lifecycle::node::image_gc`], that none goes which is needed in
 //! [`image_store`]. Here it is found out what is needed: the images of all pods that have not
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use image_store::{ImageStore, Needed, StoreError, Withdrawn};
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::node::image_gc::{History, Present};
+use pod_lifecycle::node::image_gc::{ImageHistory, Present};
 use pod_lifecycle::spec;
 use reconcile::EventType;
 use tokio::sync::{Mutex, RwLockWriteGuard};
@@ -32,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Removes images; one removal at a time.
 pub struct Collector {
     shared: Arc<Shared>,
-    history: Mutex<History>,
+    history: Mutex<ImageHistory>,
 }
 
 /// What a round wants to achieve.
@@ -67,7 +68,7 @@ impl Collector {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = tick.tick() => {}
-                () = self.shared.room_wanted.notified() => {
+                () = self.shared.disk_space_wanted.notified() => {
                     // The next attempt at the pull may find more.
                     if let Err(error) = self.remove_unused().await {
                         tracing::warn!(error, "no room made for a pull");
@@ -139,7 +140,11 @@ impl Collector {
     }
 
     /// The images that may go, in their order.
-    async fn candidates(&self, history: &mut History, goal: Goal) -> Result<Vec<String>, String> {
+    async fn candidates(
+        &self,
+        history: &mut ImageHistory,
+        goal: Goal,
+    ) -> Result<Vec<String>, String> {
         let needed = self.needed();
         let present = self.blocking(move |store| present(store, &needed)).await?;
         let (policy, now) = (self.shared.config.image_gc, self.shared.clock.instant());
@@ -186,7 +191,7 @@ impl Collector {
     /// What the pods need that have not ended.
     fn needed(&self) -> Needed {
         let mut needed = Needed::default();
-        for view in self.shared.registry.list() {
+        for view in self.shared.pods.list() {
             if view.has_ended() && view.sandbox.is_none() {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The images that a node's status names (`status.images`).
+//! The list of images in a node's status (`status.images`).
 
 use image_store::Image;
 use k8s_openapi::api::core::v1::ContainerImage;

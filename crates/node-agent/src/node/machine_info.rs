@@ -1,4 +1,4 @@
-//! What the machine is: processors, memory, disk, kernel, system.
+//! Machine info: processors, memory, disk, kernel and operating system.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use crate::containers::resource_limits::HUGE_PAGES;
 
 /// What is read once, at start.
 #[derive(Clone, Debug, Default)]
-pub struct Machine {
+pub struct MachineInfo {
     /// Processors.
     pub cpus: usize,
     /// Memory in bytes.
@@ -23,7 +23,7 @@ pub struct Machine {
     pub kernel: String,
     /// Name of the system.
     pub os_image: String,
-    /// Machine id.
+    /// MachineInfo id.
     pub machine_id: String,
     /// Id of this boot.
     pub boot_id: String,
@@ -33,7 +33,7 @@ pub struct Machine {
     pub user_namespaces: bool,
 }
 
-impl Machine {
+impl MachineInfo {
     /// Looks at the machine.
     pub fn read(data_dir: &Path) -> Self {
         let line = |path: &str| {
@@ -199,10 +199,10 @@ mod tests {
             fs::create_dir(temp.path().join(name)).unwrap();
             fs::write(temp.path().join(name).join("nr_hugepages"), count).unwrap();
         }
-        let machine = Machine {
+        let machine = MachineInfo {
             memory_bytes: 64 << 20,
             huge_pages: huge_pages(temp.path()),
-            ..Machine::default()
+            ..MachineInfo::default()
         };
         let capacity = machine.capacity(1);
         let of = |list: &BTreeMap<String, Quantity>, name: &str| list[name].0.clone();

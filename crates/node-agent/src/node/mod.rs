@@ -1,4 +1,5 @@
-//! The node: its object and lease, what its machine has and uses, and what happens when that runs out.
+//! The node: its Node object and lease, machine info, resource usage, pressure and garbage
+//! collection.
 
 pub(crate) mod eviction;
 pub(crate) mod image_gc;

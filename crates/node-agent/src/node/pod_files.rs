@@ -1,4 +1,4 @@
-//! What a pod has written on the node's disk.
+//! Disk usage of a pod's logs, volumes and writable layers.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 use pod_lifecycle::spec;
 
 use crate::paths::{PodDir, runtime_id};
-use container_runtime::disk_usage::{self, Taken};
+use container_runtime::disk_usage::{self, DiskSpace};
 
 /// Where a pod writes: by container its writable layer, its logs and its termination message, by name
 /// its volumes, and the files that all containers have.
@@ -23,11 +23,11 @@ pub struct Places {
 #[derive(Clone, Debug, Default)]
 pub struct PodFiles {
     /// `/etc/hosts` and the like.
-    files: Taken,
+    files: DiskSpace,
     /// By container its writable layer, and its logs with its termination message.
-    containers: Vec<(String, [Taken; 2])>,
+    containers: Vec<(String, [DiskSpace; 2])>,
     /// emptyDir volumes on disk by name.
-    volumes: Vec<(String, Taken)>,
+    volumes: Vec<(String, DiskSpace)>,
 }
 
 impl Places {
@@ -66,7 +66,7 @@ impl Places {
         let files = self.files.iter().map(|file| taken(file));
         let volumes = self.volumes.iter();
         PodFiles {
-            files: files.fold(Taken::default(), Taken::plus),
+            files: files.fold(DiskSpace::default(), DiskSpace::plus),
             containers: containers.collect(),
             volumes: volumes
                 .map(|(name, dir)| (name.clone(), taken(dir)))
@@ -92,19 +92,19 @@ impl PodFiles {
     }
 
     /// The writable layer and the logs of a container.
-    pub fn of_container(&self, name: &str) -> Option<[Taken; 2]> {
+    pub fn of_container(&self, name: &str) -> Option<[DiskSpace; 2]> {
         let found = self.containers.iter().find(|(known, _)| known == name);
         found.map(|(_, taken)| *taken)
     }
 
     /// The volumes on disk that are the pod's own, by name.
-    pub fn volumes(&self) -> &[(String, Taken)] {
+    pub fn volumes(&self) -> &[(String, DiskSpace)] {
         &self.volumes
     }
 
     /// What of it counts when the node is short of the resource.
     pub fn usage(&self, resource: Resource) -> PodUsage {
-        let of = |taken: &Taken| match resource {
+        let of = |taken: &DiskSpace| match resource {
             Resource::Inodes => amount(taken.files),
             Resource::EphemeralStorage | Resource::Memory => amount(taken.bytes),
         };
@@ -124,7 +124,7 @@ impl PodFiles {
 }
 
 /// What goes while it is looked at takes nothing.
-fn taken(dir: &Path) -> Taken {
+fn taken(dir: &Path) -> DiskSpace {
     disk_usage::taken(dir).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! Looks at what is left of the node's memory and disks, and keeps its conditions.
+//! The monitor of available memory and disk, and of the node's pressure conditions.
 //!
 //! What follows from what is seen is decided in [`pod_lifecycle::resources::eviction`]. Node object,
 //! admission and eviction go by the same conditions, which are kept here.
@@ -87,7 +87,7 @@ impl Monitor {
     }
 
     /// What pulls leave free of the file system of images: as much as there has to be lest
-    /// somebody is driven out.
+    /// a pod is evicted.
     pub fn keep_free_of_images(&self) -> KeepFree {
         let seen = observe(&self.node_files, &self.image_files);
         let shared = !self.images_are_apart();

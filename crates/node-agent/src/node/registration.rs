@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
-use super::machine_info::{Machine, architecture};
+use super::machine_info::{MachineInfo, architecture};
 use super::pressure::Monitor;
 use crate::Error;
 use crate::agent::known_status::KnownStatus;
@@ -43,7 +43,7 @@ const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressur
 pub struct NodeKeeper {
     client: Client,
     config: Config,
-    machine: Machine,
+    machine: MachineInfo,
     monitor: Arc<Monitor>,
     clock: Clock,
     uid: Option<String>,
@@ -82,7 +82,7 @@ impl NodeKeeper {
     pub async fn register(
         client: Client,
         config: Config,
-        machine: Machine,
+        machine: MachineInfo,
         monitor: Arc<Monitor>,
         clock: Clock,
     ) -> Result<Self, Error> {

@@ -9,7 +9,7 @@ use pod_lifecycle::Moment;
 
 /// Whose usage it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub enum UsageSubject {
     /// The machine as a whole.
     Node,
     /// The pod of that uid.
@@ -20,7 +20,7 @@ pub enum Subject {
 
 /// One look at the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct UsageSample {
     /// When.
     pub at: Moment,
     /// CPU time used so far, in nanoseconds.
@@ -35,23 +35,23 @@ pub struct Sample {
 
 /// The newest look, and the rate since the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Figures {
+pub struct UsageFigures {
     /// The newest look.
-    pub sample: Sample,
+    pub sample: UsageSample,
     /// CPU time used per second of the window, in billionths of a processor, and the window;
     /// `None` until there were two looks.
     pub rate: Option<(u64, SignedDuration)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Track {
-    earlier: Option<Sample>,
-    latest: Sample,
+struct UsageTrack {
+    earlier: Option<UsageSample>,
+    latest: UsageSample,
 }
 
-impl Track {
-    fn figures(&self) -> Figures {
-        Figures {
+impl UsageTrack {
+    fn figures(&self) -> UsageFigures {
+        UsageFigures {
             sample: self.latest,
             rate: self
                 .earlier
@@ -60,7 +60,7 @@ impl Track {
     }
 }
 
-fn rate(earlier: &Sample, latest: &Sample) -> Option<(u64, SignedDuration)> {
+fn rate(earlier: &UsageSample, latest: &UsageSample) -> Option<(u64, SignedDuration)> {
     let window = latest.at.instant.since(earlier.at.instant);
     let length = u128::try_from(window.as_nanos())
         .ok()
@@ -73,25 +73,25 @@ fn rate(earlier: &Sample, latest: &Sample) -> Option<(u64, SignedDuration)> {
 
 /// The last two looks at everything that runs.
 #[derive(Debug, Default)]
-pub struct History {
-    tracks: Mutex<BTreeMap<Subject, Track>>,
+pub struct UsageHistory {
+    tracks: Mutex<BTreeMap<UsageSubject, UsageTrack>>,
 }
 
-impl History {
+impl UsageHistory {
     /// Notes one round of looks; who is not among them is forgotten.
-    pub fn note(&self, round: Vec<(Subject, Sample)>) {
+    pub fn note(&self, round: Vec<(UsageSubject, UsageSample)>) {
         let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut former = std::mem::take(&mut *tracks);
         for (subject, latest) in round {
             let earlier = former.remove(&subject).map(|track| track.latest);
-            tracks.insert(subject, Track { earlier, latest });
+            tracks.insert(subject, UsageTrack { earlier, latest });
         }
     }
 
     /// What the subject used at the last look.
-    pub fn figures(&self, subject: &Subject) -> Option<Figures> {
+    pub fn figures(&self, subject: &UsageSubject) -> Option<UsageFigures> {
         let tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
-        tracks.get(subject).map(Track::figures)
+        tracks.get(subject).map(UsageTrack::figures)
     }
 }
 
@@ -99,8 +99,8 @@ impl History {
 mod tests {
     use super::*;
 
-    fn sample(second: i64, cpu_ns: u64) -> Sample {
-        Sample {
+    fn sample(second: i64, cpu_ns: u64) -> UsageSample {
+        UsageSample {
             at: Moment::aligned(jiff::Timestamp::from_second(second).unwrap()),
             cpu_ns,
             working_set_bytes: 7,
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn two_looks_make_a_rate() {
         // kubectl.md 6.1
-        let history = History::default();
-        let pod = Subject::Pod("u".to_owned());
+        let history = UsageHistory::default();
+        let pod = UsageSubject::Pod("u".to_owned());
         assert_eq!(history.figures(&pod), None);
         history.note(vec![(pod.clone(), sample(100, 1_000))]);
         let first = history.figures(&pod).unwrap();

@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::machine_info::meminfo;
-use super::stats::{Sample, Subject};
+use super::stats::{UsageSample, UsageSubject};
 use crate::limits::USAGE_PERIOD;
 use crate::paths::runtime_id;
 use crate::shared::Shared;
@@ -31,34 +31,35 @@ pub async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn look(shared: &Shared) -> Vec<(Subject, Sample)> {
+fn look(shared: &Shared) -> Vec<(UsageSubject, UsageSample)> {
     let mut round: Vec<_> = node(shared.clock.now())
-        .map(|sample| (Subject::Node, sample))
+        .map(|sample| (UsageSubject::Node, sample))
         .into_iter()
         .collect();
-    for view in shared.registry.list() {
+    for view in shared.pods.list() {
         let Some(sandbox) = &view.sandbox else {
             continue;
         };
-        let mut add = |subject: Subject, container: Option<&str>| match sandbox.usage(container) {
-            Ok(usage) => round.push((
-                subject,
-                Sample {
-                    at: shared.clock.now(),
-                    cpu_ns: usage.cpu_ns,
-                    working_set_bytes: usage.working_set_bytes,
-                    usage_bytes: usage.memory_bytes,
-                    rss_bytes: usage.rss_bytes,
-                },
-            )),
-            // It may just have ended.
-            Err(error) => tracing::debug!(sandbox = sandbox.id(), %error, "usage not read"),
-        };
-        add(Subject::Pod(sandbox.id().to_owned()), None);
+        let mut add =
+            |subject: UsageSubject, container: Option<&str>| match sandbox.usage(container) {
+                Ok(usage) => round.push((
+                    subject,
+                    UsageSample {
+                        at: shared.clock.now(),
+                        cpu_ns: usage.cpu_ns,
+                        working_set_bytes: usage.working_set_bytes,
+                        usage_bytes: usage.memory_bytes,
+                        rss_bytes: usage.rss_bytes,
+                    },
+                )),
+                // It may just have ended.
+                Err(error) => tracing::debug!(sandbox = sandbox.id(), %error, "usage not read"),
+            };
+        add(UsageSubject::Pod(sandbox.id().to_owned()), None);
         for (name, record) in &view.record.containers {
             if let Instance::Running(running) = &record.instance {
                 let id = runtime_id(name, record.restart_count);
-                add(Subject::Container(running.id.clone()), Some(&id));
+                add(UsageSubject::Container(running.id.clone()), Some(&id));
             }
         }
     }
@@ -67,13 +68,13 @@ fn look(shared: &Shared) -> Vec<(Subject, Sample)> {
 
 /// The machine's own counters: all processors' time but idle time, and all memory in use but
 /// files that nobody has touched for long.
-fn node(at: Moment) -> Option<Sample> {
+fn node(at: Moment) -> Option<UsageSample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
         .ok()
         .flatten()?;
     let in_use = meminfo("MemTotal")?.saturating_sub(meminfo("MemFree")?);
-    Some(Sample {
+    Some(UsageSample {
         at,
         cpu_ns: busy_ns(&stat, u64::try_from(per_second).ok()?)?,
         working_set_bytes: in_use.saturating_sub(meminfo("Inactive(file)").unwrap_or(0)),

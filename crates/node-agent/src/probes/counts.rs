@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 
 /// Labels of a count: names and values.
@@ -18,13 +18,13 @@ pub struct ProbeCounts {
 
 impl ProbeCounts {
     /// Counts one answer.
-    pub fn count(&self, pod: &Pod, container: &str, kind: ProbeKind, outcome: &Outcome) {
+    pub fn count(&self, pod: &Pod, container: &str, kind: ProbeKind, outcome: &ProbeOutcome) {
         let meta = &pod.metadata;
         let own = |text: &Option<String>| text.clone().unwrap_or_default();
         let result = match outcome {
-            Outcome::Success | Outcome::Warning(_) => "successful",
-            Outcome::Failure(_) => "failed",
-            Outcome::Error(_) => "unknown",
+            ProbeOutcome::Success | ProbeOutcome::Warning(_) => "successful",
+            ProbeOutcome::Failure(_) => "failed",
+            ProbeOutcome::Error(_) => "unknown",
         };
         let kind = match kind {
             ProbeKind::Startup => "Startup",

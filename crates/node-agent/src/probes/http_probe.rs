@@ -1,5 +1,4 @@
-//! Probes and hooks by HTTP, and the redirections that they follow: as kubelet's client in Go does,
-//! up to ten of them on the host that was asked.
+//! HTTP probes and hooks, with up to ten redirects on the same host, as in kubelet's client.
 
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use http::uri::Authority;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::HTTPHeader;
-use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::record::probes::ProbeOutcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::insecure_tls::{self, NoTls};
@@ -17,7 +16,7 @@ use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
 
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct HttpTarget {
     /// Whether it is https.
     pub tls: bool,
     /// Name or address.
@@ -61,25 +60,25 @@ enum Redirect {
     /// Nowhere, or to another host: it is the answer.
     Away,
     /// To another place of the host.
-    Here(Target),
+    Here(HttpTarget),
 }
 
 /// What an answer says of the container. A redirection that was not followed counts as success, and
 /// users are told of it.
-pub fn outcome(answer: &Answer) -> Outcome {
+pub fn outcome(answer: &Answer) -> ProbeOutcome {
     match answer.status {
-        200..300 => Outcome::Success,
-        300..400 => Outcome::Warning(format!(
+        200..300 => ProbeOutcome::Success,
+        300..400 => ProbeOutcome::Warning(format!(
             "Probe terminated redirects, Response body: {}",
             answer.body
         )),
-        status => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+        status => ProbeOutcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
     }
 }
 
 /// Where a location leads from a page of `http://10.0.0.1:8080`, if it is followed.
 pub fn followed(location: &str) -> Option<String> {
-    let start = Target {
+    let start = HttpTarget {
         tls: false,
         host: "10.0.0.1".to_owned(),
         port: 8080,
@@ -91,7 +90,7 @@ pub fn followed(location: &str) -> Option<String> {
     }
 }
 
-impl Target {
+impl HttpTarget {
     fn address(&self) -> String {
         host_and_port(&self.host, self.port)
     }
@@ -236,7 +235,7 @@ fn escaped(path: &str) -> String {
 /// # Errors
 /// There is none in time, or too many redirections; as the user reads it.
 pub async fn get(
-    mut target: Target,
+    mut target: HttpTarget,
     agent: &str,
     headers: &[HTTPHeader],
     timeout: Duration,
@@ -258,7 +257,7 @@ fn failed(url: &str, what: &str) -> String {
 
 /// Goes from one target to the next; the last one is left there.
 async fn follow(
-    target: &mut Target,
+    target: &mut HttpTarget,
     agent: &str,
     headers: &[HTTPHeader],
     timeout: Duration,
@@ -308,7 +307,7 @@ struct Wishes<'a> {
 }
 
 async fn exchange(
-    target: &Target,
+    target: &HttpTarget,
     wishes: &Wishes<'_>,
     timeout: Duration,
 ) -> Result<Answer, Unanswered> {
@@ -424,7 +423,7 @@ pub(crate) mod tests {
     #[test]
     fn redirections_are_followed_on_the_same_host_only() {
         // statefulset.md 12.5
-        let here = Target {
+        let here = HttpTarget {
             tls: false,
             host: "10.0.0.1".to_owned(),
             port: 8080,
@@ -461,7 +460,7 @@ pub(crate) mod tests {
     /// A server that answers each path as `answers` says, and the requests that it has had.
     pub async fn server(
         answers: impl Fn(&str) -> String + Send + 'static,
-    ) -> (Target, Arc<Mutex<Vec<String>>>) {
+    ) -> (HttpTarget, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -477,7 +476,7 @@ pub(crate) mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
-        let target = Target {
+        let target = HttpTarget {
             tls: false,
             host: "127.0.0.1".to_owned(),
             port,
@@ -507,7 +506,9 @@ pub(crate) mod tests {
         let answer = get(target, "probe", &[], PATIENCE).await.unwrap();
         assert_eq!(
             outcome(&answer),
-            Outcome::Warning("Probe terminated redirects, Response body: <a>there</a>".to_owned())
+            ProbeOutcome::Warning(
+                "Probe terminated redirects, Response body: <a>there</a>".to_owned()
+            )
         );
         assert_eq!(asked.lock().unwrap().len(), 2);
         // So is one that leads nowhere.
@@ -515,7 +516,7 @@ pub(crate) mod tests {
         let answer = get(target, "probe", &[], PATIENCE).await.unwrap();
         assert_eq!(
             outcome(&answer),
-            Outcome::Warning("Probe terminated redirects, Response body: ".to_owned())
+            ProbeOutcome::Warning("Probe terminated redirects, Response body: ".to_owned())
         );
     }
 
@@ -523,7 +524,7 @@ pub(crate) mod tests {
     async fn who_speaks_no_tls_has_not_answered() {
         // statefulset.md 12.5
         let (plain, _) = server(|_| NO_CONTENT.to_owned()).await;
-        let asked = Target { tls: true, ..plain };
+        let asked = HttpTarget { tls: true, ..plain };
         let url = asked.url();
         let unanswered = get(asked, "probe", &[], PATIENCE).await.unwrap_err();
         let said = format!("Get \"{url}\": tls: first record does not look like a TLS handshake");
@@ -555,7 +556,7 @@ pub(crate) mod tests {
         .await;
         let address = first.address();
         let answer = get(first, "probe", &own, PATIENCE).await.unwrap();
-        assert_eq!(outcome(&answer), Outcome::Success);
+        assert_eq!(outcome(&answer), ProbeOutcome::Success);
         let lines = |asked: &Mutex<Vec<String>>| {
             let all = asked.lock().unwrap().join("").to_lowercase();
             all.lines()

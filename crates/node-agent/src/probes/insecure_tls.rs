@@ -1,4 +1,4 @@
-//! TLS for probes: they ask whether a server answers, not who it is (as kubelet does).
+//! TLS without verification of certificates, for probes (as in kubelet).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Asks containers how they are: commands, TCP, gRPC, and HTTP (`http_probe.rs`).
+//! The prober: commands, TCP, gRPC, and HTTP (`http_probe.rs`).
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use k8s_openapi::api::core::v1::{
     Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use pod_lifecycle::record::probes::{self, Outcome};
+use pod_lifecycle::record::probes::{self, ProbeOutcome};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 use super::grpc_probe;
-use super::http_probe::{self, Target};
+use super::http_probe::{self, HttpTarget};
 use crate::limits::PROBE_OUTPUT_BYTES_MAX;
 
 /// The container that is asked.
 #[derive(Clone)]
-pub struct Asked {
+pub struct ProbeTarget {
     /// Its sandbox.
     pub sandbox: Sandbox,
     /// Its id there.
@@ -30,7 +30,7 @@ pub struct Asked {
 }
 
 /// How a command ended.
-pub enum Ran {
+pub enum CommandResult {
     /// It ended by itself, with this code and output.
     Exited(i32, String),
     /// It was still running when its time was up.
@@ -40,7 +40,7 @@ pub enum Ran {
 }
 
 /// Asks once.
-pub async fn ask(asked: &Asked, probe: &Probe) -> Outcome {
+pub async fn ask(asked: &ProbeTarget, probe: &Probe) -> ProbeOutcome {
     let timeout = Duration::try_from(probes::timeout(probe)).unwrap_or(Duration::from_secs(1));
     if let Some(action) = &probe.exec {
         return ask_command(asked, action, timeout).await;
@@ -48,46 +48,50 @@ pub async fn ask(asked: &Asked, probe: &Probe) -> Outcome {
     if let Some(action) = &probe.http_get {
         let target = match target(asked, action) {
             Ok(target) => target,
-            Err(message) => return Outcome::Failure(message),
+            Err(message) => return ProbeOutcome::Failure(message),
         };
         let headers = action.http_headers.as_deref().unwrap_or_default();
         return match http_probe::get(target, "kube-probe/1.36", headers, timeout).await {
             Ok(answer) => http_probe::outcome(&answer),
-            Err(unanswered) => Outcome::Failure(unanswered.into()),
+            Err(unanswered) => ProbeOutcome::Failure(unanswered.into()),
         };
     }
     if let Some(action) = &probe.tcp_socket {
         return match connect_tcp(asked, action, timeout).await {
-            Ok(()) => Outcome::Success,
-            Err(message) => Outcome::Failure(message),
+            Ok(()) => ProbeOutcome::Success,
+            Err(message) => ProbeOutcome::Failure(message),
         };
     }
     if let Some(action) = &probe.grpc {
         return match ask_grpc(asked, action, timeout).await {
-            Ok(()) => Outcome::Success,
-            Err(message) => Outcome::Failure(message),
+            Ok(()) => ProbeOutcome::Success,
+            Err(message) => ProbeOutcome::Failure(message),
         };
     }
-    Outcome::Error("missing probe handler".to_owned())
+    ProbeOutcome::Error("missing probe handler".to_owned())
 }
 
-async fn ask_command(asked: &Asked, action: &ExecAction, timeout: Duration) -> Outcome {
+async fn ask_command(asked: &ProbeTarget, action: &ExecAction, timeout: Duration) -> ProbeOutcome {
     let words = action.command.clone().unwrap_or_default();
     match run_command(asked, words.clone(), timeout).await {
-        Ran::Exited(0, _) => Outcome::Success,
-        Ran::Exited(_, output) => Outcome::Failure(output),
-        Ran::TimedOut => {
+        CommandResult::Exited(0, _) => ProbeOutcome::Success,
+        CommandResult::Exited(_, output) => ProbeOutcome::Failure(output),
+        CommandResult::TimedOut => {
             let seconds = timeout.as_secs();
             let shown = words.join(" ");
-            Outcome::Failure(format!(
+            ProbeOutcome::Failure(format!(
                 "command timed out: {shown:?} timed out after {seconds}s"
             ))
         }
-        Ran::Failed(message) => Outcome::Error(message),
+        CommandResult::Failed(message) => ProbeOutcome::Error(message),
     }
 }
 
-async fn ask_grpc(asked: &Asked, action: &GRPCAction, timeout: Duration) -> Result<(), String> {
+async fn ask_grpc(
+    asked: &ProbeTarget,
+    action: &GRPCAction,
+    timeout: Duration,
+) -> Result<(), String> {
     let port = u16::try_from(action.port).map_err(|_| "invalid port number".to_owned())?;
     let address = host_and_port(&asked.pod_ip, port);
     let service = action.service.as_deref().unwrap_or_default();
@@ -105,7 +109,11 @@ async fn ask_grpc(asked: &Asked, action: &GRPCAction, timeout: Duration) -> Resu
 }
 
 /// Runs a command in the container; it is killed when its time is up.
-pub async fn run_command(asked: &Asked, args: Vec<String>, timeout: Duration) -> Ran {
+pub async fn run_command(
+    asked: &ProbeTarget,
+    args: Vec<String>,
+    timeout: Duration,
+) -> CommandResult {
     let spec = ExecSpec {
         container: asked.runtime_id.clone(),
         args,
@@ -115,18 +123,18 @@ pub async fn run_command(asked: &Asked, args: Vec<String>, timeout: Duration) ->
     let run = async {
         let mut session = match asked.sandbox.exec(spec).await {
             Ok(session) => session,
-            Err(RuntimeError::Start(error)) => return Ran::Exited(126, error.message),
-            Err(error) => return Ran::Failed(error.to_string()),
+            Err(RuntimeError::Start(error)) => return CommandResult::Exited(126, error.message),
+            Err(error) => return CommandResult::Failed(error.to_string()),
         };
         let (out, err) = tokio::join!(read_some(session.stdout), read_some(session.stderr));
         match session.control.wait().await {
-            Some(code) => Ran::Exited(code, out + &err),
-            None => Ran::Failed("the container is gone".to_owned()),
+            Some(code) => CommandResult::Exited(code, out + &err),
+            None => CommandResult::Failed("the container is gone".to_owned()),
         }
     };
     tokio::time::timeout(timeout, run)
         .await
-        .unwrap_or(Ran::TimedOut)
+        .unwrap_or(CommandResult::TimedOut)
 }
 
 /// Reads to the end, keeps the beginning.
@@ -163,7 +171,7 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
     })
 }
 
-fn host<'a>(asked: &'a Asked, own: Option<&'a str>) -> &'a str {
+fn host<'a>(asked: &'a ProbeTarget, own: Option<&'a str>) -> &'a str {
     own.filter(|host| !host.is_empty()).unwrap_or(&asked.pod_ip)
 }
 
@@ -178,7 +186,7 @@ pub fn host_and_port(host: &str, port: u16) -> String {
 
 /// Opens and closes a connection.
 pub async fn connect_tcp(
-    asked: &Asked,
+    asked: &ProbeTarget,
     action: &TCPSocketAction,
     timeout: Duration,
 ) -> Result<(), String> {
@@ -210,12 +218,12 @@ fn plain(error: &std::io::Error) -> String {
 ///
 /// # Errors
 /// The port is none, or none of the container's; as the user reads it.
-pub fn target(asked: &Asked, action: &HTTPGetAction) -> Result<Target, String> {
+pub fn target(asked: &ProbeTarget, action: &HTTPGetAction) -> Result<HttpTarget, String> {
     let path = match action.path.as_deref().unwrap_or("/") {
         path if path.starts_with('/') => path.to_owned(),
         path => format!("/{path}"),
     };
-    Ok(Target {
+    Ok(HttpTarget {
         tls: action.scheme.as_deref() == Some("HTTPS"),
         host: host(asked, action.host.as_deref()).to_owned(),
         port: port(&asked.container, &action.port)?,

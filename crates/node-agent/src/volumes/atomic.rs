@@ -1,4 +1,4 @@
-//! Directories whose whole content changes at once (statefulset.md §12.13).
+//! Atomic updates of a volume's files (statefulset.md §12.13).
 //!
 //! Files are written into a fresh directory `..<time>`; the link `..data` is then swung to it by a
 //! rename. What users see are links through `..data`, so that a reader never sees half an update.

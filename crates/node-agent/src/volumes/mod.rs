@@ -1,4 +1,4 @@
-//! A pod's volumes on the node: made, kept up to date, taken away.
+//! Volumes of a pod on the node: mounted, updated and unmounted here.
 //!
 //! A volume is a path on the node that containers mount. Nothing here deletes what a claim or a
 //! hostPath holds: only what lies in the pod's own directory, and only after all mounts below it
@@ -27,7 +27,7 @@ use pod_lifecycle::spec;
 use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::api_objects::{ObjectKind, ObjectName, Sources};
+use crate::agent::api_objects::{ApiObjects, ObjectKind, ObjectName};
 use crate::agent::events::PodEvents;
 use crate::images::Puller;
 use crate::paths::PodDir;
@@ -115,7 +115,7 @@ impl From<String> for Trouble {
 #[derive(Clone, Copy)]
 pub struct VolumeContext<'a> {
     /// Where objects come from.
-    pub sources: &'a Sources,
+    pub api_objects: &'a ApiObjects,
     /// The pod.
     pub pod: &'a Pod,
     /// Its directory.
@@ -356,7 +356,10 @@ async fn prepare_claim(
         .namespace
         .as_deref()
         .unwrap_or_default();
-    let found = context.sources.volume_of_claim(namespace, claim).await?;
+    let found = context
+        .api_objects
+        .volume_of_claim(namespace, claim)
+        .await?;
     let spec = found.spec.clone().unwrap_or_default();
     let block = spec.volume_mode.as_deref() == Some("Block");
     check_use(context.pod, volume, block)?;
@@ -481,7 +484,7 @@ async fn write_payload(
 impl<'a> VolumeContext<'a> {
     fn projector(self) -> Projector<'a> {
         Projector {
-            sources: self.sources,
+            api_objects: self.api_objects,
             pod: self.pod,
             facts: self.facts,
         }

@@ -1,4 +1,4 @@
-//! fsGroup: volumes that belong to a pod's group.
+//! fsGroup: the group ownership of volumes.
 
 use std::io;
 use std::path::Path;

@@ -10,14 +10,14 @@ use pod_lifecycle::environment::downward::{self, NodeFacts};
 use pod_lifecycle::spec;
 
 use super::atomic::{File, Payload};
-use crate::agent::api_objects::{ObjectKind, Sources, TokenWanted, Version, Versions};
+use crate::agent::api_objects::{ApiObjects, ObjectKind, TokenWanted, Version, Versions};
 
 const MODE_DEFAULT: i32 = 0o644;
 
 /// What a volume's files are made of.
 pub struct Projector<'a> {
     /// Where objects come from.
-    pub sources: &'a Sources,
+    pub api_objects: &'a ApiObjects,
     /// The pod.
     pub pod: &'a Pod,
     /// What the node knows of it.
@@ -153,7 +153,7 @@ impl Projector<'_> {
             audience: source.audience.clone(),
             expiration_seconds: source.expiration_seconds.unwrap_or(3600),
         };
-        let token = self.sources.token(self.pod, wanted).await?;
+        let token = self.api_objects.token(self.pod, wanted).await?;
         let left = token.expires.duration_since(Timestamp::now());
         let fresh = SignedDuration::from_millis_i128(left.as_millis() * 8 / 10);
         reading.replace_in(fresh.max(SignedDuration::from_secs(10)));
@@ -189,7 +189,7 @@ impl Projector<'_> {
         optional: Option<bool>,
         reading: &mut Reading,
     ) -> Result<Option<ConfigMap>, String> {
-        let found = self.sources.config_map(self.namespace(), name).await?;
+        let found = self.api_objects.config_map(self.namespace(), name).await?;
         reading.note(ObjectKind::ConfigMap, name, found.as_ref());
         match found {
             None if optional != Some(true) => Err(format!("configmap \"{name}\" not found")),
@@ -203,7 +203,7 @@ impl Projector<'_> {
         optional: Option<bool>,
         reading: &mut Reading,
     ) -> Result<Option<Secret>, String> {
-        let found = self.sources.secret(self.namespace(), name).await?;
+        let found = self.api_objects.secret(self.namespace(), name).await?;
         reading.note(ObjectKind::Secret, name, found.as_ref());
         match found {
             None if optional != Some(true) => Err(format!("secret \"{name}\" not found")),

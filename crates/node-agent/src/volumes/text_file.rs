@@ -1,4 +1,4 @@
-//! Files in volumes that the agent itself reads.
+//! The agent's own reads of files in volumes.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! Does what the planner says: notes that it has begun, and starts the work.
+//! Execution of the planner's actions: each is noted in the record, then started.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::containers::instance::{signal_number, stop_signal};
 use crate::containers::lifecycle_hooks;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::runtime_id;
-use crate::probes::prober::{self, Asked};
+use crate::probes::prober::{self, ProbeTarget};
 use crate::volumes::{self, Reading, VolumeContext};
 
 impl Worker {
@@ -59,10 +59,9 @@ impl Worker {
                 self.record.container(&container).backoff_announced = true;
             }
             Action::AnnouncePullBackOff { container } => self.announce_pull_back_off(&container),
-            Action::Dismiss(dismissal) => {
-                self.events
-                    .normal(&dismissal.reason, dismissal.message.clone());
-                self.record.dismissal = Some(dismissal);
+            Action::FailPod(failure) => {
+                self.events.normal(&failure.reason, failure.message.clone());
+                self.record.failure = Some(failure);
             }
             Action::RestartAll(asked) => self.record.restart_all = Some(asked),
             Action::StartAnew { containers } => self.record.start_anew(&containers),
@@ -103,9 +102,9 @@ impl Worker {
         let facts = shared.facts(&self.record.pod_ips);
         let events = self.events.clone();
         self.tasks.spawn(async move {
-            let sources = &shared.sources;
+            let api_objects = &shared.api_objects;
             let context = VolumeContext {
-                sources,
+                api_objects,
                 pod: &pod,
                 dir: &dir,
                 facts: &facts,
@@ -152,9 +151,9 @@ impl Worker {
         let events = self.events.clone();
         let failed_before = self.refresh_failed;
         self.tasks.spawn(async move {
-            let sources = &shared.sources;
+            let api_objects = &shared.api_objects;
             let context = VolumeContext {
-                sources,
+                api_objects,
                 pod: &pod,
                 dir: &dir,
                 facts: &facts,
@@ -204,7 +203,10 @@ impl Worker {
             if self.watches.contains_key(&object) {
                 continue;
             }
-            let watch = self.shared.sources.watch(object.0, &namespace, &object.1);
+            let watch = self
+                .shared
+                .api_objects
+                .watch(object.0, &namespace, &object.1);
             let mut changes = watch.changes(read.get(&object).cloned());
             let sender = self.sender.clone();
             let task = self.tasks.spawn(async move {
@@ -259,7 +261,7 @@ impl Worker {
     }
 
     /// What probes and hooks of a running container need.
-    fn asked(&mut self, name: &str) -> Option<(Asked, String)> {
+    fn asked(&mut self, name: &str) -> Option<(ProbeTarget, String)> {
         let container = self.container(name)?;
         let sandbox = self.sandbox.clone()?;
         let id = self.running(name)?.id.clone();
@@ -269,7 +271,7 @@ impl Worker {
             None => self.shared.config.node_ip().to_string(),
         };
         Some((
-            Asked {
+            ProbeTarget {
                 sandbox,
                 runtime_id,
                 container,
@@ -371,7 +373,7 @@ impl Worker {
     fn run_pre_stop(
         &mut self,
         container: String,
-        asked: Asked,
+        asked: ProbeTarget,
         id: String,
         hook: LifecycleHandler,
         grace_seconds: i64,

@@ -1,4 +1,4 @@
-//! One instance of a container: created, started, and how it ended.
+//! Creation and start of one instance of a container.
 
 use std::fs;
 use std::io;
@@ -17,6 +17,7 @@ use super::{Worker, pod_sandbox, tell};
 use crate::agent::events::PodEvents;
 use crate::blocking::beside;
 use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
+use crate::containers::logs;
 use crate::containers::runtime_spec::{Ingredients, container_spec};
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::shared::Shared;
@@ -216,7 +217,7 @@ impl Start {
         let wanted = references(&self.container);
         let sources = self
             .shared
-            .sources
+            .api_objects
             .environment(&self.pod, wanted, facts)
             .await;
         let mut sources = sources.map_err(config_error)?;

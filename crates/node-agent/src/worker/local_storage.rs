@@ -1,4 +1,4 @@
-//! Looks at what a pod has written on the node's disk, where that is limited.
+//! Checks of a pod's local storage against its limits.
 
 use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 
@@ -15,7 +15,7 @@ impl Worker {
             .spec
             .as_ref()
             .is_some_and(local_storage::is_limited);
-        let over = self.removed || self.record.dismissal.is_some();
+        let over = self.removed || self.record.failure.is_some();
         self.storage_due =
             (limited && !over).then(|| self.shared.clock.instant() + LOCAL_STORAGE_PERIOD);
     }
@@ -40,8 +40,8 @@ impl Worker {
             .spec
             .as_ref()
             .and_then(|spec| local_storage::overrun(spec, usage));
-        if let Some(dismissal) = overrun {
-            self.drive_out(dismissal);
+        if let Some(failure) = overrun {
+            self.fail_pod(failure);
         }
         self.watch_storage();
     }

@@ -1,19 +1,19 @@
-//! What a pod's worker hears.
+//! Messages to a pod's worker.
 
 use std::sync::Arc;
 
 use container_runtime::Sandbox;
 use container_runtime::spec::SandboxEvent;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
-use pod_lifecycle::Dismissal;
+use pod_lifecycle::PodFailure;
 use pod_lifecycle::node::shutdown::NodeStop;
-use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::record::{Exit, Running};
 use pod_lifecycle::resources::local_storage::DiskUsage;
 use pod_lifecycle::spec::ProbeKind;
 
 use crate::agent::status_writer::Written;
-use crate::containers::lifecycle_hooks::Done;
+use crate::containers::lifecycle_hooks::HookOutcome;
 use crate::images::ImageTrouble;
 use crate::volumes::{PreparedVolumes, Reading, VolumeError};
 
@@ -44,8 +44,8 @@ pub enum Message {
     NodeAddressChanged,
     /// The node stops, and its pods with it.
     NodeStops(NodeStop),
-    /// The node drives the pod out.
-    Dismiss(Dismissal),
+    /// The node fails the pod.
+    FailPod(PodFailure),
     /// The runtime reports.
     Runtime {
         /// Number of the sandbox that it reports of.
@@ -95,7 +95,7 @@ pub enum Message {
         /// The instance it belongs to.
         id: String,
         /// How it went.
-        result: Result<Done, String>,
+        result: Result<HookOutcome, String>,
     },
     /// A `preStop` hook has ended.
     PreStop {
@@ -104,7 +104,7 @@ pub enum Message {
         /// The instance it belongs to.
         id: String,
         /// How it went.
-        result: Result<Done, String>,
+        result: Result<HookOutcome, String>,
     },
     /// A probe has an answer.
     Probe {
@@ -115,7 +115,7 @@ pub enum Message {
         /// Which probe.
         kind: ProbeKind,
         /// The answer.
-        outcome: Outcome,
+        outcome: ProbeOutcome,
     },
     /// A running container's limits were changed, or not.
     ResourcesUpdated {

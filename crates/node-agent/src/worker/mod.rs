@@ -1,4 +1,4 @@
-//! One task per pod: hears what happened, asks the planner, has its actions done.
+//! The pod worker: one task per pod receives events, asks the planner, and starts its actions.
 //!
 //! The worker alone changes the pod's record. Work that takes time runs in tasks of its own that
 //! report back as messages; the worker never waits for them, so that a deletion is heard while an
@@ -28,7 +28,7 @@ use crate::agent::api_objects::ObjectName;
 use crate::agent::events::PodEvents;
 use crate::agent::known_status::KnownStatus;
 use crate::agent::pod_manager::PodView;
-use crate::agent::recovery::{self, Stored};
+use crate::agent::recovery::{self, StoredPod};
 use crate::agent::status_writer;
 use crate::blocking::beside;
 use crate::clock::Clock;
@@ -40,7 +40,7 @@ use crate::volumes::PreparedVolumes;
 use message::Message;
 
 /// What a worker starts from.
-pub struct Beginning {
+pub struct WorkerStart {
     /// The pod's object.
     pub pod: Arc<Pod>,
     /// Whether that is gone from the API already.
@@ -48,7 +48,7 @@ pub struct Beginning {
     /// Why the node does not take the pod, which is then new here.
     pub rejection: Option<Rejection>,
     /// What a former agent knew of the pod.
-    pub stored: Stored,
+    pub stored: StoredPod,
     /// The pod's sandbox, if it is there.
     pub sandbox: Option<Sandbox>,
     /// Events of that sandbox, from before its state was looked at.
@@ -69,7 +69,7 @@ pub struct Worker {
     record: PodRecord,
     volumes: PreparedVolumes,
     sandbox: Option<Sandbox>,
-    stored: Option<Stored>,
+    stored: Option<StoredPod>,
     /// The status as last decided.
     status: PodStatus,
     /// The status as the API has it.
@@ -97,7 +97,7 @@ pub struct Worker {
 
 impl Worker {
     /// A worker and the way to talk to it.
-    pub fn new(shared: Arc<Shared>, from: Beginning) -> (Self, mpsc::Sender<Message>) {
+    pub fn new(shared: Arc<Shared>, from: WorkerStart) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(WORKER_MESSAGES_MAX);
         let status = from.pod.status.clone().unwrap_or_default();
         let worker = Self {
@@ -140,7 +140,7 @@ impl Worker {
             worker
                 .events
                 .warning(&rejection.reason, rejection.message.clone());
-            worker.record.dismissal = Some(rejection.dismissal());
+            worker.record.failure = Some(rejection.failure());
         }
         worker.follow_address();
         // The next pod that comes is held against this one.
@@ -183,7 +183,7 @@ impl Worker {
                 predecessor: !self.predecessors.is_empty(),
                 node_stops: self.node_stops,
                 host_ips: &host_ips,
-                room: self.room(),
+                node_resources: self.node_resources(),
             };
             let plan = plan_pod(&input, self.shared.clock.now());
             self.status.clone_from(&plan.status);
@@ -251,7 +251,7 @@ impl Worker {
 
     /// Keeps what a new agent would need.
     fn persist(&mut self) {
-        let now = Stored {
+        let now = StoredPod {
             record: self.record.durable(),
             volumes: self.volumes.clone(),
         };
@@ -266,7 +266,7 @@ impl Worker {
     }
 
     fn publish(&self) {
-        self.shared.registry.publish(PodView {
+        self.shared.pods.publish(PodView {
             pod: self.pod.clone(),
             record: self.record.clone(),
             status: self.status.clone(),
@@ -308,7 +308,7 @@ impl Worker {
 
     /// What is left to do when nothing of the pod runs any more.
     fn end(self) {
-        self.shared.registry.remove(&self.pod);
+        self.shared.pods.remove(&self.pod);
         self.shared.probes.forget(&self.pod);
         let gone = self.removed || self.record.removal == pod_lifecycle::record::Removal::Done;
         if gone && let Err(error) = container_runtime::tree::remove(self.dir.root()) {

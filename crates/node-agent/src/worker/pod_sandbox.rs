@@ -1,4 +1,4 @@
-//! A pod's sandbox: its namespaces, network, and the files that all containers share.
+//! The sandbox of a pod: its namespaces, its network, and the files that all containers share.
 
 use std::fs;
 use std::net::IpAddr;
@@ -89,7 +89,7 @@ async fn create(
         .as_ref()
         .and_then(|spec| spec.runtime_class_name.as_deref());
     if let Some(class) = class.filter(|class| !class.is_empty()) {
-        check_runtime(&shared.sources.runtime_handler(class).await?)?;
+        check_runtime(&shared.api_objects.runtime_handler(class).await?)?;
     }
     let names = names(shared, pod)?;
     let wanted = sandbox_spec(pod, &names, shared.config.pod_pids_max);

@@ -1,4 +1,4 @@
-//! New resources for a running pod: what the planner says is noted, told and applied.
+//! In-place resize of a running pod: its events, its record, and its control groups.
 
 use std::sync::{Arc, PoisonError};
 
@@ -7,8 +7,10 @@ use container_runtime::spec::Resources;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use object_model::Quantity;
 use pod_lifecycle::record::Instance;
-use pod_lifecycle::record::resize::{Allocation, Pending, PendingReason, Progress, Update};
-use pod_lifecycle::resources::amounts::{self, Amounts, Room};
+use pod_lifecycle::record::resize::{
+    Allocation, PendingReason, PendingResize, ResizeProgress, ResourceUpdate,
+};
+use pod_lifecycle::resources::amounts::{self, Amounts, NodeResources};
 use pod_lifecycle::resources::resize;
 
 use super::message::Message;
@@ -31,22 +33,22 @@ impl Worker {
     }
 
     /// What the node can give this pod; nothing while it asks for nothing new.
-    pub(super) fn room(&self) -> Room {
+    pub(super) fn node_resources(&self) -> NodeResources {
         let wanted = self.pod.spec.as_ref();
         if wanted.is_some_and(|spec| resize::is_wanted(spec, &self.record)) {
-            self.measured_room()
+            self.measured_node_resources()
         } else {
-            Room::default()
+            NodeResources::default()
         }
     }
 
-    fn measured_room(&self) -> Room {
+    fn measured_node_resources(&self) -> NodeResources {
         let capacity = self.shared.machine.capacity(self.shared.config.pods_max);
         let amount = |name: &str| -> Quantity {
             let amount = capacity.get(name).and_then(|amount| amount.0.parse().ok());
             amount.unwrap_or_default()
         };
-        let others = self.shared.registry.list();
+        let others = self.shared.pods.list();
         let others = others
             .iter()
             .filter(|view| view.pod.metadata.uid != self.pod.metadata.uid && !view.has_ended());
@@ -54,7 +56,7 @@ impl Worker {
             let spec = view.pod.spec.as_ref()?;
             Some(amounts::held(spec, &view.record))
         });
-        Room {
+        NodeResources {
             capacity: Amounts {
                 cpu_milli: amount("cpu").milli_value(),
                 memory_bytes: amount("memory").value(),
@@ -71,15 +73,15 @@ impl Worker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let spec = self.pod.spec.clone().unwrap_or_default();
-        if !amounts::fits(&spec, &self.measured_room()) {
+        if !amounts::fits(&spec, &self.measured_node_resources()) {
             return;
         }
         self.record.resize.start(resources, generation);
         for container in self.record.containers.values_mut() {
             if let Instance::Running(running) = &mut container.instance
-                && matches!(running.update, Update::Failed { .. })
+                && matches!(running.update, ResourceUpdate::Failed { .. })
             {
-                running.update = Update::None;
+                running.update = ResourceUpdate::None;
             }
         }
         self.publish();
@@ -87,7 +89,7 @@ impl Worker {
         self.events.normal("ResizeStarted", words);
     }
 
-    pub(super) fn postpone_resize(&mut self, pending: Option<Pending>) {
+    pub(super) fn postpone_resize(&mut self, pending: Option<PendingResize>) {
         if let Some(pending) = &pending {
             let event = match pending.reason {
                 PendingReason::Deferred => "ResizeDeferred",
@@ -101,7 +103,7 @@ impl Worker {
     }
 
     pub(super) fn complete_resize(&mut self) {
-        let Some(Progress { generation, .. }) = self.record.resize.progress.take() else {
+        let Some(ResizeProgress { generation, .. }) = self.record.resize.progress.take() else {
             return;
         };
         let words = resize::event("completed", &self.pod, generation, None);
@@ -161,7 +163,7 @@ impl Worker {
         let (Some(sandbox), Some(running)) = (self.sandbox.clone(), self.running(&name)) else {
             return;
         };
-        running.update = Update::InFlight;
+        running.update = ResourceUpdate::InFlight;
         let (id, sender) = (running.id.clone(), self.sender.clone());
         self.tasks.spawn(async move {
             let container = container_resources(Some(&wanted));
@@ -195,10 +197,10 @@ impl Worker {
         match &result {
             Ok(()) => {
                 running.resources = Some(resources);
-                running.update = Update::None;
+                running.update = ResourceUpdate::None;
             }
             Err(_) => {
-                running.update = Update::Failed { at };
+                running.update = ResourceUpdate::Failed { at };
             }
         }
         self.resize_tried(result);
@@ -211,7 +213,7 @@ impl Worker {
         };
         let limits = pod_resources(&resize::with(spec, Some(&self.applied())));
         let resources = self.record.resize.of_pod().cloned().map(Box::new);
-        self.record.resize.pod.update = Update::InFlight;
+        self.record.resize.pod.update = ResourceUpdate::InFlight;
         let (number, sender) = (self.record.sandboxes_made, self.sender.clone());
         self.tasks.spawn(async move {
             let message = Message::PodResourcesUpdated {
@@ -230,14 +232,14 @@ impl Worker {
         result: Result<(), String>,
     ) {
         let current = sandbox == self.record.sandboxes_made;
-        if !current || self.record.resize.pod.update != Update::InFlight {
+        if !current || self.record.resize.pod.update != ResourceUpdate::InFlight {
             return;
         }
         match &result {
             Ok(()) => self.record.pod_resized(resources.map(|all| *all)),
             Err(_) => {
                 let at = self.shared.clock.instant();
-                self.record.resize.pod.update = Update::Failed { at };
+                self.record.resize.pod.update = ResourceUpdate::Failed { at };
             }
         }
         self.resize_tried(result);

@@ -1,4 +1,4 @@
-//! Notes in the pod's record what has happened.
+//! Handling of messages: each changes the pod's record.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use container_runtime::spec::{Exit as RuntimeExit, SandboxEvent};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::messages;
-use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Sandbox, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
-use pod_lifecycle::{Dismissal, Instant as At};
+use pod_lifecycle::{Instant as At, PodFailure};
 
 use super::Worker;
 use super::message::{Message, StartResult};
@@ -17,7 +17,7 @@ use crate::agent::api_objects::Versions;
 use crate::agent::events::PodEvents;
 use crate::agent::status_writer::{self, Written};
 use crate::containers::instance::{exit_of, last_words};
-use crate::containers::lifecycle_hooks::Done;
+use crate::containers::lifecycle_hooks::HookOutcome;
 use crate::images::ImageTrouble;
 use crate::paths::runtime_id;
 use crate::volumes::{PreparedVolumes, Reading, VolumeError};
@@ -36,7 +36,7 @@ impl Worker {
             }
             Message::NodeAddressChanged => self.follow_address(),
             Message::NodeStops(stop) => self.node_stops = Some(stop),
-            Message::Dismiss(dismissal) => self.drive_out(dismissal),
+            Message::FailPod(failure) => self.fail_pod(failure),
             Message::Runtime { sandbox, event } => {
                 if sandbox == self.record.sandboxes_made {
                     self.runtime_event(event);
@@ -109,14 +109,14 @@ impl Worker {
     }
 
     /// Notes, and tells users, that the pod has to go; what has ended already is as it is.
-    pub(super) fn drive_out(&mut self, dismissal: Dismissal) {
+    pub(super) fn fail_pod(&mut self, failure: PodFailure) {
         let ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        if ended || self.record.dismissal.is_some() {
+        if ended || self.record.failure.is_some() {
             return;
         }
         self.events
-            .warning(&dismissal.reason, dismissal.message.clone());
-        self.record.dismissal = Some(dismissal);
+            .warning(&failure.reason, failure.message.clone());
+        self.record.failure = Some(failure);
     }
 
     fn pod_changed(&mut self, pod: Arc<Pod>) {
@@ -334,7 +334,7 @@ impl Worker {
         }
     }
 
-    fn post_start_ended(&mut self, name: &str, id: &str, result: Result<Done, String>) {
+    fn post_start_ended(&mut self, name: &str, id: &str, result: Result<HookOutcome, String>) {
         let events = self.events.container(&self.pod, name);
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
@@ -352,7 +352,7 @@ impl Worker {
         };
     }
 
-    fn pre_stop_ended(&mut self, name: &str, id: &str, result: Result<Done, String>) {
+    fn pre_stop_ended(&mut self, name: &str, id: &str, result: Result<HookOutcome, String>) {
         let events = self.events.container(&self.pod, name);
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
@@ -369,7 +369,7 @@ impl Worker {
         }
     }
 
-    fn probe_answered(&mut self, name: &str, id: &str, kind: ProbeKind, outcome: &Outcome) {
+    fn probe_answered(&mut self, name: &str, id: &str, kind: ProbeKind, outcome: &ProbeOutcome) {
         let Some(container) = self.container(name) else {
             return;
         };
@@ -391,16 +391,16 @@ impl Worker {
         };
         let counted = record.record(kind, probe, started, outcome);
         match outcome {
-            Outcome::Failure(output) if counted => {
+            ProbeOutcome::Failure(output) if counted => {
                 events.warning("Unhealthy", messages::unhealthy(kind, output));
             }
-            Outcome::Error(error) => {
+            ProbeOutcome::Error(error) => {
                 events.warning("Unhealthy", messages::probe_errored(kind, error));
             }
-            Outcome::Warning(output) => {
+            ProbeOutcome::Warning(output) => {
                 events.warning("ProbeWarning", messages::probe_warning(kind, output));
             }
-            Outcome::Success | Outcome::Failure(_) => {}
+            ProbeOutcome::Success | ProbeOutcome::Failure(_) => {}
         }
     }
 
@@ -447,10 +447,10 @@ impl Worker {
 }
 
 /// Tells what is odd about a hook that has done what it is for.
-fn hook_done(events: &PodEvents, done: Done) {
+fn hook_done(events: &PodEvents, done: HookOutcome) {
     match done {
-        Done::AsAsked => {}
-        Done::WithoutTls => events.warning(
+        HookOutcome::AsAsked => {}
+        HookOutcome::WithoutTls => events.warning(
             "LifecycleHTTPFallback",
             "request to HTTPS lifecycle hook got HTTP response, retry with HTTP succeeded",
         ),

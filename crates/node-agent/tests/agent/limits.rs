@@ -52,7 +52,7 @@ pub async fn pods_that_write_more_than_they_may_are_driven_out() {
         ),
     ] {
         let driven = |pod: &Pod| phase(pod) == "Failed";
-        let pod = world.until(name, "driven out", driven).await;
+        let pod = world.until(name, "evicted", driven).await;
         assert_eq!(
             condition(&pod, "DisruptionTarget"),
             format!("True TerminationByKubelet {message}")

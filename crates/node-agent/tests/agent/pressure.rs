@@ -91,7 +91,7 @@ pub async fn who_uses_most_over_its_request_goes_first() {
     world.logged("best-effort", "c", "wrote").await;
     world.stop().await;
 
-    // No machine has that much: whoever may be driven out is, one after the other.
+    // No machine has that much: every pod that may be evicted is, one after the other.
     world.eviction.thresholds = "memory.available<8Ei".parse().unwrap();
     world.start(OnShutdown::StopPods).await;
     let mut ends = Vec::new();
@@ -100,7 +100,7 @@ pub async fn who_uses_most_over_its_request_goes_first() {
         ("burstable", "4Ki"),
         ("guaranteed", ""),
     ] {
-        let pod = world.until(name, "driven out", evicted).await;
+        let pod = world.until(name, "evicted", evicted).await;
         let (reason, message) = why(&pod);
         assert_eq!(reason, "Evicted");
         let low = "The node was low on resource: memory. Threshold quantity: ";
@@ -184,7 +184,7 @@ pub async fn a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most()
     world.ready("modest").await;
     world.pod("greedy", spec(&write(40_000_000))).await;
 
-    let pod = world.until("greedy", "driven out", evicted).await;
+    let pod = world.until("greedy", "evicted", evicted).await;
     let (reason, message) = why(&pod);
     assert_eq!(reason, "Evicted");
     let low = "The node was low on resource: ephemeral-storage. Threshold quantity: 32Mi, \

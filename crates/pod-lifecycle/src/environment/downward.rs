@@ -1,4 +1,4 @@
-//! What a pod may know of itself: the downward API (statefulset.md §12.11).
+//! The downward API: fields and resources of a pod for its own containers (statefulset.md §12.11).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

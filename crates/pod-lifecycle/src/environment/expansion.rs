@@ -1,4 +1,4 @@
-//! `$(NAME)` in commands, arguments and environment values (statefulset.md §12.12).
+//! Expansion of `$(NAME)` in commands, arguments and environment values (statefulset.md §12.12).
 
 /// Replaces `$(NAME)` by what `value_of` knows; an unknown name stays as it is, `$$` is a `$`.
 pub fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {

@@ -1,4 +1,4 @@
-//! Environment variables that announce Services (statefulset.md §10.16).
+//! Environment variables with the addresses of Services (statefulset.md §10.16).
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 

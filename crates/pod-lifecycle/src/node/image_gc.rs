@@ -1,5 +1,5 @@
-//! Which images go when the disk that they are on is nearly full, or when nobody has used them for
-//! long (statefulset.md §12.16).
+//! Image garbage collection: the images to remove when their disk is nearly full, or when they have
+//! been unused for long (statefulset.md §12.16).
 //!
 //! As kubelet's image garbage collection: above the high threshold as many go as bring the disk
 //! down to the low one, those first that were not used for longest. Those in use, those that no
@@ -80,13 +80,13 @@ struct Past {
 
 /// When images came and were last used, as far as somebody looked.
 #[derive(Clone, Debug, Default)]
-pub struct History {
+pub struct ImageHistory {
     /// The first look.
     began: Option<Instant>,
     images: BTreeMap<String, Past>,
 }
 
-impl History {
+impl ImageHistory {
     /// Notes one look at all images.
     pub fn note(&mut self, present: &[Present], now: Instant) {
         let first_seen = self.began.map(|_| now);
@@ -191,7 +191,7 @@ mod tests {
     fn who_was_not_used_for_longest_goes_first() {
         // statefulset.md 12.16
         let policy = Policy::default();
-        let mut history = History::default();
+        let mut history = ImageHistory::default();
         let (a, b) = (image("a", true), image("b", false));
         history.note(&[a.clone(), b.clone()], at(1000));
         let now = [
@@ -228,7 +228,7 @@ mod tests {
             maximum_age: Some(SignedDuration::from_hours(1)),
             ..Policy::default()
         };
-        let mut history = History::default();
+        let mut history = ImageHistory::default();
         let all = [image("a", false), image("b", true)];
         assert_eq!(history.outdated(&all, &policy, at(0)), [""; 0]);
         history.note(&all, at(1000));
@@ -257,7 +257,7 @@ mod tests {
             ),
         ) {
             let policy = Policy::default();
-            let mut history = History::default();
+            let mut history = ImageHistory::default();
             let mut came: BTreeMap<String, Option<i64>> = BTreeMap::new();
             let mut used: BTreeMap<String, i64> = BTreeMap::new();
             for (round, look) in looks.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The node as a whole: its shutdown, its image garbage collection.
+//! Decisions about the node as a whole: graceful shutdown and image garbage collection.
 
 pub mod image_gc;
 pub mod shutdown;

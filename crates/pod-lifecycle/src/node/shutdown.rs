@@ -1,4 +1,5 @@
-//! In which order pods end with their node, and how long each may take (statefulset.md §12.17).
+//! Graceful node shutdown: the order in which pods stop, and their grace periods (statefulset.md
+//! §12.17).
 //!
 //! As kubelet's graceful shutdown: pods of low priority first, what the cluster itself lives on
 //! last. Unless the node says otherwise, every pod has its own grace period.

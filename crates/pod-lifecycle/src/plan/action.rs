@@ -1,7 +1,7 @@
-//! The actions of a plan: the steps that the node agent takes.
+//! The actions of a plan, which the node agent performs.
 
-use crate::record::resize::{Allocation, Pending};
-use crate::record::{Dismissal, RestartAll, StopCause};
+use crate::record::resize::{Allocation, PendingResize};
+use crate::record::{PodFailure, RestartAll, StopCause};
 use crate::spec::ProbeKind;
 
 /// One step for the executor.
@@ -76,7 +76,7 @@ pub enum Action {
         container: String,
     },
     /// Note, and tell users, that the node does not run the pod any longer.
-    Dismiss(Dismissal),
+    FailPod(PodFailure),
     /// Note that all containers are to end, and to start anew.
     RestartAll(RestartAll),
     /// Note that these containers have ended, and begin as in a new pod.
@@ -98,7 +98,7 @@ pub enum Action {
     },
     /// Note, and tell users, why the pod does not get what it asks for; `None` when it asks for
     /// nothing new any more.
-    PostponeResize(Option<Pending>),
+    PostponeResize(Option<PendingResize>),
     /// Change the limits of the running container to what is allocated.
     UpdateResources {
         /// The container.

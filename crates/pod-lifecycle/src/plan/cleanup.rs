@@ -1,4 +1,4 @@
-//! The end of a pod whose containers have all ended: its sandbox, its volumes and its object go.
+//! Cleanup after the last container: the sandbox, the volumes and the API object are removed.
 
 use super::action::Action;
 use super::planner::{Ending, Planner};

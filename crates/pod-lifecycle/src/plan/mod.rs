@@ -1,4 +1,4 @@
-//! `plan_pod`: from what a pod should be and what it is, to what to do next.
+//! `plan_pod`: the next actions for a pod, from its specification and its record.
 //!
 //! **Goal.** Containers run in the order and under the policies that the pod asks for; its status
 //! says what is; a pod that ends leaves nothing behind before its object goes.
@@ -43,16 +43,20 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
     let ending = ending(input, spec);
     match ending {
         Some(ending) => stopping::end_pod(&mut planner, ending),
-        // What follows is decided with the dismissal in the record.
+        // What follows is decided with the failure in the record.
         None if deadline(input, spec).is_some_and(|at| at <= now.instant) => {
-            planner.act(Action::Dismiss(messages::deadline_exceeded()));
+            planner.act(Action::FailPod(messages::deadline_exceeded()));
         }
         None => starting::run_pod(&mut planner),
     }
     let gone = match ending {
-        Some(Ending::Deleted) if !planner.input.record.anything_runs() => phase::Final::Deleted,
-        Some(Ending::Dismissed) if !planner.input.record.anything_runs() => phase::Final::Dismissed,
-        _ => phase::Final::No,
+        Some(Ending::Deleted) if !planner.input.record.anything_runs() => {
+            phase::FinalStatus::Deleted
+        }
+        Some(Ending::FailedByNode) if !planner.input.record.anything_runs() => {
+            phase::FinalStatus::FailedByNode
+        }
+        _ => phase::FinalStatus::No,
     };
     planner.plan.status = status::pod_status(input, spec, gone, now);
     planner.plan
@@ -67,8 +71,8 @@ fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<Ending> {
     if told(input.previous) || input.pod.status.as_ref().is_some_and(told) {
         return Some(Ending::Complete);
     }
-    if input.record.dismissal.is_some() {
-        return Some(Ending::Dismissed);
+    if input.record.failure.is_some() {
+        return Some(Ending::FailedByNode);
     }
     if input.node_stops.is_some() {
         return Some(Ending::NodeStops);

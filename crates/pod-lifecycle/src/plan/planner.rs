@@ -1,4 +1,5 @@
-//! A plan in the making: the actions so far, the time of the next plan, and what the pod waits for.
+//! The planner's state: the actions so far, the time of the next plan, and the things that the pod
+//! waits for.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodStatus};
 
@@ -36,7 +37,7 @@ pub(crate) enum Ending {
     /// Its object is being deleted, or is gone.
     Deleted,
     /// The node does not run it, or not any longer.
-    Dismissed,
+    FailedByNode,
     /// Its containers have done what they were to do, or have failed for good.
     Complete,
     /// The node stops; the pod stays.

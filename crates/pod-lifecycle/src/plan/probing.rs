@@ -1,4 +1,4 @@
-//! The probes of a running container.
+//! Scheduling of a running container's probes.
 
 use k8s_openapi::api::core::v1::Container;
 

@@ -1,4 +1,4 @@
-//! A resize: the node allocates what a pod asks for, then each container gets what is allocated.
+//! In-place resize: the node allocates the requested resources, then each container gets them.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 
@@ -6,7 +6,7 @@ use super::action::Action;
 use super::planner::Planner;
 use crate::limits::RESIZE_RETRY;
 use crate::monotonic::Instant;
-use crate::record::resize::{Pending, PendingReason, Update};
+use crate::record::resize::{PendingReason, PendingResize, ResourceUpdate};
 use crate::record::{Instance, PodRecord, Running, Sandbox};
 use crate::resources::amounts::{lack, requests};
 use crate::resources::resize::asked;
@@ -33,11 +33,12 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
         }
         return true;
     }
-    if resize.pod.update == Update::InFlight {
+    if resize.pod.update == ResourceUpdate::InFlight {
         // One change after the other.
         return true;
     }
-    let Some((reason, message)) = lack(requests(planner.spec), &planner.input.room) else {
+    let Some((reason, message)) = lack(requests(planner.spec), &planner.input.node_resources)
+    else {
         planner.act(Action::StartResize {
             resources: asked,
             generation,
@@ -53,7 +54,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     if known.is_some_and(|known| known.reason == reason && known.generation == generation) {
         return true;
     }
-    planner.act(Action::PostponeResize(Some(Pending {
+    planner.act(Action::PostponeResize(Some(PendingResize {
         reason,
         message,
         generation,
@@ -111,9 +112,9 @@ pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
         return;
     }
     match due(record.resize.pod.update, planner.now.instant) {
-        Step::Update => planner.act(Action::UpdatePodResources),
-        Step::Wait(Some(at)) => planner.wake(at),
-        Step::Wait(None) | Step::Restart | Step::None => {}
+        ResizeStep::Update => planner.act(Action::UpdatePodResources),
+        ResizeStep::Wait(Some(at)) => planner.wake(at),
+        ResizeStep::Wait(None) | ResizeStep::Restart | ResizeStep::None => {}
     }
 }
 
@@ -130,7 +131,7 @@ fn difference<'r>(
 
 /// What is to be done so that a running container has what is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum ResizeStep {
     /// Nothing.
     None,
     /// It has to be restarted.
@@ -147,29 +148,29 @@ pub(crate) fn step(
     container: &Container,
     running: &Running,
     now: Instant,
-) -> Step {
+) -> ResizeStep {
     if inherits_anew(record, container, running) {
-        return Step::Restart;
+        return ResizeStep::Restart;
     }
     let (Some(wanted), Some(applied)) = (
         difference(record, container, running),
         running.resources.as_deref(),
     ) else {
-        return Step::None;
+        return ResizeStep::None;
     };
     if restarts(container, applied, wanted) {
-        return Step::Restart;
+        return ResizeStep::Restart;
     }
     due(running.update, now)
 }
 
 /// The next step of a change that is to be made.
-fn due(update: Update, now: Instant) -> Step {
+fn due(update: ResourceUpdate, now: Instant) -> ResizeStep {
     match update {
-        Update::None => Step::Update,
-        Update::InFlight => Step::Wait(None),
-        Update::Failed { at } if at + RESIZE_RETRY <= now => Step::Update,
-        Update::Failed { at } => Step::Wait(Some(at + RESIZE_RETRY)),
+        ResourceUpdate::None => ResizeStep::Update,
+        ResourceUpdate::InFlight => ResizeStep::Wait(None),
+        ResourceUpdate::Failed { at } if at + RESIZE_RETRY <= now => ResizeStep::Update,
+        ResourceUpdate::Failed { at } => ResizeStep::Wait(Some(at + RESIZE_RETRY)),
     }
 }
 

@@ -1,5 +1,5 @@
-//! All containers of a pod start anew at the word of one: the rule action `RestartAllContainers`
-//! (KEP-5532, statefulset.md §12.4).
+//! The restart of all containers of a pod by the rule action `RestartAllContainers` (KEP-5532,
+//! statefulset.md §12.4).
 //!
 //! First all of them end, at once: no hook runs, and no grace is given. Then the pod begins as a new
 //! one does, init containers first, with the sandbox, the address and the volumes that it has.

@@ -1,4 +1,4 @@
-//! A pod that is to run: sandbox and volumes first, then containers in their order, then probes.
+//! Start of a pod: sandbox and volumes first, then containers in their order, then probes.
 //!
 //! Ephemeral containers start as soon as there is a sandbox, whatever the others do, and once only
 //! (kubectl.md 5.8). Init containers run one after another; a sidecar lets the next one begin once it has started
@@ -9,14 +9,14 @@ use k8s_openapi::api::core::v1::Container;
 use super::action::Action;
 use super::planner::{Planner, deadline};
 use super::probing::ask;
-use super::resize::{self, Step};
+use super::resize::{self, ResizeStep};
 use super::{restart_all, stopping};
 use crate::Instant;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
 use crate::record::backoff;
-use crate::record::probes::Verdict;
-use crate::record::resize::Update;
+use crate::record::probes::ProbeVerdict;
+use crate::record::resize::ResourceUpdate;
 use crate::record::{
     ContainerRecord, Exit, Hook, Image, Instance, Running, Sandbox, StopCause, Volumes,
 };
@@ -45,7 +45,7 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     }
     let sandbox = prepare_sandbox(planner);
     let volumes = prepare_volumes(planner);
-    let limits = planner.input.record.resize.pod.update != Update::InFlight;
+    let limits = planner.input.record.resize.pod.update != ResourceUpdate::InFlight;
     let ready = sandbox && volumes && limits;
     for container in planner.ephemeral {
         advance(planner, Kind::Ephemeral, container, ready);
@@ -306,12 +306,12 @@ fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), runni
             running,
             planner.now.instant,
         ) {
-            Step::None => {}
-            Step::Restart => return begin_stop(planner, container, StopCause::Resized),
-            Step::Update => planner.act(Action::UpdateResources {
+            ResizeStep::None => {}
+            ResizeStep::Restart => return begin_stop(planner, container, StopCause::Resized),
+            ResizeStep::Update => planner.act(Action::UpdateResources {
                 container: name.clone(),
             }),
-            Step::Wait(at) => {
+            ResizeStep::Wait(at) => {
                 if let Some(at) = at {
                     planner.wake(at);
                 }
@@ -319,13 +319,14 @@ fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), runni
             }
         }
     }
-    if running.startup.verdict == Verdict::Failure {
+    if running.startup.verdict == ProbeVerdict::Failure {
         return begin_stop(planner, container, StopCause::Startup);
     }
-    if running.liveness.verdict == Verdict::Failure {
+    if running.liveness.verdict == ProbeVerdict::Failure {
         return begin_stop(planner, container, StopCause::Liveness);
     }
-    let started = running.startup.verdict == Verdict::Success || container.startup_probe.is_none();
+    let started =
+        running.startup.verdict == ProbeVerdict::Success || container.startup_probe.is_none();
     if started {
         ask(planner, container, running, ProbeKind::Liveness);
         ask(planner, container, running, ProbeKind::Readiness);

@@ -1,4 +1,4 @@
-//! A pod or container that ends: hooks, signals, grace, order, and what is cleared away after.
+//! Termination of a pod or a container: hooks, signals, grace periods and their order.
 //!
 //! statefulset.md §12.7: hooks of all containers begin at once; then the stop signal, with what
 //! is left of the grace period but never less than 2 s; then the kill. A sidecar gets its signal
@@ -67,7 +67,7 @@ fn end_container(
 }
 
 /// The grace period that holds now: what the deletion says, else the pod's own; never more than a
-/// dismissal or a node that stops leaves.
+/// failure or a node that stops leaves.
 fn pod_grace(planner: &Planner<'_>) -> i64 {
     let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
     let seconds = if planner.input.removed && planner.input.node_stops.is_some() {
@@ -78,9 +78,9 @@ fn pod_grace(planner: &Planner<'_>) -> i64 {
     } else {
         asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1)
     };
-    let dismissal = planner.input.record.dismissal.as_ref();
+    let failure = planner.input.record.failure.as_ref();
     let left = [
-        dismissal.and_then(|dismissal| dismissal.grace_seconds),
+        failure.and_then(|failure| failure.grace_seconds),
         node_grace(planner),
     ];
     left.into_iter().flatten().fold(seconds, i64::min)

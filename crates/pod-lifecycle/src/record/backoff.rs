@@ -1,4 +1,4 @@
-//! Delays that double: restarts of containers and repeated pulls.
+//! Exponential back-off for container restarts and image pulls.
 //!
 //! As client-go's `flowcontrol.Backoff`: the first failure is free, it opens an entry of 10 s; each
 //! further one doubles it up to 300 s; an entry that was not touched for 600 s is forgotten.

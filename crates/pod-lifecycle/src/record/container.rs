@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
 use super::probes::ProbeRecord;
-use super::resize::Update;
+use super::resize::ResourceUpdate;
 use crate::monotonic::{Instant, Moment};
 
 /// What is known of one container.
@@ -109,7 +109,7 @@ pub struct Running {
     pub resources: Option<Box<ResourceRequirements>>,
     /// How their change gets on.
     #[serde(default)]
-    pub update: Update,
+    pub update: ResourceUpdate,
     /// The resources of the pod as a whole that it runs in, when that is known.
     #[serde(default)]
     pub of_pod: Option<Box<ResourceRequirements>>,
@@ -362,7 +362,7 @@ impl ContainerRecord {
             if running.post_start == Hook::Running {
                 running.post_start = Hook::Pending;
             }
-            running.update = Update::None;
+            running.update = ResourceUpdate::None;
             if let Some(stop) = &mut running.stop
                 && stop.pre_stop == Hook::Running
             {

@@ -1,4 +1,4 @@
-//! What becomes of a container's delays when the pod names another image for it.
+//! Reset of a container's delays when the pod names another image for it.
 
 use k8s_openapi::api::core::v1::PodSpec;
 

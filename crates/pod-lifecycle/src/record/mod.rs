@@ -1,4 +1,4 @@
-//! What is known of one pod on this node: its sandbox, volumes and containers.
+//! `PodRecord`: the state of one pod on this node: its sandbox, volumes and containers.
 //!
 //! The node agent owns one [`PodRecord`] per pod, changes it when something has happened (the
 //! methods here), and keeps it on disk, so that restart counts and exits survive the agent.
@@ -20,7 +20,7 @@ pub use container::{
     ContainerRecord, Exit, Hook, Image, Instance, Refusal, Running, Stop, StopCause, User,
 };
 use probes::ProbeRecord;
-use resize::{OfPod, Resize, Update};
+use resize::{PodLevelResources, Resize, ResourceUpdate};
 
 /// Everything the planner knows of a pod beyond its API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,8 +50,8 @@ pub struct PodRecord {
     #[serde(default)]
     pub resize: Resize,
     /// Why the node does not run the pod, or not any longer.
-    #[serde(default)]
-    pub dismissal: Option<Dismissal>,
+    #[serde(default, rename = "dismissal")]
+    pub failure: Option<PodFailure>,
     /// Why all containers end, to start anew.
     #[serde(default)]
     pub restart_all: Option<RestartAll>,
@@ -125,7 +125,7 @@ pub enum Removal {
 /// The node's decision not to run a pod, or not any longer: the pod ends as `Failed`, once nothing
 /// of it runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dismissal {
+pub struct PodFailure {
     /// Status reason: `Evicted`, `SysctlForbidden`, `DeadlineExceeded`, …
     pub reason: String,
     /// Status message.
@@ -183,9 +183,9 @@ impl PodRecord {
                 running.of_pod = Some(Box::new(resources.clone().unwrap_or_default()));
             }
         }
-        self.resize.pod = OfPod {
+        self.resize.pod = PodLevelResources {
             applied: resources,
-            ..OfPod::default()
+            ..PodLevelResources::default()
         };
     }
 
@@ -237,7 +237,7 @@ impl PodRecord {
             }
             Volumes::None | Volumes::Ready | Volumes::Unknown => {}
         }
-        self.resize.pod.update = Update::None;
+        self.resize.pod.update = ResourceUpdate::None;
         if self.removal == Removal::Asked {
             self.removal = Removal::None;
         }

@@ -1,4 +1,4 @@
-//! Probes as a state machine over results: when the next one is due, and what the results say.
+//! The state of a probe: the time of the next one, and the verdict of the results so far.
 //!
 //! As kubelet's prober: a verdict changes after `successThreshold` equal successes or
 //! `failureThreshold` equal failures. Differs: a young container is asked for its readiness and
@@ -15,7 +15,7 @@ use crate::spec::ProbeKind;
 
 /// What a probe's results say so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
+pub enum ProbeVerdict {
     /// Not enough results.
     #[default]
     Unknown,
@@ -27,7 +27,7 @@ pub enum Verdict {
 
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// The container answered as it should.
     Success,
     /// It answered, in a way that users should know of; counts as success.
@@ -53,7 +53,7 @@ pub struct ProbeRecord {
     /// Whether those were successes.
     pub run_success: bool,
     /// What they say.
-    pub verdict: Verdict,
+    pub verdict: ProbeVerdict,
 }
 
 /// A probe's `periodSeconds`.
@@ -91,7 +91,7 @@ impl ProbeRecord {
             return first_at(probe, started);
         };
         let regular = period(probe);
-        let eager = kind != ProbeKind::Liveness && self.verdict == Verdict::Unknown;
+        let eager = kind != ProbeKind::Liveness && self.verdict == ProbeVerdict::Unknown;
         if !eager {
             return last + regular;
         }
@@ -112,18 +112,18 @@ impl ProbeRecord {
         kind: ProbeKind,
         probe: &Probe,
         started: Instant,
-        outcome: &Outcome,
+        outcome: &ProbeOutcome,
     ) -> bool {
         self.in_flight = false;
         let success = match outcome {
-            Outcome::Success | Outcome::Warning(_) => true,
-            Outcome::Failure(_) => false,
-            Outcome::Error(_) => return false,
+            ProbeOutcome::Success | ProbeOutcome::Warning(_) => true,
+            ProbeOutcome::Failure(_) => false,
+            ProbeOutcome::Error(_) => return false,
         };
         let early = self
             .last_at
             .is_some_and(|at| at < first_at(probe, started) + period(probe));
-        let untold = kind != ProbeKind::Liveness && self.verdict == Verdict::Unknown;
+        let untold = kind != ProbeKind::Liveness && self.verdict == ProbeVerdict::Unknown;
         if !success && early && untold {
             return false;
         }
@@ -134,10 +134,10 @@ impl ProbeRecord {
         };
         self.run_success = success;
         if success && self.run >= threshold(probe.success_threshold, 1) {
-            self.verdict = Verdict::Success;
+            self.verdict = ProbeVerdict::Success;
         }
         if !success && self.run >= threshold(probe.failure_threshold, 3) {
-            self.verdict = Verdict::Failure;
+            self.verdict = ProbeVerdict::Failure;
         }
         true
     }
@@ -151,8 +151,8 @@ mod tests {
         Instant::reading(jiff::Timestamp::from_millisecond(1_700_000_000_000 + ms).unwrap())
     }
 
-    fn fail() -> Outcome {
-        Outcome::Failure("no".to_owned())
+    fn fail() -> ProbeOutcome {
+        ProbeOutcome::Failure("no".to_owned())
     }
 
     #[test]
@@ -164,9 +164,9 @@ mod tests {
         };
         let mut record = ProbeRecord::default();
         for (index, expected) in [
-            (0, Verdict::Unknown),
-            (1, Verdict::Unknown),
-            (2, Verdict::Failure),
+            (0, ProbeVerdict::Unknown),
+            (1, ProbeVerdict::Unknown),
+            (2, ProbeVerdict::Failure),
         ] {
             record.begin(at(index * 10_000));
             assert!(record.record(ProbeKind::Liveness, &probe, at(0), &fail()));
@@ -182,11 +182,11 @@ mod tests {
             ..Probe::default()
         };
         let mut record = ProbeRecord::default();
-        for outcome in [fail(), Outcome::Success, fail()] {
+        for outcome in [fail(), ProbeOutcome::Success, fail()] {
             record.begin(at(20_000));
             record.record(ProbeKind::Liveness, &probe, at(0), &outcome);
         }
-        assert_eq!(record.verdict, Verdict::Success);
+        assert_eq!(record.verdict, ProbeVerdict::Success);
     }
 
     #[test]
@@ -206,8 +206,8 @@ mod tests {
             assert_eq!(counted, clock >= at(1000), "{clock:?}");
         }
         assert_eq!(due, [0, 50, 150, 350, 750, 1550, 2550, 3550]);
-        record.record(ProbeKind::Readiness, &probe, at(0), &Outcome::Success);
-        assert_eq!(record.verdict, Verdict::Success);
+        record.record(ProbeKind::Readiness, &probe, at(0), &ProbeOutcome::Success);
+        assert_eq!(record.verdict, ProbeVerdict::Success);
     }
 
     #[test]
@@ -229,8 +229,8 @@ mod tests {
         };
         let mut record = ProbeRecord::default();
         record.begin(at(60_000));
-        let outcome = Outcome::Error("no such file".to_owned());
+        let outcome = ProbeOutcome::Error("no such file".to_owned());
         assert!(!record.record(ProbeKind::Liveness, &probe, at(0), &outcome));
-        assert_eq!(record.verdict, Verdict::Unknown);
+        assert_eq!(record.verdict, ProbeVerdict::Unknown);
     }
 }

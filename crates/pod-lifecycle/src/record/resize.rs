@@ -1,4 +1,4 @@
-//! The resources that the node has allocated for a pod, and how far their change has come.
+//! The state of a resize: the allocated resources, and the progress of their change.
 
 use std::collections::BTreeMap;
 
@@ -20,29 +20,29 @@ pub struct Resize {
     /// What the node has allocated; `None` for a pod that it has just taken.
     pub allocated: Option<Allocation>,
     /// Why what the pod asks for is not allocated.
-    pub pending: Option<Pending>,
+    pub pending: Option<PendingResize>,
     /// What is allocated and not yet applied everywhere.
-    pub progress: Option<Progress>,
+    pub progress: Option<ResizeProgress>,
     /// The resources of the pod as a whole.
     #[serde(default)]
-    pub pod: OfPod,
+    pub pod: PodLevelResources,
 }
 
 /// How far new resources of the pod as a whole have come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct OfPod {
+pub struct PodLevelResources {
     /// Those that its sandbox has; `None` where it has what its containers have together.
     pub applied: Option<ResourceRequirements>,
     /// Those that were allocated since, and no longer are: containers may still have as much.
     #[serde(default)]
     pub superseded: Vec<ResourceRequirements>,
     /// How their change gets on.
-    pub update: Update,
+    pub update: ResourceUpdate,
 }
 
 /// Resources that the node does not allocate now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pending {
+pub struct PendingResize {
     /// Whether, and when, they can be had.
     pub reason: PendingReason,
     /// What they lack, as the user reads it.
@@ -72,7 +72,7 @@ impl PendingReason {
 
 /// Resources that are being applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct ResizeProgress {
     /// The pod's generation that asked for them.
     pub generation: i64,
     /// Why they could not be applied, the last time.
@@ -81,7 +81,7 @@ pub struct Progress {
 
 /// The application of new resources to one running container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Update {
+pub enum ResourceUpdate {
     /// Nothing is under way.
     #[default]
     None,
@@ -104,20 +104,20 @@ impl Resize {
         }
         self.allocated = Some(resources);
         self.pending = None;
-        self.progress = Some(Progress {
+        self.progress = Some(ResizeProgress {
             generation,
             error: None,
         });
-        if matches!(self.pod.update, Update::Failed { .. }) {
-            self.pod.update = Update::None;
+        if matches!(self.pod.update, ResourceUpdate::Failed { .. }) {
+            self.pod.update = ResourceUpdate::None;
         }
     }
 
     /// A sandbox is made, with what is allocated.
     pub fn sandbox_begins(&mut self) {
-        self.pod = OfPod {
+        self.pod = PodLevelResources {
             applied: self.of_pod().cloned(),
-            ..OfPod::default()
+            ..PodLevelResources::default()
         };
     }
 

@@ -1,4 +1,4 @@
-//! Whether a node takes a pod that was bound to it (statefulset.md §12.16).
+//! Node admission: the checks of a bound pod before the node runs it (statefulset.md §12.16).
 //!
 //! As kubelet's admission: a pod that asks for kernel parameters that are neither known to concern
 //! it alone nor allowed on this node, or for a guard that the kernel does not have, is not run
@@ -14,7 +14,7 @@ use resource_kinds::sysctls;
 use super::eviction::Condition;
 use super::qos::qos_class;
 use crate::messages;
-use crate::record::Dismissal;
+use crate::record::PodFailure;
 use crate::spec::{containers, is_critical, uses_host_network};
 
 const MEMORY_PRESSURE_TAINT: &str = "node.kubernetes.io/memory-pressure";
@@ -37,8 +37,8 @@ pub struct Rejection {
 
 impl Rejection {
     /// What becomes of the pod.
-    pub fn dismissal(&self) -> Dismissal {
-        Dismissal {
+    pub fn failure(&self) -> PodFailure {
+        PodFailure {
             reason: self.reason.clone(),
             message: messages::rejected(&self.message),
             grace_seconds: None,
@@ -202,8 +202,8 @@ mod tests {
         let policy = Policy {
             unsafe_sysctls: vec!["net.core.*".to_owned(), "kernel.msgmax".to_owned()],
         };
-        let dismissal = rejection(&pod, &policy)?.dismissal();
-        Some(format!("{} {}", dismissal.reason, dismissal.message))
+        let failure = rejection(&pod, &policy)?.failure();
+        Some(format!("{} {}", failure.reason, failure.message))
     }
 
     fn sysctl(name: &str) -> serde_json::Value {
@@ -296,7 +296,7 @@ mod tests {
             }
             let pod = serde_json::from_value(json!({"spec": whole})).unwrap();
             let conditions = conditions.iter().copied().collect();
-            let found = under_pressure(&pod, &conditions)?.dismissal();
+            let found = under_pressure(&pod, &conditions)?.failure();
             Some(format!("{} {}", found.reason, found.message))
         };
         let (memory, disk) = (Condition::MemoryPressure, Condition::DiskPressure);

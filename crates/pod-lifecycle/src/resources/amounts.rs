@@ -1,4 +1,4 @@
-//! Whether it fits: what pods ask for of a node, and what it can give.
+//! Sums of requested CPU and memory, compared with the node's allocatable resources.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ impl Amounts {
 
 /// What the node can give.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct NodeResources {
     /// All of it.
     pub capacity: Amounts,
     /// What its other pods have.
@@ -103,12 +103,12 @@ fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Option<Qu
 }
 
 /// Whether the node can allocate what the pod asks for.
-pub fn fits(spec: &PodSpec, room: &Room) -> bool {
+pub fn fits(spec: &PodSpec, room: &NodeResources) -> bool {
     lack(requests(spec), room).is_none()
 }
 
 /// Why the node cannot allocate that much; `None` when it can.
-pub(crate) fn lack(wanted: Amounts, room: &Room) -> Option<(PendingReason, String)> {
+pub(crate) fn lack(wanted: Amounts, room: &NodeResources) -> Option<(PendingReason, String)> {
     let of = |part: fn(&Amounts) -> i64| (part(&wanted), part(&room.others), part(&room.capacity));
     let each = [
         ("cpu", of(|amounts| amounts.cpu_milli)),
@@ -178,7 +178,7 @@ mod tests {
             cpu_milli,
             memory_bytes,
         };
-        let room = Room {
+        let room = NodeResources {
             capacity: amounts(4000, 100),
             others: amounts(3000, 50),
         };

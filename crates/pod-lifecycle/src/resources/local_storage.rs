@@ -1,4 +1,4 @@
-//! Limits of what a pod writes on the node's own disk (statefulset.md §12.14).
+//! Limits of local ephemeral storage (statefulset.md §12.14).
 //!
 //! Nothing holds a container back when it writes: what it has written is looked at now and then,
 //! and a pod that has written too much is driven out, as kubelet does.
@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
 use object_model::quantity::Quantity;
 
-use crate::record::Dismissal;
+use crate::record::PodFailure;
 use crate::spec::containers;
 
 const RESOURCE: &str = "ephemeral-storage";
 
-/// A pod that is driven out for this gets one second.
+/// A pod that is evicted for this gets one second.
 const GRACE_SECONDS: i64 = 1;
 
 /// What a pod has on the disk, in bytes.
@@ -39,11 +39,11 @@ pub fn disk_volume_names(spec: &PodSpec) -> impl Iterator<Item = &str> {
 }
 
 /// Why the pod cannot stay, if it has written more than it may.
-pub fn overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<Dismissal> {
+pub fn overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<PodFailure> {
     let message = volume_overrun(spec, usage)
         .or_else(|| pod_overrun(spec, usage))
         .or_else(|| container_overrun(spec, usage))?;
-    Some(Dismissal {
+    Some(PodFailure {
         reason: "Evicted".to_owned(),
         message,
         grace_seconds: Some(GRACE_SECONDS),
@@ -141,7 +141,7 @@ mod tests {
             volumes: owned(volumes),
             files: 0,
         };
-        overrun(&spec(), &usage).map(|dismissal| dismissal.message)
+        overrun(&spec(), &usage).map(|failure| failure.message)
     }
 
     #[test]

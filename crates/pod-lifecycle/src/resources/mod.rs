@@ -1,4 +1,4 @@
-//! Resources: what a pod asks for, what the node gives it, and who goes when the node runs out.
+//! Resources of pods: admission, requests, resize, local storage and eviction.
 
 pub mod admission;
 pub mod amounts;

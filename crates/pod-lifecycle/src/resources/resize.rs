@@ -1,4 +1,5 @@
-//! New resources for running containers (kubectl.md 6.7; statefulset.md §12.1, §12.10).
+//! Requested and allocated resources of running containers (kubectl.md 6.7; statefulset.md §12.1,
+//! §12.10).
 //!
 //! What a pod asks for is not at once what it has: first the node *allocates* it, if all its pods
 //! together still fit; then it is *applied* to each container, as the container's `resizePolicy`

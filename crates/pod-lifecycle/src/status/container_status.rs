@@ -1,4 +1,4 @@
-//! What a pod's status says of each container.
+//! The status of each container in a pod's status.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{
@@ -12,7 +12,7 @@ use crate::Instant;
 use crate::input::PodInput;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
-use crate::record::probes::Verdict;
+use crate::record::probes::ProbeVerdict;
 use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, User};
 use crate::restart_policy;
 use crate::spec::{Kind, init_containers};
@@ -21,7 +21,7 @@ use crate::spec::{Kind, init_containers};
 pub const RUNTIME_NAME: &str = "mainstay";
 
 /// What statuses of containers depend on besides the containers.
-pub(crate) struct View<'a> {
+pub(crate) struct StatusInput<'a> {
     pub input: &'a PodInput<'a>,
     /// Whether containers of this pod still start.
     pub starts: bool,
@@ -33,19 +33,20 @@ pub(crate) struct View<'a> {
 /// Whether the container has started: its hook has run and its startup probe has succeeded.
 pub(crate) fn is_started(running: &Running, container: &Container) -> bool {
     let hook = running.post_start == Hook::Done;
-    let probe = container.startup_probe.is_none() || running.startup.verdict == Verdict::Success;
+    let probe =
+        container.startup_probe.is_none() || running.startup.verdict == ProbeVerdict::Success;
     hook && probe
 }
 
 fn is_ready(running: &Running, container: &Container) -> bool {
     let probe =
-        container.readiness_probe.is_none() || running.readiness.verdict == Verdict::Success;
+        container.readiness_probe.is_none() || running.readiness.verdict == ProbeVerdict::Success;
     is_started(running, container) && probe
 }
 
 /// The status of one container, after those `before`.
 pub(crate) fn container_status(
-    view: &View<'_>,
+    view: &StatusInput<'_>,
     kind: Kind,
     container: &Container,
     before: Option<&[ContainerStatus]>,
@@ -62,7 +63,7 @@ pub(crate) fn container_status(
 /// a sandbox that is made anew, or is not known to have run since a record was lost, is shown as it
 /// ended until it ends again; and one instance ends once.
 fn takes_back(
-    view: &View<'_>,
+    view: &StatusInput<'_>,
     kind: Kind,
     container: &Container,
     before: &ContainerStatus,
@@ -80,7 +81,7 @@ fn takes_back(
 }
 
 /// The status of one container by its record alone.
-fn current_status(view: &View<'_>, kind: Kind, container: &Container) -> ContainerStatus {
+fn current_status(view: &StatusInput<'_>, kind: Kind, container: &Container) -> ContainerStatus {
     let fresh = ContainerRecord::default();
     let record = view
         .input
@@ -134,7 +135,7 @@ fn current_status(view: &View<'_>, kind: Kind, container: &Container) -> Contain
 /// nothing.
 fn set_resources(
     status: &mut ContainerStatus,
-    view: &View<'_>,
+    view: &StatusInput<'_>,
     container: &Container,
     record: &ContainerRecord,
 ) {
@@ -193,7 +194,7 @@ fn container_id(id: &str) -> String {
 
 /// The container's state, and the exit that `lastState` shows.
 fn states<'a>(
-    view: &View<'_>,
+    view: &StatusInput<'_>,
     kind: Kind,
     container: &Container,
     record: &'a ContainerRecord,
@@ -232,7 +233,11 @@ fn states<'a>(
     }
 }
 
-fn unstarted(view: &View<'_>, container: &Container, record: &ContainerRecord) -> ContainerState {
+fn unstarted(
+    view: &StatusInput<'_>,
+    container: &Container,
+    record: &ContainerRecord,
+) -> ContainerState {
     if view.lost {
         return ContainerState {
             terminated: Some(ContainerStateTerminated {
@@ -268,7 +273,7 @@ pub(crate) type Trouble = (String, Option<String>);
 
 /// Why a container that ended does not run again yet.
 fn delayed(
-    view: &View<'_>,
+    view: &StatusInput<'_>,
     kind: Kind,
     container: &Container,
     record: &ContainerRecord,
@@ -306,7 +311,7 @@ pub(crate) fn start_trouble(exit: &Exit) -> Option<Trouble> {
 
 /// Why the container's image is not here.
 fn image_trouble(
-    view: &View<'_>,
+    view: &StatusInput<'_>,
     container: &Container,
     record: &ContainerRecord,
 ) -> Option<Trouble> {

@@ -1,4 +1,4 @@
-//! A pod's whole status: phase, conditions, containers, addresses.
+//! The status of a pod: phase, conditions, containers, addresses.
 //!
 //! Conditions and their reasons are kubelet's (statefulset.md §3.34, §12.1). Times of transition
 //! are kept from the previous status when nothing changed, so that an unchanged pod has an equal
@@ -18,8 +18,8 @@ use crate::input::PodInput;
 use crate::record::{Instance, PodRecord, Sandbox};
 use crate::resources::qos::qos_class;
 use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_host_network};
-use container_status::{View, container_status};
-use phase::{Facts, Final};
+use container_status::{StatusInput, container_status};
+use phase::{FinalStatus, PhaseInput};
 
 /// Condition types that the node agent owns.
 pub const OWN_CONDITIONS: [&str; 8] = [
@@ -52,16 +52,16 @@ const DISRUPTION_TARGET: &str = "DisruptionTarget";
 pub(crate) fn pod_status(
     input: &PodInput<'_>,
     spec: &PodSpec,
-    last: Final,
+    last: FinalStatus,
     now: Moment,
 ) -> PodStatus {
     let record = input.record;
     let initialized = phase::main_begun(spec, record);
-    let deleted = last == Final::Deleted;
+    let deleted = last == FinalStatus::Deleted;
     let ended = is_terminal(input.previous) || phase::is_complete(spec, record);
-    let dismissed = record.dismissal.is_some();
-    let starts = !(ended || dismissed || input.node_stops.is_some() || is_deleting(input));
-    let view = View {
+    let failed_by_node = record.failure.is_some();
+    let starts = !(ended || failed_by_node || input.node_stops.is_some() || is_deleting(input));
+    let view = StatusInput {
         input,
         starts,
         lost: deleted && initialized,
@@ -85,11 +85,11 @@ pub(crate) fn pod_status(
         .iter()
         .map(|c| container_status(&view, Kind::Ephemeral, c, before_ephemeral))
         .collect();
-    let facts = Facts {
+    let facts = PhaseInput {
         spec,
         init: &init,
         main: &main,
-        terminal: deleted || last == Final::Dismissed,
+        terminal: deleted || last == FinalStatus::FailedByNode,
         initialized,
         record,
     };
@@ -106,7 +106,7 @@ pub(crate) fn pod_status(
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
     // Of a pod that the node would not take there is nothing to tell.
-    let taken = !dismissed || record.sandboxes_made > 0;
+    let taken = !failed_by_node || record.sandboxes_made > 0;
     status.container_statuses = taken.then_some(main);
     set_resources(&mut status, record);
     status
@@ -142,7 +142,7 @@ fn known_qos(pod: &Pod) -> Option<String> {
 }
 
 /// A pod never leaves a final phase; reason and message stay while the phase does.
-fn decide_phase(status: &mut PodStatus, input: &PodInput<'_>, computed: &str, last: Final) {
+fn decide_phase(status: &mut PodStatus, input: &PodInput<'_>, computed: &str, last: FinalStatus) {
     let api = input.pod.status.as_ref();
     let before = [Some(input.previous), api]
         .into_iter()
@@ -155,15 +155,15 @@ fn decide_phase(status: &mut PodStatus, input: &PodInput<'_>, computed: &str, la
         return;
     }
     let phase = match last {
-        Final::Dismissed => "Failed",
-        Final::Deleted if computed != "Succeeded" => "Failed",
+        FinalStatus::FailedByNode => "Failed",
+        FinalStatus::Deleted if computed != "Succeeded" => "Failed",
         _ => computed,
     };
     status.phase = Some(phase.to_owned());
-    match &input.record.dismissal {
-        Some(dismissal) if last == Final::Dismissed => {
-            status.reason = Some(dismissal.reason.clone());
-            status.message = Some(dismissal.message.clone());
+    match &input.record.failure {
+        Some(failure) if last == FinalStatus::FailedByNode => {
+            status.reason = Some(failure.reason.clone());
+            status.message = Some(failure.message.clone());
         }
         _ if input.previous.phase.as_deref() == Some(phase) => {
             status.reason = input.previous.reason.clone();
@@ -252,13 +252,13 @@ fn conditions(
     }
     conditions.extend(resize_conditions(input, now));
     conditions.extend(restarting(input, now));
-    let dismissal = input.record.dismissal.as_ref();
-    if let Some(dismissal) = dismissal.filter(|dismissal| dismissal.disrupts) {
+    let failure = input.record.failure.as_ref();
+    if let Some(failure) = failure.filter(|failure| failure.disrupts) {
         conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
         let finding = Finding {
             holds: true,
             reason: Some(BY_NODE),
-            message: Some(dismissal.message.clone()),
+            message: Some(failure.message.clone()),
         };
         conditions.push(condition(input, DISRUPTION_TARGET, finding, now));
     }

@@ -11,13 +11,13 @@ use crate::spec::{Kind, containers, init_containers, init_kind};
 
 /// Whether and why a pod's status is its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Final {
+pub(crate) enum FinalStatus {
     /// It is not.
     No,
     /// It was deleted and nothing of it runs any more.
     Deleted,
     /// The node does not run it any longer, and nothing of it runs.
-    Dismissed,
+    FailedByNode,
 }
 
 /// Whether nothing is left to run: an init container failed for good, or all main containers
@@ -74,7 +74,7 @@ struct Count {
 }
 
 /// What the phase is made of.
-pub(crate) struct Facts<'a> {
+pub(crate) struct PhaseInput<'a> {
     pub spec: &'a PodSpec,
     pub init: &'a [ContainerStatus],
     pub main: &'a [ContainerStatus],
@@ -86,7 +86,7 @@ pub(crate) struct Facts<'a> {
     pub record: &'a PodRecord,
 }
 
-impl Facts<'_> {
+impl PhaseInput<'_> {
     /// Whether the container starts anew, however it ended.
     fn starts_anew(&self, container: &Container) -> bool {
         let known = self.record.containers.get(&container.name);
@@ -100,7 +100,7 @@ impl Facts<'_> {
 }
 
 /// The phase of a pod.
-pub(crate) fn phase(facts: &Facts<'_>) -> &'static str {
+pub(crate) fn phase(facts: &PhaseInput<'_>) -> &'static str {
     let mut init_pending = false;
     let mut sidecar_pending = false;
     let mut count = Count::default();
@@ -214,7 +214,7 @@ fn exit_of(code: i32) -> Exit {
 impl Count {
     fn add(
         &mut self,
-        facts: &Facts<'_>,
+        facts: &PhaseInput<'_>,
         container: &Container,
         state: &ContainerState,
         last: Option<&ContainerState>,

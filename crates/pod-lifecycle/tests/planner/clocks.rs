@@ -1,7 +1,7 @@
 //! The wall clock is set while pods run.
 
 use jiff::SignedDuration;
-use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 use proptest::prelude::*;
 use serde_json::json;
@@ -17,7 +17,7 @@ fn life(hours: [i64; 5]) -> Vec<String> {
             {"name": "crashes", "image": "x"},
             {"name": "bad", "image": "missing"},
             {"name": "hangs", "image": "x", "livenessProbe": {"periodSeconds": 7}}]}));
-    let failures = std::iter::repeat_n(Outcome::Failure(String::new()), 9);
+    let failures = std::iter::repeat_n(ProbeOutcome::Failure(String::new()), 9);
     let probes = &mut world.behaviour.probes;
     probes.insert(("hangs", ProbeKind::Liveness), failures.collect());
     world.behaviour.deaf.push("hangs");

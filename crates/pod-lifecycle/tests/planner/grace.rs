@@ -1,7 +1,7 @@
 //! How long containers have for their end.
 
 use pod_lifecycle::node::shutdown::NodeStop;
-use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 use serde_json::json;
 
@@ -14,7 +14,7 @@ fn a_probe_may_give_less_time_than_the_pod() {
         {"name": "c", "image": "i", "livenessProbe": {"exec": {}, "periodSeconds": 10,
             "failureThreshold": 1, "terminationGracePeriodSeconds": 5}}]}));
     world.behaviour.deaf.push("c");
-    let failed = Outcome::Failure("no".to_owned());
+    let failed = ProbeOutcome::Failure("no".to_owned());
     world
         .behaviour
         .probes

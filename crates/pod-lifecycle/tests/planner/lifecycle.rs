@@ -3,7 +3,7 @@
 use crate::world::World;
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::Sandbox;
-use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 use serde_json::{Value, json};
 
@@ -20,8 +20,8 @@ fn with(mut spec: Value, key: &str, value: Value) -> Value {
     spec
 }
 
-fn failure() -> Outcome {
-    Outcome::Failure("HTTP probe failed with statuscode: 500".to_owned())
+fn failure() -> ProbeOutcome {
+    ProbeOutcome::Failure("HTTP probe failed with statuscode: 500".to_owned())
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn unready_containers_are_named() {
     world
         .behaviour
         .probes
-        .insert(("c", ProbeKind::Readiness), [Outcome::Success].into());
+        .insert(("c", ProbeKind::Readiness), [ProbeOutcome::Success].into());
     world.pass(5);
     assert_eq!(world.condition("Ready"), "True");
 }
@@ -201,7 +201,7 @@ fn sidecar_must_have_started_before_the_next_and_ends_last() {
     world
         .behaviour
         .probes
-        .insert(("s", ProbeKind::Startup), [Outcome::Success].into());
+        .insert(("s", ProbeKind::Startup), [ProbeOutcome::Success].into());
     world.pass(1);
     world.exit("i", 0);
     world.pass(0);
@@ -358,7 +358,8 @@ fn liveness_failure_restarts_the_container_only() {
     let probe = json!({"livenessProbe":
         {"httpGet": {"port": 80}, "periodSeconds": 10, "failureThreshold": 2}});
     let mut world = World::new(one(probe));
-    let outcomes = [Outcome::Success, failure(), failure(), Outcome::Success];
+    let success = || ProbeOutcome::Success;
+    let outcomes = [success(), failure(), failure(), success()];
     world
         .behaviour
         .probes

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
 mod clocks;
-mod dismissal;
 mod ephemeral;
+mod failure;
 mod grace;
 mod images;
 mod lifecycle;

@@ -1,14 +1,14 @@
 //! New resources for running containers (kubectl.md 6.7; statefulset.md 12.1, 12.10).
 
-use pod_lifecycle::resources::amounts::{Amounts, Room};
+use pod_lifecycle::resources::amounts::{Amounts, NodeResources};
 use serde_json::{Value, json};
 
 use crate::world::World;
 
 const MI: i64 = 1 << 20;
 
-fn room(others_milli: i64) -> Room {
-    Room {
+fn node_resources(others_milli: i64) -> NodeResources {
+    NodeResources {
         capacity: Amounts {
             cpu_milli: 4000,
             memory_bytes: 1024 * MI,
@@ -29,7 +29,7 @@ fn pod(policy: &str) -> World {
         "name": "c", "image": "i", "resources": asking("500m"),
         "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]}));
     world.pod.metadata.generation = Some(1);
-    world.room = room(0);
+    world.node_resources = node_resources(0);
     world.pass(1);
     world
 }
@@ -116,7 +116,7 @@ fn what_can_never_be_had_is_said() {
 #[test]
 fn what_cannot_be_had_now_is_waited_for() {
     let mut world = pod("NotRequired");
-    world.room = room(3000);
+    world.node_resources = node_resources(3000);
     resize(&mut world, "2");
     world.pass(60);
     assert_eq!(
@@ -124,7 +124,7 @@ fn what_cannot_be_had_now_is_waited_for() {
         "True Deferred Node didn't have enough resource: cpu, requested: 2000, used: 3000, \
          capacity: 4000"
     );
-    world.room = room(1000);
+    world.node_resources = node_resources(1000);
     world.pass(15);
     assert!(!has_condition(&world, "PodResizePending"));
     assert_eq!(cpus(&world), pair("2", "2"));
@@ -168,7 +168,7 @@ fn pod_as_a_whole(policy: &str) -> World {
             {"name": "rest", "image": "i",
                 "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]}));
     world.pod.metadata.generation = Some(1);
-    world.room = room(0);
+    world.node_resources = node_resources(0);
     world.pass(1);
     world
 }
@@ -235,7 +235,7 @@ fn the_pod_as_a_whole_has_to_fit() {
         world.condition("PodResizePending"),
         "True Infeasible Node didn't have enough capacity: cpu, requested: 5000, capacity: 4000"
     );
-    world.room = room(3000);
+    world.node_resources = node_resources(3000);
     resize_pod(&mut world, "2");
     world.pass(1);
     assert_eq!(
@@ -244,7 +244,7 @@ fn the_pod_as_a_whole_has_to_fit() {
          capacity: 4000"
     );
     assert_eq!(cpus_of_pod(&world), pair("1", "1"));
-    world.room = room(1000);
+    world.node_resources = node_resources(1000);
     world.pass(15);
     assert_eq!(cpus_of_pod(&world), pair("2", "2"));
 }

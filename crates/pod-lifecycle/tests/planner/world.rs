@@ -6,12 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::node::shutdown::NodeStop;
-use pod_lifecycle::record::probes::{Outcome, ProbeRecord};
-use pod_lifecycle::record::resize::Update;
+use pod_lifecycle::record::probes::{ProbeOutcome, ProbeRecord};
+use pod_lifecycle::record::resize::ResourceUpdate;
 use pod_lifecycle::record::{
     Exit, Hook, Image, Instance, Removal, Running, Sandbox, Stop, User, Volumes,
 };
-use pod_lifecycle::resources::amounts::Room;
+use pod_lifecycle::resources::amounts::NodeResources;
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Action, Moment, PodInput, PodPlan, PodRecord, plan_pod};
 
@@ -23,7 +23,7 @@ pub struct Behaviour {
     /// Containers whose preStop hook never ends by itself.
     pub slow_hooks: Vec<&'static str>,
     /// Results of probes, by container; the last one is repeated.
-    pub probes: BTreeMap<(&'static str, ProbeKind), VecDeque<Outcome>>,
+    pub probes: BTreeMap<(&'static str, ProbeKind), VecDeque<ProbeOutcome>>,
     /// Images that cannot be pulled, with reason and message.
     pub bad_images: BTreeMap<&'static str, (&'static str, &'static str)>,
     /// Containers whose limits cannot be changed.
@@ -43,7 +43,7 @@ pub struct World {
     pub predecessor: bool,
     pub node_stops: Option<NodeStop>,
     pub behaviour: Behaviour,
-    pub room: Room,
+    pub node_resources: NodeResources,
     /// What happened: seconds since the start and a word.
     pub log: Vec<(i64, String)>,
     pub plan: PodPlan,
@@ -98,7 +98,7 @@ impl World {
             predecessor: false,
             node_stops: None,
             behaviour: Behaviour::default(),
-            room: Room::default(),
+            node_resources: NodeResources::default(),
             log: Vec::new(),
             plan: PodPlan::default(),
         }
@@ -115,7 +115,7 @@ impl World {
             predecessor: self.predecessor,
             node_stops: self.node_stops,
             host_ips: &hosts,
-            room: self.room,
+            node_resources: self.node_resources,
         };
         plan_pod(&input, self.now)
     }
@@ -302,9 +302,9 @@ impl World {
                 }
                 self.note(format!("BackOff image {container}"));
             }
-            Action::Dismiss(dismissal) => {
-                self.note(&dismissal.reason);
-                self.record.dismissal = Some(dismissal);
+            Action::FailPod(failure) => {
+                self.note(&failure.reason);
+                self.record.failure = Some(failure);
             }
             Action::RestartAll(asked) => {
                 self.note(format!("restart all for {}", asked.container));
@@ -344,12 +344,12 @@ impl World {
         let now = self.now.instant;
         let running = self.running(name).unwrap();
         if fails {
-            running.update = Update::Failed { at: now };
+            running.update = ResourceUpdate::Failed { at: now };
             let progress = self.record.resize.progress.as_mut().unwrap();
             progress.error = Some("below current usage".to_owned());
         } else {
             running.resources = Some(Box::new(allocated[name].clone()));
-            running.update = Update::None;
+            running.update = ResourceUpdate::None;
         }
         let how = if fails { " failed" } else { "" };
         self.note(format!("update {name}{how}"));
@@ -358,7 +358,7 @@ impl World {
     fn update_pod_resources(&mut self) {
         let fails = self.behaviour.bad_limits.contains(&"");
         if fails {
-            self.record.resize.pod.update = Update::Failed {
+            self.record.resize.pod.update = ResourceUpdate::Failed {
                 at: self.now.instant,
             };
             let progress = self.record.resize.progress.as_mut().unwrap();
@@ -480,7 +480,7 @@ impl World {
             readiness: ProbeRecord::default(),
             stop: None,
             resources,
-            update: Update::None,
+            update: ResourceUpdate::None,
             of_pod: Some(Box::new(of_pod)),
             stop_signal: None,
         };
@@ -515,7 +515,7 @@ impl World {
                 queue.front().cloned()
             }
         });
-        let outcome = outcome.unwrap_or(Outcome::Success);
+        let outcome = outcome.unwrap_or(ProbeOutcome::Success);
         let spec = self.pod.spec.clone().unwrap();
         let (_, container) = spec::find(&spec, name).unwrap();
         let probe = spec::probe(&container, kind).unwrap().clone();

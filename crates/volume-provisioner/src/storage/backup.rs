@@ -58,7 +58,7 @@ pub struct Frozen {
 
 /// A snapshot that users have had made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct UserSnapshot {
     /// The class of the volume that it was made of.
     pub class: Class,
     /// Its name.
@@ -121,14 +121,14 @@ impl Storage {
     ///
     /// # Errors
     /// Of the kernel.
-    pub async fn held(&self) -> Result<Vec<Held>, Error> {
+    pub async fn held(&self) -> Result<Vec<UserSnapshot>, Error> {
         let mut held = Vec::new();
         for (class, name, path) in self.all_snapshots().await? {
             if name.starts_with(PREFIX) || name.starts_with('.') {
                 continue;
             }
             let count = subvolumes::count(&path).map_err(failed("count what is in", &path))?;
-            held.push(Held {
+            held.push(UserSnapshot {
                 class,
                 name,
                 path,

@@ -12,7 +12,7 @@ use crate::decide::Form;
 use crate::directories::Directories;
 use crate::pool::Pool;
 use crate::subvolumes::{Content, Count};
-pub use backup::{Class, Frozen, Held};
+pub use backup::{Class, Frozen, UserSnapshot};
 
 /// The volumes of this node.
 #[derive(Clone, Debug)]

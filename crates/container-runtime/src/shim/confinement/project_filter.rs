@@ -1,4 +1,4 @@
-//! The system call filter that keeps files in their projects.
+//! The seccomp filter that keeps files in their quota projects.
 //!
 //! A project quota limits a volume only as long as its files stay in the project, and the kernel
 //! lets the owner of a file choose another. So those calls are answered as by a file system that

@@ -1,4 +1,4 @@
-//! The system call filter `RuntimeDefault`.
+//! The seccomp filter `RuntimeDefault`.
 //!
 //! It decides as the default profile of Docker and containerd, as published at
 //! <https://github.com/moby/profiles> (May 2026): refused are the calls that administer the machine,

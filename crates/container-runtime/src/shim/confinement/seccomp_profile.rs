@@ -1,4 +1,4 @@
-//! System call filters that a node's administrator wrote (`seccompProfile` of type `Localhost`).
+//! Seccomp profiles of the node's administrator (`seccompProfile` of type `Localhost`).
 //!
 //! The file is of the form that container runtimes share: an action for whatever is not listed, and
 //! rules with names of calls, an action, and conditions on arguments. Names that this machine's

@@ -1,5 +1,5 @@
-//! Container output on disk, in the form that Kubernetes made common (CRI):
-//! `<time> <stdout|stderr> <F|P> <text>`, one line each; `P` marks a line that goes on.
+//! Container logs on disk, in the CRI format: `<time> <stdout|stderr> <F|P> <text>`, one line each;
+//! `P` marks a partial line.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

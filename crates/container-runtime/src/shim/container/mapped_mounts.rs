@@ -1,4 +1,4 @@
-//! Mounts that show files with the ids that a pod's user namespace gives them.
+//! ID-mapped mounts for pods with a user namespace.
 //!
 //! On disk nothing changes: what belongs to root belongs to the pod's root where the pod sees it,
 //! and what the pod's root makes belongs to root on disk.

@@ -1,4 +1,4 @@
-//! Turns a [`ContainerSpec`] into the runtime specification that libcontainer takes.
+//! The OCI runtime specification of a [`ContainerSpec`], for libcontainer.
 //!
 //! User, capabilities, filter, terminal and working directory are not in it: they are set by
 //! [`Launch`](super::launch::Launch) after libcontainer has made the container, because

@@ -1,4 +1,4 @@
-//! Makes what a container is started from: its root, what is mounted into it, its user.
+//! Preparation of a container: its root, its mounts and its user.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::mapped_mounts::{self, Depth};
 use super::user_namespace::UserNamespace;
 use super::users::{self, Account};
-use super::worker::{Place, Report, remove};
+use super::worker::{ContainerPaths, Report, remove};
 use super::{oci, rootfs};
 use crate::id_range::{IDS_PER_POD, IdRange};
 use crate::mounts;
@@ -17,7 +17,11 @@ use crate::spec::{
 };
 
 /// Mounts a container's root and looks its user up.
-pub(crate) fn create(spec: &ContainerSpec, place: &Place, users: Option<&UserNamespace>) -> Report {
+pub(crate) fn create(
+    spec: &ContainerSpec,
+    place: &ContainerPaths,
+    users: Option<&UserNamespace>,
+) -> Report {
     match prepare(spec, place, users) {
         Ok(account) => Report::Created { user: account.user },
         Err(error) => {
@@ -33,7 +37,7 @@ pub(crate) fn create(spec: &ContainerSpec, place: &Place, users: Option<&UserNam
 
 fn prepare(
     spec: &ContainerSpec,
-    place: &Place,
+    place: &ContainerPaths,
     users: Option<&UserNamespace>,
 ) -> Result<Account, StartError> {
     rootfs::mount_overlay(&spec.rootfs, &place.root(), users)
@@ -196,7 +200,7 @@ fn bind_sub_path(
 }
 
 /// Whom a container runs as, by its image's own files.
-pub(crate) fn account(spec: &ContainerSpec, place: &Place) -> Result<Account, StartError> {
+pub(crate) fn account(spec: &ContainerSpec, place: &ContainerPaths) -> Result<Account, StartError> {
     let read = |path| {
         rootfs::read_inside(&place.root(), path).map_err(|error| StartError {
             kind: StartErrorKind::Other,

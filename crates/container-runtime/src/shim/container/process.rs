@@ -1,4 +1,4 @@
-//! The streams of a process that the shim has started: a container's first, or a command's.
+//! The streams of a process of the shim: a container's first process, or a command.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! Prepares a container's root on the node: the overlay, sub-paths, the image's user files.
+//! The root file system of a container: the overlay, sub-paths, the image's user files.
 
 use std::ffi::OsString;
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! A pod's user namespace: its ids are not the node's, and what its processes may do counts only
-//! in the namespaces that it owns.
+//! The user namespace of a pod: its ids are not the node's, and its privileges are limited to its
+//! own namespaces.
 //!
 //! The shim itself stays a user of the node: mounts, control groups and logs are its work. So
 //! the namespaces are made by a child, which alone can own what it makes, and the shim joins all

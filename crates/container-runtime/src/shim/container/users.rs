@@ -1,4 +1,4 @@
-//! Finds out as whom a container runs, from its image's `/etc/passwd` and `/etc/group`; pure.
+//! The user of a container, resolved from its image's `/etc/passwd` and `/etc/group`; pure.
 
 use crate::spec::{ID_MAX, ResolvedUser, UserSpec};
 

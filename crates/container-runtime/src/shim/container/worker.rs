@@ -1,4 +1,4 @@
-//! Work done in short-lived children of the shim: creating, starting, executing, removing.
+//! Workers: short-lived children of the shim that create, start, execute and remove.
 //!
 //! The shim itself must stay small, quick to answer and alive: libcontainer, mounts and
 //! removals run in a forked child (legal without further ado, since a shim has one thread),
@@ -106,14 +106,14 @@ impl Worker {
 
 /// Paths of one container.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ContainerPaths {
     /// Its directory.
     pub dir: PathBuf,
     /// Its control group.
     pub cgroup: String,
 }
 
-impl Place {
+impl ContainerPaths {
     pub fn root(&self) -> PathBuf {
         self.dir.join(state_dir::BUNDLE).join("rootfs")
     }
@@ -136,7 +136,7 @@ pub(crate) struct Streams {
 /// Creates the container's processes and lets the command run.
 pub(crate) fn start(
     spec: &ContainerSpec,
-    place: &Place,
+    place: &ContainerPaths,
     around: impl FnOnce(PathBuf, PathBuf) -> Surroundings,
     streams: Streams,
 ) -> Report {
@@ -149,7 +149,7 @@ pub(crate) fn start(
 
 fn run_container(
     spec: &ContainerSpec,
-    place: &Place,
+    place: &ContainerPaths,
     mut around: Surroundings,
     streams: Streams,
 ) -> Result<i32, StartError> {
@@ -223,7 +223,7 @@ pub(crate) struct Machine {
 /// reason of a failed `execve` comes back as it is.
 pub(crate) fn exec(
     exec: &ExecSpec,
-    place: &Place,
+    place: &ContainerPaths,
     container_pid: i32,
     streams: Streams,
     machine: Machine,
@@ -241,7 +241,7 @@ pub(crate) fn exec(
 fn run_exec(
     exec: &ExecSpec,
     spec: &ContainerSpec,
-    place: &Place,
+    place: &ContainerPaths,
     container_pid: i32,
     streams: Streams,
     machine: Machine,
@@ -298,7 +298,7 @@ fn run_exec(
 }
 
 /// Kills what is left of a container, unmounts and removes everything it has.
-pub(crate) fn remove(place: &Place, spec: Option<&ContainerSpec>) -> Report {
+pub(crate) fn remove(place: &ContainerPaths, spec: Option<&ContainerSpec>) -> Report {
     let removed = cgroup::kill(&place.cgroup)
         .and_then(|()| cgroup::remove(&place.cgroup))
         .map_err(|error| error.to_string())
@@ -344,7 +344,7 @@ fn chain(error: impl std::error::Error) -> String {
 fn launch(
     spec: &ContainerSpec,
     args: &[String],
-    place: &Place,
+    place: &ContainerPaths,
     streams: &Streams,
 ) -> Result<Launch, StartError> {
     let account = account(spec, place)?;

@@ -1,5 +1,5 @@
-//! The working directory of a new process, which the image and the pod name and neither may choose
-//! outside of the container.
+//! The working directory of a new process. The image or the pod names it, and it always lies inside
+//! the container.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,4 @@
-//! The calls of the node agent.
+//! The calls of the node agent to the shim.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! One client of the shim: what it has sent and what it has yet to take.
+//! One client connection of the shim, with its input and output buffers.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -10,7 +10,7 @@ use crate::cgroup;
 use crate::protocol::{Failure, FrameKind, Reply};
 use crate::shim::container::log::Log;
 use crate::shim::container::process::{Ends, Owner, Process};
-use crate::shim::container::worker::{self, Place, Report, Worker};
+use crate::shim::container::worker::{self, ContainerPaths, Report, Worker};
 use crate::spec::{ContainerStatus, Exit, SandboxEvent, StartError, StartErrorKind};
 use crate::state_dir;
 
@@ -359,8 +359,8 @@ impl Supervisor {
     }
 
     /// Where a container is.
-    pub fn place(&self, id: &str) -> Place {
-        Place {
+    pub fn place(&self, id: &str) -> ContainerPaths {
+        ContainerPaths {
             dir: self.dir.join(state_dir::CONTAINERS).join(id),
             cgroup: format!("{}/{id}", self.file.cgroup),
         }

@@ -1,4 +1,4 @@
-//! The first process of a process namespace that a pod's containers share.
+//! The pause process: the first process of a process namespace that a pod's containers share.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -1,4 +1,4 @@
-//! The shim's one loop: waits for whatever happens next, and reaps.
+//! The shim's event loop, which also reaps child processes.
 //!
 //! What to wait for is derived anew from the state at each turn, so there is no registration
 //! to forget. Nothing is done on a timer unless a client is stuck: an idle shim sleeps.

@@ -1,4 +1,4 @@
-//! What the node lacks, and for how long it says so.
+//! Pressure conditions of the node, and their transition period.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Which pod has to go, and what it is told.
+//! The ranking of pods for eviction, and the message of an evicted pod.
 //!
 //! First those that use more than they asked for, among them those of the lowest priority, among
 //! them the one that is over its request by most. So best-effort pods go before burstable ones,
@@ -11,10 +11,10 @@ use object_model::quantity::Quantity;
 
 use super::pressure::Shortage;
 use super::thresholds::Resource;
-use crate::record::Dismissal;
+use crate::record::PodFailure;
 use crate::spec::{Kind, containers, is_critical};
 
-/// Who is driven out gets one second.
+/// An evicted pod gets one second.
 const GRACE_SECONDS: i64 = 1;
 
 /// What a pod uses of what is lacking.
@@ -101,7 +101,7 @@ fn amount(list: &List, resource: Resource) -> Option<Quantity> {
 }
 
 /// What becomes of a pod that has to go.
-pub fn dismissal(pod: &Pod, usage: Option<&PodUsage>, shortage: &Shortage) -> Dismissal {
+pub fn failure(pod: &Pod, usage: Option<&PodUsage>, shortage: &Shortage) -> PodFailure {
     let resource = shortage.signal.resource();
     let mut message = format!(
         "The node was low on resource: {}. Threshold quantity: {}, available: {}. ",
@@ -113,7 +113,7 @@ pub fn dismissal(pod: &Pod, usage: Option<&PodUsage>, shortage: &Shortage) -> Di
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         message.push_str(&offenders(name, spec, usage, resource));
     }
-    Dismissal {
+    PodFailure {
         reason: "Evicted".to_owned(),
         message,
         grace_seconds: Some(GRACE_SECONDS),
@@ -264,7 +264,7 @@ mod tests {
     fn the_message_says_what_was_lacking_and_who_had_it() {
         // statefulset.md 12.16
         let (pod, usage) = (pod(Some("10Mi"), 0), used(20 * MI));
-        let of = |signal| dismissal(&pod, Some(&usage), &shortage(signal));
+        let of = |signal| failure(&pod, Some(&usage), &shortage(signal));
         let memory = of(Signal::MemoryAvailable);
         assert_eq!((memory.reason.as_str(), memory.disrupts), ("Evicted", true));
         assert_eq!(
@@ -283,7 +283,7 @@ mod tests {
             "The node was low on resource: inodes. Threshold quantity: 104857600, available: \
              83886080. "
         );
-        let within = dismissal(&pod, Some(&used(MI)), &shortage(Signal::MemoryAvailable));
+        let within = failure(&pod, Some(&used(MI)), &shortage(Signal::MemoryAvailable));
         assert!(within.message.ends_with("available: 80Mi. "));
     }
 
@@ -296,7 +296,7 @@ mod tests {
             total: 20 * MI,
             containers: Vec::new(),
         };
-        let said = dismissal(&pod, Some(&usage), &shortage(Signal::MemoryAvailable)).message;
+        let said = failure(&pod, Some(&usage), &shortage(Signal::MemoryAvailable)).message;
         assert!(
             said.ends_with(
                 "Pod p was using 20Mi, request is 10Mi, has larger consumption of memory. "

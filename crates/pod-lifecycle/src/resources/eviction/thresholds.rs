@@ -1,4 +1,4 @@
-//! How much of the node's memory and disks should be left (kubelet's `evictionHard`).
+//! Eviction thresholds of memory and disks (kubelet's `evictionHard`).
 
 use std::collections::BTreeMap;
 use std::fmt;

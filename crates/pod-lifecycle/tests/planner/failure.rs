@@ -1,12 +1,12 @@
 //! Pods that the node does not take, or does not keep.
 
-use pod_lifecycle::Dismissal;
+use pod_lifecycle::PodFailure;
 use serde_json::json;
 
 use crate::world::World;
 
-fn dismissal(reason: &str, grace_seconds: Option<i64>, disrupts: bool) -> Dismissal {
-    Dismissal {
+fn failure(reason: &str, grace_seconds: Option<i64>, disrupts: bool) -> PodFailure {
+    PodFailure {
         reason: reason.to_owned(),
         message: format!("because of {reason}"),
         grace_seconds,
@@ -18,7 +18,7 @@ fn dismissal(reason: &str, grace_seconds: Option<i64>, disrupts: bool) -> Dismis
 fn a_pod_that_is_not_taken_fails_at_once_and_nothing_of_it_runs() {
     // statefulset.md 12.1, 12.16
     let mut world = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
-    world.record.dismissal = Some(dismissal("SysctlForbidden", None, false));
+    world.record.failure = Some(failure("SysctlForbidden", None, false));
     world.pass(0);
     assert_eq!(world.told(), Vec::<String>::new());
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
@@ -37,7 +37,7 @@ fn a_pod_that_is_driven_out_has_less_time_and_fails_when_nothing_of_it_runs() {
     let mut world = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
     world.behaviour.deaf.push("c");
     world.pass(5);
-    world.record.dismissal = Some(dismissal("Evicted", Some(1), true));
+    world.record.failure = Some(failure("Evicted", Some(1), true));
     world.pass(1);
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
     let condition = world.condition("DisruptionTarget");
