@@ -103,7 +103,7 @@ impl PodSettings {
         self.allowed_unsafe_sysctls.clone()
     }
 
-    /// When pods are driven out.
+    /// When pods are evicted.
     pub fn eviction(&self) -> Eviction {
         let default = Eviction::default();
         Eviction {

@@ -11,7 +11,8 @@ use nix::mount::{MsFlags, mount};
 use object_model::quantity::Quantity;
 use pod_lifecycle::spec::containers;
 
-use super::{mounts_below, ownership};
+use super::ownership;
+use super::release::mounts_below;
 use crate::containers::resource_limits::{HUGE_PAGES, pod_resources};
 
 /// What a volume is made of.
@@ -135,7 +136,7 @@ fn mount_once(path: &Path, kind: &str, options: Option<&str>) -> Result<(), Stri
 mod tests {
     use serde_json::json;
 
-    use super::super::release;
+    use super::super::release::release;
     use super::*;
     use crate::paths::PodDir;
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::mounts_below;
+use super::release::mounts_below;
 
 /// The file system where the volume names none; kubelet's.
 const FILE_SYSTEM: &str = "ext4";
@@ -133,7 +133,7 @@ mod tests {
 
     use container_runtime::loop_device::LoopDevice;
 
-    use super::super::release;
+    use super::super::release::release;
     use super::*;
     use crate::paths::PodDir;
 

@@ -11,17 +11,15 @@ mod host_path;
 mod local_device;
 mod ownership;
 mod payload;
+mod release;
 pub mod text_file;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use container_runtime::{project_quota, tree};
+use container_runtime::project_quota;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
-use nix::mount::{MntFlags, umount2};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::spec;
 use resource_kinds::storage::Driver;
@@ -32,8 +30,10 @@ use crate::agent::events::PodEvents;
 use crate::images::Puller;
 use crate::paths::PodDir;
 use atomic::Payload;
+use ownership::fs_group;
 use payload::Projector;
 pub use payload::Reading;
+pub use release::release;
 
 /// A volume that is ready to be mounted into containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,48 +206,6 @@ pub fn empty_dirs(pod: &Pod) -> BTreeSet<String> {
     empty_dirs.map(|volume| volume.name.clone()).collect()
 }
 
-/// Takes away what [`prepare`] made in the pod's directory: all that is mounted or attached, and the
-/// files of all volumes but `kept`.
-pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
-    block::release(dir)?;
-    let root = dir.volumes();
-    for target in mounts_below(&root)?.into_iter().rev() {
-        match umount2(&target, MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
-            Err(_) => umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,
-        }
-    }
-    if let Some(left) = mounts_below(&root)?.first() {
-        let message = format!("{} is still mounted", left.display());
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
-    }
-    let entries = match fs::read_dir(&root) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name.to_str().is_some_and(|name| kept.contains(name)) {
-            continue;
-        }
-        tree::remove(&entry.path())?;
-    }
-    match kept.is_empty() {
-        true => fs::remove_dir(&root),
-        false => Ok(()),
-    }
-}
-
-/// Mount points at or below `root`, outermost first.
-fn mounts_below(root: &Path) -> io::Result<Vec<PathBuf>> {
-    match fs::canonicalize(root) {
-        Ok(root) => Ok(mount_table::at_or_below(&mount_table::read()?, &root)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
 fn used_volumes(pod: &Pod) -> Vec<&Volume> {
     let Some(pod_spec) = &pod.spec else {
         return Vec::new();
@@ -271,11 +229,6 @@ fn mount_names(container: &Container) -> impl Iterator<Item = &str> {
 fn device_names(container: &Container) -> impl Iterator<Item = &str> {
     let devices = container.volume_devices.iter().flatten();
     devices.map(|device| device.name.as_str())
-}
-
-fn fs_group(pod: &Pod) -> Option<u32> {
-    let context = pod.spec.as_ref()?.security_context.as_ref()?;
-    context.fs_group.and_then(|gid| u32::try_from(gid).ok())
 }
 
 async fn prepare_one(

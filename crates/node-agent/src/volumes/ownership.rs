@@ -4,7 +4,14 @@ use std::io;
 use std::path::Path;
 
 use container_runtime::tree::{self, Entry, Handle, Mounts, Visitor};
+use k8s_openapi::api::core::v1::Pod;
 use rustix::fs::FileType;
+
+/// The `fsGroup` of a pod.
+pub fn fs_group(pod: &Pod) -> Option<u32> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    context.fs_group.and_then(|gid| u32::try_from(gid).ok())
+}
 
 /// Gives what `root` leads to, and everything below it, to the group: files may be read and written
 /// by it, directories also hand the group on to what is made in them. With `on_mismatch_only`, a

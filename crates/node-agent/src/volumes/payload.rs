@@ -221,7 +221,7 @@ impl Projector<'_> {
 fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
     let user = pod.spec.as_ref().and_then(spec::common_user);
     let user = user.and_then(|user| u32::try_from(user).ok());
-    match user.is_some() || super::fs_group(pod).is_some() {
+    match user.is_some() || super::ownership::fs_group(pod).is_some() {
         true => (0o600, user),
         false => (mode, None),
     }

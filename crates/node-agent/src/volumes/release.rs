@@ -1,0 +1,54 @@
+//! Unmount of a pod's volumes, and removal of their files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use container_runtime::tree;
+use nix::mount::{MntFlags, umount2};
+
+use super::block;
+use crate::paths::PodDir;
+
+/// Undoes [`prepare`](super::prepare): unmounts and detaches everything in the pod's directory, and
+/// removes the files of all volumes except `kept`.
+pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
+    block::release(dir)?;
+    let root = dir.volumes();
+    for target in mounts_below(&root)?.into_iter().rev() {
+        match umount2(&target, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
+            Err(_) => umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,
+        }
+    }
+    if let Some(left) = mounts_below(&root)?.first() {
+        let message = format!("{} is still mounted", left.display());
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+    }
+    let entries = match fs::read_dir(&root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| kept.contains(name)) {
+            continue;
+        }
+        tree::remove(&entry.path())?;
+    }
+    match kept.is_empty() {
+        true => fs::remove_dir(&root),
+        false => Ok(()),
+    }
+}
+
+/// Mount points at or below `root`, outermost first.
+pub(super) fn mounts_below(root: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::canonicalize(root) {
+        Ok(root) => Ok(mount_table::at_or_below(&mount_table::read()?, &root)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
