@@ -3,6 +3,7 @@
 //! server's.
 
 mod binding;
+mod device_selectors;
 mod expressions;
 mod matching;
 mod mutation;
@@ -12,6 +13,7 @@ mod review;
 mod webhook;
 
 pub use binding::{Cluster, PluralOf};
+pub use device_selectors::DeviceSelectors;
 pub use expressions::Expressions;
 pub use matching::Target;
 pub use mutation::{About, MutatingPolicies, MutatingPolicy, Patch};

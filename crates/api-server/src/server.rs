@@ -76,6 +76,7 @@ impl ApiServer {
         kinds.push(Arc::new(custom_resources::Definition));
         let mut admission = config.admission;
         admission.push(Box::new(admission_rules::Expressions));
+        admission.push(Box::new(admission_rules::DeviceSelectors));
         let catalog = Catalog::new(kinds);
         let objects = Arc::new(Objects::new(config.store, catalog));
         let authorizer = Arc::new(Authorizer::new(objects.clone()));

@@ -5,10 +5,12 @@ use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use cel::common::ast::{ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue};
 use cel::extractors::This;
 use cel::objects::Opaque;
+use cel::parser::{Macro, MacroExprHelper, ParseError};
 use cel::{Context, Env, ExecutionError, Value as Cel};
-use object_model::Quantity;
+use object_model::{Quantity, Semver};
 use regex::Regex;
 use serde_json::Value;
 
@@ -30,7 +32,47 @@ pub(crate) fn environment() -> Env {
         let added = env.add_extension(extension);
         debug_assert!(added.is_ok());
     }
+    let added = env.add_macro(Macro::receiver("bind", 3, bind));
+    debug_assert!(added.is_ok());
     env
+}
+
+/// `cel.bind(name, value, expression)`: the expression, in which the name means the value. It is a
+/// loop over nothing, whose result begins as the value.
+fn bind(
+    maker: &mut MacroExprHelper<'_>,
+    target: &mut Option<IdedExpr>,
+    args: &mut Vec<IdedExpr>,
+) -> Result<Option<IdedExpr>, ParseError> {
+    let is_ours = |target: &IdedExpr| matches!(&target.expr, Expr::Ident(name) if name == "cel");
+    if !target.as_ref().is_some_and(is_ours) {
+        return Ok(None);
+    }
+    let name = match args.first().map(|name| &name.expr) {
+        Some(Expr::Ident(name)) => name.clone(),
+        _ => {
+            let id = args.first().map_or(0, |name| name.id);
+            return Err(maker.new_error(id, "the first argument of cel.bind() is no name"));
+        }
+    };
+    let (Some(result), Some(value)) = (args.pop(), args.pop()) else {
+        return Ok(None);
+    };
+    let nothing = ListExpr {
+        elements: Vec::new(),
+        optional_indices: Vec::new(),
+    };
+    let all = ComprehensionExpr {
+        iter_range: maker.next_expr(Expr::List(nothing)),
+        iter_var: "#unused".to_owned(),
+        iter_var2: None,
+        accu_var: name.clone(),
+        accu_init: value,
+        loop_cond: maker.next_expr(Expr::Literal(LiteralValue::Boolean(false.into()))),
+        loop_step: maker.next_expr(Expr::Ident(name)),
+        result,
+    };
+    Ok(Some(maker.next_expr(Expr::Comprehension(Box::new(all)))))
 }
 
 /// Adds the functions to the context of an evaluation.
@@ -74,6 +116,7 @@ pub(crate) fn add_functions(context: &mut Context<'_, '_>) {
     ];
     debug_assert!(added.iter().all(Result::is_ok));
     add_quantity_methods(context);
+    add_version_functions(context);
     let added = context.add_function("family", |This(address): This<Cel>| match address {
         Cel::Opaque(opaque) => match opaque.downcast_ref::<Address>() {
             Some(Address(IpAddr::V4(Ipv4Addr { .. }))) => Ok(4_i64),
@@ -88,13 +131,13 @@ pub(crate) fn add_functions(context: &mut Context<'_, '_>) {
 fn add_quantity_methods(context: &mut Context<'_, '_>) {
     let added = [
         context.add_function("isLessThan", |This(one): This<Cel>, other: Cel| {
-            Ok::<_, ExecutionError>(quantity(&one)? < quantity(&other)?)
+            Ok::<_, ExecutionError>(order(&one, &other)? == Ordering::Less)
         }),
         context.add_function("isGreaterThan", |This(one): This<Cel>, other: Cel| {
-            Ok::<_, ExecutionError>(quantity(&one)? > quantity(&other)?)
+            Ok::<_, ExecutionError>(order(&one, &other)? == Ordering::Greater)
         }),
         context.add_function("compareTo", |This(one): This<Cel>, other: Cel| {
-            Ok::<_, ExecutionError>(quantity(&one)?.cmp(&quantity(&other)?) as i64)
+            Ok::<_, ExecutionError>(order(&one, &other)? as i64)
         }),
         context.add_function("add", |This(one): This<Cel>, other: Cel| {
             Ok::<_, ExecutionError>(opaque(quantity(&one)?.plus(&quantity(&other)?)))
@@ -119,6 +162,63 @@ fn add_quantity_methods(context: &mut Context<'_, '_>) {
         }),
     ];
     debug_assert!(added.iter().all(Result::is_ok));
+}
+
+fn add_version_functions(context: &mut Context<'_, '_>) {
+    let part = |one: &Cel, index: usize| match semver(one) {
+        Some(version) => {
+            let number = version.numbers().get(index).copied().unwrap_or_default();
+            Ok(i64::try_from(number).unwrap_or(i64::MAX))
+        }
+        None => Err(failed("semver", "not a version".to_owned())),
+    };
+    let added = [
+        context.add_function("isSemver", |text: Arc<String>| {
+            Semver::parse(&text).is_some()
+        }),
+        context.add_function("semver", |text: Arc<String>| match Semver::parse(&text) {
+            Some(found) => Ok(version(found)),
+            None => Err(failed("semver", format!("{text:?} is no version"))),
+        }),
+        context.add_function("major", move |This(one): This<Cel>| part(&one, 0)),
+        context.add_function("minor", move |This(one): This<Cel>| part(&one, 1)),
+        context.add_function("patch", move |This(one): This<Cel>| part(&one, 2)),
+    ];
+    debug_assert!(added.iter().all(Result::is_ok));
+}
+
+/// How two quantities or two versions compare.
+fn order(one: &Cel, other: &Cel) -> Result<Ordering, ExecutionError> {
+    match (semver(one), semver(other)) {
+        (Some(one), Some(other)) => Ok(one.cmp(other)),
+        _ => Ok(quantity(one)?.cmp(&quantity(other)?)),
+    }
+}
+
+/// A version as a value of the language.
+#[derive(Debug, PartialEq, Eq)]
+struct Version(Semver);
+
+impl Opaque for Version {
+    fn runtime_type_name(&self) -> &str {
+        "kubernetes.Semver"
+    }
+}
+
+pub(crate) fn version(version: Semver) -> Cel {
+    Cel::Opaque(Arc::new(Version(version)))
+}
+
+fn semver(value: &Cel) -> Option<&Semver> {
+    match value {
+        Cel::Opaque(opaque) => opaque.downcast_ref::<Version>().map(|found| &found.0),
+        _ => None,
+    }
+}
+
+/// The quantity that a text says, as a value of the language.
+pub(crate) fn amount(text: &str) -> Option<Cel> {
+    parse(text).map(opaque)
 }
 
 fn failed(function: &str, message: String) -> ExecutionError {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr};
+use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, operators};
 use cel::objects::{Key, Map};
 use cel::{Context, Env, Program, Value as Cel};
 use serde_json::Value;
@@ -108,6 +108,13 @@ impl Expression {
         Ok((expression, made))
     }
 
+    /// The texts that it looks values up by: `a['key']`.
+    pub(crate) fn keys_looked_up(&self) -> BTreeSet<String> {
+        let mut shape = Shape::default();
+        shape.visit(self.program.expression());
+        shape.keys
+    }
+
     /// What it says of a value, and of what that was before.
     pub(crate) fn evaluate(&self, value: &Cel, old: Option<&Cel>) -> Result<Cel, String> {
         let mut context = Context::with_env(ENVIRONMENT.clone());
@@ -152,6 +159,12 @@ impl Values {
     pub fn add(&mut self, name: &str, value: &Value) {
         self.nodes += size(value) as u64;
         self.all.insert(name.to_owned(), typed(value, None));
+    }
+
+    /// Adds a value of the language, which has so many values below it.
+    pub(crate) fn add_value(&mut self, name: &str, value: Cel, nodes: u64) {
+        self.nodes += nodes;
+        self.all.insert(name.to_owned(), value);
     }
 
     /// Adds what an expression said, as an entry of the map of that name.
@@ -238,6 +251,8 @@ struct Shape {
     bound: Vec<String>,
     /// The types of which it makes values.
     made: BTreeSet<String>,
+    /// Texts by which it looks something up.
+    keys: BTreeSet<String>,
 }
 
 impl Shape {
@@ -258,6 +273,12 @@ impl Shape {
             Expr::Call(call) => {
                 if let Some(target) = &call.target {
                     self.visit(target);
+                }
+                if call.func_name == operators::INDEX
+                    && let Some(Expr::Literal(LiteralValue::String(key))) =
+                        call.args.get(1).map(|key| &key.expr)
+                {
+                    self.keys.insert(key.inner().to_owned());
                 }
                 call.args.iter().for_each(|part| self.visit(part));
             }

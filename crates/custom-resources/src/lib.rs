@@ -8,6 +8,7 @@ mod construction;
 mod custom;
 mod definition;
 mod deprecation;
+mod device_selector;
 mod expression;
 mod format;
 mod json_path;
@@ -20,6 +21,7 @@ pub mod version_order;
 
 pub use custom::{CustomKind, DefinedVersion, served_versions, withdrawn_versions};
 pub use definition::{Definition, GROUP, PLURAL};
+pub use device_selector::DeviceSelector;
 pub use expression::{Expression, Said, Values};
 pub use json_path::JsonPath;
 pub use rules::broken_rules;

@@ -11,10 +11,12 @@ pub mod listening;
 pub mod names;
 pub mod quantity;
 pub mod selector;
+mod semver;
 pub mod status;
 
 pub use field::{FieldError, FieldErrorType, FieldPath};
 pub use int_or_percent::IntOrPercent;
 pub use quantity::Quantity;
 pub use selector::{FieldSelector, LabelSelector};
+pub use semver::Semver;
 pub use status::{Cause, Status, StatusDetails, StatusReason};

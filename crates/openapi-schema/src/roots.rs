@@ -9,8 +9,8 @@ use k8s_openapi::api::{
     autoscaling::v1 as autoscaling, autoscaling::v2 as autoscaling_v2, batch::v1 as batch,
     certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
     discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
-    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
-    storage::v1 as storage,
+    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, resource::v1 as resource,
+    scheduling::v1 as scheduling, storage::v1 as storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
@@ -113,6 +113,10 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<rbac::ClusterRoleBinding>(),
         Root::of::<rbac::Role>(),
         Root::of::<rbac::RoleBinding>(),
+        Root::of::<resource::DeviceClass>(),
+        Root::of::<resource::ResourceClaim>(),
+        Root::of::<resource::ResourceClaimTemplate>(),
+        Root::of::<resource::ResourceSlice>(),
         Root::of::<scheduling::PriorityClass>(),
         Root::of::<storage::CSIDriver>(),
         Root::of::<storage::CSINode>(),

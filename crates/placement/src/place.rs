@@ -89,8 +89,8 @@ fn devices(pod: &PodView) -> Option<Obstacle> {
     let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
     let names = names.join(", ");
     let message = format!(
-        "cannot allocate the resource claims {names}: resource.k8s.io is not served, so no driver \
-         can offer devices; remove spec.resourceClaims"
+        "cannot allocate the resource claims {names}: no driver of devices can register with a node; \
+         remove spec.resourceClaims"
     );
     Some(unschedulable(message, false))
 }

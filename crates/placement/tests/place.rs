@@ -567,8 +567,7 @@ fn pods_that_claim_devices_wait_and_say_why() {
     match place(&pod(spec), &view(json!({"nodes": {"a": {}}})), None) {
         Decision::Unschedulable(obstacle) => {
             assert_eq!(obstacle.reason, "Unschedulable");
-            let words =
-                "cannot allocate the resource claims gpu, nic: resource.k8s.io is not served";
+            let words = "cannot allocate the resource claims gpu, nic: no driver of devices";
             assert!(obstacle.message.starts_with(words), "{}", obstacle.message);
         }
         other => panic!("{other:?}"),

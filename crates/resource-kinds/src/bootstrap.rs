@@ -184,6 +184,48 @@ mod tests {
         ("system:kube-controller-manager", "patch", "", "pods/status"),
         (
             "system:kube-controller-manager",
+            "create delete list patch watch",
+            "resource.k8s.io",
+            "resourceclaims",
+        ),
+        (
+            "system:kube-controller-manager",
+            "update",
+            "resource.k8s.io",
+            "resourceclaims/status",
+        ),
+        (
+            "system:kube-controller-manager",
+            "list watch",
+            "resource.k8s.io",
+            "resourceclaimtemplates",
+        ),
+        (
+            "system:kube-scheduler",
+            "list patch watch",
+            "resource.k8s.io",
+            "resourceclaims",
+        ),
+        (
+            "system:kube-scheduler",
+            "update",
+            "resource.k8s.io",
+            "resourceclaims/status",
+        ),
+        (
+            "system:kube-scheduler",
+            "list watch",
+            "resource.k8s.io",
+            "deviceclasses",
+        ),
+        (
+            "system:kube-scheduler",
+            "list watch",
+            "resource.k8s.io",
+            "resourceslices",
+        ),
+        (
+            "system:kube-controller-manager",
             "patch",
             "apps",
             "statefulsets/status",

@@ -12,6 +12,7 @@ const QUANTITY_MAPS: &[&str] = &[
     "allocatable",
     "allocatedResources",
     "capacity",
+    "consumedCapacity",
     "default",
     "defaultRequest",
     "hard",
@@ -36,6 +37,7 @@ const QUANTITIES: &[&str] = &[
 /// Maps with free keys: what is in them is the user's.
 const FREE_MAPS: &[&str] = &[
     "annotations",
+    "attributes",
     "binaryData",
     "data",
     "labels",
@@ -50,6 +52,7 @@ const EMPTY_MAPS: &[&str] = &[
     "allocatable",
     "allocatedResources",
     "capacity",
+    "consumedCapacity",
     "default",
     "defaultRequest",
     "hard",
@@ -62,6 +65,7 @@ const EMPTY_MAPS: &[&str] = &[
     "requests",
     "used",
     "annotations",
+    "attributes",
     "binaryData",
     "data",
     "labels",

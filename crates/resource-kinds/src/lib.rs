@@ -34,6 +34,7 @@ pub mod pod_view;
 pub mod policy;
 pub mod rbac;
 pub mod reasons;
+pub mod resource;
 pub mod scheduling;
 pub mod snapshot;
 pub mod storage;
@@ -101,6 +102,10 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(rbac::ClusterRoleBinding),
         Arc::new(rbac::Role),
         Arc::new(rbac::RoleBinding),
+        Arc::new(resource::DeviceClass),
+        Arc::new(resource::ResourceClaim),
+        Arc::new(resource::ResourceClaimTemplate),
+        Arc::new(resource::ResourceSlice),
         Arc::new(scheduling::PriorityClass),
         Arc::new(storage::CSIDriver),
         Arc::new(storage::CSINode),

@@ -55,6 +55,19 @@ pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
     })
 }
 
+/// The names of the ResourceClaims that a pod uses; those that were made for it are in its status.
+pub fn resource_claims(pod: &Value) -> BTreeSet<&str> {
+    let named = pod["spec"]["resourceClaims"].as_array();
+    let made = pod["status"]["resourceClaimStatuses"].as_array();
+    let all = named.into_iter().chain(made).flatten();
+    let mut found: BTreeSet<&str> = all
+        .filter_map(|claim| claim["resourceClaimName"].as_str())
+        .collect();
+    let extended = &pod["status"]["extendedResourceClaimStatus"]["resourceClaimName"];
+    found.extend(extended.as_str());
+    found
+}
+
 fn collect<'v>(value: &'v Value, kind: Referenced, found: &mut BTreeSet<&'v str>) {
     match value {
         Value::Array(list) => list.iter().for_each(|item| collect(item, kind, found)),
@@ -86,6 +99,16 @@ mod tests {
             {"name": "c", "emptyDir": {}},
         ]}});
         assert_eq!(claims(&pod).collect::<Vec<_>>(), ["data", "p-b"]);
+    }
+
+    /// findings C16
+    #[test]
+    fn device_claims_are_named_or_made_for_the_pod() {
+        let pod = json!({"spec": {"resourceClaims": [{"name": "a", "resourceClaimName": "gpu"},
+                {"name": "b", "resourceClaimTemplateName": "t"}]},
+            "status": {"resourceClaimStatuses": [{"name": "b", "resourceClaimName": "p-b-x"}]}});
+        let names: Vec<&str> = resource_claims(&pod).into_iter().collect();
+        assert_eq!(names, ["gpu", "p-b-x"]);
     }
 
     #[test]

@@ -158,3 +158,11 @@ pub mod service {
     /// It does not get all or any of them.
     pub const SYNC_LOAD_BALANCER_FAILED: &str = "SyncLoadBalancerFailed";
 }
+
+/// Reasons of events about claims of devices.
+pub mod devices {
+    /// A claim could not be made for a pod.
+    pub const FAILED_CREATION: &str = "FailedResourceClaimCreation";
+    /// The devices of a pod could not be prepared on its node.
+    pub const FAILED_PREPARE: &str = "FailedPrepareDynamicResources";
+}

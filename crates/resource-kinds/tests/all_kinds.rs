@@ -89,6 +89,8 @@ fn samples() -> BTreeMap<&'static str, Value> {
     let webhook = json!({"name": "a.b.c", "clientConfig": {"service": {"name": "a",
         "namespace": "d"}}, "sideEffects": "None", "admissionReviewVersions": ["v1"],
         "rules": [rule]});
+    let devices = json!({"devices": {"requests": [{"name": "a", "exactly": {
+        "deviceClassName": "gpu"}}]}});
     BTreeMap::from([
         ("configmaps", json!({"data": {"a": ""}})),
         ("secrets", json!({"stringData": {"a": "b"}})),
@@ -256,6 +258,19 @@ fn samples() -> BTreeMap<&'static str, Value> {
         (
             "clusterrolebindings",
             json!({"roleRef": {"kind": "ClusterRole", "name": "a"}}),
+        ),
+        (
+            "deviceclasses",
+            json!({"spec": {"selectors": [{"cel": {"expression": "true"}}],
+            "config": [{"opaque": {"driver": "d", "parameters": {}}}]}}),
+        ),
+        ("resourceclaims", json!({"spec": devices})),
+        ("resourceclaimtemplates", json!({"spec": {"spec": devices}})),
+        (
+            "resourceslices",
+            json!({"spec": {"driver": "d", "allNodes": true, "pool": {"name": "p",
+            "generation": 0, "resourceSliceCount": 1}, "devices": [{"name": "a",
+            "attributes": {"x": {"string": ""}}, "capacity": {"mem": {"value": "1024Mi"}}}]}}),
         ),
         ("namespaces", json!({})),
         ("serviceaccounts", json!({})),

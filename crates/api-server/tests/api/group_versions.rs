@@ -28,14 +28,13 @@ const SERVED: &[&str] = &[
     "node.k8s.io/v1",
     "policy/v1",
     "rbac.authorization.k8s.io/v1",
+    "resource.k8s.io/v1",
     "scheduling.k8s.io/v1",
     "storage.k8s.io/v1",
 ];
 
 /// Those that are not, each with its reason in `docs/differences.md`, "Not served".
 const NOT_SERVED: &[&str] = &[
-    // No driver can offer devices here.
-    "resource.k8s.io/v1",
     // Every user has a share of the server; nothing is configured.
     "flowcontrol.apiserver.k8s.io/v1",
     // Alpha and beta versions, which Kubernetes turns off unless it is told otherwise.

@@ -16,6 +16,7 @@ mod client;
 mod component_health;
 mod custom_resources;
 mod deletion;
+mod devices;
 mod dynamic_admission;
 mod encryption;
 mod escalation;

@@ -151,6 +151,35 @@ const TABLE: &[(&str, &str, &str, bool, Bound)] = &[
         Bound::None,
     ),
     (
+        "resource.k8s.io",
+        "resourceclaims",
+        "",
+        true,
+        Bound::Related(&["get"]),
+    ),
+    (
+        "resource.k8s.io",
+        "resourceclaims",
+        "status",
+        true,
+        Bound::None,
+    ),
+    (
+        "resource.k8s.io",
+        "resourceclaimtemplates",
+        "",
+        true,
+        Bound::None,
+    ),
+    ("resource.k8s.io", "deviceclasses", "", false, Bound::None),
+    (
+        "resource.k8s.io",
+        "resourceslices",
+        "",
+        false,
+        Bound::OfItsName(OWN),
+    ),
+    (
         "snapshot.storage.k8s.io",
         "volumesnapshotcontents",
         "",
@@ -221,6 +250,7 @@ fn pod(name: &str, node: &str) -> Value {
         "spec": {
             "nodeName": node,
             "serviceAccountName": name,
+            "resourceClaims": [{"name": "devices", "resourceClaimName": name}],
             "containers": [{
                 "name": "c", "image": "i",
                 "envFrom": [{"configMapRef": {"name": name}}, {"secretRef": {"name": name}}],
@@ -254,6 +284,10 @@ async fn cluster() -> Api {
             "source": {"persistentVolumeName": name}}});
         let attachments = "/apis/storage.k8s.io/v1/volumeattachments";
         api.create(attachments, attachment).await;
+        let slice = json!({"metadata": {"name": name}, "spec": {"driver": "d", "nodeName": node,
+            "pool": {"name": name, "generation": 0, "resourceSliceCount": 1}}});
+        api.create("/apis/resource.k8s.io/v1/resourceslices", slice)
+            .await;
     }
     for (name, node) in [("own", "n1"), ("mirrored", "n1"), ("theirs", "n2")] {
         let mut pod = pod(name, node);
@@ -332,6 +366,9 @@ async fn relations_hold_in_one_namespace_and_for_claims_of_the_pods_own() {
             {"key": "spec.nodeName", "operator": "In", "values": [node]}]});
         let list = json!({"verb": "list", "resource": "pods", "fieldSelector": fields});
         assert_eq!(allowed(&api, list).await, expected, "{node}");
+        let slices = json!({"verb": "deletecollection", "group": "resource.k8s.io",
+            "resource": "resourceslices", "fieldSelector": fields});
+        assert_eq!(allowed(&api, slices).await, expected, "{node}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The content of CustomResourceDefinitions: schemas, rules, paths.
 
 use custom_resources::{
-    Definition, Expression, JsonPath, Schema, Values, broken_rules, served_versions,
+    Definition, DeviceSelector, Expression, JsonPath, Schema, Values, broken_rules, served_versions,
 };
 use resource_kinds::{ClusterConfig, Kind};
 use serde_json::{Map, Value, json};
@@ -17,6 +17,8 @@ pub const CEL: Target = Target {
         b"has(self.x) ? self.x.map(i, i * 2).exists(i, i > 3) : size(self.names) < 5",
         b"self.names.filter(n, n.size() > 1).map(n, n.upperAscii()).join(',') != ''",
         b"duration('1h') < duration('90m') && timestamp('2026-01-01T00:00:00Z').getFullYear() == 2026",
+        b"semver('1.2.3-rc.1+b').isLessThan(semver('2.0.0')) && cel.bind(x, self.names, x.size() > 0)",
+        b"device.attributes['d.example.com'].model == 'a' && device.capacity['d.example.com'].memory.isLessThan(quantity('1Gi'))",
         b"quantity('1Gi').isGreaterThan(quantity('100M')) && ip('10.0.0.1').family() == 4",
         b"oldSelf.replicas - self.replicas < 3 && dyn(self) != null && [1, 2u, 3.0, b'x', {'a': 1}].size() == 5",
     ],
@@ -29,6 +31,11 @@ pub const CEL: Target = Target {
         let Ok(text) = std::str::from_utf8(bytes) else {
             return;
         };
+        if let Ok(selector) = DeviceSelector::compile(text) {
+            let device = json!({"name": "x", "attributes": {"model": {"string": "a"}, "v": {"version": "1.0.0"}},
+                "capacity": {"memory": {"value": "1Gi"}}});
+            let _selected = selector.selects("d.example.com", &device);
+        }
         if Expression::compile(text).is_err() {
             return;
         }

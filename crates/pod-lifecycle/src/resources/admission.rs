@@ -114,8 +114,7 @@ fn devices(spec: &PodSpec) -> Option<String> {
     let claim = spec.resource_claims.as_ref()?.first()?;
     let name = &claim.name;
     Some(format!(
-        "cannot prepare the resource claim {name:?}: resource.k8s.io is not served, so no driver \
-         can offer devices"
+        "cannot prepare the resource claim {name:?}: no driver of devices can register with the node"
     ))
 }
 

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod default_tolerations;
+mod device_admin_access;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -88,6 +89,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(storage::DefaultStorageClass),
         Box::new(storage::PersistentVolumeClaimResize),
         Box::new(runtime_class::RuntimeClass),
+        Box::new(device_admin_access::DeviceAdminAccess),
         Box::new(pod_security::PodSecurity),
         Box::new(ordinal_services::OrdinalServices),
         Box::new(certificates::CertificateRequestor),

@@ -25,8 +25,8 @@ mod windows;
 pub(crate) use annotations::validate_update as validate_annotations_update;
 pub(crate) use defaults::{default_pod, default_spec};
 pub(crate) use env::{field_reference, resource_reference};
-pub(crate) use resources::{amounts, qos_class};
-pub(crate) use scheduling::tolerations;
+pub(crate) use resources::{amounts, is_extended, qos_class};
+pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use spec::{validate_pod, validate_template};
 pub(crate) use warnings::{fractions, warnings};
 

@@ -44,7 +44,7 @@ fn is_native(name: &str) -> bool {
 }
 
 /// Whether the name is of devices, which are counted in whole numbers.
-fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::qualified_name(&format!("requests.{name}")).is_empty()

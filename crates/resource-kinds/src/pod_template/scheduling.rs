@@ -76,14 +76,7 @@ pub(crate) fn tolerations(list: &At<'_>) -> Vec<FieldError> {
 fn node_affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
     let required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution");
     if required.is_set() {
-        let terms = required.get("nodeSelectorTerms");
-        if terms.is_empty() {
-            errors.push(terms.required("must have at least one node selector term"));
-        }
-        for term in terms.items() {
-            node_term(&term, errors);
-            label_values(&term, errors);
-        }
+        node_selector(&required, errors);
     }
     for preference in affinity
         .get("preferredDuringSchedulingIgnoredDuringExecution")
@@ -91,6 +84,18 @@ fn node_affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
     {
         weight(&preference.get("weight"), errors);
         node_term(&preference.get("preference"), errors);
+    }
+}
+
+/// Checks a selector of nodes.
+pub(crate) fn node_selector(selector: &At<'_>, errors: &mut Vec<FieldError>) {
+    let terms = selector.get("nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.push(terms.required("must have at least one node selector term"));
+    }
+    for term in terms.items() {
+        node_term(&term, errors);
+        label_values(&term, errors);
     }
 }
 

@@ -249,7 +249,7 @@ fn flocker(source: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// The name of a driver of the container storage interface.
-fn driver(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn driver(at: &At<'_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));
         return;

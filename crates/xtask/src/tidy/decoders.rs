@@ -259,6 +259,7 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("part of the program"),
     ),
     ("node-agent/src/agent/recovery.rs", OWN_FILE),
+    ("object-model/src/semver.rs", ByStrangers(&["cel"])),
     ("object-model/src/cron.rs", ByStrangers(&["schedule"])),
     (
         "object-model/src/selector/field.rs",

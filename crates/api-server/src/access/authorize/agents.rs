@@ -8,6 +8,7 @@ use object_model::Status;
 use resource_kinds::Lookup;
 use resource_kinds::annotations::MIRROR_POD;
 use resource_kinds::pod_references::{self, Referenced};
+use resource_kinds::resource;
 use serde_json::Value;
 
 use super::Asked;
@@ -45,6 +46,8 @@ enum Object {
     Volume,
     Attachment,
     Pod,
+    ResourceClaim,
+    ResourceSlice,
 }
 
 /// Whether a node may do what its role allows; if not, why.
@@ -55,8 +58,10 @@ pub(super) fn permits(objects: &Objects, node: &str, asked: &Asked<'_>) -> Resul
     let Needs::Relation(object) = table(node, asked)? else {
         return Ok(());
     };
-    let somewhere =
-        matches!(object, Object::Volume | Object::Attachment) == asked.namespace.is_empty();
+    let somewhere = matches!(
+        object,
+        Object::Volume | Object::Attachment | Object::ResourceSlice
+    ) == asked.namespace.is_empty();
     if asked.name.is_empty() || !somewhere {
         return Err("No Object name found".to_owned());
     }
@@ -151,6 +156,27 @@ fn table(node: &str, asked: &Asked<'_>) -> Result<Needs, String> {
             }
             refuse("can only access CSINode with the same name as the requesting node")
         }
+        (resource::GROUP, "resourceclaims") => got(asked, Object::ResourceClaim),
+        (resource::GROUP, "resourceslices") => match verb {
+            _ if !part.is_empty() => refuse("cannot authorize ResourceSlice subresources"),
+            // What it says is known to admission only.
+            "create" => Ok(Needs::Nothing),
+            "get" | "update" | "patch" | "delete" => Ok(Needs::Relation(Object::ResourceSlice)),
+            "watch" | "list" | "deletecollection" => {
+                let fields = asked.fields;
+                if fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node) {
+                    return Ok(Needs::Nothing);
+                }
+                refuse(
+                    "can only list/watch/deletecollection resourceslices with nodeName field \
+                     selector",
+                )
+            }
+            _ => refuse(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, \
+                 create, update, patch, delete, deletecollection",
+            ),
+        },
         // The same for all nodes, as their role says.
         ("authentication.k8s.io" | "authorization.k8s.io", _)
         | ("", "services" | "endpoints" | "events")
@@ -239,6 +265,13 @@ fn is_related(
                     let text = |field: &str| claim[field].as_str().unwrap_or_default();
                     claims(text("namespace"), text("name"))
                 })
+            }
+            Object::ResourceClaim => has_pod(namespace, &[node, name], &|pod| {
+                !is_mirror(pod) && pod_references::resource_claims(pod).contains(name)
+            }),
+            Object::ResourceSlice => {
+                let found = reads.get(resource::GROUP, "resourceslices", "", name);
+                found.is_some_and(|slice| slice["spec"]["nodeName"] == node)
             }
             Object::Attachment => {
                 let found = reads.get("storage.k8s.io", "volumeattachments", "", name);

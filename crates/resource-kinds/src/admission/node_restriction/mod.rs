@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::certificates::{self, Request, signer};
 use crate::kind::Lookup;
-use crate::parts;
+use crate::{parts, resource};
 
 const USER_PREFIX: &str = "system:node:";
 const LEASES: &str = "kube-node-lease";
@@ -135,6 +135,7 @@ fn check(write: &Write<'_>) -> Outcome {
         ("storage.k8s.io", "csinodes", _) => require(write.name() == write.node, || {
             "can only access CSINode with the same name as the requesting node".to_owned()
         }),
+        (resource::GROUP, "resourceslices", "") => resource_slice(write),
         (certificates::GROUP, "certificatesigningrequests", "") => certificate(write),
         _ => Ok(()),
     }
@@ -219,6 +220,18 @@ fn lease(write: &Write<'_>) -> Outcome {
     })?;
     require(write.name() == write.node, || {
         "can only access node lease with the same name as the requesting node".to_owned()
+    })
+}
+
+/// A node offers its own devices. That it changes only its own is for the authoriser to say.
+fn resource_slice(write: &Write<'_>) -> Outcome {
+    let (slice, verb) = match write.request.operation {
+        Operation::Create => (write.object, "create"),
+        Operation::Delete => (write.old(), "delete"),
+        Operation::Update => return Ok(()),
+    };
+    require(slice["spec"]["nodeName"] == write.node, || {
+        format!("can only {verb} ResourceSlice with the same NodeName as the requesting node")
     })
 }
 

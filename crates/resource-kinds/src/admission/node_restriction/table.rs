@@ -50,6 +50,14 @@ const TABLE: &[(&str, &str, &str, &str, May)] = &[
     ),
     ("coordination.k8s.io", "leases", "", "d", May::Own(&[])),
     ("storage.k8s.io", "csinodes", "", "", May::Own(&OPERATIONS)),
+    // Which ones a node may change is for the authoriser to say.
+    (
+        "resource.k8s.io",
+        "resourceslices",
+        "",
+        "",
+        May::Own(&OPERATIONS),
+    ),
     ("", "configmaps", "", "d", May::Unknown),
     ("apps", "statefulsets", "", "d", May::Unknown),
 ];
@@ -57,6 +65,9 @@ const TABLE: &[(&str, &str, &str, &str, May)] = &[
 /// An object of the node, in whose place a plug-in finds what it looks for.
 fn object(resource: &str, name: &str, node: &str) -> Value {
     let mut object = json!({"metadata": {"name": name, "namespace": "d"}});
+    if resource == "resourceslices" {
+        object["spec"] = json!({"nodeName": node});
+    }
     if resource == "pods" {
         object["spec"] = json!({"nodeName": node});
         object["metadata"]["annotations"] = json!({MIRROR_POD: "x"});
@@ -102,7 +113,9 @@ fn a_node_writes_what_the_table_says() {
         for operation in OPERATIONS {
             for node in ["n1", "n2"] {
                 // A claim has no node; which ones a node may write is for the authoriser.
-                let own = node == "n1" || resource == "persistentvolumeclaims";
+                let by_authoriser = resource == "persistentvolumeclaims"
+                    || (resource == "resourceslices" && operation == Update);
+                let own = node == "n1" || by_authoriser;
                 let expected = match may {
                     May::Own(operations) => own && operations.contains(&operation),
                     May::Unknown => true,

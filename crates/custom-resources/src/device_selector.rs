@@ -1,0 +1,157 @@
+//! Expressions that select devices: `device.attributes['dra.example.com'].model == 'a100'`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use cel::Value as Cel;
+use cel::objects::{Key, Map as CelMap};
+use object_model::Semver;
+use serde_json::Value;
+
+use crate::cel_library::{amount, version};
+use crate::expression::{Expression, Values};
+
+/// An expression that says of a device whether it is meant.
+#[derive(Clone, Debug)]
+pub struct DeviceSelector {
+    expression: Expression,
+    /// Domains that it looks into: those that a device does not have are empty for it.
+    domains: BTreeSet<String>,
+}
+
+impl DeviceSelector {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// A text that says where it cannot be read.
+    pub fn compile(source: &str) -> Result<Self, String> {
+        let expression = Expression::compile_about(source, &["device"])?;
+        let domains = expression.keys_looked_up();
+        Ok(Self {
+            expression,
+            domains,
+        })
+    }
+
+    /// Whether a device of a driver, as a ResourceSlice has it, is meant.
+    ///
+    /// # Errors
+    /// A text: an attribute that the device does not have, or an answer that is not yes or no.
+    pub fn selects(&self, driver: &str, device: &Value) -> Result<bool, String> {
+        let attributes = self.by_domain(driver, &device["attributes"], attribute);
+        let capacity = self.by_domain(driver, &device["capacity"], |entry| {
+            amount(entry["value"].as_str()?)
+        });
+        let shared = device["allowMultipleAllocations"].as_bool() == Some(true);
+        let entries = [
+            ("driver", Cel::String(Arc::new(driver.to_owned()))),
+            ("attributes", attributes),
+            ("capacity", capacity),
+            ("allowMultipleAllocations", Cel::Bool(shared)),
+        ];
+        let mut values = Values::default();
+        values.add_value("device", map(entries), size(device));
+        let said = self.expression.say(&values)?;
+        let said = said.as_bool();
+        said.ok_or_else(|| "the expression says neither true nor false".to_owned())
+    }
+
+    /// Attributes or capacities by domain; without one, the driver's is meant.
+    fn by_domain(
+        &self,
+        driver: &str,
+        entries: &Value,
+        value: impl Fn(&Value) -> Option<Cel>,
+    ) -> Cel {
+        let mut domains: BTreeMap<&str, Vec<(&str, Cel)>> = self
+            .domains
+            .iter()
+            .map(|domain| (domain.as_str(), Vec::new()))
+            .collect();
+        for (name, entry) in entries.as_object().into_iter().flatten() {
+            let (domain, id) = name.split_once('/').unwrap_or((driver, name));
+            if let Some(value) = value(entry) {
+                domains.entry(domain).or_default().push((id, value));
+            }
+        }
+        let domains = domains.into_iter();
+        map(domains.map(|(domain, entries)| (domain, map(entries))))
+    }
+}
+
+fn attribute(entry: &Value) -> Option<Cel> {
+    if let Some(number) = entry["int"].as_i64() {
+        return Some(Cel::Int(number));
+    }
+    if let Some(flag) = entry["bool"].as_bool() {
+        return Some(Cel::Bool(flag));
+    }
+    if let Some(text) = entry["string"].as_str() {
+        return Some(Cel::String(Arc::new(text.to_owned())));
+    }
+    Semver::parse(entry["version"].as_str()?).map(version)
+}
+
+fn map<'e>(entries: impl IntoIterator<Item = (&'e str, Cel)>) -> Cel {
+    let entries = entries.into_iter();
+    let entries = entries.map(|(key, value)| (Key::String(Arc::new(key.to_owned())), value));
+    Cel::Map(CelMap {
+        map: Arc::new(entries.collect()),
+    })
+}
+
+fn size(device: &Value) -> u64 {
+    crate::cel_values::size(device) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn says(source: &str) -> Result<bool, String> {
+        let device = json!({"name": "gpu-0",
+            "attributes": {"model": {"string": "a100"}, "index": {"int": 3},
+                "ecc": {"bool": true}, "other.example.com/driver": {"version": "1.10.0"}},
+            "capacity": {"memory": {"value": "40Gi"}}});
+        DeviceSelector::compile(source)?.selects("dra.example.com", &device)
+    }
+
+    /// findings C16
+    #[test]
+    fn a_device_is_selected_by_what_its_driver_says_of_it() {
+        for yes in [
+            "device.driver == 'dra.example.com'",
+            "device.attributes['dra.example.com'].model == 'a100'",
+            "device.attributes['dra.example.com'].index > 2 && device.attributes['dra.example.com'].ecc",
+            "device.capacity['dra.example.com'].memory.compareTo(quantity('40Gi')) >= 0",
+            "device.attributes['other.example.com'].driver.isGreaterThan(semver('1.9.0'))",
+            "semver('2.1.3').major() == 2 && isSemver('1.0.0') && !isSemver('1')",
+            "!('x' in device.attributes['nobody.example.com'])",
+            "!has(device.attributes['nobody.example.com'].x)",
+            "cel.bind(dra, device.attributes['dra.example.com'], dra.ecc && dra.model == 'a100')",
+            "!device.allowMultipleAllocations",
+        ] {
+            assert_eq!(says(yes), Ok(true), "{yes}");
+        }
+        assert_eq!(
+            says("device.capacity['dra.example.com'].memory.isLessThan(quantity('1Gi'))"),
+            Ok(false)
+        );
+    }
+
+    /// findings C16
+    #[test]
+    fn what_a_device_does_not_have_is_an_error() {
+        assert!(says("device.attributes['dra.example.com'].missing == 1").is_err());
+        assert!(says("device.attributes['nobody.example.com'].x == 1").is_err());
+        assert!(
+            says("device.driver")
+                .unwrap_err()
+                .contains("neither true nor false")
+        );
+        assert!(DeviceSelector::compile("other.driver == ''").is_err());
+        assert!(DeviceSelector::compile("device.driver ==").is_err());
+    }
+}

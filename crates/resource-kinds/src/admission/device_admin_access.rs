@@ -1,0 +1,137 @@
+//! Claims may ask for administrative access to devices only in namespaces that say so. (In
+//! Kubernetes the kinds' storage refuses them.)
+
+use object_model::{FieldError, FieldPath, Status};
+use serde_json::Value;
+
+use super::{Admission, AdmissionRequest, Operation};
+use crate::kind::Lookup;
+use crate::resource::{ADMIN_ACCESS_LABEL, GROUP};
+
+pub(super) struct DeviceAdminAccess;
+
+impl Admission for DeviceAdminAccess {
+    fn name(&self) -> &'static str {
+        "DeviceAdminAccess"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        if request.group != GROUP || request.operation == Operation::Delete {
+            return Ok(());
+        }
+        let asked = match (request.plural, request.subresource) {
+            ("resourceclaims", "") => asked(&object["spec"], "spec"),
+            ("resourceclaimtemplates", "") => asked(&object["spec"]["spec"], "spec.spec"),
+            ("resourceclaims", "status") => {
+                // What is allocated stays; a second look would refuse what was allowed.
+                let before = request.old.and_then(granted).is_some();
+                granted(object).filter(|_| !before)
+            }
+            _ => None,
+        };
+        // The spec of a claim is immutable, so that only a new one asks.
+        let new = request.operation == Operation::Create || request.subresource == "status";
+        let Some(field) = asked.filter(|_| new) else {
+            return Ok(());
+        };
+        let namespace = cluster.get("", "namespaces", "", request.namespace);
+        let label = namespace.map(|namespace| {
+            let labels = &namespace["metadata"]["labels"];
+            labels[ADMIN_ACCESS_LABEL] == "true"
+        });
+        if label == Some(true) {
+            return Ok(());
+        }
+        let why = format!(
+            "admin access to devices requires the `{ADMIN_ACCESS_LABEL}: true` label on the \
+             containing namespace"
+        );
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let errors = [FieldError::forbidden(&field, why)];
+        Err(Status::invalid(GROUP, kind, name, &errors))
+    }
+}
+
+fn first(list: &Value, wanted: impl Fn(&Value) -> bool) -> Option<usize> {
+    list.as_array()?.iter().position(wanted)
+}
+
+/// The field of a claim's spec that asks for it.
+fn asked(spec: &Value, path: &str) -> Option<FieldPath> {
+    let wanted = |request: &Value| request["exactly"]["adminAccess"] == true;
+    let index = first(&spec["devices"]["requests"], wanted)?;
+    let at = FieldPath::root(path).child("devices").child("requests");
+    Some(at.index(index).child("adminAccess"))
+}
+
+/// The field of a claim's status that gives it.
+fn granted(claim: &Value) -> Option<FieldPath> {
+    let results = &claim["status"]["allocation"]["devices"]["results"];
+    let index = first(results, |result| result["adminAccess"] == true)?;
+    let at = FieldPath::root("status.allocation.devices.results");
+    Some(at.index(index).child("adminAccess"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{Objects, request};
+    use super::*;
+
+    /// findings C16
+    #[test]
+    fn only_a_namespace_with_the_label_has_administrative_access() {
+        let plain = json!({"metadata": {"name": "d"}});
+        let labelled = json!({"metadata": {"name": "d", "labels": {ADMIN_ACCESS_LABEL: "true"}}});
+        let spec = json!({"devices": {"requests": [{"name": "a", "exactly": {
+            "deviceClassName": "c", "adminAccess": true}}]}});
+        let status = json!({"allocation": {"devices": {"results": [{"adminAccess": true}]}}});
+        let cases = [
+            ("resourceclaims", "", json!({"spec": spec})),
+            (
+                "resourceclaimtemplates",
+                "",
+                json!({"spec": {"spec": spec}}),
+            ),
+            ("resourceclaims", "status", json!({"status": status})),
+        ];
+        for (plural, subresource, object) in cases {
+            for (namespace, allowed) in [(&plain, false), (&labelled, true)] {
+                let objects = Objects::default().with("namespaces", namespace.clone());
+                let operation = match subresource {
+                    "" => Operation::Create,
+                    _ => Operation::Update,
+                };
+                let write = AdmissionRequest {
+                    group: GROUP,
+                    subresource,
+                    ..request(operation, plural)
+                };
+                let admitted = DeviceAdminAccess.admit(&write, &mut object.clone(), &objects);
+                assert_eq!(admitted.is_ok(), allowed, "{plural}/{subresource}");
+            }
+        }
+    }
+
+    /// findings C16
+    #[test]
+    fn access_that_was_given_stays() {
+        let claim = json!({"status": {"allocation": {"devices": {"results": [
+            {"adminAccess": true}]}}}});
+        let write = AdmissionRequest {
+            group: GROUP,
+            subresource: "status",
+            old: Some(&claim),
+            ..request(Operation::Update, "resourceclaims")
+        };
+        let admitted = DeviceAdminAccess.admit(&write, &mut claim.clone(), &Objects::default());
+        assert!(admitted.is_ok());
+    }
+}
