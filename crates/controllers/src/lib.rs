@@ -27,6 +27,7 @@ mod owned;
 mod pod_collection;
 mod pod_writer;
 mod replica_set;
+mod resource_claims;
 mod role_aggregation;
 mod stateful_set;
 mod volume_binding;
@@ -112,6 +113,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         (
             "replicationcontroller",
             Box::pin(replica_set::run::<ReplicationController>(context.clone())),
+        ),
+        (
+            "resource-claims",
+            Box::pin(resource_claims::run(context.clone())),
         ),
         (
             "role-aggregation",

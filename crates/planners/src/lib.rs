@@ -22,6 +22,7 @@ pub mod ownership;
 pub mod pod_collection;
 pub mod pod_set;
 pub mod replica_set;
+pub mod resource_claims;
 pub mod role_aggregation;
 pub mod stateful_set;
 pub mod volume_binding;

@@ -1,0 +1,102 @@
+//! The writes, each guarded by what was seen.
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use planners::resource_claims::{ClaimStep, PodStep};
+use reconcile::execute::{self, Delete, Refusal, refusal, unless_outrun};
+use serde_json::{Value, json};
+
+/// Does one thing for a pod.
+///
+/// # Errors
+/// The server's refusal, where it is not that somebody else was faster.
+pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> kube::Result<()> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let claims: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
+    match step {
+        PodStep::Create(claim) => match claims.create(&PostParams::default(), &claim).await {
+            Ok(_) => Ok(()),
+            // Its name is the pod's own: it was made before, and is seen soon.
+            Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        },
+        PodStep::Note(names) => {
+            let statuses: Vec<Value> = names
+                .iter()
+                .map(|(name, claim)| json!({"name": name, "resourceClaimName": claim}))
+                .collect();
+            let patch = json!({"metadata": {"uid": pod.metadata.uid},
+                "status": {"resourceClaimStatuses": statuses}});
+            let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let params = PatchParams::default();
+            let patch = Patch::Strategic(patch);
+            let written = pods.patch_status(name, &params, &patch).await;
+            unless_outrun(written).map(drop)
+        }
+        PodStep::Reserve { claim, user } => {
+            let mut claim = *claim;
+            let users = claim.status.get_or_insert_default();
+            users.reserved_for.get_or_insert_default().push(user);
+            write_status(&claims, &claim).await.map(drop)
+        }
+        PodStep::Wait(_) => Ok(()),
+    }
+}
+
+/// Does what is to be done for a claim, until somebody else was faster.
+///
+/// # Errors
+/// The server's refusal, where it is not that.
+pub(super) async fn claim_steps(
+    client: &Client,
+    claim: &ResourceClaim,
+    steps: Vec<ClaimStep>,
+) -> kube::Result<()> {
+    let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let api: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
+    let mut claim = claim.clone();
+    for step in steps {
+        match step {
+            ClaimStep::Release { kept, free } => {
+                let status = claim.status.get_or_insert_default();
+                status.reserved_for = Some(kept).filter(|kept| !kept.is_empty());
+                if free {
+                    status.allocation = None;
+                }
+                let Some(written) = write_status(&api, &claim).await? else {
+                    return Ok(());
+                };
+                claim = written;
+            }
+            ClaimStep::Unprotect { kept } => {
+                let patch = json!({"metadata": {"finalizers": kept,
+                    "resourceVersion": claim.metadata.resource_version}});
+                let params = PatchParams::default();
+                let written = api.patch(name, &params, &Patch::Merge(patch)).await;
+                let Some(written) = unless_outrun(written)? else {
+                    return Ok(());
+                };
+                claim = written;
+            }
+            ClaimStep::Delete => {
+                let uid = claim.metadata.uid.clone().unwrap_or_default();
+                execute::delete(&api, name, Delete::of_uid(uid)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Replaces a claim's status; none where the claim is not what was seen any more.
+async fn write_status(
+    api: &Api<ResourceClaim>,
+    claim: &ResourceClaim,
+) -> kube::Result<Option<ResourceClaim>> {
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let params = PostParams::default();
+    unless_outrun(api.replace_status(name, &params, claim).await)
+}

@@ -1,0 +1,157 @@
+//! Makes ResourceClaims for pods, and gives back those of pods that are over, as their planner says.
+
+mod execute;
+mod observe;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
+use kube::Api;
+use planners::resource_claims::{PodStep, plan_claim, plan_pod};
+use reconcile::execute::found;
+use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
+use resource_kinds::pod_view::PodView;
+use resource_kinds::reasons::devices::FAILED_CREATION;
+
+use crate::Context;
+
+/// Pods and claims that are worked on at once.
+const WORKERS: usize = 2;
+/// When a pod that waits for a template is looked at again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The server said no, or was not there.
+    #[error("look after claims of devices")]
+    Api(#[from] kube::Error),
+}
+
+/// What is worked on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Item {
+    Pod(Key),
+    Claim(Key),
+}
+
+#[derive(Clone)]
+struct Worker {
+    context: Context,
+    claims: Cache<ResourceClaim>,
+    templates: Cache<ResourceClaimTemplate>,
+    recorder: Recorder,
+}
+
+pub(crate) async fn run(context: Context) {
+    let claims = context.cache::<ResourceClaim>();
+    let templates = context.cache::<ResourceClaimTemplate>();
+    let synced = context.caches.pods.wait_synced().await
+        && claims.wait_synced().await
+        && templates.wait_synced().await;
+    if !synced {
+        return;
+    }
+    let worker = Arc::new(Worker {
+        recorder: context.recorder("resource_claim"),
+        context: context.clone(),
+        claims,
+        templates,
+    });
+    let queue = context.queue("resource_claim");
+    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
+    let shutdown = context.shutdown.clone();
+    run_workers(queue, WORKERS, shutdown, move |item: Item| {
+        let worker = worker.clone();
+        async move {
+            match item {
+                Item::Pod(key) => worker.reconcile_pod(&key).await,
+                Item::Claim(key) => worker.reconcile_claim(&key).await,
+            }
+        }
+    })
+    .await;
+    feed.abort();
+}
+
+async fn feed(worker: Arc<Worker>, queue: Queue<Item>) {
+    let mut pods = worker.context.caches.pods.subscribe();
+    let mut claims = worker.claims.subscribe();
+    loop {
+        tokio::select! {
+            Some(change) = pods.next() => {
+                let pod = change.object();
+                if observe::has_claims(pod) {
+                    queue.add(Item::Pod(Key::new(&*pod.namespace, &*pod.name)));
+                    for claim in worker.claims_of(pod) {
+                        queue.add(Item::Claim(claim));
+                    }
+                }
+            }
+            Some(change) = claims.next() => {
+                let metadata = &change.object().metadata;
+                let namespace = metadata.namespace.clone().unwrap_or_default();
+                let name = metadata.name.clone().unwrap_or_default();
+                for pod in observe::pods_of(change.object()) {
+                    queue.add(Item::Pod(Key::new(namespace.clone(), pod)));
+                }
+                queue.add(Item::Claim(Key::new(namespace, name)));
+            }
+            else => return,
+        }
+    }
+}
+
+impl Worker {
+    /// The claims that a pod uses, or is the owner of.
+    fn claims_of(&self, pod: &PodView) -> Vec<Key> {
+        let claims = self.claims.list_in(&pod.namespace);
+        let of_pod =
+            |claim: &Arc<ResourceClaim>| observe::pods_of(claim).any(|name| name == &*pod.name);
+        let name = |claim: &Arc<ResourceClaim>| claim.metadata.name.clone().unwrap_or_default();
+        let found = claims.iter().filter(|claim| of_pod(claim));
+        found
+            .map(|claim| Key::new(&*pod.namespace, name(claim)))
+            .collect()
+    }
+
+    async fn reconcile_pod(&self, key: &Key) -> Result<Outcome, Error> {
+        let view = self.context.caches.pods.get_key(key);
+        if !view.is_some_and(|view| observe::has_claims(&view)) {
+            return Ok(Outcome::Done);
+        }
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        let Some(pod) = found(pods.get(&key.name).await)? else {
+            return Ok(Outcome::Done);
+        };
+        let claim = |name: &str| self.claims.get(&key.namespace, name);
+        let template = |name: &str| self.templates.get(&key.namespace, name);
+        let mut outcome = Outcome::Done;
+        for step in plan_pod(&pod, claim, template) {
+            if let PodStep::Wait(text) = step {
+                self.recorder.warning(&pod, FAILED_CREATION, text);
+                outcome = Outcome::RequeueAfter(RETRY);
+                continue;
+            }
+            if let Err(error) = execute::pod_step(&self.context.client, &pod, step).await {
+                let text = reconcile::execute::message(&error);
+                self.recorder.warning(&pod, FAILED_CREATION, text);
+                return Err(error.into());
+            }
+        }
+        Ok(outcome)
+    }
+
+    async fn reconcile_claim(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(claim) = self.claims.get_key(key) else {
+            return Ok(Outcome::Done);
+        };
+        let pods = &self.context.caches.pods;
+        let seen = observe::seen(&self.context.client, pods, &claim).await?;
+        let steps = plan_claim(&claim, |name, uid| observe::look_up(&seen, name, uid));
+        execute::claim_steps(&self.context.client, &claim, steps).await?;
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,74 @@
+//! What is known of the pods that a claim names.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use kube::{Api, Client};
+use planners::resource_claims::{Seen, consumers};
+use reconcile::Cache;
+use reconcile::execute::found;
+use resource_kinds::pod_view::PodView;
+
+/// Pods by name and uid.
+pub(super) type Pods = BTreeMap<(String, String), Seen>;
+
+/// Whether a pod names claims of devices.
+pub(super) fn has_claims(pod: &PodView) -> bool {
+    let claims = pod.spec.resource_claims.as_deref();
+    claims.is_some_and(|claims| !claims.is_empty())
+}
+
+/// The names of the pods that a claim names: its users, and its owner.
+pub(super) fn pods_of(claim: &ResourceClaim) -> impl Iterator<Item = &str> {
+    named(claim).map(|(name, _)| name)
+}
+
+/// The same with their identities.
+fn named(claim: &ResourceClaim) -> impl Iterator<Item = (&str, &str)> {
+    let users = consumers(claim).iter();
+    let users = users.filter(|user| user.resource == "pods");
+    let users = users.map(|user| (user.name.as_str(), user.uid.as_str()));
+    let owners = claim.metadata.owner_references.iter().flatten();
+    let owners = owners.filter(|owner| owner.kind == "Pod");
+    users.chain(owners.map(|owner| (owner.name.as_str(), owner.uid.as_str())))
+}
+
+/// Looks at the pods that a claim names. The server is asked for those that the cache does not
+/// have: a pod that has just been made may not be there yet, and must keep its claim.
+pub(super) async fn seen(
+    client: &Client,
+    cache: &Cache<PodView>,
+    claim: &ResourceClaim,
+) -> kube::Result<Pods> {
+    let namespace = claim.metadata.namespace.clone().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let mut pods = Pods::new();
+    for (name, uid) in named(claim) {
+        let cached = cache.get(&namespace, name).filter(|pod| *pod.uid == *uid);
+        let found = match cached {
+            Some(pod) => state(&pod),
+            None => match found(api.get(name).await)?.map(PodView::from) {
+                Some(pod) if *pod.uid == *uid => state(&pod),
+                _ => Seen::Gone,
+            },
+        };
+        pods.insert((name.to_owned(), uid.to_owned()), found);
+    }
+    Ok(pods)
+}
+
+/// What was seen of a pod.
+pub(super) fn look_up(pods: &Pods, name: &str, uid: &str) -> Seen {
+    let key = (name.to_owned(), uid.to_owned());
+    pods.get(&key).copied().unwrap_or(Seen::Unknown)
+}
+
+fn state(pod: &PodView) -> Seen {
+    let never_runs = pod.is_deleting() && pod.node.is_none();
+    if pod.has_ended() || never_runs {
+        Seen::Over
+    } else {
+        Seen::Living
+    }
+}

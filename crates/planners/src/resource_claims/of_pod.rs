@@ -1,0 +1,201 @@
+//! What a pod needs: its claims, their names in its status, and its place among their users.
+
+use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
+use k8s_openapi::api::resource::v1::{
+    ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use resource_kinds::resource::POD_CLAIM_NAME;
+
+use crate::ownership::controller;
+use crate::stateful_set::revisions::hash;
+
+/// Most bytes of a claim's name before its hash: names are labels in some places.
+const BASE_BYTES_MAX: usize = 50;
+/// Most pods that one claim serves.
+const USERS_MAX: usize = 256;
+
+/// What is to be done for a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PodStep {
+    /// Make a claim.
+    Create(Box<ResourceClaim>),
+    /// A claim cannot be made yet: for people.
+    Wait(String),
+    /// Note in the pod's status which claims were made: names in the pod, and names of the claims.
+    Note(Vec<(String, String)>),
+    /// Reserve a claim for the pod, which was bound without the scheduler.
+    Reserve {
+        /// The claim as it was seen.
+        claim: Box<ResourceClaim>,
+        /// The pod as a user of claims.
+        user: ResourceClaimConsumerReference,
+    },
+}
+
+/// The names of the templates of a pod's claims.
+pub fn templates(pod: &Pod) -> impl Iterator<Item = &str> {
+    claims_of(pod).filter_map(|claim| claim.resource_claim_template_name.as_deref())
+}
+
+/// The name of the claim that is made for a pod: always the same for the same pod.
+pub fn claim_name(pod: &str, uid: &str, claim: &str) -> String {
+    let whole = pod.len() + claim.len() + 2;
+    // Both names stay recognisable: each is shortened by its share.
+    let shorten = |name: &str| {
+        let most = (name.len() * BASE_BYTES_MAX).div_ceil(whole.max(1));
+        let end = name.floor_char_boundary(most.saturating_sub(1).max(1));
+        name.get(..end).unwrap_or_default().to_owned()
+    };
+    let (pod, claim_part) = if whole > BASE_BYTES_MAX {
+        (shorten(pod), shorten(claim))
+    } else {
+        (pod.to_owned(), claim.to_owned())
+    };
+    let hash = hash(&format!("{uid}/{claim}"), None);
+    // A part that is cut may end in what no part of a name begins or ends with.
+    let pod = pod.trim_end_matches(['-', '.']);
+    let claim_part = claim_part.trim_end_matches(['-', '.']);
+    format!("{pod}-{claim_part}-{hash}")
+}
+
+/// What is to be done for a pod. `claim` and `template` find objects of its namespace by name.
+pub fn plan_pod<C, T>(
+    pod: &Pod,
+    claim: impl Fn(&str) -> Option<C>,
+    template: impl Fn(&str) -> Option<T>,
+) -> Vec<PodStep>
+where
+    C: AsRef<ResourceClaim>,
+    T: AsRef<ResourceClaimTemplate>,
+{
+    if is_over(pod) || pod.metadata.deletion_timestamp.is_some() {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    let mut notes = Vec::new();
+    for wanted in claims_of(pod) {
+        let name = match (
+            &wanted.resource_claim_name,
+            &wanted.resource_claim_template_name,
+        ) {
+            (Some(name), _) => name.clone(),
+            (None, Some(from)) => {
+                let (name, step) = made(pod, wanted, from, &claim, &template);
+                if let Some(step) = step {
+                    let waits = matches!(step, PodStep::Wait(_));
+                    steps.push(step);
+                    if waits {
+                        continue;
+                    }
+                }
+                if noted(pod, &wanted.name) != Some(name.as_str()) {
+                    notes.push((wanted.name.clone(), name.clone()));
+                }
+                name
+            }
+            (None, None) => continue,
+        };
+        steps.extend(claim(&name).and_then(|claim| reserve(pod, claim.as_ref())));
+    }
+    if !notes.is_empty() {
+        steps.push(PodStep::Note(notes));
+    }
+    steps
+}
+
+/// The name of the claim of a template, and what is to be done before the pod has it.
+fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
+    pod: &Pod,
+    wanted: &PodResourceClaim,
+    from: &str,
+    claim: &impl Fn(&str) -> Option<C>,
+    template: &impl Fn(&str) -> Option<T>,
+) -> (String, Option<PodStep>) {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (pod_name, uid) = (text(&pod.metadata.name), text(&pod.metadata.uid));
+    let name = claim_name(&pod_name, &uid, &wanted.name);
+    if let Some(there) = claim(&name) {
+        let owner = controller(there.as_ref().metadata.owner_references.as_deref());
+        let step = (owner.is_none_or(|owner| owner.uid != uid)).then(|| {
+            PodStep::Wait(format!(
+                "PodResourceClaim {}: resource claim {name:?} exists, but is not owned by the pod",
+                wanted.name
+            ))
+        });
+        return (name, step);
+    }
+    let Some(template) = template(from) else {
+        let text = format!(
+            "PodResourceClaim {}: resource claim template {from:?}: \
+             resourceclaimtemplate.resource.k8s.io {from:?} not found",
+            wanted.name
+        );
+        return (name, Some(PodStep::Wait(text)));
+    };
+    let spec = &template.as_ref().spec;
+    let metadata = spec.metadata.clone().unwrap_or_default();
+    let mut annotations = metadata.annotations.unwrap_or_default();
+    annotations.insert(POD_CLAIM_NAME.to_owned(), wanted.name.clone());
+    let made = ResourceClaim {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: pod.metadata.namespace.clone(),
+            labels: metadata.labels,
+            annotations: Some(annotations),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Pod".to_owned(),
+                name: pod_name,
+                uid,
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        },
+        spec: spec.spec.clone(),
+        status: None,
+    };
+    (name, Some(PodStep::Create(Box::new(made))))
+}
+
+/// A pod that is bound by its author has claims that the scheduler did not reserve.
+fn reserve(pod: &Pod, claim: &ResourceClaim) -> Option<PodStep> {
+    let node = pod.spec.as_ref()?.node_name.as_deref()?;
+    let status = claim.status.as_ref()?;
+    let allocated = status.allocation.is_some() && claim.metadata.deletion_timestamp.is_none();
+    let uid = pod.metadata.uid.clone()?;
+    let users = status.reserved_for.as_deref().unwrap_or_default();
+    let has = users.iter().any(|user| user.uid == uid);
+    let may = allocated && !has && users.len() < USERS_MAX && !node.is_empty();
+    may.then(|| PodStep::Reserve {
+        claim: Box::new(claim.clone()),
+        user: ResourceClaimConsumerReference {
+            api_group: None,
+            resource: "pods".to_owned(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid,
+        },
+    })
+}
+
+fn claims_of(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
+    let spec = pod.spec.as_ref();
+    spec.and_then(|spec| spec.resource_claims.as_deref())
+        .unwrap_or_default()
+        .iter()
+}
+
+fn noted<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
+    let statuses = pod.status.as_ref()?.resource_claim_statuses.as_deref()?;
+    let found = statuses.iter().find(|status| status.name == name)?;
+    found.resource_claim_name.as_deref()
+}
+
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
