@@ -1,4 +1,4 @@
-//! What a write costs in the server itself: decode, admit, validate, track its fields, encode.
+//! The cost of a write in the server itself: decode, admit, validate, track managed fields, encode.
 //!
 //! `cargo bench -p api-server --bench writes`. The whole pipeline in this process, over a store in
 //! memory: no socket, no TLS, no disk. Prints medians of one client's requests.

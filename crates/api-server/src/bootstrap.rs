@@ -1,4 +1,4 @@
-//! What every cluster has: default objects, and the Service by which pods find this server.
+//! The default objects of every cluster, and the Service by which pods find this server.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! What a server is made of.
+//! The settings of a server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

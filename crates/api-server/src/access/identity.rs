@@ -1,4 +1,4 @@
-//! Who is asking: client certificate, bearer token, or nobody in particular.
+//! Authentication: client certificate, bearer token, or anonymous.
 
 use certificates::ClientSubject;
 use http::HeaderMap;

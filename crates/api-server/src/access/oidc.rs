@@ -1,5 +1,5 @@
-//! Who issues the tokens of service accounts, for those outside who are shown one: OpenID Connect
-//! discovery, as far as Kubernetes serves it.
+//! OpenID Connect discovery of the issuer of service account tokens, as far as Kubernetes serves
+//! it.
 
 use http::HeaderValue;
 use http::header::CACHE_CONTROL;

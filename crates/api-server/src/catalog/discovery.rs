@@ -1,4 +1,4 @@
-//! What is served: aggregated discovery and the older documents (kubectl.md 0.2, 0.3).
+//! Discovery documents, aggregated and in the older form (kubectl.md 0.2, 0.3).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What a refusal says in its headers of what would do instead.
+//! The headers of a refusal that list the allowed methods or types.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What answers a request about a resource: the kind at its path, and the verbs that the path has.
+//! The destination of a resource request: the kind at its path, and the verbs of the path.
 //!
 //! The path's form and the kind's scope are compared here, for all kinds alike, so that what is served
 //! is what was authorised: a kind of the cluster is not found below a namespace, nor a kind of

@@ -1,4 +1,4 @@
-//! Which objects of a collection a client wants: label and field selectors.
+//! Label and field selectors of a list, watch or deletion.
 
 use std::collections::BTreeMap;
 

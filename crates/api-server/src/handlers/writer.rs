@@ -1,4 +1,4 @@
-//! What a write needs: the stored objects, access control and admission.
+//! The parts that a write needs: the stored objects, access control and admission.
 
 use std::sync::Arc;
 

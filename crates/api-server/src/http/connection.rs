@@ -1,5 +1,5 @@
-//! What an answer that lasts has to know of the connection that its request came over: whether the
-//! listener is closing, whether the client reads; and a way to end it.
+//! The state of a connection that long answers need: whether the listener is closing, whether the
+//! client reads; and a way to end it.
 //!
 //! The body of an answer is asked for more only when there is room for it. One whose client reads
 //! nothing is never asked again, and so cannot end by itself.

@@ -1,5 +1,5 @@
-//! Who is connected: how many connections each address has, and which of them go first when there
-//! is no room for more.
+//! Connection limits: the number of connections of each address, and the order in which they are
+//! closed when there is no room for more.
 //!
 //! A connection costs its owner nothing before it has shown who it is. So those that are still
 //! shaking hands go first, then those of strangers, the oldest of the address that has most of

@@ -1,4 +1,5 @@
-//! What a request is about, read from its method, path and query by upstream's rules.
+//! The parsed request: resource, verb and scope from its method, path and query, by upstream's
+//! rules.
 //!
 //! This is the only place that reads them: authorisation, admission, audit, metrics and routing all go
 //! by the [`RequestInfo`] made here. Which kind is at the path, and whether the path suits its scope,

@@ -1,4 +1,4 @@
-//! What the server says it is.
+//! The version of the server.
 
 use serde_json::{Value, json};
 

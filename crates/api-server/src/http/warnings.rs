@@ -1,4 +1,4 @@
-//! What a client is told beside the answer, whatever that is (kubectl.md 0.6).
+//! The `Warning` headers of an answer (kubectl.md 0.6).
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,5 +1,5 @@
-//! Where the work of a request is done: what is short on the threads of the async runtime, what may
-//! be long beside them, so that one client's large object never holds up everybody's answers.
+//! The place where a request is processed: short work on the threads of the async runtime, long
+//! work beside them, so that one client's large object never holds up everybody's answers.
 //!
 //! A request begins as a small one. Whoever finds that it is large (its body, the stored object,
 //! the list to be sent) says so by [`expect`]; from the next poll on all of the request runs on a

@@ -1,4 +1,4 @@
-//! What all writes share: their options, checking what was sent, admission, and the result.
+//! The common part of all writes: options, validation, admission, and the result.
 
 use bytes::Bytes;
 use mvcc_store::{KeyValue, Revision};

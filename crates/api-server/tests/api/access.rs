@@ -1,4 +1,4 @@
-//! Who may do what.
+//! Rights of users.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is stored is in force, whoever stored it and however the request ended.
+//! Stored configuration is active, for every writer and every end of the request.
 
 use mvcc_store::{KeyValue, Operation, Range, Store, Txn};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What the server says of itself: its version, and whether it is well.
+//! The version and the health of the server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

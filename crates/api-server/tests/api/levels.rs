@@ -1,4 +1,4 @@
-//! Which pods a namespace takes, by the levels in its labels.
+//! Pod Security levels of a namespace, by its labels.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What a node may do, kind by kind and verb by verb, against a plain model of Kubernetes' table.
+//! The rights of a node, kind by kind and verb by verb, against a plain model of Kubernetes' table.
 //!
 //! The table is in "Using Node Authorization"
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>); the model says of each request

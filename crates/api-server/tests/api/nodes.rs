@@ -1,4 +1,4 @@
-//! What nodes may read and write: what their pods need, and what is their own.
+//! Reads and writes of nodes: the objects that their pods need, and their own objects.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! What a server answers has the form that it publishes: every object that a test sees is checked
-//! against the server's own OpenAPI document of its group version (findings C1).
+//! The server's answers match its OpenAPI documents: every object that a test sees is validated
+//! against the document of its group version (findings C1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

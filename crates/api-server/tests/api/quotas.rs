@@ -1,4 +1,4 @@
-//! How much a namespace may use.
+//! ResourceQuotas of a namespace.
 
 use serde_json::{Value, json};
 

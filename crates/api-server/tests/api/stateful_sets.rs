@@ -1,5 +1,5 @@
-//! What the API says of StatefulSets: every refusal with its code, field and text, the warnings,
-//! and what may be changed.
+//! The API of StatefulSets: every refusal with its code, field and text, the warnings, and the
+//! mutable fields.
 
 use std::collections::BTreeMap;
 

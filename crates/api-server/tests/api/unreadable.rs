@@ -1,4 +1,4 @@
-//! What cannot be read, in the store or in a body, is refused: it is not taken for absent.
+//! An unreadable object or body is refused; it is not taken for absent.
 
 use mvcc_store::{Operation, Range, Store, Txn};
 use serde_json::{Value, json};

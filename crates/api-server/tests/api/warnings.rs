@@ -1,4 +1,4 @@
-//! What is said beside an answer is said beside a refusal too (kubectl.md 0.6).
+//! Warnings of an answer are sent with a refusal too (kubectl.md 0.6).
 
 use serde_json::{Value, json};
 

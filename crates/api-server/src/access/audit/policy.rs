@@ -1,4 +1,4 @@
-//! What is noted of which request: the policy of `audit.k8s.io/v1`.
+//! The audit policy of `audit.k8s.io/v1`: the level and the stages of each request.
 
 use serde::Deserialize;
 

@@ -1,4 +1,5 @@
-//! What a node may do: of all that roles allow, what concerns itself and its pods.
+//! The node authoriser: from the rights of the role `system:node`, those that concern the node
+//! itself and its pods.
 //!
 //! The table is that of Kubernetes' node authoriser
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). It is closed: a kind that is

@@ -1,4 +1,4 @@
-//! Who may do what: RBAC, from the roles and bindings in the store.
+//! Authorisation by RBAC, from the roles and bindings in the store.
 
 mod agents;
 mod escalation;

@@ -1,4 +1,4 @@
-//! What webhooks send back, read.
+//! The decoder of webhooks' answers.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

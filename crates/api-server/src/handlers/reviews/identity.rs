@@ -1,4 +1,4 @@
-//! Who somebody is: SelfSubjectReview and TokenReview.
+//! SelfSubjectReview and TokenReview.
 
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};

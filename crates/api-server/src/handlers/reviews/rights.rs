@@ -1,4 +1,4 @@
-//! What somebody may do: the four access reviews (kubectl.md 6.4).
+//! The four access reviews (kubectl.md 6.4).
 
 use object_model::{FieldError, FieldPath, FieldSelector, Status};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! What is authorised is what is served: each form of path, with each method, for kinds of both scopes,
-//! for users who each have one rule, against a plain model of Kubernetes' rules.
+//! The authorised request is the served request: each form of path, with each method, for kinds of both
+//! scopes, for users who each have one rule, against a plain model of Kubernetes' rules.
 //!
 //! The model starts from the parts of a request, not from its path, so it shares nothing with the
 //! server. Its rules are those of "API server request attributes"

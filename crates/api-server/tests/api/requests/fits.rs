@@ -1,4 +1,4 @@
-//! Whether a reply is what a row says, in what it says.
+//! The comparison of a reply with the fields that a row names.
 
 use serde_json::Value;
 
