@@ -1,4 +1,4 @@
-//! What all controllers share: the client, the caches, the settings.
+//! The context that all controllers share: the client, the caches, the settings.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the controllers have to say in figures, for `/metrics`.
+//! The metrics of the controllers, for `/metrics`.
 
 use std::sync::{Arc, OnceLock};
 

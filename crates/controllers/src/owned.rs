@@ -1,5 +1,5 @@
-//! What objects are found by: their controller's uid or that they have none, and their name up to
-//! the last dash.
+//! Index terms of objects: the uid of their controller or its absence, and their name up to the
+//! last dash.
 
 use kube::Resource;
 use planners::ownership;

@@ -1,5 +1,5 @@
-//! What there is: scale and measurements, asked for anew each time because they cannot be watched,
-//! and the pods that the scale selects.
+//! The observed state of a scaler: scale and measurements, requested each time because they cannot
+//! be watched, and the pods that the scale selects.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What every namespace has: the ServiceAccount `default`, and the certificates that its pods
-//! trust the API server by.
+//! The defaults of every namespace: the ServiceAccount `default`, and the certificate authority of
+//! the API server for its pods.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What is known of the pods that a claim names.
+//! The known state of the pods that a claim names.
 
 use std::collections::BTreeMap;
 

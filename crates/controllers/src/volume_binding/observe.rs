@@ -1,5 +1,5 @@
-//! What the planner is to see. Absence is what loses data, so it is never taken from a cache
-//! alone: a claim or volume that is missing there is looked up in the server.
+//! The observed state for the volume binding planner. Absence is what loses data, so it is never
+//! taken from a cache alone: a claim or volume that is missing there is looked up in the server.
 
 use std::sync::Arc;
 

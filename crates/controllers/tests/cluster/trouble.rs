@@ -1,5 +1,5 @@
-//! What people do by hand to the objects of a set: it waits with a reason, or heals what it can,
-//! and goes on when the trouble is over.
+//! Manual changes of a set's objects: it waits with a reason, or repairs them, and continues
+//! afterwards.
 
 use std::time::Duration;
 
