@@ -1,4 +1,4 @@
-//! How long a command in a running container takes: by `kubectl exec`, by a bare WebSocket, and one
+//! The time of a command in a running container: by `kubectl exec`, by a bare WebSocket, and one
 //! byte there and back in an open session; against `runc exec`, and against a `kubectl` that asks
 //! for one object.
 //!

@@ -1,5 +1,5 @@
-//! What pods cost that do nothing: memory and processor time of the server and of the shims, with
-//! 1, 50 and 110 of them.
+//! The cost of idle pods: memory and processor time of the server and of the shims, with 1, 50 and
+//! 110 of them.
 //!
 //! Run it on an idle machine with `cargo xtask bench idle`.
 

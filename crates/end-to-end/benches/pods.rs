@@ -1,5 +1,5 @@
-//! How fast pods start whose image is present: one by one and fifty at once, against `runc run` of
-//! the same root in the same run.
+//! The start of pods with a present image: one by one and fifty at once, against `runc run` of the
+//! same root in the same run.
 //!
 //! Run it on an idle machine with `cargo xtask bench pods`.
 

@@ -1,6 +1,6 @@
-//! What a Service costs: setting up connections and moving bytes through its address, against the
-//! pod's own address in the same run, with 10, 1,000 and 10,000 Services; and how long it takes
-//! until all of them, and one more among them, can be connected to.
+//! The cost of a Service: connections and throughput through its address, against the pod's own
+//! address in the same run, with 10, 1,000 and 10,000 Services; and the time until all of them, and
+//! one more among them, accept connections.
 //!
 //! All Services have one pod behind them. Clients and servers are threads of this process in the
 //! networks of two pods. Run it on an idle machine with `cargo xtask bench services`.

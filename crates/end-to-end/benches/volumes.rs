@@ -1,5 +1,5 @@
-//! What a database pays for a volume of each class, against the bare disk: `mainstay bench disk` in
-//! pods, and beside them in the data directory.
+//! The cost of a volume of each class for a database, against the bare disk: `mainstay bench disk`
+//! in pods, and beside them in the data directory.
 //!
 //! Run it on an idle machine with `cargo xtask bench volumes`.
 

@@ -1,4 +1,4 @@
-//! What many tests ask of a running server: readiness of a set, facts of a pod.
+//! Common queries of a running server: readiness of a set, facts of a pod.
 
 use serde_json::Value;
 

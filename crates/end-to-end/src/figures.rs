@@ -1,4 +1,4 @@
-//! What benchmarks print: medians with their range, and how two things compare.
+//! The output of benchmarks: medians with their range, and comparisons.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is wrong gets a clear error and changes nothing.
+//! Invalid input gets a clear error and changes nothing.
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! How the program ends, what it leaves then, and what becomes of its data.
+//! The ends of the program, the state that it leaves, and the deletion of its data.
 
 use std::fs;
 use std::io::Read;

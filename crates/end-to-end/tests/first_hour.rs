@@ -1,5 +1,5 @@
-//! What a newcomer meets in the first hour: the table of `up`, `status`, completions and pages, and the
-//! sentences that say what to do.
+//! The first hour of a newcomer: the table of `up`, `status`, completions and pages, and the sentences
+//! with the next step.
 
 use std::fs;
 use std::io::Write;

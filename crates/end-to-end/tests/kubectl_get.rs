@@ -1,4 +1,5 @@
-//! What all commands share, and `get` in all its forms, by the stock client (kubectl.md 0 and 1).
+//! Common options of all commands, and `get` in all its forms, by the stock client (kubectl.md 0
+//! and 1).
 
 use std::process::Stdio;
 

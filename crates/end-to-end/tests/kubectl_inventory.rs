@@ -1,5 +1,5 @@
-//! What is served, group by group, and the kinds that nothing here acts on but clients look for
-//! (kubectl.md 10).
+//! The served APIs, group by group, and the kinds that are stored without effect for clients that
+//! look for them (kubectl.md 10).
 
 use end_to_end::{Instance, Kubectl};
 use serde_json::Value;

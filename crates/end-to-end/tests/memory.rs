@@ -1,4 +1,4 @@
-//! What the server's process takes of the machine's memory.
+//! The memory of the server's process.
 
 use end_to_end::process::memory;
 use end_to_end::{Api, Instance, wait_for};

@@ -1,4 +1,4 @@
-//! What mainstay does where Kubernetes stays stuck, and the annotations that bring that back.
+//! The behaviour of mainstay where Kubernetes stays stuck, and the annotations that restore it.
 
 use end_to_end::stateful_set::{version, web};
 use end_to_end::{Kubectl, wait_for, with_images};
