@@ -1,5 +1,5 @@
-//! How large the terminal is, and what is written so that lines stay at its foot while others go by
-//! above them.
+//! The size of the terminal, and the escape sequences that keep lines at its foot while others go
+//! by above them.
 
 use std::io::IsTerminal;
 

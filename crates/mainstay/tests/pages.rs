@@ -1,4 +1,4 @@
-//! What pages say that nothing else would notice to be wrong.
+//! Facts in pages that no other test checks.
 
 use std::fs;
 use std::path::Path;

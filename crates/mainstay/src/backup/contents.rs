@@ -1,5 +1,5 @@
-//! What is in a backup: read from a running server, through a socket that only the administrator may
-//! use, or from the files when none runs.
+//! The content of a backup: read from a running server, through a socket that only the administrator
+//! may use, or from the files when none runs.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

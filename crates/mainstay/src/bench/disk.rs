@@ -1,5 +1,5 @@
-//! What a database pays for a directory's disk: small writes that are made durable one by one,
-//! one long write, small writes all over a file, at ease and made durable by several at once.
+//! The cost of a directory's disk for a database: small writes that are synced one by one, one long
+//! write, scattered small writes, unsynced and synced by several writers.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

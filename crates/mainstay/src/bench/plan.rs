@@ -1,4 +1,4 @@
-//! What is done in which order.
+//! The order of the measurements.
 
 use clap::error::{Error, ErrorKind};
 

@@ -1,4 +1,4 @@
-//! What is said of many latencies.
+//! Statistics of many latencies.
 
 use std::time::Duration;
 

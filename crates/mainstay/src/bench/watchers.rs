@@ -1,4 +1,4 @@
-//! How long a write takes to reach all who watch, and what each of them costs the server.
+//! The time of a write until it reaches all watchers, and the cost of each watcher for the server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What a data directory holds, by name. What is not named here is not ours: whoever puts something new
-//! there names it here.
+//! The entries of a data directory, by name. What is not named here is not ours: whoever puts something
+//! new there names it here.
 
 /// A file or directory at the root of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

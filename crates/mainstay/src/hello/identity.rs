@@ -1,5 +1,5 @@
-//! Who this pod is, from what every StatefulSet pod has: its host name, and the line that
-//! `/etc/hosts` has for it (statefulset.md §1.5, §10.13).
+//! The identity of this pod, from its host name and its line in `/etc/hosts` (statefulset.md §1.5,
+//! §10.13).
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What is to be written or removed, given what is there and what was written before.
+//! The plan of an installation: files to write or remove, from the present files and the record.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! What `install` has written, so that it replaces, and `uninstall` removes, nothing else.
+//! The record of the files that `install` has written; `install` replaces and `uninstall` removes
+//! no other file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

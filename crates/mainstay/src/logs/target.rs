@@ -1,4 +1,4 @@
-//! Whose logs: a pod, or what has pods.
+//! The target of `logs`: a pod, or a workload with pods.
 
 use clap::error::{Error, ErrorKind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;

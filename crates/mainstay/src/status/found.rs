@@ -1,4 +1,4 @@
-//! What was read of a cluster, and the reading of it.
+//! The objects that `status` reads, and the reads.
 
 use std::fmt::Debug;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What is shown, made from what was read: a pure function.
+//! The content of the status screen, made from the objects that were read: a pure function.
 
 use std::collections::BTreeSet;
 

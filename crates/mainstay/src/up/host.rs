@@ -1,4 +1,4 @@
-//! What `up` needs to know of the machine it runs on.
+//! The facts of the machine that `up` needs.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;

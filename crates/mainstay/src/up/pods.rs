@@ -1,4 +1,4 @@
-//! What pods may do on this node.
+//! The settings for pods on this node.
 
 use anyhow::{Result, ensure};
 use jiff::SignedDuration;

@@ -1,4 +1,4 @@
-//! What is noted of requests, and what is encrypted where it is stored.
+//! The settings of audit log and encryption.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! How the program is told to end, and what becomes of its pods then.
+//! The signals that end the program, and their effect on its pods.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,4 +1,4 @@
-//! What is wrong with a YAML text, in one line with its place.
+//! The error of a YAML text, in one line with its place.
 
 use std::fmt::Display;
 

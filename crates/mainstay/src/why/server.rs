@@ -1,4 +1,4 @@
-//! Which server to ask, and what to say when it does not answer.
+//! The server to ask, and the message when it does not answer.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

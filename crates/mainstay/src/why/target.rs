@@ -1,4 +1,4 @@
-//! What is asked about: `sts/web`, or `sts web`.
+//! The object in question: `sts/web`, or `sts web`.
 
 use clap::error::{Error, ErrorKind};
 use planners::diagnosis::TargetKind;

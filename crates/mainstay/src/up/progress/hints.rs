@@ -1,4 +1,4 @@
-//! What a newcomer can do next.
+//! Hints for the next step of a newcomer.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What is shown of a set: its ordinals, whether they are ready, and why not.
+//! The view of a set: its ordinals, their readiness, and the reason if they are not ready.
 
 use std::sync::Arc;
 
