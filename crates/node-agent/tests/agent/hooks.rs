@@ -1,4 +1,4 @@
-//! What is run when a container has started and before it is stopped, and the signal that stops it.
+//! postStart and preStop hooks, and the stop signal.
 
 use image_store::ImageConfig;
 use k8s_openapi::api::core::v1::Pod;

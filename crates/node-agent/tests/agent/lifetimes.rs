@@ -1,4 +1,4 @@
-//! How long pods and their containers live, when they are ready, and what they leave to be read.
+//! Lifetimes of pods and containers, their readiness, and their termination messages.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};

@@ -1,4 +1,4 @@
-//! What containers may use up: of the node's disk, of its logs' room, of its huge pages.
+//! Limits of containers: the node's disk, the size of logs, huge pages.
 
 use std::collections::BTreeMap;
 use std::fs;

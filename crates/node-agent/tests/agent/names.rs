@@ -1,4 +1,4 @@
-//! What a pod is called inside, and how it finds others.
+//! The names of a pod inside, and its name resolution.
 
 use serde_json::{Value, json};
 

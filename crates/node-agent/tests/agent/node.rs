@@ -1,4 +1,4 @@
-//! What becomes of pods when something becomes of their node.
+//! Pods when their node stops, starts or changes.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

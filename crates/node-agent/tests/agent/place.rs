@@ -1,4 +1,4 @@
-//! What a pod has of its own, and what of the node.
+//! The namespaces and resources of a pod, and those it shares with the node.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! What a pod may ask for besides commands, volumes of claims and probes.
+//! Fields of a pod besides commands, volumes of claims and probes.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};

@@ -1,4 +1,4 @@
-//! What changes under a running pod, and what its volumes and images are by then.
+//! Changes under a running pod, and the state of its volumes and images afterwards.
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{Patch, PatchParams};
