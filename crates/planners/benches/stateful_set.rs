@@ -1,4 +1,4 @@
-//! How long it takes to plan for a set: 1, 100 and 10,000 replicas in four situations.
+//! The time of a plan for a set: 1, 100 and 10,000 replicas in four situations.
 //!
 //! `cargo bench -p planners --bench stateful_set`. Prints the median and the 99th percentile of a
 //! plan, and the median per 1,000 replicas.

@@ -1,5 +1,5 @@
-//! What the controllers decide: one folder per controller, each a pure and total function from
-//! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
+//! The decisions of the controllers: one folder per controller, each a pure and total function from
+//! the observed state (and the time) to a plan. No I/O, clock, randomness or logging.
 
 pub mod account_tokens;
 pub mod certificate_signing;

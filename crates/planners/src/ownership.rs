@@ -1,4 +1,4 @@
-//! Whose an object is.
+//! The owner of an object.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 

@@ -1,4 +1,4 @@
-//! What becomes of requests for certificates (kubectl.md 10.5).
+//! Plans for certificate requests (kubectl.md 10.5).
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

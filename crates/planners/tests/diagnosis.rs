@@ -1,4 +1,4 @@
-//! What is said about what waits.
+//! Answers about waiting objects.
 //!
 //! `golden/` holds one situation per file, with the answer for people, and for some the one for
 //! programs. `pods` goes through what may be the matter with a single pod, `remedies` through what

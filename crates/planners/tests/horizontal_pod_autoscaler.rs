@@ -1,4 +1,4 @@
-//! How many replicas a scaler asks for (kubectl.md 10.2).
+//! The replicas that a scaler asks for (kubectl.md 10.2).
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

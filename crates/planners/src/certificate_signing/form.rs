@@ -1,4 +1,4 @@
-//! What requests for each signer have to look like.
+//! The rules for requests to each signer.
 
 use std::collections::BTreeSet;
 

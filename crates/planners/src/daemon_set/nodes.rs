@@ -1,4 +1,4 @@
-//! What is to happen on each node.
+//! The actions on each node.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;

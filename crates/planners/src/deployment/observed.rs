@@ -1,4 +1,4 @@
-//! What the planner is told, and its parsed form.
+//! The observed state, and its parsed form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

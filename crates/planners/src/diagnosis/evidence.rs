@@ -1,4 +1,4 @@
-//! What an answer is found in.
+//! The evidence for an answer.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Why something waits, in words.
+//! The reason why something waits, in words.
 //!
 //! **Goal**: from what is stored, name the cause of a pod's not being Ready, and what would
 //! change it.

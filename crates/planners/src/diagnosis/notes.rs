@@ -1,4 +1,4 @@
-//! How a set is, in a line; and what is as somebody wants it, and yet worth knowing.
+//! The state of a set in a line, and notes on intended states that are worth knowing.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use resource_kinds::labels;

@@ -1,4 +1,4 @@
-//! What can be the matter with a pod, for machines.
+//! The machine-readable reasons why a pod waits.
 
 use std::fmt;
 

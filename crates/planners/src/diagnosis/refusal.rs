@@ -1,4 +1,4 @@
-//! What the API server says when it refuses to make a pod, and what would change its mind.
+//! Refusals of a pod's creation by the API server, and their remedies.
 
 use k8s_openapi::api::core::v1::Event;
 use object_model::Quantity;

@@ -1,4 +1,4 @@
-//! What would unblock something: in words, and as commands.
+//! A remedy: in words, and as commands.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What changes the number of pods, or keeps it from falling.
+//! Answers about objects that change the number of pods, or keep it from falling.
 
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;

@@ -1,4 +1,4 @@
-//! What to write for a Service.
+//! The writes for a Service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

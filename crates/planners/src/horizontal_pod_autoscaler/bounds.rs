@@ -1,4 +1,4 @@
-//! How much of what the metrics ask for is done at once.
+//! The limits of one scaling step.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2 as api;

@@ -1,4 +1,4 @@
-//! How many replicas the metrics ask for.
+//! The number of replicas that the metrics demand.
 
 use std::collections::BTreeMap;
 

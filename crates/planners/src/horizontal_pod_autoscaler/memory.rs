@@ -1,4 +1,4 @@
-//! What was found before: the windows of a scaler's behaviour look back.
+//! Earlier results, for the windows of a scaler's behaviour.
 
 use jiff::{SignedDuration, Timestamp};
 

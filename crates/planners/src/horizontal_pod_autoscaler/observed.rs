@@ -1,4 +1,4 @@
-//! What a decision about replicas depends on.
+//! The input of a decision about replicas.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What to do about a scaler.
+//! The plan for a scaler.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the failure of a pod means, by the job's `podFailurePolicy`.
+//! The effect of a pod's failure, by the job's `podFailurePolicy`.
 
 use k8s_openapi::api::batch::v1::{
     JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,

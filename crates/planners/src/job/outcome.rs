@@ -1,4 +1,4 @@
-//! Whether the job is over, and how.
+//! The end of a job, and its result.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};

@@ -1,4 +1,4 @@
-//! Which pods to start, and which to stop.
+//! The pods to start, and the pods to stop.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Whether enough of an Indexed job is done, by its `successPolicy`.
+//! The `successPolicy` of an Indexed job.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! How many nodes are silent at once, and what that means for their pods.
+//! The number of silent nodes, and its effect on the eviction of their pods.
 //!
 //! When few nodes of a zone are silent, they are lost, and their pods are moved away one node after the
 //! other. When most of them are, it is more likely that something between them and the observer is

@@ -1,4 +1,4 @@
-//! Which pods a node's `NoExecute` taints drive away, and when.
+//! Evictions by a node's `NoExecute` taints, with their times.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What the controllers of interchangeable pods share: whose a pod is, how it does, how a new one
-//! is made and called.
+//! Common functions of the controllers of interchangeable pods: the owner of a pod, its state, the
+//! creation and the name of a new one.
 //!
 //! **Goal**: none of its own; ReplicaSets, Jobs and DaemonSets are planned with it.
 //! **Relies on**: a fresh view. Other than those of a StatefulSet these pods have names that can

@@ -1,4 +1,4 @@
-//! Whose a pod is.
+//! The owner of a pod.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

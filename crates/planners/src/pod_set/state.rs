@@ -1,4 +1,4 @@
-//! How a pod does.
+//! The state of a pod.
 
 use jiff::{SignedDuration, Timestamp};
 use resource_kinds::pod_view::{self, PodView};

@@ -1,4 +1,4 @@
-//! Which pods are missed least.
+//! The order in which surplus pods are deleted.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -1,5 +1,4 @@
-//! What a claim needs: that pods that are over do not keep it, and that devices which nobody uses
-//! are free.
+//! The plan for a claim: ended pods no longer reserve it, and unused devices are free.
 
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use resource_kinds::resource::ALLOCATED;

@@ -1,4 +1,4 @@
-//! What a pod needs: its claims, their names in its status, and its place among their users.
+//! The plan for a pod: its claims, their names in its status, and its place among their users.
 
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{

@@ -1,4 +1,4 @@
-//! What dashboards show of a set (`statefulset.md` 3.47).
+//! The metrics of a set for dashboards (`statefulset.md` 3.47).
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 

@@ -1,4 +1,4 @@
-//! Who waits for whom: each pod that is not as it should be, and of which nothing has been said,
+//! The waits between pods: each pod that is not in its wanted state, and has no reason of its own,
 //! waits for the one that holds up the plan.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What the planner is told, and its parsed form.
+//! The observed state, and its parsed form.
 //!
 //! Input is taken as it comes: old, edited by hand, contradictory. Whatever cannot be read
 //! becomes the default or a reason to wait, never a failure.

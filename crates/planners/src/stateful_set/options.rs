@@ -1,4 +1,4 @@
-//! What can be chosen about how a set is run, read from its annotations.
+//! The options of a set, read from its annotations.
 //!
 //! The API server refuses values that are not allowed; what is there all the same, because it
 //! was stored before, counts as absent.

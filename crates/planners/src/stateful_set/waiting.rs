@@ -1,4 +1,4 @@
-//! Why nothing, or nothing more, happens.
+//! The reason why nothing, or nothing more, happens.
 
 use std::fmt;
 

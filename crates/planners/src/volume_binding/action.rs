@@ -1,4 +1,4 @@
-//! What is to be done, and how each action is written.
+//! The actions, and the write of each.
 
 use std::collections::BTreeMap;
 

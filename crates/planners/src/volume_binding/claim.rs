@@ -1,4 +1,4 @@
-//! What happens to a claim.
+//! The plan for a claim.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What happens to a volume.
+//! The plan for a volume.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};

@@ -1,4 +1,4 @@
-//! What a node does about a content.
+//! The plan of a node for a snapshot content.
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 use resource_kinds::snapshot::{BEING_DELETED, CONTENT_PROTECTION, VolumeSnapshotContent};

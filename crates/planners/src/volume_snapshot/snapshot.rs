@@ -1,4 +1,4 @@
-//! What happens to a snapshot and, with it, its content.
+//! The plan for a snapshot and its content.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};

@@ -1,4 +1,4 @@
-//! What would unblock a pod: the commands, as they are printed.
+//! Remedies of a pod: the commands, as they are printed.
 
 use std::sync::Arc;
 

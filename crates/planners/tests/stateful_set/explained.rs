@@ -1,4 +1,4 @@
-//! What a set says about itself: conditions, events, the deadline, and who waits for whom.
+//! Conditions and events of a set, the progress deadline, and the waits between pods.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSetCondition;

@@ -1,4 +1,4 @@
-//! What is made, field by field: pods, claims and revisions.
+//! Created objects, field by field: pods, claims and revisions.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What holds for any input: the planner never fails, keeps its invariants and comes to rest.
+//! Properties for any input: the planner never fails, keeps its invariants and comes to rest.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What holds of every plan, whatever the state of the world.
+//! Laws of every plan, for any state.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

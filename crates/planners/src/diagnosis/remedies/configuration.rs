@@ -1,4 +1,4 @@
-//! What a container needs before it is started: ConfigMaps, Secrets, users, mounts.
+//! Remedies for missing configuration of a container: ConfigMaps, Secrets, users, mounts.
 
 use std::collections::BTreeSet;
 

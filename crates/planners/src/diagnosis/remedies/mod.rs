@@ -1,4 +1,4 @@
-//! What would unblock a pod, found with all that is known of it and around it.
+//! The remedy of a pod, from its state and its surroundings.
 //!
 //! The cause is known already ([`Diagnosis`]); this is about commands that can be typed.
 

@@ -1,4 +1,4 @@
-//! What holds for every plan, whatever was observed. Tests, the model checker and the simulation
+//! Invariants of every plan, for any observed state. Tests, the model checker and the simulation
 //! ask after every step.
 //!
 //! The rules are written down a second time here, from the specification and without the

@@ -1,5 +1,5 @@
-//! What `OrderedReady` promises: one pod at a time; up from the lowest, down from the highest,
-//! and nothing while a wanted pod is not available.
+//! The order of `OrderedReady`: one pod at a time; up from the lowest, down from the highest, and
+//! nothing while a wanted pod is not available.
 
 use super::super::identity;
 use super::super::observed::{Member, Phase, Strategy, World};

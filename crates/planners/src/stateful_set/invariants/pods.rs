@@ -1,4 +1,4 @@
-//! Which pods may be made, and which may be deleted at all.
+//! Invariants of the creation and the deletion of pods.
 
 use std::collections::BTreeSet;
 

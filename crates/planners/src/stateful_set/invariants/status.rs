@@ -1,4 +1,4 @@
-//! What a status may say.
+//! Invariants of a status.
 
 use k8s_openapi::api::apps::v1::{StatefulSetCondition, StatefulSetStatus};
 use resource_kinds::reasons::stateful_set_condition as kinds;
