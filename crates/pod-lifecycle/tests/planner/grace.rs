@@ -1,4 +1,4 @@
-//! How long containers have for their end.
+//! Grace periods of containers.
 
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::record::probes::ProbeOutcome;

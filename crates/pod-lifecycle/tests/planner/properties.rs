@@ -1,5 +1,5 @@
-//! What holds for any pod and any order of events: a container never runs twice, nothing runs in
-//! a pod that has ended, everything settles, and a deleted pod goes.
+//! Properties for any pod and any order of events: a container never runs twice, nothing runs in a
+//! pod that has ended, everything settles, and a deleted pod goes.
 
 use crate::world::World;
 use pod_lifecycle::record::Sandbox;

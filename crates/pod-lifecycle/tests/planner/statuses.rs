@@ -1,4 +1,4 @@
-//! What statuses say of containers besides their states.
+//! Fields of container statuses besides their states.
 
 use pod_lifecycle::record::Hook;
 use serde_json::json;
