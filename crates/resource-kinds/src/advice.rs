@@ -1,5 +1,4 @@
-//! What is said about objects that are kept, and that nothing in this program acts on yet
-//! (`docs/differences.md`).
+//! Warnings for kinds that are stored without effect (`docs/differences.md`).
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! What a fresh cluster has: namespaces, default roles and bindings, a storage class.
+//! The objects of a fresh cluster: namespaces, default roles and bindings, a storage class.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What the kinds need to know of the cluster that they are served in.
+//! The facts of the cluster that kinds need.
 
 use std::fmt;
 use std::net::Ipv4Addr;

@@ -1,5 +1,5 @@
-//! What each kind of object is: names, defaults, validation, table columns. One trait, one folder
-//! per API group, one file per kind, one plain list ([`all`]). Pure: no I/O, no clock.
+//! The kinds of API objects: names, defaults, validation, table columns. One trait, one folder per
+//! API group, one file per kind, one plain list ([`all`]). Pure: no I/O, no clock.
 
 mod addresses;
 pub mod admission;

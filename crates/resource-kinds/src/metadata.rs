@@ -1,4 +1,4 @@
-//! What is wrong with an object's metadata, whatever its kind.
+//! Validation of metadata, for all kinds.
 
 use std::collections::BTreeSet;
 

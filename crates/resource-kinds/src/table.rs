@@ -1,4 +1,4 @@
-//! What tables of several kinds share.
+//! Common columns of tables.
 
 use jiff::Timestamp;
 use object_model::duration;

@@ -1,5 +1,4 @@
-//! What objects use up of the quotas of their namespace (core/v1 ResourceQuota), and what of it
-//! may still be used.
+//! The quota usage of objects (core/v1 ResourceQuota), and the remaining amount.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
-//! Which volume suits which claim: what the binder, the scheduler and the provisioner must see
-//! alike (statefulset.md §11.3). Pure questions about two objects; who binds what, and when, is
-//! decided elsewhere.
+//! The fit of a volume and a claim: rules that the binder, the scheduler and the provisioner share
+//! (statefulset.md §11.3). Pure questions about two objects; who binds what, and when, is decided
+//! elsewhere.
 
 use k8s_openapi::api::core::v1::{
     ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,

@@ -1,4 +1,4 @@
-//! What the kinds share that make pods from a template: defaults, rules, scale, columns.
+//! Common parts of the kinds that create pods from a template: defaults, rules, scale, columns.
 
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! What holds for every kind.
+//! Rules for every kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 

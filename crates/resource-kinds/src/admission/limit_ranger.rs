@@ -1,4 +1,5 @@
-//! What containers, pods and claims get, and may have, by the LimitRanges of their namespace.
+//! The admission plug-in LimitRanger: defaults and limits of containers, pods and claims by the
+//! LimitRanges of their namespace.
 
 use object_model::Status;
 use serde_json::Value;

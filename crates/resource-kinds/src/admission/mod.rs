@@ -1,5 +1,5 @@
-//! What a cluster adds to, or refuses of, a request on account of other objects: the built-in
-//! admission plug-ins. Each is pure over the object and a [`Lookup`].
+//! The built-in admission plug-ins: changes and refusals of a request that depend on other objects.
+//! Each is pure over the object and a [`Lookup`].
 
 mod certificates;
 mod default_tolerations;

@@ -1,4 +1,4 @@
-//! What tests of plug-ins share.
+//! Common parts of the tests of plug-ins.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What webhooks and policies share: for which requests they are.
+//! Match rules of webhooks and policies.
 
 use object_model::{FieldError, names};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What is wrong with a Job, and with the template of one.
+//! Validation of a Job, and of its template.
 
 use object_model::{FieldError, LabelSelector, names};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What a certificate is requested for (PKCS#10).
+//! The content of a certificate request (PKCS#10).
 
 use std::net::IpAddr;
 

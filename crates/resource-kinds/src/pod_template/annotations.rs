@@ -1,4 +1,4 @@
-//! What is wrong with annotations that mean something for a pod.
+//! Validation of a pod's annotations that have a meaning.
 
 use object_model::FieldError;
 

@@ -1,5 +1,5 @@
-//! What is wrong with the devices that a pod claims (`resourceClaims`): names alone, since
-//! devices are not served.
+//! Validation of the devices that a pod claims (`resourceClaims`): names alone, since devices are
+//! not served.
 
 use std::collections::BTreeSet;
 

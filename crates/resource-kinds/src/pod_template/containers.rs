@@ -1,4 +1,4 @@
-//! What is wrong with containers, list by list.
+//! Validation of containers, list by list.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! What a pod's spec says when its author says nothing. Field by field upstream's, because the
-//! bytes of a defaulted template name the revisions of a StatefulSet (`statefulset.md` 4.3).
+//! Defaults of a pod's spec. Field by field upstream's, because the bytes of a defaulted template
+//! name the revisions of a StatefulSet (`statefulset.md` 4.3).
 
 use serde_json::{Value, json};
 

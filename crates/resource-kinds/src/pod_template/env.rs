@@ -1,4 +1,4 @@
-//! What is wrong with the environment of a container (`statefulset.md` 12.11 and 12.12).
+//! Validation of the environment of a container (`statefulset.md` 12.11 and 12.12).
 
 use object_model::{FieldError, Quantity, names};
 

@@ -1,4 +1,4 @@
-//! What is wrong with containers that look into a running pod (`kubectl.md` 5.8).
+//! Validation of ephemeral containers (`kubectl.md` 5.8).
 
 use object_model::FieldError;
 

@@ -1,4 +1,4 @@
-//! What is wrong with the ports of containers.
+//! Validation of the ports of containers.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What is wrong with probes and hooks (`statefulset.md` 12.5 and 12.6).
+//! Validation of probes and hooks (`statefulset.md` 12.5 and 12.6).
 
 use object_model::{FieldError, names};
 use serde_json::Value;

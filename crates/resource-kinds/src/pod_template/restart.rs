@@ -1,5 +1,4 @@
-//! What is wrong with when a container starts again: its own policy, its rules, and what a change
-//! of its resources does to it.
+//! Validation of restarts: a container's restart policy, its rules, and its resize policy.
 
 use std::collections::BTreeSet;
 

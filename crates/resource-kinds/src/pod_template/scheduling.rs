@@ -1,4 +1,4 @@
-//! What is wrong with where a pod wants to run.
+//! Validation of the scheduling fields of a pod.
 
 use std::collections::BTreeSet;
 

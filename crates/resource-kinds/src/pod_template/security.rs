@@ -1,4 +1,4 @@
-//! What is wrong with the rights of a pod and its containers.
+//! Validation of the security contexts of a pod and its containers.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What is wrong with the spec of a pod, topic by topic and in upstream's order.
+//! Validation of a pod's spec, topic by topic and in upstream's order.
 
 use object_model::{FieldError, names};
 

@@ -1,4 +1,5 @@
-//! What is wrong with how pods want to be spread, and with labels that a pod's own labels fill in.
+//! Validation of topology spread constraints, and of label keys that are filled in from the pod's
+//! labels.
 
 use std::collections::BTreeSet;
 

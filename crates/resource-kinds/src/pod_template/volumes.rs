@@ -1,4 +1,4 @@
-//! What is wrong with the volumes of a pod and with their mounts.
+//! Validation of the volumes of a pod and of their mounts.
 
 use std::collections::{BTreeMap, BTreeSet};
 

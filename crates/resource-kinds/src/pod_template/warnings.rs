@@ -1,4 +1,4 @@
-//! What is accepted and probably not meant.
+//! Warnings for accepted but doubtful fields.
 
 use std::collections::BTreeMap;
 

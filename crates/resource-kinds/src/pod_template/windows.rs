@@ -1,5 +1,5 @@
-//! What is wrong with fields that belong to one system. The pods run on Linux; those for Windows
-//! are kept for nodes that are not this cluster's.
+//! Validation of fields that belong to one operating system. The pods run on Linux; those for
+//! Windows are kept for nodes that are not this cluster's.
 
 use object_model::{FieldError, names};
 

@@ -1,4 +1,4 @@
-//! What a pod asks for: what is its own, and what it shares with others of its template.
+//! The spec in a pod view: its own part, and the part that pods of one template share.
 
 use k8s_openapi::api::core::v1::{Container, Lifecycle, PodSpec, Volume};
 

@@ -1,4 +1,4 @@
-//! How a pod does.
+//! The state of a pod.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What is wrong with what a claim asks for, and what is filled in.
+//! Validation and defaults of a claim's requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! What is wrong with the status of a claim: which devices it has, who uses it, and what drivers
-//! say of the devices.
+//! Validation of a claim's status: its devices, its users, and the reports of drivers about the
+//! devices.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! What is wrong with a device that a driver offers.
+//! Validation of a device that a driver offers.
 
 use object_model::{FieldError, Quantity, Semver, names};
 

@@ -1,4 +1,5 @@
-//! What a pod uses: what its containers ask for, or still have while they get something else.
+//! The quota usage of a pod: the requests of its containers, or their allocated resources during a
+//! resize.
 
 use object_model::Quantity;
 use serde_json::Value;

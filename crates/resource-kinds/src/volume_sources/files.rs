@@ -1,4 +1,4 @@
-//! What is wrong with files that are made from objects of the cluster.
+//! Validation of files that are made from objects of the cluster.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,4 @@
-//! Where the data of a volume comes from: sources that pods and PersistentVolumes name alike,
-//! and those that only pods have.
+//! Volume sources: those that pods and PersistentVolumes name alike, and those that only pods have.
 
 mod files;
 

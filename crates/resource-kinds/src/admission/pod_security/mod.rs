@@ -1,4 +1,4 @@
-//! Which pods a namespace takes: the levels that its labels name, by the Pod Security Standards.
+//! Pod Security admission: the levels in a namespace's labels, by the Pod Security Standards.
 
 mod checks;
 mod volumes;

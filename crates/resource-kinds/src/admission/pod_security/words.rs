@@ -1,4 +1,4 @@
-//! What a rule looks at, and the words for what it finds.
+//! The fields that a rule reads, and the texts of its findings.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! What is wrong with a StatefulSet (`statefulset.md` §6).
+//! Validation of a StatefulSet (`statefulset.md` §6).
 
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
 use serde_json::Value;

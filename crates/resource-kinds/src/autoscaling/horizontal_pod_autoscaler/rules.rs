@@ -1,4 +1,4 @@
-//! What is wrong with a scaler.
+//! Validation of a HorizontalPodAutoscaler.
 
 use object_model::{FieldError, Quantity, names};
 use serde_json::Value;

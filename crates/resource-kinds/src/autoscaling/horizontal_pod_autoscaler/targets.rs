@@ -1,4 +1,4 @@
-//! What `kubectl get` shows of metrics: what was measured, and what it is to be.
+//! The column of metrics in `kubectl get`: current and target values.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! How a refusal shows what was changed: a unified diff of both versions as JSON.
+//! The difference that a refusal shows: a unified diff of both versions as JSON.
 
 use serde::Serialize;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What may be said of a pod in its status.
+//! Validation of a pod's status.
 
 use object_model::{FieldError, names};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What may change in a pod through `ephemeralcontainers` (`kubectl.md` 5.8) and `resize`
+//! Validation of a pod's updates through `ephemeralcontainers` (`kubectl.md` 5.8) and `resize`
 //! (`kubectl.md` 6.7).
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What may change in a pod (`statefulset.md` 12.10).
+//! Validation of a pod's updates (`statefulset.md` 12.10).
 
 use object_model::FieldError;
 use serde_json::Value;

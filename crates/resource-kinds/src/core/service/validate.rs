@@ -1,4 +1,4 @@
-//! What is wrong with a Service (`statefulset.md` 10.14).
+//! Validation of a Service (`statefulset.md` 10.14).
 
 use std::collections::BTreeSet;
 
