@@ -1,15 +1,21 @@
 //! A rule on the English of documents and of the first sentence of each module: no sentence starts with a
-//! free relative clause ("What …", "Whoever …"). Such a sentence has no noun that a reader can search for.
+//! free relative clause ("What …", "Whoever …"), and no module's with another clause in place of a noun
+//! ("How …", "Which …"). Such a sentence has no noun that a reader can search for.
 
 use super::{Finding, SourceFile};
 
 /// The first words of a free relative clause.
 const WORDS: [&str; 5] = ["what", "who", "whoever", "whatever", "whichever"];
 
+/// The first words of other clauses in place of a noun. A module's first sentence has none of them.
+const QUESTION_WORDS: [&str; 9] = [
+    "how", "that", "when", "where", "whether", "which", "whom", "whose", "why",
+];
+
 /// Documents that the rule does not cover: the contracts quote other texts.
 const EXCEPT: [&str; 1] = ["docs/contract/"];
 
-/// Checks all documents.
+/// Checks all documents, and the first sentence of each module.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files {
@@ -18,9 +24,13 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         }
         let texts = match file.path.rsplit_once('.') {
             Some((_, "md")) => blocks(&file.text),
+            Some((_, "rs")) => vec![first_sentence(&file.text)],
             _ => Vec::new(),
         };
-        for sentence in texts.iter().flat_map(|text| relative_clauses(text)) {
+        let of_module = file.path.ends_with(".rs");
+        let is_wrong =
+            |word: &str| WORDS.contains(&word) || of_module && QUESTION_WORDS.contains(&word);
+        for sentence in texts.iter().flat_map(|text| clauses(text, is_wrong)) {
             let start: String = sentence.chars().take(60).collect();
             findings.push(Finding {
                 file: file.path.clone(),
@@ -31,6 +41,18 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The first sentence of a module's documentation; empty if there is none.
+fn first_sentence(source: &str) -> String {
+    let lines = source.lines().filter_map(|line| line.strip_prefix("//!"));
+    let paragraph: Vec<&str> = lines
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let paragraph = paragraph.join(" ");
+    let end = end_of_sentence(&paragraph).unwrap_or(paragraph.len());
+    paragraph.get(..end).unwrap_or_default().to_owned()
 }
 
 /// The paragraphs, list items, headings and table cells of a document, without code.
@@ -62,14 +84,14 @@ fn is_numbered(line: &str) -> bool {
     rest.len() < line.len() && rest.starts_with(". ")
 }
 
-/// The sentences of a text that start with a free relative clause and are not questions.
-fn relative_clauses(text: &str) -> Vec<&str> {
+/// The sentences of a text that start with a wrong word and are not questions.
+fn clauses(text: &str, is_wrong: impl Fn(&str) -> bool) -> Vec<&str> {
     sentences(text)
         .into_iter()
         .filter(|sentence| {
             let bare = sentence.trim_start_matches(|c: char| !c.is_alphanumeric() && c != '`');
             let word: String = bare.chars().take_while(|c| c.is_alphabetic()).collect();
-            WORDS.contains(&word.to_lowercase().as_str()) && !sentence.trim_end().ends_with('?')
+            is_wrong(&word.to_lowercase()) && !sentence.trim_end().ends_with('?')
         })
         .collect()
 }
@@ -140,6 +162,18 @@ mod tests {
         ] {
             assert_eq!(found(document), Vec::<String>::new(), "{document}");
         }
+    }
+
+    #[test]
+    fn the_first_sentence_of_a_module_counts() {
+        let module = |text: &str| SourceFile {
+            path: "crates/a/src/b.rs".to_owned(),
+            text: text.to_owned(),
+        };
+        let wrong = module("//! What a store\n//! does. The rest.\n\nfn f() {}\n");
+        assert_eq!(check(&[wrong]).len(), 1);
+        let right = module("//! The work of a store. What follows is not looked at.\n");
+        assert_eq!(check(&[right]), Vec::new());
     }
 
     #[test]
