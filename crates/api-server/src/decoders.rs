@@ -1,4 +1,4 @@
-//! The decoders of what strangers send, for tests that send them anything. Nothing else uses this.
+//! The decoders of requests, for the fuzzer. Nothing else uses this module.
 
 use std::sync::Arc;
 

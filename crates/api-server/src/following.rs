@@ -1,7 +1,5 @@
-//! Keeps in force what is stored: definitions of kinds, webhooks and policies. They are followed by a
-//! watch of the store, so that it does not matter who wrote them, nor whether the request that did
-//! lived to see the end of its write. Whoever has an answer to such a write finds it in force all the
-//! same: the request waits for that itself (`routing.rs`).
+//! Watches of definitions, webhooks and policies, so that stored ones are in force whoever wrote them. A
+//! request that writes one also puts it into force itself, before its answer (`routing.rs`).
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};

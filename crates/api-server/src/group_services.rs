@@ -1,5 +1,5 @@
-//! The objects that say which groups and versions are served (`kubectl get apiservices`): made for
-//! what is served, and taken away with it.
+//! APIService objects of the served groups and versions (`kubectl get apiservices`): created and deleted
+//! with them.
 
 use std::collections::BTreeSet;
 

@@ -1,11 +1,20 @@
-//! The Kubernetes API over an [`mvcc_store::Store`]: the generic pipeline that every request goes
-//! through, for every kind alike.
+//! The Kubernetes API over an [`mvcc_store::Store`]: one generic pipeline for the requests of all kinds.
 //!
-//! What is particular to a kind lives in `resource-kinds`; there is no file about one kind here
-//! (the kinds of `virtual_resources.rs`, which are answers and never stored, are the exception).
-//! A request passes, in this order: TLS and identity, limits, request info, authentication,
-//! authorisation, routing, decoding, admission, validation, store. Read `pipeline.rs` first, then
-//! `handlers/verbs/create.rs`.
+//! The rules of a kind are in `resource-kinds`; no file here is about one kind, except
+//! `catalog/virtual_resources.rs` with the kinds that are never stored.
+//!
+//! The folders are layers; a module imports those of its own layer and of the layers below (checked by
+//! `cargo xtask tidy`):
+//!
+//! 1. `http`: requests and replies, without knowledge of a cluster,
+//! 2. `catalog`: the served resources, discovery and OpenAPI,
+//! 3. `objects`: reads and writes of stored objects,
+//! 4. `access`: authentication, authorisation, auditing,
+//! 5. `admission`: plug-ins, webhooks and policies,
+//! 6. `handlers`: verbs, subresources, reviews, health and metrics,
+//! 7. the files beside them: the server, its start, the pipeline and the routing of requests.
+//!
+//! Read `pipeline.rs` first, then `handlers/verbs/create.rs`.
 
 mod access;
 mod admission;

@@ -1,4 +1,4 @@
-//! The server as a service in this process: no socket, no TLS, the same pipeline.
+//! The server as a service in this process: the same pipeline without socket and TLS.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

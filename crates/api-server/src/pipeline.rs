@@ -1,4 +1,4 @@
-//! The way of a request through the server: the order of the layers, and nothing else.
+//! The pipeline of a request: limits, authentication, flow control, authorisation, routing.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! From an authorised request to the code that answers it.
+//! Routing of an authorised request to its handler.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Listening: connections, TLS handshakes, HTTP/1.1 and HTTP/2, graceful end.
+//! Listeners: connections, TLS handshakes, HTTP/1.1 and HTTP/2, graceful shutdown.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Tells when nothing new can be stored any longer: in the log, and by an event on each node, which
-//! the store takes when it takes nothing else. `/readyz/store-room` and the metrics say so too.
+//! Warnings of a full store: in the log, and as an event on each node, which the store accepts even then.
+//! `/readyz/store-room` and the metrics show it too.
 
 use std::sync::{Arc, Weak};
 

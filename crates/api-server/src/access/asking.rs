@@ -1,4 +1,4 @@
-//! Reads for admission on behalf of a user, together with what that user may do.
+//! Lookups of admission plug-ins on behalf of a user, with the rights of that user.
 
 use resource_kinds::{Lookup, Right};
 use serde_json::{Value, json};

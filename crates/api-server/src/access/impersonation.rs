@@ -1,4 +1,4 @@
-//! Acting as somebody else: the `Impersonate-` headers (`kubectl --as`).
+//! Impersonation: the `Impersonate-` headers (`kubectl --as`).
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Access control: authentication, authorisation, auditing, flow control and TLS.
+//! Access control: authentication, authorisation, auditing and TLS.
 
 pub(crate) mod asking;
 pub(crate) mod audit;

@@ -1,4 +1,4 @@
-//! The ServiceAccount that a namespace's pods have, awaited while it is being made.
+//! A new pod waits for the default ServiceAccount of a new namespace.
 
 use resource_kinds::Lookup;
 use serde_json::Value;

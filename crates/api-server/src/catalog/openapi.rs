@@ -1,5 +1,5 @@
-//! `/openapi/v2` and `/openapi/v3`: documents made when first asked for, kept compressed. The
-//! former also in protocol buffers, the only form in which kubectl takes it.
+//! OpenAPI documents (`/openapi/v2` and `/openapi/v3`): made at the first request, kept compressed.
+//! Version 2 has a protobuf form too, the only one that kubectl reads.
 
 use std::collections::BTreeMap;
 use std::io::Read;

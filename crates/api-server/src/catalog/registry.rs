@@ -1,4 +1,4 @@
-//! The kinds that are served, by group, version and plural; and where their objects are stored.
+//! The served resources by group, version and plural name, and the keys of their objects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! `componentstatuses`: whether the parts of the control plane are well, looked at when somebody asks
-//! (`kubectl get cs`). Nothing of it is stored.
+//! `componentstatuses`: the health of the control plane's components, checked at each request (`kubectl
+//! get cs`). Nothing of it is stored.
 //!
 //! The names are those that tools know: `etcd-0` is the store.
 

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz`, `/healthz`: whether the server lives and can serve (kubectl.md 6.8).
+//! Health checks: `/livez`, `/readyz`, `/healthz` (kubectl.md 6.8).
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Figures about requests and the process, in Prometheus' text form.
+//! Metrics of requests and of the process, in Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter, Write};

@@ -1,4 +1,4 @@
-//! The way from the API server to the nodes.
+//! Connections to the API of a node (the kubelet's paths).
 
 use bytes::Bytes;
 use http::{Request, Response};

@@ -1,4 +1,4 @@
-//! Bodies: what goes in and out of the pipeline, and reading one under limits.
+//! Bodies of requests and replies, and reading a request body under limits.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

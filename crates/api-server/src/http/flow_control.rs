@@ -1,5 +1,4 @@
-//! A share for everybody: how many requests of one user run at once, how many watches, and how
-//! much their bodies may cost.
+//! Flow control per user: the number of requests and of watches at once, and the cost of request bodies.
 //!
 //! The bounds on all requests together (`pipeline.rs`) keep the server alive; these keep one
 //! client from taking all places that there are.

@@ -1,4 +1,4 @@
-//! Every number that bounds what a client may ask of the server.
+//! Limits on requests and connections.
 
 use std::sync::Arc;
 use std::time::Duration;

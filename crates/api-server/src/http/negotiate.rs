@@ -1,4 +1,4 @@
-//! In which form the client wants the answer.
+//! Content negotiation: the format of the reply, and the content type of the request.
 
 use http::HeaderMap;
 use http::header::ACCEPT;

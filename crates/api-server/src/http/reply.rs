@@ -1,4 +1,4 @@
-//! Replies on their way to the client: bytes that are already encoded, with a type and headers.
+//! Replies: encoded bodies with their content type and headers.
 
 use std::io::Write;
 

@@ -1,5 +1,5 @@
-//! Exclusive things, taken and given up in the transaction of the object that holds them; with
-//! those that have an object of their own, that one comes and goes too.
+//! Allocations (addresses and ports of Services): made and released in the transaction of their holder.
+//! An allocation with an object of its own (IPAddress) creates and deletes that object too.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Field managers: by whom a write is, and what comes to be theirs (kubectl.md 0.7).
+//! Field managers: the manager of a write, and the fields that it owns (kubectl.md 0.7).
 
 use http::header::USER_AGENT;
 use jiff::Timestamp;

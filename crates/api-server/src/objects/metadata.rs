@@ -1,4 +1,4 @@
-//! The part of every object that the server itself keeps: identity, times, generation.
+//! The metadata that the server sets: identity, times, generation.
 
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};

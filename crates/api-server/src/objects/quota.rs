@@ -1,6 +1,5 @@
-//! Quotas of namespaces: each write that uses more or less of one changes its status in the same
-//! transaction, so that a quota is never exceeded, however many write at once, and nothing is
-//! charged that is not there.
+//! ResourceQuotas: a write that changes the usage of a quota updates the quota's status in the same
+//! transaction. So concurrent writes never exceed a quota.
 //!
 //! A quota that comes or changes while others write is counted again once it is stored. Its
 //! transaction changes the guard of its namespace, with which every other write there compares: so

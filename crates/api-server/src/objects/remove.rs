@@ -1,4 +1,4 @@
-//! Takes an object out of the store, with all that it held.
+//! Removal of an object from the store, with its allocations and its quota charge.
 
 use mvcc_store::{Compare, KeyValue, Operation as Write, Revision, Txn, TxnResult};
 use object_model::Status;

@@ -1,5 +1,5 @@
-//! Changing what is stored before a server starts on it, past all validation: for what names the
-//! place where the data are, when that has changed.
+//! Changes of stored objects before a server starts, without validation: for addresses and paths after
+//! the data directory has moved.
 
 use mvcc_store::{Compare, Operation, Range, Store, StoreError, Txn};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The file that events are appended to, and its predecessors.
+//! The audit log file and its rotation.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

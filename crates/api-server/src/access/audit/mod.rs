@@ -1,4 +1,4 @@
-//! The audit log: who asked what, and what became of it; a line of JSON per event.
+//! Audit log: one line of JSON per event, with the user, the request and its outcome.
 //!
 //! A request is answered once its events are written. The policy says how much: metadata never
 //! holds anything of a body, nor any header but the client's name for itself.

@@ -1,5 +1,6 @@
-//! Nobody gives away more than they have: writing a role needs all its rules, writing a binding
-//! needs all rules of the role it names, unless the verbs `escalate` or `bind` are granted.
+//! Privilege escalation check of RBAC: a user grants only rights that the user has. Writing a role needs
+//! all its rules; writing a binding needs all rules of its role. The verbs `escalate` and `bind` lift the
+//! check.
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/rbac/>, "Privilege escalation
 //! prevention and bootstrapping".

@@ -1,4 +1,4 @@
-//! Roles and bindings, arranged for the question "may this user do that".
+//! Index of roles and bindings, for the question whether a user may do something.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Keeps the index of roles and bindings fresh by watching the store.
+//! Watches of roles and bindings that keep the RBAC index current.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! One rule of a role, and whether it covers a request.
+//! RBAC rules: whether a rule covers a request.
 
 use object_model::FieldSelector;
 use serde::{Deserialize, Serialize};

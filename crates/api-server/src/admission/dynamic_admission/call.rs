@@ -1,4 +1,4 @@
-//! One question to one webhook: an HTTPS request of its own.
+//! A call of a webhook: one HTTPS request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Admission by others: webhooks and policies, of which some change what is written and some refuse
-//! it. What they are told and what is made of it is decided in `admission-rules`.
+//! Dynamic admission: mutating and validating webhooks and policies. Their matching and their verdicts
+//! are decided in `admission-rules`.
 //!
 //! Their own objects are beyond them, so that a mistake in one can always be put right; so are the
 //! server's own writes at its start.

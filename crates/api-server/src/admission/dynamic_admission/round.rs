@@ -1,4 +1,4 @@
-//! One request, about which others are asked.
+//! Admission of one request by webhooks and policies.
 
 use std::sync::Arc;
 

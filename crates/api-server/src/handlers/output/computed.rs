@@ -1,4 +1,4 @@
-//! Objects that are made when they are asked for, and stored nowhere, with columns of their own.
+//! Replies with objects of virtual resources, which have table columns of their own.
 
 use http::StatusCode;
 use object_model::Status;

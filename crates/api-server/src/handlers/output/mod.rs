@@ -1,4 +1,4 @@
-//! Objects on their way out: as stored, as YAML, as tables, as metadata only.
+//! Objects in replies: JSON, YAML, protobuf, Tables or metadata only.
 
 mod computed;
 mod table;

@@ -1,4 +1,4 @@
-//! From a node's summary to the objects of `metrics.k8s.io`. Pure.
+//! Objects of `metrics.k8s.io`, made from a node's summary. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 use object_model::{Quantity, duration};

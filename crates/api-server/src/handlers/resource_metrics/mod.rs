@@ -1,5 +1,5 @@
-//! `metrics.k8s.io`: what nodes and pods use (kubectl.md 6.1), asked of the nodes when somebody
-//! asks. Nothing of it is stored.
+//! `metrics.k8s.io`: the resource usage of nodes and pods (kubectl.md 6.1), read from the nodes at each
+//! request. Nothing of it is stored.
 //!
 //! A node answers `/stats/summary` with its newest figures; rates are made there. What has no
 //! figures yet, and what is on a node that does not answer, is left out of lists and is not found

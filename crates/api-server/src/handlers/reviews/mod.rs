@@ -1,4 +1,4 @@
-//! Kinds that are questions: sent, answered, never stored.
+//! Reviews of access and identity: they are answered, never stored.
 
 mod identity;
 mod rights;

@@ -1,4 +1,4 @@
-//! `binding`: gives an object its node, once and for all.
+//! `binding`: assigns a pod to a node.
 
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};

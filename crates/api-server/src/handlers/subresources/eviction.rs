@@ -1,4 +1,4 @@
-//! `eviction`: a deletion that the pod's disruption budget has a say in (kubectl.md 6.3).
+//! `eviction`: deletes a pod if its PodDisruptionBudget allows it (kubectl.md 6.3).
 //!
 //! The budget's figures are those that its controller last wrote. An eviction takes one of the
 //! disruptions that are left, in the same write in which it makes sure that there is one, so that

@@ -1,4 +1,4 @@
-//! `log`, `exec`, `attach` and `portforward`: sent on to the node that runs the pod (kubectl.md 5).
+//! `log`, `exec`, `attach` and `portforward`: forwarded to the node of the pod (kubectl.md 5).
 
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, Uri};

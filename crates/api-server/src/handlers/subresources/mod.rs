@@ -1,4 +1,4 @@
-//! Parts of objects, and actions on them, with paths of their own.
+//! Subresources of objects.
 
 mod binding;
 mod eviction;

@@ -1,4 +1,4 @@
-//! `proxy` of pods, services and nodes: requests passed on to what listens there (kubectl.md 5.9).
+//! `proxy` of pods, Services and nodes: forwards a request to them (kubectl.md 5.9).
 
 use std::net::SocketAddr;
 

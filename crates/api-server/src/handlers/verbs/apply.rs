@@ -1,5 +1,4 @@
-//! Server-side apply: a patch that says what its manager wants, and creates what is not there yet
-//! (kubectl.md 2.4).
+//! Server-side apply: merges the fields of a manager, or creates the object (kubectl.md 2.4).
 
 use http::StatusCode;
 use object_model::{Status, StatusReason};

@@ -1,4 +1,4 @@
-//! Delete of a collection: every selected object, each as if deleted by itself.
+//! Deletion of a collection: each selected object is deleted by itself.
 
 use futures::future::{BoxFuture, try_join_all};
 use object_model::{Status, StatusReason};

@@ -1,4 +1,4 @@
-//! Create: from what was sent to what is stored.
+//! Create: defaults, admission, validation and the first write of an object.
 
 use http::StatusCode;
 use jiff::Timestamp;

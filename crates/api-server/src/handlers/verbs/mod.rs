@@ -1,4 +1,4 @@
-//! The API's verbs on objects themselves, one file each.
+//! The API's verbs on whole objects, one file each.
 
 pub(crate) mod apply;
 mod collection;

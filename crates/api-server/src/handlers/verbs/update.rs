@@ -1,4 +1,4 @@
-//! Update: PUT, and what PATCH and the sub-resources share with it.
+//! Update: PUT, and the write that PATCH and the subresources share with it.
 
 use http::StatusCode;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};

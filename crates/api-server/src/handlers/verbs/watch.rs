@@ -1,5 +1,4 @@
-//! Watch: changes as they happen, as the client selects and wants to see them
-//! (kubectl.md 0.12, 0.13, 1.3).
+//! Watch: a stream of changes of the selected objects (kubectl.md 0.12, 0.13, 1.3).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

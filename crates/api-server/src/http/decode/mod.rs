@@ -1,4 +1,4 @@
-//! Request bodies as trees: JSON, YAML and protobuf, with what is written twice remembered.
+//! Decoding of request bodies: JSON, YAML and protobuf, with the duplicate fields.
 
 mod tree;
 

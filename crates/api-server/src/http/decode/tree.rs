@@ -1,4 +1,4 @@
-//! Builds a JSON tree from any format, within bounds, and notes keys that come twice.
+//! A JSON tree from any format, within limits on depth and size, with the duplicate fields.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

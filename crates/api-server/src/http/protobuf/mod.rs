@@ -1,5 +1,5 @@
-//! Kubernetes' protobuf form, which Go clients send and ask for: four magic bytes, a
-//! `runtime.Unknown` that names the kind, in it the object.
+//! Kubernetes' protobuf format, which Go clients use: four magic bytes, then a `runtime.Unknown` with the
+//! kind and the object.
 //!
 //! The messages are described by one table (field numbers, JSON names, types) that is read in both
 //! directions, so that there is no code per kind. What is read becomes the JSON that the same

@@ -1,4 +1,5 @@
-//! Keys, and what they make of a value: `k8s:enc:aesgcm:v1:<name>:`, a nonce, the sealed text.
+//! Encryption keys and the format of encrypted values: `k8s:enc:aesgcm:v1:<name>:`, a nonce, the
+//! ciphertext.
 
 use std::fmt;
 

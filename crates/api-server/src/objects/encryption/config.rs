@@ -1,5 +1,4 @@
-//! The file that says what is stored encrypted: `apiserver.config.k8s.io/v1`
-//! EncryptionConfiguration.
+//! The configuration of encryption at rest: `apiserver.config.k8s.io/v1` EncryptionConfiguration.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,5 +1,5 @@
-//! Objects that are encrypted where they are stored: a store over another one that seals what
-//! is written of the chosen resources, and opens what is read.
+//! Encryption at rest: a store over another store that encrypts the chosen resources at a write and
+//! decrypts them at a read.
 //!
 //! A sealed value does not hold its own revision, which is not known when it is sealed; it is put
 //! in when the value is opened. What is not sealed passes as it is.

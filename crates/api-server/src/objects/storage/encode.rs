@@ -1,4 +1,4 @@
-//! Objects as bytes that carry their own resource version.
+//! Encoding of objects for the store, with their resource version.
 //!
 //! The revision is only known when the store commits, so an object is encoded in two halves with
 //! a gap for it. Everything in front of the gap is made of fixed words and of strings in which

@@ -1,4 +1,4 @@
-//! Leases for objects that are forgotten after a while (events).
+//! Leases of objects that expire (events).
 
 use std::time::Instant;
 

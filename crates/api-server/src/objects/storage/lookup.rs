@@ -1,4 +1,4 @@
-//! Reads that admission and allocation make while they decide: synchronous, at the newest state.
+//! Synchronous reads for admission and allocation, at the newest revision.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! From objects to keys and bytes, and back.
+//! Reads of the store, and stored objects as keys and bytes.
 
 mod encode;
 mod leases;
