@@ -38,16 +38,10 @@ const LARGER_CIRCLES: &[(&str, usize, &str)] = &[
         4,
         "the model's state and what is planned from it are one small program",
     ),
-    ("node-agent", 7, "its modules are being sorted into folders"),
     (
         "placement",
         8,
         "filters and scores of the scheduler read one scene; the crate is one decision",
-    ),
-    (
-        "pod-lifecycle",
-        11,
-        "its modules are being sorted into folders",
     ),
     (
         "pod-network",
