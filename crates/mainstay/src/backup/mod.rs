@@ -71,11 +71,12 @@ pub struct BackupArguments {
 }
 
 const AFTER_HELP: &str = "\
-The file contains all objects of one revision, the certificate authority, the key of service account
-tokens, registries.yaml, seccomp profiles, the configuration files of the server (with the keys of
-encrypted objects), and the volumes of the class local-cow, each as after a loss of power. It does not
-contain images, logs, emptyDirs and events. Volumes of the class local and volume snapshots are included
-on request; otherwise the output lists them. A running server continues to run.
+The file contains all objects of one revision, the certificate authority, the key of service
+account tokens, registries.yaml, seccomp profiles, the configuration files of the server (with
+the keys of encrypted objects), and the volumes of the class local-cow, each as after a loss of
+power. It does not contain images, logs, emptyDirs and events. Volumes of the class local and
+volume snapshots are included on request; otherwise the output lists them. A running server
+continues to run.
 
 Examples:
   mainstay backup /backups/monday.tar.gz

@@ -67,12 +67,13 @@ struct ApiArguments {
 }
 
 const AFTER_HELP: &str = "\
-The pods are created in a new namespace with the label app.kubernetes.io/managed-by=mainstay-bench, which
-is deleted at the end, also after Ctrl-C. They name a scheduler that does not exist, so no node runs them.
-A list request lists all pods, at once or in pages of 500.
+The pods are created in a new namespace with the label
+app.kubernetes.io/managed-by=mainstay-bench, which is deleted at the end, also after Ctrl-C.
+They name a scheduler that does not exist, so no node runs them. A list request lists all pods,
+at once or in pages of 500.
 
-Memory that one measurement has freed is used by the next one: for exact values, restart the server and
-measure memory or watches alone.
+Memory that one measurement has freed is used by the next one: for exact values, restart the
+server and measure memory or watches alone.
 
 Exit status: 0 with results; 1 if a request failed or was refused; 2 if the arguments are wrong.
 

@@ -35,9 +35,10 @@ pub struct InstallArguments {
 }
 
 const INSTALL_HELP: &str = "\
-The files are /usr/local/bin/mainstay, man pages in /usr/local/share/man/man1, completions of bash, zsh
-and fish in /usr/local/share, and with systemd /etc/systemd/system/mainstay.service, which is enabled.
-Repeat the command with each new version. `mainstay uninstall` removes the files.";
+The files are /usr/local/bin/mainstay, man pages in /usr/local/share/man/man1, completions of
+bash, zsh and fish in /usr/local/share, and with systemd /etc/systemd/system/mainstay.service,
+which is enabled. Repeat the command with each new version. `mainstay uninstall` removes the
+files.";
 
 /// Arguments of `mainstay uninstall`.
 #[derive(clap::Args, Debug)]

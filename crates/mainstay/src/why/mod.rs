@@ -41,11 +41,11 @@ pub struct WhyArguments {
 }
 
 const AFTER_HELP: &str = "\
-Exit status: 0 with an answer, whether or not an object waits (-o json: .state); 1 if the object does not
-exist or the server does not answer; 2 if the arguments are wrong.
+Exit status: 0 with an answer, whether or not an object waits (-o json: .state); 1 if the object
+does not exist or the server does not answer; 2 if the arguments are wrong.
 
-Kinds: sts, deploy, ds, rs, rc, job, cronjob, pod, pvc, pv, storageclass, volumesnapshot, svc, ing,
-hpa, pdb, node, ns, csr, crd, apiservice, cs; and their long names.
+Kinds: sts, deploy, ds, rs, rc, job, cronjob, pod, pvc, pv, storageclass, volumesnapshot, svc,
+ing, hpa, pdb, node, ns, csr, crd, apiservice, cs; and their long names.
 
 Examples:
   mainstay why
