@@ -11,16 +11,16 @@ use reconcile::Recorder;
 use tokio::sync::{Notify, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::api_objects::ApiObjects;
-use crate::agent::pod_manager::PodManager;
 use crate::answer_cache::CachedAnswer;
+use crate::api::objects::ApiObjects;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::images::Puller;
 use crate::images::pull_limiter::PullLimiter;
-use crate::node::machine_info::MachineInfo;
-use crate::node::pressure::Monitor;
-use crate::node::stats::UsageHistory;
+use crate::machine::machine_info::MachineInfo;
+use crate::machine::pressure::Monitor;
+use crate::machine::stats::UsageHistory;
+use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
 
 /// The settings, clients and state that all tasks of a node share.

@@ -12,7 +12,6 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
-use super::recovery::{self, FoundPod, StoredPod};
 use crate::blocking::beside;
 use crate::config::OnShutdown;
 use crate::containers::instance;
@@ -22,8 +21,9 @@ use crate::node::image_gc::Collector;
 use crate::node::registration::NodeKeeper;
 use crate::node::stats_collector;
 use crate::paths::PodDir;
+use crate::pods::message::Message;
+use crate::pods::recovery::{self, FoundPod, StoredPod};
 use crate::shared::Shared;
-use crate::worker::message::Message;
 use crate::worker::{Worker, WorkerStart};
 
 type Name = (String, String);

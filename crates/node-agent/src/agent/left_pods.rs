@@ -18,12 +18,12 @@ use pod_lifecycle::resources::amounts::NodeResources;
 use pod_lifecycle::{Action, PodInput, PodRecord, StopCause, plan_pod, spec};
 use tokio::task::JoinSet;
 
-use super::recovery::{self, FoundPod};
 use crate::clock::Clock;
 use crate::containers::instance::signal_number;
 use crate::containers::lifecycle_hooks;
-use crate::node::machine_info::MachineInfo;
+use crate::machine::machine_info::MachineInfo;
 use crate::paths::{PodDir, runtime_id};
+use crate::pods::recovery::{self, FoundPod};
 use crate::probes::prober::ProbeTarget;
 
 /// How often it is looked at whether containers have ended.

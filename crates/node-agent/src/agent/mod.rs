@@ -1,14 +1,8 @@
 //! The agent as a whole: registers the node, starts its tasks, and waits for their end.
 
 mod admission;
-pub(crate) mod api_objects;
 mod dispatcher;
-pub(crate) mod events;
-pub(crate) mod known_status;
 pub(crate) mod left_pods;
-pub(crate) mod pod_manager;
-pub(crate) mod recovery;
-pub(crate) mod status_writer;
 
 use std::sync::{Arc, Mutex};
 
@@ -20,22 +14,22 @@ use tokio::sync::{Notify, RwLock};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
+use crate::api::objects::ApiObjects;
 use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::error::Error;
 use crate::images::pull_limiter::PullLimiter;
 use crate::kubelet_api::{self, NodeService};
-use crate::node::machine_info::MachineInfo;
-use crate::node::pressure::Monitor;
+use crate::machine::machine_info::MachineInfo;
+use crate::machine::pressure::Monitor;
+use crate::machine::stats::UsageHistory;
 use crate::node::registration::NodeKeeper;
-use crate::node::stats::UsageHistory;
 use crate::paths::pods_dir;
+use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
 use crate::shared::Shared;
-use api_objects::ApiObjects;
 use dispatcher::Dispatcher;
-use pod_manager::PodManager;
 
 /// A running node agent.
 pub struct NodeAgent {
@@ -71,7 +65,7 @@ impl NodeAgent {
             path: pods.clone(),
             source,
         })?;
-        let found = beside(|| recovery::found(&config.data_dir))
+        let found = beside(|| crate::pods::recovery::found(&config.data_dir))
             .map_err(|source| Error::Directory { path: pods, source })?;
         let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;

@@ -13,8 +13,8 @@ use pod_lifecycle::{Moment, messages};
 use sha2::{Digest, Sha256};
 
 use super::logs;
+use crate::images::by_digest;
 use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
-use crate::node::image_list::by_digest;
 use crate::paths::PodDir;
 
 /// The numbers that a container runs under, as the record keeps them.

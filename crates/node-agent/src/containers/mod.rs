@@ -4,6 +4,5 @@ mod devices;
 pub(crate) mod instance;
 pub(crate) mod lifecycle_hooks;
 pub(crate) mod logs;
-pub(crate) mod resource_limits;
 pub(crate) mod runtime_spec;
 pub(crate) mod security_context;

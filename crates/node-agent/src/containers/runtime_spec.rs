@@ -16,10 +16,10 @@ use pod_lifecycle::resources::qos::qos_class;
 use pod_lifecycle::spec;
 
 use super::devices::devices;
-use super::resource_limits::{amount, container_resources, pod_resources};
 use super::security_context::{check_non_root, security, user_spec};
 use crate::config::LogLimits;
 use crate::paths::{PodDir, runtime_id};
+use crate::resource_limits::{amount, container_resources, pod_resources};
 use crate::volumes::PreparedVolumes;
 
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -15,9 +15,9 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use pod_lifecycle::messages;
 use tokio::sync::{Notify, RwLock};
 
-use crate::agent::api_objects::ApiObjects;
-use crate::agent::events::PodEvents;
-use crate::node::pressure::Monitor;
+use crate::api::events::PodEvents;
+use crate::api::objects::ApiObjects;
+use crate::machine::pressure::Monitor;
 use pull_limiter::PullLimiter;
 
 /// An image that cannot be had now.
@@ -45,6 +45,17 @@ pub struct Puller<'a> {
     pub disk_space_wanted: &'a Notify,
     /// Held while an image is looked for: none is removed meanwhile.
     pub looks: &'a RwLock<()>,
+}
+
+/// A name by tag as the name by digest of the same repository.
+pub fn by_digest(name: &str, digest: &str) -> String {
+    let name = name.split('@').next().unwrap_or_default();
+    let slash = name.rfind('/').map_or(0, |at| at + 1);
+    let repository = match name[slash..].find(':') {
+        Some(colon) => &name[..slash + colon],
+        None => name,
+    };
+    format!("{repository}@{digest}")
 }
 
 /// The policy where none is named: `Always` for `latest`.

@@ -17,8 +17,8 @@ use super::query::{first, is_set, parameters};
 use super::response::{BoxBody, BoxError, Target, refused};
 use super::upgrade::{Transport, accept, none_offered};
 use super::{log_messages, streams};
-use crate::agent::pod_manager::PodView;
 use crate::containers::logs::{self, LogQuery};
+use crate::pods::pod_manager::PodView;
 use crate::shared::Shared;
 
 /// Chunks that may wait for a slow reader.

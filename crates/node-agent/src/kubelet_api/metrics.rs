@@ -14,7 +14,7 @@ use serde_json::json;
 use super::network;
 use super::response::{BoxBody, text};
 use crate::limits::{LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
-use crate::node::stats::{UsageFigures, UsageSubject};
+use crate::machine::stats::{UsageFigures, UsageSubject};
 use crate::probes::counts::ProbeCounts;
 use crate::shared::Shared;
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::agent::pod_manager::PodView;
+use crate::pods::pod_manager::PodView;
 
 /// The counters of one link.
 #[derive(Clone, Debug, PartialEq, Eq)]

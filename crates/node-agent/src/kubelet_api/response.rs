@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use object_model::Status;
 
-use crate::agent::pod_manager::PodView;
+use crate::pods::pod_manager::PodView;
 use crate::shared::Shared;
 
 /// Any error, for bodies and services.

@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 
 use super::network;
 use super::response::{BoxBody, full, refused, text};
-use crate::agent::pod_manager::PodView;
-use crate::node::machine_info;
-use crate::node::pod_files::Places;
-use crate::node::stats::{UsageFigures, UsageSubject};
+use crate::machine::machine_info;
+use crate::machine::pod_files::Places;
+use crate::machine::stats::{UsageFigures, UsageSubject};
+use crate::pods::pod_manager::PodView;
 use crate::shared::Shared;
 
 /// The summary, which is some seconds old at most.
@@ -274,7 +274,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::stats::UsageSample;
+    use crate::machine::stats::UsageSample;
     use jiff::{SignedDuration, Timestamp};
 
     fn figures(rate: Option<u64>) -> UsageFigures {

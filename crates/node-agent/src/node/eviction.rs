@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::image_gc::Collector;
-use super::pod_files::Places;
 use super::registration;
-use crate::agent::pod_manager::PodView;
 use crate::limits::{EVICTION_POLL, EVICTION_WAIT, NODE_CHECK_PERIOD};
+use crate::machine::pod_files::Places;
 use crate::paths::runtime_id;
+use crate::pods::message::Message;
+use crate::pods::pod_manager::PodView;
 use crate::shared::Shared;
-use crate::worker::message::Message;
 
 /// Looks at the node at intervals until `shutdown`.
 pub async fn watch(shared: Arc<Shared>, images: Arc<Collector>, shutdown: CancellationToken) {

@@ -19,9 +19,9 @@ use tokio::sync::{Mutex, RwLockWriteGuard};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::machine_info;
 use super::registration;
 use crate::limits::{IMAGE_GC_PERIOD, ORPHAN_LAYER_AGE};
+use crate::machine::machine_info;
 use crate::shared::Shared;
 
 /// How often it is tried to find a moment when nobody looks for images.

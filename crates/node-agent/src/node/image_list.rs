@@ -3,6 +3,7 @@
 use image_store::Image;
 use k8s_openapi::api::core::v1::ContainerImage;
 
+use crate::images::by_digest;
 use crate::limits::{STATUS_IMAGE_NAMES_MAX, STATUS_IMAGES_MAX};
 
 /// The largest images, the largest first, as kubelet names them.
@@ -31,17 +32,6 @@ fn names(image: &Image) -> Vec<String> {
     names.extend(tagged.into_iter().cloned());
     names.truncate(STATUS_IMAGE_NAMES_MAX);
     names
-}
-
-/// A name by tag as the name by digest of the same repository.
-pub fn by_digest(name: &str, digest: &str) -> String {
-    let name = name.split('@').next().unwrap_or_default();
-    let slash = name.rfind('/').map_or(0, |at| at + 1);
-    let repository = match name[slash..].find(':') {
-        Some(colon) => &name[..slash + colon],
-        None => name,
-    };
-    format!("{repository}@{digest}")
 }
 
 #[cfg(test)]

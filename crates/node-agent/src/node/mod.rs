@@ -4,9 +4,5 @@
 pub(crate) mod eviction;
 pub(crate) mod image_gc;
 pub(crate) mod image_list;
-pub(crate) mod machine_info;
-pub(crate) mod pod_files;
-pub(crate) mod pressure;
 pub(crate) mod registration;
-pub(crate) mod stats;
 pub(crate) mod stats_collector;

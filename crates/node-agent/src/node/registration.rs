@@ -23,16 +23,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
-use super::machine_info::{MachineInfo, architecture};
-use super::pressure::Monitor;
-use crate::Error;
-use crate::agent::known_status::KnownStatus;
+use crate::api::known_status::KnownStatus;
 use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::error::Error;
 use crate::limits::{
     LEASE_RENEW, LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD,
 };
+use crate::machine::machine_info::{MachineInfo, architecture};
+use crate::machine::pressure::Monitor;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 

@@ -8,9 +8,9 @@ use pod_lifecycle::record::Instance;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::machine_info::meminfo;
-use super::stats::{UsageSample, UsageSubject};
 use crate::limits::USAGE_PERIOD;
+use crate::machine::machine_info::meminfo;
+use crate::machine::stats::{UsageSample, UsageSubject};
 use crate::paths::runtime_id;
 use crate::shared::Shared;
 

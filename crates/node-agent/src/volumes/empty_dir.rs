@@ -13,7 +13,7 @@ use pod_lifecycle::spec::containers;
 
 use super::ownership;
 use super::release::mounts_below;
-use crate::containers::resource_limits::{HUGE_PAGES, pod_resources};
+use crate::resource_limits::{HUGE_PAGES, pod_resources};
 
 /// What a volume is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,8 +25,8 @@ use pod_lifecycle::spec;
 use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::api_objects::{ApiObjects, ObjectKind, ObjectName};
-use crate::agent::events::PodEvents;
+use crate::api::events::PodEvents;
+use crate::api::objects::{ApiObjects, ObjectKind, ObjectName};
 use crate::images::Puller;
 use crate::paths::PodDir;
 use atomic::Payload;

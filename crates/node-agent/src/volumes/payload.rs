@@ -10,7 +10,7 @@ use pod_lifecycle::environment::downward::{self, NodeFacts};
 use pod_lifecycle::spec;
 
 use super::atomic::{File, Payload};
-use crate::agent::api_objects::{ApiObjects, ObjectKind, TokenWanted, Version, Versions};
+use crate::api::objects::{ApiObjects, ObjectKind, TokenWanted, Version, Versions};
 
 const MODE_DEFAULT: i32 = 0o644;
 

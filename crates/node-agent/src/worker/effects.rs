@@ -10,15 +10,15 @@ use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, St
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Action, StopCause};
 
-use super::message::Message;
 use super::{Worker, tell};
-use crate::agent::api_objects::{ObjectKind, Versions};
-use crate::agent::status_writer::{self, Written};
+use crate::api::objects::{ObjectKind, Versions};
+use crate::api::status_writer::{self, Written};
 use crate::blocking::beside;
 use crate::containers::instance::{signal_number, stop_signal};
 use crate::containers::lifecycle_hooks;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::runtime_id;
+use crate::pods::message::Message;
 use crate::probes::prober::{self, ProbeTarget};
 use crate::volumes::{self, Reading, VolumeContext};
 

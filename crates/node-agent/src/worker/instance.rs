@@ -12,14 +12,14 @@ use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
 use pod_lifecycle::spec;
 use pod_lifecycle::{Moment, messages};
 
-use super::message::{Message, StartResult};
 use super::{Worker, pod_sandbox, tell};
-use crate::agent::events::PodEvents;
+use crate::api::events::PodEvents;
 use crate::blocking::beside;
 use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
 use crate::containers::logs;
 use crate::containers::runtime_spec::{Ingredients, container_spec};
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
+use crate::pods::message::{Message, StartResult};
 use crate::shared::Shared;
 use crate::volumes::{Block, PreparedVolumes, block, text_file};
 

@@ -2,10 +2,10 @@
 
 use pod_lifecycle::resources::local_storage::{self, DiskUsage};
 
-use super::message::Message;
 use super::{Worker, tell};
 use crate::limits::LOCAL_STORAGE_PERIOD;
-use crate::node::pod_files::Places;
+use crate::machine::pod_files::Places;
+use crate::pods::message::Message;
 
 impl Worker {
     /// Has the pod's usage looked at from now on, if anything of it is limited.

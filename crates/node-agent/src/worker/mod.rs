@@ -7,7 +7,6 @@
 mod effects;
 mod instance;
 mod local_storage;
-pub(crate) mod message;
 mod pod_sandbox;
 mod resources;
 mod take;
@@ -24,20 +23,20 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::agent::api_objects::ObjectName;
-use crate::agent::events::PodEvents;
-use crate::agent::known_status::KnownStatus;
-use crate::agent::pod_manager::PodView;
-use crate::agent::recovery::{self, StoredPod};
-use crate::agent::status_writer;
+use crate::api::events::PodEvents;
+use crate::api::known_status::KnownStatus;
+use crate::api::objects::ObjectName;
+use crate::api::status_writer;
 use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
 use crate::paths::PodDir;
+use crate::pods::pod_manager::PodView;
+use crate::pods::recovery::{self, StoredPod};
 use crate::shared::Shared;
 use crate::volumes::PreparedVolumes;
 
-use message::Message;
+use crate::pods::message::Message;
 
 /// What a worker starts from.
 pub struct WorkerStart {

@@ -14,13 +14,13 @@ use pod_lifecycle::record;
 use pod_lifecycle::spec;
 use tokio::sync::mpsc;
 
-use super::message::Message;
 use super::{Worker, tell};
-use crate::agent::events::PodEvents;
+use crate::api::events::PodEvents;
 use crate::blocking::beside;
 use crate::containers::runtime_spec::sandbox_spec;
 use crate::containers::security_context::{check_runtime, unmet_wishes};
 use crate::paths::PodDir;
+use crate::pods::message::Message;
 use crate::shared::Shared;
 
 impl Worker {

@@ -13,10 +13,10 @@ use pod_lifecycle::record::resize::{
 use pod_lifecycle::resources::amounts::{self, Amounts, NodeResources};
 use pod_lifecycle::resources::resize;
 
-use super::message::Message;
 use super::{Worker, tell};
-use crate::containers::resource_limits::{container_resources, pod_resources};
 use crate::paths::runtime_id;
+use crate::pods::message::Message;
+use crate::resource_limits::{container_resources, pod_resources};
 
 impl Worker {
     /// The pod with the resources that it has of the node: those that containers start with.

@@ -12,14 +12,14 @@ use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Instant as At, PodFailure};
 
 use super::Worker;
-use super::message::{Message, StartResult};
-use crate::agent::api_objects::Versions;
-use crate::agent::events::PodEvents;
-use crate::agent::status_writer::{self, Written};
+use crate::api::events::PodEvents;
+use crate::api::objects::Versions;
+use crate::api::status_writer::{self, Written};
 use crate::containers::instance::{exit_of, last_words};
 use crate::containers::lifecycle_hooks::HookOutcome;
 use crate::images::ImageTrouble;
 use crate::paths::runtime_id;
+use crate::pods::message::{Message, StartResult};
 use crate::volumes::{PreparedVolumes, Reading, VolumeError};
 
 impl Worker {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use crate::Instant;
+use crate::monotonic::Instant;
 
 /// When images go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

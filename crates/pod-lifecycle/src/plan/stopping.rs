@@ -11,9 +11,9 @@ use super::action::Action;
 use super::cleanup::clear_away;
 use super::planner::{Ending, Planner};
 use super::probing::ask;
-use crate::Instant;
 use crate::limits::{KILL_AGAIN, NODE_STOP_GRACE_MAX_SECONDS, STOP_MIN};
 use crate::messages;
+use crate::monotonic::Instant;
 use crate::record::{Hook, Instance, Running, Stop, StopCause};
 use crate::spec::{
     Kind, ProbeKind, containers, grace_seconds, has_no_grace, init_containers, init_kind,

@@ -6,8 +6,8 @@
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::Instant;
 use crate::limits::{BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_RESET, RETRY_INITIAL, RETRY_MAX};
+use crate::monotonic::Instant;
 
 /// The delay that the next failure has to wait for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Probe;
 use serde::{Deserialize, Serialize};
 
-use crate::Instant;
 use crate::limits::EAGER_PROBE_INITIAL;
+use crate::monotonic::Instant;
 use crate::spec::ProbeKind;
 
 /// What a probe's results say so far.

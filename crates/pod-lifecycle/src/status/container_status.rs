@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::Instant;
 use crate::input::PodInput;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
+use crate::monotonic::Instant;
 use crate::record::probes::ProbeVerdict;
 use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, User};
 use crate::restart_policy;

@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::Moment;
 use crate::input::PodInput;
+use crate::monotonic::Moment;
 use crate::record::{Instance, PodRecord, Sandbox};
 use crate::resources::qos::qos_class;
 use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_host_network};

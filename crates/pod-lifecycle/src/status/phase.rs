@@ -205,7 +205,7 @@ fn exit_of(code: i32) -> Exit {
         reason: String::new(),
         message: None,
         started_at: None,
-        finished_at: crate::Moment::aligned(jiff::Timestamp::UNIX_EPOCH),
+        finished_at: crate::monotonic::Moment::aligned(jiff::Timestamp::UNIX_EPOCH),
         by_node: false,
         hook_failure: None,
     }

@@ -29,7 +29,7 @@ const ALLOWED: &[(&str, &str)] = &[
         "`sinceSeconds` is compared with times that the log has",
     ),
     (
-        "crates/node-agent/src/agent/api_objects.rs",
+        "crates/node-agent/src/api/objects.rs",
         "a token's end is a time of the API server's",
     ),
     (

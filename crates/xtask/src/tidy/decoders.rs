@@ -258,7 +258,7 @@ const TABLE: &[(&str, Said)] = &[
         "volume-provisioner/src/image.rs",
         ByOurs("part of the program"),
     ),
-    ("node-agent/src/agent/recovery.rs", OWN_FILE),
+    ("node-agent/src/pods/recovery.rs", OWN_FILE),
     ("object-model/src/semver.rs", ByStrangers(&["cel"])),
     ("object-model/src/cron.rs", ByStrangers(&["schedule"])),
     (

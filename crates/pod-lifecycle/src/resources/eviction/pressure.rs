@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 
 use super::thresholds::{Signal, Thresholds};
-use crate::Instant;
+use crate::monotonic::Instant;
 
 /// A condition of the node by which pods are kept away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,7 +12,7 @@ use pod_lifecycle::record::{Exit, Running};
 use pod_lifecycle::resources::local_storage::DiskUsage;
 use pod_lifecycle::spec::ProbeKind;
 
-use crate::agent::status_writer::Written;
+use crate::api::status_writer::Written;
 use crate::containers::lifecycle_hooks::HookOutcome;
 use crate::images::ImageTrouble;
 use crate::volumes::{PreparedVolumes, Reading, VolumeError};

@@ -9,9 +9,9 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::PodRecord;
 use tokio::sync::mpsc;
 
+use super::message::Message;
 use crate::paths::PodDir;
 use crate::volumes::PreparedVolumes;
-use crate::worker::message::Message;
 
 /// One pod as its worker last saw it.
 #[derive(Clone)]

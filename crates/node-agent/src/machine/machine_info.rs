@@ -6,7 +6,7 @@ use std::path::Path;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::containers::resource_limits::HUGE_PAGES;
+use crate::resource_limits::HUGE_PAGES;
 
 /// What is read once, at start.
 #[derive(Clone, Debug, Default)]
