@@ -37,7 +37,7 @@ pub struct Config {
     /// Where programs of the machine listen; without it they are not known to.
     pub listening: Option<watch::Receiver<Listening>>,
     /// How long the controllers may stand still, as their process does, before the grace of silent
-    /// nodes begins anew; [`planners::node_health::GAP`] where it is not said.
+    /// nodes begins anew; [`planners::node_lifecycle::GAP`] where it is not said.
     pub observation_gap: Option<SignedDuration>,
 }
 

@@ -3,16 +3,16 @@
 //! One folder per controller (`observe` gathers, `execute` writes), one list in [`run_all`]. The
 //! decisions are in the crate `planners`.
 
-mod account_tokens;
 mod certificate_signing;
+mod clusterrole_aggregation;
 mod context;
+mod crd_names;
 mod cron_job;
 mod daemon_set;
-mod definitions;
 mod deployment;
 mod disruption;
 mod endpoints;
-mod ephemeral_claims;
+mod ephemeral_volumes;
 mod figures;
 mod garbage_collection;
 mod horizontal_pod_autoscaler;
@@ -21,14 +21,14 @@ mod job;
 mod load_balancer;
 mod namespace_defaults;
 mod namespaces;
-mod node_health;
+mod node_lifecycle;
 mod ordinal_services;
 mod owned;
-mod pod_collection;
+mod pod_gc;
 mod pod_writer;
 mod replica_set;
 mod resource_claims;
-mod role_aggregation;
+mod service_account_tokens;
 mod stateful_set;
 mod volume_binding;
 mod volume_protection;
@@ -66,18 +66,18 @@ pub enum Error {
 fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
     vec![
         (
-            "account-tokens",
-            Box::pin(account_tokens::run(context.clone())),
+            "service-account-tokens",
+            Box::pin(service_account_tokens::run(context.clone())),
         ),
         (
             "certificate-signing",
             Box::pin(certificate_signing::run(context.clone())),
         ),
         ("endpoints", Box::pin(endpoints::run(context.clone()))),
-        ("collection", Box::pin(collect(context.clone()))),
+        ("garbage-collection", Box::pin(collect(context.clone()))),
         ("cronjob", Box::pin(cron_job::run(context.clone()))),
         ("daemonset", Box::pin(daemon_set::run(context.clone()))),
-        ("definitions", Box::pin(definitions::run(context.clone()))),
+        ("crd-names", Box::pin(crd_names::run(context.clone()))),
         ("deployment", Box::pin(deployment::run(context.clone()))),
         ("disruption", Box::pin(disruption::run(context.clone()))),
         (
@@ -85,8 +85,8 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             Box::pin(horizontal_pod_autoscaler::run(context.clone())),
         ),
         (
-            "ephemeral-claims",
-            Box::pin(ephemeral_claims::run(context.clone())),
+            "ephemeral-volumes",
+            Box::pin(ephemeral_volumes::run(context.clone())),
         ),
         ("job", Box::pin(job::run(context.clone()))),
         (
@@ -97,15 +97,15 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             "namespace-defaults",
             Box::pin(namespace_defaults::run(context.clone())),
         ),
-        ("node-health", Box::pin(node_health::run(context.clone()))),
+        (
+            "node-lifecycle",
+            Box::pin(node_lifecycle::run(context.clone())),
+        ),
         (
             "ordinal-services",
             Box::pin(ordinal_services::run(context.clone())),
         ),
-        (
-            "pod-collection",
-            Box::pin(pod_collection::run(context.clone())),
-        ),
+        ("pod-gc", Box::pin(pod_gc::run(context.clone()))),
         (
             "replicaset",
             Box::pin(replica_set::run::<ReplicaSet>(context.clone())),
@@ -119,8 +119,8 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             Box::pin(resource_claims::run(context.clone())),
         ),
         (
-            "role-aggregation",
-            Box::pin(role_aggregation::run(context.clone())),
+            "clusterrole-aggregation",
+            Box::pin(clusterrole_aggregation::run(context.clone())),
         ),
         ("statefulset", Box::pin(stateful_set::run(context.clone()))),
         (
@@ -148,12 +148,12 @@ async fn collect(context: Context) {
     }
     let mut changes = definitions.subscribe();
     loop {
-        let served = definitions::served(&definitions);
+        let served = crd_names::served(&definitions);
         let round = context.with_shutdown(context.shutdown.child_token());
         let _ended = round.shutdown.clone().drop_guard();
         tokio::select! {
             () = collect_once(round) => return,
-            () = definitions::changed(&definitions, &served, &mut changes) => {}
+            () = crd_names::changed(&definitions, &served, &mut changes) => {}
         }
     }
 }

@@ -1,29 +1,29 @@
 //! The decisions of the controllers: one folder per controller, each a pure and total function from
 //! the observed state (and the time) to a plan. No I/O, clock, randomness or logging.
 
-pub mod account_tokens;
 pub mod certificate_signing;
+pub mod clusterrole_aggregation;
+pub mod crd_names;
 pub mod cron_job;
 pub mod daemon_set;
-pub mod definitions;
 pub mod deployment;
 pub mod diagnosis;
 pub mod disruption;
 pub mod endpoints;
-pub mod ephemeral_claims;
+pub mod ephemeral_volumes;
 pub mod garbage_collection;
 pub mod horizontal_pod_autoscaler;
 pub mod job;
 pub mod load_balancer;
 pub mod namespaces;
-pub mod node_health;
+pub mod node_lifecycle;
 pub mod ordinal_services;
 pub mod ownership;
-pub mod pod_collection;
+pub mod pod_gc;
 pub mod pod_set;
 pub mod replica_set;
 pub mod resource_claims;
-pub mod role_aggregation;
+pub mod service_account_tokens;
 pub mod stateful_set;
 pub mod volume_binding;
 pub mod volume_expansion;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{Api, Patch, PatchParams};
-use planners::role_aggregation::plan;
+use planners::clusterrole_aggregation::plan;
 use reconcile::execute::unless_outrun;
 use reconcile::{Cache, Outcome, Queue, run_workers};
 use serde_json::json;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::Api;
 use kube::api::PostParams;
-use planners::ephemeral_claims::{Step, is_of_pod, plan};
+use planners::ephemeral_volumes::{Step, is_of_pod, plan};
 use reconcile::execute::{Refusal, found, refusal};
 use reconcile::{Key, Outcome, Queue, Recorder, run_workers};
 use resource_kinds::pod_view::PodView;

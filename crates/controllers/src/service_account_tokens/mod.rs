@@ -8,7 +8,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use planners::account_tokens::{ACCOUNT_UID, Plan, TOKEN, TYPE, account_of, plan};
+use planners::service_account_tokens::{ACCOUNT_UID, Plan, TOKEN, TYPE, account_of, plan};
 use reconcile::execute::{Delete, delete, unless_outrun};
 use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig, run_workers};
 use serde_json::{Value, json};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use planners::definitions::plan;
+use planners::crd_names::plan;
 use reconcile::execute::{found, unless_outrun};
 use reconcile::{Cache, Changes, Outcome, Queue, run_workers};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
-use planners::node_health::{
+use planners::node_lifecycle::{
     Disruption, GAP, Heard, Observed, PERIOD, Pace, evictions, is_ready, plan,
 };
 use reconcile::{Cache, Change, Index, Key, Outcome, Queue, WatchConfig, run_workers};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, Patch, PatchParams};
-use planners::pod_collection::{Cause, Observed, Removal, plan};
+use planners::pod_gc::{Cause, Observed, Removal, plan};
 use reconcile::Change;
 use reconcile::execute::{self, Delete};
 use resource_kinds::pod_view::PodView;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, ResourceExt};
-use planners::node_health::{Eviction, Plan};
+use planners::node_lifecycle::{Eviction, Plan};
 use reconcile::execute::{self, Delete};
 use reconcile::{EventType, Recorder};
 use resource_kinds::pod_view::PodView;
