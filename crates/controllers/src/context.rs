@@ -15,7 +15,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use object_model::listening::Listening;
-use reconcile::{Cache, Index, Object, Part, Queue, Recorder, Work};
+use reconcile::{Cache, Controller, Index, Object, Part, Queue, Recorder, Work, run_controller};
 use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -135,6 +135,11 @@ impl Context {
     /// for the same work.
     pub fn queue<T: Work>(&self, name: &'static str) -> Queue<T> {
         self.config.figures.queues().queue(name, &self.part)
+    }
+
+    /// Runs a controller with a queue of that name until everything ends.
+    pub async fn run<C: Controller>(&self, queue: &'static str, controller: C) {
+        run_controller(controller, self.queue(queue), self.shutdown.clone()).await;
     }
 
     /// A recorder of events in the name of a component.

@@ -1,6 +1,6 @@
-//! The common parts of everything that reconciles: watch caches ([`Cache`]), a keyed work queue
-//! ([`Queue`]), an event recorder ([`Recorder`]), guarded writes ([`execute`]), metrics
-//! ([`figures`]) and health ([`health`]).
+//! The common parts of everything that reconciles: the frame of a controller ([`Controller`]), watch
+//! caches ([`Cache`]), a keyed work queue ([`Queue`]), an event recorder ([`Recorder`]), guarded
+//! writes ([`execute`]), metrics ([`figures`]) and health ([`health`]).
 //!
 //! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`), and some
 //! Services with their endpoints (`services.rs`). All of it is bounded (`limits.rs`), ends with a
@@ -8,6 +8,7 @@
 
 mod cache;
 mod changes;
+mod controller;
 pub mod execute;
 pub mod figures;
 pub mod health;
@@ -21,6 +22,7 @@ mod similarity;
 
 pub use cache::{Cache, Index, Object};
 pub use changes::{Change, Changes};
+pub use controller::{Controller, run_controller};
 pub use health::{Health, Part};
 pub use key::{Identity, Key};
 pub use kube::runtime::watcher::Config as WatchConfig;

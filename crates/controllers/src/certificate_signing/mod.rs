@@ -1,7 +1,6 @@
 //! The controller of CertificateSigningRequests: approves nodes, signs with the cluster's authority,
 //! and removes what is done.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use certificates::{Approved, ClientSubject, LIFE_MAX, Usage as Granted};
@@ -15,7 +14,7 @@ use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use planners::certificate_signing::{Action, Usage, failed, plan};
 use reconcile::execute::{self, Delete, chain};
-use reconcile::{Cache, Key, Outcome, Queue, run_workers};
+use reconcile::{Cache, Key, Outcome, Queue};
 use resource_kinds::certificates::{GROUP, Request};
 use serde_json::json;
 
@@ -43,25 +42,32 @@ struct Worker {
 }
 
 pub(crate) async fn run(context: Context) {
-    let worker = Arc::new(Worker {
+    let controller = Worker {
         requests: context.cache(),
         api: Api::all(context.client.clone()),
         context: context.clone(),
-    });
-    if !worker.requests.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("certificate");
-    let feed = tokio::spawn(feed(worker.requests.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let worker = worker.clone();
-        async move { worker.reconcile(&key).await }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("certificate", controller).await;
 }
 
-impl Worker {
+impl reconcile::Controller for Worker {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.requests.wait_synced().await
+    }
+
+    /// Queues what is new or has changed: others write decisions into the status.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut changes = self.requests.subscribe();
+        while let Some(change) = changes.next().await {
+            queue.add(Key::of(change.object().as_ref()));
+        }
+    }
+
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let Some(request) = self.requests.get_key(key) else {
             return Ok(Outcome::Done);
@@ -90,7 +96,9 @@ impl Worker {
         let wait = wait.map(|wait| Duration::try_from(wait).unwrap_or_default());
         Ok(Outcome::from(wait))
     }
+}
 
+impl Worker {
     async fn approve(
         &self,
         request: &CertificateSigningRequest,
@@ -210,13 +218,5 @@ fn granted(usage: Usage) -> Granted {
         Usage::DigitalSignature => Granted::DigitalSignature,
         Usage::KeyEncipherment => Granted::KeyEncipherment,
         Usage::ServerAuth => Granted::ServerAuth,
-    }
-}
-
-/// Queues what is new or has changed: others write decisions into the status.
-async fn feed(requests: Cache<CertificateSigningRequest>, queue: Queue<Key>) {
-    let mut changes = requests.subscribe();
-    while let Some(change) = changes.next().await {
-        queue.add(Key::of(change.object().as_ref()));
     }
 }

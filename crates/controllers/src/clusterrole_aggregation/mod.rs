@@ -6,7 +6,7 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{Api, Patch, PatchParams};
 use planners::clusterrole_aggregation::plan;
 use reconcile::execute::unless_outrun;
-use reconcile::{Cache, Outcome, Queue, run_workers};
+use reconcile::{Cache, Outcome, Queue};
 use serde_json::json;
 
 use crate::Context;
@@ -14,35 +14,43 @@ use crate::Context;
 /// One role may gather what another has gathered.
 const WORKERS: usize = 1;
 
-pub(crate) async fn run(context: Context) {
-    let roles: Cache<ClusterRole> = context.cache();
-    if !roles.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("ClusterRoleAggregator");
-    let feed = tokio::spawn(feed(roles.clone(), queue.clone()));
-    let api: Api<ClusterRole> = Api::all(context.client.clone());
-    run_workers(
-        queue,
-        WORKERS,
-        context.shutdown.clone(),
-        move |name: String| {
-            let (roles, api) = (roles.clone(), api.clone());
-            async move { gather(&roles, &api, &name).await.map(|()| Outcome::Done) }
-        },
-    )
-    .await;
-    feed.abort();
+struct ClusterRoles {
+    roles: Cache<ClusterRole>,
+    api: Api<ClusterRole>,
 }
 
-/// Any role may be part of any that gathers.
-async fn feed(roles: Cache<ClusterRole>, queue: Queue<String>) {
-    let mut changes = roles.subscribe();
-    while changes.next().await.is_some() {
-        let gathers = |role: &Arc<ClusterRole>| role.aggregation_rule.is_some();
-        for role in roles.list().into_iter().filter(gathers) {
-            queue.add(role.metadata.name.clone().unwrap_or_default());
+pub(crate) async fn run(context: Context) {
+    let controller = ClusterRoles {
+        roles: context.cache(),
+        api: Api::all(context.client.clone()),
+    };
+    context.run("ClusterRoleAggregator", controller).await;
+}
+
+impl reconcile::Controller for ClusterRoles {
+    type Key = String;
+    type Error = kube::Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.roles.wait_synced().await
+    }
+
+    /// Any role may be part of any that gathers.
+    async fn feed(&self, queue: &Queue<String>) {
+        let mut changes = self.roles.subscribe();
+        while changes.next().await.is_some() {
+            let gathers = |role: &Arc<ClusterRole>| role.aggregation_rule.is_some();
+            for role in self.roles.list().into_iter().filter(gathers) {
+                queue.add(role.metadata.name.clone().unwrap_or_default());
+            }
         }
+    }
+
+    async fn reconcile(&self, key: &String) -> Result<Outcome, kube::Error> {
+        gather(&self.roles, &self.api, key).await?;
+        Ok(Outcome::Done)
     }
 }
 

@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use planners::crd_names::plan;
 use reconcile::execute::{found, unless_outrun};
-use reconcile::{Cache, Changes, Outcome, Queue, run_workers};
+use reconcile::{Cache, Changes, Outcome, Queue};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use serde_json::json;
 
@@ -36,25 +36,42 @@ enum Error {
     Api(#[from] kube::Error),
 }
 
+struct CrdNames {
+    definitions: Cache<CustomResourceDefinition>,
+    client: kube::Client,
+}
+
 pub(crate) async fn run(context: Context) {
-    let cache = context.caches.definitions.clone();
-    if !cache.wait_synced().await {
-        return;
+    let controller = CrdNames {
+        definitions: context.caches.definitions.clone(),
+        client: context.client.clone(),
+    };
+    context.run("definitions", controller).await;
+}
+
+impl reconcile::Controller for CrdNames {
+    type Key = String;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.definitions.wait_synced().await
     }
-    let queue = context.queue("definitions");
-    let feed = tokio::spawn(feed(cache.clone(), queue.clone()));
-    let client = context.client.clone();
-    run_workers(
-        queue,
-        WORKERS,
-        context.shutdown.clone(),
-        move |name: String| {
-            let (cache, client) = (cache.clone(), client.clone());
-            async move { look_after(&cache, client, &name).await }
-        },
-    )
-    .await;
-    feed.abort();
+
+    /// A change of one may free a name that another waits for.
+    async fn feed(&self, queue: &Queue<String>) {
+        let mut changes = self.definitions.subscribe();
+        while changes.next().await.is_some() {
+            for definition in self.definitions.list() {
+                queue.add(definition.metadata.name.clone().unwrap_or_default());
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &String) -> Result<Outcome, Error> {
+        look_after(&self.definitions, self.client.clone(), key).await
+    }
 }
 
 /// The custom kinds that are served.
@@ -96,16 +113,6 @@ pub(crate) async fn changed(
     }
     // Charts bring many definitions at once.
     while let Ok(Some(_)) = tokio::time::timeout(QUIET, changes.next()).await {}
-}
-
-/// A change of one may free a name that another waits for.
-async fn feed(cache: Cache<CustomResourceDefinition>, queue: Queue<String>) {
-    let mut changes = cache.subscribe();
-    while changes.next().await.is_some() {
-        for definition in cache.list() {
-            queue.add(definition.metadata.name.clone().unwrap_or_default());
-        }
-    }
 }
 
 async fn look_after(

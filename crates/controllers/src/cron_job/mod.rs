@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, PostParams, PropagationPolicy};
 use planners::cron_job::{CRON_JOB, Observed, Plan, plan};
 use reconcile::execute::{self, Delete, Refusal, refusal};
-use reconcile::{Cache, Index, Key, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Cache, Index, Key, Outcome, Queue, Recorder};
 
 use crate::Context;
 use crate::owned::{key_if_asked, owned_by, owners_of, terms};
@@ -38,27 +38,42 @@ struct Worker {
 
 pub(crate) async fn run(context: Context) {
     let jobs = context.caches.jobs.clone();
-    let worker = Arc::new(Worker {
+    let controller = Worker {
         cron_jobs: context.cache(),
         jobs_by: jobs.index(terms),
         jobs,
         recorder: context.recorder("cronjob-controller"),
         context: context.clone(),
-    });
-    if !worker.cron_jobs.wait_synced().await || !worker.jobs.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("cronjob");
-    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let worker = worker.clone();
-        async move { worker.reconcile(&key).await }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("cronjob", controller).await;
 }
 
-impl Worker {
+impl reconcile::Controller for Worker {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.cron_jobs.wait_synced().await && self.jobs.wait_synced().await
+    }
+
+    /// Queues the CronJobs that a change may concern.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut cron_jobs = self.cron_jobs.subscribe();
+        let mut jobs = self.jobs.subscribe();
+        loop {
+            let keys: Vec<Key> = tokio::select! {
+                Some(change) = cron_jobs.next() => key_if_asked(&change).into_iter().collect(),
+                Some(change) = jobs.next() => owners_of(&change, &self.cron_jobs, CRON_JOB.1),
+                else => return,
+            };
+            for key in keys {
+                queue.add(key);
+            }
+        }
+    }
+
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let Some(cron_job) = self.cron_jobs.get_key(key) else {
             return Ok(Outcome::Done);
@@ -75,7 +90,9 @@ impl Worker {
         self.execute(&cron_job, plan).await?;
         Ok(Outcome::from(requeue_after))
     }
+}
 
+impl Worker {
     /// Active jobs that the cache does not have, and the server has: they have just been made.
     async fn not_seen_yet(
         &self,
@@ -160,21 +177,5 @@ impl Worker {
         execute::found(written)
             .map(drop)
             .map_err(failed("write the status of a cron job"))
-    }
-}
-
-/// Queues the CronJobs that a change may concern.
-async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
-    let mut cron_jobs = worker.cron_jobs.subscribe();
-    let mut jobs = worker.jobs.subscribe();
-    loop {
-        let keys: Vec<Key> = tokio::select! {
-            Some(change) = cron_jobs.next() => key_if_asked(&change).into_iter().collect(),
-            Some(change) = jobs.next() => owners_of(&change, &worker.cron_jobs, CRON_JOB.1),
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
-        }
     }
 }

@@ -2,12 +2,10 @@
 
 mod execute;
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use planners::daemon_set::{DAEMON_SET, Fit, Observed, daemon_pod, plan};
-use reconcile::{Cache, Change, Key, Outcome, Queue, run_workers};
+use reconcile::{Cache, Change, Key, Outcome, Queue};
 
 use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of, owners_of_pod};
@@ -21,40 +19,75 @@ struct Observer {
     sets: Cache<DaemonSet>,
 }
 
+struct DaemonSets {
+    observer: Observer,
+    executor: Executor,
+}
+
 pub(crate) async fn run(context: Context) {
-    let caches = &context.caches;
-    let observer = Arc::new(Observer {
-        sets: context.cache(),
-        context: context.clone(),
-    });
-    if !observer.sets.wait_synced().await
-        || !caches.pods.wait_synced().await
-        || !caches.nodes.wait_synced().await
-        || !caches.revisions.wait_synced().await
-    {
-        return;
+    let controller = DaemonSets {
+        observer: Observer {
+            sets: context.cache(),
+            context: context.clone(),
+        },
+        executor: Executor {
+            pods: context.caches.pods.clone(),
+            client: context.client.clone(),
+            recorder: context.recorder("daemonset-controller"),
+        },
+    };
+    context.run("daemonset", controller).await;
+}
+
+impl reconcile::Controller for DaemonSets {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.observer.context.caches;
+        self.observer.sets.wait_synced().await
+            && caches.pods.wait_synced().await
+            && caches.nodes.wait_synced().await
+            && caches.revisions.wait_synced().await
     }
-    let queue = context.queue("daemonset");
-    let feed = tokio::spawn(feed(observer.clone(), queue.clone()));
-    let executor = Arc::new(Executor {
-        pods: caches.pods.clone(),
-        client: context.client.clone(),
-        recorder: context.recorder("daemonset-controller"),
-    });
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let (observer, executor) = (observer.clone(), executor.clone());
-        async move {
-            let Some(observed) = observer.observe(&key) else {
-                return Ok::<_, Error>(Outcome::Done);
+
+    /// Queues the sets that a change may concern.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let caches = &self.observer.context.caches;
+        let mut sets = self.observer.sets.subscribe();
+        let mut pods = caches.pods.subscribe();
+        let mut revisions = caches.revisions.subscribe();
+        let mut nodes = caches.nodes.subscribe();
+        loop {
+            let keys: Vec<Key> = tokio::select! {
+                Some(change) = sets.next() => vec![key_of(&change)],
+                Some(change) = pods.next() => owners_of_pod(&change, &self.observer.sets, DAEMON_SET.1),
+                Some(change) = revisions.next() => owners_of(&change, &self.observer.sets, DAEMON_SET.1),
+                Some(change) = nodes.next() => {
+                    // Nodes tell of themselves all the time; labels and taints are what counts.
+                    let same = matches!(&change, Change::Applied(new, Some(old))
+                        if new.spec == old.spec && new.metadata.labels == old.metadata.labels);
+                    if same { Vec::new() } else { self.observer.all() }
+                }
+                else => return,
             };
-            let plan = plan(&observed, Timestamp::now());
-            let requeue_after = plan.requeue_after;
-            executor.execute(&observed.set, plan).await?;
-            Ok(Outcome::from(requeue_after))
+            for key in keys {
+                queue.add(key);
+            }
         }
-    })
-    .await;
-    feed.abort();
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(observed) = self.observer.observe(key) else {
+            return Ok(Outcome::Done);
+        };
+        let plan = plan(&observed, Timestamp::now());
+        let requeue_after = plan.requeue_after;
+        self.executor.execute(&observed.set, plan).await?;
+        Ok(Outcome::from(requeue_after))
+    }
 }
 
 impl Observer {
@@ -83,31 +116,5 @@ impl Observer {
     fn all(&self) -> Vec<Key> {
         let sets = self.sets.list().into_iter();
         sets.map(|set| Key::of(set.as_ref())).collect()
-    }
-}
-
-/// Queues the sets that a change may concern.
-async fn feed(observer: Arc<Observer>, queue: Queue<Key>) {
-    let caches = &observer.context.caches;
-    let mut sets = observer.sets.subscribe();
-    let mut pods = caches.pods.subscribe();
-    let mut revisions = caches.revisions.subscribe();
-    let mut nodes = caches.nodes.subscribe();
-    loop {
-        let keys: Vec<Key> = tokio::select! {
-            Some(change) = sets.next() => vec![key_of(&change)],
-            Some(change) = pods.next() => owners_of_pod(&change, &observer.sets, DAEMON_SET.1),
-            Some(change) = revisions.next() => owners_of(&change, &observer.sets, DAEMON_SET.1),
-            Some(change) = nodes.next() => {
-                // Nodes tell of themselves all the time; labels and taints are what counts.
-                let same = matches!(&change, Change::Applied(new, Some(old))
-                    if new.spec == old.spec && new.metadata.labels == old.metadata.labels);
-                if same { Vec::new() } else { observer.all() }
-            }
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
-        }
     }
 }

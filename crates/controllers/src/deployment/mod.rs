@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use planners::deployment::{Observed, plan};
 use planners::ownership::controller;
-use reconcile::{Cache, Change, Index, Key, Outcome, Queue, run_workers};
+use reconcile::{Cache, Change, Index, Key, Outcome, Queue};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -27,41 +27,69 @@ struct Observer {
     pods_by_owner: Index<PodView>,
 }
 
+struct Deployments {
+    observer: Observer,
+    executor: Executor,
+    pods: Cache<PodView>,
+}
+
 pub(crate) async fn run(context: Context) {
     let sets = context.caches.replica_sets.clone();
-    let observer = Arc::new(Observer {
-        deployments: context.caches.deployments.clone(),
-        sets_by: sets.index(terms),
-        sets: sets.clone(),
-        pods_by_owner: context.pods_by_owner.clone(),
-    });
-    let pods = &context.caches.pods;
-    if !observer.deployments.wait_synced().await
-        || !sets.wait_synced().await
-        || !pods.wait_synced().await
-    {
-        return;
+    let controller = Deployments {
+        observer: Observer {
+            deployments: context.caches.deployments.clone(),
+            sets_by: sets.index(terms),
+            sets,
+            pods_by_owner: context.pods_by_owner.clone(),
+        },
+        executor: Executor {
+            client: context.client.clone(),
+            recorder: context.recorder("deployment-controller"),
+        },
+        pods: context.caches.pods.clone(),
+    };
+    context.run("deployment", controller).await;
+}
+
+impl reconcile::Controller for Deployments {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.observer.deployments.wait_synced().await
+            && self.observer.sets.wait_synced().await
+            && self.pods.wait_synced().await
     }
-    let queue = context.queue("deployment");
-    let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
-    let executor = Arc::new(Executor {
-        client: context.client.clone(),
-        recorder: context.recorder("deployment-controller"),
-    });
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let (observer, executor) = (observer.clone(), executor.clone());
-        async move {
-            let Some(observed) = observer.observe(&key) else {
-                return Ok::<_, Error>(Outcome::Done);
+
+    /// Queues the Deployments that a change may concern.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut deployments = self.observer.deployments.subscribe();
+        let mut sets = self.observer.sets.subscribe();
+        let mut pods = self.pods.subscribe();
+        loop {
+            let keys: Vec<Key> = tokio::select! {
+                Some(change) = deployments.next() => vec![key_of(&change)],
+                Some(change) = sets.next() => owners_of(&change, &self.observer.deployments, KIND),
+                Some(change) = pods.next() => self.observer.waiting_for(&change).into_iter().collect(),
+                else => return,
             };
-            let plan = plan(&observed, Timestamp::now());
-            let requeue_after = plan.requeue_after;
-            executor.execute(&observed.deployment, plan).await?;
-            Ok(Outcome::from(requeue_after))
+            for key in keys {
+                queue.add(key);
+            }
         }
-    })
-    .await;
-    feed.abort();
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(observed) = self.observer.observe(key) else {
+            return Ok(Outcome::Done);
+        };
+        let plan = plan(&observed, Timestamp::now());
+        let requeue_after = plan.requeue_after;
+        self.executor.execute(&observed.deployment, plan).await?;
+        Ok(Outcome::from(requeue_after))
+    }
 }
 
 impl Observer {
@@ -99,23 +127,5 @@ impl Observer {
         let deployment = self.deployments.get(namespace, &owner.name)?;
         let strategy = deployment.spec.as_ref()?.strategy.as_ref()?;
         (strategy.type_.as_deref() == Some("Recreate")).then(|| Key::of(deployment.as_ref()))
-    }
-}
-
-/// Queues the Deployments that a change may concern.
-async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
-    let mut deployments = observer.deployments.subscribe();
-    let mut sets = observer.sets.subscribe();
-    let mut pods = context.caches.pods.subscribe();
-    loop {
-        let keys: Vec<Key> = tokio::select! {
-            Some(change) = deployments.next() => vec![key_of(&change)],
-            Some(change) = sets.next() => owners_of(&change, &observer.deployments, KIND),
-            Some(change) = pods.next() => observer.waiting_for(&change).into_iter().collect(),
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
-        }
     }
 }

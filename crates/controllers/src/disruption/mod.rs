@@ -1,7 +1,6 @@
 //! The controller of PodDisruptionBudgets: says how many pods may be evicted.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
@@ -10,7 +9,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use kube::api::{Api, PostParams};
 use planners::disruption::{Observed, plan, selected};
 use reconcile::execute;
-use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Cache, Key, Outcome, Queue, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -32,27 +31,22 @@ struct Worker {
 }
 
 pub(crate) async fn run(context: Context) {
-    let worker = Arc::new(Worker {
+    let controller = Worker {
         budgets: context.cache(),
         deployments: context.caches.deployments.clone(),
         controllers: context.caches.replication_controllers.clone(),
         recorder: context.recorder("controllermanager"),
         context: context.clone(),
-    });
-    if !worker.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("disruption");
-    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let worker = worker.clone();
-        async move { worker.reconcile(&key).await }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("disruption", controller).await;
 }
 
-impl Worker {
+impl reconcile::Controller for Worker {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
     async fn wait_synced(&self) -> bool {
         let caches = &self.context.caches;
         self.budgets.wait_synced().await
@@ -61,6 +55,42 @@ impl Worker {
             && caches.pods.wait_synced().await
             && caches.replica_sets.wait_synced().await
             && caches.stateful_sets.wait_synced().await
+    }
+
+    /// Queues the budgets that a change may concern; evictions are noted in a budget's status.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let caches = &self.context.caches;
+        let mut budgets = self.budgets.subscribe();
+        let mut pods = caches.pods.subscribe();
+        let mut deployments = self.deployments.subscribe();
+        let mut stateful_sets = caches.stateful_sets.subscribe();
+        let mut replica_sets = caches.replica_sets.subscribe();
+        loop {
+            let keys: Vec<Key> = tokio::select! {
+                Some(change) = budgets.next() => {
+                    let evicted = matches!(&change, reconcile::Change::Applied(new, Some(old))
+                        if new.status != old.status);
+                    let key = evicted.then(|| Key::of(change.object().as_ref()));
+                    key.or_else(|| key_if_asked(&change)).into_iter().collect()
+                }
+                Some(change) = pods.next() => {
+                    self.in_namespace(Some(&change.object().namespace))
+                }
+                Some(change) = deployments.next() => key_if_asked(&change)
+                    .map(|key| self.in_namespace(Some(&key.namespace)))
+                    .unwrap_or_default(),
+                Some(change) = stateful_sets.next() => key_if_asked(&change)
+                    .map(|key| self.in_namespace(Some(&key.namespace)))
+                    .unwrap_or_default(),
+                Some(change) = replica_sets.next() => key_if_asked(&change)
+                    .map(|key| self.in_namespace(Some(&key.namespace)))
+                    .unwrap_or_default(),
+                else => return,
+            };
+            for key in keys {
+                queue.add(key);
+            }
+        }
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
@@ -84,7 +114,9 @@ impl Worker {
         }
         Ok(Outcome::from(plan.requeue_after))
     }
+}
 
+impl Worker {
     fn scales(&self, pods: &[&PodView]) -> BTreeMap<String, (String, i32)> {
         let mut scales = BTreeMap::new();
         for pod in pods {
@@ -151,41 +183,5 @@ impl Worker {
         let budgets = self.budgets.list_in(namespace.unwrap_or_default());
         let keys = budgets.iter().map(|budget| Key::of(budget.as_ref()));
         keys.collect()
-    }
-}
-
-/// Queues the budgets that a change may concern; evictions are noted in a budget's status.
-async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
-    let caches = &worker.context.caches;
-    let mut budgets = worker.budgets.subscribe();
-    let mut pods = caches.pods.subscribe();
-    let mut deployments = worker.deployments.subscribe();
-    let mut stateful_sets = caches.stateful_sets.subscribe();
-    let mut replica_sets = caches.replica_sets.subscribe();
-    loop {
-        let keys: Vec<Key> = tokio::select! {
-            Some(change) = budgets.next() => {
-                let evicted = matches!(&change, reconcile::Change::Applied(new, Some(old))
-                    if new.status != old.status);
-                let key = evicted.then(|| Key::of(change.object().as_ref()));
-                key.or_else(|| key_if_asked(&change)).into_iter().collect()
-            }
-            Some(change) = pods.next() => {
-                worker.in_namespace(Some(&change.object().namespace))
-            }
-            Some(change) = deployments.next() => key_if_asked(&change)
-                .map(|key| worker.in_namespace(Some(&key.namespace)))
-                .unwrap_or_default(),
-            Some(change) = stateful_sets.next() => key_if_asked(&change)
-                .map(|key| worker.in_namespace(Some(&key.namespace)))
-                .unwrap_or_default(),
-            Some(change) = replica_sets.next() => key_if_asked(&change)
-                .map(|key| worker.in_namespace(Some(&key.namespace)))
-                .unwrap_or_default(),
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
-        }
     }
 }

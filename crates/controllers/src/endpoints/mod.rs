@@ -3,13 +3,11 @@
 mod execute;
 mod observe;
 
-use std::sync::Arc;
-
 use planners::endpoints::plan;
-use reconcile::{Change, Key, Outcome, Queue, run_workers, service_of};
+use reconcile::{Change, Key, Outcome, Queue, service_of};
 use resource_kinds::pod_view::PodView;
 
-use crate::Context;
+use crate::{Caches, Context};
 use execute::Executor;
 use observe::Observer;
 pub(crate) use observe::term;
@@ -17,59 +15,71 @@ pub(crate) use observe::term;
 /// Services that are worked on at once; as kube-controller-manager.
 const WORKERS: usize = 5;
 
-pub(crate) async fn run(context: Context) {
-    let observer = Arc::new(Observer::new(&context));
-    if !observer.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("endpoint_slice");
-    let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
-    let executor = Arc::new(Executor::new(&context));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let (observer, executor) = (observer.clone(), executor.clone());
-        async move {
-            // A slice has no name of its own: what was created must be seen before going on, or
-            // it would be created twice. Its arrival wakes this Service again.
-            if let Some(wait) = executor.not_seen_yet(&key, &observer.slices) {
-                return Ok(Outcome::RequeueAfter(wait));
-            }
-            let plan = plan(&observer.observe(&key));
-            executor.execute(&key, plan).await?;
-            Ok::<_, execute::Error>(Outcome::Done)
-        }
-    })
-    .await;
-    feed.abort();
+struct Endpoints {
+    observer: Observer,
+    executor: Executor,
+    caches: Caches,
 }
 
-/// Queues the Services that a change may concern.
-async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
-    let mut services = context.caches.services.subscribe();
-    let mut pods = context.caches.pods.subscribe();
-    let mut slices = context.caches.slices.subscribe();
-    let mut endpoints = context.caches.endpoints.subscribe();
-    let mut nodes = context.caches.nodes.subscribe();
-    loop {
-        let keys: Vec<Key> = tokio::select! {
-            Some(change) = services.next() => vec![Key::of(change.object().as_ref())],
-            Some(change) = pods.next() => services_of(&observer, &change),
-            Some(change) = slices.next() => {
-                service_of(change.object()).into_iter().collect()
-            }
-            Some(change) = endpoints.next() => vec![Key::of(change.object().as_ref())],
-            Some(change) = nodes.next() => match &change {
-                Change::Applied(new, Some(old))
-                    if observe::zone(new) != observe::zone(old) =>
-                {
-                    observer.all_services()
+pub(crate) async fn run(context: Context) {
+    let controller = Endpoints {
+        observer: Observer::new(&context),
+        executor: Executor::new(&context),
+        caches: context.caches.clone(),
+    };
+    context.run("endpoint_slice", controller).await;
+}
+
+impl reconcile::Controller for Endpoints {
+    type Key = Key;
+    type Error = execute::Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.observer.wait_synced().await
+    }
+
+    /// Queues the Services that a change may concern.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut services = self.caches.services.subscribe();
+        let mut pods = self.caches.pods.subscribe();
+        let mut slices = self.caches.slices.subscribe();
+        let mut endpoints = self.caches.endpoints.subscribe();
+        let mut nodes = self.caches.nodes.subscribe();
+        loop {
+            let keys: Vec<Key> = tokio::select! {
+                Some(change) = services.next() => vec![Key::of(change.object().as_ref())],
+                Some(change) = pods.next() => services_of(&self.observer, &change),
+                Some(change) = slices.next() => {
+                    service_of(change.object()).into_iter().collect()
                 }
-                _ => Vec::new(),
-            },
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
+                Some(change) = endpoints.next() => vec![Key::of(change.object().as_ref())],
+                Some(change) = nodes.next() => match &change {
+                    Change::Applied(new, Some(old))
+                        if observe::zone(new) != observe::zone(old) =>
+                    {
+                        self.observer.all_services()
+                    }
+                    _ => Vec::new(),
+                },
+                else => return,
+            };
+            for key in keys {
+                queue.add(key);
+            }
         }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, execute::Error> {
+        // A slice has no name of its own: what was created must be seen before going on, or
+        // it would be created twice. Its arrival wakes this Service again.
+        if let Some(wait) = self.executor.not_seen_yet(key, &self.observer.slices) {
+            return Ok(Outcome::RequeueAfter(wait));
+        }
+        let plan = plan(&self.observer.observe(key));
+        self.executor.execute(key, plan).await?;
+        Ok(Outcome::Done)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Makes the claims of pods' `ephemeral` volumes, as their planner says.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -8,7 +7,7 @@ use kube::Api;
 use kube::api::PostParams;
 use planners::ephemeral_volumes::{Step, is_of_pod, plan};
 use reconcile::execute::{Refusal, found, refusal};
-use reconcile::{Key, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Key, Outcome, Queue, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::volume::FAILED_BINDING;
 
@@ -27,56 +26,54 @@ enum Error {
     Api(#[from] kube::Error),
 }
 
-#[derive(Clone)]
 struct Worker {
     context: Context,
     recorder: Recorder,
 }
 
 pub(crate) async fn run(context: Context) {
-    let caches = &context.caches;
-    if !(caches.claims.wait_synced().await && caches.pods.wait_synced().await) {
-        return;
-    }
-    let worker = Arc::new(Worker {
+    let controller = Worker {
         recorder: context.recorder("ephemeral_volume"),
         context: context.clone(),
-    });
-    let queue = context.queue("ephemeral_volume");
-    let feed = tokio::spawn(feed(context.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let worker = worker.clone();
-        async move { worker.reconcile(&key).await }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("ephemeral_volume", controller).await;
 }
 
-async fn feed(context: Context, queue: Queue<Key>) {
-    let mut pods = context.caches.pods.subscribe();
-    let mut claims = context.caches.claims.subscribe();
-    loop {
-        tokio::select! {
-            Some(change) = pods.next() => {
-                let pod = change.object();
-                if pod.claims.iter().any(|claim| claim.ephemeral) {
-                    queue.add(Key::new(&*pod.namespace, &*pod.name));
+impl reconcile::Controller for Worker {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.context.caches;
+        caches.claims.wait_synced().await && caches.pods.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut pods = self.context.caches.pods.subscribe();
+        let mut claims = self.context.caches.claims.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = pods.next() => {
+                    let pod = change.object();
+                    if pod.claims.iter().any(|claim| claim.ephemeral) {
+                        queue.add(Key::new(&*pod.namespace, &*pod.name));
+                    }
                 }
-            }
-            Some(change) = claims.next() => {
-                let metadata = &change.object().metadata;
-                let owners = metadata.owner_references.iter().flatten();
-                for owner in owners.filter(|owner| owner.kind == "Pod") {
-                    let namespace = metadata.namespace.clone().unwrap_or_default();
-                    queue.add(Key::new(namespace, owner.name.clone()));
+                Some(change) = claims.next() => {
+                    let metadata = &change.object().metadata;
+                    let owners = metadata.owner_references.iter().flatten();
+                    for owner in owners.filter(|owner| owner.kind == "Pod") {
+                        let namespace = metadata.namespace.clone().unwrap_or_default();
+                        queue.add(Key::new(namespace, owner.name.clone()));
+                    }
                 }
+                else => return,
             }
-            else => return,
         }
     }
-}
 
-impl Worker {
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let Some(view) = self.context.caches.pods.get_key(key) else {
             return Ok(Outcome::Done);
@@ -117,7 +114,9 @@ impl Worker {
         }
         Ok(outcome)
     }
+}
 
+impl Worker {
     fn lacks_claims(&self, pod: &PodView, key: &Key) -> bool {
         let mut wanted = pod.claims.iter().filter(|claim| claim.ephemeral);
         !pod.is_deleting()

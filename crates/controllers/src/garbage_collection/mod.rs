@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use planners::garbage_collection::plan;
-use reconcile::{Change, Outcome, Queue, run_workers};
+use reconcile::{Change, Outcome, Queue, run_controller};
 
 use crate::Context;
 use crate::inventory::{Inventory, Meta};
@@ -21,42 +21,51 @@ use observe::Observer;
 /// Objects that are worked on at once; as kube-controller-manager.
 const WORKERS: usize = 20;
 
-pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
-    let queue = context.queue("garbage_collector_attempt_to_delete");
-    let observer = Arc::new(Observer::new(
-        inventory.clone(),
-        context.recorder("garbage-collector-controller"),
-    ));
-    let executor = Arc::new(Executor {
-        inventory: inventory.clone(),
-        queue: queue.clone(),
-    });
-    let feed = tokio::spawn(feed(inventory, queue.clone()));
-    run_workers(
-        queue,
-        WORKERS,
-        context.shutdown.clone(),
-        move |uid: String| {
-            let (observer, executor) = (observer.clone(), executor.clone());
-            async move {
-                if let Some((found, item)) = observer.observe(&uid).await.map_err(Error::Observe)? {
-                    executor.execute(&found, plan(&item)).await?;
-                }
-                Ok::<_, Error>(Outcome::Done)
-            }
-        },
-    )
-    .await;
-    feed.abort();
+struct GarbageCollector {
+    observer: Observer,
+    executor: Executor,
+    inventory: Arc<Inventory>,
 }
 
-/// Queues the objects, by uid, that a change may concern.
-async fn feed(inventory: Arc<Inventory>, queue: Queue<String>) {
-    let mut changes = inventory.subscribe();
-    while let Some((_, change)) = changes.next().await {
-        for uid in concerned(&inventory, &change) {
-            queue.add(uid);
+pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
+    let queue = context.queue("garbage_collector_attempt_to_delete");
+    let recorder = context.recorder("garbage-collector-controller");
+    let controller = GarbageCollector {
+        observer: Observer::new(inventory.clone(), recorder),
+        executor: Executor {
+            inventory: inventory.clone(),
+            queue: queue.clone(),
+        },
+        inventory,
+    };
+    run_controller(controller, queue, context.shutdown.clone()).await;
+}
+
+impl reconcile::Controller for GarbageCollector {
+    type Key = String;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        true
+    }
+
+    /// Queues the objects, by uid, that a change may concern.
+    async fn feed(&self, queue: &Queue<String>) {
+        let mut changes = self.inventory.subscribe();
+        while let Some((_, change)) = changes.next().await {
+            for uid in concerned(&self.inventory, &change) {
+                queue.add(uid);
+            }
         }
+    }
+
+    async fn reconcile(&self, key: &String) -> Result<Outcome, Error> {
+        if let Some((found, item)) = self.observer.observe(key).await.map_err(Error::Observe)? {
+            self.executor.execute(&found, plan(&item)).await?;
+        }
+        Ok(Outcome::Done)
     }
 }
 

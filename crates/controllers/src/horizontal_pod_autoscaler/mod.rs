@@ -4,7 +4,7 @@ mod observe;
 mod target;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use kube::api::{Api, PostParams};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{Memory, Notice, plan};
 use reconcile::execute::{self, Refusal, refusal};
-use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Cache, Key, Outcome, Queue, Recorder};
 
 use crate::Context;
 use crate::owned::key_if_asked;
@@ -47,26 +47,35 @@ struct Known {
 }
 
 pub(crate) async fn run(context: Context) {
-    let worker = Arc::new(Worker {
+    let controller = Worker {
         autoscalers: context.cache(),
         recorder: context.recorder("horizontal-pod-autoscaler"),
         context: context.clone(),
         known: Mutex::default(),
-    });
-    if !worker.autoscalers.wait_synced().await || !context.caches.pods.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("horizontalpodautoscaler");
-    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let worker = worker.clone();
-        async move { worker.reconcile(&key).await }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("horizontalpodautoscaler", controller).await;
 }
 
-impl Worker {
+impl reconcile::Controller for Worker {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.autoscalers.wait_synced().await && self.context.caches.pods.wait_synced().await
+    }
+
+    /// Queues the scalers that ask for something else; the others come round by time.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut autoscalers = self.autoscalers.subscribe();
+        while let Some(change) = autoscalers.next().await {
+            if let Some(key) = key_if_asked(&change) {
+                queue.add(key);
+            }
+        }
+    }
+
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let Some(autoscaler) = self.autoscalers.get_key(key) else {
             self.with_known(|known| known.remove(key));
@@ -106,7 +115,9 @@ impl Worker {
         }
         Ok(Outcome::RequeueAfter(PERIOD))
     }
+}
 
+impl Worker {
     fn tell(&self, autoscaler: &HorizontalPodAutoscaler, notice: Notice) {
         if notice.warning {
             self.recorder
@@ -151,15 +162,5 @@ impl Worker {
             }
             known.memory.clone()
         })
-    }
-}
-
-/// Queues the scalers that ask for something else; the others come round by time.
-async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
-    let mut autoscalers = worker.autoscalers.subscribe();
-    while let Some(change) = autoscalers.next().await {
-        if let Some(key) = key_if_asked(&change) {
-            queue.add(key);
-        }
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use kube::api::{Api, PostParams, PropagationPolicy};
 use planners::job::{JOB, Observed, Plan, TRACKING, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
-use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -40,25 +40,44 @@ struct Worker {
 }
 
 pub(crate) async fn run(context: Context) {
-    let worker = Arc::new(Worker {
+    let controller = Worker {
         jobs: context.caches.jobs.clone(),
         recorder: context.recorder("job-controller"),
         context: context.clone(),
-    });
-    if !worker.jobs.wait_synced().await || !context.caches.pods.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("job");
-    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let worker = worker.clone();
-        async move { worker.reconcile(&key).await }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("job", controller).await;
 }
 
-impl Worker {
+impl reconcile::Controller for Worker {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.jobs.wait_synced().await && self.context.caches.pods.wait_synced().await
+    }
+
+    /// Queues the jobs that a change may concern.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut jobs = self.jobs.subscribe();
+        let mut pods = self.context.caches.pods.subscribe();
+        loop {
+            let keys: Vec<Key> = tokio::select! {
+                Some(change) = jobs.next() => key_of(&change).into_iter().collect(),
+                Some(change) = pods.next() => {
+                    let mut keys = owners_of_pod(&change, &self.jobs, JOB.1);
+                    keys.extend(lost_owner(change.object()));
+                    keys
+                }
+                else => return,
+            };
+            for key in keys {
+                queue.add(key);
+            }
+        }
+    }
+
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let job = self.jobs.get_key(key);
         let all = self.context.caches.pods.list_in(&key.namespace);
@@ -89,7 +108,9 @@ impl Worker {
             Ok(()) => Ok(Outcome::from(requeue_after)),
         }
     }
+}
 
+impl Worker {
     fn writer<'a>(&'a self, job: &'a Job) -> PodWriter<'a, Job> {
         PodWriter {
             owner: job,
@@ -195,26 +216,6 @@ fn named(key: &Key) -> Job {
 fn is_managed_elsewhere(job: &Job) -> bool {
     let manager = job.spec.as_ref().and_then(|s| s.managed_by.as_deref());
     manager.is_some_and(|manager| manager != "kubernetes.io/job-controller")
-}
-
-/// Queues the jobs that a change may concern.
-async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
-    let mut jobs = worker.jobs.subscribe();
-    let mut pods = worker.context.caches.pods.subscribe();
-    loop {
-        let keys: Vec<Key> = tokio::select! {
-            Some(change) = jobs.next() => key_of(&change).into_iter().collect(),
-            Some(change) = pods.next() => {
-                let mut keys = owners_of_pod(&change, &worker.jobs, JOB.1);
-                keys.extend(lost_owner(change.object()));
-                keys
-            }
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
-        }
-    }
 }
 
 /// What the status says decides what comes next, so that it counts as asked.

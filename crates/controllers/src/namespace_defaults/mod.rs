@@ -2,14 +2,13 @@
 //! the API server for its pods.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use reconcile::execute::{Refusal, refusal};
-use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig, run_workers};
+use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig};
 use serde_json::json;
 
 use crate::Context;
@@ -42,52 +41,56 @@ struct Keeper {
 pub(crate) async fn run(context: Context) {
     let only = WatchConfig::default().fields(&format!("metadata.name={CERTIFICATES}"));
     let maps: Api<ConfigMap> = Api::all(context.client.clone());
-    let keeper = Arc::new(Keeper {
+    let controller = Keeper {
         client: context.client.clone(),
         namespaces: context.caches.namespaces.clone(),
         accounts: context.caches.service_accounts.clone(),
         certificates: Cache::spawn(maps, only, context.part().clone()),
         pem: context.config.root_ca_pem.clone(),
-    });
-    let synced = keeper.namespaces.wait_synced().await
-        && keeper.accounts.wait_synced().await
-        && keeper.certificates.wait_synced().await;
-    if !synced {
-        return;
-    }
-    let queue = context.queue("namespace_defaults");
-    let feed = tokio::spawn(feed(keeper.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let keeper = keeper.clone();
-        async move { keeper.keep(&key.name).await.map(|()| Outcome::Done) }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("namespace_defaults", controller).await;
 }
 
-/// Queues namespaces that are new, and those whose things were changed or deleted.
-async fn feed(keeper: Arc<Keeper>, queue: Queue<Key>) {
-    let mut namespaces = keeper.namespaces.subscribe();
-    let mut accounts = keeper.accounts.subscribe();
-    let mut certificates = keeper.certificates.subscribe();
-    loop {
-        let namespace = tokio::select! {
-            Some(change) = namespaces.next() => match change {
-                Change::Applied(new, None) => new.metadata.name.clone(),
-                _ => None,
-            },
-            Some(change) = accounts.next() => match change {
-                Change::Deleted(old) if old.metadata.name.as_deref() == Some(ACCOUNT) => {
-                    old.metadata.namespace.clone()
-                }
-                _ => None,
-            },
-            Some(change) = certificates.next() => change.object().metadata.namespace.clone(),
-            else => return,
-        };
-        if let Some(namespace) = namespace {
-            queue.add(Key::cluster(namespace));
+impl reconcile::Controller for Keeper {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.namespaces.wait_synced().await
+            && self.accounts.wait_synced().await
+            && self.certificates.wait_synced().await
+    }
+
+    /// Queues namespaces that are new, and those whose things were changed or deleted.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut namespaces = self.namespaces.subscribe();
+        let mut accounts = self.accounts.subscribe();
+        let mut certificates = self.certificates.subscribe();
+        loop {
+            let namespace = tokio::select! {
+                Some(change) = namespaces.next() => match change {
+                    Change::Applied(new, None) => new.metadata.name.clone(),
+                    _ => None,
+                },
+                Some(change) = accounts.next() => match change {
+                    Change::Deleted(old) if old.metadata.name.as_deref() == Some(ACCOUNT) => {
+                        old.metadata.namespace.clone()
+                    }
+                    _ => None,
+                },
+                Some(change) = certificates.next() => change.object().metadata.namespace.clone(),
+                else => return,
+            };
+            if let Some(namespace) = namespace {
+                queue.add(Key::cluster(namespace));
+            }
         }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        self.keep(&key.name).await.map(|()| Outcome::Done)
     }
 }
 

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use planners::namespaces::{FINALIZER, Step, step};
-use reconcile::{Change, Key, Outcome, Queue, run_workers};
+use reconcile::{Cache, Change, Key, Outcome, Queue};
 
 use crate::Context;
 use crate::inventory::Inventory;
@@ -20,31 +20,66 @@ const WORKERS: usize = 10;
 /// What is left wakes its namespace when it goes; this is for what nobody watches.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+struct Namespaces {
+    namespaces: Cache<Namespace>,
+    executor: Executor,
+}
+
 pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
-    let namespaces = context.caches.namespaces.clone();
-    if !namespaces.wait_synced().await {
-        return;
+    let controller = Namespaces {
+        namespaces: context.caches.namespaces.clone(),
+        executor: Executor {
+            client: context.client.clone(),
+            inventory,
+        },
+    };
+    context.run("namespace", controller).await;
+}
+
+impl reconcile::Controller for Namespaces {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.namespaces.wait_synced().await
     }
-    let queue = context.queue("namespace");
-    let feed = tokio::spawn(feed(context.clone(), inventory.clone(), queue.clone()));
-    let executor = Arc::new(Executor {
-        client: context.client.clone(),
-        inventory,
-    });
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let (namespaces, executor) = (namespaces.clone(), executor.clone());
-        async move {
-            let namespace = namespaces
-                .get_key(&key)
-                .filter(|namespace| is_going(namespace));
-            match namespace {
-                Some(namespace) => empty(&executor, &namespace).await,
-                None => Ok(Outcome::Done),
+
+    /// Queues namespaces that are being deleted, and those that something has left.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut namespaces = self.namespaces.subscribe();
+        let mut contents = self.executor.inventory.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = namespaces.next() => {
+                    if let Change::Applied(new, old) = &change
+                        && is_going(new)
+                        && !old.as_ref().is_some_and(|old| is_going(old))
+                    {
+                        queue.add(Key::of(new.as_ref()));
+                    }
+                }
+                Some((_, change)) = contents.next() => {
+                    if let Change::Deleted(old) = &change
+                        && let Some(namespace) = self.namespaces.get("", &old.namespace)
+                        && is_going(&namespace)
+                    {
+                        queue.add(Key::cluster(&*old.namespace));
+                    }
+                }
+                else => return,
             }
         }
-    })
-    .await;
-    feed.abort();
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let namespace = self.namespaces.get_key(key);
+        match namespace.filter(|namespace| is_going(namespace)) {
+            Some(namespace) => empty(&self.executor, &namespace).await,
+            None => Ok(Outcome::Done),
+        }
+    }
 }
 
 async fn empty(executor: &Executor, namespace: &Namespace) -> Result<Outcome, Error> {
@@ -75,31 +110,4 @@ fn is_going(namespace: &Namespace) -> bool {
         .flat_map(|spec| spec.finalizers.iter().flatten());
     namespace.metadata.deletion_timestamp.is_some()
         && finalizers.any(|finalizer| finalizer == FINALIZER)
-}
-
-/// Queues namespaces that are being deleted, and those that something has left.
-async fn feed(context: Context, inventory: Arc<Inventory>, queue: Queue<Key>) {
-    let mut namespaces = context.caches.namespaces.subscribe();
-    let mut contents = inventory.subscribe();
-    loop {
-        tokio::select! {
-            Some(change) = namespaces.next() => {
-                if let Change::Applied(new, old) = &change
-                    && is_going(new)
-                    && !old.as_ref().is_some_and(|old| is_going(old))
-                {
-                    queue.add(Key::of(new.as_ref()));
-                }
-            }
-            Some((_, change)) = contents.next() => {
-                if let Change::Deleted(old) = &change
-                    && let Some(namespace) = context.caches.namespaces.get("", &old.namespace)
-                    && is_going(&namespace)
-                {
-                    queue.add(Key::cluster(&*old.namespace));
-                }
-            }
-            else => return,
-        }
-    }
 }

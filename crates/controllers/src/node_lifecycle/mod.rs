@@ -2,7 +2,7 @@
 
 mod execute;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use kube::api::Api;
 use planners::node_lifecycle::{
     Disruption, GAP, Heard, Observed, PERIOD, Pace, evictions, is_ready, plan,
 };
-use reconcile::{Cache, Change, Index, Key, Outcome, Queue, WatchConfig, run_workers};
+use reconcile::{Cache, Change, Index, Key, Outcome, Queue, WatchConfig, run_controller};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -36,42 +36,100 @@ struct Memory {
     disruption: Disruption,
 }
 
+struct NodeLifecycle {
+    observer: Observer,
+    executor: Executor,
+    pods: Cache<PodView>,
+    /// Wakes all nodes when what becomes of each may have changed.
+    nodes: Queue<Key>,
+}
+
 pub(crate) async fn run(context: Context) {
     let leases: Api<Lease> = Api::namespaced(context.client.clone(), LEASES);
-    let observer = Arc::new(Observer {
-        nodes: context.caches.nodes.clone(),
-        leases: Cache::spawn(leases, WatchConfig::default(), context.part().clone()),
-        pods_by_node: context
-            .caches
-            .pods
-            .index(|pod| node_of(pod).into_iter().collect()),
-        memory: Mutex::new(Memory {
-            heard: Heard::new(context.config.observation_gap.unwrap_or(GAP)),
-            pace: Pace::default(),
-            disruption: Disruption::default(),
-        }),
-    });
-    let synced = observer.nodes.wait_synced().await
-        && observer.leases.wait_synced().await
-        && context.caches.pods.wait_synced().await;
-    if !synced {
-        return;
-    }
     let queue = context.queue("node_lifecycle_controller");
-    let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
-    let monitor = tokio::spawn(monitor(observer.clone(), queue.clone()));
-    let executor = Executor {
-        client: context.client.clone(),
-        recorder: context.recorder("node-controller"),
+    let controller = NodeLifecycle {
+        observer: Observer {
+            nodes: context.caches.nodes.clone(),
+            leases: Cache::spawn(leases, WatchConfig::default(), context.part().clone()),
+            pods_by_node: context
+                .caches
+                .pods
+                .index(|pod| node_of(pod).into_iter().collect()),
+            memory: Mutex::new(Memory {
+                heard: Heard::new(context.config.observation_gap.unwrap_or(GAP)),
+                pace: Pace::default(),
+                disruption: Disruption::default(),
+            }),
+        },
+        executor: Executor {
+            client: context.client.clone(),
+            recorder: context.recorder("node-controller"),
+        },
+        pods: context.caches.pods.clone(),
+        nodes: queue.clone(),
     };
-    let all = queue.clone();
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let (observer, executor, all) = (observer.clone(), executor.clone(), all.clone());
-        async move { check(&observer, &executor, &all, &key.name).await }
-    })
-    .await;
-    feed.abort();
-    monitor.abort();
+    run_controller(controller, queue, context.shutdown.clone()).await;
+}
+
+impl reconcile::Controller for NodeLifecycle {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.observer.nodes.wait_synced().await
+            && self.observer.leases.wait_synced().await
+            && self.pods.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<Key>) {
+        tokio::select! {
+            () = self.follow(queue) => {}
+            () = monitor(&self.observer, queue) => {}
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        check(&self.observer, &self.executor, &self.nodes, &key.name).await
+    }
+}
+
+impl NodeLifecycle {
+    /// Queues nodes that say something, or change, and those of new pods.
+    async fn follow(&self, queue: &Queue<Key>) {
+        let mut nodes = self.observer.nodes.subscribe();
+        let mut leases = self.observer.leases.subscribe();
+        let mut pods = self.pods.subscribe();
+        loop {
+            let node = tokio::select! {
+                Some(change) = nodes.next() => change.object().metadata.name.clone(),
+                // A renewal needs no work, only to be noted.
+                Some(change) = leases.next() => match &change {
+                    Change::Applied(lease, _) => {
+                        let name = lease.metadata.name.as_deref().unwrap_or_default();
+                        if let Some(node) = self.observer.nodes.get("", name) {
+                            let now = Timestamp::now();
+                            self.observer.last_heard(&mut self.observer.memory().heard, &node, now);
+                            lease.metadata.name.clone().filter(|_| was_lost(&node))
+                        } else {
+                            None
+                        }
+                    }
+                    Change::Deleted(_) => None,
+                },
+                Some(change) = pods.next() => match &change {
+                    Change::Applied(new, Some(old)) if node_of(new) == node_of(old) => None,
+                    Change::Applied(new, _) => node_of(new),
+                    Change::Deleted(_) => None,
+                },
+                else => return,
+            };
+            if let Some(node) = node {
+                queue.add(Key::cluster(node));
+            }
+        }
+    }
 }
 
 async fn check(
@@ -153,46 +211,11 @@ impl Observer {
 }
 
 /// Looks at all nodes every [`PERIOD`].
-async fn monitor(observer: Arc<Observer>, queue: Queue<Key>) {
+async fn monitor(observer: &Observer, queue: &Queue<Key>) {
     let period = Duration::try_from(PERIOD).unwrap_or_default();
     loop {
-        observer.look(&mut observer.memory(), &queue, Timestamp::now());
+        observer.look(&mut observer.memory(), queue, Timestamp::now());
         tokio::time::sleep(period).await;
-    }
-}
-
-/// Queues nodes that say something, or change, and those of new pods.
-async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
-    let mut nodes = observer.nodes.subscribe();
-    let mut leases = observer.leases.subscribe();
-    let mut pods = context.caches.pods.subscribe();
-    loop {
-        let node = tokio::select! {
-            Some(change) = nodes.next() => change.object().metadata.name.clone(),
-            // A renewal needs no work, only to be noted.
-            Some(change) = leases.next() => match &change {
-                Change::Applied(lease, _) => {
-                    let name = lease.metadata.name.as_deref().unwrap_or_default();
-                    if let Some(node) = observer.nodes.get("", name) {
-                        let now = Timestamp::now();
-                        observer.last_heard(&mut observer.memory().heard, &node, now);
-                        lease.metadata.name.clone().filter(|_| was_lost(&node))
-                    } else {
-                        None
-                    }
-                }
-                Change::Deleted(_) => None,
-            },
-            Some(change) = pods.next() => match &change {
-                Change::Applied(new, Some(old)) if node_of(new) == node_of(old) => None,
-                Change::Applied(new, _) => node_of(new),
-                Change::Deleted(_) => None,
-            },
-            else => return,
-        };
-        if let Some(node) = node {
-            queue.add(Key::cluster(node));
-        }
     }
 }
 

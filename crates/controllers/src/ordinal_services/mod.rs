@@ -1,7 +1,7 @@
 //! Keeps a Service per pod for StatefulSets that ask for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
@@ -9,7 +9,7 @@ use kube::api::{Api, Patch, PatchParams};
 use planners::ordinal_services::{Observed, Plan, plan};
 use planners::ownership::controller;
 use reconcile::execute::{self, Delete};
-use reconcile::{Change, Key, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Change, Key, Outcome, Queue, Recorder};
 use resource_kinds::reasons::service as reasons;
 
 use crate::Context;
@@ -32,45 +32,50 @@ struct Worker {
 }
 
 pub(crate) async fn run(context: Context) {
-    let caches = &context.caches;
-    if !caches.stateful_sets.wait_synced().await || !caches.services.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("ordinal_services");
-    let feed = tokio::spawn(feed(context.clone(), queue.clone()));
-    let worker = Arc::new(Worker {
+    let controller = Worker {
         recorder: context.recorder("ordinal-service-controller"),
         context: context.clone(),
         told: Mutex::default(),
-    });
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let worker = worker.clone();
-        async move { worker.reconcile(&key).await.map(|()| Outcome::Done) }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("ordinal_services", controller).await;
 }
 
-/// Queues the sets that a change may concern: a Service may be one of a set's ordinals, or the one
-/// whose ports they have, or in the place of one.
-async fn feed(context: Context, queue: Queue<Key>) {
-    let caches = &context.caches;
-    let mut sets = caches.stateful_sets.subscribe();
-    let mut services = caches.services.subscribe();
-    loop {
-        tokio::select! {
-            Some(change) = sets.next() => {
-                if let Some(key) = key_if_asked(&change) {
-                    queue.add(key);
+impl reconcile::Controller for Worker {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.context.caches;
+        caches.stateful_sets.wait_synced().await && caches.services.wait_synced().await
+    }
+
+    /// Queues the sets that a change may concern: a Service may be one of a set's ordinals, or the one
+    /// whose ports they have, or in the place of one.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let caches = &self.context.caches;
+        let mut sets = caches.stateful_sets.subscribe();
+        let mut services = caches.services.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = sets.next() => {
+                    if let Some(key) = key_if_asked(&change) {
+                        queue.add(key);
+                    }
                 }
-            }
-            Some(change) = services.next() => {
-                for set in sets_of(&context, &change) {
-                    queue.add(set);
+                Some(change) = services.next() => {
+                    for set in sets_of(&self.context, &change) {
+                        queue.add(set);
+                    }
                 }
+                else => return,
             }
-            else => return,
         }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        self.keep(key).await.map(|()| Outcome::Done)
     }
 }
 
@@ -95,7 +100,7 @@ fn sets_of(context: &Context, change: &Change<Service>) -> Vec<Key> {
 }
 
 impl Worker {
-    async fn reconcile(&self, key: &Key) -> Result<(), Error> {
+    async fn keep(&self, key: &Key) -> Result<(), Error> {
         let caches = &self.context.caches;
         let Some(set) = caches.stateful_sets.get_key(key) else {
             self.told().remove(key);

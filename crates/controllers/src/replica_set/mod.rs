@@ -10,7 +10,7 @@ use kube::Resource;
 use kube::api::{Api, PostParams};
 use planners::replica_set::{self as planner, Observed, Plan, plan};
 use reconcile::execute;
-use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder};
 use serde::Serialize;
 use serde_json::json;
 
@@ -86,22 +86,53 @@ pub(crate) async fn run<K: Replicated>(context: Context)
 where
     Cache<K>: FromContext,
 {
-    let worker = Arc::new(Worker {
+    let controller = Worker {
         sets: Cache::<K>::from_context(&context),
         recorder: context.recorder(K::COMPONENT),
         context: context.clone(),
-    });
-    if !worker.sets.wait_synced().await || !context.caches.pods.wait_synced().await {
-        return;
+    };
+    context.run(K::QUEUE, controller).await;
+}
+
+impl<K: Replicated> reconcile::Controller for Worker<K> {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.sets.wait_synced().await && self.context.caches.pods.wait_synced().await
     }
-    let queue = context.queue(K::QUEUE);
-    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let worker = worker.clone();
-        async move { worker.reconcile(&key).await }
-    })
-    .await;
-    feed.abort();
+
+    /// Queues the sets that a change may concern.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut sets = self.sets.subscribe();
+        let mut pods = self.context.caches.pods.subscribe();
+        loop {
+            let keys: Vec<Key> = tokio::select! {
+                Some(change) = sets.next() => vec![key_of(&change)],
+                Some(change) = pods.next() => owners_of_pod(&change, &self.sets, K::KIND.1),
+                else => return,
+            };
+            for key in keys {
+                queue.add(key);
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(set) = self.sets.get_key(key) else {
+            return Ok(Outcome::Done);
+        };
+        let observed = self.observe(&set);
+        let plan = plan(&observed, Timestamp::now());
+        let requeue_after = plan.requeue_after;
+        match self.execute(&set, &observed, plan).await {
+            Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(Outcome::Done),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Outcome::from(requeue_after)),
+        }
+    }
 }
 
 /// Where a controller finds the objects that it keeps.
@@ -129,20 +160,6 @@ struct Worker<K: Object> {
 }
 
 impl<K: Replicated> Worker<K> {
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
-        let Some(set) = self.sets.get_key(key) else {
-            return Ok(Outcome::Done);
-        };
-        let observed = self.observe(&set);
-        let plan = plan(&observed, Timestamp::now());
-        let requeue_after = plan.requeue_after;
-        match self.execute(&set, &observed, plan).await {
-            Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(Outcome::Done),
-            Err(error) => Err(error),
-            Ok(()) => Ok(Outcome::from(requeue_after)),
-        }
-    }
-
     fn observe(&self, set: &Arc<K>) -> Observed {
         let meta = set.meta();
         let uid = meta.uid.as_deref().unwrap_or_default();
@@ -189,21 +206,5 @@ impl<K: Replicated> Worker<K> {
         let params = PostParams::default();
         let written = api.replace_status(name, &params, &object).await;
         execute::found(written).map(drop).map_err(Error::Status)
-    }
-}
-
-/// Queues the sets that a change may concern.
-async fn feed<K: Replicated>(worker: Arc<Worker<K>>, queue: Queue<Key>) {
-    let mut sets = worker.sets.subscribe();
-    let mut pods = worker.context.caches.pods.subscribe();
-    loop {
-        let keys: Vec<Key> = tokio::select! {
-            Some(change) = sets.next() => vec![key_of(&change)],
-            Some(change) = pods.next() => owners_of_pod(&change, &worker.sets, K::KIND.1),
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
-        }
     }
 }

@@ -2,15 +2,13 @@
 //!
 //! Their tokens are bound to the Secret and hold as long as it does; the API server signs them.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use planners::service_account_tokens::{ACCOUNT_UID, Plan, TOKEN, TYPE, account_of, plan};
 use reconcile::execute::{Delete, delete, unless_outrun};
-use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig, run_workers};
+use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig};
 use serde_json::{Value, json};
 
 use crate::Context;
@@ -37,50 +35,57 @@ struct Keeper {
 pub(crate) async fn run(context: Context) {
     let only = WatchConfig::default().fields(&format!("type={TYPE}"));
     let secrets = Api::all(context.client.clone());
-    let keeper = Arc::new(Keeper {
+    let controller = Keeper {
         client: context.client.clone(),
         secrets: Cache::spawn(secrets, only, context.part().clone()),
         accounts: context.caches.service_accounts.clone(),
         root_ca_pem: context.config.root_ca_pem.clone(),
-    });
-    if !(keeper.secrets.wait_synced().await && keeper.accounts.wait_synced().await) {
-        return;
-    }
-    let queue = context.queue("serviceaccount_tokens_secret");
-    let feed = tokio::spawn(feed(keeper.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let keeper = keeper.clone();
-        async move { keeper.keep(&key).await.map(|()| Outcome::Done) }
-    })
-    .await;
-    feed.abort();
+    };
+    context
+        .run("serviceaccount_tokens_secret", controller)
+        .await;
 }
 
-/// Queues Secrets that are new or changed, and those of accounts that came or went.
-async fn feed(keeper: Arc<Keeper>, queue: Queue<Key>) {
-    let mut secrets = keeper.secrets.subscribe();
-    let mut accounts = keeper.accounts.subscribe();
-    loop {
-        tokio::select! {
-            Some(change) = secrets.next() => {
-                if let Change::Applied(new, _) = change {
-                    queue.add(Key::of(new.as_ref()));
-                }
-            }
-            Some(change) = accounts.next() => {
-                if matches!(change, Change::Applied(_, Some(_))) {
-                    continue;
-                }
-                let meta = &change.object().metadata;
-                let namespace = meta.namespace.as_deref().unwrap_or_default();
-                for secret in keeper.secrets.list_in(namespace) {
-                    if account_of(&secret) == meta.name.as_deref() {
-                        queue.add(Key::of(secret.as_ref()));
+impl reconcile::Controller for Keeper {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.secrets.wait_synced().await && self.accounts.wait_synced().await
+    }
+
+    /// Queues Secrets that are new or changed, and those of accounts that came or went.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut secrets = self.secrets.subscribe();
+        let mut accounts = self.accounts.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = secrets.next() => {
+                    if let Change::Applied(new, _) = change {
+                        queue.add(Key::of(new.as_ref()));
                     }
                 }
+                Some(change) = accounts.next() => {
+                    if matches!(change, Change::Applied(_, Some(_))) {
+                        continue;
+                    }
+                    let meta = &change.object().metadata;
+                    let namespace = meta.namespace.as_deref().unwrap_or_default();
+                    for secret in self.secrets.list_in(namespace) {
+                        if account_of(&secret) == meta.name.as_deref() {
+                            queue.add(Key::of(secret.as_ref()));
+                        }
+                    }
+                }
+                else => return,
             }
-            else => return,
         }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        self.keep(key).await.map(|()| Outcome::Done)
     }
 }
 

@@ -11,69 +11,81 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::plan;
-use reconcile::{Change, Key, Outcome, Queue, run_workers};
+use reconcile::{Change, Key, Outcome, Queue};
 
-use crate::Context;
 use crate::owned::Owned;
+use crate::{Caches, Context};
 use execute::{Error, Executor};
 use observe::Observer;
 
 /// Sets that are worked on at once.
 const WORKERS: usize = 5;
 
-pub(crate) async fn run(context: Context) {
-    let observer = Arc::new(Observer::new(&context));
-    if !observer.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("statefulset");
-    let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
-    let executor = Executor {
-        client: context.client.clone(),
-        recorder: context.recorder("statefulset-controller"),
-        refusals: Arc::default(),
-    };
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let (observer, executor) = (observer.clone(), executor.clone());
-        async move {
-            let Some(mut observed) = observer.observe(&key) else {
-                executor.refusals.replace(&key, Vec::new());
-                return Ok::<_, Error>(Outcome::Done);
-            };
-            observed.refused = executor.refusals.of(&key);
-            let plan = plan(&observed, Timestamp::now());
-            let requeue_after = plan.requeue_after;
-            executor.execute(&observed.set, plan).await?;
-            Ok(Outcome::from(requeue_after))
-        }
-    })
-    .await;
-    feed.abort();
+struct StatefulSets {
+    observer: Observer,
+    executor: Executor,
+    caches: Caches,
 }
 
-/// Queues the sets that a change may concern.
-async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
-    let mut sets = context.caches.stateful_sets.subscribe();
-    let mut pods = context.caches.pods.subscribe();
-    let mut revisions = context.caches.revisions.subscribe();
-    let mut claims = context.caches.claims.subscribe();
-    loop {
-        let keys: Vec<Key> = tokio::select! {
-            Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
-            Some(change) = pods.next() => {
-                let mut keys = observer.sets_of(&Owned::of_pod(change.object()));
-                if let Change::Applied(_, Some(previous)) = &change {
-                    keys.extend(observer.sets_of(&Owned::of_pod(previous)));
+pub(crate) async fn run(context: Context) {
+    let controller = StatefulSets {
+        observer: Observer::new(&context),
+        executor: Executor {
+            client: context.client.clone(),
+            recorder: context.recorder("statefulset-controller"),
+            refusals: Arc::default(),
+        },
+        caches: context.caches.clone(),
+    };
+    context.run("statefulset", controller).await;
+}
+
+impl reconcile::Controller for StatefulSets {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.observer.wait_synced().await
+    }
+
+    /// Queues the sets that a change may concern.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut sets = self.caches.stateful_sets.subscribe();
+        let mut pods = self.caches.pods.subscribe();
+        let mut revisions = self.caches.revisions.subscribe();
+        let mut claims = self.caches.claims.subscribe();
+        loop {
+            let keys: Vec<Key> = tokio::select! {
+                Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
+                Some(change) = pods.next() => {
+                    let mut keys = self.observer.sets_of(&Owned::of_pod(change.object()));
+                    if let Change::Applied(_, Some(previous)) = &change {
+                        keys.extend(self.observer.sets_of(&Owned::of_pod(previous)));
+                    }
+                    keys
                 }
-                keys
+                Some(change) = revisions.next() => self.observer.sets_of(&Owned::of(&**change.object())),
+                Some(change) = claims.next() => self.observer.sets_of_claim(change.object()),
+                else => return,
+            };
+            for key in keys {
+                queue.add(key);
             }
-            Some(change) = revisions.next() => observer.sets_of(&Owned::of(&**change.object())),
-            Some(change) = claims.next() => observer.sets_of_claim(change.object()),
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
         }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(mut observed) = self.observer.observe(key) else {
+            self.executor.refusals.replace(key, Vec::new());
+            return Ok(Outcome::Done);
+        };
+        observed.refused = self.executor.refusals.of(key);
+        let plan = plan(&observed, Timestamp::now());
+        let requeue_after = plan.requeue_after;
+        self.executor.execute(&observed.set, plan).await?;
+        Ok(Outcome::from(requeue_after))
     }
 }
 

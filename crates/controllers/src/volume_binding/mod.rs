@@ -4,14 +4,13 @@ mod execute;
 mod observe;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_binding::{plan_claim, plan_volume};
-use reconcile::{Change, Key, Outcome, Queue, run_workers};
+use reconcile::{Change, Key, Outcome, Queue};
 
-use crate::Context;
+use crate::{Caches, Context};
 use execute::{Error, Executor};
 use observe::{Observer, claim_of};
 pub(crate) use observe::{is_unbound, volume_of};
@@ -27,32 +26,61 @@ enum Task {
     Volume(String),
 }
 
+struct VolumeBinding {
+    observer: Observer,
+    executor: Executor,
+    caches: Caches,
+}
+
 pub(crate) async fn run(context: Context) {
-    let observer = Arc::new(Observer::new(&context));
-    if !observer.wait_synced().await {
-        return;
-    }
-    let queue = context.queue("volume_binding");
-    let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
-    let executor = Executor {
-        client: context.client.clone(),
-        recorder: context.recorder("persistentvolume-controller"),
-    };
-    run_workers(
-        queue,
-        WORKERS,
-        context.shutdown.clone(),
-        move |task: Task| {
-            let (observer, executor) = (observer.clone(), executor.clone());
-            async move {
-                work(&observer, &executor, &task)
-                    .await
-                    .map(|()| Outcome::Done)
-            }
+    let controller = VolumeBinding {
+        observer: Observer::new(&context),
+        executor: Executor {
+            client: context.client.clone(),
+            recorder: context.recorder("persistentvolume-controller"),
         },
-    )
-    .await;
-    feed.abort();
+        caches: context.caches.clone(),
+    };
+    context.run("volume_binding", controller).await;
+}
+
+impl reconcile::Controller for VolumeBinding {
+    type Key = Task;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.observer.wait_synced().await
+    }
+
+    /// Queues what a change may concern.
+    async fn feed(&self, queue: &Queue<Task>) {
+        let mut claims = self.caches.claims.subscribe();
+        let mut volumes = self.caches.volumes.subscribe();
+        let mut classes = self.caches.classes.subscribe();
+        let mut pods = self.caches.pods.subscribe();
+        loop {
+            let tasks: BTreeSet<Task> = tokio::select! {
+                Some(change) = claims.next() => of_claim(&change, &self.observer),
+                Some(change) = volumes.next() => of_volume(&change, &self.observer),
+                Some(_) = classes.next() => all_unbound(&self.observer),
+                Some(change) = pods.next() => {
+                    let keys = self.observer.unbound_claims_of(change.object());
+                    keys.into_iter().map(Task::Claim).collect()
+                }
+                else => return,
+            };
+            for task in tasks {
+                queue.add(task);
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &Task) -> Result<Outcome, Error> {
+        work(&self.observer, &self.executor, key).await?;
+        Ok(Outcome::Done)
+    }
 }
 
 async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(), Error> {
@@ -73,29 +101,6 @@ async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(
             };
             let plan = plan_volume(&volume, claim.as_deref(), now);
             executor.execute(claim.as_ref(), &[volume], plan).await
-        }
-    }
-}
-
-/// Queues what a change may concern.
-async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Task>) {
-    let mut claims = context.caches.claims.subscribe();
-    let mut volumes = context.caches.volumes.subscribe();
-    let mut classes = context.caches.classes.subscribe();
-    let mut pods = context.caches.pods.subscribe();
-    loop {
-        let tasks: BTreeSet<Task> = tokio::select! {
-            Some(change) = claims.next() => of_claim(&change, &observer),
-            Some(change) = volumes.next() => of_volume(&change, &observer),
-            Some(_) = classes.next() => all_unbound(&observer),
-            Some(change) = pods.next() => {
-                let keys = observer.unbound_claims_of(change.object());
-                keys.into_iter().map(Task::Claim).collect()
-            }
-            else => return,
-        };
-        for task in tasks {
-            queue.add(task);
         }
     }
 }

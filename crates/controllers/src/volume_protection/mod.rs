@@ -1,15 +1,13 @@
 //! Keeps claims while pods use them and volumes while they are bound, by finalizers
 //! (statefulset.md §11.10).
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use planners::volume_protection::{Protection, protect_claim, protect_volume};
 use reconcile::execute::unless_outrun;
-use reconcile::{Key, Object, Outcome, Queue, run_workers};
+use reconcile::{Key, Object, Outcome, Queue};
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
@@ -34,56 +32,55 @@ enum Error {
     Api(#[from] kube::Error),
 }
 
+struct VolumeProtection(Context);
+
 pub(crate) async fn run(context: Context) {
-    let caches = &context.caches;
-    let synced = caches.claims.wait_synced().await
-        && caches.volumes.wait_synced().await
-        && caches.pods.wait_synced().await;
-    if !synced {
-        return;
-    }
-    let queue = context.queue("pvcprotection");
-    let feed = tokio::spawn(feed(context.clone(), queue.clone()));
-    let shared = Arc::new(context.clone());
-    run_workers(
-        queue,
-        WORKERS,
-        context.shutdown.clone(),
-        move |task: Task| {
-            let context = shared.clone();
-            async move {
-                match &task {
-                    Task::Claim(key) => guard_claim(&context, key).await?,
-                    Task::Volume(name) => guard_volume(&context, name).await?,
-                }
-                Ok::<_, Error>(Outcome::Done)
-            }
-        },
-    )
-    .await;
-    feed.abort();
+    let controller = VolumeProtection(context.clone());
+    context.run("pvcprotection", controller).await;
 }
 
-async fn feed(context: Context, queue: Queue<Task>) {
-    let mut claims = context.caches.claims.subscribe();
-    let mut volumes = context.caches.volumes.subscribe();
-    let mut pods = context.caches.pods.subscribe();
-    loop {
-        tokio::select! {
-            Some(change) = claims.next() => {
-                queue.add(Task::Claim(Key::of(&**change.object())));
-            }
-            Some(change) = volumes.next() => {
-                queue.add(Task::Volume(change.object().metadata.name.clone().unwrap_or_default()));
-            }
-            Some(change) = pods.next() => {
-                let pod = change.object();
-                for claim in &pod.claims {
-                    queue.add(Task::Claim(Key::new(&*pod.namespace, &*claim.name)));
+impl reconcile::Controller for VolumeProtection {
+    type Key = Task;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.0.caches;
+        caches.claims.wait_synced().await
+            && caches.volumes.wait_synced().await
+            && caches.pods.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<Task>) {
+        let mut claims = self.0.caches.claims.subscribe();
+        let mut volumes = self.0.caches.volumes.subscribe();
+        let mut pods = self.0.caches.pods.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = claims.next() => {
+                    queue.add(Task::Claim(Key::of(&**change.object())));
                 }
+                Some(change) = volumes.next() => {
+                    queue.add(Task::Volume(change.object().metadata.name.clone().unwrap_or_default()));
+                }
+                Some(change) = pods.next() => {
+                    let pod = change.object();
+                    for claim in &pod.claims {
+                        queue.add(Task::Claim(Key::new(&*pod.namespace, &*claim.name)));
+                    }
+                }
+                else => return,
             }
-            else => return,
         }
+    }
+
+    async fn reconcile(&self, key: &Task) -> Result<Outcome, Error> {
+        match key {
+            Task::Claim(key) => guard_claim(&self.0, key).await?,
+            Task::Volume(name) => guard_volume(&self.0, name).await?,
+        }
+        Ok(Outcome::Done)
     }
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::{Api, Client};
 use planners::volume_snapshot::{View, plan_snapshot};
 use reconcile::execute::found;
-use reconcile::{Cache, Key, Outcome, Queue, run_workers};
+use reconcile::{Cache, Key, Outcome, Queue};
 use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
 use crate::Context;
@@ -31,68 +31,81 @@ struct Observer {
     volumes: Cache<PersistentVolume>,
 }
 
-pub(crate) async fn run(context: Context) {
-    let observer = Arc::new(Observer {
-        client: context.client.clone(),
-        snapshots: context.cache(),
-        contents: context.cache(),
-        classes: context.cache(),
-        claims: context.caches.claims.clone(),
-        volumes: context.caches.volumes.clone(),
-    });
-    // Where the kinds are not defined this waits until they are.
-    let synced = observer.snapshots.wait_synced().await
-        && observer.contents.wait_synced().await
-        && observer.classes.wait_synced().await
-        && observer.claims.wait_synced().await
-        && observer.volumes.wait_synced().await;
-    if !synced {
-        return;
-    }
-    let executor = Executor {
-        client: context.client.clone(),
-        recorder: context.recorder("snapshot-controller"),
-    };
-    if let Err(error) = executor.default_classes(&observer.classes).await {
-        let error = reconcile::execute::chain(&error);
-        tracing::warn!(error, "default snapshot classes are not made");
-    }
-    let queue = context.queue("snapshot-controller-snapshot");
-    let feed = tokio::spawn(feed(observer.clone(), queue.clone()));
-    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let (observer, executor) = (observer.clone(), executor.clone());
-        async move {
-            observer.work(&executor, &key).await?;
-            Ok::<_, Error>(Outcome::Done)
-        }
-    })
-    .await;
-    feed.abort();
+struct VolumeSnapshots {
+    observer: Observer,
+    executor: Executor,
 }
 
-async fn feed(observer: Arc<Observer>, queue: Queue<Key>) {
-    let mut snapshots = observer.snapshots.subscribe();
-    let mut contents = observer.contents.subscribe();
-    let mut classes = observer.classes.subscribe();
-    let mut claims = observer.claims.subscribe();
-    loop {
-        let keys: BTreeSet<Key> = tokio::select! {
-            Some(change) = snapshots.next() => [Key::of(&**change.object())].into(),
-            Some(change) = contents.next() => {
-                let reference = &change.object().spec.volume_snapshot_ref;
-                let (namespace, name) = (reference.namespace.clone(), reference.name.clone());
-                namespace.zip(name).map(|(namespace, name)| Key::new(namespace, name))
-                    .into_iter().collect()
-            }
-            Some(_) = classes.next() => {
-                observer.snapshots.list().iter().map(|snapshot| Key::of(&**snapshot)).collect()
-            }
-            Some(change) = claims.next() => observer.concerned(change.object()),
-            else => return,
-        };
-        for key in keys {
-            queue.add(key);
+pub(crate) async fn run(context: Context) {
+    let controller = VolumeSnapshots {
+        observer: Observer {
+            client: context.client.clone(),
+            snapshots: context.cache(),
+            contents: context.cache(),
+            classes: context.cache(),
+            claims: context.caches.claims.clone(),
+            volumes: context.caches.volumes.clone(),
+        },
+        executor: Executor {
+            client: context.client.clone(),
+            recorder: context.recorder("snapshot-controller"),
+        },
+    };
+    context
+        .run("snapshot-controller-snapshot", controller)
+        .await;
+}
+
+impl reconcile::Controller for VolumeSnapshots {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        let observer = &self.observer;
+        // Where the kinds are not defined this waits until they are.
+        let synced = observer.snapshots.wait_synced().await
+            && observer.contents.wait_synced().await
+            && observer.classes.wait_synced().await
+            && observer.claims.wait_synced().await
+            && observer.volumes.wait_synced().await;
+        if synced && let Err(error) = self.executor.default_classes(&observer.classes).await {
+            let error = reconcile::execute::chain(&error);
+            tracing::warn!(error, "default snapshot classes are not made");
         }
+        synced
+    }
+
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut snapshots = self.observer.snapshots.subscribe();
+        let mut contents = self.observer.contents.subscribe();
+        let mut classes = self.observer.classes.subscribe();
+        let mut claims = self.observer.claims.subscribe();
+        loop {
+            let keys: BTreeSet<Key> = tokio::select! {
+                Some(change) = snapshots.next() => [Key::of(&**change.object())].into(),
+                Some(change) = contents.next() => {
+                    let reference = &change.object().spec.volume_snapshot_ref;
+                    let (namespace, name) = (reference.namespace.clone(), reference.name.clone());
+                    namespace.zip(name).map(|(namespace, name)| Key::new(namespace, name))
+                        .into_iter().collect()
+                }
+                Some(_) = classes.next() => {
+                    self.observer.snapshots.list().iter().map(|snapshot| Key::of(&**snapshot)).collect()
+                }
+                Some(change) = claims.next() => self.observer.concerned(change.object()),
+                else => return,
+            };
+            for key in keys {
+                queue.add(key);
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        self.observer.work(&self.executor, key).await?;
+        Ok(Outcome::Done)
     }
 }
 

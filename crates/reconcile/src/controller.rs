@@ -1,0 +1,52 @@
+//! The frame of every controller: changes in caches wake keys, and workers reconcile them.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::queue::{Outcome, Queue, Work, run_workers};
+
+/// A controller. Its decision is a pure function elsewhere; here is what it reads and writes.
+pub trait Controller: Send + Sync + 'static {
+    /// What is reconciled, such as the namespace and name of an object.
+    type Key: Work;
+    /// Why a key is tried again.
+    type Error: std::error::Error + 'static;
+
+    /// Keys that are worked on at once.
+    const WORKERS: usize;
+
+    /// Waits until the caches have been filled once; `false` when they have ended instead.
+    fn wait_synced(&self) -> impl Future<Output = bool> + Send;
+
+    /// Adds the keys that a change concerns to the queue, until the caches end.
+    fn feed(&self, queue: &Queue<Self::Key>) -> impl Future<Output = ()> + Send;
+
+    /// Observes, plans and executes for one key. It may be called for different keys at once, for one
+    /// key never. A failure brings the key back after a delay.
+    fn reconcile(
+        &self,
+        key: &Self::Key,
+    ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
+}
+
+/// Runs a controller until `shutdown` is cancelled; what is being reconciled then is finished.
+pub async fn run_controller<C: Controller>(
+    controller: C,
+    queue: Queue<C::Key>,
+    shutdown: CancellationToken,
+) {
+    if !controller.wait_synced().await {
+        return;
+    }
+    let controller = Arc::new(controller);
+    let (fed, wakes) = (queue.clone(), controller.clone());
+    let feed = tokio::spawn(async move { wakes.feed(&fed).await });
+    run_workers(queue, C::WORKERS, shutdown, move |key: C::Key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    })
+    .await;
+    feed.abort();
+}
