@@ -11,7 +11,7 @@ use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use kube::Api;
 use planners::resource_claims::{PodStep, plan_claim, plan_pod};
 use reconcile::execute::found;
-use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Cache, Key, Outcome, Queue, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::devices::FAILED_CREATION;
 
@@ -37,7 +37,6 @@ enum Item {
     Claim(Key),
 }
 
-#[derive(Clone)]
 struct Worker {
     context: Context,
     claims: Cache<ResourceClaim>,
@@ -46,60 +45,59 @@ struct Worker {
 }
 
 pub(crate) async fn run(context: Context) {
-    let claims = context.cache::<ResourceClaim>();
-    let templates = context.cache::<ResourceClaimTemplate>();
-    let synced = context.caches.pods.wait_synced().await
-        && claims.wait_synced().await
-        && templates.wait_synced().await;
-    if !synced {
-        return;
-    }
-    let worker = Arc::new(Worker {
+    let controller = Worker {
+        claims: context.cache(),
+        templates: context.cache(),
         recorder: context.recorder("resource_claim"),
         context: context.clone(),
-        claims,
-        templates,
-    });
-    let queue = context.queue("resource_claim");
-    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
-    let shutdown = context.shutdown.clone();
-    run_workers(queue, WORKERS, shutdown, move |item: Item| {
-        let worker = worker.clone();
-        async move {
-            match item {
-                Item::Pod(key) => worker.reconcile_pod(&key).await,
-                Item::Claim(key) => worker.reconcile_claim(&key).await,
-            }
-        }
-    })
-    .await;
-    feed.abort();
+    };
+    context.run("resource_claim", controller).await;
 }
 
-async fn feed(worker: Arc<Worker>, queue: Queue<Item>) {
-    let mut pods = worker.context.caches.pods.subscribe();
-    let mut claims = worker.claims.subscribe();
-    loop {
-        tokio::select! {
-            Some(change) = pods.next() => {
-                let pod = change.object();
-                if observe::has_claims(pod) {
-                    queue.add(Item::Pod(Key::new(&*pod.namespace, &*pod.name)));
-                    for claim in worker.claims_of(pod) {
-                        queue.add(Item::Claim(claim));
+impl reconcile::Controller for Worker {
+    type Key = Item;
+    type Error = Error;
+
+    const WORKERS: usize = WORKERS;
+
+    async fn wait_synced(&self) -> bool {
+        self.context.caches.pods.wait_synced().await
+            && self.claims.wait_synced().await
+            && self.templates.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<Item>) {
+        let mut pods = self.context.caches.pods.subscribe();
+        let mut claims = self.claims.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = pods.next() => {
+                    let pod = change.object();
+                    if observe::has_claims(pod) {
+                        queue.add(Item::Pod(Key::new(&*pod.namespace, &*pod.name)));
+                        for claim in self.claims_of(pod) {
+                            queue.add(Item::Claim(claim));
+                        }
                     }
                 }
-            }
-            Some(change) = claims.next() => {
-                let metadata = &change.object().metadata;
-                let namespace = metadata.namespace.clone().unwrap_or_default();
-                let name = metadata.name.clone().unwrap_or_default();
-                for pod in observe::pods_of(change.object()) {
-                    queue.add(Item::Pod(Key::new(namespace.clone(), pod)));
+                Some(change) = claims.next() => {
+                    let metadata = &change.object().metadata;
+                    let namespace = metadata.namespace.clone().unwrap_or_default();
+                    let name = metadata.name.clone().unwrap_or_default();
+                    for pod in observe::pods_of(change.object()) {
+                        queue.add(Item::Pod(Key::new(namespace.clone(), pod)));
+                    }
+                    queue.add(Item::Claim(Key::new(namespace, name)));
                 }
-                queue.add(Item::Claim(Key::new(namespace, name)));
+                else => return,
             }
-            else => return,
+        }
+    }
+
+    async fn reconcile(&self, key: &Item) -> Result<Outcome, Error> {
+        match key {
+            Item::Pod(key) => self.reconcile_pod(key).await,
+            Item::Claim(key) => self.reconcile_claim(key).await,
         }
     }
 }
