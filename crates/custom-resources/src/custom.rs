@@ -1,16 +1,16 @@
 //! A kind that a definition describes, in one of its versions.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use object_model::{FieldError, FieldPath, duration};
-use resource_kinds::info::{ALL, READ_WRITE, SCALE};
-use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, metadata, table};
+use object_model::{FieldError, FieldPath};
+use resource_kinds::{Cell, Column, Kind, KindInfo, Words, metadata};
 use serde_json::{Map, Value, json};
 
+use crate::columns::Columns;
 use crate::definition::{condition, versions};
 use crate::deprecation;
+use crate::facts::Facts;
 use crate::json_path::JsonPath;
 use crate::rules::broken_rules;
 use crate::schema::Schema;
@@ -20,20 +20,14 @@ use crate::validate::validate;
 /// A kind made of one version of a definition.
 #[derive(Debug)]
 pub struct CustomKind {
-    facts: &'static Facts,
+    facts: Facts,
     schema: Schema,
-    paths: Vec<(JsonPath, String)>,
+    columns: Columns,
     scale: Option<ScalePaths>,
-    selectable: Vec<JsonPath>,
+    /// The fields that can be selected, as selectors name them, and where they are.
+    selectable: Vec<String>,
+    selected: Vec<JsonPath>,
     deprecation: Option<String>,
-}
-
-/// What is the same as long as the definition says the same; made once for each wording.
-#[derive(Debug)]
-struct Facts {
-    info: KindInfo,
-    columns: &'static [Column],
-    selectable: &'static [&'static str],
 }
 
 #[derive(Debug)]
@@ -76,19 +70,20 @@ fn versions_where(definition: &Value, which: impl Fn(&Value) -> bool) -> Vec<Def
 
 impl CustomKind {
     fn new(definition: &Value, version: &Value) -> Self {
-        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let columns = list(&version["additionalPrinterColumns"]);
         let path = |value: &Value| JsonPath::parse(value.as_str()?);
-        let paths = columns.iter().filter_map(|column| {
-            let kind = column["type"].as_str().unwrap_or("string").to_owned();
-            Some((path(&column["jsonPath"])?, kind))
-        });
         let scale = &version["subresources"]["scale"];
-        let selectable = list(&version["selectableFields"]);
+        let selectable = version["selectableFields"].as_array().into_iter().flatten();
+        let (selectable, selected) = selectable
+            .filter_map(|field| {
+                let name = field["jsonPath"].as_str()?;
+                let path = JsonPath::parse(name)?;
+                Some((name.trim_start_matches('.').to_owned(), path))
+            })
+            .unzip();
         Self {
-            facts: facts(definition, version),
+            facts: Facts::of(definition, version),
             schema: Schema::parse(&version["schema"]["openAPIV3Schema"]),
-            paths: paths.collect(),
+            columns: Columns::of(version),
             scale: path(&scale["specReplicasPath"])
                 .zip(path(&scale["statusReplicasPath"]))
                 .map(|(wanted, current)| ScalePaths {
@@ -96,10 +91,8 @@ impl CustomKind {
                     current,
                     selector: path(&scale["labelSelectorPath"]),
                 }),
-            selectable: selectable
-                .iter()
-                .filter_map(|field| path(&field["jsonPath"]))
-                .collect(),
+            selectable,
+            selected,
             deprecation: deprecation::warning(definition, version),
         }
     }
@@ -118,155 +111,9 @@ impl CustomKind {
     }
 }
 
-/// The pipeline wants its facts for ever. Definitions are few and change seldom, so each wording
-/// is kept once.
-fn facts(definition: &Value, version: &Value) -> &'static Facts {
-    static KNOWN: Mutex<BTreeMap<String, &'static Facts>> = Mutex::new(BTreeMap::new());
-    let wording = json!([
-        definition["spec"]["group"],
-        definition["spec"]["names"],
-        definition["spec"]["scope"],
-        version["name"],
-        version["subresources"],
-        version["additionalPrinterColumns"],
-        version["selectableFields"],
-    ])
-    .to_string();
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(facts) = known.get(&wording) {
-        return facts;
-    }
-    let made: &'static Facts = Box::leak(Box::new(make_facts(definition, version)));
-    known.insert(wording, made);
-    made
-}
-
-fn make_facts(definition: &Value, version: &Value) -> Facts {
-    let spec = &definition["spec"];
-    let names = &spec["names"];
-    let group = forever(&spec["group"]);
-    let version_name = forever(&version["name"]);
-    let kind = forever(&names["kind"]);
-    let plural = forever(&names["plural"]);
-    let mut parts = Vec::new();
-    if version["subresources"]["status"].is_object() {
-        parts.push(Subresource {
-            name: "status",
-            group,
-            version: version_name,
-            kind,
-            verbs: READ_WRITE,
-        });
-    }
-    if version["subresources"]["scale"].is_object() {
-        parts.push(SCALE);
-    }
-    let selectable = version["selectableFields"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    let selectable: Vec<&'static str> = selectable
-        .iter()
-        .map(|field| forever(&field["jsonPath"]).trim_start_matches('.'))
-        .collect();
-    Facts {
-        info: KindInfo {
-            group,
-            version: version_name,
-            kind,
-            list_kind: forever(&names["listKind"]),
-            plural,
-            singular: forever(&names["singular"]),
-            short_names: all_forever(&names["shortNames"]),
-            categories: all_forever(&names["categories"]),
-            scope: if spec["scope"] == "Cluster" {
-                Scope::Cluster
-            } else {
-                Scope::Namespaced
-            },
-            verbs: ALL,
-            subresources: Box::leak(parts.into_boxed_slice()),
-            storage: Box::leak(format!("{group}/{plural}").into_boxed_str()),
-        },
-        columns: columns(version),
-        selectable: Box::leak(selectable.into_boxed_slice()),
-    }
-}
-
-fn forever(text: &Value) -> &'static str {
-    Box::leak(
-        text.as_str()
-            .unwrap_or_default()
-            .to_owned()
-            .into_boxed_str(),
-    )
-}
-
-fn all_forever(list: &Value) -> &'static [&'static str] {
-    let list = list.as_array().map_or(&[][..], Vec::as_slice);
-    let list: Vec<&'static str> = list.iter().map(forever).collect();
-    Box::leak(list.into_boxed_slice())
-}
-
-fn columns(version: &Value) -> &'static [Column] {
-    let given = version["additionalPrinterColumns"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    let mut all = vec![table::NAME];
-    all.extend(
-        given
-            .iter()
-            .filter(|column| is_readable(column))
-            .map(|column| Column {
-                name: forever(&column["name"]),
-                kind: forever(&column["type"]),
-                format: forever(&column["format"]),
-                description: forever(&column["description"]),
-                priority: u8::from(column["priority"].as_i64().unwrap_or_default() > 0),
-            }),
-    );
-    if given.is_empty() {
-        all.push(Column {
-            name: "Age",
-            kind: "date",
-            format: "",
-            description: "Time since the object was created.",
-            priority: 0,
-        });
-    }
-    Box::leak(all.into_boxed_slice())
-}
-
-fn is_readable(column: &Value) -> bool {
-    let path = column["jsonPath"].as_str().unwrap_or_default();
-    JsonPath::parse(path).is_some()
-}
-
-/// A cell as the column's type wants it; what is not of the type is not shown.
-fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
-    let Some(value) = found.first() else {
-        return Value::Null;
-    };
-    match (kind, *value) {
-        ("date", Value::String(text)) => json!(duration::age(Some(text), now)),
-        ("integer", Value::Number(_))
-        | ("number", Value::Number(_))
-        | ("boolean", Value::Bool(_)) => (*value).clone(),
-        ("string", _) => {
-            let text = |value: &Value| {
-                value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned)
-            };
-            let all: Vec<String> = found.iter().map(|value| text(value)).collect();
-            json!(all.join(","))
-        }
-        _ => Value::Null,
-    }
-}
-
 impl Kind for CustomKind {
-    fn info(&self) -> &'static KindInfo {
-        &self.facts.info
+    fn info(&self) -> KindInfo<'_> {
+        self.facts.info()
     }
 
     fn deprecation(&self) -> Option<&str> {
@@ -291,11 +138,9 @@ impl Kind for CustomKind {
             );
         }
         // Objects of all versions are stored in one place; they differ in nothing but the name.
-        map.insert(
-            "apiVersion".to_owned(),
-            self.facts.info.api_version().into(),
-        );
-        map.insert("kind".to_owned(), self.facts.info.kind.into());
+        let info = self.facts.info();
+        map.insert("apiVersion".to_owned(), info.api_version().into());
+        map.insert("kind".to_owned(), info.kind.into());
         prune(&mut object, &self.schema);
         Ok(object)
     }
@@ -384,30 +229,17 @@ impl Kind for CustomKind {
         self.judge(object, Some(old))
     }
 
-    fn columns(&self) -> &'static [Column] {
-        self.facts.columns
+    fn columns(&self) -> Vec<Column<'_>> {
+        self.columns.headings()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let mut cells = vec![object["metadata"]["name"].clone()];
-        let given = self.paths.iter();
-        cells.extend(given.map(|(path, kind)| cell(&path.all(object), kind, now)));
-        if self.facts.columns.len() > cells.len() {
-            cells.push(json!(duration::age(
-                object["metadata"]["creationTimestamp"].as_str(),
-                now
-            )));
-        }
-        cells
+        self.columns.row(object, now)
     }
 
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
-        let place = self
-            .facts
-            .selectable
-            .iter()
-            .position(|name| *name == field)?;
-        let found = self.selectable.get(place)?.first(object);
+        let place = self.selectable.iter().position(|name| name == field)?;
+        let found = self.selected.get(place)?.first(object);
         Some(match found {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => String::new(),
@@ -415,8 +247,8 @@ impl Kind for CustomKind {
         })
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        self.facts.selectable
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Owned(&self.selectable)
     }
 }
 
@@ -461,16 +293,15 @@ mod tests {
         let mut waiting = definition();
         waiting["status"] = json!({});
         assert!(served_versions(&waiting).is_empty());
-        let info = boat().info();
+        let boat = boat();
+        let info = boat.info();
         assert_eq!(
             (info.group, info.version, info.plural),
             ("example.org", "v1", "boats")
         );
         assert!(info.has_subresource("status") && info.has_subresource("scale"));
-        assert!(
-            std::ptr::eq(info, boat().info()),
-            "the same wording is kept once"
-        );
+        let status = info.subresources[0];
+        assert_eq!(info.body(&status), ("example.org", "v1", "Boat"));
     }
 
     #[test]

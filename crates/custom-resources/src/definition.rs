@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
 use object_model::{FieldError, FieldPath, names};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
-use resource_kinds::info::{ALL, READ_WRITE};
-use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, metadata, table};
+use resource_kinds::info::{ALL, STATUS};
+use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Words, metadata, table};
 use serde_json::{Map, Value, json};
 
 use crate::deprecation;
@@ -23,28 +23,22 @@ pub const PLURAL: &str = "customresourcedefinitions";
 #[derive(Debug)]
 pub struct Definition;
 
-const INFO: KindInfo = KindInfo {
+const INFO: KindInfo<'static> = KindInfo {
     group: GROUP,
     version: "v1",
     kind: "CustomResourceDefinition",
     list_kind: "CustomResourceDefinitionList",
     plural: PLURAL,
     singular: "customresourcedefinition",
-    short_names: &["crd", "crds"],
-    categories: &["api-extensions"],
+    short_names: Words::Fixed(&["crd", "crds"]),
+    categories: Words::Fixed(&["api-extensions"]),
     scope: Scope::Cluster,
     verbs: ALL,
-    subresources: &[Subresource {
-        name: "status",
-        group: GROUP,
-        version: "v1",
-        kind: "CustomResourceDefinition",
-        verbs: READ_WRITE,
-    }],
+    subresources: &[STATUS],
     storage: PLURAL,
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     Column {
         name: "Created At",
@@ -56,8 +50,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for Definition {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn takes_unversioned_updates(&self) -> bool {
@@ -179,8 +173,8 @@ impl Kind for Definition {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn initial_finalizers(&self) -> &'static [&'static str] {

@@ -4,12 +4,14 @@
 mod cel_bounds;
 mod cel_library;
 mod cel_values;
+mod columns;
 mod construction;
 mod custom;
 mod definition;
 mod deprecation;
 mod device_selector;
 mod expression;
+mod facts;
 mod format;
 mod json_path;
 mod rules;

@@ -79,7 +79,8 @@ impl<'a> PodRows<'a> {
     /// Rows by this kind's table. None if it lacks one of the columns.
     pub fn new(kind: &'a dyn Kind) -> Option<Self> {
         let column = |name: &str| {
-            let mut columns = kind.columns().iter();
+            let columns = kind.columns();
+            let mut columns = columns.iter();
             columns.position(|column| column.name.eq_ignore_ascii_case(name))
         };
         Some(Self {

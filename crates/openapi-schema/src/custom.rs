@@ -1,7 +1,6 @@
 //! Kinds whose schema comes with a CustomResourceDefinition instead of with the server.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value, json};
@@ -25,15 +24,15 @@ const METADATA_DESCRIPTION: &str = "Standard object's metadata. More info: \
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// A custom kind, for documents.
-#[derive(Clone, Debug)]
-pub struct CustomKind {
+#[derive(Clone, Copy, Debug)]
+pub struct CustomKind<'a> {
     /// Its names.
-    pub info: KindInfo,
+    pub info: KindInfo<'a>,
     /// The `openAPIV3Schema` of the version.
-    pub schema: Value,
+    pub schema: &'a Value,
 }
 
-impl CustomKind {
+impl CustomKind<'_> {
     /// `org.example.v1.Boat`: the group turned round, as upstream names it.
     pub(crate) fn definition_name(&self) -> String {
         let mut words: Vec<&str> = self.info.group.split('.').rev().collect();
@@ -102,7 +101,7 @@ fn embed(schema: &mut Map<String, Value>) {
 }
 
 /// The graph of one custom kind: its own types and those of the metadata.
-pub(crate) fn graph(published: &Graph, info: &KindInfo, schema: &Value) -> Graph {
+pub(crate) fn graph(published: &Graph, info: &KindInfo<'_>, schema: &Value) -> Graph {
     let mut maker = Maker {
         definitions: Vec::new(),
         metadata: None,
@@ -255,31 +254,15 @@ fn facts(schema: &Value) -> Facts {
             "atomic" => Some(ListType::Atomic),
             _ => None,
         },
-        list_map_keys: forever(&keys.join(",")),
+        list_map_keys: keys.join(",").into(),
         map_type: match text("x-kubernetes-map-type") {
             "atomic" => Some(MapType::Atomic),
             "granular" => Some(MapType::Granular),
             _ => None,
         },
-        default: forever(&default),
+        default: default.into(),
         ..Facts::default()
     }
-}
-
-/// Facts are plain words that live as long as the program. Each word is kept once, and there are
-/// only as many as there are in definitions.
-fn forever(text: &str) -> &'static str {
-    static WORDS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
-    if text.is_empty() {
-        return "";
-    }
-    let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = words.get(text) {
-        return known;
-    }
-    let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
-    words.insert(kept);
-    kept
 }
 
 /// What OpenAPI 2.0 has no words for is left out: it then allows anything there.

@@ -39,7 +39,7 @@ impl Dialect {
         };
         if let Some(Value::Object(properties)) = object.get_mut("properties") {
             for (field, schema) in properties {
-                annotate(schema, facts.get(name, field));
+                annotate(schema, &facts.get(name, field));
             }
         }
         let kinds: Vec<Value> = roots()
@@ -53,7 +53,7 @@ impl Dialect {
                 Value::Array(kinds),
             );
         }
-        annotate(&mut published, facts.get(name, ""));
+        annotate(&mut published, &facts.get(name, ""));
         published
     }
 
@@ -134,7 +134,7 @@ pub(crate) fn gvk(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "kind": kind, "version": version})
 }
 
-fn annotate(schema: &mut Value, facts: Facts) {
+fn annotate(schema: &mut Value, facts: &Facts) {
     let Some(schema) = schema.as_object_mut() else {
         return;
     };

@@ -33,7 +33,7 @@ const BODY_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
 /// `{paths: {"apis/apps/v1": {serverRelativeURL: …?hash=…}}}`; the hash is of the document, so
 /// that clients may keep what they have for as long as it is the same.
-pub(crate) fn v3_index(kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+pub(crate) fn v3_index(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
     let source = Source::with(custom);
     let group_versions: BTreeSet<(&str, &str)> = kinds
         .iter()
@@ -62,8 +62,8 @@ pub fn v3_hash(document: &[u8]) -> String {
 /// The document of one group version; `None` if no kind is served in it.
 pub(crate) fn v3_document(
     group_version: &str,
-    kinds: &[KindInfo],
-    custom: &[CustomKind],
+    kinds: &[KindInfo<'_>],
+    custom: &[CustomKind<'_>],
 ) -> Option<Vec<u8>> {
     let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
     let served = kinds
@@ -73,28 +73,28 @@ pub(crate) fn v3_document(
 }
 
 /// The document of all kinds in the older form.
-pub(crate) fn v2_document(kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+pub(crate) fn v2_document(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
     Source::with(custom).v2(kinds)
 }
 
 /// The same document in protocol buffers.
-pub(crate) fn v2_protobuf(kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+pub(crate) fn v2_protobuf(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
     Source::with(custom).v2_protobuf(kinds)
 }
 
 /// What documents are made of; a few megabytes, dropped after use.
-struct Source {
+struct Source<'a> {
     definitions: Map<String, Value>,
-    names: BTreeMap<Gvk, String>,
+    names: BTreeMap<Gvk<'a>, String>,
     /// The names of definitions that came with custom kinds.
     custom: BTreeSet<String>,
     facts: FactTable,
 }
 
-impl Source {
-    fn with(custom: &[CustomKind]) -> Self {
+impl<'a> Source<'a> {
+    fn with(custom: &[CustomKind<'a>]) -> Self {
         let mut definitions = definitions().take_definitions(false);
-        let mut names: BTreeMap<Gvk, String> = roots()
+        let mut names: BTreeMap<Gvk<'_>, String> = roots()
             .iter()
             .map(|root| {
                 let gvk = Gvk {
@@ -122,8 +122,8 @@ impl Source {
         }
     }
 
-    fn v3(&self, group: &str, version: &str, kinds: &[KindInfo]) -> Vec<u8> {
-        let mut served: Vec<KindInfo> = kinds.to_vec();
+    fn v3(&self, group: &str, version: &str, kinds: &[KindInfo<'_>]) -> Vec<u8> {
+        let mut served: Vec<KindInfo<'_>> = kinds.to_vec();
         served.retain(|info| info.group == group && info.version == version);
         let head = "{\"openapi\":\"3.0.0\",\"info\":{\"title\":\"Kubernetes\",\
             \"version\":\"v1.36\"},\"paths\":{";
@@ -135,7 +135,7 @@ impl Source {
         out
     }
 
-    fn v2(&self, kinds: &[KindInfo]) -> Vec<u8> {
+    fn v2(&self, kinds: &[KindInfo<'_>]) -> Vec<u8> {
         let head = "{\"swagger\":\"2.0\",\"info\":{\"title\":\"Kubernetes\",\
             \"version\":\"v1.36\"},\"paths\":{";
         let mut out = head.as_bytes().to_vec();
@@ -146,7 +146,7 @@ impl Source {
         out
     }
 
-    fn v2_protobuf(&self, kinds: &[KindInfo]) -> Vec<u8> {
+    fn v2_protobuf(&self, kinds: &[KindInfo<'_>]) -> Vec<u8> {
         let mut contents = Contents::default();
         self.each_path(Dialect::V2, kinds, |path, item| contents.path(path, item));
         self.each_definition(Dialect::V2, kinds, |name, definition| {
@@ -157,7 +157,7 @@ impl Source {
         }))
     }
 
-    fn write_paths(&self, dialect: Dialect, kinds: &[KindInfo], out: &mut Vec<u8>) {
+    fn write_paths(&self, dialect: Dialect, kinds: &[KindInfo<'_>], out: &mut Vec<u8>) {
         let mut index = 0;
         self.each_path(dialect, kinds, |path, item| {
             write_member(path, item, index, out);
@@ -165,15 +165,20 @@ impl Source {
         });
     }
 
-    fn each_path(&self, dialect: Dialect, kinds: &[KindInfo], mut take: impl FnMut(&str, &Value)) {
-        let mut all: Vec<Path> = kinds.iter().flat_map(paths).collect();
+    fn each_path(
+        &self,
+        dialect: Dialect,
+        kinds: &[KindInfo<'_>],
+        mut take: impl FnMut(&str, &Value),
+    ) {
+        let mut all: Vec<Path<'_>> = kinds.iter().flat_map(paths).collect();
         all.sort_by(|a, b| a.path.cmp(&b.path));
         for path in &all {
             take(&path.path, &self.path_item(dialect, path));
         }
     }
 
-    fn path_item(&self, dialect: Dialect, path: &Path) -> Value {
+    fn path_item(&self, dialect: Dialect, path: &Path<'_>) -> Value {
         let mut item = Map::new();
         for operation in &path.operations {
             let method = operation.action.method().to_owned();
@@ -205,7 +210,7 @@ impl Source {
         item.into()
     }
 
-    fn operation(&self, dialect: Dialect, operation: &Operation) -> Value {
+    fn operation(&self, dialect: Dialect, operation: &Operation<'_>) -> Value {
         let mut query: Vec<Value> = parameters(operation)
             .into_iter()
             .map(|known| {
@@ -255,7 +260,7 @@ impl Source {
     }
 
     /// The forms of patches: strategic ones are for the server's own kinds.
-    fn patch_types(&self, gvk: &Gvk) -> &'static [&'static str] {
+    fn patch_types(&self, gvk: &Gvk<'_>) -> &'static [&'static str] {
         let name = self.names.get(gvk);
         if name.is_some_and(|name| self.custom.contains(name)) {
             &CUSTOM_PATCH_TYPES
@@ -264,7 +269,7 @@ impl Source {
         }
     }
 
-    fn responses(&self, dialect: Dialect, operation: &Operation) -> Value {
+    fn responses(&self, dialect: Dialect, operation: &Operation<'_>) -> Value {
         let codes: &[(&str, &str)] = match operation.action {
             Action::Create => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
             Action::Replace | Action::Patch => &[("200", "OK"), ("201", "Created")],
@@ -291,7 +296,7 @@ impl Source {
     }
 
     /// The definition that an operation's body has.
-    fn body(&self, operation: &Operation) -> Option<String> {
+    fn body(&self, operation: &Operation<'_>) -> Option<String> {
         match operation.action {
             Action::Create | Action::Replace => self.names.get(&operation.gvk).cloned(),
             Action::Patch => Some(format!("{META}Patch")),
@@ -306,7 +311,7 @@ impl Source {
     }
 
     /// The definition that an operation answers with; `None` for plain text.
-    fn answer(&self, operation: &Operation) -> Option<String> {
+    fn answer(&self, operation: &Operation<'_>) -> Option<String> {
         let kind = self.names.get(&operation.gvk)?;
         match operation.action {
             Action::Connect | Action::Pass(_) => None,
@@ -318,7 +323,7 @@ impl Source {
         }
     }
 
-    fn write_definitions(&self, dialect: Dialect, kinds: &[KindInfo], out: &mut Vec<u8>) {
+    fn write_definitions(&self, dialect: Dialect, kinds: &[KindInfo<'_>], out: &mut Vec<u8>) {
         let mut index = 0;
         self.each_definition(dialect, kinds, |name, definition| {
             write_member(name, definition, index, out);
@@ -329,7 +334,7 @@ impl Source {
     fn each_definition(
         &self,
         dialect: Dialect,
-        kinds: &[KindInfo],
+        kinds: &[KindInfo<'_>],
         mut take: impl FnMut(&str, &Value),
     ) {
         let mut wanted = BTreeSet::new();
@@ -356,7 +361,7 @@ impl Source {
             }
             self.collect(&format!("{META}ListMeta"), &mut wanted);
         }
-        let mut all: BTreeMap<&str, Option<&Operation>> =
+        let mut all: BTreeMap<&str, Option<&Operation<'_>>> =
             wanted.iter().map(|name| (name.as_str(), None)).collect();
         all.extend(
             lists
@@ -395,7 +400,7 @@ impl Source {
         }
     }
 
-    fn list(&self, dialect: Dialect, operation: &Operation) -> Value {
+    fn list(&self, dialect: Dialect, operation: &Operation<'_>) -> Value {
         let Gvk {
             group,
             version,
@@ -458,7 +463,7 @@ fn list_definition(kind_definition: &str, list_kind: &str) -> String {
     }
 }
 
-fn description(operation: &Operation) -> &'static str {
+fn description(operation: &Operation<'_>) -> &'static str {
     match operation.action {
         Action::List => "list or watch objects of kind",
         Action::Create => "create a",

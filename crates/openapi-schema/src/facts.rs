@@ -1,6 +1,7 @@
 //! Merge facts of lists and maps: the published OpenAPI document carries them in extensions, and the
 //! Rust types do not have them. They are data (`merge_facts.tsv`, `defaults.tsv`); this reads it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 const TABLE: &str = include_str!("merge_facts.tsv");
@@ -28,19 +29,19 @@ pub enum MapType {
     Atomic,
 }
 
-/// The facts about one field (or about a type as a whole).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The facts about one field (or about a type as a whole). Those of custom kinds own their texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub list_type: Option<ListType>,
     /// Comma-separated, empty for none.
-    pub list_map_keys: &'static str,
+    pub list_map_keys: Cow<'static, str>,
     pub map_type: Option<MapType>,
     /// As published: `merge`, `merge,retainKeys`, `retainKeys`, `replace`; empty for none.
     pub patch_strategy: &'static str,
     /// Empty for none.
     pub patch_merge_key: &'static str,
     /// `{}` for a structure that is always there, or the default of a list's key; else empty.
-    pub default: &'static str,
+    pub default: Cow<'static, str>,
 }
 
 /// All facts, by definition and field (`-` for the type itself).
@@ -57,11 +58,11 @@ impl FactTable {
             let (definition, field) = (next(), next());
             let facts = Facts {
                 list_type: list_type(next()),
-                list_map_keys: next(),
+                list_map_keys: next().into(),
                 map_type: map_type(next()),
                 patch_strategy: next(),
                 patch_merge_key: next(),
-                default: "",
+                default: Cow::Borrowed(""),
             };
             rows.insert((definition, field), facts);
         }
@@ -69,7 +70,7 @@ impl FactTable {
             let mut columns = line.split('\t');
             let mut next = || columns.next().unwrap_or_default();
             let row: &mut Facts = rows.entry((next(), next())).or_default();
-            row.default = next();
+            row.default = next().into();
         }
         Self(rows)
     }
@@ -78,7 +79,7 @@ impl FactTable {
     pub fn get(&self, definition: &str, field: &str) -> Facts {
         self.0
             .get(&(definition, field))
-            .copied()
+            .cloned()
             .unwrap_or_default()
     }
 

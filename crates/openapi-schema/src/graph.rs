@@ -1,6 +1,7 @@
 //! The types as a compact graph: field names, shapes and merge facts, no descriptions. This is
 //! what stays in memory (some hundred kilobytes); documents are made from the source types anew.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -54,11 +55,14 @@ impl Definition {
     }
 }
 
+/// Group, version and kind.
+type Name<'a> = [Cow<'a, str>; 3];
+
 /// All types, and where each kind's type is.
 #[derive(Debug)]
 pub(crate) struct Graph {
     pub definitions: Vec<Definition>,
-    kinds: BTreeMap<(&'static str, &'static str, &'static str), usize>,
+    kinds: BTreeMap<Name<'static>, usize>,
 }
 
 impl Graph {
@@ -84,7 +88,8 @@ impl Graph {
             .iter()
             .filter_map(|root| {
                 let place = *index.get(root.definition().as_ref())?;
-                Some(((root.group, root.version, root.kind), place))
+                let name = [root.group, root.version, root.kind];
+                Some((name.map(Cow::Borrowed), place))
             })
             .collect();
         Self { definitions, kinds }
@@ -99,18 +104,14 @@ impl Graph {
     }
 
     /// Says which type a kind has.
-    pub fn name(
-        &mut self,
-        group: &'static str,
-        version: &'static str,
-        kind: &'static str,
-        definition: usize,
-    ) {
-        self.kinds.insert((group, version, kind), definition);
+    pub fn name(&mut self, group: &str, version: &str, kind: &str, definition: usize) {
+        let name = [group, version, kind].map(|word| Cow::Owned(word.to_owned()));
+        self.kinds.insert(name, definition);
     }
 
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
-        let place = self.kinds.get(&(group, version, kind))?;
+        let kinds: &BTreeMap<Name<'_>, usize> = &self.kinds;
+        let place = kinds.get(&[group, version, kind].map(Cow::Borrowed))?;
         self.definitions.get(*place)
     }
 }

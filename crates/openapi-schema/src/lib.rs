@@ -46,7 +46,7 @@ impl Schema {
     }
 
     /// The schema of a custom kind, made from the `openAPIV3Schema` of its definition.
-    pub fn custom(info: &KindInfo, schema: &Value) -> Self {
+    pub fn custom(info: &KindInfo<'_>, schema: &Value) -> Self {
         Self {
             graph: custom::graph(&Self::published().graph, info, schema),
         }
@@ -76,7 +76,7 @@ impl Schema {
     /// `/openapi/v3`: where the document of each group version is; `kinds` are all that are
     /// served, those among them that are `custom` included, here and below. Costs as much as all the
     /// documents (some ten milliseconds): keep the bytes.
-    pub fn openapi_v3_index(&self, kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+    pub fn openapi_v3_index(&self, kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
         document::v3_index(kinds, custom)
     }
 
@@ -85,18 +85,26 @@ impl Schema {
     pub fn openapi_v3_document(
         &self,
         group_version: &str,
-        kinds: &[KindInfo],
-        custom: &[CustomKind],
+        kinds: &[KindInfo<'_>],
+        custom: &[CustomKind<'_>],
     ) -> Option<Vec<u8>> {
         document::v3_document(group_version, kinds, custom)
     }
 
     /// `/openapi/v2`: the document of all kinds, in JSON.
-    pub fn openapi_v2_document(&self, kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+    pub fn openapi_v2_document(
+        &self,
+        kinds: &[KindInfo<'_>],
+        custom: &[CustomKind<'_>],
+    ) -> Vec<u8> {
         document::v2_document(kinds, custom)
     }
     /// `/openapi/v2`: the same document as protocol buffers (the message `openapi.v2.Document`).
-    pub fn openapi_v2_protobuf(&self, kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+    pub fn openapi_v2_protobuf(
+        &self,
+        kinds: &[KindInfo<'_>],
+        custom: &[CustomKind<'_>],
+    ) -> Vec<u8> {
         document::v2_protobuf(kinds, custom)
     }
 }

@@ -136,27 +136,27 @@ impl Action {
 
 /// Group, version and kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Gvk {
-    pub group: &'static str,
-    pub version: &'static str,
-    pub kind: &'static str,
+pub(crate) struct Gvk<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
 }
 
 /// One method on one path.
 #[derive(Clone, Debug)]
-pub(crate) struct Operation {
+pub(crate) struct Operation<'a> {
     pub action: Action,
     pub id: String,
     /// The kind that is sent and received.
-    pub gvk: Gvk,
-    pub list_kind: &'static str,
+    pub gvk: Gvk<'a>,
+    pub list_kind: &'a str,
     /// The last path segment of a sub-resource, empty for the object itself.
     pub subresource: &'static str,
 }
 
 /// A path and what can be done there.
 #[derive(Clone, Debug)]
-pub(crate) struct Path {
+pub(crate) struct Path<'a> {
     pub path: String,
     /// Has `{namespace}`.
     pub in_namespace: bool,
@@ -164,11 +164,11 @@ pub(crate) struct Path {
     pub named: bool,
     /// Has `{path}`: what follows is for whoever is asked in the end.
     pub onwards: bool,
-    pub operations: Vec<Operation>,
+    pub operations: Vec<Operation<'a>>,
 }
 
 /// All paths of a kind.
-pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
+pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
     let namespaced = info.scope == Scope::Namespaced;
     let gvk = Gvk {
         group: info.group,
@@ -182,7 +182,7 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
         format!("{base}/{}", info.plural)
     };
     let scope = if namespaced { "Namespaced" } else { "" };
-    let operation = |action: Action, subject: String, subresource: &'static str, gvk: Gvk| {
+    let operation = |action: Action, subject: String, subresource: &'static str, gvk: Gvk<'a>| {
         let title = group_title(info.group, info.version);
         let middle = if action == Action::DeleteCollection {
             "Collection"
@@ -205,7 +205,7 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
             subresource,
         }
     };
-    let on_object = |actions: &[(Verb, Action)]| -> Vec<Operation> {
+    let on_object = |actions: &[(Verb, Action)]| -> Vec<Operation<'a>> {
         actions
             .iter()
             .filter(|(verb, _)| info.verbs.contains(verb))
@@ -213,7 +213,7 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
             .collect()
     };
     let mut all = Vec::new();
-    let mut add = |path: String, in_namespace, named, operations: Vec<Operation>| {
+    let mut add = |path: String, in_namespace, named, operations: Vec<Operation<'a>>| {
         if !operations.is_empty() {
             all.push(Path {
                 onwards: path.ends_with("/{path}"),
@@ -257,10 +257,11 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
     }
     for part in info.subresources {
         let subject = format!("{scope}{}{}", info.kind, title_case(part.name));
+        let (group, version, kind) = info.body(part);
         let gvk = Gvk {
-            group: part.group,
-            version: part.version,
-            kind: part.kind,
+            group,
+            version,
+            kind,
         };
         if part.name == "proxy" {
             for (more, word) in [("", ""), ("/{path}", "WithPath")] {
@@ -273,7 +274,7 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
             }
             continue;
         }
-        let operations = subresource_actions(part)
+        let operations = subresource_actions(part, kind)
             .into_iter()
             .map(|action| operation(action, subject.clone(), part.name, gvk))
             .collect();
@@ -300,9 +301,9 @@ const OBJECT_ACTIONS: &[(Verb, Action)] = &[
     (Verb::Delete, Action::Delete),
 ];
 
-fn subresource_actions(part: &Subresource) -> Vec<Action> {
+fn subresource_actions(part: &Subresource, body: &str) -> Vec<Action> {
     // Kinds such as PodExecOptions are the query parameters of a stream, not a body.
-    if part.kind.ends_with("Options") {
+    if body.ends_with("Options") {
         return vec![Action::Connect];
     }
     let mut actions = Vec::new();

@@ -12,7 +12,7 @@ pub(crate) struct Parameter {
 }
 
 /// The query parameters of an operation, `pretty` last.
-pub(crate) fn parameters(operation: &Operation) -> Vec<Parameter> {
+pub(crate) fn parameters(operation: &Operation<'_>) -> Vec<Parameter> {
     let stream: &[&str] = match operation.subresource {
         "exec" => &["command", "container", "stderr", "stdin", "stdout", "tty"],
         "attach" => &["container", "stderr", "stdin", "stdout", "tty"],

@@ -162,7 +162,7 @@ impl<'s> FieldRef<'s> {
     }
 
     /// `x-kubernetes-list-map-keys`.
-    pub fn list_map_keys(&self) -> impl Iterator<Item = &'static str> + use<> {
+    pub fn list_map_keys(&self) -> impl Iterator<Item = &'s str> + use<'s> {
         self.facts()
             .list_map_keys
             .split(',')
@@ -185,12 +185,12 @@ impl<'s> FieldRef<'s> {
     }
 
     /// What the field is in a list's key when an element does not have it (`TCP` for `protocol`).
-    pub fn key_default(&self) -> Option<&'static str> {
-        Some(self.facts().default).filter(|default| !matches!(*default, "" | "{}"))
+    pub fn key_default(&self) -> Option<&'s str> {
+        Some(&*self.facts().default).filter(|default| !matches!(*default, "" | "{}"))
     }
 
-    fn facts(&self) -> Facts {
-        self.field.facts
+    fn facts(&self) -> &'s Facts {
+        &self.field.facts
     }
 
     fn strategy(&self, name: &str) -> bool {

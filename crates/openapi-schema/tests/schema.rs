@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use openapi_schema::{ListType, MapType, Schema, Shape};
-use resource_kinds::{KindInfo, Scope, Subresource, Verb};
+use resource_kinds::info::{SCALE, STATUS};
+use resource_kinds::{Body, KindInfo, Scope, Subresource, Verb, Words};
 use serde_json::{Value, json};
 
 const ALL: &[Verb] = &[
@@ -22,7 +23,7 @@ fn kind(
     kind: &'static str,
     list_kind: &'static str,
     plural: &'static str,
-) -> KindInfo {
+) -> KindInfo<'static> {
     KindInfo {
         group,
         version: "v1",
@@ -30,37 +31,24 @@ fn kind(
         list_kind,
         plural,
         singular: "",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Fixed(&[]),
+        categories: Words::Fixed(&[]),
         scope: Scope::Namespaced,
         verbs: ALL,
-        subresources: &[
-            Subresource {
-                name: "status",
-                group: "apps",
-                version: "v1",
-                kind: "StatefulSet",
-                verbs: &[Verb::Get, Verb::Update, Verb::Patch],
-            },
-            Subresource {
-                name: "scale",
-                group: "autoscaling",
-                version: "v1",
-                kind: "Scale",
-                verbs: &[Verb::Get, Verb::Update, Verb::Patch],
-            },
-        ],
+        subresources: &[STATUS, SCALE],
         storage: plural,
     }
 }
 
-fn kinds() -> Vec<KindInfo> {
+fn kinds() -> Vec<KindInfo<'static>> {
     let mut pods = kind("", "Pod", "PodList", "pods");
     pods.subresources = &[Subresource {
         name: "exec",
-        group: "",
-        version: "v1",
-        kind: "PodExecOptions",
+        body: Body::Other {
+            group: "",
+            version: "v1",
+            kind: "PodExecOptions",
+        },
         verbs: &[Verb::Create, Verb::Get],
     }];
     vec![
@@ -276,10 +264,8 @@ fn v2_document_has_the_old_forms() {
 #[test]
 fn every_served_kind_has_a_schema_and_a_document() {
     let schema = Schema::published();
-    let served: Vec<KindInfo> = resource_kinds::all(&resource_kinds::ClusterConfig::default())
-        .iter()
-        .map(|kind| *kind.info())
-        .collect();
+    let kinds = resource_kinds::all(&resource_kinds::ClusterConfig::default());
+    let served: Vec<KindInfo<'_>> = kinds.iter().map(|kind| kind.info()).collect();
     for info in &served {
         let KindInfo {
             group,
@@ -291,13 +277,10 @@ fn every_served_kind_has_a_schema_and_a_document() {
             schema.lookup(group, version, kind).is_some(),
             "{group}/{version} {kind}"
         );
-        for part in info
-            .subresources
-            .iter()
-            .filter(|part| !part.kind.ends_with("Options"))
-        {
-            let found = schema.lookup(part.group, part.version, part.kind);
-            assert!(found.is_some(), "{} of {kind}", part.kind);
+        let bodies = info.subresources.iter().map(|part| info.body(part));
+        for (group, version, body) in bodies.filter(|(.., body)| !body.ends_with("Options")) {
+            let found = schema.lookup(group, version, body);
+            assert!(found.is_some(), "{body} of {kind}");
         }
         let document = schema
             .openapi_v3_document(&info.api_version(), &served, &[])
@@ -311,15 +294,17 @@ fn every_served_kind_has_a_schema_and_a_document() {
 // findings C16
 #[test]
 fn older_watches_and_what_is_passed_on_are_in_the_document() {
-    let proxy = [Subresource {
+    const PROXY: Subresource = Subresource {
         name: "proxy",
-        group: "",
-        version: "v1",
-        kind: "PodProxyOptions",
+        body: Body::Other {
+            group: "",
+            version: "v1",
+            kind: "PodProxyOptions",
+        },
         verbs: &[Verb::Create, Verb::Get],
-    }];
+    };
     let mut pods = kind("", "Pod", "PodList", "pods");
-    pods.subresources = Box::leak(Box::new(proxy));
+    pods.subresources = &[PROXY];
     let document = Schema::published().openapi_v2_document(&[pods], &[]);
     let document: Value = serde_json::from_slice(&document).unwrap();
     let paths = &document["paths"];
@@ -372,26 +357,26 @@ fn older_watches_and_what_is_passed_on_are_in_the_document() {
 
 mod custom {
     use openapi_schema::{CustomKind, ListType, Schema, Shape};
-    use resource_kinds::{KindInfo, Scope, Verb};
+    use resource_kinds::{KindInfo, Scope, Verb, Words};
     use serde_json::{Value, json};
 
-    const BOAT: KindInfo = KindInfo {
+    const BOAT: KindInfo<'static> = KindInfo {
         group: "example.org",
         version: "v1",
         kind: "Boat",
         list_kind: "BoatList",
         plural: "boats",
         singular: "boat",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Fixed(&[]),
+        categories: Words::Fixed(&[]),
         scope: Scope::Namespaced,
         verbs: &[Verb::Get, Verb::List, Verb::Create, Verb::Patch],
         subresources: &[],
         storage: "example.org/boats",
     };
 
-    fn boat() -> CustomKind {
-        let schema = json!({"type": "object", "description": "Floats.", "properties": {
+    fn definition() -> Value {
+        json!({"type": "object", "description": "Floats.", "properties": {
             "spec": {"type": "object", "required": ["name"], "properties": {
                 "name": {"type": "string"},
                 "port": {"x-kubernetes-int-or-string": true},
@@ -401,14 +386,12 @@ mod custom {
                     "x-kubernetes-list-map-keys": ["rank", "name"],
                     "items": {"type": "object", "properties": {
                         "rank": {"type": "string", "default": "mate"},
-                        "name": {"type": "string"}}}}}}}});
-        CustomKind { info: BOAT, schema }
+                        "name": {"type": "string"}}}}}}}})
     }
 
     #[test]
     fn its_fields_and_lists_are_known() {
-        let boat = boat();
-        let schema = Schema::custom(&boat.info, &boat.schema);
+        let schema = Schema::custom(&BOAT, &definition());
         let root = schema.lookup("example.org", "v1", "Boat").unwrap();
         let crew = root
             .field("spec")
@@ -438,9 +421,9 @@ mod custom {
 
     #[test]
     fn a_kind_that_leaves_all_open_has_no_unknown_fields() {
-        let mut boat = boat();
-        boat.schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
-        let schema = Schema::custom(&boat.info, &boat.schema);
+        let mut definition = definition();
+        definition["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        let schema = Schema::custom(&BOAT, &definition);
         let object = json!({"metadata": {"nme": "b"}, "junk": {"x": 1}, "spec": {"junk": 1}});
         let unknown = schema.unknown_fields("example.org", "v1", "Boat", &object);
         assert_eq!(unknown, ["metadata.nme", "spec.junk"]);
@@ -451,8 +434,12 @@ mod custom {
 
     #[test]
     fn of_a_kind_that_leaves_all_open_the_older_document_says_that_it_is_an_object() {
-        let mut boat = boat();
-        boat.schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        let mut definition = definition();
+        definition["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        let boat = CustomKind {
+            info: BOAT,
+            schema: &definition,
+        };
         let document = Schema::published().openapi_v2_document(&[BOAT], &[boat]);
         let document: Value = serde_json::from_slice(&document).unwrap();
         let boat = &document["definitions"]["org.example.v1.Boat"];
@@ -463,7 +450,11 @@ mod custom {
 
     #[test]
     fn it_is_in_the_documents() {
-        let custom = [boat()];
+        let definition = definition();
+        let custom = [CustomKind {
+            info: BOAT,
+            schema: &definition,
+        }];
         let published = Schema::published();
         let read = |bytes: Vec<u8>| -> Value { serde_json::from_slice(&bytes).unwrap() };
         let v3 = read(

@@ -1,6 +1,6 @@
 //! Short ways to write down the facts of a kind.
 
-use crate::kind::{KindInfo, Scope, Subresource, Verb};
+use crate::kind::{Body, KindInfo, Scope, Subresource, Verb, Words};
 
 /// All verbs, as ordinary kinds have them.
 pub const ALL: &[Verb] = &[
@@ -28,7 +28,7 @@ pub(crate) struct Names {
 }
 
 /// A kind in a namespace, with all verbs and no sub-resources.
-pub(crate) const fn namespaced(names: Names) -> KindInfo {
+pub(crate) const fn namespaced(names: Names) -> KindInfo<'static> {
     KindInfo {
         group: names.group,
         version: "v1",
@@ -36,8 +36,8 @@ pub(crate) const fn namespaced(names: Names) -> KindInfo {
         list_kind: names.list_kind,
         plural: names.plural,
         singular: names.singular,
-        short_names: names.short,
-        categories: &[],
+        short_names: Words::Fixed(names.short),
+        categories: Words::Fixed(&[]),
         scope: Scope::Namespaced,
         verbs: ALL,
         subresources: &[],
@@ -46,7 +46,7 @@ pub(crate) const fn namespaced(names: Names) -> KindInfo {
 }
 
 /// A kind of the cluster as a whole, with all verbs and no sub-resources.
-pub(crate) const fn cluster(names: Names) -> KindInfo {
+pub(crate) const fn cluster(names: Names) -> KindInfo<'static> {
     KindInfo {
         scope: Scope::Cluster,
         ..namespaced(names)
@@ -54,22 +54,16 @@ pub(crate) const fn cluster(names: Names) -> KindInfo {
 }
 
 /// The `status` of a kind.
-pub(crate) const fn status(group: &'static str, kind: &'static str) -> Subresource {
-    Subresource {
-        name: "status",
-        group,
-        version: "v1",
-        kind,
-        verbs: READ_WRITE,
-    }
-}
+pub const STATUS: Subresource = Subresource {
+    name: "status",
+    body: Body::Object,
+    verbs: READ_WRITE,
+};
 
 /// The `scale` of a kind.
 pub const SCALE: Subresource = Subresource {
     name: "scale",
-    group: "autoscaling",
-    version: "v1",
-    kind: "Scale",
+    body: v1("autoscaling", "Scale"),
     verbs: READ_WRITE,
 };
 
@@ -77,9 +71,7 @@ pub const SCALE: Subresource = Subresource {
 pub(crate) const fn proxy(kind: &'static str) -> Subresource {
     Subresource {
         name: "proxy",
-        group: "",
-        version: "v1",
-        kind,
+        body: v1("", kind),
         verbs: &[
             Verb::Create,
             Verb::Delete,
@@ -98,9 +90,16 @@ pub(crate) const fn action(
 ) -> Subresource {
     Subresource {
         name,
+        body: v1(group, kind),
+        verbs: &[Verb::Create],
+    }
+}
+
+/// A body of another kind, in its first version.
+pub(crate) const fn v1(group: &'static str, kind: &'static str) -> Body {
+    Body::Other {
         group,
         version: "v1",
         kind,
-        verbs: &[Verb::Create],
     }
 }

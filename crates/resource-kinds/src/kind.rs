@@ -34,35 +34,83 @@ pub enum Verb {
 pub struct Subresource {
     /// Last path segment, for instance `status`, `scale`, `log`.
     pub name: &'static str,
-    /// API group of the kind that is read or sent (`autoscaling` for `scale`).
-    pub group: &'static str,
-    /// Version of that kind.
-    pub version: &'static str,
-    /// That kind, for instance `Scale`.
-    pub kind: &'static str,
+    /// What is read or sent.
+    pub body: Body,
     /// What may be done with it.
     pub verbs: &'static [Verb],
 }
 
-/// The fixed facts of a kind.
+/// What is read or sent at a sub-resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KindInfo {
+pub enum Body {
+    /// The object itself, as for `status`.
+    Object,
+    /// An object of another kind, as for `scale`.
+    Other {
+        /// Its API group.
+        group: &'static str,
+        /// Its version.
+        version: &'static str,
+        /// Its kind, for instance `Scale`.
+        kind: &'static str,
+    },
+}
+
+/// A list of words: a built-in kind has it in the program, a custom kind owns it.
+#[derive(Clone, Copy, Debug)]
+pub enum Words<'a> {
+    /// Of a built-in kind.
+    Fixed(&'static [&'static str]),
+    /// Of a custom kind.
+    Owned(&'a [String]),
+}
+
+impl<'a> Words<'a> {
+    /// The words one by one.
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        let (fixed, owned): (&'static [&'static str], &'a [String]) = match self {
+            Self::Fixed(words) => (words, &[]),
+            Self::Owned(words) => (&[], words),
+        };
+        let fixed = fixed.iter().copied();
+        fixed.chain(owned.iter().map(String::as_str))
+    }
+
+    /// All the words.
+    pub fn to_vec(self) -> Vec<&'a str> {
+        self.iter().collect()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Whether a word is in the list.
+    pub fn contains(self, word: &str) -> bool {
+        self.iter().any(|known| known == word)
+    }
+}
+
+/// The fixed facts of a kind. The texts of a custom kind live as long as the kind does.
+#[derive(Clone, Copy, Debug)]
+pub struct KindInfo<'a> {
     /// API group, empty for core.
-    pub group: &'static str,
+    pub group: &'a str,
     /// Version served.
-    pub version: &'static str,
+    pub version: &'a str,
     /// `StatefulSet`.
-    pub kind: &'static str,
+    pub kind: &'a str,
     /// `StatefulSetList`.
-    pub list_kind: &'static str,
+    pub list_kind: &'a str,
     /// `statefulsets`.
-    pub plural: &'static str,
+    pub plural: &'a str,
     /// `statefulset`.
-    pub singular: &'static str,
+    pub singular: &'a str,
     /// `sts`.
-    pub short_names: &'static [&'static str],
+    pub short_names: Words<'a>,
     /// `all`.
-    pub categories: &'static [&'static str],
+    pub categories: Words<'a>,
     /// Namespaced or not.
     pub scope: Scope,
     /// Verbs on the object itself; empty for a kind that only exists as a sub-resource's body.
@@ -71,10 +119,22 @@ pub struct KindInfo {
     pub subresources: &'static [Subresource],
     /// Storage prefix segment; two kinds that name the same one share their objects
     /// (core/v1 and events.k8s.io/v1 Event). The decoder of each converts.
-    pub storage: &'static str,
+    pub storage: &'a str,
 }
 
-impl KindInfo {
+impl<'a> KindInfo<'a> {
+    /// Group, version and kind of what is read or sent at a sub-resource.
+    pub fn body(&self, part: &Subresource) -> (&'a str, &'a str, &'a str) {
+        match part.body {
+            Body::Object => (self.group, self.version, self.kind),
+            Body::Other {
+                group,
+                version,
+                kind,
+            } => (group, version, kind),
+        }
+    }
+
     /// Whether objects of the kind have the named sub-resource.
     pub fn has_subresource(&self, name: &str) -> bool {
         self.subresources.iter().any(|sub| sub.name == name)
@@ -92,15 +152,15 @@ impl KindInfo {
 
 /// A column of the table that `kubectl get` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Column {
+pub struct Column<'a> {
     /// Heading.
-    pub name: &'static str,
+    pub name: &'a str,
     /// OpenAPI type: `string`, `integer`, …
-    pub kind: &'static str,
+    pub kind: &'a str,
     /// OpenAPI format: `name` for the first column, else mostly empty.
-    pub format: &'static str,
+    pub format: &'a str,
     /// What the column shows.
-    pub description: &'static str,
+    pub description: &'a str,
     /// 0 always, 1 only with `-o wide`.
     pub priority: u8,
 }
@@ -176,7 +236,7 @@ pub struct Right<'a> {
 /// version, timestamps, generation, managed fields) is the pipeline's own business.
 pub trait Kind: Send + Sync + 'static {
     /// The fixed facts.
-    fn info(&self) -> &'static KindInfo;
+    fn info(&self) -> KindInfo<'_>;
 
     /// Checks types and drops what the kind does not have. The error is a text in the manner of
     /// `json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of type
@@ -292,7 +352,7 @@ pub trait Kind: Send + Sync + 'static {
     }
 
     /// Columns of the table, without those that every kind has in the same way.
-    fn columns(&self) -> &'static [Column];
+    fn columns(&self) -> Vec<Column<'_>>;
 
     /// The cells of one row, in the order of the columns.
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell>;
@@ -309,8 +369,8 @@ pub trait Kind: Send + Sync + 'static {
     }
 
     /// The names for which [`selectable_field`](Self::selectable_field) answers.
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&[])
     }
 
     /// The grace period, in seconds, that a deletion gets when `asked` for that many (or for

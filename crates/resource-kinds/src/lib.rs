@@ -49,8 +49,8 @@ use std::sync::Arc;
 
 pub use cluster::{ClusterConfig, ServiceRange};
 pub use kind::{
-    Cell, Column, Exclusive, Kind, KindInfo, Lookup, Refusal, Right, Scope, Subresource, Taken,
-    Verb,
+    Body, Cell, Column, Exclusive, Kind, KindInfo, Lookup, Refusal, Right, Scope, Subresource,
+    Taken, Verb, Words,
 };
 
 /// All kinds that the cluster serves.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::kind::{Cell, Column};
 
 /// A column that is always shown.
-pub const fn column(name: &'static str, description: &'static str) -> Column {
+pub const fn column(name: &'static str, description: &'static str) -> Column<'static> {
     Column {
         name,
         kind: "string",
@@ -18,7 +18,7 @@ pub const fn column(name: &'static str, description: &'static str) -> Column {
 }
 
 /// A column that `-o wide` shows.
-pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column {
+pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column<'static> {
     Column {
         priority: 1,
         ..column(name, description)
@@ -26,7 +26,7 @@ pub(crate) const fn wide(name: &'static str, description: &'static str) -> Colum
 }
 
 /// A column of whole numbers.
-pub(crate) const fn number(name: &'static str, description: &'static str) -> Column {
+pub(crate) const fn number(name: &'static str, description: &'static str) -> Column<'static> {
     Column {
         kind: "integer",
         ..column(name, description)
@@ -34,13 +34,13 @@ pub(crate) const fn number(name: &'static str, description: &'static str) -> Col
 }
 
 /// The first column of every table.
-pub const NAME: Column = Column {
+pub const NAME: Column<'static> = Column {
     format: "name",
     ..column("Name", "Name of the object, unique in its namespace.")
 };
 
 /// The age of the object.
-pub(crate) const AGE: Column = column("Age", "Time since the object was created.");
+pub(crate) const AGE: Column<'static> = column("Age", "Time since the object was created.");
 
 /// The object's name.
 pub(crate) fn name(object: &Value) -> Cell {

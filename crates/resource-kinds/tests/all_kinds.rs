@@ -23,7 +23,8 @@ fn kinds() -> Vec<std::sync::Arc<dyn Kind>> {
 fn names_are_unique() {
     let mut seen = BTreeSet::new();
     let mut short: BTreeMap<&str, &str> = BTreeMap::new();
-    for kind in kinds() {
+    let kinds = kinds();
+    for kind in &kinds {
         let info = kind.info();
         assert!(
             seen.insert((info.group, info.version, info.plural)),
@@ -31,7 +32,7 @@ fn names_are_unique() {
         );
         assert_eq!(info.list_kind, format!("{}List", info.kind));
         assert_eq!(info.singular, info.kind.to_lowercase());
-        for name in info.short_names {
+        for name in info.short_names.iter() {
             if let Some(other) = short.insert(name, info.plural) {
                 assert_eq!(other, info.plural, "{name} is short for two resources");
             }
@@ -56,7 +57,7 @@ fn a_row_has_a_cell_for_each_column() {
 #[test]
 fn fields_that_can_be_selected_have_a_value() {
     for kind in kinds() {
-        for field in kind.selectable_fields() {
+        for field in kind.selectable_fields().iter() {
             assert!(
                 kind.selectable_field(&json!({}), field).is_some(),
                 "{field}"
@@ -420,7 +421,7 @@ proptest! {
                 let _ = kind.scale(&object);
                 let _ = kind.set_scale(&mut object, &old);
                 let _ = kind.grace(&object, None);
-                for field in kind.selectable_fields() {
+                for field in kind.selectable_fields().iter() {
                     let _ = kind.selectable_field(&object, field);
                 }
             }

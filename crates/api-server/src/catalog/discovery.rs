@@ -115,16 +115,12 @@ fn form(accept: &str) -> Form {
 }
 
 /// The kinds that have paths of their own, by group and version.
-fn kinds(registry: &Registry) -> Vec<KindInfo> {
-    let stored = registry
-        .infos()
-        .iter()
-        .filter(|info| !info.verbs.is_empty())
-        .copied();
+fn kinds(registry: &Registry) -> Vec<KindInfo<'_>> {
+    let stored = registry.infos().filter(|info| !info.verbs.is_empty());
     stored.chain(virtual_resources::infos().copied()).collect()
 }
 
-fn document(kinds: &[KindInfo], path: &str, form: Form) -> Option<Value> {
+fn document(kinds: &[KindInfo<'_>], path: &str, form: Form) -> Option<Value> {
     let words: Vec<&str> = path.split('/').skip(1).collect();
     match (words.as_slice(), form) {
         (["api"], Form::Aggregated(version)) => Some(aggregated(kinds, version, true)),
@@ -155,8 +151,8 @@ fn document(kinds: &[KindInfo], path: &str, form: Form) -> Option<Value> {
 }
 
 /// Groups in the order of their kinds, core first.
-fn groups(kinds: &[KindInfo]) -> Vec<&'static str> {
-    let mut groups: Vec<&'static str> = Vec::new();
+fn groups<'a>(kinds: &[KindInfo<'a>]) -> Vec<&'a str> {
+    let mut groups: Vec<&'a str> = Vec::new();
     for info in kinds {
         if !groups.contains(&info.group) {
             groups.push(info.group);
@@ -166,8 +162,8 @@ fn groups(kinds: &[KindInfo]) -> Vec<&'static str> {
 }
 
 /// The best version first, which clients take when they are not told another.
-fn versions(kinds: &[KindInfo], group: &str) -> Vec<&'static str> {
-    let mut versions: Vec<&'static str> = Vec::new();
+fn versions<'a>(kinds: &[KindInfo<'a>], group: &str) -> Vec<&'a str> {
+    let mut versions: Vec<&'a str> = Vec::new();
     for info in kinds.iter().filter(|info| info.group == group) {
         if !versions.contains(&info.version) {
             versions.push(info.version);
@@ -178,16 +174,16 @@ fn versions(kinds: &[KindInfo], group: &str) -> Vec<&'static str> {
 }
 
 fn in_version<'k>(
-    kinds: &'k [KindInfo],
+    kinds: &'k [KindInfo<'k>],
     group: &str,
     version: &str,
-) -> impl Iterator<Item = &'k KindInfo> {
+) -> impl Iterator<Item = &'k KindInfo<'k>> {
     kinds
         .iter()
         .filter(move |info| info.group == group && info.version == version)
 }
 
-fn group(kinds: &[KindInfo], name: &str) -> Value {
+fn group(kinds: &[KindInfo<'_>], name: &str) -> Value {
     let versions: Vec<Value> = versions(kinds, name)
         .into_iter()
         .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
@@ -196,7 +192,7 @@ fn group(kinds: &[KindInfo], name: &str) -> Value {
     json!({"name": name, "versions": versions, "preferredVersion": preferred})
 }
 
-fn aggregated(kinds: &[KindInfo], form: &str, core: bool) -> Value {
+fn aggregated(kinds: &[KindInfo<'_>], form: &str, core: bool) -> Value {
     let items: Vec<Value> = groups(kinds)
         .into_iter()
         .filter(|group| group.is_empty() == core)
@@ -226,7 +222,7 @@ fn aggregated(kinds: &[KindInfo], form: &str, core: bool) -> Value {
     })
 }
 
-fn aggregated_resource(info: &KindInfo) -> Value {
+fn aggregated_resource(info: &KindInfo<'_>) -> Value {
     let scope = if info.scope == Scope::Namespaced {
         "Namespaced"
     } else {
@@ -240,21 +236,20 @@ fn aggregated_resource(info: &KindInfo) -> Value {
         "verbs": verbs(info.verbs),
     });
     if !info.short_names.is_empty() {
-        resource["shortNames"] = json!(info.short_names);
+        resource["shortNames"] = json!(info.short_names.to_vec());
     }
     if !info.categories.is_empty() {
-        resource["categories"] = json!(info.categories);
+        resource["categories"] = json!(info.categories.to_vec());
     }
     if !info.subresources.is_empty() {
         let subresources: Vec<Value> = info
             .subresources
             .iter()
             .map(|sub| {
+                let (group, version, kind) = info.body(sub);
                 json!({
                     "subresource": sub.name,
-                    "responseKind": {
-                        "group": sub.group, "version": sub.version, "kind": sub.kind,
-                    },
+                    "responseKind": {"group": group, "version": version, "kind": kind},
                     "verbs": verbs(sub.verbs),
                 })
             })
@@ -264,21 +259,22 @@ fn aggregated_resource(info: &KindInfo) -> Value {
     resource
 }
 
-fn resource_list(kinds: &[KindInfo], group: &str, version: &str) -> Option<Value> {
+fn resource_list(kinds: &[KindInfo<'_>], group: &str, version: &str) -> Option<Value> {
     let mut resources: Vec<Value> = Vec::new();
     for info in in_version(kinds, group, version) {
         resources.push(legacy_resource(info));
         for sub in info.subresources {
+            let body = info.body(sub);
             let mut entry = json!({
                 "name": format!("{}/{}", info.plural, sub.name),
                 "singularName": "",
                 "namespaced": info.scope == Scope::Namespaced,
-                "kind": sub.kind,
+                "kind": body.2,
                 "verbs": verbs(sub.verbs),
             });
-            if (sub.group, sub.version) != (info.group, info.version) {
-                entry["group"] = json!(sub.group);
-                entry["version"] = json!(sub.version);
+            if (body.0, body.1) != (info.group, info.version) {
+                entry["group"] = json!(body.0);
+                entry["version"] = json!(body.1);
             }
             resources.push(entry);
         }
@@ -299,7 +295,7 @@ fn resource_list(kinds: &[KindInfo], group: &str, version: &str) -> Option<Value
     }))
 }
 
-fn legacy_resource(info: &KindInfo) -> Value {
+fn legacy_resource(info: &KindInfo<'_>) -> Value {
     let mut entry = json!({
         "name": info.plural,
         "singularName": info.singular,
@@ -308,10 +304,10 @@ fn legacy_resource(info: &KindInfo) -> Value {
         "verbs": verbs(info.verbs),
     });
     if !info.short_names.is_empty() {
-        entry["shortNames"] = json!(info.short_names);
+        entry["shortNames"] = json!(info.short_names.to_vec());
     }
     if !info.categories.is_empty() {
-        entry["categories"] = json!(info.categories);
+        entry["categories"] = json!(info.categories.to_vec());
     }
     if !info.storage.is_empty() {
         let version = format!("{}/{}/{}", info.group, info.version, info.kind);

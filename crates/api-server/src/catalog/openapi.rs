@@ -11,7 +11,7 @@ use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
 use object_model::{Status, StatusReason};
-use openapi_schema::{Schema, v3_hash};
+use openapi_schema::{CustomKind, Schema, v3_hash};
 use resource_kinds::KindInfo;
 use sha2::{Digest, Sha256};
 
@@ -179,20 +179,25 @@ async fn document(
 
 fn make(served: &Snapshot, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
     let schema = Schema::published();
-    let stored = served.registry.infos().iter().copied();
-    let kinds: Vec<KindInfo> = stored.chain(virtual_resources::infos().copied()).collect();
+    let stored = served.registry.infos();
+    let kinds: Vec<KindInfo<'_>> = stored.chain(virtual_resources::infos().copied()).collect();
+    let custom = served.custom.iter().map(|version| CustomKind {
+        info: version.kind.info(),
+        schema: &version.schema,
+    });
+    let custom: Vec<CustomKind<'_>> = custom.collect();
     let bytes = match path.strip_prefix("/openapi/")? {
         "v2" => match encoding {
-            Encoding::Json => schema.openapi_v2_document(&kinds, &served.custom),
-            Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds, &served.custom),
+            Encoding::Json => schema.openapi_v2_document(&kinds, &custom),
+            Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds, &custom),
         },
-        "v3" => schema.openapi_v3_index(&kinds, &served.custom),
+        "v3" => schema.openapi_v3_index(&kinds, &custom),
         other => {
             let group_version = other.strip_prefix("v3/")?;
             let group_version = group_version
                 .strip_prefix("apis/")
                 .or(group_version.strip_prefix("api/"))?;
-            schema.openapi_v3_document(group_version, &kinds, &served.custom)?
+            schema.openapi_v3_document(group_version, &kinds, &custom)?
         }
     };
     let etag = format!("\"{:X}\"", Sha256::digest(&bytes));

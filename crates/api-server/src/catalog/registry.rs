@@ -19,7 +19,7 @@ pub(crate) struct Resource {
 }
 
 impl Resource {
-    pub(crate) fn info(&self) -> &'static KindInfo {
+    pub(crate) fn info(&self) -> KindInfo<'_> {
         self.kind.info()
     }
 
@@ -117,7 +117,7 @@ pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
 }
 
 /// Whether the objects of a kind are at a path.
-pub(crate) fn is_at(info: &KindInfo, group: &str, version: &str, plural: &str) -> bool {
+pub(crate) fn is_at(info: &KindInfo<'_>, group: &str, version: &str, plural: &str) -> bool {
     (info.group, info.version, info.plural) == (group, version, plural)
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct Registry {
     /// Versions of custom kinds that are described, but not served.
     withdrawn: Vec<Resource>,
     /// In the order in which the kinds were given.
-    infos: Vec<KindInfo>,
+    kinds: Vec<Arc<dyn Kind>>,
 }
 
 impl Registry {
@@ -136,20 +136,17 @@ impl Registry {
         kinds: Vec<(Arc<dyn Kind>, Option<Schema>)>,
         withdrawn: Vec<(Arc<dyn Kind>, Option<Schema>)>,
     ) -> Self {
+        let all: Vec<Arc<dyn Kind>> = kinds.iter().map(|(kind, _)| kind.clone()).collect();
         let mut users: BTreeMap<&str, usize> = BTreeMap::new();
-        for (kind, _) in kinds
-            .iter()
-            .filter(|(kind, _)| !kind.info().verbs.is_empty())
-        {
+        for kind in all.iter().filter(|kind| !kind.info().verbs.is_empty()) {
             *users.entry(kind.info().storage).or_default() += 1;
         }
-        let infos = kinds.iter().map(|(kind, _)| *kind.info()).collect();
         let resources = kinds
             .into_iter()
             .filter(|(kind, _)| !kind.info().verbs.is_empty())
             .map(|(kind, custom)| {
-                let info = kind.info();
-                let shared = users.get(info.storage).is_some_and(|count| *count > 1);
+                let users = users.get(kind.info().storage);
+                let shared = users.is_some_and(|count| *count > 1);
                 Arc::new(Resource {
                     kind,
                     shared,
@@ -166,7 +163,7 @@ impl Registry {
         Self {
             resources,
             withdrawn: withdrawn.collect(),
-            infos,
+            kinds: all,
         }
     }
 
@@ -179,7 +176,7 @@ impl Registry {
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let mut resources = self.resources();
-        let found = resources.find(|resource| is_at(resource.info(), group, version, plural));
+        let found = resources.find(|resource| is_at(&resource.info(), group, version, plural));
         found.cloned()
     }
 
@@ -213,7 +210,7 @@ impl Registry {
     }
 
     /// The facts of all kinds, those included that only exist as bodies.
-    pub(crate) fn infos(&self) -> &[KindInfo] {
-        &self.infos
+    pub(crate) fn infos(&self) -> impl Iterator<Item = KindInfo<'_>> {
+        self.kinds.iter().map(|kind| kind.info())
     }
 }

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use custom_resources::{served_versions, withdrawn_versions};
+use custom_resources::{DefinedVersion, served_versions, withdrawn_versions};
 use mvcc_store::Revision;
-use openapi_schema::{CustomKind, Schema};
+use openapi_schema::Schema;
 use resource_kinds::Kind;
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use crate::catalog::registry::Registry;
 pub(crate) struct Snapshot {
     pub(crate) registry: Registry,
     /// The custom ones among the kinds, for documents.
-    pub(crate) custom: Vec<CustomKind>,
+    pub(crate) custom: Vec<DefinedVersion>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     /// The definitions that it is made of, and when each was written.
@@ -35,16 +35,13 @@ impl Snapshot {
         let mut all: Vec<(Arc<dyn Kind>, Option<Schema>)> = own.collect();
         let mut custom = Vec::new();
         for version in definitions.iter().flat_map(served_versions) {
-            let info = *version.kind.info();
-            all.push((version.kind, Some(Schema::custom(&info, &version.schema))));
-            custom.push(CustomKind {
-                info,
-                schema: version.schema,
-            });
+            let schema = Schema::custom(&version.kind.info(), &version.schema);
+            all.push((version.kind.clone(), Some(schema)));
+            custom.push(version);
         }
         let withdrawn = definitions.iter().flat_map(withdrawn_versions);
         let withdrawn = withdrawn.map(|version| {
-            let schema = Schema::custom(version.kind.info(), &version.schema);
+            let schema = Schema::custom(&version.kind.info(), &version.schema);
             (version.kind, Some(schema))
         });
         Self {
@@ -54,5 +51,41 @@ impl Snapshot {
             openapi: OpenApi::default(),
             known,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn definition(number: usize) -> Value {
+        let kind = format!("Boat{number}");
+        json!({
+            "spec": {
+                "group": "example.org", "scope": "Namespaced",
+                "names": {"plural": kind.to_lowercase(), "singular": kind.to_lowercase(),
+                    "kind": kind, "listKind": format!("{kind}List")},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object"}}}],
+            },
+            "status": {"conditions": [{"type": "NamesAccepted", "status": "True"}]},
+        })
+    }
+
+    /// findings A5: a kind is gone when nobody serves it any longer.
+    #[test]
+    fn kinds_of_deleted_definitions_are_dropped() {
+        let mut kinds: Vec<Weak<dyn Kind>> = Vec::new();
+        for number in 0..2000 {
+            let served = Snapshot::new(&[], &[definition(number)], Vec::new());
+            let boat = format!("boat{number}");
+            let found = served.registry.find("example.org", "v1", &boat);
+            kinds.push(Arc::downgrade(&found.unwrap().kind));
+        }
+        assert!(kinds.iter().all(|kind| kind.strong_count() == 0));
     }
 }

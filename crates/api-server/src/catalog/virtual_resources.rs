@@ -1,6 +1,6 @@
 //! Virtual resources: their objects are made when a client asks, and never stored.
 
-use resource_kinds::{KindInfo, Scope, Verb};
+use resource_kinds::{KindInfo, Scope, Verb, Words};
 
 use crate::catalog::registry::is_at;
 
@@ -13,7 +13,7 @@ const fn review(
     plural: &'static str,
     singular: &'static str,
     scope: Scope,
-) -> KindInfo {
+) -> KindInfo<'static> {
     KindInfo {
         group,
         version: "v1",
@@ -21,8 +21,8 @@ const fn review(
         list_kind: "",
         plural,
         singular,
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Fixed(&[]),
+        categories: Words::Fixed(&[]),
         scope,
         verbs: &[Verb::Create],
         subresources: &[],
@@ -31,7 +31,7 @@ const fn review(
 }
 
 /// Reviews: questions that are sent and answered.
-pub(crate) const REVIEWS: &[KindInfo] = &[
+pub(crate) const REVIEWS: &[KindInfo<'static>] = &[
     review(
         AUTHENTICATION,
         "SelfSubjectReview",
@@ -83,7 +83,7 @@ const fn metrics(
     list_kind: &'static str,
     plural: &'static str,
     scope: Scope,
-) -> KindInfo {
+) -> KindInfo<'static> {
     KindInfo {
         group: METRICS,
         version: "v1beta1",
@@ -91,8 +91,8 @@ const fn metrics(
         list_kind,
         plural,
         singular: "",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Fixed(&[]),
+        categories: Words::Fixed(&[]),
         scope,
         verbs: &[Verb::Get, Verb::List],
         subresources: &[],
@@ -100,24 +100,24 @@ const fn metrics(
     }
 }
 
-pub(crate) const NODE_METRICS: KindInfo =
+pub(crate) const NODE_METRICS: KindInfo<'static> =
     metrics("NodeMetrics", "NodeMetricsList", "nodes", Scope::Cluster);
-pub(crate) const POD_METRICS: KindInfo =
+pub(crate) const POD_METRICS: KindInfo<'static> =
     metrics("PodMetrics", "PodMetricsList", "pods", Scope::Namespaced);
 
 /// What nodes and pods use.
-pub(crate) const RESOURCE_METRICS: &[KindInfo] = &[NODE_METRICS, POD_METRICS];
+pub(crate) const RESOURCE_METRICS: &[KindInfo<'static>] = &[NODE_METRICS, POD_METRICS];
 
 /// Whether the parts of the control plane are well.
-pub(crate) const COMPONENT_STATUS: KindInfo = KindInfo {
+pub(crate) const COMPONENT_STATUS: KindInfo<'static> = KindInfo {
     group: "",
     version: "v1",
     kind: "ComponentStatus",
     list_kind: "ComponentStatusList",
     plural: "componentstatuses",
     singular: "componentstatus",
-    short_names: &["cs"],
-    categories: &[],
+    short_names: Words::Fixed(&["cs"]),
+    categories: Words::Fixed(&[]),
     scope: Scope::Cluster,
     verbs: &[Verb::Get, Verb::List],
     subresources: &[],
@@ -125,13 +125,12 @@ pub(crate) const COMPONENT_STATUS: KindInfo = KindInfo {
 };
 
 /// The facts of all of them.
-pub(crate) fn infos() -> impl Iterator<Item = &'static KindInfo> {
-    [REVIEWS, RESOURCE_METRICS, &[COMPONENT_STATUS]]
-        .into_iter()
-        .flatten()
+pub(crate) fn infos<'a>() -> impl Iterator<Item = &'a KindInfo<'a>> {
+    let all: [&'a [KindInfo<'a>]; 3] = [REVIEWS, RESOURCE_METRICS, &[COMPONENT_STATUS]];
+    all.into_iter().flatten()
 }
 
 /// The one at a path.
-pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo> {
+pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo<'static>> {
     infos().find(|info| is_at(info, group, version, plural))
 }

@@ -21,10 +21,10 @@ use crate::objects::storage::Objects;
 /// The kind that a request is about, by who answers for it.
 pub(crate) enum Destination {
     /// A question that is answered and not stored.
-    Review(&'static KindInfo),
+    Review(&'static KindInfo<'static>),
     /// What nodes or pods use.
-    Metrics(&'static KindInfo),
-    ComponentStatus(&'static KindInfo),
+    Metrics(&'static KindInfo<'static>),
+    ComponentStatus(&'static KindInfo<'static>),
     /// Stored objects.
     Stored(Arc<Resource>),
 }
@@ -46,16 +46,16 @@ impl Destination {
         };
         check_names(info)?;
         let kind = found.kind();
-        let offered = verbs_at(info, kind);
+        let offered = verbs_at(info, &kind);
         if offered.is_empty() {
             return Err(unknown_path());
         }
         Ok(found)
     }
 
-    fn kind(&self) -> &KindInfo {
+    fn kind(&self) -> KindInfo<'_> {
         match self {
-            Self::Review(info) | Self::Metrics(info) | Self::ComponentStatus(info) => info,
+            Self::Review(info) | Self::Metrics(info) | Self::ComponentStatus(info) => **info,
             Self::Stored(resource) => resource.info(),
         }
     }
@@ -65,7 +65,7 @@ impl Destination {
     /// *Errors.* 405 for one that the path does not have.
     pub(crate) fn verb(&self, method: &Method, info: &RequestInfo) -> Result<Verb, Status> {
         let verb = verb_of(method, info).ok_or_else(not_allowed)?;
-        match verbs_at(info, self.kind()).contains(&verb) {
+        match verbs_at(info, &self.kind()).contains(&verb) {
             true => Ok(verb),
             false => Err(not_allowed()),
         }
@@ -79,7 +79,7 @@ pub(crate) fn verbs(served: &Snapshot, info: &RequestInfo) -> Option<Vec<Verb>> 
         Some(found) => found,
         None => Destination::Stored(served.registry.find(group, version, plural)?),
     };
-    let offered = verbs_at(info, found.kind());
+    let offered = verbs_at(info, &found.kind());
     (!offered.is_empty()).then_some(offered)
 }
 
@@ -103,7 +103,7 @@ fn check_names(info: &RequestInfo) -> Result<(), Status> {
 }
 
 /// The verbs that the path of a request has for a kind; none if nothing is served there.
-fn verbs_at(info: &RequestInfo, kind: &KindInfo) -> Vec<Verb> {
+fn verbs_at(info: &RequestInfo, kind: &KindInfo<'_>) -> Vec<Verb> {
     let goes_on = info.subresource != "proxy" && !info.rest.trim_matches('/').is_empty();
     if info.has_gap || goes_on || !is_at_its_scope(info, kind) {
         return Vec::new();
@@ -128,7 +128,7 @@ fn verbs_at(info: &RequestInfo, kind: &KindInfo) -> Vec<Verb> {
 }
 
 /// Whether the path has a namespace just where the kind needs one.
-fn is_at_its_scope(info: &RequestInfo, kind: &KindInfo) -> bool {
+fn is_at_its_scope(info: &RequestInfo, kind: &KindInfo<'_>) -> bool {
     match kind.scope {
         // Lists and watches of all namespaces have none.
         Scope::Namespaced => info.in_namespace || !info.named && info.namespace.is_empty(),

@@ -78,7 +78,7 @@ impl Selection {
             match field {
                 "metadata.name" => {}
                 "metadata.namespace" if resource.namespaced() => {}
-                _ if resource.kind.selectable_fields().contains(&field) => deep = true,
+                _ if resource.kind.selectable_fields().contains(field) => deep = true,
                 _ => return Err(Status::bad_request(not_selectable(resource, field))),
             }
         }

@@ -28,7 +28,7 @@ pub(crate) fn take(catalog: &Catalog, txn: &mut Txn, exclusive: &Exclusive, hold
     {
         txn.operations.push(Write::Put {
             key: resource.key("", metadata::text(&object, "name")),
-            value: encode(resource.info(), &object),
+            value: encode(&resource.info(), &object),
             lease: None,
         });
     }

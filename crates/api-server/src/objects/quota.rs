@@ -80,7 +80,7 @@ pub(crate) async fn charge(
             .push(Compare::ModRevision(key.clone(), item.mod_revision));
         txn.operations.push(Write::Put {
             key,
-            value: encode(quotas.info(), &charged),
+            value: encode(&quotas.info(), &charged),
             lease: item.lease,
         });
     }
@@ -197,7 +197,7 @@ async fn recount(
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
         operations: vec![Write::Put {
             key,
-            value: encode(resource.info(), &counted),
+            value: encode(&resource.info(), &counted),
             lease: stored.lease,
         }],
     };

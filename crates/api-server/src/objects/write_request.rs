@@ -102,7 +102,7 @@ impl Written {
     pub(crate) fn dry(resource: &Resource, object: &Value, before: Option<&KeyValue>) -> Self {
         let revision = before.map_or(Revision(0), |before| before.mod_revision);
         let value = match before {
-            Some(_) => crate::objects::storage::encode_at(resource.info(), object, revision),
+            Some(_) => crate::objects::storage::encode_at(&resource.info(), object, revision),
             // As upstream, what would have been created has no resource version.
             None => Bytes::from(object.to_string()),
         };
@@ -131,13 +131,13 @@ pub(crate) fn accept(
 ) -> Result<(Value, Vec<String>), Status> {
     let info = resource.info();
     let mut object = decoded.value;
-    set_type(&mut object, info)?;
+    set_type(&mut object, &info)?;
     let mut warnings = Vec::new();
     if validation != Validation::Ignore {
-        let found = complaints(resource.schema(), info, &object, &decoded.duplicates);
+        let found = complaints(resource.schema(), &info, &object, &decoded.duplicates);
         if validation == Validation::Strict && !found.is_empty() {
             let text = format!("strict decoding error: {}", found.join(", "));
-            return Err(cannot_be_handled(info, &text));
+            return Err(cannot_be_handled(&info, &text));
         }
         warnings = found;
     }
@@ -145,7 +145,7 @@ pub(crate) fn accept(
     let mut object = resource
         .kind
         .decode(object)
-        .map_err(|text| cannot_be_handled(info, &text))?;
+        .map_err(|text| cannot_be_handled(&info, &text))?;
     if let Some(managers) = managers {
         metadata::of(&mut object).insert("managedFields".to_owned(), managers);
     }
@@ -174,7 +174,7 @@ fn detach_managers(object: &mut Value) -> Option<Value> {
 /// What strict validation finds in an object.
 pub(crate) fn complaints(
     schema: &Schema,
-    info: &KindInfo,
+    info: &KindInfo<'_>,
     object: &Value,
     duplicates: &[String],
 ) -> Vec<String> {
@@ -190,7 +190,7 @@ pub(crate) fn complaints(
     all
 }
 
-pub(crate) fn cannot_be_handled(info: &KindInfo, why: &str) -> Status {
+pub(crate) fn cannot_be_handled(info: &KindInfo<'_>, why: &str) -> Status {
     let (kind, version) = (info.kind, info.version);
     Status::bad_request(format!(
         "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
@@ -198,7 +198,7 @@ pub(crate) fn cannot_be_handled(info: &KindInfo, why: &str) -> Status {
 }
 
 /// Checks `apiVersion` and `kind` against the path's, and fills them in where they are missing.
-fn set_type(object: &mut Value, info: &KindInfo) -> Result<(), Status> {
+fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
     let api_version = info.api_version();
     let found = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
     let (found_version, found_kind) = (found("apiVersion"), found("kind"));

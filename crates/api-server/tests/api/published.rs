@@ -44,7 +44,7 @@ fn built_in(version: &str) -> Option<Arc<SchemaCheck>> {
         return known.clone();
     }
     let kinds = resource_kinds::all(&ClusterConfig::default());
-    let kinds: Vec<KindInfo> = kinds.iter().map(|kind| *kind.info()).collect();
+    let kinds: Vec<KindInfo<'_>> = kinds.iter().map(|kind| kind.info()).collect();
     let bytes = Schema::published().openapi_v3_document(version, &kinds, &[]);
     let document = bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap());
     let check = document.map(|document| Arc::new(SchemaCheck::new(document)));

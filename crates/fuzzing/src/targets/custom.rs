@@ -166,7 +166,7 @@ pub const SCHEMA: Target = Target {
                 version.kind.validate_update(&object, &object);
                 version.kind.row(&object, jiff::Timestamp::UNIX_EPOCH);
             }
-            let schema = openapi_schema::Schema::custom(version.kind.info(), &version.schema);
+            let schema = openapi_schema::Schema::custom(&version.kind.info(), &version.schema);
             let info = version.kind.info();
             schema.unknown_fields(info.group, info.version, info.kind, &object);
             Schema::parse(&version.schema);

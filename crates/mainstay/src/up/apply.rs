@@ -35,7 +35,7 @@ const QUERY: &str = "?fieldManager=mainstay-up&fieldValidation=Strict&force=true
 /// time when it is applied.
 pub async fn check(
     client: &Client,
-    kinds: &[KindInfo],
+    kinds: &[KindInfo<'_>],
     manifest: &Manifest,
 ) -> Result<Option<String>> {
     // A kind that is not built in may be defined by another manifest, or by what is stored.
@@ -66,7 +66,7 @@ fn nameless(manifest: &Manifest) -> Option<String> {
 }
 
 /// How the manifest's object is called in messages.
-pub fn display(kinds: &[KindInfo], manifest: &Manifest) -> String {
+pub fn display(kinds: &[KindInfo<'_>], manifest: &Manifest) -> String {
     match place(kinds, manifest) {
         Ok(place) => place.display,
         Err(_) => {
@@ -81,7 +81,11 @@ pub fn display(kinds: &[KindInfo], manifest: &Manifest) -> String {
 
 /// Creates or updates one object. What others have changed in the meantime is as the manifest
 /// says again: whoever starts the program with it wants that.
-pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> Result<Applied> {
+pub async fn apply(
+    client: &Client,
+    kinds: &[KindInfo<'_>],
+    manifest: &Manifest,
+) -> Result<Applied> {
     let place = place(kinds, manifest)?;
     let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
     // Looked up first, to tell what has changed.
@@ -111,7 +115,7 @@ fn version(object: &Value) -> Option<String> {
         .map(str::to_owned)
 }
 
-fn place(kinds: &[KindInfo], manifest: &Manifest) -> Result<Place> {
+fn place(kinds: &[KindInfo<'_>], manifest: &Manifest) -> Result<Place> {
     let object = &manifest.object;
     let text = |pointer: &str| {
         object
@@ -154,7 +158,7 @@ fn place(kinds: &[KindInfo], manifest: &Manifest) -> Result<Place> {
     })
 }
 
-fn group_version(info: &KindInfo) -> String {
+fn group_version(info: &KindInfo<'_>) -> String {
     if info.group.is_empty() {
         info.version.to_owned()
     } else {
@@ -210,17 +214,18 @@ fn message(answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use resource_kinds::Words;
     use serde_json::json;
 
-    const SET: KindInfo = KindInfo {
+    const SET: KindInfo<'static> = KindInfo {
         group: "apps",
         version: "v1",
         kind: "StatefulSet",
         list_kind: "StatefulSetList",
         plural: "statefulsets",
         singular: "statefulset",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Fixed(&[]),
+        categories: Words::Fixed(&[]),
         scope: Scope::Namespaced,
         verbs: &[],
         subresources: &[],

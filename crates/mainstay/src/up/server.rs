@@ -247,8 +247,8 @@ impl Server {
     }
 
     /// The facts of all kinds.
-    pub fn kind_infos(&self) -> Vec<KindInfo> {
-        self.kinds.iter().map(|kind| *kind.info()).collect()
+    pub fn kind_infos(&self) -> Vec<KindInfo<'_>> {
+        self.kinds.iter().map(|kind| kind.info()).collect()
     }
 
     /// The store as it is on disk.

@@ -291,10 +291,8 @@ fn alternatives_are_told_apart() {
 /// Nothing of the served document is lost: a member that no table names would be missing here.
 #[test]
 fn the_served_document_is_the_same_in_both_forms() {
-    let kinds: Vec<_> = resource_kinds::all(&resource_kinds::ClusterConfig::default())
-        .iter()
-        .map(|kind| *kind.info())
-        .collect();
+    let served = resource_kinds::all(&resource_kinds::ClusterConfig::default());
+    let kinds: Vec<_> = served.iter().map(|kind| kind.info()).collect();
     let schema = Schema::published();
     let json: Value = serde_json::from_slice(&schema.openapi_v2_document(&kinds, &[])).unwrap();
     let read = read("Document", &schema.openapi_v2_protobuf(&kinds, &[]));

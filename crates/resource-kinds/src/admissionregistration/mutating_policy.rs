@@ -19,7 +19,7 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct MutatingAdmissionPolicy;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "MutatingAdmissionPolicy",
     list_kind: "MutatingAdmissionPolicyList",
@@ -28,7 +28,7 @@ const INFO: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Mutations", "How many changes there are."),
     table::column("ParamKind", "The kind of objects with settings."),
@@ -42,8 +42,8 @@ const PATCHES: [(&str, &str); 2] = [
 ];
 
 impl Kind for MutatingAdmissionPolicy {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -77,8 +77,8 @@ impl Kind for MutatingAdmissionPolicy {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

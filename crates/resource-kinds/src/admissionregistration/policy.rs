@@ -9,7 +9,7 @@ use super::GROUP;
 use super::rules::{check_conditions, check_match, check_rules, default_match};
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
+use crate::info::{Names, STATUS, cluster};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table};
 
@@ -18,8 +18,8 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct ValidatingAdmissionPolicy;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status(GROUP, "ValidatingAdmissionPolicy")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..cluster(Names {
         group: GROUP,
         kind: "ValidatingAdmissionPolicy",
@@ -30,7 +30,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Validations", "How many rules there are."),
     table::column("ParamKind", "The kind of objects with settings."),
@@ -38,8 +38,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for ValidatingAdmissionPolicy {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -72,8 +72,8 @@ impl Kind for ValidatingAdmissionPolicy {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

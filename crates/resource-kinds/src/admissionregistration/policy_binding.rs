@@ -22,7 +22,7 @@ pub enum PolicyBinding {
     Validating,
 }
 
-const MUTATING: KindInfo = cluster(Names {
+const MUTATING: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "MutatingAdmissionPolicyBinding",
     list_kind: "MutatingAdmissionPolicyBindingList",
@@ -31,7 +31,7 @@ const MUTATING: KindInfo = cluster(Names {
     short: &[],
 });
 
-const VALIDATING: KindInfo = cluster(Names {
+const VALIDATING: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "ValidatingAdmissionPolicyBinding",
     list_kind: "ValidatingAdmissionPolicyBindingList",
@@ -40,7 +40,7 @@ const VALIDATING: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("PolicyName", "The policy."),
     table::column("ParamRef", "The objects with settings."),
@@ -48,10 +48,10 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for PolicyBinding {
-    fn info(&self) -> &'static KindInfo {
+    fn info(&self) -> KindInfo<'_> {
         match self {
-            Self::Mutating => &MUTATING,
-            Self::Validating => &VALIDATING,
+            Self::Mutating => MUTATING,
+            Self::Validating => VALIDATING,
         }
     }
 
@@ -90,8 +90,8 @@ impl Kind for PolicyBinding {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

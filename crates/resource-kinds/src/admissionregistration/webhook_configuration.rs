@@ -23,7 +23,7 @@ pub enum WebhookConfiguration {
     Validating,
 }
 
-const MUTATING: KindInfo = cluster(Names {
+const MUTATING: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "MutatingWebhookConfiguration",
     list_kind: "MutatingWebhookConfigurationList",
@@ -32,7 +32,7 @@ const MUTATING: KindInfo = cluster(Names {
     short: &[],
 });
 
-const VALIDATING: KindInfo = cluster(Names {
+const VALIDATING: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "ValidatingWebhookConfiguration",
     list_kind: "ValidatingWebhookConfigurationList",
@@ -41,17 +41,17 @@ const VALIDATING: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Webhooks", "How many webhooks there are."),
     table::AGE,
 ];
 
 impl Kind for WebhookConfiguration {
-    fn info(&self) -> &'static KindInfo {
+    fn info(&self) -> KindInfo<'_> {
         match self {
-            Self::Mutating => &MUTATING,
-            Self::Validating => &VALIDATING,
+            Self::Mutating => MUTATING,
+            Self::Validating => VALIDATING,
         }
     }
 
@@ -93,8 +93,8 @@ impl Kind for WebhookConfiguration {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, STATUS, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::labels::API_SERVICE_AUTOMANAGED;
 use crate::{metadata, parts, table};
 
@@ -17,9 +17,9 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct APIService;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status("apiregistration.k8s.io", "APIService")],
-    categories: &["api-extensions"],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
+    categories: Words::Fixed(&["api-extensions"]),
     ..cluster(Names {
         group: "apiregistration.k8s.io",
         kind: "APIService",
@@ -30,7 +30,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Service", "Who serves it."),
     table::column("Available", "Whether it can be used."),
@@ -55,8 +55,8 @@ pub fn local_service(group: &str, version: &str) -> Value {
 }
 
 impl Kind for APIService {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -93,8 +93,8 @@ impl Kind for APIService {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

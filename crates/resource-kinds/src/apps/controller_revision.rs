@@ -15,7 +15,7 @@ use crate::{metadata, table};
 #[derive(Debug)]
 pub struct ControllerRevision;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "apps",
     kind: "ControllerRevision",
     list_kind: "ControllerRevisionList",
@@ -24,7 +24,7 @@ const INFO: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Controller", "The object whose revision this is."),
     table::number("Revision", "Number of the revision."),
@@ -32,8 +32,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for ControllerRevision {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     /// A revision's number is written even if it is zero.
@@ -57,8 +57,8 @@ impl Kind for ControllerRevision {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

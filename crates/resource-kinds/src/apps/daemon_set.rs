@@ -6,17 +6,17 @@ use object_model::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
-use crate::info::{Names, namespaced, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, parts, table, workload};
 
 /// apps/v1 DaemonSet.
 #[derive(Debug)]
 pub struct DaemonSet;
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
-    subresources: &[status("apps", "DaemonSet")],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: "apps",
         kind: "DaemonSet",
@@ -27,7 +27,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Desired", "Nodes that should have a pod."),
     table::number("Current", "Nodes that have a pod and should."),
@@ -59,8 +59,8 @@ const LESSER_COUNTS: &[&str] = &[
 ];
 
 impl Kind for DaemonSet {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -124,8 +124,8 @@ impl Kind for DaemonSet {
         workload::warnings(object, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

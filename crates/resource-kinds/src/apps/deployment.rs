@@ -6,17 +6,17 @@ use object_model::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
-use crate::info::{Names, SCALE, namespaced, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, SCALE, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, parts, table, workload};
 
 /// apps/v1 Deployment.
 #[derive(Debug)]
 pub struct Deployment;
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
-    subresources: &[SCALE, status("apps", "Deployment")],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[SCALE, STATUS],
     ..namespaced(Names {
         group: "apps",
         kind: "Deployment",
@@ -27,7 +27,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Ready", "Pods that are ready, of those wanted."),
     table::column("Up-to-date", "Pods of the wanted template."),
@@ -46,8 +46,8 @@ const SHARE: &str = "25%";
 const PARTS: &[&str] = &["updatedReplicas", "readyReplicas", "availableReplicas"];
 
 impl Kind for Deployment {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -130,8 +130,8 @@ impl Kind for Deployment {
         workload::warnings(object, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -6,17 +6,17 @@ use object_model::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
-use crate::info::{Names, SCALE, namespaced, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, SCALE, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, parts, table, workload};
 
 /// apps/v1 ReplicaSet.
 #[derive(Debug)]
 pub struct ReplicaSet;
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
-    subresources: &[SCALE, status("apps", "ReplicaSet")],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[SCALE, STATUS],
     ..namespaced(Names {
         group: "apps",
         kind: "ReplicaSet",
@@ -28,7 +28,7 @@ const INFO: KindInfo = KindInfo {
 };
 
 /// Columns of kinds that keep a number of equal pods.
-pub(crate) const COLUMNS: &[Column] = &[
+pub(crate) const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Desired", "Pods that are wanted."),
     table::number("Current", "Pods that there are."),
@@ -43,8 +43,8 @@ pub(crate) const COLUMNS: &[Column] = &[
 pub(crate) const PARTS: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
 
 impl Kind for ReplicaSet {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -99,8 +99,8 @@ impl Kind for ReplicaSet {
         workload::warnings(object, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -113,8 +113,8 @@ impl Kind for ReplicaSet {
         (field == "status.replicas").then(|| count.to_string())
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["status.replicas"])
     }
 }
 

@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use super::job_rules;
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, namespaced, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, parts, pod_template, table, workload};
 
 /// batch/v1 CronJob.
 #[derive(Debug)]
 pub struct CronJob;
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
-    subresources: &[status("batch", "CronJob")],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: "batch",
         kind: "CronJob",
@@ -31,7 +31,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Schedule", "When jobs are made."),
     table::column("Timezone", "Where the schedule is told the time."),
@@ -52,8 +52,8 @@ const NAME_CHARS_MAX: usize = 52;
 const POLICIES: &[&str] = &["Allow", "Forbid", "Replace"];
 
 impl Kind for CronJob {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -105,8 +105,8 @@ impl Kind for CronJob {
         pod_template::warnings(&template)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::job_rules as rules;
 use crate::at::At;
 use crate::decode::decode;
-use crate::info::{Names, namespaced, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 use crate::{metadata, parts, table, workload};
 
@@ -17,9 +17,9 @@ use crate::{metadata, parts, table, workload};
 #[derive(Debug)]
 pub struct Job;
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
-    subresources: &[status("batch", "Job")],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: "batch",
         kind: "Job",
@@ -30,7 +30,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Status", "How the job is doing."),
     table::column("Completions", "Pods that have succeeded, of those wanted."),
@@ -45,8 +45,8 @@ const COLUMNS: &[Column] = &[
 const BACKOFF_LIMIT: i64 = 6;
 
 impl Kind for Job {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     /// As before there was garbage collection.
@@ -116,8 +116,8 @@ impl Kind for Job {
         workload::warnings(object, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -139,8 +139,8 @@ impl Kind for Job {
         (field == "status.successful").then(|| count.to_string())
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.successful"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["status.successful"])
     }
 }
 

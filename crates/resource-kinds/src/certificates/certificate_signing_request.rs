@@ -11,8 +11,8 @@ use super::request::bytes;
 use super::{GROUP, Request, condition, signer};
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
-use crate::kind::{Cell, Column, Kind, KindInfo, Subresource};
+use crate::info::{Names, STATUS, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Words};
 use crate::{metadata, parts, table};
 
 /// certificates.k8s.io/v1 CertificateSigningRequest.
@@ -21,11 +21,11 @@ pub struct CertificateSigningRequest;
 
 const APPROVAL: Subresource = Subresource {
     name: "approval",
-    ..status(GROUP, "CertificateSigningRequest")
+    ..STATUS
 };
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[APPROVAL, status(GROUP, "CertificateSigningRequest")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[APPROVAL, STATUS],
     ..cluster(Names {
         group: GROUP,
         kind: "CertificateSigningRequest",
@@ -36,7 +36,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::AGE,
     table::column("SignerName", "Who is to sign."),
@@ -85,8 +85,8 @@ const USAGES: &[&str] = &[
 const LASTING: &[&str] = &[condition::APPROVED, condition::DENIED, condition::FAILED];
 
 impl Kind for CertificateSigningRequest {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -166,8 +166,8 @@ impl Kind for CertificateSigningRequest {
         validate_conditions(&status, &before)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -194,8 +194,8 @@ impl Kind for CertificateSigningRequest {
         })
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.signerName"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["spec.signerName"])
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{metadata, table};
 #[derive(Debug)]
 pub struct Lease;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "coordination.k8s.io",
     kind: "Lease",
     list_kind: "LeaseList",
@@ -24,15 +24,15 @@ const INFO: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Holder", "Who holds the lease."),
     table::AGE,
 ];
 
 impl Kind for Lease {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn takes_unversioned_updates(&self) -> bool {
@@ -61,8 +61,8 @@ impl Kind for Lease {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

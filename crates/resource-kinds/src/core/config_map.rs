@@ -17,7 +17,7 @@ use crate::{limits, metadata, table};
 #[derive(Debug)]
 pub struct ConfigMap;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "",
     kind: "ConfigMap",
     list_kind: "ConfigMapList",
@@ -26,15 +26,15 @@ const INFO: KindInfo = namespaced(Names {
     short: &["cm"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Data", "Number of keys."),
     table::AGE,
 ];
 
 impl Kind for ConfigMap {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -56,8 +56,8 @@ impl Kind for ConfigMap {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -16,7 +16,7 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct Endpoints;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "",
     kind: "Endpoints",
     list_kind: "EndpointsList",
@@ -25,7 +25,7 @@ const INFO: KindInfo = namespaced(Names {
     short: &["ep"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Endpoints", "Addresses and ports that are ready."),
     table::AGE,
@@ -35,8 +35,8 @@ const COLUMNS: &[Column] = &[
 const SHOWN: usize = 3;
 
 impl Kind for Endpoints {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn deprecation(&self) -> Option<&str> {
@@ -71,8 +71,8 @@ impl Kind for Endpoints {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -9,14 +9,14 @@ use crate::at::At;
 use crate::decode::decode;
 use crate::events::to_core;
 use crate::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, table};
 
 /// core/v1 Event.
 #[derive(Debug)]
 pub struct Event;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "",
     kind: "Event",
     list_kind: "EventList",
@@ -25,7 +25,7 @@ const INFO: KindInfo = namespaced(Names {
     short: &["ev"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::column("Last Seen", "Time since this was seen last."),
     table::column("Type", "Normal or Warning."),
     table::column("Reason", "Why, in one word."),
@@ -45,8 +45,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for Event {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn is_created_by_updates(&self) -> bool {
@@ -71,8 +71,8 @@ impl Kind for Event {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -110,15 +110,15 @@ impl Kind for Event {
                     .filter(|c| !c.is_empty())
                     .or_else(|| text(&object["reportingComponent"]))
             }
-            _ if self.selectable_fields().contains(&field) => {
+            _ if self.selectable_fields().contains(field) => {
                 text(&object["involvedObject"][field.strip_prefix("involvedObject.")?])
             }
             _ => None,
         }
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&[
             "involvedObject.kind",
             "involvedObject.namespace",
             "involvedObject.name",
@@ -130,7 +130,7 @@ impl Kind for Event {
             "reportingComponent",
             "source",
             "type",
-        ]
+        ])
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct LimitRange;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "",
     kind: "LimitRange",
     list_kind: "LimitRangeList",
@@ -24,14 +24,14 @@ const INFO: KindInfo = namespaced(Names {
     short: &["limits"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Created At", "When the object was created."),
 ];
 
 impl Kind for LimitRange {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn is_created_by_updates(&self) -> bool {
@@ -66,8 +66,8 @@ impl Kind for LimitRange {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {

@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 use crate::at::At;
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
-use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Verb};
+use crate::info::{Names, STATUS, cluster};
+use crate::kind::{Body, Cell, Column, Kind, KindInfo, Subresource, Verb, Words};
 use crate::{labels, metadata, parts, table};
 
 /// core/v1 Namespace.
 #[derive(Debug)]
 pub struct Namespace;
 
-const INFO: KindInfo = KindInfo {
+const INFO: KindInfo<'static> = KindInfo {
     verbs: &[
         Verb::Create,
         Verb::Delete,
@@ -28,12 +28,10 @@ const INFO: KindInfo = KindInfo {
     subresources: &[
         Subresource {
             name: "finalize",
-            group: "",
-            version: "v1",
-            kind: "Namespace",
+            body: Body::Object,
             verbs: &[Verb::Update],
         },
-        status("", "Namespace"),
+        STATUS,
     ],
     ..cluster(Names {
         group: "",
@@ -45,7 +43,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column(
         "Status",
@@ -55,8 +53,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for Namespace {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -124,8 +122,8 @@ impl Kind for Namespace {
         vec![FieldError::invalid(&phase.path, value, detail)]
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -138,8 +136,8 @@ impl Kind for Namespace {
         (field == "status.phase").then(|| phase.to_owned())
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.phase"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["status.phase"])
     }
 }
 

@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, cluster, proxy, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, STATUS, cluster, proxy};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{labels, metadata, parts, table};
 
 /// core/v1 Node.
 #[derive(Debug)]
 pub struct Node;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[proxy("NodeProxyOptions"), status("", "Node")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[proxy("NodeProxyOptions"), STATUS],
     ..cluster(Names {
         group: "",
         kind: "Node",
@@ -27,7 +27,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Status", "Whether the node takes and runs pods."),
     table::column("Roles", "Roles, from labels."),
@@ -41,8 +41,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for Node {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -82,8 +82,8 @@ impl Kind for Node {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -109,8 +109,8 @@ impl Kind for Node {
         (field == "spec.unschedulable").then(|| unschedulable.to_string())
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.unschedulable"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["spec.unschedulable"])
     }
 }
 

@@ -9,7 +9,7 @@ use super::persistent_volume_claim::{VOLUME_MODES, access_modes, class_of};
 use crate::annotations::PV_PROTECTION;
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
+use crate::info::{Names, STATUS, cluster};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table, volume_sources};
 
@@ -17,8 +17,8 @@ use crate::{metadata, parts, table, volume_sources};
 #[derive(Debug)]
 pub struct PersistentVolume;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status("", "PersistentVolume")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..cluster(Names {
         group: "",
         kind: "PersistentVolume",
@@ -29,7 +29,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Capacity", "Size of the volume."),
     table::column("Access Modes", "How the volume can be mounted."),
@@ -63,8 +63,8 @@ const COMMON: &[&str] = &[
 ];
 
 impl Kind for PersistentVolume {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -108,8 +108,8 @@ impl Kind for PersistentVolume {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::annotations::{PVC_PROTECTION, STORAGE_CLASS};
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, namespaced, status};
+use crate::info::{Names, STATUS, namespaced};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table};
 
@@ -16,8 +16,8 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct PersistentVolumeClaim;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status("", "PersistentVolumeClaim")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: "",
         kind: "PersistentVolumeClaim",
@@ -28,7 +28,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Status", "Phase of the claim."),
     table::column("Volume", "The volume that the claim has."),
@@ -57,8 +57,8 @@ const SPEC_IMMUTABLE: &str = "spec is immutable after creation except resources.
                               volumeAttributesClassName for bound claims";
 
 impl Kind for PersistentVolumeClaim {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -87,8 +87,8 @@ impl Kind for PersistentVolumeClaim {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

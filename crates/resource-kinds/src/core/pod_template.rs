@@ -15,7 +15,7 @@ use crate::{metadata, pod_template, table, workload};
 #[derive(Debug)]
 pub struct PodTemplate;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "",
     kind: "PodTemplate",
     list_kind: "PodTemplateList",
@@ -24,7 +24,7 @@ const INFO: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Containers", "Names of the containers of the template."),
     table::column("Images", "Images of the containers of the template."),
@@ -32,8 +32,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for PodTemplate {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -68,8 +68,8 @@ impl Kind for PodTemplate {
         pod_template::warnings(&At::root(object).get("template.spec"))
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {

@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 use crate::apps::replica_set::{COLUMNS, PARTS, row};
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, SCALE, namespaced, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, SCALE, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, parts, table, workload};
 
 /// core/v1 ReplicationController.
 #[derive(Debug)]
 pub struct ReplicationController;
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
-    subresources: &[SCALE, status("", "ReplicationController")],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[SCALE, STATUS],
     ..namespaced(Names {
         group: "",
         kind: "ReplicationController",
@@ -30,8 +30,8 @@ const INFO: KindInfo = KindInfo {
 };
 
 impl Kind for ReplicationController {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     /// As before there was garbage collection.
@@ -106,8 +106,8 @@ impl Kind for ReplicationController {
         workload::warnings(object, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -120,8 +120,8 @@ impl Kind for ReplicationController {
         (field == "status.replicas").then(|| count.to_string())
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["status.replicas"])
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, namespaced, status};
+use crate::info::{Names, STATUS, namespaced};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table};
 
@@ -15,8 +15,8 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct ResourceQuota;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status("", "ResourceQuota")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: "",
         kind: "ResourceQuota",
@@ -27,7 +27,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Request", "What is used of what may be requested."),
     table::column("Limit", "What is used of the limits."),
@@ -35,8 +35,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for ResourceQuota {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -65,8 +65,8 @@ impl Kind for ResourceQuota {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -10,14 +10,14 @@ use super::config_map::immutable;
 use crate::at::{At, Rules};
 use crate::decode::decode;
 use crate::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{limits, metadata, parts, table};
 
 /// core/v1 Secret.
 #[derive(Debug)]
 pub struct Secret;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "",
     kind: "Secret",
     list_kind: "SecretList",
@@ -26,7 +26,7 @@ const INFO: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Type", "What the data is for."),
     table::number("Data", "Number of keys."),
@@ -42,8 +42,8 @@ const REQUIRED_KEYS: &[(&str, &[&str])] = &[
 ];
 
 impl Kind for Secret {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -81,8 +81,8 @@ impl Kind for Secret {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -98,8 +98,8 @@ impl Kind for Secret {
         (field == "type").then(|| object["type"].as_str().unwrap_or_default().to_owned())
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["type"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["type"])
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{metadata, table};
 #[derive(Debug)]
 pub struct ServiceAccount;
 
-const INFO: KindInfo = KindInfo {
+const INFO: KindInfo<'static> = KindInfo {
     subresources: &[action("token", "authentication.k8s.io", "TokenRequest")],
     ..namespaced(Names {
         group: "",
@@ -26,7 +26,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column(
         "Secrets",
@@ -36,8 +36,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for ServiceAccount {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn takes_unversioned_updates(&self) -> bool {
@@ -58,8 +58,8 @@ impl Kind for ServiceAccount {
         metadata::validate_update(object)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -23,7 +23,7 @@ pub fn service_of(slice: &api::EndpointSlice) -> Option<(&str, &str)> {
 #[derive(Debug)]
 pub struct EndpointSlice;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "discovery.k8s.io",
     kind: "EndpointSlice",
     list_kind: "EndpointSliceList",
@@ -32,7 +32,7 @@ const INFO: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("AddressType", "IPv4, IPv6 or FQDN."),
     table::column("Ports", "Ports of all endpoints."),
@@ -44,8 +44,8 @@ const COLUMNS: &[Column] = &[
 const SHOWN: usize = 3;
 
 impl Kind for EndpointSlice {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     /// A list of endpoints is written even if it is empty.
@@ -82,8 +82,8 @@ impl Kind for EndpointSlice {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

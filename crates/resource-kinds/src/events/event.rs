@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use crate::decode::decode;
 use crate::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::metadata;
 
 /// events.k8s.io/v1 Event.
 #[derive(Debug)]
 pub struct Event;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "events.k8s.io",
     kind: "Event",
     list_kind: "EventList",
@@ -84,8 +84,8 @@ fn rename(
 }
 
 impl Kind for Event {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn is_created_by_updates(&self) -> bool {
@@ -108,7 +108,7 @@ impl Kind for Event {
         metadata::validate_update(object)
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> Vec<Column<'_>> {
         crate::core::Event.columns()
     }
 
@@ -125,8 +125,8 @@ impl Kind for Event {
         crate::core::Event.selectable_field(&to_core(object.clone()), &field)
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&[
             "regarding.kind",
             "regarding.namespace",
             "regarding.name",
@@ -146,7 +146,7 @@ impl Kind for Event {
             "reportingComponent",
             "source",
             "type",
-        ]
+        ])
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, namespaced, status};
+use crate::info::{Names, STATUS, namespaced};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{advice, metadata, parts, table};
 
@@ -15,8 +15,8 @@ use crate::{advice, metadata, parts, table};
 #[derive(Debug)]
 pub struct Ingress;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status("networking.k8s.io", "Ingress")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: "networking.k8s.io",
         kind: "Ingress",
@@ -27,7 +27,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Class", "The class of the Ingress."),
     table::column("Hosts", "Hosts that it is for."),
@@ -37,8 +37,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for Ingress {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -75,8 +75,8 @@ impl Kind for Ingress {
         )
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -15,7 +15,7 @@ use crate::{advice, metadata, table};
 #[derive(Debug)]
 pub struct IngressClass;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: "networking.k8s.io",
     kind: "IngressClass",
     list_kind: "IngressClassList",
@@ -24,7 +24,7 @@ const INFO: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Controller", "Who serves Ingresses of the class."),
     table::column("Parameters", "The object with more settings."),
@@ -32,8 +32,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for IngressClass {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -64,8 +64,8 @@ impl Kind for IngressClass {
         )
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

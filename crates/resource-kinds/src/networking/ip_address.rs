@@ -18,7 +18,7 @@ use crate::{metadata, table};
 #[derive(Debug)]
 pub struct IPAddress;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: "networking.k8s.io",
     kind: "IPAddress",
     list_kind: "IPAddressList",
@@ -27,15 +27,15 @@ const INFO: KindInfo = cluster(Names {
     short: &["ip"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("ParentRef", "The object that has the address."),
     table::AGE,
 ];
 
 impl Kind for IPAddress {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -70,8 +70,8 @@ impl Kind for IPAddress {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

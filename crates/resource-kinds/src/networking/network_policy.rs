@@ -15,7 +15,7 @@ use crate::{advice, metadata, parts, table, workload};
 #[derive(Debug)]
 pub struct NetworkPolicy;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "networking.k8s.io",
     kind: "NetworkPolicy",
     list_kind: "NetworkPolicyList",
@@ -24,15 +24,15 @@ const INFO: KindInfo = namespaced(Names {
     short: &["netpol"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Pod-Selector", "The pods that the policy is about."),
     table::AGE,
 ];
 
 impl Kind for NetworkPolicy {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -77,8 +77,8 @@ impl Kind for NetworkPolicy {
         advice::not_acted_on("NetworkPolicy", "it allows and denies nothing", old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::at::{At, Rules};
 use crate::cluster::ServiceRange;
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
+use crate::info::{Names, STATUS, cluster};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{advice, metadata, parts, table};
 
@@ -19,8 +19,8 @@ pub(crate) const DEFAULT_RANGE: &str = "kubernetes";
 #[derive(Debug)]
 pub struct ServiceCIDR;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status("networking.k8s.io", "ServiceCIDR")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..cluster(Names {
         group: "networking.k8s.io",
         kind: "ServiceCIDR",
@@ -31,15 +31,15 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("CIDRs", "The ranges, one of each family."),
     table::AGE,
 ];
 
 impl Kind for ServiceCIDR {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -79,8 +79,8 @@ impl Kind for ServiceCIDR {
         advice::not_acted_on("ServiceCIDR", what, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

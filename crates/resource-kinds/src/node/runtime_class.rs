@@ -15,7 +15,7 @@ use crate::{metadata, pod_template, table};
 #[derive(Debug)]
 pub struct RuntimeClass;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: "node.k8s.io",
     kind: "RuntimeClass",
     list_kind: "RuntimeClassList",
@@ -24,15 +24,15 @@ const INFO: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Handler", "What runs the pods of the class."),
     table::AGE,
 ];
 
 impl Kind for RuntimeClass {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn takes_unversioned_updates(&self) -> bool {
@@ -61,8 +61,8 @@ impl Kind for RuntimeClass {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, namespaced, status};
+use crate::info::{Names, STATUS, namespaced};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table, workload};
 
@@ -15,8 +15,8 @@ use crate::{metadata, parts, table, workload};
 #[derive(Debug)]
 pub struct PodDisruptionBudget;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status("policy", "PodDisruptionBudget")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: "policy",
         kind: "PodDisruptionBudget",
@@ -27,7 +27,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Min Available", "Pods that must stay."),
     table::column("Max Unavailable", "Pods that may be missing."),
@@ -43,8 +43,8 @@ const COUNTS: &[&str] = &[
 ];
 
 impl Kind for PodDisruptionBudget {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn takes_unversioned_updates(&self) -> bool {
@@ -87,8 +87,8 @@ impl Kind for PodDisruptionBudget {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

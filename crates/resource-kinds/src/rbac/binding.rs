@@ -20,7 +20,7 @@ pub struct RoleBinding;
 #[derive(Debug)]
 pub struct ClusterRoleBinding;
 
-const ROLE_BINDING: KindInfo = namespaced(Names {
+const ROLE_BINDING: KindInfo<'static> = namespaced(Names {
     group: GROUP,
     kind: "RoleBinding",
     list_kind: "RoleBindingList",
@@ -29,7 +29,7 @@ const ROLE_BINDING: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const CLUSTER_ROLE_BINDING: KindInfo = cluster(Names {
+const CLUSTER_ROLE_BINDING: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "ClusterRoleBinding",
     list_kind: "ClusterRoleBindingList",
@@ -38,7 +38,7 @@ const CLUSTER_ROLE_BINDING: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Role", "The role that is given."),
     table::AGE,
@@ -48,8 +48,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for RoleBinding {
-    fn info(&self) -> &'static KindInfo {
-        &ROLE_BINDING
+    fn info(&self) -> KindInfo<'_> {
+        ROLE_BINDING
     }
 
     fn is_created_by_updates(&self) -> bool {
@@ -81,8 +81,8 @@ impl Kind for RoleBinding {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -91,8 +91,8 @@ impl Kind for RoleBinding {
 }
 
 impl Kind for ClusterRoleBinding {
-    fn info(&self) -> &'static KindInfo {
-        &CLUSTER_ROLE_BINDING
+    fn info(&self) -> KindInfo<'_> {
+        CLUSTER_ROLE_BINDING
     }
 
     fn is_created_by_updates(&self) -> bool {
@@ -124,8 +124,8 @@ impl Kind for ClusterRoleBinding {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -20,7 +20,7 @@ pub struct Role;
 #[derive(Debug)]
 pub struct ClusterRole;
 
-const ROLE: KindInfo = namespaced(Names {
+const ROLE: KindInfo<'static> = namespaced(Names {
     group: GROUP,
     kind: "Role",
     list_kind: "RoleList",
@@ -29,7 +29,7 @@ const ROLE: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const CLUSTER_ROLE: KindInfo = cluster(Names {
+const CLUSTER_ROLE: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "ClusterRole",
     list_kind: "ClusterRoleList",
@@ -38,14 +38,14 @@ const CLUSTER_ROLE: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Created At", "When the role was created."),
 ];
 
 impl Kind for Role {
-    fn info(&self) -> &'static KindInfo {
-        &ROLE
+    fn info(&self) -> KindInfo<'_> {
+        ROLE
     }
 
     fn is_created_by_updates(&self) -> bool {
@@ -74,8 +74,8 @@ impl Kind for Role {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {
@@ -84,8 +84,8 @@ impl Kind for Role {
 }
 
 impl Kind for ClusterRole {
-    fn info(&self) -> &'static KindInfo {
-        &CLUSTER_ROLE
+    fn info(&self) -> KindInfo<'_> {
+        CLUSTER_ROLE
     }
 
     fn is_created_by_updates(&self) -> bool {
@@ -114,8 +114,8 @@ impl Kind for ClusterRole {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {

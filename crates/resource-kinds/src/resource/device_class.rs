@@ -19,7 +19,7 @@ use crate::{metadata, table};
 #[derive(Debug)]
 pub struct DeviceClass;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "DeviceClass",
     list_kind: "DeviceClassList",
@@ -28,11 +28,11 @@ const INFO: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[table::NAME, table::AGE];
+const COLUMNS: &[Column<'static>] = &[table::NAME, table::AGE];
 
 impl Kind for DeviceClass {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn has_generation(&self) -> bool {
@@ -57,8 +57,8 @@ impl Kind for DeviceClass {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

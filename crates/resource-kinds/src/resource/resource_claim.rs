@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::amounts::decode_with_amounts;
 use super::{GROUP, claim_spec, claim_status};
 use crate::at::{At, Rules};
-use crate::info::{Names, namespaced, status};
+use crate::info::{Names, STATUS, namespaced};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table};
 
@@ -16,8 +16,8 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct ResourceClaim;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status(GROUP, "ResourceClaim")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: GROUP,
         kind: "ResourceClaim",
@@ -28,7 +28,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column(
         "State",
@@ -38,8 +38,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for ResourceClaim {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -74,8 +74,8 @@ impl Kind for ResourceClaim {
         claim_status::validate(object, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

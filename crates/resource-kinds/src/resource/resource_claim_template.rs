@@ -16,7 +16,7 @@ use crate::{metadata, table};
 #[derive(Debug)]
 pub struct ResourceClaimTemplate;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: GROUP,
     kind: "ResourceClaimTemplate",
     list_kind: "ResourceClaimTemplateList",
@@ -25,11 +25,11 @@ const INFO: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[table::NAME, table::AGE];
+const COLUMNS: &[Column<'static>] = &[table::NAME, table::AGE];
 
 impl Kind for ResourceClaimTemplate {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -58,8 +58,8 @@ impl Kind for ResourceClaimTemplate {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -12,7 +12,7 @@ use super::identifiers::{driver, pool};
 use super::lists::{by_name, set};
 use crate::at::{At, Rules};
 use crate::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::pod_template::node_selector;
 use crate::{metadata, parts, table};
 
@@ -20,7 +20,7 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct ResourceSlice;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: GROUP,
     kind: "ResourceSlice",
     list_kind: "ResourceSliceList",
@@ -29,7 +29,7 @@ const INFO: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Node", "The node that has the devices."),
     table::column("Driver", "The driver that offers the devices."),
@@ -43,8 +43,8 @@ const ADVANCED_DEVICES_MAX: usize = 64;
 const COUNTER_SETS_MAX: usize = 8;
 
 impl Kind for ResourceSlice {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn has_generation(&self) -> bool {
@@ -92,8 +92,8 @@ impl Kind for ResourceSlice {
         )]
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -114,8 +114,8 @@ impl Kind for ResourceSlice {
         known.then(|| text.unwrap_or_default().to_owned())
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.driver", "spec.nodeName"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["spec.driver", "spec.nodeName"])
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct PriorityClass;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: "scheduling.k8s.io",
     kind: "PriorityClass",
     list_kind: "PriorityClassList",
@@ -24,7 +24,7 @@ const INFO: KindInfo = cluster(Names {
     short: &["pc"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Value", "Priority of the pods of the class."),
     Column {
@@ -39,8 +39,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for PriorityClass {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -69,8 +69,8 @@ impl Kind for PriorityClass {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -15,7 +15,7 @@ use crate::{advice, metadata, parts, table};
 #[derive(Debug)]
 pub struct CSIDriver;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: "storage.k8s.io",
     kind: "CSIDriver",
     list_kind: "CSIDriverList",
@@ -24,7 +24,7 @@ const INFO: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column(
         "AttachRequired",
@@ -48,8 +48,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for CSIDriver {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn takes_unversioned_updates(&self) -> bool {
@@ -99,8 +99,8 @@ impl Kind for CSIDriver {
         )
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -15,7 +15,7 @@ use crate::{advice, metadata, table};
 #[derive(Debug)]
 pub struct CSINode;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: "storage.k8s.io",
     kind: "CSINode",
     list_kind: "CSINodeList",
@@ -24,15 +24,15 @@ const INFO: KindInfo = cluster(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::number("Drivers", "Drivers on the node."),
     table::AGE,
 ];
 
 impl Kind for CSINode {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn takes_unversioned_updates(&self) -> bool {
@@ -65,8 +65,8 @@ impl Kind for CSINode {
         )
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -15,7 +15,7 @@ use crate::{advice, metadata, table};
 #[derive(Debug)]
 pub struct CSIStorageCapacity;
 
-const INFO: KindInfo = namespaced(Names {
+const INFO: KindInfo<'static> = namespaced(Names {
     group: "storage.k8s.io",
     kind: "CSIStorageCapacity",
     list_kind: "CSIStorageCapacityList",
@@ -24,15 +24,15 @@ const INFO: KindInfo = namespaced(Names {
     short: &[],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("StorageClassName", "The class whose volumes would fit."),
     table::column("Capacity", "How much is free."),
 ];
 
 impl Kind for CSIStorageCapacity {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -62,8 +62,8 @@ impl Kind for CSIStorageCapacity {
         advice::not_acted_on("CSIStorageCapacity", what, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {

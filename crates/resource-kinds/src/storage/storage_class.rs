@@ -16,7 +16,7 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct StorageClass;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: "storage.k8s.io",
     kind: "StorageClass",
     list_kind: "StorageClassList",
@@ -25,7 +25,7 @@ const INFO: KindInfo = cluster(Names {
     short: &["sc"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Provisioner", "Who makes volumes of the class."),
     table::column(
@@ -38,8 +38,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for StorageClass {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -71,8 +71,8 @@ impl Kind for StorageClass {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

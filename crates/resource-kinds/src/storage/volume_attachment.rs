@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
+use crate::info::{Names, STATUS, cluster};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{advice, metadata, table};
 
@@ -15,8 +15,8 @@ use crate::{advice, metadata, table};
 #[derive(Debug)]
 pub struct VolumeAttachment;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status("storage.k8s.io", "VolumeAttachment")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..cluster(Names {
         group: "storage.k8s.io",
         kind: "VolumeAttachment",
@@ -27,7 +27,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Attacher", "Who attaches the volume."),
     table::column("PV", "The volume."),
@@ -40,8 +40,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for VolumeAttachment {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn takes_unversioned_updates(&self) -> bool {
@@ -71,8 +71,8 @@ impl Kind for VolumeAttachment {
         advice::not_acted_on("VolumeAttachment", "volumes are not attached to nodes", old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

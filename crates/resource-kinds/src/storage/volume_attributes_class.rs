@@ -16,7 +16,7 @@ use crate::{advice, metadata, table};
 #[derive(Debug)]
 pub struct VolumeAttributesClass;
 
-const INFO: KindInfo = cluster(Names {
+const INFO: KindInfo<'static> = cluster(Names {
     group: "storage.k8s.io",
     kind: "VolumeAttributesClass",
     list_kind: "VolumeAttributesClassList",
@@ -25,15 +25,15 @@ const INFO: KindInfo = cluster(Names {
     short: &["vac"],
 });
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("DriverName", "The driver whose volumes are changed."),
     table::AGE,
 ];
 
 impl Kind for VolumeAttributesClass {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -64,8 +64,8 @@ impl Kind for VolumeAttributesClass {
         advice::not_acted_on("VolumeAttributesClass", what, old)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -42,7 +42,7 @@ impl<'a> Changes<'a> {
 }
 
 /// The changes from one object to another.
-pub(super) fn compare<'a>(form: Form<'_>, old: &'a Value, new: &'a Value) -> Changes<'a> {
+pub(super) fn compare<'a>(form: Form<'a>, old: &'a Value, new: &'a Value) -> Changes<'a> {
     changes(form, Some(old), Some(new)).1
 }
 
@@ -57,7 +57,7 @@ enum Change {
 
 type Side<'a> = Option<&'a Value>;
 
-fn changes<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> (Change, Changes<'a>) {
+fn changes<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> (Change, Changes<'a>) {
     let whole = match (old, new) {
         (None, Some(_)) => Change::Added,
         (Some(_), None) => Change::Removed,
@@ -77,7 +77,7 @@ fn changes<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> (Change, Changes
 }
 
 /// The changes of an object's entries; `None` if there are none on either side.
-fn entries<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
+fn entries<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
     let (before, after) = (object(old)?, object(new)?);
     if before.is_empty() && after.is_empty() {
         return None;
@@ -120,7 +120,7 @@ fn stand_in<'a>(parent: Side<'a>, field: Option<FieldRef<'_>>) -> Side<'a> {
 }
 
 /// The changes of a list's elements; `None` if there are none on either side.
-fn lists<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
+fn lists<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
     let (before, after) = (list(old)?, list(new)?);
     if before.is_empty() && after.is_empty() {
         return None;
@@ -149,7 +149,7 @@ fn lists<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>
 
 /// The changes of the elements of one key. Several of them count as one value, which comes and
 /// goes as a whole.
-fn same_key<'a>(form: Form<'_>, old: &[&'a Value], new: &[&'a Value]) -> (Change, Changes<'a>) {
+fn same_key<'a>(form: Form<'a>, old: &[&'a Value], new: &[&'a Value]) -> (Change, Changes<'a>) {
     match (old, new) {
         ([] | [_], [] | [_]) => changes(form, old.first().copied(), new.first().copied()),
         ([_, _, ..], [_, _, ..]) if old == new => (Change::None, Changes::default()),

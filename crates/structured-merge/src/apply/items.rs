@@ -11,7 +11,7 @@ use super::path::{Atom, Step};
 ///
 /// # Errors
 /// Upstream's text if the element cannot be told from others.
-pub(super) fn step<'v>(list: &Form<'_>, element: &'v Value) -> Result<Step<'v>, String> {
+pub(super) fn step<'v>(list: &Form<'v>, element: &'v Value) -> Result<Step<'v>, String> {
     match list {
         Form::Keyed(_) => key(list, element),
         _ => value(element),
@@ -19,7 +19,7 @@ pub(super) fn step<'v>(list: &Form<'_>, element: &'v Value) -> Result<Step<'v>, 
 }
 
 /// A default as the schema writes it; custom kinds may have numbers.
-fn default_atom(text: &'static str) -> Atom<'static> {
+fn default_atom(text: &str) -> Atom<'_> {
     match text.parse::<i64>() {
         Ok(number) => Atom::Number(number.into()),
         Err(_) => Atom::Text(Cow::Borrowed(text)),
@@ -36,7 +36,7 @@ fn value(element: &Value) -> Result<Step<'_>, String> {
     Err(text.to_owned())
 }
 
-fn key<'v>(list: &Form<'_>, element: &'v Value) -> Result<Step<'v>, String> {
+fn key<'v>(list: &Form<'v>, element: &'v Value) -> Result<Step<'v>, String> {
     let Form::Keyed(field) = list else {
         return Err("invalid indexing of non-associative list".to_owned());
     };

@@ -32,7 +32,7 @@ pub(super) fn merge(
 
 type Element<'v> = (Step<'v>, &'v Value);
 
-fn elements<'v>(form: Form<'_>, value: Option<&'v Value>) -> Option<Vec<Element<'v>>> {
+fn elements<'v>(form: Form<'v>, value: Option<&'v Value>) -> Option<Vec<Element<'v>>> {
     let list = match value {
         None | Some(Value::Null) => return Some(Vec::new()),
         Some(Value::Array(list)) => list,

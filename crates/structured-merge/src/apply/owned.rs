@@ -10,7 +10,7 @@ use super::path::Step;
 use super::set::{FieldSet, Node};
 
 /// The fields below a value; and whether the value itself, having no parts, is one.
-pub(super) fn fields_of<'v>(form: Form<'_>, value: &'v Value) -> (FieldSet<'v>, bool) {
+pub(super) fn fields_of<'v>(form: Form<'v>, value: &'v Value) -> (FieldSet<'v>, bool) {
     match (form, value) {
         (_, Value::Null) => (FieldSet::default(), true),
         (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {
@@ -21,7 +21,7 @@ pub(super) fn fields_of<'v>(form: Form<'_>, value: &'v Value) -> (FieldSet<'v>, 
     }
 }
 
-fn of_entries<'v>(form: Form<'_>, object: &'v Map<String, Value>) -> FieldSet<'v> {
+fn of_entries<'v>(form: Form<'v>, object: &'v Map<String, Value>) -> FieldSet<'v> {
     let nodes = object.iter().map(|(name, value)| {
         let (entry, field) = form.entry(name);
         let (below, leaf) = fields_of(entry, value);
@@ -35,7 +35,7 @@ fn of_entries<'v>(form: Form<'_>, object: &'v Map<String, Value>) -> FieldSet<'v
     FieldSet::of(nodes.collect())
 }
 
-fn of_elements<'v>(form: Form<'_>, list: &'v [Value]) -> FieldSet<'v> {
+fn of_elements<'v>(form: Form<'v>, list: &'v [Value]) -> FieldSet<'v> {
     let mut elements: BTreeMap<Step<'v>, Vec<&'v Value>> = BTreeMap::new();
     for element in list {
         // What cannot be told from others cannot be owned.

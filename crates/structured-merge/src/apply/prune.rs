@@ -13,7 +13,7 @@ use super::remove::remove;
 use super::server_side::Work;
 use super::set::{FieldSet, Node};
 
-impl<'a> Work<'a, '_> {
+impl<'a> Work<'a> {
     /// Takes out what the manager applied before and no longer does, unless somebody else owns it.
     ///
     /// It said so in the version of that time. Where that is not there any longer, or the object

@@ -99,9 +99,9 @@ fn check(form: Form<'_>, config: &Value) -> Result<(), ApplyError> {
 }
 
 /// One apply.
-pub(super) struct Work<'a, 's> {
-    pub object_type: ObjectType<'s>,
-    pub form: Form<'s>,
+pub(super) struct Work<'a> {
+    pub object_type: ObjectType<'a>,
+    pub form: Form<'a>,
     pub live: &'a Value,
     config: &'a Value,
     pub writer: &'a Writer<'a>,
@@ -126,7 +126,7 @@ impl Refused<'_> {
 
 type Outcome<'a> = Result<(Value, Value), Refused<'a>>;
 
-impl<'a> Work<'a, '_> {
+impl<'a> Work<'a> {
     /// The merged object and its managed fields.
     fn apply(&self, mut managers: Managers<'a>, force: bool) -> Outcome<'a> {
         let id = Manager::of(self.writer, Operation::Apply);

@@ -1,20 +1,20 @@
 //! Custom kinds: by what their definitions say, and where they say nothing.
 
 use openapi_schema::Schema;
-use resource_kinds::{KindInfo, Scope};
+use resource_kinds::{KindInfo, Scope, Words};
 use serde_json::json;
 
 use crate::bench::*;
 
-const BOAT: KindInfo = KindInfo {
+const BOAT: KindInfo<'static> = KindInfo {
     group: "example.org",
     version: "v1",
     kind: "Boat",
     list_kind: "BoatList",
     plural: "boats",
     singular: "boat",
-    short_names: &[],
-    categories: &[],
+    short_names: Words::Fixed(&[]),
+    categories: Words::Fixed(&[]),
     scope: Scope::Namespaced,
     verbs: &[],
     subresources: &[],

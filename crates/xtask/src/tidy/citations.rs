@@ -78,7 +78,6 @@ const CONTRACTS: &[Contract] = &[
 ];
 
 const OPEN_FINDINGS: &[(&str, &str)] = &[
-    ("A5", "texts of definitions are still kept for ever"),
     ("A16", "its checks are tidy's own tests"),
     ("A17", "its test is in xtask, beside the list of packages"),
     ("C22", "the node's own port comes with nodes that join"),

@@ -8,6 +8,7 @@ mod decoders;
 mod dependencies;
 mod documents;
 mod layers;
+mod leaks;
 mod modules;
 mod sentences;
 mod sources;
@@ -76,6 +77,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(layers::check(&files));
     findings.extend(blocking::check(&files));
     findings.extend(clocks::check(&files));
+    findings.extend(leaks::check(&files));
     findings.extend(walks::check(&files));
     findings.extend(decoders::check(&files));
     findings.sort();

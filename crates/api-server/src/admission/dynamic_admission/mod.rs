@@ -237,8 +237,8 @@ async fn change_scale(
     if change_all(&mut round, registrations, &mut scale).await? {
         let errors = kind.set_scale(object, &scale);
         if !errors.is_empty() {
-            let kind = SCALE.kind;
-            return Err(Status::invalid(SCALE.group, kind, attempt.name, &errors));
+            let (group, _, kind) = kind.info().body(&SCALE);
+            return Err(Status::invalid(group, kind, attempt.name, &errors));
         }
     }
     Ok(())

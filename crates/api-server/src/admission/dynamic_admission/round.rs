@@ -8,7 +8,7 @@ use admission_rules::{
 };
 use object_model::Status;
 use openapi_schema::Schema;
-use resource_kinds::Lookup;
+use resource_kinds::{Body, Lookup};
 use serde_json::{Value, json};
 use structured_merge::apply::overlay;
 use structured_merge::{PatchError, json_patch};
@@ -121,14 +121,21 @@ impl<'a> Round<'a> {
     fn own_kind(&self) -> Option<ObjectKind<'static>> {
         let resource = self.attempt.resource;
         let part = resource.subresource(self.attempt.subresource)?;
-        (part.kind != resource.info().kind).then_some(ObjectKind {
-            group: part.group,
-            version: part.version,
-            kind: part.kind,
-        })
+        match part.body {
+            Body::Object => None,
+            Body::Other {
+                group,
+                version,
+                kind,
+            } => Some(ObjectKind {
+                group,
+                version,
+                kind,
+            }),
+        }
     }
 
-    fn kind(&self, resource: &Resource) -> ObjectKind<'static> {
+    fn kind<'r>(&self, resource: &'r Resource) -> ObjectKind<'r> {
         let info = resource.info();
         self.own_kind().unwrap_or(ObjectKind {
             group: info.group,
@@ -137,7 +144,10 @@ impl<'a> Round<'a> {
         })
     }
 
-    fn subject(&self, resource: &Resource) -> Subject<'a> {
+    fn subject<'r>(&self, resource: &'r Resource) -> Subject<'r>
+    where
+        'a: 'r,
+    {
         let info = resource.info();
         Subject {
             target: Target {
@@ -161,7 +171,7 @@ impl<'a> Round<'a> {
         other.map_or(self.attempt.resource, |other| other.as_ref())
     }
 
-    fn subjects(&self) -> Vec<Subject<'a>> {
+    fn subjects(&self) -> Vec<Subject<'_>> {
         let all = 0..=self.versions.len();
         all.map(|place| self.subject(self.resource(place)))
             .collect()
@@ -324,7 +334,7 @@ impl<'a> Round<'a> {
             }
         };
         if self.is_whole() {
-            let found = complaints(resource.schema(), resource.info(), &made, &[]);
+            let found = complaints(resource.schema(), &resource.info(), &made, &[]);
             if !found.is_empty() {
                 return Err(format!("strict decoding error: {}", found.join(", ")));
             }

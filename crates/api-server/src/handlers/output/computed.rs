@@ -14,14 +14,14 @@ use crate::http::reply::{JSON, Reply};
 
 /// How objects are shown as rows of a table.
 pub(crate) struct Columns {
-    pub(crate) headings: &'static [Column],
+    pub(crate) headings: &'static [Column<'static>],
     pub(crate) cells: fn(&Value) -> Vec<Value>,
 }
 
 /// Answers with one object.
 pub(crate) fn computed(
     call: &Call,
-    info: &KindInfo,
+    info: &KindInfo<'_>,
     object: &Value,
     columns: &Columns,
 ) -> Result<Reply, Status> {
@@ -39,7 +39,7 @@ pub(crate) fn computed(
 /// Answers with a list.
 pub(crate) fn computed_list(
     call: &Call,
-    info: &KindInfo,
+    info: &KindInfo<'_>,
     items: Vec<Value>,
     columns: &Columns,
 ) -> Result<Reply, Status> {
@@ -63,7 +63,7 @@ pub(crate) fn computed_list(
     Ok(Reply::json(&list))
 }
 
-fn form(call: &Call, info: &KindInfo) -> Result<Form, Status> {
+fn form(call: &Call, info: &KindInfo<'_>) -> Result<Form, Status> {
     let known = protobuf::is_known(&info.api_version(), info.kind);
     Form::of(&call.parts.headers, known)
 }

@@ -88,7 +88,7 @@ pub(super) fn table(
     Ok(text.into())
 }
 
-pub(super) fn heading(column: &Column) -> Value {
+pub(super) fn heading(column: &Column<'_>) -> Value {
     json!({
         "name": column.name,
         "type": column.kind,

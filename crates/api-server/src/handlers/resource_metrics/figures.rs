@@ -135,7 +135,7 @@ fn whole_millis(window: SignedDuration) -> SignedDuration {
     SignedDuration::new(window.as_secs(), window.subsec_millis() * 1_000_000)
 }
 
-const fn text(name: &'static str, format: &'static str) -> Column {
+const fn text(name: &'static str, format: &'static str) -> Column<'static> {
     Column {
         name,
         kind: "string",

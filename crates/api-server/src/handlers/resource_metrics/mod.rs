@@ -38,7 +38,7 @@ use crate::objects::storage::Objects;
 /// *Errors.* 404 for what does not exist and for what has no figures.
 pub(crate) async fn answer(
     (objects, nodes): (&Objects, &dyn NodeConnector),
-    info: &KindInfo,
+    info: &KindInfo<'_>,
     verb: Verb,
     call: Call,
 ) -> Result<Reply, Status> {
@@ -112,7 +112,11 @@ async fn selected(
 }
 
 /// The metrics of those of the objects that have any.
-async fn measured(connector: &dyn NodeConnector, info: &KindInfo, objects: &[Value]) -> Vec<Value> {
+async fn measured(
+    connector: &dyn NodeConnector,
+    info: &KindInfo<'_>,
+    objects: &[Value],
+) -> Vec<Value> {
     let of_pods = info.kind == POD_METRICS.kind;
     let node_of = |object: &Value| {
         let node = match of_pods {

@@ -17,7 +17,7 @@ use crate::http::reply::Reply;
 /// Answers a review.
 pub(crate) async fn answer(
     access: &Access,
-    info: &KindInfo,
+    info: &KindInfo<'_>,
     call: Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use object_model::Status;
 use openapi_schema::Schema;
-use resource_kinds::{KindInfo, Scope, Verb};
+use resource_kinds::{KindInfo, Scope, Verb, Words};
 use serde_json::{Map, Value, json};
 
 use crate::catalog::registry::Resource;
@@ -25,15 +25,15 @@ use crate::objects::write_request::Part;
 use crate::objects::write_request::{Attempt, WriteOptions};
 
 /// `autoscaling/v1` Scale, for patches of it.
-const SCALE: KindInfo = KindInfo {
+const SCALE: KindInfo<'static> = KindInfo {
     group: "autoscaling",
     version: "v1",
     kind: "Scale",
     list_kind: "",
     plural: "scales",
     singular: "scale",
-    short_names: &[],
-    categories: &[],
+    short_names: Words::Fixed(&[]),
+    categories: Words::Fixed(&[]),
     scope: Scope::Namespaced,
     verbs: &[],
     subresources: &[],

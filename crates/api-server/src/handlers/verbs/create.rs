@@ -216,13 +216,13 @@ async fn try_store(
     let lease = writer
         .objects
         .leases
-        .lease_for(writer.objects.store.as_ref(), resource.info())
+        .lease_for(writer.objects.store.as_ref(), &resource.info())
         .await?;
     let mut txn = Txn {
         compare: vec![Compare::Absent(key.clone())],
         operations: vec![Write::Put {
             key: key.clone(),
-            value: encode_within(resource.info(), object, 0)?,
+            value: encode_within(&resource.info(), object, 0)?,
             lease,
         }],
     };

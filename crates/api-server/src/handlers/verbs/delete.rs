@@ -372,7 +372,7 @@ async fn replace(
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
         operations: vec![Write::Put {
             key,
-            value: encode(resource.info(), object),
+            value: encode(&resource.info(), object),
             lease: stored.lease,
         }],
     };

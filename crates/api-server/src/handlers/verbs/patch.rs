@@ -73,7 +73,7 @@ impl Patch {
     pub(crate) fn apply(
         &self,
         schema: &Schema,
-        info: &KindInfo,
+        info: &KindInfo<'_>,
         old: &Value,
     ) -> Result<Value, Status> {
         let patched = match self.form {
@@ -109,7 +109,7 @@ impl Patch {
     pub(crate) fn check(
         &self,
         schema: &Schema,
-        info: &KindInfo,
+        info: &KindInfo<'_>,
         patched: &Value,
         validation: Validation,
     ) -> Result<Vec<String>, Status> {
@@ -146,8 +146,8 @@ pub(crate) async fn answer(
     let patch = Patch::parse(call, bytes)?;
     let (info, schema) = (resource.info(), resource.schema());
     let mut change = |old: &Value| {
-        let patched = patch.apply(schema, info, old)?;
-        let found = patch.check(schema, info, &patched, options.validation)?;
+        let patched = patch.apply(schema, &info, old)?;
+        let found = patch.check(schema, &info, &patched, options.validation)?;
         call.warnings.add(found);
         let decoded = Decoded {
             value: patched,

@@ -165,7 +165,7 @@ async fn prepare(
         // What else is validated as a whole has its kind's form; this has to be given it.
         Part::Chosen => {
             let decoded = kind.decode(object);
-            object = decoded.map_err(|text| cannot_be_handled(kind.info(), &text))?;
+            object = decoded.map_err(|text| cannot_be_handled(&kind.info(), &text))?;
         }
     }
     field_managers::track(
@@ -269,7 +269,7 @@ async fn write(
     if may_go(resource, &object) {
         let gone = remove(writer.objects, resource, stored).await?;
         return Ok(gone.map(|revision| {
-            let value = storage::encode_at(resource.info(), &object, revision);
+            let value = storage::encode_at(&resource.info(), &object, revision);
             let stored = KeyValue {
                 value,
                 mod_revision: revision,
@@ -320,13 +320,13 @@ async fn transaction(
     let lease = writer
         .objects
         .leases
-        .lease_for(writer.objects.store.as_ref(), resource.info())
+        .lease_for(writer.objects.store.as_ref(), &resource.info())
         .await?;
     let mut txn = Txn {
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
         operations: vec![Write::Put {
             key: key.clone(),
-            value: encode_within(resource.info(), object, stored.value.len())?,
+            value: encode_within(&resource.info(), object, stored.value.len())?,
             lease,
         }],
     };

@@ -31,7 +31,7 @@ const AFTER: [&str; 8] = [
 ];
 
 /// Encodes an object for the store, which puts the revision in.
-pub(crate) fn encode(info: &KindInfo, object: &Value) -> Stored {
+pub(crate) fn encode(info: &KindInfo<'_>, object: &Value) -> Stored {
     encode_as(info.kind, &info.api_version(), object)
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored
 ///
 /// *Errors.* 413.
 pub(crate) fn encode_within(
-    info: &KindInfo,
+    info: &KindInfo<'_>,
     object: &Value,
     before: usize,
 ) -> Result<Stored, Status> {
@@ -71,7 +71,7 @@ pub(crate) fn encode_within(
 }
 
 /// Encodes an object with a known revision.
-pub(crate) fn encode_at(info: &KindInfo, object: &Value, revision: Revision) -> Bytes {
+pub(crate) fn encode_at(info: &KindInfo<'_>, object: &Value, revision: Revision) -> Bytes {
     let (mut bytes, after) = halves(info.kind, &info.api_version(), object);
     bytes.extend_from_slice(revision.0.to_string().as_bytes());
     bytes.extend_from_slice(&after);
@@ -194,18 +194,18 @@ fn write(out: &mut Vec<u8>, value: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use resource_kinds::{Scope, Verb};
+    use resource_kinds::{Scope, Verb, Words};
     use serde_json::json;
 
-    const INFO: KindInfo = KindInfo {
+    const INFO: KindInfo<'static> = KindInfo {
         group: "apps",
         version: "v1",
         kind: "Thing",
         list_kind: "ThingList",
         plural: "things",
         singular: "thing",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Fixed(&[]),
+        categories: Words::Fixed(&[]),
         scope: Scope::Namespaced,
         verbs: &[Verb::Get],
         subresources: &[],

@@ -21,7 +21,7 @@ impl Leases {
     pub(crate) async fn lease_for(
         &self,
         store: &dyn Store,
-        info: &KindInfo,
+        info: &KindInfo<'_>,
     ) -> Result<Option<LeaseId>, Status> {
         if info.storage != "events" {
             return Ok(None);

@@ -94,7 +94,7 @@ pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<bytes::Byt
         return Ok(stored.value.clone());
     }
     let object = decode(resource, stored)?;
-    Ok(encode_at(resource.info(), &object, stored.mod_revision))
+    Ok(encode_at(&resource.info(), &object, stored.mod_revision))
 }
 
 /// What a client is told about a failure of the store.

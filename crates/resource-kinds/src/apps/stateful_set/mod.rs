@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 
 use crate::at::At;
 use crate::core::default_claim;
-use crate::info::{Names, SCALE, namespaced, status};
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::info::{Names, SCALE, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, parts, pod_template, table, workload};
 
 /// apps/v1 StatefulSet.
 #[derive(Debug)]
 pub struct StatefulSet;
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
-    subresources: &[SCALE, status("apps", "StatefulSet")],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[SCALE, STATUS],
     ..namespaced(Names {
         group: "apps",
         kind: "StatefulSet",
@@ -30,7 +30,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Ready", "Pods that are ready, of those wanted."),
     table::AGE,
@@ -39,8 +39,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for StatefulSet {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -126,8 +126,8 @@ impl Kind for StatefulSet {
         all
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

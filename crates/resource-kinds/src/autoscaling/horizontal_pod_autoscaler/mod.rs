@@ -12,8 +12,8 @@ use object_model::FieldError;
 use serde_json::{Value, json};
 
 use crate::decode::decode;
-use crate::info::{Names, namespaced, status};
-use crate::kind::{Cell, Column, Kind, KindInfo, Subresource};
+use crate::info::{Names, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, parts, table};
 
 /// autoscaling/v2 HorizontalPodAutoscaler.
@@ -23,13 +23,10 @@ pub struct HorizontalPodAutoscaler;
 /// The share of processor time that is wanted where nothing is said, in percent.
 const CPU_SHARE: i64 = 80;
 
-const INFO: KindInfo = KindInfo {
+const INFO: KindInfo<'static> = KindInfo {
     version: "v2",
-    categories: &["all"],
-    subresources: &[Subresource {
-        version: "v2",
-        ..status("autoscaling", "HorizontalPodAutoscaler")
-    }],
+    categories: Words::Fixed(&["all"]),
+    subresources: &[STATUS],
     ..namespaced(Names {
         group: "autoscaling",
         kind: "HorizontalPodAutoscaler",
@@ -40,7 +37,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Reference", "What is scaled."),
     table::column("Targets", "What is measured, and what it is to be."),
@@ -51,8 +48,8 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Kind for HorizontalPodAutoscaler {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -108,8 +105,8 @@ impl Kind for HorizontalPodAutoscaler {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {

@@ -8,19 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
 use crate::decode::decode;
-use crate::kind::{Cell, Column, Kind, KindInfo, Subresource};
+use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts};
 
 /// autoscaling/v1 HorizontalPodAutoscaler.
 #[derive(Debug)]
 pub struct HorizontalPodAutoscalerV1;
 
-const INFO: KindInfo = KindInfo {
+const INFO: KindInfo<'static> = KindInfo {
     version: "v1",
-    subresources: &[Subresource {
-        version: "v1",
-        ..V2.subresources[0]
-    }],
     ..V2
 };
 
@@ -308,8 +304,8 @@ fn metric_to_v2(metric: &Value, names: &[Names]) -> Value {
 }
 
 impl Kind for HorizontalPodAutoscalerV1 {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -352,7 +348,7 @@ impl Kind for HorizontalPodAutoscalerV1 {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> Vec<Column<'_>> {
         HorizontalPodAutoscaler.columns()
     }
 

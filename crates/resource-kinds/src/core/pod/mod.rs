@@ -13,42 +13,40 @@ use serde_json::{Value, json};
 
 use crate::at::At;
 use crate::decode::decode;
-use crate::info::{self, Names, READ_WRITE, action, namespaced, proxy};
-use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Verb};
+use crate::info::{self, Names, READ_WRITE, action, namespaced, proxy, v1};
+use crate::kind::{Body, Cell, Column, Kind, KindInfo, Subresource, Verb, Words};
 use crate::{metadata, parts, pod_template};
 
 /// core/v1 Pod.
 #[derive(Debug)]
 pub struct Pod;
 
-/// A sub-resource that is read or written as a kind of the core group.
-const fn part(name: &'static str, kind: &'static str, verbs: &'static [Verb]) -> Subresource {
-    Subresource {
-        name,
-        group: "",
-        version: "v1",
-        kind,
-        verbs,
-    }
+/// A sub-resource of pods alone.
+const fn part(name: &'static str, body: Body, verbs: &'static [Verb]) -> Subresource {
+    Subresource { name, body, verbs }
 }
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
     subresources: &[
-        part("attach", "PodAttachOptions", &[Verb::Create, Verb::Get]),
+        part(
+            "attach",
+            v1("", "PodAttachOptions"),
+            &[Verb::Create, Verb::Get],
+        ),
         action("binding", "", "Binding"),
-        part("ephemeralcontainers", "Pod", READ_WRITE),
+        part("ephemeralcontainers", Body::Object, READ_WRITE),
         action("eviction", "policy", "Eviction"),
-        part("exec", "PodExecOptions", &[Verb::Create, Verb::Get]),
-        part("log", "Pod", &[Verb::Get]),
+        part("exec", v1("", "PodExecOptions"), &[Verb::Create, Verb::Get]),
+        part("log", Body::Object, &[Verb::Get]),
         part(
             "portforward",
-            "PodPortForwardOptions",
+            v1("", "PodPortForwardOptions"),
             &[Verb::Create, Verb::Get],
         ),
         proxy("PodProxyOptions"),
-        part("resize", "Pod", READ_WRITE),
-        info::status("", "Pod"),
+        part("resize", Body::Object, READ_WRITE),
+        info::STATUS,
     ],
     ..namespaced(Names {
         group: "",
@@ -61,8 +59,8 @@ const INFO: KindInfo = KindInfo {
 };
 
 impl Kind for Pod {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -154,8 +152,8 @@ impl Kind for Pod {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
-        table::COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        table::COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -181,15 +179,15 @@ impl Kind for Pod {
                     &object["status"]["podIP"]
                 })
             }
-            _ if self.selectable_fields().contains(&field) => {
+            _ if self.selectable_fields().contains(field) => {
                 text(At::root(object).get(field).value)
             }
             _ => None,
         }
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&[
             "spec.nodeName",
             "spec.restartPolicy",
             "spec.schedulerName",
@@ -198,7 +196,7 @@ impl Kind for Pod {
             "status.phase",
             "status.podIP",
             "status.nominatedNodeName",
-        ]
+        ])
     }
 
     /// `statefulset.md` 12.7. Only who asks for 0 removes a pod without its node: a pod whose own

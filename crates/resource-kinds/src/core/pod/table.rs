@@ -10,7 +10,7 @@ use crate::pod_template::is_sidecar;
 use crate::table;
 
 /// Columns of the table of pods.
-pub(super) const COLUMNS: &[Column] = &[
+pub(super) const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Ready", "Containers that are ready, of all."),
     table::column("Status", "What the pod does, in one word."),

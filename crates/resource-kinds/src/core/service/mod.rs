@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::ServiceRange;
 use crate::decode::decode;
-use crate::info::{Names, namespaced, proxy, status};
-use crate::kind::{Cell, Column, Exclusive, Kind, KindInfo, Taken};
+use crate::info::{Names, STATUS, namespaced, proxy};
+use crate::kind::{Cell, Column, Exclusive, Kind, KindInfo, Taken, Words};
 use crate::{metadata, parts};
 
 /// core/v1 Service.
@@ -30,9 +30,9 @@ impl Service {
     }
 }
 
-const INFO: KindInfo = KindInfo {
-    categories: &["all"],
-    subresources: &[proxy("ServiceProxyOptions"), status("", "Service")],
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[proxy("ServiceProxyOptions"), STATUS],
     ..namespaced(Names {
         group: "",
         kind: "Service",
@@ -44,8 +44,8 @@ const INFO: KindInfo = KindInfo {
 };
 
 impl Kind for Service {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn is_created_by_updates(&self) -> bool {
@@ -131,8 +131,8 @@ impl Kind for Service {
         errors
     }
 
-    fn columns(&self) -> &'static [Column] {
-        table::COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        table::COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
@@ -153,8 +153,8 @@ impl Kind for Service {
         )
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.clusterIP", "spec.type"]
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["spec.clusterIP", "spec.type"])
     }
 }
 

@@ -8,7 +8,7 @@ use crate::kind::{Cell, Column};
 use crate::table;
 
 /// Columns of the table of Services.
-pub(super) const COLUMNS: &[Column] = &[
+pub(super) const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column("Type", "How the Service is reached."),
     table::column("Cluster-IP", "Address inside the cluster."),

@@ -1,0 +1,77 @@
+//! The facts of a custom kind, in the words of its definition.
+
+use resource_kinds::info::{ALL, SCALE, STATUS};
+use resource_kinds::{KindInfo, Scope, Subresource, Words};
+use serde_json::Value;
+
+/// The facts of one version of a definition. It owns the texts: they go when the kind goes.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    group: String,
+    version: String,
+    kind: String,
+    list_kind: String,
+    plural: String,
+    singular: String,
+    short_names: Vec<String>,
+    categories: Vec<String>,
+    scope: Scope,
+    subresources: &'static [Subresource],
+    storage: String,
+}
+
+impl Facts {
+    pub(crate) fn of(definition: &Value, version: &Value) -> Self {
+        let spec = &definition["spec"];
+        let names = &spec["names"];
+        let parts = &version["subresources"];
+        let (group, plural) = (text(&spec["group"]), text(&names["plural"]));
+        Self {
+            storage: format!("{group}/{plural}"),
+            group,
+            version: text(&version["name"]),
+            kind: text(&names["kind"]),
+            list_kind: text(&names["listKind"]),
+            plural,
+            singular: text(&names["singular"]),
+            short_names: texts(&names["shortNames"]),
+            categories: texts(&names["categories"]),
+            scope: match spec["scope"] == "Cluster" {
+                true => Scope::Cluster,
+                false => Scope::Namespaced,
+            },
+            subresources: match (parts["status"].is_object(), parts["scale"].is_object()) {
+                (true, true) => &[STATUS, SCALE],
+                (true, false) => &[STATUS],
+                (false, true) => &[SCALE],
+                (false, false) => &[],
+            },
+        }
+    }
+
+    pub(crate) fn info(&self) -> KindInfo<'_> {
+        KindInfo {
+            group: &self.group,
+            version: &self.version,
+            kind: &self.kind,
+            list_kind: &self.list_kind,
+            plural: &self.plural,
+            singular: &self.singular,
+            short_names: Words::Owned(&self.short_names),
+            categories: Words::Owned(&self.categories),
+            scope: self.scope,
+            verbs: ALL,
+            subresources: self.subresources,
+            storage: &self.storage,
+        }
+    }
+}
+
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn texts(list: &Value) -> Vec<String> {
+    let list = list.as_array().map_or(&[][..], Vec::as_slice);
+    list.iter().map(text).collect()
+}

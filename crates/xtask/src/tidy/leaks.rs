@@ -1,0 +1,88 @@
+//! Leaks: nothing is kept for ever but what is there from the start. What a user makes and deletes
+//! leaves no memory behind.
+
+use super::{Finding, SourceFile};
+
+/// Gives memory away for ever.
+const LEAKS: &[&str] = &["::leak(", ".leak(", "mem::forget("];
+
+/// Who may, each with its reason.
+const ALLOWED: &[(&str, &str)] = &[(
+    "crates/container-runtime/src/shim/mod.rs",
+    "a lock that is held until the process ends, once in each process",
+)];
+
+/// Checks the sources; tests may leak.
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let ruled = files.iter().filter(|file| {
+        let source = file.path.starts_with("crates/") && file.path.contains("/src/");
+        let own = file.path.starts_with("crates/xtask/");
+        let allowed = ALLOWED.iter().any(|(path, _)| *path == file.path);
+        source
+            && file.path.ends_with(".rs")
+            && !file.path.ends_with("/tests.rs")
+            && !own
+            && !allowed
+    });
+    let mut findings = Vec::new();
+    for file in ruled {
+        let body = file.text.split("#[cfg(test)]").next().unwrap_or_default();
+        let mut found = |what: &str| {
+            findings.push(Finding {
+                file: file.path.clone(),
+                text: format!(
+                    "{what}: memory that is never given back; let the owner keep it and lend it, or \
+                     give the reason in tidy/leaks.rs"
+                ),
+            });
+        };
+        for word in LEAKS.iter().filter(|word| body.contains(**word)) {
+            found(&format!("{word}…)"));
+        }
+        for line in body.lines().filter(|line| is_growing_static(line)) {
+            found(line.trim());
+        }
+    }
+    findings
+}
+
+/// Whether a line declares a collection that lives as long as the program and can grow.
+fn is_growing_static(line: &str) -> bool {
+    let line = line.trim_start().trim_start_matches("pub ");
+    let locked = ["Mutex<", "RwLock<"];
+    let grows = ["Map<", "Set<", "Vec<", "String>"];
+    line.starts_with("static ")
+        && locked.iter().any(|word| line.contains(word))
+        && grows.iter().any(|word| line.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found_in(path: &str, text: &str) -> usize {
+        let file = SourceFile {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        check(&[file]).len()
+    }
+
+    // findings A5
+    #[test]
+    fn what_is_kept_for_ever_is_found() {
+        let source = "crates/a/src/b.rs";
+        assert_eq!(found_in(source, "let text = Box::leak(text);"), 1);
+        assert_eq!(found_in(source, "text.into_boxed_str().leak()"), 1);
+        assert_eq!(
+            found_in(source, "    static KNOWN: Mutex<BTreeMap<String, u8>> = x;"),
+            1
+        );
+        assert_eq!(found_in(source, "static FIXED: OnceLock<Vec<u8>> = x;"), 0);
+        let test = "#[cfg(test)]\nlet text = Box::leak(text);";
+        assert_eq!(found_in(source, test), 0);
+        let (tests, shim) = ("crates/a/tests/b.rs", ALLOWED[0].0);
+        assert_eq!(found_in(tests, "Box::leak(text)"), 0);
+        assert_eq!(found_in(shim, "std::mem::forget(lock)"), 0);
+    }
+}
