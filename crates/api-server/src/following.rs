@@ -1,4 +1,4 @@
-//! Watches of definitions, webhooks and policies, so that stored ones are in force whoever wrote them. A
+//! Watches of definitions, webhooks, policies and flows, so that stored ones are in force whoever wrote them. A
 //! request that writes one also puts it into force itself, before its answer (`routing.rs`).
 
 use std::sync::atomic::Ordering;
@@ -9,8 +9,9 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, select_all};
 use mvcc_store::{Revision, StoreError, WatchEvents};
 use object_model::Status;
-use resource_kinds::admissionregistration;
+use resource_kinds::{admissionregistration, flowcontrol};
 
+use crate::flow_upkeep;
 use crate::group_services;
 use crate::objects::definitions;
 use crate::server::ApiServer;
@@ -25,6 +26,7 @@ const FAILURES_MAX: u32 = 3;
 enum What {
     Definitions,
     Registrations,
+    Flows,
 }
 
 type Changes = BoxStream<'static, (What, Result<WatchEvents, StoreError>)>;
@@ -38,7 +40,7 @@ pub(crate) async fn run(server: Weak<ApiServer>) {
             Err(Ended::Failed(why)) => {
                 failures = failures.saturating_add(1);
                 if failures == FAILURES_MAX {
-                    tracing::warn!(%why, failures, "definitions and webhooks cannot be followed");
+                    tracing::warn!(%why, failures, "definitions, webhooks and flows cannot be followed");
                 }
             }
             // It went well until then.
@@ -68,7 +70,7 @@ async fn follow(server: &Weak<ApiServer>) -> Result<(), Ended> {
             error => Ended::Failed(error.to_string()),
         })?;
         // What was written before the watch began.
-        for what in [What::Definitions, What::Registrations] {
+        for what in [What::Definitions, What::Registrations, What::Flows] {
             put_in_force(&server, what)
                 .await
                 .map_err(|status| Ended::Failed(status.message))?;
@@ -98,6 +100,7 @@ fn watch(server: &ApiServer) -> Result<futures::stream::SelectAll<Changes>, Stor
         let what = match (info.group, info.plural) {
             (custom_resources::GROUP, custom_resources::PLURAL) => What::Definitions,
             (admissionregistration::GROUP, _) => What::Registrations,
+            (flowcontrol::GROUP, _) => What::Flows,
             _ => continue,
         };
         let events = server.objects.store.watch(resource.prefix(""), next)?;
@@ -109,6 +112,7 @@ fn watch(server: &ApiServer) -> Result<futures::stream::SelectAll<Changes>, Stor
 async fn put_in_force(server: &Arc<ApiServer>, what: What) -> Result<(), Status> {
     match what {
         What::Registrations => server.admission.follow_registrations(),
+        What::Flows => flow_upkeep::follow(&server.flows, server.writer()).await?,
         What::Definitions => {
             definitions::follow(&server.objects).await?;
             group_services::follow(server.writer()).await?;

@@ -22,6 +22,8 @@ mod bootstrap;
 mod catalog;
 mod config;
 pub mod decoders;
+mod fairness;
+mod flow_upkeep;
 mod following;
 mod group_services;
 mod handlers;

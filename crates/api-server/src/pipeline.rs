@@ -16,6 +16,7 @@ use crate::access::audit::Record;
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
+use crate::fairness::{Flow, Seat};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, Held, Segments, boxed};
@@ -74,8 +75,11 @@ async fn respond(
     let _in_flight = server.metrics.begun(&label);
     let long = info.is_long_running(&query);
 
-    let permit = match admit(&server, &caller, &info, long) {
-        Ok(permit) => permit,
+    let mut kept = match admit(&server, &caller, &info, long) {
+        Ok(place) => Kept {
+            place,
+            ..Kept::default()
+        },
         Err(status) => {
             server
                 .metrics
@@ -83,7 +87,6 @@ async fn respond(
             return Reply::status(&status).into_response(false);
         }
     };
-    let mut kept = Kept::default();
     let warnings = Arc::new(Warnings::default());
     let asking = (info, query, parts, warnings.clone());
     let work = answer(&server, asking, body, caller, &mut kept).boxed();
@@ -123,13 +126,19 @@ async fn respond(
     let id = kept.record.as_ref().and_then(Record::header);
     response.headers_mut().extend(id);
     response.headers_mut().extend(warnings.headers());
+    let flow = kept.flow.iter().flat_map(|flow| flow.headers());
+    response.headers_mut().extend(flow);
     let code = response.status().as_u16();
     server.metrics.finished(&label, code, started.elapsed());
+    if long {
+        // A watch holds its seat until it has started, as upstream.
+        kept.seat = None;
+    }
     // A watch keeps its places for as long as its body lasts.
-    if permit.is_none() && kept.share.is_none() && kept.record.is_none() {
+    if kept.holds_nothing() {
         return response;
     }
-    response.map(|body| boxed(Held::new(body, (permit, kept))))
+    response.map(|body| boxed(Held::new(body, kept)))
 }
 
 /// What a request has for as long as its answer lasts.
@@ -137,11 +146,19 @@ async fn respond(
 struct Kept {
     /// Who asks, once that is known; empty for nobody.
     user: String,
+    /// Its place among all requests.
+    place: Option<OwnedSemaphorePermit>,
     share: Option<Share>,
+    flow: Option<Arc<Flow>>,
+    seat: Option<Seat>,
     record: Option<Record>,
 }
 
 impl Kept {
+    fn holds_nothing(&self) -> bool {
+        self.place.is_none() && self.share.is_none() && self.seat.is_none() && self.record.is_none()
+    }
+
     /// Tells the audit log how the request is answered.
     fn note(&mut self, code: u16, reply: Option<&Reply>) {
         let Some(record) = &mut self.record else {
@@ -232,6 +249,9 @@ async fn answer(
             record.acts_as(&user);
         }
         impersonation::without_headers(&mut parts.headers);
+        if !local {
+            take_turn(server, (&user, &info), info.is_long_running(&query), kept).await?;
+        }
         authorize(&server.access.authorizer, &user, &info)?;
     }
     let call = Call {
@@ -265,6 +285,33 @@ fn admit(
     };
     let place = places.clone().try_acquire_owned();
     place.map(Some).map_err(|_| too_many())
+}
+
+/// Waits for a seat at the request's priority level. A limited request releases its place among all
+/// requests first, so that waiting requests do not block others; an exempt request keeps it.
+///
+/// *Errors.* 429 if there is no seat, or not in time.
+async fn take_turn(
+    server: &ApiServer,
+    (user, info): (&UserInfo, &RequestInfo),
+    long: bool,
+    kept: &mut Kept,
+) -> Result<(), Status> {
+    // Streams take no seat, as upstream.
+    if long && info.verb != "watch" {
+        return Ok(());
+    }
+    let Some(flow) = server.flows.of(user, info) else {
+        return Ok(());
+    };
+    kept.flow = Some(flow.clone());
+    if !long && !flow.is_exempt() {
+        kept.place = None;
+    }
+    // A request waits at most a quarter of its time, as upstream.
+    let patience = server.limits.request_timeout / 4;
+    kept.seat = Some(server.flows.seat(flow, (user, info), patience).await?);
+    Ok(())
 }
 
 /// How many requests like this one a user may have at once.

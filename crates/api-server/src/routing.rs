@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use http::Method;
 use object_model::Status;
-use resource_kinds::{Verb, admissionregistration};
+use resource_kinds::{Verb, admissionregistration, flowcontrol};
 use serde_json::{Value, json};
 
 use crate::access::oidc;
 use crate::catalog::discovery;
 use crate::catalog::openapi;
 use crate::catalog::registry::Resource;
+use crate::flow_upkeep;
 use crate::group_services;
 use crate::handlers::component_health;
 use crate::handlers::destination::Destination;
@@ -85,6 +86,7 @@ async fn stored(
     let defines = writes
         && (info.group.as_str(), info.resource.as_str())
             == (custom_resources::GROUP, custom_resources::PLURAL);
+    let bounds = writes && info.group == flowcontrol::GROUP;
     let has_say = writes && info.group == admissionregistration::GROUP;
     let deprecation = resource.kind.deprecation();
     call.warnings.add(deprecation.map(str::to_owned));
@@ -102,6 +104,9 @@ async fn stored(
     }
     if has_say && answer.is_ok() {
         server.admission.follow_registrations();
+    }
+    if bounds && answer.is_ok() {
+        flow_upkeep::put_in_force(&server.flows, &server.objects)?;
     }
     answer
 }
@@ -123,7 +128,8 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
         }
         "version" if is_public(path) => Ok(Reply::json(&version::document())),
         "metrics" if path == "/metrics" => {
-            let text = metrics::document(&server.metrics, &server.objects);
+            let mut text = metrics::document(&server.metrics, &server.objects);
+            text.push_str(&server.flows.figures());
             Ok(Reply::bytes(
                 "text/plain; version=0.0.4; charset=utf-8",
                 text,

@@ -16,6 +16,7 @@ use crate::admission::Admission;
 use crate::admission::plugins::Plugins;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::fairness::FlowControl;
 use crate::handlers::component_health::{Component, Components};
 use crate::handlers::health::Health;
 use crate::handlers::metrics::Metrics;
@@ -60,6 +61,7 @@ pub struct ApiServer {
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
     pub(crate) shares: Shares,
+    pub(crate) flows: FlowControl,
     pub(crate) places: Arc<Places>,
     /// Ends the tasks of the server with it.
     _background: DropGuard,
@@ -97,6 +99,7 @@ impl ApiServer {
             requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),
             shares: Shares::default(),
+            flows: FlowControl::new(limits.requests_in_flight_max),
             places: Arc::default(),
             limits,
             _background: background,

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::authorize::{self, Sources};
 use crate::bootstrap;
 use crate::config::Config;
+use crate::flow_upkeep;
 use crate::following;
 use crate::group_services;
 use crate::http::work;
@@ -44,6 +45,7 @@ impl ApiServer {
                 source,
             });
         store_room::unless_full(&server, made)?;
+        flow_upkeep::start(&server.flows, server.writer()).await?;
         server.admission.follow_registrations();
         let sources = Sources::of(&server.objects.catalog.snapshot().registry);
         let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
@@ -51,6 +53,7 @@ impl ApiServer {
         let fresh = authorize::keep_fresh(rbac.clone(), store.clone(), sources, background);
         server.start("the index of roles", fresh);
         server.start("following", following::run(Arc::downgrade(&server)));
+        server.start("flows", flow_upkeep::run(Arc::downgrade(&server)));
         server.start("room", store_room::watch(Arc::downgrade(&server)));
         server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
         server.health.bootstrapped.store(true, Ordering::Release);

@@ -13,6 +13,7 @@ fn everything_that_charts_touch() {
     own_groups_are_available(&kubectl);
     policies(&kubectl.in_new_namespace("policies"));
     reviews(&kubectl);
+    flows(&kubectl);
 }
 
 /// kubectl.md 10.1 to 10.5: each group version, with its resources and their parts.
@@ -72,6 +73,11 @@ const SERVED: &[(&str, &str)] = &[
     ),
     ("/apis/scheduling.k8s.io/v1", "priorityclasses"),
     ("/apis/node.k8s.io/v1", "runtimeclasses"),
+    (
+        "/apis/flowcontrol.apiserver.k8s.io/v1",
+        "flowschemas flowschemas/status prioritylevelconfigurations \
+         prioritylevelconfigurations/status",
+    ),
     (
         "/apis/admissionregistration.k8s.io/v1",
         "validatingwebhookconfigurations mutatingwebhookconfigurations \
@@ -248,4 +254,46 @@ fn reviews(kubectl: &Kubectl) {
         (&known["authenticated"], &known["user"]["username"]),
         (&true.into(), &name.into())
     );
+}
+
+/// findings C16: a service account that a schema turns away, as an administrator would make it.
+fn flows(kubectl: &Kubectl) {
+    let levels = kubectl.ok(&["get", "prioritylevelconfigurations", "--no-headers"]);
+    let low = levels
+        .lines()
+        .find(|line| line.starts_with("workload-low "));
+    let low: Vec<&str> = low.expect(&levels).split_whitespace().collect();
+    assert_eq!(low[1..6], ["Limited", "100", "128", "6", "50"], "{levels}");
+    let bot = kubectl.in_new_namespace("flows");
+    bot.ok(&["create", "serviceaccount", "bot"]);
+    let token = bot.ok(&["create", "token", "bot", "--duration=10m"]);
+    let asked = ["get", "--raw", "/api", "--request-timeout=60s"];
+    kubectl.with_token(token.trim()).ok(&asked);
+    let objects = "
+{apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: PriorityLevelConfiguration,
+  metadata: {name: none}, spec: {type: Limited, limited: {nominalConcurrencyShares: 0,
+    borrowingLimitPercent: 0, limitResponse: {type: Reject}}}}
+---
+{apiVersion: flowcontrol.apiserver.k8s.io/v1, kind: FlowSchema, metadata: {name: no-bots},
+  spec: {priorityLevelConfiguration: {name: none}, matchingPrecedence: 100,
+    rules: [{subjects: [{kind: ServiceAccount, serviceAccount: {namespace: flows, name: '*'}}],
+      nonResourceRules: [{verbs: ['*'], nonResourceURLs: ['*']}]}]}}
+";
+    kubectl.ok_with_input(&["create", "-f", "-"], objects);
+    let refused = kubectl.with_token(token.trim()).run(&asked);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    let text = &refused.stderr;
+    assert!(
+        text.contains("too many requests") || text.contains("Too many requests"),
+        "{refused:?}"
+    );
+    let described = kubectl.ok(&["describe", "flowschema", "no-bots"]);
+    for part in ["Matching Precedence:", "Dangling", "flows"] {
+        assert!(described.contains(part), "{described}");
+    }
+    let schemas = kubectl.ok(&["get", "flowschemas"]);
+    assert!(schemas.contains("MATCHINGPRECEDENCE"), "{schemas}");
+    kubectl.ok(&["delete", "flowschema", "no-bots"]);
+    kubectl.with_token(token.trim()).ok(&asked);
+    kubectl.ok(&["delete", "prioritylevelconfiguration", "none"]);
 }

@@ -8,9 +8,9 @@ use k8s_openapi::api::{
     authentication::v1 as authentication, authorization::v1 as authorization,
     autoscaling::v1 as autoscaling, autoscaling::v2 as autoscaling_v2, batch::v1 as batch,
     certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
-    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, resource::v1 as resource,
-    scheduling::v1 as scheduling, storage::v1 as storage,
+    discovery::v1 as discovery, events::v1 as events, flowcontrol::v1 as flowcontrol,
+    networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
+    resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
@@ -99,6 +99,8 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<core::ServiceAccount>(),
         Root::of::<discovery::EndpointSlice>(),
         Root::of::<events::Event>(),
+        Root::of::<flowcontrol::FlowSchema>(),
+        Root::of::<flowcontrol::PriorityLevelConfiguration>(),
         Root::of::<NodeMetrics>(),
         Root::of::<PodMetrics>(),
         Root::of::<networking::IPAddress>(),

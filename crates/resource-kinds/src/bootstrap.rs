@@ -1,13 +1,14 @@
-//! The objects of a fresh cluster: namespaces, default roles and bindings, a storage class.
+//! The objects of a fresh cluster: namespaces, default roles and bindings, storage classes, flows of
+//! requests.
 
 use serde_json::{Value, json};
 
 use crate::annotations::{DEFAULT_STORAGE_CLASS, RBAC_AUTOUPDATE};
 use crate::labels::RBAC_DEFAULTS;
-use crate::parts;
 use crate::rbac::GROUP;
 use crate::scheduling::priority_class::SYSTEM;
 use crate::storage::driver::{LOCAL_COW_PROVISIONER, LOCAL_PROVISIONER};
+use crate::{flowcontrol, parts};
 
 /// Default roles and bindings of the API, and those of this program's own parts (their names
 /// begin with `mainstay:`): each with kind, name, namespace, labels, and what it grants to whom.
@@ -32,6 +33,8 @@ pub fn default_objects() -> Vec<Value> {
             .iter()
             .map(|(name, value)| priority_class(name, *value)),
     );
+    all.extend(flowcontrol::mandatory());
+    all.extend(flowcontrol::suggested());
     all
 }
 

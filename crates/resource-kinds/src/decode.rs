@@ -85,6 +85,7 @@ const EMPTY_TEXTS: &[&str] = &[
 ];
 /// Numbers and booleans that are left out when zero or false.
 const ZEROES: &[&str] = &[
+    "clusterScope",
     "count",
     "currentReplicas",
     "healthCheckNodePort",

@@ -20,6 +20,7 @@ pub mod core;
 mod decode;
 pub mod discovery;
 pub mod events;
+pub mod flowcontrol;
 pub mod info;
 mod kind;
 pub mod labels;
@@ -91,6 +92,8 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(coordination::Lease),
         Arc::new(discovery::EndpointSlice),
         Arc::new(events::Event),
+        Arc::new(flowcontrol::FlowSchema),
+        Arc::new(flowcontrol::PriorityLevelConfiguration),
         Arc::new(networking::IPAddress),
         Arc::new(networking::Ingress),
         Arc::new(networking::IngressClass),

@@ -127,6 +127,17 @@ fn samples() -> BTreeMap<&'static str, Value> {
             "volumeClaimTemplates": [{"metadata": {"name": "c"}, "spec": claim}]}}),
         ),
         ("priorityclasses", json!({"value": 5})),
+        (
+            "flowschemas",
+            json!({"spec": {"priorityLevelConfiguration": {"name": "l"}, "rules": [{
+                "subjects": [{"kind": "User", "user": {"name": "u"}}],
+                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}]}}),
+        ),
+        (
+            "prioritylevelconfigurations",
+            json!({"spec": {"type": "Limited", "limited": {
+                "limitResponse": {"type": "Queue", "queuing": {}}}}}),
+        ),
         ("runtimeclasses", json!({"handler": "runc"})),
         (
             "limitranges",

@@ -24,6 +24,7 @@ const SERVED: &[&str] = &[
     "coordination.k8s.io/v1",
     "discovery.k8s.io/v1",
     "events.k8s.io/v1",
+    "flowcontrol.apiserver.k8s.io/v1",
     "networking.k8s.io/v1",
     "node.k8s.io/v1",
     "policy/v1",
@@ -35,8 +36,6 @@ const SERVED: &[&str] = &[
 
 /// Those that are not, each with its reason in `docs/differences.md`, "Not served".
 const NOT_SERVED: &[&str] = &[
-    // Every user has a share of the server; nothing is configured.
-    "flowcontrol.apiserver.k8s.io/v1",
     // Alpha and beta versions, which Kubernetes turns off unless it is told otherwise.
     "admissionregistration.k8s.io/v1alpha1",
     "admissionregistration.k8s.io/v1beta1",

@@ -21,6 +21,7 @@ mod dynamic_admission;
 mod encryption;
 mod escalation;
 mod extreme_numbers;
+mod flow_control;
 mod following;
 mod group_versions;
 mod harness;

@@ -88,6 +88,8 @@ const KINDS: &[&str] = &[
     "api_service",
     "horizontal_pod_autoscaler",
     "certificate_signing_request",
+    "flow_schema",
+    "priority_level_configuration",
 ];
 
 /// Checks every Rust file, and every file for words that do not belong.

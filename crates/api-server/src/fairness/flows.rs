@@ -1,0 +1,191 @@
+//! The configuration in force: the schemas in matching order, each with its level.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+use http::{HeaderName, HeaderValue};
+use resource_kinds::flowcontrol::{self, CATCH_ALL};
+use serde_json::Value;
+
+use super::levels::{self, Bounds, Level, Limit};
+use super::schemas::Schema;
+use crate::http::request_info::RequestInfo;
+use crate::http::user::UserInfo;
+
+const SCHEMA_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL_HEADER: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+
+/// The schemas in matching order.
+pub(crate) struct Flows {
+    schemas: Vec<Arc<Flow>>,
+}
+
+/// A schema together with its level.
+pub(crate) struct Flow {
+    pub(super) schema: Schema,
+    pub(super) level: Arc<str>,
+    is_exempt: bool,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) counts: Arc<Counts>,
+}
+
+/// Counters of the requests of a schema at a level.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) waiting: AtomicUsize,
+    pub(super) executing: AtomicUsize,
+    pub(super) dispatched: AtomicU64,
+    pub(super) queue_full: AtomicU64,
+    pub(super) no_seat: AtomicU64,
+    pub(super) timed_out: AtomicU64,
+    pub(super) cancelled: AtomicU64,
+}
+
+impl Flow {
+    /// Whether its requests are not limited.
+    pub(crate) fn is_exempt(&self) -> bool {
+        self.is_exempt
+    }
+
+    /// The headers of the answer: uids, because names are not public.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> + '_ {
+        self.headers.iter().cloned()
+    }
+}
+
+impl Flows {
+    /// The configuration of the stored objects. Mandatory objects that are missing or unusable have their
+    /// fixed values. The counters of `before` are kept.
+    pub(crate) fn new(
+        schemas: &[Value],
+        levels: &[Value],
+        total: usize,
+        before: Option<&Self>,
+    ) -> (Self, BTreeMap<Arc<str>, Bounds>) {
+        let mut levels: Vec<Level> = levels.iter().filter_map(Level::read).collect();
+        let mut read: Vec<Schema> = schemas.iter().filter_map(Schema::read).collect();
+        let mandatory = flowcontrol::mandatory();
+        let fixed = mandatory.iter().filter_map(Level::read);
+        let missing: Vec<Level> = fixed
+            .filter(|fixed| !levels.iter().any(|level| level.name == fixed.name))
+            .collect();
+        levels.extend(missing);
+        read.retain(|schema| levels.iter().any(|level| level.name == schema.level));
+        let fixed = mandatory.iter().filter_map(Schema::read);
+        let missing: Vec<Schema> = fixed
+            .filter(|fixed| !read.iter().any(|schema| schema.name == fixed.name))
+            .collect();
+        read.extend(missing);
+        read.sort_by(Schema::order);
+        let bounds = levels::bounds(&levels, total);
+        let flows = read.into_iter().map(|schema| {
+            let level = levels.iter().find(|level| level.name == schema.level);
+            Arc::new(flow(schema, level, before))
+        });
+        let flows = Self {
+            schemas: flows.collect(),
+        };
+        (flows, bounds)
+    }
+
+    /// The first schema that matches a request. A request of a user without known groups may match none;
+    /// it gets the schema `catch-all`.
+    pub(crate) fn of(&self, user: &UserInfo, info: &RequestInfo) -> Option<&Arc<Flow>> {
+        let mut schemas = self.schemas.iter();
+        let found = schemas.find(|flow| flow.schema.matches(user, info));
+        let caught = || {
+            self.schemas
+                .iter()
+                .find(|flow| flow.schema.name == CATCH_ALL)
+        };
+        found.or_else(caught)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Flow> {
+        self.schemas.iter().map(AsRef::as_ref)
+    }
+}
+
+fn flow(schema: Schema, level: Option<&Level>, before: Option<&Flows>) -> Flow {
+    let same = |flow: &&Flow| flow.schema.name == schema.name && *flow.level == *schema.level;
+    let counts = before.and_then(|before| before.all().find(same));
+    let counts = counts.map_or_else(Arc::default, |flow| flow.counts.clone());
+    let uid = level.map_or("", |level| &level.uid);
+    let header = |name, uid: &str| {
+        let value = HeaderValue::from_str(uid)
+            .ok()
+            .filter(|_| !uid.is_empty())?;
+        Some((name, value))
+    };
+    let headers = [
+        header(SCHEMA_HEADER, &schema.uid),
+        header(LEVEL_HEADER, uid),
+    ];
+    Flow {
+        level: schema.level.as_str().into(),
+        is_exempt: level.is_some_and(|level| matches!(level.limit, Limit::Exempt)),
+        headers: headers.into_iter().flatten().collect(),
+        counts,
+        schema,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use super::*;
+    use crate::http::query::Query;
+
+    fn asked(path: &str) -> RequestInfo {
+        RequestInfo::new(&Method::GET, path, &Query::parse(""))
+    }
+
+    fn schema(name: &str, level: &str, precedence: i64) -> Value {
+        json!({"metadata": {"name": name, "uid": format!("uid-of-{name}")}, "spec": {
+            "priorityLevelConfiguration": {"name": level},
+            "matchingPrecedence": precedence,
+            "rules": [{
+                "subjects": [{"kind": "User", "user": {"name": "*"}}],
+                "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+            }],
+        }})
+    }
+
+    /// findings C16: `system:masters` is exempt, whatever is stored.
+    #[test]
+    fn mandatory_schemas_are_in_force_without_being_stored() {
+        let all = [schema("a", "catch-all", 2), schema("dangling", "none", 2)];
+        let (flows, bounds) = Flows::new(&all, &[], 7, None);
+        let names: Vec<&str> = flows.all().map(|flow| flow.schema.name.as_str()).collect();
+        assert_eq!(names, ["exempt", "a", "catch-all"]);
+        assert_eq!(bounds["catch-all"].own, 7);
+        let master = UserInfo::new("m", ["system:masters"]);
+        assert!(flows.of(&master, &asked("/x")).unwrap().is_exempt());
+        let user = UserInfo::new("u", ["g"]);
+        let found = flows.of(&user, &asked("/x")).unwrap();
+        assert_eq!(found.schema.name, "a");
+        let headers: Vec<String> = found.headers().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(
+            headers,
+            [SCHEMA_HEADER.as_str()],
+            "the level has no uid yet"
+        );
+        // The user is in none of the known groups.
+        let found = flows.of(&user, &asked("/api/v1/pods")).unwrap();
+        assert_eq!(found.schema.name, "catch-all");
+    }
+
+    /// findings C16
+    #[test]
+    fn counts_go_on_when_something_else_changes() {
+        let all = [schema("a", "catch-all", 2)];
+        let (before, _) = Flows::new(&all, &[], 7, None);
+        let (after, _) = Flows::new(&all, &[], 8, Some(&before));
+        for (one, other) in before.all().zip(after.all()) {
+            assert!(Arc::ptr_eq(&one.counts, &other.counts));
+        }
+    }
+}

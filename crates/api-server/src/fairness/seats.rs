@@ -1,0 +1,468 @@
+//! Seats and queues of all priority levels: a pure state machine. The caller notifies the waiters.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::levels::{Bounds, Queues};
+
+/// The seats of the server. `W` notifies a request that waits.
+pub(crate) struct Seats<W> {
+    levels: BTreeMap<Arc<str>, Seating<W>>,
+    tickets: u64,
+}
+
+/// The seats of a level.
+struct Seating<W> {
+    bounds: Bounds,
+    /// Whether the level was deleted; its requests still finish.
+    gone: bool,
+    taken: usize,
+    waiting: usize,
+    /// The queues that are not empty; each request has a ticket.
+    queues: BTreeMap<u32, VecDeque<(u64, W)>>,
+    /// The queue that was served last.
+    last: u32,
+}
+
+/// The result for a request that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    Seated,
+    /// The request waits; the number is its ticket.
+    Waiting(u64),
+    /// The level has no queues, and all seats are taken.
+    NoSeat,
+    /// The queues of the flow are full.
+    QueuesFull,
+    /// There is no such level.
+    NoLevel,
+}
+
+impl<W> Default for Seats<W> {
+    fn default() -> Self {
+        Self {
+            levels: BTreeMap::new(),
+            tickets: 0,
+        }
+    }
+}
+
+impl<W> Seating<W> {
+    fn is_idle(&self) -> bool {
+        self.taken == 0 && self.waiting == 0
+    }
+
+    /// The next request: the queues are served round-robin.
+    fn next(&mut self) -> Option<W> {
+        let after = (Bound::Excluded(self.last), Bound::Unbounded);
+        let next = self.queues.range(after).next();
+        let turn = *next.or_else(|| self.queues.first_key_value())?.0;
+        let queue = self.queues.get_mut(&turn)?;
+        let first = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&turn);
+        }
+        self.last = turn;
+        self.waiting -= 1;
+        first.map(|(_, waiter)| waiter)
+    }
+}
+
+impl<W> Seats<W> {
+    /// Replaces the levels; returns the requests that may start now.
+    pub(crate) fn configure(&mut self, bounds: &BTreeMap<Arc<str>, Bounds>) -> Vec<W> {
+        for (name, level) in &mut self.levels {
+            level.gone = !bounds.contains_key(name);
+        }
+        self.levels
+            .retain(|_, level| !level.gone || !level.is_idle());
+        for (name, bounds) in bounds {
+            let level = self.levels.entry(name.clone());
+            let level = level.or_insert_with(|| Seating {
+                bounds: *bounds,
+                gone: false,
+                taken: 0,
+                waiting: 0,
+                queues: BTreeMap::new(),
+                last: 0,
+            });
+            level.bounds = *bounds;
+        }
+        self.start()
+    }
+
+    /// A request arrives; `flow` is the hash of its flow.
+    pub(crate) fn enter(
+        &mut self,
+        name: &str,
+        flow: impl FnOnce() -> u64,
+        waiter: impl FnOnce() -> W,
+    ) -> Entered {
+        let spare = self.spare();
+        let Some(level) = self.levels.get_mut(name) else {
+            return Entered::NoLevel;
+        };
+        if has_room(level, spare) {
+            level.taken += 1;
+            return Entered::Seated;
+        }
+        let Some(queues) = level.bounds.queues else {
+            return Entered::NoSeat;
+        };
+        let length = |queue: &u32| level.queues.get(queue).map_or(0, VecDeque::len);
+        let hand = hand(flow(), queues);
+        let Some(shortest) = hand.into_iter().min_by_key(length) else {
+            return Entered::QueuesFull;
+        };
+        if length(&shortest) >= queues.length {
+            return Entered::QueuesFull;
+        }
+        self.tickets += 1;
+        let queue = level.queues.entry(shortest).or_default();
+        queue.push_back((self.tickets, waiter()));
+        level.waiting += 1;
+        Entered::Waiting(self.tickets)
+    }
+
+    /// A request stops waiting. False if it has a seat already.
+    pub(crate) fn withdraw(&mut self, name: &str, ticket: u64) -> bool {
+        let Some(level) = self.levels.get_mut(name) else {
+            return true;
+        };
+        let found = level.queues.iter().find_map(|(queue, waiting)| {
+            let at = waiting.iter().position(|(other, _)| *other == ticket)?;
+            Some((*queue, at))
+        });
+        let Some((queue, at)) = found else {
+            return false;
+        };
+        if let Some(waiting) = level.queues.get_mut(&queue) {
+            waiting.remove(at);
+            if waiting.is_empty() {
+                level.queues.remove(&queue);
+            }
+        }
+        level.waiting -= 1;
+        self.forget_if_gone(name);
+        true
+    }
+
+    /// A seat is released; returns the requests that may start now.
+    pub(crate) fn leave(&mut self, name: &str) -> Vec<W> {
+        if let Some(level) = self.levels.get_mut(name) {
+            level.taken = level.taken.saturating_sub(1);
+        }
+        self.forget_if_gone(name);
+        self.start()
+    }
+
+    /// The nominal seats of each level.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (&str, usize)> {
+        let there = self.levels.iter().filter(|(_, level)| !level.gone);
+        there.map(|(name, level)| (&**name, level.bounds.own))
+    }
+
+    fn forget_if_gone(&mut self, name: &str) {
+        let over = |level: &Seating<W>| level.gone && level.is_idle();
+        if self.levels.get(name).is_some_and(over) {
+            self.levels.remove(name);
+        }
+    }
+
+    /// The seats that may be borrowed now: unused lendable seats, minus borrowed ones.
+    fn spare(&self) -> usize {
+        let mut lent = 0;
+        let mut borrowed = 0;
+        for level in self.levels.values() {
+            let free = level.bounds.own.saturating_sub(level.taken);
+            lent += free.min(if level.gone { 0 } else { level.bounds.lendable });
+            borrowed += level.taken.saturating_sub(level.bounds.own);
+        }
+        lent.saturating_sub(borrowed)
+    }
+
+    /// Gives free seats to waiting requests: one per level in each round.
+    fn start(&mut self) -> Vec<W> {
+        let mut started = Vec::new();
+        loop {
+            let mut spare = self.spare();
+            let before = started.len();
+            for level in self.levels.values_mut() {
+                if level.waiting == 0 || !has_room(level, spare) {
+                    continue;
+                }
+                let borrows = level.taken >= level.bounds.own;
+                let Some(waiter) = level.next() else {
+                    continue;
+                };
+                level.taken += 1;
+                spare = spare.saturating_sub(usize::from(borrows));
+                started.push(waiter);
+            }
+            if started.len() == before {
+                return started;
+            }
+        }
+    }
+}
+
+/// Whether one more request of a level may start.
+fn has_room<W>(level: &Seating<W>, spare: usize) -> bool {
+    let Bounds {
+        own, borrowable, ..
+    } = level.bounds;
+    level.taken < own || (spare > 0 && level.taken < own.saturating_add(borrowable))
+}
+
+/// The queues that a flow may use: distinct ones, dealt by the hash.
+fn hand(mut hash: u64, queues: Queues) -> Vec<u32> {
+    let mut dealt: Vec<u32> = Vec::with_capacity(queues.hand as usize);
+    for left in (queues.count - queues.hand + 1..=queues.count).rev() {
+        let left = u64::from(left);
+        let mut card = u32::try_from(hash % left).unwrap_or_default();
+        hash /= left;
+        // The card counts the queues that are not dealt yet; `dealt` is sorted.
+        let mut at = 0;
+        while at < dealt.len() && dealt[at] <= card {
+            card += 1;
+            at += 1;
+        }
+        dealt.insert(at, card);
+    }
+    dealt
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const QUEUES: Queues = Queues {
+        count: 4,
+        hand: 1,
+        length: 2,
+    };
+
+    fn bounds(own: usize, lendable: usize, borrowable: usize) -> Bounds {
+        Bounds {
+            own,
+            lendable,
+            borrowable,
+            queues: Some(QUEUES),
+        }
+    }
+
+    fn seats(levels: &[(&str, Bounds)]) -> Seats<u64> {
+        let mut seats = Seats::default();
+        seats.configure(&all(levels));
+        seats
+    }
+
+    fn all(levels: &[(&str, Bounds)]) -> BTreeMap<Arc<str>, Bounds> {
+        let named = levels
+            .iter()
+            .map(|(name, bounds)| ((*name).into(), *bounds));
+        named.collect()
+    }
+
+    fn enter(seats: &mut Seats<u64>, name: &str, flow: u64) -> Entered {
+        seats.enter(name, || flow, || flow)
+    }
+
+    /// findings C16: a level without queues rejects at once.
+    #[test]
+    fn without_queues_who_has_no_seat_is_refused() {
+        let reject = Bounds {
+            queues: None,
+            ..bounds(2, 0, 0)
+        };
+        let mut seats = seats(&[("a", reject)]);
+        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        assert_eq!(enter(&mut seats, "a", 0), Entered::NoSeat);
+        assert!(seats.leave("a").is_empty());
+        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        assert_eq!(enter(&mut seats, "b", 0), Entered::NoLevel);
+    }
+
+    /// findings C16: a flow with many requests does not delay other flows.
+    #[test]
+    fn flows_take_turns() {
+        let mut seats = seats(&[("a", bounds(1, 0, 0))]);
+        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        for flow in [1, 1, 2, 3] {
+            assert!(matches!(enter(&mut seats, "a", flow), Entered::Waiting(_)));
+        }
+        assert_eq!(enter(&mut seats, "a", 1), Entered::QueuesFull);
+        let order: Vec<u64> = (0..4).flat_map(|_| seats.leave("a")).collect();
+        assert_eq!(order, [1, 2, 3, 1]);
+        assert!(seats.leave("a").is_empty());
+        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+    }
+
+    /// findings C16: unused lendable seats are borrowed, and come back to their level.
+    #[test]
+    fn levels_borrow_what_others_do_not_use() {
+        let mut seats = seats(&[("a", bounds(1, 0, 9)), ("b", bounds(4, 2, 0))]);
+        for _ in 0..3 {
+            assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        }
+        assert!(matches!(enter(&mut seats, "a", 0), Entered::Waiting(_)));
+        // The lender keeps its nominal seats; used seats are not lent.
+        for _ in 0..4 {
+            assert_eq!(enter(&mut seats, "b", 0), Entered::Seated);
+        }
+        assert!(seats.leave("a").is_empty(), "two are still borrowed");
+        assert!(seats.leave("b").is_empty());
+        assert!(seats.leave("b").len() == 1);
+    }
+
+    /// findings C16
+    #[test]
+    fn borrowing_has_a_limit() {
+        let mut seats = seats(&[("a", bounds(1, 0, 1)), ("b", bounds(9, 9, 0))]);
+        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        assert!(matches!(enter(&mut seats, "a", 0), Entered::Waiting(_)));
+    }
+
+    /// findings C16: a level without shares holds its requests until it changes.
+    #[test]
+    fn a_jail_holds_its_requests() {
+        let mut seats = seats(&[("a", bounds(0, 0, 0))]);
+        let Entered::Waiting(ticket) = enter(&mut seats, "a", 7) else {
+            panic!("it waits");
+        };
+        assert!(matches!(enter(&mut seats, "a", 8), Entered::Waiting(_)));
+        assert!(seats.withdraw("a", ticket));
+        assert_eq!(seats.configure(&all(&[("a", bounds(5, 0, 0))])), [8]);
+        assert!(!seats.withdraw("a", ticket + 1), "it has a seat by now");
+        assert!(seats.leave("a").is_empty());
+    }
+
+    /// findings C16: requests of a deleted level finish.
+    #[test]
+    fn a_level_that_goes_empties_itself() {
+        let mut seats = seats(&[("a", bounds(1, 0, 0))]);
+        assert_eq!(enter(&mut seats, "a", 1), Entered::Seated);
+        assert!(matches!(enter(&mut seats, "a", 2), Entered::Waiting(_)));
+        assert!(seats.configure(&BTreeMap::new()).is_empty());
+        assert_eq!(seats.own().count(), 0);
+        assert_eq!(seats.leave("a"), [2]);
+        assert!(seats.leave("a").is_empty());
+        assert!(seats.levels.is_empty());
+    }
+
+    /// findings C16: the queues of a hand are distinct, and all queues are used.
+    #[test]
+    fn a_hand_has_different_queues() {
+        let queues = Queues {
+            count: 16,
+            hand: 4,
+            length: 1,
+        };
+        let mut seen = BTreeSet::new();
+        for hash in (0..1000_u64).map(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15)) {
+            let hand = hand(hash, queues);
+            let different: BTreeSet<u32> = hand.iter().copied().collect();
+            assert_eq!(different.len(), 4, "{hand:?}");
+            assert!(hand.iter().all(|queue| *queue < 16));
+            seen.extend(different);
+        }
+        assert_eq!(seen.len(), 16);
+        let whole = Queues { hand: 16, ..queues };
+        assert_eq!(hand(u64::MAX, whole), (0..16).collect::<Vec<_>>());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Enter(usize, u64),
+        Leave(usize),
+        Withdraw(usize),
+        Configure(Vec<(usize, usize, usize)>),
+    }
+
+    const NAMES: [&str; 3] = ["a", "b", "c"];
+
+    fn step() -> impl Strategy<Value = Step> {
+        let figures = || (0..4_usize, 0..4_usize, 0..4_usize);
+        prop_oneof![
+            4 => (0..3_usize, 0..6_u64).prop_map(|(level, flow)| Step::Enter(level, flow)),
+            3 => (0..3_usize).prop_map(Step::Leave),
+            1 => (0..3_usize).prop_map(Step::Withdraw),
+            1 => proptest::collection::vec(figures(), 0..=3).prop_map(Step::Configure),
+        ]
+    }
+
+    proptest! {
+        /// findings C16: no request waits while it has a free seat, and all seats are released.
+        #[test]
+        fn nobody_waits_who_could_run(steps in proptest::collection::vec(step(), 0..60)) {
+            // The expected seats and waiting requests of each level.
+            let mut seated = [0_usize; 3];
+            let mut waiting: [Vec<u64>; 3] = Default::default();
+            let mut next = 0;
+            let sit = |started: Vec<(usize, u64)>, seated: &mut [usize; 3],
+                       waiting: &mut [Vec<u64>; 3]| {
+                for (level, who) in started {
+                    seated[level] += 1;
+                    waiting[level].retain(|other| *other != who);
+                }
+            };
+            let mut tickets = BTreeMap::new();
+            let mut seats: Seats<(usize, u64)> = Seats::default();
+            seats.configure(&all(&[("a", bounds(1, 0, 2)), ("b", bounds(2, 1, 0))]));
+            for step in steps {
+                match step {
+                    Step::Enter(level, flow) => {
+                        next += 1;
+                        match seats.enter(NAMES[level], || flow, || (level, next)) {
+                            Entered::Seated => seated[level] += 1,
+                            Entered::Waiting(ticket) => {
+                                tickets.insert(next, ticket);
+                                waiting[level].push(next);
+                            }
+                            _ => {}
+                        }
+                    }
+                    Step::Leave(level) if seated[level] > 0 => {
+                        seated[level] -= 1;
+                        let started = seats.leave(NAMES[level]);
+                        sit(started, &mut seated, &mut waiting);
+                    }
+                    Step::Withdraw(level) => {
+                        if let Some(who) = waiting[level].pop() {
+                            prop_assert!(seats.withdraw(NAMES[level], tickets[&who]));
+                        }
+                    }
+                    Step::Configure(figures) => {
+                        let levels = figures.iter().enumerate();
+                        let levels: Vec<(&str, Bounds)> = levels
+                            .map(|(at, (own, lent, most))| (NAMES[at], bounds(*own, *lent, *most)))
+                            .collect();
+                        let started = seats.configure(&all(&levels));
+                        sit(started, &mut seated, &mut waiting);
+                    }
+                    Step::Leave(_) => {}
+                }
+                let spare = seats.spare();
+                for (name, level) in &seats.levels {
+                    let at = NAMES.iter().position(|other| *other == &**name).unwrap();
+                    prop_assert_eq!(level.taken, seated[at]);
+                    prop_assert_eq!(level.waiting, waiting[at].len());
+                    prop_assert!(level.waiting == 0 || !has_room(level, spare));
+                }
+            }
+            while let Some(level) = (0..3).find(|level| seated[*level] > 0) {
+                seated[level] -= 1;
+                let started = seats.leave(NAMES[level]);
+                sit(started, &mut seated, &mut waiting);
+            }
+            prop_assert!(seats.levels.values().all(|level| level.taken == 0));
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Upkeep of flow control: the configuration in force follows the store, the default objects are kept, and
+//! the condition `Dangling` of each schema is written.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use jiff::Timestamp;
+use object_model::Status;
+use resource_kinds::Lookup;
+use resource_kinds::flowcontrol::{self, AUTOUPDATE, DANGLING, GROUP, LEVELS, SCHEMAS};
+use serde_json::{Value, json};
+use tokio::task::yield_now;
+
+use crate::bootstrap::{attempt, ensure, this_server};
+use crate::fairness::{FlowControl, Level};
+use crate::handlers::verbs::update::update;
+use crate::handlers::writer::Writer;
+use crate::objects::metadata;
+use crate::objects::storage::{Objects, reading};
+use crate::objects::write_request::{Attempt, Part};
+use crate::server::{ApiServer, StartError};
+
+/// The interval between checks of the default objects (upstream's value).
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Objects that are written at once, so that they share syncs of the disk.
+const AT_ONCE: usize = 64;
+
+/// The field managers of default specs and of conditions.
+const PRODUCER: &str = "api-priority-and-fairness-config-producer-v1";
+const CONSUMER: &str = "api-priority-and-fairness-config-consumer-v1";
+
+/// Reads the stored objects and puts them in force.
+///
+/// *Errors.* An object that cannot be read; the old configuration stays.
+pub(crate) fn put_in_force(flows: &FlowControl, objects: &Objects) -> Result<(), Status> {
+    flows.replace(|| stored(objects))
+}
+
+/// The schemas and the levels.
+fn stored(objects: &Objects) -> Result<(Vec<Value>, Vec<Value>), Status> {
+    reading(objects, |reads| {
+        let list = |plural: &str| reads.list(GROUP, plural, "");
+        Ok((list(SCHEMAS), list(LEVELS)))
+    })
+}
+
+/// Creates the default objects at the start, and puts the stored objects in force.
+pub(crate) async fn start(flows: &FlowControl, writer: Writer<'_>) -> Result<(), StartError> {
+    let in_force = put_in_force(flows, writer.objects);
+    in_force.map_err(|source| StartError::DefaultObject {
+        what: "the flows of requests".to_owned(),
+        source,
+    })?;
+    keep(writer, true, AT_ONCE).await;
+    put_in_force(flows, writer.objects).map_err(|source| StartError::DefaultObject {
+        what: "the flows of requests".to_owned(),
+        source,
+    })
+}
+
+/// Puts a change in force, and corrects the mandatory objects.
+///
+/// *Errors.* An object that cannot be read.
+pub(crate) async fn follow(flows: &FlowControl, writer: Writer<'_>) -> Result<(), Status> {
+    put_in_force(flows, writer.objects)?;
+    yield_now().await;
+    keep(writer, false, 1).await;
+    Ok(())
+}
+
+/// Corrects all default objects at intervals, for the life of the server.
+pub(crate) async fn run(server: Weak<ApiServer>) {
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        let Some(server) = server.upgrade() else {
+            return;
+        };
+        keep(server.writer(), true, 1).await;
+    }
+}
+
+/// Corrects the mandatory objects, the suggested ones if requested, and the conditions of all schemas. A
+/// failed write is repeated at the next call. `at_once` schemas are written at a time.
+async fn keep(writer: Writer<'_>, suggested: bool, at_once: usize) {
+    let kept = keep_objects(writer, suggested).await;
+    let told = match kept {
+        Ok(()) => tell_schemas(writer, at_once).await,
+        failed => failed,
+    };
+    if let Err(error) = told {
+        tracing::warn!(%error, "default flow schemas or priority levels could not be corrected");
+    }
+}
+
+async fn keep_objects(writer: Writer<'_>, suggested: bool) -> Result<(), Status> {
+    let (schemas, levels) = stored(writer.objects)?;
+    let there: Vec<Value> = schemas.into_iter().chain(levels).collect();
+    let mut defaults: Vec<(Value, bool)> = Vec::new();
+    defaults.extend(
+        flowcontrol::mandatory()
+            .into_iter()
+            .map(|object| (object, true)),
+    );
+    if suggested {
+        defaults.extend(
+            flowcontrol::suggested()
+                .into_iter()
+                .map(|object| (object, false)),
+        );
+    }
+    for (default, mandatory) in &defaults {
+        // A write to memory does not pause by itself.
+        yield_now().await;
+        let same = |object: &&Value| {
+            object["kind"] == default["kind"]
+                && metadata::text(object, "name") == metadata::text(default, "name")
+        };
+        match there.iter().find(same) {
+            Some(there) if put_right(there, default, *mandatory).is_none() => {}
+            Some(_) => change(writer, default, *mandatory).await?,
+            None => match ensure(writer, &this_server(), default).await {
+                Err(StartError::DefaultObject { source, .. }) => return Err(source),
+                Err(error) => return Err(Status::internal(error.to_string())),
+                Ok(()) => {}
+            },
+        }
+    }
+    Ok(())
+}
+
+async fn change(writer: Writer<'_>, default: &Value, mandatory: bool) -> Result<(), Status> {
+    let Some(resource) = writer.objects.catalog.snapshot().registry.of(default) else {
+        return Ok(());
+    };
+    let user = this_server();
+    let name = metadata::text(default, "name");
+    let attempt = Attempt {
+        manager: PRODUCER,
+        ..attempt(&resource, &user, "", name)
+    };
+    let mut change =
+        |there: &Value| Ok(put_right(there, default, mandatory).unwrap_or_else(|| there.clone()));
+    let done = update(writer, &attempt, Part::Whole, &mut change).await;
+    done.map(drop)
+}
+
+/// The corrected form of a stored default object; `None` if it is correct. A suggested object that a user
+/// has changed keeps its spec, unless its annotation says otherwise, and is marked.
+fn put_right(there: &Value, default: &Value, mandatory: bool) -> Option<Value> {
+    let annotation = &there["metadata"]["annotations"][AUTOUPDATE];
+    let said = annotation.as_str().and_then(parse_bool);
+    let unchanged = there["metadata"]["generation"] == 1;
+    let automatic = mandatory || said.unwrap_or(unchanged);
+    let mut right = there.clone();
+    if said != Some(automatic) {
+        right["metadata"]["annotations"][AUTOUPDATE] = json!(automatic.to_string());
+    }
+    if automatic {
+        right["spec"] = default["spec"].clone();
+        // Users may change the shares of the exempt level.
+        if default["spec"]["type"] == "Exempt" && there["spec"]["exempt"].is_object() {
+            right["spec"]["exempt"] = there["spec"]["exempt"].clone();
+        }
+    }
+    (right != *there).then_some(right)
+}
+
+/// Booleans in the spellings that Kubernetes accepts.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Writes the condition `Dangling` of each schema.
+async fn tell_schemas(writer: Writer<'_>, at_once: usize) -> Result<(), Status> {
+    let (schemas, levels) = stored(writer.objects)?;
+    let levels: Vec<String> = levels
+        .iter()
+        .filter_map(Level::read)
+        .map(|level| level.name)
+        .collect();
+    let now = metadata::time(Timestamp::now());
+    let mut wrong = schemas;
+    wrong.retain(|schema| with_condition(schema, &levels, &now).is_some());
+    let tasks = wrong.iter();
+    let tasks = tasks.map(|schema| tell_schema(writer, schema, &levels, &now).boxed());
+    let tasks: Vec<BoxFuture<'_, Result<(), Status>>> = tasks.collect();
+    let done: Vec<Result<(), Status>> = stream::iter(tasks)
+        .buffer_unordered(at_once)
+        .collect()
+        .await;
+    done.into_iter().collect()
+}
+
+async fn tell_schema(
+    writer: Writer<'_>,
+    schema: &Value,
+    levels: &[String],
+    now: &Value,
+) -> Result<(), Status> {
+    let Some(resource) = writer
+        .objects
+        .catalog
+        .snapshot()
+        .registry
+        .any_version(GROUP, SCHEMAS)
+    else {
+        return Ok(());
+    };
+    let user = this_server();
+    let attempt = Attempt {
+        subresource: "status",
+        manager: CONSUMER,
+        ..attempt(&resource, &user, "", metadata::text(schema, "name"))
+    };
+    yield_now().await;
+    let mut change =
+        |there: &Value| Ok(with_condition(there, levels, now).unwrap_or_else(|| there.clone()));
+    match update(writer, &attempt, Part::Status, &mut change).await {
+        // The schema was deleted meanwhile.
+        Err(status) if status.code == 404 => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// The schema with the right condition `Dangling`; `None` if it has it.
+fn with_condition(schema: &Value, levels: &[String], now: &Value) -> Option<Value> {
+    let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str();
+    let level = level.unwrap_or_default();
+    let found = levels.iter().any(|other| other == level);
+    let about =
+        format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?}");
+    let (status, reason, message) = if found {
+        ("False", "Found", format!("{about} and it exists"))
+    } else {
+        (
+            "True",
+            "NotFound",
+            format!("{about} but there is no such object"),
+        )
+    };
+    let conditions = schema["status"]["conditions"].as_array();
+    let mut conditions = conditions.cloned().unwrap_or_default();
+    let at = conditions.iter().position(|one| one["type"] == DANGLING);
+    let before = at.map_or(Value::Null, |at| conditions[at].clone());
+    let since = match before["status"] == status {
+        true => before["lastTransitionTime"].clone(),
+        false => now.clone(),
+    };
+    let after = json!({"type": DANGLING, "status": status, "lastTransitionTime": since,
+        "reason": reason, "message": message});
+    if after == before {
+        return None;
+    }
+    match at {
+        Some(at) => conditions[at] = after,
+        None => conditions.push(after),
+    }
+    let mut schema = schema.clone();
+    schema["status"]["conditions"] = conditions.into();
+    Some(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use resource_kinds::flowcontrol::EXEMPT;
+
+    use super::*;
+
+    fn level(name: &str) -> Value {
+        let all = flowcontrol::mandatory().into_iter();
+        let mut all = all.chain(flowcontrol::suggested());
+        let is = |object: &Value| {
+            object["kind"] == "PriorityLevelConfiguration" && object["metadata"]["name"] == name
+        };
+        let mut found = all.find(is).unwrap();
+        found["metadata"]["generation"] = json!(1);
+        found
+    }
+
+    /// findings C16: a suggested object that a user has changed keeps its spec.
+    #[test]
+    fn suggested_objects_are_kept_until_somebody_changes_them() {
+        let default = level("workload-low");
+        assert_eq!(put_right(&default, &default, false), None);
+        let mut changed = default.clone();
+        changed["spec"]["limited"]["nominalConcurrencyShares"] = json!(7);
+        // The annotation allows the server to correct the spec.
+        let right = put_right(&changed, &default, false).unwrap();
+        assert_eq!(right["spec"], default["spec"]);
+        changed["metadata"]["annotations"][AUTOUPDATE] = json!("false");
+        assert_eq!(put_right(&changed, &default, false), None);
+        // Without the annotation, a changed spec is the user's.
+        changed["metadata"]["annotations"] = Value::Null;
+        changed["metadata"]["generation"] = json!(2);
+        let marked = put_right(&changed, &default, false).unwrap();
+        assert_eq!(marked["metadata"]["annotations"][AUTOUPDATE], "false");
+        assert_eq!(marked["spec"], changed["spec"]);
+        changed["metadata"]["generation"] = json!(1);
+        let right = put_right(&changed, &default, false).unwrap();
+        assert_eq!(right["spec"], default["spec"]);
+    }
+
+    /// findings C16: mandatory objects are corrected, except for the shares of the exempt level.
+    #[test]
+    fn mandatory_objects_are_kept_whatever_is_said() {
+        let default = level("catch-all");
+        let mut changed = default.clone();
+        changed["metadata"]["annotations"][AUTOUPDATE] = json!("false");
+        changed["spec"]["limited"]["nominalConcurrencyShares"] = json!(7);
+        assert_eq!(put_right(&changed, &default, true), Some(default));
+        let default = level(EXEMPT);
+        let mut changed = default.clone();
+        changed["spec"]["exempt"]["nominalConcurrencyShares"] = json!(7);
+        assert_eq!(put_right(&changed, &default, true), None);
+    }
+
+    /// findings C16: the condition `Dangling`.
+    #[test]
+    fn a_schema_is_told_whether_its_level_is_there() {
+        let schema = json!({"spec": {"priorityLevelConfiguration": {"name": "l"}}});
+        let (before, now) = (json!("2026-01-01T00:00:00Z"), json!("2026-01-02T00:00:00Z"));
+        let dangling = with_condition(&schema, &[], &before).unwrap();
+        assert_eq!(
+            dangling["status"]["conditions"],
+            json!([{"type": "Dangling", "status": "True", "lastTransitionTime": before,
+                "reason": "NotFound", "message": "This FlowSchema references the \
+                 PriorityLevelConfiguration object named \"l\" but there is no such object"}])
+        );
+        assert_eq!(with_condition(&dangling, &[], &now), None);
+        let found = with_condition(&dangling, &["l".to_owned()], &now).unwrap();
+        let condition = &found["status"]["conditions"][0];
+        assert_eq!(
+            (&condition["status"], &condition["lastTransitionTime"]),
+            (&json!("False"), &now)
+        );
+    }
+}
