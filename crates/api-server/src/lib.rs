@@ -12,7 +12,8 @@
 //! 4. `access`: authentication, authorisation, auditing,
 //! 5. `admission`: plug-ins, webhooks and policies,
 //! 6. `handlers`: verbs, subresources, reviews, health and metrics,
-//! 7. the files beside them: the server, its start, the pipeline and the routing of requests.
+//! 7. `fairness`: flows, priority levels and the queues of requests; and the files beside the folders: the
+//!    server, its start, the pipeline and the routing of requests.
 //!
 //! Read `pipeline.rs` first, then `handlers/verbs/create.rs`.
 
