@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{DANGLING, EXEMPT, GROUP, PRECEDENCE_DEFAULT, SCHEMAS, check_conditions, mandatory};
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
+use crate::info::{Names, STATUS, cluster};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table};
 
@@ -18,8 +18,8 @@ use crate::{metadata, parts, table};
 #[derive(Debug)]
 pub struct FlowSchema;
 
-const INFO: KindInfo = KindInfo {
-    subresources: &[status(GROUP, "FlowSchema")],
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
     ..cluster(Names {
         group: GROUP,
         kind: "FlowSchema",
@@ -30,7 +30,7 @@ const INFO: KindInfo = KindInfo {
     })
 };
 
-const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column<'static>] = &[
     table::NAME,
     table::column(
         "PriorityLevel",
@@ -72,8 +72,8 @@ static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
 });
 
 impl Kind for FlowSchema {
-    fn info(&self) -> &'static KindInfo {
-        &INFO
+    fn info(&self) -> KindInfo<'_> {
+        INFO
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -109,8 +109,8 @@ impl Kind for FlowSchema {
         check_conditions(object)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
