@@ -17,8 +17,8 @@ use crate::output::say;
 use crate::pod_row::PodRows;
 use crate::settings::{DataDirectory, program};
 use crate::terminal;
-use crate::why::{Server, ask_for_all};
-use found::{Scope, read};
+use crate::why::{Reach, Server, overview};
+use found::read;
 use model::{ServerStatus, status};
 use render::Call;
 
@@ -66,14 +66,14 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
         program: program(),
         options: kubeconfig.unwrap_or_else(|| arguments.data.options()),
     };
-    let scope = match arguments.namespace {
-        Some(namespace) => Scope::One(namespace),
-        None if arguments.all_namespaces => Scope::All,
-        None => Scope::Readable,
+    let reach = match arguments.namespace {
+        Some(namespace) => Reach::One(namespace),
+        None if arguments.all_namespaces => Reach::All,
+        None => Reach::Readable,
     };
     let now = Timestamp::now();
-    let found = read(&server, &scope).await?;
-    let overview = ask_for_all(&server, found.namespace.as_deref(), now).await?;
+    let found = read(&server, &reach, now).await?;
+    let overview = overview(&found.objects, &reach, now);
     let kinds = resource_kinds::all(&ClusterConfig::default());
     let pods = kinds.iter().find(|kind| kind.info().kind == "Pod");
     let rows = pods.and_then(|kind| PodRows::new(kind.as_ref()));

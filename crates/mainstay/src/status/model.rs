@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::diagnosis::{Explanation, Overview, claim_ordinal};
+use planners::diagnosis::{Evidence, Explanation, Overview, claim_ordinal};
 use planners::stateful_set::identity;
+use resource_kinds::pod_view::PodView;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -171,33 +172,30 @@ pub fn status(
     rows: &PodRows<'_>,
     now: Timestamp,
 ) -> Status {
-    let sets: Vec<SetStatus> = found
-        .sets
-        .iter()
-        .map(|object| set(object, found, rows, now))
-        .collect();
+    let objects = &found.objects;
+    let sets = objects.namespaces.iter().flat_map(|evidence| {
+        let sets = evidence.sets.iter();
+        sets.map(move |object| set(object, evidence, found, rows, now))
+    });
+    let sets: Vec<SetStatus> = sets.collect();
     let of_sets: BTreeSet<(&str, &str)> = sets
         .iter()
         .flat_map(|set| &set.claims)
         .map(|claim| (claim.namespace.as_str(), claim.name.as_str()))
         .collect();
-    let others = found
-        .claims
-        .iter()
+    let others = objects
+        .each(|evidence| &evidence.claims)
         .filter(|claim| !of_sets.contains(&key(&claim.metadata)));
+    let nodes = objects.cluster.nodes.iter().flatten();
     Status {
         server,
-        nodes: found
-            .nodes
-            .iter()
-            .map(|node| self::node(node, found))
-            .collect(),
-        namespace: found.namespace.clone(),
+        nodes: nodes.map(|node| self::node(node, found)).collect(),
+        namespace: objects.namespace.clone(),
         claims: others.map(|object| claim(object, found)).collect(),
         workloads: workloads::all(found, rows, now),
         sets,
         waiting: overview.answers.iter().map(Waiting::of).collect(),
-        notes: found.notes.clone(),
+        notes: objects.unread.clone(),
     }
 }
 
@@ -216,7 +214,13 @@ fn key(meta: &ObjectMeta) -> (&str, &str) {
     )
 }
 
-fn set(object: &StatefulSet, found: &Found, rows: &PodRows<'_>, now: Timestamp) -> SetStatus {
+fn set(
+    object: &StatefulSet,
+    evidence: &Evidence,
+    found: &Found,
+    rows: &PodRows<'_>,
+    now: Timestamp,
+) -> SetStatus {
     let (namespace, name) = key(&object.metadata);
     let spec = object.spec.as_ref();
     let replicas = spec.map_or(1, |spec| spec.replicas.unwrap_or(1));
@@ -224,19 +228,13 @@ fn set(object: &StatefulSet, found: &Found, rows: &PodRows<'_>, now: Timestamp) 
         .and_then(|spec| spec.ordinals.as_ref()?.start)
         .unwrap_or(0);
     let start = i64::from(start);
-    let pods = found.pods.iter().filter(|pod| {
-        let owners = pod.metadata.owner_references.as_deref();
-        let mut owners = owners.unwrap_or_default().iter();
-        owners.any(|owner| {
-            owner.controller == Some(true) && Some(&owner.uid) == object.metadata.uid.as_ref()
-        })
-    });
-    let pods: Vec<(i64, &Pod)> = pods
-        .filter_map(|pod| {
-            let (_, pod_name) = key(&pod.metadata);
-            Some((identity::ordinal(name, pod_name)?, pod))
-        })
-        .collect();
+    let is_own = |view: &PodView| {
+        let controller = view.controller.as_ref();
+        controller.is_some_and(|owner| Some(&*owner.uid) == object.metadata.uid.as_deref())
+    };
+    let pods = evidence.viewed_pods().filter(|(view, _)| is_own(view));
+    let pods = pods.filter_map(|(view, pod)| Some((identity::ordinal(name, &view.name)?, pod)));
+    let pods: Vec<(i64, &Pod)> = pods.collect();
     let wanted = start..start.saturating_add(i64::from(replicas));
     let mut ordinals: BTreeSet<i64> = wanted.collect();
     ordinals.extend(pods.iter().map(|(ordinal, _)| ordinal));
@@ -245,11 +243,8 @@ fn set(object: &StatefulSet, found: &Found, rows: &PodRows<'_>, now: Timestamp) 
         None => PodRow::missing(identity::pod_name(name, *ordinal), Some(object)),
     };
     let pods: Vec<PodRow> = ordinals.iter().map(row).collect();
-    let is_own = |claim: &&PersistentVolumeClaim| {
-        let (of, claim) = key(&claim.metadata);
-        of == namespace && claim_ordinal(object, claim).is_some()
-    };
-    let claims = found.claims.iter().filter(is_own);
+    let claims = evidence.claims.iter();
+    let claims = claims.filter(|claim| claim_ordinal(object, key(&claim.metadata).1).is_some());
     SetStatus {
         namespace: namespace.to_owned(),
         name: name.to_owned(),

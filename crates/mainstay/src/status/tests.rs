@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use planners::diagnosis::{Evidence, Overview};
+use planners::diagnosis::{Cluster, Evidence};
 use serde_json::{Value, json};
 
 use super::found::Found;
@@ -48,41 +48,53 @@ fn found() -> Found {
         json!({"name": "data", "pvcRef": {"name": claim, "namespace": "default"},
             "capacityBytes": capacity, "usedBytes": 3 << 20})
     };
+    let mut own = Evidence::of("default", NOW.parse().unwrap());
+    own.sets = vec![decoded(json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": "w"},
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}}, "serviceName": "web",
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}}))];
+    own.full_pods = vec![
+        decoded(pod("web-0", true, running())),
+        decoded(pod("web-1", false, without_image())),
+    ];
+    own.view_pods();
+    own.claims = vec![
+        decoded(claim("data-web-0", "local-cow")),
+        decoded(claim("data-web-1", "local")),
+        decoded(claim("mine", "local")),
+    ];
+    own.jobs = vec![decoded(json!({
+        "metadata": {"name": "move", "namespace": "default"},
+        "spec": {"template": {}},
+        "status": {"conditions": [{"type": "Failed", "status": "True",
+            "message": "Job has reached the specified backoff limit"}]}}))];
+    let mut shop = Evidence::of("shop", NOW.parse().unwrap());
+    shop.deployments = vec![decoded(json!({
+        "metadata": {"name": "front", "namespace": "shop"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "front"}}, "template": {}},
+        "status": {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2,
+            "availableReplicas": 2}}))];
+    let node = decoded(json!({"metadata": {"name": "here"}, "status": {
+        "addresses": [{"type": "InternalIP", "address": "192.0.2.7"}],
+        "conditions": [{"type": "Ready", "status": "True"},
+            {"type": "DiskPressure", "status": "True"}]}}));
+    let cluster = Cluster {
+        nodes: Some(vec![node]),
+        ..Cluster::default()
+    };
     Found {
         version: "v1.36.0+mainstay.0.1.0".to_owned(),
-        nodes: vec![decoded(json!({"metadata": {"name": "here"}, "status": {
-            "addresses": [{"type": "InternalIP", "address": "192.0.2.7"}],
-            "conditions": [{"type": "Ready", "status": "True"},
-                {"type": "DiskPressure", "status": "True"}]}}))],
         figures: vec![json!({
             "node": {"nodeName": "here", "fs": {"usedBytes": 30_i64 << 30,
                 "availableBytes": 10_i64 << 30, "capacityBytes": 40_i64 << 30}},
             "pods": [{"volume": [volume("data-web-0", 64 << 20)]},
                 {"volume": [volume("data-web-1", 40 << 30)]}]})],
-        sets: vec![decoded(json!({
-            "metadata": {"name": "web", "namespace": "default", "uid": "w"},
-            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
-                "template": {"metadata": {"labels": {"app": "web"}}}, "serviceName": "web",
-                "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}}))],
-        pods: vec![
-            decoded(pod("web-0", true, running())),
-            decoded(pod("web-1", false, without_image())),
-        ],
-        claims: vec![
-            decoded(claim("data-web-0", "local-cow")),
-            decoded(claim("data-web-1", "local")),
-            decoded(claim("mine", "local")),
-        ],
-        deployments: vec![decoded(json!({
-            "metadata": {"name": "front", "namespace": "shop"},
-            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "front"}}, "template": {}},
-            "status": {"readyReplicas": 2}}))],
-        jobs: vec![decoded(json!({
-            "metadata": {"name": "move", "namespace": "default"},
-            "spec": {"template": {}},
-            "status": {"conditions": [{"type": "Failed", "status": "True",
-                "message": "Job has reached the specified backoff limit"}]}}))],
-        ..Found::default()
+        objects: crate::why::Found {
+            cluster: Arc::new(cluster),
+            namespaces: vec![own, shop],
+            ..crate::why::Found::default()
+        },
     }
 }
 
@@ -96,12 +108,8 @@ fn shown(found: &Found, width: Option<usize>) -> Vec<String> {
         data_directory: Some("/var/lib/mainstay".to_owned()),
     };
     let now = NOW.parse().unwrap();
-    // The same evidence as that of `mainstay why`.
-    let mut evidence = Evidence::of("default", now);
-    evidence.sets = found.sets.iter().cloned().map(Arc::new).collect();
-    let pods = found.pods.iter();
-    evidence.pods = pods.map(|pod| Arc::new(pod.into())).collect();
-    let overview = Overview::of_namespace(&evidence);
+    let reach = Reach::One("default".to_owned());
+    let overview = overview(&found.objects, &reach, now);
     let status = status(server, found, &overview, &rows, now);
     let call = Call {
         program: "mainstay".to_owned(),
@@ -137,7 +145,8 @@ fn one_screen_shows_what_there_is() {
         "job move: failed: Job has reached the specified backoff limit",
         "  mine          Bound  64Mi        local",
         "Waiting:\n  sts/web: ",
-        "Why, and what to do: mainstay why sts/web --data-dir /d",
+        "  job/move: failed: Job has reached the specified backoff limit",
+        "Why, and what to do: mainstay why --data-dir /d",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::core::{Selector, SelectorExt};
 use object_model::duration::human;
+use planners::diagnosis::Evidence;
 
 use super::found::Found;
 use super::model::{Workload, name, namespace};
@@ -14,32 +15,30 @@ use crate::pod_row::PodRows;
 
 /// All of them: by kind, then by name, as they were listed.
 pub fn all(found: &Found, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
+    let objects = &found.objects;
     let reason = |meta: &ObjectMeta, selector: Option<&LabelSelector>| {
         let selector = Selector::try_from(selector?.clone()).ok()?;
-        let mut pods = found.pods.iter().filter(|pod| {
+        let mut pods = objects.each(|e| &e.full_pods).filter(|pod| {
             let labels = pod.metadata.labels.clone().unwrap_or_default();
             pod.metadata.namespace == meta.namespace && selector.matches(&labels)
         });
         pods.find_map(|pod| rows.of(pod, now).reason)
     };
     let mut all = Vec::new();
-    for object in &found.deployments {
+    for object in objects.each(|e| &e.deployments) {
         let selector = object.spec.as_ref().map(|spec| &spec.selector);
         all.push(deployment(object).because(|| reason(&object.metadata, selector)));
     }
-    for object in &found.daemon_sets {
+    for object in objects.each(|e| &e.daemon_sets) {
         let selector = object.spec.as_ref().map(|spec| &spec.selector);
         all.push(daemon_set(object).because(|| reason(&object.metadata, selector)));
     }
-    let free = found
-        .replica_sets
-        .iter()
-        .filter(|set| !has_owner(&set.metadata));
-    for object in free {
+    let sets = objects.each(|e| &e.replica_sets);
+    for object in sets.filter(|set| !has_owner(&set.metadata)) {
         let selector = object.spec.as_ref().map(|spec| &spec.selector);
         all.push(replica_set(object).because(|| reason(&object.metadata, selector)));
     }
-    for object in &found.replication_controllers {
+    for object in objects.each(|e| &e.replication_controllers) {
         let labels = object.spec.as_ref().and_then(|spec| spec.selector.clone());
         let selector = LabelSelector {
             match_labels: labels,
@@ -49,14 +48,16 @@ pub fn all(found: &Found, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
             replication_controller(object).because(|| reason(&object.metadata, Some(&selector))),
         );
     }
-    all.extend(found.cron_jobs.iter().map(|object| cron_job(object, now)));
-    for object in &found.jobs {
+    let cron_jobs = objects.each(|e| &e.cron_jobs);
+    all.extend(cron_jobs.map(|object| cron_job(object, now)));
+    for object in objects.each(|e| &e.jobs) {
         let selector = object.spec.as_ref().and_then(|spec| spec.selector.as_ref());
         let job = job(object).because(|| reason(&object.metadata, selector));
         all.push(under_way(job));
     }
-    let free = found.pods.iter().filter(|pod| !has_owner(&pod.metadata));
-    all.extend(free.map(|object| pod(object, rows, now)));
+    let pods = objects.namespaces.iter().flat_map(Evidence::viewed_pods);
+    let free = pods.filter(|(view, _)| view.controller.is_none());
+    all.extend(free.map(|(_, object)| pod(object, rows, now)));
     all
 }
 

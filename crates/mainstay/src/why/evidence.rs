@@ -1,9 +1,11 @@
-//! Reads what an answer is found in. Who may not read all of it gets what can be said without.
+//! The one reading of a cluster, for `mainstay why` and `mainstay status`. Who may not read all of it gets
+//! what can be said without.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
@@ -15,6 +17,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use planners::diagnosis::{Cluster, Evidence, TargetKind, Webhook};
 use resource_kinds::snapshot::VolumeSnapshotClass;
 use serde::de::DeserializeOwned;
+
+use super::Server;
 
 /// Names that are shown of what there is instead.
 const NAMES_MAX: usize = 10;
@@ -32,15 +36,59 @@ pub enum Scope<'a> {
     All,
 }
 
+/// The namespaces that a question about everything covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All of them.
+    All,
+    /// All, or that of the context if the user may not read all.
+    Readable,
+    /// One.
+    One(String),
+}
+
 /// What was read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Found {
     /// What is around the namespaces.
     pub cluster: Arc<Cluster>,
     /// The namespaces, by name.
     pub namespaces: Vec<Evidence>,
+    /// The one namespace that it is limited to.
+    pub namespace: Option<String>,
     /// What could not be read.
     pub unread: Vec<String>,
+}
+
+impl Found {
+    /// All objects of a kind, by namespace.
+    pub fn each<'f, K: 'f>(
+        &'f self,
+        of: impl Fn(&'f Evidence) -> &'f Vec<Arc<K>>,
+    ) -> impl Iterator<Item = &'f K> {
+        self.namespaces.iter().flat_map(of).map(AsRef::as_ref)
+    }
+}
+
+/// Reads everything that the user may read of these namespaces, and of the cluster around them.
+pub async fn read_all(server: &Server, reach: &Reach, now: Timestamp) -> Result<Found> {
+    let scope = match reach {
+        Reach::All | Reach::Readable => Scope::All,
+        Reach::One(namespace) => Scope::Namespace(namespace),
+    };
+    let found = match read(&server.client, scope, now).await {
+        Err(kube::Error::Api(status)) if status.code == 403 && *reach == Reach::Readable => {
+            let own = server.namespace();
+            let found = read(&server.client, Scope::Namespace(own), now).await;
+            found.map(|mut found| {
+                let note = format!("this is about namespace {own} alone: {}", status.message);
+                found.unread.push(note);
+                found
+            })
+        }
+        found => found,
+    };
+    found.map_err(|error| server.explain(error))
 }
 
 /// Reads all that the question needs. What may not be read is told, unless it is what was asked
@@ -58,9 +106,14 @@ pub async fn read(client: &Client, scope: Scope<'_>, now: Timestamp) -> Result<F
         evidence.cluster = Arc::clone(&cluster);
     }
     let unread = reader.unread.into_inner();
+    let namespace = match scope {
+        Scope::All => None,
+        Scope::Object(_, namespace) | Scope::Namespace(namespace) => Some(namespace.to_owned()),
+    };
     Ok(Found {
         cluster,
         namespaces,
+        namespace,
         unread: unread.unwrap_or_else(PoisonError::into_inner),
     })
 }
@@ -121,8 +174,7 @@ impl Reader<'_> {
         let pods: Option<Vec<Arc<Pod>>> = pods;
         all.add(pods, |e| &mut e.full_pods);
         for evidence in all.0.values_mut() {
-            let pods = evidence.full_pods.iter();
-            evidence.pods = pods.map(|pod| Arc::new((&**pod).into())).collect();
+            evidence.view_pods();
         }
         all.add(sets, |e| &mut e.sets);
         all.add(revisions, |e| &mut e.revisions);

@@ -15,6 +15,7 @@ use planners::diagnosis::{Explanation, Overview, explain};
 
 use crate::settings::DataDirectory;
 use evidence::Scope;
+pub use evidence::{Found, Reach, read_all};
 pub use server::Server;
 use target::Target;
 
@@ -77,7 +78,11 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
             (answer.text(now), answer.json())
         }
         None => {
-            let answer = ask_for_all(&server, namespace, now).await?;
+            let reach = namespace.map_or(Reach::Readable, |name| Reach::One(name.to_owned()));
+            let found = read_all(&server, &reach, now).await?;
+            let mut answer = overview(&found, &reach, now);
+            let note = logs::attach(&server.client, &mut answer.answers).await;
+            answer.notes.extend(note);
             (answer.text(now), answer.json())
         }
     };
@@ -117,40 +122,19 @@ async fn ask(
     Ok(answer)
 }
 
-/// All that waits, in one namespace or all. Who may not list all gets the context's namespace.
-pub async fn ask_for_all(
-    server: &Server,
-    namespace: Option<&str>,
-    now: Timestamp,
-) -> Result<Overview> {
-    let scope = namespace.map_or(Scope::All, Scope::Namespace);
-    let read = evidence::read(&server.client, scope, now).await;
-    let found = match read {
-        Err(kube::Error::Api(status)) if status.code == 403 && scope == Scope::All => {
-            let own = Scope::Namespace(server.namespace());
-            let mut found = evidence::read(&server.client, own, now)
-                .await
-                .map_err(|error| server.explain(error))?;
-            found.unread.push(format!(
-                "this is about namespace {} alone: {}",
-                server.namespace(),
-                status.message
-            ));
-            found
+/// All that waits, of what was read.
+pub fn overview(found: &Found, reach: &Reach, now: Timestamp) -> Overview {
+    let mut all = match reach {
+        Reach::All | Reach::Readable => {
+            Overview::of_cluster(&found.cluster, &found.namespaces, now)
         }
-        read => read.map_err(|error| server.explain(error))?,
+        Reach::One(_) => Overview::default(),
     };
-    let mut all = Overview::default();
-    if namespace.is_none() {
-        all = Overview::of_cluster(&found.cluster, &found.namespaces, now);
-    }
     for evidence in &found.namespaces {
         all = all.and(Overview::of_namespace(evidence));
     }
-    all.notes.extend(found.unread);
-    let note = logs::attach(&server.client, &mut all.answers).await;
-    all.notes.extend(note);
-    Ok(all)
+    all.notes.extend(found.unread.iter().cloned());
+    all
 }
 
 #[cfg(test)]

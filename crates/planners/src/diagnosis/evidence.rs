@@ -161,6 +161,18 @@ impl Evidence {
         }
     }
 
+    /// Makes the views of the pods that are there in full.
+    pub fn view_pods(&mut self) {
+        let pods = self.full_pods.iter();
+        self.pods = pods.map(|pod| Arc::new((&**pod).into())).collect();
+    }
+
+    /// The pods in full, each with its view.
+    pub fn viewed_pods(&self) -> impl Iterator<Item = (&PodView, &Pod)> {
+        let views = self.pods.iter().map(AsRef::as_ref);
+        views.zip(self.full_pods.iter().map(AsRef::as_ref))
+    }
+
     /// The names of what there is of a kind.
     pub fn names(&self, kind: TargetKind) -> Vec<&str> {
         let cluster = &self.cluster;
