@@ -242,7 +242,7 @@ fn status_shows_what_there_is() {
     let shown = ok(&["status", "--kubeconfig", text(&reader)]);
     assert!(shown.contains("statefulset shop/db: 1/1 ready"), "{shown}");
     assert!(
-        shown.contains("Note: shown is namespace shop alone"),
+        shown.contains("Note: this is about namespace shop alone"),
         "{shown}"
     );
     assert!(!shown.contains("deployment front"), "{shown}");
@@ -316,6 +316,7 @@ fn install_and_uninstall() {
         unit.contains("mainstay up --data-dir=/srv/state "),
         "{unit}"
     );
+    verify_unit(root);
     let bash = root.join("usr/local/share/bash-completion/completions/mainstay");
     let complete = format!(
         "source {}; COMP_WORDS=(mainstay stat); COMP_CWORD=1; _mainstay mainstay stat mainstay; \
@@ -335,6 +336,35 @@ fn install_and_uninstall() {
         "{said}"
     );
     assert!(!root.join("usr").exists() && !root.join("etc").exists());
+}
+
+/// systemd itself reads the installed unit, beside its own and what the unit starts, and has nothing to say.
+fn verify_unit(root: &Path) {
+    let units = root.join("lib/systemd");
+    fs::create_dir_all(&units).expect("make a directory");
+    let copied = Command::new("cp")
+        .args(["-r", "/lib/systemd/system", text(&units)])
+        .status();
+    assert!(copied.is_ok_and(|status| status.success()), "copy units");
+    fs::create_dir_all(root.join("bin")).expect("make a directory");
+    fs::copy("/bin/sh", root.join("bin/sh")).expect("copy the shell");
+    let verify = || {
+        let mut verify = Command::new("systemd-analyze");
+        verify.args(["verify", "--man=no"]);
+        verify.arg(format!("--root={}", root.display()));
+        let output = verify.arg("mainstay.service").output();
+        let output = output.expect("run systemd-analyze");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert_eq!(verify(), "");
+    let unit = root.join("etc/systemd/system/mainstay.service");
+    let written = fs::read_to_string(&unit).expect("the unit");
+    fs::write(&unit, written.replace("KillMode", "KillMood")).expect("write the unit");
+    assert!(verify().contains("KillMood"));
+    fs::write(&unit, written).expect("write the unit");
+    for directory in ["lib", "bin"] {
+        fs::remove_dir_all(root.join(directory)).expect("remove a directory");
+    }
 }
 
 /// Each mistake has a sentence that says what to do.

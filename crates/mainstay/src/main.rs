@@ -6,6 +6,7 @@
 mod backup;
 mod bench;
 mod builtin;
+mod complete;
 mod data_directory;
 mod down;
 mod hello;
@@ -70,6 +71,9 @@ enum Command {
     Man(manual::ManArguments),
     /// Print the version of the program and of the served API
     Version,
+    /// Print what a word of the command line may become, for completions of shells
+    #[command(hide = true)]
+    Complete(complete::CompleteArguments),
     /// The program of the built-in image mainstay/hello
     #[command(hide = true)]
     Hello(hello::HelloArguments),
@@ -173,6 +177,14 @@ fn run(command: Command) -> Result<()> {
         Command::Uninstall(arguments) => install::uninstall(&arguments),
         Command::Completion(arguments) => {
             manual::complete(&arguments, CommandLine::command());
+            Ok(())
+        }
+        Command::Complete(arguments) => {
+            prepare("off");
+            let mut program = CommandLine::command();
+            program.build();
+            let completed = complete::run(&arguments, &program);
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(completed);
             Ok(())
         }
         Command::Man(arguments) => manual::man(&arguments, CommandLine::command()),

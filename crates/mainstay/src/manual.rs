@@ -61,11 +61,37 @@ pub fn man(arguments: &ManArguments, command: Command) -> Result<()> {
     Ok(())
 }
 
-/// The completions of a shell.
-pub fn completion(shell: Shell, mut command: Command) -> String {
+/// The completions of a shell: of the words of the program, and of names on the server.
+pub fn completion(shell: Shell, command: Command) -> String {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut command, "mainstay", &mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    clap_complete::generate(shell, &mut shown(command), "mainstay", &mut text);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    match shell {
+        Shell::Bash => text + include_str!("complete/names.bash"),
+        Shell::Zsh => {
+            // The last part is what starts it.
+            let names = include_str!("complete/names.zsh");
+            let start = text.rfind(ZSH_START).unwrap_or(text.len());
+            let (functions, start) = text.split_at(start);
+            format!("{functions}{names}{start}")
+        }
+        Shell::Fish => text + include_str!("complete/names.fish"),
+        _ => text,
+    }
+}
+
+/// What the last part of completions of zsh begins with.
+const ZSH_START: &str = "if [ \"$funcstack[1]\" = \"_mainstay\" ]";
+
+/// The program without the commands that nobody types.
+fn shown(command: Command) -> Command {
+    let commands = command.get_subcommands();
+    let shown: Vec<Command> = commands.filter(|one| !one.is_hide_set()).cloned().collect();
+    let about = command.get_about().cloned().unwrap_or_default();
+    Command::new("mainstay")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .subcommands(shown)
 }
 
 /// All pages with their files' names; that of the program comes first.
@@ -105,7 +131,16 @@ mod tests {
             for word in ["status", "why", "uninstall", "data-dir", "on-stop"] {
                 assert!(text.contains(word), "{shell}: {word}");
             }
+            assert!(!text.contains("hello"), "{shell}");
         }
+    }
+
+    /// Findings U11: names are known before zsh completes its first word.
+    #[test]
+    fn zsh_knows_names_from_the_start() {
+        let text = completion(Shell::Zsh, crate::CommandLine::command());
+        let names = text.find("_mainstay_words]=").unwrap();
+        assert!(names < text.find(ZSH_START).unwrap());
     }
 
     /// Findings U11: each command has a page.

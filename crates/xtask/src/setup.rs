@@ -42,6 +42,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.xfs", "xfsprogs"),
     ("openssl", "openssl"),
     ("skopeo", "skopeo"),
+    ("systemd-analyze", "systemd"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
 ];
 
 /// Test images, with the Debian packages that they are made of.

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::output::{say, warn};
 use crate::settings::DataDirectory;
 use crate::why::Server;
+pub use target::KINDS;
 use target::Target;
 
 /// How often it is looked for pods that are new, while logs are followed.

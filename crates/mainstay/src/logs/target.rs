@@ -5,33 +5,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::core::Selector;
 use kube::{Api, Client};
+use planners::diagnosis::TargetKind;
 
-/// The kinds by their names: group, version, kind, plural.
-const KINDS: [(&[&str], [&str; 4]); 6] = [
-    (&["po", "pod", "pods"], ["", "v1", "Pod", "pods"]),
-    (
-        &["sts", "statefulset", "statefulsets"],
-        ["apps", "v1", "StatefulSet", "statefulsets"],
-    ),
-    (
-        &["deploy", "deployment", "deployments"],
-        ["apps", "v1", "Deployment", "deployments"],
-    ),
-    (
-        &["ds", "daemonset", "daemonsets"],
-        ["apps", "v1", "DaemonSet", "daemonsets"],
-    ),
-    (
-        &["rs", "replicaset", "replicasets"],
-        ["apps", "v1", "ReplicaSet", "replicasets"],
-    ),
-    (&["job", "jobs"], ["batch", "v1", "Job", "jobs"]),
+/// The kinds that have pods.
+pub const KINDS: &[TargetKind] = &[
+    TargetKind::Pod,
+    TargetKind::StatefulSet,
+    TargetKind::Deployment,
+    TargetKind::DaemonSet,
+    TargetKind::ReplicaSet,
+    TargetKind::Job,
 ];
 
 /// A kind and a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    kind: [&'static str; 4],
+    kind: TargetKind,
     name: String,
 }
 
@@ -50,17 +39,16 @@ impl Target {
         if name.is_empty() || name.contains('/') {
             return Err(mistake(format!("{name:?} is no name; give KIND/NAME")));
         }
-        let lower = kind.to_lowercase();
-        let found = KINDS.iter().find(|(names, _)| names.contains(&&*lower));
-        let kinds: Vec<&str> = KINDS.iter().map(|(names, _)| names[0]).collect();
-        let (_, kind) = found.ok_or_else(|| {
+        let found = TargetKind::called(kind).filter(|kind| KINDS.contains(kind));
+        let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.short()).collect();
+        let kind = found.ok_or_else(|| {
             mistake(format!(
                 "{kind:?} has no pods; allowed: {}",
                 kinds.join(", ")
             ))
         })?;
         Ok(Self {
-            kind: *kind,
+            kind,
             name: name.to_owned(),
         })
     }
@@ -71,15 +59,15 @@ impl Target {
         client: &Client,
         namespace: &str,
     ) -> Result<Option<ListParams>, kube::Error> {
-        let [group, version, kind, plural] = self.kind;
         let of_name = ListParams::default().fields(&format!("metadata.name={}", self.name));
-        let resource = GroupVersionKind::gvk(group, version, kind);
-        let resource = ApiResource::from_gvk_with_plural(&resource, plural);
+        let kind = self.kind;
+        let resource = GroupVersionKind::gvk(kind.group(), "v1", kind.kind());
+        let resource = ApiResource::from_gvk_with_plural(&resource, kind.plural());
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         let Some(object) = api.get_opt(&self.name).await? else {
             return Ok(None);
         };
-        if kind == "Pod" {
+        if kind == TargetKind::Pod {
             return Ok(Some(of_name));
         }
         let selector = object.data["spec"]["selector"].clone();
@@ -96,13 +84,13 @@ mod tests {
 
     #[test]
     fn kinds_have_the_names_that_kubectl_knows() {
-        let kind = |word: &str| Target::parse(word).map(|target| target.kind[2]);
-        assert_eq!(kind("sts/web").unwrap(), "StatefulSet");
-        assert_eq!(kind("Deployment/web").unwrap(), "Deployment");
-        assert_eq!(kind("pod/web-0").unwrap(), "Pod");
+        let kind = |word: &str| Target::parse(word).map(|target| target.kind);
+        assert_eq!(kind("sts/web").unwrap(), TargetKind::StatefulSet);
+        assert_eq!(kind("Deployment/web").unwrap(), TargetKind::Deployment);
+        assert_eq!(kind("pod/web-0").unwrap(), TargetKind::Pod);
         let error = kind("web").unwrap_err().to_string();
         assert!(error.contains("mainstay logs sts/web"), "{error}");
         let error = kind("svc/web").unwrap_err().to_string();
-        assert!(error.contains("allowed: po, sts"), "{error}");
+        assert!(error.contains("allowed: pod, sts"), "{error}");
     }
 }

@@ -49,7 +49,7 @@ pub enum TargetKind {
     Budget,
 }
 
-/// Kind, group, and kubectl's names: the shortest first.
+/// Kind, group, and kubectl's names: the one that answers use first, the plural last.
 type Names = (&'static str, &'static str, &'static [&'static str]);
 
 impl TargetKind {
@@ -145,6 +145,16 @@ impl TargetKind {
     /// Kind, as in manifests.
     pub fn kind(self) -> &'static str {
         self.names().0
+    }
+
+    /// Its group; empty for that of the core.
+    pub fn group(self) -> &'static str {
+        self.names().1
+    }
+
+    /// The name that addresses of the API use.
+    pub fn plural(self) -> &'static str {
+        self.names().2.last().copied().unwrap_or_default()
     }
 
     /// The name that answers use.

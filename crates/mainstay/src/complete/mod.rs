@@ -1,0 +1,223 @@
+//! `mainstay complete`: the names on the server that shells complete words with. A shell waits for the
+//! answer, so that a server that is not there means no names, and no error.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Command, Parser};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::{Api, ResourceExt};
+use planners::diagnosis::TargetKind;
+
+use crate::logs;
+use crate::output::say;
+use crate::settings::DataDirectory;
+use crate::why::Server;
+
+/// A server that has not answered within that time does not help who types.
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// Names that are asked for at most.
+const NAMES_MAX: u32 = 500;
+/// The commands whose words may be names on the server.
+const COMMANDS: [&str; 3] = ["why", "logs", "status"];
+
+/// Arguments of `mainstay complete`.
+#[derive(clap::Args, Debug)]
+pub struct CompleteArguments {
+    /// The words after the program, up to the one that is completed
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+/// What a word is to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// A kind, to be followed by a name.
+    Kind(Vec<&'static str>),
+    /// The name of an object, after what stands before it in the same word.
+    Name(TargetKind, String),
+}
+
+/// The options that name the server and the namespace.
+#[derive(Parser, Debug)]
+#[command(no_binary_name = true)]
+struct Options {
+    #[arg(long)]
+    namespace: Option<String>,
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataDirectory,
+}
+
+/// Prints what the last word may become, a line each.
+pub async fn run(arguments: &CompleteArguments, program: &Command) {
+    let Some((wanted, options)) = read(&arguments.words, program) else {
+        return;
+    };
+    match wanted {
+        Wanted::Kind(kinds) => kinds.iter().for_each(|kind| say(&format!("{kind}/"))),
+        Wanted::Name(kind, before) => {
+            let names = tokio::time::timeout(TIMEOUT, names(kind, &options)).await;
+            for name in names.ok().flatten().unwrap_or_default() {
+                say(&format!("{before}{name}"));
+            }
+        }
+    }
+}
+
+/// What the last of the words is to become. Nothing if the program's own words will do.
+fn read(words: &[String], program: &Command) -> Option<(Wanted, Options)> {
+    // bash has the sign between an option and its value as a word.
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    words.retain(|word| *word != "=");
+    let (last, words) = words.split_last()?;
+    let (name, words) = words.split_first()?;
+    let command = program.find_subcommand(name)?;
+    let command_name = COMMANDS
+        .into_iter()
+        .find(|one| *one == command.get_name())?;
+    let mut options = Vec::new();
+    let mut positions = Vec::new();
+    let mut open = None;
+    for word in words {
+        if let Some(option) = open.take() {
+            options.push(format!("--{option}={word}"));
+        } else if let Some((option, value)) = option(command, word) {
+            match value {
+                Some(value) => options.push(format!("--{option}={value}")),
+                None => open = Some(option),
+            }
+        } else if !word.starts_with('-') {
+            positions.push(*word);
+        }
+    }
+    let known = ["--namespace=", "--kubeconfig=", "--data-dir=", "--config="];
+    options.retain(|option| known.iter().any(|known| option.starts_with(known)));
+    let options = Options::try_parse_from(options).ok()?;
+    let wanted = match (open.as_deref(), command_name) {
+        (Some("namespace"), _) => Wanted::Name(TargetKind::Namespace, String::new()),
+        (Some(_), _) | (_, "status") => return None,
+        (None, _) if last.starts_with('-') => {
+            let value = last.strip_prefix("--namespace=")?;
+            let before = last.strip_suffix(value).unwrap_or_default();
+            Wanted::Name(TargetKind::Namespace, before.to_owned())
+        }
+        (None, "logs") => object(last, &positions, logs::KINDS)?,
+        (None, _) => object(last, &positions, &TargetKind::ALL)?,
+    };
+    Some((wanted, options))
+}
+
+/// The long name of an option that takes a value, and the value if it is in the same word.
+fn option(command: &Command, word: &str) -> Option<(String, Option<String>)> {
+    let (name, value) = match word.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (word, None),
+    };
+    let mut arguments = command.get_arguments().filter(|argument| {
+        let short = argument.get_short().map(|short| format!("-{short}"));
+        let long = argument.get_long().map(|long| format!("--{long}"));
+        argument.get_action().takes_values()
+            && [short, long].into_iter().flatten().any(|one| one == name)
+    });
+    let long = arguments.next()?.get_long()?;
+    Some((long.to_owned(), value))
+}
+
+/// `sts/web`, or `sts web` after a first word.
+fn object(last: &str, before: &[&str], kinds: &[TargetKind]) -> Option<Wanted> {
+    let kind = |word: &str| TargetKind::called(word).filter(|kind| kinds.contains(kind));
+    match (before, last.split_once('/')) {
+        ([], Some((word, _))) => Some(Wanted::Name(kind(word)?, format!("{word}/"))),
+        ([], None) => {
+            let kinds = kinds.iter().map(|kind| kind.short());
+            Some(Wanted::Kind(kinds.collect()))
+        }
+        ([word], None) if !word.contains('/') => Some(Wanted::Name(kind(word)?, String::new())),
+        _ => None,
+    }
+}
+
+/// The names of what the server has of a kind.
+async fn names(kind: TargetKind, options: &Options) -> Option<Vec<String>> {
+    let found = Server::find(options.kubeconfig.as_deref(), &options.data).await;
+    let server = found.ok()?;
+    // All of these kinds have this version.
+    let resource = GroupVersionKind::gvk(kind.group(), "v1", kind.kind());
+    let resource = ApiResource::from_gvk_with_plural(&resource, kind.plural());
+    let client = server.client.clone();
+    let namespace = options.namespace.as_deref().unwrap_or(server.namespace());
+    let api: Api<DynamicObject> = match kind.is_namespaced() {
+        true => Api::namespaced_with(client, namespace, &resource),
+        false => Api::all_with(client, &resource),
+    };
+    let limited = ListParams::default().limit(NAMES_MAX);
+    let list = api.list_metadata(&limited).await.ok()?;
+    Some(list.items.iter().map(ResourceExt::name_any).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn wanted(line: &str) -> Option<Wanted> {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let mut program = crate::CommandLine::command();
+        program.build();
+        read(&words, &program).map(|(wanted, _)| wanted)
+    }
+
+    fn name(kind: TargetKind, before: &str) -> Option<Wanted> {
+        Some(Wanted::Name(kind, before.to_owned()))
+    }
+
+    /// findings U11
+    #[test]
+    fn names_are_completed_where_they_may_stand() {
+        use TargetKind as Kind;
+        for (line, expected) in [
+            ("why sts/", name(Kind::StatefulSet, "sts/")),
+            (
+                "why statefulsets/we",
+                name(Kind::StatefulSet, "statefulsets/"),
+            ),
+            ("why sts ", name(Kind::StatefulSet, "")),
+            ("why -n shop pod/", name(Kind::Pod, "pod/")),
+            ("why --data-dir /d -o json pvc/", name(Kind::Claim, "pvc/")),
+            ("why -n ", name(Kind::Namespace, "")),
+            ("status --namespace = sh", name(Kind::Namespace, "")),
+            ("ps --namespace=sh", name(Kind::Namespace, "--namespace=")),
+            ("logs -f deploy/", name(Kind::Deployment, "deploy/")),
+            ("logs svc/", None),
+            ("logs sts/web ", None),
+            ("why sts/web ", None),
+            ("why secret/", None),
+            ("why --data-dir ", None),
+            ("why --kube", None),
+            ("status ", None),
+            ("up ", None),
+            ("nothing ", None),
+            ("", None),
+        ] {
+            assert_eq!(wanted(line), expected, "{line:?}");
+        }
+        let Some(Wanted::Kind(kinds)) = wanted("logs ") else {
+            panic!("no kinds");
+        };
+        assert_eq!(kinds, ["pod", "sts", "deploy", "ds", "rs", "job"]);
+    }
+
+    /// findings U11: the server is the one that the other words name.
+    #[test]
+    fn options_name_the_server() {
+        let words = ["why", "--data-dir", "/d", "-n=shop", "sts/"].map(str::to_owned);
+        let mut program = crate::CommandLine::command();
+        program.build();
+        let (_, options) = read(&words, &program).unwrap();
+        assert_eq!(options.namespace.as_deref(), Some("shop"));
+        assert_eq!(options.data.path().unwrap(), PathBuf::from("/d"));
+    }
+}
