@@ -1,27 +1,22 @@
 //! Containers that end, are killed, or are not ready.
 
 use super::situation::{Remedy, Situation, USUAL};
+use super::web::{POD, SET, Web};
 
 pub const CONTAINERS: &[Situation] = &[
     Situation {
         name: "program-fails",
-        manifest: r#"
+        manifest: "
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: settings}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  volumes: [{name: conf, configMap: {name: settings}}]
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sh, -c, 'cat /conf/level || exit 3; sleep 1000']
-    volumeMounts: [{name: conf, mountPath: /conf}]
-"#,
+",
+        web: Some(Web {
+            pod: "volumes: [{name: conf, configMap: {name: settings}}]",
+            command: "[sh, -c, cat /conf/level || exit 3; sleep 1000]",
+            container: "volumeMounts: [{name: conf, mountPath: /conf}]",
+            ..POD
+        }),
         cause: &[
             r#"container main does not keep running: exit code 3 (Error)"#,
             r#"| cat: can't open '/conf/level'"#,
@@ -33,17 +28,10 @@ spec:
     },
     Situation {
         name: "program-ends-well",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sh, -c, 'echo all done']
-"#,
+        web: Some(Web {
+            command: "[sh, -c, echo all done]",
+            ..POD
+        }),
         cause: &[
             r#"container main does not keep running: exit code 0 (Completed)"#,
             r#"| all done"#,
@@ -55,45 +43,26 @@ spec:
     },
     Situation {
         name: "out-of-memory",
-        manifest: r#"
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: busybox:1
-        command: [sh, -c, 'head -c 40000000 /dev/zero | tail -c 40000000 > /dev/null && sleep 1000']
-        resources: {limits: {memory: 32Mi}}
-"#,
+        web: Some(Web {
+            command: "[sh, -c, head -c 40000000 /dev/zero | tail -c 40000000 > /dev/null && sleep 1000]",
+            container: "resources: {limits: {memory: 32Mi}}",
+            ..SET
+        }),
         asked: "sts/web",
         cause: &[r#"it used memory beyond its limit of 32Mi"#],
         ..USUAL
     },
     Situation {
         name: "init-container-fails",
-        manifest: r#"
+        manifest: "
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: settings}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  initContainers: [{name: setup, image: 'busybox:1', command: [sh, -c, 'cat /conf/level'], volumeMounts: [{name: conf, mountPath: /conf}]}]
-  volumes: [{name: conf, configMap: {name: settings}}]
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+",
+        web: Some(Web {
+            pod: "initContainers: [{name: setup, image: 'busybox:1', command: [sh, -c, cat /conf/level], volumeMounts: [{name: conf, mountPath: /conf}]}], volumes: [{name: conf, configMap: {name: settings}}]",
+            ..POD
+        }),
         cause: &[
             r#"init container setup does not succeed: exit code 1 (Error)"#,
             r#"| cat: can't open '/conf/level'"#,
@@ -125,18 +94,11 @@ spec:
     },
     Situation {
         name: "startup-probe-kills",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sh, -c, 'sleep 12; touch /tmp/up; sleep 1000']
-    startupProbe: {exec: {command: [cat, /tmp/up]}, periodSeconds: 1, failureThreshold: 3}
-"#,
+        web: Some(Web {
+            command: "[sh, -c, sleep 12; touch /tmp/up; sleep 1000]",
+            container: "startupProbe: {exec: {command: [cat, /tmp/up]}, periodSeconds: 1, failureThreshold: 3}",
+            ..POD
+        }),
         cause: &[
             r#"container main is killed again and again: its startup probe does not pass (command cat /tmp/up)"#,
             r#"Startup probe failed: "#,
@@ -145,18 +107,10 @@ spec:
     },
     Situation {
         name: "post-start-hook-fails",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-    lifecycle: {postStart: {exec: {command: [sh, -c, 'exit 5']}}}
-"#,
+        web: Some(Web {
+            container: "lifecycle: {postStart: {exec: {command: [sh, -c, exit 5]}}}",
+            ..POD
+        }),
         cause: &[r#"postStart hook"#],
         remedy: Remedy::Filled(&[("COMMAND", r#"true"#)]),
         ..USUAL
@@ -203,18 +157,10 @@ spec:
     },
     Situation {
         name: "readiness-command-fails",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-    readinessProbe: {exec: {command: [cat, /tmp/missing]}, periodSeconds: 1}
-"#,
+        web: Some(Web {
+            container: "readinessProbe: {exec: {command: [cat, /tmp/missing]}, periodSeconds: 1}",
+            ..POD
+        }),
         cause: &[
             r#"readiness probe of container main does not pass (command cat /tmp/missing)"#,
             r#"Readiness probe failed: cat: can't open '/tmp/missing'"#,
@@ -224,18 +170,10 @@ spec:
     },
     Situation {
         name: "readiness-too-slow",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-    readinessProbe: {exec: {command: [sleep, '3']}, periodSeconds: 1, timeoutSeconds: 1}
-"#,
+        web: Some(Web {
+            container: "readinessProbe: {exec: {command: [sleep, '3']}, periodSeconds: 1, timeoutSeconds: 1}",
+            ..POD
+        }),
         cause: &[
             r#"readiness probe of container main does not pass"#,
             r#"timed out after 1s"#,
@@ -244,18 +182,10 @@ spec:
     },
     Situation {
         name: "readiness-flaps",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-    readinessProbe: {exec: {command: [sh, -c, 'test $(($(date +%s) / 3 % 2)) = 0']}, periodSeconds: 1, failureThreshold: 1}
-"#,
+        web: Some(Web {
+            container: "readinessProbe: {exec: {command: [sh, -c, test $(($(date +%s) / 3 % 2)) = 0]}, periodSeconds: 1, failureThreshold: 1}",
+            ..POD
+        }),
         cause: &[
             r#"readiness probe of container main does not pass"#,
             r#"Readiness probe failed"#,

@@ -1,6 +1,7 @@
 //! Pods that are being deleted, and pods that have ended.
 
 use super::situation::{End, Remedy, Situation, USUAL};
+use super::web::{POD, Web};
 
 pub const ENDINGS: &[Situation] = &[
     Situation {
@@ -94,35 +95,20 @@ spec:
     },
     Situation {
         name: "deadline-exceeded",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  activeDeadlineSeconds: 1
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            pod: "activeDeadlineSeconds: 1",
+            ..POD
+        }),
         cause: &[r#"failed (DeadlineExceeded)"#],
         ..USUAL
     },
     Situation {
         name: "pod-failed",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  restartPolicy: Never
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sh, -c, 'echo no database; exit 7']
-"#,
+        web: Some(Web {
+            pod: "restartPolicy: Never",
+            command: "[sh, -c, echo no database; exit 7]",
+            ..POD
+        }),
         cause: &[
             r#"failed: container main: exit code 7 (Error)"#,
             r#"| no database"#,
@@ -132,19 +118,12 @@ spec:
     },
     Situation {
         name: "empty-dir-over-its-limit",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  volumes: [{name: data, emptyDir: {sizeLimit: 1Mi}}]
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sh, -c, 'head -c 3000000 /dev/zero > /data/file; sleep 1000']
-    volumeMounts: [{name: data, mountPath: /data}]
-"#,
+        web: Some(Web {
+            pod: "volumes: [{name: data, emptyDir: {sizeLimit: 1Mi}}]",
+            command: "[sh, -c, head -c 3000000 /dev/zero > /data/file; sleep 1000]",
+            container: "volumeMounts: [{name: data, mountPath: /data}]",
+            ..POD
+        }),
         cause: &[
             r#"was evicted from its node: Usage of EmptyDir volume "data" exceeds the limit "1Mi""#,
         ],
@@ -153,18 +132,11 @@ spec:
     },
     Situation {
         name: "ephemeral-storage-over-its-limit",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sh, -c, 'head -c 3000000 /dev/zero > /file; sleep 1000']
-    resources: {limits: {ephemeral-storage: 1Mi}}
-"#,
+        web: Some(Web {
+            command: "[sh, -c, head -c 3000000 /dev/zero > /file; sleep 1000]",
+            container: "resources: {limits: {ephemeral-storage: 1Mi}}",
+            ..POD
+        }),
         cause: &[r#"was evicted from its node"#, r#"ephemeral"#],
         remedy: Remedy::Filled(&[("SIZE", r#"64Mi"#)]),
         ..USUAL

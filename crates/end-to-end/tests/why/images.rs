@@ -1,23 +1,16 @@
 //! Pods whose image cannot be had.
 
 use super::situation::{Remedy, Situation, USUAL};
+use super::web::{POD, SET, Web};
 
 pub const IMAGES: &[Situation] = &[
     Situation {
         name: "image-not-found",
-        manifest: r#"
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: main, image: 'nowhere:1', command: [sleep, '1000']}]
-"#,
+        web: Some(Web {
+            replicas: 2,
+            image: "nowhere:1",
+            ..SET
+        }),
         asked: "sts/web",
         cause: &[
             r#"web-1 waits for web-0 to be Ready"#,
@@ -28,17 +21,10 @@ spec:
     },
     Situation {
         name: "image-name-invalid",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'Busy Box'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            image: "Busy Box",
+            ..POD
+        }),
         cause: &[r#""Busy Box" of container main is no image name"#],
         remedy: Remedy::Filled(&[("IMAGE", r#"busybox:1"#)]),
         ..USUAL
@@ -63,17 +49,10 @@ spec:
     },
     Situation {
         name: "image-registry-unreachable",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: '127.0.0.1:9/shop:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            image: "127.0.0.1:9/shop:1",
+            ..POD
+        }),
         cause: &[
             r#"image "127.0.0.1:9/shop:1" of container main cannot be pulled"#,
             r#"the registry 127.0.0.1:9 has to answer the node"#,
@@ -83,17 +62,10 @@ spec:
     },
     Situation {
         name: "image-login-missing",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'REGISTRY/library/busybox:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            image: "REGISTRY/library/busybox:1",
+            ..POD
+        }),
         cause: &[
             r#"pull access denied at REGISTRY"#,
             r#"its registry wants a login"#,

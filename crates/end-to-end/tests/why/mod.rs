@@ -9,16 +9,19 @@ mod endings;
 mod images;
 mod placement;
 mod refusals;
+mod room;
 mod services;
 mod sets;
 mod situation;
 mod storage;
+mod web;
 mod workloads;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use end_to_end::applications::{busybox, nginx};
+use end_to_end::disk::Disk;
 use end_to_end::{Instance, Registry, binary, example, text, wait_for, with_images};
 use serde_json::Value;
 
@@ -146,6 +149,10 @@ const TABLE: &[&[Situation]] = &[
     services::SERVICES,
     storage::STORAGE,
     workloads::WORKLOADS,
+    room::DISK,
+    room::DRAIN,
+    room::PRESSURE,
+    room::STORE,
 ];
 
 /// findings U3
@@ -168,6 +175,31 @@ fn volumes_claims_snapshots_and_parts_of_the_api() {
     let (_registry, instance) = with_images();
     resolve(&instance, storage::STORAGE);
     resolve(&instance, cluster::CLUSTER);
+}
+
+/// findings U3, R13: a disk of its own, so that what fills it fills nothing else.
+#[test]
+fn a_node_without_room() {
+    let mut disk = None;
+    let arguments = [
+        "--store-quota=24Mi",
+        "--eviction-hard=nodefs.available<300Mi",
+        "--eviction-pressure-transition-period=1s",
+    ];
+    let instance = Instance::start_prepared(&arguments, |data| {
+        disk = Some(Disk::mount(data, 4096));
+    });
+    // The server ends before its disk.
+    let world = (instance, disk);
+    let kubectl = world.0.kubectl();
+    let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let words = [("NODE", node.clone())];
+    resolve_with(&world.0, &words, room::DISK);
+    resolve_with(&world.0, &words, room::DRAIN);
+    kubectl.ok(&["drain", &node, "--pod-selector=app=web", "--timeout=60s"]);
+    kubectl.ok(&["uncordon", &node]);
+    resolve_with(&world.0, &words, room::PRESSURE);
+    resolve_with(&world.0, &words, room::STORE);
 }
 
 /// findings U3: all that waits, one block for each root; and nothing once it is unblocked.

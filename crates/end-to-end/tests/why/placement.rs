@@ -1,39 +1,24 @@
 //! Pods that no node takes, or that somebody holds back.
 
-use super::situation::{Remedy, Situation, USUAL};
+use super::situation::{End, Remedy, Situation, USUAL};
+use super::web::{POD, Web};
 
 pub const PLACEMENT: &[Situation] = &[
     Situation {
         name: "scheduling-gate",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  schedulingGates: [{name: example.com/quota}]
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            pod: "schedulingGates: [{name: example.com/quota}]",
+            ..POD
+        }),
         cause: &[r#"scheduling gates hold it back: example.com/quota"#],
         ..USUAL
     },
     Situation {
         name: "node-selector",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  nodeSelector: {example.com/NAMESPACE: fast}
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            pod: "nodeSelector: {example.com/NAMESPACE: fast}",
+            ..POD
+        }),
         cause: &[
             r#"node(s) didn't match Pod's node affinity/selector"#,
             r#"a node with the labels of its nodeSelector"#,
@@ -42,41 +27,25 @@ spec:
     },
     Situation {
         name: "node-affinity",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: example.com/disk, operator: In, values: [fast]}]}]}}}
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            pod: "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: example.com/disk, operator: In, values: [fast]}]}]}}}",
+            ..POD
+        }),
         cause: &[r#"node(s) didn't match Pod's node affinity/selector"#],
         ..USUAL
     },
     Situation {
         name: "pod-affinity",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{labelSelector: {matchLabels: {app: other}}, topologyKey: kubernetes.io/hostname}]}}
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            pod: "affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{labelSelector: {matchLabels: {app: other}}, topologyKey: kubernetes.io/hostname}]}}",
+            ..POD
+        }),
         cause: &[r#"node(s) didn't match pod affinity rules"#],
         ..USUAL
     },
     Situation {
         name: "pod-anti-affinity",
-        manifest: r#"
+        manifest: "
 apiVersion: v1
 kind: Pod
 metadata: {name: first, labels: {app: web}}
@@ -86,19 +55,11 @@ spec:
   - name: main
     image: 'busybox:1'
     command: [sleep, '1000']
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  schedulingGates: [{name: example.com/later}]
-  affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{labelSelector: {matchLabels: {app: web}}, topologyKey: kubernetes.io/hostname}]}}
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+",
+        web: Some(Web {
+            pod: "schedulingGates: [{name: example.com/later}], affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{labelSelector: {matchLabels: {app: web}}, topologyKey: kubernetes.io/hostname}]}}",
+            ..POD
+        }),
         before: &[
             r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=60s"#,
             r#"kubectl -n NAMESPACE patch pod web --type json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#,
@@ -195,18 +156,10 @@ spec:
     },
     Situation {
         name: "cpu-too-large",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-    resources: {requests: {cpu: '1000'}}
-"#,
+        web: Some(Web {
+            container: "resources: {requests: {cpu: '1000'}}",
+            ..POD
+        }),
         cause: &[
             r#"no node fits: 0/1 nodes are available: 1 Insufficient cpu"#,
             r#"ask for less cpu"#,
@@ -216,25 +169,17 @@ spec:
     },
     Situation {
         name: "memory-too-large",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-    resources: {requests: {memory: 90Ti}, limits: {memory: 90Ti}}
-"#,
+        web: Some(Web {
+            container: "resources: {requests: {memory: 90Ti}, limits: {memory: 90Ti}}",
+            ..POD
+        }),
         cause: &[r#"Insufficient memory"#],
         remedy: Remedy::Filled(&[("AMOUNT", r#"16Mi"#)]),
         ..USUAL
     },
     Situation {
         name: "host-port-taken",
-        manifest: r#"
+        manifest: "
 apiVersion: v1
 kind: Pod
 metadata: {name: first, labels: {app: web}}
@@ -245,19 +190,12 @@ spec:
     image: 'busybox:1'
     command: [sleep, '1000']
     ports: [{containerPort: 80, hostPort: 42811}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  schedulingGates: [{name: example.com/later}]
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-    ports: [{containerPort: 80, hostPort: 42811}]
-"#,
+",
+        web: Some(Web {
+            pod: "schedulingGates: [{name: example.com/later}]",
+            container: "ports: [{containerPort: 80, hostPort: 42811}]",
+            ..POD
+        }),
         before: &[
             r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=60s"#,
             r#"kubectl -n NAMESPACE patch pod web --type json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#,
@@ -271,35 +209,19 @@ spec:
     },
     Situation {
         name: "scheduler-unknown",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  schedulerName: own
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            pod: "schedulerName: own",
+            ..POD
+        }),
         cause: &[r#"scheduler own has not looked at it yet"#],
         ..USUAL
     },
     Situation {
         name: "readiness-gate",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  readinessGates: [{conditionType: example.com/lb}]
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-"#,
+        web: Some(Web {
+            pod: "readinessGates: [{conditionType: example.com/lb}]",
+            ..POD
+        }),
         cause: &[
             r#"corresponding condition of pod readiness gate "example.com/lb" does not exist"#,
         ],
@@ -307,7 +229,7 @@ spec:
     },
     Situation {
         name: "claim-of-one-pod-held",
-        manifest: r#"
+        manifest: "
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data}
@@ -324,20 +246,12 @@ spec:
     image: 'busybox:1'
     command: [sleep, '1000']
     volumeMounts: [{name: data, mountPath: /data}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  schedulingGates: [{name: example.com/later}]
-  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: [sleep, '1000']
-    volumeMounts: [{name: data, mountPath: /data}]
-"#,
+",
+        web: Some(Web {
+            pod: "schedulingGates: [{name: example.com/later}], volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]",
+            container: "volumeMounts: [{name: data, mountPath: /data}]",
+            ..POD
+        }),
         before: &[
             r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=60s"#,
             r#"kubectl -n NAMESPACE patch pod web --type json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#,
@@ -346,6 +260,21 @@ spec:
             r#"ReadWriteOncePod access mode"#,
             r#"pod first uses the claim"#,
         ],
+        ..USUAL
+    },
+    Situation {
+        name: "node-missing",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  nodeName: gone
+  containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
+"#,
+        cause: &[r#"node/gone: does not exist"#],
+        remedy: Remedy::Patience,
+        end: End::Gone,
         ..USUAL
     },
 ];

@@ -1,6 +1,7 @@
 //! Services without endpoints or addresses, and what watches over numbers of pods.
 
-use super::situation::{Remedy, Situation, USUAL};
+use super::situation::{End, Remedy, Situation, USUAL};
+use super::web::{DEPLOYMENT, Web};
 
 pub const SERVICES: &[Situation] = &[
     Situation {
@@ -10,22 +11,8 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {selector: {app: wev}, ports: [{port: 80}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(DEPLOYMENT),
         asked: "svc/web",
         cause: &["no pod has the labels of its selector (app=wev)"],
         ..USUAL
@@ -37,22 +24,8 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {ports: [{port: 80}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(DEPLOYMENT),
         asked: "svc/web",
         cause: &["it has no selector"],
         ..USUAL
@@ -64,22 +37,8 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'nowhere:1'
-        command: [sleep, '1000']
 ",
+        web: Some(Web { image: "nowhere:1", ..DEPLOYMENT }),
         asked: "svc/web",
         cause: &["its pod is not Ready", "cannot be pulled"],
         remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
@@ -92,23 +51,11 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
-        ports: [{name: www, containerPort: 80}]
 ",
+        web: Some(Web {
+            container: "ports: [{name: www, containerPort: 80}]",
+            ..DEPLOYMENT
+        }),
         asked: "svc/web",
         cause: &["has a port of the name \"http\""],
         ..USUAL
@@ -125,22 +72,8 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(DEPLOYMENT),
         asked: "svc/web",
         cause: &["its pods are not there: deploy/web", "exceeded quota"],
         ..USUAL
@@ -152,22 +85,8 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {type: LoadBalancer, loadBalancerIP: 192.0.2.77, selector: {app: web}, ports: [{port: 28431}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(DEPLOYMENT),
         asked: "svc/web",
         cause: &["192.0.2.77 is no address of a node"],
         ..USUAL
@@ -179,22 +98,8 @@ apiVersion: v1
 kind: Service
 metadata: {name: first}
 spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 28432}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(DEPLOYMENT),
         before: &["sleep 2", "kubectl -n NAMESPACE create service loadbalancer second --tcp=28432", "kubectl -n NAMESPACE set selector service second app=web"],
         asked: "svc/second",
         cause: &["port 28432/TCP of", "is taken by Service"],
@@ -208,22 +113,8 @@ apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {name: web}
 spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'nowhere:1'
-        command: [sleep, '1000']
 ",
+        web: Some(Web { replicas: 2, image: "nowhere:1", ..DEPLOYMENT }),
         asked: "pdb/web",
         cause: &["no pod may be evicted: 0 are healthy", "cannot be pulled"],
         remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
@@ -240,24 +131,30 @@ spec:
   maxReplicas: 2
   scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
   metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(DEPLOYMENT),
         asked: "hpa/web",
         cause: &["missing request for cpu"],
+        ..USUAL
+    },
+    Situation {
+        name: "ingress-without-controller",
+        manifest: "
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
+",
+        web: Some(DEPLOYMENT),
+        asked: "ing/web",
+        cause: &["no ingress controller has taken it"],
+        remedy: Remedy::Described(&["kubectl -n NAMESPACE delete ingress web"]),
+        end: End::Gone,
         ..USUAL
     },
 ];

@@ -1,24 +1,16 @@
 //! StatefulSets that are held up by what their pods are made of.
 
-use super::situation::{Remedy, Situation, USUAL};
+use super::situation::{End, Remedy, Situation, USUAL};
+use super::web::{SET, Web};
 
 pub const SETS: &[Situation] = &[
     Situation {
         name: "update-on-delete",
-        manifest: r#"
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: web}
-spec:
-  replicas: 2
-  updateStrategy: {type: OnDelete}
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
-"#,
+        web: Some(Web {
+            replicas: 2,
+            spec: "updateStrategy: {type: OnDelete}",
+            ..SET
+        }),
         before: &[
             r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=60s"#,
             r#"kubectl -n NAMESPACE patch sts web -p '{"spec":{"template":{"metadata":{"annotations":{"a":"b"}}}}}' "#,
@@ -29,19 +21,7 @@ spec:
     },
     Situation {
         name: "rollout-broken",
-        manifest: r#"
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
-"#,
+        web: Some(Web { replicas: 2, ..SET }),
         before: &[
             r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=60s"#,
             r#"kubectl -n NAMESPACE set image sts/web main=nowhere:1"#,
@@ -53,7 +33,7 @@ spec:
     },
     Situation {
         name: "name-of-pod-taken",
-        manifest: r#"
+        manifest: "
 apiVersion: v1
 kind: Pod
 metadata: {name: web-0}
@@ -63,39 +43,19 @@ spec:
   - name: main
     image: 'busybox:1'
     command: [sleep, '1000']
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
-"#,
+",
+        web: Some(Web { replicas: 2, ..SET }),
         asked: "sts/web",
         cause: &[r#"web-0"#],
         ..USUAL
     },
     Situation {
         name: "claim-of-set-being-deleted",
-        manifest: r#"
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: web}
-spec:
-  replicas: 1
-  volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}}]
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers: [{name: main, image: 'busybox:1', command: [sleep, '1000'], volumeMounts: [{name: data, mountPath: /data}]}]
-"#,
+        web: Some(Web {
+            spec: "volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}}]",
+            container: "volumeMounts: [{name: data, mountPath: /data}]",
+            ..SET
+        }),
         before: &[
             r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=60s"#,
             r#"kubectl -n NAMESPACE patch pvc data-web-0 --type merge -p '{"metadata":{"finalizers":["example.com/backup"]}}' "#,
@@ -104,6 +64,23 @@ spec:
         ],
         asked: "sts/web",
         cause: &[r#"finalizers hold it: example.com/backup"#],
+        ..USUAL
+    },
+    Situation {
+        name: "partition-holds-update",
+        web: Some(Web {
+            replicas: 2,
+            spec: "updateStrategy: {rollingUpdate: {partition: 1}}",
+            ..SET
+        }),
+        before: &[
+            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE patch sts web -p '{"spec":{"template":{"metadata":{"annotations":{"a":"b"}}}}}'"#,
+        ],
+        asked: "sts/web",
+        cause: &[r#"partition 1 keeps web-0 at the former revision"#],
+        remedy: Remedy::Noted,
+        end: End::Unnoted,
         ..USUAL
     },
 ];

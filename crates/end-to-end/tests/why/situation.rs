@@ -13,6 +13,7 @@ use end_to_end::{Instance, Shell, binary};
 use serde_json::Value;
 
 use super::run;
+use super::web::Web;
 
 /// Situations that are looked at at the same time.
 const AT_ONCE: usize = 6;
@@ -25,6 +26,8 @@ pub struct Situation {
     pub name: &'static str,
     /// What is applied.
     pub manifest: &'static str,
+    /// What is applied beside it.
+    pub web: Option<Web>,
     /// Lines that are typed after that.
     pub before: &'static [&'static str],
     /// What is asked about: `sts/web`.
@@ -47,6 +50,8 @@ pub enum Remedy {
     Described(&'static [&'static str]),
     /// Nothing needs to be done.
     Patience,
+    /// The command at the end of a note: what is noted is as somebody wants it.
+    Noted,
 }
 
 /// What becomes of what was asked about.
@@ -56,12 +61,15 @@ pub enum End {
     Fine,
     /// It is gone.
     Gone,
+    /// It was fine all along, and is without the note by now.
+    Unnoted,
 }
 
 /// What most situations are like.
 pub const USUAL: Situation = Situation {
     name: "",
     manifest: "",
+    web: None,
     before: &[],
     asked: "pod/web",
     cause: &[],
@@ -165,7 +173,10 @@ impl<'i> Walk<'i> {
         self.type_line(&format!("kubectl create namespace {name}"))?;
         let kubectl = self.instance.kubectl();
         let apply = ["-n", name, "apply", "-f", "-"];
-        let output = kubectl.run_with_input(&apply, &self.placed(self.situation.manifest));
+        let web = self.situation.web.as_ref().map(Web::manifest);
+        let web = web.unwrap_or_default();
+        let all = format!("{}---\n{web}", self.situation.manifest);
+        let output = kubectl.run_with_input(&apply, &self.placed(&all));
         output.success().map_err(|output| format!("{output:#?}"))?;
         let mut lines = self.situation.before.iter();
         lines.try_for_each(|line| self.type_line(&self.placed(line)))
@@ -209,20 +220,33 @@ impl<'i> Walk<'i> {
             return None;
         };
         let mut parts = self.situation.cause.iter();
-        if json["state"] != "Waiting" || !parts.all(|part| text.contains(&self.placed(part))) {
+        let state = match self.situation.end {
+            End::Unnoted => "Fine",
+            End::Fine | End::Gone => "Waiting",
+        };
+        if json["state"] != state || !parts.all(|part| text.contains(&self.placed(part))) {
             return None;
         }
         let commands = json["chains"].as_array().into_iter().flatten();
         let commands = commands.flat_map(|chain| chain["commands"].as_array());
         let commands = commands.flatten().filter_map(Value::as_str);
-        let commands: Vec<String> = commands.map(str::to_owned).collect();
-        let wanted = matches!(self.situation.remedy, Remedy::Typed | Remedy::Filled(_));
+        let mut commands: Vec<String> = commands.map(str::to_owned).collect();
+        if let Remedy::Noted = self.situation.remedy {
+            let notes = json["notes"].as_array().into_iter().flatten();
+            let notes = notes.filter_map(Value::as_str);
+            let ends = notes.filter_map(|note| note.split_once(": kubectl "));
+            commands.extend(ends.map(|(_, command)| format!("kubectl {command}")));
+        }
+        let wanted = !matches!(
+            self.situation.remedy,
+            Remedy::Described(_) | Remedy::Patience
+        );
         (!wanted || !commands.is_empty()).then(|| (text.clone(), commands))
     }
 
     fn lines(&self, commands: Vec<String>) -> Vec<String> {
         match self.situation.remedy {
-            Remedy::Typed => commands,
+            Remedy::Typed | Remedy::Noted => commands,
             Remedy::Filled(words) => {
                 let fill = |line: String| {
                     let words = words.iter();
@@ -239,9 +263,14 @@ impl<'i> Walk<'i> {
 
     fn has_ended(&self, answer: &Answer) -> Option<()> {
         let ended = match answer {
-            Answer::Given { json, .. } => {
-                self.situation.end == End::Fine && json["state"] == "Fine"
-            }
+            Answer::Given { text, json } => match self.situation.end {
+                End::Fine => json["state"] == "Fine",
+                End::Gone => false,
+                End::Unnoted => {
+                    let mut parts = self.situation.cause.iter();
+                    !parts.any(|part| text.contains(&self.placed(part)))
+                }
+            },
             Answer::NotFound(error) => {
                 self.situation.end == End::Gone && error.contains("not found")
             }

@@ -1,6 +1,7 @@
 //! Volumes, claims and snapshots.
 
 use super::situation::{End, Remedy, Situation, USUAL};
+use super::web::{POD, SET, Web};
 
 pub const STORAGE: &[Situation] = &[
     Situation {
@@ -24,7 +25,10 @@ spec:
   resources: {requests: {storage: 16Mi}}
   storageClassName: why-released
 ",
-        before: &["kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s", "kubectl -n NAMESPACE delete pvc data"],
+        before: &[
+            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s",
+            "kubectl -n NAMESPACE delete pvc data",
+        ],
         asked: "pv/why-released",
         cause: &["its claim volume-released/data is gone"],
         ..USUAL
@@ -50,7 +54,10 @@ spec:
   resources: {requests: {storage: 16Mi}}
   storageClassName: why-in-use
 ",
-        before: &["kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s", "kubectl delete pv why-in-use --wait=false"],
+        before: &[
+            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s",
+            "kubectl delete pv why-in-use --wait=false",
+        ],
         asked: "pv/why-in-use",
         cause: &["kept while claim volume-deleted-in-use/data is bound to it"],
         end: End::Gone,
@@ -77,7 +84,11 @@ spec:
   resources: {requests: {storage: 16Mi}}
   storageClassName: why-lost
 ",
-        before: &["kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s", "kubectl delete pv why-lost --wait=false", "kubectl patch pv why-lost --type merge -p '{\"metadata\":{\"finalizers\":null}}'"],
+        before: &[
+            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s",
+            "kubectl delete pv why-lost --wait=false",
+            "kubectl patch pv why-lost --type merge -p '{\"metadata\":{\"finalizers\":null}}'",
+        ],
         asked: "pvc/data",
         cause: &["Bound claim has lost its PersistentVolume"],
         end: End::Gone,
@@ -93,17 +104,17 @@ spec:
   accessModes: [ReadWriteOnce]
   resources: {requests: {storage: 16Mi}}
   storageClassName: why-none
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers: [{name: main, image: 'busybox:1', command: [sleep, '1000'], volumeMounts: [{name: data, mountPath: /data}]}]
-  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 ",
+        web: Some(Web {
+            pod: "volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]",
+            container: "volumeMounts: [{name: data, mountPath: /data}]",
+            ..POD
+        }),
         asked: "pvc/data",
-        cause: &["\"why-none\" not found", "storageclass/why-none: does not exist"],
+        cause: &[
+            "\"why-none\" not found",
+            "storageclass/why-none: does not exist",
+        ],
         ..USUAL
     },
     Situation {
@@ -152,9 +163,28 @@ metadata: {name: before}
 spec: {source: {persistentVolumeClaimName: data}}
 ",
         asked: "volumesnapshot/before",
-        cause: &["the PVC data is not yet bound", "storageclass/why-late: does not exist"],
+        cause: &[
+            "the PVC data is not yet bound",
+            "storageclass/why-late: does not exist",
+        ],
         remedy: Remedy::Described(&["kubectl -n NAMESPACE delete volumesnapshot before"]),
         end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "volume-directory-missing",
+        web: Some(Web {
+            spec: "volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}}]",
+            container: "volumeMounts: [{name: data, mountPath: /data}]",
+            ..SET
+        }),
+        before: &[
+            "kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=60s",
+            "rm -r DATA/volumes/$(kubectl -n NAMESPACE get pvc data-web-0 -o jsonpath={.spec.volumeName})",
+            "kubectl -n NAMESPACE delete pod web-0",
+        ],
+        asked: "sts/web",
+        cause: &["does not exist", "bring back what was there"],
         ..USUAL
     },
 ];

@@ -1,26 +1,16 @@
 //! Workloads whose pods are not made or do not run.
 
 use super::situation::{End, Remedy, Situation, USUAL};
+use super::web::{DEPLOYMENT, Web};
 
 pub const WORKLOADS: &[Situation] = &[
     Situation {
         name: "deployment-image",
-        manifest: "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'nowhere:1'
-        command: [sleep, '1000']
-",
+        web: Some(Web {
+            replicas: 2,
+            image: "nowhere:1",
+            ..DEPLOYMENT
+        }),
         asked: "deploy/web",
         cause: &["image \"nowhere:1\"", "the same: web-"],
         remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
@@ -33,67 +23,31 @@ apiVersion: v1
 kind: ResourceQuota
 metadata: {name: small}
 spec: {hard: {pods: '1'}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(Web {
+            replicas: 3,
+            ..DEPLOYMENT
+        }),
         asked: "deploy/web",
         cause: &["2 pods are to be made", "exceeded quota: small"],
         ..USUAL
     },
     Situation {
         name: "deployment-missing-account",
-        manifest: "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      serviceAccountName: robot
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
-",
+        web: Some(Web {
+            pod: "serviceAccountName: robot",
+            ..DEPLOYMENT
+        }),
         asked: "deploy/web",
         cause: &["serviceaccount \"robot\" not found"],
         ..USUAL
     },
     Situation {
         name: "deployment-pod-security",
-        manifest: "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
-",
+        web: Some(Web {
+            replicas: 0,
+            ..DEPLOYMENT
+        }),
         before: &[
             "kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=restricted",
             "kubectl -n NAMESPACE scale deploy web --replicas=1",
@@ -109,46 +63,21 @@ apiVersion: v1
 kind: LimitRange
 metadata: {name: small}
 spec: {limits: [{type: Container, max: {memory: 32Mi}}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
-        resources: {limits: {memory: 64Mi}}
 ",
+        web: Some(Web {
+            container: "resources: {limits: {memory: 64Mi}}",
+            ..DEPLOYMENT
+        }),
         asked: "deploy/web",
         cause: &["maximum memory usage per Container is 32Mi, but limit is 64Mi"],
         ..USUAL
     },
     Situation {
         name: "deployment-missing-priority",
-        manifest: "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      priorityClassName: why-missing-priority
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
-",
+        web: Some(Web {
+            pod: "priorityClassName: why-missing-priority",
+            ..DEPLOYMENT
+        }),
         asked: "deploy/web",
         cause: &["no PriorityClass with name why-missing-priority was found"],
         ..USUAL
@@ -167,22 +96,8 @@ webhooks:
   sideEffects: None
   admissionReviewVersions: [v1]
   timeoutSeconds: 2
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(DEPLOYMENT),
         asked: "deploy/web",
         cause: &["failed calling webhook \"pods.silent.example.com\""],
         ..USUAL
@@ -205,22 +120,11 @@ spec:
   policyName: why-policy-refuses
   validationActions: [Deny]
   matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: NAMESPACE}}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
 ",
+        web: Some(Web {
+            replicas: 0,
+            ..DEPLOYMENT
+        }),
         before: &[
             "sleep 3",
             "kubectl -n NAMESPACE scale deploy web --replicas=1",
@@ -231,22 +135,7 @@ spec:
     },
     Situation {
         name: "deployment-paused",
-        manifest: "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 1
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
-",
+        web: Some(DEPLOYMENT),
         before: &[
             "kubectl -n NAMESPACE rollout status deploy/web --timeout=60s",
             "kubectl -n NAMESPACE rollout pause deploy/web",
@@ -258,22 +147,10 @@ spec:
     },
     Situation {
         name: "deployment-held-by-finalizer",
-        manifest: "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 0
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: main
-        image: 'busybox:1'
-        command: [sleep, '1000']
-",
+        web: Some(Web {
+            replicas: 0,
+            ..DEPLOYMENT
+        }),
         before: &[
             "kubectl -n NAMESPACE patch deploy web --type merge -p '{\"metadata\":{\"finalizers\":[\"example.com/keep\"]}}'",
             "kubectl -n NAMESPACE delete deploy web --wait=false",
@@ -415,6 +292,31 @@ spec:
 ",
         asked: "job/load",
         cause: &["serviceaccount \"robot\" not found"],
+        ..USUAL
+    },
+    Situation {
+        name: "cron-job-forbid",
+        manifest: "
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: load}
+spec:
+  schedule: '* * * * *'
+  concurrencyPolicy: Forbid
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          terminationGracePeriodSeconds: 0
+          containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
+",
+        before: &["sleep 60"],
+        asked: "cronjob/load",
+        cause: &[
+            "its next job waits for the end of job load-",
+            "(concurrencyPolicy: Forbid)",
+        ],
         ..USUAL
     },
 ];

@@ -72,11 +72,11 @@ fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -
         let message = format!("could not grow from {has} to {wanted}{said}");
         trail.link(object.clone(), &*failed.type_, message, since);
         let patch = format!(
-            "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"{has}\"}}}}}}}}'",
+            "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"SIZE\"}}}}}}}}'",
             object.name
         );
         let patch = words::kubectl(&evidence.namespace, &patch);
-        let text = "room where its volume is, or the former size";
+        let text = format!("room where its volume is, or a smaller size of more than {has}");
         trail.remedy(Remedy::new(text).with(patch));
         return Some(trail.chain());
     }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use super::chain::{Explanation, Object};
+use super::chain::{Chain, Explanation, Object};
 use super::evidence::Evidence;
 use super::held::held;
 use super::remedy::Remedy;
@@ -137,6 +137,9 @@ pub(super) fn budget(
     );
     let allow = words::kubectl(&evidence.namespace, &allow);
     if healthy >= desired {
+        if let Some(chain) = drained(evidence, budget, &object, &allow) {
+            return answer.waits([chain]);
+        }
         return answer.note(format!(
             "no pod may be evicted as long as all {desired} have to be healthy; to allow one: \
              {allow}"
@@ -157,4 +160,33 @@ pub(super) fn budget(
         true => answer,
         false => answer.note(format!("no pod may be evicted; to allow one: {allow}")),
     }
+}
+
+/// That somebody empties a node, and the budget keeps pods there.
+fn drained(
+    evidence: &Evidence,
+    budget: &PodDisruptionBudget,
+    object: &Object,
+    allow: &str,
+) -> Option<Chain> {
+    let pods = selected(budget, &evidence.pods);
+    let node = pods.iter().find_map(|pod| {
+        let node = evidence.node(pod.node.as_deref()?)?;
+        let spec = node.spec.as_ref()?;
+        (spec.unschedulable == Some(true)).then(|| words::name(&node.metadata))
+    })?;
+    let there = pods.iter().filter(|pod| pod.node.as_deref() == Some(node));
+    let there = words::list(there.map(|pod| &*pod.name));
+    let mut trail = Trail::of(evidence);
+    let message = format!(
+        "node {node} is cordoned, and {there} may not be evicted from it: all that are healthy have \
+         to be"
+    );
+    trail.link(object.clone(), "HoldsEvictions", message, None);
+    let text = format!(
+        "more pods; or let the node have pods again (kubectl uncordon {node}); or allow one to be \
+         evicted"
+    );
+    trail.remedy(Remedy::new(text).with(allow));
+    Some(trail.chain())
 }

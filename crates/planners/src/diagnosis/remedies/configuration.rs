@@ -185,6 +185,13 @@ impl Case<'_> {
             let text = format!("have the node make it, or correct the path ({edit})");
             return Some(self.by(text, self.change(change)));
         }
+        if volume.persistent_volume_claim.is_some()
+            && let Some(path) = between(said, "path \"", "\" does not exist")
+        {
+            let text = "bring back what was there: a disk that is not mounted, or a backup; to go \
+                        on with an empty volume, on the node";
+            return Some(Remedy::new(text).with(format!("mkdir -m 0777 {}", quoted(path))));
+        }
         let (_, key) = said.rsplit_once(" key: ").unwrap_or_default();
         if said.contains("references non-existent")
             && let Some(key) = key.split_whitespace().next()

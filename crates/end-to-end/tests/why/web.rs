@@ -1,0 +1,86 @@
+//! What most situations are about: a workload of the name `web`, made from a usual one and what is
+//! different in it.
+
+/// A pod, or what makes pods; the texts are entries of flow mappings of YAML.
+pub struct Web {
+    /// Its kind.
+    pub kind: Kind,
+    /// How many pods it makes.
+    pub replicas: u32,
+    /// What else its own `spec` has.
+    pub spec: &'static str,
+    /// What else the pods' `spec` has.
+    pub pod: &'static str,
+    /// The image of the container `main`.
+    pub image: &'static str,
+    /// What that runs.
+    pub command: &'static str,
+    /// What else it has.
+    pub container: &'static str,
+}
+
+/// The kinds of workloads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Pod,
+    StatefulSet,
+    Deployment,
+}
+
+/// A pod that runs for long.
+pub const POD: Web = Web {
+    kind: Kind::Pod,
+    replicas: 1,
+    spec: "",
+    pod: "",
+    image: "busybox:1",
+    command: "[sleep, '1000']",
+    container: "",
+};
+
+/// A set of one such pod.
+pub const SET: Web = Web {
+    kind: Kind::StatefulSet,
+    ..POD
+};
+
+/// A Deployment of one such pod.
+pub const DEPLOYMENT: Web = Web {
+    kind: Kind::Deployment,
+    ..POD
+};
+
+impl Web {
+    /// Its manifest.
+    pub fn manifest(&self) -> String {
+        let Self { image, command, .. } = self;
+        let container = entries(
+            &format!("name: main, image: '{image}', command: {command}"),
+            self.container,
+        );
+        let pod = format!("terminationGracePeriodSeconds: 0, containers: [{{{container}}}]");
+        let pod = entries(&pod, self.pod);
+        let head = |api: &str, kind: &str| {
+            format!("apiVersion: {api}, kind: {kind}, metadata: {{name: web}}")
+        };
+        let kind = match self.kind {
+            Kind::Pod => return format!("{{{}, spec: {{{pod}}}}}\n", head("v1", "Pod")),
+            Kind::StatefulSet => "StatefulSet",
+            Kind::Deployment => "Deployment",
+        };
+        let template = format!("{{metadata: {{labels: {{app: web}}}}, spec: {{{pod}}}}}");
+        let own = format!(
+            "replicas: {}, selector: {{matchLabels: {{app: web}}}}, template: {template}",
+            self.replicas
+        );
+        let own = entries(&own, self.spec);
+        format!("{{{}, spec: {{{own}}}}}\n", head("apps/v1", kind))
+    }
+}
+
+fn entries(usual: &str, more: &str) -> String {
+    match more {
+        "" => usual.to_owned(),
+        more => format!("{usual}, {more}"),
+    }
+}
