@@ -95,6 +95,13 @@ fn the_tour_can_be_pasted() {
     for shown in ["Hello from web-1", "data-web-4", "rolled back", "sts/web"] {
         assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
     }
+    // What other pages do to the same set.
+    pasted.page("docs/conditions.md");
+    pasted.part(
+        "docs/storage.md",
+        "## Expand a volume",
+        Some("## Snapshots"),
+    );
 }
 
 /// findings U7: a snapshot is taken and restored on the class that can, whatever the disk is.
@@ -102,10 +109,10 @@ fn the_tour_can_be_pasted() {
 fn the_snapshot_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     let pasted = Pasted::beside(&instance);
-    let part = |from: &str, to: &str| pasted.part("docs/storage.md", from, Some(to));
-    let output = part(
+    let output = pasted.part(
+        "docs/storage.md",
         "## Snapshots and copies",
-        "VolumeSnapshot, VolumeSnapshotContent and",
+        Some("VolumeSnapshot, VolumeSnapshotContent and"),
     );
     assert!(output.stdout.contains("before\n"), "{output:#?}");
 }

@@ -106,8 +106,11 @@ kind: ConfigMap
 metadata: {name: nothing}
 ",
     before: &[
+        // What is there can be changed, so that changes take the last bytes.
         "head -c 900000 /dev/zero | tr '\\0' x > DATA/text; for i in $(seq 40); do \
-         kubectl -n NAMESPACE create configmap text-$i --from-file=DATA/text || break; done",
+         kubectl -n NAMESPACE create configmap text-$i --from-file=DATA/text || break; done; \
+         for i in $(seq 9); do \
+         kubectl -n NAMESPACE annotate configmap text-$i fill=$(head -c 120000 DATA/text); done",
     ],
     asked: "cs/etcd-0",
     cause: &["the store cannot be written", "deleting works all the time"],

@@ -97,12 +97,13 @@ fn read(words: &[String], program: &Command) -> Option<(Wanted, Options)> {
     let options = Options::try_parse_from(options).ok()?;
     let wanted = match (open.as_deref(), command_name) {
         (Some("namespace"), _) => Wanted::Name(TargetKind::Namespace, String::new()),
-        (Some(_), _) | (_, "status") => return None,
+        (Some(_), _) => return None,
         (None, _) if last.starts_with('-') => {
             let value = last.strip_prefix("--namespace=")?;
             let before = last.strip_suffix(value).unwrap_or_default();
             Wanted::Name(TargetKind::Namespace, before.to_owned())
         }
+        (None, "status") => return None,
         (None, "logs") => object(last, &positions, logs::KINDS)?,
         (None, _) => object(last, &positions, &TargetKind::ALL)?,
     };

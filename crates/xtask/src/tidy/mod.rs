@@ -10,6 +10,7 @@ mod documents;
 mod layers;
 mod leaks;
 mod modules;
+mod pages;
 mod sentences;
 mod sources;
 mod walks;
@@ -80,6 +81,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(leaks::check(&files));
     findings.extend(walks::check(&files));
     findings.extend(decoders::check(&files));
+    findings.extend(pages::check(&files));
     findings.sort();
     Ok(findings)
 }

@@ -1,0 +1,212 @@
+//! Commands on the pages of users are pasted by a test, or there is a reason why not: a block of commands
+//! without a language is pasted, one that says `sh` is not.
+
+use super::{Finding, SourceFile};
+
+/// Where the tests are that paste pages.
+const TESTS: &str = "crates/end-to-end/tests/";
+
+/// Pages of whoever works on the program; what they have is run by `cargo xtask`.
+const OF_DEVELOPERS: &[&str] = &["docs/benchmarks.md", "docs/contract/", "docs/contributing/"];
+
+/// Blocks that are not pasted: page, what their first command begins with, reason.
+const NOT_PASTED: &[(&str, &str, &str)] = &[
+    (
+        "README.md",
+        "cargo build --release",
+        "builds the program that the tests are run with",
+    ),
+    (
+        "README.md",
+        "sudo target/release/mainstay up",
+        "keeps running; a test of the tour starts the same",
+    ),
+    ("README.md", "docker save", "tests need no container engine"),
+    ("README.md", "cargo xtask test", "runs the tests themselves"),
+    (
+        "docs/images.md",
+        "docker pull",
+        "tests need no container engine",
+    ),
+    (
+        "docs/images.md",
+        "cargo xtask setup",
+        "what the tests' own images are made with",
+    ),
+    (
+        "docs/backup.md",
+        "",
+        "tests/backup.rs restores, while no server runs",
+    ),
+    (
+        "docs/first-set.md",
+        "",
+        "the README's tour, which is pasted, step by step",
+    ),
+    (
+        "docs/install.md",
+        "",
+        "changes the machine; tests/first_hour.rs installs below another root",
+    ),
+    (
+        "docs/systemd.md",
+        "",
+        "needs systemd; tests/first_hour.rs has systemd check the unit",
+    ),
+    (
+        "docs/troubleshooting.md",
+        "",
+        "tests/why asks, and types what is answered",
+    ),
+    (
+        "docs/uninstall.md",
+        "",
+        "changes the machine; tests/first_hour.rs installs below another root",
+    ),
+    (
+        "docs/upgrade.md",
+        "",
+        "changes the machine; tests/upgrade.rs exchanges the program",
+    ),
+    (
+        "docs/storage.md",
+        "mount -o prjquota",
+        "takes a disk of the reader's; tests/volumes.rs makes such disks",
+    ),
+    (
+        "examples/cassandra/README.md",
+        "cargo xtask setup",
+        "what the tests' own images are made with",
+    ),
+];
+
+/// A block of a page.
+#[derive(Debug, PartialEq, Eq)]
+struct Block<'t> {
+    at: usize,
+    language: &'t str,
+    first: &'t str,
+}
+
+/// Checks README.md, docs and examples.
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let tests = files
+        .iter()
+        .filter(|file| file.path.starts_with(TESTS) && file.path.ends_with(".rs"));
+    let pasted: Vec<Vec<String>> = tests.flat_map(|file| pasted(&file.text)).collect();
+    let pages = files.iter().filter(|file| {
+        let page = &file.path;
+        let of_users = page == "README.md"
+            || (page.starts_with("docs/") || page.starts_with("examples/"))
+                && page.ends_with(".md");
+        of_users && !OF_DEVELOPERS.iter().any(|part| page.starts_with(part))
+    });
+    let mut findings = Vec::new();
+    for page in pages {
+        for block in blocks(&page.text) {
+            let known = match block.language {
+                "" => pasted.iter().any(|call| covers(call, page, &block)),
+                "sh" => NOT_PASTED
+                    .iter()
+                    .any(|(of, first, _)| *of == page.path && block.first.starts_with(first)),
+                _ => true,
+            };
+            if !known {
+                let text = format!(
+                    "no test pastes the commands from `{}` on; have {TESTS}guides.rs do it, or say \
+                     `sh` and give the reason in tidy/pages.rs",
+                    block.first
+                );
+                findings.push(Finding {
+                    file: page.path.clone(),
+                    text,
+                });
+            }
+        }
+    }
+    findings
+}
+
+/// The blocks of a page, in order.
+fn blocks(page: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut at = 0;
+    for (place, part) in page.split("```").enumerate() {
+        if place % 2 == 1 {
+            let (language, body) = part.split_once('\n').unwrap_or((part, ""));
+            blocks.push(Block {
+                at,
+                language: language.trim(),
+                first: body.lines().next().unwrap_or_default().trim(),
+            });
+        }
+        at += part.len() + "```".len();
+    }
+    blocks
+}
+
+/// The words of each call that pastes a page, or its part from one text to another.
+fn pasted(test: &str) -> Vec<Vec<String>> {
+    let calls = [(".page(", ")"), (".part(", ");")].into_iter();
+    let calls = calls.flat_map(|(call, end)| {
+        let places = test.match_indices(call);
+        places.map(move |(at, _)| (at + call.len(), end))
+    });
+    let arguments = |(at, end): (usize, &str)| test.get(at..)?.split_once(end);
+    let calls = calls.filter_map(arguments);
+    calls.map(|(arguments, _)| words(arguments)).collect()
+}
+
+/// The texts in quotes.
+fn words(arguments: &str) -> Vec<String> {
+    let words = arguments.split('"').skip(1).step_by(2);
+    words.map(str::to_owned).collect()
+}
+
+/// Whether the call pastes that block of the page.
+fn covers(call: &[String], page: &SourceFile, block: &Block<'_>) -> bool {
+    let [name, bounds @ ..] = call else {
+        return false;
+    };
+    let from = bounds
+        .first()
+        .map_or(Some(0), |from| page.text.find(from.as_str()));
+    let Some(from) = from else { return false };
+    let rest = page.text.get(from..).unwrap_or_default();
+    let to = bounds
+        .get(1)
+        .map_or(Some(rest.len()), |to| rest.find(to.as_str()));
+    let to = to.map(|to| from + to);
+    *name == page.path && (from..to.unwrap_or(from)).contains(&block.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> SourceFile {
+        SourceFile {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    // findings U7
+    #[test]
+    fn commands_that_no_test_pastes_are_found() {
+        let page =
+            "# A\n```\nfirst\n```\n## B\n```\nsecond\n```\n```yaml\na: 1\n```\n```sh\nthird\n```\n";
+        let test = "pasted.part(\"docs/a.md\", \"# A\", Some(\"## B\"));";
+        let found = check(&[
+            file("docs/a.md", page),
+            file("docs/benchmarks.md", page),
+            file("crates/end-to-end/tests/a.rs", test),
+        ]);
+        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        assert_eq!(texts.len(), 2, "{texts:?}");
+        assert!(
+            texts[0].contains("`second`") && texts[1].contains("`third`"),
+            "{texts:?}"
+        );
+    }
+}
