@@ -4,6 +4,32 @@ use super::situation::{End, Remedy, Situation, USUAL};
 use super::web::{DEPLOYMENT, Web};
 
 pub const WORKLOADS: &[Situation] = &[
+    // First, since it takes two minutes by the clock.
+    Situation {
+        name: "cron-job-forbid",
+        manifest: "
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: load}
+spec:
+  schedule: '* * * * *'
+  concurrencyPolicy: Forbid
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          terminationGracePeriodSeconds: 0
+          containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
+",
+        before: &["sleep 30"],
+        asked: "cronjob/load",
+        cause: &[
+            "its next job waits for the end of job load-",
+            "(concurrencyPolicy: Forbid)",
+        ],
+        ..USUAL
+    },
     Situation {
         name: "deployment-image",
         web: Some(Web {
@@ -292,31 +318,6 @@ spec:
 ",
         asked: "job/load",
         cause: &["serviceaccount \"robot\" not found"],
-        ..USUAL
-    },
-    Situation {
-        name: "cron-job-forbid",
-        manifest: "
-apiVersion: batch/v1
-kind: CronJob
-metadata: {name: load}
-spec:
-  schedule: '* * * * *'
-  concurrencyPolicy: Forbid
-  jobTemplate:
-    spec:
-      template:
-        spec:
-          restartPolicy: Never
-          terminationGracePeriodSeconds: 0
-          containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
-",
-        before: &["sleep 60"],
-        asked: "cronjob/load",
-        cause: &[
-            "its next job waits for the end of job load-",
-            "(concurrencyPolicy: Forbid)",
-        ],
         ..USUAL
     },
 ];
