@@ -68,7 +68,7 @@ fn postgres_page() {
 #[test]
 fn zookeeper_page() {
     let images = [("library/zookeeper", "3.8", &zookeeper())];
-    let parts = ["Created /town", "Ghent\n", "the budget keeps two members"];
+    let parts = ["Ghent\n", "the budget keeps two members"];
     let newcomer = Newcomer::with(&images);
     shows(
         &newcomer.pasted.page("examples/zookeeper/README.md"),

@@ -61,7 +61,10 @@ fn sentinels_replace_a_primary_that_stays_away() {
     }
     let set = page.ok("kubectl exec redis-0 -- redis-cli set colour green");
     assert_eq!(set, "OK\n");
-    assert_eq!(ask(&kubectl, "redis-0", "wait 2 10000"), Ok("2".into()));
+    let waited = page.ok("kubectl exec redis-0 -- redis-cli wait 2 60000");
+    assert_eq!(waited, "2\n");
+    page.ok("for i in 0 1 2; do kubectl exec sentinel-$i -- sh -c \
+         'until redis-cli -p 26379 info sentinel | grep slaves=2; do sleep 1; done'; done");
     let got = page.ok("kubectl exec redis-2 -- redis-cli get colour");
     assert_eq!(got, "green\n");
     let who = "kubectl exec sentinel-0 -- \
@@ -79,7 +82,10 @@ fn sentinels_replace_a_primary_that_stays_away() {
     comes_back_as_replica(&kubectl, &primary);
     page.ok("kubectl exec redis-0 -- redis-cli info replication");
     // It waits as long as it takes; and the second part has a test of its own, below.
-    page.otherwise(&["sleep 10"]);
+    page.otherwise(&[
+        "kubectl exec sentinel-0 -- sh -c 'while redis-cli -p 26379 sentinel \
+         get-master-addr-by-name main | grep -q redis-0; do sleep 1; done'",
+    ]);
     page.otherwise(&BY_HAND);
     page.finish();
 }
