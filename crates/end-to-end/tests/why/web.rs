@@ -1,5 +1,4 @@
-//! What most situations are about: a workload of the name `web`, made from a usual one and what is
-//! different in it.
+//! The workload `web` of most situations, made from a usual one and what is different in it.
 
 /// A pod, or what makes pods; the texts are entries of flow mappings of YAML.
 pub struct Web {

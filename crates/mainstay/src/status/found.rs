@@ -1,5 +1,4 @@
-//! What one screen is made from: what `mainstay why` reads, and what the server and its nodes say of
-//! themselves.
+//! The objects of one screen, as `mainstay why` reads them, and the figures of the server and its nodes.
 
 use std::time::Duration;
 
