@@ -9,7 +9,6 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use certificates::{Authority, CertificateError, ClientSubject, Identity, SubjectAltNames};
@@ -276,24 +275,4 @@ fn what_cannot_be_replaced_is_never_replaced() {
     // A certificate of a client is not worth stopping for.
     fs::write(dir.join("client-a.crt"), "garbage").unwrap();
     assert_ne!(authority.client("a", &[]).unwrap(), client);
-}
-
-/// A start of the whole program has 300 ms. Generous, as this is an unoptimised build that
-/// shares its disk with others.
-#[test]
-fn the_first_start_is_quick() {
-    let dir = tempfile::tempdir().unwrap();
-    let started = Instant::now();
-    let authority = Authority::open_or_create(dir.path()).unwrap();
-    authority.server(&names()).unwrap();
-    authority
-        .client("mainstay-admin", &["system:masters"])
-        .unwrap();
-    authority
-        .client("system:node:a", &["system:nodes"])
-        .unwrap();
-    authority.token_signer().unwrap();
-    let took = started.elapsed();
-    println!("first start: {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
 }

@@ -39,7 +39,7 @@ fn command(name: &str, directory: &Path) -> Command {
 }
 
 /// How long one may take; the longest here are done in a second.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs to the end, which comes by itself, or by a kill if it does not.
 fn run(mut command: Command, input: &[u8]) -> Output {

@@ -119,9 +119,7 @@ fn the_c_library_finds_pods_and_services_by_short_names_and_their_names_by_addre
             let printed = in_pod(&format!("getent {asked}"));
             assert!(printed.contains(expected), "getent {asked}: {printed}");
         }
-        let started = std::time::Instant::now();
         let printed = in_pod("getent ahosts web-9.nginx; getent ahosts example.com");
         assert_eq!(printed, "");
-        assert!(started.elapsed().as_secs() < 2, "{:?}", started.elapsed());
     });
 }

@@ -210,7 +210,7 @@ fn connections_to_namespaces_are_closed() {
         for _ in 0..5 {
             network.attach("pod-a", pod.path()).await.unwrap();
         }
-        for _ in 0..100 {
+        for _ in 0..6000 {
             if inside() <= idle {
                 return;
             }

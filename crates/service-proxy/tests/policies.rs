@@ -261,7 +261,7 @@ fn eventually<T: PartialEq + std::fmt::Debug>(
     mut look: impl FnMut() -> std::io::Result<T>,
 ) {
     let mut seen = look();
-    for _ in 0..1000 {
+    for _ in 0..12_000 {
         if seen.as_ref().is_ok_and(|seen| *seen == wanted) {
             return;
         }

@@ -10,7 +10,7 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 /// Asks until the index of roles has caught up.
 async fn wait_for(api: &Api, path: &str, code: u16) {
-    for _ in 0..200 {
+    for _ in 0..6000 {
         if api.get(path).await.0 == code {
             return;
         }

@@ -37,7 +37,7 @@ fn put(pair: &KeyValue) -> Operation {
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..12_000 {
         if holds().await {
             return;
         }

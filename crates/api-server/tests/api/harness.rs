@@ -340,8 +340,8 @@ impl Events {
                 }
                 return Some(event);
             }
-            let frame = tokio::time::timeout(Duration::from_secs(5), self.body.frame());
-            let frame = frame.await.expect("an event within five seconds");
+            let frame = tokio::time::timeout(Duration::from_secs(60), self.body.frame());
+            let frame = frame.await.expect("an event within a minute");
             self.rest
                 .extend_from_slice(&frame?.unwrap().into_data().unwrap());
         }

@@ -48,7 +48,7 @@ async fn each_part_of_another_identity_needs_its_own_permission() {
     api.create(&format!("{RBAC}/clusterrolebindings"), binding)
         .await;
     let as_ann = [("impersonate-user", "ann")];
-    for _ in 0..200 {
+    for _ in 0..6000 {
         if bob.raw("POST", WHO, &as_ann, "{}").await.code == 201 {
             break;
         }

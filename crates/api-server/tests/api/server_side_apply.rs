@@ -461,7 +461,7 @@ async fn creating_by_applying_needs_the_right_to_create() {
     let user = api.as_user("u", &[]);
     let config = map(json!({"a": "1"}));
     let mut seen = (0, Value::Null);
-    for _ in 0..100 {
+    for _ in 0..3000 {
         seen = apply(&user, MAP, "", config.clone()).await;
         // The binding takes a moment to be seen.
         if seen.1["message"]

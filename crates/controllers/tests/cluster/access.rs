@@ -104,7 +104,7 @@ async fn rules_of_parts_are_written_into_the_role_that_gathers_them() {
         resources.collect::<Vec<_>>().join(" ")
     };
     let wait = async |wanted: &str| {
-        for _ in 0..500 {
+        for _ in 0..6000 {
             if shown().await == wanted {
                 return;
             }

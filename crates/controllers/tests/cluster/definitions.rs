@@ -40,7 +40,7 @@ fn told(definition: &CustomResourceDefinition) -> String {
 }
 
 async fn wait_told(api: &Api<CustomResourceDefinition>, name: &str, wanted: &str) {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         let found = api.get_opt(name).await.unwrap();
         if found.as_ref().map(told).unwrap_or_default() == wanted {
             return;
@@ -143,7 +143,7 @@ async fn a_definition_goes_after_its_objects() {
         .unwrap();
     wait_told(&api, "boats.example.org", "").await;
     // That the definition is gone may be seen a moment before its kind is.
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if boats(&cluster).list(&Default::default()).await.is_err() {
             break;
         }

@@ -36,8 +36,8 @@ pub async fn lease_expiry(store: Arc<dyn Store>) {
 }
 
 pub async fn lease_life(store: Arc<dyn Store>) {
-    let kept = store.lease_grant(Duration::from_secs(5)).await.unwrap();
-    let short = store.lease_grant(Duration::from_millis(700)).await.unwrap();
+    let kept = store.lease_grant(Duration::from_secs(3600)).await.unwrap();
+    let short = store.lease_grant(Duration::from_secs(2)).await.unwrap();
     assert_ne!(kept, short);
     commit(&*store, vec![put_leased("kept", kept)]).await;
     commit(&*store, vec![put_leased("freed", short)]).await;

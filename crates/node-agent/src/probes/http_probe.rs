@@ -493,7 +493,7 @@ pub(crate) mod tests {
     }
 
     pub const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
-    pub const PATIENCE: Duration = Duration::from_secs(30);
+    pub const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn a_redirection_to_another_host_is_a_success_to_be_told_of() {

@@ -129,7 +129,7 @@ impl Disks<'_> {
 }
 
 async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
-    for _ in 0..3000 {
+    for _ in 0..6000 {
         if let Some(found) = look().await {
             return found;
         }

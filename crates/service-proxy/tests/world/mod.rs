@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -194,19 +193,13 @@ pub fn count(from: &Namespace, to: SocketAddr, times: usize) -> BTreeMap<String,
     answers
 }
 
-/// The connection is refused, at once.
+/// The connection is refused, which is no silence.
 #[track_caller]
 pub fn refused(from: &Namespace, to: SocketAddr) {
-    let started = std::time::Instant::now();
     let error = from.ask(to).unwrap_err();
     assert_eq!(
         error.kind(),
         std::io::ErrorKind::ConnectionRefused,
         "{error}, {to}"
-    );
-    assert!(
-        started.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        started.elapsed()
     );
 }

@@ -181,9 +181,15 @@ async fn a_content_without_anything_behind_it_is_an_error() {
         (status["readyToUse"] == true, text.to_owned())
     };
     let wanted = format!("there is no snapshot {handle}");
-    eventually((false, wanted), told).await;
-    let third = cluster.snapshots().get("third").await.unwrap();
-    assert_ne!(third.data["status"]["readyToUse"], true);
+    eventually((false, wanted.clone()), told).await;
+    // Only once the two are bound does the content go with its snapshot.
+    let passed_on = || async {
+        let snapshot = cluster.snapshots().get("third").await.unwrap();
+        let status = snapshot.data["status"].clone();
+        let text = status["error"]["message"].as_str().unwrap_or_default();
+        (status["readyToUse"] == true, text.to_owned())
+    };
+    eventually((false, wanted), passed_on).await;
     cluster.delete_snapshot("third").await;
     eventually(true, || cluster.content_is_gone("lost")).await;
 }
