@@ -16,7 +16,7 @@ use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, Validation, accept};
+use crate::objects::write_request::{Validation, WriteRequest, accept};
 use crate::server::StartError;
 
 /// How many objects are created at once, so that they share syncs of the disk.
@@ -110,7 +110,7 @@ pub(crate) async fn ensure(
     };
     let (namespace, name) = place(object);
     let failed = |source| failed(object, source);
-    let attempt = attempt(&resource, user, namespace, name);
+    let attempt = write_request(&resource, user, namespace, name);
     if let Some(stored) = writer
         .objects
         .read(&resource, namespace, name)
@@ -144,7 +144,7 @@ async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), 
         return Ok(());
     };
     let (namespace, name) = place(object);
-    let attempt = attempt(&resource, user, namespace, name);
+    let attempt = write_request(&resource, user, namespace, name);
     let mut change = |old: &Value| {
         let mut changed = accepted(&resource, object)?;
         // Others may have added labels and the like; only what is said here is ours.
@@ -168,13 +168,13 @@ fn accepted(resource: &Resource, object: &Value) -> Result<Value, Status> {
 }
 
 /// A write of a whole object by the server itself.
-pub(crate) fn attempt<'a>(
+pub(crate) fn write_request<'a>(
     resource: &'a Resource,
     user: &'a UserInfo,
     namespace: &'a str,
     name: &'a str,
-) -> Attempt<'a> {
-    Attempt {
+) -> WriteRequest<'a> {
+    WriteRequest {
         resource,
         namespace,
         name,

@@ -13,13 +13,13 @@ use resource_kinds::flowcontrol::{self, AUTOUPDATE, DANGLING, GROUP, LEVELS, SCH
 use serde_json::{Value, json};
 use tokio::task::yield_now;
 
-use crate::bootstrap::{attempt, ensure, this_server};
+use crate::bootstrap::{ensure, this_server, write_request};
 use crate::fairness::{FlowControl, Level};
 use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
 use crate::objects::metadata;
 use crate::objects::storage::{Objects, reading};
-use crate::objects::write_request::{Attempt, Part};
+use crate::objects::write_request::{Part, WriteRequest};
 use crate::server::{ApiServer, StartError};
 
 /// The interval between checks of the default objects (upstream's value).
@@ -136,9 +136,9 @@ async fn change(writer: Writer<'_>, default: &Value, mandatory: bool) -> Result<
     };
     let user = this_server();
     let name = metadata::text(default, "name");
-    let attempt = Attempt {
+    let attempt = WriteRequest {
         manager: PRODUCER,
-        ..attempt(&resource, &user, "", name)
+        ..write_request(&resource, &user, "", name)
     };
     let mut change =
         |there: &Value| Ok(put_right(there, default, mandatory).unwrap_or_else(|| there.clone()));
@@ -213,10 +213,10 @@ async fn tell_schema(
         return Ok(());
     };
     let user = this_server();
-    let attempt = Attempt {
+    let attempt = WriteRequest {
         subresource: "status",
         manager: CONSUMER,
-        ..attempt(&resource, &user, "", metadata::text(schema, "name"))
+        ..write_request(&resource, &user, "", metadata::text(schema, "name"))
     };
     yield_now().await;
     let mut change =

@@ -9,7 +9,7 @@ use resource_kinds::apiregistration::local_service;
 use resource_kinds::labels::API_SERVICE_AUTOMANAGED;
 use serde_json::Value;
 
-use crate::bootstrap::{attempt, ensure, this_server};
+use crate::bootstrap::{ensure, this_server, write_request};
 use crate::handlers::verbs::delete::{DeleteOptions, delete};
 use crate::handlers::writer::Writer;
 use crate::objects::metadata;
@@ -57,7 +57,7 @@ pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
         if is_there(&wanted, object) {
             continue;
         }
-        let attempt = attempt(&resource, &user, "", metadata::text(object, "name"));
+        let attempt = write_request(&resource, &user, "", metadata::text(object, "name"));
         match delete(writer, &attempt, &DeleteOptions::default()).await {
             Err(status) if status.reason != StatusReason::NotFound => return Err(status),
             _ => {}

@@ -9,7 +9,7 @@ use object_model::Status;
 use resource_kinds::Lookup;
 use serde_json::{Value, json};
 
-use crate::bootstrap::{attempt, this_server};
+use crate::bootstrap::{this_server, write_request};
 use crate::handlers::verbs::create::create;
 use crate::http::limits::STORE_LOOK_INTERVAL;
 use crate::objects::storage::reading;
@@ -83,7 +83,7 @@ async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Res
         "source": {"component": "kube-apiserver"},
     });
     let user = this_server();
-    let attempt = attempt(&resource, &user, "default", "");
+    let attempt = write_request(&resource, &user, "default", "");
     create(server.writer(), &attempt, event).await.map(drop)
 }
 

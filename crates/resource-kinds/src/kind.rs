@@ -168,19 +168,19 @@ pub struct Column<'a> {
 /// A cell of a table row.
 pub type Cell = Value;
 
-/// A thing of which the cluster has only one: a Service address, a node port. The pipeline stores
-/// it in the same transaction as the object that holds it, so that two can never hold the same.
+/// An allocation of something that the cluster has only once: a Service address, a node port. It is
+/// stored in the same transaction as its holder, so that no two objects hold the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exclusive {
+pub struct Allocation {
     /// For instance `service-ip/10.96.0.10` or `node-port/TCP/30080`.
     pub key: String,
-    /// What the refusal says when it is taken.
+    /// The refusal of another object that asks for it.
     pub refusal: Refusal,
-    /// The object that shows it to clients, if any does; it comes and goes with the holding.
+    /// The object that shows it to clients (an IPAddress), created and deleted with it.
     pub object: Option<Value>,
 }
 
-/// The field that named the exclusive thing and the text of the refusal.
+/// The field that asks for an allocation, and the text of the refusal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
     /// Path of the field.
@@ -189,10 +189,10 @@ pub struct Refusal {
     pub detail: String,
 }
 
-/// Which exclusive things are held by somebody.
-pub trait Taken {
-    /// Whether `key` is held.
-    fn is_taken(&self, key: &str) -> bool;
+/// Lookup of the stored allocations.
+pub trait AllocationLookup {
+    /// Whether an object holds `key`.
+    fn is_allocated(&self, key: &str) -> bool;
 }
 
 /// Reads of other objects that admission and defaulting may do. Answers are those of the store
@@ -318,13 +318,13 @@ pub trait Kind: Send + Sync + 'static {
         &self,
         _object: &mut Value,
         _old: Option<&Value>,
-        _taken: &dyn Taken,
+        _taken: &dyn AllocationLookup,
     ) -> Result<(), Status> {
         Ok(())
     }
 
-    /// The exclusive things that the object holds.
-    fn exclusives(&self, _object: &Value) -> Vec<Exclusive> {
+    /// The allocations that the object holds.
+    fn allocations(&self, _object: &Value) -> Vec<Allocation> {
         Vec::new()
     }
 

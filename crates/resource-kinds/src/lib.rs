@@ -33,6 +33,7 @@ pub mod pod_references;
 mod pod_template;
 pub mod pod_view;
 pub mod policy;
+pub mod quota;
 pub mod rbac;
 pub mod reasons;
 pub mod resource;
@@ -41,7 +42,6 @@ pub mod snapshot;
 pub mod storage;
 pub mod sysctls;
 pub mod table;
-pub mod usage;
 pub mod volume_fit;
 mod volume_sources;
 mod workload;
@@ -50,8 +50,8 @@ use std::sync::Arc;
 
 pub use cluster::{ClusterConfig, ServiceRange};
 pub use kind::{
-    Body, Cell, Column, Exclusive, Kind, KindInfo, Lookup, Refusal, Right, Scope, Subresource,
-    Taken, Verb, Words,
+    Allocation, AllocationLookup, Body, Cell, Column, Kind, KindInfo, Lookup, Refusal, Right,
+    Scope, Subresource, Verb, Words,
 };
 
 /// All kinds that the cluster serves.

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
-use resource_kinds::{ClusterConfig, Kind, Scope, Taken, all};
+use resource_kinds::{AllocationLookup, ClusterConfig, Kind, Scope, all};
 use serde_json::{Map, Value, json};
 
 struct Nothing;
 
-impl Taken for Nothing {
-    fn is_taken(&self, _key: &str) -> bool {
+impl AllocationLookup for Nothing {
+    fn is_allocated(&self, _key: &str) -> bool {
         false
     }
 }
@@ -428,7 +428,7 @@ proptest! {
                 let _ = kind.warnings(&object, Some(&old));
                 let _ = kind.row(&object, Timestamp::UNIX_EPOCH);
                 let _ = kind.row_conditions(&object);
-                let _ = kind.exclusives(&object);
+                let _ = kind.allocations(&object);
                 let _ = kind.scale(&object);
                 let _ = kind.set_scale(&mut object, &old);
                 let _ = kind.grace(&object, None);

@@ -7,14 +7,14 @@ use tokio::time::{Instant, sleep};
 use crate::http::limits::{ACCOUNT_LOOK_INTERVAL, ACCOUNT_WAIT_MAX};
 use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
-use crate::objects::write_request::Attempt;
+use crate::objects::write_request::WriteRequest;
 
 const NAME: &str = "default";
 
 /// A namespace that is new gets its account from a controller, moments later. A pod that comes in
 /// between waits for it, as in Kubernetes (the admission plugin ServiceAccount), and is refused by
 /// admission when it does not come; one with an account of its own is refused at once.
-pub(crate) async fn await_it(objects: &Objects, attempt: &Attempt<'_>, object: &Value) {
+pub(crate) async fn await_it(objects: &Objects, attempt: &WriteRequest<'_>, object: &Value) {
     let info = attempt.resource.info();
     let wanted = object["spec"]["serviceAccountName"].as_str();
     if (info.group, info.plural) != ("", "pods") || !matches!(wanted, None | Some("" | NAME)) {

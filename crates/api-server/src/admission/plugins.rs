@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::access::asking::Asking;
 use crate::access::authorize::Authorizer;
 use crate::objects::storage::{Objects, reading};
-use crate::objects::write_request::Attempt;
+use crate::objects::write_request::WriteRequest;
 
 /// The plug-ins in their order, and what they read.
 pub(crate) struct Plugins {
@@ -35,7 +35,7 @@ impl Plugins {
 /// Runs the admission plug-ins.
 pub(crate) fn admit(
     plugins: &Plugins,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
@@ -56,7 +56,7 @@ pub(crate) fn admit(
 /// Lets the admission plug-ins say what they have to say of an object that is right in itself.
 pub(crate) fn advise(
     plugins: &Plugins,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     operation: Operation,
     object: &Value,
     old: Option<&Value>,
@@ -81,7 +81,7 @@ pub(crate) fn advise(
 }
 
 fn asked<'a>(
-    attempt: &Attempt<'a>,
+    attempt: &WriteRequest<'a>,
     operation: Operation,
     old: Option<&'a Value>,
 ) -> AdmissionRequest<'a> {

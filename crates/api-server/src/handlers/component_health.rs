@@ -76,13 +76,13 @@ pub(crate) async fn answer(
     if verb == Verb::List {
         let selects = selector(&call.query)?;
         all.retain(selects);
-        return output::computed_list(call, &INFO, all, &COLUMNS);
+        return output::virtual_list(call, &INFO, all, &COLUMNS);
     }
     let one = all
         .iter()
         .find(|status| status["metadata"]["name"] == *asked.name);
     match one {
-        Some(one) => output::computed(call, &INFO, one, &COLUMNS),
+        Some(one) => output::virtual_object(call, &INFO, one, &COLUMNS),
         None => Err(Status::not_found(INFO.group, INFO.plural, &asked.name)),
     }
 }

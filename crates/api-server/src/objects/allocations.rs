@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mvcc_store::{Compare, Operation as Write, Txn, Value as Bytes};
-use resource_kinds::Exclusive;
+use resource_kinds::Allocation;
 use serde_json::Value;
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::Resource;
 use crate::objects::metadata;
-use crate::objects::storage::{encode, exclusive_key};
+use crate::objects::storage::{allocation_key, encode};
 
-/// Adds to a transaction that an exclusive thing is held by the object from now on.
-pub(crate) fn take(catalog: &Catalog, txn: &mut Txn, exclusive: &Exclusive, holder: &[u8]) {
-    let key = exclusive_key(&exclusive.key);
+/// Adds an allocation to a transaction; the transaction fails if another object holds it.
+pub(crate) fn allocate(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation, holder: &[u8]) {
+    let key = allocation_key(&allocation.key);
     txn.compare.push(Compare::Absent(key.clone()));
     let value = Bytes::Plain(holder.to_vec().into());
     txn.operations.push(Write::Put {
@@ -23,7 +23,7 @@ pub(crate) fn take(catalog: &Catalog, txn: &mut Txn, exclusive: &Exclusive, hold
         value,
         lease: None,
     });
-    if let Some((resource, mut object)) = shown(catalog, exclusive)
+    if let Some((resource, mut object)) = shown(catalog, allocation)
         && metadata::prepare_create(&resource, "", &mut object, Timestamp::now()).is_ok()
     {
         txn.operations.push(Write::Put {
@@ -34,19 +34,19 @@ pub(crate) fn take(catalog: &Catalog, txn: &mut Txn, exclusive: &Exclusive, hold
     }
 }
 
-/// Adds to a transaction that an exclusive thing is nobody's from now on.
-pub(crate) fn give_up(catalog: &Catalog, txn: &mut Txn, exclusive: &Exclusive) {
-    let key = exclusive_key(&exclusive.key);
+/// Adds the release of an allocation to a transaction.
+pub(crate) fn release(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation) {
+    let key = allocation_key(&allocation.key);
     txn.operations.push(Write::Delete { key });
-    if let Some((resource, object)) = shown(catalog, exclusive) {
+    if let Some((resource, object)) = shown(catalog, allocation) {
         let key = resource.key("", metadata::text(&object, "name"));
         txn.operations.push(Write::Delete { key });
     }
 }
 
-/// The object that shows an exclusive thing, where its kind is served.
-fn shown(catalog: &Catalog, exclusive: &Exclusive) -> Option<(Arc<Resource>, Value)> {
-    let object = exclusive.object.as_ref()?;
+/// The object that shows an allocation, where its kind is served.
+fn shown(catalog: &Catalog, allocation: &Allocation) -> Option<(Arc<Resource>, Value)> {
+    let object = allocation.object.as_ref()?;
     let resource = catalog.snapshot().registry.of(object)?;
     Some((resource, object.clone()))
 }

@@ -13,8 +13,8 @@ use crate::http::call::Call;
 use crate::http::limits::MANAGER_NAME_BYTES_MAX;
 use crate::http::query::Query;
 use crate::objects::metadata;
-use crate::objects::write_request::Attempt;
 use crate::objects::write_request::Part;
+use crate::objects::write_request::WriteRequest;
 
 /// The manager that a request names, or else its client's name: what its user agent says in front
 /// of the first slash.
@@ -81,13 +81,13 @@ impl Versions for Others<'_> {
 /// Notes in the object who has changed what since `old` (`None` for a new object).
 pub(crate) fn track(
     catalog: &Catalog,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     part: Part,
     object: &mut Value,
     old: Option<&Value>,
 ) {
     // What was applied has its owners already.
-    if attempt.applied || part == Part::Chosen {
+    if attempt.applied || part == Part::Trusted {
         return;
     }
     let info = attempt.resource.info();
@@ -116,7 +116,7 @@ pub(crate) fn track(
 /// *Errors.* 400 if it is not of the object's type, 409 with the conflicts.
 pub(crate) fn merge(
     catalog: &Catalog,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     part: Part,
     config: &Value,
     old: Option<&Value>,
@@ -149,7 +149,7 @@ fn now() -> String {
     now.as_str().unwrap_or_default().to_owned()
 }
 
-fn writer<'a>(attempt: &Attempt<'a>, version: &'a str, now: &'a str) -> Writer<'a> {
+fn writer<'a>(attempt: &WriteRequest<'a>, version: &'a str, now: &'a str) -> Writer<'a> {
     Writer {
         manager: attempt.manager,
         api_version: version,
@@ -159,7 +159,7 @@ fn writer<'a>(attempt: &Attempt<'a>, version: &'a str, now: &'a str) -> Writer<'
 }
 
 /// A write owns nothing of what it is not let change: the status, or all else.
-fn reach(attempt: &Attempt<'_>, part: Part) -> Reach<'static> {
+fn reach(attempt: &WriteRequest<'_>, part: Part) -> Reach<'static> {
     match part {
         Part::Status => Reach::Only(&["metadata", "status"]),
         _ if attempt.resource.subresource("status").is_some() => Reach::AllBut(&["status"]),

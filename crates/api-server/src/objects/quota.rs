@@ -14,7 +14,7 @@ use mvcc_store::{
     Compare, KeyValue, Operation as Write, OperationResult, Range, Txn, TxnResult, Value as Stored,
 };
 use object_model::Status;
-use resource_kinds::{Lookup, usage};
+use resource_kinds::{Lookup, quota as rules};
 use serde_json::Value;
 
 use crate::catalog::registry::{Resource, end_of};
@@ -43,7 +43,7 @@ pub(crate) async fn charge(
     txn: &mut Txn,
 ) -> Result<(), Status> {
     let info = change.resource.info();
-    let (group, plural) = usage::QUOTAS;
+    let (group, plural) = rules::QUOTAS;
     if !change.resource.namespaced() {
         return Ok(());
     }
@@ -69,7 +69,7 @@ pub(crate) async fn charge(
             continue;
         }
         let quota = storage::decode(&quotas, &item)?;
-        let charged = usage::charge(&quota, (info.group, info.plural), change.old, change.new);
+        let charged = rules::charge(&quota, (info.group, info.plural), change.old, change.new);
         let charged =
             charged.map_err(|why| Status::forbidden(info.group, info.plural, change.name, &why))?;
         let Some(charged) = charged else {
@@ -119,7 +119,7 @@ pub(crate) fn announce(resource: &Resource, namespace: &str, txn: &mut Txn) {
 }
 
 fn is_quota(resource: &Resource) -> bool {
-    (resource.info().group, resource.info().plural) == usage::QUOTAS
+    (resource.info().group, resource.info().plural) == rules::QUOTAS
 }
 
 /// Counts again what is used of a quota that has been made or changed, until nothing has been written
@@ -160,7 +160,7 @@ async fn recount(
     let (namespace, _) = resource.names(&stored.key);
     let revision = objects.store.current_revision();
     let mut found = Vec::new();
-    for (group, plural) in usage::kinds(&quota) {
+    for (group, plural) in rules::kinds(&quota) {
         let Some(kind) = objects
             .catalog
             .snapshot()
@@ -186,7 +186,7 @@ async fn recount(
     let all = found
         .iter()
         .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
-    let status = usage::count(&quota, all);
+    let status = rules::count(&quota, all);
     if status == quota["status"] {
         return Ok(Some(stored.clone()));
     }
@@ -227,7 +227,7 @@ pub(crate) async fn keep_right(objects: Weak<Objects>) {
 }
 
 pub(crate) async fn recount_all(objects: &Objects) -> Result<(), Status> {
-    let (group, plural) = usage::QUOTAS;
+    let (group, plural) = rules::QUOTAS;
     let Some(quotas) = objects
         .catalog
         .snapshot()
@@ -258,13 +258,13 @@ pub(crate) fn count(
     object: &mut Value,
 ) -> Result<(), Status> {
     let info = resource.info();
-    if (info.group, info.plural) != usage::QUOTAS {
+    if (info.group, info.plural) != rules::QUOTAS {
         return Ok(());
     }
     let list = |group: &str, plural: &str| {
         reading(objects, |reads| Ok(reads.list(group, plural, namespace)))
     };
-    let listed = usage::kinds(object).into_iter().map(|(group, plural)| {
+    let listed = rules::kinds(object).into_iter().map(|(group, plural)| {
         let objects = list(&group, &plural)?;
         Ok((group, plural, objects))
     });
@@ -273,7 +273,7 @@ pub(crate) fn count(
         .into_iter()
         .flat_map(|(group, plural, mut objects)| {
             let is_itself = |other: &Value| other["metadata"]["name"] == object["metadata"]["name"];
-            if (&*group, &*plural) == usage::QUOTAS && !objects.iter().any(is_itself) {
+            if (&*group, &*plural) == rules::QUOTAS && !objects.iter().any(is_itself) {
                 objects.push(object.clone());
             }
             let named = move |object| (group.clone(), plural.clone(), object);
@@ -283,6 +283,6 @@ pub(crate) fn count(
     let all = found
         .iter()
         .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
-    object["status"] = usage::count(object, all);
+    object["status"] = rules::count(object, all);
     Ok(())
 }

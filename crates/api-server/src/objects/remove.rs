@@ -4,7 +4,7 @@ use mvcc_store::{Compare, KeyValue, Operation as Write, Revision, Txn, TxnResult
 use object_model::Status;
 
 use crate::catalog::registry::Resource;
-use crate::objects::allocations::give_up;
+use crate::objects::allocations::release;
 use crate::objects::quota::{self, Change};
 use crate::objects::storage;
 use crate::objects::storage::Objects;
@@ -21,8 +21,8 @@ pub(crate) async fn remove(
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
         operations: vec![Write::Delete { key }],
     };
-    for exclusive in resource.kind.exclusives(&object) {
-        give_up(&objects.catalog, &mut txn, &exclusive);
+    for allocation in resource.kind.allocations(&object) {
+        release(&objects.catalog, &mut txn, &allocation);
     }
     let (namespace, name) = resource.names(&stored.key);
     let change = Change {

@@ -231,13 +231,14 @@ pub(crate) enum Part {
     Status,
     /// What the kind says that the named sub-resource may change (`resize`).
     Subresource,
-    /// Just what the caller of [`update`] changes, on its own authority (`binding`, `finalize`).
-    Chosen,
+    /// The change is made by the handler itself (`binding`, `finalize`, `eviction`): webhooks and
+    /// policies, the kind's validation and field managers are left out.
+    Trusted,
 }
 
-/// Who writes what, for admission.
+/// A write of an object: the object, its user and the options.
 #[derive(Clone, Copy)]
-pub(crate) struct Attempt<'a> {
+pub(crate) struct WriteRequest<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
@@ -254,7 +255,7 @@ pub(crate) struct Attempt<'a> {
     pub(crate) warnings: Option<&'a Warnings>,
 }
 
-impl<'a> Attempt<'a> {
+impl<'a> WriteRequest<'a> {
     pub(crate) fn of(call: &'a Call, resource: &'a Resource, options: WriteOptions) -> Self {
         Self {
             resource,

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::{Admission, AdmissionRequest, Operation, creates, forbidden};
 use crate::kind::Lookup;
 use crate::parts;
-use crate::usage::Amounts;
-use crate::usage::pod::{Side, amounts, together};
+use crate::quota::Amounts;
+use crate::quota::pod::{Side, amounts, together};
 
 /// Says what was filled in.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";

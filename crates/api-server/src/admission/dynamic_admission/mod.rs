@@ -23,7 +23,7 @@ use crate::admission::plugins::{Plugins, admit};
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
 use crate::objects::storage::{Objects, reading};
-use crate::objects::write_request::{Attempt, Validation, WriteOptions};
+use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
 /// Who else has a say at the moment.
 #[derive(Default)]
@@ -40,7 +40,7 @@ impl Registrations {
     /// Whether somebody is to be asked about a write.
     ///
     /// *Errors.* 500 where that is not known, since the registrations cannot be read.
-    fn concern(&self, attempt: &Attempt<'_>) -> Result<bool, Status> {
+    fn concern(&self, attempt: &WriteRequest<'_>) -> Result<bool, Status> {
         if attempt.asked || attempt.resource.info().group == GROUP {
             return Ok(false);
         }
@@ -117,7 +117,7 @@ impl Admission {
 /// *Errors.* A refusal, by whoever; 500 where a webhook that must answer does not.
 pub(crate) async fn admit_and_change(
     admission: &Admission,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
@@ -151,7 +151,7 @@ pub(crate) async fn admit_and_change(
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn validate(
     admission: &Admission,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     operation: Operation,
     object: &Value,
     old: Option<&Value>,
@@ -177,7 +177,7 @@ pub(crate) async fn validate(
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn admit_part(
     admission: &Admission,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     object: &mut Value,
 ) -> Result<(), Status> {
     ask_all(admission, attempt, "CREATE", object).await
@@ -200,13 +200,13 @@ pub(crate) async fn connect(
         dry_run: false,
         validation: Validation::Ignore,
     };
-    let attempt = Attempt::of(call, resource, nothing);
+    let attempt = WriteRequest::of(call, resource, nothing);
     ask_all(admission, &attempt, "CONNECT", options).await
 }
 
 async fn ask_all(
     admission: &Admission,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     operation: &'static str,
     object: &mut Value,
 ) -> Result<(), Status> {
@@ -223,7 +223,7 @@ async fn ask_all(
 /// Lets others change the scale of an object, which is what they are shown of it.
 async fn change_scale(
     admission: &Admission,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     registrations: &Registrations,
     object: &mut Value,
     old: Option<&Value>,
@@ -268,6 +268,6 @@ fn word(operation: Operation) -> &'static str {
     }
 }
 
-fn is_scale(attempt: &Attempt<'_>) -> bool {
+fn is_scale(attempt: &WriteRequest<'_>) -> bool {
     attempt.subresource == SCALE.name
 }

@@ -19,7 +19,7 @@ use crate::catalog::snapshot::Snapshot;
 use crate::objects::metadata;
 use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
-use crate::objects::write_request::{Attempt, complaints};
+use crate::objects::write_request::{WriteRequest, complaints};
 
 /// Somebody who may change what is written.
 pub(super) enum Step<'a> {
@@ -40,7 +40,7 @@ impl Step<'_> {
 /// One request.
 pub(super) struct Round<'a> {
     objects: &'a Objects,
-    attempt: &'a Attempt<'a>,
+    attempt: &'a WriteRequest<'a>,
     operation: &'static str,
     old: &'a Value,
     namespace: Value,
@@ -51,7 +51,7 @@ pub(super) struct Round<'a> {
 impl<'a> Round<'a> {
     pub(super) fn new(
         objects: &'a Objects,
-        attempt: &'a Attempt<'a>,
+        attempt: &'a WriteRequest<'a>,
         operation: &'static str,
         old: Option<&'a Value>,
     ) -> Result<Self, Status> {

@@ -1,7 +1,7 @@
 //! Objects in replies: JSON, YAML, protobuf, Tables or metadata only.
 
-mod computed;
 mod table;
+mod virtual_objects;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -17,8 +17,8 @@ use crate::http::reply::{JSON, Reply};
 use crate::objects::storage;
 use crate::objects::write_request::Written;
 
-pub(crate) use computed::{Columns, computed, computed_list};
 pub(crate) use table::{Include, TableStyle};
+pub(crate) use virtual_objects::{Columns, virtual_list, virtual_object};
 
 /// How a request's objects are shown.
 #[derive(Clone, Copy)]

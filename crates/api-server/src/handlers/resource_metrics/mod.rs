@@ -2,10 +2,10 @@
 //! request. Nothing of it is stored.
 //!
 //! A node answers `/stats/summary` with its newest figures; rates are made there. What has no
-//! figures yet, and what is on a node that does not answer, is left out of lists and is not found
+//! metrics yet, and what is on a node that does not answer, is left out of lists and is not found
 //! by name, as with metrics-server.
 
-mod figures;
+mod node_summary;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use resource_kinds::{KindInfo, Verb};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use self::figures::Summary;
+use self::node_summary::Summary;
 use crate::catalog::registry::Resource;
 use crate::catalog::virtual_resources::{METRICS, POD_METRICS};
 use crate::handlers::nodes::{NodeConnector, empty_body};
@@ -35,7 +35,7 @@ use crate::objects::storage::Objects;
 
 /// Answers a get or a list.
 ///
-/// *Errors.* 404 for what does not exist and for what has no figures.
+/// *Errors.* 404 for what does not exist and for what has no metrics.
 pub(crate) async fn answer(
     (objects, nodes): (&Objects, &dyn NodeConnector),
     info: &KindInfo<'_>,
@@ -56,10 +56,10 @@ pub(crate) async fn answer(
     };
     let found = measured(nodes, info, &asked).await;
     if is_list {
-        return output::computed_list(&call, info, found, &figures::COLUMNS);
+        return output::virtual_list(&call, info, found, &node_summary::COLUMNS);
     }
     match found.first() {
-        Some(one) => output::computed(&call, info, one, &figures::COLUMNS),
+        Some(one) => output::virtual_object(&call, info, one, &node_summary::COLUMNS),
         None => Err(Status::not_found(
             METRICS,
             &info.kind.to_lowercase(),
@@ -137,7 +137,7 @@ async fn measured(
             match answer {
                 Ok(summary) => Some((node, summary)),
                 Err(error) => {
-                    tracing::debug!(node, error, "no figures of the node");
+                    tracing::debug!(node, error, "no metrics of the node");
                     None
                 }
             }

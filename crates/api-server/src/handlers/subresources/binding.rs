@@ -15,7 +15,7 @@ use crate::http::decode;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, WriteOptions};
+use crate::objects::write_request::{WriteOptions, WriteRequest};
 
 /// Answers a POST of a Binding.
 pub(super) async fn answer(
@@ -28,13 +28,13 @@ pub(super) async fn answer(
     let bytes = body::read(body, &call.limits).await?;
     let mut binding = decode::part(&call.parts.headers, &bytes, "Binding")?.value;
     check(&binding, &call.info.name)?;
-    let attempt = Attempt::of(call, resource, options);
+    let attempt = WriteRequest::of(call, resource, options);
     dynamic_admission::admit_part(writer.admission, &attempt, &mut binding).await?;
     let binding = decode::typed("Binding", binding)?;
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);
-    update(writer, &attempt, Part::Chosen, &mut change).await?;
+    update(writer, &attempt, Part::Trusted, &mut change).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });

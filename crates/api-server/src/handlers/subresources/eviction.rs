@@ -25,7 +25,7 @@ use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::storage::{self, reading};
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, WriteOptions};
+use crate::objects::write_request::{WriteOptions, WriteRequest};
 
 const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
@@ -42,11 +42,11 @@ pub(super) async fn answer(
     let mut eviction = decode::part(&call.parts.headers, &bytes, "Eviction")?.value;
     let name = &call.info.name;
     write.dry_run |= options(&eviction, name)?.1;
-    let attempt = Attempt::of(call, resource, write);
+    let attempt = WriteRequest::of(call, resource, write);
     dynamic_admission::admit_part(writer.admission, &attempt, &mut eviction).await?;
     let eviction = decode::typed("Eviction", eviction)?;
     let (options, _) = options(&eviction, name)?;
-    let attempt = Attempt {
+    let attempt = WriteRequest {
         subresource: "",
         asked: true,
         ..attempt
@@ -72,7 +72,7 @@ fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status
 /// *Errors.* 429 if not, and whatever a deletion may say.
 async fn evict(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     mut options: DeleteOptions,
 ) -> Result<(), Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
@@ -114,7 +114,7 @@ async fn evict(
 /// Says in the pod why it goes, then deletes it.
 async fn remove(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
     let mut options = options.clone();
@@ -131,7 +131,7 @@ async fn remove(
             }
             Ok(marked)
         };
-        let written = update(writer, attempt, Part::Chosen, &mut mark).await?;
+        let written = update(writer, attempt, Part::Trusted, &mut mark).await?;
         if version.is_some() {
             options
                 .preconditions
@@ -214,7 +214,7 @@ fn is_broken(pod: &Value, budget: &Value) -> bool {
 /// Takes one of the disruptions that the budget still allows.
 async fn take_disruption(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     budget: &Value,
 ) -> Result<(), Status> {
     let resource = writer
@@ -225,13 +225,13 @@ async fn take_disruption(
         .any_version(GROUP, BUDGETS);
     let resource = resource.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
     let mut change = |budget: &Value| taken(budget, attempt.name, Timestamp::now());
-    let attempt = Attempt {
+    let attempt = WriteRequest {
         resource: &resource,
         name: metadata::text(budget, "name"),
         subresource: "status",
         ..*attempt
     };
-    match update(writer, &attempt, Part::Chosen, &mut change).await {
+    match update(writer, &attempt, Part::Trusted, &mut change).await {
         // The budget is gone, and with it what it forbade.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),
         done => done.map(|_| ()),

@@ -14,7 +14,7 @@ use crate::http::call::Call;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, WriteOptions, accept};
+use crate::objects::write_request::{WriteOptions, WriteRequest, accept};
 
 /// Answers a PUT of an object whose list of finalizers is to be taken over.
 pub(super) async fn answer(
@@ -42,7 +42,7 @@ pub(super) async fn answer(
         }
         Ok(object)
     };
-    let attempt = Attempt::of(call, resource, options);
-    let written = update(writer, &attempt, Part::Chosen, &mut change).await?;
+    let attempt = WriteRequest::of(call, resource, options);
+    let written = update(writer, &attempt, Part::Trusted, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

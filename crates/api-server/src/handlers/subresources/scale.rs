@@ -22,7 +22,7 @@ use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, WriteOptions};
+use crate::objects::write_request::{WriteOptions, WriteRequest};
 
 /// `autoscaling/v1` Scale, for patches of it.
 const SCALE: KindInfo<'static> = KindInfo {
@@ -84,7 +84,7 @@ async fn write(
     options: WriteOptions,
     change: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
 ) -> Result<Reply, Status> {
-    let attempt = Attempt::of(call, resource, options);
+    let attempt = WriteRequest::of(call, resource, options);
     let mut apply = |old: &Value| {
         let scale = change(&scale_of(resource, old)?)?;
         let mut object = old.clone();
@@ -113,9 +113,9 @@ async fn apply(
     let kind = ("autoscaling/v1", SCALE.kind);
     let config = Configuration::parse(bytes, kind, options.validation)?;
     call.warnings.add(config.warnings);
-    let attempt = Attempt {
+    let attempt = WriteRequest {
         applied: true,
-        ..Attempt::of(call, resource, options)
+        ..WriteRequest::of(call, resource, options)
     };
     let force = call.query.flag("force");
     let scale = &config.value;

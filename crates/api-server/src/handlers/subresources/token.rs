@@ -17,7 +17,7 @@ use crate::http::decode;
 use crate::http::reply::Reply;
 use crate::objects::metadata;
 use crate::objects::storage;
-use crate::objects::write_request::{Attempt, Validation, WriteOptions};
+use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
 /// Shortest and longest life of a token, and that of one whose asker did not say.
 const SECONDS_MIN: i64 = 600;
@@ -53,7 +53,7 @@ pub(super) async fn answer(
     if request["spec"]["expirationSeconds"].is_null() {
         request["spec"]["expirationSeconds"] = json!(SECONDS_DEFAULT);
     }
-    let attempt = Attempt::of(call, resource, options);
+    let attempt = WriteRequest::of(call, resource, options);
     admit(
         &writer.admission.plugins,
         &attempt,

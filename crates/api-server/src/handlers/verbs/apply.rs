@@ -17,7 +17,7 @@ use crate::http::reply::Reply;
 use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, Validation, WriteOptions, accept};
+use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, accept};
 
 /// The content type of such a patch: YAML, of which JSON is a part.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
@@ -92,9 +92,9 @@ pub(super) async fn answer(
         resource,
         call,
         part,
-        attempt: Attempt {
+        attempt: WriteRequest {
             applied: true,
-            ..Attempt::of(call, resource, options)
+            ..WriteRequest::of(call, resource, options)
         },
         config: &config.value,
         force: call.query.flag("force"),
@@ -109,7 +109,7 @@ struct Apply<'a> {
     resource: &'a Resource,
     call: &'a Call,
     part: Part,
-    attempt: Attempt<'a>,
+    attempt: WriteRequest<'a>,
     config: &'a Value,
     force: bool,
 }

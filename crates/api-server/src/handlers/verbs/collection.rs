@@ -12,7 +12,7 @@ use crate::handlers::writer::Writer;
 use crate::http::call::Call;
 use crate::http::limits::DELETE_COLLECTION_WORKERS;
 use crate::http::reply::Reply;
-use crate::objects::write_request::{Attempt, Validation, WriteOptions};
+use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
 /// Answers a DELETE of a collection with the list of what was deleted.
 pub(crate) async fn answer(
@@ -30,15 +30,15 @@ pub(crate) async fn answer(
         dry_run,
         validation: Validation::Ignore,
     };
-    options.warn(&Attempt::of(call, resource, write));
+    options.warn(&WriteRequest::of(call, resource, write));
     for batch in items.chunks(DELETE_COLLECTION_WORKERS) {
         let mut deletions: Vec<BoxFuture<'_, Result<(), Status>>> = Vec::new();
         for item in batch {
             let (namespace, name) = resource.names(&item.key);
-            let attempt = Attempt {
+            let attempt = WriteRequest {
                 namespace,
                 name,
-                ..Attempt::of(call, resource, write)
+                ..WriteRequest::of(call, resource, write)
             };
             deletions.push(Box::pin(delete_one(writer, attempt, &options)));
         }
@@ -49,7 +49,7 @@ pub(crate) async fn answer(
 
 async fn delete_one(
     writer: Writer<'_>,
-    attempt: Attempt<'_>,
+    attempt: WriteRequest<'_>,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
     match delete(writer, &attempt, options).await {

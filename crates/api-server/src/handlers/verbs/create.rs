@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
-use resource_kinds::{Exclusive, annotations};
+use resource_kinds::{Allocation, annotations};
 use serde_json::Value;
 
 use crate::access::authorize;
@@ -22,13 +22,13 @@ use crate::http::limits::{NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::http::reply::Reply;
 use crate::http::request_info::RequestInfo;
 use crate::http::work;
-use crate::objects::allocations::take;
+use crate::objects::allocations::allocate;
 use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::quota::{self, Change};
-use crate::objects::storage::{self, encode_within, reading};
+use crate::objects::storage::{self, Objects, encode_within, reading};
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, WriteOptions, Written, accept};
+use crate::objects::write_request::{WriteOptions, WriteRequest, Written, accept};
 
 /// Answers a POST to a collection.
 pub(crate) async fn answer(
@@ -49,7 +49,7 @@ pub(crate) async fn answer(
         &object,
         None,
     )?;
-    let attempt = Attempt::of(call, resource, options);
+    let attempt = WriteRequest::of(call, resource, options);
     let written = create(writer, &attempt, object).await?;
     output::written(call, resource, &written, StatusCode::CREATED)
 }
@@ -57,7 +57,7 @@ pub(crate) async fn answer(
 /// Creates an object that has its kind's form already; generates its name if it asks for that.
 pub(crate) async fn create(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     mut object: Value,
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
@@ -97,14 +97,14 @@ pub(crate) async fn create(
 
 async fn create_named(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     mut object: Value,
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
     let kind = &resource.kind;
     kind.prepare_create(&mut object);
     let name = metadata::text(&object, "name").to_owned();
-    let attempt = &Attempt {
+    let attempt = &WriteRequest {
         name: &name,
         ..*attempt
     };
@@ -112,7 +112,7 @@ async fn create_named(
     dynamic_admission::admit_and_change(writer.admission, attempt, create, &mut object, None)
         .await?;
     kind.default(&mut object);
-    let asked = kind.exclusives(&object);
+    let asked = kind.allocations(&object);
     let draft = object;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let mut object = draft.clone();
@@ -128,11 +128,11 @@ async fn create_named(
         attempt.warn(kind.warnings(&object, None));
         advise(&writer.admission.plugins, attempt, create, &object, None);
         dynamic_admission::validate(writer.admission, attempt, create, &object, None).await?;
-        let wanted = kind.exclusives(&object);
+        let wanted = kind.allocations(&object);
         let outcome = if attempt.dry_run {
-            dry_create(writer, attempt, &object, &wanted).await?
+            dry_create(writer.objects, attempt, &object, &wanted).await?
         } else {
-            store(writer, attempt, &object, &wanted).await?
+            store(writer.objects, attempt, &object, &wanted).await?
         };
         match outcome {
             Outcome::Stored(stored) => {
@@ -162,42 +162,41 @@ enum Outcome {
     Stored(KeyValue),
     Dry,
     Exists,
-    Taken(Exclusive),
+    Taken(Allocation),
 }
 
 async fn dry_create(
-    writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    objects: &Objects,
+    attempt: &WriteRequest<'_>,
     object: &Value,
-    wanted: &[Exclusive],
+    wanted: &[Allocation],
 ) -> Result<Outcome, Status> {
     let name = metadata::text(object, "name");
-    if writer
-        .objects
+    if objects
         .read(attempt.resource, attempt.namespace, name)
         .await?
         .is_some()
     {
         return Ok(Outcome::Exists);
     }
-    quota::charge(writer.objects, change(attempt, object), &mut Txn::default()).await?;
-    use resource_kinds::Taken;
+    quota::charge(objects, change(attempt, object), &mut Txn::default()).await?;
+    use resource_kinds::AllocationLookup;
     let mut wanted = wanted.iter();
-    let taken = reading(writer.objects, |reads| {
-        Ok(wanted.find(|exclusive| reads.is_taken(&exclusive.key)))
+    let taken = reading(objects, |reads| {
+        Ok(wanted.find(|allocation| reads.is_allocated(&allocation.key)))
     })?;
     Ok(taken.map_or(Outcome::Dry, |taken| Outcome::Taken(taken.clone())))
 }
 
 /// Stores a new object; begins anew when only a quota has changed in between.
 async fn store(
-    writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    objects: &Objects,
+    attempt: &WriteRequest<'_>,
     object: &Value,
-    wanted: &[Exclusive],
+    wanted: &[Allocation],
 ) -> Result<Outcome, Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        if let Some(outcome) = try_store(writer, attempt, object, wanted).await? {
+        if let Some(outcome) = try_store(objects, attempt, object, wanted).await? {
             return Ok(outcome);
         }
         work::let_others_go_first().await;
@@ -206,17 +205,16 @@ async fn store(
 }
 
 async fn try_store(
-    writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    objects: &Objects,
+    attempt: &WriteRequest<'_>,
     object: &Value,
-    wanted: &[Exclusive],
+    wanted: &[Allocation],
 ) -> Result<Option<Outcome>, Status> {
     let resource = attempt.resource;
     let key = resource.key(attempt.namespace, metadata::text(object, "name"));
-    let lease = writer
-        .objects
+    let lease = objects
         .leases
-        .lease_for(writer.objects.store.as_ref(), &resource.info())
+        .lease_for(objects.store.as_ref(), &resource.info())
         .await?;
     let mut txn = Txn {
         compare: vec![Compare::Absent(key.clone())],
@@ -226,13 +224,12 @@ async fn try_store(
             lease,
         }],
     };
-    for exclusive in wanted {
-        take(&writer.objects.catalog, &mut txn, exclusive, &key);
+    for allocation in wanted {
+        allocate(&objects.catalog, &mut txn, allocation, &key);
     }
     quota::announce(resource, attempt.namespace, &mut txn);
-    quota::charge(writer.objects, change(attempt, object), &mut txn).await?;
-    match writer
-        .objects
+    quota::charge(objects, change(attempt, object), &mut txn).await?;
+    match objects
         .store
         .txn(txn)
         .await
@@ -249,7 +246,7 @@ async fn try_store(
             let held = present.iter().skip(1).take(wanted.len());
             let taken = held.into_iter().position(Option::is_some);
             match taken.and_then(|at| wanted.get(at)) {
-                Some(exclusive) => Ok(Some(Outcome::Taken(exclusive.clone()))),
+                Some(allocation) => Ok(Some(Outcome::Taken(allocation.clone()))),
                 // What is left are quotas.
                 None => Ok(None),
             }
@@ -257,7 +254,7 @@ async fn try_store(
     }
 }
 
-fn change<'a>(attempt: &Attempt<'a>, object: &'a Value) -> Change<'a> {
+fn change<'a>(attempt: &WriteRequest<'a>, object: &'a Value) -> Change<'a> {
     Change {
         resource: attempt.resource,
         namespace: attempt.namespace,
@@ -268,7 +265,7 @@ fn change<'a>(attempt: &Attempt<'a>, object: &'a Value) -> Change<'a> {
 }
 
 /// What is wrong with asking for something that somebody else holds.
-pub(crate) fn refused(object: &Value, taken: &Exclusive) -> FieldError {
+pub(crate) fn refused(object: &Value, taken: &Allocation) -> FieldError {
     let field = FieldPath::root(&taken.refusal.field);
     let value = at_path(object, &taken.refusal.field).clone();
     FieldError::invalid(&field, value, taken.refusal.detail.clone())

@@ -23,8 +23,8 @@ use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::remove::remove;
-use crate::objects::storage::{self, encode};
-use crate::objects::write_request::{Attempt, Validation, WriteOptions, Written, dry_run};
+use crate::objects::storage::{self, Objects, encode};
+use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, Written, dry_run};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -164,7 +164,7 @@ impl DeleteOptions {
     }
 
     /// Tells who says nothing about dependents what becomes of them, where the kind has advice.
-    pub(super) fn warn(&self, attempt: &Attempt<'_>) {
+    pub(super) fn warn(&self, attempt: &WriteRequest<'_>) {
         if self.propagation_policy.is_none() && self.orphan_dependents.is_none() {
             let advice = attempt.resource.kind.deletion_warning();
             attempt.warn(advice.map(str::to_owned));
@@ -213,7 +213,7 @@ pub(crate) async fn answer(
         dry_run,
         validation: Validation::Ignore,
     };
-    let attempt = Attempt::of(call, resource, write);
+    let attempt = WriteRequest::of(call, resource, write);
     options.warn(&attempt);
     let deleted = delete(writer, &attempt, &options).await?;
     if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
@@ -248,7 +248,7 @@ fn success(resource: &Resource, object: &Value) -> Value {
 /// Deletes an object, or marks it as being deleted if somebody has still to do something.
 pub(crate) async fn delete(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     options: &DeleteOptions,
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
@@ -279,7 +279,7 @@ pub(crate) async fn delete(
             let revision = remove(writer.objects, resource, &stored).await?;
             revision.map(|_| Written { stored, gone: true })
         } else {
-            replace(writer, resource, &stored, &marked).await?
+            replace(writer.objects, resource, &stored, &marked).await?
         };
         if let Some(written) = done {
             return Ok(written);
@@ -362,7 +362,7 @@ fn mark_dependents(resource: &Resource, object: &mut Value, options: &DeleteOpti
 }
 
 async fn replace(
-    writer: Writer<'_>,
+    objects: &Objects,
     resource: &Resource,
     stored: &KeyValue,
     object: &Value,
@@ -376,8 +376,7 @@ async fn replace(
             lease: stored.lease,
         }],
     };
-    match writer
-        .objects
+    match objects
         .store
         .txn(txn)
         .await

@@ -18,7 +18,7 @@ use crate::http::decode::{Decoded, json, unsupported};
 use crate::http::negotiate::content_type;
 use crate::http::reply::Reply;
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, Validation, WriteOptions, accept, complaints};
+use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, accept, complaints};
 
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -165,7 +165,7 @@ pub(crate) async fn answer(
         )?;
         Ok(object)
     };
-    let attempt = Attempt::of(call, resource, options);
+    let attempt = WriteRequest::of(call, resource, options);
     let written = update(writer, &attempt, part, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

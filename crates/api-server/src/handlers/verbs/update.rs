@@ -4,7 +4,7 @@ use http::StatusCode;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
-use resource_kinds::{Exclusive, annotations};
+use resource_kinds::{Allocation, annotations};
 use serde_json::Value;
 
 use crate::access::authorize;
@@ -19,14 +19,16 @@ use crate::http::decode::Decoded;
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::reply::Reply;
 use crate::http::work;
-use crate::objects::allocations::{give_up, take};
+use crate::objects::allocations::{allocate, release};
 use crate::objects::field_managers;
 use crate::objects::metadata;
 use crate::objects::quota::{self, Change as Charged};
 use crate::objects::remove::remove;
-use crate::objects::storage::{self, encode_within, reading};
+use crate::objects::storage::{self, Objects, encode_within, reading};
 use crate::objects::write_request::Part;
-use crate::objects::write_request::{Attempt, WriteOptions, Written, accept, cannot_be_handled};
+use crate::objects::write_request::{
+    WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
+};
 
 /// The text of a 409 for an object that has changed in between.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
@@ -52,7 +54,7 @@ pub(crate) async fn answer(
     let check = |old: Option<&Value>| {
         authorize::check_escalation(&writer.access.authorizer, asker, resource, &object, old)
     };
-    let attempt = Attempt::of(call, resource, options);
+    let attempt = WriteRequest::of(call, resource, options);
     let kind = &resource.kind;
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
     let mut change = |old: &Value| {
@@ -97,7 +99,7 @@ fn unversioned(resource: &Resource, name: &str) -> Status {
 /// *Errors.* 404, 409 for a stale resource version, and what admission and validation say.
 pub(crate) async fn update(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     part: Part,
     change: &mut Change<'_>,
 ) -> Result<Written, Status> {
@@ -141,15 +143,15 @@ pub(crate) async fn update(
 struct Draft {
     object: Value,
     /// What it holds now and did not before; and the other way round.
-    taken: Vec<Exclusive>,
-    given_up: Vec<Exclusive>,
-    /// What of `taken` the user asked for.
-    asked: Vec<Exclusive>,
+    allocated: Vec<Allocation>,
+    released: Vec<Allocation>,
+    /// The allocations that the user asked for.
+    asked: Vec<Allocation>,
 }
 
 async fn prepare(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     part: Part,
     mut object: Value,
     old: &Value,
@@ -163,7 +165,7 @@ async fn prepare(
         Part::Status => kind.prepare_status_update(&mut object, old),
         Part::Subresource => kind.prepare_subresource_update(sub, &mut object, old),
         // What else is validated as a whole has its kind's form; this has to be given it.
-        Part::Chosen => {
+        Part::Trusted => {
             let decoded = kind.decode(object);
             object = decoded.map_err(|text| cannot_be_handled(&kind.info(), &text))?;
         }
@@ -176,7 +178,7 @@ async fn prepare(
         Some(old),
     );
     let (update, before) = (Operation::Update, Some(old));
-    let outside = part != Part::Chosen;
+    let outside = part != Part::Trusted;
     if outside {
         dynamic_admission::admit_and_change(writer.admission, attempt, update, &mut object, before)
             .await?;
@@ -190,7 +192,7 @@ async fn prepare(
         )?;
     }
     kind.default(&mut object);
-    let asked = kind.exclusives(&object);
+    let asked = kind.allocations(&object);
     let mut errors = metadata::validate_update(&object, old);
     match part {
         Part::Whole => {
@@ -209,7 +211,7 @@ async fn prepare(
                 metadata::count_generation(&mut object, old);
             }
         }
-        Part::Chosen => {}
+        Part::Trusted => {}
     }
     errors.extend(annotations::validate(kind.info().kind, &object, Some(old)));
     if !errors.is_empty() {
@@ -222,16 +224,17 @@ async fn prepare(
     if outside {
         dynamic_admission::validate(writer.admission, attempt, update, &object, before).await?;
     }
-    let before = kind.exclusives(old);
-    let after = kind.exclusives(&object);
-    let held = |list: &[Exclusive], one: &Exclusive| list.iter().any(|other| other.key == one.key);
+    let before = kind.allocations(old);
+    let after = kind.allocations(&object);
+    let held =
+        |list: &[Allocation], one: &Allocation| list.iter().any(|other| other.key == one.key);
     Ok(Draft {
-        taken: after
+        allocated: after
             .iter()
             .filter(|one| !held(&before, one))
             .cloned()
             .collect(),
-        given_up: before
+        released: before
             .iter()
             .filter(|one| !held(&after, one))
             .cloned()
@@ -244,15 +247,15 @@ async fn prepare(
 /// Writes a draft over the stored object; `None` if that has changed in between.
 async fn write(
     writer: Writer<'_>,
-    attempt: &Attempt<'_>,
+    attempt: &WriteRequest<'_>,
     (stored, old): (&KeyValue, &Value),
     draft: Draft,
 ) -> Result<Option<Written>, Status> {
     let resource = attempt.resource;
     let Draft {
         object,
-        taken,
-        given_up,
+        allocated,
+        released,
         asked,
     } = draft;
     let change = Charged {
@@ -278,7 +281,14 @@ async fn write(
             Written { stored, gone: true }
         }));
     }
-    let mut txn = transaction(writer, resource, stored, &object, (&taken, &given_up)).await?;
+    let mut txn = transaction(
+        writer.objects,
+        resource,
+        stored,
+        &object,
+        (&allocated, &released),
+    )
+    .await?;
     quota::announce(resource, attempt.namespace, &mut txn);
     quota::charge(writer.objects, change, &mut txn).await?;
     match writer
@@ -296,11 +306,11 @@ async fn write(
             _ => Err(Status::internal("the store gave no result of a write")),
         },
         TxnResult::Refused { present, .. } => {
-            let held = present.iter().skip(1).take(taken.len());
+            let held = present.iter().skip(1).take(allocated.len());
             let lost = held.into_iter().position(Option::is_some);
-            match lost.and_then(|at| taken.get(at)) {
-                Some(exclusive) if asked.iter().any(|one| one.key == exclusive.key) => {
-                    Err(resource.invalid(attempt.name, &[refused(&object, exclusive)]))
+            match lost.and_then(|at| allocated.get(at)) {
+                Some(allocation) if asked.iter().any(|one| one.key == allocation.key) => {
+                    Err(resource.invalid(attempt.name, &[refused(&object, allocation)]))
                 }
                 _ => Ok(None),
             }
@@ -308,19 +318,18 @@ async fn write(
     }
 }
 
-/// The transaction that replaces a stored object, and takes and gives up what is exclusive.
+/// The transaction that replaces a stored object, with new and released allocations.
 async fn transaction(
-    writer: Writer<'_>,
+    objects: &Objects,
     resource: &Resource,
     stored: &KeyValue,
     object: &Value,
-    (taken, given_up): (&[Exclusive], &[Exclusive]),
+    (allocated, released): (&[Allocation], &[Allocation]),
 ) -> Result<Txn, Status> {
     let key = stored.key.to_vec();
-    let lease = writer
-        .objects
+    let lease = objects
         .leases
-        .lease_for(writer.objects.store.as_ref(), &resource.info())
+        .lease_for(objects.store.as_ref(), &resource.info())
         .await?;
     let mut txn = Txn {
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
@@ -330,11 +339,11 @@ async fn transaction(
             lease,
         }],
     };
-    for exclusive in taken {
-        take(&writer.objects.catalog, &mut txn, exclusive, &key);
+    for allocation in allocated {
+        allocate(&objects.catalog, &mut txn, allocation, &key);
     }
-    for exclusive in given_up {
-        give_up(&writer.objects.catalog, &mut txn, exclusive);
+    for allocation in released {
+        release(&objects.catalog, &mut txn, allocation);
     }
     Ok(txn)
 }

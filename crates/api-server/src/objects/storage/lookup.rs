@@ -5,14 +5,14 @@ use std::sync::OnceLock;
 use futures::FutureExt;
 use mvcc_store::{KeyValue, Range};
 use object_model::Status;
-use resource_kinds::{Lookup, Taken};
+use resource_kinds::{AllocationLookup, Lookup};
 use serde_json::Value;
 
 use super::Objects;
 use crate::catalog::registry::{Resource, end_of};
 
-/// The key under which an exclusive thing is held.
-pub(crate) fn exclusive_key(key: &str) -> Vec<u8> {
+/// The key of an allocation; its prefix is part of the format of stores.
+pub(crate) fn allocation_key(key: &str) -> Vec<u8> {
     format!("/exclusive/{key}").into_bytes()
 }
 
@@ -152,10 +152,10 @@ impl Lookup for SyncReads<'_> {
     }
 }
 
-impl Taken for SyncReads<'_> {
-    fn is_taken(&self, key: &str) -> bool {
+impl AllocationLookup for SyncReads<'_> {
+    fn is_allocated(&self, key: &str) -> bool {
         let range = Range {
-            start: exclusive_key(key),
+            start: allocation_key(key),
             ..Range::default()
         };
         !self.range(range).is_empty()

@@ -17,7 +17,7 @@ pub(crate) use encode::{
     encode, encode_as, encode_at, encode_within, with_revision, without_revision, without_type,
 };
 pub(crate) use leases::Leases;
-pub(crate) use lookup::{SyncReads, exclusive_key, reading};
+pub(crate) use lookup::{SyncReads, allocation_key, reading};
 
 /// The stored objects, of the kinds that are served.
 pub(crate) struct Objects {

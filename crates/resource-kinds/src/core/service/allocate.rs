@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::health_check;
 use crate::at::At;
 use crate::cluster::ServiceRange;
-use crate::kind::{Exclusive, Refusal, Taken};
+use crate::kind::{Allocation, AllocationLookup, Refusal};
 use crate::networking::address_of;
 use crate::{limits, parts};
 
@@ -156,7 +156,7 @@ pub(super) fn allocate(
     range: ServiceRange,
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn Taken,
+    taken: &dyn AllocationLookup,
 ) -> Result<(), Status> {
     let mut errors = Vec::new();
     if has_address(object) {
@@ -186,7 +186,7 @@ fn allocate_address(
     range: ServiceRange,
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn Taken,
+    taken: &dyn AllocationLookup,
     errors: &mut Vec<FieldError>,
 ) -> Result<(), Status> {
     let seed = seed(object);
@@ -222,7 +222,7 @@ fn allocate_address(
 }
 
 /// What is wrong with an address that a user asks for.
-fn explicit(range: ServiceRange, asked: &str, taken: &dyn Taken) -> Option<FieldError> {
+fn explicit(range: ServiceRange, asked: &str, taken: &dyn AllocationLookup) -> Option<FieldError> {
     let path = FieldPath::root("spec").child("clusterIPs");
     let refuse = |why: &str| {
         let detail = format!("failed to allocate IP {asked}: {why}");
@@ -235,7 +235,7 @@ fn explicit(range: ServiceRange, asked: &str, taken: &dyn Taken) -> Option<Field
             "the provided IP ({asked}) is not in the valid range. The range of valid \
                          IPs is {range}"
         ))
-    } else if taken.is_taken(&address_key(asked)) {
+    } else if taken.is_allocated(&address_key(asked)) {
         refuse(ADDRESS_TAKEN)
     } else {
         None
@@ -255,10 +255,14 @@ pub(super) fn seed(object: &Value) -> u32 {
         })
 }
 
-fn choose_address(range: ServiceRange, seed: u32, taken: &dyn Taken) -> Option<Ipv4Addr> {
+fn choose_address(
+    range: ServiceRange,
+    seed: u32,
+    taken: &dyn AllocationLookup,
+) -> Option<Ipv4Addr> {
     let last = range.size() - 2;
     let band = range.static_band().min(last);
-    let free = |offset: &u32| !taken.is_taken(&address_key(&range.at(*offset).to_string()));
+    let free = |offset: &u32| !taken.is_allocated(&address_key(&range.at(*offset).to_string()));
     let upper = last - band;
     let mut others = (0..upper).map(|step| band + 1 + (seed.wrapping_add(step)) % upper);
     let offset = others.find(free).or_else(|| (1..=band).rev().find(free))?;
@@ -268,7 +272,7 @@ fn choose_address(range: ServiceRange, seed: u32, taken: &dyn Taken) -> Option<I
 fn allocate_ports(
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn Taken,
+    taken: &dyn AllocationLookup,
     errors: &mut Vec<FieldError>,
 ) -> Result<(), Status> {
     let seed = i64::from(seed(object));
@@ -288,13 +292,13 @@ fn allocate_ports(
         let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
         if let Some(number) = port["nodePort"].as_i64().filter(|number| *number != 0) {
             let at = path.index(index).child("nodePort");
-            let is_taken = |key: &String| !own.contains(key) && taken.is_taken(key);
-            errors.extend(explicit_port(&at, &protocol, number, is_taken));
+            let is_allocated = |key: &String| !own.contains(key) && taken.is_allocated(key);
+            errors.extend(explicit_port(&at, &protocol, number, is_allocated));
             continue;
         }
         let free = |number: &i64| {
             let key = port_key(&protocol, *number);
-            !asked.contains(number) && !chosen.contains(&key) && !taken.is_taken(&key)
+            !asked.contains(number) && !chosen.contains(&key) && !taken.is_allocated(&key)
         };
         let found = choose_port(seed, free)
             .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
@@ -309,11 +313,11 @@ pub(super) fn explicit_port(
     at: &FieldPath,
     protocol: &str,
     number: i64,
-    is_taken: impl Fn(&String) -> bool,
+    is_allocated: impl Fn(&String) -> bool,
 ) -> Option<FieldError> {
     if !(limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX).contains(&number) {
         Some(FieldError::invalid(at, number, NODE_PORT_RANGE))
-    } else if is_taken(&port_key(protocol, number)) {
+    } else if is_allocated(&port_key(protocol, number)) {
         Some(FieldError::invalid(at, number, PORT_TAKEN))
     } else {
         None
@@ -353,11 +357,11 @@ pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
 }
 
 /// The address and the node ports that a Service holds.
-pub(super) fn exclusives(object: &Value) -> Vec<Exclusive> {
+pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
     let mut all = Vec::new();
     for address in At::root(object).get("spec.clusterIPs").items() {
         if has_address(object) && !matches!(address.text(), "" | "None") {
-            all.push(Exclusive {
+            all.push(Allocation {
                 key: address_key(address.text()),
                 refusal: Refusal {
                     field: "spec.clusterIPs".to_owned(),
@@ -370,7 +374,7 @@ pub(super) fn exclusives(object: &Value) -> Vec<Exclusive> {
     for port in At::root(object).get("spec.ports").items() {
         let number = port.get("nodePort");
         if let Some(value) = number.int().filter(|value| *value != 0) {
-            all.push(Exclusive {
+            all.push(Allocation {
                 key: port_key(port.get("protocol").text(), value),
                 refusal: Refusal {
                     field: number.path.to_string(),
@@ -380,7 +384,7 @@ pub(super) fn exclusives(object: &Value) -> Vec<Exclusive> {
             });
         }
     }
-    all.extend(health_check::exclusive(object));
+    all.extend(health_check::allocation(object));
     all
 }
 
@@ -393,8 +397,8 @@ pub(super) mod tests {
     /// What other Services hold.
     pub struct Held(pub BTreeSet<String>);
 
-    impl Taken for Held {
-        fn is_taken(&self, key: &str) -> bool {
+    impl AllocationLookup for Held {
+        fn is_allocated(&self, key: &str) -> bool {
             self.0.contains(key)
         }
     }
@@ -445,7 +449,7 @@ pub(super) mod tests {
         let asked = json!({"clusterIP": "10.96.0.5"});
         let object = create(asked.clone(), &held(&[])).unwrap();
         assert_eq!(object["spec"]["clusterIPs"], json!(["10.96.0.5"]));
-        assert_eq!(exclusives(&object)[0].key, "service-ip/10.96.0.5");
+        assert_eq!(allocations(&object)[0].key, "service-ip/10.96.0.5");
         let refused = create(asked, &held(&["service-ip/10.96.0.5"])).unwrap_err();
         assert_eq!(
             refused.message,
@@ -466,7 +470,7 @@ pub(super) mod tests {
         let object = create(spec, &held(&[])).unwrap();
         assert_eq!(object["spec"]["clusterIPs"], json!(["None"]));
         assert_eq!(object["spec"]["ipFamilies"], json!(["IPv4"]));
-        assert_eq!(exclusives(&object), []);
+        assert_eq!(allocations(&object), []);
         let object = create(json!({"type": "ExternalName"}), &held(&[])).unwrap();
         assert!(object["spec"]["clusterIPs"].is_null());
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::allocate::{PORT_TAKEN, choose_port, explicit_port, node_port_keys, port_key, seed};
 use crate::at::At;
-use crate::kind::{Exclusive, Refusal, Taken};
+use crate::kind::{Allocation, AllocationLookup, Refusal};
 use crate::parts;
 
 /// Whether a balancer outside has to learn on which nodes there are endpoints.
@@ -17,7 +17,7 @@ pub(super) fn is_served(spec: &Value) -> bool {
 pub(super) fn allocate(
     object: &mut Value,
     old: Option<&Value>,
-    taken: &dyn Taken,
+    taken: &dyn AllocationLookup,
     errors: &mut Vec<FieldError>,
 ) -> Result<(), Status> {
     if !is_served(&object["spec"]) {
@@ -29,16 +29,16 @@ pub(super) fn allocate(
     let Some(spec) = object.get_mut("spec") else {
         return Ok(());
     };
-    let is_taken = |key: &String| own.contains(key) || taken.is_taken(key);
+    let is_allocated = |key: &String| own.contains(key) || taken.is_allocated(key);
     let asked = spec["healthCheckNodePort"].as_i64();
     if let Some(number) = asked.filter(|number| *number != 0) {
         if before != Some(number) {
             let at = FieldPath::root("spec").child("healthCheckNodePort");
-            errors.extend(explicit_port(&at, "TCP", number, is_taken));
+            errors.extend(explicit_port(&at, "TCP", number, is_allocated));
         }
         return Ok(());
     }
-    let free = |number: &i64| !is_taken(&port_key("TCP", *number));
+    let free = |number: &i64| !is_allocated(&port_key("TCP", *number));
     let found = choose_port(seed, free).ok_or_else(|| {
         Status::internal("failed to allocate a HealthCheck NodePort: range is full")
     })?;
@@ -47,10 +47,10 @@ pub(super) fn allocate(
 }
 
 /// The port, which no other Service may have.
-pub(super) fn exclusive(object: &Value) -> Option<Exclusive> {
+pub(super) fn allocation(object: &Value) -> Option<Allocation> {
     let check = At::root(object).get("spec.healthCheckNodePort");
     let port = check.int().filter(|port| *port != 0)?;
-    Some(Exclusive {
+    Some(Allocation {
         key: port_key("TCP", port),
         refusal: Refusal {
             field: check.path.to_string(),
@@ -82,7 +82,7 @@ mod tests {
         assert_ne!(Some(port), old["spec"]["ports"][0]["nodePort"].as_i64());
         let key = port_key("TCP", port);
         assert!(
-            allocate::exclusives(&old)
+            allocate::allocations(&old)
                 .iter()
                 .any(|held| held.key == key)
         );
@@ -91,7 +91,7 @@ mod tests {
             service().default(&mut new);
             service().prepare_update(&mut new, &old);
             let taken = Held(
-                allocate::exclusives(&old)
+                allocate::allocations(&old)
                     .into_iter()
                     .map(|held| held.key)
                     .collect(),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::cluster::ServiceRange;
 use crate::decode::decode;
 use crate::info::{Names, STATUS, namespaced, proxy};
-use crate::kind::{Cell, Column, Exclusive, Kind, KindInfo, Taken, Words};
+use crate::kind::{Allocation, AllocationLookup, Cell, Column, Kind, KindInfo, Words};
 use crate::{metadata, parts};
 
 /// core/v1 Service.
@@ -105,13 +105,13 @@ impl Kind for Service {
         &self,
         object: &mut Value,
         old: Option<&Value>,
-        taken: &dyn Taken,
+        taken: &dyn AllocationLookup,
     ) -> Result<(), Status> {
         allocate::allocate(self.range, object, old, taken)
     }
 
-    fn exclusives(&self, object: &Value) -> Vec<Exclusive> {
-        allocate::exclusives(object)
+    fn allocations(&self, object: &Value) -> Vec<Allocation> {
+        allocate::allocations(object)
     }
 
     fn name_errors(&self, name: &str) -> Vec<String> {

@@ -19,7 +19,7 @@ pub(crate) struct Columns {
 }
 
 /// Answers with one object.
-pub(crate) fn computed(
+pub(crate) fn virtual_object(
     call: &Call,
     info: &KindInfo<'_>,
     object: &Value,
@@ -37,7 +37,7 @@ pub(crate) fn computed(
 }
 
 /// Answers with a list.
-pub(crate) fn computed_list(
+pub(crate) fn virtual_list(
     call: &Call,
     info: &KindInfo<'_>,
     items: Vec<Value>,
