@@ -10,6 +10,7 @@ fn everything_that_charts_touch() {
     let kubectl = instance.kubectl();
     served(&kubectl);
     kept(&kubectl);
+    devices(&kubectl);
     own_groups_are_available(&kubectl);
     policies(&kubectl.in_new_namespace("policies"));
     reviews(&kubectl);
@@ -70,6 +71,10 @@ const SERVED: &[(&str, &str)] = &[
         "/apis/authorization.k8s.io/v1",
         "subjectaccessreviews selfsubjectaccessreviews localsubjectaccessreviews \
          selfsubjectrulesreviews",
+    ),
+    (
+        "/apis/resource.k8s.io/v1",
+        "deviceclasses resourceclaims resourceclaims/status resourceclaimtemplates resourceslices",
     ),
     ("/apis/scheduling.k8s.io/v1", "priorityclasses"),
     ("/apis/node.k8s.io/v1", "runtimeclasses"),
@@ -149,6 +154,48 @@ fn kept(kubectl: &Kubectl) {
     assert!(row("ip", address).starts_with(&format!("{address} services/default/brief")));
     kubectl.ok(&["delete", "service", "brief"]);
     assert!(kubectl.fails(&["get", "ip", address]).contains("NotFound"));
+}
+
+/// findings C16: claims of devices, as kubectl shows them.
+fn devices(kubectl: &Kubectl) {
+    let objects = "
+{apiVersion: resource.k8s.io/v1, kind: DeviceClass, metadata: {name: gpu}, spec: {selectors: [
+  {cel: {expression: device.driver == 'dra.example.com'}}]}}
+---
+{apiVersion: resource.k8s.io/v1, kind: ResourceSlice, metadata: {name: board}, spec: {
+  driver: dra.example.com, nodeName: elsewhere,
+  pool: {name: elsewhere, generation: 1, resourceSliceCount: 1}, devices: [{name: gpu-0}]}}
+---
+{apiVersion: resource.k8s.io/v1, kind: ResourceClaim, metadata: {name: mine}, spec: {devices: {
+  requests: [{name: one, exactly: {deviceClassName: gpu}}]}}}
+---
+{apiVersion: resource.k8s.io/v1, kind: ResourceClaimTemplate, metadata: {name: each}, spec: {spec: {
+  devices: {requests: [{name: one, exactly: {deviceClassName: gpu}}]}}}}
+";
+    kubectl.ok_with_input(&["create", "-f", "-"], objects);
+    let claims = kubectl.ok(&["get", "resourceclaims", "--no-headers"]);
+    assert!(
+        claims.starts_with("mine") && claims.contains("pending"),
+        "{claims}"
+    );
+    let slices = kubectl.ok(&["get", "resourceslices", "--no-headers"]);
+    let words: Vec<&str> = slices.split_whitespace().take(4).collect();
+    assert_eq!(
+        words,
+        ["board", "elsewhere", "dra.example.com", "elsewhere"]
+    );
+    for (kind, name, shown) in [
+        ("deviceclass", "gpu", "device.driver == 'dra.example.com'"),
+        ("resourceslice", "board", "gpu-0"),
+        ("resourceclaim", "mine", "ExactCount"),
+        ("resourceclaimtemplate", "each", "ExactCount"),
+    ] {
+        let described = kubectl.ok(&["describe", kind, name]);
+        assert!(described.contains(shown), "{described}");
+        kubectl.ok(&["delete", kind, name]);
+    }
+    let explained = kubectl.ok(&["explain", "resourceclaim.spec.devices.requests.exactly"]);
+    assert!(explained.contains("deviceClassName"), "{explained}");
 }
 
 /// kubectl.md 10.5

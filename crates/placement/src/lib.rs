@@ -9,6 +9,7 @@
 
 mod admission;
 mod affinity;
+mod devices;
 mod labels;
 mod node;
 mod place;

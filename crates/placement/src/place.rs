@@ -14,7 +14,7 @@ use crate::view::{ClusterView, Decision, Obstacle, Preemption};
 /// earlier decision: it is chosen again as long as it fits, because the pod's volumes are being
 /// made there. So is the node that others were driven from for it.
 pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decision {
-    if let Some(obstacle) = gates(pod).or_else(|| devices(pod)) {
+    if let Some(obstacle) = gates(pod) {
         return Decision::Unschedulable(obstacle);
     }
     if view.nodes.is_empty() {
@@ -78,21 +78,6 @@ fn gates(pod: &PodView) -> Option<Obstacle> {
         message,
         keeps_nomination: false,
     })
-}
-
-/// No driver can say that it has the devices of a claim, so nobody could give them to the pod.
-fn devices(pod: &PodView) -> Option<Obstacle> {
-    let claims = pod.spec.resource_claims.as_deref()?;
-    if claims.is_empty() {
-        return None;
-    }
-    let names: Vec<&str> = claims.iter().map(|claim| claim.name.as_str()).collect();
-    let names = names.join(", ");
-    let message = format!(
-        "cannot allocate the resource claims {names}: no driver of devices can register with a node; \
-         remove spec.resourceClaims"
-    );
-    Some(unschedulable(message, false))
 }
 
 fn unschedulable(message: String, keeps_nomination: bool) -> Obstacle {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
+use crate::devices::Devices;
 use crate::resources::{Resources, Room, requests};
 use crate::score::{Score, score};
 use crate::spread::Preference;
@@ -88,6 +89,7 @@ pub(crate) struct Case<'v> {
     pub pod: &'v PodView,
     wanted: Resources,
     claims: Claims<'v>,
+    devices: Devices<'v>,
     /// Those for whom places are being made that they have a claim to before this pod.
     before: Vec<&'v Arc<PodView>>,
 }
@@ -101,6 +103,7 @@ impl<'v> Case<'v> {
             pod,
             wanted: requests(pod),
             claims: Claims::of(pod, view)?,
+            devices: Devices::of(pod, view)?,
             before: view.nominated.iter().filter(before).collect(),
         })
     }
@@ -131,6 +134,10 @@ impl<'v> Case<'v> {
             .or_else(|| ports::objection(pod, scene.on(name.unwrap_or_default(), pod)))
             .or_else(|| room.shortage(&self.wanted))
             .or_else(|| self.claims.objection(pod, node, scene))
+            .or_else(|| {
+                let text = self.devices.objection(node)?;
+                Some(Objection::lasting(&text))
+            })
             .or_else(|| spread::objection(pod, node, scene))
             .or_else(|| affinity::objection(pod, node, scene))
     }
@@ -149,10 +156,14 @@ impl<'v> Case<'v> {
     /// What has to be written for the pod's claims before it is bound to the node; `None` when
     /// there is nothing left to be waited for.
     pub fn steps(&self, node: &Node, view: &ClusterView) -> Option<Vec<ClaimStep>> {
-        if self.claims.are_bound() {
+        let bound = self.claims.are_bound();
+        if bound && self.devices.are_reserved() {
             return None;
         }
-        Some(self.claims.steps(node, view).unwrap_or_default())
+        let volumes = (!bound).then(|| self.claims.steps(node, view)).flatten();
+        let mut steps = volumes.unwrap_or_default();
+        steps.extend(self.devices.steps(node));
+        Some(steps)
     }
 }
 

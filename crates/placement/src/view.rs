@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::pod_view::PodView;
 
@@ -29,10 +30,16 @@ pub struct ClusterView {
     pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
     /// Storage classes, by name.
     pub classes: BTreeMap<String, Arc<StorageClass>>,
+    /// Claims of devices, by namespace and name.
+    pub device_claims: BTreeMap<(String, String), Arc<ResourceClaim>>,
+    /// What drivers offer.
+    pub device_slices: Vec<Arc<ResourceSlice>>,
+    /// Classes of devices, by name.
+    pub device_classes: BTreeMap<String, Arc<DeviceClass>>,
 }
 
-/// What must be written so that a claim gets its volume on the chosen node.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What must be written so that a claim gets its volume or its devices on the chosen node.
+#[derive(Clone, Debug, PartialEq)]
 pub enum ClaimStep {
     /// Keep this volume for the claim (`spec.claimRef`); the binder does the rest.
     Reserve {
@@ -44,6 +51,18 @@ pub enum ClaimStep {
     /// Say on which node the volume is to be made (`volume.kubernetes.io/selected-node`).
     SelectNode {
         /// The claim's name.
+        claim: String,
+    },
+    /// Give devices to a claim, and the claim to the pod.
+    Allocate {
+        /// The ResourceClaim's name.
+        claim: String,
+        /// The devices.
+        allocation: Box<AllocationResult>,
+    },
+    /// Add the pod to the users of a claim that has its devices.
+    UseDevices {
+        /// The ResourceClaim's name.
         claim: String,
     },
 }

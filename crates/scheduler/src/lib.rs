@@ -3,6 +3,7 @@
 //! For a pod that fits nowhere less important ones are deleted, where that helps.
 
 mod backlog;
+mod devices;
 mod engine;
 mod figures;
 mod limits;

@@ -11,6 +11,8 @@ use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::claim_reference;
 
+use crate::devices;
+
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
@@ -92,13 +94,14 @@ impl Reservations {
                 view.pods.push(Arc::new(pod));
             }
             for taken in &reservation.steps {
-                overlay_step(key, &reservation.node, taken, view);
+                overlay_step(key, reservation, taken, view);
             }
         }
     }
 }
 
-fn overlay_step(pod: &Key, node: &str, taken: &TakenStep, view: &mut ClusterView) {
+fn overlay_step(pod: &Key, kept: &Reservation, taken: &TakenStep, view: &mut ClusterView) {
+    let node = &kept.node;
     let claim_key = |claim: &String| (pod.namespace.to_string(), claim.clone());
     match &taken.step {
         ClaimStep::SelectNode { claim } => {
@@ -107,7 +110,21 @@ fn overlay_step(pod: &Key, node: &str, taken: &TakenStep, view: &mut ClusterView
             {
                 let annotations = &mut Arc::make_mut(claim).metadata.annotations;
                 let annotations = annotations.get_or_insert_default();
-                annotations.insert(SELECTED_NODE.to_owned(), node.to_owned());
+                annotations.insert(SELECTED_NODE.to_owned(), node.clone());
+            }
+        }
+        ClaimStep::Allocate { claim, allocation } => {
+            if let Some(claim) = view.device_claims.get_mut(&claim_key(claim))
+                && taken.is_news_to(claim.metadata.resource_version.as_ref())
+            {
+                devices::overlay(claim, &kept.pod, Some(allocation));
+            }
+        }
+        ClaimStep::UseDevices { claim } => {
+            if let Some(claim) = view.device_claims.get_mut(&claim_key(claim))
+                && taken.is_news_to(claim.metadata.resource_version.as_ref())
+            {
+                devices::overlay(claim, &kept.pod, None);
             }
         }
         ClaimStep::Reserve { claim, volume } => {

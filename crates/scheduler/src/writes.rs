@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use placement::{ClaimStep, Obstacle, Preemption};
+use reconcile::Cache;
 use reconcile::execute::{Delete, delete, unless_outrun};
-use reconcile::{Cache, Key};
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 use resource_kinds::volume_fit::claim_reference;
 use serde_json::{Value, json};
 
+use crate::devices;
 use crate::reservations::TakenStep;
 
 const NOMINATED: &str = "nominatedNodeName";
@@ -37,15 +39,27 @@ pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> kube::Res
     created.map(|_| ())
 }
 
+/// What the steps are about, as it is seen.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub claims: &'a Cache<PersistentVolumeClaim>,
+    pub volumes: &'a Cache<PersistentVolume>,
+    pub device_claims: &'a Cache<ResourceClaim>,
+}
+
 /// Takes the steps that get the pod's claims bound on the node; says where each was written.
 pub(crate) async fn prepare(
     client: Client,
-    pod: &Key,
+    pod: &PodView,
     node: &str,
     steps: Vec<ClaimStep>,
-    claims: &Cache<PersistentVolumeClaim>,
-    volumes: &Cache<PersistentVolume>,
+    seen: Seen<'_>,
 ) -> kube::Result<Vec<TakenStep>> {
+    let Seen {
+        claims,
+        volumes,
+        device_claims,
+    } = seen;
     let mut taken = Vec::new();
     for step in steps {
         let written = match &step {
@@ -62,6 +76,18 @@ pub(crate) async fn prepare(
                     continue;
                 };
                 select_node(&client, &claim, node).await?
+            }
+            ClaimStep::Allocate { claim, allocation } => {
+                let Some(claim) = device_claims.get(&pod.namespace, claim) else {
+                    continue;
+                };
+                devices::allocate(&client, pod, &claim, allocation).await?
+            }
+            ClaimStep::UseDevices { claim } => {
+                let Some(claim) = device_claims.get(&pod.namespace, claim) else {
+                    continue;
+                };
+                devices::reserve(&client, pod, (*claim).clone()).await?
             }
         };
         let revision = written

@@ -20,7 +20,7 @@ use crate::Context;
 /// Pods and claims that are worked on at once.
 const WORKERS: usize = 2;
 /// When a pod that waits for a template is looked at again.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, PostParams};
@@ -157,6 +158,20 @@ impl ApiObjects {
     /// A Secret, if it exists.
     pub async fn secret(&self, ns: &str, name: &str) -> Result<Option<Secret>, String> {
         self.get("secret", ns, name).await
+    }
+
+    /// A ResourceClaim, if it exists.
+    pub async fn resource_claim(
+        &self,
+        ns: &str,
+        name: &str,
+    ) -> Result<Option<ResourceClaim>, String> {
+        self.get("resourceclaim", ns, name).await
+    }
+
+    /// A pod, if it exists.
+    pub async fn pod(&self, ns: &str, name: &str) -> Result<Option<Pod>, String> {
+        self.get("pod", ns, name).await
     }
 
     async fn get<K>(&self, kind: &str, ns: &str, name: &str) -> Result<Option<K>, String>

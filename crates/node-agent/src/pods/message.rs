@@ -15,7 +15,8 @@ use pod_lifecycle::spec::ProbeKind;
 use crate::api::status_writer::Written;
 use crate::containers::lifecycle_hooks::HookOutcome;
 use crate::images::ImageTrouble;
-use crate::volumes::{PreparedVolumes, Reading, VolumeError};
+use crate::volumes::device_claims::NotPrepared;
+use crate::volumes::{PreparedVolumes, Reading};
 
 /// How the start of a container ended.
 pub enum StartResult {
@@ -57,8 +58,8 @@ pub enum Message {
     SandboxMade(Result<(Sandbox, Vec<String>), String>),
     /// The sandbox is gone, or not.
     SandboxDestroyed(Result<(), String>),
-    /// The volumes are there, or not; what they are made of.
-    VolumesPrepared(Result<PreparedVolumes, VolumeError>, Reading),
+    /// Devices and volumes are there, or not; what the volumes are made of.
+    VolumesPrepared(Result<PreparedVolumes, NotPrepared>, Reading),
     /// The volumes are gone, or not.
     VolumesReleased(Result<(), String>),
     /// An object that volumes are made of has changed, or a token grows old.

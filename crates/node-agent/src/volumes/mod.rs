@@ -6,6 +6,7 @@
 
 mod atomic;
 pub mod block;
+pub mod device_claims;
 mod empty_dir;
 mod host_path;
 mod local_device;

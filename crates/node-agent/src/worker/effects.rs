@@ -20,7 +20,7 @@ use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::runtime_id;
 use crate::pods::message::Message;
 use crate::probes::prober::{self, ProbeTarget};
-use crate::volumes::{self, Reading, VolumeContext};
+use crate::volumes::{self, Reading, VolumeContext, device_claims};
 
 impl Worker {
     /// Begins one action.
@@ -112,7 +112,12 @@ impl Worker {
                 events: &events,
             };
             let mut reading = Reading::default();
-            let result = volumes::prepare(context, &mut reading).await;
+            let result = match device_claims::prepare(api_objects, &pod).await {
+                Ok(()) => volumes::prepare(context, &mut reading)
+                    .await
+                    .map_err(Into::into),
+                Err(error) => Err(error),
+            };
             tell(&sender, Message::VolumesPrepared(result, reading)).await;
         });
     }

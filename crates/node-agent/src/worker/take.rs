@@ -20,7 +20,8 @@ use crate::containers::lifecycle_hooks::HookOutcome;
 use crate::images::ImageTrouble;
 use crate::paths::runtime_id;
 use crate::pods::message::{Message, StartResult};
-use crate::volumes::{PreparedVolumes, Reading, VolumeError};
+use crate::volumes::device_claims::NotPrepared;
+use crate::volumes::{PreparedVolumes, Reading};
 
 impl Worker {
     /// Notes one message.
@@ -198,7 +199,7 @@ impl Worker {
 
     fn volumes_prepared(
         &mut self,
-        result: Result<PreparedVolumes, VolumeError>,
+        result: Result<PreparedVolumes, NotPrepared>,
         reading: &Reading,
     ) {
         match result {
@@ -210,7 +211,7 @@ impl Worker {
             }
             Err(error) => {
                 let message = error.to_string();
-                self.events.warning(error.trouble.reason(), message.clone());
+                self.events.warning(error.reason(), message.clone());
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message,

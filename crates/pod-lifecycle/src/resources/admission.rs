@@ -52,8 +52,7 @@ pub fn rejection(pod: &Pod, policy: &Policy) -> Option<Rejection> {
     let spec = pod.spec.as_ref()?;
     let (reason, message) = other_system(pod, spec)
         .or_else(|| forbidden_sysctl(spec, policy).map(|why| ("SysctlForbidden", why)))
-        .or_else(|| app_armor(spec).map(|why| ("AppArmor", why)))
-        .or_else(|| devices(spec).map(|why| ("UnexpectedAdmissionError", why)))?;
+        .or_else(|| app_armor(spec).map(|why| ("AppArmor", why)))?;
     let reason = reason.to_owned();
     Some(Rejection { reason, message })
 }
@@ -107,15 +106,6 @@ fn other_system(pod: &Pod, spec: &PodSpec) -> Option<(&'static str, String)> {
         let why = "Failed to admit pod as the OS field doesn't match node OS";
         ("PodOSNotSupported", why.to_owned())
     })
-}
-
-/// Devices that the pod claims: it is not run without them.
-fn devices(spec: &PodSpec) -> Option<String> {
-    let claim = spec.resource_claims.as_ref()?.first()?;
-    let name = &claim.name;
-    Some(format!(
-        "cannot prepare the resource claim {name:?}: no driver of devices can register with the node"
-    ))
 }
 
 fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
@@ -180,17 +170,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    /// findings C16
-    #[test]
-    fn a_pod_is_not_run_without_the_devices_that_it_claims() {
-        let whole = json!({"containers": [], "resourceClaims": [
-            {"name": "gpu", "resourceClaimName": "x"}]});
-        let pod = serde_json::from_value(json!({ "spec": whole })).unwrap();
-        let found = rejection(&pod, &Policy::default()).unwrap();
-        assert_eq!(found.reason, "UnexpectedAdmissionError");
-        assert!(found.message.contains("\"gpu\""), "{}", found.message);
-    }
 
     fn said(spec: serde_json::Value) -> Option<String> {
         let mut whole = json!({"containers": [{"name": "c"}]});

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod amounts;
+pub mod devices;
 pub mod eviction;
 pub mod local_storage;
 pub mod qos;

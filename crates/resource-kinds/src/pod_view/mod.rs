@@ -87,6 +87,8 @@ pub struct PodView {
     pub containers: Box<[Container]>,
     /// Its addresses, each once.
     pub addresses: Box<[Text]>,
+    /// The ResourceClaims that were made for it, by their names in the pod.
+    pub device_claims: Option<Box<BTreeMap<Text, Text>>>,
     /// What it has of its node as a whole by name, where it has resources of its own and these are
     /// not what it asks for.
     pub held: Option<Box<BTreeMap<String, Quantity>>>,

@@ -27,6 +27,11 @@ pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus)
     view.started = status.start_time.map(|time| time.0);
     let conditions = status.conditions.unwrap_or_default().into_iter();
     view.conditions = conditions.map(|one| condition(sharing, one)).collect();
+    let made = status.resource_claim_statuses.into_iter().flatten();
+    let made: BTreeMap<Text, Text> = made
+        .filter_map(|claim| Some((claim.name.into(), claim.resource_claim_name?.into())))
+        .collect();
+    view.device_claims = (!made.is_empty()).then(|| Box::new(made));
     let spec = view.spec.clone();
     let own = spec.resources.as_ref();
     view.held = own.and_then(|own| {

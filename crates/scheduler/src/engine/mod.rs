@@ -1,5 +1,6 @@
 //! The scheduler's one loop: changes in, decisions out.
 
+mod cluster_view;
 mod preempting;
 
 use std::sync::Arc;
@@ -8,11 +9,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
-use placement::{ClaimStep, ClusterView, Decision, Obstacle, asks_for_less, place};
+use placement::{ClaimStep, Decision, Obstacle, asks_for_less, place};
 use reconcile::execute::message;
-use reconcile::{Cache, Change, EventType, Key, Object, Part, Recorder};
+use reconcile::{Cache, Change, EventType, Key, Part, Recorder};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,9 @@ struct Caches {
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
     budgets: Cache<PodDisruptionBudget>,
+    device_claims: Cache<ResourceClaim>,
+    device_slices: Cache<ResourceSlice>,
+    device_classes: Cache<DeviceClass>,
 }
 
 /// A write that has ended.
@@ -94,6 +99,9 @@ impl Engine {
             volumes: Cache::spawn_all(&client, &part),
             classes: Cache::spawn_all(&client, &part),
             budgets: Cache::spawn_all(&client, &part),
+            device_claims: Cache::spawn_all(&client, &part),
+            device_slices: Cache::spawn_all(&client, &part),
+            device_classes: Cache::spawn_all(&client, &part),
         };
         let shutdown = part.shutdown;
         let source = config.scheduler_name.as_str();
@@ -123,6 +131,9 @@ impl Engine {
         let mut claims = self.caches.claims.subscribe();
         let mut volumes = self.caches.volumes.subscribe();
         let mut classes = self.caches.classes.subscribe();
+        let mut device_claims = self.caches.device_claims.subscribe();
+        let mut device_slices = self.caches.device_slices.subscribe();
+        let mut device_classes = self.caches.device_classes.subscribe();
         loop {
             self.schedule_ready();
             self.config.figures.pending(self.backlog.figures());
@@ -158,6 +169,18 @@ impl Engine {
                     Some(_) => { self.wake(uses_claims); continue; }
                     None => "storageclasses",
                 },
+                change = device_claims.next() => match change {
+                    Some(_) => { self.wake(uses_devices); continue; }
+                    None => "resourceclaims",
+                },
+                change = device_slices.next() => match change {
+                    Some(_) => { self.wake(uses_devices); continue; }
+                    None => "resourceslices",
+                },
+                change = device_classes.next() => match change {
+                    Some(_) => { self.wake(uses_devices); continue; }
+                    None => "deviceclasses",
+                },
                 () = tokio::time::sleep_until(due.into()), if self.has_room() => continue,
             };
             if shutdown.is_cancelled() {
@@ -177,6 +200,9 @@ impl Engine {
         self.caches.volumes.wait_synced().await;
         self.caches.classes.wait_synced().await;
         self.caches.budgets.wait_synced().await;
+        self.caches.device_claims.wait_synced().await;
+        self.caches.device_slices.wait_synced().await;
+        self.caches.device_classes.wait_synced().await;
     }
 
     fn has_room(&self) -> bool {
@@ -235,44 +261,6 @@ impl Engine {
         }
     }
 
-    /// The cluster as the decision about `pod` is to see it.
-    fn view(&self, pod: &Key) -> ClusterView {
-        let name = |name: &Option<String>| name.clone().unwrap_or_default();
-        let caches = &self.caches;
-        let (mut placed, mut nominated) = (Vec::new(), Vec::new());
-        for pod in caches.pods.list() {
-            if is_running(&pod) {
-                placed.push(pod);
-            } else if let Some(node) = self.nominated(&pod) {
-                let mut there = (*pod).clone();
-                there.node = Some(node.into());
-                nominated.push(Arc::new(there));
-            }
-        }
-        let mut view = ClusterView {
-            nodes: by_name(&caches.nodes),
-            pods: placed,
-            nominated,
-            budgets: caches.budgets.list(),
-            namespaces: by_name(&caches.namespaces),
-            claims: caches
-                .claims
-                .list()
-                .into_iter()
-                .map(|claim| {
-                    (
-                        (name(&claim.metadata.namespace), name(&claim.metadata.name)),
-                        claim,
-                    )
-                })
-                .collect(),
-            volumes: by_name(&caches.volumes),
-            classes: by_name(&caches.classes),
-        };
-        self.reservations.overlay(pod, &mut view);
-        view
-    }
-
     fn bind(&mut self, key: Key, pod: Arc<PodView>, node: String, begun: Instant) {
         let reservation = Reservation {
             pod: pod.clone(),
@@ -327,8 +315,14 @@ impl Engine {
         self.reservations.keep(key.clone(), reservation);
         let (client, claims) = (self.client.clone(), self.caches.claims.clone());
         let volumes = self.caches.volumes.clone();
+        let device_claims = self.caches.device_claims.clone();
         self.writes.spawn(async move {
-            let result = writes::prepare(client, &key, &node, steps, &claims, &volumes).await;
+            let seen = writes::Seen {
+                claims: &claims,
+                volumes: &volumes,
+                device_claims: &device_claims,
+            };
+            let result = writes::prepare(client, &pod, &node, steps, seen).await;
             Written {
                 key,
                 pod,
@@ -524,11 +518,6 @@ impl Engine {
     }
 }
 
-fn by_name<K: Object>(cache: &Cache<K>) -> std::collections::BTreeMap<String, Arc<K>> {
-    let named = |object: Arc<K>| (object.meta().name.clone().unwrap_or_default(), object);
-    cache.list().into_iter().map(named).collect()
-}
-
 fn rank(pod: &PodView) -> Rank {
     Rank {
         priority: pod.spec.priority.unwrap_or_default(),
@@ -549,6 +538,7 @@ fn is_running(pod: &PodView) -> bool {
 fn matters(old: &PodView, new: &PodView) -> bool {
     old.spec != new.spec
         || old.claims != new.claims
+        || old.device_claims != new.device_claims
         || old.node != new.node
         || old.labels != new.labels
         || !same(old, new)
@@ -562,6 +552,11 @@ fn leaves(old: &PodView, new: &PodView) -> bool {
 
 fn uses_claims(pod: &PodView) -> bool {
     !pod.claims.is_empty()
+}
+
+fn uses_devices(pod: &PodView) -> bool {
+    let claims = pod.spec.resource_claims.as_deref();
+    claims.is_some_and(|claims| !claims.is_empty())
 }
 
 fn wants_neighbours(pod: &PodView) -> bool {

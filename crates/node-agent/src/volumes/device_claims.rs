@@ -1,0 +1,63 @@
+//! Devices of a pod, before its volumes are made: a pod that claims some waits until they can be
+//! prepared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::resources::devices::{claims, unprepared};
+use resource_kinds::reasons::devices::FAILED_PREPARE;
+
+use super::VolumeError;
+use crate::api::objects::ApiObjects;
+
+/// Why what a pod needs is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum NotPrepared {
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
+    /// Devices.
+    #[error("Failed to prepare dynamic resources: {0}")]
+    Devices(String),
+}
+
+impl NotPrepared {
+    /// The reason of the event.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Volume(error) => error.trouble.reason(),
+            Self::Devices(_) => FAILED_PREPARE,
+        }
+    }
+}
+
+/// Prepares the devices of a pod.
+///
+/// # Errors
+/// What is missing. No driver can register with the agent, so a claim with devices always is.
+pub async fn prepare(objects: &ApiObjects, pod: &Pod) -> Result<(), NotPrepared> {
+    let mut names = claims(pod);
+    if names.is_empty() {
+        return Ok(());
+    }
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
+    // The agent's object may be from before the claims were noted in its status.
+    let mut current = pod.clone();
+    if names.iter().any(|(_, claim)| claim.is_none()) {
+        let found = objects.pod(&namespace, &name).await;
+        let found = found.map_err(NotPrepared::Devices)?;
+        current.status = found.and_then(|found| found.status);
+        names = claims(&current);
+    }
+    let mut found = BTreeMap::new();
+    for claim in names.into_iter().filter_map(|(_, claim)| claim) {
+        let there = objects.resource_claim(&namespace, &claim).await;
+        if let Some(there) = there.map_err(NotPrepared::Devices)? {
+            found.insert(claim, there);
+        }
+    }
+    let none = BTreeSet::new();
+    let why = unprepared(&current, &found, &none);
+    why.map_or(Ok(()), |why| Err(NotPrepared::Devices(why)))
+}

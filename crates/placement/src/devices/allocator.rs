@@ -1,0 +1,309 @@
+//! The search: devices for all wishes at once, the first ways first, in a bounded number of steps.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
+use k8s_openapi::api::resource::v1::{
+    AllocationResult, DeviceAllocationResult, DeviceRequestAllocationResult,
+};
+
+use super::pools::{DeviceId, Offered, Place};
+use super::wishes::{Count, Demand, Wish};
+
+/// Most devices that are tried for one pod and node: claims that fit together in few ways among many
+/// devices cannot hold up everybody else.
+const TRIES_MAX: usize = 20_000;
+/// Most devices of a claim.
+const RESULTS_MAX: usize = 32;
+
+const CANNOT: &str = "cannot allocate all claims";
+
+/// What there is, and what it is to the wishes.
+#[derive(Default)]
+pub(super) struct Offer {
+    devices: Vec<Offered>,
+    taken: BTreeSet<DeviceId>,
+    /// For each wish, request and alternative: of each device, whether it is meant.
+    matches: Vec<Vec<Vec<Vec<Result<bool, String>>>>>,
+}
+
+impl Offer {
+    /// Looks at every device once for each demand.
+    pub fn of(devices: Vec<Offered>, taken: BTreeSet<DeviceId>, wishes: &[Wish]) -> Self {
+        let of_demand =
+            |demand: &Demand| devices.iter().map(|device| demand.takes(device)).collect();
+        let of_request = |request: &Vec<Demand>| request.iter().map(of_demand).collect();
+        let of_wish = |wish: &Wish| wish.requests.iter().map(of_request).collect();
+        Self {
+            matches: wishes.iter().map(of_wish).collect(),
+            devices,
+            taken,
+        }
+    }
+}
+
+/// A device for a demand.
+#[derive(Clone, Copy)]
+struct Pick<'s> {
+    wish: usize,
+    demand: &'s Demand,
+    device: &'s Offered,
+}
+
+struct Search<'s> {
+    wishes: &'s [Wish],
+    offer: &'s Offer,
+    node: &'s Node,
+    picks: Vec<Pick<'s>>,
+    tries: usize,
+}
+
+/// Devices on a node for each wish, in their order.
+///
+/// # Errors
+/// A text: there are not enough, or nobody can tell.
+pub(super) fn allocate(
+    wishes: &[Wish],
+    offer: &Offer,
+    node: &Node,
+) -> Result<Vec<AllocationResult>, String> {
+    let mut search = Search {
+        wishes,
+        offer,
+        node,
+        picks: Vec::new(),
+        tries: 0,
+    };
+    if !search.fulfil(0, 0)? {
+        return Err(CANNOT.to_owned());
+    }
+    let picks = search.picks;
+    let wishes = wishes.iter().enumerate();
+    Ok(wishes
+        .map(|(index, wish)| {
+            let own = picks.iter().filter(|pick| pick.wish == index);
+            result(wish, &own.copied().collect::<Vec<_>>())
+        })
+        .collect())
+}
+
+impl<'s> Search<'s> {
+    /// Whether the request and all after it can be fulfilled.
+    fn fulfil(&mut self, wish: usize, request: usize) -> Result<bool, String> {
+        let Some(wanted) = self.wishes.get(wish) else {
+            return Ok(true);
+        };
+        let Some(alternatives) = wanted.requests.get(request) else {
+            return self.fulfil(wish + 1, 0);
+        };
+        for (alternative, demand) in alternatives.iter().enumerate() {
+            let candidates = self.candidates(wish, request, alternative)?;
+            let at = (wish, request);
+            let found = match demand.count {
+                Count::Exactly(count) => self.choose(at, demand, &candidates, count)?,
+                Count::All => self.take_all(at, demand, &candidates)?,
+            };
+            if found {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The devices on the node that a demand is about.
+    fn candidates(
+        &self,
+        wish: usize,
+        request: usize,
+        alternative: usize,
+    ) -> Result<Vec<&'s Offered>, String> {
+        let matches = self.offer.matches.get(wish);
+        let matches = matches.and_then(|matches| matches.get(request)?.get(alternative));
+        let all = self.offer.devices.iter().zip(matches.into_iter().flatten());
+        let here = all.filter(|(device, _)| device.is_on(self.node));
+        let mut candidates = Vec::new();
+        for (device, matches) in here {
+            match matches {
+                Ok(true) => candidates.push(device),
+                Ok(false) => {}
+                Err(text) => return Err(text.clone()),
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Takes so many of the candidates, in every way until one goes together with what comes after.
+    fn choose(
+        &mut self,
+        at: (usize, usize),
+        demand: &'s Demand,
+        candidates: &[&'s Offered],
+        count: usize,
+    ) -> Result<bool, String> {
+        if count == 0 {
+            return self.fulfil(at.0, at.1 + 1);
+        }
+        for (index, device) in candidates.iter().enumerate() {
+            if candidates.len() - index < count {
+                return Ok(false);
+            }
+            self.count()?;
+            if !device.pool_is_whole || !self.fits(at.0, demand, device) {
+                continue;
+            }
+            self.pick(at.0, demand, device);
+            let rest = candidates.get(index + 1..).unwrap_or_default();
+            if self.choose(at, demand, rest, count - 1)? {
+                return Ok(true);
+            }
+            self.picks.pop();
+        }
+        Ok(false)
+    }
+
+    /// Takes all candidates, or none.
+    fn take_all(
+        &mut self,
+        at: (usize, usize),
+        demand: &'s Demand,
+        candidates: &[&'s Offered],
+    ) -> Result<bool, String> {
+        let before = self.picks.len();
+        for device in candidates {
+            self.count()?;
+            // A pool that is being written anew does not say what all are.
+            if !device.pool_is_whole || !self.fits(at.0, demand, device) {
+                self.picks.truncate(before);
+                return Ok(false);
+            }
+            self.pick(at.0, demand, device);
+        }
+        let found = !candidates.is_empty() && self.fulfil(at.0, at.1 + 1)?;
+        if !found {
+            self.picks.truncate(before);
+        }
+        Ok(found)
+    }
+
+    fn count(&mut self) -> Result<(), String> {
+        self.tries += 1;
+        if self.tries > TRIES_MAX {
+            return Err(format!(
+                "{CANNOT}: no answer after {TRIES_MAX} devices were tried"
+            ));
+        }
+        Ok(())
+    }
+
+    fn pick(&mut self, wish: usize, demand: &'s Demand, device: &'s Offered) {
+        self.picks.push(Pick {
+            wish,
+            demand,
+            device,
+        });
+    }
+
+    /// Whether a device is free, and goes together with those that the claim has.
+    fn fits(&self, wish: usize, demand: &Demand, device: &Offered) -> bool {
+        let own = || self.picks.iter().filter(|pick| pick.wish == wish);
+        if own().count() >= RESULTS_MAX {
+            return false;
+        }
+        let has_it = |pick: &&Pick<'_>| pick.device.id == device.id && !pick.demand.admin;
+        let is_free =
+            !self.offer.taken.contains(&device.id) && !self.picks.iter().any(|pick| has_it(&pick));
+        if !demand.admin && !is_free {
+            return false;
+        }
+        let constraints = self
+            .wishes
+            .get(wish)
+            .map(|wish| wish.constraints.as_slice());
+        let mut constraints = constraints.unwrap_or_default().iter();
+        constraints.all(|constraint| {
+            if !constraint.concerns(&demand.request) {
+                return true;
+            }
+            let Some(value) = device.attribute(&constraint.attribute) else {
+                return false;
+            };
+            let mut others = own().filter(|pick| constraint.concerns(&pick.demand.request));
+            others.all(|pick| {
+                let same = pick.device.attribute(&constraint.attribute) == Some(value);
+                same != constraint.distinct
+            })
+        })
+    }
+}
+
+/// What is written for a claim.
+fn result(wish: &Wish, picks: &[Pick<'_>]) -> AllocationResult {
+    let results = picks.iter().map(|pick| {
+        let DeviceId(driver, pool, device) = pick.device.id.clone();
+        let tolerations = &pick.demand.tolerations;
+        DeviceRequestAllocationResult {
+            request: pick.demand.request.clone(),
+            driver,
+            pool,
+            device,
+            admin_access: pick.demand.admin.then_some(true),
+            tolerations: Some(tolerations.clone()).filter(|all| !all.is_empty()),
+            ..DeviceRequestAllocationResult::default()
+        }
+    });
+    let mut seen = BTreeSet::new();
+    let demands = picks.iter().map(|pick| pick.demand);
+    let demands = demands.filter(|demand| seen.insert(demand.request.as_str()));
+    // The class's first: what the claim says comes later and counts more.
+    let of_classes = demands.flat_map(|demand| demand.config.iter().cloned());
+    let config: Vec<_> = of_classes.chain(wish.config.iter().cloned()).collect();
+    AllocationResult {
+        devices: Some(DeviceAllocationResult {
+            results: Some(results.collect()),
+            config: Some(config).filter(|all| !all.is_empty()),
+        }),
+        node_selector: nodes(picks),
+        ..AllocationResult::default()
+    }
+}
+
+/// The nodes that have all of some devices; none where all nodes have.
+fn nodes(picks: &[Pick<'_>]) -> Option<NodeSelector> {
+    let mut term = NodeSelectorTerm::default();
+    for pick in picks {
+        let (fields, labels) = match &pick.device.place {
+            Place::Everywhere => continue,
+            Place::On(name) => {
+                let own = NodeSelectorRequirement {
+                    key: "metadata.name".to_owned(),
+                    operator: "In".to_owned(),
+                    values: Some(vec![name.clone()]),
+                };
+                (vec![own], Vec::new())
+            }
+            Place::OnNodes(selector) => {
+                let first = selector.node_selector_terms.first().cloned();
+                let first = first.unwrap_or_default();
+                (
+                    first.match_fields.unwrap_or_default(),
+                    first.match_expressions.unwrap_or_default(),
+                )
+            }
+        };
+        for (more, list) in [
+            (fields, &mut term.match_fields),
+            (labels, &mut term.match_expressions),
+        ] {
+            for requirement in more {
+                let list = list.get_or_insert_default();
+                if !list.contains(&requirement) {
+                    list.push(requirement);
+                }
+            }
+        }
+    }
+    let empty = term == NodeSelectorTerm::default();
+    (!empty).then(|| NodeSelector {
+        node_selector_terms: vec![term],
+    })
+}

@@ -1,0 +1,126 @@
+//! The devices that drivers offer in their ResourceSlices, by pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, NodeSelector};
+use k8s_openapi::api::resource::v1::{Device, DeviceAttribute, ResourceSlice};
+use serde_json::Value;
+
+use crate::labels::node_selector_matches;
+
+/// What a device is known by: driver, pool, name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DeviceId(pub String, pub String, pub String);
+
+/// Where a device is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Place {
+    On(String),
+    OnNodes(NodeSelector),
+    Everywhere,
+}
+
+/// A device that can be given to a claim.
+#[derive(Clone, Debug)]
+pub(super) struct Offered {
+    pub id: DeviceId,
+    pub device: Device,
+    /// The same, as expressions read it.
+    pub json: Value,
+    pub place: Place,
+    /// Whether all of its pool is known: not while the driver is writing it anew.
+    pub pool_is_whole: bool,
+}
+
+impl Offered {
+    /// Whether a node has the device.
+    pub fn is_on(&self, node: &Node) -> bool {
+        match &self.place {
+            Place::Everywhere => true,
+            Place::On(name) => node.metadata.name.as_ref() == Some(name),
+            Place::OnNodes(selector) => node_selector_matches(selector, node),
+        }
+    }
+
+    /// An attribute by its whole name; one without a domain is the driver's own.
+    pub fn attribute(&self, name: &str) -> Option<&DeviceAttribute> {
+        let attributes = self.device.attributes.as_ref()?;
+        let own = || {
+            let (domain, id) = name.split_once('/')?;
+            (domain == self.id.0).then(|| attributes.get(id))?
+        };
+        attributes.get(name).or_else(own)
+    }
+}
+
+/// All devices, in the order of their pools and slices.
+pub(super) fn pools(slices: &[Arc<ResourceSlice>]) -> Vec<Offered> {
+    let mut pools: BTreeMap<(&str, &str), Vec<&ResourceSlice>> = BTreeMap::new();
+    for slice in slices {
+        let key = (slice.spec.driver.as_str(), slice.spec.pool.name.as_str());
+        pools.entry(key).or_default().push(slice);
+    }
+    let mut offered = Vec::new();
+    for slices in pools.values_mut() {
+        // Older slices are on their way out.
+        let newest = slices.iter().map(|slice| slice.spec.pool.generation).max();
+        slices.retain(|slice| Some(slice.spec.pool.generation) == newest);
+        slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        let count = i64::try_from(slices.len()).unwrap_or(i64::MAX);
+        let expected = slices
+            .first()
+            .map(|slice| slice.spec.pool.resource_slice_count);
+        let mut names = BTreeSet::new();
+        let devices = || {
+            slices
+                .iter()
+                .flat_map(|slice| slice.spec.devices.iter().flatten())
+        };
+        let unique = devices().all(|device| names.insert(&device.name));
+        let whole = expected == Some(count) && unique;
+        for slice in slices.iter() {
+            let devices = slice.spec.devices.iter().flatten();
+            offered.extend(devices.filter_map(|device| offer(slice, device, whole)));
+        }
+    }
+    offered
+}
+
+/// A device; none that is more than one claim's, or that has to be waited for: those are not given
+/// to anybody yet.
+fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Offered> {
+    let partial = device
+        .consumes_counters
+        .as_ref()
+        .is_some_and(|all| !all.is_empty());
+    let slow = device
+        .binding_conditions
+        .as_ref()
+        .is_some_and(|all| !all.is_empty());
+    if partial || slow || device.allow_multiple_allocations == Some(true) {
+        return None;
+    }
+    let spec = &slice.spec;
+    let (name, selector, all) = match spec.per_device_node_selection {
+        Some(true) => (&device.node_name, &device.node_selector, device.all_nodes),
+        _ => (&spec.node_name, &spec.node_selector, spec.all_nodes),
+    };
+    let place = match (name, selector, all) {
+        (Some(name), _, _) => Place::On(name.clone()),
+        (None, Some(selector), _) => Place::OnNodes(selector.clone()),
+        (None, None, Some(true)) => Place::Everywhere,
+        (None, None, _) => return None,
+    };
+    Some(Offered {
+        id: DeviceId(
+            spec.driver.clone(),
+            spec.pool.name.clone(),
+            device.name.clone(),
+        ),
+        json: serde_json::to_value(device).ok()?,
+        device: device.clone(),
+        place,
+        pool_is_whole: whole,
+    })
+}

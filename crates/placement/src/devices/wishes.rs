@@ -1,0 +1,256 @@
+//! The requests of a claim, with the selectors and configuration of their classes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use custom_resources::DeviceSelector;
+use k8s_openapi::api::resource::v1::{
+    CapacityRequirements, DeviceAllocationConfiguration, DeviceClass, DeviceRequest,
+    DeviceSelector as Selector, DeviceTaint, DeviceToleration, ResourceClaim,
+};
+use object_model::Quantity;
+
+use super::pools::Offered;
+
+/// How many devices are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    Exactly(usize),
+    /// All that there are on the node, and at least one.
+    All,
+}
+
+/// One way to fulfil a request.
+#[derive(Clone, Debug)]
+pub(super) struct Demand {
+    /// `request`, or `request/alternative`.
+    pub request: String,
+    selectors: Vec<DeviceSelector>,
+    pub count: Count,
+    pub admin: bool,
+    pub tolerations: Vec<DeviceToleration>,
+    capacity: BTreeMap<String, Quantity>,
+    /// What the class says to drivers.
+    pub config: Vec<DeviceAllocationConfiguration>,
+}
+
+/// What devices of several requests have in common, or have not.
+#[derive(Clone, Debug)]
+pub(super) struct Constraint {
+    requests: BTreeSet<String>,
+    pub attribute: String,
+    /// Whether all differ, instead of being the same.
+    pub distinct: bool,
+}
+
+/// What a claim asks for.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    /// The claim's name.
+    pub claim: String,
+    /// For each request the ways to fulfil it, the best first.
+    pub requests: Vec<Vec<Demand>>,
+    pub constraints: Vec<Constraint>,
+    /// What the claim says to drivers.
+    pub config: Vec<DeviceAllocationConfiguration>,
+}
+
+/// Classes by name.
+pub(super) type Classes = BTreeMap<String, Arc<DeviceClass>>;
+
+impl Constraint {
+    /// Whether devices of a request are meant.
+    pub fn concerns(&self, request: &str) -> bool {
+        self.requests.is_empty() || names(&self.requests, request)
+    }
+}
+
+/// Whether a list of names has a request, or the one that it is an alternative of.
+fn names(requests: &BTreeSet<String>, request: &str) -> bool {
+    let whole = request.split('/').next().unwrap_or_default();
+    requests.contains(request) || requests.contains(whole)
+}
+
+/// Reads a claim.
+///
+/// # Errors
+/// A text for people: it cannot be fulfilled on any node.
+pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<Wish, String> {
+    let name = claim.metadata.name.clone().unwrap_or_default();
+    let devices = claim.spec.devices.clone().unwrap_or_default();
+    let requests = devices.requests.unwrap_or_default();
+    let requests = requests.iter().map(|request| demands(request, classes));
+    let requests = requests
+        .collect::<Result<_, String>>()
+        .map_err(|text| format!("claim {name}: {text}"))?;
+    let constraints = devices.constraints.unwrap_or_default().into_iter();
+    let constraints = constraints.filter_map(|constraint| {
+        let distinct = constraint.match_attribute.is_none();
+        Some(Constraint {
+            requests: constraint
+                .requests
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+            attribute: constraint
+                .match_attribute
+                .or(constraint.distinct_attribute)?,
+            distinct,
+        })
+    });
+    let config = devices.config.unwrap_or_default().into_iter();
+    let config = config.map(|config| DeviceAllocationConfiguration {
+        opaque: config.opaque,
+        requests: config.requests,
+        source: "FromClaim".to_owned(),
+    });
+    Ok(Wish {
+        claim: name,
+        requests,
+        constraints: constraints.collect(),
+        config: config.collect(),
+    })
+}
+
+fn demands(request: &DeviceRequest, classes: &Classes) -> Result<Vec<Demand>, String> {
+    if let Some(exactly) = &request.exactly {
+        let demand = Parts {
+            request: request.name.clone(),
+            class: &exactly.device_class_name,
+            selectors: exactly.selectors.as_deref(),
+            mode: exactly.allocation_mode.as_deref(),
+            count: exactly.count,
+            tolerations: exactly.tolerations.as_deref(),
+            capacity: exactly.capacity.as_ref(),
+        };
+        let mut demand = demand.read(classes)?;
+        demand.admin = exactly.admin_access == Some(true);
+        return Ok(vec![demand]);
+    }
+    let alternatives = request.first_available.as_deref().unwrap_or_default();
+    let read = alternatives.iter().map(|one| {
+        let demand = Parts {
+            request: format!("{}/{}", request.name, one.name),
+            class: &one.device_class_name,
+            selectors: one.selectors.as_deref(),
+            mode: one.allocation_mode.as_deref(),
+            count: one.count,
+            tolerations: one.tolerations.as_deref(),
+            capacity: one.capacity.as_ref(),
+        };
+        demand.read(classes)
+    });
+    read.collect()
+}
+
+/// What requests and alternatives have in common.
+struct Parts<'r> {
+    request: String,
+    class: &'r str,
+    selectors: Option<&'r [Selector]>,
+    mode: Option<&'r str>,
+    count: Option<i64>,
+    tolerations: Option<&'r [DeviceToleration]>,
+    capacity: Option<&'r CapacityRequirements>,
+}
+
+impl Parts<'_> {
+    fn read(self, classes: &Classes) -> Result<Demand, String> {
+        let request = &self.request;
+        let Some(class) = classes.get(self.class) else {
+            let class = self.class;
+            return Err(format!(
+                "request {request}: device class {class} does not exist"
+            ));
+        };
+        let of_class = class.spec.selectors.as_deref().unwrap_or_default();
+        let own = self.selectors.unwrap_or_default();
+        let sources = of_class
+            .iter()
+            .chain(own)
+            .filter_map(|one| one.cel.as_ref());
+        let selectors = sources.map(|one| {
+            DeviceSelector::compile(&one.expression)
+                .map_err(|why| format!("request {request}: CEL compile error: {why}"))
+        });
+        let config = class.spec.config.iter().flatten();
+        let config = config.map(|config| DeviceAllocationConfiguration {
+            opaque: config.opaque.clone(),
+            requests: Some(vec![self.request.clone()]),
+            source: "FromClass".to_owned(),
+        });
+        let count = match self.mode {
+            Some("All") => Count::All,
+            None | Some("ExactCount") => {
+                let count = self.count.unwrap_or(1);
+                Count::Exactly(usize::try_from(count).unwrap_or(usize::MAX))
+            }
+            Some(other) => {
+                return Err(format!("request {request}: unsupported count mode {other}"));
+            }
+        };
+        let amounts = self
+            .capacity
+            .and_then(|capacity| capacity.requests.as_ref());
+        let amounts = amounts.into_iter().flatten();
+        let capacity =
+            amounts.filter_map(|(name, amount)| Some((name.clone(), amount.0.parse().ok()?)));
+        Ok(Demand {
+            selectors: selectors.collect::<Result<_, String>>()?,
+            config: config.collect(),
+            count,
+            admin: false,
+            tolerations: self.tolerations.unwrap_or_default().to_vec(),
+            capacity: capacity.collect(),
+            request: self.request,
+        })
+    }
+}
+
+impl Demand {
+    /// Whether a device is meant, and may be given.
+    ///
+    /// # Errors
+    /// A text: an expression could not be evaluated.
+    pub fn takes(&self, offered: &Offered) -> Result<bool, String> {
+        for selector in &self.selectors {
+            let selected = selector.selects(&offered.id.0, &offered.json);
+            let selected = selected
+                .map_err(|why| format!("request {}: CEL runtime error: {why}", self.request))?;
+            if !selected {
+                return Ok(false);
+            }
+        }
+        let taints = offered.device.taints.as_deref().unwrap_or_default();
+        let keeps_away = |taint: &&DeviceTaint| {
+            let strong = matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+            strong && !self.tolerations.iter().any(|one| tolerates(one, taint))
+        };
+        Ok(taints.iter().find(keeps_away).is_none() && self.is_large_enough(offered))
+    }
+
+    fn is_large_enough(&self, offered: &Offered) -> bool {
+        let has = |name: &str| -> Option<Quantity> {
+            let capacity = offered.device.capacity.as_ref()?;
+            let own = || {
+                let (domain, id) = name.split_once('/')?;
+                (domain == offered.id.0).then(|| capacity.get(id))?
+            };
+            capacity.get(name).or_else(own)?.value.0.parse().ok()
+        };
+        let mut asked = self.capacity.iter();
+        asked.all(|(name, amount)| has(name).is_some_and(|there| there >= *amount))
+    }
+}
+
+fn tolerates(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
+    let any_or = |wanted: &Option<String>, found: &str| {
+        let wanted = wanted.as_deref().unwrap_or_default();
+        wanted.is_empty() || wanted == found
+    };
+    let value = toleration.value.as_deref().unwrap_or_default();
+    let same = value == taint.value.as_deref().unwrap_or_default();
+    any_or(&toleration.effect, &taint.effect)
+        && any_or(&toleration.key, &taint.key)
+        && (toleration.operator.as_deref() == Some("Exists") || same)
+}

@@ -1,0 +1,139 @@
+//! Devices that a pod claims: what keeps its node from preparing them. A pod is never run without
+//! its devices.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::ResourceClaim;
+
+/// The claims of a pod: their names in the pod, and their own, unless they are still to be made.
+pub fn claims(pod: &Pod) -> Vec<(String, Option<String>)> {
+    let claims = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.resource_claims.as_deref());
+    let statuses = pod.status.as_ref();
+    let statuses = statuses.and_then(|status| status.resource_claim_statuses.as_deref());
+    let made = |name: &str| {
+        let mut statuses = statuses.unwrap_or_default().iter();
+        statuses
+            .find(|status| status.name == name)?
+            .resource_claim_name
+            .clone()
+    };
+    let claims = claims.unwrap_or_default().iter();
+    claims
+        .map(|claim| {
+            let own = claim.resource_claim_name.clone();
+            (claim.name.clone(), own.or_else(|| made(&claim.name)))
+        })
+        .collect()
+}
+
+/// Why the devices of a pod cannot be prepared; `found` has those of its claims that are there, and
+/// `drivers` the names of the drivers that prepare devices on this node.
+pub fn unprepared(
+    pod: &Pod,
+    found: &BTreeMap<String, ResourceClaim>,
+    drivers: &BTreeSet<String>,
+) -> Option<String> {
+    claims(pod).into_iter().find_map(|(name, claim)| {
+        let Some(claim) = claim else {
+            return Some(format!(
+                "waiting for resource claim {name:?}: it is not made yet"
+            ));
+        };
+        let why = match found.get(&claim) {
+            None => "not found".to_owned(),
+            Some(claim) => trouble(pod, claim, drivers)?,
+        };
+        Some(format!("resource claim {claim:?}: {why}"))
+    })
+}
+
+fn trouble(pod: &Pod, claim: &ResourceClaim, drivers: &BTreeSet<String>) -> Option<String> {
+    let status = claim.status.clone().unwrap_or_default();
+    let Some(allocation) = status.allocation else {
+        return Some("not allocated".to_owned());
+    };
+    let users = status.reserved_for.unwrap_or_default();
+    if !users
+        .iter()
+        .any(|user| Some(&user.uid) == pod.metadata.uid.as_ref())
+    {
+        return Some("the pod is not allowed to use it: it is not reserved for the pod".to_owned());
+    }
+    let results = allocation.devices.and_then(|devices| devices.results);
+    let results = results.unwrap_or_default();
+    let missing = results
+        .iter()
+        .find(|result| !drivers.contains(&result.driver))?;
+    let driver = &missing.driver;
+    Some(format!(
+        "DRA driver {driver} is not registered: drivers of devices cannot register with this node"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn said(claim: Value, drivers: &[&str]) -> Option<String> {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {
+            "containers": [], "resourceClaims": [{"name": "gpu", "resourceClaimName": "c"}]}}))
+        .unwrap();
+        let found = match claim {
+            Value::Null => BTreeMap::new(),
+            claim => {
+                let claim = json!({"metadata": {"name": "c"}, "spec": {}, "status": claim});
+                BTreeMap::from([("c".to_owned(), serde_json::from_value(claim).unwrap())])
+            }
+        };
+        let drivers = drivers.iter().map(|driver| (*driver).to_owned()).collect();
+        unprepared(&pod, &found, &drivers)
+    }
+
+    /// findings C16
+    #[test]
+    fn a_pod_waits_for_devices_that_nobody_prepares() {
+        let allocation = json!({"devices": {"results": [{"request": "r", "driver": "d.example.com",
+            "pool": "p", "device": "x"}]}});
+        let whole = json!({"allocation": allocation, "reservedFor": [
+            {"resource": "pods", "name": "p", "uid": "u"}]});
+        for (claim, words) in [
+            (Value::Null, "resource claim \"c\": not found"),
+            (json!({}), "not allocated"),
+            (
+                json!({"allocation": allocation}),
+                "not reserved for the pod",
+            ),
+            (whole.clone(), "DRA driver d.example.com is not registered"),
+        ] {
+            let said = said(claim, &[]).unwrap_or_default();
+            assert!(said.contains(words), "{said}");
+        }
+        assert_eq!(said(whole, &["d.example.com"]), None);
+    }
+
+    /// findings C16
+    #[test]
+    fn a_claim_of_a_template_is_waited_for() {
+        let pod = |status: Value| -> Pod {
+            serde_json::from_value(json!({"spec": {"containers": [], "resourceClaims": [
+                {"name": "gpu", "resourceClaimTemplateName": "t"}]}, "status": status}))
+            .unwrap()
+        };
+        let said = unprepared(&pod(json!({})), &BTreeMap::new(), &BTreeSet::new());
+        assert!(said.is_some_and(|said| said.starts_with("waiting for resource claim \"gpu\"")));
+        let made = pod(json!({"resourceClaimStatuses": [
+            {"name": "gpu", "resourceClaimName": "p-gpu-x"}]}));
+        assert_eq!(
+            claims(&made),
+            [("gpu".to_owned(), Some("p-gpu-x".to_owned()))]
+        );
+        let plain: Pod = serde_json::from_value(json!({"spec": {"containers": []}})).unwrap();
+        assert_eq!(unprepared(&plain, &BTreeMap::new(), &BTreeSet::new()), None);
+    }
+}

@@ -1,0 +1,67 @@
+//! The cluster as decisions see it: the caches, and what is decided but not to be seen there yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use placement::ClusterView;
+use reconcile::{Cache, Key, Object};
+
+use super::{Engine, is_running};
+
+impl Engine {
+    /// The cluster as the decision about `pod` is to see it.
+    pub(super) fn view(&self, pod: &Key) -> ClusterView {
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let caches = &self.caches;
+        let (mut placed, mut nominated) = (Vec::new(), Vec::new());
+        for pod in caches.pods.list() {
+            if is_running(&pod) {
+                placed.push(pod);
+            } else if let Some(node) = self.nominated(&pod) {
+                let mut there = (*pod).clone();
+                there.node = Some(node.into());
+                nominated.push(Arc::new(there));
+            }
+        }
+        let mut view = ClusterView {
+            nodes: by_name(&caches.nodes),
+            pods: placed,
+            nominated,
+            budgets: caches.budgets.list(),
+            namespaces: by_name(&caches.namespaces),
+            claims: caches
+                .claims
+                .list()
+                .into_iter()
+                .map(|claim| {
+                    (
+                        (name(&claim.metadata.namespace), name(&claim.metadata.name)),
+                        claim,
+                    )
+                })
+                .collect(),
+            volumes: by_name(&caches.volumes),
+            classes: by_name(&caches.classes),
+            device_claims: caches
+                .device_claims
+                .list()
+                .into_iter()
+                .map(|claim| {
+                    (
+                        (name(&claim.metadata.namespace), name(&claim.metadata.name)),
+                        claim,
+                    )
+                })
+                .collect(),
+            device_slices: caches.device_slices.list(),
+            device_classes: by_name(&caches.device_classes),
+        };
+        self.reservations.overlay(pod, &mut view);
+        view
+    }
+}
+
+fn by_name<K: Object>(cache: &Cache<K>) -> BTreeMap<String, Arc<K>> {
+    let named = |object: Arc<K>| (object.meta().name.clone().unwrap_or_default(), object);
+    cache.list().into_iter().map(named).collect()
+}
