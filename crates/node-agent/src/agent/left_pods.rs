@@ -86,22 +86,12 @@ impl LeftPods {
         let stored = found.map(|found| found.stored.clone()).unwrap_or_default();
         let now = self.clock.now();
         let adopted = recovery::adopt(stored, &pod, &dir, Some(state), &|_| None, now);
-        let mut record = adopted.record;
-        for container in record.containers.values_mut() {
-            if let Instance::Running(running) = &mut container.instance
-                && let Some(stop) = &running.stop
-                && stop.pre_stop == Hook::Pending
-            {
-                // The hook was cut off with the agent: the end begins anew.
-                running.stop = None;
-            }
-        }
         Ending {
             clock: &self.clock,
             sandbox,
             pod,
             dir,
-            record,
+            record: adopted.record,
             hooks: JoinSet::new(),
             notes,
         }

@@ -288,3 +288,27 @@ pub async fn what_an_agent_has_left_ends_as_its_pods_say() {
     }
     world.end().await;
 }
+
+/// findings R7: the next agent runs a hook again that was cut off with the last one, and does not wait
+/// for the end of the grace period.
+pub async fn a_hook_that_was_cut_off_runs_again() {
+    // statefulset.md 12.6
+    let mut world = World::new("again").await;
+    world.start(OnShutdown::LeavePods).await;
+    let trace = Trace::new(&world);
+    let hook = "echo hook >> /trace/order; while [ ! -e /trace/go ]; do sleep 0.05; done";
+    let spec = json!({"volumes": [trace.volume()], "terminationGracePeriodSeconds": 3600,
+        "containers": [{"name": "c", "command": traced("c"), "volumeMounts": [Trace::mount()],
+            "lifecycle": {"preStop": {"exec": {"command": shell(hook)}}}}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    holds("it hears", || trace.0.join("c").exists()).await;
+    world.delete("p").await;
+    holds("the hook runs", || trace.written("order") == "hook\n").await;
+    world.stop().await;
+    trace.make("go");
+    world.start(OnShutdown::StopPods).await;
+    world.gone("p").await;
+    assert_eq!(trace.written("order"), "hook\nhook\nc ends\n");
+    world.end().await;
+}

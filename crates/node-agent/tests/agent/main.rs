@@ -95,6 +95,7 @@ const TESTS: &[(&str, Test)] = tests![
     hooks::hooks_that_fail_are_told_without_what_they_printed,
     hooks::containers_get_the_signal_that_they_ask_for,
     hooks::what_an_agent_has_left_ends_as_its_pods_say,
+    hooks::a_hook_that_was_cut_off_runs_again,
     place::namespaces_and_the_order_of_killing_are_as_asked,
     place::groups_and_process_files_are_as_asked,
     place::later_mounts_travel_as_far_as_the_pod_says,

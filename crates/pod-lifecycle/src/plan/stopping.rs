@@ -149,7 +149,7 @@ pub(crate) fn advance_stop(
     let now = planner.now.instant;
     let grace_end = grace_end(planner, stop);
     let Some(signalled) = stop.signalled_at else {
-        let hook_over = !matches!(stop.pre_stop, Hook::Running | Hook::Pending);
+        let hook_over = stop.pre_stop != Hook::Running;
         if (hook_over && turn) || grace_end <= now {
             planner.act(Action::Terminate {
                 container: name.clone(),

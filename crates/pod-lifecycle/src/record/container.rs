@@ -363,11 +363,11 @@ impl ContainerRecord {
                 running.post_start = Hook::Pending;
             }
             running.update = ResourceUpdate::None;
-            if let Some(stop) = &mut running.stop
-                && stop.pre_stop == Hook::Running
-            {
-                stop.pre_stop = Hook::Pending;
-            }
+            // The end begins anew, with the hook and the whole grace period, as after a restart of
+            // kubelet.
+            let cut_off = |stop: &mut Stop| matches!(stop.pre_stop, Hook::Running | Hook::Pending);
+            let waits = |stop: &mut Stop| stop.signalled_at.is_none() && cut_off(stop);
+            running.stop.take_if(waits);
         }
     }
 }

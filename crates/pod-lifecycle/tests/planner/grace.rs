@@ -42,6 +42,45 @@ fn the_rest_of_the_grace_is_for_the_signal_when_a_hook_does_not_end() {
     }
 }
 
+/// findings R7: a hook whose agent was killed is not waited for until the grace period ends.
+#[test]
+fn an_end_whose_hook_was_cut_off_begins_anew() {
+    // statefulset.md 12.6
+    let mut world = World::new(
+        json!({"terminationGracePeriodSeconds": 3600, "containers": [
+        {"name": "c", "image": "i", "lifecycle": {"preStop": {"exec": {"command": ["wait"]}}}}]}),
+    );
+    world.behaviour.slow_hooks.push("c");
+    world.pass(1);
+    world.delete(3600);
+    world.pass(4);
+    world.record = std::mem::take(&mut world.record).without_work_in_flight();
+    world.behaviour.slow_hooks.clear();
+    world.pass(1);
+    let told = world.told();
+    let hooks = told.iter().filter(|what| what.ends_with("preStop c"));
+    assert_eq!(hooks.collect::<Vec<_>>(), ["1 preStop c", "5 preStop c"]);
+    assert!(told.contains(&"5 TERM c".to_owned()), "{told:?}");
+}
+
+/// An end that is past its hook goes on where it was.
+#[test]
+fn an_end_whose_hook_was_over_goes_on() {
+    // statefulset.md 12.7
+    let mut world = World::new(json!({"terminationGracePeriodSeconds": 10, "containers": [
+        {"name": "c", "image": "i", "lifecycle": {"preStop": {"exec": {"command": ["wait"]}}}}]}));
+    world.behaviour.deaf.push("c");
+    world.pass(1);
+    world.delete(10);
+    world.pass(4);
+    world.record = std::mem::take(&mut world.record).without_work_in_flight();
+    world.pass(30);
+    let told = world.told();
+    let hooks = told.iter().filter(|what| what.ends_with("preStop c"));
+    assert_eq!(hooks.count(), 1);
+    assert!(told.contains(&"11 KILL c".to_owned()), "{told:?}");
+}
+
 #[test]
 fn a_node_that_stops_may_leave_less_time_than_the_pod_has() {
     // statefulset.md 12.17
