@@ -11,6 +11,7 @@ mod port_channels;
 mod port_forward;
 mod query;
 mod response;
+mod session;
 mod spdy_streams;
 mod streams;
 mod summary;

@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::port_forward::Pod;
-use super::streams::{CHUNK_BYTES, OUTGOING_MAX, Socket};
+use super::session::{CHUNK_BYTES, OUTGOING_MAX};
+use super::streams::Socket;
 
 /// The subprotocol.
 pub const PROTOCOL: &str = "v4.channel.k8s.io";

@@ -3,21 +3,16 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use container_runtime::Session;
 use container_runtime::spec::TerminalSize;
-use container_runtime::{Session, SessionOutput};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use spdy::{Stream, StreamReader, StreamWriter};
-use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
-use super::streams::{
-    CHUNK_BYTES, OUTGOING_MAX, Wanted, all_taken, close_input, end, failure, terminal_size,
-    verdict, write_input,
-};
+use super::session::{self, FromClient, Output, Said, ToClient, Wanted, failure, terminal_size};
 
 /// The client opens its streams within this time (upstream's figure).
 const OPENING_MAX: Duration = Duration::from_secs(30);
@@ -79,10 +74,15 @@ pub async fn carry(
         };
         let parts = Parts {
             error: take("error").map(|(_, writer)| writer),
-            stdin: take("stdin").map(|(reader, _)| reader),
-            stdout: take("stdout").map(|(_, writer)| writer),
-            stderr: take("stderr").map(|(_, writer)| writer),
-            resize: take("resize").map(|(reader, _)| reader),
+            outputs: Writing {
+                stdout: take("stdout").map(|(_, writer)| writer),
+                stderr: take("stderr").map(|(_, writer)| writer),
+            },
+            from: Reading {
+                stdin: take("stdin").map(|(reader, _)| reader),
+                resize: take("resize").map(|(reader, _)| reader),
+                size: BytesMut::new(),
+            },
         };
         tokio::select! {
             () = parts.carry(version, open, (wanted, exit_code)) => {}
@@ -139,10 +139,8 @@ async fn gone(opened: &mut mpsc::Receiver<Stream>) {
 
 struct Parts {
     error: Option<StreamWriter>,
-    stdin: Option<StreamReader>,
-    stdout: Option<StreamWriter>,
-    stderr: Option<StreamWriter>,
-    resize: Option<StreamReader>,
+    outputs: Writing,
+    from: Reading,
 }
 
 impl Parts {
@@ -150,47 +148,15 @@ impl Parts {
         self,
         version: Version,
         open: impl Future<Output = Result<Session, String>>,
-        (wanted, exit_code): (Wanted, bool),
+        wanted: (Wanted, bool),
     ) {
         let status = match open.await {
-            Err(message) => failure(&message),
-            Ok(session) => {
-                let Session {
-                    stdin,
-                    stdout,
-                    stderr,
-                    control,
-                } = session;
-                let (sizes, size_queue) = mpsc::channel(OUTGOING_MAX);
-                let ending = async {
-                    let ((), (), code) = tokio::join!(
-                        send_output(stdout, self.stdout.as_ref()),
-                        send_output(stderr, self.stderr.as_ref()),
-                        end(control, size_queue)
-                    );
-                    code
-                };
-                let mut stdin = stdin;
-                let over = CancellationToken::new();
-                let input = async {
-                    let typed = async {
-                        let closed = take_input(self.stdin, &mut stdin).await;
-                        if wanted.ends_with_input {
-                            all_taken(closed).await;
-                            over.cancel();
-                        }
-                    };
-                    tokio::join!(typed, take_sizes(self.resize, sizes));
-                    std::future::pending::<()>().await;
-                };
-                tokio::select! {
-                    code = ending => verdict(code, exit_code),
-                    () = over.cancelled() => verdict(Some(0), exit_code),
-                    () = input => return,
-                }
-            }
+            Err(message) => Some(failure(&message)),
+            Ok(session) => session::carry(session, wanted, self.from, &self.outputs).await,
         };
-        for output in [&self.stdout, &self.stderr].into_iter().flatten() {
+        let Some(status) = status else { return };
+        let outputs = [&self.outputs.stdout, &self.outputs.stderr];
+        for output in outputs.into_iter().flatten() {
             output.finish().await;
         }
         if let Some(error) = &self.error {
@@ -202,6 +168,78 @@ impl Parts {
     }
 }
 
+/// The streams to the client.
+struct Writing {
+    stdout: Option<StreamWriter>,
+    stderr: Option<StreamWriter>,
+}
+
+impl ToClient for Writing {
+    async fn send(&self, output: Output, bytes: Bytes) -> bool {
+        let to = match output {
+            Output::Stdout => &self.stdout,
+            Output::Stderr => &self.stderr,
+        };
+        match to {
+            Some(to) => to.write(bytes).await,
+            None => true,
+        }
+    }
+}
+
+/// The streams from the client.
+struct Reading {
+    stdin: Option<StreamReader>,
+    resize: Option<StreamReader>,
+    /// What has come of the next size.
+    size: BytesMut,
+}
+
+impl FromClient for Reading {
+    /// Never ends: that the client is gone is heard of elsewhere.
+    async fn next(&mut self) -> Option<Said> {
+        loop {
+            if let Some(size) = self.whole_size() {
+                return Some(Said::Size(size));
+            }
+            tokio::select! {
+                bytes = read(&mut self.stdin) => match bytes {
+                    Some(bytes) => return Some(Said::Input(bytes)),
+                    None => {
+                        self.stdin = None;
+                        return Some(Said::InputEnds);
+                    }
+                },
+                bytes = read(&mut self.resize) => match bytes {
+                    Some(bytes) if self.size.len() <= SIZE_BYTES_MAX => self.size.extend_from_slice(&bytes),
+                    _ => self.resize = None,
+                },
+            }
+        }
+    }
+}
+
+impl Reading {
+    /// Sizes come as JSON objects, one after the other, cut anywhere.
+    fn whole_size(&mut self) -> Option<TerminalSize> {
+        while let Some(end) = self.size.iter().position(|byte| *byte == b'}') {
+            let object = self.size.split_to(end + 1);
+            if let Some(size) = terminal_size(&object) {
+                return Some(size);
+            }
+        }
+        None
+    }
+}
+
+/// What comes next by a stream; of one that has ended, or never was, nothing ever.
+async fn read(from: &mut Option<StreamReader>) -> Option<Bytes> {
+    match from {
+        Some(from) => from.read().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What the error stream says at the end.
 fn told(version: Version, status: &Value) -> Option<String> {
     if version == Version::V4 {
@@ -209,53 +247,6 @@ fn told(version: Version, status: &Value) -> Option<String> {
     }
     let failed = status["status"] != "Success";
     failed.then(|| status["message"].as_str().unwrap_or_default().to_owned())
-}
-
-async fn take_input(
-    from: Option<StreamReader>,
-    stdin: &mut Option<container_runtime::SessionInput>,
-) -> Option<container_runtime::SessionInput> {
-    let mut from = from?;
-    while let Some(bytes) = from.read().await {
-        write_input(stdin, &bytes).await;
-    }
-    close_input(stdin).await
-}
-
-/// Sizes come as JSON objects, one after the other, cut anywhere.
-async fn take_sizes(from: Option<StreamReader>, sizes: mpsc::Sender<TerminalSize>) {
-    let Some(mut from) = from else { return };
-    let mut text = BytesMut::new();
-    while let Some(bytes) = from.read().await {
-        text.extend_from_slice(&bytes);
-        while let Some(end) = text.iter().position(|byte| *byte == b'}') {
-            let object = text.split_to(end + 1);
-            if let Some(size) = terminal_size(&object)
-                && sizes.send(size).await.is_err()
-            {
-                return;
-            }
-        }
-        if text.len() > SIZE_BYTES_MAX {
-            return;
-        }
-    }
-}
-
-async fn send_output(mut from: SessionOutput, to: Option<&StreamWriter>) {
-    loop {
-        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
-        match from.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        // What nobody wants is read all the same: a full pipe holds up the command.
-        if let Some(to) = to
-            && !to.write(buffer.freeze()).await
-        {
-            return;
-        }
-    }
 }
 
 #[cfg(test)]

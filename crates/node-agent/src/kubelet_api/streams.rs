@@ -11,20 +11,19 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use container_runtime::spec::TerminalSize;
-use container_runtime::{Session, SessionControl, SessionInput, SessionOutput};
+use container_runtime::Session;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::mpsc;
+use serde_json::Value;
+use tokio::sync::Mutex;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
-use tokio_util::sync::CancellationToken;
+
+use super::session::{self, FromClient, Output, Said, ToClient, Wanted, failure, terminal_size};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -32,11 +31,6 @@ const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
-
-/// Bytes of output per message.
-pub(super) const CHUNK_BYTES: usize = 16 * 1024;
-/// Messages that may wait to be sent.
-pub(super) const OUTGOING_MAX: usize = 8;
 
 /// The connection.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -127,22 +121,6 @@ impl Protocol {
     }
 }
 
-/// The streams that the client wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Input.
-    pub stdin: bool,
-    /// Output.
-    pub stdout: bool,
-    /// Errors.
-    pub stderr: bool,
-    /// A terminal.
-    pub tty: bool,
-    /// The end of the client's input is the end of the session, as of one attached to a container
-    /// whose own input goes on after that.
-    pub ends_with_input: bool,
-}
-
 /// The server's end of an upgraded connection.
 pub async fn socket(connection: Upgraded) -> Socket {
     WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await
@@ -158,88 +136,76 @@ pub async fn carry(
     exit_code: bool,
 ) {
     let (sink, stream) = socket.split();
-    let session = match session {
-        Ok(session) => session,
-        Err(message) => return finish(sink, protocol, failure(&message)).await,
+    let from = Reading { stream, protocol };
+    let to = Writing {
+        sink: Mutex::new(sink),
+        protocol,
     };
-    let Session {
-        stdin,
-        stdout,
-        stderr,
-        control,
-    } = session;
-    let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
-    let (resizes, resize_queue) = mpsc::channel(OUTGOING_MAX);
-    let over = CancellationToken::new();
-    let incoming = async {
-        let on_end = wanted.ends_with_input.then_some(&over);
-        take_input(stream, protocol, (stdin, on_end), resizes).await;
+    let status = match session {
+        Ok(session) => session::carry(session, (wanted, exit_code), from, &to).await,
+        Err(message) => Some(failure(&message)),
     };
-    let output = async {
-        let stderr_wanted = wanted.stderr && !wanted.tty;
-        let (out, err) = (sender.clone(), sender);
-        tokio::join!(
-            send_output(stdout, (protocol, STDOUT), wanted.stdout, out),
-            send_output(stderr, (protocol, STDERR), stderr_wanted, err),
-        );
-    };
-    let all = async {
-        let (sink, _, code) = tokio::join!(
-            send_messages(sink, outgoing),
-            over.run_until_cancelled(output),
-            over.run_until_cancelled(end(control, resize_queue))
-        );
-        // Where the input's end is the end, that is what the client wanted.
-        let code = code.unwrap_or(Some(0));
-        finish(sink, protocol, verdict(code, exit_code)).await;
-    };
-    // When the client goes away, the session is dropped; when it ends, so is the input.
-    tokio::select! {
-        () = all => {}
-        () = incoming => {}
+    if let Some(status) = status {
+        to.finish(&status).await;
     }
 }
 
-/// Passes on input until the client goes away. Its end of input is no end of the session, unless
-/// there is somebody to tell.
-async fn take_input(
-    mut stream: SplitStream<Socket>,
+/// The client's messages.
+struct Reading {
+    stream: SplitStream<Socket>,
     protocol: Protocol,
-    (mut stdin, over): (Option<SessionInput>, Option<&CancellationToken>),
-    resizes: mpsc::Sender<TerminalSize>,
-) {
-    while let Some(Ok(message)) = stream.next().await {
-        if let Message::Close(_) = message {
-            return;
-        }
-        match said(message, protocol) {
-            Some(Said::Input(bytes)) => write_input(&mut stdin, &bytes).await,
-            Some(Said::Size(size)) => {
-                if let Err(late) = resizes.send(size).await {
-                    tracing::debug!(size = ?late.0, "resize after the end of a session");
-                }
+}
+
+impl FromClient for Reading {
+    async fn next(&mut self) -> Option<Said> {
+        while let Some(Ok(message)) = self.stream.next().await {
+            if let Message::Close(_) = message {
+                return None;
             }
-            Some(Said::InputEnds) => {
-                let closed = close_input(&mut stdin).await;
-                if let Some(over) = over {
-                    all_taken(closed).await;
-                    over.cancel();
-                }
+            if let Some(said) = said(message, self.protocol) {
+                return Some(said);
             }
-            None => {}
         }
+        None
     }
 }
 
-/// What a client may say in a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Said {
-    /// Input.
-    Input(Bytes),
-    /// The terminal's size.
-    Size(TerminalSize),
-    /// There is no more input.
-    InputEnds,
+/// The messages to the client.
+struct Writing {
+    sink: Mutex<SplitSink<Socket, Message>>,
+    protocol: Protocol,
+}
+
+impl ToClient for Writing {
+    async fn send(&self, output: Output, bytes: Bytes) -> bool {
+        let channel = match output {
+            Output::Stdout => STDOUT,
+            Output::Stderr => STDERR,
+        };
+        self.write(self.protocol.message(channel, &bytes)).await
+    }
+}
+
+impl Writing {
+    async fn write(&self, message: Message) -> bool {
+        let sent = self.sink.lock().await.send(message).await;
+        sent.inspect_err(|error| tracing::debug!(%error, "client of a session is gone"))
+            .is_ok()
+    }
+
+    async fn finish(&self, status: &Value) {
+        // Only a normal end lets the client keep what it has read (RFC 6455 §7.4.1).
+        let end = CloseFrame {
+            code: CloseCode::Normal,
+            reason: Utf8Bytes::default(),
+        };
+        let words = self.protocol.last_words(status);
+        for message in words.into_iter().chain([Message::Close(Some(end))]) {
+            if !self.write(message).await {
+                return;
+            }
+        }
+    }
 }
 
 /// Reads a message; nothing if it says nothing that means anything here.
@@ -258,143 +224,11 @@ pub(super) fn said(message: Message, protocol: Protocol) -> Option<Said> {
     }
 }
 
-pub(super) async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
-    if let Some(open) = stdin
-        && open.write_all(bytes).await.is_err()
-    {
-        // The command reads no more; it may still have something to say.
-        *stdin = None;
-    }
-}
-
-/// Ends the input, and hands over what tells when all of it has arrived.
-pub(super) async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
-    let mut open = stdin.take()?;
-    if let Err(error) = open.shutdown().await {
-        tracing::debug!(%error, "input of a session not closed");
-    }
-    Some(open)
-}
-
-/// Waits until all of an input that has ended has arrived: it is not to be lost with the session.
-pub(super) async fn all_taken(closed: Option<SessionInput>) {
-    if let Some(closed) = closed {
-        closed.taken().await;
-    }
-}
-
-pub(super) fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
-    let value: Value = serde_json::from_slice(json).ok()?;
-    let side = |name: &str| {
-        value[name]
-            .as_u64()
-            .and_then(|side| u16::try_from(side).ok())
-    };
-    Some(TerminalSize {
-        width: side("Width")?,
-        height: side("Height")?,
-    })
-}
-
-async fn send_output(
-    mut from: SessionOutput,
-    (protocol, channel): (Protocol, u8),
-    wanted: bool,
-    to: mpsc::Sender<Message>,
-) {
-    let mut buffer = vec![0; CHUNK_BYTES];
-    while let Ok(count) = from.read(&mut buffer).await
-        && count > 0
-    {
-        let message = protocol.message(channel, &buffer[..count]);
-        if wanted && to.send(message).await.is_err() {
-            return;
-        }
-    }
-}
-
-type Sink = SplitSink<Socket, Message>;
-
-async fn send_messages(mut sink: Sink, mut messages: mpsc::Receiver<Message>) -> Sink {
-    while let Some(message) = messages.recv().await {
-        if let Err(error) = sink.send(message).await {
-            tracing::debug!(%error, "client of a session is gone");
-            break;
-        }
-    }
-    sink
-}
-
-/// Resizes the terminal until the session ends, then returns its exit code.
-pub(super) async fn end(
-    mut control: SessionControl,
-    mut sizes: mpsc::Receiver<TerminalSize>,
-) -> Option<i32> {
-    let mut open = true;
-    loop {
-        tokio::select! {
-            code = control.wait() => return code,
-            size = sizes.recv(), if open => match size {
-                Some(size) => control.resize(size).await,
-                None => open = false,
-            },
-        }
-    }
-}
-
-async fn finish(mut sink: Sink, protocol: Protocol, status: Value) {
-    // Only a normal end lets the client keep what it has read (RFC 6455 §7.4.1).
-    let end = CloseFrame {
-        code: CloseCode::Normal,
-        reason: Utf8Bytes::default(),
-    };
-    let words = protocol.last_words(&status);
-    for message in words.into_iter().chain([Message::Close(Some(end))]) {
-        if let Err(error) = sink.send(message).await {
-            tracing::debug!(%error, "client of a session is gone");
-            return;
-        }
-    }
-}
-
-/// The final status of a session; with `exit_code`, it tells how the command ended.
-pub(super) fn verdict(code: Option<i32>, exit_code: bool) -> Value {
-    match code {
-        Some(0) => success(),
-        // Who is attached hears the end of the container's streams, and no more.
-        _ if !exit_code => success(),
-        Some(code) => exited(code),
-        None => failure("the container is gone"),
-    }
-}
-
-fn success() -> Value {
-    json!({"metadata": {}, "status": "Success"})
-}
-
-fn exited(code: i32) -> Value {
-    json!({
-        "metadata": {},
-        "status": "Failure",
-        "message": format!("command terminated with non-zero exit code: exit status {code}"),
-        "reason": "NonZeroExitCode",
-        "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}
-    })
-}
-
-pub(super) fn failure(message: &str) -> Value {
-    json!({
-        "metadata": {},
-        "status": "Failure",
-        "message": format!("Internal error occurred: {message}"),
-        "reason": "InternalError",
-        "details": {"causes": [{"message": message}]},
-        "code": 500
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use container_runtime::spec::TerminalSize;
+
+    use super::super::session::verdict;
     use super::*;
 
     #[test]
@@ -437,19 +271,11 @@ mod tests {
     #[test]
     fn the_first_version_tells_of_failures_only() {
         let of = |status: &Value| Protocol::V1.last_words(status);
-        assert_eq!(of(&success()), None);
+        assert_eq!(of(&verdict(Some(0), true)), None);
         let text = b"\x03command terminated with non-zero exit code: exit status 3";
-        assert_eq!(of(&exited(3)), Some(Message::binary(text.to_vec())));
-    }
-
-    #[test]
-    fn sizes_and_statuses_have_their_form() {
-        // kubectl.md 5.2
-        let size = terminal_size(br#"{"Width":80,"Height":24}"#).unwrap();
-        assert_eq!((size.width, size.height), (80, 24));
-        assert_eq!(terminal_size(b"{}"), None);
-        let status = exited(3);
-        assert_eq!(status["details"]["causes"][0]["reason"], "ExitCode");
-        assert_eq!(status["details"]["causes"][0]["message"], "3");
+        assert_eq!(
+            of(&verdict(Some(3), true)),
+            Some(Message::binary(text.to_vec()))
+        );
     }
 }

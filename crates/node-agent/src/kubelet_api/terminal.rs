@@ -10,8 +10,9 @@ use pod_lifecycle::record::Instance;
 
 use super::query::{is_set, parameters};
 use super::response::{BoxBody, Target, refused};
+use super::session::Wanted;
 use super::spdy_streams::{self, Version};
-use super::streams::{self, Protocol, Wanted};
+use super::streams::{self, Protocol};
 use super::upgrade::{Transport, accept, none_offered};
 use crate::paths::runtime_id;
 use crate::shared::Shared;

@@ -247,6 +247,10 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["request"]),
     ),
     (
+        "node-agent/src/kubelet_api/session.rs",
+        ByStrangers(&["web-socket"]),
+    ),
+    (
         "node-agent/src/kubelet_api/streams.rs",
         ByStrangers(&["web-socket"]),
     ),
