@@ -29,17 +29,42 @@ pub fn watch(kubeconfig: &Path, found: &Violations) {
             return;
         };
         // A server that a test stops while this starts refuses a request: nothing more is to be seen there.
-        drop(runtime.block_on(follow(&kubeconfig, &found)));
+        drop(runtime.block_on(async {
+            let client = Client::try_from(configuration(&kubeconfig).await)?;
+            follow(&client, &found).await
+        }));
     });
 }
 
-type Events = SelectAll<BoxStream<'static, Result<WatchEvent<Value>, kube::Error>>>;
+type Watch = BoxStream<'static, Result<WatchEvent<Value>, kube::Error>>;
+type Events = SelectAll<Watch>;
 
-async fn follow(kubeconfig: &Path, found: &Violations) -> Result<(), kube::Error> {
-    let client = Client::try_from(configuration(kubeconfig).await)?;
-    let mut definitions = definitions(&client).await?;
+/// What is asked of a server.
+trait Server {
+    async fn get(&self, path: &str) -> Result<Value, kube::Error>;
+
+    /// All objects of a collection, then what happens to them.
+    async fn watch(&self, path: &str) -> Result<Watch, kube::Error>;
+}
+
+impl Server for Client {
+    async fn get(&self, path: &str) -> Result<Value, kube::Error> {
+        let request = Request::get(path).header("Accept", "application/json");
+        let request = request.body(Vec::new()).map_err(kube::Error::HttpError)?;
+        self.request(request).await
+    }
+
+    async fn watch(&self, path: &str) -> Result<Watch, kube::Error> {
+        let request = Request::get(format!("{path}?watch=true&resourceVersion=0"));
+        let request = request.body(Vec::new()).map_err(kube::Error::HttpError)?;
+        Ok(self.request_events::<Value>(request).await?.boxed())
+    }
+}
+
+async fn follow(server: &impl Server, found: &Violations) -> Result<(), kube::Error> {
+    let mut definitions = definitions(server).await?;
     let (mut followed, mut events) = (BTreeSet::new(), Events::new());
-    let mut check = renewed(&client, &mut followed, &mut events).await?;
+    let mut check = renewed(server, &mut followed, &mut events).await?;
     // A watch that ends, as all do with the server, is not begun again.
     while let Some(event) = events.next().await {
         let Ok(
@@ -52,12 +77,12 @@ async fn follow(kubeconfig: &Path, found: &Violations) -> Result<(), kube::Error
         if let Some(definition) = definition(&object)
             && definitions.insert(definition)
         {
-            check = renewed(&client, &mut followed, &mut events).await?;
+            check = renewed(server, &mut followed, &mut events).await?;
         }
         let mut violations = check.violations(&object);
         if !violations.is_empty() {
             // Its definition may have changed since.
-            check = SchemaCheck::new(get(&client, "/openapi/v2").await?);
+            check = SchemaCheck::new(server.get("/openapi/v2").await?);
             violations = check.violations(&object);
         }
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,8 +107,8 @@ fn definition(object: &Value) -> Option<String> {
 }
 
 /// Those that there are.
-async fn definitions(client: &Client) -> Result<BTreeSet<String>, kube::Error> {
-    let list = get(client, DEFINITIONS).await?;
+async fn definitions(server: &impl Server) -> Result<BTreeSet<String>, kube::Error> {
+    let list = server.get(DEFINITIONS).await?;
     let items = list["items"].as_array().into_iter().flatten();
     let named = items.cloned().map(|mut item| {
         item["kind"] = "CustomResourceDefinition".into();
@@ -94,32 +119,24 @@ async fn definitions(client: &Client) -> Result<BTreeSet<String>, kube::Error> {
 
 /// The check for the document of now; what can be watched now and could not before is watched.
 async fn renewed(
-    client: &Client,
+    server: &impl Server,
     followed: &mut BTreeSet<String>,
     events: &mut Events,
 ) -> Result<SchemaCheck, kube::Error> {
-    let check = SchemaCheck::new(get(client, "/openapi/v2").await?);
-    let watchable = watchable(client).await?;
+    let check = SchemaCheck::new(server.get("/openapi/v2").await?);
+    let watchable = watchable(server).await?;
     followed.retain(|path| watchable.contains(path));
     for path in watchable {
         if followed.insert(path.clone()) {
-            let request = Request::get(format!("{path}?watch=true&resourceVersion=0"));
-            let request = request.body(Vec::new()).map_err(kube::Error::HttpError)?;
-            events.push(client.request_events::<Value>(request).await?.boxed());
+            events.push(server.watch(&path).await?);
         }
     }
     Ok(check)
 }
 
-async fn get(client: &Client, path: &str) -> Result<Value, kube::Error> {
-    let request = Request::get(path).header("Accept", "application/json");
-    let request = request.body(Vec::new()).map_err(kube::Error::HttpError)?;
-    client.request(request).await
-}
-
 /// The collections that can be watched, of all groups in all versions.
-async fn watchable(client: &Client) -> Result<Vec<String>, kube::Error> {
-    let groups = get(client, "/apis").await?;
+async fn watchable(server: &impl Server) -> Result<Vec<String>, kube::Error> {
+    let groups = server.get("/apis").await?;
     let groups = groups["groups"].as_array().cloned().unwrap_or_default();
     let versions = groups.iter().flat_map(|group| {
         let versions = group["versions"].as_array().into_iter().flatten();
@@ -127,7 +144,7 @@ async fn watchable(client: &Client) -> Result<Vec<String>, kube::Error> {
     });
     let mut paths = Vec::new();
     for version in std::iter::once("/api/v1".to_owned()).chain(versions) {
-        let resources = get(client, &version).await?;
+        let resources = server.get(&version).await?;
         for resource in resources["resources"].as_array().into_iter().flatten() {
             let verbs = resource["verbs"].as_array().into_iter().flatten();
             if verbs.filter_map(Value::as_str).any(|verb| verb == "watch") {
@@ -137,4 +154,79 @@ async fn watchable(client: &Client) -> Result<Vec<String>, kube::Error> {
         }
     }
     Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures::stream;
+    use serde_json::json;
+
+    use super::*;
+
+    const BOATS: &str = "/apis/example.org/v1/boats";
+
+    /// A server to which a kind is added while it is watched. Its boats lack what its document asks for.
+    #[derive(Default)]
+    struct Growing {
+        has_boats: Cell<bool>,
+    }
+
+    impl Server for Growing {
+        async fn get(&self, path: &str) -> Result<Value, kube::Error> {
+            let watched = |name: &str| json!({"resources": [{"name": name, "verbs": ["watch"]}]});
+            let group = |version: &str| json!({"versions": [{"groupVersion": version}]});
+            let definitions = group("apiextensions.k8s.io/v1");
+            Ok(match (path, self.has_boats.get()) {
+                ("/apis", false) => json!({"groups": [definitions]}),
+                ("/apis", true) => json!({"groups": [definitions, group("example.org/v1")]}),
+                ("/apis/apiextensions.k8s.io/v1", _) => watched("customresourcedefinitions"),
+                ("/apis/example.org/v1", true) => watched("boats"),
+                ("/openapi/v2", true) => json!({"definitions": {"boat": {
+                    "type": "object", "required": ["sails"],
+                    "x-kubernetes-group-version-kind":
+                        [{"group": "example.org", "version": "v1", "kind": "Boat"}]}}}),
+                _ => json!({}),
+            })
+        }
+
+        async fn watch(&self, path: &str) -> Result<Watch, kube::Error> {
+            let object = match path {
+                // From the moment on in which the watch tells of it, its kind is served.
+                DEFINITIONS => {
+                    self.has_boats.set(true);
+                    json!({"kind": "CustomResourceDefinition",
+                        "metadata": {"uid": "1", "generation": 1},
+                        "status": {"conditions": [{"type": "Established", "status": "True"}]}})
+                }
+                BOATS => json!({"apiVersion": "example.org/v1", "kind": "Boat"}),
+                _ => return Ok(stream::empty().boxed()),
+            };
+            Ok(stream::iter([Ok(WatchEvent::Added(object))]).boxed())
+        }
+    }
+
+    /// findings C1: objects of a kind that is defined later are checked, by the document of then.
+    #[tokio::test]
+    async fn kinds_that_are_defined_later_are_followed() {
+        let (server, found) = (Growing::default(), Violations::default());
+        follow(&server, &found).await.unwrap();
+        let found = found.lock().unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found.iter().all(|one| one.contains("sails")), "{found:?}");
+    }
+
+    /// A definition counts once its kind is served, and again when it has changed.
+    #[test]
+    fn definitions_are_told_apart_by_what_they_serve() {
+        let of = |generation: u32, status: &str| {
+            definition(&json!({"kind": "CustomResourceDefinition",
+                "metadata": {"uid": "1", "generation": generation},
+                "status": {"conditions": [{"type": "Established", "status": status}]}}))
+        };
+        assert_eq!(of(1, "False"), None);
+        assert!(of(1, "True").is_some());
+        assert_ne!(of(1, "True"), of(2, "True"));
+    }
 }
