@@ -9,6 +9,7 @@
 //! Only this crate contains `unsafe` code: the shim side of it, and calls to the kernel that are safe to
 //! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`descriptors`] and in [`memory`].
 
+mod blocking;
 pub mod btrfs;
 mod cgroup;
 mod client;
@@ -27,6 +28,7 @@ pub mod spec;
 mod state_dir;
 pub mod tree;
 
+pub use blocking::beside;
 pub use client::runtime::{Runtime, RuntimeOptions};
 pub use client::sandbox::Sandbox;
 pub use client::session::{Events, Session, SessionControl, SessionInput, SessionOutput};

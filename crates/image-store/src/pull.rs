@@ -120,7 +120,7 @@ impl ImageStore {
                     options.pace,
                     options.progress.clone(),
                 );
-                let error = match client {
+                let error = match client.await {
                     Ok(client) => match pull.run(&client).await {
                         Ok(image) => return Ok(image),
                         Err(error) => error,
@@ -259,7 +259,7 @@ impl Pull<'_> {
                 .ok_or_else(|| self.malformed(format!("malformed layer digest {diff_id:?}")))?;
             work.push((layer.clone(), diff_id));
         }
-        self.check_room(&work)?;
+        self.check_room(work.clone()).await?;
         let sizes: Vec<u64> = futures::stream::iter(work.clone())
             .map(|(layer, diff_id)| self.layer(client, layer, diff_id))
             .buffered(DOWNLOADS_MAX)
@@ -277,8 +277,20 @@ impl Pull<'_> {
             pulled: true,
             access: self.access.clone(),
         };
-        self.store
-            .insert(&self.name, digest.as_str(), record)
+        let name = self.name.clone();
+        self.in_store(move |store| store.insert(&name, digest.as_str(), record))
+            .await
+    }
+
+    /// Does what waits for the disk, or for another process, beside the runtime's threads.
+    async fn in_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ImageStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, PullError> {
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || work(&store))
+            .await
+            .map_err(|error| self.malformed(format!("cut off: {error}")))?
             .map_err(|source| self.store_error(source))
     }
 
@@ -353,17 +365,22 @@ impl Pull<'_> {
         blob: Blob,
         diff_id: Digest,
     ) -> Result<u64, PullError> {
-        if let Some(size) = self.store.layer_size(&diff_id) {
+        let wanted = diff_id.clone();
+        let present = self.in_store(move |store| Ok(store.layer_size(&wanted)));
+        if let Some(size) = present.await? {
             return Ok(size);
         }
         self.begun
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(diff_id.hex().to_owned());
-        let scratch = self.store.scratch();
-        let scratch = scratch.map_err(|source| self.store_error(source))?;
-        self.download_and_unpack(client, &blob, &diff_id, scratch.path())
-            .await
+        let scratch = self.in_store(ImageStore::scratch).await?;
+        let size = self
+            .download_and_unpack(client, &blob, &diff_id, scratch.path())
+            .await;
+        // Its end removes files.
+        self.in_store(move |_| Ok(drop(scratch))).await?;
+        size
     }
 
     /// Removes the layers that there was room for: an image of which the rest does not fit is to
@@ -377,13 +394,16 @@ impl Pull<'_> {
     }
 
     /// What the registry says of the layers has to fit before anything is fetched.
-    fn check_room(&self, work: &[(Blob, Digest)]) -> Result<(), PullError> {
-        let missing = work.iter();
-        let missing = missing.filter(|(_, diff_id)| self.store.layer_size(diff_id).is_none());
-        let bytes = missing.fold(0_u64, |sum, (layer, _)| sum.saturating_add(layer.size));
-        let failed = room_error("look at the disk of", self.store.directory());
-        let fits = self.room.check(bytes, 0);
-        fits.map_err(|error| self.store_error(failed(error)))
+    async fn check_room(&self, work: Vec<(Blob, Digest)>) -> Result<(), PullError> {
+        let room = self.room.clone();
+        self.in_store(move |store| {
+            let missing = work.iter();
+            let missing = missing.filter(|(_, diff_id)| store.layer_size(diff_id).is_none());
+            let bytes = missing.fold(0_u64, |sum, (layer, _)| sum.saturating_add(layer.size));
+            let failed = room_error("look at the disk of", store.directory());
+            room.check(bytes, 0).map_err(failed)
+        })
+        .await
     }
 
     async fn download_and_unpack(

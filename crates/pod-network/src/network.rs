@@ -56,7 +56,7 @@ pub struct PodNetwork {
     gateway: Ipv4Addr,
     dns: Option<Ipv4Addr>,
     mtu: u32,
-    addresses: Mutex<Addresses>,
+    addresses: Arc<Mutex<Addresses>>,
     published: watch::Sender<Vec<PublishedPort>>,
     deletions: Mutex<JoinSet<()>>,
     sockets: Arc<std::sync::Mutex<Sockets>>,
@@ -92,7 +92,7 @@ impl PodNetwork {
             dns: ranges.service.nth(10),
             mtu,
             published: watch::Sender::new(addresses.published()),
-            addresses: Mutex::new(addresses),
+            addresses: Arc::new(Mutex::new(addresses)),
             deletions: Mutex::new(JoinSet::new()),
             sockets: Arc::new(std::sync::Mutex::new(sockets)),
             listening: watch::Sender::new(listening),
@@ -114,8 +114,9 @@ impl PodNetwork {
     /// # Errors
     /// When no address is free, the namespace is gone, or the kernel refuses.
     pub async fn attach(&self, pod_uid: &str, netns_path: &Path) -> Result<PodAddress, Error> {
-        let ip = self.addresses.lock().await.assign(pod_uid)?;
         let (uid, gateway, mtu) = (pod_uid.to_owned(), self.gateway, self.mtu);
+        let own = uid.clone();
+        let ip = self.change(move |addresses| addresses.assign(&own)).await?;
         links::attach(
             &self.host,
             &PodLink {
@@ -135,10 +136,9 @@ impl PodNetwork {
     /// # Errors
     /// When files fail.
     pub async fn publish(&self, pod_uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
-        let mut addresses = self.addresses.lock().await;
-        addresses.publish(pod_uid, ports)?;
-        self.tell(&addresses);
-        Ok(())
+        let uid = pod_uid.to_owned();
+        self.change(move |addresses| addresses.publish(&uid, ports))
+            .await
     }
 
     /// Returns the ports of the node that belong to pods, now and from now on. They are only kept
@@ -210,6 +210,23 @@ impl PodNetwork {
         Ok(ports.iter().find(in_use).copied())
     }
 
+    /// Changes the addresses in use beside the runtime's threads: that waits for the disk.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Addresses) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut addresses = Arc::clone(&self.addresses).lock_owned().await;
+        let work = move || {
+            let done = change(&mut addresses);
+            (addresses, done)
+        };
+        let worked = tokio::task::spawn_blocking(work).await;
+        let (addresses, done) =
+            worked.map_err(|error| file("change", "the pods' addresses")(error.into()))?;
+        self.tell(&addresses);
+        done
+    }
+
     fn tell(&self, addresses: &Addresses) {
         let now = addresses.published();
         self.published.send_if_modified(|known| {
@@ -240,10 +257,8 @@ impl PodNetwork {
         if let Some(index) = links::unroute(&self.host, pod_uid, ip).await? {
             self.delete_in_background(index).await;
         }
-        let mut addresses = self.addresses.lock().await;
-        addresses.release(pod_uid)?;
-        self.tell(&addresses);
-        Ok(())
+        let uid = pod_uid.to_owned();
+        self.change(move |addresses| addresses.release(&uid)).await
     }
 
     async fn delete_in_background(&self, index: u32) {
@@ -270,13 +285,13 @@ impl PodNetwork {
                 gone.insert(uid);
             }
         }
-        let mut addresses = self.addresses.lock().await;
-        gone.extend(addresses.uids().difference(live).cloned());
-        for uid in &gone {
-            addresses.release(uid)?;
-        }
-        self.tell(&addresses);
-        Ok(gone)
+        let live = live.clone();
+        self.change(move |addresses| {
+            gone.extend(addresses.uids().difference(&live).cloned());
+            gone.iter().try_for_each(|uid| addresses.release(uid))?;
+            Ok(gone)
+        })
+        .await
     }
 
     /// Ends the use of the network. With `remove_everything`, all that this instance made in the

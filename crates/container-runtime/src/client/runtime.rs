@@ -17,6 +17,7 @@ use super::cleanup;
 use super::connection::Peer;
 use super::sandbox::Sandbox;
 use super::strays;
+use crate::blocking::beside;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::id_range::IdRange;
@@ -107,18 +108,14 @@ impl Runtime {
     /// left out: it is no reason not to take care of the others. What runs of sandboxes whose records
     /// are lost is ended.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
-        for id in strays::ids(&self.inner.options.cgroup_parent)? {
+        for id in beside(|| strays::ids(&self.inner.options.cgroup_parent))? {
             if let Err(error) = self.sandbox(&id).await {
                 tracing::error!(sandbox = id, %error, "sandbox without a record not ended");
             }
         }
         let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
         let mut found = Vec::new();
-        for entry in fs::read_dir(&root).map_err(RuntimeError::io("list", &root))? {
-            let entry = entry.map_err(RuntimeError::io("list", &root))?;
-            let Ok(id) = entry.file_name().into_string() else {
-                continue;
-            };
+        for id in beside(|| names_in(&root)).map_err(RuntimeError::io("list", &root))? {
             match self.sandbox(&id).await {
                 Ok(sandbox) => found.extend(sandbox),
                 Err(error) => {
@@ -135,7 +132,7 @@ impl Runtime {
     pub async fn sandbox(&self, id: &str) -> Result<Option<Sandbox>> {
         check_id("sandbox id", id)?;
         let dir = self.dir(id);
-        match SandboxFile::read(&dir) {
+        match beside(|| SandboxFile::read(&dir)) {
             Ok(file) => Ok(Some(self.handle(file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Made by a process that died before the first file was there, or its records are
@@ -161,7 +158,7 @@ impl Runtime {
         let gate = self.gate(&spec.id).await;
         let _only = gate.lock().await;
         let dir = self.dir(&spec.id);
-        if let Ok(former) = SandboxFile::read(&dir) {
+        if let Ok(former) = beside(|| SandboxFile::read(&dir)) {
             let same = former.spec == spec;
             let former = self.handle(former);
             match former.is_alive().await {
@@ -182,10 +179,10 @@ impl Runtime {
             ids: None,
             spec,
         };
-        match file.spec.own_users {
-            true => self.write_with_ids(&dir, &mut file)?,
-            false => write_new(&dir, &file).map_err(RuntimeError::io("make", &dir))?,
-        }
+        beside(|| match file.spec.own_users {
+            true => self.write_with_ids(&dir, &mut file),
+            false => write_new(&dir, &file).map_err(RuntimeError::io("make", &dir)),
+        })?;
         let sandbox = self.handle(file);
         if let Err(error) = self.start_shim(&dir).await {
             // The first error is the one to tell; the next attempt cleans up again anyway.
@@ -200,7 +197,7 @@ impl Runtime {
     /// Removes what the runtime itself holds in the kernel, once all sandboxes are destroyed.
     pub async fn close(&self) -> Result<()> {
         let parent = &self.inner.options.cgroup_parent;
-        cgroup::remove(parent).map_err(RuntimeError::io("remove control group", parent))
+        beside(|| cgroup::remove(parent)).map_err(RuntimeError::io("remove control group", parent))
     }
 
     /// Writes a sandbox's file with ids that no other sandbox has.
@@ -227,9 +224,10 @@ impl Runtime {
             Some(command) => command,
             None => return Err(invalid("shim_command", "is empty")),
         };
-        let log = open_log(dir).map_err(RuntimeError::io("open", dir.join("shim.log")))?;
+        let log =
+            beside(|| open_log(dir)).map_err(RuntimeError::io("open", dir.join("shim.log")))?;
         // What the pod's processes have of it cannot be written, and no mode or owner be set.
-        let sealed = SealedProgram::open(Path::new(program), &self.inner.shim_in_memory)
+        let sealed = beside(|| SealedProgram::open(Path::new(program), &self.inner.shim_in_memory))
             .map_err(RuntimeError::io("seal", program))?;
         // Not killed when this future is dropped: the sandbox is then found by the next call.
         let mut child = Command::new(sealed.path())
@@ -258,7 +256,7 @@ impl Runtime {
         match said.trim() {
             state_dir::READY => Ok(()),
             "" => {
-                let log = fs::read_to_string(dir.join("shim.log")).unwrap_or_default();
+                let log = beside(|| fs::read_to_string(dir.join("shim.log"))).unwrap_or_default();
                 let last = log.lines().last().unwrap_or("it ended without a word");
                 Err(RuntimeError::ShimStart(last.to_owned()))
             }
@@ -275,7 +273,7 @@ impl Runtime {
     async fn forget(&self, id: &str) -> Result<()> {
         let gate = self.gate(id).await;
         let _only = gate.lock().await;
-        if SandboxFile::read(&self.dir(id)).is_err() {
+        if beside(|| SandboxFile::read(&self.dir(id))).is_err() {
             self.end_strays(id).await?;
         }
         Ok(())
@@ -285,15 +283,15 @@ impl Runtime {
     async fn end_strays(&self, id: &str) -> Result<()> {
         let (dir, id) = (self.dir(id), id.to_owned());
         let parent = self.inner.options.cgroup_parent.clone();
-        let work = move || {
+        let ended = tokio::task::spawn_blocking(move || {
             // What is mounted is the sandbox's only if there was one.
             if strays::ids(&parent)?.contains(&id) {
                 strays::end(&parent, &id)?;
                 cleanup::unmount_below(&dir)?;
             }
             cleanup::remove_dir(&dir)
-        };
-        match tokio::task::spawn_blocking(work).await {
+        });
+        match ended.await {
             Ok(result) => result,
             Err(error) => Err(RuntimeError::Shim(format!("clean-up did not end: {error}"))),
         }
@@ -335,6 +333,15 @@ fn invalid(what: &str, reason: &str) -> RuntimeError {
     }
 }
 
+/// The names in a directory; one that is no text is left out.
+fn names_in(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
+}
+
 fn write_new(dir: &Path, file: &SandboxFile) -> io::Result<()> {
     tree::make_private(dir)?;
     file.write(dir)
@@ -365,7 +372,7 @@ impl Sandbox {
                 Err(error) => return Err(error),
             }
             // Nobody listens: dead, unless somebody holds the lock.
-            if cleanup::shim_of(self.dir())?.is_none() || Instant::now() > until {
+            if beside(|| cleanup::shim_of(self.dir()))?.is_none() || Instant::now() > until {
                 return Ok(false);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

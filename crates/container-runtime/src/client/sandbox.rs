@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::cleanup;
 use super::connection::Peer;
 use super::session::{Events, Session};
+use crate::blocking::beside;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::protocol::{Call, Reply};
@@ -161,7 +162,7 @@ impl Sandbox {
         match self.peer().open(Call::State).await {
             Ok((_, Reply::State(state))) => Ok(*state),
             Ok((_, other)) => Err(self.peer().odd(format!("unexpected answer {other:?}"))),
-            Err(RuntimeError::SandboxDead { .. }) => Ok(self.last_state()),
+            Err(RuntimeError::SandboxDead { .. }) => Ok(beside(|| self.last_state())),
             Err(error) => Err(error),
         }
     }

@@ -145,7 +145,7 @@ pub(super) struct RegistryClient {
 
 impl RegistryClient {
     /// A client for the repository of a name, at an endpoint.
-    pub fn new(
+    pub async fn new(
         endpoint: &Endpoint,
         reference: &Reference,
         credentials: Option<Credentials>,
@@ -167,7 +167,8 @@ impl RegistryClient {
             .dns_resolver(Arc::new(reach.clone()))
             .tls_danger_accept_invalid_certs(endpoint.insecure_skip_verify);
         if let Some(path) = &endpoint.ca_file {
-            let pem = std::fs::read(path).map_err(|source| RequestError::Certificates {
+            let pem = tokio::fs::read(path).await;
+            let pem = pem.map_err(|source| RequestError::Certificates {
                 path: path.clone(),
                 source,
             })?;

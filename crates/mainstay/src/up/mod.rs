@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use container_runtime::beside;
 use image_store::RegistriesConfig;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -55,7 +56,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let started = Instant::now();
     let settings = arguments.settings()?;
     host::require_root()?;
-    let manifests = manifests::read_all(&settings.files)?;
+    let manifests = beside(|| manifests::read_all(&settings.files))?;
     let registries = registries(&settings)?;
     let protection = settings.protection.read()?;
     if settings.detach {
@@ -185,7 +186,7 @@ impl Cluster {
                 shutdown_order: settings.shutdown_order.clone(),
             };
             let mut running = Running::start(parts, &server, &nodes).await?;
-            running.start_admin(&server, settings)?;
+            beside(|| running.start_admin(&server, settings))?;
             running.keep_small(&server);
             Ok((server, running, ran_before))
         };

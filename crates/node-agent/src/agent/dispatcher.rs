@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use container_runtime::Sandbox;
+use container_runtime::{Sandbox, beside};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::shutdown::NodeStop;
 use reconcile::{Cache, Change, Changes, Part};
@@ -12,7 +12,6 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
-use crate::blocking::beside;
 use crate::config::OnShutdown;
 use crate::containers::instance;
 use crate::limits::WORKER_RESTART_DELAY;
@@ -39,6 +38,7 @@ pub(super) struct Dispatcher {
     tasks: JoinSet<()>,
     /// Which pod each task works for.
     pods: HashMap<tokio::task::Id, (Name, String)>,
+    part: Part,
 }
 
 fn name_of(pod: &Pod) -> Name {
@@ -62,6 +62,7 @@ impl Dispatcher {
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
             pods: HashMap::new(),
+            part: background.clone(),
         }
     }
 
@@ -224,7 +225,9 @@ impl Dispatcher {
             .entry(name.clone())
             .or_default()
             .insert(uid.clone(), sender);
-        let task = self.tasks.spawn(worker.run());
+        let part = self.part.clone();
+        let run = async move { part.watched("worker of a pod", worker.run()).await };
+        let task = self.tasks.spawn(run);
         self.pods.insert(task.id(), (name, uid));
     }
 

@@ -6,7 +6,7 @@ pub(crate) mod left_pods;
 
 use std::sync::{Arc, Mutex};
 
-use container_runtime::Runtime;
+use container_runtime::{Runtime, beside};
 use kube::Client;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use reconcile::{Part, Recorder, Source};
@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::objects::ApiObjects;
-use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
@@ -61,7 +60,8 @@ impl NodeAgent {
     ) -> Result<Self, Error> {
         let part = part.into();
         let pods = pods_dir(&config.data_dir);
-        container_runtime::tree::make_private(&pods).map_err(|source| Error::Directory {
+        let made = beside(|| container_runtime::tree::make_private(&pods));
+        made.map_err(|source| Error::Directory {
             path: pods.clone(),
             source,
         })?;
@@ -117,13 +117,14 @@ impl NodeAgent {
             config,
         });
         let dispatcher = Dispatcher::new(shared.clone(), &background);
-        let task = tokio::spawn(dispatcher.run(
+        let run = dispatcher.run(
             found,
             sandboxes,
             keeper,
-            background.shutdown,
+            background.shutdown.clone(),
             part.shutdown,
-        ));
+        );
+        let task = tokio::spawn(async move { background.watched("dispatcher", run).await });
         Ok(Self { shared, task })
     }
 

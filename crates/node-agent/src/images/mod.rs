@@ -5,6 +5,7 @@ pub(crate) mod pull_limiter;
 use std::time::Instant;
 
 use base64::Engine;
+use container_runtime::beside;
 use image_store::{
     Credentials, Image, ImageStore, PullError, PullOptions, PullSecret, RegistriesConfig,
     SecretName, StoreError,
@@ -158,7 +159,7 @@ impl Puller<'_> {
         let options = PullOptions {
             registries: self.registries.clone(),
             secrets,
-            keep_free: self.monitor.keep_free_of_images(),
+            keep_free: beside(|| self.monitor.keep_free_of_images()),
             ..PullOptions::default()
         };
         let pull = self.store.pull(name, &options);

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use container_runtime::tree;
+use container_runtime::{beside, tree};
 use pod_lifecycle::record::{Instance, Sandbox, Volumes};
 use pod_lifecycle::resources::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
 use pod_lifecycle::spec;
@@ -64,12 +64,12 @@ async fn relieve(shared: &Shared, images: &Collector) -> Option<(Arc<PodView>, R
 
 /// Frees what nobody needs of the file system that is full.
 async fn reclaim(shared: &Shared, images: &Collector, signal: Signal) {
-    let apart = shared.monitor.images_are_apart();
+    let apart = beside(|| shared.monitor.images_are_apart());
     let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
     let mut freed = false;
     if !(apart && of_images) {
         for view in shared.pods.list() {
-            freed |= remove_logs_of_ended(&view);
+            freed |= beside(|| remove_logs_of_ended(&view));
         }
     }
     if !apart || of_images {
@@ -79,8 +79,7 @@ async fn reclaim(shared: &Shared, images: &Collector, signal: Signal) {
         }
     }
     let monitor = shared.monitor.clone();
-    let settle = move || monitor.settle();
-    if freed && let Err(error) = tokio::task::spawn_blocking(settle).await {
+    if freed && let Err(error) = tokio::task::spawn_blocking(move || monitor.settle()).await {
         tracing::error!(%error, "file systems not synced");
     }
 }
@@ -109,7 +108,7 @@ async fn evict(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> {
     let mut views = shared.pods.list();
     views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
     let measured = views.clone();
-    let apart = shared.monitor.images_are_apart();
+    let apart = beside(|| shared.monitor.images_are_apart());
     let looked = tokio::task::spawn_blocking(move || {
         let each = measured.iter();
         each.map(|view| usage(view, shortage.signal, apart))

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use container_runtime::beside;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
@@ -24,7 +25,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
 use crate::api::known_status::KnownStatus;
-use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;

@@ -18,7 +18,7 @@ pub mod text_file;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use container_runtime::project_quota;
+use container_runtime::{beside, project_quota};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use pod_lifecycle::environment::downward::NodeFacts;
@@ -349,7 +349,7 @@ async fn prepare_claim(
     let on_mismatch = policy == Some("OnRootMismatch");
     let group = fs_group(context.pod).filter(|_| !read_only && spec.local.is_some());
     let path = match &spec.local {
-        Some(local) if local_device::is_device(&path) => {
+        Some(local) if beside(|| local_device::is_device(&path)) => {
             let target = context.dir.volume(volume);
             let (device, at) = (path, target.clone());
             let file_system = local.fs_type.clone();

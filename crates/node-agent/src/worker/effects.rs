@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use container_runtime::beside;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use pod_lifecycle::environment::references;
 use pod_lifecycle::messages;
@@ -13,7 +14,6 @@ use pod_lifecycle::{Action, StopCause};
 use super::{Worker, tell};
 use crate::api::objects::{ObjectKind, Versions};
 use crate::api::status_writer::{self, Written};
-use crate::blocking::beside;
 use crate::containers::instance::{signal_number, stop_signal};
 use crate::containers::lifecycle_hooks;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use container_runtime::spec::{Resources, StartError, StartErrorKind};
-use container_runtime::{RuntimeError, Sandbox};
+use container_runtime::{RuntimeError, Sandbox, beside};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
@@ -14,7 +14,6 @@ use pod_lifecycle::{Moment, messages};
 
 use super::{Worker, pod_sandbox, tell};
 use crate::api::events::PodEvents;
-use crate::blocking::beside;
 use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
 use crate::containers::logs;
 use crate::containers::runtime_spec::{Ingredients, container_spec};

@@ -14,7 +14,7 @@ mod take;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use container_runtime::Sandbox;
+use container_runtime::{Sandbox, beside};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::node::shutdown::NodeStop;
 use pod_lifecycle::resources::admission::Rejection;
@@ -27,7 +27,6 @@ use crate::api::events::PodEvents;
 use crate::api::known_status::KnownStatus;
 use crate::api::objects::ObjectName;
 use crate::api::status_writer;
-use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
 use crate::paths::PodDir;

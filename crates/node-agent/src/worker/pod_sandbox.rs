@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use container_runtime::spec::SandboxEvent;
-use container_runtime::{Events, Sandbox};
+use container_runtime::{Events, Sandbox, beside};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::environment::hostname::{self, Names};
 use pod_lifecycle::environment::hosts_file;
@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 
 use super::{Worker, tell};
 use crate::api::events::PodEvents;
-use crate::blocking::beside;
 use crate::containers::runtime_spec::sandbox_spec;
 use crate::containers::security_context::{check_runtime, unmet_wishes};
 use crate::paths::PodDir;
@@ -121,7 +120,8 @@ async fn connect(
     uid: &str,
 ) -> Result<(Vec<String>, Events), String> {
     let stream = sandbox.events().await.map_err(|error| error.to_string())?;
-    let Some(netns) = sandbox.netns_path().map_err(|error| error.to_string())? else {
+    let netns = beside(|| sandbox.netns_path());
+    let Some(netns) = netns.map_err(|error| error.to_string())? else {
         return Ok((vec![shared.config.node_ip().to_string()], stream));
     };
     let failed = |error| format!("set up the pod's network: {error}");

@@ -1,8 +1,11 @@
 //! Async code makes no call that waits for the disk: the same threads answer requests, renew leases and
 //! run probes.
 //!
-//! What is seen are calls that stand in an async function or block themselves. A synchronous function
-//! that reads files belongs into a call of one of [`BESIDE`] too; no text shows who calls it.
+//! A call waits if it is one of [`WAITS`], or of a function of ours that makes such a call without being
+//! async. Functions are told by their names: one that several functions of a crate have, or that is in
+//! [`ORDINARY`], is not followed.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, SourceFile};
 
@@ -18,6 +21,71 @@ const PLACES: &[&str] = &[
     "crates/service-proxy/src/",
     "crates/dns-server/src/",
     "crates/volume-provisioner/src/",
+];
+
+/// Further places whose functions are called from there.
+const CALLED: &[&str] = &["crates/container-runtime/src/"];
+
+/// Another process, which may wait as it likes.
+const ELSEWHERE: &str = "crates/container-runtime/src/shim/";
+
+/// Whose functions other crates call.
+const SHARED: &[&str] = &[
+    "crates/container-runtime/src/client/",
+    "crates/image-store/src/",
+];
+
+/// Names that functions of other crates have, too.
+const ORDINARY: &[&str] = &[
+    "add",
+    "all",
+    "append",
+    "begin",
+    "clear",
+    "close",
+    "contains",
+    "count",
+    "create",
+    "default",
+    "drop",
+    "end",
+    "execute",
+    "exists",
+    "find",
+    "flush",
+    "fmt",
+    "found",
+    "from",
+    "get",
+    "insert",
+    "is_empty",
+    "list",
+    "load",
+    "lock",
+    "look",
+    "make",
+    "new",
+    "next",
+    "open",
+    "path",
+    "plan",
+    "poll",
+    "put",
+    "read",
+    "remove",
+    "replace",
+    "run",
+    "send",
+    "set",
+    "split",
+    "start",
+    "store",
+    "take",
+    "text",
+    "try_from",
+    "try_write",
+    "write",
+    "write_all",
 ];
 
 /// The beginnings of calls that may wait.
@@ -37,6 +105,9 @@ const WAITS: &[&str] = &[
     "File::open",
     "File::create",
     "OpenOptions::new",
+    "fs::flock",
+    "fs::syncfs",
+    "tree::",
     "recovery::store",
     "recovery::found",
     "images.get(",
@@ -44,14 +115,17 @@ const WAITS: &[&str] = &[
 ];
 
 /// What is done elsewhere than on the runtime's threads.
-const BESIDE: &[&str] = &["spawn_blocking(", "beside(", "blocking("];
+const BESIDE: &[&str] = &[
+    "spawn_blocking(",
+    "beside(",
+    "blocking(",
+    "in_store(",
+    ".change(",
+    ".on(driver,",
+];
 
 /// Files that may all the same, each with its reason.
 const ALLOWED: &[(&str, &str)] = &[
-    (
-        "crates/container-runtime/src/client/runtime.rs",
-        "lists sandboxes at the start, and reads the log of a shim that did not start",
-    ),
     (
         "crates/mainstay/src/up/node.rs",
         "removes a socket when everything else has ended",
@@ -66,6 +140,10 @@ const ALLOWED: &[(&str, &str)] = &[
         "reads a list of the kernel's",
     ),
     (
+        "crates/pod-network/src/links.rs",
+        "switches of the kernel's, which are no files on a disk",
+    ),
+    (
         "crates/pod-network/src/namespace.rs",
         "opens namespaces, which are no files on a disk",
     ),
@@ -77,26 +155,180 @@ const ALLOWED: &[(&str, &str)] = &[
 
 /// Checks the async code of the server's process.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
-    let ruled = files.iter().filter(|file| {
-        PLACES.iter().any(|place| file.path.starts_with(place))
-            && !file.path.ends_with("tests.rs")
-            && !ALLOWED.iter().any(|(path, _)| *path == file.path)
-    });
+    let files: Vec<&SourceFile> = files
+        .iter()
+        .filter(|file| {
+            let is_ours = PLACES
+                .iter()
+                .chain(CALLED)
+                .any(|at| file.path.starts_with(at));
+            let is_allowed = ALLOWED.iter().any(|(path, _)| *path == file.path);
+            is_ours
+                && !is_allowed
+                && !file.path.starts_with(ELSEWHERE)
+                && !file.path.ends_with("tests.rs")
+        })
+        .collect();
+    let functions = Functions::of(&files);
     let mut findings = Vec::new();
-    for file in ruled {
-        let text = file.text.split("#[cfg(test)]").next().unwrap_or_default();
-        let mut calls: Vec<&str> = async_parts(text).flat_map(waiting).collect();
-        calls.sort_unstable();
-        calls.dedup();
+    for file in files {
+        if !PLACES.iter().any(|place| file.path.starts_with(place)) {
+            continue;
+        }
+        let code = code(&file.text);
+        let calls: BTreeSet<&str> = async_parts(&code)
+            .flat_map(|part| {
+                let part = without_beside(part);
+                let own = functions.called(&file.path, &part);
+                own.into_iter().chain(waiting(&part)).collect::<Vec<_>>()
+            })
+            .collect();
         findings.extend(calls.into_iter().map(|call| Finding {
             file: file.path.clone(),
             text: format!(
                 "{call}… in async code may wait for the disk: do it in `spawn_blocking` or \
-                 `blocking::beside`, or give the reason in tidy/blocking.rs"
+                 `container_runtime::beside`, or give the reason in tidy/blocking.rs"
             ),
         }));
     }
     findings
+}
+
+/// The text without tests and comments.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    lines.fold(String::new(), |code, line| code + line + "\n")
+}
+
+/// Functions that wait: of which crate, their names, and whether other crates call them.
+struct Functions {
+    waiting: BTreeMap<String, BTreeMap<String, bool>>,
+    /// All names of functions, by crate.
+    defined: BTreeMap<String, BTreeMap<String, usize>>,
+}
+
+struct Function {
+    name: String,
+    is_async: bool,
+    is_shared: bool,
+    /// What it does itself.
+    body: String,
+}
+
+fn crate_of(path: &str) -> &str {
+    path.split('/').nth(1).unwrap_or_default()
+}
+
+impl Functions {
+    fn of(files: &[&SourceFile]) -> Self {
+        let mut all: BTreeMap<String, Vec<Function>> = BTreeMap::new();
+        for file in files {
+            let is_shared = SHARED.iter().any(|place| file.path.starts_with(place));
+            let found = functions(&code(&file.text), is_shared);
+            all.entry(crate_of(&file.path).to_owned())
+                .or_default()
+                .extend(found);
+        }
+        let mut known = Self {
+            waiting: BTreeMap::new(),
+            defined: BTreeMap::new(),
+        };
+        for (of, functions) in &all {
+            let defined = known.defined.entry(of.clone()).or_default();
+            for function in functions {
+                *defined.entry(function.name.clone()).or_default() += 1;
+            }
+        }
+        for (of, functions) in &all {
+            while known.add_callers(of, functions) {}
+        }
+        known
+    }
+
+    /// Adds those that wait themselves, or by what is known; `false` when there is none.
+    fn add_callers(&mut self, of: &str, functions: &[Function]) -> bool {
+        let waits = |function: &&Function| {
+            !function.is_async
+                && self.is_told(of, &function.name)
+                && !self.of_crate(of).any(|(name, _)| *name == function.name)
+                && (!waiting(&function.body).is_empty()
+                    || self
+                        .of_crate(of)
+                        .any(|(name, _)| calls(&function.body, name)))
+        };
+        let found: Vec<(String, bool)> = functions
+            .iter()
+            .filter(waits)
+            .map(|function| (function.name.clone(), function.is_shared))
+            .collect();
+        let is_more = !found.is_empty();
+        self.waiting.entry(of.to_owned()).or_default().extend(found);
+        is_more
+    }
+
+    fn of_crate(&self, of: &str) -> impl Iterator<Item = (&String, &bool)> {
+        self.waiting.get(of).into_iter().flatten()
+    }
+
+    /// Whether the name tells which function of the crate is meant.
+    fn is_told(&self, of: &str, name: &str) -> bool {
+        let times = self.defined.get(of).and_then(|defined| defined.get(name));
+        times == Some(&1) && !ORDINARY.contains(&name)
+    }
+
+    /// Those that are called in a part of a file.
+    fn called(&self, path: &str, part: &str) -> Vec<&str> {
+        let own = crate_of(path);
+        let here = |name: &str| {
+            self.defined
+                .get(own)
+                .is_some_and(|all| all.contains_key(name))
+        };
+        let each = self.waiting.iter().flat_map(|(of, all)| {
+            let mine = of == own;
+            let reachable = all.iter().filter(move |(_, shared)| mine || **shared);
+            reachable.map(move |(name, _)| (mine, name.as_str()))
+        });
+        each.filter(|(mine, name)| (*mine || !here(name)) && calls(part, name))
+            .map(|(_, name)| name)
+            .collect()
+    }
+}
+
+/// The functions of a text that have a body.
+fn functions(text: &str, is_shared: bool) -> Vec<Function> {
+    let starts = text.match_indices("fn ").filter(|(at, _)| {
+        let before = text[..*at].chars().next_back();
+        before.is_none_or(char::is_whitespace)
+    });
+    let read = |(at, _): (usize, &str)| {
+        let rest = &text[at + "fn ".len()..];
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_')?;
+        let opens = rest.find('{')?;
+        if rest[..opens].contains(';') {
+            return None;
+        }
+        let line = text[..at].lines().next_back().unwrap_or_default();
+        Some(Function {
+            name: rest[..end].to_owned(),
+            is_async: line.split_whitespace().any(|word| word == "async"),
+            is_shared,
+            body: without_beside(enclosed(rest, '{', '}')?),
+        })
+    };
+    starts.filter_map(read).collect()
+}
+
+/// Whether a function of that name is called.
+fn calls(text: &str, name: &str) -> bool {
+    let call = format!("{name}(");
+    text.match_indices(&call).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+    })
 }
 
 /// The bodies of async functions, and async blocks.
@@ -126,21 +358,24 @@ fn enclosed(text: &str, open: char, close: char) -> Option<&str> {
     None
 }
 
-/// The calls of a text that may wait, but for those that are made beside.
-fn waiting(text: &str) -> Vec<&'static str> {
+/// A text without what is done elsewhere than on the runtime's threads.
+fn without_beside(text: &str) -> String {
     let mut own = text.to_owned();
     for beside in BESIDE {
         while let Some(call) = own.find(beside) {
-            let arguments = enclosed(&own[call..], '(', ')').map_or(0, str::len);
-            let end = call + beside.len() - 1 + arguments;
+            let opens = call + own[call..].find('(').unwrap_or_default();
+            let end = opens + enclosed(&own[opens..], '(', ')').map_or(0, str::len);
             own.replace_range(call..end.max(call + beside.len()), "");
         }
     }
     // Those of tokio do it beside by themselves.
-    let own = own
-        .replace("tokio::fs::File::", "tokio::")
-        .replace("tokio::fs::", "tokio::");
-    let calls = WAITS.iter().filter(|call| own.contains(**call));
+    own.replace("tokio::fs::File::", "tokio::")
+        .replace("tokio::fs::", "tokio::")
+}
+
+/// The calls of a text that may wait.
+fn waiting(text: &str) -> Vec<&'static str> {
+    let calls = WAITS.iter().filter(|call| text.contains(**call));
     calls.copied().collect()
 }
 
@@ -174,5 +409,42 @@ mod tests {
         assert!(!found(
             "#[cfg(test)]\nmod tests { async fn a() { fs::read(path); } }"
         ));
+    }
+
+    // findings A9
+    #[test]
+    fn functions_that_wait_are_found_by_their_names() {
+        let found = |texts: &[(&str, &str)]| {
+            let file = |(path, text): &(&str, &str)| SourceFile {
+                path: format!("crates/{path}"),
+                text: (*text).to_owned(),
+            };
+            let files: Vec<SourceFile> = texts.iter().map(file).collect();
+            check(&files).len()
+        };
+        let reads = "pub fn sizes() { std::fs::read(path)?; }\nfn all_sizes() { sizes() }";
+        let (own, other) = ("node-agent/src/a.rs", "node-agent/src/b.rs");
+        for (called, times) in [
+            ("sizes()", 1),
+            ("self.all_sizes()", 1),
+            ("beside(|| sizes())", 0),
+            ("resizes()", 0),
+        ] {
+            let caller = format!("async fn b() {{ {called} }}");
+            assert_eq!(found(&[(own, reads), (other, &caller)]), times, "{called}");
+        }
+        let caller = "async fn b() { sizes() }";
+        assert_eq!(found(&[("api-server/src/a.rs", reads), (other, caller)]), 0);
+        let of_client = "container-runtime/src/client/a.rs";
+        assert_eq!(found(&[(of_client, reads), (other, caller)]), 1);
+        let twice = "fn sizes() {}";
+        assert_eq!(
+            found(&[
+                (own, reads),
+                ("node-agent/src/c.rs", twice),
+                (other, caller)
+            ]),
+            0
+        );
     }
 }
