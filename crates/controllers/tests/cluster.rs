@@ -23,6 +23,8 @@ mod deployments;
 mod disruption;
 #[path = "cluster/endpoints.rs"]
 mod endpoints;
+#[path = "cluster/extreme_numbers.rs"]
+mod extreme_numbers;
 #[path = "cluster/jobs.rs"]
 mod jobs;
 #[path = "cluster/nodes.rs"]

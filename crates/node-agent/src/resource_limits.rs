@@ -9,6 +9,10 @@ use pod_lifecycle::spec;
 
 const CPU_PERIOD_US: i64 = 100_000;
 const CPU_SHARES_MIN: u64 = 2;
+/// The kernel takes no more.
+const CPU_SHARES_MAX: u64 = 262_144;
+/// The kernel takes no more microseconds: it counts bandwidth by 44 bits.
+const CPU_QUOTA_MAX_US: i64 = (1 << 44) - 1;
 /// What the names of resources of huge pages begin with.
 pub const HUGE_PAGES: &str = "hugepages-";
 
@@ -63,11 +67,12 @@ fn page_size(bytes: i64) -> Option<String> {
 }
 
 fn shares(milli: i64) -> u64 {
-    (milli.max(0).unsigned_abs() * 1024 / 1000).max(CPU_SHARES_MIN)
+    let shares = milli.max(0).unsigned_abs().saturating_mul(1024) / 1000;
+    shares.clamp(CPU_SHARES_MIN, CPU_SHARES_MAX)
 }
 
 fn quota(milli: i64) -> i64 {
-    (milli * CPU_PERIOD_US / 1000).max(1000)
+    (milli.saturating_mul(CPU_PERIOD_US) / 1000).clamp(1000, CPU_QUOTA_MAX_US)
 }
 
 /// Limits of the pod as a whole: those of its resources, else, when every container has one, the
@@ -85,8 +90,10 @@ pub fn pod_resources(spec: &PodSpec) -> Resources {
 fn with_overhead(own: Resources, overhead: Limits<'_>) -> Resources {
     let mut all = own;
     if let Some(cpu) = amount(overhead, "cpu").map(|cpu| cpu.milli_value()) {
-        all.cpu_shares = all.cpu_shares.map(|own| own + shares(cpu));
-        all.cpu_quota_us = all.cpu_quota_us.map(|own| own + quota(cpu));
+        let shares = |own: u64| (own + shares(cpu)).min(CPU_SHARES_MAX);
+        all.cpu_shares = all.cpu_shares.map(shares);
+        let quota = |own: i64| (own + quota(cpu)).min(CPU_QUOTA_MAX_US);
+        all.cpu_quota_us = all.cpu_quota_us.map(quota);
     }
     if let Some(memory) = amount(overhead, "memory").map(|bytes| bytes.value()) {
         all.memory_bytes = all.memory_bytes.map(|own| own.saturating_add(memory));
@@ -99,18 +106,17 @@ fn sum_of_containers(spec: &PodSpec) -> Resources {
         .map(|(_, c)| container_resources(c.resources.as_ref()))
         .collect();
     let sum = |of: fn(&Resources) -> Option<i64>| {
-        each.iter()
-            .map(of)
-            .sum::<Option<i64>>()
-            .filter(|sum| *sum > 0)
+        let mut amounts = each.iter().map(of);
+        let all = amounts.try_fold(0_i64, |sum, own| Some(sum.saturating_add(own?)));
+        all.filter(|sum| *sum > 0)
     };
-    let quota = sum(|r| r.cpu_quota_us);
+    let quota = sum(|r| r.cpu_quota_us).map(|quota| quota.min(CPU_QUOTA_MAX_US));
     Resources {
         cpu_shares: Some(
             each.iter()
                 .filter_map(|r| r.cpu_shares)
                 .sum::<u64>()
-                .max(CPU_SHARES_MIN),
+                .clamp(CPU_SHARES_MIN, CPU_SHARES_MAX),
         ),
         cpu_quota_us: quota,
         cpu_period_us: quota.map(|_| CPU_PERIOD_US.unsigned_abs()),
@@ -118,7 +124,8 @@ fn sum_of_containers(spec: &PodSpec) -> Resources {
         pids: None,
         huge_pages: each.iter().fold(BTreeMap::new(), |mut sum, of| {
             for (size, bytes) in &of.huge_pages {
-                *sum.entry(size.clone()).or_default() += bytes;
+                let all: &mut i64 = sum.entry(size.clone()).or_default();
+                *all = all.saturating_add(*bytes);
             }
             sum
         }),
@@ -130,6 +137,32 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// findings S32: what is asked for stays within what the kernel takes.
+    #[test]
+    fn amounts_at_the_ends_of_their_range_are_limits_all_the_same() {
+        for amount in [
+            "9223372036854775807",
+            "8Ei",
+            "9E",
+            "1n",
+            "-1",
+            "-9223372036854775807",
+        ] {
+            let one = json!({"limits": {"cpu": amount, "memory": amount, "hugepages-2Mi": amount},
+                "requests": {"cpu": amount}});
+            let container = |name: &str| json!({"name": name, "resources": one});
+            for own in [json!(null), one.clone()] {
+                let spec = json!({"containers": [container("a"), container("b")],
+                    "resources": own, "overhead": {"cpu": amount, "memory": amount}});
+                let all = pod_resources(&serde_json::from_value(spec).unwrap());
+                let shares = all.cpu_shares.unwrap();
+                assert!((2..=262_144).contains(&shares), "{amount}: {shares}");
+                let quota = all.cpu_quota_us.unwrap_or(1000);
+                assert!((1000..1 << 44).contains(&quota), "{amount}: {quota}");
+            }
+        }
+    }
 
     #[test]
     fn overhead_comes_on_top_of_what_containers_have() {

@@ -567,3 +567,44 @@ fn gated_pods_wait() {
         other => panic!("{other:?}"),
     }
 }
+
+/// findings S32: no number panics, and none makes room where there is none.
+#[test]
+fn numbers_at_the_ends_of_their_range_never_overfill_a_node() {
+    let amounts = [
+        ("9223372036854775807", 9.2e18),
+        ("8E", 8e18),
+        ("1n", 1e-9),
+        ("0", 0.0),
+        ("-9223372036854775808", 0.0),
+    ];
+    for (asked, amount) in amounts {
+        for (room, has) in amounts {
+            for (used, taken) in amounts {
+                for number in [i32::MAX, i32::MIN, 0] {
+                    let nodes = json!({"a": {"metadata": {"labels": {"zone": "z"}},
+                        "status": {"allocatable": {"cpu": room, "memory": room, "pods": room}}}});
+                    let objects = json!({"nodes": nodes, "pods": {"x": on_node("a", used)}});
+                    let mut spec = asks(asked, asked);
+                    let term = json!({"topologyKey": "zone", "labelSelector": {}});
+                    let weighted = json!([{"weight": number, "podAffinityTerm": term}]);
+                    spec["priority"] = number.into();
+                    spec["overhead"] = json!({"cpu": asked});
+                    spec["affinity"] = json!({
+                        "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": weighted},
+                        "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                            {"weight": number, "preference": {}}]}});
+                    spec["topologySpreadConstraints"] = json!([{"maxSkew": number,
+                        "minDomains": number, "topologyKey": "zone", "labelSelector": {},
+                        "whenUnsatisfiable": "ScheduleAnyway"}]);
+                    let decision = place(&pod(spec), &view(objects), None);
+                    let fits = amount == 0.0 || amount + taken <= has;
+                    assert!(
+                        fits || !matches!(decision, Decision::Bind { .. }),
+                        "{asked} beside {used} in {room}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! The observed state, and its parsed form.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +7,8 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 use resource_kinds::labels::JOB_COMPLETION_INDEX;
 use resource_kinds::pod_view::PodView;
 
-use super::{JOB, TRACKING, indexes};
+use super::indexes::Indexes;
+use super::{JOB, TRACKING};
 use crate::pod_set::{self, Owner, PodState, Sorted};
 
 /// The world as seen from one job.
@@ -85,17 +85,17 @@ impl<'a> World<'a> {
     }
 
     /// The indexes that are done, by the status.
-    pub fn done_indexes(&self) -> BTreeSet<u32> {
+    pub fn done_indexes(&self) -> Indexes {
         let text = self.stored.completed_indexes.as_deref();
-        indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
+        Indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
     }
 }
 
 impl World<'_> {
     /// The indexes that have failed, by the status.
-    pub fn failed_indexes(&self) -> BTreeSet<u32> {
+    pub fn failed_indexes(&self) -> Indexes {
         let text = self.stored.failed_indexes.as_deref();
-        indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
+        Indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
     }
 
     /// Whether the end has been decided, though pods may still run.

@@ -1,12 +1,11 @@
 //! The pods to start, and the pods to stop.
 
-use std::collections::BTreeSet;
-
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
 use resource_kinds::labels::JOB_COMPLETION_INDEX;
 
 use super::TRACKING;
+use super::indexes::Indexes;
 use super::observed::{World, index};
 use super::per_index;
 use super::tracking::{Counted, active, number};
@@ -29,7 +28,8 @@ pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Opti
     let wanted = match world.spec.completions {
         Some(completions) => {
             let lost = number(counted.lost.len());
-            (completions - counted.succeeded - lost).clamp(0, parallelism)
+            let left = completions.saturating_sub(counted.succeeded);
+            left.saturating_sub(lost).clamp(0, parallelism)
         }
         // Of a queue of work nothing new is begun once a pod says that it is empty.
         None if counted.succeeded > 0 => running.len().try_into().unwrap_or(i32::MAX),
@@ -70,7 +70,7 @@ fn sort_out<'w, 'a>(
     let Some(end) = world.indexes else {
         return (running, Vec::new());
     };
-    let mut seen = &counted.done | &counted.lost;
+    let mut seen = counted.done.clone().with(&counted.lost);
     running.into_iter().partition(|pod| {
         let index = index(pod).filter(|index| *index < end);
         index.is_some_and(|index| seen.insert(index))
@@ -89,16 +89,19 @@ fn start(
         let pods = std::iter::repeat_with(|| create(new_pod(world), names.draw()));
         return (pods.take(missing).collect(), None);
     };
-    let mut busy: BTreeSet<u32> = running.iter().filter_map(|pod| index(pod)).collect();
-    busy.extend(&counted.done);
-    busy.extend(&counted.lost);
+    let mut busy = counted.done.clone().with(&counted.lost);
+    for index in running.iter().filter_map(|pod| index(pod)) {
+        busy.insert(index);
+    }
     if world.patient {
         let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
-        busy.extend(leaving.filter_map(index));
+        for index in leaving.filter_map(index) {
+            busy.insert(index);
+        }
     }
-    let free = (0..end).filter(|index| !busy.contains(index));
+    let free = Indexes::below(end).without(&busy);
     let (mut started, mut wake) = (Vec::new(), None::<Timestamp>);
-    for index in free {
+    for index in free.iter() {
         if started.len() == missing {
             break;
         }

@@ -1,13 +1,11 @@
 //! The `successPolicy` of an Indexed job.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::batch::v1::{JobSpec, SuccessPolicyRule};
 
-use super::indexes;
+use super::indexes::Indexes;
 
 /// The first rule that the succeeded indexes fulfil, in words.
-pub(super) fn met(spec: &JobSpec, done: &BTreeSet<u32>) -> Option<String> {
+pub(super) fn met(spec: &JobSpec, done: &Indexes) -> Option<String> {
     let policy = spec.success_policy.as_ref()?;
     let end = u32::try_from(spec.completions.unwrap_or_default()).unwrap_or_default();
     let mut rules = policy.rules.iter();
@@ -15,14 +13,14 @@ pub(super) fn met(spec: &JobSpec, done: &BTreeSet<u32>) -> Option<String> {
     Some(format!("Matched rules at index {index}"))
 }
 
-fn holds(rule: &SuccessPolicyRule, done: &BTreeSet<u32>, end: u32) -> bool {
+fn holds(rule: &SuccessPolicyRule, done: &Indexes, end: u32) -> bool {
     let count = rule
         .succeeded_count
         .map(|count| usize::try_from(count).unwrap_or_default());
     match (&rule.succeeded_indexes, count) {
         (Some(text), count) => {
-            let wanted = indexes::read(text, end);
-            let found = wanted.intersection(done).count();
+            let wanted = Indexes::read(text, end);
+            let found = wanted.len() - wanted.without(done).len();
             found >= count.unwrap_or(wanted.len())
         }
         (None, Some(count)) => done.len() >= count,

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::batch::v1::{JobStatus, UncountedTerminatedPods};
 use resource_kinds::pod_view::PodView;
 
+use super::TRACKING;
 use super::failure_policy::{self, Verdict};
+use super::indexes::Indexes;
 use super::observed::{World, index, tracked};
 use super::per_index::{self, Failure};
-use super::{TRACKING, indexes};
 use crate::pod_set::{Action, Phase, PodState};
 
 /// Uids that are written at once; the others come with the next plan.
@@ -27,9 +28,9 @@ pub(super) struct Counted {
     pub succeeded: i32,
     /// Failed pods, likewise.
     pub failed: i32,
-    pub done: BTreeSet<u32>,
+    pub done: Indexes,
     /// The indexes that have failed.
-    pub lost: BTreeSet<u32>,
+    pub lost: Indexes,
     /// Whether failed pods wait, uncounted, for those that replace them.
     pub delayed: bool,
     /// Why a failure ends the job, by the job's policy.
@@ -88,7 +89,7 @@ pub(super) fn count(world: &World<'_>) -> Counted {
                     continue;
                 }
                 if failed == Failure::Index {
-                    counted.lost.extend(index);
+                    index.map(|index| counted.lost.insert(index));
                 }
                 if verdict != Verdict::Ignore {
                     bad.insert(uid);
@@ -102,15 +103,17 @@ pub(super) fn count(world: &World<'_>) -> Counted {
     }
     if world.indexes.is_some() {
         status.succeeded = Some(number(counted.done.len()));
-        let text = indexes::write(&counted.done);
+        let text = counted.done.write();
         status.completed_indexes = (!text.is_empty()).then_some(text);
-        let lost = &counted.lost - &counted.done;
-        let text = indexes::write(&lost);
+        let lost = counted.lost.without(&counted.done);
+        let text = lost.write();
         status.failed_indexes = (!text.is_empty()).then_some(text);
         counted.lost = lost;
     }
-    counted.succeeded = status.succeeded.unwrap_or_default() + number(good.len());
-    counted.failed = status.failed.unwrap_or_default() + number(bad.len());
+    let sum =
+        |known: Option<i32>, more: usize| known.unwrap_or_default().saturating_add(number(more));
+    counted.succeeded = sum(status.succeeded, good.len());
+    counted.failed = sum(status.failed, bad.len());
     status.uncounted_terminated_pods = Some(UncountedTerminatedPods {
         succeeded: list(good),
         failed: list(bad),
@@ -137,8 +140,9 @@ fn uncounted(status: &mut JobStatus, world: &World<'_>) -> (BTreeSet<String>, BT
     };
     let (good, more_good) = sort(lists.succeeded);
     let (bad, more_bad) = sort(lists.failed);
-    status.succeeded = Some(status.succeeded.unwrap_or_default() + more_good);
-    status.failed = Some(status.failed.unwrap_or_default() + more_bad);
+    let sum = |known: Option<i32>, more: i32| known.unwrap_or_default().saturating_add(more);
+    status.succeeded = Some(sum(status.succeeded, more_good));
+    status.failed = Some(sum(status.failed, more_bad));
     (good, bad)
 }
 

@@ -4,6 +4,7 @@
 
 mod clocks;
 mod ephemeral;
+mod extreme_numbers;
 mod failure;
 mod grace;
 mod images;

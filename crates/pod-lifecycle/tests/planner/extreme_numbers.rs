@@ -1,0 +1,61 @@
+//! Numbers at the ends of their range in pods: they live and end, and nothing panics.
+
+use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::spec::ProbeKind;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+const NUMBERS: [i64; 8] = [
+    i64::MAX,
+    i64::MIN,
+    i64::MAX / 1_000_000_000,
+    i32::MAX as i64,
+    i32::MIN as i64,
+    3600,
+    0,
+    -1,
+];
+const AMOUNTS: [&str; 5] = ["9223372036854775807", "8Ei", "1n", "0", "-1"];
+
+fn spec(number: i64, amount: &str) -> Value {
+    let short = i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX });
+    let probe = json!({"exec": {}, "initialDelaySeconds": short, "periodSeconds": short,
+        "timeoutSeconds": short, "successThreshold": short, "failureThreshold": short,
+        "terminationGracePeriodSeconds": number});
+    json!({"terminationGracePeriodSeconds": number, "activeDeadlineSeconds": number,
+        "overhead": {"cpu": amount, "memory": amount},
+        "tolerations": [{"key": "k", "operator": "Exists", "tolerationSeconds": number}],
+        "initContainers": [{"name": "s", "image": "i", "restartPolicy": "Always",
+            "startupProbe": probe}],
+        "containers": [{"name": "c", "image": "i", "livenessProbe": probe, "readinessProbe": probe,
+            "lifecycle": {"preStop": {"sleep": {"seconds": number}}},
+            "resources": {"requests": {"cpu": amount}, "limits": {"cpu": amount, "memory": amount}}}]})
+}
+
+/// findings S32
+#[test]
+fn pods_live_and_end_with_any_number() {
+    for number in NUMBERS {
+        for amount in AMOUNTS {
+            for grace in [number, 30, 0] {
+                let mut world = World::new(spec(number, amount));
+                for (container, kind) in [
+                    ("s", ProbeKind::Startup),
+                    ("c", ProbeKind::Liveness),
+                    ("c", ProbeKind::Readiness),
+                ] {
+                    let failed = Outcome::Failure("no".to_owned());
+                    let each = [Outcome::Success, failed].into();
+                    world.behaviour.probes.insert((container, kind), each);
+                }
+                world.behaviour.deaf.push("c");
+                world.pass(20);
+                world.exit("c", 1);
+                world.pass(20);
+                world.delete(grace);
+                world.pass(60);
+            }
+        }
+    }
+}
