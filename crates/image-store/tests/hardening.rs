@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -208,59 +208,65 @@ fn links_through_links_stay_inside() {
     );
 }
 
-/// Answers one after the other; may fail first, and may call back at a path.
+/// May fail first, and may call back at a path.
 struct Registry {
     host: String,
     failures: Arc<AtomicU32>,
 }
 
 type Blobs = Vec<(String, Vec<u8>)>;
-type CallBack = Box<dyn Fn(&str) + Send>;
+type CallBack = Box<dyn Fn(&str) + Send + Sync>;
 
 fn registry(blobs: Blobs, call_back: CallBack) -> Registry {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let failures = Arc::new(AtomicU32::new(0));
-    let (failing, call_back) = (Arc::clone(&failures), Mutex::new(call_back));
+    let shared = Arc::new((blobs, call_back, Arc::clone(&failures)));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut line = String::new();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            reader.read_line(&mut line).unwrap();
-            let mut header = String::new();
-            while reader.read_line(&mut header).is_ok_and(|count| count > 2) {
-                header.clear();
-            }
-            let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-            call_back.lock().unwrap()(&path);
-            let busy = path != "/v2/"
-                && failing
-                    .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                        left.checked_sub(1)
-                    })
-                    .is_ok();
-            let found = blobs.iter().find(|(name, _)| path.ends_with(name.as_str()));
-            let (status, body): (_, &[u8]) = match (busy, found) {
-                (true, _) => ("503 Service Unavailable", b"busy"),
-                (false, Some((_, body))) => ("200 OK", body),
-                (false, None) if path == "/v2/" => ("200 OK", b"{}"),
-                (false, None) => ("404 Not Found", b"{}"),
-            };
-            let kind = "application/vnd.oci.image.manifest.v1+json";
-            let head = format!(
-                "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\
-                 connection: close\r\n\r\n",
-                body.len()
-            );
-            // A client may have gone away.
-            stream
-                .write_all(head.as_bytes())
-                .and_then(|()| stream.write_all(body))
-                .ok();
+            let Ok(stream) = stream else { return };
+            let shared = Arc::clone(&shared);
+            // Whoever calls back may wait for the answer to another.
+            std::thread::spawn(move || answer(stream, &shared.0, &shared.1, &shared.2));
         }
     });
     Registry { host, failures }
+}
+
+fn answer(mut stream: TcpStream, blobs: &Blobs, call_back: &CallBack, failing: &AtomicU32) {
+    let mut line = String::new();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    reader.read_line(&mut line).unwrap();
+    let mut header = String::new();
+    while reader.read_line(&mut header).is_ok_and(|count| count > 2) {
+        header.clear();
+    }
+    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    call_back(&path);
+    let busy = path != "/v2/"
+        && failing
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok();
+    let found = blobs.iter().find(|(name, _)| path.ends_with(name.as_str()));
+    let (status, body): (_, &[u8]) = match (busy, found) {
+        (true, _) => ("503 Service Unavailable", b"busy"),
+        (false, Some((_, body))) => ("200 OK", body),
+        (false, None) if path == "/v2/" => ("200 OK", b"{}"),
+        (false, None) => ("404 Not Found", b"{}"),
+    };
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    // A client may have gone away.
+    stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body))
+        .ok();
 }
 
 /// An image of (archive, as it is sent) pairs.
@@ -535,10 +541,11 @@ async fn a_pull_that_nobody_waits_for_leaves_nothing() {
     let layer = digest(&plain);
     let (asked, was_asked) = std::sync::mpsc::channel();
     let (stay, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
     let hold = move |path: &str| {
         if path.ends_with(&layer) {
             asked.send(()).ok();
-            held.recv().ok();
+            held.lock().unwrap().recv().ok();
         }
     };
     let registry = registry(image(&[(plain.clone(), plain)]), Box::new(hold));
@@ -563,10 +570,11 @@ async fn a_pull_that_nobody_waits_for_leaves_nothing() {
 }
 
 fn wait_for(path: &Path) {
-    for _ in 0..500 {
+    for _ in 0..30_000 {
         if path.exists() {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
+    panic!("{} never was there", path.display());
 }
