@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use container_runtime::beside;
 use resource_kinds::storage::Driver;
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +83,7 @@ impl Storage {
             let Some(place) = self.place(class).await? else {
                 continue;
             };
-            for volume in names(&place.volumes)? {
+            for volume in beside(|| names(&place.volumes))? {
                 if volume.starts_with('.') {
                     continue; // being made or removed
                 }
@@ -145,8 +146,8 @@ impl Storage {
                 continue;
             };
             // Only a file system that can have any has the directory.
-            if place.snapshots.exists() {
-                let own = names(&place.snapshots)?.into_iter();
+            if beside(|| place.snapshots.exists()) {
+                let own = beside(|| names(&place.snapshots))?.into_iter();
                 found.extend(own.map(|name| {
                     let path = place.snapshots.join(&name);
                     (class, name, path)

@@ -1,0 +1,70 @@
+//! Numbers at the ends of their range in pods and nodes.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::serde::de::DeserializeOwned;
+use placement::{ClusterView, Decision, place};
+use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
+
+fn typed<K: DeserializeOwned>(object: Value) -> K {
+    serde_json::from_value(object).unwrap()
+}
+
+fn pod(name: &str, spec: Value) -> PodView {
+    let metadata = json!({"name": name, "namespace": "default", "uid": name});
+    typed::<Pod>(json!({"metadata": metadata, "spec": spec})).into()
+}
+
+fn asks(amount: &str) -> Value {
+    json!({"containers": [
+        {"name": "a", "resources": {"requests": {"cpu": amount, "memory": amount}}}]})
+}
+
+/// findings S32: no number panics, and none makes room where there is none.
+#[test]
+fn numbers_at_the_ends_of_their_range_never_overfill_a_node() {
+    let amounts = [
+        ("9223372036854775807", 9.2e18),
+        ("8E", 8e18),
+        ("1n", 1e-9),
+        ("0", 0.0),
+        ("-9223372036854775808", 0.0),
+    ];
+    for (asked, amount) in amounts {
+        for (room, has) in amounts {
+            for (used, taken) in amounts {
+                for number in [i32::MAX, i32::MIN, 0] {
+                    let node = json!({"metadata": {"name": "a", "labels": {"zone": "z"}},
+                        "status": {"allocatable": {"cpu": room, "memory": room, "pods": room}}});
+                    let mut view = ClusterView::default();
+                    view.nodes.insert("a".to_owned(), Arc::new(typed(node)));
+                    let mut other = asks(used);
+                    other["nodeName"] = "a".into();
+                    view.pods.push(Arc::new(pod("other", other)));
+                    let mut spec = asks(asked);
+                    let term = json!({"topologyKey": "zone", "labelSelector": {}});
+                    let weighted = json!([{"weight": number, "podAffinityTerm": term}]);
+                    spec["priority"] = number.into();
+                    spec["overhead"] = json!({"cpu": asked});
+                    spec["affinity"] = json!({
+                        "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": weighted},
+                        "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                            {"weight": number, "preference": {}}]}});
+                    spec["topologySpreadConstraints"] = json!([{"maxSkew": number,
+                        "minDomains": number, "topologyKey": "zone", "labelSelector": {},
+                        "whenUnsatisfiable": "ScheduleAnyway"}]);
+                    let decision = place(&pod("new", spec), &view, None);
+                    let fits = amount == 0.0 || amount + taken <= has;
+                    assert!(
+                        fits || !matches!(decision, Decision::Bind { .. }),
+                        "{asked} beside {used} in {room}"
+                    );
+                }
+            }
+        }
+    }
+}
