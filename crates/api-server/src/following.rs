@@ -1,7 +1,6 @@
 //! Watches of definitions, webhooks, policies and flows, so that stored ones are in force whoever wrote them. A
 //! request that writes one also puts it into force itself, before its answer (`routing.rs`).
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use futures::StreamExt;
 use futures::stream::{BoxStream, select_all};
 use mvcc_store::{Revision, StoreError, WatchEvents};
 use object_model::Status;
+use reconcile::health::Streak;
 use resource_kinds::{admissionregistration, flowcontrol};
 
 use crate::flow_upkeep;
@@ -19,8 +19,8 @@ use crate::server::ApiServer;
 /// How long after a watch that ended, or a turn that failed, it is tried again; longer after more
 /// failures.
 const PAUSE: Duration = Duration::from_millis(100);
-/// So many failures in a row are worth a warning.
-const FAILURES_MAX: u32 = 3;
+/// The pause is doubled at most so often.
+const DOUBLINGS_MAX: u32 = 7;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
@@ -32,24 +32,19 @@ enum What {
 type Changes = BoxStream<'static, (What, Result<WatchEvents, StoreError>)>;
 
 /// Follows the store for as long as there is the server.
-pub(crate) async fn run(server: Weak<ApiServer>) {
+pub(crate) async fn run(server: Weak<ApiServer>, streak: Streak) {
     let mut failures: u32 = 0;
     loop {
-        match follow(&server).await {
+        match follow(&server, &streak).await {
             Ok(()) | Err(Ended::Gone) => return,
             Err(Ended::Failed(why)) => {
+                streak.failed(&why);
                 failures = failures.saturating_add(1);
-                if failures == FAILURES_MAX {
-                    tracing::warn!(%why, failures, "definitions, webhooks and flows cannot be followed");
-                }
             }
             // It went well until then.
             Err(Ended::Watch) => failures = 0,
         }
-        if let Some(server) = server.upgrade() {
-            server.health.following.store(failures, Ordering::Relaxed);
-        }
-        tokio::time::sleep(PAUSE * (1 << failures.min(7))).await;
+        tokio::time::sleep(PAUSE * (1 << failures.min(DOUBLINGS_MAX))).await;
     }
 }
 
@@ -62,7 +57,7 @@ enum Ended {
     Failed(String),
 }
 
-async fn follow(server: &Weak<ApiServer>) -> Result<(), Ended> {
+async fn follow(server: &Weak<ApiServer>, streak: &Streak) -> Result<(), Ended> {
     let mut changes = {
         let server = server.upgrade().ok_or(Ended::Gone)?;
         let changes = watch(&server).map_err(|error| match error {
@@ -75,6 +70,7 @@ async fn follow(server: &Weak<ApiServer>) -> Result<(), Ended> {
                 .await
                 .map_err(|status| Ended::Failed(status.message))?;
         }
+        streak.succeeded();
         changes
     };
     while let Some((what, events)) = changes.next().await {
@@ -87,6 +83,7 @@ async fn follow(server: &Weak<ApiServer>) -> Result<(), Ended> {
         put_in_force(&server, what)
             .await
             .map_err(|status| Ended::Failed(status.message))?;
+        streak.succeeded();
     }
     Err(Ended::Gone)
 }

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use reconcile::polls::watched;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -21,7 +22,7 @@ use crate::http::body::{BoxError, boxed};
 use crate::http::connection::{Connection, Observed, Unsent};
 use crate::http::guests::{Guests, Max, Place};
 use crate::http::limits::PLAIN_BYTES_MAX;
-use crate::http::work::{self, Tasks};
+use crate::http::work::Tasks;
 use crate::pipeline;
 use crate::server::ApiServer;
 
@@ -87,7 +88,7 @@ async fn serve(
         };
         let (server, acceptor, stop) = (server.clone(), acceptor.clone(), shutdown.child_token());
         let slow_polls = server.limits.slow_polls.clone();
-        tracker.spawn(work::watched(slow_polls, "a connection", async move {
+        tracker.spawn(watched(slow_polls, "a connection", async move {
             let ended = tokio::select! {
                 () = close.cancelled() => Ok(()),
                 ended = connection(server, acceptor, stream, (stop, close.clone()), &guest) => ended,

@@ -122,14 +122,10 @@ impl ApiServer {
         self.access.audit.get_or_init(|| Arc::new(audit));
     }
 
-    /// Adds a check of another part of the program to `/readyz` and `/healthz`. It passes while
-    /// `failing` names nothing; what it names is shown to everybody who asks.
-    pub fn add_check(
-        &self,
-        name: &'static str,
-        failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
-    ) {
-        self.health.add(name, failing);
+    /// Where the parts of the program tell how they get on. `/readyz` names those that fail, and
+    /// `/metrics` has the counts.
+    pub fn health(&self) -> &reconcile::Health {
+        &self.health.parts
     }
 
     /// Shows in `componentstatuses` whether a part runs, by asking `runs` each time. Until then it

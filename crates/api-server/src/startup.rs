@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use reconcile::health::Kind as Followed;
+use reconcile::polls::watched;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::authorize::{self, Sources};
@@ -11,7 +13,6 @@ use crate::config::Config;
 use crate::flow_upkeep;
 use crate::following;
 use crate::group_services;
-use crate::http::work;
 use crate::objects::definitions;
 use crate::objects::quota;
 use crate::server::{ApiServer, StartError};
@@ -50,9 +51,14 @@ impl ApiServer {
         let sources = Sources::of(&server.objects.catalog.snapshot().registry);
         let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
         authorize::fill(rbac, store.as_ref(), &sources).await?;
+        let part = server.health.parts.part("API server", background.clone());
         let fresh = authorize::keep_fresh(rbac.clone(), store.clone(), sources, background);
         server.start("the index of roles", fresh);
-        server.start("following", following::run(Arc::downgrade(&server)));
+        let streak = part.follow(Followed::Watch, "definitions, webhooks and flows");
+        let follow = following::run(Arc::downgrade(&server), streak);
+        server.start("following", follow);
+        let health = server.health.parts.clone();
+        server.add_metrics(move || health.text());
         server.start("flows", flow_upkeep::run(Arc::downgrade(&server)));
         server.start("room", store_room::watch(Arc::downgrade(&server)));
         server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
@@ -62,6 +68,6 @@ impl ApiServer {
 
     /// Starts a background task of the server.
     fn start(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(work::watched(self.limits.slow_polls.clone(), what, task));
+        tokio::spawn(watched(self.limits.slow_polls.clone(), what, task));
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::figures::{heading, line};
 use crate::limits;
+use crate::polls::{self, SlowPolls};
 
 const FAILURES: &str = "mainstay_failures_in_a_row";
 
@@ -48,6 +49,8 @@ impl Kind {
 #[derive(Clone, Default)]
 pub struct Health {
     known: Arc<Mutex<Vec<Weak<State>>>>,
+    /// Who wants to know of slow polls, in tests.
+    slow_polls: Option<Arc<SlowPolls>>,
 }
 
 impl Debug for Health {
@@ -57,6 +60,14 @@ impl Debug for Health {
 }
 
 impl Health {
+    /// That of parts whose slow polls are noted.
+    pub fn watched_by(slow_polls: Arc<SlowPolls>) -> Self {
+        Self {
+            slow_polls: Some(slow_polls),
+            ..Self::default()
+        }
+    }
+
     /// A part of the program that ends with `shutdown`.
     pub fn part(&self, name: &'static str, shutdown: CancellationToken) -> Part {
         Part {
@@ -130,6 +141,12 @@ impl Part {
         self.health.part(self.name, shutdown)
     }
 
+    /// Does the work of a task of the part, whose slow polls are noted if anybody wants to know.
+    pub async fn watched<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        let what = format!("{}: {what}", self.name);
+        polls::watched(self.health.slow_polls.clone(), &what, work).await
+    }
+
     /// Counts the failures of one more watch or controller, for as long as what is returned is kept.
     pub fn follow(&self, kind: Kind, what: impl Into<String>) -> Streak {
         let state = Arc::new(State {
@@ -137,6 +154,7 @@ impl Part {
             part: self.name,
             what: what.into(),
             row: Mutex::default(),
+            slow_polls: self.health.slow_polls.clone(),
         });
         let mut known = self.health.known();
         known.retain(|state| state.strong_count() > 0);
@@ -150,6 +168,7 @@ struct State {
     part: &'static str,
     what: String,
     row: Mutex<Row>,
+    slow_polls: Option<Arc<SlowPolls>>,
 }
 
 impl State {
@@ -179,6 +198,13 @@ impl Row {
 pub struct Streak(Arc<State>);
 
 impl Streak {
+    /// Does a piece of the work, whose slow polls are noted if anybody wants to know.
+    pub async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
+        let State { part, what, .. } = &*self.0;
+        let slow_polls = self.0.slow_polls.clone();
+        polls::watched(slow_polls, &format!("{part}: {what}"), work).await
+    }
+
     /// It got on.
     pub fn succeeded(&self) {
         let ended = std::mem::take(&mut *self.0.row()).count >= limits::FAILURES_MAX;

@@ -372,7 +372,13 @@ where
     E: std::error::Error + 'static,
 {
     let key = lease.key().clone();
-    let attempt = async { work(key.clone()).await };
+    let attempt = async {
+        let work = async { work(key.clone()).await };
+        match &queue.shared.streak {
+            Some(streak) => streak.watched(work).await,
+            None => work.await,
+        }
+    };
     match AssertUnwindSafe(attempt).catch_unwind().await {
         Ok(Ok(outcome)) => {
             queue.forget(&key);

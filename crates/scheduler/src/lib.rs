@@ -54,5 +54,6 @@ pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Resul
     let own = part.shutdown.child_token();
     let _end = own.clone().drop_guard();
     let part = part.with_shutdown(own);
-    engine::Engine::new(client, config, part).run().await
+    let engine = engine::Engine::new(client, config, part.clone());
+    part.watched("engine", engine.run()).await
 }

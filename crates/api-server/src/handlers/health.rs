@@ -1,11 +1,11 @@
 //! Health checks: `/livez`, `/readyz`, `/healthz` (kubectl.md 6.8).
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::StatusCode;
 use mvcc_store::{Range, StoreError};
 use object_model::Status;
+use reconcile::health::Kind;
 
 use crate::access::authorize::Rbac;
 use crate::http::query::Query;
@@ -16,7 +16,7 @@ use crate::objects::storage::Objects;
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A thing that is looked at, and whether being alive depends on it.
-const CHECKS: [(&str, bool); 7] = [
+const CHECKS: [(&str, bool); 8] = [
     ("ping", true),
     // Lines of the log are written when they are made: there is nothing that could be stuck.
     ("log", true),
@@ -24,43 +24,18 @@ const CHECKS: [(&str, bool); 7] = [
     ("rbac-index", false),
     ("default-objects", false),
     ("store-room", false),
-    ("definitions-followed", false),
+    ("watches", false),
+    ("controllers", false),
 ];
-
-type Failing = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// What the server knows of its health.
 #[derive(Default)]
 pub(crate) struct Health {
-    /// Checks of other parts of the program.
-    checks: Mutex<Vec<(&'static str, Failing)>>,
-    /// How often in a row following definitions and webhooks has failed.
-    pub(crate) following: AtomicU32,
+    /// How the parts of the program get on.
+    pub(crate) parts: reconcile::Health,
     /// Whether the default objects have been made.
     pub(crate) bootstrapped: AtomicBool,
 }
-
-impl Health {
-    /// Adds a check; it passes while `failing` names nothing.
-    pub(crate) fn add(
-        &self,
-        name: &'static str,
-        failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
-    ) {
-        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        checks.push((name, Box::new(failing)));
-    }
-
-    /// The names of the added checks, each with what fails.
-    fn added(&self) -> Vec<(&'static str, Vec<String>)> {
-        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        let looked = checks.iter().map(|(name, failing)| (*name, failing()));
-        looked.collect()
-    }
-}
-
-/// After so many failures in a row what is stored may not be in force.
-const FOLLOWING_FAILURES_MAX: u32 = 3;
 
 /// Answers a health path, with or without the name of one check behind it.
 pub(crate) async fn answer(
@@ -73,15 +48,10 @@ pub(crate) async fn answer(
     // The store answers to the name that it has in Kubernetes, too.
     let own_name = |name: &str| if name == "etcd" { "store" } else { name }.to_owned();
     let only = words.next().map(own_name);
-    let added = match endpoint {
-        "livez" => Vec::new(),
-        _ => health.added(),
-    };
     let mut checks: Vec<&str> = CHECKS
         .iter()
         .filter(|(_, live)| *live || endpoint != "livez")
         .map(|(name, _)| *name)
-        .chain(added.iter().map(|(name, _)| *name))
         .collect();
     if let Some(only) = only {
         checks.retain(|name| *name == only);
@@ -98,9 +68,10 @@ pub(crate) async fn answer(
     let mut lines = String::new();
     let mut failed = false;
     for name in checks {
-        let why = match added.iter().find(|(added, _)| *added == name) {
-            Some((_, failing)) => (!failing.is_empty()).then(|| failing.join("; ")),
-            None => {
+        let why = match name {
+            "watches" => named(health, Kind::Watch),
+            "controllers" => named(health, Kind::Work),
+            _ => {
                 (!passes((health, objects, rbac), name).await).then(|| "reason withheld".to_owned())
             }
         };
@@ -136,11 +107,16 @@ pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
     failure.filter(|why| !matches!(why, StoreError::Full(_) | StoreError::Quota { .. }))
 }
 
+/// What fails of the parts of the program. It is shown to everybody who asks.
+fn named(health: &Health, kind: Kind) -> Option<String> {
+    let failing = health.parts.failing(kind);
+    (!failing.is_empty()).then(|| failing.join("; "))
+}
+
 async fn passes((health, objects, rbac): (&Health, &Objects, &Rbac), check: &str) -> bool {
     match check {
         "store" => store_failure(objects).await.is_none(),
         "store-room" => objects.store.occupancy().full.is_none(),
-        "definitions-followed" => health.following.load(Ordering::Relaxed) < FOLLOWING_FAILURES_MAX,
         "rbac-index" => rbac.is_synced(),
         "default-objects" => health.bootstrapped.load(Ordering::Acquire),
         _ => true,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::http::work::SlowPolls;
+use reconcile::SlowPolls;
 
 /// Bounds on connections and requests. The defaults suit one machine.
 #[derive(Clone, Debug)]

@@ -6,14 +6,11 @@
 //! thread that the runtime has given up, and only a few such polls run at once. A runtime with one
 //! thread (tests, the simulation) has no other to go to: there the work is done in place.
 
-use std::cell::Cell;
-use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -22,8 +19,8 @@ use http::request::Parts;
 use http::{Method, Uri};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
-use nix::sys::resource::{UsageWho, getrusage};
 use object_model::Status;
+use reconcile::polls::{self, SlowPolls, watched};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
@@ -47,11 +44,6 @@ struct Request {
 
 tokio::task_local! {
     static CURRENT: Arc<Request>;
-}
-
-thread_local! {
-    /// What this thread has spent beside the runtime, in nanoseconds.
-    static BESIDE: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Ends this poll before a write is tried again after a conflict: attempts that never wait would
@@ -118,30 +110,12 @@ pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
 /// Does something at once that takes long, or waits for the disk: the runtime goes on without this
 /// thread meanwhile.
 pub(crate) fn beside<R>(work: impl FnOnce() -> R) -> R {
-    let timed = || {
-        let (before, inner) = (spent(), BESIDE.get());
-        let done = work();
-        // What was done beside it within is in it already.
-        BESIDE.set(inner + spent().saturating_sub(before));
-        done
-    };
+    let timed = || polls::uncounted(work);
     let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
     match flavor {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(timed),
         _ => timed(),
     }
-}
-
-/// The processor time of this thread in nanoseconds.
-fn spent() -> u64 {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
-        return 0;
-    };
-    let nanos = |time: nix::sys::time::TimeVal| {
-        let whole = u64::try_from(time.tv_sec()).unwrap_or(0) * 1_000_000_000;
-        whole + u64::try_from(time.tv_usec()).unwrap_or(0) * 1000
-    };
-    nanos(usage.user_time()) + nanos(usage.system_time())
 }
 
 /// Places of large requests that may compute at once.
@@ -155,60 +129,6 @@ impl Default for Places {
             processors.saturating_sub(1).clamp(1, 8),
         )))
     }
-}
-
-/// Notes polls on the runtime's threads that take too much processor time. For tests: one that
-/// ends with something noted here has found work that belongs elsewhere.
-pub struct SlowPolls {
-    longest: Duration,
-    found: Mutex<Vec<String>>,
-}
-
-impl SlowPolls {
-    /// Notes polls that take longer than that, as the clock of their thread has it.
-    pub fn new(longest: Duration) -> Arc<Self> {
-        Arc::new(Self {
-            longest,
-            found: Mutex::default(),
-        })
-    }
-
-    /// What has been found: which request, and how long the poll took.
-    pub fn found(&self) -> Vec<String> {
-        let found = self.found.lock();
-        found.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
-        let (before, beside) = (spent(), BESIDE.get());
-        let done = poll();
-        let all = spent().saturating_sub(before);
-        let took = Duration::from_nanos(all.saturating_sub(BESIDE.get() - beside));
-        if took > self.longest {
-            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.push(format!("{what}: {} ms", took.as_millis()));
-        }
-        done
-    }
-}
-
-impl fmt::Debug for SlowPolls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.found()).finish()
-    }
-}
-
-/// Notes slow polls of a task, if anybody wants to know of them.
-pub(crate) async fn watched<T>(
-    slow_polls: Option<Arc<SlowPolls>>,
-    what: &str,
-    work: impl Future<Output = T>,
-) -> T {
-    let Some(polls) = slow_polls else {
-        return work.await;
-    };
-    let mut work = pin!(work);
-    poll_fn(|cx| polls.watch(what, || work.as_mut().poll(cx))).await
 }
 
 /// A body whose polls are watched.
@@ -337,12 +257,17 @@ impl<T> Future for Placed<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use futures::FutureExt;
 
-    fn burn(longer_than: Duration) {
-        let start = spent();
-        while Duration::from_nanos(spent() - start) < longer_than {
+    const LONGEST: Duration = Duration::from_millis(2);
+
+    /// Works for longer than that, on a machine that is slow now, too.
+    fn burn() {
+        let start = polls::processor_time();
+        while polls::processor_time() - start < LONGEST * 50 {
             std::hint::spin_loop();
         }
     }
@@ -359,12 +284,11 @@ mod tests {
     /// findings A9: so is that of bodies and of tasks beside requests.
     #[tokio::test(flavor = "multi_thread")]
     async fn long_polls_of_bodies_and_tasks_are_noted() {
-        let longest = Duration::from_millis(2);
-        let polls = SlowPolls::new(longest);
-        watched(Some(polls.clone()), "a task", async { burn(longest * 2) }).await;
-        Tasks(Some(polls.clone())).execute(async move { burn(longest * 2) });
-        let frames = futures::stream::once(async move {
-            burn(longest * 2);
+        let polls = SlowPolls::new(LONGEST);
+        watched(Some(polls.clone()), "a task", async { burn() }).await;
+        Tasks(Some(polls.clone())).execute(async { burn() });
+        let frames = futures::stream::once(async {
+            burn();
             Ok::<_, BoxError>(Frame::data(Bytes::new()))
         });
         let body = boxed(http_body_util::StreamBody::new(frames));
@@ -387,21 +311,20 @@ mod tests {
     /// findings S13: long work on the runtime's threads is noticed, and only there.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_poll_that_takes_long_is_noted_unless_it_was_announced() {
-        let longest = Duration::from_millis(2);
-        let polls = SlowPolls::new(longest);
+        let polls = SlowPolls::new(LONGEST);
         placed(&polls, async move {
             expect(LIGHT_BYTES_MAX + 1).await;
-            burn(longest * 2);
+            burn();
         })
         .await;
         placed(&polls, async move {
-            at_once(LIGHT_BYTES_MAX + 1, || burn(longest * 2));
+            at_once(LIGHT_BYTES_MAX + 1, || burn());
         })
         .await;
         assert!(polls.found().is_empty(), "{polls:?}");
         placed(&polls, async move {
             expect(LIGHT_BYTES_MAX).await;
-            burn(longest * 2);
+            burn();
         })
         .await;
         assert!(polls.found()[0].starts_with("PUT /large: "), "{polls:?}");

@@ -1,7 +1,7 @@
 //! The version and the health of the server.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use reconcile::health::Kind;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::Api;
 
@@ -40,18 +40,16 @@ async fn the_version_has_all_fields_and_checks_have_their_usual_names() {
 #[tokio::test]
 async fn a_part_that_fails_is_named() {
     let api = Api::new().await;
-    let fails = Arc::new(AtomicBool::new(false));
-    let told = fails.clone();
-    api.server
-        .add_check("watches", move || match told.load(Ordering::Acquire) {
-            true => vec!["scheduler: pods (3 failures in a row)".to_owned()],
-            false => Vec::new(),
-        });
+    let part = api.server.health();
+    let part = part.part("scheduler", CancellationToken::new());
+    let pods = part.follow(Kind::Watch, "pods");
     let ready = api.raw("GET", "/readyz?verbose", &[], "").await;
     assert_eq!(ready.code, 200);
     assert!(ready.text().contains("[+]watches ok\n"), "{}", ready.text());
 
-    fails.store(true, Ordering::Release);
+    for _ in 0..3 {
+        pods.failed(&"gone");
+    }
     let ready = api.raw("GET", "/readyz", &[], "").await;
     assert_eq!(ready.code, 500);
     let line = "[-]watches failed: scheduler: pods (3 failures in a row)\n";
@@ -63,5 +61,13 @@ async fn a_part_that_fails_is_named() {
         ("/livez/watches", 404),
     ] {
         assert_eq!(api.raw("GET", path, &[], "").await.code, code, "{path}");
+    }
+    let metrics = api.raw("GET", "/metrics", &[], "").await.text();
+    for (part, of, count) in [
+        ("scheduler", "pods", 3),
+        ("API server", "definitions, webhooks and flows", 0),
+    ] {
+        let series = format!("{{kind=\"watch\",part=\"{part}\",of=\"{of}\"}} {count}\n");
+        assert!(metrics.contains(&series), "{series}: {metrics}");
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use mvcc_store::embedded::EmbeddedStore;
-use reconcile::{Cache, Change, WatchConfig};
+use reconcile::{Cache, Change, Health, SlowPolls, WatchConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -35,7 +35,21 @@ pub struct Cluster {
     pub shutdown: CancellationToken,
     /// What signs certificates, if anything does.
     pub authority: Option<Arc<certificates::Authority>>,
+    slow_polls: Arc<SlowPolls>,
     _end: DropGuard,
+}
+
+/// No poll of a controller takes longer than this, unoptimised.
+const POLL_MAX: Duration = Duration::from_millis(250);
+
+/// findings A9: a test fails in which controllers held up what else runs on their threads.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let found = self.slow_polls.found();
+        if !found.is_empty() && !std::thread::panicking() {
+            panic!("slow on the runtime's threads: {found:?}");
+        }
+    }
 }
 
 impl Cluster {
@@ -72,6 +86,7 @@ impl Cluster {
             client,
             server,
             authority: None,
+            slow_polls: SlowPolls::new(POLL_MAX),
             _end: shutdown.clone().drop_guard(),
             shutdown,
         }
@@ -99,12 +114,9 @@ impl Cluster {
             authority: self.authority.clone(),
             ..controllers::Config::default()
         };
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            controllers::run_all(client, config, shutdown)
-                .await
-                .unwrap()
-        });
+        let health = Health::watched_by(self.slow_polls.clone());
+        let part = health.part("controllers", shutdown.clone());
+        tokio::spawn(async move { controllers::run_all(client, config, part).await.unwrap() });
     }
 
     pub fn api<K>(&self) -> Api<K>
@@ -158,7 +170,7 @@ where
     K: Clone + Debug + DeserializeOwned,
 {
     let mut last = String::new();
-    for _ in 0..500 {
+    for _ in 0..3000 {
         let listed = cluster.api::<K>().list(&Default::default()).await.unwrap();
         last = shows(&listed.items);
         if last == wanted {
@@ -264,7 +276,7 @@ async fn start(api: &Api<Pod>, pod: &Pod, address: u32) {
 
 /// Waits until something holds.
 pub async fn eventually(holds: impl AsyncFn() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if holds().await {
             return;
         }

@@ -14,7 +14,6 @@ use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use node_agent::{NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{PodNetwork, Ranges};
 use reconcile::Health;
-use reconcile::health::Kind;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -110,10 +109,9 @@ impl Running {
             storage: None,
             on_shutdown: watch::Sender::new(OnShutdown::StopPods),
             remove_services: watch::Sender::new(true),
-            health: Health::default(),
+            health: server.health(),
             failed: CancellationToken::new(),
         };
-        running.show_health(server);
         running.start_deciders(&parts, server);
         running.start_network(&parts, server)?;
         running.start_agent(parts, server, node).await?;
@@ -134,15 +132,6 @@ impl Running {
             && let Err(error) = storage.close().await
         {
             warn(&format!("mainstay: {:#}", anyhow::Error::new(error)));
-        }
-    }
-
-    fn show_health(&self, server: &Server) {
-        let health = self.health.clone();
-        server.show(move || health.text());
-        for (name, kind) in [("watches", Kind::Watch), ("controllers", Kind::Work)] {
-            let health = self.health.clone();
-            server.check(name, move || health.failing(kind));
         }
     }
 

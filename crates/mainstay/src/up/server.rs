@@ -9,10 +9,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use api_server::encryption;
 use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, UserInfo};
 use certificates::Authority;
+use container_runtime::beside;
 use kube::Client;
 use mvcc_store::StoreError;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use pod_network::Ranges;
+use reconcile::Health;
 use resource_kinds::{ClusterConfig, Kind, KindInfo};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
@@ -188,7 +190,7 @@ impl Server {
             listeners: JoinSet::new(),
         };
         server.serve(config.listener, shutdown);
-        server.credentials.write_kubeconfig(SystemTime::now())?;
+        beside(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
         Ok(server)
     }
 
@@ -231,13 +233,9 @@ impl Server {
         self.api.add_metrics(figures);
     }
 
-    /// Adds what fails in other parts to `/readyz`.
-    pub fn check(
-        &self,
-        name: &'static str,
-        failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
-    ) {
-        self.api.add_check(name, failing);
+    /// Where parts tell how they get on.
+    pub fn health(&self) -> Health {
+        self.api.health().clone()
     }
 
     /// Shows whether another part runs, in `componentstatuses`.
@@ -309,7 +307,8 @@ pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            bail!(in_use(address, data, Path::new(pod_network::INSTANCES)))
+            let instances = Path::new(pod_network::INSTANCES);
+            bail!(beside(|| in_use(address, data, instances)))
         }
         Err(error) => Err(error).with_context(|| format!("listen on {address}")),
     }

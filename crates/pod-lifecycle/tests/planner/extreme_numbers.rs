@@ -1,6 +1,6 @@
 //! Numbers at the ends of their range in pods: they live and end, and nothing panics.
 
-use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::record::probes::Outcome;
 use pod_lifecycle::spec::ProbeKind;
 use serde_json::{Value, json};
 

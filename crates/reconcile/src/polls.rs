@@ -1,0 +1,157 @@
+//! Finds work that holds up the threads of the async runtime. For tests: the same threads answer
+//! requests, renew leases and run probes, so long work belongs beside them.
+//!
+//! What counts is the processor time of a poll, held against the pace of the machine at that moment: a
+//! machine that others use at the same time is slower than it was at the start.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::resource::{UsageWho, getrusage};
+
+/// Steps of the work by which the pace is measured.
+const PACE_STEPS: u64 = 2000;
+/// So often they are done in a row; the slowest counts.
+const PACE_TIMES: usize = 5;
+/// What they take, unoptimised, on the machine by which the bounds of polls were chosen, at rest.
+const PACE: Duration = Duration::from_micros(220);
+
+thread_local! {
+    /// What this thread has spent beside the runtime.
+    static BESIDE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Notes polls that take too much processor time. A test that ends with something noted here has found
+/// work that belongs elsewhere.
+pub struct SlowPolls {
+    longest: Duration,
+    found: Mutex<Vec<String>>,
+}
+
+impl SlowPolls {
+    /// Notes polls that take longer than that, on a machine that is as fast as usual.
+    pub fn new(longest: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            longest,
+            found: Mutex::default(),
+        })
+    }
+
+    /// What has been found: whose poll, and how long it took.
+    pub fn found(&self) -> Vec<String> {
+        let found = self.found.lock();
+        found.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Does one poll, and notes it if it takes too long.
+    pub fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
+        let (before, beside) = (processor_time(), BESIDE.get());
+        let done = poll();
+        let all = processor_time().saturating_sub(before);
+        let took = all.saturating_sub(BESIDE.get().saturating_sub(beside));
+        if took > self.longest && took > allowed(self.longest, pace_now()) {
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.push(format!("{what}: {} ms", took.as_millis()));
+        }
+        done
+    }
+}
+
+impl fmt::Debug for SlowPolls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.found()).finish()
+    }
+}
+
+/// Watches the polls of a task, if anybody wants to know of slow ones.
+pub async fn watched<T>(
+    slow_polls: Option<Arc<SlowPolls>>,
+    what: &str,
+    work: impl Future<Output = T>,
+) -> T {
+    let Some(polls) = slow_polls else {
+        return work.await;
+    };
+    let mut work = pin!(work);
+    poll_fn(|cx| polls.watch(what, || work.as_mut().poll(cx))).await
+}
+
+/// Does work that the runtime goes on beside: it is no part of the poll that it is done in.
+pub fn uncounted<R>(work: impl FnOnce() -> R) -> R {
+    let (before, inner) = (processor_time(), BESIDE.get());
+    let done = work();
+    // What was done beside it within is in it already.
+    BESIDE.set(inner + processor_time().saturating_sub(before));
+    done
+}
+
+/// How long a poll may take where the pace is that.
+fn allowed(longest: Duration, pace: Duration) -> Duration {
+    longest.mul_f64(pace.div_duration_f64(PACE).max(1.0))
+}
+
+/// How long some fixed work takes now.
+fn pace_now() -> Duration {
+    let once = |_| {
+        let before = processor_time();
+        let hashes = BuildHasherDefault::<DefaultHasher>::default();
+        let end = (0..PACE_STEPS).fold(0, |sum: u64, step| sum ^ hashes.hash_one((sum, step)));
+        std::hint::black_box(end);
+        processor_time().saturating_sub(before)
+    };
+    (0..PACE_TIMES).map(once).max().unwrap_or_default()
+}
+
+/// The processor time of this thread.
+pub fn processor_time() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
+        return Duration::ZERO;
+    };
+    let time = |time: nix::sys::time::TimeVal| {
+        let seconds = Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0));
+        seconds + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or(0))
+    };
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn burn(longer_than: Duration) {
+        let start = processor_time();
+        while processor_time() - start < longer_than {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// findings A9: what takes long is noted, unless it is done beside.
+    #[tokio::test]
+    async fn long_polls_are_noted_and_what_is_done_beside_is_not() {
+        let polls = SlowPolls::new(Duration::from_millis(2));
+        watched(Some(polls.clone()), "beside", async {
+            uncounted(|| burn(Duration::from_millis(100)));
+        })
+        .await;
+        assert!(polls.found().is_empty(), "{polls:?}");
+        while polls.found().is_empty() {
+            let work = async { burn(Duration::from_millis(100)) };
+            watched(Some(polls.clone()), "a task", work).await;
+        }
+        assert!(polls.found()[0].starts_with("a task: "), "{polls:?}");
+    }
+
+    /// What takes long because all takes long now is no finding.
+    #[test]
+    fn a_poll_is_held_against_the_pace_of_the_machine() {
+        let longest = Duration::from_millis(50);
+        for (pace, most) in [(PACE / 2, 50), (PACE, 50), (PACE * 3, 150)] {
+            assert_eq!(allowed(longest, pace).as_millis(), most);
+        }
+    }
+}
