@@ -13,9 +13,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::serde::de::DeserializeOwned;
 use planners::horizontal_pod_autoscaler::{Memory, PodFacts, Scale, samples};
-use planners::node_health::Permission;
+use planners::node_lifecycle::Permission;
 use planners::{
-    cron_job, daemon_set, deployment, disruption, horizontal_pod_autoscaler, job, node_health,
+    cron_job, daemon_set, deployment, disruption, horizontal_pod_autoscaler, job, node_lifecycle,
     replica_set, stateful_set,
 };
 use resource_kinds::pod_view::PodView;
@@ -343,12 +343,12 @@ fn budgets_and_nodes_are_planned_with_any_number() {
         let node = json!({"metadata": {"name": "n"}, "spec": {"taints": [
             {"key": "node.kubernetes.io/unreachable", "effect": "NoExecute",
                 "timeAdded": "2026-01-01T00:00:00Z"}]}});
-        let observed = node_health::Observed {
+        let observed = node_lifecycle::Observed {
             node: Arc::new(typed(node)),
             last_heard: heard,
             pods: pods("apps/v1", "ReplicaSet"),
             permission: Permission::default(),
         };
-        node_health::plan(&observed, now());
+        node_lifecycle::plan(&observed, now());
     }
 }

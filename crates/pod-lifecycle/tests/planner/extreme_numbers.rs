@@ -1,6 +1,6 @@
 //! Numbers at the ends of their range in pods: they live and end, and nothing panics.
 
-use pod_lifecycle::record::probes::Outcome;
+use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;
 use serde_json::{Value, json};
 
@@ -45,8 +45,8 @@ fn pods_live_and_end_with_any_number() {
                     ("c", ProbeKind::Liveness),
                     ("c", ProbeKind::Readiness),
                 ] {
-                    let failed = Outcome::Failure("no".to_owned());
-                    let each = [Outcome::Success, failed].into();
+                    let failed = ProbeOutcome::Failure("no".to_owned());
+                    let each = [ProbeOutcome::Success, failed].into();
                     world.behaviour.probes.insert((container, kind), each);
                 }
                 world.behaviour.deaf.push("c");
