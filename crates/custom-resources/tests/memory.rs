@@ -1,6 +1,8 @@
 //! The memory that definitions leave behind. It is measured for the whole process: one test, alone in its
 //! program.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use custom_resources::served_versions;
 use jiff::Timestamp;
 use openapi_schema::Schema;

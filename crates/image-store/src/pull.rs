@@ -379,7 +379,11 @@ impl Pull<'_> {
             .download_and_unpack(client, &blob, &diff_id, scratch.path())
             .await;
         // Its end removes files.
-        self.in_store(move |_| Ok(drop(scratch))).await?;
+        self.in_store(move |_| {
+            drop(scratch);
+            Ok(())
+        })
+        .await?;
         size
     }
 

@@ -318,7 +318,7 @@ mod tests {
         })
         .await;
         placed(&polls, async move {
-            at_once(LIGHT_BYTES_MAX + 1, || burn());
+            at_once(LIGHT_BYTES_MAX + 1, burn);
         })
         .await;
         assert!(polls.found().is_empty(), "{polls:?}");

@@ -18,13 +18,16 @@ const RESULTS_MAX: usize = 32;
 
 const CANNOT: &str = "cannot allocate all claims";
 
-/// What there is, and what it is to the wishes.
+/// For each alternative of a request, whether each device meets it.
+type Alternatives = Vec<Vec<Result<bool, String>>>;
+
+/// The devices that are offered, and the wishes that each of them meets.
 #[derive(Default)]
 pub(super) struct Offer {
     devices: Vec<Offered>,
     taken: BTreeSet<DeviceId>,
-    /// For each wish, request and alternative: of each device, whether it is meant.
-    matches: Vec<Vec<Vec<Vec<Result<bool, String>>>>>,
+    /// For each wish, and each of its requests.
+    matches: Vec<Vec<Alternatives>>,
 }
 
 impl Offer {
