@@ -106,7 +106,7 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Misfit> {
     wanted.into_iter().find_map(|(name, amount)| {
         let used = room.used.get(name).copied().unwrap_or_default();
         let capacity = room.allocatable.get(name).copied().unwrap_or_default();
-        (used.plus(amount) > capacity).then(|| {
+        (*amount > capacity || *amount > capacity.minus(&used)).then(|| {
             let number = |amount: &Quantity| match name.as_str() {
                 "cpu" => amount.milli_value(),
                 _ => amount.value(),

@@ -167,7 +167,8 @@ impl Room {
         for (name, amount) in wanted.iter().filter(|(_, amount)| !amount.is_zero()) {
             let has = self.allocatable.get(name).copied().unwrap_or_default();
             let used = self.used.get(name).copied().unwrap_or_default();
-            if used.plus(amount) > has {
+            // Not their sum: amounts at the end of the range add up to no more than it.
+            if *amount > has || *amount > has.minus(&used) {
                 shortages.push(format!("Insufficient {name}"));
                 ever &= *amount <= has;
             }

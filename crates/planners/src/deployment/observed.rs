@@ -65,16 +65,19 @@ impl<'a> Set<'a> {
 
     pub fn available(&self) -> i32 {
         let status = self.set.status.as_ref();
-        status.and_then(|s| s.available_replicas).unwrap_or(0)
+        status
+            .and_then(|s| s.available_replicas)
+            .unwrap_or(0)
+            .max(0)
     }
 
     pub fn ready(&self) -> i32 {
         let status = self.set.status.as_ref();
-        status.and_then(|s| s.ready_replicas).unwrap_or(0)
+        status.and_then(|s| s.ready_replicas).unwrap_or(0).max(0)
     }
 
     pub fn actual(&self) -> i32 {
-        self.set.status.as_ref().map_or(0, |s| s.replicas)
+        self.set.status.as_ref().map_or(0, |s| s.replicas.max(0))
     }
 
     pub fn annotation(&self, key: &str) -> Option<&str> {
@@ -183,7 +186,11 @@ fn fences(spec: Option<&DeploymentSpec>, replicas: i32) -> (i32, i32) {
     let unavailable = number(rolling.and_then(|r| r.max_unavailable.as_ref()), false);
     match (surge, unavailable) {
         (0, 0) => (0, 1.min(replicas)),
-        _ => (surge, unavailable.min(replicas)),
+        _ => (
+            // Their sum is a number of replicas.
+            surge.min(i32::MAX.saturating_sub(replicas)),
+            unavailable.min(replicas),
+        ),
     }
 }
 

@@ -27,7 +27,10 @@ pub(super) fn roll(world: &World<'_>, sets: &mut Sets<'_>) {
     };
     let least = world.replicas - world.unavailable;
     let not_available = new.target - new.available();
-    let spare = sets.replicas() - least - not_available;
+    let spare = sets
+        .replicas()
+        .saturating_sub(least)
+        .saturating_sub(not_available);
     if spare <= 0 {
         return;
     }
@@ -64,8 +67,9 @@ fn drop_unhealthy(world: &World<'_>, sets: &mut Sets<'_>, spare: i32) {
 }
 
 fn drop_healthy(world: &World<'_>, sets: &mut Sets<'_>, least: i32) {
-    let available: i32 = sets.all().map(|set| set.available()).sum();
-    let mut left = (available - least).max(0);
+    let available = sets.all().map(|set| set.available());
+    let available = available.fold(0, i32::saturating_add);
+    let mut left = available.saturating_sub(least).max(0);
     for old in sets.old.iter_mut().filter(|set| set.target > 0) {
         let healthy = old.target.min(left);
         if healthy > 0 {

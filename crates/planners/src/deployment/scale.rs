@@ -77,10 +77,10 @@ fn in_proportion(world: &World<'_>, sets: &mut Sets<'_>) {
     for (_, set) in &active {
         let share = share(world, set, total, added);
         added += share;
-        sizes.push(set.target + share);
+        sizes.push(set.target.saturating_add(share));
     }
     if let Some(first) = sizes.first_mut() {
-        *first += total - added;
+        *first = first.saturating_add(total - added);
     }
     for ((_, set), size) in active.into_iter().zip(sizes) {
         set.scale(size, world);
@@ -113,6 +113,7 @@ fn fraction(world: &World<'_>, set: &Set<'_>) -> i32 {
     }
     let most = i64::from(world.replicas + world.surge);
     let size = i64::from(set.target);
-    let rounded = (size * most * 2 + before) / (before * 2);
+    let doubled = size.saturating_mul(most).saturating_mul(2);
+    let rounded = doubled.saturating_add(before) / before.saturating_mul(2);
     i32::try_from(rounded - size).unwrap_or_default()
 }

@@ -83,7 +83,8 @@ impl<'a> Sets<'a> {
 
     /// Replicas that all of them ask for.
     pub fn replicas(&self) -> i32 {
-        self.all().map(|set| set.target).sum()
+        let targets = self.all().map(|set| set.target);
+        targets.fold(0, i32::saturating_add)
     }
 
     /// One more than any revision of the past.

@@ -82,7 +82,7 @@ fn count(world: &World<'_>, sets: &Sets<'_>, collisions: Option<i32>) -> Deploym
         ready_replicas: some(sum(sets, Set::ready)),
         available_replicas: some(available),
         unavailable_replicas: some(unavailable),
-        terminating_replicas: Some(terminating.flatten().sum()),
+        terminating_replicas: Some(terminating.flatten().fold(0, i32::saturating_add)),
         observed_generation: world
             .deployment
             .metadata
@@ -202,8 +202,9 @@ impl Conditions<'_, '_> {
     fn gets_on(&self, status: &DeploymentStatus) -> bool {
         let before = stored(self.world).cloned().unwrap_or_default();
         let number = |count: Option<i32>| count.unwrap_or_default();
-        let old =
-            |status: &DeploymentStatus| number(status.replicas) - number(status.updated_replicas);
+        let old = |status: &DeploymentStatus| {
+            number(status.replicas).saturating_sub(number(status.updated_replicas))
+        };
         number(status.updated_replicas) > number(before.updated_replicas)
             || old(status) < old(&before)
             || number(status.ready_replicas) > number(before.ready_replicas)

@@ -83,7 +83,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         Err(problem) => (0, 0, Some(problem)),
     };
     let allowed = match &problem {
-        None if expected > 0 => (healthy - desired).max(0),
+        None if expected > 0 => healthy.saturating_sub(desired).max(0),
         _ => 0,
     };
     let status = PodDisruptionBudgetStatus {
@@ -147,7 +147,7 @@ fn expected<'p>(
     };
     if let Some(most) = spec.max_unavailable.as_ref().and_then(parse) {
         let expected = wanted(observed, pods)?;
-        return Ok((expected, expected - most.of(expected, true)));
+        return Ok((expected, expected.saturating_sub(most.of(expected, true))));
     }
     match spec.min_available.as_ref().and_then(parse) {
         Some(IntOrPercent::Int(least)) => Ok((count, least)),
