@@ -401,7 +401,7 @@ mod tests {
         assert!(found("async fn a() { if x { std::fs::read(path)?; } }"));
         assert!(found("let task = async move { File::open(path) };"));
         assert!(!found(
-            "fn a() { std::fs::read(path)?; }\nasync fn b() { a().await }"
+            "fn a() { std::fs::read(path)?; }\nasync fn b() { c().await }"
         ));
         assert!(!found(
             "async fn a() { beside(|| fs::read((path)))?; done(); }"
