@@ -203,13 +203,7 @@ async fn tell_schema(
     levels: &[String],
     now: &Value,
 ) -> Result<(), Status> {
-    let Some(resource) = writer
-        .objects
-        .catalog
-        .snapshot()
-        .registry
-        .any_version(GROUP, SCHEMAS)
-    else {
+    let Some(resource) = writer.objects.catalog.any_version(GROUP, SCHEMAS) else {
         return Ok(());
     };
     let user = this_server();

@@ -53,13 +53,7 @@ async fn tell(server: &Arc<ApiServer>, why: &StoreError) {
 }
 
 async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Result<(), Status> {
-    let Some(resource) = server
-        .objects
-        .catalog
-        .snapshot()
-        .registry
-        .any_version("", "events")
-    else {
+    let Some(resource) = server.objects.catalog.any_version("", "events") else {
         return Ok(());
     };
     let now = crate::objects::metadata::time(Timestamp::now());

@@ -126,14 +126,11 @@ fn children(parents: &[i32]) -> Vec<i32> {
 }
 
 fn unmount_below(directory: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let below: Vec<&str> = points
-        .filter(|point| Path::new(point).starts_with(directory))
-        .collect();
+    let mounts = mount_table::read().expect("the mounts");
+    let below = mount_table::at_or_below(&mounts, directory);
     assert!(!below.is_empty(), "pods have mounts");
     for point in below.iter().rev() {
-        umount2(*point, MntFlags::MNT_DETACH).expect("unmount");
+        umount2(point, MntFlags::MNT_DETACH).expect("unmount");
     }
 }
 

@@ -2,6 +2,7 @@
 //! there: it finds the pods as they are, and all that can be done with a pod still can.
 
 use std::fs;
+use std::path::PathBuf;
 
 use end_to_end::registry::curl;
 use end_to_end::{Instance, Kubectl, example, process, text, wait_for};
@@ -109,19 +110,14 @@ fn a_service_manager_exchanges_the_program_under_the_pods() {
     let said = instance.down();
     assert!(said.ends_with("stopped\n"), "{said}");
     assert!(process::shims(&instance.data()).is_empty());
-    assert_eq!(instance_mounts(&instance), Vec::<String>::new());
+    assert_eq!(instance_mounts(&instance), Vec::<PathBuf>::new());
     answers().expect_err("the rules of Services are gone");
 }
 
 /// What is mounted below the data directory.
-fn instance_mounts(instance: &Instance) -> Vec<String> {
-    let data = instance.data();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let mut below: Vec<String> = points
-        .filter(|point| std::path::Path::new(point).starts_with(&data))
-        .map(str::to_owned)
-        .collect();
+fn instance_mounts(instance: &Instance) -> Vec<PathBuf> {
+    let mounts = mount_table::read().expect("the mounts");
+    let mut below = mount_table::at_or_below(&mounts, &instance.data());
     below.sort_unstable();
     below
 }

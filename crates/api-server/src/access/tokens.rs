@@ -184,8 +184,6 @@ async fn must_live(
 ) -> Result<(), Refused> {
     let resource = objects
         .catalog
-        .snapshot()
-        .registry
         .any_version("", plural)
         .ok_or(Refused::Gone(what))?;
     let name = claim["name"].as_str().ok_or(Refused::Claims)?;

@@ -13,6 +13,7 @@ use resource_kinds::Kind;
 use serde_json::Value;
 use tokio::sync::Mutex;
 
+use crate::catalog::registry::Resource;
 use crate::catalog::snapshot::Snapshot;
 
 /// The API resources that the server serves now.
@@ -39,6 +40,11 @@ impl Catalog {
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The resource in whatever version it is served now.
+    pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        self.snapshot().registry.any_version(group, plural)
     }
 
     /// Serves the built-in kinds and those of these definitions from now on; `known` are the keys and

@@ -47,12 +47,7 @@ pub(crate) async fn charge(
     if !change.resource.namespaced() {
         return Ok(());
     }
-    let Some(quotas) = objects
-        .catalog
-        .snapshot()
-        .registry
-        .any_version(group, plural)
-    else {
+    let Some(quotas) = objects.catalog.any_version(group, plural) else {
         return Ok(());
     };
     guard(objects, change.namespace, txn).await?;
@@ -161,12 +156,7 @@ async fn recount(
     let revision = objects.store.current_revision();
     let mut found = Vec::new();
     for (group, plural) in rules::kinds(&quota) {
-        let Some(kind) = objects
-            .catalog
-            .snapshot()
-            .registry
-            .any_version(&group, &plural)
-        else {
+        let Some(kind) = objects.catalog.any_version(&group, &plural) else {
             continue;
         };
         let start = kind.prefix(namespace);
@@ -228,12 +218,7 @@ pub(crate) async fn keep_right(objects: Weak<Objects>) {
 
 pub(crate) async fn recount_all(objects: &Objects) -> Result<(), Status> {
     let (group, plural) = rules::QUOTAS;
-    let Some(quotas) = objects
-        .catalog
-        .snapshot()
-        .registry
-        .any_version(group, plural)
-    else {
+    let Some(quotas) = objects.catalog.any_version(group, plural) else {
         return Ok(());
     };
     let start = quotas.prefix("");

@@ -21,11 +21,7 @@ pub(crate) async fn service_address(
     name: &str,
     port: u16,
 ) -> Result<SocketAddr, Status> {
-    let found = objects
-        .catalog
-        .snapshot()
-        .registry
-        .any_version("", "services");
+    let found = objects.catalog.any_version("", "services");
     let resource = found.ok_or_else(|| Status::internal("Services are not served"))?;
     of_service(objects, &resource, (namespace, name), &port.to_string()).await
 }

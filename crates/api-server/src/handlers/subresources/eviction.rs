@@ -217,12 +217,7 @@ async fn take_disruption(
     attempt: &WriteRequest<'_>,
     budget: &Value,
 ) -> Result<(), Status> {
-    let resource = writer
-        .objects
-        .catalog
-        .snapshot()
-        .registry
-        .any_version(GROUP, BUDGETS);
+    let resource = writer.objects.catalog.any_version(GROUP, BUDGETS);
     let resource = resource.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
     let mut change = |budget: &Value| taken(budget, attempt.name, Timestamp::now());
     let attempt = WriteRequest {

@@ -149,8 +149,6 @@ async fn bind(
     let resource = writer
         .objects
         .catalog
-        .snapshot()
-        .registry
         .any_version("", plural)
         .ok_or_else(missing)?;
     let stored = writer.objects.must_read(&resource, namespace, name).await?;
@@ -176,12 +174,7 @@ async fn bind(
     let node = object["spec"]["nodeName"].as_str().unwrap_or_default();
     if kind == "Pod" && !node.is_empty() {
         claims["node"] = json!({"name": node});
-        if let Some(nodes) = writer
-            .objects
-            .catalog
-            .snapshot()
-            .registry
-            .any_version("", "nodes")
+        if let Some(nodes) = writer.objects.catalog.any_version("", "nodes")
             && let Some(stored) = writer.objects.read(&nodes, "", node).await?
         {
             claims["node"]["uid"] = storage::decode(&nodes, &stored)?["metadata"]["uid"].clone();

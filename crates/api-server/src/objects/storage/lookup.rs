@@ -97,13 +97,7 @@ impl SyncReads<'_> {
         namespace: &str,
         words: &[&str],
     ) -> Vec<Value> {
-        let Some(resource) = self
-            .objects
-            .catalog
-            .snapshot()
-            .registry
-            .any_version(group, plural)
-        else {
+        let Some(resource) = self.objects.catalog.any_version(group, plural) else {
             return Vec::new();
         };
         let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
@@ -121,12 +115,7 @@ impl SyncReads<'_> {
 
 impl Lookup for SyncReads<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        let resource = self
-            .objects
-            .catalog
-            .snapshot()
-            .registry
-            .any_version(group, plural)?;
+        let resource = self.objects.catalog.any_version(group, plural)?;
         let range = Range {
             start: resource.key(namespace, name),
             ..Range::default()
@@ -136,13 +125,7 @@ impl Lookup for SyncReads<'_> {
     }
 
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
-        let Some(resource) = self
-            .objects
-            .catalog
-            .snapshot()
-            .registry
-            .any_version(group, plural)
-        else {
+        let Some(resource) = self.objects.catalog.any_version(group, plural) else {
             return Vec::new();
         };
         self.stored(&resource, namespace)
