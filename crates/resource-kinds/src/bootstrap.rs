@@ -3,12 +3,13 @@
 
 use serde_json::{Value, json};
 
-use crate::annotations::{DEFAULT_STORAGE_CLASS, RBAC_AUTOUPDATE};
-use crate::labels::RBAC_DEFAULTS;
-use crate::rbac::GROUP;
-use crate::scheduling::priority_class::SYSTEM;
-use crate::storage::driver::{LOCAL_COW_PROVISIONER, LOCAL_PROVISIONER};
-use crate::{flowcontrol, parts};
+use crate::groups::flowcontrol;
+use crate::groups::rbac::GROUP;
+use crate::groups::scheduling::priority_class::SYSTEM;
+use crate::groups::storage::driver::{LOCAL_COW_PROVISIONER, LOCAL_PROVISIONER};
+use crate::json::parts;
+use crate::well_known::annotations::{DEFAULT_STORAGE_CLASS, RBAC_AUTOUPDATE};
+use crate::well_known::labels::RBAC_DEFAULTS;
 
 /// Default roles and bindings of the API, and those of this program's own parts (their names
 /// begin with `mainstay:`): each with kind, name, namespace, labels, and what it grants to whom.

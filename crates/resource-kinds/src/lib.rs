@@ -1,58 +1,35 @@
 //! The kinds of API objects: names, defaults, validation, table columns. One trait, one folder per
 //! API group, one file per kind, one plain list ([`all`]). Pure: no I/O, no clock.
 
-mod addresses;
 pub mod admission;
-pub mod admissionregistration;
-mod advice;
-pub mod annotations;
-pub mod apiregistration;
-pub mod apps;
-mod at;
-pub mod autoscaling;
-pub mod batch;
-pub mod bodies;
 pub mod bootstrap;
-pub mod certificates;
-pub mod cluster;
-pub mod coordination;
-pub mod core;
-mod decode;
-pub mod discovery;
-pub mod events;
-pub mod flowcontrol;
-pub mod info;
+mod groups;
+mod json;
 mod kind;
-pub mod labels;
-pub mod limits;
-pub mod metadata;
-pub mod networking;
-pub mod node;
-mod parts;
-pub mod pod_references;
-mod pod_template;
 pub mod pod_view;
-pub mod policy;
+mod printing;
 pub mod quota;
-pub mod rbac;
-pub mod reasons;
-pub mod resource;
-pub mod scheduling;
-pub mod snapshot;
-pub mod storage;
-pub mod sysctls;
-pub mod table;
-pub mod volume_fit;
-mod volume_sources;
-mod workload;
+mod validation;
+mod well_known;
 
 use std::sync::Arc;
 
-pub use cluster::{ClusterConfig, ServiceRange};
+pub use groups::core::{pod_references, volume_fit};
+pub use groups::{
+    admissionregistration, apiregistration, apps, autoscaling, batch, bodies, certificates,
+    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
+    scheduling, snapshot, storage,
+};
+pub use kind::cluster::{ClusterConfig, ServiceRange};
+pub use kind::info;
 pub use kind::{
     Allocation, AllocationLookup, Body, Cell, Column, Kind, KindInfo, Lookup, Refusal, Right,
     Scope, Subresource, Verb, Words,
 };
+
+pub use printing::table;
+pub use validation::metadata;
+pub use well_known::{annotations, labels, limits, reasons, sysctls};
 
 /// All kinds that the cluster serves.
 pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {

@@ -81,7 +81,7 @@ fn samples() -> BTreeMap<&'static str, Value> {
         "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/x"}}],
         "serviceAccountName": "default",
     });
-    let request = include_bytes!("../src/certificates/testdata/jane.csr");
+    let request = include_bytes!("../src/groups/certificates/testdata/jane.csr");
     let request = k8s_openapi::ByteString(request.to_vec());
     let mut brief = pod.clone();
     brief["restartPolicy"] = json!("Never");

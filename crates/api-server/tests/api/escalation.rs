@@ -194,7 +194,7 @@ async fn special_verbs_are_for_what_they_name() {
         let answer = eve.raw("POST", who, &headers, "{}").await;
         assert_eq!(answer.code, code, "{user} {group} {}", answer.text());
     }
-    let pem = include_str!("../../../resource-kinds/src/certificates/testdata/jane.csr");
+    let pem = include_str!("../../../resource-kinds/src/groups/certificates/testdata/jane.csr");
     let pem = k8s_openapi::ByteString(pem.as_bytes().to_vec());
     let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
     for (signer, approve, sign) in [

@@ -5,9 +5,9 @@ use object_model::Status;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
-use crate::certificates::{GROUP, Request, signer};
+use crate::groups::certificates::{GROUP, Request, signer};
+use crate::json::parts;
 use crate::kind::{Lookup, Right};
-use crate::parts;
 
 const PLURAL: &str = "certificatesigningrequests";
 /// The group that may do everything.
@@ -161,7 +161,7 @@ mod tests {
 
     use super::super::testing::{Granted, request};
     use super::*;
-    use crate::certificates::tests::{JANE, MASTER};
+    use crate::groups::certificates::tests::{JANE, MASTER};
 
     /// May do one thing with the requests of a signer.
     fn signer_right(verb: &'static str, name: &'static str) -> Granted {

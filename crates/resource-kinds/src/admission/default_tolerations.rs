@@ -4,9 +4,10 @@ use object_model::Status;
 use serde_json::{Value, json};
 
 use super::{Admission, AdmissionRequest, creates};
+use crate::json::parts;
 use crate::kind::Lookup;
-use crate::reasons::taint;
-use crate::{limits, parts};
+use crate::well_known::limits;
+use crate::well_known::reasons::taint;
 
 pub(super) struct DefaultTolerationSeconds;
 

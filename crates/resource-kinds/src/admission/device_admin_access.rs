@@ -5,8 +5,8 @@ use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation};
+use crate::groups::resource::{ADMIN_ACCESS_LABEL, GROUP};
 use crate::kind::Lookup;
-use crate::resource::{ADMIN_ACCESS_LABEL, GROUP};
 
 pub(super) struct DeviceAdminAccess;
 

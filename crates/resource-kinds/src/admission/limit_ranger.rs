@@ -5,8 +5,8 @@ use object_model::Status;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, creates, forbidden};
+use crate::json::parts;
 use crate::kind::Lookup;
-use crate::parts;
 use crate::quota::Amounts;
 use crate::quota::pod::{Side, amounts, together};
 

@@ -5,8 +5,8 @@ use object_model::Status;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
-use crate::annotations::ORDINAL_NODE_PORT;
 use crate::kind::{Lookup, Right};
+use crate::well_known::annotations::ORDINAL_NODE_PORT;
 
 pub(super) struct OrdinalServices;
 

@@ -4,9 +4,9 @@ use object_model::Status;
 use serde_json::{Value, json};
 
 use super::{Admission, AdmissionRequest, creates, forbidden};
+use crate::groups::scheduling::priority_class::SYSTEM;
+use crate::json::parts;
 use crate::kind::Lookup;
-use crate::parts;
-use crate::scheduling::priority_class::SYSTEM;
 
 const GROUP: &str = "scheduling.k8s.io";
 

@@ -5,8 +5,8 @@ use object_model::{Quantity, Status};
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, creates, forbidden};
+use crate::json::parts;
 use crate::kind::Lookup;
-use crate::parts;
 
 pub(super) struct RuntimeClass;
 

@@ -5,9 +5,10 @@ use object_model::Status;
 use serde_json::{Value, json};
 
 use super::{Admission, AdmissionRequest, creates, forbidden};
-use crate::annotations::MIRROR_POD;
+use crate::json::parts;
 use crate::kind::Lookup;
-use crate::{parts, volume_sources};
+use crate::validation::volume_sources;
+use crate::well_known::annotations::MIRROR_POD;
 
 /// Where the token is mounted; client libraries look there.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";

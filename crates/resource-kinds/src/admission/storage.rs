@@ -4,10 +4,10 @@ use object_model::{Quantity, Status};
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, creates, forbidden};
-use crate::annotations::STORAGE_CLASS;
+use crate::groups::storage::is_default;
+use crate::json::parts;
 use crate::kind::Lookup;
-use crate::parts;
-use crate::storage::is_default;
+use crate::well_known::annotations::STORAGE_CLASS;
 
 const GROUP: &str = "storage.k8s.io";
 

@@ -18,8 +18,10 @@ use object_model::Quantity;
 
 pub use sharing::Sharing;
 
-use crate::annotations::POD_DELETION_COST;
-use crate::labels::{JOB_COMPLETION_INDEX, JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES};
+use crate::well_known::annotations::POD_DELETION_COST;
+use crate::well_known::labels::{
+    JOB_COMPLETION_INDEX, JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES,
+};
 
 /// The annotations that a view has.
 pub const ANNOTATIONS: [&str; 4] = [
@@ -227,7 +229,7 @@ impl PodView {
 
     /// Its Ready condition, if that holds.
     pub fn ready(&self) -> Option<&Condition> {
-        let ready = self.condition(crate::reasons::pod_condition::READY);
+        let ready = self.condition(crate::well_known::reasons::pod_condition::READY);
         ready.filter(|condition| condition.holds())
     }
 

@@ -5,7 +5,7 @@ use object_model::Quantity;
 use serde_json::Value;
 
 use super::{Amounts, add as sum_up, list, one};
-use crate::reasons::pod_condition;
+use crate::well_known::reasons::pod_condition;
 
 /// Adds what a pod uses, under the names that quotas have for it.
 pub(super) fn add(pod: &Value, used: &mut Amounts) {

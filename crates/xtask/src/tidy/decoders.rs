@@ -283,7 +283,7 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("pod-network/src/ranges.rs", OWN_FILE),
     (
-        "resource-kinds/src/autoscaling/horizontal_pod_autoscaler/v1.rs",
+        "resource-kinds/src/groups/autoscaling/horizontal_pod_autoscaler/v1.rs",
         ByStrangers(&["annotations"]),
     ),
     (
@@ -291,11 +291,11 @@ const TABLE: &[(&str, Said)] = &[
         ByOurs("part of the program"),
     ),
     (
-        "resource-kinds/src/certificates/request.rs",
+        "resource-kinds/src/groups/certificates/request.rs",
         ByStrangers(&["certificate-request"]),
     ),
     (
-        "resource-kinds/src/snapshot.rs",
+        "resource-kinds/src/groups/snapshot.rs",
         ByOurs("part of the program"),
     ),
     ("spdy/src/frame.rs", ByStrangers(&["spdy"])),

@@ -15,9 +15,10 @@ use object_model::Status;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
-use crate::certificates::{self, Request, signer};
+use crate::groups::certificates::{self, Request, signer};
+use crate::groups::resource;
+use crate::json::parts;
 use crate::kind::Lookup;
-use crate::{parts, resource};
 
 const USER_PREFIX: &str = "system:node:";
 const LEASES: &str = "kube-node-lease";

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::{Outcome, Refusal, Write, refuse, require};
 use crate::admission::Operation;
-use crate::annotations::MIRROR_POD;
+use crate::groups::core::pod_references::{Referenced, names};
 use crate::kind::Right;
-use crate::pod_references::{Referenced, names};
+use crate::well_known::annotations::MIRROR_POD;
 
 /// The right to tokens for audiences that the pod does not ask for.
 const AUDIENCE_VERB: &str = "request-serviceaccounts-token-audience";

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::testing::{Objects, request};
 use super::{Admission, AdmissionRequest, NodeRestriction, Operation};
-use crate::annotations::MIRROR_POD;
+use crate::well_known::annotations::MIRROR_POD;
 
 const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Update, Operation::Delete];
 

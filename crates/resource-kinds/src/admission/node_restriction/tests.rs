@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::testing::{Objects, request};
 use super::*;
-use crate::annotations::MIRROR_POD;
+use crate::well_known::annotations::MIRROR_POD;
 
 fn of_node(operation: Operation, plural: &'static str) -> AdmissionRequest<'static> {
     AdmissionRequest {
@@ -490,7 +490,7 @@ fn tokens_are_bound_to_pods_of_the_node_and_for_their_audiences() {
 
 #[test]
 fn a_nodes_certificate_names_the_node() {
-    use crate::certificates::tests::{JANE, NODE};
+    use crate::groups::certificates::tests::{JANE, NODE};
     let create = AdmissionRequest {
         group: certificates::GROUP,
         ..of_node(Operation::Create, "certificatesigningrequests")

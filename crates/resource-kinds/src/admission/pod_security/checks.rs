@@ -361,7 +361,7 @@ fn sysctls(pod: &Value) -> Option<Violation> {
     let set = list(&pod["spec"]["securityContext"]["sysctls"]).iter();
     let names = set.map(|sysctl| text(sysctl, "name"));
     let names: Vec<&str> = names
-        .filter(|name| !crate::sysctls::SAFE.contains(name))
+        .filter(|name| !crate::well_known::sysctls::SAFE.contains(name))
         .collect();
     if names.is_empty() {
         return None;

@@ -1,0 +1,211 @@
+//! admissionregistration.k8s.io/v1 MutatingAdmissionPolicy.
+
+use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1 as api;
+use object_model::FieldError;
+use serde_json::{Value, json};
+
+use super::GROUP;
+use super::policy::{check_common, check_expression, settings_kind};
+use super::rules::default_match;
+use crate::json::decode::decode;
+use crate::json::parts;
+use crate::kind::info::{Names, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::metadata;
+
+/// admissionregistration.k8s.io/v1 MutatingAdmissionPolicy: what is made of what is written. What its
+/// expressions say is read by the crate that evaluates them.
+#[derive(Debug)]
+pub struct MutatingAdmissionPolicy;
+
+const INFO: KindInfo<'static> = cluster(Names {
+    group: GROUP,
+    kind: "MutatingAdmissionPolicy",
+    list_kind: "MutatingAdmissionPolicyList",
+    plural: "mutatingadmissionpolicies",
+    singular: "mutatingadmissionpolicy",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::number("Mutations", "How many changes there are."),
+    table::column("ParamKind", "The kind of objects with settings."),
+    table::AGE,
+];
+
+/// Each type of patch, and the field that has its expression.
+const PATCHES: [(&str, &str); 2] = [
+    ("ApplyConfiguration", "applyConfiguration"),
+    ("JSONPatch", "jsonPatch"),
+];
+
+impl Kind for MutatingAdmissionPolicy {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::MutatingAdmissionPolicy>(object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        let Some(spec) = parts::entry(object, "spec") else {
+            return;
+        };
+        parts::fill(spec, "failurePolicy", "Fail");
+        parts::fill(spec, "reinvocationPolicy", "Never");
+        if let Some(matched) = spec.get_mut("matchConstraints") {
+            default_match(matched, &["resourceRules", "excludeResourceRules"]);
+        }
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(&At::root(object).get("spec")));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate(&At::root(object).get("spec")));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let spec = &object["spec"];
+        vec![
+            table::name(object),
+            json!(table::count(&spec["mutations"])),
+            json!(settings_kind(spec)),
+            table::age(object, now),
+        ]
+    }
+}
+
+fn validate(spec: &At<'_>) -> Vec<FieldError> {
+    let mut errors = check_common(spec);
+    let again = spec.get("reinvocationPolicy");
+    errors.check_one_of(&again, &["IfNeeded", "Never"]);
+    let rules = spec.get("matchConstraints").get("resourceRules");
+    for rule in rules.items() {
+        for operation in rule.get("operations").items() {
+            // Of what goes nothing can be changed.
+            if operation.text() == "DELETE" {
+                errors.push(operation.not_supported(&["*", "CONNECT", "CREATE", "UPDATE"]));
+            }
+        }
+    }
+    let mutations = spec.get("mutations");
+    if mutations.is_empty() {
+        errors.push(mutations.required("mutations must contain at least one item"));
+    }
+    for mutation in mutations.items() {
+        check_mutation(&mutation, &mut errors);
+    }
+    errors
+}
+
+fn check_mutation(mutation: &At<'_>, errors: &mut Vec<FieldError>) {
+    let kind = mutation.get("patchType");
+    let names = PATCHES.map(|(name, _)| name);
+    errors.check_one_of(&kind, &names);
+    if !names.contains(&kind.text()) {
+        return;
+    }
+    for (name, field) in PATCHES {
+        let patch = mutation.get(field);
+        match (kind.text() == name, patch.is_set()) {
+            (true, true) => check_expression(&patch.get("expression"), errors),
+            (true, false) => {
+                errors.push(patch.required(&format!("must be specified when patchType is {name}")));
+            }
+            (false, true) => {
+                let text = format!("must not be specified when patchType is {}", kind.text());
+                errors.push(patch.forbidden(text));
+            }
+            (false, false) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(more: Value) -> Value {
+        let mut object = json!({"metadata": {"name": "label"}, "spec": {
+            "matchConstraints": {"resourceRules": [{"operations": ["CREATE"],
+                "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]},
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration":
+                {"expression": "Object{metadata: Object.metadata{labels: {'a': 'b'}}}"}}]}});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            object["spec"][field] = value.clone();
+        }
+        let mut object = MutatingAdmissionPolicy.decode(object).unwrap();
+        MutatingAdmissionPolicy.default(&mut object);
+        object
+    }
+
+    #[test]
+    fn an_ordinary_policy_is_right() {
+        let object = policy(json!({}));
+        assert_eq!(MutatingAdmissionPolicy.validate_create(&object), []);
+        assert_eq!(object["spec"]["reinvocationPolicy"], "Never");
+        let row = MutatingAdmissionPolicy.row(&object, Timestamp::UNIX_EPOCH);
+        assert_eq!((&row[1], &row[2]), (&json!(1), &json!("<unset>")));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        let patch = |more: Value| json!({"mutations": [more]});
+        for (more, wanted) in [
+            (json!({"mutations": []}), "at least one item"),
+            (json!({"reinvocationPolicy": "Often"}), "Unsupported value"),
+            (json!({"matchConstraints": {}}), "resourceRules: Required"),
+            (
+                json!({"matchConstraints": {"resourceRules": [{"operations": ["DELETE"],
+                    "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}}),
+                "operations[0]: Unsupported value: \"DELETE\"",
+            ),
+            (
+                patch(json!({"patchType": "Guess"})),
+                "patchType: Unsupported value",
+            ),
+            (
+                patch(json!({"patchType": "JSONPatch"})),
+                "jsonPatch: Required value: must be specified when patchType is JSONPatch",
+            ),
+            (
+                patch(json!({"patchType": "JSONPatch", "jsonPatch": {"expression": " "}})),
+                "expression is not specified",
+            ),
+            (
+                patch(
+                    json!({"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"},
+                    "applyConfiguration": {"expression": "Object{}"}}),
+                ),
+                "applyConfiguration: Forbidden",
+            ),
+        ] {
+            let object = policy(more.clone());
+            let errors = MutatingAdmissionPolicy.validate_update(&object, &object);
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert!(
+                errors.iter().any(|error| error.contains(wanted)),
+                "{more}: {errors:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding and MutatingAdmissionPolicyBinding.
+
+use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1 as api;
+use object_model::{FieldError, names};
+use serde_json::{Value, json};
+
+use super::GROUP;
+use super::rules::{check_match, check_rules, default_match};
+use crate::json::decode::decode;
+use crate::json::parts;
+use crate::kind::info::{Names, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::{metadata, workload};
+
+/// Where a policy holds, with which settings, and, of one that refuses, what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyBinding {
+    /// MutatingAdmissionPolicyBinding.
+    Mutating,
+    /// ValidatingAdmissionPolicyBinding.
+    Validating,
+}
+
+const MUTATING: KindInfo<'static> = cluster(Names {
+    group: GROUP,
+    kind: "MutatingAdmissionPolicyBinding",
+    list_kind: "MutatingAdmissionPolicyBindingList",
+    plural: "mutatingadmissionpolicybindings",
+    singular: "mutatingadmissionpolicybinding",
+    short: &[],
+});
+
+const VALIDATING: KindInfo<'static> = cluster(Names {
+    group: GROUP,
+    kind: "ValidatingAdmissionPolicyBinding",
+    list_kind: "ValidatingAdmissionPolicyBindingList",
+    plural: "validatingadmissionpolicybindings",
+    singular: "validatingadmissionpolicybinding",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("PolicyName", "The policy."),
+    table::column("ParamRef", "The objects with settings."),
+    table::AGE,
+];
+
+impl Kind for PolicyBinding {
+    fn info(&self) -> KindInfo<'_> {
+        match self {
+            Self::Mutating => MUTATING,
+            Self::Validating => VALIDATING,
+        }
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        match self {
+            Self::Mutating => decode::<api::MutatingAdmissionPolicyBinding>(object),
+            Self::Validating => decode::<api::ValidatingAdmissionPolicyBinding>(object),
+        }
+    }
+
+    fn default(&self, object: &mut Value) {
+        let Some(spec) = parts::entry(object, "spec") else {
+            return;
+        };
+        if let Some(matched) = spec.get_mut("matchResources") {
+            default_match(matched, &["resourceRules", "excludeResourceRules"]);
+        }
+        if let Some(settings) = spec.get_mut("paramRef") {
+            parts::fill(settings, "parameterNotFoundAction", "Deny");
+        }
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(self.validate(&At::root(object).get("spec")));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(self.validate(&At::root(object).get("spec")));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let spec = &object["spec"];
+        let settings = &spec["paramRef"];
+        let text = |field: &str| settings[field].as_str().unwrap_or_default();
+        let shown = match (text("namespace"), text("name")) {
+            (_, "") if settings["selector"].is_object() => {
+                workload::selector_text(&settings["selector"])
+            }
+            (_, "") => "<unset>".to_owned(),
+            ("", name) => format!("*/{name}"),
+            (namespace, name) => format!("{namespace}/{name}"),
+        };
+        vec![
+            table::name(object),
+            table::text_or(&spec["policyName"], ""),
+            json!(shown),
+            table::age(object, now),
+        ]
+    }
+}
+
+impl PolicyBinding {
+    fn validate(self, spec: &At<'_>) -> Vec<FieldError> {
+        let mut errors = check_common(spec);
+        if self == Self::Validating {
+            check_actions(&spec.get("validationActions"), &mut errors);
+        }
+        errors
+    }
+}
+
+fn check_common(spec: &At<'_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let policy = spec.get("policyName");
+    errors.check_required_text(&policy, names::dns_subdomain);
+    let settings = spec.get("paramRef");
+    if settings.is_set() {
+        let (name, selector) = (settings.get("name"), settings.get("selector"));
+        match (name.is_empty(), selector.is_set()) {
+            (true, false) => {
+                errors.push(settings.required("one of name or selector must be specified"));
+            }
+            (false, true) => {
+                let text = "name and selector are mutually exclusive";
+                errors.push(name.forbidden(text));
+            }
+            _ => errors.extend(metadata::label_selector(&selector)),
+        }
+        let action = settings.get("parameterNotFoundAction");
+        errors.check_one_of(&action, &["Allow", "Deny"]);
+    }
+    let matched = spec.get("matchResources");
+    errors.extend(check_match(&matched));
+    errors.extend(check_rules(&matched.get("resourceRules")));
+    errors.extend(check_rules(&matched.get("excludeResourceRules")));
+    errors
+}
+
+fn check_actions(actions: &At<'_>, errors: &mut Vec<FieldError>) {
+    if actions.is_empty() {
+        errors.push(actions.required("at least one validation action is required"));
+    }
+    let mut seen = Vec::new();
+    for action in actions.items() {
+        errors.check_one_of(&action, &["Audit", "Deny", "Warn"]);
+        if seen.contains(&action.text()) {
+            errors.push(action.duplicate());
+        }
+        seen.push(action.text());
+    }
+    if seen.contains(&"Deny") && seen.contains(&"Warn") {
+        errors.push(actions.invalid(
+            "must not contain both Deny and Warn (repeating the same validation failure \
+             information in the API response and headers serves no purpose)",
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(spec: Value) -> Vec<String> {
+        let mut object = json!({"metadata": {"name": "few"}, "spec": spec});
+        PolicyBinding::Validating.default(&mut object);
+        let errors = PolicyBinding::Validating.validate_create(&object);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_binding_names_policy_settings_and_what_follows() {
+        let good = json!({"policyName": "few", "validationActions": ["Deny", "Audit"],
+            "paramRef": {"name": "settings", "namespace": "d"}});
+        assert_eq!(told(good), [""; 0]);
+        for (spec, wanted) in [
+            (
+                json!({"policyName": "few"}),
+                "at least one validation action",
+            ),
+            (
+                json!({"policyName": "few", "validationActions": ["Deny", "Warn"]}),
+                "both Deny",
+            ),
+            (
+                json!({"policyName": "few", "validationActions": ["Deny", "Deny"]}),
+                "Duplicate",
+            ),
+            (
+                json!({"validationActions": ["Deny"]}),
+                "policyName: Required",
+            ),
+            (
+                json!({"policyName": "few", "validationActions": ["Deny"], "paramRef": {}}),
+                "one of name or selector",
+            ),
+        ] {
+            let told = told(spec);
+            assert!(told.iter().any(|error| error.contains(wanted)), "{told:?}");
+        }
+    }
+}

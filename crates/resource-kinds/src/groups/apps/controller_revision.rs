@@ -1,0 +1,138 @@
+//! apps/v1 ControllerRevision.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1 as api;
+use object_model::FieldError;
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::kind::info::{Names, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::metadata;
+
+/// apps/v1 ControllerRevision.
+#[derive(Debug)]
+pub struct ControllerRevision;
+
+const INFO: KindInfo<'static> = namespaced(Names {
+    group: "apps",
+    kind: "ControllerRevision",
+    list_kind: "ControllerRevisionList",
+    plural: "controllerrevisions",
+    singular: "controllerrevision",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("Controller", "The object whose revision this is."),
+    table::number("Revision", "Number of the revision."),
+    table::AGE,
+];
+
+impl Kind for ControllerRevision {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    /// A revision's number is written even if it is zero.
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::ControllerRevision>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    /// `statefulset.md` 4.13
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate(object));
+        errors.check_unchanged(&At::root(object).get("data"), &At::root(old).get("data"));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let owners = At::root(object).get("metadata.ownerReferences");
+        let controller = owners
+            .items()
+            .find(|owner| owner.get("controller").is_true());
+        let shown = controller.map_or_else(|| "<none>".to_owned(), |owner| shown(&owner));
+        let revision = object["revision"].as_i64().unwrap_or_default();
+        vec![
+            table::name(object),
+            json!(shown),
+            json!(revision),
+            table::age(object, now),
+        ]
+    }
+}
+
+/// `statefulset.apps/web`
+fn shown(owner: &At<'_>) -> String {
+    let kind = owner.get("kind").text().to_lowercase();
+    let name = owner.get("name").text();
+    match owner.get("apiVersion").text().split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}/{name}"),
+        None => format!("{kind}/{name}"),
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let root = At::root(object);
+    let mut errors = Vec::new();
+    if !root.get("data").is_set() {
+        errors.push(root.get("data").required("data is mandatory"));
+    }
+    errors.check_not_negative(&root.get("revision"));
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn revision() -> Value {
+        json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 0,
+            "metadata": {"name": "web-1", "namespace": "d", "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "u",
+                "controller": true}]},
+            "data": {"spec": {"template": {"$patch": "replace",
+                "metadata": {"creationTimestamp": null, "labels": {}}}}}})
+    }
+
+    /// `statefulset.md` 4.3: the bytes of the data are what the name was computed from.
+    #[test]
+    fn data_is_kept_as_it_is() {
+        let decoded = ControllerRevision.decode(revision()).unwrap();
+        assert_eq!(decoded["data"].to_string(), revision()["data"].to_string());
+        assert_eq!(decoded["revision"], 0);
+    }
+
+    /// `statefulset.md` 4.13
+    #[test]
+    fn the_number_changes_and_the_data_does_not() {
+        let mut new = revision();
+        new["revision"] = json!(5);
+        assert_eq!(ControllerRevision.validate_update(&new, &revision()), []);
+        new["data"] = json!({"spec": {}});
+        let errors = ControllerRevision.validate_update(&new, &revision());
+        assert!(errors[0].to_string().ends_with("field is immutable"));
+    }
+
+    #[test]
+    fn a_row_names_the_controller() {
+        let row = ControllerRevision.row(&revision(), Timestamp::UNIX_EPOCH);
+        assert_eq!(row[1], "statefulset.apps/web");
+    }
+}

@@ -1,0 +1,70 @@
+//! The column of metrics in `kubectl get`: current and target values.
+
+use serde_json::Value;
+
+use crate::validation::field::At;
+
+/// Metrics that are shown; of others only how many there are.
+const SHOWN_MAX: usize = 2;
+
+/// `cpu: 12%/80%`
+pub(super) fn shown(object: &Value) -> String {
+    let metrics = At::root(object).get("spec.metrics");
+    let measured = object["status"]["currentMetrics"].as_array();
+    let measured = measured.map_or(&[][..], Vec::as_slice);
+    let all: Vec<String> = metrics
+        .items()
+        .enumerate()
+        .map(|(index, metric)| one(&metric, measured.get(index).unwrap_or(&Value::Null)))
+        .collect();
+    match all.len() {
+        0 => "<none>".to_owned(),
+        count if count > SHOWN_MAX => {
+            let shown = all[..SHOWN_MAX].join(", ");
+            format!("{shown} + {} more...", count - SHOWN_MAX)
+        }
+        _ => all.join(", "),
+    }
+}
+
+fn one(metric: &At<'_>, measured: &Value) -> String {
+    let source = match metric.get("type").text() {
+        "ContainerResource" => "containerResource",
+        "External" => "external",
+        "Object" => "object",
+        "Pods" => "pods",
+        "Resource" => "resource",
+        _ => return "<unknown type>".to_owned(),
+    };
+    let wanted = metric.get(source).get("target");
+    let current = &measured[source]["current"];
+    let known = |field: &str, unit: &str| {
+        let value = &current[field];
+        match value.as_str() {
+            Some(text) => text.to_owned(),
+            None => value
+                .as_i64()
+                .map_or("<unknown>".to_owned(), |number| format!("{number}{unit}")),
+        }
+    };
+    let by_average = || {
+        let wanted = wanted.get("averageValue");
+        format!("{}/{}", known("averageValue", ""), wanted.text())
+    };
+    match source {
+        "resource" | "containerResource" => {
+            let name = metric.get(source).get("name");
+            let pair = if wanted.get("averageValue").is_set() {
+                by_average()
+            } else {
+                let share = wanted.get("averageUtilization").int();
+                let share = share.map_or("<auto>".to_owned(), |share| format!("{share}%"));
+                format!("{}/{share}", known("averageUtilization", "%"))
+            };
+            format!("{}: {pair}", name.text())
+        }
+        "pods" => by_average(),
+        _ if wanted.get("averageValue").is_set() => format!("{} (avg)", by_average()),
+        _ => format!("{}/{}", known("value", ""), wanted.get("value").text()),
+    }
+}

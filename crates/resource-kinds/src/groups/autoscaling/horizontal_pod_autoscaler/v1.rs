@@ -1,0 +1,418 @@
+//! autoscaling/v1 HorizontalPodAutoscaler: the same stored objects as autoscaling/v2, of which the
+//! first version knows the processor time only. The rest is kept in annotations, as Kubernetes does.
+
+use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v1 as api;
+use object_model::FieldError;
+use serde_json::{Map, Value, json};
+
+use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
+use crate::json::decode::decode;
+use crate::json::parts;
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::validation::metadata;
+
+/// autoscaling/v1 HorizontalPodAutoscaler.
+#[derive(Debug)]
+pub struct HorizontalPodAutoscalerV1;
+
+const INFO: KindInfo<'static> = KindInfo {
+    version: "v1",
+    ..V2
+};
+
+const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
+const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
+const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
+const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
+const ANNOTATIONS: [&str; 4] = [METRICS, CURRENT_METRICS, BEHAVIOR, CONDITIONS];
+
+/// What the two versions call the parts of a metric: its field, and the parts in version 1 and 2.
+type Names = (&'static str, &'static [(&'static str, &'static str)]);
+
+const SPEC: &[Names] = &[
+    (
+        "object",
+        &[
+            ("target", "describedObject"),
+            ("metricName", "metric.name"),
+            ("selector", "metric.selector"),
+            ("targetValue", "target.value"),
+            ("averageValue", "target.averageValue"),
+        ],
+    ),
+    (
+        "pods",
+        &[
+            ("metricName", "metric.name"),
+            ("selector", "metric.selector"),
+            ("targetAverageValue", "target.averageValue"),
+        ],
+    ),
+    (
+        "resource",
+        &[
+            ("name", "name"),
+            ("targetAverageUtilization", "target.averageUtilization"),
+            ("targetAverageValue", "target.averageValue"),
+        ],
+    ),
+    (
+        "containerResource",
+        &[
+            ("name", "name"),
+            ("container", "container"),
+            ("targetAverageUtilization", "target.averageUtilization"),
+            ("targetAverageValue", "target.averageValue"),
+        ],
+    ),
+    (
+        "external",
+        &[
+            ("metricName", "metric.name"),
+            ("metricSelector", "metric.selector"),
+            ("targetValue", "target.value"),
+            ("targetAverageValue", "target.averageValue"),
+        ],
+    ),
+];
+
+const STATUS: &[Names] = &[
+    (
+        "object",
+        &[
+            ("target", "describedObject"),
+            ("metricName", "metric.name"),
+            ("selector", "metric.selector"),
+            ("currentValue", "current.value"),
+            ("averageValue", "current.averageValue"),
+        ],
+    ),
+    (
+        "pods",
+        &[
+            ("metricName", "metric.name"),
+            ("selector", "metric.selector"),
+            ("currentAverageValue", "current.averageValue"),
+        ],
+    ),
+    (
+        "resource",
+        &[
+            ("name", "name"),
+            ("currentAverageUtilization", "current.averageUtilization"),
+            ("currentAverageValue", "current.averageValue"),
+        ],
+    ),
+    (
+        "containerResource",
+        &[
+            ("name", "name"),
+            ("container", "container"),
+            ("currentAverageUtilization", "current.averageUtilization"),
+            ("currentAverageValue", "current.averageValue"),
+        ],
+    ),
+    (
+        "external",
+        &[
+            ("metricName", "metric.name"),
+            ("metricSelector", "metric.selector"),
+            ("currentValue", "current.value"),
+            ("currentAverageValue", "current.averageValue"),
+        ],
+    ),
+];
+
+/// The same scaler in version 2, whichever version it has.
+pub(super) fn to_v2(mut scaler: Value) -> Value {
+    if scaler["apiVersion"] != INFO.api_version() {
+        return scaler;
+    }
+    parts::set(&mut scaler, "apiVersion", V2.api_version());
+    let kept = take_annotations(&mut scaler);
+    let list = |key: &str, names: &[Names]| -> Vec<Value> {
+        let metrics = kept.get(key).and_then(Value::as_array);
+        let metrics = metrics.into_iter().flatten();
+        metrics.map(|metric| metric_to_v2(metric, names)).collect()
+    };
+    if let Some(spec) = parts::entry(&mut scaler, "spec") {
+        let mut metrics = list(METRICS, SPEC);
+        let share = spec["targetCPUUtilizationPercentage"].clone();
+        parts::remove(spec, "targetCPUUtilizationPercentage");
+        if !share.is_null() {
+            let target = json!({"type": "Utilization", "averageUtilization": share});
+            let resource = json!({"name": "cpu", "target": target});
+            metrics.push(json!({"type": "Resource", "resource": resource}));
+        }
+        if !metrics.is_empty() {
+            parts::set(spec, "metrics", metrics);
+        }
+        if let Some(behavior) = kept.get(BEHAVIOR) {
+            parts::set(spec, "behavior", behavior.clone());
+        }
+    }
+    if let Some(status) = scaler.get_mut("status").filter(|status| status.is_object()) {
+        let mut metrics = list(CURRENT_METRICS, STATUS);
+        let share = status["currentCPUUtilizationPercentage"].clone();
+        parts::remove(status, "currentCPUUtilizationPercentage");
+        if !share.is_null() && metrics.is_empty() {
+            let resource = json!({"name": "cpu", "current": {"averageUtilization": share}});
+            metrics.push(json!({"type": "Resource", "resource": resource}));
+        }
+        if !metrics.is_empty() {
+            parts::set(status, "currentMetrics", metrics);
+        }
+        if let Some(conditions) = kept.get(CONDITIONS) {
+            parts::set(status, "conditions", conditions.clone());
+        }
+    }
+    scaler
+}
+
+/// The same scaler in version 1, whichever version it has.
+fn to_v1(mut scaler: Value) -> Value {
+    if scaler["apiVersion"] != V2.api_version() {
+        return scaler;
+    }
+    parts::set(&mut scaler, "apiVersion", INFO.api_version());
+    let mut kept: Vec<(&str, Value)> = Vec::new();
+    if let Some(spec) = scaler.get_mut("spec").filter(|spec| spec.is_object()) {
+        let metrics = spec["metrics"].as_array().cloned().unwrap_or_default();
+        parts::remove(spec, "metrics");
+        let (cpu, others): (Vec<Value>, Vec<Value>) = metrics
+            .into_iter()
+            .partition(|metric| !cpu_share(metric, "target").is_null());
+        if let Some(metric) = cpu.last() {
+            let share = cpu_share(metric, "target").clone();
+            parts::set(spec, "targetCPUUtilizationPercentage", share);
+        }
+        kept.push((METRICS, metrics_to_v1(&others, SPEC)));
+        kept.push((BEHAVIOR, spec["behavior"].clone()));
+        parts::remove(spec, "behavior");
+    }
+    if let Some(status) = scaler.get_mut("status").filter(|status| status.is_object()) {
+        let metrics = status["currentMetrics"].as_array().cloned();
+        let metrics = metrics.unwrap_or_default();
+        parts::remove(status, "currentMetrics");
+        let mut shares = metrics.iter().map(|metric| cpu_share(metric, "current"));
+        if let Some(share) = shares.find(|share| !share.is_null()) {
+            parts::set(status, "currentCPUUtilizationPercentage", share.clone());
+        }
+        kept.push((CURRENT_METRICS, metrics_to_v1(&metrics, STATUS)));
+        kept.push((CONDITIONS, status["conditions"].clone()));
+        parts::remove(status, "conditions");
+    }
+    for (key, value) in kept {
+        let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
+        if !empty
+            && let Some(metadata) = parts::entry(&mut scaler, "metadata")
+            && let Some(annotations) = parts::entry(metadata, "annotations")
+        {
+            parts::set(annotations, key, value.to_string());
+        }
+    }
+    scaler
+}
+
+/// The share of processor time that a metric is about.
+fn cpu_share<'m>(metric: &'m Value, part: &str) -> &'m Value {
+    let resource = &metric["resource"];
+    match resource["name"] == "cpu" {
+        true => &resource[part]["averageUtilization"],
+        false => &Value::Null,
+    }
+}
+
+/// Takes the annotations out that say what version 1 has no fields for.
+fn take_annotations(scaler: &mut Value) -> Map<String, Value> {
+    let mut kept = Map::new();
+    let Some(metadata) = scaler.get_mut("metadata") else {
+        return kept;
+    };
+    let Some(annotations) = metadata
+        .get_mut("annotations")
+        .and_then(Value::as_object_mut)
+    else {
+        return kept;
+    };
+    for key in ANNOTATIONS {
+        let text = annotations.shift_remove(key);
+        let text = text.as_ref().and_then(Value::as_str).unwrap_or_default();
+        if let Ok(value) = serde_json::from_str(text) {
+            kept.insert(key.to_owned(), value);
+        }
+    }
+    if annotations.is_empty() {
+        parts::remove(metadata, "annotations");
+    }
+    kept
+}
+
+fn metrics_to_v1(metrics: &[Value], names: &[Names]) -> Value {
+    let convert = |metric: &Value| {
+        let mut out = json!({"type": metric["type"]});
+        for (field, pairs) in names {
+            let Some(source) = metric.get(*field) else {
+                continue;
+            };
+            let mut flat = json!({});
+            for (first, second) in *pairs {
+                let value = second.split('.').fold(source, |value, name| &value[name]);
+                if !value.is_null() {
+                    parts::set(&mut flat, first, value.clone());
+                }
+            }
+            parts::set(&mut out, field, flat);
+        }
+        out
+    };
+    metrics.iter().map(convert).collect()
+}
+
+fn metric_to_v2(metric: &Value, names: &[Names]) -> Value {
+    let mut out = json!({"type": metric["type"]});
+    for (field, pairs) in names {
+        let Some(source) = metric.get(*field) else {
+            continue;
+        };
+        let mut nested = json!({});
+        for (first, second) in *pairs {
+            let value = &source[*first];
+            if value.is_null() {
+                continue;
+            }
+            match second.split_once('.') {
+                None => parts::set(&mut nested, second, value.clone()),
+                Some((part, name)) => {
+                    if let Some(inner) = parts::entry(&mut nested, part) {
+                        parts::set(inner, name, value.clone());
+                    }
+                }
+            }
+        }
+        if let Some(target) = nested.get_mut("target") {
+            let kind = match target {
+                _ if target["averageUtilization"].is_i64() => "Utilization",
+                _ if target["averageValue"].is_string() => "AverageValue",
+                _ => "Value",
+            };
+            parts::set(target, "type", kind);
+        }
+        parts::set(&mut out, field, nested);
+    }
+    out
+}
+
+impl Kind for HorizontalPodAutoscalerV1 {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        let mut scaler = decode::<api::HorizontalPodAutoscaler>(to_v1(object))?;
+        // Other than in version 2 it is always there.
+        if let Some(status) = scaler.get_mut("status") {
+            parts::fill(status, "currentReplicas", 0);
+        }
+        Ok(scaler)
+    }
+
+    fn default(&self, object: &mut Value) {
+        let has_others = object["metadata"]["annotations"][METRICS].is_string();
+        if let Some(spec) = parts::entry(object, "spec") {
+            parts::fill(spec, "minReplicas", 1);
+            if !has_others {
+                parts::fill(spec, "targetCPUUtilizationPercentage", CPU_SHARE);
+            }
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        let status = json!({"currentReplicas": 0, "desiredReplicas": 0});
+        parts::set(object, "status", status);
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(super::rules::validate(&to_v2(object.clone())));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(super::rules::validate(&to_v2(object.clone())));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        HorizontalPodAutoscaler.columns()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        HorizontalPodAutoscaler.row(&to_v2(object.clone()), now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v2() -> Value {
+        let metric = |kind: &str, field: &str, source: Value| json!({"type": kind, field: source});
+        let memory = json!({"name": "memory",
+            "target": {"type": "AverageValue", "averageValue": "1Gi"}});
+        let queue = json!({"metric": {"name": "queue", "selector": {"matchLabels": {"a": "b"}}},
+            "target": {"type": "Value", "value": "5"}});
+        let cpu = json!({"name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": 60}});
+        let object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "a", "annotations": {"other": "kept"}},
+            "spec": {"maxReplicas": 3, "minReplicas": 1,
+                "scaleTargetRef": {"kind": "Deployment", "name": "web"},
+                "behavior": {"scaleDown": {"selectPolicy": "Max", "policies":
+                    [{"type": "Percent", "value": 100, "periodSeconds": 15}]}},
+                "metrics": [metric("Resource", "resource", memory),
+                    metric("External", "external", queue), metric("Resource", "resource", cpu)]},
+            "status": {"desiredReplicas": 2, "currentReplicas": 1,
+                "conditions": [{"type": "AbleToScale", "status": "True"}],
+                "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu",
+                    "current": {"averageUtilization": 40, "averageValue": "40m"}}}]}});
+        HorizontalPodAutoscaler.decode(object).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_lost_on_the_way_there_and_back() {
+        let first = HorizontalPodAutoscalerV1.decode(v2()).unwrap();
+        assert_eq!(first["spec"]["targetCPUUtilizationPercentage"], 60);
+        assert_eq!(first["status"]["currentCPUUtilizationPercentage"], 40);
+        assert!(first["spec"].get("metrics").is_none());
+        assert_eq!(
+            first["metadata"]["annotations"][METRICS],
+            "[{\"type\":\"Resource\",\"resource\":{\"name\":\"memory\",\"targetAverageValue\":\
+             \"1Gi\"}},{\"type\":\"External\",\"external\":{\"metricName\":\"queue\",\
+             \"metricSelector\":{\"matchLabels\":{\"a\":\"b\"}},\"targetValue\":\"5\"}}]"
+        );
+        assert_eq!(HorizontalPodAutoscaler.decode(first).unwrap(), v2());
+    }
+
+    #[test]
+    fn the_first_version_is_about_processor_time() {
+        let kind = HorizontalPodAutoscalerV1;
+        let mut scaler = json!({"apiVersion": "autoscaling/v1", "metadata": {"name": "a",
+            "namespace": "d"}, "spec": {"maxReplicas": 3,
+            "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+        kind.default(&mut scaler);
+        assert_eq!(kind.validate_create(&scaler), []);
+        assert_eq!(
+            kind.row(&scaler, Timestamp::UNIX_EPOCH)[2],
+            "cpu: <unknown>/80%"
+        );
+        scaler["spec"]["targetCPUUtilizationPercentage"] = json!(0);
+        assert_eq!(kind.validate_create(&scaler).len(), 1);
+    }
+}

@@ -1,0 +1,88 @@
+//! Objects that are sent and answered, and never stored: reviews, and the bodies of sub-resources.
+
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenRequest, TokenReview};
+use k8s_openapi::api::authorization::v1::{
+    LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+};
+use k8s_openapi::api::autoscaling::v1::Scale;
+use k8s_openapi::api::core::v1::Binding;
+use k8s_openapi::api::policy::v1::Eviction;
+use serde_json::Value;
+
+use crate::json::decode::decode as typed;
+
+/// Checks the types of an object of one kind.
+type Decode = fn(Value) -> Result<Value, String>;
+
+/// An object of such a kind, with its types checked and nothing in it that the kind does not have.
+/// `apiVersion` and `kind` are filled in.
+///
+/// # Errors
+/// What does not fit, in the manner of upstream's decoder; another kind than the expected one.
+pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
+    let (api_version, read): (&str, Decode) = match kind {
+        "Binding" => ("v1", typed::<Binding>),
+        "Eviction" => ("policy/v1", typed::<Eviction>),
+        "Scale" => ("autoscaling/v1", typed::<Scale>),
+        "TokenRequest" => ("authentication.k8s.io/v1", typed::<TokenRequest>),
+        "TokenReview" => ("authentication.k8s.io/v1", typed::<TokenReview>),
+        "SelfSubjectReview" => ("authentication.k8s.io/v1", typed::<SelfSubjectReview>),
+        "SubjectAccessReview" => ("authorization.k8s.io/v1", typed::<SubjectAccessReview>),
+        "LocalSubjectAccessReview" => {
+            ("authorization.k8s.io/v1", typed::<LocalSubjectAccessReview>)
+        }
+        "SelfSubjectAccessReview" => ("authorization.k8s.io/v1", typed::<SelfSubjectAccessReview>),
+        "SelfSubjectRulesReview" => ("authorization.k8s.io/v1", typed::<SelfSubjectRulesReview>),
+        other => return Err(format!("no kind {other:?} is registered")),
+    };
+    let Some(map) = object.as_object_mut() else {
+        return Err("the body is not an object".to_owned());
+    };
+    match map.get("kind") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(given)) if given.is_empty() || given == kind => {}
+        Some(given) => return Err(format!("it is of kind {given}")),
+    }
+    map.insert("apiVersion".to_owned(), api_version.into());
+    map.insert("kind".to_owned(), kind.into());
+    // What has no name has no metadata to speak of either.
+    if map.get("metadata").is_none_or(Value::is_null) {
+        map.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
+    }
+    read(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn bodies_have_the_types_of_their_kind() {
+        // findings A2, A7
+        for (kind, wrong) in [
+            ("Binding", json!({"metadata": {"annotations": {"a": 1}}})),
+            ("Binding", json!({"target": "n"})),
+            ("TokenRequest", json!({"spec": "x"})),
+            ("TokenRequest", json!({"spec": {"audiences": "x"}})),
+            (
+                "Eviction",
+                json!({"deleteOptions": {"gracePeriodSeconds": "x"}}),
+            ),
+            ("Scale", json!({"spec": {"replicas": "x"}})),
+            ("SubjectAccessReview", json!({"spec": {"groups": "x"}})),
+            ("TokenReview", json!({"spec": []})),
+            ("Binding", json!({"kind": "Eviction"})),
+            ("Binding", json!([])),
+            ("Pod", json!({})),
+        ] {
+            assert!(decode(kind, wrong.clone()).is_err(), "{kind} {wrong}");
+        }
+        let binding = json!({"target": {"name": "n"}, "other": 1});
+        assert_eq!(
+            decode("Binding", binding).unwrap(),
+            json!({"apiVersion": "v1", "kind": "Binding", "metadata": {}, "target": {"name": "n"}})
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! coordination.k8s.io/v1 Lease.
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1 as api;
+use object_model::FieldError;
+use serde_json::Value;
+
+use crate::json::decode::decode;
+use crate::kind::info::{Names, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::metadata;
+
+/// coordination.k8s.io/v1 Lease.
+#[derive(Debug)]
+pub struct Lease;
+
+const INFO: KindInfo<'static> = namespaced(Names {
+    group: "coordination.k8s.io",
+    kind: "Lease",
+    list_kind: "LeaseList",
+    plural: "leases",
+    singular: "lease",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("Holder", "Who holds the lease."),
+    table::AGE,
+];
+
+impl Kind for Lease {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::Lease>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let holder = table::text_or(&object["spec"]["holderIdentity"], "");
+        vec![table::name(object), holder, table::age(object, now)]
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let spec = At::root(object).get("spec");
+    let mut errors = Vec::new();
+    let duration = spec.get("leaseDurationSeconds");
+    if duration.int().is_some_and(|seconds| seconds <= 0) {
+        errors.push(duration.invalid("must be greater than 0"));
+    }
+    errors.check_not_negative(&spec.get("leaseTransitions"));
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_lease_lasts() {
+        let lease = json!({"metadata": {"name": "a", "namespace": "b"},
+            "spec": {"leaseDurationSeconds": 0}});
+        assert_eq!(
+            Lease.validate_create(&lease)[0].to_string(),
+            "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! core/v1 LimitRange.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as api;
+use object_model::{FieldError, Quantity};
+use serde_json::Value;
+
+use crate::json::decode::decode;
+use crate::json::parts;
+use crate::kind::info::{Names, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::At;
+use crate::validation::metadata;
+
+/// core/v1 LimitRange.
+#[derive(Debug)]
+pub struct LimitRange;
+
+const INFO: KindInfo<'static> = namespaced(Names {
+    group: "",
+    kind: "LimitRange",
+    list_kind: "LimitRangeList",
+    plural: "limitranges",
+    singular: "limitrange",
+    short: &["limits"],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("Created At", "When the object was created."),
+];
+
+impl Kind for LimitRange {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::LimitRange>(object)
+    }
+
+    /// What a container gets follows from what it may have.
+    fn default(&self, object: &mut Value) {
+        let Some(spec) = object.get_mut("spec") else {
+            return;
+        };
+        for item in parts::each(spec, "limits").filter(|item| item["type"] == "Container") {
+            take_over(item, "default", "max");
+            take_over(item, "defaultRequest", "default");
+            take_over(item, "defaultRequest", "min");
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {
+        vec![
+            table::name(object),
+            table::text_or(&object["metadata"]["creationTimestamp"], "<unknown>"),
+        ]
+    }
+}
+
+/// Gives each resource that has no `to` its `from`.
+fn take_over(item: &mut Value, to: &str, from: &str) {
+    let amounts = item[from].clone();
+    for (resource, amount) in amounts.as_object().into_iter().flatten() {
+        if let Some(map) = parts::entry(item, to) {
+            parts::fill(map, resource, amount.clone());
+        }
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for item in At::root(object).get("spec.limits").items() {
+        let kind = item.get("type");
+        if kind.is_empty() {
+            errors.push(kind.required(""));
+        }
+        let pod = kind.text() == "Pod";
+        for field in ["default", "defaultRequest"] {
+            let at = item.get(field);
+            if pod && !at.is_empty() {
+                errors.push(at.forbidden("may not be specified when `type` is 'Pod'"));
+            }
+        }
+        order(&item, "min", "max", &mut errors);
+        order(&item, "min", "default", &mut errors);
+        order(&item, "min", "defaultRequest", &mut errors);
+        order(&item, "default", "max", &mut errors);
+        order(&item, "defaultRequest", "max", &mut errors);
+        order(&item, "defaultRequest", "default", &mut errors);
+    }
+    errors
+}
+
+/// What is given in both is not more in the first than in the second.
+fn order(item: &At<'_>, less: &str, more: &str, errors: &mut Vec<FieldError>) {
+    for (resource, low) in item.get(less).entries() {
+        let high = item.get(more);
+        let (Ok(low_amount), Ok(high_amount)) = (
+            Quantity::from_json(low.value),
+            Quantity::from_json(&high.value[resource]),
+        ) else {
+            continue;
+        };
+        if low_amount > high_amount {
+            let shown = |name: &str| match name {
+                "defaultRequest" => "default request".to_owned(),
+                other => other.to_owned(),
+            };
+            let (low_name, high_name) = (shown(less), shown(more));
+            let detail = format!(
+                "{low_name} value {low_amount} is greater than {high_name} value {high_amount}"
+            );
+            errors.push(low.invalid(detail));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn limits_do_not_contradict_each_other() {
+        let mut range = json!({"metadata": {"name": "a", "namespace": "d"}, "spec": {"limits": [
+            {"type": "Container", "max": {"cpu": "1"}, "min": {"cpu": "100m"}}]}});
+        LimitRange.default(&mut range);
+        assert_eq!(
+            range["spec"]["limits"][0]["defaultRequest"],
+            json!({"cpu": "1"})
+        );
+        assert_eq!(LimitRange.validate_create(&range), []);
+        range["spec"]["limits"][0]["min"]["cpu"] = json!("2");
+        let errors = LimitRange.validate_create(&range);
+        assert_eq!(
+            errors[0].to_string(),
+            "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1"
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! core/v1 PersistentVolumeClaim.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as api;
+use object_model::{FieldError, Quantity, names};
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::json::parts;
+use crate::kind::info::{Names, STATUS, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::metadata;
+use crate::well_known::annotations::{PVC_PROTECTION, STORAGE_CLASS};
+
+/// core/v1 PersistentVolumeClaim.
+#[derive(Debug)]
+pub struct PersistentVolumeClaim;
+
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
+    ..namespaced(Names {
+        group: "",
+        kind: "PersistentVolumeClaim",
+        list_kind: "PersistentVolumeClaimList",
+        plural: "persistentvolumeclaims",
+        singular: "persistentvolumeclaim",
+        short: &["pvc"],
+    })
+};
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("Status", "Phase of the claim."),
+    table::column("Volume", "The volume that the claim has."),
+    table::column("Capacity", "Size of the volume."),
+    table::column("Access Modes", "How the volume can be mounted."),
+    table::column("StorageClass", "The class that was asked for."),
+    table::column(
+        "VolumeAttributesClass",
+        "The attributes class that was asked for.",
+    ),
+    table::AGE,
+    table::wide("VolumeMode", "File system or block device."),
+];
+
+/// The ways in which a volume can be mounted.
+const ACCESS_MODES: &[&str] = &[
+    "ReadOnlyMany",
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+];
+/// What a volume can look like in a container.
+pub(super) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
+
+const SPEC_IMMUTABLE: &str = "spec is immutable after creation except resources.requests and \
+                              volumeAttributesClassName for bound claims";
+
+impl Kind for PersistentVolumeClaim {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::PersistentVolumeClaim>(object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        default(object);
+        both_data_sources(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        parts::set(object, "status", json!({"phase": "Pending"}));
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate_spec(&At::root(object).get("spec")));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate_spec(&At::root(object).get("spec")));
+        errors.extend(validate_change(object, old));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let (spec, status) = (&object["spec"], &object["status"]);
+        let phase = if object["metadata"]["deletionTimestamp"].is_string() {
+            json!("Terminating")
+        } else {
+            table::text_or(&status["phase"], "")
+        };
+        let has_volume = spec["volumeName"]
+            .as_str()
+            .is_some_and(|name| !name.is_empty());
+        let (capacity, modes) = if has_volume {
+            let modes = table::access_modes(&status["accessModes"]);
+            (table::text_or(&status["capacity"]["storage"], ""), modes)
+        } else {
+            (json!(""), String::new())
+        };
+        vec![
+            table::name(object),
+            phase,
+            table::text_or(&spec["volumeName"], ""),
+            capacity,
+            json!(modes),
+            json!(class_of(object)),
+            table::text_or(&spec["volumeAttributesClassName"], "<unset>"),
+            table::age(object, now),
+            table::text_or(&spec["volumeMode"], "<unset>"),
+        ]
+    }
+
+    fn initial_finalizers(&self) -> &'static [&'static str] {
+        &[PVC_PROTECTION]
+    }
+}
+
+/// Fills in a claim, or a claim template of a StatefulSet.
+pub(crate) fn default(claim: &mut Value) {
+    if let Some(status) = parts::entry(claim, "status") {
+        parts::fill(status, "phase", "Pending");
+    }
+    if let Some(spec) = parts::entry(claim, "spec") {
+        parts::fill(spec, "volumeMode", "Filesystem");
+        // Written even if empty, as upstream's encoder does.
+        parts::fill(spec, "resources", json!({}));
+    }
+}
+
+/// `dataSource` is the old name of `dataSourceRef`; a claim carries both where both can say it.
+fn both_data_sources(claim: &mut Value) {
+    let Some(spec) = parts::entry(claim, "spec") else {
+        return;
+    };
+    let (source, reference) = (spec["dataSource"].clone(), spec["dataSourceRef"].clone());
+    let in_namespace = reference["namespace"].is_null();
+    if source.is_object() && reference.is_null() {
+        parts::set(spec, "dataSourceRef", source);
+    } else if reference.is_object() && in_namespace && source.is_null() {
+        parts::set(spec, "dataSource", reference);
+    }
+}
+
+/// The class of a claim or volume, in either spelling.
+pub(super) fn class_of(object: &Value) -> String {
+    let beta = object["metadata"]["annotations"][STORAGE_CLASS].as_str();
+    let class = beta.or_else(|| object["spec"]["storageClassName"].as_str());
+    class.unwrap_or_default().to_owned()
+}
+
+/// All that is wrong with the access modes of a claim or volume.
+pub(super) fn access_modes(spec: &At<'_>, when_missing: &str) -> Vec<FieldError> {
+    let modes = spec.get("accessModes");
+    let mut errors = Vec::new();
+    if modes.is_empty() {
+        errors.push(modes.required(when_missing));
+    }
+    for mode in modes.items() {
+        if !ACCESS_MODES.contains(&mode.text()) {
+            let error = FieldError::not_supported(&modes.path, mode.value.clone(), ACCESS_MODES);
+            errors.push(error);
+        }
+    }
+    let single = modes.items().any(|mode| mode.text() == "ReadWriteOncePod");
+    if single && table::count(modes.value) > 1 {
+        errors.push(modes.forbidden("may not use ReadWriteOncePod with other access modes"));
+    }
+    errors
+}
+
+/// All that is wrong with the spec of a claim or claim template.
+pub(crate) fn validate_spec(spec: &At<'_>) -> Vec<FieldError> {
+    let mut errors = access_modes(spec, "at least 1 access mode is required");
+    errors.extend(metadata::label_selector(&spec.get("selector")));
+    let amount = At {
+        path: spec.get("resources").path.key("storage"),
+        ..spec.get("resources.requests.storage")
+    };
+    if amount.is_set() {
+        let quantity = Quantity::from_json(amount.value).unwrap_or_default();
+        if quantity.is_zero() || quantity.is_negative() {
+            errors.push(amount.invalid("must be greater than zero"));
+        }
+    } else {
+        errors.push(amount.required(""));
+    }
+    errors.check_text_if_set(&spec.get("storageClassName"), names::dns_subdomain);
+    errors.check_one_of_if_set(&spec.get("volumeMode"), VOLUME_MODES);
+    errors.check_text_if_set(&spec.get("volumeAttributesClassName"), names::dns_subdomain);
+    errors.extend(data_sources(spec));
+    errors
+}
+
+fn data_sources(spec: &At<'_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for field in ["dataSource", "dataSourceRef"] {
+        let source = spec.get(field);
+        if !source.is_set() {
+            continue;
+        }
+        for part in ["name", "kind"] {
+            if source.get(part).is_empty() {
+                errors.push(source.get(part).required(""));
+            }
+        }
+        let core = source.get("apiGroup").is_empty();
+        if core && !matches!(source.get("kind").text(), "PersistentVolumeClaim" | "") {
+            let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.push(source.invalid(detail));
+        }
+    }
+    errors
+}
+
+fn storage_request(object: &Value) -> Quantity {
+    Quantity::from_json(&object["spec"]["resources"]["requests"]["storage"]).unwrap_or_default()
+}
+
+/// `statefulset.md` 11.12: a bound claim may ask for more (or, after a failed growth, for less),
+/// the binder may fill in the volume, the class may be filled in once.
+fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut comparable = object["spec"].clone();
+    let allow = |comparable: &mut Value, path: &[&str]| {
+        let place = path
+            .iter()
+            .try_fold(comparable, |value, name| value.get_mut(*name));
+        let before = path
+            .iter()
+            .try_fold(&old["spec"], |value, name| value.get(*name));
+        if let (Some(place), Some(before)) = (place, before) {
+            *place = before.clone();
+        }
+    };
+    let unbound = old["spec"]["volumeName"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty();
+    if unbound {
+        parts::remove(&mut comparable, "volumeName");
+    }
+    if old["spec"]["storageClassName"].is_null() && unbound {
+        parts::remove(&mut comparable, "storageClassName");
+    }
+    let bound = old["status"]["phase"] == "Bound";
+    if bound {
+        allow(&mut comparable, &["resources", "requests", "storage"]);
+    }
+    parts::restore(&mut comparable, &old["spec"], "volumeAttributesClassName");
+    let mut before = old["spec"].clone();
+    if unbound {
+        parts::remove(&mut before, "volumeName");
+    }
+    let spec = At::root(object).get("spec");
+    if comparable != before {
+        errors.push(spec.forbidden(SPEC_IMMUTABLE));
+    }
+    let capacity = Quantity::from_json(&old["status"]["capacity"]["storage"]).unwrap_or_default();
+    let (asked, asked_before) = (storage_request(object), storage_request(old));
+    if asked < asked_before && asked <= capacity {
+        let path = spec.get("resources.requests.storage").path;
+        errors.push(FieldError::forbidden(
+            &path,
+            "field can not be less than status.capacity",
+        ));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(size: &str) -> Value {
+        let mut object = json!({"metadata": {"name": "c", "namespace": "d"},
+            "spec": {"accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": size}}}});
+        PersistentVolumeClaim.default(&mut object);
+        object
+    }
+
+    fn bound(size: &str) -> Value {
+        let mut object = claim(size);
+        object["spec"]["volumeName"] = json!("v");
+        object["status"] = json!({"phase": "Bound", "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"]});
+        object
+    }
+
+    fn texts(errors: &[FieldError]) -> Vec<String> {
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_claim_names_modes_and_size() {
+        assert_eq!(PersistentVolumeClaim.validate_create(&claim("1Gi")), []);
+        let empty = json!({"metadata": {"name": "c", "namespace": "d"}, "spec": {}});
+        assert_eq!(
+            texts(&PersistentVolumeClaim.validate_create(&empty)),
+            [
+                "spec.accessModes: Required value: at least 1 access mode is required",
+                "spec.resources[storage]: Required value",
+            ]
+        );
+    }
+
+    /// `statefulset.md` 11.12
+    #[test]
+    fn a_bound_claim_may_only_grow() {
+        let check =
+            |new: &Value, old: &Value| texts(&PersistentVolumeClaim.validate_update(new, old));
+        assert!(check(&bound("2Gi"), &bound("1Gi")).is_empty());
+        assert_eq!(
+            check(&bound("512Mi"), &bound("1Gi")),
+            [
+                "spec.resources.requests.storage: Forbidden: field can not be less than \
+              status.capacity"
+            ]
+        );
+        let refused = check(&claim("2Gi"), &claim("1Gi"));
+        assert_eq!(refused, [format!("spec: Forbidden: {SPEC_IMMUTABLE}")]);
+        let mut moved = bound("1Gi");
+        moved["spec"]["volumeName"] = json!("w");
+        assert_eq!(check(&moved, &bound("1Gi")).len(), 1);
+        let mut classed = claim("1Gi");
+        classed["spec"]["storageClassName"] = json!("local");
+        assert!(check(&classed, &claim("1Gi")).is_empty());
+        let mut given = claim("1Gi");
+        given["spec"]["volumeName"] = json!("v");
+        assert!(check(&given, &claim("1Gi")).is_empty());
+    }
+
+    /// `kubectl.md` 1.8
+    #[test]
+    fn capacity_shows_once_there_is_a_volume() {
+        let row = |object: &Value| PersistentVolumeClaim.row(object, Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            row(&claim("1Gi"))[1..5],
+            ["Pending", "", "", ""].map(|text| json!(text))
+        );
+        assert_eq!(
+            row(&bound("1Gi"))[1..5],
+            ["Bound", "v", "1Gi", "RWO"].map(|text| json!(text))
+        );
+    }
+}

@@ -1,0 +1,283 @@
+//! core/v1 Pod.
+
+mod difference;
+mod status;
+mod subresources;
+mod table;
+mod update;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as api;
+use object_model::FieldError;
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::json::parts;
+use crate::kind::info::{self, Names, READ_WRITE, action, namespaced, proxy, v1};
+use crate::kind::{Body, Cell, Column, Kind, KindInfo, Subresource, Verb, Words};
+use crate::validation::field::At;
+use crate::validation::{metadata, pod_template};
+
+/// core/v1 Pod.
+#[derive(Debug)]
+pub struct Pod;
+
+/// A sub-resource of pods alone.
+const fn part(name: &'static str, body: Body, verbs: &'static [Verb]) -> Subresource {
+    Subresource { name, body, verbs }
+}
+
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[
+        part(
+            "attach",
+            v1("", "PodAttachOptions"),
+            &[Verb::Create, Verb::Get],
+        ),
+        action("binding", "", "Binding"),
+        part("ephemeralcontainers", Body::Object, READ_WRITE),
+        action("eviction", "policy", "Eviction"),
+        part("exec", v1("", "PodExecOptions"), &[Verb::Create, Verb::Get]),
+        part("log", Body::Object, &[Verb::Get]),
+        part(
+            "portforward",
+            v1("", "PodPortForwardOptions"),
+            &[Verb::Create, Verb::Get],
+        ),
+        proxy("PodProxyOptions"),
+        part("resize", Body::Object, READ_WRITE),
+        info::STATUS,
+    ],
+    ..namespaced(Names {
+        group: "",
+        kind: "Pod",
+        list_kind: "PodList",
+        plural: "pods",
+        singular: "pod",
+        short: &["po"],
+    })
+};
+
+impl Kind for Pod {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        let mut pod = decode::<api::Pod>(object)?;
+        if let Some(spec) = pod.get_mut("spec") {
+            both_account_names(spec);
+        }
+        Ok(pod)
+    }
+
+    fn default(&self, object: &mut Value) {
+        if let Some(spec) = parts::entry(object, "spec") {
+            pod_template::default_spec(spec);
+            pod_template::default_pod(spec);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        let class = pod_template::qos_class(&object["spec"]);
+        let mut status = json!({"phase": "Pending", "qosClass": class});
+        if !At::root(object).get("spec.schedulingGates").is_empty() {
+            status["conditions"] = json!([{
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
+        parts::set(object, "status", status);
+    }
+
+    /// A pod's class of service never changes; who reports a status need not know it.
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        parts::restore_all_but(object, old, &["status", "metadata"]);
+        let class = old["status"]["qosClass"].clone();
+        if class.is_string()
+            && let Some(status) = parts::entry(object, "status")
+        {
+            parts::set(status, "qosClass", class);
+        }
+    }
+
+    fn prepare_subresource_update(&self, name: &str, object: &mut Value, old: &Value) {
+        subresources::prepare(name, object, old);
+    }
+
+    fn validate_subresource_update(
+        &self,
+        name: &str,
+        object: &Value,
+        old: &Value,
+    ) -> Vec<FieldError> {
+        subresources::validate(name, object, old)
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        let spec = At::root(object).get("spec");
+        errors.extend(pod_template::validate_pod(&At::root(object)));
+        if !spec.get("ephemeralContainers").is_empty() {
+            let detail = "cannot be set on create";
+            errors.push(spec.get("ephemeralContainers").forbidden(detail));
+        }
+        if !spec.get("nodeName").is_empty() && !spec.get("schedulingGates").is_empty() {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            errors.push(spec.get("nodeName").forbidden(detail));
+        }
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(update::validate(object, old));
+        errors
+    }
+
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        status::validate(object, old)
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        match old {
+            Some(_) => Vec::new(),
+            None => pod_template::warnings(&At::root(object).get("spec")),
+        }
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        table::COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        table::row(object, now)
+    }
+
+    fn row_conditions(&self, object: &Value) -> Vec<(&'static str, &'static str, String, String)> {
+        table::conditions(object)
+    }
+
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        let text = |value: &Value| Some(value.as_str().unwrap_or_default().to_owned());
+        match field {
+            "spec.hostNetwork" => {
+                let set = object["spec"]["hostNetwork"].as_bool().unwrap_or_default();
+                Some(set.to_string())
+            }
+            "status.podIP" => {
+                let first = &object["status"]["podIPs"][0]["ip"];
+                text(if first.is_string() {
+                    first
+                } else {
+                    &object["status"]["podIP"]
+                })
+            }
+            _ if self.selectable_fields().contains(field) => {
+                text(At::root(object).get(field).value)
+            }
+            _ => None,
+        }
+    }
+
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        ])
+    }
+
+    /// `statefulset.md` 12.7. Only who asks for 0 removes a pod without its node: a pod whose own
+    /// grace is 0 gets 1, or its successor could start while it still runs.
+    fn grace(&self, object: &Value, asked: Option<i64>) -> i64 {
+        let root = At::root(object);
+        let finished = matches!(root.get("status.phase").text(), "Succeeded" | "Failed");
+        if finished || root.get("spec.nodeName").is_empty() {
+            return 0;
+        }
+        let own = root.get("spec.terminationGracePeriodSeconds").int();
+        match asked {
+            Some(0) => 0,
+            asked => asked.or(own).unwrap_or_default().max(1),
+        }
+    }
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`; a pod carries both.
+pub(crate) fn both_account_names(spec: &mut Value) {
+    let name = match spec["serviceAccountName"].as_str() {
+        Some(name) => name.to_owned(),
+        None => spec["serviceAccount"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    if !name.is_empty() {
+        parts::set(spec, "serviceAccountName", name.clone());
+        parts::set(spec, "serviceAccount", name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `statefulset.md` 12.7
+    #[test]
+    fn grace_is_for_pods_that_run() {
+        let mut pod = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30},
+            "status": {"phase": "Running"}});
+        assert_eq!(Pod.grace(&pod, None), 30);
+        assert_eq!(Pod.grace(&pod, Some(5)), 5);
+        assert_eq!(Pod.grace(&pod, Some(0)), 0);
+        assert_eq!(Pod.grace(&pod, Some(-1)), 1);
+        pod["spec"]["terminationGracePeriodSeconds"] = json!(0);
+        assert_eq!(Pod.grace(&pod, None), 1);
+        assert_eq!(Pod.grace(&pod, Some(0)), 0);
+        pod["status"]["phase"] = json!("Failed");
+        assert_eq!(Pod.grace(&pod, None), 0);
+        assert_eq!(Pod.grace(&json!({"spec": {}}), Some(30)), 0);
+    }
+
+    #[test]
+    fn a_new_pod_is_pending() {
+        let mut pod = json!({"spec": {"containers": [{"name": "a"}]}, "status": {"phase": "X"}});
+        Pod.prepare_create(&mut pod);
+        assert_eq!(
+            pod["status"],
+            json!({"phase": "Pending", "qosClass": "BestEffort"})
+        );
+    }
+
+    /// `kubectl.md` 0.15
+    #[test]
+    fn pods_are_selected_by_node() {
+        let pod = json!({"spec": {"nodeName": "n"}, "status": {"podIP": "10.0.0.1"}});
+        assert_eq!(
+            Pod.selectable_field(&pod, "spec.nodeName").as_deref(),
+            Some("n")
+        );
+        assert_eq!(
+            Pod.selectable_field(&pod, "status.podIP").as_deref(),
+            Some("10.0.0.1")
+        );
+        assert_eq!(
+            Pod.selectable_field(&pod, "status.phase").as_deref(),
+            Some("")
+        );
+        assert_eq!(Pod.selectable_field(&pod, "spec.other"), None);
+    }
+}

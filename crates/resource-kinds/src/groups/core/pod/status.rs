@@ -1,0 +1,264 @@
+//! Validation of a pod's status.
+
+use object_model::{FieldError, names};
+use serde_json::Value;
+
+use crate::validation::addresses::check_ip;
+use crate::validation::field::{At, Rules};
+use crate::validation::pod_template;
+
+const PHASES: &[&str] = &["Failed", "Pending", "Running", "Succeeded", "Unknown"];
+
+/// All that is wrong with a change of a pod's status.
+pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
+    let (status, spec) = (At::root(object).get("status"), At::root(old).get("spec"));
+    let before = At::root(old).get("status");
+    let mut errors = Vec::new();
+    for condition in status.get("conditions").items() {
+        generation(&condition.get("observedGeneration"), &mut errors);
+        errors.check_text(&condition.get("type"), names::qualified_name);
+    }
+    errors.check_one_of_if_set(&status.get("phase"), PHASES);
+    nominated_node(&status, &before, &spec, &mut errors);
+    generation(&status.get("observedGeneration"), &mut errors);
+    ended(&status, &before, &spec, &mut errors);
+    addresses(&status, &before, "podIPs", &mut errors);
+    let (host, first) = (status.get("hostIP"), status.get("hostIPs").items().next());
+    if let Some(first) = first.map(|first| first.get("ip"))
+        && first.text() != host.text()
+    {
+        errors.push(first.invalid("must be equal to `hostIP`"));
+    }
+    addresses(&status, &before, "hostIPs", &mut errors);
+    errors
+}
+
+fn generation(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    if at.int().is_some_and(|generation| generation < 0) {
+        errors.push(at.invalid("must be a non-negative integer"));
+    }
+}
+
+/// A node is kept for a pod only until the pod has one.
+fn nominated_node(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    let name = status.get("nominatedNodeName");
+    if name.is_empty() || name.value == before.get("nominatedNodeName").value {
+        return;
+    }
+    errors.check_text(&name, names::dns_subdomain);
+    if !spec.get("nodeName").is_empty() {
+        let detail = "may not be set on pods that are already bound to a node";
+        errors.push(name.forbidden(detail));
+    }
+}
+
+/// A container that ended and is not to run again stays ended.
+fn ended(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    let all = pod_template::all_containers(spec);
+    let rules = all
+        .iter()
+        .flat_map(|container| container.get("restartPolicyRules").items());
+    let mut actions = rules.map(|rule| rule.get("action").text());
+    if actions.any(|action| action == "RestartAllContainers") {
+        return;
+    }
+    for (field, list) in [
+        ("initContainerStatuses", "initContainers"),
+        ("containerStatuses", "containers"),
+        ("ephemeralContainerStatuses", "ephemeralContainers"),
+    ] {
+        for earlier in before.get(field).items() {
+            let name = earlier.get("name").text();
+            let code = earlier.get("state.terminated.exitCode").int();
+            let mut now = status.get(field).items();
+            let Some(now) = now.find(|now| now.get("name").text() == name) else {
+                continue;
+            };
+            let goes_on =
+                earlier.get("state.terminated").is_set() && !now.get("state.terminated").is_set();
+            let mut containers = spec.get(list).items();
+            let container = containers.find(|container| container.get("name").text() == name);
+            let may = container.is_some_and(|c| restarts(&c, spec, code.unwrap_or_default()));
+            // Nobody starts an ephemeral container twice.
+            if goes_on && (!may || list == "ephemeralContainers") {
+                let detail = "may not be transitioned to non-terminated state";
+                errors.push(now.get("state").forbidden(detail));
+            }
+        }
+    }
+}
+
+/// Whether a container runs again after it ended so: by the first rule that fits, by its own
+/// policy, or by its pod's (`statefulset.md` 12.4).
+fn restarts(container: &At<'_>, spec: &At<'_>, code: i64) -> bool {
+    let fits = |rule: &At<'_>| {
+        let codes = rule.get("exitCodes.values");
+        let listed = codes.items().any(|one| one.int() == Some(code));
+        match rule.get("exitCodes.operator").text() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    };
+    if container
+        .get("restartPolicyRules")
+        .items()
+        .any(|rule| fits(&rule))
+    {
+        return true;
+    }
+    let own = container.get("restartPolicy");
+    let policy = if own.is_set() {
+        own
+    } else {
+        spec.get("restartPolicy")
+    };
+    match policy.text() {
+        "Never" => false,
+        "OnFailure" => code != 0,
+        _ => true,
+    }
+}
+
+/// Addresses are well formed, unless they were there before, and at most one of each family.
+fn addresses(status: &At<'_>, before: &At<'_>, field: &str, errors: &mut Vec<FieldError>) {
+    let list = status.get(field);
+    for address in list.items().map(|item| item.get("ip")) {
+        let mut known = before.get(field).items();
+        if !known.any(|item| item.get("ip").text() == address.text()) {
+            check_ip(errors, &address);
+        }
+    }
+    let of_six = list
+        .items()
+        .filter(|item| item.get("ip").text().contains(':'))
+        .count();
+    if of_six > 1 || list.len() - of_six > 1 {
+        errors.push(list.invalid("may specify no more than one IP for each IP family"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(spec: &Value, new: Value, old: Value) -> Vec<String> {
+        let pod = |status: Value| json!({"spec": spec, "status": status});
+        let errors = validate(&pod(new), &pod(old));
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_never_restarts_stays_ended() {
+        let status = |state: Value| json!({"containerStatuses": [{"name": "a", "state": state}]});
+        let ended = |code: i64| status(json!({"terminated": {"exitCode": code}}));
+        let running = status(json!({"running": {}}));
+        let rule = |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [3]}}]);
+        let table = [
+            ("Never", json!({}), 0, false),
+            ("Never", json!({}), 1, false),
+            ("OnFailure", json!({}), 0, false),
+            ("OnFailure", json!({}), 1, true),
+            ("Always", json!({}), 0, true),
+            ("Never", json!({"restartPolicy": "Always"}), 0, true),
+            ("Always", json!({"restartPolicy": "Never"}), 0, false),
+            (
+                "Never",
+                json!({"restartPolicy": "Never", "restartPolicyRules": rule("Restart")}),
+                3,
+                true,
+            ),
+            (
+                "Never",
+                json!({"restartPolicy": "Never", "restartPolicyRules": rule("Restart")}),
+                4,
+                false,
+            ),
+            (
+                "Never",
+                json!({"restartPolicy": "Never",
+                    "restartPolicyRules": rule("RestartAllContainers")}),
+                4,
+                true,
+            ),
+        ];
+        for (policy, mut container, code, may) in table {
+            container["name"] = json!("a");
+            let spec = json!({"restartPolicy": policy, "containers": [container]});
+            let wanted = "status.containerStatuses[0].state: Forbidden: may not be transitioned to \
+                          non-terminated state";
+            let wanted: &[&str] = if may { &[] } else { &[wanted] };
+            assert_eq!(
+                check(&spec, running.clone(), ended(code)),
+                wanted,
+                "{spec} {code}"
+            );
+        }
+        let spec = json!({"restartPolicy": "Never", "containers": [{"name": "a"}]});
+        assert_eq!(check(&spec, ended(0), running), [""; 0]);
+    }
+
+    #[test]
+    fn init_and_ephemeral_containers_stay_ended_too() {
+        let check = |field: &str, list: &str, policy: &str, container: Value, code: i64| {
+            let spec = json!({"restartPolicy": policy, (list): [container]});
+            let status = |state: Value| json!({(field): [{"name": "a", "state": state}]});
+            let ended = status(json!({"terminated": {"exitCode": code}}));
+            check(&spec, status(json!({"waiting": {}})), ended).len()
+        };
+        let init = |policy: &str, container: Value, code: i64| {
+            check(
+                "initContainerStatuses",
+                "initContainers",
+                policy,
+                container,
+                code,
+            )
+        };
+        let plain = json!({"name": "a"});
+        assert_eq!(init("Always", plain.clone(), 0), 0);
+        assert_eq!(init("OnFailure", plain.clone(), 1), 0);
+        assert_eq!(init("OnFailure", plain.clone(), 0), 1);
+        assert_eq!(init("Never", plain.clone(), 1), 1);
+        let sidecar = json!({"name": "a", "restartPolicy": "Always"});
+        assert_eq!(init("Never", sidecar, 0), 0);
+        let (field, list) = ("ephemeralContainerStatuses", "ephemeralContainers");
+        assert_eq!(check(field, list, "Always", plain, 1), 1);
+    }
+
+    #[test]
+    fn a_status_is_consistent() {
+        let number = "must be a non-negative integer";
+        let table = [
+            (json!({"conditions": [{"type": "example.com/a", "observedGeneration": 1}]}), None),
+            (json!({"conditions": [{"type": "Ready", "observedGeneration": -1}]}),
+                Some(format!("conditions[0].observedGeneration: Invalid value: -1: {number}"))),
+            (json!({"observedGeneration": -1}),
+                Some(format!("observedGeneration: Invalid value: -1: {number}"))),
+            (json!({"phase": "Odd"}), Some("phase: Unsupported value: \"Odd\": supported values: \
+                \"Failed\", \"Pending\", \"Running\", \"Succeeded\", \"Unknown\"".to_owned())),
+            (json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}), None),
+            (json!({"podIPs": [{"ip": "x"}]}), Some("podIPs[0].ip: Invalid value: \"x\": must be a \
+                valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned())),
+            (json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]}), Some(
+                "podIPs: Invalid value: [{\"ip\":\"10.0.0.1\"},{\"ip\":\"10.0.0.2\"}]: may specify no \
+                 more than one IP for each IP family".to_owned())),
+            (json!({"hostIP": "10.0.0.2", "hostIPs": [{"ip": "10.0.0.1"}]}), Some(
+                "hostIPs[0].ip: Invalid value: \"10.0.0.1\": must be equal to `hostIP`".to_owned())),
+            (json!({"nominatedNodeName": "m"}), Some("nominatedNodeName: Forbidden: may not be set \
+                on pods that are already bound to a node".to_owned())),
+        ];
+        let spec = json!({"nodeName": "n", "containers": []});
+        for (status, wanted) in table {
+            let wanted: Vec<String> = wanted
+                .iter()
+                .map(|error| format!("status.{error}"))
+                .collect();
+            assert_eq!(check(&spec, status, json!({})), wanted);
+        }
+        let kept = json!({"podIPs": [{"ip": "010.0.0.1"}]});
+        assert_eq!(check(&spec, kept.clone(), kept), [""; 0]);
+    }
+}

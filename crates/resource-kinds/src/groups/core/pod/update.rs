@@ -1,0 +1,388 @@
+//! Validation of a pod's updates (`statefulset.md` 12.10).
+
+use object_model::FieldError;
+use serde_json::Value;
+
+use super::difference;
+use crate::json::parts;
+use crate::validation::field::At;
+use crate::validation::pod_template;
+
+const SPEC_IMMUTABLE: &str = "pod updates may not change fields other than \
+    `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,\
+    `spec.tolerations` (only additions to existing tolerations),\
+    `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+
+/// All that is wrong with a change of a pod. What was stored under laxer rules may stay.
+pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
+    let (pod, old_pod) = (At::root(object), At::root(old));
+    let (new_spec, old_spec) = (pod.get("spec"), old_pod.get("spec"));
+    let mut errors = pod_template::validate_pod(&pod);
+    drop_known(&mut errors, &pod_template::validate_pod(&old_pod));
+    errors.extend(pod_template::validate_annotations_update(&pod, &old_pod));
+    for list in ["containers", "initContainers"] {
+        let new = new_spec.get(list);
+        if new.len() != old_spec.get(list).len() {
+            errors.push(new.forbidden("pod updates may not add or remove containers"));
+            return errors;
+        }
+    }
+    deadline(&new_spec, &old_spec, &mut errors);
+    tolerations(&new_spec, &old_spec, &mut errors);
+    gates(&new_spec, &old_spec, &mut errors);
+    let gated = !old_spec.get("schedulingGates").is_empty();
+    if gated {
+        node_selector(&new_spec, &old_spec, &mut errors);
+        node_affinity(&new_spec, &old_spec, &mut errors);
+    }
+    let comparable = like_before(new_spec.value, old_spec.value, gated);
+    if comparable != *old_spec.value {
+        let changes = difference::unified(old_spec.value, &comparable);
+        errors.push(new_spec.forbidden(format!("{SPEC_IMMUTABLE}\n{changes}")));
+    }
+    errors
+}
+
+/// Leaves out of what is wrong now what was wrong before.
+pub(super) fn drop_known(errors: &mut Vec<FieldError>, before: &[FieldError]) {
+    errors.retain(|error| !before.contains(error));
+}
+
+fn deadline(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+    let (new, old) = (
+        new.get("activeDeadlineSeconds"),
+        old.get("activeDeadlineSeconds"),
+    );
+    match (new.int(), old.int()) {
+        (Some(now), Some(before)) if now > before => {
+            errors.push(new.invalid("must be less than or equal to previous value"));
+        }
+        (None, Some(_)) => {
+            let detail = "must not update from a positive integer to nil value";
+            errors.push(new.invalid(detail));
+        }
+        _ => {}
+    }
+}
+
+fn tolerations(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+    let without_seconds = |at: At<'_>| {
+        let mut toleration = at.value.clone();
+        parts::remove(&mut toleration, "tolerationSeconds");
+        toleration
+    };
+    let list = new.get("tolerations");
+    let present: Vec<Value> = list.items().map(without_seconds).collect();
+    let mut before = old.get("tolerations").items().map(without_seconds);
+    if !before.all(|toleration| present.contains(&toleration)) {
+        let detail = "existing toleration can not be modified except its tolerationSeconds";
+        errors.push(list.forbidden(detail));
+    }
+}
+
+fn gates(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+    let before: Vec<&Value> = old
+        .get("schedulingGates")
+        .items()
+        .map(|gate| gate.value)
+        .collect();
+    for gate in new.get("schedulingGates").items() {
+        if !before.contains(&gate.value) {
+            let detail = format!(
+                "only deletion is allowed, but found new scheduling gate '{}'",
+                gate.get("name").text()
+            );
+            errors.push(gate.get("name").forbidden(detail));
+        }
+    }
+}
+
+/// A pod that waits may ask for more of its node, and for nothing less.
+fn node_selector(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+    let (new, old) = (new.get("nodeSelector"), old.get("nodeSelector"));
+    let mut before = old.entries();
+    if !before.all(|(key, value)| new.get_key(key).value == value.value) {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.push(new.invalid(detail));
+    }
+}
+
+/// As [`node_selector`]: each term may get more to match; there are no more terms, which would
+/// let the pod onto more nodes.
+fn node_affinity(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+    let [new, old] = [new, old].map(|spec| {
+        let affinity = spec.get("affinity.nodeAffinity");
+        affinity.get(REQUIRED).get("nodeSelectorTerms")
+    });
+    if old.is_empty() {
+        return;
+    }
+    if new.len() != old.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.push(new.invalid(detail));
+        return;
+    }
+    for (term, before) in new.items().zip(old.items()) {
+        let lists = ["matchExpressions", "matchFields"];
+        let was_empty = lists.iter().all(|list| before.get(list).is_empty());
+        let only_more = lists.iter().all(|list| {
+            let (now, before) = (term.get(list), before.get(list));
+            let kept = now
+                .items()
+                .zip(before.items())
+                .all(|(a, b)| a.value == b.value);
+            kept && now.len() >= before.len() && (now.is_empty() || !was_empty)
+        });
+        if !only_more {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.push(term.invalid(detail));
+        }
+    }
+}
+
+/// The new spec with all that may change put back.
+fn like_before(new: &Value, old: &Value, gated: bool) -> Value {
+    let mut spec = new.clone();
+    for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
+        parts::restore(&mut spec, old, field);
+    }
+    if gated {
+        parts::restore(&mut spec, old, "nodeSelector");
+        let mut affinity = spec["affinity"].clone();
+        if affinity.is_null() {
+            affinity = Value::Object(serde_json::Map::new());
+        }
+        parts::restore(&mut affinity, &old["affinity"], "nodeAffinity");
+        let only_nodes = affinity.as_object().is_none_or(serde_json::Map::is_empty);
+        if only_nodes && old["affinity"].is_null() {
+            parts::remove(&mut spec, "affinity");
+        } else {
+            parts::set(&mut spec, "affinity", affinity);
+        }
+    }
+    let negative = old["terminationGracePeriodSeconds"]
+        .as_i64()
+        .is_some_and(|s| s < 0);
+    if negative && spec["terminationGracePeriodSeconds"] == 1 {
+        parts::restore(&mut spec, old, "terminationGracePeriodSeconds");
+    }
+    for list in ["containers", "initContainers"] {
+        let before = old[list].as_array().map_or(&[][..], Vec::as_slice);
+        for (container, before) in parts::each(&mut spec, list).zip(before) {
+            parts::restore(container, before, "image");
+        }
+    }
+    spec
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod() -> Value {
+        let mut pod = json!({"spec": {"restartPolicy": "Never", "nodeName": "n",
+            "containers": [{"name": "a", "image": "x"}],
+            "tolerations": [{"key": "a", "operator": "Exists"}]}});
+        pod_template::default_spec(&mut pod["spec"]);
+        pod
+    }
+
+    fn gated() -> Value {
+        let mut pod = pod();
+        parts::remove(&mut pod["spec"], "nodeName");
+        pod["spec"]["schedulingGates"] = json!([{"name": "g"}]);
+        pod
+    }
+
+    fn changed(old: &Value, change: impl Fn(&mut Value)) -> Vec<String> {
+        let mut new = old.clone();
+        change(&mut new["spec"]);
+        let errors = validate(&new, old);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn check(change: impl Fn(&mut Value)) -> Vec<String> {
+        changed(&pod(), change)
+    }
+
+    /// `statefulset.md` 12.10
+    #[test]
+    fn images_and_tolerations_may_change() {
+        assert!(check(|spec| spec["containers"][0]["image"] = json!("y")).is_empty());
+        assert!(check(|spec| spec["activeDeadlineSeconds"] = json!(5)).is_empty());
+        let more = json!([{"key": "b", "operator": "Exists"}, {"key": "a", "operator": "Exists"}]);
+        assert!(check(|spec| spec["tolerations"] = more.clone()).is_empty());
+        let refused = check(|spec| spec["tolerations"] = json!([]));
+        assert!(refused[0].ends_with("can not be modified except its tolerationSeconds"));
+    }
+
+    /// `statefulset.md` 12.10
+    #[test]
+    fn nothing_else_may_change() {
+        let refused = check(|spec| spec["nodeName"] = json!("m"));
+        let changes = "@@ -10,7 +10,7 @@\n   }\n  ],\n  \"dnsPolicy\": \"ClusterFirst\",\n\
+                       - \"nodeName\": \"n\",\n+ \"nodeName\": \"m\",\n  \"restartPolicy\": \
+                       \"Never\",\n  \"schedulerName\": \"default-scheduler\",\n  \
+                       \"securityContext\": {},\n";
+        assert_eq!(
+            refused,
+            [format!("spec: Forbidden: {SPEC_IMMUTABLE}\n{changes}")]
+        );
+        let refused = check(|spec| spec["containers"] = json!([]));
+        assert_eq!(
+            refused,
+            [
+                "spec.containers: Required value",
+                "spec.containers: Forbidden: pod updates may not add or remove containers",
+            ]
+        );
+    }
+
+    /// `statefulset.md` 12.10
+    #[test]
+    fn what_may_change_may_not_become_wrong() {
+        let table: [(&str, Value, &str); 4] = [
+            (
+                "activeDeadlineSeconds",
+                json!(0),
+                "activeDeadlineSeconds: Invalid value: 0",
+            ),
+            (
+                "tolerations",
+                json!([{"key": "a", "operator": "Exists"}, {"operator": "Equal"}]),
+                "tolerations[1].operator: Invalid value: \"Equal\"",
+            ),
+            (
+                "schedulingGates",
+                json!([{"name": "g"}]),
+                "schedulingGates[0].name: Forbidden: only deletion is allowed, but found new \
+                 scheduling gate 'g'",
+            ),
+            ("containers", json!([]), "containers: Required value"),
+        ];
+        for (field, value, wanted) in table {
+            let refused = check(|spec| spec[field] = value.clone());
+            assert!(
+                refused[0].starts_with(&format!("spec.{wanted}")),
+                "{refused:#?}"
+            );
+        }
+        let image = check(|spec| spec["containers"][0]["image"] = json!(""));
+        assert_eq!(image, ["spec.containers[0].image: Required value"]);
+        let image = check(|spec| spec["containers"][0]["image"] = json!("x "));
+        assert!(image[0].ends_with("must not have leading or trailing whitespace"));
+    }
+
+    #[test]
+    fn deadlines_come_nearer_and_grace_becomes_positive() {
+        let mut old = pod();
+        old["spec"]["activeDeadlineSeconds"] = json!(10);
+        old["spec"]["terminationGracePeriodSeconds"] = json!(-5);
+        let field = "spec.activeDeadlineSeconds: Invalid value";
+        for (value, wanted) in [
+            (json!(9), vec![]),
+            (
+                json!(11),
+                vec![format!(
+                    "{field}: 11: must be less than or equal to previous value"
+                )],
+            ),
+            (
+                Value::Null,
+                vec![format!(
+                    "{field}: null: must not update from a positive integer to nil value"
+                )],
+            ),
+        ] {
+            let refused = changed(&old, |spec| spec["activeDeadlineSeconds"] = value.clone());
+            assert_eq!(refused, wanted);
+        }
+        let grace = |seconds: i64| {
+            changed(&old, |spec| {
+                spec["terminationGracePeriodSeconds"] = json!(seconds)
+            })
+            .len()
+        };
+        assert_eq!([grace(1), grace(2)], [0, 1]);
+    }
+
+    #[test]
+    fn a_pod_that_waits_may_ask_for_more_of_its_node() {
+        let term = |keys: &[&str]| {
+            let all: Vec<Value> = keys
+                .iter()
+                .map(|key| json!({"key": key, "operator": "Exists"}))
+                .collect();
+            json!({"matchExpressions": all})
+        };
+        let affinity =
+            |terms: Value| json!({"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": terms}}});
+        let mut old = gated();
+        assert_eq!(
+            changed(&old, |spec| spec["affinity"] =
+                affinity(json!([term(&["a"])]))),
+            [""; 0]
+        );
+        assert_eq!(
+            changed(&old, |spec| spec["nodeSelector"] = json!({"a": "b"})),
+            [""; 0]
+        );
+        assert_eq!(
+            changed(&old, |spec| spec["schedulingGates"] = json!([])),
+            [""; 0]
+        );
+        assert_eq!(
+            changed(&old, |spec| spec["affinity"] = json!({"podAffinity": {}})).len(),
+            1
+        );
+        old["spec"]["affinity"] = affinity(json!([term(&["a"])]));
+        old["spec"]["nodeSelector"] = json!({"a": "b"});
+        let more = json!([term(&["a", "b"])]);
+        assert_eq!(
+            changed(&old, |spec| spec["affinity"] = affinity(more.clone())),
+            [""; 0]
+        );
+        assert_eq!(
+            changed(&old, |spec| spec["nodeSelector"] =
+                json!({"a": "b", "c": "d"})),
+            [""; 0]
+        );
+        let at = format!("spec.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms");
+        for (terms, wanted) in [
+            (json!([term(&["b"])]), format!("{at}[0]: Invalid value: ")),
+            (
+                json!([term(&["a"]), term(&["b"])]),
+                format!("{at}: Invalid value: "),
+            ),
+        ] {
+            let refused = changed(&old, |spec| spec["affinity"] = affinity(terms.clone()));
+            assert_eq!(refused.len(), 1, "{refused:#?}");
+            assert!(refused[0].starts_with(&wanted), "{refused:#?}");
+        }
+        assert_eq!(
+            changed(&old, |spec| spec["nodeSelector"] = json!({"c": "d"})),
+            [
+                "spec.nodeSelector: Invalid value: {\"c\":\"d\"}: only additions to \
+                 spec.nodeSelector are allowed (no mutations or deletions)"
+            ]
+        );
+        // Without a gate, nothing of it may change.
+        assert_eq!(
+            check(|spec| spec["nodeSelector"] = json!({"a": "b"})).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn what_was_stored_under_laxer_rules_may_stay() {
+        let mut old = pod();
+        old["spec"]["dnsPolicy"] = json!("Odd");
+        assert_eq!(
+            changed(&old, |spec| spec["containers"][0]["image"] = json!("y")),
+            [""; 0]
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! core/v1 PodTemplate.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as api;
+use object_model::FieldError;
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::kind::info::{Names, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::At;
+use crate::validation::{metadata, pod_template, workload};
+
+/// core/v1 PodTemplate.
+#[derive(Debug)]
+pub struct PodTemplate;
+
+const INFO: KindInfo<'static> = namespaced(Names {
+    group: "",
+    kind: "PodTemplate",
+    list_kind: "PodTemplateList",
+    plural: "podtemplates",
+    singular: "podtemplate",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("Containers", "Names of the containers of the template."),
+    table::column("Images", "Images of the containers of the template."),
+    table::column("Pod Labels", "Labels of the template."),
+];
+
+impl Kind for PodTemplate {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        let mut object = decode::<api::PodTemplate>(object)?;
+        workload::decode_template(Some(&mut object));
+        Ok(object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        workload::default_template(object);
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        let template = At::root(object).get("template");
+        errors.extend(pod_template::validate_template(&template, &[]));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        let template = At::root(object).get("template");
+        errors.extend(pod_template::validate_template(&template, &[]));
+        errors
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        pod_template::warnings(&At::root(object).get("template.spec"))
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {
+        let [names, images] = workload::containers(&At::root(object).get("template"));
+        let labels = table::labels(&object["template"]["metadata"]["labels"]);
+        vec![table::name(object), names, images, json!(labels)]
+    }
+}

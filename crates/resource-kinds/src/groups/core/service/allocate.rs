@@ -1,0 +1,547 @@
+//! Addresses and node ports of Services (`statefulset.md` 10.14 and 10.15).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use object_model::{FieldError, FieldPath, Status};
+use serde_json::{Value, json};
+
+use super::health_check;
+use crate::groups::networking::address_of;
+use crate::json::parts;
+use crate::kind::cluster::ServiceRange;
+use crate::kind::{Allocation, AllocationLookup, Refusal};
+use crate::validation::field::At;
+use crate::well_known::limits;
+
+const NODE_PORT_RANGE: &str = "provided port is not in the valid range. The range of valid ports \
+                               is 30000-32767";
+pub(super) const PORT_TAKEN: &str = "provided port is already allocated";
+const ADDRESS_TAKEN: &str = "provided IP is already allocated";
+
+/// Whether Services of this type have an address of their own.
+pub(super) fn has_address(object: &Value) -> bool {
+    matches!(
+        object["spec"]["type"].as_str(),
+        Some("ClusterIP" | "NodePort" | "LoadBalancer")
+    )
+}
+
+fn has_node_ports(object: &Value) -> bool {
+    let spec = &object["spec"];
+    match spec["type"].as_str() {
+        Some("NodePort") => true,
+        Some("LoadBalancer") => spec["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    }
+}
+
+fn address_key(address: &str) -> String {
+    format!("service-ip/{address}")
+}
+
+pub(super) fn port_key(protocol: &str, port: i64) -> String {
+    format!("node-port/{protocol}/{port}")
+}
+
+/// `clusterIP` and the first of `clusterIPs` are the same; whoever sets (or on an update,
+/// changes) one of them means both.
+pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    let before = old.map(|old| &old["spec"]);
+    let single = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let list = spec["clusterIPs"].as_array().cloned().unwrap_or_default();
+    let single_changed = before.is_some_and(|old| old["clusterIP"] != spec["clusterIP"]);
+    let list_changed = before.is_some_and(|old| old["clusterIPs"] != spec["clusterIPs"]);
+    match (single.is_empty(), list.is_empty()) {
+        (false, true) => parts::set(spec, "clusterIPs", json!([single])),
+        (true, false) if single_changed && !list_changed => parts::remove(spec, "clusterIPs"),
+        (false, false) if single_changed && !list_changed => {
+            parts::set(spec, "clusterIPs", json!([single]));
+        }
+        (false, false) if list_changed && !single_changed => {
+            parts::set(spec, "clusterIP", list[0].clone());
+        }
+        _ => {}
+    }
+}
+
+/// What only the old type had goes with it, unless the user has changed it: it was most often filled
+/// in by default, so that nobody would know to remove it.
+pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
+    let balanced = |object: &Value| object["spec"]["type"] == "LoadBalancer";
+    let mut gone = Vec::new();
+    if is_reached_from_outside(&old["spec"]) && !is_reached_from_outside(&object["spec"]) {
+        gone.push("externalTrafficPolicy");
+    }
+    if balanced(old) && !balanced(object) {
+        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if health_check::is_served(&old["spec"]) && !health_check::is_served(&object["spec"]) {
+        gone.push("healthCheckNodePort");
+    }
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    for field in gone {
+        if spec[field] == old["spec"][field] {
+            parts::remove(spec, field);
+        }
+    }
+}
+
+/// Whether clients outside the cluster have a way in, and so a policy for where they end up.
+pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
+    match spec["type"].as_str() {
+        Some("NodePort" | "LoadBalancer") => true,
+        Some("ClusterIP") => !At::root(spec).get("externalIPs").is_empty(),
+        _ => false,
+    }
+}
+
+/// An update that leaves out what the cluster had chosen keeps it.
+pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
+    let keeps_address = has_address(object) && has_address(old);
+    let keeps_ports = has_node_ports(object) && has_node_ports(old);
+    let keeps_check =
+        health_check::is_served(&object["spec"]) && health_check::is_served(&old["spec"]);
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    if keeps_address {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if spec[field].is_null() {
+                parts::restore(spec, &old["spec"], field);
+            }
+        }
+    }
+    if keeps_ports {
+        keep_ports(spec, &old["spec"]);
+    }
+    if keeps_check && spec["healthCheckNodePort"].is_null() {
+        parts::restore(spec, &old["spec"], "healthCheckNodePort");
+    }
+}
+
+/// Ports are told apart by name, as upstream does: a port may get another number and keep its
+/// node port.
+fn keep_ports(spec: &mut Value, old: &Value) {
+    let numbers = |spec: &Value| -> BTreeMap<String, i64> {
+        let ports = At::root(spec).get("ports");
+        ports
+            .items()
+            .filter_map(|port| {
+                Some((
+                    port.get("name").text().to_owned(),
+                    port.get("nodePort").int()?,
+                ))
+            })
+            .collect()
+    };
+    let before = numbers(old);
+    let mut used: BTreeSet<i64> = numbers(spec).into_values().collect();
+    for port in parts::each(spec, "ports") {
+        let number = before.get(port["name"].as_str().unwrap_or_default());
+        if let Some(number) = number.filter(|_| port["nodePort"].is_null())
+            && used.insert(*number)
+        {
+            parts::set(port, "nodePort", *number);
+        }
+    }
+}
+
+/// Chooses what the user left to the cluster; releases what the type no longer has.
+pub(super) fn allocate(
+    range: ServiceRange,
+    object: &mut Value,
+    old: Option<&Value>,
+    taken: &dyn AllocationLookup,
+) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    if has_address(object) {
+        allocate_address(range, object, old, taken, &mut errors)?;
+    } else if let Some(spec) = object.get_mut("spec") {
+        let released = old.is_some_and(|old| old["spec"]["clusterIPs"] == spec["clusterIPs"]);
+        if released {
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                parts::remove(spec, field);
+            }
+        }
+    }
+    if has_node_ports(object) {
+        allocate_ports(object, old, taken, &mut errors)?;
+    } else if let Some(old) = old.filter(|old| has_node_ports(old)) {
+        release_ports(object, old);
+    }
+    health_check::allocate(object, old, taken, &mut errors)?;
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    Err(Status::invalid("", "Service", name, &errors))
+}
+
+fn allocate_address(
+    range: ServiceRange,
+    object: &mut Value,
+    old: Option<&Value>,
+    taken: &dyn AllocationLookup,
+    errors: &mut Vec<FieldError>,
+) -> Result<(), Status> {
+    let seed = seed(object);
+    let Some(spec) = object.get_mut("spec") else {
+        return Ok(());
+    };
+    let selectorless_headless =
+        spec["clusterIP"] == "None" && At::root(spec).get("selector").is_empty();
+    if selectorless_headless && spec["ipFamilyPolicy"].is_null() && spec["ipFamilies"].is_null() {
+        // Nobody knows the families of endpoints that the user keeps; upstream takes both.
+        parts::set(spec, "ipFamilyPolicy", "RequireDualStack");
+        parts::set(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
+    }
+    parts::fill(spec, "ipFamilyPolicy", "SingleStack");
+    parts::fill(spec, "ipFamilies", json!(["IPv4"]));
+    let asked = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    if asked == "None" {
+        parts::set(spec, "clusterIPs", json!(["None"]));
+        return Ok(());
+    }
+    let unchanged = old.is_some_and(|old| old["spec"]["clusterIP"] == *asked);
+    if !asked.is_empty() {
+        if !unchanged {
+            errors.extend(explicit(range, &asked, taken));
+        }
+        return Ok(());
+    }
+    let chosen = choose_address(range, seed, taken)
+        .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+    parts::set(spec, "clusterIP", chosen.to_string());
+    parts::set(spec, "clusterIPs", json!([chosen.to_string()]));
+    Ok(())
+}
+
+/// What is wrong with an address that a user asks for.
+fn explicit(range: ServiceRange, asked: &str, taken: &dyn AllocationLookup) -> Option<FieldError> {
+    let path = FieldPath::root("spec").child("clusterIPs");
+    let refuse = |why: &str| {
+        let detail = format!("failed to allocate IP {asked}: {why}");
+        Some(FieldError::invalid(&path, json!([asked]), detail))
+    };
+    // What is no address at all is the validation's to refuse.
+    let address: Ipv4Addr = asked.parse().ok()?;
+    if range.offset(address).is_none() {
+        refuse(&format!(
+            "the provided IP ({asked}) is not in the valid range. The range of valid \
+                         IPs is {range}"
+        ))
+    } else if taken.is_allocated(&address_key(asked)) {
+        refuse(ADDRESS_TAKEN)
+    } else {
+        None
+    }
+}
+
+/// A number that differs between objects and is the same for one: choices start there, so that
+/// addresses that were just given up are not at once given to others.
+pub(super) fn seed(object: &Value) -> u32 {
+    let metadata = &object["metadata"];
+    let texts = ["uid", "namespace", "name"].map(|key| metadata[key].as_str().unwrap_or_default());
+    texts
+        .join("/")
+        .bytes()
+        .fold(0x811c_9dc5, |hash: u32, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        })
+}
+
+fn choose_address(
+    range: ServiceRange,
+    seed: u32,
+    taken: &dyn AllocationLookup,
+) -> Option<Ipv4Addr> {
+    let last = range.size() - 2;
+    let band = range.static_band().min(last);
+    let free = |offset: &u32| !taken.is_allocated(&address_key(&range.at(*offset).to_string()));
+    let upper = last - band;
+    let mut others = (0..upper).map(|step| band + 1 + (seed.wrapping_add(step)) % upper);
+    let offset = others.find(free).or_else(|| (1..=band).rev().find(free))?;
+    Some(range.at(offset))
+}
+
+fn allocate_ports(
+    object: &mut Value,
+    old: Option<&Value>,
+    taken: &dyn AllocationLookup,
+    errors: &mut Vec<FieldError>,
+) -> Result<(), Status> {
+    let seed = i64::from(seed(object));
+    let own: BTreeSet<String> = old.map(node_port_keys).unwrap_or_default();
+    let mut chosen = BTreeSet::new();
+    let path = FieldPath::root("spec").child("ports");
+    let Some(spec) = object.get_mut("spec") else {
+        return Ok(());
+    };
+    let asked: BTreeSet<i64> = At::root(spec)
+        .get("ports")
+        .items()
+        .filter_map(|port| port.get("nodePort").int())
+        .chain(spec["healthCheckNodePort"].as_i64())
+        .collect();
+    for (index, port) in parts::each(spec, "ports").enumerate() {
+        let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
+        if let Some(number) = port["nodePort"].as_i64().filter(|number| *number != 0) {
+            let at = path.index(index).child("nodePort");
+            let is_allocated = |key: &String| !own.contains(key) && taken.is_allocated(key);
+            errors.extend(explicit_port(&at, &protocol, number, is_allocated));
+            continue;
+        }
+        let free = |number: &i64| {
+            let key = port_key(&protocol, *number);
+            !asked.contains(number) && !chosen.contains(&key) && !taken.is_allocated(&key)
+        };
+        let found = choose_port(seed, free)
+            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+        chosen.insert(port_key(&protocol, found));
+        parts::set(port, "nodePort", found);
+    }
+    Ok(())
+}
+
+/// What is wrong with a port of the nodes that a user asks for.
+pub(super) fn explicit_port(
+    at: &FieldPath,
+    protocol: &str,
+    number: i64,
+    is_allocated: impl Fn(&String) -> bool,
+) -> Option<FieldError> {
+    if !(limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX).contains(&number) {
+        Some(FieldError::invalid(at, number, NODE_PORT_RANGE))
+    } else if is_allocated(&port_key(protocol, number)) {
+        Some(FieldError::invalid(at, number, PORT_TAKEN))
+    } else {
+        None
+    }
+}
+
+pub(super) fn choose_port(seed: i64, free: impl Fn(&i64) -> bool) -> Option<i64> {
+    let count = limits::NODE_PORT_MAX - limits::NODE_PORT_MIN + 1;
+    let mut all = (0..count).map(|step| limits::NODE_PORT_MIN + (seed + step) % count);
+    all.find(free)
+}
+
+/// Node ports that were the old type's go, unless the user has changed them.
+fn release_ports(object: &mut Value, old: &Value) {
+    let keys = node_port_keys(old);
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    for port in parts::each(spec, "ports") {
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        let number = port["nodePort"].as_i64().unwrap_or_default();
+        if keys.contains(&port_key(protocol, number)) {
+            parts::remove(port, "nodePort");
+        }
+    }
+}
+
+pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
+    let ports = At::root(object).get("spec.ports");
+    ports
+        .items()
+        .filter_map(|port| {
+            let number = port.get("nodePort").int().filter(|number| *number != 0)?;
+            Some(port_key(port.get("protocol").text(), number))
+        })
+        .collect()
+}
+
+/// The address and the node ports that a Service holds.
+pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
+    let mut all = Vec::new();
+    for address in At::root(object).get("spec.clusterIPs").items() {
+        if has_address(object) && !matches!(address.text(), "" | "None") {
+            all.push(Allocation {
+                key: address_key(address.text()),
+                refusal: Refusal {
+                    field: "spec.clusterIPs".to_owned(),
+                    detail: format!("failed to allocate IP {}: {ADDRESS_TAKEN}", address.text()),
+                },
+                object: Some(address_of(address.text(), "services", object)),
+            });
+        }
+    }
+    for port in At::root(object).get("spec.ports").items() {
+        let number = port.get("nodePort");
+        if let Some(value) = number.int().filter(|value| *value != 0) {
+            all.push(Allocation {
+                key: port_key(port.get("protocol").text(), value),
+                refusal: Refusal {
+                    field: number.path.to_string(),
+                    detail: PORT_TAKEN.to_owned(),
+                },
+                object: None,
+            });
+        }
+    }
+    all.extend(health_check::allocation(object));
+    all
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::groups::core::Service;
+    use crate::kind::Kind;
+
+    /// What other Services hold.
+    pub struct Held(pub BTreeSet<String>);
+
+    impl AllocationLookup for Held {
+        fn is_allocated(&self, key: &str) -> bool {
+            self.0.contains(key)
+        }
+    }
+
+    pub fn held(keys: &[&str]) -> Held {
+        Held(keys.iter().map(|key| (*key).to_owned()).collect())
+    }
+
+    pub fn service() -> Service {
+        Service::new("10.96.0.0/24".parse().unwrap())
+    }
+
+    pub fn create(spec: Value, taken: &Held) -> Result<Value, Status> {
+        let mut object = json!({"metadata": {"name": "s", "namespace": "d"}, "spec": spec});
+        service().default(&mut object);
+        service().prepare_create(&mut object);
+        service().allocate(&mut object, None, taken)?;
+        Ok(object)
+    }
+
+    /// `statefulset.md` 10.15
+    #[test]
+    fn the_upper_part_is_chosen_from_first() {
+        let object = create(json!({}), &held(&[])).unwrap();
+        let address: Ipv4Addr = object["spec"]["clusterIP"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(address.octets()[3] > 16);
+        assert_eq!(object["spec"]["clusterIPs"], json!([address.to_string()]));
+        let upper: Vec<String> = (17..=254)
+            .map(|n| format!("service-ip/10.96.0.{n}"))
+            .collect();
+        let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+        let object = create(json!({}), &held(&upper)).unwrap();
+        assert_eq!(object["spec"]["clusterIP"], "10.96.0.16");
+        let all: Vec<String> = (1..=254)
+            .map(|n| format!("service-ip/10.96.0.{n}"))
+            .collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        assert_eq!(create(json!({}), &held(&all)).unwrap_err().code, 500);
+    }
+
+    /// `statefulset.md` 10.14
+    #[test]
+    fn an_address_asked_for_is_in_range_and_free() {
+        let asked = json!({"clusterIP": "10.96.0.5"});
+        let object = create(asked.clone(), &held(&[])).unwrap();
+        assert_eq!(object["spec"]["clusterIPs"], json!(["10.96.0.5"]));
+        assert_eq!(allocations(&object)[0].key, "service-ip/10.96.0.5");
+        let refused = create(asked, &held(&["service-ip/10.96.0.5"])).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.5\"]: failed to \
+             allocate IP 10.96.0.5: provided IP is already allocated"
+        );
+        let refused = create(json!({"clusterIP": "10.1.0.5"}), &held(&[])).unwrap_err();
+        assert!(
+            refused
+                .message
+                .ends_with("The range of valid IPs is 10.96.0.0/24")
+        );
+    }
+
+    #[test]
+    fn headless_services_hold_no_address() {
+        let spec = json!({"clusterIP": "None", "selector": {"app": "x"}});
+        let object = create(spec, &held(&[])).unwrap();
+        assert_eq!(object["spec"]["clusterIPs"], json!(["None"]));
+        assert_eq!(object["spec"]["ipFamilies"], json!(["IPv4"]));
+        assert_eq!(allocations(&object), []);
+        let object = create(json!({"type": "ExternalName"}), &held(&[])).unwrap();
+        assert!(object["spec"]["clusterIPs"].is_null());
+    }
+
+    #[test]
+    fn node_ports_are_chosen_and_kept() {
+        let spec = json!({"type": "NodePort",
+            "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]});
+        let old = create(spec.clone(), &held(&[])).unwrap();
+        let keys = node_port_keys(&old);
+        assert_eq!(keys.len(), 2);
+        let mut new = old.clone();
+        new["spec"]["ports"] = json!([{"name": "b", "port": 82}, {"name": "a", "port": 80}]);
+        service().default(&mut new);
+        service().prepare_update(&mut new, &old);
+        service()
+            .allocate(&mut new, Some(&old), &Held(keys.clone()))
+            .unwrap();
+        assert_eq!(node_port_keys(&new), keys);
+        new["spec"]["type"] = json!("ClusterIP");
+        service()
+            .allocate(&mut new, Some(&old), &held(&[]))
+            .unwrap();
+        assert!(node_port_keys(&new).is_empty());
+    }
+
+    #[test]
+    fn what_the_old_type_had_goes_with_it() {
+        let spec = json!({"type": "LoadBalancer", "loadBalancerClass": "x.y/z",
+            "ports": [{"port": 80}]});
+        let old = create(spec, &held(&[])).unwrap();
+        assert_eq!(old["spec"]["externalTrafficPolicy"], "Cluster");
+        let become_type = |kind: &str, policy: &str| {
+            let mut new = old.clone();
+            new["spec"]["type"] = json!(kind);
+            new["spec"]["externalTrafficPolicy"] = json!(policy);
+            service().default(&mut new);
+            service().prepare_update(&mut new, &old);
+            new
+        };
+        let new = become_type("ClusterIP", "Cluster");
+        for field in [
+            "externalTrafficPolicy",
+            "allocateLoadBalancerNodePorts",
+            "loadBalancerClass",
+        ] {
+            assert!(new["spec"].get(field).is_none(), "{field}");
+        }
+        let new = become_type("NodePort", "Cluster");
+        assert_eq!(new["spec"]["externalTrafficPolicy"], "Cluster");
+        let new = become_type("ClusterIP", "Local");
+        assert_eq!(new["spec"]["externalTrafficPolicy"], "Local");
+    }
+
+    #[test]
+    fn a_node_port_asked_for_is_in_range_and_free() {
+        let spec =
+            |port: i64| json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+        assert!(create(spec(30_080), &held(&[])).is_ok());
+        let refused = create(spec(80), &held(&[])).unwrap_err();
+        assert!(
+            refused
+                .message
+                .ends_with("The range of valid ports is 30000-32767")
+        );
+        let refused = create(spec(30_080), &held(&["node-port/TCP/30080"])).unwrap_err();
+        assert!(
+            refused
+                .message
+                .ends_with("provided port is already allocated")
+        );
+    }
+}

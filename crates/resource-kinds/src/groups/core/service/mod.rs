@@ -1,0 +1,193 @@
+//! core/v1 Service.
+
+mod allocate;
+mod health_check;
+mod table;
+mod validate;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as api;
+use object_model::{FieldError, Status, names};
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::json::parts;
+use crate::kind::cluster::ServiceRange;
+use crate::kind::info::{Names, STATUS, namespaced, proxy};
+use crate::kind::{Allocation, AllocationLookup, Cell, Column, Kind, KindInfo, Words};
+use crate::validation::metadata;
+
+/// core/v1 Service.
+#[derive(Debug)]
+pub struct Service {
+    /// Where its address comes from.
+    range: ServiceRange,
+}
+
+impl Service {
+    /// Services with addresses from the given range.
+    pub fn new(range: ServiceRange) -> Self {
+        Self { range }
+    }
+}
+
+const INFO: KindInfo<'static> = KindInfo {
+    categories: Words::Fixed(&["all"]),
+    subresources: &[proxy("ServiceProxyOptions"), STATUS],
+    ..namespaced(Names {
+        group: "",
+        kind: "Service",
+        list_kind: "ServiceList",
+        plural: "services",
+        singular: "service",
+        short: &["svc"],
+    })
+};
+
+impl Kind for Service {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::Service>(object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        let Some(spec) = parts::entry(object, "spec") else {
+            return;
+        };
+        parts::fill(spec, "sessionAffinity", "None");
+        parts::fill(spec, "type", "ClusterIP");
+        if spec["sessionAffinity"] == "None" {
+            parts::remove(spec, "sessionAffinityConfig");
+        } else if let Some(config) = parts::entry(spec, "sessionAffinityConfig")
+            && let Some(client) = parts::entry(config, "clientIP")
+        {
+            parts::fill(client, "timeoutSeconds", 10_800);
+        }
+        for port in parts::each(spec, "ports") {
+            parts::fill(port, "protocol", "TCP");
+            let number = port["port"].clone();
+            if matches!(port["targetPort"].as_i64(), Some(0)) {
+                parts::remove(port, "targetPort");
+            }
+            parts::fill(port, "targetPort", number);
+        }
+        default_policies(spec);
+        if object["spec"]["type"] == "LoadBalancer"
+            && let Some(balancer) = object.pointer_mut("/status/loadBalancer")
+        {
+            for ingress in parts::each(balancer, "ingress") {
+                if ingress["ip"].is_string() {
+                    parts::fill(ingress, "ipMode", "VIP");
+                }
+            }
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        parts::set(object, "status", json!({"loadBalancer": {}}));
+        allocate::same_addresses(object, None);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        parts::restore(object, old, "status");
+        allocate::same_addresses(object, Some(old));
+        allocate::drop_with_type(object, old);
+        allocate::keep_allocations(object, old);
+    }
+
+    fn allocate(
+        &self,
+        object: &mut Value,
+        old: Option<&Value>,
+        taken: &dyn AllocationLookup,
+    ) -> Result<(), Status> {
+        allocate::allocate(self.range, object, old, taken)
+    }
+
+    fn allocations(&self, object: &Value) -> Vec<Allocation> {
+        allocate::allocations(object)
+    }
+
+    fn name_errors(&self, name: &str) -> Vec<String> {
+        names::dns_1035_label(name)
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate::validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate::validate_change(object, old));
+        errors.extend(validate::validate(object));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        table::COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        table::row(object, now)
+    }
+
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        let field = match field {
+            "spec.clusterIP" => "clusterIP",
+            "spec.type" => "type",
+            _ => return None,
+        };
+        Some(
+            object["spec"][field]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        )
+    }
+
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&["spec.clusterIP", "spec.type"])
+    }
+}
+
+fn default_policies(spec: &mut Value) {
+    let kind = spec["type"].as_str().unwrap_or_default().to_owned();
+    if allocate::is_reached_from_outside(spec) {
+        parts::fill(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        parts::fill(spec, "allocateLoadBalancerNodePorts", true);
+    }
+    if kind != "ExternalName" {
+        parts::fill(spec, "internalTrafficPolicy", "Cluster");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_filled_in() {
+        let mut object =
+            json!({"spec": {"ports": [{"port": 80}, {"port": 81, "targetPort": "x"}]}});
+        let service = Service::new(ServiceRange::default());
+        service.default(&mut object);
+        let wanted = json!({"spec": {
+            "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80},
+                {"port": 81, "targetPort": "x", "protocol": "TCP"}],
+            "sessionAffinity": "None", "type": "ClusterIP", "internalTrafficPolicy": "Cluster"}});
+        assert_eq!(object, wanted);
+        service.default(&mut object);
+        assert_eq!(object, wanted);
+    }
+}

@@ -1,0 +1,70 @@
+//! core/v1 ServiceAccount.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as api;
+use object_model::FieldError;
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::kind::info::{Names, action, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::metadata;
+
+/// core/v1 ServiceAccount.
+#[derive(Debug)]
+pub struct ServiceAccount;
+
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[action("token", "authentication.k8s.io", "TokenRequest")],
+    ..namespaced(Names {
+        group: "",
+        kind: "ServiceAccount",
+        list_kind: "ServiceAccountList",
+        plural: "serviceaccounts",
+        singular: "serviceaccount",
+        short: &["sa"],
+    })
+};
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column(
+        "Secrets",
+        "Number of Secrets that pods of this account may use.",
+    ),
+    table::AGE,
+];
+
+impl Kind for ServiceAccount {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::ServiceAccount>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        metadata::validate(self, object)
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        metadata::validate_update(object)
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let secrets = table::count(&object["secrets"]);
+        vec![table::name(object), json!(secrets), table::age(object, now)]
+    }
+}

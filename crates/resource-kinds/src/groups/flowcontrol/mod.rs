@@ -1,0 +1,48 @@
+//! flowcontrol.apiserver.k8s.io: priority and concurrency of requests.
+
+mod defaults;
+mod flow_schema;
+mod priority_level_configuration;
+
+pub use defaults::{AUTOUPDATE, mandatory, suggested};
+pub use flow_schema::FlowSchema;
+use object_model::FieldError;
+pub use priority_level_configuration::PriorityLevelConfiguration;
+use serde_json::Value;
+
+use crate::validation::field::At;
+
+/// The API group.
+pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+/// The resource of FlowSchemas.
+pub const SCHEMAS: &str = "flowschemas";
+/// The resource of PriorityLevelConfigurations.
+pub const LEVELS: &str = "prioritylevelconfigurations";
+
+/// The name of the schema and of the level without limits.
+pub const EXEMPT: &str = "exempt";
+/// The name of the schema and of the level for requests that match no other schema.
+pub const CATCH_ALL: &str = "catch-all";
+
+/// The condition of a FlowSchema: whether its level is missing.
+pub const DANGLING: &str = "Dangling";
+
+/// The default of `matchingPrecedence`.
+const PRECEDENCE_DEFAULT: i64 = 1000;
+
+/// Each condition has a type of its own.
+fn check_conditions(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for condition in At::root(object).get("status.conditions").items() {
+        let kind = condition.get("type");
+        if seen.contains(&kind.text()) {
+            errors.push(kind.duplicate());
+        }
+        seen.push(kind.text());
+        if kind.is_empty() {
+            errors.push(kind.required("must not be empty"));
+        }
+    }
+    errors
+}

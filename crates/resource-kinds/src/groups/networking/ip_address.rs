@@ -1,0 +1,170 @@
+//! networking.k8s.io/v1 IPAddress.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::networking::v1 as api;
+use object_model::{FieldError, names};
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::kind::info::{Names, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::metadata;
+use crate::well_known::labels::{IP_FAMILY, IP_MANAGED_BY};
+
+/// networking.k8s.io/v1 IPAddress: one address, and whose it is.
+#[derive(Debug)]
+pub struct IPAddress;
+
+const INFO: KindInfo<'static> = cluster(Names {
+    group: "networking.k8s.io",
+    kind: "IPAddress",
+    list_kind: "IPAddressList",
+    plural: "ipaddresses",
+    singular: "ipaddress",
+    short: &["ip"],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("ParentRef", "The object that has the address."),
+    table::AGE,
+];
+
+impl Kind for IPAddress {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::IPAddress>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn name_errors(&self, name: &str) -> Vec<String> {
+        match name.parse::<IpAddr>() {
+            Ok(address) if address.to_string() == name => Vec::new(),
+            Ok(address) => vec![format!(
+                "must be in canonical form ({:?})",
+                address.to_string()
+            )],
+            Err(_) => {
+                vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+            }
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        let parent = |object| At::root(object).get("spec.parentRef");
+        errors.check_unchanged(&parent(object), &parent(old));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        vec![
+            table::name(object),
+            json!(parent(&object["spec"]["parentRef"])),
+            table::age(object, now),
+        ]
+    }
+
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        let part = field.strip_prefix("spec.parentRef.")?;
+        let known = ["group", "resource", "namespace", "name"].contains(&part);
+        let text = object["spec"]["parentRef"][part].as_str();
+        known.then(|| text.unwrap_or_default().to_owned())
+    }
+}
+
+/// The object for an address that an object of the core group has.
+pub(crate) fn address_of(address: &str, resource: &str, owner: &Value) -> Value {
+    let metadata = &owner["metadata"];
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "IPAddress",
+        "metadata": {"name": address, "labels": {
+            IP_FAMILY: if address.contains(':') { "IPv6" } else { "IPv4" },
+            IP_MANAGED_BY: "ipallocator.k8s.io",
+        }},
+        "spec": {"parentRef": {"resource": resource, "namespace": metadata["namespace"],
+            "name": metadata["name"]}},
+    })
+}
+
+/// `services/default/kubernetes`
+fn parent(parent: &Value) -> String {
+    let text = |field: &str| parent[field].as_str().unwrap_or_default();
+    if !parent.is_object() {
+        return "<none>".to_owned();
+    }
+    let kind = match text("group") {
+        "" => text("resource").to_owned(),
+        group => format!("{}.{group}", text("resource")),
+    };
+    let mut shown = kind.to_lowercase();
+    for word in [text("namespace"), text("name")] {
+        if !word.is_empty() {
+            shown = format!("{shown}/{word}");
+        }
+    }
+    shown
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let parent = At::root(object).get("spec.parentRef");
+    let mut errors = Vec::new();
+    if !parent.is_set() {
+        return vec![parent.required("")];
+    }
+    errors.check_text_if_set(&parent.get("group"), names::dns_subdomain);
+    for field in ["resource", "name"] {
+        let at = parent.get(field);
+        errors.check_required_text(&at, names::path_segment);
+    }
+    errors.check_text_if_set(&parent.get("namespace"), names::path_segment);
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address() -> Value {
+        let owner = json!({"metadata": {"namespace": "default", "name": "kubernetes"}});
+        address_of("10.96.0.1", "services", &owner)
+    }
+
+    #[test]
+    fn the_name_is_the_address() {
+        assert_eq!(IPAddress.validate_create(&address()), []);
+        for (name, wrong) in [("x", "must be a valid IP"), ("::0001", "canonical")] {
+            let errors = IPAddress.name_errors(name);
+            assert!(errors[0].contains(wrong), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn the_owner_is_shown_and_stays() {
+        let row = IPAddress.row(&address(), Timestamp::UNIX_EPOCH);
+        assert_eq!(row[1], "services/default/kubernetes");
+        let mut other = address();
+        other["spec"]["parentRef"]["name"] = json!("x");
+        let errors = IPAddress.validate_update(&other, &address());
+        assert!(errors[0].to_string().ends_with("field is immutable"));
+    }
+}

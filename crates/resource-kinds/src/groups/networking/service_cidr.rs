@@ -1,0 +1,191 @@
+//! networking.k8s.io/v1 ServiceCIDR.
+
+use jiff::Timestamp;
+use k8s_openapi::api::networking::v1 as api;
+use object_model::FieldError;
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::json::parts;
+use crate::kind::cluster::ServiceRange;
+use crate::kind::info::{Names, STATUS, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::{advice, metadata};
+
+/// The range that a cluster starts with.
+pub(crate) const DEFAULT_RANGE: &str = "kubernetes";
+
+/// networking.k8s.io/v1 ServiceCIDR: a range of Services' addresses.
+#[derive(Debug)]
+pub struct ServiceCIDR;
+
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
+    ..cluster(Names {
+        group: "networking.k8s.io",
+        kind: "ServiceCIDR",
+        list_kind: "ServiceCIDRList",
+        plural: "servicecidrs",
+        singular: "servicecidr",
+        short: &[],
+    })
+};
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("CIDRs", "The ranges, one of each family."),
+    table::AGE,
+];
+
+impl Kind for ServiceCIDR {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::ServiceCIDR>(object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        let since = object["metadata"]["creationTimestamp"].clone();
+        if object["metadata"]["name"] != DEFAULT_RANGE || since.is_null() {
+            return;
+        }
+        let ready = json!({"type": "Ready", "status": "True", "reason": "",
+            "message": "Kubernetes Service CIDR is ready", "lastTransitionTime": since});
+        if let Some(status) = parts::entry(object, "status") {
+            parts::fill(status, "conditions", json!([ready]));
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        let ranges = |object| At::root(object).get("spec.cidrs");
+        errors.check_unchanged(&ranges(object), &ranges(old));
+        errors
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if object["metadata"]["name"] == DEFAULT_RANGE {
+            return Vec::new();
+        }
+        let what = "Services get their addresses from the range that the program was started with";
+        advice::not_acted_on("ServiceCIDR", what, old)
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let ranges = object["spec"]["cidrs"].as_array().into_iter().flatten();
+        let ranges: Vec<&str> = ranges.filter_map(Value::as_str).collect();
+        vec![
+            table::name(object),
+            json!(ranges.join(",")),
+            table::age(object, now),
+        ]
+    }
+}
+
+/// The object for the range that Services get their addresses from.
+pub fn default_range(range: ServiceRange) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": DEFAULT_RANGE},
+        "spec": {"cidrs": [range.to_string()]},
+    })
+}
+
+/// A range in the form `10.96.0.0/16`: nothing but zeros behind the prefix.
+fn range_errors(text: &str) -> Vec<String> {
+    let wrong = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+    let parsed = text.split_once('/').and_then(|(address, prefix)| {
+        let address: std::net::IpAddr = address.parse().ok()?;
+        let prefix: u32 = prefix.parse().ok()?;
+        let (bits, width) = match address {
+            std::net::IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
+            std::net::IpAddr::V6(v6) => (v6.to_bits(), 128),
+        };
+        let behind = bits.checked_shl(prefix).unwrap_or(0);
+        (prefix <= width).then_some(behind == 0)
+    });
+    match parsed {
+        Some(true) => Vec::new(),
+        Some(false) => vec!["must not have bits set beyond the prefix length".to_owned()],
+        None => vec![wrong.to_owned()],
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let ranges = At::root(object).get("spec.cidrs");
+    let mut errors = Vec::new();
+    if ranges.is_empty() {
+        return vec![ranges.required("at least one CIDR required")];
+    }
+    let v6 = |at: &At<'_>| at.text().contains(':');
+    let all: Vec<At<'_>> = ranges.items().collect();
+    match all.as_slice() {
+        [_] => {}
+        [one, other] if v6(one) != v6(other) => {}
+        [_, _] => errors.push(ranges.invalid(
+            "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and \
+             2001:db8::/64",
+        )),
+        _ => return vec![ranges.invalid("may only hold up to 2 values")],
+    }
+    for range in &all {
+        errors.check_text(range, range_errors);
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(ranges: &[&str]) -> Vec<String> {
+        let object = json!({"metadata": {"name": "a"}, "spec": {"cidrs": ranges}});
+        let errors = ServiceCIDR.validate_create(&object);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn one_range_of_each_family() {
+        for good in [
+            &["10.0.0.0/8"][..],
+            &["10.0.0.0/8", "2001:db8::/64"],
+            &["::/0"],
+        ] {
+            assert_eq!(told(good), [""; 0]);
+        }
+        for (bad, why) in [
+            (&[][..], "at least one"),
+            (&["10.0.0.0/8", "11.0.0.0/8"], "for each IP family"),
+            (&["10.0.0.1/8"], "beyond the prefix"),
+            (&["10.0.0.0/33"], "valid CIDR"),
+            (&["10.0.0.0"], "valid CIDR"),
+            (&["10.0.0.0/8", "::/0", "::/0"], "up to 2"),
+        ] {
+            assert!(told(bad)[0].contains(why), "{bad:?}: {:?}", told(bad));
+        }
+    }
+
+    #[test]
+    fn the_own_range_is_one() {
+        let mut object = default_range(ServiceRange::default());
+        assert_eq!(ServiceCIDR.validate_create(&object), []);
+        assert_eq!(ServiceCIDR.warnings(&object, None), [""; 0]);
+        object["metadata"]["name"] = json!("more");
+        assert_eq!(ServiceCIDR.warnings(&object, None).len(), 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! resource.k8s.io/v1 DeviceClass.
+
+use jiff::Timestamp;
+use k8s_openapi::api::resource::v1 as api;
+use object_model::FieldError;
+use serde_json::Value;
+
+use super::GROUP;
+use super::amounts::decode_with_amounts;
+use super::claim_spec::{CONFIG_MAX, configuration, selectors};
+use super::lists::list;
+use crate::kind::info::{Names, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::At;
+use crate::validation::metadata;
+use crate::validation::pod_template::is_extended;
+
+/// resource.k8s.io/v1 DeviceClass: a name for devices of a sort.
+#[derive(Debug)]
+pub struct DeviceClass;
+
+const INFO: KindInfo<'static> = cluster(Names {
+    group: GROUP,
+    kind: "DeviceClass",
+    list_kind: "DeviceClassList",
+    plural: "deviceclasses",
+    singular: "deviceclass",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[table::NAME, table::AGE];
+
+impl Kind for DeviceClass {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode_with_amounts::<api::DeviceClass>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        vec![table::name(object), table::age(object, now)]
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let spec = At::root(object).get("spec");
+    let mut errors = Vec::new();
+    selectors(&spec.get("selectors"), &mut errors);
+    list(&spec.get("config"), CONFIG_MAX, &configuration, &mut errors);
+    let extended = spec.get("extendedResourceName");
+    if extended.is_set() && !is_extended(extended.text()) {
+        errors.push(extended.invalid("must be a valid extended resource name"));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// findings C16
+    #[test]
+    fn a_class_selects_and_configures() {
+        let class = json!({"metadata": {"name": "gpu"}, "spec": {
+            "selectors": [{"cel": {"expression": "device.driver == 'd'"}}],
+            "config": [{"opaque": {"driver": "d", "parameters": {"a": 1}}}],
+            "extendedResourceName": "example.com/gpu"}});
+        assert_eq!(DeviceClass.validate_create(&class), []);
+        let bad = json!({"metadata": {"name": "gpu"}, "spec": {"selectors": [{}],
+            "config": [{}], "extendedResourceName": "cpu"}});
+        let errors: Vec<String> = DeviceClass
+            .validate_update(&bad, &class)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            errors,
+            [
+                "spec.selectors[0].cel: Required value",
+                "spec.config[0].opaque: Required value",
+                "spec.extendedResourceName: Invalid value: \"cpu\": must be a valid extended \
+                 resource name",
+            ]
+        );
+    }
+}

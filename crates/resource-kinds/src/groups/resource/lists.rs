@@ -1,0 +1,50 @@
+//! Bounds of lists and maps: a list that is too long is refused as a whole, without a look at its
+//! elements.
+
+use std::collections::BTreeSet;
+
+use object_model::FieldError;
+
+use crate::validation::field::At;
+
+type Check<'c> = &'c dyn Fn(&At<'_>, &mut Vec<FieldError>);
+
+/// Checks a list of at most `max` elements.
+pub(super) fn list(at: &At<'_>, max: usize, check: Check<'_>, errors: &mut Vec<FieldError>) {
+    if at.len() > max {
+        errors.push(FieldError::too_many(&at.path, at.len(), max));
+        return;
+    }
+    at.items().for_each(|item| check(&item, errors));
+}
+
+/// As [`list`]; no two elements have the same key.
+pub(super) fn set(
+    at: &At<'_>,
+    max: usize,
+    key: &dyn Fn(&At<'_>) -> String,
+    check: Check<'_>,
+    errors: &mut Vec<FieldError>,
+) {
+    list(at, max, check, errors);
+    if at.len() > max {
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for item in at.items() {
+        let key = key(&item);
+        if !seen.insert(key.clone()) {
+            errors.push(FieldError::duplicate(&item.path, key));
+        }
+    }
+}
+
+/// The text of an element, as its key.
+pub(super) fn itself(at: &At<'_>) -> String {
+    at.text().to_owned()
+}
+
+/// The `name` of an element, as its key.
+pub(super) fn by_name(at: &At<'_>) -> String {
+    at.get("name").text().to_owned()
+}

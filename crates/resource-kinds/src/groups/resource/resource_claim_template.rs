@@ -1,0 +1,102 @@
+//! resource.k8s.io/v1 ResourceClaimTemplate.
+
+use jiff::Timestamp;
+use k8s_openapi::api::resource::v1 as api;
+use object_model::FieldError;
+use serde_json::Value;
+
+use super::amounts::decode_with_amounts;
+use super::{GROUP, claim_spec};
+use crate::kind::info::{Names, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::metadata;
+
+/// resource.k8s.io/v1 ResourceClaimTemplate: the claim that each of some pods gets.
+#[derive(Debug)]
+pub struct ResourceClaimTemplate;
+
+const INFO: KindInfo<'static> = namespaced(Names {
+    group: GROUP,
+    kind: "ResourceClaimTemplate",
+    list_kind: "ResourceClaimTemplateList",
+    plural: "resourceclaimtemplates",
+    singular: "resourceclaimtemplate",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[table::NAME, table::AGE];
+
+impl Kind for ResourceClaimTemplate {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode_with_amounts::<api::ResourceClaimTemplate>(object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        if let Some(spec) = object.pointer_mut("/spec/spec") {
+            claim_spec::default(spec);
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        let spec = At::root(object).get("spec");
+        errors.extend(metadata::labels(&spec.get("metadata.labels")));
+        errors.extend(metadata::annotations(&spec.get("metadata.annotations")));
+        claim_spec::validate(&spec.get("spec"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        let spec = |object| At::root(object).get("spec");
+        errors.check_unchanged(&spec(object), &spec(old));
+        errors
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        vec![table::name(object), table::age(object, now)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// findings C16
+    #[test]
+    fn a_template_is_checked_as_its_claims_and_stays() {
+        let mut good = json!({"metadata": {"name": "t", "namespace": "d"}, "spec": {"spec": {
+            "devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}}});
+        ResourceClaimTemplate.default(&mut good);
+        assert_eq!(ResourceClaimTemplate.validate_create(&good), []);
+        let mut bad = good.clone();
+        bad["spec"]["metadata"] = json!({"labels": {"/": ""}});
+        bad["spec"]["spec"]["devices"]["requests"][0]["name"] = json!("R");
+        let errors: Vec<String> = ResourceClaimTemplate
+            .validate_create(&bad)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert!(errors[0].starts_with("spec.metadata.labels: Invalid value"));
+        assert!(
+            errors
+                .last()
+                .unwrap()
+                .starts_with("spec.spec.devices.requests[0].name: Invalid value: \"R\"")
+        );
+        let errors = ResourceClaimTemplate.validate_update(&bad, &good);
+        assert!(errors[0].to_string().ends_with("field is immutable"));
+    }
+}

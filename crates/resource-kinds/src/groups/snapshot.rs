@@ -1,0 +1,230 @@
+//! snapshot.storage.k8s.io/v1: the kinds of snapshots. They are custom kinds, as everywhere: the
+//! definitions come with a fresh cluster, and others' manifests of them may be applied over it.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The API group.
+pub const GROUP: &str = "snapshot.storage.k8s.io";
+
+/// The definitions of the kinds.
+const DEFINITIONS: &str = include_str!("../../data/snapshot-definitions.json");
+
+/// On the class that snapshots without a class get, one for each driver.
+pub const DEFAULT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
+/// On a content whose snapshot is being deleted.
+pub const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
+/// Keeps a snapshot while a claim is made from it.
+pub const SOURCE_PROTECTION: &str =
+    "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection";
+/// Keeps a snapshot until its content is dealt with.
+pub const BOUND_PROTECTION: &str = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection";
+/// Keeps a content until what it stands for is gone.
+pub const CONTENT_PROTECTION: &str =
+    "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";
+
+/// The definitions of the three kinds, for a fresh cluster.
+pub fn definitions() -> Vec<Value> {
+    serde_json::from_str(DEFINITIONS).unwrap_or_default()
+}
+
+/// What somebody wants kept of a claim, or brings from elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct VolumeSnapshot {
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: SnapshotSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<SnapshotStatus>,
+}
+
+/// `spec` of a VolumeSnapshot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct SnapshotSpec {
+    #[serde(default)]
+    pub source: SnapshotSource,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_snapshot_class_name: Option<String>,
+}
+
+/// What a snapshot is of: one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct SnapshotSource {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_snapshot_content_name: Option<String>,
+}
+
+/// `status` of a VolumeSnapshot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct SnapshotStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_volume_snapshot_content_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_time: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_to_use: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_size: Option<Quantity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<SnapshotError>,
+}
+
+/// What went wrong last.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct SnapshotError {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What was kept, as the storage knows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct VolumeSnapshotContent {
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub spec: ContentSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<ContentStatus>,
+}
+
+/// `spec` of a VolumeSnapshotContent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct ContentSpec {
+    #[serde(default)]
+    pub deletion_policy: String,
+    #[serde(default)]
+    pub driver: String,
+    #[serde(default)]
+    pub source: ContentSource,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_volume_mode: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_snapshot_class_name: Option<String>,
+    #[serde(default)]
+    pub volume_snapshot_ref: ObjectReference,
+}
+
+/// What a content is of: one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct ContentSource {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_handle: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_handle: Option<String>,
+}
+
+/// `status` of a VolumeSnapshotContent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct ContentStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_handle: Option<String>,
+    /// Nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_time: Option<i64>,
+    /// Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_size: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_to_use: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<SnapshotError>,
+}
+
+/// How snapshots of a class are made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the API's own fields")]
+pub struct VolumeSnapshotClass {
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub driver: String,
+    #[serde(default)]
+    pub deletion_policy: String,
+}
+
+macro_rules! kind {
+    ($type:ty, $kind:literal, $plural:literal, $scope:ty) => {
+        impl k8s_openapi::Resource for $type {
+            const API_VERSION: &'static str = "snapshot.storage.k8s.io/v1";
+            const GROUP: &'static str = GROUP;
+            const KIND: &'static str = $kind;
+            const VERSION: &'static str = "v1";
+            const URL_PATH_SEGMENT: &'static str = $plural;
+            type Scope = $scope;
+        }
+
+        impl k8s_openapi::Metadata for $type {
+            type Ty = ObjectMeta;
+
+            fn metadata(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+
+            fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                &mut self.metadata
+            }
+        }
+    };
+}
+
+kind!(
+    VolumeSnapshot,
+    "VolumeSnapshot",
+    "volumesnapshots",
+    k8s_openapi::NamespaceResourceScope
+);
+kind!(
+    VolumeSnapshotContent,
+    "VolumeSnapshotContent",
+    "volumesnapshotcontents",
+    k8s_openapi::ClusterResourceScope
+);
+kind!(
+    VolumeSnapshotClass,
+    "VolumeSnapshotClass",
+    "volumesnapshotclasses",
+    k8s_openapi::ClusterResourceScope
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_three_kinds() {
+        let names: Vec<Value> = definitions()
+            .into_iter()
+            .map(|definition| definition["spec"]["names"]["kind"].clone())
+            .collect();
+        let wanted = [
+            "VolumeSnapshot",
+            "VolumeSnapshotClass",
+            "VolumeSnapshotContent",
+        ];
+        assert_eq!(names, wanted);
+    }
+}

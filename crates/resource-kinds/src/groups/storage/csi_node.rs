@@ -1,0 +1,93 @@
+//! storage.k8s.io/v1 CSINode.
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1 as api;
+use object_model::{FieldError, names};
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::kind::info::{Names, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::{advice, metadata};
+
+/// storage.k8s.io/v1 CSINode.
+#[derive(Debug)]
+pub struct CSINode;
+
+const INFO: KindInfo<'static> = cluster(Names {
+    group: "storage.k8s.io",
+    kind: "CSINode",
+    list_kind: "CSINodeList",
+    plural: "csinodes",
+    singular: "csinode",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::number("Drivers", "Drivers on the node."),
+    table::AGE,
+];
+
+impl Kind for CSINode {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::CSINode>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
+        advice::not_acted_on(
+            "CSINode",
+            "volumes are made by the built-in provisioner",
+            old,
+        )
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        vec![
+            table::name(object),
+            json!(table::count(&object["spec"]["drivers"])),
+            table::age(object, now),
+        ]
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let drivers = At::root(object).get("spec.drivers");
+    let mut errors = metadata::duplicates(&drivers, "name");
+    for driver in drivers.items() {
+        errors.check_text(&driver.get("name"), names::dns_subdomain);
+        let node = driver.get("nodeID");
+        if node.is_empty() {
+            errors.push(node.required(""));
+        }
+    }
+    errors
+}

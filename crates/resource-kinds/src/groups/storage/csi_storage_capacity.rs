@@ -1,0 +1,123 @@
+//! storage.k8s.io/v1 CSIStorageCapacity.
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1 as api;
+use object_model::{FieldError, Quantity, names};
+use serde_json::Value;
+
+use crate::json::decode::decode;
+use crate::kind::info::{Names, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, NEGATIVE, Rules};
+use crate::validation::{advice, metadata};
+
+/// storage.k8s.io/v1 CSIStorageCapacity.
+#[derive(Debug)]
+pub struct CSIStorageCapacity;
+
+const INFO: KindInfo<'static> = namespaced(Names {
+    group: "storage.k8s.io",
+    kind: "CSIStorageCapacity",
+    list_kind: "CSIStorageCapacityList",
+    plural: "csistoragecapacities",
+    singular: "csistoragecapacity",
+    short: &[],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("StorageClassName", "The class whose volumes would fit."),
+    table::column("Capacity", "How much is free."),
+];
+
+impl Kind for CSIStorageCapacity {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::CSIStorageCapacity>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        let (new, old) = (At::root(object), At::root(old));
+        for field in ["nodeTopology", "storageClassName"] {
+            errors.check_unchanged(&new.get(field), &old.get(field));
+        }
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
+        let what = "volumes are the built-in provisioner's";
+        advice::not_acted_on("CSIStorageCapacity", what, old)
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {
+        vec![
+            table::name(object),
+            table::text_or(&object["storageClassName"], ""),
+            table::text_or(&object["capacity"], "<unset>"),
+        ]
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let root = At::root(object);
+    let mut errors = metadata::label_selector(&root.get("nodeTopology"));
+    errors.check_text(&root.get("storageClassName"), names::dns_subdomain);
+    let capacity = root.get("capacity");
+    if Quantity::from_json(capacity.value).is_ok_and(|amount| amount.is_negative()) {
+        errors.push(capacity.invalid(NEGATIVE));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn capacity() -> Value {
+        let object = json!({"metadata": {"name": "a", "namespace": "d"}, "capacity": "1024Mi",
+            "storageClassName": "fast", "nodeTopology": {}});
+        CSIStorageCapacity.decode(object).unwrap()
+    }
+
+    #[test]
+    fn capacity_is_an_amount() {
+        let object = capacity();
+        assert_eq!(CSIStorageCapacity.validate_create(&object), []);
+        assert_eq!(object["capacity"], "1Gi");
+        let mut less = object.clone();
+        less["capacity"] = json!("-1");
+        let errors = CSIStorageCapacity.validate_update(&less, &object);
+        assert_eq!(
+            errors[0].to_string(),
+            "capacity: Invalid value: \"-1\": must be greater than or equal to 0"
+        );
+    }
+
+    #[test]
+    fn what_it_is_about_stays() {
+        let mut other = capacity();
+        other["storageClassName"] = json!("slow");
+        let errors = CSIStorageCapacity.validate_update(&other, &capacity());
+        assert!(errors[0].to_string().ends_with("field is immutable"));
+    }
+}

@@ -1,0 +1,46 @@
+//! The built-in ways to make volumes.
+
+use k8s_openapi::api::core::v1::PersistentVolume;
+
+use crate::well_known::annotations::PROVISIONED_BY;
+
+/// The provisioner of the class `local`.
+pub const LOCAL_PROVISIONER: &str = "mainstay.dev/local";
+/// The provisioner of the class `local-cow`.
+pub const LOCAL_COW_PROVISIONER: &str = "mainstay.dev/local-cow";
+/// The name that manifests written for minikube have.
+pub const MINIKUBE_PROVISIONER: &str = "k8s.io/minikube-hostpath";
+
+/// How a volume is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Driver {
+    /// A directory of the host's own file system.
+    Local,
+    /// A subvolume of a btrfs pool: limited, with snapshots.
+    LocalCow,
+}
+
+impl Driver {
+    /// The driver that serves a provisioner's name; `None` for those of others.
+    pub fn of_provisioner(name: &str) -> Option<Self> {
+        match name {
+            LOCAL_PROVISIONER | MINIKUBE_PROVISIONER => Some(Self::Local),
+            LOCAL_COW_PROVISIONER => Some(Self::LocalCow),
+            _ => None,
+        }
+    }
+
+    /// The driver that made a volume; `None` for volumes of others.
+    pub fn of_volume(volume: &PersistentVolume) -> Option<Self> {
+        let annotations = volume.metadata.annotations.as_ref()?;
+        Self::of_provisioner(annotations.get(PROVISIONED_BY)?)
+    }
+
+    /// Its name in snapshot classes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => LOCAL_PROVISIONER,
+            Self::LocalCow => LOCAL_COW_PROVISIONER,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! storage.k8s.io/v1 VolumeAttachment.
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1 as api;
+use object_model::{FieldError, names};
+use serde_json::{Value, json};
+
+use crate::json::decode::decode;
+use crate::kind::info::{Names, STATUS, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::{advice, metadata};
+
+/// storage.k8s.io/v1 VolumeAttachment.
+#[derive(Debug)]
+pub struct VolumeAttachment;
+
+const INFO: KindInfo<'static> = KindInfo {
+    subresources: &[STATUS],
+    ..cluster(Names {
+        group: "storage.k8s.io",
+        kind: "VolumeAttachment",
+        list_kind: "VolumeAttachmentList",
+        plural: "volumeattachments",
+        singular: "volumeattachment",
+        short: &[],
+    })
+};
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("Attacher", "Who attaches the volume."),
+    table::column("PV", "The volume."),
+    table::column("Node", "Where it is attached."),
+    Column {
+        kind: "boolean",
+        ..table::column("Attached", "Whether it is attached.")
+    },
+    table::AGE,
+];
+
+impl Kind for VolumeAttachment {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::VolumeAttachment>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(validate(object));
+        errors.check_unchanged(&At::root(object).get("spec"), &At::root(old).get("spec"));
+        errors
+    }
+
+    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
+        advice::not_acted_on("VolumeAttachment", "volumes are not attached to nodes", old)
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let spec = &object["spec"];
+        vec![
+            table::name(object),
+            table::text_or(&spec["attacher"], ""),
+            table::text_or(&spec["source"]["persistentVolumeName"], ""),
+            table::text_or(&spec["nodeName"], ""),
+            json!(object["status"]["attached"].as_bool().unwrap_or_default()),
+            table::age(object, now),
+        ]
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let spec = At::root(object).get("spec");
+    let mut errors = Vec::new();
+    for field in ["attacher", "nodeName"] {
+        errors.check_text(&spec.get(field), names::dns_subdomain);
+    }
+    let source = spec.get("source");
+    let (inline, volume) = (
+        source.get("inlineVolumeSpec"),
+        source.get("persistentVolumeName"),
+    );
+    if inline.is_set() != volume.is_empty() {
+        let detail = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+        errors.push(source.required(detail));
+    }
+    errors
+}

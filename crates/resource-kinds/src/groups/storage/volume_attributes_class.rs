@@ -1,0 +1,121 @@
+//! storage.k8s.io/v1 VolumeAttributesClass.
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1 as api;
+use object_model::{FieldError, names};
+use serde_json::Value;
+
+use super::storage_class;
+use crate::json::decode::decode;
+use crate::kind::info::{Names, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::printing::table;
+use crate::validation::field::{At, Rules};
+use crate::validation::{advice, metadata};
+
+/// storage.k8s.io/v1 VolumeAttributesClass.
+#[derive(Debug)]
+pub struct VolumeAttributesClass;
+
+const INFO: KindInfo<'static> = cluster(Names {
+    group: "storage.k8s.io",
+    kind: "VolumeAttributesClass",
+    list_kind: "VolumeAttributesClassList",
+    plural: "volumeattributesclasses",
+    singular: "volumeattributesclass",
+    short: &["vac"],
+});
+
+const COLUMNS: &[Column<'static>] = &[
+    table::NAME,
+    table::column("DriverName", "The driver whose volumes are changed."),
+    table::AGE,
+];
+
+impl Kind for VolumeAttributesClass {
+    fn info(&self) -> KindInfo<'_> {
+        INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::VolumeAttributesClass>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        for field in ["driverName", "parameters"] {
+            if object[field] != old[field] {
+                let at = At::root(object).get(field);
+                errors.push(at.forbidden(format!("updates to {field} are forbidden.")));
+            }
+        }
+        errors
+    }
+
+    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
+        let what = "volumes have no attributes that could be changed";
+        advice::not_acted_on("VolumeAttributesClass", what, old)
+    }
+
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        vec![
+            storage_class::name(object),
+            table::text_or(&object["driverName"], ""),
+            table::age(object, now),
+        ]
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let root = At::root(object);
+    let mut errors = Vec::new();
+    let driver = root.get("driverName");
+    errors.check_required_text(&driver, |text| names::qualified_name(&text.to_lowercase()));
+    let parameters = root.get("parameters");
+    if parameters.is_empty() {
+        errors.push(parameters.required("must contain at least one key/value pair"));
+    }
+    for (key, value) in parameters.entries() {
+        if key.is_empty() {
+            errors.push(value.invalid("field can not be empty."));
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_class_says_what_to_change_and_stays() {
+        let class = json!({"metadata": {"name": "gold"}, "driverName": "a.example",
+            "parameters": {"iops": "1"}});
+        assert_eq!(VolumeAttributesClass.validate_create(&class), []);
+        let mut other = class.clone();
+        other["parameters"] = json!({});
+        let told = |errors: Vec<FieldError>| errors[0].to_string();
+        assert_eq!(
+            told(VolumeAttributesClass.validate_create(&other)),
+            "parameters: Required value: must contain at least one key/value pair"
+        );
+        assert_eq!(
+            told(VolumeAttributesClass.validate_update(&other, &class)),
+            "parameters: Forbidden: updates to parameters are forbidden."
+        );
+    }
+}

@@ -1,0 +1,4 @@
+//! Objects as JSON: decoding by type, and the parts of an object.
+
+pub(crate) mod decode;
+pub(crate) mod parts;

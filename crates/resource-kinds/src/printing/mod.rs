@@ -1,0 +1,3 @@
+//! Tables that `kubectl get` shows.
+
+pub mod table;

@@ -1,0 +1,163 @@
+//! Validation of metadata, for all kinds.
+
+use std::collections::BTreeSet;
+
+use object_model::{FieldError, FieldPath, names};
+use serde_json::Value;
+
+use crate::kind::{Kind, Scope};
+use crate::validation::field::{At, Rules};
+
+/// All that is wrong with the metadata of a new object.
+pub fn validate(kind: &dyn Kind, object: &Value) -> Vec<FieldError> {
+    let metadata = At::root(object).get("metadata");
+    let mut errors = Vec::new();
+    let name = metadata.get("name");
+    let prefix = metadata.get("generateName");
+    if !prefix.text().is_empty() {
+        // What is generated ends in a letter, so a dash at the end of a prefix is fine.
+        let sample = match prefix.text().strip_suffix('-') {
+            Some(start) if !start.is_empty() => format!("{start}a"),
+            _ => prefix.text().to_owned(),
+        };
+        let clauses = kind.name_errors(&sample).into_iter();
+        errors.extend(clauses.map(|clause| prefix.invalid(clause)));
+    }
+    if name.text().is_empty() {
+        errors.push(name.required("name or generateName is required"));
+    } else {
+        let clauses = kind.name_errors(name.text()).into_iter();
+        errors.extend(clauses.map(|clause| name.invalid(clause)));
+    }
+    let namespace = metadata.get("namespace");
+    match kind.info().scope {
+        Scope::Namespaced if namespace.is_empty() => errors.push(namespace.required("")),
+        Scope::Namespaced => errors.check_text(&namespace, names::dns_label),
+        Scope::Cluster if !namespace.is_empty() => {
+            errors.push(namespace.forbidden("not allowed on this type"));
+        }
+        Scope::Cluster => {}
+    }
+    errors.extend(validate_free_parts(&metadata));
+    errors
+}
+
+/// All that is wrong with those parts of the metadata that an update may change.
+pub fn validate_update(object: &Value) -> Vec<FieldError> {
+    validate_free_parts(&At::root(object).get("metadata"))
+}
+
+fn validate_free_parts(metadata: &At<'_>) -> Vec<FieldError> {
+    let mut errors = labels(&metadata.get("labels"));
+    errors.extend(annotations(&metadata.get("annotations")));
+    errors.extend(owner_references(&metadata.get("ownerReferences")));
+    for finalizer in metadata.get("finalizers").items() {
+        let clauses = names::qualified_name(finalizer.text());
+        let list = metadata.get("finalizers").path;
+        for clause in clauses {
+            errors.push(FieldError::invalid(&list, finalizer.text(), clause));
+        }
+    }
+    errors
+}
+
+/// All that is wrong with a map of labels.
+pub(crate) fn labels(at: &At<'_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (key, value) in at.entries() {
+        for clause in names::qualified_name(key) {
+            errors.push(FieldError::invalid(&at.path, key, clause));
+        }
+        for clause in names::label_value(value.text()) {
+            errors.push(FieldError::invalid(&at.path, value.text(), clause));
+        }
+    }
+    errors
+}
+
+/// All that is wrong with a map of annotations.
+pub(crate) fn annotations(at: &At<'_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut bytes = 0;
+    for (key, value) in at.entries() {
+        for clause in names::qualified_name(&key.to_lowercase()) {
+            errors.push(FieldError::invalid(&at.path, key, clause));
+        }
+        bytes += key.len() + value.text().len();
+    }
+    if bytes > names::ANNOTATIONS_BYTES_MAX {
+        errors.push(FieldError::too_long(&at.path, names::ANNOTATIONS_BYTES_MAX));
+    }
+    errors
+}
+
+fn owner_references(list: &At<'_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut controllers: Vec<String> = Vec::new();
+    for owner in list.items() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            let at = owner.get(field);
+            if at.is_empty() {
+                let detail = match field {
+                    "apiVersion" => "version must not be empty",
+                    "kind" => "must not be empty",
+                    "name" => "must not be empty",
+                    _ => "must not be empty",
+                };
+                errors.push(FieldError::invalid(&at.path, at.text(), detail));
+            }
+        }
+        if owner.get("controller").is_true() {
+            controllers.push(owner.get("name").text().to_owned());
+        }
+    }
+    if let [first, second, ..] = controllers.as_slice() {
+        let detail = format!(
+            "Only one reference can have Controller set to true. Found \"true\" in references \
+             for {first} and {second}"
+        );
+        errors.push(FieldError::invalid(&list.path, list.value.clone(), detail));
+    }
+    errors
+}
+
+/// All that is wrong with a `metav1.LabelSelector`.
+pub(crate) fn label_selector(selector: &At<'_>) -> Vec<FieldError> {
+    let mut errors = labels(&selector.get("matchLabels"));
+    for expression in selector.get("matchExpressions").items() {
+        let operator = expression.get("operator");
+        let values = expression.get("values");
+        match operator.text() {
+            "In" | "NotIn" if values.is_empty() => {
+                errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"))
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                errors.push(values.forbidden(
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ))
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => errors.push(operator.invalid("not a valid selector operator")),
+        }
+        errors.check_text(&expression.get("key"), names::qualified_name);
+        for value in values.items() {
+            errors.check_text(&value, names::label_value);
+        }
+    }
+    errors
+}
+
+/// What occurs more than once in a list, by one of its fields.
+pub(crate) fn duplicates(list: &At<'_>, field: &str) -> Vec<FieldError> {
+    let mut seen = BTreeSet::new();
+    list.items()
+        .map(|item| item.get(field))
+        .filter(|at| !at.text().is_empty() && !seen.insert(at.text()))
+        .map(|at| at.duplicate())
+        .collect()
+}
+
+/// The path of a top-level field.
+pub(crate) fn path(name: &str) -> FieldPath {
+    FieldPath::root(name)
+}

@@ -1,0 +1,9 @@
+//! Defaults and rules that several kinds share.
+
+pub(crate) mod addresses;
+pub(crate) mod advice;
+pub(crate) mod field;
+pub mod metadata;
+pub(crate) mod pod_template;
+pub(crate) mod volume_sources;
+pub(crate) mod workload;

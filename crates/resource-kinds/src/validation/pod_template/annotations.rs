@@ -1,0 +1,133 @@
+//! Validation of a pod's annotations that have a meaning.
+
+use object_model::FieldError;
+
+use crate::validation::field::At;
+use crate::well_known::annotations::MIRROR_POD as MIRROR;
+
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// What chose a profile of AppArmor before there was a field for it.
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// Checks the annotations of a pod.
+pub(super) fn validate(pod: &At<'_>) -> Vec<FieldError> {
+    let (all, spec) = (pod.get("metadata.annotations"), pod.get("spec"));
+    let mut errors = Vec::new();
+    for (key, at) in all.entries() {
+        let detail = match key {
+            MIRROR if spec.get("nodeName").is_empty() => {
+                "must set spec.nodeName if mirror pod annotation is set"
+            }
+            DELETION_COST if !is_cost(at.text()) => "must be a 32bit integer",
+            _ => continue,
+        };
+        errors.push(at.invalid(detail));
+    }
+    errors
+}
+
+/// A whole number without a plus sign and without zeros before it.
+fn is_cost(text: &str) -> bool {
+    let plain = match text.as_bytes() {
+        [b'0'] => true,
+        [first, ..] => *first == b'-' || (b'1'..=b'9').contains(first),
+        [] => false,
+    };
+    plain && text.parse::<i32>().is_ok()
+}
+
+/// Checks that what an annotation once decided stays decided.
+pub(crate) fn validate_update(pod: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
+    let (new, old) = (
+        pod.get("metadata.annotations"),
+        old.get("metadata.annotations"),
+    );
+    let mut errors = Vec::new();
+    let decided = |key: &str| match key {
+        MIRROR => Some("mirror pod annotation"),
+        _ if key.starts_with(APP_ARMOR) => Some("AppArmor annotations"),
+        _ => None,
+    };
+    for (key, before) in old.entries() {
+        if let Some(what) = decided(key)
+            && new.get_key(key).value != before.value
+        {
+            let detail = format!("may not remove or update {what}");
+            errors.push(new.get_key(key).forbidden(detail));
+        }
+    }
+    for (key, at) in new.entries() {
+        if let Some(what) = decided(key)
+            && !old.get_key(key).is_set()
+        {
+            errors.push(at.forbidden(format!("may not add {what}")));
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(annotations: Value) -> Value {
+        json!({"metadata": {"annotations": annotations}, "spec": {}})
+    }
+
+    #[test]
+    fn costs_are_numbers() {
+        for (text, fine) in [
+            ("0", true),
+            ("-5", true),
+            ("2147483647", true),
+            ("2147483648", false),
+            ("+1", false),
+            ("01", false),
+            ("", false),
+            ("x", false),
+        ] {
+            let errors = validate(&At::root(&pod(json!({DELETION_COST: text}))));
+            assert_eq!(errors.is_empty(), fine, "{text}");
+            if let [error] = errors.as_slice() {
+                assert_eq!(
+                    error.to_string(),
+                    format!(
+                        "metadata.annotations[{DELETION_COST}]: Invalid value: {text:?}: must be a \
+                         32bit integer"
+                    )
+                );
+            }
+        }
+        assert_eq!(validate(&At::root(&pod(json!({MIRROR: "x"})))).len(), 1);
+    }
+
+    #[test]
+    fn what_is_decided_stays() {
+        let key = format!("{APP_ARMOR}a");
+        let check = |new: Value, old: Value| {
+            let errors = validate_update(&At::root(&pod(new)), &At::root(&pod(old)));
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let path = format!("metadata.annotations[{key}]: Forbidden: may not");
+        let [some, other, none] = [json!({&key: "x"}), json!({&key: "y"}), json!({})];
+        assert_eq!(check(some.clone(), some.clone()), [""; 0]);
+        for new in [&other, &none] {
+            assert_eq!(
+                check(new.clone(), some.clone()),
+                [format!("{path} remove or update AppArmor annotations")]
+            );
+        }
+        assert_eq!(
+            check(some, none),
+            [format!("{path} add AppArmor annotations")]
+        );
+        assert_eq!(
+            check(json!({MIRROR: "x"}), json!({})),
+            [format!(
+                "metadata.annotations[{MIRROR}]: Forbidden: may not add mirror pod annotation"
+            )]
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Validation of ephemeral containers (`kubectl.md` 5.8).
+
+use object_model::FieldError;
+
+use crate::validation::field::At;
+
+/// All that such a container may have: it does no work of the pod, so that nothing waits for it,
+/// counts it or connects to it.
+const FIELDS: &[&str] = &[
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "image",
+    "imagePullPolicy",
+    "name",
+    "securityContext",
+    "stdin",
+    "stdinOnce",
+    "targetContainerName",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "tty",
+    "volumeDevices",
+    "volumeMounts",
+    "workingDir",
+];
+const REFUSED: &str = "cannot be set for an Ephemeral Container";
+
+/// Checks what is particular to such a container of a pod.
+pub(super) fn validate(container: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    let target = container.get("targetContainerName");
+    let mut others = ["containers", "initContainers"]
+        .into_iter()
+        .flat_map(|list| spec.get(list).items());
+    let known = others.any(|other| other.get("name").text() == target.text());
+    if !target.is_empty() && !known {
+        errors.push(FieldError::not_found(&target.path, target.text()));
+    }
+    for field in container.map().into_iter().flatten().map(|(key, _)| key) {
+        let at = container.get(field);
+        if !FIELDS.contains(&field.as_str()) && !at.is_empty() {
+            errors.push(at.forbidden(REFUSED));
+        }
+    }
+    // What is mounted from inside a volume stays mounted until the pod ends.
+    for mount in container.get("volumeMounts").items() {
+        for field in ["subPath", "subPathExpr"] {
+            if !mount.get(field).is_empty() {
+                errors.push(mount.get(field).forbidden(REFUSED));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn it_only_looks() {
+        let spec = json!({"containers": [{"name": "a"}]});
+        let check = |container: serde_json::Value| {
+            let mut errors = Vec::new();
+            validate(&At::root(&container), &At::root(&spec), &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let fine = json!({"name": "d", "image": "x", "targetContainerName": "a", "resources": {},
+            "tty": true, "securityContext": {"privileged": true}});
+        assert_eq!(check(fine), [""; 0]);
+        for (field, value) in [
+            ("lifecycle", json!({"stopSignal": "SIGINT"})),
+            ("livenessProbe", json!({"tcpSocket": {"port": 1}})),
+            ("ports", json!([{"containerPort": 1}])),
+            ("readinessProbe", json!({"tcpSocket": {"port": 1}})),
+            ("resizePolicy", json!([{"resourceName": "cpu"}])),
+            ("resources", json!({"limits": {"cpu": "1"}})),
+            ("restartPolicy", json!("Always")),
+            ("restartPolicyRules", json!([{"action": "Restart"}])),
+            ("startupProbe", json!({"tcpSocket": {"port": 1}})),
+        ] {
+            let refused = format!("{field}: Forbidden: {REFUSED}");
+            assert_eq!(check(json!({"name": "d", field: value})), [refused]);
+        }
+        let mounts = json!({"volumeMounts": [{"subPath": "x"}, {"subPathExpr": "y"}]});
+        assert_eq!(
+            check(mounts),
+            [
+                format!("volumeMounts[0].subPath: Forbidden: {REFUSED}"),
+                format!("volumeMounts[1].subPathExpr: Forbidden: {REFUSED}"),
+            ]
+        );
+        assert_eq!(
+            check(json!({"targetContainerName": "b"})),
+            ["targetContainerName: Not found: \"b\""]
+        );
+    }
+}

@@ -1,0 +1,52 @@
+//! Defaults and validation of pods and pod templates, one file per topic. The rules and the words
+//! of a refusal are Kubernetes 1.36's; a path always names the field that is wrong, also where
+//! upstream leaves out an index or names another field.
+
+mod annotations;
+mod claims;
+mod containers;
+mod defaults;
+mod env;
+mod ephemeral;
+mod images;
+mod ports;
+mod probes;
+mod resources;
+mod restart;
+mod scheduling;
+mod security;
+mod spec;
+mod spread;
+mod stop_signals;
+mod volumes;
+mod warnings;
+mod windows;
+
+pub(crate) use annotations::validate_update as validate_annotations_update;
+pub(crate) use defaults::{default_pod, default_spec};
+pub(crate) use env::{field_reference, resource_reference};
+pub(crate) use resources::{amounts, is_extended, qos_class};
+pub(crate) use scheduling::{node_selector, tolerations};
+pub(crate) use spec::{validate_pod, validate_template};
+pub(crate) use warnings::{fractions, warnings};
+
+use serde_json::Value;
+
+use crate::validation::field::At;
+
+/// The lists of containers of a pod's spec.
+pub(crate) const CONTAINER_LISTS: [&str; 3] =
+    ["containers", "initContainers", "ephemeralContainers"];
+
+/// All containers of a spec, of whatever list, the init containers first.
+pub(crate) fn all_containers<'a>(spec: &At<'a>) -> Vec<At<'a>> {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .iter()
+        .flat_map(|list| spec.get(list).items())
+        .collect()
+}
+
+/// Whether an init container goes on running beside the others (`statefulset.md` 12.3).
+pub(crate) fn is_sidecar(container: &Value) -> bool {
+    container["restartPolicy"] == "Always"
+}

@@ -1,0 +1,525 @@
+//! Requests and limits of containers and of pods as a whole, and the class of service that
+//! follows from them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use object_model::{FieldError, FieldPath, Quantity, names};
+use serde_json::Value;
+
+use crate::json::parts;
+use crate::validation::field::{At, NEGATIVE};
+
+/// What a container can have, beside huge pages.
+const OF_CONTAINERS: &[&str] = &["cpu", "ephemeral-storage", "memory"];
+/// What a pod as a whole can have, beside huge pages.
+const OF_PODS: &[&str] = &["cpu", "memory"];
+/// Resources that there are, but that quotas and claims count only.
+const OTHERS: &[&str] = &[
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+    "storage",
+];
+const HUGE_PAGES: &str = "hugepages-";
+
+fn amount(at: &At<'_>) -> Quantity {
+    Quantity::from_json(at.value).unwrap_or_default()
+}
+
+/// Whether the name is of the system itself, and not of a device.
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+/// Whether the name is of devices, which are counted in whole numbers.
+pub(crate) fn is_extended(name: &str) -> bool {
+    !is_native(name)
+        && !name.starts_with("requests.")
+        && names::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// Whether more of it may be asked for than there is.
+fn allows_overcommit(name: &str) -> bool {
+    is_native(name) && !name.starts_with(HUGE_PAGES)
+}
+
+/// All that is wrong with the name of a resource as such; empty if nothing is.
+fn well_known(name: &str, path: &FieldPath) -> Vec<FieldError> {
+    let wrong = |clause| FieldError::invalid(path, name, clause);
+    let mut errors: Vec<_> = names::qualified_name(name).into_iter().map(wrong).collect();
+    let known = name.contains('/')
+        || name.starts_with(HUGE_PAGES)
+        || name.starts_with("requests.hugepages-")
+        || OF_CONTAINERS.contains(&name)
+        || OTHERS.contains(&name);
+    if errors.is_empty() && !known {
+        errors.push(wrong(
+            "must be a standard resource type or fully qualified".to_owned(),
+        ));
+    }
+    errors
+}
+
+fn name_for_container(name: &str, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = well_known(name, path);
+    let detail = if !name.contains('/') {
+        let own = OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES);
+        (!own).then_some("must be a standard resource for containers")
+    } else {
+        let other = !is_native(name) && !is_extended(name);
+        other.then_some("doesn't follow extended resource name standard")
+    };
+    let malformed = !names::qualified_name(name).is_empty();
+    if let Some(detail) = detail.filter(|_| !malformed) {
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+    errors
+}
+
+fn name_for_pod(name: &str, path: &FieldPath) -> Vec<FieldError> {
+    let mut errors = well_known(name, path);
+    if errors.is_empty() && !OF_PODS.contains(&name) && !name.starts_with(HUGE_PAGES) {
+        errors.push(FieldError::not_supported(path, name, OF_PODS));
+    }
+    errors
+}
+
+type NameCheck = fn(&str, &FieldPath) -> Vec<FieldError>;
+
+/// All that is wrong with a list of amounts by resource, in which containers may be.
+pub(crate) fn amounts(list: &At<'_>) -> Vec<FieldError> {
+    checked(list, name_for_container)
+}
+
+fn checked(list: &At<'_>, check_name: NameCheck) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (name, at) in list.entries() {
+        errors.extend(check_name(name, &at.path));
+        let quantity = amount(&at);
+        if quantity.is_negative() {
+            errors.push(at.invalid(NEGATIVE));
+        }
+        if is_extended(name) && !quantity.is_integer() {
+            errors.push(at.invalid("must be an integer"));
+        }
+        if let Some(size) = name.strip_prefix(HUGE_PAGES)
+            && !is_multiple(&quantity, size)
+        {
+            let detail = format!("{quantity} is not positive integer multiple of {name}");
+            errors.push(FieldError::invalid(&at.path, quantity.to_string(), detail));
+        }
+    }
+    errors
+}
+
+fn is_multiple(quantity: &Quantity, size: &str) -> bool {
+    let size: Quantity = size.parse().unwrap_or_default();
+    size.is_integer() && size.value() > 0 && quantity.value() % size.value() == 0
+}
+
+/// All that is wrong with the resources of a container.
+pub(super) fn validate(resources: &At<'_>) -> Vec<FieldError> {
+    requirements(resources, name_for_container)
+}
+
+fn requirements(resources: &At<'_>, check_name: NameCheck) -> Vec<FieldError> {
+    let (limits, requests) = (resources.get("limits"), resources.get("requests"));
+    let mut errors = checked(&limits, check_name);
+    errors.extend(checked(&requests, check_name));
+    for (name, request) in requests.entries() {
+        let asked = amount(&request);
+        let limit = limits.get_key(name);
+        if !limit.is_set() {
+            if !allows_overcommit(name) {
+                let detail = "Limit must be set for non overcommitable resources";
+                errors.push(limits.required(detail));
+            }
+            continue;
+        }
+        let limit = amount(&limit);
+        let relation = if !allows_overcommit(name) && asked != limit {
+            "equal to"
+        } else if asked > limit {
+            "less than or equal to"
+        } else {
+            continue;
+        };
+        let detail = format!("must be {relation} {name} limit of {limit}");
+        errors.push(FieldError::invalid(
+            &requests.path,
+            asked.to_string(),
+            detail,
+        ));
+    }
+    let given: Vec<&str> = [&limits, &requests]
+        .into_iter()
+        .flat_map(At::entries)
+        .map(|(name, _)| name)
+        .collect();
+    let computes = given.iter().any(|name| matches!(*name, "cpu" | "memory"));
+    if !computes && given.iter().any(|name| name.starts_with(HUGE_PAGES)) {
+        errors.push(resources.forbidden("HugePages require cpu or memory"));
+    }
+    errors
+}
+
+/// All that is wrong with the resources of a pod as a whole (KEP-2837): they bound those of its
+/// containers.
+pub(super) fn of_pod(spec: &At<'_>) -> Vec<FieldError> {
+    let resources = spec.get("resources");
+    let (limits, requests) = (resources.get("limits"), resources.get("requests"));
+    if !resources.is_set() {
+        return Vec::new();
+    }
+    if spec.get("os.name").text() == "windows" {
+        return vec![resources.forbidden("may not be set for a windows pod")];
+    }
+    let mut errors = Vec::new();
+    if resources.get("claims").is_set() {
+        let detail = "claims may not be set for Resources at pod-level";
+        errors.push(resources.get("claims").forbidden(detail));
+    }
+    errors.extend(requirements(&resources, name_for_pod));
+    for (list, of_all, what) in [
+        ("requests", &requests, "requests"),
+        ("limits", &limits, "limits"),
+    ] {
+        for (name, own) in of_all.entries() {
+            let total = needed(spec, list, name);
+            let counts = list == "requests" || name.starts_with(HUGE_PAGES);
+            if counts && total > amount(&own) {
+                let detail = format!(
+                    "must be greater than or equal to aggregate container {what} of {total}"
+                );
+                errors.push(FieldError::invalid(
+                    &own.path,
+                    amount(&own).to_string(),
+                    detail,
+                ));
+            }
+        }
+    }
+    for container in spec.get("containers").items() {
+        for (name, limit) in container.get("resources.limits").entries() {
+            let whole = limits.get_key(name);
+            if whole.is_set() && amount(&limit) > amount(&whole) {
+                let whole = amount(&whole);
+                let detail = format!("must be less than or equal to pod limits of {whole}");
+                errors.push(FieldError::invalid(
+                    &limit.path,
+                    amount(&limit).to_string(),
+                    detail,
+                ));
+            }
+        }
+    }
+    errors
+}
+
+/// What the containers of a pod need of a resource at the same time: all main containers and
+/// sidecars, or an init container with the sidecars before it (`statefulset.md` 12.3).
+fn needed(spec: &At<'_>, list: &str, name: &str) -> Quantity {
+    let of = |container: &At<'_>| amount(&container.get("resources").get(list).get_key(name));
+    let mut together = Quantity::default();
+    let mut most = Quantity::default();
+    for container in spec.get("initContainers").items() {
+        if super::is_sidecar(container.value) {
+            together = together.plus(&of(&container));
+            most = most.max(together);
+        } else {
+            most = most.max(together.plus(&of(&container)));
+        }
+    }
+    for container in spec.get("containers").items() {
+        together = together.plus(&of(&container));
+    }
+    most.max(together)
+}
+
+/// What has a limit and no request requests as much as the limit.
+pub(super) fn requests_from_limits(resources: &mut Value) {
+    let Some(limits) = resources["limits"].as_object().cloned() else {
+        return;
+    };
+    if let Some(requests) = parts::entry(resources, "requests") {
+        for (name, amount) in limits {
+            parts::fill(requests, &name, amount);
+        }
+    }
+}
+
+/// Requests of the pod as a whole that it does not name, where it has limits of its own: as much as
+/// its containers request, or else as much as the limit (KEP-2837).
+pub(super) fn requests_of_pod(spec: &mut Value) {
+    let limits = spec["resources"]["limits"].as_object();
+    let Some(limits) = limits.filter(|limits| !limits.is_empty()).cloned() else {
+        return;
+    };
+    let of_containers = {
+        let spec = At::root(spec);
+        let lists = ["containers", "initContainers"].map(|list| spec.get(list));
+        let containers = lists.iter().flat_map(At::items);
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for container in containers {
+            let asked = container.get("resources.requests");
+            names.extend(asked.entries().map(|(name, _)| name.to_owned()));
+        }
+        names.retain(|name| OF_PODS.contains(&name.as_str()) || name.starts_with(HUGE_PAGES));
+        let amounts = names.into_iter().map(|name| {
+            let total = needed(&spec, "requests", &name);
+            (name, Value::from(total.to_string()))
+        });
+        amounts.collect::<Vec<_>>()
+    };
+    let Some(requests) = parts::entry(&mut spec["resources"], "requests") else {
+        return;
+    };
+    for (name, amount) in of_containers.into_iter().chain(limits) {
+        parts::fill(requests, &name, amount);
+    }
+}
+
+/// The class of service of a pod (`statefulset.md` 12.16): of its own resources, where it has
+/// some.
+pub(crate) fn qos_class(spec: &Value) -> &'static str {
+    let spec = At::root(spec);
+    let own = ["requests", "limits"].map(|list| spec.get("resources").get(list));
+    let holders = if own.iter().any(|list| list.entries().next().is_some()) {
+        vec![spec]
+    } else {
+        let lists = ["containers", "initContainers"].map(|list| spec.get(list));
+        lists.iter().flat_map(At::items).collect()
+    };
+    let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();
+    let mut limits: BTreeMap<&str, Quantity> = BTreeMap::new();
+    let mut all_limited = true;
+    for holder in holders {
+        let mut limited = 0;
+        for (field, sums) in [
+            ("resources.requests", &mut requests),
+            ("resources.limits", &mut limits),
+        ] {
+            for (name, at) in holder.get(field).entries() {
+                let quantity = amount(&at);
+                if !matches!(name, "cpu" | "memory") || quantity.is_zero() {
+                    continue;
+                }
+                let sum = sums.entry(name).or_default();
+                *sum = sum.plus(&quantity);
+                limited += usize::from(field == "resources.limits");
+            }
+        }
+        all_limited &= limited == 2;
+    }
+    if requests.is_empty() && limits.is_empty() {
+        "BestEffort"
+    } else if all_limited && requests == limits {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(resources: Value) -> Vec<String> {
+        let at = At {
+            value: &resources,
+            path: FieldPath::root("resources"),
+        };
+        validate(&at).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn requests_stay_below_limits() {
+        let fine = json!({"limits": {"cpu": "1"}, "requests": {"cpu": "500m", "memory": "1Gi"}});
+        assert!(check(fine).is_empty());
+        assert_eq!(
+            check(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}})),
+            [
+                "resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit \
+              of 1"
+            ]
+        );
+        assert_eq!(
+            check(json!({"limits": {"disk": "1"}})),
+            [
+                "resources.limits[disk]: Invalid value: \"disk\": must be a standard resource type \
+                 or fully qualified",
+                "resources.limits[disk]: Invalid value: \"disk\": must be a standard resource for \
+                 containers",
+            ]
+        );
+    }
+
+    #[test]
+    fn amounts_fit_their_resource() {
+        let both = |name: &str, limit: &str, request: &str| json!({"limits": {"cpu": "1", name: limit}, "requests": {"cpu": "1", name: request}});
+        let table = [
+            (
+                json!({"limits": {"cpu": "-1"}}),
+                vec!["limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"],
+            ),
+            (both("example.com/gpu", "2", "2"), vec![]),
+            (
+                both("example.com/gpu", "2", "1"),
+                vec!["requests: Invalid value: \"1\": must be equal to example.com/gpu limit of 2"],
+            ),
+            (
+                json!({"limits": {"example.com/gpu": "1500m"}}),
+                vec!["limits[example.com/gpu]: Invalid value: \"1500m\": must be an integer"],
+            ),
+            (
+                json!({"requests": {"example.com/gpu": "1"}}),
+                vec!["limits: Required value: Limit must be set for non overcommitable resources"],
+            ),
+            (
+                json!({"limits": {"requests.example.com/gpu": "1"}}),
+                vec![
+                    "limits[requests.example.com/gpu]: Invalid value: \
+                      \"requests.example.com/gpu\": doesn't follow extended resource name standard",
+                ],
+            ),
+            (
+                json!({"limits": {"storage": "1"}}),
+                vec![
+                    "limits[storage]: Invalid value: \"storage\": must be a standard resource for \
+                      containers",
+                ],
+            ),
+            (both("hugepages-2Mi", "4Mi", "4Mi"), vec![]),
+            (
+                both("hugepages-2Mi", "3Mi", "3Mi"),
+                vec![
+                    "limits[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer \
+                 multiple of hugepages-2Mi",
+                    "requests[hugepages-2Mi]: Invalid value: \"3Mi\": 3Mi is not positive integer \
+                 multiple of hugepages-2Mi",
+                ],
+            ),
+            (
+                json!({"limits": {"hugepages-2Mi": "2Mi"}, "requests": {"hugepages-2Mi": "2Mi"}}),
+                vec![": Forbidden: HugePages require cpu or memory"],
+            ),
+        ];
+        for (resources, wanted) in table {
+            let wanted: Vec<String> = wanted
+                .iter()
+                .map(|error| match error.strip_prefix(':') {
+                    Some(rest) => format!("resources:{rest}"),
+                    None => format!("resources.{error}"),
+                })
+                .collect();
+            assert_eq!(check(resources), wanted);
+        }
+    }
+
+    #[test]
+    fn a_pod_bounds_its_containers() {
+        let check = |resources: Value| {
+            let container = |cpu: &str| {
+                json!({"resources": {"requests": {"cpu": cpu},
+                "limits": {"cpu": "2", "memory": "1Gi"}}})
+            };
+            let mut sidecar = container("1");
+            sidecar["restartPolicy"] = json!("Always");
+            let spec = json!({"resources": resources,
+                "initContainers": [sidecar, container("5")],
+                "containers": [container("2"), container("2")]});
+            let errors = of_pod(&At::root(&spec));
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            check(json!({"requests": {"cpu": "6"}, "limits": {"cpu": "6"}})),
+            [""; 0]
+        );
+        assert_eq!(
+            check(json!({"requests": {"cpu": "5"}, "limits": {"memory": "1Mi"}, "claims": []})),
+            [
+                "resources.claims: Forbidden: claims may not be set for Resources at pod-level",
+                "resources.requests[cpu]: Invalid value: \"5\": must be greater than or equal to \
+                 aggregate container requests of 6",
+                "containers[0].resources.limits[memory]: Invalid value: \"1Gi\": must be less than \
+                 or equal to pod limits of 1Mi",
+                "containers[1].resources.limits[memory]: Invalid value: \"1Gi\": must be less than \
+                 or equal to pod limits of 1Mi",
+            ]
+        );
+        assert_eq!(
+            check(json!({"limits": {"ephemeral-storage": "1"}})),
+            [
+                "resources.limits[ephemeral-storage]: Unsupported value: \"ephemeral-storage\": \
+                 supported values: \"cpu\", \"memory\""
+            ]
+        );
+    }
+
+    /// `statefulset.md` 12.16
+    #[test]
+    fn the_class_follows_from_the_resources() {
+        let pod = |resources: Value| json!({"containers": [{"resources": resources}]});
+        let both = json!({"cpu": "1", "memory": "1Gi"});
+        assert_eq!(qos_class(&pod(json!({}))), "BestEffort");
+        assert_eq!(
+            qos_class(&pod(json!({"limits": both, "requests": both}))),
+            "Guaranteed"
+        );
+        assert_eq!(
+            qos_class(&pod(json!({"requests": {"cpu": "1"}}))),
+            "Burstable"
+        );
+        let less = json!({"cpu": "1", "memory": "512Mi"});
+        assert_eq!(
+            qos_class(&pod(json!({"limits": both, "requests": less}))),
+            "Burstable"
+        );
+    }
+
+    /// KEP-2837
+    #[test]
+    fn the_class_of_a_pod_with_resources_of_its_own_follows_from_those() {
+        let both = json!({"cpu": "1", "memory": "1Gi"});
+        let pod = |own: Value| json!({"resources": own, "containers": [{}]});
+        assert_eq!(
+            qos_class(&pod(json!({"limits": both, "requests": both}))),
+            "Guaranteed"
+        );
+        assert_eq!(
+            qos_class(&pod(json!({"requests": {"cpu": "1"}}))),
+            "Burstable"
+        );
+        assert_eq!(qos_class(&pod(json!({}))), "BestEffort");
+    }
+
+    /// KEP-2837
+    #[test]
+    fn a_pod_requests_what_its_containers_do_or_its_limit() {
+        let mut spec = json!({"resources": {"limits": {"cpu": "2", "memory": "1Gi"}},
+            "containers": [{"resources": {"requests": {"cpu": "300m", "example.com/gpu": "1"}}},
+                {"resources": {"requests": {"cpu": "200m"}}}]});
+        requests_of_pod(&mut spec);
+        assert_eq!(
+            spec["resources"]["requests"],
+            json!({"cpu": "500m", "memory": "1Gi"})
+        );
+        let mut spec = json!({"resources": {"requests": {"cpu": "1"}}, "containers": [{}]});
+        requests_of_pod(&mut spec);
+        assert_eq!(spec["resources"], json!({"requests": {"cpu": "1"}}));
+    }
+}

@@ -1,0 +1,143 @@
+//! Warnings for accepted but doubtful fields.
+
+use std::collections::BTreeMap;
+
+use object_model::Quantity;
+
+use super::all_containers;
+use crate::validation::field::At;
+
+/// Labels that no node has any more, since when, and what to use in their place.
+const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
+    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
+    (
+        "failure-domain.beta.kubernetes.io/region",
+        "v1.17",
+        "topology.kubernetes.io/region",
+    ),
+    (
+        "failure-domain.beta.kubernetes.io/zone",
+        "v1.17",
+        "topology.kubernetes.io/zone",
+    ),
+    (
+        "beta.kubernetes.io/instance-type",
+        "v1.17",
+        "node.kubernetes.io/instance-type",
+    ),
+];
+
+/// Advice on the spec of a pod.
+pub(crate) fn warnings(spec: &At<'_>) -> Vec<String> {
+    let mut all = Vec::new();
+    for (key, at) in spec.get("nodeSelector").entries() {
+        if let Some((_, since, better)) = OLD_NODE_LABELS.iter().find(|(old, ..)| *old == key) {
+            let path = &at.path;
+            all.push(format!(
+                "{path}: deprecated since {since}; use \"{better}\" instead"
+            ));
+        }
+    }
+    let grace = spec.get("terminationGracePeriodSeconds");
+    if grace.int().is_some_and(|seconds| seconds < 0) {
+        let path = &grace.path;
+        all.push(format!(
+            "{path}: must be >= 0; negative values are invalid and will be treated as 1"
+        ));
+    }
+    let mut aliases: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, secret) in spec.get("imagePullSecrets").items().enumerate() {
+        if secret.get("name").is_empty() {
+            let path = secret.get("name").path;
+            all.push(format!("{path}: invalid empty name \"\""));
+            continue;
+        }
+        if let Some(first) = aliases.insert(secret.get("name").text(), index) {
+            let name = secret.get("name");
+            let list = spec.get("imagePullSecrets").path;
+            all.push(format!(
+                "{}: duplicate name \"{}\" with {list}[{first}].name",
+                name.path,
+                name.text()
+            ));
+        }
+    }
+    for container in all_containers(spec) {
+        variables(&container, &mut all);
+        ports(&container, &mut all);
+        all.extend(fractions(&container));
+    }
+    all
+}
+
+fn variables(container: &At<'_>, all: &mut Vec<String>) {
+    let mut seen = std::collections::BTreeSet::new();
+    for variable in container.get("env").items() {
+        let name = variable.get("name").text();
+        if !seen.insert(name) {
+            let path = &variable.path;
+            all.push(format!(
+                "{path}: hides previous definition of \"{name}\", which may be dropped when using \
+                 apply"
+            ));
+        }
+    }
+}
+
+fn ports(container: &At<'_>, all: &mut Vec<String>) {
+    let mut seen = BTreeMap::new();
+    for port in container.get("ports").items() {
+        let key = (port.get("containerPort").int(), port.get("protocol").text());
+        let host = (port.get("hostPort").int(), port.get("hostIP").text());
+        if let Some(first) = seen.get(&(key, host)) {
+            all.push(format!(
+                "{}: duplicate port definition with {first}",
+                port.path
+            ));
+        } else {
+            seen.insert((key, host), port.path.to_string());
+        }
+    }
+}
+
+/// Advice on amounts of bytes that are no whole numbers, below the given place's `resources`.
+pub(crate) fn fractions(holder: &At<'_>) -> Vec<String> {
+    let mut all = Vec::new();
+    for list in ["limits", "requests"] {
+        for (name, amount) in holder.get("resources").get(list).entries() {
+            let whole = Quantity::from_json(amount.value).is_ok_and(|q| q.is_integer());
+            if matches!(name, "memory" | "ephemeral-storage" | "storage") && !whole {
+                let (path, text) = (&amount.path, amount.text());
+                all.push(format!(
+                    "{path}: fractional byte value \"{text}\" is invalid, must be an integer"
+                ));
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_hides_something_else_is_pointed_out() {
+        let spec = json!({"containers": [{"env": [{"name": "A"}, {"name": "A"}],
+            "ports": [{"containerPort": 1}, {"containerPort": 1}],
+            "resources": {"limits": {"memory": "100m"}}}]});
+        assert_eq!(
+            warnings(&At::root(&spec)),
+            [
+                "containers[0].env[1]: hides previous definition of \"A\", which may be dropped \
+                 when using apply",
+                "containers[0].ports[1]: duplicate port definition with containers[0].ports[0]",
+                "containers[0].resources.limits[memory]: fractional byte value \"100m\" is \
+                 invalid, must be an integer",
+            ]
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! Validation of files that are made from objects of the cluster.
+
+use std::collections::BTreeSet;
+
+use object_model::FieldError;
+
+use super::below;
+use crate::validation::field::At;
+
+pub(super) const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
+
+fn mode(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    if at.int().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
+        errors.push(at.invalid(FILE_MODE));
+    }
+}
+
+/// The path of a file that is made from an item; names that begin with `..` are the node's own.
+fn file_path(path: &At<'_>, errors: &mut Vec<FieldError>) {
+    if path.is_empty() {
+        errors.push(path.required(""));
+        return;
+    }
+    below(path, errors);
+    if path.text().starts_with("..") && !path.text().starts_with("../") {
+        errors.push(path.invalid("must not start with '..'"));
+    }
+}
+
+/// Checks files made from the keys of a ConfigMap or a Secret.
+pub(super) fn from_keys(source: &At<'_>, errors: &mut Vec<FieldError>) {
+    mode(&source.get("defaultMode"), errors);
+    items(source, errors);
+}
+
+fn items(source: &At<'_>, errors: &mut Vec<FieldError>) {
+    for item in source.get("items").items() {
+        if item.get("key").is_empty() {
+            errors.push(item.get("key").required(""));
+        }
+        file_path(&item.get("path"), errors);
+        mode(&item.get("mode"), errors);
+    }
+}
+
+/// Checks files made from what is known of the pod.
+pub(super) fn from_pod(source: &At<'_>, errors: &mut Vec<FieldError>) {
+    mode(&source.get("defaultMode"), errors);
+    for item in source.get("items").items() {
+        file_path(&item.get("path"), errors);
+        mode(&item.get("mode"), errors);
+        let (field, resource) = (item.get("fieldRef"), item.get("resourceFieldRef"));
+        match (field.is_set(), resource.is_set()) {
+            (true, true) => {
+                let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                errors.push(item.invalid(detail));
+            }
+            (true, false) => {
+                crate::validation::pod_template::field_reference(&field, VOLUME_FIELDS, errors)
+            }
+            (false, true) => {
+                let container = resource.get("containerName");
+                if container.is_empty() {
+                    errors.push(container.required(""));
+                }
+                crate::validation::pod_template::resource_reference(&resource, errors);
+            }
+            (false, false) => {
+                errors.push(item.required("one of fieldRef and resourceFieldRef is required"));
+            }
+        }
+    }
+}
+
+/// What a downward API file can show.
+const VOLUME_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
+
+/// Sources of files that share a folder: each part is one source, and no two make one file.
+pub(super) fn projected(source: &At<'_>, errors: &mut Vec<FieldError>) {
+    mode(&source.get("defaultMode"), errors);
+    let mut paths = BTreeSet::new();
+    for part in source.get("sources").items() {
+        let given: Vec<(&str, At<'_>)> = PARTS
+            .iter()
+            .map(|kind| (*kind, part.get(kind)))
+            .filter(|(_, at)| at.is_set())
+            .collect();
+        for (kind, at) in &given {
+            match *kind {
+                "downwardAPI" => from_pod(at, errors),
+                "serviceAccountToken" => token(at, errors),
+                "clusterTrustBundle" | "podCertificate" => {}
+                _ => {
+                    if at.get("name").is_empty() {
+                        errors.push(at.get("name").required(""));
+                    }
+                    items(at, errors);
+                }
+            }
+            for path in made_by(kind, at) {
+                if !path.is_empty() && !paths.insert(path.text()) {
+                    let detail = "conflicting duplicate paths";
+                    errors.push(path.invalid(detail));
+                }
+            }
+        }
+        if given.len() > 1 {
+            let detail = "may not specify more than 1 volume type per source";
+            errors.push(part.forbidden(detail));
+        }
+    }
+}
+
+/// What can be a part of a projected volume.
+const PARTS: [&str; 6] = [
+    "secret",
+    "configMap",
+    "downwardAPI",
+    "serviceAccountToken",
+    "clusterTrustBundle",
+    "podCertificate",
+];
+
+/// Which files a part makes, where it names them. A token may be put over another file, as
+/// upstream lets it.
+fn made_by<'a>(kind: &str, part: &At<'a>) -> Vec<At<'a>> {
+    let fields: &[&str] = match kind {
+        "serviceAccountToken" => &[],
+        "clusterTrustBundle" => &["path"],
+        "podCertificate" => &["credentialBundlePath", "keyPath", "certificateChainPath"],
+        _ => {
+            let items = part.get("items").items();
+            return items.map(|item| item.get("path")).collect();
+        }
+    };
+    fields.iter().map(|field| part.get(field)).collect()
+}
+
+fn token(at: &At<'_>, errors: &mut Vec<FieldError>) {
+    let seconds = at.get("expirationSeconds");
+    match seconds.int() {
+        Some(given) if given < 600 => {
+            errors.push(seconds.invalid("may not specify a duration less than 10 minutes"));
+        }
+        Some(given) if given > 1 << 32 => {
+            errors.push(seconds.invalid("may not specify a duration larger than 2^32 seconds"));
+        }
+        _ => {}
+    }
+    file_path(&at.get("path"), errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(source: serde_json::Value) -> Vec<String> {
+        let mut errors = Vec::new();
+        projected(&At::root(&source), &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn parts_of_a_projected_volume_are_one_source_each() {
+        let token = |seconds: i64| {
+            json!({"serviceAccountToken": {"path": "t",
+            "expirationSeconds": seconds}})
+        };
+        let file = json!({"name": "a", "items": [{"key": "k", "path": "f"}]});
+        let table = [
+            (json!([token(600), {"configMap": file}]), vec![]),
+            (
+                json!([token(599)]),
+                vec![
+                    "sources[0].serviceAccountToken.expirationSeconds: Invalid value: 599: may not \
+                 specify a duration less than 10 minutes",
+                ],
+            ),
+            (
+                json!([token((1 << 32) + 1)]),
+                vec![
+                    "sources[0].serviceAccountToken.expirationSeconds: Invalid value: 4294967297: may \
+                 not specify a duration larger than 2^32 seconds",
+                ],
+            ),
+            (
+                json!([{"configMap": file, "secret": {"name": "s"}}]),
+                vec!["sources[0]: Forbidden: may not specify more than 1 volume type per source"],
+            ),
+            (
+                json!([{"configMap": file}, {"secret": file}]),
+                vec![
+                    "sources[1].secret.items[0].path: Invalid value: \"f\": conflicting duplicate \
+                 paths",
+                ],
+            ),
+            (
+                json!([{"secret": {}}]),
+                vec!["sources[0].secret.name: Required value"],
+            ),
+        ];
+        for (sources, wanted) in table {
+            assert_eq!(check(json!({"sources": sources})), wanted);
+        }
+    }
+}
