@@ -11,7 +11,7 @@ use object_model::Status;
 use reconcile::health::Streak;
 use resource_kinds::{admissionregistration, flowcontrol};
 
-use crate::flow_upkeep;
+use crate::flow_control::upkeep;
 use crate::group_services;
 use crate::objects::definitions;
 use crate::server::ApiServer;
@@ -109,7 +109,7 @@ fn watch(server: &ApiServer) -> Result<futures::stream::SelectAll<Changes>, Stor
 async fn put_in_force(server: &Arc<ApiServer>, what: What) -> Result<(), Status> {
     match what {
         What::Registrations => server.admission.follow_registrations(),
-        What::Flows => flow_upkeep::follow(&server.flows, server.writer()).await?,
+        What::Flows => upkeep::follow(&server.flows, server.writer()).await?,
         What::Definitions => {
             definitions::follow(&server.objects).await?;
             group_services::follow(server.writer()).await?;

@@ -12,7 +12,7 @@
 //! 4. `access`: authentication, authorisation, auditing,
 //! 5. `admission`: plug-ins, webhooks and policies,
 //! 6. `handlers`: verbs, subresources, reviews, health and metrics,
-//! 7. `fairness`: flows, priority levels and the queues of requests; and the files beside the folders: the
+//! 7. `flow_control`: flows, priority levels and the queues of requests; and the files beside the folders: the
 //!    server, its start, the pipeline and the routing of requests.
 //!
 //! Read `pipeline.rs` first, then `handlers/verbs/create.rs`.
@@ -23,8 +23,7 @@ mod bootstrap;
 mod catalog;
 mod config;
 pub mod decoders;
-mod fairness;
-mod flow_upkeep;
+mod flow_control;
 mod following;
 mod group_services;
 mod handlers;

@@ -16,7 +16,7 @@ use crate::access::audit::Record;
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
-use crate::fairness::{Flow, Seat};
+use crate::flow_control::{Flow, Seat};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, Held, Segments, boxed};

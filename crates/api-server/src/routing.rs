@@ -11,7 +11,7 @@ use crate::access::oidc;
 use crate::catalog::discovery;
 use crate::catalog::openapi;
 use crate::catalog::registry::Resource;
-use crate::flow_upkeep;
+use crate::flow_control::upkeep;
 use crate::group_services;
 use crate::handlers::component_health;
 use crate::handlers::destination::Destination;
@@ -106,7 +106,7 @@ async fn stored(
         server.admission.follow_registrations();
     }
     if bounds && answer.is_ok() {
-        flow_upkeep::put_in_force(&server.flows, &server.objects)?;
+        upkeep::put_in_force(&server.flows, &server.objects)?;
     }
     answer
 }

@@ -16,7 +16,7 @@ use crate::admission::Admission;
 use crate::admission::plugins::Plugins;
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::fairness::FlowControl;
+use crate::flow_control::FlowControl;
 use crate::handlers::component_health::{Component, Components};
 use crate::handlers::health::Health;
 use crate::handlers::metrics::Metrics;

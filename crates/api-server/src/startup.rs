@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::authorize::{self, Sources};
 use crate::bootstrap;
 use crate::config::Config;
-use crate::flow_upkeep;
+use crate::flow_control::upkeep;
 use crate::following;
 use crate::group_services;
 use crate::objects::definitions;
@@ -46,7 +46,7 @@ impl ApiServer {
                 source,
             });
         store_room::unless_full(&server, made)?;
-        flow_upkeep::start(&server.flows, server.writer()).await?;
+        upkeep::start(&server.flows, server.writer()).await?;
         server.admission.follow_registrations();
         let sources = Sources::of(&server.objects.catalog.snapshot().registry);
         let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
@@ -59,7 +59,7 @@ impl ApiServer {
         server.start("following", follow);
         let health = server.health.parts.clone();
         server.add_metrics(move || health.text());
-        server.start("flows", flow_upkeep::run(Arc::downgrade(&server)));
+        server.start("flows", upkeep::run(Arc::downgrade(&server)));
         server.start("room", store_room::watch(Arc::downgrade(&server)));
         server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));
         server.health.bootstrapped.store(true, Ordering::Release);

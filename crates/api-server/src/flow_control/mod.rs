@@ -3,13 +3,14 @@
 //!
 //! Three decisions are pure: the matching schema (`schemas.rs`), the seats of each level (`levels.rs`) and
 //! the next request that gets a seat (`seats.rs`). The configuration in force (`flows.rs`) follows the store
-//! (`flow_upkeep.rs`). Requests of this process are not limited; `system:masters` is exempt.
+//! (`upkeep.rs`). Requests of this process are not limited; `system:masters` is exempt.
 
 mod figures;
 mod flows;
 mod levels;
 mod schemas;
 mod seats;
+pub(crate) mod upkeep;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

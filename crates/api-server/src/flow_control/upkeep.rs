@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::yield_now;
 
 use crate::bootstrap::{ensure, this_server, write_request};
-use crate::fairness::{FlowControl, Level};
+use crate::flow_control::{FlowControl, Level};
 use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
 use crate::objects::metadata;
