@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::figures::Figures;
+use crate::metrics::Metrics;
 use crate::owned;
 
 /// Settings of the controllers.
@@ -33,7 +33,7 @@ pub struct Config {
     /// What signs certificates that were requested and approved; without one nothing is signed.
     pub authority: Option<Arc<Authority>>,
     /// Where the controllers tell how they get on.
-    pub figures: Figures,
+    pub metrics: Metrics,
     /// Where programs of the machine listen; without it they are not known to.
     pub listening: Option<watch::Receiver<Listening>>,
     /// How long the controllers may stand still, as their process does, before the grace of silent
@@ -131,10 +131,10 @@ impl Context {
         }
     }
 
-    /// A queue whose figures are told under that name: kube-controller-manager's, where it has one
+    /// A queue whose metrics are told under that name: kube-controller-manager's, where it has one
     /// for the same work.
     pub fn queue<T: Work>(&self, name: &'static str) -> Queue<T> {
-        self.config.figures.queues().queue(name, &self.part)
+        self.config.metrics.queues().queue(name, &self.part)
     }
 
     /// Runs a controller with a queue of that name until everything ends.

@@ -13,12 +13,12 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod ephemeral_volumes;
-mod figures;
 mod garbage_collection;
 mod horizontal_pod_autoscaler;
 mod inventory;
 mod job;
 mod load_balancer;
+mod metrics;
 mod namespace_defaults;
 mod namespaces;
 mod node_lifecycle;
@@ -44,7 +44,7 @@ use reconcile::Part;
 use tokio::task::JoinSet;
 
 pub use context::{Caches, Config, Context};
-pub use figures::Figures;
+pub use metrics::Metrics;
 
 use inventory::Inventory;
 
@@ -177,7 +177,7 @@ pub async fn run_all(client: Client, config: Config, part: impl Into<Part>) -> R
     let part = part.into();
     let shutdown = part.shutdown.clone();
     let context = Context::new(client, config, &part);
-    context.config.figures.read(&context.caches.stateful_sets);
+    context.config.metrics.read(&context.caches.stateful_sets);
     let mut tasks = JoinSet::new();
     for (name, controller) in all(&context) {
         tasks.spawn(async move {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use end_to_end::applications::busybox;
 use end_to_end::cluster::is_ready;
-use end_to_end::figures::{Sample, sized};
+use end_to_end::samples::{Sample, sized};
 use end_to_end::{Api, Kubectl, Network, text, with_registry_of};
 use serde_json::{Value, json};
 

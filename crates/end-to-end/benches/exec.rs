@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use end_to_end::applications::busybox;
-use end_to_end::figures::{Sample, sized};
 use end_to_end::runc::Bundle;
+use end_to_end::samples::{Sample, sized};
 use end_to_end::{Api, Kubectl, with_registry_of};
 use futures::{SinkExt, StreamExt};
 use kube::client::ConfigExt;

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use end_to_end::applications::busybox;
-use end_to_end::figures::{Sample, sized};
+use end_to_end::samples::{Sample, sized};
 use end_to_end::{Instance, process, with_registry_of};
 
 const SET: &str = r"

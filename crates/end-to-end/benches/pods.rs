@@ -9,8 +9,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use end_to_end::applications::busybox;
-use end_to_end::figures::{Sample, sized};
 use end_to_end::runc::Bundle;
+use end_to_end::samples::{Sample, sized};
 use end_to_end::{Api, Kubectl, text, with_registry_of};
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use end_to_end::applications::busybox;
-use end_to_end::figures::{Sample, sized};
+use end_to_end::samples::{Sample, sized};
 use end_to_end::{Api, Network, process, text, with_registry_of};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};

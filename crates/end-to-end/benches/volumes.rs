@@ -5,7 +5,7 @@
 
 use std::process::Command;
 
-use end_to_end::figures::{Sample, sized};
+use end_to_end::samples::{Sample, sized};
 use end_to_end::{Instance, Kubectl, binary};
 use serde_json::{Value, json};
 

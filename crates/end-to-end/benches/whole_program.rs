@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use end_to_end::figures::{Sample, sized};
 use end_to_end::process::{self, Memory};
+use end_to_end::samples::{Sample, sized};
 use end_to_end::{Instance, binary, example};
 
 fn main() {

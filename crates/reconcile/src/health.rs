@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::figures::{heading, line};
 use crate::limits;
+use crate::metrics::{heading, line};
 use crate::polls::{self, SlowPolls};
 
 const FAILURES: &str = "mainstay_failures_in_a_row";
@@ -89,7 +89,7 @@ impl Health {
         failing
     }
 
-    /// The figures, in the text form of Prometheus.
+    /// The metrics, in the text form of Prometheus.
     pub fn text(&self) -> String {
         let mut out = String::new();
         let help = "Failures since the last success of a watch, or of a controller's work.";

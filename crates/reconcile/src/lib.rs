@@ -1,6 +1,6 @@
 //! The common parts of everything that reconciles: the frame of a controller ([`Controller`]), watch
 //! caches ([`Cache`]), a keyed work queue ([`Queue`]), an event recorder ([`Recorder`]), guarded
-//! writes ([`execute`]), metrics ([`figures`]) and health ([`health`]).
+//! writes ([`execute`]), metrics ([`metrics`]) and health ([`health`]).
 //!
 //! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`), and some
 //! Services with their endpoints (`services.rs`). All of it is bounded (`limits.rs`), ends with a
@@ -10,10 +10,10 @@ mod cache;
 mod changes;
 mod controller;
 pub mod execute;
-pub mod figures;
 pub mod health;
 mod key;
 pub mod limits;
+pub mod metrics;
 mod pods;
 pub mod polls;
 mod queue;

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::execute::{chain, is_of_the_object};
-use crate::figures::{Counts, Load, Loaded};
 use crate::health::{Kind, Streak};
+use crate::metrics::{Counts, Load, Loaded};
 use crate::{Part, limits};
 
 /// What can be queued.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use reconcile::Key;
 
-use crate::figures;
 use crate::limits;
+use crate::metrics;
 
 /// What orders pods: the more important first, then the older.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,8 +115,8 @@ impl Backlog {
     }
 
     /// How many pods wait for what.
-    pub fn figures(&self) -> figures::Pending {
-        let mut counts = figures::Pending::default();
+    pub fn metrics(&self) -> metrics::Pending {
+        let mut counts = metrics::Pending::default();
         for pending in self.pods.values() {
             *match pending.state {
                 State::Ready => &mut counts.active,
@@ -228,20 +228,20 @@ mod tests {
         }
         backlog.retry(&key("b"), now);
         backlog.hold(&key("c"), now);
-        let counts = figures::Pending {
+        let counts = metrics::Pending {
             active: 1,
             backoff: 1,
             unschedulable: 1,
             gated: 1,
         };
-        assert_eq!(backlog.figures(), counts);
+        assert_eq!(backlog.metrics(), counts);
         backlog.wake(|_| true);
-        let counts = figures::Pending {
+        let counts = metrics::Pending {
             active: 2,
             unschedulable: 0,
             ..counts
         };
-        assert_eq!(backlog.figures(), counts);
+        assert_eq!(backlog.metrics(), counts);
         // A pod that changes waits since it came.
         let later = now + limits::BACK_OFF_MIN;
         backlog.add(key("a"), rank(0, 1), later);

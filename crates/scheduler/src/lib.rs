@@ -5,14 +5,14 @@
 mod backlog;
 mod devices;
 mod engine;
-mod figures;
 mod limits;
+mod metrics;
 mod nominations;
 mod reservations;
 mod writes;
 
-pub use figures::Figures;
 use kube::Client;
+pub use metrics::Metrics;
 use reconcile::Part;
 
 /// Settings.
@@ -21,14 +21,14 @@ pub struct Config {
     /// Pods that ask for a scheduler of this name are scheduled; it also signs the events.
     pub scheduler_name: String,
     /// Where the scheduler tells how it gets on.
-    pub figures: Figures,
+    pub metrics: Metrics,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             scheduler_name: "default-scheduler".to_owned(),
-            figures: Figures::default(),
+            metrics: Metrics::default(),
         }
     }
 }

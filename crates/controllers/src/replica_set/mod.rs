@@ -29,7 +29,7 @@ pub(crate) trait Replicated:
     const KIND: (&'static str, &'static str);
     /// In whose name events are reported.
     const COMPONENT: &'static str;
-    /// Under which name the figures of its queue are told.
+    /// Under which name the metrics of its queue are told.
     const QUEUE: &'static str;
 
     /// The object as a ReplicaSet.

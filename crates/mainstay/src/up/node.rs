@@ -144,16 +144,16 @@ impl Running {
             listening: Some(parts.network.listening()),
             ..controllers::Config::default()
         };
-        let figures = config.figures.clone();
-        server.show(move || figures.text());
+        let metrics = config.metrics.clone();
+        server.show(move || metrics.text());
         let part = self.run(Part::Decider, "controllers", |stop| {
             controllers::run_all(controllers, config, stop)
         });
         server.watch(Component::ControllerManager, part);
         let scheduler = server.client("system:kube-scheduler", &masters);
         let config = scheduler::Config::default();
-        let figures = config.figures.clone();
-        server.show(move || figures.text());
+        let metrics = config.metrics.clone();
+        server.show(move || metrics.text());
         let part = self.run(Part::Decider, "scheduler", |stop| {
             scheduler::run(scheduler, config, stop)
         });

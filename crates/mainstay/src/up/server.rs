@@ -229,8 +229,8 @@ impl Server {
     }
 
     /// Shows what another part tells at `/metrics`.
-    pub fn show(&self, figures: impl Fn() -> String + Send + Sync + 'static) {
-        self.api.add_metrics(figures);
+    pub fn show(&self, metrics: impl Fn() -> String + Send + Sync + 'static) {
+        self.api.add_metrics(metrics);
     }
 
     /// Where parts tell how they get on.

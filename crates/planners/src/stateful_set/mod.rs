@@ -13,7 +13,7 @@
 //! what to make pods from, `replica` walks the wanted ordinals, `scale` the surplus, `rollout`
 //! the outdated, `recovery` frees a rollout that is stuck, `held_back` says who waits for whom,
 //! `refused` what the server would not have,
-//! `status` counts, `conditions` and `deadline` judge, `figures` tells dashboards. `course` says in which
+//! `status` counts, `conditions` and `deadline` judge, `metrics` tells dashboards. `course` says in which
 //! order a plan is written.
 
 pub mod claims;
@@ -21,10 +21,10 @@ mod conditions;
 pub mod course;
 mod deadline;
 mod draft;
-mod figures;
 mod held_back;
 pub mod identity;
 pub mod invariants;
+mod metrics;
 mod observed;
 mod options;
 mod plan;
@@ -37,7 +37,7 @@ mod scale;
 mod status;
 mod waiting;
 
-pub use figures::{Figures, figures};
+pub use metrics::{Metrics, metrics};
 pub use observed::{Member, Observed, Phase, Refused};
 pub use options::{MaxUnavailable, Options, ScaleDown, StuckRollout};
 pub use plan::{Action, Notice, Pace, Plan, PodWork, plan};

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::{Backlog, Rank};
-use crate::figures::Attempt;
+use crate::metrics::Attempt;
 use crate::nominations::Nominations;
 use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
 use crate::writes::Nominated;
@@ -105,7 +105,7 @@ impl Engine {
         };
         let shutdown = part.shutdown;
         let source = config.scheduler_name.as_str();
-        config.figures.of(source);
+        config.metrics.of(source);
         let recorder = Recorder::spawn(client.clone(), source, shutdown.clone());
         Self {
             client,
@@ -136,7 +136,7 @@ impl Engine {
         let mut device_classes = self.caches.device_classes.subscribe();
         loop {
             self.schedule_ready();
-            self.config.figures.pending(self.backlog.figures());
+            self.config.metrics.pending(self.backlog.metrics());
             let due = self.backlog.next_due(Instant::now());
             let due = due.unwrap_or_else(|| Instant::now() + limits::FORGOTTEN_AFTER);
             let kind = tokio::select! {
@@ -343,9 +343,9 @@ impl Engine {
             self.backlog.hold(&key, begun);
         } else {
             self.warn(pod, &obstacle.message);
-            let figures = &self.config.figures;
-            figures.attempt(Attempt::Unschedulable, begun.elapsed());
-            figures.preemption(None);
+            let metrics = &self.config.metrics;
+            metrics.attempt(Attempt::Unschedulable, begun.elapsed());
+            metrics.preemption(None);
         }
         let condition = writes::condition(pod, obstacle, Timestamp::now());
         let nominated = match &pod.nominated {
@@ -392,10 +392,10 @@ impl Engine {
                 victims,
             } => self.preempted(&key, &node, revision, &victims, &pod),
             Outcome::Bound { node, history } => {
-                let figures = &self.config.figures;
-                figures.attempt(Attempt::Scheduled, begun.elapsed());
+                let metrics = &self.config.metrics;
+                metrics.attempt(Attempt::Scheduled, begun.elapsed());
                 if let Some((attempts, since)) = history {
-                    figures.placed(attempts, since.elapsed());
+                    metrics.placed(attempts, since.elapsed());
                 }
                 tracing::info!(pod = %key, node, "bound");
                 let text = format!("Successfully assigned {key} to {node}");
@@ -417,7 +417,7 @@ impl Engine {
                 if !decided {
                     return;
                 }
-                self.config.figures.attempt(Attempt::Error, begun.elapsed());
+                self.config.metrics.attempt(Attempt::Error, begun.elapsed());
                 if current {
                     self.reservations.drop(&key);
                 }

@@ -9,7 +9,7 @@ use reconcile::{EventType, Key};
 use resource_kinds::pod_view::PodView;
 
 use super::{Engine, Outcome, Written, same};
-use crate::figures::Attempt;
+use crate::metrics::Attempt;
 use crate::nominations::{self, Nomination};
 use crate::reservations::{Reservation, Stage};
 use crate::writes;
@@ -45,9 +45,9 @@ impl Engine {
         mut preemption: Preemption,
         begun: Instant,
     ) {
-        let figures = &self.config.figures;
-        figures.attempt(Attempt::Unschedulable, begun.elapsed());
-        figures.preemption(Some(preemption.victims.len()));
+        let metrics = &self.config.metrics;
+        metrics.attempt(Attempt::Unschedulable, begun.elapsed());
+        metrics.preemption(Some(preemption.victims.len()));
         let (node, obstacle) = (preemption.node.clone(), &preemption.obstacle);
         tracing::info!(pod = %key, node, victims = preemption.victims.len(), "others go for it");
         self.warn(&pod, &obstacle.message);

@@ -3,38 +3,38 @@
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use planners::stateful_set::figures;
+use planners::stateful_set::metrics;
 use reconcile::Cache;
-use reconcile::figures::{QueueFigures, heading, line};
+use reconcile::metrics::{QueueMetrics, heading, line};
 
 const MAX_UNAVAILABLE: &str = "statefulset_controller_statefulset_max_unavailable";
 const UNAVAILABLE: &str = "statefulset_controller_statefulset_unavailable_replicas";
 
 /// Handed to the controllers, and asked by whoever serves `/metrics`; clones are one.
 #[derive(Clone, Default)]
-pub struct Figures {
+pub struct Metrics {
     sets: Arc<OnceLock<Cache<StatefulSet>>>,
-    queues: QueueFigures,
+    queues: QueueMetrics,
 }
 
-impl std::fmt::Debug for Figures {
+impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Figures").finish_non_exhaustive()
+        f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
 
-impl Figures {
+impl Metrics {
     /// From now on there is something to say.
     pub(crate) fn read(&self, sets: &Cache<StatefulSet>) {
         self.sets.get_or_init(|| sets.clone());
     }
 
     /// Those of the queues.
-    pub(crate) fn queues(&self) -> &QueueFigures {
+    pub(crate) fn queues(&self) -> &QueueMetrics {
         &self.queues
     }
 
-    /// The figures in the text form of Prometheus, with kube-controller-manager's names.
+    /// The metrics in the text form of Prometheus, with kube-controller-manager's names.
     pub fn text(&self) -> String {
         let sets = self.sets.get().map(Cache::list).unwrap_or_default();
         let (mut limits, mut states) = (self.queues.text(), String::new());
@@ -43,16 +43,16 @@ impl Figures {
         let help = "Wanted pods that are not available.";
         heading(&mut states, UNAVAILABLE, "gauge", help);
         for set in sets {
-            let Some(figures) = figures(&set) else {
+            let Some(metrics) = metrics(&set) else {
                 continue;
             };
             let labels = format!(
                 "pod_management_policy=\"{}\",statefulset_name=\"{}\",statefulset_namespace=\"{}\"",
-                figures.pod_management_policy,
+                metrics.pod_management_policy,
                 set.metadata.name.as_deref().unwrap_or_default(),
                 set.metadata.namespace.as_deref().unwrap_or_default(),
             );
-            let (max, now) = (figures.max_unavailable, figures.unavailable);
+            let (max, now) = (metrics.max_unavailable, metrics.unavailable);
             line(&mut limits, MAX_UNAVAILABLE, &labels, max);
             line(&mut states, UNAVAILABLE, &labels, now);
         }

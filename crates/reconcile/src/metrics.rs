@@ -1,4 +1,4 @@
-//! Figures in the text form of Prometheus: histograms, and what queues of work have to say.
+//! Metrics in the text form of Prometheus: histograms, and what queues of work have to say.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,13 +16,13 @@ const SECONDS: [f64; 12] = [
     1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3,
 ];
 
-/// The lines that say what a figure is.
+/// The lines that say what a metric is.
 pub fn heading(out: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a string does not fail.
     let _written = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
 }
 
-/// The line of one figure; labels as in `a="b",c="d"`.
+/// The line of one metric; labels as in `a="b",c="d"`.
 pub fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     let _written = if labels.is_empty() {
         writeln!(out, "{name} {value}")
@@ -131,9 +131,9 @@ pub(crate) trait Loaded: Send + Sync {
     fn load(&self, now: Instant) -> Load;
 }
 
-/// The figures of named queues; clones are one.
+/// The metrics of named queues; clones are one.
 #[derive(Clone, Default)]
-pub struct QueueFigures {
+pub struct QueueMetrics {
     queues: Arc<Mutex<BTreeMap<&'static str, Named>>>,
 }
 
@@ -142,13 +142,13 @@ struct Named {
     queue: Weak<dyn Loaded>,
 }
 
-impl std::fmt::Debug for QueueFigures {
+impl std::fmt::Debug for QueueMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueueFigures").finish_non_exhaustive()
+        f.debug_struct("QueueMetrics").finish_non_exhaustive()
     }
 }
 
-impl QueueFigures {
+impl QueueMetrics {
     fn queues(&self) -> MutexGuard<'_, BTreeMap<&'static str, Named>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,23 +169,23 @@ impl QueueFigures {
         queue
     }
 
-    /// The figures, with client-go's names.
+    /// The metrics, with client-go's names.
     pub fn text(&self) -> String {
         let now = Instant::now();
-        let mut figures = Figures::default();
+        let mut metrics = Metrics::default();
         for (name, queue) in &*self.queues() {
             let load = queue.queue.upgrade();
             let load = load.map_or_else(Load::default, |queue| queue.load(now));
             let counts = queue.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            figures.add(name, load, &counts);
+            metrics.add(name, load, &counts);
         }
-        figures.text()
+        metrics.text()
     }
 }
 
-/// The lines of all queues, by figure.
+/// The lines of all queues, by metric.
 #[derive(Default)]
-struct Figures {
+struct Metrics {
     depth: String,
     adds: String,
     waited: String,
@@ -203,7 +203,7 @@ const UNFINISHED: &str = "workqueue_unfinished_work_seconds";
 const LONGEST: &str = "workqueue_longest_running_processor_seconds";
 const RETRIES: &str = "workqueue_retries_total";
 
-impl Figures {
+impl Metrics {
     fn add(&mut self, name: &str, load: Load, counts: &Counts) {
         let labels = format!("name=\"{name}\"");
         line(&mut self.depth, DEPTH, &labels, load.depth);
@@ -282,11 +282,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_tells_what_waits_and_what_takes_long() {
-        let figures = QueueFigures::default();
+        let metrics = QueueMetrics::default();
         let part = Part::from(tokio_util::sync::CancellationToken::new());
-        let queue = figures.queue("job", &part);
+        let queue = metrics.queue("job", &part);
         let has = |wanted: &str| {
-            let text = figures.text();
+            let text = metrics.text();
             assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
         };
         queue.add("a");
@@ -320,7 +320,7 @@ mod tests {
         // Another queue of the name goes on counting.
         drop(queue);
         has("workqueue_depth{name=\"job\"} 0");
-        figures.queue("job", &part).add("e");
+        metrics.queue("job", &part).add("e");
         has("workqueue_adds_total{name=\"job\"} 4");
     }
 }

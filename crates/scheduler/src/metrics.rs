@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reconcile::figures::{Histogram, heading, line};
+use reconcile::metrics::{Histogram, heading, line};
 
 /// Bounds of the time of an attempt, in seconds.
 const ATTEMPT: [f64; 15] = [
@@ -23,7 +23,7 @@ const VICTIMS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 /// Handed to the scheduler, and asked by whoever serves `/metrics`; clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
+pub struct Metrics {
     counts: Arc<Mutex<Counts>>,
 }
 
@@ -84,12 +84,12 @@ impl Default for Counts {
     }
 }
 
-impl Figures {
+impl Metrics {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose figures they are.
+    /// Whose metrics they are.
     pub(crate) fn of(&self, scheduler: &str) {
         scheduler.clone_into(&mut self.counts().profile);
     }
@@ -131,7 +131,7 @@ impl Figures {
         }
     }
 
-    /// The figures in the text form of Prometheus.
+    /// The metrics in the text form of Prometheus.
     pub fn text(&self) -> String {
         let counts = self.counts();
         let mut out = String::new();
@@ -210,22 +210,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_told_by_their_names() {
-        let figures = Figures::default();
-        figures.of("default-scheduler");
-        figures.pending(Pending {
+    fn metrics_are_told_by_their_names() {
+        let metrics = Metrics::default();
+        metrics.of("default-scheduler");
+        metrics.pending(Pending {
             active: 1,
             backoff: 2,
             unschedulable: 3,
             gated: 4,
         });
-        figures.attempt(Attempt::Scheduled, Duration::from_millis(3));
-        figures.attempt(Attempt::Unschedulable, Duration::ZERO);
-        figures.placed(2, Duration::from_secs(1));
-        figures.placed(20, Duration::from_secs(1));
-        figures.preemption(Some(3));
-        figures.preemption(None);
-        let text = figures.text();
+        metrics.attempt(Attempt::Scheduled, Duration::from_millis(3));
+        metrics.attempt(Attempt::Unschedulable, Duration::ZERO);
+        metrics.placed(2, Duration::from_secs(1));
+        metrics.placed(20, Duration::from_secs(1));
+        metrics.preemption(Some(3));
+        metrics.preemption(None);
+        let text = metrics.text();
         for wanted in [
             "scheduler_pending_pods{queue=\"active\"} 1",
             "scheduler_pending_pods{queue=\"backoff\"} 2",

@@ -6,7 +6,7 @@ use super::observed::{Spec, Strategy};
 
 /// How a set that is updated by itself is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Figures {
+pub struct Metrics {
     /// Pods that a rolling update may make unavailable.
     pub max_unavailable: i64,
     /// Wanted pods that are not available.
@@ -15,15 +15,15 @@ pub struct Figures {
     pub pod_management_policy: &'static str,
 }
 
-/// The figures of a set; none where pods are replaced as somebody deletes them.
-pub fn figures(set: &StatefulSet) -> Option<Figures> {
+/// The metrics of a set; none where pods are replaced as somebody deletes them.
+pub fn metrics(set: &StatefulSet) -> Option<Metrics> {
     let spec = Spec::of(set);
     if spec.strategy == Strategy::OnDelete {
         return None;
     }
     let status = set.status.as_ref();
     let available = status.and_then(|status| status.available_replicas);
-    Some(Figures {
+    Some(Metrics {
         max_unavailable: spec.budget().unwrap_or(1),
         unavailable: (spec.replicas - i64::from(available.unwrap_or_default())).max(0),
         pod_management_policy: if spec.ordered {
@@ -40,33 +40,33 @@ mod tests {
 
     use super::*;
 
-    fn of(strategy: Value, policy: &str, available: i32) -> Option<Figures> {
+    fn of(strategy: Value, policy: &str, available: i32) -> Option<Metrics> {
         let set = json!({
             "spec": {"replicas": 4, "podManagementPolicy": policy, "updateStrategy": strategy},
             "status": {"replicas": 4, "availableReplicas": available},
         });
-        figures(&serde_json::from_value(set).unwrap())
+        metrics(&serde_json::from_value(set).unwrap())
     }
 
     /// statefulset.md 3.47
     #[test]
     fn a_set_says_what_may_be_and_what_is_unavailable() {
-        let figures = |max_unavailable, unavailable, pod_management_policy| {
-            Some(Figures {
+        let metrics = |max_unavailable, unavailable, pod_management_policy| {
+            Some(Metrics {
                 max_unavailable,
                 unavailable,
                 pod_management_policy,
             })
         };
         let half = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}});
-        assert_eq!(of(half, "Parallel", 1), figures(2, 3, "Parallel"));
+        assert_eq!(of(half, "Parallel", 1), metrics(2, 3, "Parallel"));
         assert_eq!(
             of(json!({}), "OrderedReady", 4),
-            figures(1, 0, "OrderedReady")
+            metrics(1, 0, "OrderedReady")
         );
         assert_eq!(
             of(json!({}), "OrderedReady", 6),
-            figures(1, 0, "OrderedReady")
+            metrics(1, 0, "OrderedReady")
         );
         assert_eq!(of(json!({"type": "OnDelete"}), "OrderedReady", 0), None);
     }
