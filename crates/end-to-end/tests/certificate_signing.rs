@@ -4,7 +4,8 @@ use end_to_end::{Instance, text, wait_for_text, words};
 use k8s_openapi::ByteString;
 use serde_json::json;
 
-const JANE: &[u8] = include_bytes!("../../resource-kinds/src/groups/certificates/testdata/jane.csr");
+const JANE: &[u8] =
+    include_bytes!("../../resource-kinds/src/groups/certificates/testdata/jane.csr");
 
 #[test]
 fn requests_are_approved_and_denied() {

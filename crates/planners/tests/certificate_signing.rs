@@ -11,8 +11,10 @@ use planners::certificate_signing::{Action, Plan, Usage, plan};
 use resource_kinds::certificates::Request;
 use serde_json::{Value, json};
 
-const JANE: &[u8] = include_bytes!("../../resource-kinds/src/groups/certificates/testdata/jane.csr");
-const NODE: &[u8] = include_bytes!("../../resource-kinds/src/groups/certificates/testdata/node.csr");
+const JANE: &[u8] =
+    include_bytes!("../../resource-kinds/src/groups/certificates/testdata/jane.csr");
+const NODE: &[u8] =
+    include_bytes!("../../resource-kinds/src/groups/certificates/testdata/node.csr");
 const NODE_CLIENT: &[u8] =
     include_bytes!("../../resource-kinds/src/groups/certificates/testdata/node-client.csr");
 

@@ -187,7 +187,10 @@ const TABLE: &[(&str, Said)] = &[
         "image-store/src/manifest.rs",
         ByStrangers(&["image-manifest"]),
     ),
-    ("image-store/src/pull.rs", ByStrangers(&["image-manifest"])),
+    (
+        "image-store/src/pull/mod.rs",
+        ByStrangers(&["image-manifest"]),
+    ),
     (
         "image-store/src/pull/client.rs",
         ByStrangers(&["registry-answer"]),

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-#[path = "deployment/world.rs"]
 mod world;
 
 use proptest::prelude::*;

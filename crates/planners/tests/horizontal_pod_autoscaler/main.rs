@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-#[path = "horizontal_pod_autoscaler/world.rs"]
 mod world;
 
 use proptest::prelude::*;

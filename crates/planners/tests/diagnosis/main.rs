@@ -6,11 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-#[path = "diagnosis/golden.rs"]
 mod golden;
-#[path = "diagnosis/pods.rs"]
 mod pods;
-#[path = "diagnosis/remedies.rs"]
 mod remedies;
-#[path = "diagnosis/situation.rs"]
 mod situation;

@@ -5,23 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-#[path = "stateful_set/explained.rs"]
 mod explained;
-#[path = "stateful_set/golden.rs"]
 mod golden;
-#[path = "stateful_set/making.rs"]
 mod making;
-#[path = "stateful_set/options.rs"]
 mod options;
-#[path = "stateful_set/properties.rs"]
 mod properties;
-#[path = "stateful_set/rules.rs"]
 mod rules;
-#[path = "stateful_set/scenarios.rs"]
 mod scenarios;
-#[path = "stateful_set/situation.rs"]
 mod situation;
-#[path = "stateful_set/trouble.rs"]
 mod trouble;
-#[path = "stateful_set/world.rs"]
 mod world;

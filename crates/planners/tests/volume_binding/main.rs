@@ -1,9 +1,7 @@
 //! Claims and volumes, situation by situation (statefulset.md §11, scenarios T46-T52), and what
 //! holds of every plan.
 
-#[path = "volume_binding/laws.rs"]
 mod laws;
-#[path = "volume_binding/world.rs"]
 mod world;
 
 use planners::volume_binding::{NoteType, Plan, Subject};

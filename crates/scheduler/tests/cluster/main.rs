@@ -3,11 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-#[path = "cluster/devices.rs"]
 mod devices;
-#[path = "cluster/preemption.rs"]
 mod preemption;
-#[path = "cluster/resizing.rs"]
 mod resizing;
 
 use std::fmt::Debug;

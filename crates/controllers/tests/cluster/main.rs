@@ -1,0 +1,23 @@
+//! The controllers against the real API server over a store in memory. Only the node is played:
+//! pods get Running, Ready and an address, and go when they are deleted.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod access;
+mod autoscaling;
+mod certificate_signing;
+mod collection;
+mod contract;
+mod daemon_sets;
+mod definitions;
+mod deployments;
+mod disruption;
+mod endpoints;
+mod extreme_numbers;
+mod jobs;
+mod nodes;
+mod services;
+mod shared;
+mod stateful_sets;
+mod support;
+mod trouble;
