@@ -9,18 +9,18 @@ use super::Usage;
 const NODES: &str = "system:nodes";
 const NODE_NAME: &str = "system:node:";
 
-/// The form of requests for a signer.
+/// The rules of a signer for its requests.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
-    /// Anybody, as a client.
+    /// A client certificate for any user.
     ApiClient,
-    /// A node, as a client.
+    /// A client certificate for a node.
     NodeClient,
-    /// A node, as a server.
+    /// A server certificate for a node.
     NodeServing,
 }
 
-/// The form of a signer of the cluster; `None` for other people's.
+/// The rules of a built-in signer; `None` for the signers of others.
 pub(super) fn of_signer(name: &str) -> Option<Form> {
     match name {
         signer::API_CLIENT => Some(Form::ApiClient),
@@ -31,9 +31,9 @@ pub(super) fn of_signer(name: &str) -> Option<Form> {
 }
 
 impl Form {
-    /// What the certificate will be usable for.
+    /// Checks a request and returns the usages of its certificate.
     ///
-    /// *Errors.* What is not of this form, in Kubernetes' words.
+    /// *Errors.* The first broken rule, in the words of Kubernetes.
     pub fn check(self, asked: &Request, usages: &[String]) -> Result<Vec<Usage>, String> {
         match self {
             Self::ApiClient => client_usages(usages),
@@ -112,7 +112,7 @@ fn client_usages(usages: &[String]) -> Result<Vec<Usage>, String> {
     }
 }
 
-/// The purpose and signing, and encrypting keys where the kind of key can do so.
+/// Requires the purpose and digital signatures, and allows key encipherment.
 fn exactly(usages: &[String], purpose: Usage) -> Result<Vec<Usage>, String> {
     let found: BTreeSet<Option<Usage>> = usages.iter().map(|name| usage(name)).collect();
     let needed = BTreeSet::from([Some(purpose), Some(Usage::DigitalSignature)]);

@@ -1,10 +1,11 @@
 //! CertificateSigningRequests for the signers that every cluster has.
 //!
-//! **Goal**: what is approved and right is signed, what is not right is failed with the reason; nodes
-//! that may have a client certificate need nobody's approval; what is decided or forgotten goes.
-//! **Relies on**: the API server letting only those approve who may, and keeping decisions.
-//! **Guarantees**: nothing is signed that is not approved, is denied, or is not of its signer's form;
-//! requests for other signers are only ever deleted for their age.
+//! **Goal**: approved valid requests are signed; approved invalid ones fail with the reason;
+//! requests of nodes with the right to a client certificate are approved without a person; decided
+//! and expired requests are deleted. **Relies on**: the API server, which lets only authorised
+//! users approve, and keeps decisions. **Guarantees**: nothing is signed that is not approved, is
+//! denied, or breaks its signer's rules; requests for other signers are only ever deleted for their
+//! age.
 
 mod form;
 
@@ -17,35 +18,35 @@ use k8s_openapi::api::certificates::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resource_kinds::certificates::{Request, condition, end_of_validity, signer};
 
-/// So long a request is kept after it was signed, denied or failed (as kube-controller-manager).
+/// A signed, denied or failed request is deleted after this time (as kube-controller-manager).
 const DECIDED: SignedDuration = SignedDuration::from_hours(1);
-/// So long a request waits for a decision.
+/// A request without a decision is deleted after this time.
 const PENDING: SignedDuration = SignedDuration::from_hours(24);
-/// When to see again whether somebody may have what they ask for.
+/// The time to the next check of a requester's rights.
 const AGAIN: SignedDuration = SignedDuration::from_mins(1);
 
-/// What to do about a request.
+/// The next action for a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Delete it.
     Delete,
-    /// Approve it with this condition, if its asker has one of these rights: the verb `create` on
-    /// these sub-resources of requests; the first that they have counts.
+    /// Approve it with this condition, if the requester may `create` one of these sub-resources of
+    /// requests. The first right that the requester has decides.
     ApproveIf(Vec<(&'static str, Condition)>),
     /// Sign it.
     Sign {
-        /// What was approved and is of its signer's form.
+        /// The approved request.
         request: Box<Request>,
-        /// What the certificate is to be usable for.
+        /// The usages of the certificate.
         usages: Vec<Usage>,
-        /// How long it is to be valid, if the request says so.
+        /// The requested validity in seconds.
         seconds: Option<i64>,
     },
-    /// Say that it cannot be signed.
+    /// Mark the request as failed.
     Fail(Condition),
 }
 
-/// What certificates of these signers can be usable for.
+/// A usage that these signers put into certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the API's own words")]
 pub enum Usage {
@@ -55,16 +56,16 @@ pub enum Usage {
     ServerAuth,
 }
 
-/// What to do now, and when to look again.
+/// The next action, and the time of the next check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// What to do.
+    /// The next action.
     pub action: Option<Action>,
-    /// When to plan again even if nothing happens.
+    /// The time after which to plan again even without an event.
     pub wake_at: Option<Timestamp>,
 }
 
-/// Decides what to do about a request. Total.
+/// Plans the next action for a request. Total.
 pub fn plan(request: &Arc<CertificateSigningRequest>, now: Timestamp) -> Plan {
     if request.metadata.deletion_timestamp.is_some() {
         return Plan::default();
@@ -85,7 +86,7 @@ pub fn plan(request: &Arc<CertificateSigningRequest>, now: Timestamp) -> Plan {
     }
 }
 
-/// The condition that says that a request could not be signed.
+/// The condition `Failed` of a request.
 pub fn failed(message: String, now: Timestamp) -> Condition {
     decision(condition::FAILED, "SignerValidationFailure", message, now)
 }
@@ -152,8 +153,8 @@ fn next(request: &CertificateSigningRequest, now: Timestamp) -> Option<Action> {
     Some(Action::ApproveIf(rights.chain([of_another]).collect()))
 }
 
-/// When a request goes: at the end of its certificate, a while after it was decided, or when nobody
-/// decided it for long.
+/// The time at which a request is deleted: the end of its certificate, [`DECIDED`] after its
+/// decision, or [`PENDING`] after its creation.
 fn expiry(request: &CertificateSigningRequest) -> Option<Timestamp> {
     let created = request.metadata.creation_timestamp.as_ref();
     let created = created.map(|time| time.0);

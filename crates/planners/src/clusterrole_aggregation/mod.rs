@@ -1,14 +1,15 @@
 //! ClusterRoles that gather the rules of others.
 //!
-//! **Goal.** The rules of a role with an `aggregationRule` are those of all roles that it selects, in
-//! the order of their names, each once. **Guarantees** that other roles are left alone.
+//! **Goal.** The rules of a role with an `aggregationRule` are the rules of all roles that it
+//! selects, in the order of the roles' names, without duplicates. **Guarantees**: other roles are
+//! not changed.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use object_model::LabelSelector;
 
-/// The rules that a role is to have; `None` if it has them.
+/// The rules to write into a role; `None` if it has them already.
 pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>> {
     let rule = role.aggregation_rule.as_ref()?;
     if role.metadata.deletion_timestamp.is_some() {

@@ -11,16 +11,16 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 
-/// What to do about a definition.
+/// The writes for a CustomResourceDefinition.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// The status, if it differs from what is stored.
     pub status: Option<CustomResourceDefinitionStatus>,
-    /// Whether its objects are to go; once there are none, the finalizer.
+    /// Whether to delete its objects, and then its finalizer.
     pub clean_up: bool,
 }
 
-/// Decides what to do about a definition; `others` are all definitions there are.
+/// Plans the writes for a CustomResourceDefinition; `others` are all definitions.
 pub fn plan<'d>(
     definition: &CustomResourceDefinition,
     others: impl IntoIterator<Item = &'d CustomResourceDefinition>,
@@ -67,11 +67,11 @@ fn accept_names<'d>(
             set(status, "NamesAccepted", true, "NoConflicts", message, now);
         }
     }
-    // What has been served once is served on under the names it was accepted with.
+    // An established definition stays served under its accepted names.
     let established = condition(status, "Established").is_some_and(|c| c.status == "True");
     if conflict.is_none() {
-        // The kind is served from the write on that accepts its names. Only the next one may tell
-        // others: whoever watches could otherwise be faster than the server.
+        // The kind is served from the write that accepts its names. `Established` follows with the
+        // next write: otherwise a watcher could use the kind before the server serves it.
         let served = established || accepted;
         let reason = if served {
             "InitialNamesAccepted"
@@ -86,7 +86,7 @@ fn accept_names<'d>(
     }
 }
 
-/// The names of a group that other definitions have.
+/// The names in a group that other definitions use.
 #[derive(Default)]
 struct Taken<'d> {
     resources: BTreeSet<&'d str>,
@@ -152,7 +152,7 @@ fn condition<'s>(
     conditions.iter().find(|condition| condition.type_ == kind)
 }
 
-/// Sets a condition; its time moves only when its status does.
+/// Sets a condition. Its transition time changes only with its status.
 fn set(
     status: &mut CustomResourceDefinitionStatus,
     kind: &str,
@@ -246,7 +246,7 @@ mod tests {
             "Established=False NotAccepted",
         ];
         assert_eq!(told(&status), wanted);
-        // Another group does not matter.
+        // Names in another group do not conflict.
         let mut elsewhere = definition("boats", "boats", "Boat");
         elsewhere.spec.group = "example.com".to_owned();
         let status = plan(&elsewhere, [&boats], Timestamp::UNIX_EPOCH)

@@ -1,9 +1,9 @@
 //! CronJob: jobs by the clock.
 //!
-//! **Goal**: a job for the last time that the schedule named, unless it is too late for it or the
-//! one before still runs; of the ended jobs the last few.
-//! **Relies on**: the API server refusing a second job of one name.
-//! **Guarantees**: a time makes one job, whose name is made from that time.
+//! **Goal**: a job for the latest scheduled time, unless the time is too long ago or the previous
+//! job still runs; a limited number of finished jobs. **Relies on**: the API server, which refuses
+//! a second job of the same name. **Guarantees**: each scheduled time makes at most one job,
+//! because the job's name is computed from the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use crate::pod_set::{Owner, owner_reference, text};
 
 /// API version and kind of a CronJob.
 pub const CRON_JOB: (&str, &str) = ("batch/v1", "CronJob");
-/// When the job should have been made.
+/// The annotation with the scheduled time of a job.
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
-/// More times missed than this are worth a warning.
+/// More missed times than this cause a warning.
 const MISSED_MAX: usize = 100;
 
 /// What is known.
@@ -29,7 +29,7 @@ const MISSED_MAX: usize = 100;
 pub struct Observed {
     /// The CronJob.
     pub cron_job: Arc<CronJob>,
-    /// The jobs that it controls; of those that its status calls active all that the server has.
+    /// The jobs that it controls, and all existing jobs in its status's `active` list.
     pub jobs: Vec<Arc<Job>>,
 }
 
@@ -40,7 +40,7 @@ pub struct Notice {
     pub warning: bool,
     /// Reason.
     pub reason: &'static str,
-    /// Text.
+    /// Message.
     pub message: String,
 }
 
@@ -55,11 +55,11 @@ pub struct Plan {
     pub status: Option<CronJobStatus>,
     /// What the user is to be told.
     pub notices: Vec<Notice>,
-    /// When the next time comes.
+    /// The time to the next scheduled time.
     pub requeue_after: Option<Duration>,
 }
 
-/// Decides what to do about a CronJob. Total.
+/// Plans the writes for a CronJob. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let cron_job = &observed.cron_job;
     let spec = cron_job.spec.clone();
@@ -99,7 +99,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     plan
 }
 
-/// How a job ended: well or not; `None` while it goes on.
+/// Whether a job succeeded; `None` while it is active.
 fn outcome(job: &Job) -> Option<bool> {
     let conditions = job.status.as_ref()?.conditions.as_ref()?;
     let mut ends = conditions.iter().filter(|c| c.status == "True");
@@ -125,7 +125,7 @@ fn reference(job: &Job) -> ObjectReference {
     }
 }
 
-/// Tells of jobs that have ended since, and remembers the last success.
+/// Reports newly finished jobs, and records the last success.
 fn note_ends(
     known: &[ObjectReference],
     ended: &[&Arc<Job>],
@@ -149,7 +149,7 @@ fn note_ends(
     }
 }
 
-/// Tells of active jobs that somebody has deleted.
+/// Reports active jobs that were deleted.
 fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut Plan) {
     let is_there = |active: &&ObjectReference| jobs.iter().any(|j| j.metadata.uid == active.uid);
     for active in known.iter().filter(|active| !is_there(active)) {
@@ -162,7 +162,7 @@ fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut Plan) {
     }
 }
 
-/// Deletes ended jobs beyond the limits, the oldest first.
+/// Deletes finished jobs beyond the history limits, the oldest first.
 fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut Plan) {
     for (well, limit) in [
         (true, spec.successful_jobs_history_limit),
@@ -193,7 +193,7 @@ fn delete(name: &str, uid: Option<&str>, plan: &mut Plan) {
     plan.delete.push((name.to_owned(), text(uid)));
 }
 
-/// The schedule and where it is told the time.
+/// The schedule with its time zone.
 struct Times {
     schedule: Schedule,
     zone: TimeZone,
@@ -224,8 +224,8 @@ fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, Notice> {
     })
 }
 
-/// The last time that should have been a job's and is none, and the next one; nothing of a schedule
-/// that cannot be read, for which the reason is given.
+/// The latest scheduled time without a job, and the next scheduled time. *Errors.* The reason why
+/// the schedule cannot be parsed.
 pub(crate) fn missed_and_next(
     cron_job: &CronJob,
     now: Timestamp,
@@ -237,7 +237,7 @@ pub(crate) fn missed_and_next(
     Ok((due, next))
 }
 
-/// Makes the job for the last time that has passed, and sees when the next comes.
+/// Plans the job for the latest scheduled time, and the next wake-up.
 fn start(
     cron_job: &CronJob,
     spec: &CronJobSpec,
@@ -270,7 +270,7 @@ fn start(
     };
     let job = job(cron_job, spec, due);
     let job_name = text(job.metadata.name.as_deref());
-    // It has been made already; only the status does not say so yet.
+    // The job exists; only the status lacks it.
     if active
         .iter()
         .any(|one| one.name.as_ref() == Some(&job_name))
@@ -298,7 +298,7 @@ fn start(
     status.last_schedule_time = Some(Time(due));
 }
 
-/// The last time after `since` that is not after `now`, and how many there were.
+/// The last scheduled time after `since` and up to `now`, and the number of times in between.
 fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestamp>, usize) {
     let (mut due, mut missed) = (None, 0);
     let mut at = since;
@@ -306,8 +306,8 @@ fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestam
         due = Some(next);
         missed += 1;
         at = next;
-        // After a long sleep the steps become larger: half of what is left, as long as a time
-        // comes after it.
+        // After many missed times the search jumps over half of the remaining interval, as long as
+        // a time follows.
         if missed > MISSED_MAX {
             let half = now.duration_since(at) / 2;
             let ahead = at.checked_add(half).unwrap_or(at);
@@ -320,7 +320,7 @@ fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestam
     (due, missed)
 }
 
-/// The job of a time.
+/// The job for a scheduled time.
 fn job(cron_job: &CronJob, spec: &CronJobSpec, due: Timestamp) -> Job {
     let owner = Owner::new(CRON_JOB, &cron_job.metadata, &LabelSelector::default());
     let from = spec.job_template.metadata.clone().unwrap_or_default();
@@ -341,7 +341,7 @@ fn job(cron_job: &CronJob, spec: &CronJobSpec, due: Timestamp) -> Job {
     }
 }
 
-/// A time as it is told in a zone, with its distance from Greenwich.
+/// A time in the given zone, with its UTC offset.
 fn shown(at: Timestamp, zone: Option<&str>) -> String {
     let zone = zone.and_then(|name| TimeZoneDatabase::bundled().get(name).ok());
     match zone {

@@ -12,31 +12,31 @@ use super::plan::World;
 use crate::pod_set::{owner_reference, text};
 use crate::stateful_set::revisions;
 
-/// Names that are tried before giving up for this time.
+/// Names to try before giving up until the next plan.
 const COLLISIONS_MAX: i32 = 100;
 
-/// One write about a revision.
+/// A write to a ControllerRevision.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RevisionAction {
-    /// Keep the template.
+    /// Create a revision for a template.
     Create(Box<ControllerRevision>),
-    /// Give a revision a new number: its template is the wanted one again.
+    /// Give a revision the newest number, because its template is current again.
     Renumber {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
-        /// Number.
+        /// The new revision number.
         revision: i64,
     },
-    /// Become the owner of a revision that has none.
+    /// Adopt a revision without an owner.
     Adopt {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
     },
-    /// Forget a template.
+    /// Delete a revision.
     Delete {
         /// Name.
         name: String,
@@ -45,7 +45,7 @@ pub enum RevisionAction {
     },
 }
 
-/// The revision that pods are made from.
+/// The revision for new pods.
 pub(super) struct Chosen {
     pub hash: String,
     pub collisions: Option<i32>,

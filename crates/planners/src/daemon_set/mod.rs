@@ -1,12 +1,11 @@
 //! DaemonSet: one pod on each node that takes one.
 //!
-//! **Goal**: on each fitting node one pod of the wanted template, and none elsewhere.
-//! **Relies on**: a view in which the set's own last writes are seen (`pod_set`), and on the
-//! caller for which nodes fit.
-//! **Guarantees**: a rolling update takes away no more available pods than `maxUnavailable`, or
-//! adds no more than `maxSurge`.
+//! **Goal**: one pod of the current template on each eligible node, and none elsewhere. **Relies
+//! on**: a view that contains the set's own last writes (`pod_set`), and the caller's decision
+//! which nodes are eligible. **Guarantees**: a rolling update makes at most `maxUnavailable` pods
+//! unavailable, or adds at most `maxSurge` pods.
 //!
-//! `plan` reads first; `history` keeps the templates, `nodes` decides for each node, `status`
+//! Start with `plan`. `history` stores the templates, `nodes` decides for each node, `status`
 //! counts.
 
 mod history;

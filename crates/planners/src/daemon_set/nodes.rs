@@ -9,20 +9,20 @@ use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 use super::plan::{World, pod_for};
 use crate::pod_set::{Action, BURST_MAX, Names, PodState};
 
-/// How long a pod that has ended is left alone, so that one that cannot live on its node is not
-/// made again without pause.
+/// Wait before an ended pod is replaced, so that a pod that cannot run on its node is not recreated
+/// in a tight loop.
 const ENDED_FOR: SignedDuration = SignedDuration::from_secs(5);
 
-/// How an update goes.
+/// The limits of an update.
 struct Update {
     unavailable: usize,
     surge: usize,
 }
 
-/// What a node has.
+/// The pods on a node.
 struct Place<'w, 'a> {
     name: &'w str,
-    /// Of the wanted revision.
+    /// The pod of the current revision.
     new: Option<&'w PodState<'a>>,
     old: Option<&'w PodState<'a>>,
 }
@@ -58,7 +58,7 @@ pub(super) fn decide(world: &World<'_>, hash: &str) -> (Vec<Action>, Option<Time
         let mut active = pods.iter().filter(|pod| pod.active());
         let is_new = |pod: &&PodState<'_>| pod.label(CONTROLLER_REVISION_HASH) == Some(hash);
         let (new, old): (Vec<_>, Vec<_>) = active.by_ref().partition(is_new);
-        // The oldest of each stays; with both it depends on the update.
+        // The oldest pod of each revision stays. If a node has both, the update decides.
         delete.extend(new.iter().skip(1).chain(old.iter().skip(1)));
         places.push(Place {
             name,
@@ -82,7 +82,7 @@ pub(super) fn decide(world: &World<'_>, hash: &str) -> (Vec<Action>, Option<Time
     (actions, wake)
 }
 
-/// Replaces old pods: in their place, or beside them.
+/// Replaces old pods, with `maxUnavailable` or with `maxSurge`.
 fn update<'w, 'a>(
     world: &World<'_>,
     places: &[Place<'w, 'a>],
@@ -90,7 +90,7 @@ fn update<'w, 'a>(
     delete: &mut Vec<&'w PodState<'a>>,
 ) {
     let Some(update) = strategy(world, places.len()) else {
-        // Somebody else deletes; a pod too many goes all the same.
+        // With `OnDelete` only duplicates are deleted.
         let both = places.iter().filter(|place| place.new.is_some());
         delete.extend(both.filter_map(|place| place.old));
         return;
@@ -113,7 +113,7 @@ fn in_place<'w, 'a>(places: &[Place<'w, 'a>], update: &Update, delete: &mut Vec<
             }
             (None, Some(old)) if old.available => candidates.push(old),
             (None, Some(old)) => {
-                // It is missing anyway.
+                // This pod is missing already.
                 unavailable += 1;
                 delete.push(old);
             }
@@ -152,7 +152,7 @@ fn beside<'w, 'a>(
     create.extend(candidates.into_iter().take(room));
 }
 
-/// How to update; `None` when only pods that somebody deletes are made anew.
+/// The update strategy; `None` for `OnDelete`.
 fn strategy(world: &World<'_>, places: usize) -> Option<Update> {
     let strategy = world.spec.update_strategy.as_ref();
     if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {

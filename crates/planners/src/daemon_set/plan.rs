@@ -20,12 +20,12 @@ use crate::pod_set::{self, Action, Owner, PodState, pod_of};
 /// API version and kind of a DaemonSet.
 pub const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
 
-/// Whether a node takes a pod of the set.
+/// The scheduler's answer for the set's pod on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fit {
-    /// A new one.
+    /// Whether a new pod may start there.
     pub starts: bool,
-    /// One that is there already.
+    /// Whether an existing pod may stay there.
     pub stays: bool,
 }
 
@@ -38,20 +38,20 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
     /// Revisions of its namespace: at least those it owns, and those without an owner.
     pub revisions: Vec<Arc<ControllerRevision>>,
-    /// All nodes, and how they take [`daemon_pod`].
+    /// All nodes, each with its answer for [`daemon_pod`].
     pub nodes: BTreeMap<String, Fit>,
 }
 
 /// What to do, in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Writes about revisions that come first.
+    /// Writes to revisions that come first.
     pub revisions: Vec<RevisionAction>,
-    /// Writes about pods.
+    /// Writes to pods.
     pub pods: Vec<Action>,
     /// The status, if it differs from what is stored.
     pub status: Option<DaemonSetStatus>,
-    /// Revisions that nobody needs any more.
+    /// Deletions of unused revisions.
     pub cleanup: Vec<RevisionAction>,
     /// When to plan again even if nothing happens.
     pub requeue_after: Option<Duration>,
@@ -67,18 +67,18 @@ impl Plan {
     }
 }
 
-/// The set, parsed, and its pods.
+/// The parsed set and its pods.
 pub(super) struct World<'a> {
     pub observed: &'a Observed,
     pub owner: Owner<'a>,
     pub spec: DaemonSetSpec,
     pub now: Timestamp,
-    /// The pods by node, oldest first, but those that have ended and are on their way out.
+    /// The pods by node, oldest first, without ended pods that are being deleted.
     pub by_node: BTreeMap<String, Vec<PodState<'a>>>,
     pub names: Vec<String>,
 }
 
-/// Decides what to do about a DaemonSet. Total.
+/// Plans the writes for a DaemonSet. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let set = &observed.set;
     let spec = set.spec.clone().unwrap_or_default();
@@ -125,7 +125,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     }
 }
 
-/// A pod of the set, without a name, a node and a revision: what nodes are asked about.
+/// A pod of the set without name, node and revision; the input for the check of nodes.
 pub fn daemon_pod(set: &DaemonSet) -> Pod {
     let spec = set.spec.clone().unwrap_or_default();
     let owner = Owner::new(DAEMON_SET, &set.metadata, &spec.selector);
@@ -172,7 +172,7 @@ pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     if let Some(spec) = &mut pod.spec {
         let affinity = spec.affinity.get_or_insert_default();
         let affinity = affinity.node_affinity.get_or_insert_default();
-        // The template's own conditions have been looked at already.
+        // The node already passed the template's own node affinity.
         affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector {
             node_selector_terms: vec![NodeSelectorTerm {
                 match_expressions: None,
@@ -183,7 +183,7 @@ pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     pod
 }
 
-/// The node that a pod is on, or is to be on.
+/// The node of a pod, or the node that its affinity requires.
 fn node_of(pod: &PodView) -> Option<String> {
     if let Some(name) = &pod.node {
         return Some(name.to_string());

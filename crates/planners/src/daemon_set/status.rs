@@ -6,7 +6,7 @@ use resource_kinds::labels::CONTROLLER_REVISION_HASH;
 use super::history::Chosen;
 use super::plan::World;
 
-/// The status to write; none if what is stored says the same.
+/// The status to write; `None` if the stored one is equal.
 pub(super) fn next(world: &World<'_>, chosen: &Chosen) -> Option<DaemonSetStatus> {
     let stored = world.observed.set.status.clone().unwrap_or_default();
     let generation = world.observed.set.metadata.generation;

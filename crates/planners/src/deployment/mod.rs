@@ -1,13 +1,14 @@
 //! Deployment: ReplicaSets, one for each template, of which the last is to have all pods.
 //!
-//! **Goal**: the ReplicaSet of the wanted template has the wanted replicas, the others none.
-//! **Relies on**: the API server refusing a second object of one name, and writes whose
-//! resourceVersion does not hold. Nothing else: what is observed may be old.
-//! **Guarantees**: a rolling update keeps within `maxSurge` and `maxUnavailable`; `Recreate` starts
-//! nothing while anything old runs; the status says whether the rollout gets on.
+//! **Goal**: the ReplicaSet of the current template has all replicas, the others none. **Relies
+//! on**: the API server, which refuses a second object of the same name and a write with an old
+//! resourceVersion. The observed state may be old. **Guarantees**: a rolling update keeps to
+//! `maxSurge` and `maxUnavailable`; `Recreate` starts no pod while an old one runs; the status says
+//! whether the rollout makes progress.
 //!
-//! Read [`plan()`] first. `observed` parses, `sets` finds or makes the ReplicaSet of the template,
-//! `scale` shares replicas out, `rollout` moves them, `status` counts and judges.
+//! Start with [`plan()`]. `observed` parses, `sets` finds or creates the ReplicaSet of the
+//! template, `scale` distributes replicas, `rollout` moves them, `status` counts and sets
+//! conditions.
 
 mod observed;
 mod plan;

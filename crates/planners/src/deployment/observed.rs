@@ -19,21 +19,21 @@ use crate::pod_set::Owner;
 pub struct Observed {
     /// The Deployment.
     pub deployment: Arc<Deployment>,
-    /// ReplicaSets of its namespace: at least those it owns, those without an owner, and those
-    /// whose name begins with its own.
+    /// ReplicaSets of its namespace: at least those that it owns, those without an owner, and those
+    /// whose names begin with the Deployment's name.
     pub sets: Vec<Arc<ReplicaSet>>,
     /// Pods of its namespace: at least those of its ReplicaSets.
     pub pods: Vec<Arc<PodView>>,
 }
 
-/// How a rollout goes.
+/// The update strategy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
     Recreate,
     Rolling,
 }
 
-/// A ReplicaSet of the Deployment, and how many replicas it is to have.
+/// A ReplicaSet of the Deployment, with its planned number of replicas.
 #[derive(Clone, Debug)]
 pub(super) struct Set<'a> {
     pub set: &'a Arc<ReplicaSet>,
@@ -58,7 +58,7 @@ impl<'a> Set<'a> {
         self.set.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// The replicas that the stored set asks for.
+    /// The `spec.replicas` of the stored ReplicaSet.
     pub fn stored(&self) -> i32 {
         Self::of(self.set).target
     }
@@ -86,7 +86,7 @@ impl<'a> Set<'a> {
         Some(value.as_str())
     }
 
-    /// An annotation that is a number.
+    /// The value of an annotation, parsed as a number.
     pub fn number(&self, key: &str) -> Option<i64> {
         self.annotation(key)?.parse().ok()
     }
@@ -95,14 +95,14 @@ impl<'a> Set<'a> {
         self.number(REVISION).unwrap_or_default()
     }
 
-    /// Sets an annotation, if it differs from what is stored.
+    /// Sets an annotation, if it differs from the stored one.
     pub fn annotate(&mut self, key: &str, value: String) {
         if self.annotation(key) != Some(&value) {
             self.annotations.insert(key.to_owned(), value);
         }
     }
 
-    /// Asks for that many replicas, and notes what the Deployment wanted at that time.
+    /// Sets the number of replicas, and records the Deployment's own number in an annotation.
     pub fn scale(&mut self, target: i32, world: &World<'_>) {
         self.target = target.max(0);
         self.annotate(DESIRED_REPLICAS, world.replicas.to_string());
@@ -110,7 +110,7 @@ impl<'a> Set<'a> {
     }
 }
 
-/// The Deployment, parsed, and its ReplicaSets, sorted out.
+/// The parsed Deployment and its ReplicaSets.
 pub(super) struct World<'a> {
     pub deployment: &'a Deployment,
     pub owner: Owner<'a>,
@@ -123,7 +123,7 @@ pub(super) struct World<'a> {
     pub paused: bool,
     pub template: &'a PodTemplateSpec,
     pub min_ready: Option<i32>,
-    /// `None` waits for ever.
+    /// The progress deadline; `None` waits for ever.
     pub deadline: Option<SignedDuration>,
     pub history_limit: Option<usize>,
 }
@@ -173,7 +173,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// How many pods may be too many, and how many may be missing: never neither.
+/// `maxSurge` and `maxUnavailable` as numbers. At least one of them is positive.
 fn fences(spec: Option<&DeploymentSpec>, replicas: i32) -> (i32, i32) {
     let rolling = spec.and_then(|s| s.strategy.as_ref()?.rolling_update.as_ref());
     let number = |value: Option<&IntOrString>, round_up: bool| {
@@ -187,14 +187,14 @@ fn fences(spec: Option<&DeploymentSpec>, replicas: i32) -> (i32, i32) {
     match (surge, unavailable) {
         (0, 0) => (0, 1.min(replicas)),
         _ => (
-            // Their sum is a number of replicas.
+            // The sum of both must fit a number of replicas.
             surge.min(i32::MAX.saturating_sub(replicas)),
             unavailable.min(replicas),
         ),
     }
 }
 
-/// Whether two templates are the same but for the hash that a ReplicaSet's has.
+/// Whether two templates are equal, apart from the hash label of a ReplicaSet.
 pub(super) fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
     let plain = |template: &PodTemplateSpec| {
         let meta = template.metadata.clone().unwrap_or_default();

@@ -11,43 +11,43 @@ use super::sets::Sets;
 use super::status::Progress;
 use super::{rollout, scale, sets, status};
 
-/// One write. Each names the object by resourceVersion or uid, or creates it under a name of its
-/// own: a plan that was made from an old view is refused by the server.
+/// One write. Each write names its object by resourceVersion or UID, or creates a new object. The
+/// server therefore refuses a plan that was made from an old view.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Read the Deployment from the server itself; go on only if it is this one and is not being
-    /// deleted.
+    /// Read the Deployment from the API server; continue only if its UID is the same and it is not
+    /// being deleted.
     ConfirmDeployment,
-    /// Become the owner of a ReplicaSet that has none.
+    /// Adopt a ReplicaSet without an owner.
     AdoptSet {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
     },
-    /// Stop owning a ReplicaSet.
+    /// Release a ReplicaSet.
     ReleaseSet {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
     },
-    /// Create the ReplicaSet of the template.
+    /// Create the ReplicaSet of the current template.
     CreateSet(Box<ReplicaSet>),
-    /// Scale a ReplicaSet, or change what is noted on it.
+    /// Scale a ReplicaSet, or change its annotations.
     UpdateSet {
         /// Name.
         name: String,
         /// The state that was seen.
         resource_version: String,
-        /// Replicas it has and is to have.
+        /// The old and the new number of replicas.
         replicas: (i32, i32),
         /// Annotations to set.
         annotations: BTreeMap<String, String>,
-        /// `minReadySeconds`, if it is to change.
+        /// The new `minReadySeconds`, if it changes.
         min_ready_seconds: Option<i32>,
     },
-    /// Delete a ReplicaSet of the past.
+    /// Delete an old ReplicaSet.
     DeleteSet {
         /// Name.
         name: String,
@@ -74,7 +74,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The status, if it differs from what is stored.
     pub status: Option<DeploymentStatus>,
-    /// The revision to note on the Deployment, if it differs; it goes with the status.
+    /// The new revision annotation of the Deployment, if it differs. It is written together with
+    /// the status.
     pub revision: Option<String>,
     /// When to plan again even if nothing happens.
     pub requeue_after: Option<Duration>,
@@ -87,7 +88,7 @@ impl Plan {
     }
 }
 
-/// Decides what to do about a Deployment. Total.
+/// Plans the writes for a Deployment. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let world = World::of(observed, now);
     let (mut sets, mut actions) = sets::sort(&world);
@@ -156,7 +157,7 @@ fn update(set: &Set<'_>, replicas: (i32, i32)) -> Action {
 }
 
 impl Action {
-    /// What the user is told when it is done.
+    /// The event to report after this write.
     pub fn notice(&self) -> Option<Notice> {
         let scaled = |name: &str, from: i32, to: i32| {
             let direction = if to > from { "up" } else { "down" };

@@ -3,7 +3,7 @@
 use super::observed::{Strategy, World};
 use super::sets::Sets;
 
-/// How many replicas the new set may have now, if it has `current`.
+/// The allowed number of replicas of the new set, which has `current` now.
 pub(super) fn replicas_of_new(world: &World<'_>, sets: &Sets<'_>, current: i32) -> i32 {
     match world.strategy {
         Strategy::Recreate => world.replicas,
@@ -17,7 +17,8 @@ pub(super) fn replicas_of_new(world: &World<'_>, sets: &Sets<'_>, current: i32) 
     }
 }
 
-/// One step of a rolling update: first up, then down, never both from one view.
+/// One step of a rolling update: either scale the new set up or the old sets down, never both from
+/// one view.
 pub(super) fn roll(world: &World<'_>, sets: &mut Sets<'_>) {
     if fill_step(world, sets) {
         return;
@@ -38,7 +39,7 @@ pub(super) fn roll(world: &World<'_>, sets: &mut Sets<'_>) {
     drop_healthy(world, sets, least);
 }
 
-/// Scales the new set. Whether there was anything to do.
+/// Scales the new set. Returns whether its size changed.
 fn fill_step(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
     let Some(current) = sets.new.as_ref().map(|new| new.target) else {
         return false;
@@ -54,7 +55,7 @@ fn fill_step(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
     false
 }
 
-/// Old pods that do not work anyway go first.
+/// Scales down unhealthy old pods first.
 fn drop_unhealthy(world: &World<'_>, sets: &mut Sets<'_>, spare: i32) {
     let mut left = spare;
     for old in sets.old.iter_mut().filter(|set| set.target > 0) {
@@ -79,7 +80,7 @@ fn drop_healthy(world: &World<'_>, sets: &mut Sets<'_>, least: i32) {
     }
 }
 
-/// Scales all old sets to nothing. Whether nothing old runs any more.
+/// Scales all old sets to zero. Returns whether no old pod runs any more.
 pub(super) fn empty_old(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
     let mut empty = true;
     for old in &mut sets.old {
@@ -92,7 +93,7 @@ pub(super) fn empty_old(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
     empty && !old_pods_run(world, sets)
 }
 
-/// A pod that is being deleted runs until it is gone.
+/// Whether old pods still run. A pod that is being deleted runs until it is gone.
 fn old_pods_run(world: &World<'_>, sets: &Sets<'_>) -> bool {
     let old: Vec<&str> = sets
         .old
@@ -105,7 +106,7 @@ fn old_pods_run(world: &World<'_>, sets: &Sets<'_>) -> bool {
     })
 }
 
-/// Gives the new set all replicas at once.
+/// Gives all replicas to the new set at once.
 pub(super) fn fill_new(world: &World<'_>, sets: &mut Sets<'_>) {
     if let Some(new) = sets.new.as_mut().filter(|new| new.target != world.replicas) {
         new.scale(world.replicas, world);

@@ -8,7 +8,7 @@ use super::observed::{Set, Strategy, World};
 use super::plan::stored;
 use super::sets::Sets;
 
-/// Whether the Deployment has been scaled since its ReplicaSets were.
+/// Whether the Deployment was scaled after its ReplicaSets.
 pub(super) fn is_due(world: &World<'_>, sets: &Sets<'_>) -> bool {
     let mut active = sets.all().filter(|set| set.target > 0);
     active.any(|set| {
@@ -17,10 +17,12 @@ pub(super) fn is_due(world: &World<'_>, sets: &Sets<'_>) -> bool {
     })
 }
 
-/// Gives the replicas to the only set that has any, or in proportion to all that do.
+/// Gives the replicas to the only set that has any, or distributes them in proportion to the sets'
+/// sizes.
 pub(super) fn share_out(world: &World<'_>, sets: &mut Sets<'_>) {
     if let Some(only) = only_one(sets) {
-        // Also if it has the number already: what is noted on it must be what is wanted now.
+        // This also applies when the number is right: the annotations must hold the Deployment's
+        // current number.
         only.scale(world.replicas, world);
         return;
     }
@@ -38,7 +40,7 @@ pub(super) fn share_out(world: &World<'_>, sets: &mut Sets<'_>) {
     }
 }
 
-/// The set with replicas, if there is but one; if there is none, the newest.
+/// The only set with replicas; if no set has any, the newest.
 fn only_one<'s, 'a>(sets: &'s mut Sets<'a>) -> Option<&'s mut Set<'a>> {
     let active = sets.all().filter(|set| set.target > 0).count();
     match active {
@@ -53,8 +55,9 @@ fn only_one<'s, 'a>(sets: &'s mut Sets<'a>) -> Option<&'s mut Set<'a>> {
     }
 }
 
-/// Each set gets its share of what is added or taken away; the first gets what is left over. The
-/// largest come first, of equal ones the newer when adding and the older when taking away.
+/// Distributes the added or removed replicas in proportion to the sets' sizes; the first set gets
+/// the remainder. The largest set comes first; of equal sets the newer one when adding, the older
+/// one when removing.
 fn in_proportion(world: &World<'_>, sets: &mut Sets<'_>) {
     let allowed = match world.replicas {
         0 => 0,
@@ -100,7 +103,7 @@ fn share(world: &World<'_>, set: &Set<'_>, total: i32, added: i32) -> i32 {
     }
 }
 
-/// How many replicas more (or less) the set has when it keeps its share of the whole.
+/// The number of replicas to add to (or remove from) a set to keep its share.
 fn fraction(world: &World<'_>, set: &Set<'_>) -> i32 {
     if world.replicas == 0 {
         return -set.target;

@@ -16,11 +16,11 @@ use super::rollout;
 use crate::pod_set::{owner_reference, text};
 use crate::stateful_set::revisions;
 
-/// Names that are tried before giving up for this time.
+/// Names to try before giving up until the next plan.
 const COLLISIONS_MAX: i32 = 100;
-/// Most characters of a list of former revisions.
+/// Maximum length of the list of former revisions, in characters.
 const HISTORY_CHARS_MAX: usize = 2000;
-/// Annotations of the Deployment that its ReplicaSets do not get.
+/// Annotations of the Deployment that are not copied to its ReplicaSets.
 const OWN: &[&str] = &[
     LAST_APPLIED,
     REVISION,
@@ -30,15 +30,15 @@ const OWN: &[&str] = &[
     "deprecated.deployment.rollback.to",
 ];
 
-/// The ReplicaSets, sorted out.
+/// The new and the old ReplicaSets.
 pub(super) struct Sets<'a> {
-    /// That of the wanted template.
+    /// The ReplicaSet of the current template.
     pub new: Option<Set<'a>>,
     /// The others, oldest first.
     pub old: Vec<Set<'a>>,
 }
 
-/// Finds the ReplicaSets of the Deployment, and says which come and go.
+/// Finds the ReplicaSets of the Deployment, and plans adoptions and releases.
 pub(super) fn sort<'a>(world: &World<'a>) -> (Sets<'a>, Vec<Action>) {
     let (mut mine, mut actions, mut adopts) = (Vec::new(), Vec::new(), false);
     for set in &world.observed.sets {
@@ -64,7 +64,7 @@ pub(super) fn sort<'a>(world: &World<'a>) -> (Sets<'a>, Vec<Action>) {
         let meta = &set.metadata;
         (meta.creation_timestamp.clone(), meta.name.clone())
     });
-    // Of several with the same template the oldest has it.
+    // Of several sets with the same template the oldest is the new one.
     let is_new = |set: &Arc<ReplicaSet>| {
         let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
         template.is_some_and(|template| same_template(template, world.template))
@@ -76,24 +76,24 @@ pub(super) fn sort<'a>(world: &World<'a>) -> (Sets<'a>, Vec<Action>) {
 }
 
 impl<'a> Sets<'a> {
-    /// All of them.
+    /// All ReplicaSets.
     pub fn all(&self) -> impl Iterator<Item = &Set<'a>> {
         self.old.iter().chain(&self.new)
     }
 
-    /// Replicas that all of them ask for.
+    /// The sum of all sets' `spec.replicas`.
     pub fn replicas(&self) -> i32 {
         let targets = self.all().map(|set| set.target);
         targets.fold(0, i32::saturating_add)
     }
 
-    /// One more than any revision of the past.
+    /// The highest existing revision plus one.
     fn next_revision(&self) -> i64 {
         let last = self.old.iter().map(Set::revision).max();
         last.unwrap_or_default().max(0).saturating_add(1)
     }
 
-    /// Gives the new set its number, and what the Deployment says of itself.
+    /// Writes the revision number and the Deployment's annotations into the new set.
     pub fn number(&mut self, world: &World<'_>) {
         let next = self.next_revision();
         let Some(new) = &mut self.new else {
@@ -117,7 +117,7 @@ impl<'a> Sets<'a> {
         }
     }
 
-    /// The revision of the new set, if the Deployment does not have it yet.
+    /// The revision of the new set, if the Deployment's annotation differs.
     pub fn revision_to_note(&self, world: &World<'_>) -> Option<String> {
         let revision = match &self.new {
             Some(new) => new.annotation(REVISION)?.to_owned(),
@@ -128,7 +128,7 @@ impl<'a> Sets<'a> {
         (noted != Some(&revision) && !world.owner.deleting).then_some(revision)
     }
 
-    /// Deletes sets of the past beyond the limit, if they are empty.
+    /// Deletes old sets beyond `revisionHistoryLimit`, if they are empty.
     pub fn surplus(&self, world: &World<'_>) -> Vec<Action> {
         let Some(limit) = world.history_limit else {
             return Vec::new();
@@ -157,7 +157,7 @@ impl<'a> Sets<'a> {
     }
 }
 
-/// The annotations that a ReplicaSet has from its Deployment.
+/// The annotations that a ReplicaSet inherits from its Deployment.
 fn inherited<'a>(world: &World<'a>) -> impl Iterator<Item = (&'a str, &'a String)> + use<'a> {
     let annotations = world.deployment.metadata.annotations.iter().flatten();
     annotations
@@ -165,7 +165,7 @@ fn inherited<'a>(world: &World<'a>) -> impl Iterator<Item = (&'a str, &'a String
         .filter(|(key, _)| !OWN.contains(key))
 }
 
-/// A list of former revisions with one more; the oldest are forgotten when it gets long.
+/// The list of former revisions with one added; the oldest are dropped beyond the maximum length.
 fn with_former(history: &str, former: i64) -> String {
     let former = former.to_string();
     let mut all: Vec<&str> = history.split(',').filter(|one| !one.is_empty()).collect();
@@ -176,7 +176,7 @@ fn with_former(history: &str, former: i64) -> String {
     all.join(",")
 }
 
-/// The ReplicaSet of the wanted template, under the first name that is free.
+/// Creates the ReplicaSet of the current template under the first free name.
 pub(super) fn create(
     world: &World<'_>,
     sets: &Sets<'_>,
@@ -233,7 +233,7 @@ fn name(world: &World<'_>, hash: &str) -> String {
     format!("{}-{hash}", world.owner.name)
 }
 
-/// The hash of a template: that of the bytes that revisions are named by.
+/// The hash of a template: the same bytes as for ControllerRevisions.
 fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     revisions::hash(&revisions::bytes(&revisions::encode(template)), collisions)
 }

@@ -16,17 +16,17 @@ const NEW_SET_AVAILABLE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const PAUSED: &str = "DeploymentPaused";
 
-/// What is to be said about the rollout's progress.
+/// The cause of the `Progressing` condition in this plan.
 pub(super) enum Progress {
-    /// Nothing: there is no rollout now.
+    /// No rollout is going on: the condition stays.
     Leave,
-    /// Whatever the counts show.
+    /// The counts decide.
     Judge,
-    /// The ReplicaSet of that name is new.
+    /// The ReplicaSet of this name was just created.
     Created(String),
 }
 
-/// The status to have, and when to look again.
+/// The new status, and the time of the next check.
 pub(super) fn next(
     world: &World<'_>,
     sets: &Sets<'_>,
@@ -93,7 +93,7 @@ fn count(world: &World<'_>, sets: &Sets<'_>, collisions: Option<i32>) -> Deploym
     }
 }
 
-/// Whether all pods are there, of the wanted template, and nothing else is.
+/// Whether all pods exist, have the current template, and no others exist.
 pub(super) fn is_complete(world: &World<'_>, status: &DeploymentStatus) -> bool {
     let all = |count: Option<i32>| count.unwrap_or_default() == world.replicas;
     all(status.updated_replicas)
@@ -120,7 +120,7 @@ impl Conditions<'_, '_> {
         self.get(PROGRESSING)?.reason.as_deref()
     }
 
-    /// Sets a condition, unless it says the same already.
+    /// Sets a condition, unless it is equal already.
     fn set(&mut self, kind: &str, status: &str, reason: &str, message: String) {
         let same = self.get(kind).is_some_and(|current| {
             current.status == status && current.reason.as_deref() == Some(reason)
@@ -130,7 +130,7 @@ impl Conditions<'_, '_> {
         }
     }
 
-    /// Sets a condition as of now; the time of its last transition stays if the status does.
+    /// Sets a condition as of now. Its transition time changes only with its status.
     fn renew(&mut self, kind: &str, status: &str, reason: &str, message: String) {
         let now = Time(self.world.now);
         let before = self.get(kind).filter(|current| current.status == status);
@@ -180,7 +180,7 @@ impl Conditions<'_, '_> {
             let text = format!("Found new replica set \"{}\"", new.name());
             self.set(PROGRESSING, "True", "FoundNewReplicaSet", text);
         }
-        // Once complete it stays so until the template changes, whatever becomes of the pods.
+        // A complete rollout stays complete until the template changes, even if pods fail.
         let was_complete = status.replicas == status.updated_replicas
             && self.progress_reason() == Some(NEW_SET_AVAILABLE);
         if was_complete {
@@ -198,7 +198,7 @@ impl Conditions<'_, '_> {
         }
     }
 
-    /// Whether there is more of the new, or less of the old, than when it was last written down.
+    /// Whether there are more new or fewer old pods than in the stored status.
     fn gets_on(&self, status: &DeploymentStatus) -> bool {
         let before = stored(self.world).cloned().unwrap_or_default();
         let number = |count: Option<i32>| count.unwrap_or_default();
@@ -219,14 +219,14 @@ impl Conditions<'_, '_> {
         }
     }
 
-    /// Seconds until the deadline, by the last progress.
+    /// The seconds until the progress deadline, counted from the last progress.
     fn seconds_left(&self) -> Option<i64> {
         let since = self.get(PROGRESSING)?.last_update_time.as_ref()?;
         let until = since.0.checked_add(self.world.deadline?).ok()?;
         Some(until.as_second() - self.world.now.as_second())
     }
 
-    /// When the rollout will have taken too long.
+    /// The time until the progress deadline.
     fn deadline_in(&self, status: &DeploymentStatus) -> Option<Duration> {
         let judged = matches!(
             self.progress_reason(),
@@ -240,7 +240,7 @@ impl Conditions<'_, '_> {
         Some(Duration::from_secs(seconds.saturating_add(1)))
     }
 
-    /// What hinders the new ReplicaSet, or else an old one.
+    /// The `ReplicaFailure` of the new ReplicaSet, or of an old one.
     fn failures(&mut self, sets: &Sets<'_>) {
         let failure = |set: &Set<'_>| -> Option<ReplicaSetCondition> {
             let conditions = set.set.status.as_ref()?.conditions.as_ref()?;

@@ -5,82 +5,82 @@ use jiff::Timestamp;
 use super::kinds::TargetKind;
 use super::remedy::Remedy;
 
-/// An object, as far as an answer names it.
+/// A reference to an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object {
     /// Kind, as in manifests.
     pub kind: &'static str,
-    /// Namespace, if the kind has any.
+    /// Namespace, for a namespaced kind.
     pub namespace: Option<String>,
     /// Name.
     pub name: String,
 }
 
-/// What is known of one object, and waits for the next link.
+/// One finding about an object; the next one in the chain is its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// About what.
+    /// The object.
     pub object: Object,
-    /// About which of the pod's containers.
+    /// The container of the pod.
     pub container: Option<String>,
-    /// For machines: a word.
+    /// Machine-readable reason: one word.
     pub reason: String,
-    /// For people: one line.
+    /// Human-readable message: one line.
     pub message: String,
-    /// Since when.
+    /// The time since when this holds.
     pub since: Option<Timestamp>,
-    /// If an event says so: how often and when last.
+    /// The number and the last time of the event that reports it.
     pub seen: Option<Seen>,
-    /// The last lines of the container's log, where they may tell more.
+    /// The last lines of the container's log, where they may help.
     pub log: Log,
 }
 
 /// The last lines of a container's log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Log {
-    /// They would not help.
+    /// The log would not help.
     #[default]
     NotWanted,
-    /// Whoever can read logs may put them here.
+    /// A caller that can read logs may add the lines.
     Wanted {
-        /// The log of the run before the present one.
+        /// Whether it is the log of the previous run.
         previous: bool,
     },
     /// The lines.
     Read(Vec<String>),
 }
 
-/// How often something was reported.
+/// The series of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// How often.
+    /// Number of occurrences.
     pub count: i32,
-    /// When last.
+    /// Time of the last occurrence.
     pub last: Timestamp,
 }
 
-/// From the object asked about, or from its pods, to one root cause.
+/// A chain of causes, from an object or one of its pods to one root cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
     /// The links; the last is the root cause.
     pub links: Vec<Link>,
-    /// What would unblock it.
+    /// The steps that would resolve it.
     pub remedy: Remedy,
-    /// Pods that are held up by the same in their own way.
+    /// Other pods with the same root cause.
     pub likewise: Vec<String>,
 }
 
 /// Whether something is waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nothing is.
+    /// Nothing is waiting.
     Fine,
-    /// Something is; the chains say what.
+    /// Something is waiting; the chains say why.
     Waiting,
 }
 
 impl State {
-    /// As JSON has it.
+    /// The value in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fine => "Fine",
@@ -89,21 +89,21 @@ impl State {
     }
 }
 
-/// The answer.
+/// The answer about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// What was asked about.
+    /// The object of the question.
     pub object: Object,
-    /// How it is, in one line.
+    /// The state in one line.
     pub summary: String,
-    /// Why; empty if nothing is waiting.
+    /// The causes; empty if nothing is waiting.
     pub chains: Vec<Chain>,
-    /// What is as somebody wants it, and yet worth knowing.
+    /// Intended states that are worth knowing.
     pub notes: Vec<String>,
 }
 
 impl Explanation {
-    /// That all is as it should be.
+    /// An answer without causes.
     pub(super) fn fine(object: Object, summary: impl Into<String>) -> Self {
         Self {
             object,
@@ -113,13 +113,13 @@ impl Explanation {
         }
     }
 
-    /// What holds the object up.
+    /// Adds causes.
     pub(super) fn waits(mut self, chains: impl IntoIterator<Item = Chain>) -> Self {
         self.chains.extend(chains);
         self
     }
 
-    /// What is as somebody wants it.
+    /// Adds a note on an intended state.
     pub(super) fn note(mut self, note: impl Into<String>) -> Self {
         self.notes.push(note.into());
         self
@@ -136,7 +136,7 @@ impl Explanation {
 }
 
 impl Object {
-    /// An object of that kind.
+    /// A reference to an object of that kind.
     pub fn new(kind: &'static str, namespace: Option<&str>, name: &str) -> Self {
         Self {
             kind,
@@ -145,7 +145,7 @@ impl Object {
         }
     }
 
-    /// `sts/web`, as kubectl and `mainstay why` take it.
+    /// `sts/web`, as kubectl and `mainstay why` accept it.
     pub fn short(&self) -> String {
         let kind = TargetKind::of_kind(self.kind);
         let kind = kind.map_or_else(|| self.kind.to_lowercase(), |kind| kind.short().to_owned());
@@ -153,7 +153,7 @@ impl Object {
     }
 }
 
-/// Chains that end in the same words are one.
+/// Merges chains that end in the same message.
 pub(super) fn merged(chains: Vec<Chain>) -> Vec<Chain> {
     let mut merged: Vec<Chain> = Vec::new();
     for chain in chains {

@@ -19,7 +19,7 @@ use crate::stateful_set::identity;
 use crate::volume_binding::{ClaimView, plan_claim};
 use crate::volume_protection::{names, uses};
 
-/// Says why the claim waits, or what it is bound to.
+/// Explains why the claim waits, or what it is bound to.
 pub(super) fn explain(
     evidence: &Evidence,
     claim: &PersistentVolumeClaim,
@@ -49,7 +49,7 @@ pub(super) fn explain(
     answer
 }
 
-/// That the claim is to have more room than it has, and what keeps it from that.
+/// The cause of a pending expansion of the claim.
 fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -> Option<Chain> {
     let status = claim.status.as_ref()?;
     let has = status.capacity.as_ref()?.get("storage")?;
@@ -90,7 +90,7 @@ fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -
     Some(trail.chain())
 }
 
-/// The command that makes a claim anew with a change of what cannot be changed.
+/// The command that recreates a claim with a change to an immutable field.
 fn anew(claim: &PersistentVolumeClaim, change: &Value) -> String {
     let patch = format!(
         "patch pvc {} --dry-run=client -o yaml -p '{}'",
@@ -103,7 +103,7 @@ fn anew(claim: &PersistentVolumeClaim, change: &Value) -> String {
     )
 }
 
-/// Who uses the claim, and when it will go.
+/// The users of the claim, and the condition for its deletion.
 fn notes(evidence: &Evidence, claim: &PersistentVolumeClaim) -> Vec<String> {
     let name = words::name(&claim.metadata);
     let mut notes = Vec::new();
@@ -122,7 +122,7 @@ fn notes(evidence: &Evidence, claim: &PersistentVolumeClaim) -> Vec<String> {
     notes
 }
 
-/// What the set's policy means for the claim (`statefulset.md` 2.11).
+/// The effect of the set's retention policy on the claim (`statefulset.md` 2.11).
 fn retention(set: &StatefulSet, ordinal: i64) -> String {
     let name = words::name(&set.metadata);
     let policy = set.spec.as_ref().and_then(|spec| {
@@ -164,7 +164,7 @@ fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
 }
 
 impl Trail<'_> {
-    /// Says what the claim waits for.
+    /// Adds the causes why the claim waits.
     pub fn claim(&mut self, name: &str) {
         let object = self.evidence.object("PersistentVolumeClaim", name);
         if !self.visit(&object) {
@@ -242,7 +242,7 @@ impl Trail<'_> {
             .as_ref()
             .map(|time| time.0);
         let Some(text) = self.claim_waits_for(claim) else {
-            // What would be concluded from volumes and classes is not known here.
+            // Volumes and classes could not be read.
             let reason = phase(claim).to_owned();
             let describe = format!("describe pvc {}", object.name);
             let describe = words::kubectl(words::namespace(&claim.metadata), &describe);
@@ -270,7 +270,7 @@ impl Trail<'_> {
         }
     }
 
-    /// What the binder says of the claim.
+    /// The claim's newest event from the volume binder.
     fn claim_waits_for(&self, claim: &PersistentVolumeClaim) -> Option<String> {
         let name = words::name(&claim.metadata);
         let unscheduled = users(self.evidence, name, |pod| pod.node.is_none());
@@ -337,7 +337,7 @@ impl Trail<'_> {
         }
     }
 
-    /// The volume is made where the first pod goes (`statefulset.md` 11.6).
+    /// The volume is provisioned after the first pod is scheduled (`statefulset.md` 11.6).
     fn consumer(&mut self, claim: &PersistentVolumeClaim) {
         let name = words::name(&claim.metadata);
         match users(self.evidence, name, |pod| pod.node.is_none()).first() {

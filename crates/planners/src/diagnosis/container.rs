@@ -19,7 +19,7 @@ enum Kind {
     Main,
 }
 
-/// A container with what its status says.
+/// A container with its status.
 struct Subject<'p> {
     pod: &'p PodView,
     kind: Kind,
@@ -27,8 +27,8 @@ struct Subject<'p> {
     status: Option<&'p Status>,
 }
 
-/// What is the matter with the containers. Init containers run in turn, so the first that is not
-/// done is the cause; of the others the one that fails worst, then the first.
+/// The cause why the pod's containers are not ready. Init containers run in turn, so the first
+/// unfinished one is the cause; of the others the one with the worst state, then the first.
 pub(super) fn trouble(pod: &PodView) -> Option<Diagnosis> {
     let spec = &pod.spec;
     let silent = pod.init_containers.is_empty() && pod.containers.is_empty();
@@ -80,7 +80,7 @@ fn find<'p>(statuses: &'p [Status], container: &Container) -> Option<&'p Status>
     statuses.find(|status| *status.name == *container.name)
 }
 
-/// The lower, the more likely the cause.
+/// The rank of a reason; the lowest is the most likely cause.
 fn rank(reason: Reason) -> u8 {
     match reason {
         Reason::ContainerStarting => 2,
@@ -209,7 +209,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The container ended, and is or will be started again.
+    /// The container exited and is or will be restarted.
     fn crashed(&self, end: Option<&ContainerStateTerminated>) -> Diagnosis {
         let title = self.title();
         let end = end.or_else(|| self.last_end());
@@ -302,7 +302,7 @@ impl Subject<'_> {
         self.status?.last_end.as_deref()
     }
 
-    /// How the run before this one ended, if badly.
+    /// The end of the previous run, if it failed.
     fn last_run(&self) -> String {
         match self.last_end() {
             Some(end) if end.exit_code != 0 => {
@@ -356,7 +356,7 @@ fn has_post_start(container: &Container) -> bool {
     lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some())
 }
 
-/// The error itself, without what is put before it between two pulls.
+/// The error itself, without the back-off prefix.
 fn pull_error(message: &str) -> &str {
     match message.split_once(": ErrImagePull: ") {
         Some((before, error)) if before.starts_with("Back-off pulling image") => error,
@@ -365,7 +365,7 @@ fn pull_error(message: &str) -> &str {
     }
 }
 
-/// `GET /healthz on port 8080` and the like.
+/// A probe in words: `GET /healthz on port 8080`.
 pub(super) fn describe_probe(probe: &Probe) -> String {
     let port = |port: &IntOrString| match port {
         IntOrString::Int(number) => number.to_string(),

@@ -9,7 +9,7 @@ use super::reason::Reason;
 use super::remedy::Remedy;
 use super::{exit, words};
 
-/// What a pod that is being deleted waits for.
+/// The cause why a terminating pod still exists.
 pub(super) fn terminating(pod: &PodView, around: &Surroundings<'_>) -> Diagnosis {
     let grace = pod.deletion.map_or(0, |deletion| deletion.grace);
     let deadline = pod.deletion.map(|deletion| deletion.deadline);
@@ -58,8 +58,8 @@ fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
     )
 }
 
-/// Nobody can tell whether the containers of a pod on a lost node still run, so its name is not
-/// given away (`statefulset.md` 3.31).
+/// The containers of a pod on a lost node may still run, so the pod's name stays in use
+/// (`statefulset.md` 3.31).
 fn on_lost_node(pod: &PodView, node: &Node) -> Diagnosis {
     let name = words::name(&node.metadata);
     let force = force(pod);
@@ -74,7 +74,7 @@ fn on_lost_node(pod: &PodView, node: &Node) -> Diagnosis {
     )
 }
 
-/// A pod that counts as not ready because nobody hears from its node.
+/// A pod that is not ready because its node is lost.
 pub(super) fn node_lost(pod: &PodView, around: &Surroundings<'_>) -> Option<Diagnosis> {
     let name = pod.node.as_deref()?;
     let since = match around.node {
@@ -85,7 +85,7 @@ pub(super) fn node_lost(pod: &PodView, around: &Surroundings<'_>) -> Option<Diag
     Some(unheard(name).since(since))
 }
 
-/// The same, found by its traces in the pod's status alone.
+/// The same diagnosis, from the pod's status alone.
 pub(super) fn unheard(node: &str) -> Diagnosis {
     Diagnosis::new(
         Reason::NodeLost,
@@ -102,7 +102,7 @@ fn force(pod: &PodView) -> String {
     words::kubectl(&pod.namespace, &command)
 }
 
-/// Whether nobody has heard from the node for a while.
+/// Whether the node has sent no heartbeat for the grace period.
 pub(super) fn is_lost(node: &Node) -> bool {
     node_ready(node).is_some_and(|condition| condition.status == "Unknown")
 }
@@ -116,7 +116,7 @@ fn node_ready(node: &Node) -> Option<&k8s_openapi::api::core::v1::NodeCondition>
     conditions.find(|condition| condition.type_ == node_condition::READY)
 }
 
-/// A pod that will not run again.
+/// A pod that has ended.
 pub(super) fn ended(pod: &PodView) -> Diagnosis {
     let cause = words::line(pod.reason.as_deref().unwrap_or_default());
     let said = words::then(": ", pod.message.as_deref().unwrap_or_default());
@@ -147,7 +147,7 @@ pub(super) fn ended(pod: &PodView) -> Diagnosis {
     diagnosis
 }
 
-/// The first container that ended badly.
+/// The first failed container.
 fn failed(pod: &PodView) -> Option<(&str, &ContainerStateTerminated)> {
     let mut all = pod.init_containers.iter().chain(&pod.containers);
     all.find_map(|status| {

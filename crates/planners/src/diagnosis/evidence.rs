@@ -28,54 +28,54 @@ use super::chain::{Link, Log, Object, Seen};
 use super::kinds::TargetKind;
 use super::words;
 
-/// What was read of the cluster.
+/// The cluster-wide objects that were read.
 ///
-/// What could not be read is `None`: then nothing is concluded from an absence.
+/// A list that could not be read is `None`: then no conclusion is drawn from a missing object.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
     /// All nodes.
     pub nodes: Option<Vec<Arc<Node>>>,
     /// All volumes.
     pub volumes: Option<Vec<Arc<PersistentVolume>>>,
-    /// All classes.
+    /// All StorageClasses.
     pub classes: Option<Vec<Arc<StorageClass>>>,
-    /// All classes of snapshots.
+    /// All VolumeSnapshotClasses.
     pub snapshot_classes: Option<Vec<VolumeSnapshotClass>>,
-    /// All contents of snapshots.
+    /// All VolumeSnapshotContents.
     pub snapshot_contents: Option<Vec<Arc<VolumeSnapshotContent>>>,
     /// All namespaces.
     pub namespaces: Option<Vec<Arc<Namespace>>>,
-    /// All definitions of custom kinds.
+    /// All CustomResourceDefinitions.
     pub definitions: Option<Vec<Arc<CustomResourceDefinition>>>,
-    /// All parts of the API.
+    /// All APIServices.
     pub api_services: Option<Vec<Arc<APIService>>>,
-    /// All requests for certificates.
+    /// All CertificateSigningRequests.
     pub signing_requests: Option<Vec<Arc<CertificateSigningRequest>>>,
-    /// The parts of the control plane.
+    /// The control plane's components.
     pub components: Option<Vec<Arc<ComponentStatus>>>,
-    /// The webhooks that are asked about writes.
+    /// The admission webhooks.
     pub webhooks: Vec<Webhook>,
-    /// Events about nodes and other objects without a namespace.
+    /// Events about nodes and other cluster-wide objects.
     pub events: Vec<Arc<Event>>,
 }
 
-/// A webhook that is asked about writes.
+/// An admission webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Webhook {
     /// Its name.
     pub name: String,
-    /// What it is part of: `validatingwebhookconfiguration/NAME`.
+    /// Its configuration: `validatingwebhookconfiguration/NAME`.
     pub configuration: String,
 }
 
-/// What was read of one namespace, and of the cluster around it.
+/// The objects that were read of one namespace, and the cluster-wide ones.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// The namespace.
     pub namespace: String,
     /// The time.
     pub now: Timestamp,
-    /// What is around the namespace.
+    /// The cluster-wide objects.
     pub cluster: Arc<Cluster>,
     /// Sets of the namespace.
     pub sets: Vec<Arc<StatefulSet>>,
@@ -93,7 +93,7 @@ pub struct Evidence {
     pub cron_jobs: Vec<Arc<CronJob>>,
     /// Services of the namespace.
     pub services: Vec<Arc<Service>>,
-    /// Endpoints of those.
+    /// EndpointSlices of those Services.
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Ingresses of the namespace.
     pub ingresses: Vec<Arc<Ingress>>,
@@ -115,7 +115,7 @@ pub struct Evidence {
     pub events: Vec<Arc<Event>>,
 }
 
-/// The object of that name.
+/// The object of that name in a list.
 pub(super) fn named<'e, T: Metadata<Ty = ObjectMeta>>(
     all: &'e [Arc<T>],
     name: &str,
@@ -134,7 +134,7 @@ fn names_of<T: Metadata<Ty = ObjectMeta>>(all: Option<&Vec<Arc<T>>>) -> Vec<&str
 }
 
 impl Evidence {
-    /// Nothing yet, in that namespace at that time.
+    /// Empty evidence for a namespace at a time.
     pub fn of(namespace: &str, now: Timestamp) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -161,19 +161,19 @@ impl Evidence {
         }
     }
 
-    /// Makes the views of the pods that are there in full.
+    /// Computes the views of the full pods.
     pub fn view_pods(&mut self) {
         let pods = self.full_pods.iter();
         self.pods = pods.map(|pod| Arc::new((&**pod).into())).collect();
     }
 
-    /// The pods in full, each with its view.
+    /// The full pods, each with its view.
     pub fn viewed_pods(&self) -> impl Iterator<Item = (&PodView, &Pod)> {
         let views = self.pods.iter().map(AsRef::as_ref);
         views.zip(self.full_pods.iter().map(AsRef::as_ref))
     }
 
-    /// The names of what there is of a kind.
+    /// The names of all objects of a kind.
     pub fn names(&self, kind: TargetKind) -> Vec<&str> {
         let cluster = &self.cluster;
         match kind {
@@ -214,13 +214,13 @@ impl Evidence {
         self.pods.iter().find(|pod| *pod.name == *name)
     }
 
-    /// The pod with all that it asks for.
+    /// The full pod of a view.
     pub(super) fn in_full(&self, pod: &PodView) -> Option<&Arc<Pod>> {
         let found = named(&self.full_pods, &pod.name);
         found.filter(|found| found.metadata.uid.as_deref().unwrap_or_default() == &*pod.uid)
     }
 
-    /// All nodes, as far as they may be read.
+    /// All nodes; empty if they could not be read.
     pub(super) fn nodes(&self) -> &[Arc<Node>] {
         self.cluster.nodes.as_deref().unwrap_or_default()
     }
@@ -241,19 +241,19 @@ impl Evidence {
         named(self.cluster.classes.as_deref()?, name)
     }
 
-    /// The set that controls the pod.
+    /// The StatefulSet that controls the pod.
     pub(super) fn owner(&self, pod: &PodView) -> Option<&Arc<StatefulSet>> {
         let uid = Some(&*pod.controller.as_ref()?.uid);
         let mut sets = self.sets.iter();
         sets.find(|set| set.metadata.uid.as_deref() == uid)
     }
 
-    /// An object of the namespace.
+    /// A reference to an object of the namespace.
     pub(super) fn object(&self, kind: &'static str, name: &str) -> Object {
         Object::new(kind, Some(&self.namespace), name)
     }
 
-    /// The pods that an owner of that identity controls.
+    /// The pods that the owner of that UID controls.
     pub(super) fn controlled(&self, uid: Option<&str>) -> Vec<&PodView> {
         let owned = |pod: &&PodView| {
             let owner = pod.controller.as_ref();
@@ -263,7 +263,7 @@ impl Evidence {
         pods.filter(owned).collect()
     }
 
-    /// The newest event about the object that is wanted.
+    /// The newest event about the object that satisfies the condition.
     pub(super) fn newest_event(
         &self,
         kind: &str,
@@ -278,7 +278,7 @@ impl Evidence {
                 && on.name.as_deref() == Some(name)
                 && (meant.is_empty() || meant == uid || meant == name)
         };
-        // Those of nodes have the node's name for its uid.
+        // Events about nodes have the node's name as UID.
         let events = self.events.iter().chain(&self.cluster.events);
         let events = events.map(AsRef::as_ref);
         let events = events.filter(|event| about(event) && wanted(event));
@@ -286,7 +286,7 @@ impl Evidence {
     }
 }
 
-/// When the event was reported last.
+/// The time of the event's last occurrence.
 pub(super) fn last_seen(event: &Event) -> Option<Timestamp> {
     let series = event.series.as_ref();
     let times = [
@@ -300,7 +300,7 @@ pub(super) fn last_seen(event: &Event) -> Option<Timestamp> {
     times.into_iter().flatten().max()
 }
 
-/// What the event says, as a link.
+/// The event as a link.
 pub(super) fn told(event: &Event, object: Object) -> Link {
     let series = event.series.as_ref().and_then(|series| series.count);
     let count = event.count.or(series).unwrap_or(1).max(1);
@@ -317,7 +317,7 @@ pub(super) fn told(event: &Event, object: Object) -> Link {
     }
 }
 
-/// `main` of `spec.containers{main}`.
+/// The container of an event's field path: `main` of `spec.containers{main}`.
 pub(super) fn container(event: &Event) -> Option<&str> {
     let path = event.involved_object.field_path.as_deref()?;
     let (_, rest) = path.split_once('{')?;

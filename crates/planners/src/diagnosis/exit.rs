@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated};
 
 use super::words;
 
-/// Processes that a signal ends show 128 and its number as their exit code.
+/// The exit code of a process that a signal ended is this number plus the signal.
 const SIGNAL_BASE: i32 = 128;
 
 /// `exit code 1 (Error): last words` and the like.

@@ -14,8 +14,8 @@ use super::{
     words, workloads,
 };
 
-/// Says why the object waits, or that it does not. None: there is no such object, nor is anybody
-/// to make it.
+/// Explains why the object waits, or that it does not. `None` if there is no such object and no
+/// controller is to create it.
 pub fn explain(kind: TargetKind, name: &str, evidence: &Evidence) -> Option<Explanation> {
     let namespace = kind.is_namespaced().then_some(&*evidence.namespace);
     let object = Object::new(kind.kind(), namespace, name);
@@ -124,7 +124,7 @@ fn of_pod(evidence: &Evidence, pod: &PodView, object: Object) -> Explanation {
     answer
 }
 
-/// What a pod that is Ready may still wait for: to be available, or to be replaced.
+/// The causes why a Ready pod still waits: to become available, or to be replaced.
 fn update_of(evidence: &Evidence, pod: &PodView) -> Vec<Chain> {
     let Some(set) = evidence.owner(pod) else {
         return Vec::new();

@@ -8,10 +8,10 @@ use super::remedy::Remedy;
 use super::trail::Trail;
 use super::words;
 
-/// The finalizers that the garbage collector takes away by itself.
+/// The finalizers of the garbage collector.
 const COLLECTORS: [&str; 2] = ["foregroundDeletion", "orphan"];
 
-/// What keeps an object that is being deleted; nothing of one that is not.
+/// The finalizers that keep a terminating object; `None` for an object that is not being deleted.
 pub(super) fn held(evidence: &Evidence, object: &Object, meta: &ObjectMeta) -> Option<Chain> {
     let since = meta.deletion_timestamp.as_ref()?.0;
     let mut trail = Trail::of(evidence);

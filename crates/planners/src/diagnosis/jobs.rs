@@ -16,7 +16,7 @@ use super::words;
 use super::workloads::{Work, controller};
 use crate::cron_job::missed_and_next;
 
-/// How long after its time a job may be made without that being told.
+/// A job may be created this late without a finding.
 const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
 
 pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation {
@@ -68,7 +68,7 @@ pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation
     let mut chains = work.pods();
     let last = last_failed(evidence, job);
     match (chains.is_empty(), last) {
-        // What has failed is tried again.
+        // A failed pod is retried.
         (true, Some(pod)) => chains.push(retried(evidence, job, &object, pod)),
         (true, None) if spec.completions.is_some() => chains.extend(work.missing()),
         _ => {}
@@ -76,7 +76,7 @@ pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation
     answer.waits(merged(chains))
 }
 
-/// What a refused pod's template can be changed in.
+/// The object whose template can be changed after a refusal of a pod.
 fn template(job: &Job) -> String {
     match controller(&job.metadata) {
         Some(("CronJob", name)) => format!("cronjob/{name}"),
@@ -156,7 +156,7 @@ fn at_once(evidence: &Evidence, cron_job: &str, after: &str) -> String {
     words::kubectl(&evidence.namespace, &create)
 }
 
-/// A pod failed, and another is made after a while.
+/// A pod failed, and the next one is created after a back-off.
 fn retried(evidence: &Evidence, job: &Job, object: &Object, pod: &PodView) -> Chain {
     let mut trail = Trail::of(evidence);
     let spec = job.spec.clone().unwrap_or_default();
@@ -258,7 +258,7 @@ fn has_ended(job: &Job) -> bool {
     condition(job, "Complete").is_some() || condition(job, "Failed").is_some()
 }
 
-/// The job before still runs, and no other may beside it.
+/// The previous job still runs, and the concurrency policy forbids a second one.
 fn forbidden(evidence: &Evidence, object: &Object, running: &Job, allow: String) -> Chain {
     let name = words::name(&running.metadata);
     let mut trail = Trail::of(evidence);
@@ -281,7 +281,7 @@ fn forbidden(evidence: &Evidence, object: &Object, running: &Job, allow: String)
     trail.chain()
 }
 
-/// A time has passed, and there is no job of it.
+/// A scheduled time has passed without a job.
 fn not_begun(
     evidence: &Evidence,
     cron_job: &CronJob,

@@ -10,7 +10,7 @@ use super::reason::Reason;
 use super::trail::Trail;
 
 impl Trail<'_> {
-    /// What was found, or that the node kills the container for its probe or hook.
+    /// The diagnosis, or the kill of the container by the node for a failed probe or hook.
     pub fn killed(&self, pod: &PodView, mut found: Diagnosis) -> Diagnosis {
         let is_end = found.reason == Reason::ContainerCrashed;
         let (Some(name), true) = (found.container.clone(), is_end) else {
@@ -51,7 +51,7 @@ impl Trail<'_> {
         found
     }
 
-    /// The newest event that the container is killed, unless it has begun to run after that.
+    /// The newest `Killing` event of the container, unless it has started since.
     fn last_kill(&self, pod: &PodView, name: &str) -> Option<&Event> {
         let wanted = |event: &Event| {
             event.reason.as_deref() == Some("Killing") && container(event) == Some(name)
@@ -63,7 +63,7 @@ impl Trail<'_> {
         let status = statuses.find(|status| &*status.name == name)?;
         let end = status.end().or(status.last_end.as_deref())?;
         let began = end.started_at.as_ref().map(|time| time.0);
-        // Times of statuses have whole seconds.
+        // Times in a status have whole seconds.
         (last_seen(event) >= began).then_some(event)
     }
 }

@@ -1,59 +1,59 @@
 //! The kinds that can be asked about, and what people call them.
 
-/// What can be asked about.
+/// A kind that `mainstay why` explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetKind {
-    /// A part of the control plane, as the server itself shows it.
+    /// A component of the control plane.
     Component,
     /// A node.
     Node,
     /// A namespace.
     Namespace,
-    /// A definition of a custom kind.
+    /// A CustomResourceDefinition.
     Definition,
-    /// A part of the API that another server answers for.
+    /// An APIService.
     ApiService,
-    /// A request for a certificate.
+    /// A CertificateSigningRequest.
     SigningRequest,
-    /// A class of volumes.
+    /// A StorageClass.
     StorageClass,
-    /// A volume.
+    /// A PersistentVolume.
     Volume,
-    /// What makes jobs by the clock.
+    /// A CronJob.
     CronJob,
-    /// A deployment.
+    /// A Deployment.
     Deployment,
-    /// A set of pods with names of their own.
+    /// A StatefulSet.
     StatefulSet,
-    /// A pod on each node.
+    /// A DaemonSet.
     DaemonSet,
-    /// Pods that do something once.
+    /// A Job.
     Job,
-    /// A number of pods.
+    /// A ReplicaSet.
     ReplicaSet,
-    /// A number of pods, as it was done before.
+    /// A ReplicationController.
     ReplicationController,
-    /// A pod, also one that its owner has yet to make.
+    /// A pod, also one that its owner has yet to create.
     Pod,
-    /// A claim, also one that a set has yet to make.
+    /// A PersistentVolumeClaim, also one that a set has yet to create.
     Claim,
-    /// A snapshot of a claim.
+    /// A VolumeSnapshot.
     Snapshot,
-    /// A service.
+    /// A Service.
     Service,
-    /// A way from outside to services.
+    /// An Ingress.
     Ingress,
-    /// What changes a number of pods by their load.
+    /// A HorizontalPodAutoscaler.
     Autoscaler,
-    /// How many pods may be missing.
+    /// A PodDisruptionBudget.
     Budget,
 }
 
-/// Kind, group, and kubectl's names: the one that answers use first, the plural last.
+/// Kind, group, and kubectl's names: the name for answers first, the plural last.
 type Names = (&'static str, &'static str, &'static [&'static str]);
 
 impl TargetKind {
-    /// All of them; owners before what they own, and the cluster's before those of a namespace.
+    /// All kinds: owners before their dependents, cluster-wide kinds before namespaced ones.
     pub const ALL: [Self; 22] = [
         Self::Component,
         Self::Node,
@@ -147,22 +147,22 @@ impl TargetKind {
         self.names().0
     }
 
-    /// Its group; empty for that of the core.
+    /// Its API group; empty for the core group.
     pub fn group(self) -> &'static str {
         self.names().1
     }
 
-    /// The name that addresses of the API use.
+    /// The plural name, as in API paths.
     pub fn plural(self) -> &'static str {
         self.names().2.last().copied().unwrap_or_default()
     }
 
-    /// The name that answers use.
+    /// The name for answers.
     pub fn short(self) -> &'static str {
         self.names().2.first().copied().unwrap_or_default()
     }
 
-    /// Whether its objects are in namespaces.
+    /// Whether the kind is namespaced.
     pub fn is_namespaced(self) -> bool {
         self >= Self::CronJob
     }
@@ -185,7 +185,7 @@ impl TargetKind {
         })
     }
 
-    /// The kind of manifests that say so.
+    /// The kind with that `kind` in manifests.
     pub(super) fn of_kind(kind: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.kind() == kind)
     }

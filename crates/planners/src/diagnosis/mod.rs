@@ -1,19 +1,17 @@
 //! The reason why something waits, in words.
 //!
-//! **Goal**: from what is stored, name the cause of a pod's not being Ready, and what would
-//! change it.
-//! **Relies on**: nothing; statuses may be missing, old or contradictory.
-//! **Guarantees**: total; [`pod()`] gives the same words as long as the cause is the same: no
-//! ages, counters or back-off times, so that a condition may hold them.
+//! **Goal**: from stored objects, name the cause why a pod is not Ready, and the steps that would
+//! change it. **Relies on**: nothing; statuses may be missing, old or contradictory.
+//! **Guarantees**: total; [`pod()`] returns the same text as long as the cause is the same: no
+//! ages, counters or back-off times, so that a condition may hold it.
 //!
-//! [`explain()`] goes further: from an object along who waits for whom to the root causes, with all
-//! that is known of a namespace and of the cluster (`evidence`). Each file is about one family of
-//! kinds and follows the `trail`; [`Overview`] asks about all objects; `render` puts the answer into
-//! lines and JSON.
+//! [`explain()`] goes further: it follows an object's dependencies to the root causes, with all
+//! objects of a namespace and of the cluster (`evidence`). Each file covers one family of kinds;
+//! [`Overview`] explains all objects; `render` writes the answer as text and JSON.
 //!
-//! `pod` asks in the order in which things can go wrong; `ending` knows of pods that end or have
-//! ended, `scheduling` of those without a node, `container` of those with one, `exit` puts the
-//! end of a process into words.
+//! `pod` checks in the order in which things can go wrong; `ending` covers terminating and ended
+//! pods, `scheduling` pods without a node, `container` pods with one; `exit` describes the end of a
+//! process.
 
 mod api;
 mod chain;

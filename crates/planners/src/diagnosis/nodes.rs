@@ -10,7 +10,7 @@ use super::remedy::Remedy;
 use super::trail::Trail;
 use super::words;
 
-/// What a node can be short of, and what helps.
+/// The pressure conditions of a node, and the remedy for each.
 const PRESSURES: [(&str, &str, &str); 3] = [
     (
         node_condition::DISK_PRESSURE,
@@ -29,7 +29,7 @@ const PRESSURES: [(&str, &str, &str); 3] = [
         "find what starts so many processes",
     ),
 ];
-/// An event of a node that still counts.
+/// An event of a node counts for this time.
 const RECENT: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
 
 pub(super) fn explain(evidence: &Evidence, node: &Node, object: Object) -> Explanation {
@@ -137,7 +137,7 @@ fn cordoned(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain> 
     })
 }
 
-/// Trouble that a node has told of and that no condition has: a full store, images.
+/// Trouble that a node reports by events and not by conditions: a full store, images.
 fn warning(evidence: &Evidence, object: &Object) -> Option<Chain> {
     let lasting = [
         "StoreFull",
@@ -164,7 +164,7 @@ fn warning(evidence: &Evidence, object: &Object) -> Option<Chain> {
     Some(trail.chain())
 }
 
-/// Whether the store takes nothing new now, or nobody can tell.
+/// Whether the store refuses writes now, or its state is unknown.
 fn store_is_full(evidence: &Evidence) -> bool {
     let Some(components) = &evidence.cluster.components else {
         return true;
@@ -179,7 +179,7 @@ fn store_is_full(evidence: &Evidence) -> bool {
     })
 }
 
-/// A node that is not there, though pods say that they are on it.
+/// A node that pods name and that does not exist.
 pub(super) fn missing(evidence: &Evidence, object: Object) -> Option<Explanation> {
     let name = object.name.clone();
     let on_it = |pod: &&std::sync::Arc<_>| {

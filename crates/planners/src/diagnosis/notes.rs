@@ -30,14 +30,14 @@ pub(super) fn summary(set: &StatefulSet, plan: &Plan) -> String {
     }
 }
 
-/// Whether the pod is not of the update revision.
+/// Whether the pod does not have the update revision.
 pub(super) fn is_outdated(set: &StatefulSet, plan: &Plan, pod: &PodView) -> bool {
     let update = status(set, plan).and_then(|status| status.update_revision.as_deref());
     let own = pod.label(labels::CONTROLLER_REVISION_HASH);
     update.is_some_and(|update| own != Some(update))
 }
 
-/// Names of the wanted pods that are not of the update revision, by ordinal.
+/// Names of the wanted pods without the update revision, by ordinal.
 pub(super) fn outdated<'e>(evidence: &'e Evidence, set: &StatefulSet, plan: &Plan) -> Vec<&'e str> {
     let owned = evidence.pods.iter().filter(|pod| {
         let owner = pod.controller.as_ref();
@@ -103,7 +103,7 @@ fn deadline(set: &StatefulSet) -> Option<String> {
     Some(format!("the progress deadline is exceeded{since}"))
 }
 
-/// The controller has not looked at the set since it was changed (`statefulset.md` 5.14).
+/// The controller has not observed the set's last change (`statefulset.md` 5.14).
 fn unseen(set: &StatefulSet) -> Option<String> {
     let status = set.status.as_ref();
     let seen = status

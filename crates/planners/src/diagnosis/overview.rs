@@ -13,17 +13,18 @@ use super::explain::explain;
 use super::kinds::TargetKind;
 use super::nodes;
 
-/// All that waits.
+/// All waiting objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overview {
-    /// What waits, the cluster's first, then by namespace; owners before what they own.
+    /// One answer for each root cause: cluster-wide objects first, then by namespace; owners before
+    /// their dependents.
     pub answers: Vec<Explanation>,
-    /// What else is to be known.
+    /// Further notes.
     pub notes: Vec<String>,
 }
 
 impl Overview {
-    /// What waits of the cluster.
+    /// The waiting cluster-wide objects.
     pub fn of_cluster(cluster: &Arc<Cluster>, namespaces: &[Evidence], now: Timestamp) -> Self {
         let mut evidence = Evidence::of("", now);
         evidence.cluster = Arc::clone(cluster);
@@ -45,7 +46,7 @@ impl Overview {
         }
     }
 
-    /// What waits in a namespace.
+    /// The waiting objects of a namespace.
     pub fn of_namespace(evidence: &Evidence) -> Self {
         let mut told = Told::default();
         let kinds = TargetKind::ALL.into_iter();
@@ -62,7 +63,7 @@ impl Overview {
         }
     }
 
-    /// Both together.
+    /// Joins two overviews.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.answers.extend(other.answers);
@@ -79,7 +80,7 @@ impl Overview {
         }
     }
 
-    /// Lines for people.
+    /// Human-readable text.
     pub fn text(&self, now: Timestamp) -> String {
         let mut blocks: Vec<String> = self.answers.iter().map(|one| one.block(now)).collect();
         if blocks.is_empty() {
@@ -92,7 +93,7 @@ impl Overview {
         blocks.join("\n")
     }
 
-    /// The same for programs.
+    /// The same as JSON.
     pub fn json(&self) -> Value {
         let answers: Vec<Value> = self.answers.iter().map(Explanation::json).collect();
         json!({ "state": self.state().as_str(), "answers": answers, "notes": self.notes })
@@ -103,7 +104,7 @@ fn is_waiting(answer: &Explanation) -> bool {
     answer.state() == State::Waiting
 }
 
-/// Nodes that pods are on and that do not exist.
+/// Nodes that pods name and that do not exist.
 fn missing_nodes(cluster: &Cluster, namespaces: &[Evidence]) -> Vec<Explanation> {
     let Some(nodes) = &cluster.nodes else {
         return Vec::new();
@@ -121,11 +122,11 @@ fn missing_nodes(cluster: &Cluster, namespaces: &[Evidence]) -> Vec<Explanation>
     answers
 }
 
-/// What has been told, and what that explains.
+/// The root causes that are in the answer, and the objects that they explain.
 #[derive(Default)]
 struct Told {
     answers: Vec<Explanation>,
-    /// Identities of the objects that wait and are told of, by themselves or by their owner.
+    /// UIDs of the waiting objects in the answer, and of objects that they own.
     owners: BTreeSet<String>,
     objects: BTreeSet<Object>,
 }
@@ -134,7 +135,7 @@ impl Told {
     fn look_at(&mut self, evidence: &Evidence, kind: TargetKind, name: &str) {
         let (uid, owner) = identity(evidence, kind, name);
         let pod = evidence.pod(name).filter(|_| kind == TargetKind::Pod);
-        // Its owner has another by now.
+        // Its owner has replaced it.
         if pod.is_some_and(|pod| pod.has_ended() && pod.controller.is_some()) {
             return;
         }
@@ -157,7 +158,7 @@ impl Told {
         self.answers.push(answer);
     }
 
-    /// Whether each of the chains leads to something that has been told of.
+    /// Whether each of the chains leads to a root cause that is in the answer.
     fn explains(&self, answer: &Explanation) -> bool {
         answer.chains.iter().all(|chain| {
             let mut others = chain.links.iter().map(|link| &link.object);
@@ -166,7 +167,7 @@ impl Told {
     }
 }
 
-/// The identity of an object, and that of its owner.
+/// The UID of an object, and that of its owner.
 fn identity(evidence: &Evidence, kind: TargetKind, name: &str) -> (Option<String>, Option<String>) {
     let of = |meta: Option<&ObjectMeta>| {
         let meta = meta?;

@@ -9,21 +9,22 @@ use super::reason::Reason;
 use super::remedy::Remedy;
 use super::{container, ending, scheduling, words};
 
-/// Why a pod is not Ready, or is on its way out.
+/// The cause why a pod is not Ready, or still exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Diagnosis {
-    /// For machines.
+    /// Machine-readable reason.
     pub reason: Reason,
-    /// One line, to follow the pod's name and a colon. The same as long as the cause is.
+    /// Message in one line, to follow the pod's name and a colon. It is the same as long as the
+    /// cause is.
     pub message: String,
-    /// What would change it.
+    /// The steps that would change it.
     pub remedy: Remedy,
-    /// The container it is about.
+    /// The container in question.
     pub container: Option<String>,
-    /// The claims it is about.
+    /// The claims in question.
     pub claims: Vec<String>,
-    /// Since when, as far as the pod tells.
+    /// The time since when this holds, from the pod's status.
     pub since: Option<Timestamp>,
 }
 
@@ -50,21 +51,21 @@ impl Diagnosis {
     }
 }
 
-/// What is known besides the pod.
+/// Objects besides the pod.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Surroundings<'a> {
     /// Its node.
     pub node: Option<&'a Node>,
-    /// The time. With it the answer may change although nothing happened: when a grace is over.
+    /// The time. With it the answer may change without an event, when a grace period ends.
     pub now: Option<Timestamp>,
 }
 
-/// Why the pod is not Ready, or that it is being deleted; nothing about one that is Ready.
+/// The cause why the pod is not Ready, or that it is being deleted; `None` for a Ready pod.
 pub fn pod(pod: &PodView) -> Option<Diagnosis> {
     pod_in(pod, &Surroundings::default())
 }
 
-/// The same where the pod's node or the time is known.
+/// The same, with the pod's node or the time.
 pub fn pod_in(pod: &PodView, around: &Surroundings<'_>) -> Option<Diagnosis> {
     if pod.is_deleting() {
         return Some(ending::terminating(pod, around));
@@ -93,7 +94,7 @@ pub fn pod_in(pod: &PodView, around: &Surroundings<'_>) -> Option<Diagnosis> {
     }))
 }
 
-/// The texts of kubelet (`statefulset.md` 3.34).
+/// The messages are kubelet's (`statefulset.md` 3.34).
 fn closed_gates(pod: &PodView) -> Option<Diagnosis> {
     let gates = pod.spec.readiness_gates.iter().flatten();
     let mut closed = Vec::new();
@@ -124,8 +125,8 @@ fn closed_gates(pod: &PodView) -> Option<Diagnosis> {
     })
 }
 
-/// All is well as far as the node tells, and yet the pod was marked as not ready: that is what is
-/// done to pods of a node that fell silent.
+/// The node reports the pod as well, but the pod was marked as not ready: the node lifecycle
+/// controller does so to the pods of a lost node.
 fn forsaken(pod: &PodView, node: &str) -> Option<Diagnosis> {
     let ready = pod.condition(pod_condition::READY)?;
     let containers = pod.condition(pod_condition::CONTAINERS_READY)?;

@@ -15,11 +15,11 @@ use super::scheduling::claim_names;
 use super::trail::Trail;
 use super::words;
 
-/// Exit codes of processes that were told or made to stop.
+/// Exit codes of processes that a signal stopped.
 const STOPPED: [i32; 2] = [137, 143];
 
 impl Trail<'_> {
-    /// Says what is the matter with the pod, and what is behind it.
+    /// Adds the cause why the pod waits, and the causes of that cause.
     pub fn pod(&mut self, pod: &PodView) {
         let name = &pod.name;
         let object = self.evidence.object("Pod", name);
@@ -54,7 +54,7 @@ impl Trail<'_> {
         self.behind(pod, &object, &found);
     }
 
-    /// While volumes are made where the pod is to go, nothing is said of it yet.
+    /// While the pod's volumes are being provisioned, the scheduler has no result.
     fn with_volumes(&self, pod: &PodView, mut found: Diagnosis) -> Diagnosis {
         if found.reason != Reason::NotScheduled {
             return found;
@@ -121,7 +121,7 @@ impl Trail<'_> {
         }
     }
 
-    /// What the last failed probe of the container said, if anything.
+    /// Adds the output of the container's last failed probe.
     fn probe(&mut self, pod: &PodView, object: &Object, found: &Diagnosis, kind: &str) -> bool {
         let container = found.container.as_deref();
         let wanted = |event: &Event| {
@@ -138,7 +138,7 @@ impl Trail<'_> {
         event.is_some()
     }
 
-    /// A probe of which the node told something: it says what would help.
+    /// A probe failure that the node reported, with a remedy from the report.
     fn probed(&mut self, pod: &PodView, object: &Object, found: &Diagnosis, kind: &str) {
         if !self.probe(pod, object, found, kind) {
             return;
@@ -154,7 +154,7 @@ impl Trail<'_> {
         }
     }
 
-    /// What the node told of a pod that is being deleted and not gone.
+    /// Adds the node's report on a pod that is being deleted.
     fn stopping(&mut self, pod: &PodView, object: &Object) {
         let remedy = self.proposed();
         let Some(said) = self.warning(pod, object, None) else {
@@ -174,7 +174,7 @@ impl Trail<'_> {
         }
     }
 
-    /// The last warning about the pod: mounts, sandbox, hooks. Returns what it says.
+    /// Adds the last warning about the pod: mounts, sandbox, hooks. Returns its message.
     fn warning(
         &mut self,
         pod: &PodView,
@@ -213,9 +213,9 @@ impl Trail<'_> {
         }
     }
 
-    /// Nodes that take no pods, where the scheduler found none that fits.
+    /// Adds cordoned nodes, if the scheduler found no feasible node.
     fn closed_nodes(&mut self) {
-        // One is enough to go on with.
+        // One node is enough.
         let mut nodes = self.evidence.cluster.nodes.iter().flatten();
         let found = nodes.find_map(|node| Some((words::name(&node.metadata), closed(node)?)));
         let Some((name, (reason, message, remedy))) = found else {
@@ -227,14 +227,14 @@ impl Trail<'_> {
         }
     }
 
-    /// The pod's node, if it is not well.
+    /// Adds the pod's node, if it is unhealthy.
     pub fn node_of(&mut self, pod: &PodView) {
         if let Some(name) = pod.node.as_deref() {
             self.node(name);
         }
     }
 
-    /// A node, if it is not well: then it is the cause.
+    /// Adds a node, if it is unhealthy: then it is the cause.
     pub fn node(&mut self, name: &str) -> bool {
         let Some(nodes) = &self.evidence.cluster.nodes else {
             return false;
@@ -270,7 +270,7 @@ impl Trail<'_> {
     }
 }
 
-/// Whether it is about a process that ended, so that its last words help.
+/// Whether the diagnosis is about a process that ended, so that its last log lines help.
 fn tells_of_an_end(pod: &PodView, found: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
     let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
@@ -282,14 +282,14 @@ fn tells_of_an_end(pod: &PodView, found: &Diagnosis) -> bool {
     }
 }
 
-/// Whether the end that is told of is that of the run before the present one.
+/// Whether the diagnosis is about the end of the previous run.
 fn ran_again(pod: &PodView, found: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
     let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
     own.any(|status| matches!(status.state, State::Running(_)))
 }
 
-/// Whether the container's last end was somebody else's doing.
+/// Whether a signal ended the container's last run.
 fn was_stopped(pod: &PodView, found: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
     let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
@@ -300,7 +300,7 @@ fn was_stopped(pod: &PodView, found: &Diagnosis) -> bool {
     })
 }
 
-/// Why a node takes no new pods, and what would change that.
+/// The reason why a node takes no new pods, and the remedy.
 fn closed(node: &Node) -> Option<(&'static str, String, Remedy)> {
     let name = words::name(&node.metadata);
     let spec = node.spec.as_ref()?;

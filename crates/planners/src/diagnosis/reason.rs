@@ -2,66 +2,66 @@
 
 use std::fmt;
 
-/// What is the matter with a pod.
+/// The reason why a pod waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It is being deleted, and its containers stop.
+    /// It is being deleted, and its containers are stopping.
     Terminating,
-    /// It would be gone but for a finalizer.
+    /// Only a finalizer keeps it.
     HeldByFinalizer,
-    /// It is on a node that nobody hears from.
+    /// It is on a lost node.
     NodeLost,
-    /// It was driven from its node, which had too little of something.
+    /// It was evicted because its node was short of a resource.
     Evicted,
-    /// It ended badly and will not run again.
+    /// It failed and will not run again.
     Failed,
-    /// It ended well and will not run again.
+    /// It succeeded and will not run again.
     Completed,
-    /// Somebody holds it back from the scheduler.
+    /// It has a scheduling gate.
     SchedulingGated,
-    /// A claim it uses is missing, not bound, or going.
+    /// A claim that it uses is missing, not bound, or being deleted.
     WaitingForClaim,
-    /// No node fits.
+    /// No node is feasible.
     Unschedulable,
-    /// The scheduler has not looked at it yet.
+    /// The scheduler has not tried it yet.
     NotScheduled,
-    /// Its node has not looked at it yet.
+    /// Its node has not started it yet.
     NotStarted,
-    /// The image cannot be fetched.
+    /// The image cannot be pulled.
     ImagePullFailed,
-    /// The image's name cannot be one.
+    /// The image's name is invalid.
     InvalidImageName,
-    /// The image is absent and must not be fetched.
+    /// The image is absent and `imagePullPolicy` is `Never`.
     ImageNeverPulled,
     /// A ConfigMap, Secret or key that a container needs is missing.
     ContainerConfigError,
-    /// A container cannot be made or its process cannot be started.
+    /// A container cannot be created or its process cannot be started.
     ContainerStartError,
-    /// A container ended and is started again after a while.
+    /// A container exited and is restarted after a back-off.
     ContainerCrashed,
     /// A container is killed because its liveness probe fails.
     LivenessProbe,
-    /// A container waits for a reason of another kind.
+    /// A container waits for another reason.
     ContainerWaiting,
-    /// Network, volumes, images: a container is being prepared.
+    /// A container is being prepared: network, volumes, images.
     ContainerStarting,
-    /// An init container is at work.
+    /// An init container runs.
     InitContainerRunning,
-    /// A hook after the start of a container has not come to its end.
+    /// A postStart hook has not finished.
     PostStartHook,
     /// A startup probe has not passed.
     StartupProbe,
     /// A readiness probe does not pass.
     ReadinessProbe,
-    /// Somebody else has to say that the pod is ready.
+    /// A readiness gate is not True.
     ReadinessGate,
-    /// Not ready, and nothing stored says why.
+    /// Not ready, and no stored object says why.
     Unknown,
 }
 
 impl Reason {
-    /// The reason as one word, as conditions and JSON have it.
+    /// The reason as one word, for conditions and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Terminating => "Terminating",

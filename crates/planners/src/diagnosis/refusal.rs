@@ -9,15 +9,14 @@ use super::remedy::Remedy;
 use super::trail::Trail;
 use super::words;
 
-/// How long after its last report a failed write still counts as the reason why there is no pod.
-/// Controllers try again after 1000 seconds at the latest (`statefulset.md` 3.1).
+/// A failed write counts as the reason for a missing pod for this time after its last report.
+/// Controllers retry after 1000 seconds at the latest (`statefulset.md` 3.1).
 const FAILURE_COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
-/// So many more pods are counted in what a quota would have to allow.
+/// Maximum number of missing pods in the computation of a sufficient quota.
 const MISSING_MAX: i32 = 1000;
 
 impl Trail<'_> {
-    /// That no pods are made for an owner, as its events tell, and what to do about it. `about`
-    /// chooses among the events.
+    /// The refusal of an owner's pods, from its events, and the remedy. `about` selects the events.
     pub fn refusal(
         &mut self,
         owner: &Object,
@@ -54,7 +53,8 @@ impl Trail<'_> {
     }
 }
 
-/// What would let the pod be made, `template` being what its template is in (`deploy/web`).
+/// The remedy for a refused pod, where `template` names the object with its template
+/// (`deploy/web`).
 pub(super) fn remedy(evidence: &Evidence, said: &str, template: &str, missing: i32) -> Remedy {
     let refused = Refused {
         evidence,
@@ -77,7 +77,7 @@ pub(super) fn remedy(evidence: &Evidence, said: &str, template: &str, missing: i
         })
 }
 
-/// A refusal, and whose.
+/// A refusal and the object that it concerns.
 struct Refused<'a> {
     evidence: &'a Evidence,
     said: &'a str,
@@ -93,8 +93,8 @@ impl Refused<'_> {
         self.kubectl(&format!("edit {}", self.template))
     }
 
-    /// `exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2`: the quota that lets
-    /// all missing pods be made.
+    /// `exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2`: a quota that admits
+    /// all missing pods.
     fn by_quota(&self, missing: i32) -> Option<Remedy> {
         let name = between(self.said, "exceeded quota: ", ", requested: ")?;
         let requested = between(self.said, ", requested: ", ", used: ")?;
@@ -200,7 +200,7 @@ impl Refused<'_> {
     }
 }
 
-/// What is between two texts, for the first time.
+/// The text between the first occurrences of two others.
 fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
     let (_, rest) = text.split_once(before)?;
     let (found, _) = rest.split_once(after)?;

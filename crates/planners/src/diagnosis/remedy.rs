@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use super::words;
 
-/// What would unblock something.
+/// The steps that would resolve a cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remedy {
-    /// In words: one line.
+    /// Human-readable text: one line.
     pub text: String,
-    /// Commands that do it, to be typed one after the other. Words in capitals stand for what only
-    /// the user can know: `IMAGE`, `VALUE`.
+    /// Commands to run one after the other. Words in capitals are placeholders for the user's
+    /// values: `IMAGE`, `VALUE`.
     pub commands: Vec<String>,
 }
 
 impl Remedy {
-    /// Words alone.
+    /// A remedy without commands.
     pub fn new(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -27,7 +27,7 @@ impl Remedy {
         }
     }
 
-    /// With one more command.
+    /// Adds a command.
     #[must_use]
     pub fn with(mut self, command: impl Into<String>) -> Self {
         self.commands.push(command.into());
@@ -64,15 +64,15 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// What a pod is made from, as far as the pod itself tells.
+/// The object that a pod is made from, as far as the pod tells.
 enum Maker {
-    /// It is nobody's.
+    /// A bare pod.
     Nobody,
-    /// A workload whose template may be changed: its name as kubectl takes it.
+    /// A workload with a mutable template: its name for kubectl.
     Template(String),
-    /// A Job, whose template may not.
+    /// A Job, whose template is immutable.
     Job(String),
-    /// Something that kubectl knows no template of.
+    /// An owner whose template kubectl does not know.
     Other,
 }
 
@@ -91,7 +91,7 @@ fn maker(pod: &PodView) -> Maker {
     }
 }
 
-/// A Deployment's ReplicaSets are named after it and the hash of the template.
+/// The name of a ReplicaSet is the Deployment's name and the hash of the template.
 fn deployment(pod: &PodView, replica_set: &str) -> String {
     let hash = pod.label(POD_TEMPLATE_HASH);
     let name = hash.and_then(|hash| replica_set.strip_suffix(hash)?.strip_suffix('-'));
@@ -101,7 +101,7 @@ fn deployment(pod: &PodView, replica_set: &str) -> String {
     }
 }
 
-/// What to edit to change the pod: its StatefulSet, its other owner, or itself.
+/// The object to edit to change the pod: its StatefulSet, its other owner, or itself.
 pub(super) fn template(pod: &PodView) -> String {
     match (maker(pod), &pod.controller) {
         (Maker::Template(name), _) => name,
@@ -111,11 +111,11 @@ pub(super) fn template(pod: &PodView) -> String {
     }
 }
 
-/// The commands that merge `change` into the spec of the pod, by way of what makes it. What is
-/// immutable is made anew.
+/// The commands that merge `change` into the spec of the pod or its workload. Immutable objects are
+/// recreated.
 pub(super) fn change(pod: &PodView, change: Value) -> Vec<String> {
     let patch = |target: &str, options: &str, patch: Value| {
-        // A number is to be filled in there.
+        // `PORT` is a placeholder for a number.
         let patch = quoted(&patch.to_string().replace("\"PORT\"", "PORT"));
         words::kubectl(
             &pod.namespace,
@@ -128,7 +128,7 @@ pub(super) fn change(pod: &PodView, change: Value) -> Vec<String> {
         Maker::Template(target) => {
             let template = json!({ "spec": { "template": { "spec": change } } });
             let mut commands = vec![patch(&target, "", template)];
-            // These do not replace pods because their template has changed.
+            // These workloads do not replace pods when their template changes.
             if target.starts_with("rs/") || target.starts_with("rc/") {
                 commands.push(delete(pod));
             }
@@ -147,8 +147,7 @@ pub(super) fn change(pod: &PodView, change: Value) -> Vec<String> {
     }
 }
 
-/// The command that makes a Job anew with `change` merged into its spec, most of which is
-/// immutable.
+/// The command that recreates a Job with `change` merged into its mostly immutable spec.
 pub(super) fn job_anew(namespace: &str, name: &str, change: Value) -> String {
     let mut spec = json!({
         "selector": null,
@@ -178,7 +177,7 @@ pub(super) fn delete(pod: &PodView) -> String {
     words::kubectl(&pod.namespace, &format!("delete pod {}", pod.name))
 }
 
-/// A text as one word of a shell.
+/// A text quoted as one word for a shell.
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

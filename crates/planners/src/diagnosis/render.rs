@@ -7,13 +7,12 @@ use serde_json::{Map, Value, json};
 use super::chain::{Chain, Explanation, Link, Log, Object, State};
 
 impl Explanation {
-    /// Lines for people: what is asked about, then each chain, indented link by link, and after
-    /// it what would unblock it.
+    /// Human-readable text: the object, then each chain, indented link by link, with its remedy.
     pub fn text(&self, now: Timestamp) -> String {
         self.lines(self.object.short(), now)
     }
 
-    /// The same as part of a list, where the namespace has to be said.
+    /// The same as an item of a list, with the namespace.
     pub(super) fn block(&self, now: Timestamp) -> String {
         let object = self.object.short();
         let object = match &self.object.namespace {
@@ -35,7 +34,7 @@ impl Explanation {
         lines.join("\n") + "\n"
     }
 
-    /// The same for programs.
+    /// The same as JSON.
     pub fn json(&self) -> Value {
         let chains: Vec<Value> = self.chains.iter().map(chain_value).collect();
         json!({
@@ -53,7 +52,7 @@ fn chain_lines(chain: &Chain, asked: &Object, now: Timestamp, lines: &mut Vec<St
     for (depth, link) in chain.links.iter().enumerate() {
         let indent = "  ".repeat(depth + 1);
         let arrow = if depth == 0 { "" } else { "← " };
-        // The object is named where it changes.
+        // The object is named only where it changes.
         let object = match before {
             Some(before) if *before == link.object => String::new(),
             _ => format!("{}: ", link.object.short()),

@@ -162,7 +162,7 @@ pub(super) fn budget(
     }
 }
 
-/// That somebody empties a node, and the budget keeps pods there.
+/// A drain that a disruption budget blocks.
 fn drained(
     evidence: &Evidence,
     budget: &PodDisruptionBudget,

@@ -8,7 +8,7 @@ use super::reason::Reason;
 use super::remedies::is_held_by_another;
 use super::words;
 
-/// Why the pod has no node yet.
+/// The cause why the pod has no node yet.
 pub(super) fn without_node(pod: &PodView) -> Diagnosis {
     let scheduled = pod.condition(pod_condition::SCHEDULED);
     let since = words::changed_at(scheduled);
@@ -33,7 +33,7 @@ pub(super) fn without_node(pod: &PodView) -> Diagnosis {
     }
     let message = scheduled.and_then(|condition| condition.message());
     let message = message.unwrap_or_default();
-    // That nobody goes for it is no reason of its own.
+    // The result of preemption is no cause of its own.
     let (message, _) = message.split_once(" preemption: ").unwrap_or((message, ""));
     let message = words::line(message);
     if message.is_empty() {
@@ -73,7 +73,7 @@ fn is_about_claims(message: &str) -> bool {
 
 fn about_claims(pod: &PodView, message: String) -> Diagnosis {
     let mut claims = claim_names(pod);
-    // Where the text names one, it is about that one.
+    // If the message names claims, only those are the cause.
     let named: Vec<String> = claims
         .iter()
         .filter(|claim| message.contains(&format!("\"{claim}\"")))
@@ -94,7 +94,7 @@ fn about_claims(pod: &PodView, message: String) -> Diagnosis {
     diagnosis
 }
 
-/// Names of the claims that a pod's volumes use.
+/// Names of the claims in a pod's volumes.
 pub(super) fn claim_names(pod: &PodView) -> Vec<String> {
     let names = pod.claims.iter().map(|claim| claim.name.to_string());
     names.collect()

@@ -67,7 +67,7 @@ pub(super) fn explain(evidence: &Evidence, service: &Service, object: Object) ->
     answer
 }
 
-/// The cluster's DNS, which each node answers itself, without endpoints.
+/// The cluster's DNS: each node answers it, without endpoints.
 fn is_answered_by_nodes(service: &Service) -> bool {
     let labels = service.metadata.labels.as_ref();
     let name = labels.and_then(|labels| labels.get("kubernetes.io/name"));
@@ -102,7 +102,7 @@ impl<'e> View<'e> {
         trail
     }
 
-    /// How many endpoints are ready.
+    /// Number of ready endpoints.
     fn endpoints(&self) -> usize {
         let own = |slice: &&std::sync::Arc<_>| {
             service_of(slice) == Some((&*self.evidence.namespace, &*self.object.name))
@@ -116,7 +116,7 @@ impl<'e> View<'e> {
         ready.count()
     }
 
-    /// Whether it is a part of the cluster that needs no pods: its DNS.
+    /// Whether it is a Service of the cluster without pods: its DNS.
     fn is_of_cluster(&self) -> bool {
         let labels = self.service.metadata.labels.as_ref();
         let marked = labels.and_then(|labels| labels.get("kubernetes.io/cluster-service"));
@@ -142,7 +142,7 @@ impl<'e> View<'e> {
         trail.chain()
     }
 
-    /// The labels of the pods that the Service most likely means.
+    /// The labels of the pods that the selector most likely means.
     fn likely_labels(&self) -> String {
         let all = self.workloads();
         let same = all.iter().find(|(_, name, _)| *name == self.object.name);
@@ -152,7 +152,7 @@ impl<'e> View<'e> {
         }
     }
 
-    /// What makes pods in the namespace, and the labels of these.
+    /// The workloads of the namespace, with their pods' labels.
     fn workloads(&self) -> Vec<(TargetKind, String, Labels)> {
         let e = self.evidence;
         let labels = |template: &k8s_openapi::api::core::v1::PodTemplateSpec| {
@@ -216,7 +216,7 @@ impl<'e> View<'e> {
         answer.waits(chains)
     }
 
-    /// Its selector selects nothing: because of itself, or because the pods are not made.
+    /// The selector matches no pods: because it is wrong, or because the pods are not created.
     fn no_pods(&self, answer: Explanation, selector: &Labels) -> Explanation {
         let all = self.workloads();
         let maker = all
@@ -250,7 +250,7 @@ impl<'e> View<'e> {
         answer.waits([trail.chain()])
     }
 
-    /// Ports whose names no container has.
+    /// Target ports that no container names.
     fn ports(&self, pods: &[&PodView]) -> Vec<Chain> {
         let spec = self.service.spec.as_ref();
         let ports = spec.and_then(|spec| spec.ports.as_ref());
@@ -312,7 +312,7 @@ impl<'e> View<'e> {
         ))
     }
 
-    /// Addresses and ports of the machine that it does not get.
+    /// Addresses and ports of the machine that the Service does not get.
     fn balancer(&self) -> Option<Chain> {
         let spec = self.service.spec.as_ref()?;
         let status = self.service.status.as_ref();

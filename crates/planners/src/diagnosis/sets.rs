@@ -13,7 +13,7 @@ use super::trail::Trail;
 use super::{notes, words};
 use crate::stateful_set::{Action, Cause, Observed, Plan, Waiting, identity, plan};
 
-/// Says how the set is, and what holds it up.
+/// Explains the state of the set.
 pub(super) fn explain(evidence: &Evidence, set: &Arc<StatefulSet>, object: Object) -> Explanation {
     let view = View::of(evidence, set);
     Explanation {
@@ -24,7 +24,7 @@ pub(super) fn explain(evidence: &Evidence, set: &Arc<StatefulSet>, object: Objec
     }
 }
 
-/// What holds up one pod of the set, besides its own state.
+/// The causes of one pod of the set, besides the pod's own state.
 pub(super) fn chains_of_pod(evidence: &Evidence, set: &Arc<StatefulSet>, pod: &str) -> Vec<Chain> {
     let ordinal = identity::ordinal(words::name(&set.metadata), pod);
     match ordinal {
@@ -33,7 +33,7 @@ pub(super) fn chains_of_pod(evidence: &Evidence, set: &Arc<StatefulSet>, pod: &s
     }
 }
 
-/// Why a pod that a set is to have is not there. None if no set is to have it.
+/// The causes why a pod of a set does not exist. `None` if no set wants it.
 pub(super) fn of_missing_pod(
     evidence: &Evidence,
     pod: &str,
@@ -46,7 +46,7 @@ pub(super) fn of_missing_pod(
     Some(missing(evidence, set, ordinal, object))
 }
 
-/// Why a claim that a set is to have is not there. None if no set is to have it.
+/// The causes why a claim of a set does not exist. `None` if no set wants it.
 pub(super) fn of_missing_claim(
     evidence: &Evidence,
     claim: &str,
@@ -80,7 +80,7 @@ fn missing(
     }
 }
 
-/// Whether the set is to have a pod of that ordinal.
+/// Whether the set wants a pod of that ordinal.
 pub(super) fn wants(set: &StatefulSet, ordinal: i64) -> bool {
     let Some(spec) = &set.spec else {
         return false;
@@ -95,7 +95,7 @@ pub(super) fn start(spec: &StatefulSetSpec) -> i64 {
     i64::from(start.unwrap_or_default())
 }
 
-/// The ordinal of a claim that is made from one of the set's templates.
+/// The ordinal of a claim from one of the set's templates.
 pub fn claim_ordinal(set: &StatefulSet, claim: &str) -> Option<i64> {
     let templates = set.spec.as_ref()?.volume_claim_templates.iter().flatten();
     templates.into_iter().find_map(|template| {
@@ -104,7 +104,7 @@ pub fn claim_ordinal(set: &StatefulSet, claim: &str) -> Option<i64> {
     })
 }
 
-/// A set and what its controller thinks of it.
+/// A set with its controller's plan.
 struct View<'e> {
     evidence: &'e Evidence,
     set: &'e StatefulSet,
@@ -141,7 +141,7 @@ impl<'e> View<'e> {
         identity::pod_name(self.name, ordinal)
     }
 
-    /// One chain for each cause; only those that hold up `only`, if that is asked for.
+    /// One chain for each cause; with `only`, the chains that concern that ordinal.
     fn chains(&self, only: Option<i64>) -> Vec<Chain> {
         let mut after: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for waiting in &self.plan.waiting_on {
@@ -209,8 +209,7 @@ impl<'e> View<'e> {
         }
     }
 
-    /// A pod that is not Ready and outdated may hold up its own replacement
-    /// (`statefulset.md` 5.20).
+    /// A pod that is not Ready and outdated may block its own replacement (`statefulset.md` 5.20).
     fn or_by_hand(&self, trail: &mut Trail<'_>, pod: &PodView) {
         let name = &pod.name;
         let updatable = identity::ordinal(self.name, name)
@@ -224,7 +223,7 @@ impl<'e> View<'e> {
         }
     }
 
-    /// What the controller is about to do to a pod. If it fails, the set has an event of it.
+    /// The controller's pending write to a pod. If it fails, the set has an event about it.
     fn pending(&self, pod: &str, actions: &[Action], held: &[String]) -> Option<Chain> {
         let (what, goal) = actions.iter().find_map(|action| match action {
             Action::CreateClaim(claim) => {
@@ -322,7 +321,7 @@ impl<'e> View<'e> {
         trail.link(self.object(), reason, message, None);
     }
 
-    /// Causes behind which there is nothing more to see.
+    /// Causes without a deeper cause.
     fn dead_end(&self, trail: &mut Trail<'_>, waiting: &Waiting) {
         let meta = &self.set.metadata;
         let kubectl = |rest: String| words::kubectl(words::namespace(meta), &rest);

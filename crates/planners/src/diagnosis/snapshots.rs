@@ -86,7 +86,7 @@ fn unready(
     let since = error.as_ref().and_then(|error| error.time.clone());
     let since = since.or_else(|| snapshot.metadata.creation_timestamp.clone());
     let told = error.and_then(|error| error.message);
-    // What can be seen now says more than what failed last, if it may be seen.
+    // The current state says more than the last error, if it can be read.
     let seen = evidence.cluster.snapshot_classes.is_some() && evidence.cluster.volumes.is_some();
     let planned = plan_snapshot(&view, evidence.now).waiting_on;
     let planned = planned.filter(|_| seen && content.is_none());
@@ -126,7 +126,7 @@ fn unready(
     trail.chain()
 }
 
-/// Its class is missing, or not known.
+/// The class is missing or unknown.
 fn class_remedy(
     evidence: &Evidence,
     snapshot: &VolumeSnapshot,

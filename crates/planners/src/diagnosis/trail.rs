@@ -34,12 +34,12 @@ impl<'e> Trail<'e> {
         }
     }
 
-    /// Whether the object has not been on the trail yet.
+    /// Whether the object is not on the chain yet.
     pub fn visit(&mut self, object: &Object) -> bool {
         self.visited.insert(object.clone())
     }
 
-    /// The next link, with what would resolve it. What comes later replaces the remedy.
+    /// Adds a link with its remedy. A later link replaces the remedy.
     pub fn link(
         &mut self,
         object: Object,
@@ -59,7 +59,7 @@ impl<'e> Trail<'e> {
         self
     }
 
-    /// The last link is about that container.
+    /// Sets the container of the last link.
     pub fn in_container(&mut self, name: Option<String>) -> &mut Self {
         if let Some(last) = self.links.last_mut() {
             last.container = name;
@@ -67,7 +67,7 @@ impl<'e> Trail<'e> {
         self
     }
 
-    /// The last link wants the log of its container.
+    /// Asks for the log of the last link's container.
     pub fn wants_log(&mut self, previous: bool) -> &mut Self {
         if let Some(last) = self.links.last_mut() {
             last.log = Log::Wanted { previous };
@@ -75,23 +75,23 @@ impl<'e> Trail<'e> {
         self
     }
 
-    /// What would unblock what has been said last.
+    /// Sets the remedy.
     pub fn remedy(&mut self, remedy: impl Into<Remedy>) -> &mut Self {
         self.remedy = remedy.into();
         self
     }
 
-    /// What would unblock it, as it stands.
+    /// The remedy so far.
     pub fn proposed(&self) -> Remedy {
         self.remedy.clone()
     }
 
-    /// What the last link says.
+    /// The message of the last link.
     pub fn last_message(&self) -> &str {
         self.links.last().map_or("", |link| &link.message)
     }
 
-    /// Puts the last link into other words.
+    /// Replaces the message of the last link.
     pub fn say(&mut self, message: &str) -> &mut Self {
         if let Some(last) = self.links.last_mut() {
             last.message = message.to_owned();
@@ -99,12 +99,12 @@ impl<'e> Trail<'e> {
         self
     }
 
-    /// Another way out, besides the remedy.
+    /// Adds an alternative to the remedy.
     pub fn or(&mut self, other: String) {
         self.remedy.text = format!("{}; {other}", self.remedy.text);
     }
 
-    /// What an event says, unless it has been said.
+    /// Adds an event as a link, unless its message is on the chain.
     pub fn event(&mut self, event: &Event, object: Object) -> &mut Self {
         let link = evidence::told(event, object);
         let said = |text: &str| text.ends_with(&link.message);

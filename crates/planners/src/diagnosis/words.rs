@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations;
 use resource_kinds::pod_view::Condition;
 
-/// Longest text that is taken over from elsewhere, in characters.
+/// Maximum length of a foreign text, in characters.
 const FOREIGN_TEXT_MAX: usize = 300;
 
 pub(super) fn name(meta: &ObjectMeta) -> &str {
@@ -20,7 +20,7 @@ pub(super) fn changed_at(condition: Option<&Condition>) -> Option<Timestamp> {
     condition?.since
 }
 
-/// The finalizers that somebody has to take away; those of protection go by themselves.
+/// The finalizers without a controller here; those of volume protection are removed automatically.
 pub(super) fn finalizers<'f>(
     all: impl IntoIterator<Item = &'f (impl AsRef<str> + 'f)>,
 ) -> Vec<&'f str> {
@@ -37,7 +37,7 @@ pub(super) fn kubectl(namespace: &str, rest: &str) -> String {
     }
 }
 
-/// A text from elsewhere as one line of bounded length.
+/// A foreign text as one line of bounded length.
 pub(super) fn line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let text = words.join(" ");

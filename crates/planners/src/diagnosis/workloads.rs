@@ -17,15 +17,15 @@ use super::trail::Trail;
 use super::words;
 use crate::replica_set::converted;
 
-/// How an owner of pods does.
+/// The state of an owner of pods.
 pub(super) struct Work<'e> {
     pub evidence: &'e Evidence,
     /// The owner.
     pub object: Object,
     pub meta: &'e ObjectMeta,
-    /// What the template is in: `deploy/web`.
+    /// The object with the template: `deploy/web`.
     pub template: String,
-    /// How many pods it wants.
+    /// Number of desired pods.
     pub wanted: i32,
 }
 
@@ -34,14 +34,14 @@ impl Work<'_> {
         self.meta.uid.as_deref().unwrap_or_default()
     }
 
-    /// What is the matter with its pods; those that end or have ended aside.
+    /// The causes of its pods, without pods that end or have ended.
     pub fn pods(&self) -> Vec<Chain> {
         let pods = self.evidence.controlled(self.meta.uid.as_deref());
         let pods = pods.into_iter().filter(|pod| is_wanted(pod));
         of_pods(self.evidence, pods)
     }
 
-    /// That pods are missing, and why they are not made.
+    /// The cause why pods are missing.
     pub fn missing(&self) -> Option<Chain> {
         let pods = self.evidence.controlled(self.meta.uid.as_deref());
         let there = pods.into_iter().filter(|pod| is_wanted(pod)).count();
@@ -68,7 +68,7 @@ fn is_wanted(pod: &PodView) -> bool {
     !pod.is_deleting() && !pod.has_ended()
 }
 
-/// What is the matter with each of these pods.
+/// The causes of each of these pods.
 pub(super) fn of_pods<'e>(
     evidence: &'e Evidence,
     pods: impl Iterator<Item = &'e PodView>,
@@ -105,7 +105,7 @@ fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
     owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
 }
 
-/// Not ready yet for as long as the owner asks for.
+/// The pods are Ready, but not for `minReadySeconds` yet.
 fn only_young(evidence: &Evidence, object: &Object, min_ready: Option<i32>) -> Option<Chain> {
     let seconds = min_ready.filter(|seconds| *seconds > 0)?;
     let mut trail = Trail::of(evidence);
@@ -117,7 +117,7 @@ fn only_young(evidence: &Evidence, object: &Object, min_ready: Option<i32>) -> O
     Some(trail.chain())
 }
 
-/// The controller has not done its part yet.
+/// The controller has not acted yet.
 fn not_done(evidence: &Evidence, object: &Object, what: &str) -> Chain {
     let mut trail = Trail::of(evidence);
     trail.link(object.clone(), "Acting", what, None);
@@ -256,7 +256,7 @@ fn numbered(
     if let Some(chain) = held(evidence, &object, meta) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
-    // What a Deployment keeps is changed there.
+    // The template of a ReplicaSet is changed in its Deployment.
     let template = match controller(meta) {
         Some(("Deployment", owner)) => format!("deploy/{owner}"),
         _ => template_owner(kind, meta),
@@ -308,7 +308,7 @@ pub(super) fn daemon_set(evidence: &Evidence, set: &DaemonSet, object: Object) -
     Explanation::fine(object, summary).waits(merged(chains))
 }
 
-/// No node takes a pod of the set.
+/// No node is feasible for a pod of the set.
 fn no_node(evidence: &Evidence, object: &Object, template: &PodTemplateSpec) -> Option<Chain> {
     let nodes = evidence.cluster.nodes.as_ref()?;
     let selector = template
@@ -388,7 +388,7 @@ fn on_delete(evidence: &Evidence, set: &DaemonSet, object: &Object, outdated: i3
     trail.chain()
 }
 
-/// A pod that is not there, but has the name of one that an owner makes: what holds that one up.
+/// The causes of a missing pod whose name is one that an owner would make.
 pub(super) fn of_missing_pod(
     evidence: &Evidence,
     pod: &str,

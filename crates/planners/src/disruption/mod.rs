@@ -1,9 +1,8 @@
 //! PodDisruptionBudget: how many pods may be evicted now.
 //!
-//! **Goal**: a status that says so, for the API server to decide evictions by.
-//! **Relies on**: the API server writing each eviction into `disruptedPods`, in the state of the
-//! budget that it looked at.
-//! **Guarantees**: what cannot be counted allows nothing.
+//! **Goal**: a status with the number of allowed evictions, for the API server to decide on.
+//! **Relies on**: the API server, which writes each eviction into `disruptedPods` of the budget
+//! that it read. **Guarantees**: a budget that cannot be computed allows no eviction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::pod_set::{Phase, state};
 
-/// How long an eviction that nothing came of is counted.
+/// An eviction without effect counts for this time.
 const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 const ALLOWED: &str = "DisruptionAllowed";
 
@@ -29,8 +28,8 @@ pub struct Observed {
     pub budget: Arc<PodDisruptionBudget>,
     /// The pods of its namespace.
     pub pods: Vec<Arc<PodView>>,
-    /// By the uid of a pod's controller: who scales the pod, and how many pods that one wants. For
-    /// a ReplicaSet of a Deployment it is the Deployment.
+    /// The controller and its replica count, by the controller's UID. For a ReplicaSet of a
+    /// Deployment it is the Deployment.
     pub scales: BTreeMap<String, (String, i32)>,
 }
 
@@ -39,13 +38,13 @@ pub struct Observed {
 pub struct Plan {
     /// The status, if it differs from what is stored.
     pub status: Option<PodDisruptionBudgetStatus>,
-    /// Why nothing can be counted; to be told as an event.
+    /// The reason why the budget cannot be computed, for an event.
     pub problem: Option<String>,
     /// When to plan again even if nothing happens.
     pub requeue_after: Option<Duration>,
 }
 
-/// The pods that a budget is about.
+/// The pods that a budget selects.
 pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> Vec<&'p PodView> {
     let spec = budget.spec.as_ref();
     let selector = spec.and_then(|spec| spec.selector.as_ref());
@@ -59,7 +58,7 @@ pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> V
     pods.iter().map(AsRef::as_ref).filter(matches).collect()
 }
 
-/// Decides what a budget allows. Total.
+/// Plans the status of a budget. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let budget = &observed.budget;
     let stored = budget.status.clone().unwrap_or_default();
@@ -113,7 +112,7 @@ fn number(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-/// Evictions of which nothing has been seen yet, and when the first is forgotten.
+/// Evictions whose pods still exist, and the time at which the first one stops counting.
 fn still_disrupted(
     stored: &PodDisruptionBudgetStatus,
     pods: &[Arc<PodView>],
@@ -134,7 +133,7 @@ fn still_disrupted(
     (still, wake)
 }
 
-/// How many pods there should be, and how many of them must stay.
+/// The expected number of pods, and the number that must stay healthy.
 fn expected<'p>(
     observed: &Observed,
     pods: impl Iterator<Item = &'p PodView>,
@@ -159,7 +158,7 @@ fn expected<'p>(
     }
 }
 
-/// How many pods the controllers of these pods want together.
+/// The sum of the replicas of these pods' controllers.
 fn wanted<'p>(observed: &Observed, pods: impl Iterator<Item = &'p PodView>) -> Result<i32, String> {
     let mut found: BTreeMap<&str, i32> = BTreeMap::new();
     for pod in pods {
@@ -193,7 +192,7 @@ fn condition(
         None => ("False", "InsufficientPods"),
     };
     let mut known = stored.conditions.iter().flatten();
-    // The same status keeps its time, so that it is the same condition.
+    // An unchanged condition keeps its transition time.
     let since = known
         .find(|c| c.type_ == ALLOWED && c.status == status)
         .map(|c| c.last_transition_time.clone());

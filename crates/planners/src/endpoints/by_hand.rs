@@ -1,5 +1,5 @@
-//! Endpoints that somebody else keeps, for a Service without a selector: said once more as slices,
-//! which is what proxies and DNS read. As kube-controller-manager's mirroring of EndpointSlices.
+//! EndpointSlices that mirror the Endpoints of a Service without a selector, for proxies and DNS,
+//! which read slices only. As kube-controller-manager's mirroring of EndpointSlices.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,15 +14,15 @@ use super::endpoint::Family;
 use super::plan::{Observed, Plan};
 use super::slices::{Group, by_group, identity, ports_key};
 
-/// The value of the label that says who keeps a slice.
+/// The value of the label that names the manager of a slice.
 pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
-/// Endpoints that are not to be mirrored say so by this label with the value `true`.
+/// Endpoints with this label and the value `true` are not mirrored.
 const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
-/// Endpoints that are the lock of an election have this annotation.
+/// Endpoints that are the lock of a leader election have this annotation.
 const ELECTION: &str = "control-plane.alpha.kubernetes.io/leader";
-/// When Endpoints changed last; would make each change one of the slices, too.
+/// The time of the last change of Endpoints. Copied, it would change the slices as well.
 const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Addresses of one subset; as kube-controller-manager. One slice can hold as many.
+/// Maximum number of addresses of one subset; as kube-controller-manager. One slice holds as many.
 const ADDRESSES_MAX: usize = 1000;
 
 struct Wanted {
@@ -151,7 +151,7 @@ fn write(
     }
 }
 
-/// The Endpoints' own labels, and those by which slices are found.
+/// The Endpoints' own labels, and the labels by which slices are found.
 fn labels(endpoints: &Endpoints) -> BTreeMap<String, String> {
     let mut all = endpoints.metadata.labels.clone().unwrap_or_default();
     let name = endpoints.metadata.name.clone().unwrap_or_default();

@@ -11,7 +11,7 @@ use resource_kinds::pod_view::PodView;
 
 use super::plan::Observed;
 
-/// A pod with what it serves.
+/// A pod with its ports and conditions.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Backend {
     pub endpoint: Endpoint,
@@ -44,7 +44,7 @@ impl Family {
     }
 }
 
-/// The families of a Service; IPv4 unless it says otherwise.
+/// The IP families of a Service; IPv4 by default.
 pub(super) fn families(service: &Service) -> Vec<Family> {
     let named = service
         .spec
@@ -82,7 +82,7 @@ pub(super) fn publishes_not_ready(service: &Service) -> bool {
         .unwrap_or_default()
 }
 
-/// The pods behind a Service in one family, by name.
+/// The pods of a Service in one IP family, by name.
 pub(super) fn backends(observed: &Observed, service: &Service, family: Family) -> Vec<Backend> {
     let pods = observed.pods.iter();
     let mut backends: Vec<Backend> = pods
@@ -106,7 +106,7 @@ fn backend(
     pod: &PodView,
     family: Family,
 ) -> Option<Backend> {
-    // One that has ended will not serve again, and its address may be another's by now.
+    // An ended pod serves no more, and its address may belong to another pod.
     if pod.has_ended() {
         return None;
     }
@@ -145,7 +145,7 @@ fn backend(
     })
 }
 
-/// A pod has a name of its own under a Service only if it asks for that Service's domain.
+/// The host name of a pod: only if its `subdomain` is the Service.
 fn hostname(service: &Service, pod: &PodView) -> Option<String> {
     let subdomain = &pod.spec.subdomain;
     let asked = subdomain.is_some() && *subdomain == service.metadata.name;
@@ -154,7 +154,7 @@ fn hostname(service: &Service, pod: &PodView) -> Option<String> {
     Some(hostname.to_string())
 }
 
-/// The ports on which the pod serves those of the Service; a name it does not have is left out.
+/// The Service's ports on the pod; a named port that the pod lacks is left out.
 fn ports(service: &Service, pod: &PodView) -> Vec<EndpointPort> {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
     let found = ports.into_iter().flatten().filter_map(|port| {

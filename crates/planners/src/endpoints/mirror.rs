@@ -1,4 +1,4 @@
-//! The same in the old form, for clients that still read Endpoints.
+//! Endpoints of a Service, for clients that still read the old API.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use resource_kinds::labels;
 use super::endpoint::{self, Backend};
 use super::plan::{EndpointsWrite, Observed};
 
-/// Says who keeps Endpoints.
+/// The label that names the manager of Endpoints.
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGER: &str = "endpoint-controller";
-/// Says that not all addresses are there.
+/// The annotation for truncated addresses.
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
-/// Addresses in one object; as kube-controller-manager.
+/// Maximum number of addresses in one object; as kube-controller-manager.
 const ADDRESSES_MAX: usize = 1000;
 
-/// Endpoints outlive their Service only if they never were this controller's.
+/// Deletes Endpoints without a Service, if this controller manages them.
 pub(super) fn without_service(observed: &Observed) -> Option<EndpointsWrite> {
     let endpoints = observed.endpoints.as_deref()?;
     let labels = endpoints.metadata.labels.as_ref()?;
@@ -36,12 +36,12 @@ pub(super) fn without_service(observed: &Observed) -> Option<EndpointsWrite> {
 pub(super) fn plan(observed: &Observed, service: &Service) -> Option<EndpointsWrite> {
     let family = endpoint::families(service).into_iter().next()?;
     let mut backends = endpoint::backends(observed, service, family);
-    // Endpoints know no terminating addresses.
+    // Endpoints have no terminating addresses.
     let tolerant = endpoint::publishes_not_ready(service);
     backends.retain(|backend| tolerant || !backend.terminating);
     let over = backends.len() > ADDRESSES_MAX;
     if over {
-        // Those that serve stay.
+        // Ready addresses stay.
         backends.sort_by_key(|backend| !backend.ready);
         backends.truncate(ADDRESSES_MAX);
     }
@@ -142,7 +142,7 @@ fn address(backend: &Backend) -> EndpointAddress {
     }
 }
 
-/// A port, in the order in which ports are listed.
+/// A port with the sort order of ports.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct PortKey {
     name: Option<String>,

@@ -16,28 +16,28 @@ pub struct Observed {
     pub namespace: String,
     /// Name of the Service.
     pub name: String,
-    /// The Service, if it is there.
+    /// The Service, if it exists.
     pub service: Option<Arc<Service>>,
     /// The pods that it selects.
     pub pods: Vec<Arc<PodView>>,
     /// The zone of each node that has one.
     pub zones: BTreeMap<String, String>,
-    /// The slices with its name that this controller keeps.
+    /// The Service's slices that this controller manages.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// The slices with its name that mirror Endpoints.
+    /// The Service's slices that mirror Endpoints.
     pub mirrored: Vec<Arc<EndpointSlice>>,
-    /// The Endpoints with its name, whoever keeps them.
+    /// The Endpoints of the same name, of any manager.
     pub endpoints: Option<Arc<Endpoints>>,
 }
 
-/// What to do with the Endpoints.
+/// A write to Endpoints.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EndpointsWrite {
     /// Create them.
     Create(Box<Endpoints>),
-    /// Replace them; the resourceVersion is the one that was seen.
+    /// Replace them; they contain the observed resourceVersion.
     Update(Box<Endpoints>),
-    /// Delete them: their Service is gone.
+    /// Delete them, because their Service was deleted.
     Delete {
         /// Name.
         name: String,
@@ -46,16 +46,16 @@ pub enum EndpointsWrite {
     },
 }
 
-/// What to write.
+/// The planned writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Slices to create.
     pub create: Vec<EndpointSlice>,
-    /// Slices to replace; the resourceVersion is the one that was seen.
+    /// Slices to replace; they contain the observed resourceVersion.
     pub update: Vec<EndpointSlice>,
-    /// Slices to delete, by name and uid.
+    /// Slices to delete, by name and UID.
     pub delete: Vec<(String, String)>,
-    /// What to do with the Endpoints.
+    /// The write to the Endpoints.
     pub endpoints: Option<EndpointsWrite>,
 }
 
@@ -66,12 +66,12 @@ impl Plan {
     }
 }
 
-/// Decides what to write for a Service. Total.
+/// Plans the writes for a Service. Total.
 pub fn plan(observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     match observed.service.as_deref() {
-        // The slices of the Service are the garbage collector's, by their owner; those of Endpoints
-        // have another.
+        // The garbage collector deletes the slices of the Service by their owner reference;
+        // mirrored slices have another owner.
         None => {
             plan.endpoints = mirror::without_service(observed);
             by_hand::plan(observed, None, &mut plan);
@@ -89,7 +89,7 @@ pub fn plan(observed: &Observed) -> Plan {
     plan
 }
 
-/// Whether the endpoints of this Service are found by its selector.
+/// Whether the Service's selector determines its endpoints.
 fn is_ours(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     has_selector(service)

@@ -1,7 +1,7 @@
 //! Endpoints spread over slices of bounded size.
 //!
-//! An endpoint stays in the slice that it is in; only what is new is put where there is room. So
-//! one pod's change is one slice's change, however large the Service.
+//! An endpoint stays in its slice; only a new one is put where there is space. The change of one
+//! pod thus changes one slice, however large the Service is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use resource_kinds::labels;
 use super::endpoint::{self, Family};
 use super::plan::{Observed, Plan};
 
-/// The value of the label that says who keeps a slice.
+/// The value of the label that names the manager of a slice.
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// Endpoints in one slice; as kube-controller-manager.
+/// Maximum number of endpoints in one slice; as kube-controller-manager.
 const ENDPOINTS_MAX: usize = 100;
 
-/// What all endpoints of a slice have in common.
+/// The common properties of a slice's endpoints.
 pub(super) type Group = (Family, String);
 
 struct Wanted {
     ports: Vec<EndpointPort>,
-    /// By uid of the pod.
+    /// The endpoints by the UID of the pod.
     endpoints: BTreeMap<String, Endpoint>,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut Plan) {
                 .endpoints
                 .insert(uid_of(&backend.endpoint), backend.endpoint);
         }
-        // A Service without endpoints has a slice that says so.
+        // A Service without endpoints has one empty slice.
         if !groups.keys().any(|(of, _)| *of == family) {
             let wanted = Wanted {
                 ports: Vec::new(),
@@ -83,7 +83,7 @@ pub(super) fn by_group(slices: &[Arc<EndpointSlice>]) -> BTreeMap<Group, Vec<&Ar
     present
 }
 
-/// Spreads the endpoints of one group over its slices.
+/// Distributes the endpoints of one group over its slices.
 fn fill(
     service: &Service,
     family: Family,
@@ -113,7 +113,7 @@ fn fill(
     if contents.is_empty() {
         contents.push((None, Vec::new()));
     }
-    // Of the empty ones at most one stays, and only if there is no other.
+    // One empty slice stays only if there is no other slice.
     let mut spare = contents.iter().all(|(_, endpoints)| endpoints.is_empty());
     for (slice, endpoints) in contents {
         if endpoints.is_empty() && !std::mem::take(&mut spare) {
@@ -159,7 +159,7 @@ fn write(
     }
 }
 
-/// The Service's own labels, and those by which slices are found.
+/// The Service's own labels, and the labels by which slices are found.
 fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut all = service.metadata.labels.clone().unwrap_or_default();
     let name = service.metadata.name.clone().unwrap_or_default();
@@ -198,7 +198,7 @@ fn uid_of(endpoint: &Endpoint) -> String {
         .unwrap_or_default()
 }
 
-/// Ports as a text that is equal for equal ports.
+/// A string that is equal for equal ports.
 pub(super) fn ports_key(ports: &[EndpointPort]) -> String {
     let mut parts: Vec<String> = ports
         .iter()

@@ -1,19 +1,19 @@
 //! Claims of pods' `ephemeral` volumes: made for the pod, owned by it, and gone with it.
 //!
-//! Goal: each such volume of a living pod has its claim. Guarantees: a claim of that name that
-//! belongs to somebody else is neither used nor touched.
+//! Goal: each ephemeral volume of an active pod has its claim. Guarantees: a claim of that name
+//! with another owner is neither used nor changed.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::ownership::controller;
 
-/// What is to be done for one volume.
+/// The action for one volume.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Make the claim.
     Create(Box<PersistentVolumeClaim>),
-    /// Somebody else's claim has the name: for people.
+    /// Another owner's claim has the name; the message for an event.
     Conflict(String),
 }
 
@@ -22,13 +22,13 @@ pub fn claim_name(pod: &str, volume: &str) -> String {
     format!("{pod}-{volume}")
 }
 
-/// Whether the claim was made for the pod with that identity.
+/// Whether the pod of that UID owns the claim.
 pub fn is_of_pod(claim: &PersistentVolumeClaim, pod_uid: &str) -> bool {
     let owner = controller(claim.metadata.owner_references.as_deref());
     owner.is_some_and(|owner| owner.uid == pod_uid)
 }
 
-/// What is to be done for a pod; `claim` finds claims of its namespace by name.
+/// Plans the actions for a pod; `claim` finds claims of its namespace by name.
 pub fn plan<C: AsRef<PersistentVolumeClaim>>(
     pod: &Pod,
     claim: impl Fn(&str) -> Option<C>,

@@ -1,24 +1,23 @@
 //! Garbage collection: an object goes when all its owners are gone.
 //!
-//! **Goal**: nothing is left whose owners have all been deleted, and an owner that waits for its
-//! dependents goes when the last of them is gone.
-//! **Relies on**: an owner being called absent only when the server itself has said so.
-//! **Guarantees**: an object with one owner that stays is never deleted; what is to be orphaned
-//! loses the reference before its owner goes.
+//! **Goal**: objects whose owners have all been deleted are deleted, and an owner that waits for
+//! its dependents is deleted after the last of them. **Relies on**: the API server itself confirms
+//! that an owner is absent. **Guarantees**: an object with one remaining owner is never deleted; a
+//! dependent that is to be orphaned loses its reference before its owner is deleted.
 
-/// Finalizer of an owner whose dependents are to be let go.
+/// Finalizer of an owner whose dependents are orphaned.
 pub const ORPHAN: &str = "orphan";
-/// Finalizer of an owner that waits for its dependents.
+/// Finalizer of an owner that waits for its dependents' deletion.
 pub const FOREGROUND: &str = "foregroundDeletion";
 
-/// How an owner is.
+/// The state of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnerState {
-    /// It is there.
+    /// It exists.
     Solid,
     /// It is being deleted and waits for its dependents.
     Waiting,
-    /// It is not there, or another object has its name.
+    /// It does not exist, or another object has its name.
     Absent,
 }
 
@@ -27,7 +26,7 @@ pub enum OwnerState {
 pub struct Owner {
     /// Identity.
     pub uid: String,
-    /// How it is.
+    /// Its state.
     pub state: OwnerState,
 }
 
@@ -36,7 +35,7 @@ pub struct Owner {
 pub struct Dependent {
     /// Identity.
     pub uid: String,
-    /// Whether its reference blocks the owner's deletion.
+    /// Whether its reference has `blockOwnerDeletion`.
     pub blocks: bool,
     /// Whether it is being deleted and waits for its own dependents.
     pub waiting: bool,
@@ -51,7 +50,7 @@ pub struct Item {
     pub finalizers: Vec<String>,
     /// Its owners.
     pub owners: Vec<Owner>,
-    /// What has it as an owner.
+    /// The objects that have it as an owner.
     pub dependents: Vec<Dependent>,
 }
 
@@ -61,35 +60,35 @@ impl Item {
     }
 }
 
-/// What becomes of an object's dependents when it is deleted.
+/// The effect of an object's deletion on its dependents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
-    /// They go afterwards.
+    /// They are deleted afterwards.
     Background,
-    /// They go before.
+    /// They are deleted before.
     Foreground,
-    /// They stay.
+    /// They stay, without the owner.
     Orphan,
 }
 
-/// What to do about an object.
+/// The decision about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing.
+    /// No action.
     Keep,
-    /// Take this object out of the owners of its dependents, then remove the finalizer.
+    /// Remove the owner reference from its dependents, then remove the finalizer.
     OrphanDependents,
-    /// Look at these dependents: they hold this object up.
+    /// Process these dependents: they block the object's deletion.
     AwaitDependents(Vec<String>),
-    /// Remove the finalizer: nothing holds the object up any more.
+    /// Remove the finalizer: no dependent blocks the object any more.
     Finish(&'static str),
-    /// Take these out of its owners.
+    /// Remove these owner references.
     Strip(Vec<String>),
     /// Delete it.
     Delete {
-        /// What becomes of its dependents.
+        /// The effect on its dependents.
         propagation: Propagation,
-        /// Whether its references must first stop blocking, as it is part of a circle.
+        /// Whether its references must first stop blocking, because it is part of a cycle.
         unblock: bool,
     },
 }
@@ -115,7 +114,7 @@ pub fn plan(item: &Item) -> Decision {
     if item.owners.is_empty() {
         return Decision::Keep;
     }
-    // An owner waits: this object's own dependents are waited for as well.
+    // An owner waits, so this object must wait for its own dependents as well.
     if of(OwnerState::Waiting).next().is_some() && !item.dependents.is_empty() {
         let unblock = item.dependents.iter().any(|dependent| dependent.waiting);
         return Decision::Delete {
@@ -136,7 +135,7 @@ pub fn plan(item: &Item) -> Decision {
     }
 }
 
-/// What is left to do about an object that is being deleted.
+/// The remaining action for an object that is being deleted.
 fn finish(item: &Item) -> Decision {
     if item.has(ORPHAN) {
         return if item.dependents.is_empty() {

@@ -5,22 +5,22 @@ use k8s_openapi::api::autoscaling::v2 as api;
 
 use super::memory::Memory;
 
-/// So long a lower demand has to last before the target is scaled down, where the scaler does not
-/// say otherwise (kube-controller-manager's default).
+/// The stabilization window for scaling down without `behavior` (kube-controller-manager's
+/// default).
 const DOWN_WINDOW: SignedDuration = SignedDuration::from_mins(5);
-/// Without behaviour, a target at most doubles at once, or gets to this many.
+/// Without `behavior`, one step at most doubles the target, or scales it to this number.
 const UP_LEAST: i32 = 4;
 
-/// What is asked for and within which bounds.
+/// The demanded number of replicas, and its bounds.
 pub(super) struct Wish {
     pub current: i32,
-    /// What the metrics ask for.
+    /// The number that the metrics demand.
     pub asked: i32,
     pub least: i32,
     pub most: i32,
 }
 
-/// What is to be done.
+/// The bounded number of replicas.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Bounded {
     pub replicas: i32,
@@ -61,8 +61,8 @@ const DOWN_TOO_FAST: (&str, &str) = (
     "the desired replica count is decreasing faster than the maximum scale rate",
 );
 
-/// Steadies what is asked for by what was asked for before, and keeps to bounds and rates. Notes in
-/// the memory what is asked for now.
+/// Applies the stabilization window, the bounds and the rates to the demand, and records the demand
+/// in the memory.
 pub(super) fn bound(
     wish: &Wish,
     behavior: Option<&api::HorizontalPodAutoscalerBehavior>,
@@ -86,7 +86,7 @@ pub(super) fn bound(
     }
 }
 
-/// So far back the rules for one direction look at most.
+/// The longest period of the policies for one direction.
 pub(super) fn longest_period(behavior: &api::HorizontalPodAutoscalerBehavior) -> SignedDuration {
     let rules = Rules::of(behavior);
     let policies = rules.up.policies.iter().chain(&rules.down.policies);
@@ -94,7 +94,7 @@ pub(super) fn longest_period(behavior: &api::HorizontalPodAutoscalerBehavior) ->
     longest.unwrap_or(SignedDuration::ZERO)
 }
 
-/// How fast a target may grow and shrink.
+/// The scaling policies for both directions.
 struct Rules {
     up: Direction,
     down: Direction,
@@ -106,13 +106,13 @@ struct Direction {
     policies: Vec<Policy>,
 }
 
-/// Which of several policies counts.
+/// The policy that applies, of several.
 enum Select {
-    /// The one that changes most.
+    /// The policy that allows the largest change.
     Most,
-    /// The one that changes least.
+    /// The policy that allows the smallest change.
     Least,
-    /// None: nothing is changed.
+    /// No change in this direction.
     Disabled,
 }
 
@@ -161,8 +161,8 @@ impl Direction {
     }
 }
 
-/// What is asked for, no more than was asked for during the window for scaling up, and no less than
-/// during the one for scaling down.
+/// The stabilized demand: at most the lowest demand in the window for scaling up, at least the
+/// highest one in the window for scaling down.
 fn steady(
     wish: &Wish,
     rules: Option<&Rules>,
@@ -239,14 +239,15 @@ enum Way {
     Down,
 }
 
-/// How far the policies let the target go from what it had at the start of their periods.
+/// The limit of the policies, from the number of replicas at the start of their periods.
 fn limit(current: i32, rules: &Direction, memory: &Memory, now: Timestamp, way: Way) -> i32 {
     let proposals = rules.policies.iter().map(|policy| {
         let start = i64::from(current) - memory.changed(policy.period, now);
         let proposed = match (way, &policy.change) {
             (Way::Up, Change::Pods(pods)) => start + pods,
             (Way::Down, Change::Pods(pods)) => start - pods,
-            // Rounded so that a small target can grow at all, and one can shrink to nothing.
+            // Rounded up, so that a small target can grow at all, and rounded down to zero when
+            // shrinking.
             (Way::Up, Change::Percent(share)) => {
                 let grown = start.saturating_mul(100 + share);
                 grown.div_euclid(100) + i64::from(grown.rem_euclid(100) != 0)

@@ -9,41 +9,42 @@ use object_model::Quantity;
 
 use super::observed::{Observed, PodFacts, Sample, milli};
 
-/// A change of usage up to this share is none (kube-controller-manager's default).
+/// A deviation up to this share does not scale (kube-controller-manager's default).
 const TOLERANCE: f64 = 0.1;
-/// So long after its start a pod's processor time says little (as kube-controller-manager).
+/// CPU usage of a pod is not trusted for this time after its start (as kube-controller-manager).
 const CPU_INITIALIZATION: SignedDuration = SignedDuration::from_mins(5);
-/// A pod that became unready within this time after its start never was ready (likewise).
+/// A pod that became unready within this time after its start counts as never ready (as
+/// kube-controller-manager).
 const INITIAL_READINESS: SignedDuration = SignedDuration::from_secs(30);
 
-/// What the metrics ask for, all in all.
+/// The demand of all metrics together.
 pub(super) struct Demand {
-    /// The most that one of them asks for.
+    /// The largest number of replicas that a metric demands.
     pub replicas: i32,
-    /// That one, in words.
+    /// That metric in words.
     pub metric: String,
 }
 
-/// Why a metric says nothing.
+/// The failure of a metric.
 pub(super) struct Failure {
     pub reason: &'static str,
-    /// What is wrong with the metric.
+    /// The error.
     pub error: String,
-    /// The same, as it is named among all metrics.
+    /// The error with the metric's index.
     pub within: String,
 }
 
-/// What came of all metrics.
+/// The results of all metrics.
 pub(super) struct Outcome {
-    /// What is asked for; or why nothing can be said.
+    /// The demand, or the reason why there is none.
     pub demand: Result<Demand, String>,
-    /// One for each metric, empty where nothing was measured.
+    /// One for each metric; empty where nothing was measured.
     pub statuses: Vec<api::MetricStatus>,
-    /// In the order of the metrics.
+    /// The failures, in the order of the metrics.
     pub failures: Vec<Failure>,
 }
 
-/// Looks at every metric; the largest demand counts. While one is missing, nothing is scaled down.
+/// Evaluates every metric; the largest demand wins. If a metric is missing, nothing is scaled down.
 pub(super) fn of_all(observed: &Observed, replicas: i32, now: Timestamp) -> Outcome {
     let metrics = observed.autoscaler.spec.metrics.as_deref();
     let metrics = metrics.unwrap_or_default();
@@ -140,7 +141,7 @@ fn of_metric(
     Err(not_measured(observed, metric))
 }
 
-/// Metrics that come from an API which is not served.
+/// The error of a metric whose API is not served.
 fn not_measured(observed: &Observed, metric: &api::MetricSpec) -> Failure {
     const CUSTOM: &str = "unable to fetch metrics from custom metrics API: \
         no known available metric versions found";
@@ -243,7 +244,7 @@ fn of_resource(
     Ok((demand, status))
 }
 
-/// An amount in thousandths as it is shown: memory in binary units if it is whole.
+/// An amount in thousandths as a quantity: memory in binary units if it is whole.
 fn quantity(resource: &str, milli: i64) -> ApiQuantity {
     let exact = Quantity::from_milli(milli);
     let shown = if resource == "memory" && exact.is_integer() {
@@ -263,7 +264,7 @@ fn requests(
     pods.iter().map(request).collect()
 }
 
-/// By how much usage may differ from what is wanted, down and up.
+/// The tolerated deviation of usage from the goal, down and up.
 #[derive(Clone, Copy)]
 struct Tolerance {
     down: f64,
@@ -290,11 +291,11 @@ impl Tolerance {
     }
 }
 
-/// What usage is to be.
+/// The goal of a metric.
 enum Goal {
-    /// So much on average.
+    /// An average value.
     Value { wanted: i64 },
-    /// So many percent of what is requested.
+    /// A percentage of the requests.
     Share {
         wanted: i64,
         requests: BTreeMap<String, i64>,
@@ -304,10 +305,10 @@ enum Goal {
 /// Usage of pods.
 #[derive(Clone, Copy)]
 struct Usage {
-    /// What is compared: the average, or a percentage.
+    /// The compared measure: the average, or a percentage.
     measure: i64,
     average: i64,
-    /// The measure by what it is to be.
+    /// The measure divided by the goal.
     ratio: f64,
 }
 
@@ -342,7 +343,7 @@ impl Goal {
         }
     }
 
-    /// What a pod that was not measured is taken to use when that speaks against scaling down.
+    /// The assumed usage of an unmeasured pod when scaling down.
     fn assumed(&self, pod: &str) -> i64 {
         match self {
             Self::Value { wanted } => *wanted,
@@ -355,7 +356,7 @@ impl Goal {
     }
 }
 
-/// A goal below 1 is refused by validation.
+/// Validation refuses a goal below 1.
 fn ratio(measure: i64, wanted: i64) -> f64 {
     measure as f64 / wanted.max(1) as f64
 }
@@ -366,17 +367,17 @@ fn average(values: impl Iterator<Item = i64> + Clone) -> i64 {
     i64::try_from(sum / count.max(1)).unwrap_or(i64::MAX)
 }
 
-/// Pods by what can be said about their usage.
+/// The pods by the state of their measurement.
 struct Pods<'o> {
-    /// Those whose usage counts.
+    /// Pods whose usage counts.
     metrics: BTreeMap<&'o str, i64>,
-    /// How many of them there are among the pods that are known.
+    /// The number of them among the known pods.
     ready: usize,
     unready: Vec<&'o str>,
     missing: Vec<&'o str>,
 }
 
-/// What came of a metric.
+/// The result of a metric.
 struct Found {
     replicas: i32,
     usage: Usage,
@@ -439,8 +440,8 @@ impl<'o> Pods<'o> {
         Ok(pods)
     }
 
-    /// How many replicas bring usage to the goal. Pods that were not measured, or are not ready,
-    /// are taken to speak against a change; they never turn it round.
+    /// The number of replicas that brings usage to the goal. Pods that are unmeasured or not ready
+    /// are assumed to work against the change; they never reverse its direction.
     fn replicas(&self, goal: &Goal, current: i32, tolerance: Tolerance) -> Result<Found, String> {
         let usage = goal.usage(&self.metrics)?;
         let found = |replicas: i32| Found { replicas, usage };
@@ -473,12 +474,12 @@ impl<'o> Pods<'o> {
     }
 }
 
-/// Rounded up; a cast of a float saturates.
+/// Rounded up; the cast of a float saturates.
 fn times(ratio: f64, pods: usize) -> i32 {
     (ratio * pods as f64).ceil() as i32
 }
 
-/// Whether a pod's processor time says something about its load: not what it took to start.
+/// Whether a pod's CPU usage counts: not while it is starting.
 fn counts(pod: &PodFacts, sample: &Sample, now: Timestamp) -> bool {
     let (Some((ready, since)), Some(started)) = (pod.ready, pod.started) else {
         return false;

@@ -2,31 +2,32 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What is remembered of a scaler from one decision to the next.
+/// The state of an autoscaler between decisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// How many replicas the metrics asked for, and when.
+    /// The recommended numbers of replicas, with their times.
     recommendations: Vec<(Timestamp, i32)>,
-    /// By how many replicas the target was changed, and when.
+    /// The changes of the number of replicas, with their times.
     changes: Vec<(Timestamp, i32)>,
 }
 
 impl Memory {
-    /// Begins with what the target has, so that a scaler that is new does not scale down at once.
+    /// Starts with the target's current number, so that a new autoscaler does not scale down at
+    /// once.
     pub(super) fn begin(&mut self, replicas: i32, now: Timestamp) {
         if self.recommendations.is_empty() {
             self.recommendations.push((now, replicas));
         }
     }
 
-    /// Adds what the metrics ask for now, and forgets what is older than `window`.
+    /// Adds a recommendation, and drops those older than `window`.
     pub(super) fn recommend(&mut self, replicas: i32, window: SignedDuration, now: Timestamp) {
         self.recommendations
             .retain(|(at, _)| since(*at, now) <= window);
         self.recommendations.push((now, replicas));
     }
 
-    /// What the metrics asked for in the time before.
+    /// The recommendations within `window`.
     pub(super) fn recommended(
         &self,
         window: SignedDuration,
@@ -38,13 +39,13 @@ impl Memory {
             .map(|(_, replicas)| *replicas)
     }
 
-    /// Adds a change of the target, and forgets what is older than `window`.
+    /// Adds a change of the target, and drops those older than `window`.
     pub(super) fn change(&mut self, by: i32, window: SignedDuration, now: Timestamp) {
         self.changes.retain(|(at, _)| since(*at, now) <= window);
         self.changes.push((now, by));
     }
 
-    /// By how many replicas the target was changed in the time before, all in all.
+    /// The sum of the changes within `window`.
     pub(super) fn changed(&self, window: SignedDuration, now: Timestamp) -> i64 {
         let recent = self.changes.iter();
         recent

@@ -1,12 +1,12 @@
 //! HorizontalPodAutoscaler: as many replicas as what is measured asks for.
 //!
-//! **Goal**: the target has the most replicas that one of the metrics asks for, within the bounds
-//! and as fast as the scaler's behaviour allows; the status says what was measured and what limits.
-//! **Relies on**: measurements of the resource metrics API; a memory of what was found before, which
-//! may be lost: then scaling down waits for its window again.
-//! **Guarantees**: never beyond `minReplicas` and `maxReplicas`; nothing is scaled without a valid
-//! measurement, and nothing is scaled down while one of the metrics is missing; a target with no
-//! replicas is left alone.
+//! **Goal**: the target has the largest number of replicas that one of the metrics demands, within
+//! the bounds and as fast as the autoscaler's `behavior` allows; the status holds the measurements
+//! and the limits. **Relies on**: measurements of the resource metrics API; a memory of earlier
+//! results, which may be lost: then scaling down waits for its window again. **Guarantees**: the
+//! target stays between `minReplicas` and `maxReplicas`; nothing is scaled without a valid
+//! measurement, and nothing is scaled down while a metric is missing; a target with zero replicas
+//! is not changed.
 
 mod bounds;
 mod demand;

@@ -17,48 +17,48 @@ pub(super) type Amounts = BTreeMap<String, i64>;
 /// What is known.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// The scaler.
+    /// The autoscaler.
     pub autoscaler: Arc<HorizontalPodAutoscaler>,
-    /// The scale of its target, or why it could not be read.
+    /// The scale of its target, or the error of reading it.
     pub scale: Result<Scale, String>,
     /// The pods that the scale selects.
     pub pods: Vec<PodFacts>,
-    /// What was measured of them, or why it could not be read.
+    /// The measurements of the pods, or the error of reading them.
     pub samples: Result<Vec<Sample>, String>,
-    /// The scalers that select one of these pods (`namespace/name`), this one included.
+    /// The autoscalers that select one of these pods (`namespace/name`), this one included.
     pub selecting: Vec<String>,
 }
 
 /// The scale of a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scale {
-    /// Replicas that are wanted.
+    /// The desired replicas.
     pub replicas: i32,
-    /// What selects its pods, in the form of a query parameter.
+    /// The selector of its pods, in the form of a query parameter.
     pub selector: String,
 }
 
-/// What is needed of a pod.
+/// The facts about a pod that a decision needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodFacts {
     /// Name.
     pub name: String,
-    /// It is being deleted, or has ended.
+    /// Whether it is being deleted, or has ended.
     pub gone: bool,
-    /// Not all of its containers have started.
+    /// Whether some of its containers have not started.
     pub pending: bool,
-    /// When its node took it.
+    /// The time at which its node started it.
     pub started: Option<Timestamp>,
-    /// Whether it is Ready, and since when; `None` as long as nobody has said so.
+    /// Whether it is Ready, and since when; `None` without a Ready condition.
     pub ready: Option<(bool, Timestamp)>,
-    /// What it asks for as a whole.
+    /// The requests of the pod as a whole.
     pub requests: Amounts,
-    /// What its containers ask for, those that run beside others from the start included.
+    /// The requests of its containers, sidecar containers included.
     pub containers: Vec<(String, Amounts)>,
 }
 
 impl PodFacts {
-    /// What is needed of this pod.
+    /// The facts about this pod.
     pub fn of(pod: &PodView) -> Self {
         let spec = &pod.spec;
         let ready = pod.condition(pod_condition::READY);
@@ -72,7 +72,7 @@ impl PodFacts {
             started: pod.started,
             ready: ready.map(|condition| {
                 let since = condition.since.unwrap_or(Timestamp::UNIX_EPOCH);
-                // Unknown is not the same as False.
+                // `Unknown` is not `False`.
                 (condition.status() != "False", since)
             }),
             requests: requests(spec.resources.as_ref()),
@@ -82,9 +82,9 @@ impl PodFacts {
         }
     }
 
-    /// What it, or one of its containers, asks for of a resource.
+    /// The request of the pod, or of one of its containers, for a resource.
     ///
-    /// *Errors.* Why that cannot be said.
+    /// *Errors.* The reason why there is none.
     pub(super) fn request(&self, resource: &str, container: Option<&str>) -> Result<i64, String> {
         if container.is_none()
             && let Some(whole) = self.requests.get(resource)
@@ -127,21 +127,21 @@ pub(super) fn milli(text: &str) -> Option<i64> {
     Some(text.parse::<Quantity>().ok()?.milli_value())
 }
 
-/// What was measured of a pod.
+/// A measurement of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// Name of the pod.
     pub pod: String,
-    /// When.
+    /// The end of the measurement's window.
     pub at: Timestamp,
-    /// Over which time up to then.
+    /// The length of the window.
     pub window: SignedDuration,
-    /// What each container used.
+    /// The usage of each container.
     pub containers: Vec<(String, Amounts)>,
 }
 
 impl Sample {
-    /// What the pod, or one of its containers, used of a resource. `None` if a part is missing.
+    /// The usage of the pod, or of one of its containers. `None` if a part is missing.
     pub(super) fn usage(&self, resource: &str, container: Option<&str>) -> Option<i64> {
         let mut asked = self
             .containers
@@ -155,7 +155,7 @@ impl Sample {
     }
 }
 
-/// Reads a `metrics.k8s.io/v1beta1` PodMetricsList; what is not of its form is left out.
+/// Parses a PodMetricsList of `metrics.k8s.io/v1beta1`; malformed items are skipped.
 pub fn samples(list: &Value) -> Vec<Sample> {
     let items = list["items"].as_array().into_iter().flatten();
     items.filter_map(sample).collect()

@@ -1,4 +1,4 @@
-//! The plan for a scaler.
+//! The plan for an autoscaler.
 
 use std::sync::Arc;
 
@@ -16,44 +16,44 @@ use super::memory::Memory;
 use super::observed::{Observed, Scale};
 use super::status::{ABLE_TO_SCALE, SCALING_ACTIVE, SCALING_LIMITED, set_condition};
 
-/// Something to tell the user as an event of the scaler.
+/// An event for the autoscaler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Whether it is a warning.
     pub warning: bool,
     /// Reason.
     pub reason: &'static str,
-    /// Text.
+    /// Message.
     pub message: String,
 }
 
 /// A new size for the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rescale {
-    /// Replicas that it has.
+    /// The current number of replicas.
     pub from: i32,
-    /// Replicas that it is to have.
+    /// The new number of replicas.
     pub to: i32,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// What to do: rescale the target, if so planned, then [`conclude`](Plan::conclude).
+/// The plan: first rescale the target, if planned, then call [`conclude`](Plan::conclude).
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The new size, if the target is to have one.
+    /// The new number of replicas, if it changes.
     pub rescale: Option<Rescale>,
     draft: Draft,
 }
 
-/// What to write and to remember in the end.
+/// The writes and the memory after the rescale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conclusion {
     /// The status, if it differs from what is stored.
     pub status: Option<Status>,
-    /// What the user is to be told.
+    /// Events to report.
     pub notices: Vec<Notice>,
-    /// What the next decision is to know.
+    /// The memory for the next decision.
     pub memory: Memory,
 }
 
@@ -63,7 +63,7 @@ struct Draft {
     conditions: Vec<Condition>,
     notices: Vec<Notice>,
     memory: Memory,
-    /// What the status counts; nothing as long as the scale is not known.
+    /// The numbers of the status; `None` as long as the scale is unknown.
     counts: Option<Counts>,
     now: Timestamp,
 }
@@ -75,7 +75,7 @@ struct Counts {
     metrics: Option<Vec<MetricStatus>>,
 }
 
-/// Decides how many replicas the target of a scaler is to have. Total.
+/// Plans the number of replicas of an autoscaler's target. Total.
 pub fn plan(observed: &Observed, memory: &Memory, now: Timestamp) -> Plan {
     let autoscaler = &observed.autoscaler;
     let stored = autoscaler.status.as_ref();
@@ -259,7 +259,8 @@ impl Draft {
 }
 
 impl Plan {
-    /// What is to be written when the rescale, if there was one, went well or did not (why).
+    /// The conclusion after the rescale succeeded, failed with the given message, or was not
+    /// planned.
     pub fn conclude(self, outcome: Result<(), String>) -> Conclusion {
         let Self { rescale, mut draft } = self;
         let stored = draft.autoscaler.status.clone().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The status of a scaler.
+//! The status of an autoscaler.
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerCondition as Condition;
@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Whether the controller can read and write the target's scale.
 pub(super) const ABLE_TO_SCALE: &str = "AbleToScale";
-/// Whether a number of replicas can be said.
+/// Whether the metrics give a number of replicas.
 pub(super) const SCALING_ACTIVE: &str = "ScalingActive";
-/// Whether something keeps the number from what the metrics ask for.
+/// Whether bounds or rates keep the number from the metrics' demand.
 pub(super) const SCALING_LIMITED: &str = "ScalingLimited";
 
-/// Says something anew; the time is that of the last change of the status.
+/// Sets a condition; its transition time changes only with its status.
 pub(super) fn set_condition(
     conditions: &mut Vec<Condition>,
     kind: &str,
@@ -33,7 +33,7 @@ pub(super) fn set_condition(
         return;
     };
     if condition.status != status {
-        // A status keeps whole seconds.
+        // A status has whole seconds.
         let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
         condition.last_transition_time = Some(Time(seconds));
     }

@@ -6,16 +6,16 @@ use k8s_openapi::api::batch::v1::{
 
 use crate::pod_set::{Phase, PodState};
 
-/// What the failure of a pod means.
+/// The effect of a pod's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It counts against the limit.
+    /// It counts towards `backoffLimit`.
     Count,
     /// It does not count.
     Ignore,
     /// The pod's index has failed.
     FailIndex,
-    /// The job has failed, and why.
+    /// The job has failed, with the message.
     FailJob(String),
 }
 
@@ -43,7 +43,7 @@ pub(super) fn verdict(spec: &JobSpec, pod: &PodState<'_>) -> Verdict {
     Verdict::Count
 }
 
-/// What the rule found, in words.
+/// The match of the rule in words; `None` if it does not match.
 fn matched(rule: &PodFailurePolicyRule, pod: &PodState<'_>) -> Option<String> {
     let namespace = &pod.pod.namespace;
     let name = pod.name();

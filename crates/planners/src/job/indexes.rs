@@ -1,18 +1,18 @@
 //! Sets of indexes, written as `0-2,5`.
 //!
-//! They are kept as they are written, by ranges: a job may have any number of indexes.
+//! They are stored as ranges, as they are written: a job may have any number of indexes.
 
 use std::collections::BTreeMap;
 
 /// A set of indexes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Indexes {
-    /// The last of each range by its first; none touches another.
+    /// The last index of each range by its first; ranges do not touch each other.
     ranges: BTreeMap<u32, u32>,
 }
 
 impl Indexes {
-    /// All below `end`.
+    /// All indexes below `end`.
     pub fn below(end: u32) -> Self {
         let mut all = Self::default();
         if let Some(last) = end.checked_sub(1) {
@@ -21,7 +21,8 @@ impl Indexes {
         all
     }
 
-    /// Reads what [`write`](Self::write) wrote; what cannot be read, or is not below `end`, is left out.
+    /// Parses the output of [`write`](Self::write); invalid parts and indexes from `end` on are
+    /// left out.
     pub fn read(text: &str, end: u32) -> Self {
         let mut all = Self::default();
         let Some(last) = end.checked_sub(1) else {
@@ -36,7 +37,7 @@ impl Indexes {
         all
     }
 
-    /// Writes them; three and more that follow each other as a range, two as two.
+    /// Writes the indexes; three and more consecutive ones as a range.
     pub fn write(&self) -> String {
         let texts: Vec<String> = self
             .ranges
@@ -50,7 +51,7 @@ impl Indexes {
         texts.join(",")
     }
 
-    /// Adds one; `false` if it is there.
+    /// Adds an index; `false` if it is there already.
     pub fn insert(&mut self, index: u32) -> bool {
         let before = self.ranges.range(..=index).next_back();
         let is_there = before.is_some_and(|(_, to)| *to >= index);
@@ -60,19 +61,19 @@ impl Indexes {
         !is_there
     }
 
-    /// How many there are.
+    /// The number of indexes.
     pub fn len(&self) -> usize {
         let each = self.ranges.iter();
         each.map(|(from, to)| usize::try_from(to - from).map_or(usize::MAX, |more| more + 1))
             .sum()
     }
 
-    /// Each of them, in order.
+    /// Each index, in order.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.ranges.iter().flat_map(|(from, to)| *from..=*to)
     }
 
-    /// These and the others.
+    /// The union with the others.
     pub fn with(mut self, others: &Self) -> Self {
         for (from, to) in &others.ranges {
             self.add(*from, *to);
@@ -80,7 +81,7 @@ impl Indexes {
         self
     }
 
-    /// These without the others.
+    /// The difference from the others.
     pub fn without(&self, others: &Self) -> Self {
         let mut left = Self::default();
         for (from, to) in &self.ranges {
@@ -101,7 +102,7 @@ impl Indexes {
         left
     }
 
-    /// Adds a range; none if it ends before it begins.
+    /// Adds a range; no-op if it ends before it begins.
     fn add(&mut self, mut from: u32, mut to: u32) {
         if from > to {
             return;

@@ -1,14 +1,13 @@
 //! Job: pods that are to end well, a number of times.
 //!
-//! **Goal**: `completions` pods that succeeded, at most `parallelism` at once; or the reason why
-//! that cannot be.
-//! **Relies on**: a view in which the job's own last writes are seen (`pod_set`). Pods that ended
-//! keep the finalizer `batch.kubernetes.io/job-tracking` until the status says that they did.
-//! **Guarantees**: each pod is counted once, also when the controller dies between two writes; an
-//! ended job starts nothing.
+//! **Goal**: `completions` succeeded pods, at most `parallelism` at once; or a failure with its
+//! reason. **Relies on**: a view that contains the job's own last writes (`pod_set`). Ended pods
+//! keep the finalizer `batch.kubernetes.io/job-tracking` until the status counts them.
+//! **Guarantees**: each pod is counted once, also when the controller stops between two writes; an
+//! ended job starts no pod.
 //!
-//! Read [`plan()`] first: `tracking` counts, `outcome` judges, `pods` decides what to start and
-//! stop, `failure_policy` what a failure means.
+//! Start with [`plan()`]: `tracking` counts, `outcome` decides the result, `pods` decides which
+//! pods to start and stop, `failure_policy` evaluates failures.
 
 mod failure_policy;
 mod indexes;
@@ -23,7 +22,7 @@ mod tracking;
 pub use observed::Observed;
 pub use plan::{Notice, Plan, job_of, orphaned, plan};
 
-/// Keeps a pod until it is counted.
+/// The finalizer that keeps a pod until it is counted.
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 /// API version and kind of a Job.
 pub const JOB: (&str, &str) = ("batch/v1", "Job");

@@ -20,7 +20,7 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
 }
 
-/// The job, parsed, and its pods.
+/// The parsed job and its pods.
 pub(super) struct World<'a> {
     pub owner: Owner<'a>,
     pub spec: JobSpec,
@@ -28,11 +28,11 @@ pub(super) struct World<'a> {
     pub now: Timestamp,
     pub pods: Vec<PodState<'a>>,
     pub sorted: Sorted<'a>,
-    /// Number of indexes, if the pods have such.
+    /// Number of indexes of an Indexed job.
     pub indexes: Option<u32>,
-    /// How often the pods of one index may fail, if each index has a limit of its own.
+    /// `backoffLimitPerIndex`.
     pub limit_per_index: Option<i32>,
-    /// Whether a pod is replaced only when it has ended, not when it is being deleted.
+    /// Whether a pod is replaced only after it has ended (`podReplacementPolicy: Failed`).
     pub patient: bool,
 }
 
@@ -62,7 +62,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether the job has a condition that holds.
+    /// Whether the job's condition is True.
     pub fn is(&self, condition: &str) -> bool {
         holds(&self.stored, condition)
     }
@@ -75,7 +75,7 @@ impl<'a> World<'a> {
         self.spec.suspend.unwrap_or_default()
     }
 
-    /// Whether a pod is to be counted as failed.
+    /// Whether a pod counts as failed.
     pub fn failed(&self, pod: &PodState<'_>) -> bool {
         match pod.phase {
             pod_set::Phase::Failed => true,
@@ -84,7 +84,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The indexes that are done, by the status.
+    /// The completed indexes of the status.
     pub fn done_indexes(&self) -> Indexes {
         let text = self.stored.completed_indexes.as_deref();
         Indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
@@ -92,25 +92,25 @@ impl<'a> World<'a> {
 }
 
 impl World<'_> {
-    /// The indexes that have failed, by the status.
+    /// The failed indexes of the status.
     pub fn failed_indexes(&self) -> Indexes {
         let text = self.stored.failed_indexes.as_deref();
         Indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
     }
 
-    /// Whether the end has been decided, though pods may still run.
+    /// Whether the result is decided, though pods may still run.
     pub fn is_ending(&self) -> bool {
         self.is("FailureTarget") || self.is("SuccessCriteriaMet")
     }
 }
 
-/// Whether a status has a condition that holds.
+/// Whether the status's condition is True.
 pub(super) fn holds(status: &JobStatus, condition: &str) -> bool {
     let mut all = status.conditions.iter().flatten();
     all.any(|c| c.type_ == condition && c.status == "True")
 }
 
-/// Whether the pod is still to be counted.
+/// Whether the pod has the tracking finalizer.
 pub(super) fn tracked(pod: &PodView) -> bool {
     let mut finalizers = pod.finalizers.iter();
     finalizers.any(|finalizer| **finalizer == *TRACKING)

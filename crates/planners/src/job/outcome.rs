@@ -9,7 +9,7 @@ use super::plan::Notice;
 use super::success_policy;
 use super::tracking::{Counted, active, number};
 
-/// How a job ends, and why.
+/// The result of a job, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub well: bool,
@@ -27,9 +27,9 @@ impl Outcome {
     }
 }
 
-/// The outcome that has been decided, now or before; none while the job goes on.
+/// The result of the job, decided now or before; `None` while the job goes on.
 pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<Outcome> {
-    // What was decided once stays.
+    // A decided result stays.
     for (kind, well) in [("FailureTarget", false), ("SuccessCriteriaMet", true)] {
         let mut conditions = world.stored.conditions.iter().flatten();
         if let Some(met) = conditions.find(|c| c.type_ == kind && c.status == "True") {
@@ -71,12 +71,13 @@ pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<Outcome> {
 fn is_done(world: &World<'_>, counted: &Counted) -> bool {
     match world.spec.completions {
         Some(wanted) => counted.succeeded >= wanted && !(wanted > 0 && world.suspended()),
-        // A queue of work is empty when one pod says so and the others have ended.
+        // A work queue is empty when one pod has succeeded and the others have ended.
         None => counted.succeeded > 0 && active(world).next().is_none(),
     }
 }
 
-/// Why failed indexes end the job: there are more than it bears, or all others are done.
+/// The message if failed indexes end the job: there are more than `maxFailedIndexes`, or all others
+/// are complete.
 fn too_many_failed_indexes(
     world: &World<'_>,
     counted: &Counted,
@@ -111,7 +112,7 @@ fn is_past_limit(world: &World<'_>, counted: &Counted) -> bool {
     }
 }
 
-/// When the job will have taken too long.
+/// The time of `activeDeadlineSeconds`.
 pub(super) fn deadline(world: &World<'_>) -> Option<Timestamp> {
     let seconds = world.spec.active_deadline_seconds?;
     let start = world.stored.start_time.as_ref()?;
@@ -120,7 +121,7 @@ pub(super) fn deadline(world: &World<'_>) -> Option<Timestamp> {
     at.ok().filter(|_| running)
 }
 
-/// When an ended job is to go.
+/// The time at which an ended job is deleted (`ttlSecondsAfterFinished`).
 pub(super) fn expiry(world: &World<'_>) -> Option<Timestamp> {
     let seconds = world.spec.ttl_seconds_after_finished?;
     let mut conditions = world.stored.conditions.iter().flatten();
@@ -131,8 +132,8 @@ pub(super) fn expiry(world: &World<'_>) -> Option<Timestamp> {
     since.0.checked_add(ttl).ok()
 }
 
-/// Writes the outcome down: at once that it is decided, and that the job is over when no pod runs
-/// any more.
+/// Writes the result: `FailureTarget` or `SuccessCriteriaMet` at once, `Failed` or `Complete` when
+/// no pod runs any more.
 pub(super) fn write(
     status: &mut JobStatus,
     outcome: &Outcome,
@@ -165,7 +166,7 @@ pub(super) fn write(
     })
 }
 
-/// Notes that the job waits, or goes on again.
+/// Writes the condition `Suspended`.
 pub(super) fn suspend(world: &World<'_>, status: &mut JobStatus) -> Option<Notice> {
     let noted = holds(status, "Suspended");
     let (reason, message) = match (world.suspended(), noted) {

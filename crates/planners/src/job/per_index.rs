@@ -1,7 +1,7 @@
 //! Jobs whose indexes each have a limit of failures of their own (`backoffLimitPerIndex`).
 //!
-//! How often an index has failed is written on its next pod. A failed pod is therefore counted, and
-//! let go, only when the pod that replaces it is there, or the index has failed for good.
+//! The failure count of an index is written on its next pod. A failed pod is therefore counted and
+//! released only when its replacement exists, or the index has failed.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -12,12 +12,12 @@ use super::observed::{World, index};
 use super::pods::{delay, ended_at};
 use crate::pod_set::PodState;
 
-/// What the failure of a pod means for its index.
+/// The effect of a pod's failure on its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Nothing: there is no limit for each index, or the job is about to end.
+    /// None: there is no limit for each index, or the job is about to end.
     Pod,
-    /// The index may try again.
+    /// The index may retry.
     IndexSoFar,
     /// The index has failed.
     Index,
@@ -37,7 +37,7 @@ pub(super) fn failure(
         .is_some_and(|end| index.is_some_and(|index| index < end));
     let exhausted = *verdict == Verdict::Count && failures(pod) >= i64::from(limit);
     match verdict {
-        // What is stopped at the end of the job has not failed.
+        // Pods that the end of the job stopped have not failed.
         _ if !known || world.is_ending() => Failure::Pod,
         Verdict::FailIndex => Failure::Index,
         _ if exhausted => Failure::Index,
@@ -52,15 +52,15 @@ pub(super) fn is_replaced(world: &World<'_>, pod: &PodState<'_>) -> bool {
     others.any(|other| index(other) == index(pod) && age(other) > age(pod))
 }
 
-/// How often an index failed before its next pod.
+/// The failures of an index before its next pod.
 pub(super) struct History {
     failures: i64,
     ignored: i64,
-    /// When the next pod may be started; now, if nothing has failed.
+    /// The earliest start of the next pod; `None` without failures.
     pub not_before: Option<Timestamp>,
 }
 
-/// What the next pod of an index is to know; nothing where indexes have no limit of their own.
+/// The failure history for the next pod of an index; `None` without `backoffLimitPerIndex`.
 pub(super) fn history(world: &World<'_>, wanted: u32) -> Option<History> {
     world.limit_per_index?;
     let failed = world.pods.iter().filter(|pod| world.failed(pod));
@@ -88,7 +88,7 @@ pub(super) fn history(world: &World<'_>, wanted: u32) -> Option<History> {
 }
 
 impl History {
-    /// Writes it on a pod.
+    /// Writes it into a pod's annotations.
     pub fn note(&self, pod: &mut Pod) {
         let notes = pod.metadata.annotations.get_or_insert_default();
         notes.insert(JOB_INDEX_FAILURES.to_owned(), self.failures.to_string());
@@ -99,7 +99,7 @@ impl History {
     }
 }
 
-/// How often the index had failed before this pod.
+/// The number of failures of the index before this pod.
 fn failures(pod: &PodState<'_>) -> i64 {
     number(pod, JOB_INDEX_FAILURES)
 }
@@ -114,7 +114,7 @@ fn number(pod: &PodState<'_>, key: &str) -> i64 {
     i64::max(number, 0)
 }
 
-/// Pods of one index come one after the other; those of one moment are told apart by what they know.
+/// Pods of one index are consecutive; those of the same second are ordered by their failure count.
 fn age(pod: &PodState<'_>) -> (Option<Timestamp>, i64) {
     (pod.created(), failures(pod).saturating_add(ignored(pod)))
 }

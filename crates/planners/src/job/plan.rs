@@ -24,18 +24,18 @@ pub struct Notice {
     pub message: String,
 }
 
-/// What to do, in this order; each only if what comes before it went well.
+/// The planned writes, in this order; each only if the previous one succeeded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Pods to adopt and let go.
+    /// Adoptions and releases of pods.
     pub prepare: Vec<Action>,
     /// The status, if it differs from what is stored.
     pub status: Option<JobStatus>,
-    /// Pods that have been counted, to let go when the status is written.
+    /// Pods whose finalizer to remove once the status is written.
     pub release: Vec<Action>,
-    /// Pods to stop and start.
+    /// Pods to create and delete.
     pub pods: Vec<Action>,
-    /// Whether the job itself is to go: it ended long enough ago.
+    /// Whether to delete the job, because its time to live is over.
     pub expired: bool,
     /// What the user is to be told.
     pub notices: Vec<Notice>,
@@ -51,7 +51,7 @@ impl Plan {
     }
 }
 
-/// Decides what to do about a job. Total.
+/// Plans the writes for a Job. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let world = World::of(observed, now);
     let counted = tracking::count(&world);
@@ -118,7 +118,7 @@ fn go_on(world: World<'_>, counted: Counted) -> Plan {
     }
 }
 
-/// Whether all pods that ended are in the counts.
+/// Whether all ended pods are in the counts.
 fn is_settled(status: &JobStatus) -> bool {
     let lists = status.uncounted_terminated_pods.as_ref();
     lists.is_none_or(|lists| lists.succeeded.is_none() && lists.failed.is_none())
@@ -131,7 +131,7 @@ fn fill_counts(world: &World<'_>, status: &mut JobStatus) {
     status.terminating = Some(number(leaving.count()));
 }
 
-/// The stored status with the zeros that the server leaves out.
+/// The stored status with the zeros that the server omits.
 fn with_zeros(stored: &JobStatus) -> JobStatus {
     let mut status = stored.clone();
     for count in [
@@ -149,8 +149,8 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
-/// Lets pods go that nobody will count: those of a job that is not there any more, and those that
-/// have no job and cannot get one. `job` is the one that has the name now.
+/// Removes the finalizer of pods that no job will count: pods of a deleted job, and pods without a
+/// job that none can adopt. `job` is the present job of that name.
 pub fn orphaned(pods: &[Arc<PodView>], name: &str, job: Option<&Job>) -> Vec<Action> {
     let uid = job.and_then(|job| job.metadata.uid.as_deref());
     let selector = job.and_then(|job| job.spec.as_ref()?.selector.clone());
@@ -167,8 +167,8 @@ pub fn orphaned(pods: &[Arc<PodView>], name: &str, job: Option<&Job>) -> Vec<Act
     pods.filter_map(|pod| tracking::untrack(pod)).collect()
 }
 
-/// The name of the job that a pod waits for to be counted, whether it is there or not; empty where
-/// the pod does not say which.
+/// The name of the job that counts a pod, whether the job exists or not; empty if the pod does not
+/// name it.
 pub fn job_of(pod: &PodView) -> Option<&str> {
     if !tracked(pod) {
         return None;

@@ -11,17 +11,17 @@ use super::per_index;
 use super::tracking::{Counted, active, number};
 use crate::pod_set::{Action, BURST_MAX, Names, Phase, PodState, pod_of};
 
-/// What the first failure costs; each more doubles it.
+/// The back-off after the first failure; each further failure doubles it.
 const BACKOFF: SignedDuration = SignedDuration::from_secs(10);
 const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(10);
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
-/// Deletes all pods that are doing something.
+/// Deletes all active pods.
 pub(super) fn stop_all(world: &World<'_>) -> Vec<Action> {
     active(world).map(|pod| Action::delete(pod.pod)).collect()
 }
 
-/// What there is to do for the number of pods to be right, and when there will be more.
+/// The pods to create and delete, and the time of the next check.
 pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Option<Timestamp>) {
     let running: Vec<&PodState<'_>> = active(world).collect();
     let parallelism = world.spec.parallelism.unwrap_or(1).max(0);
@@ -31,7 +31,7 @@ pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Opti
             let left = completions.saturating_sub(counted.succeeded);
             left.saturating_sub(lost).clamp(0, parallelism)
         }
-        // Of a queue of work nothing new is begun once a pod says that it is empty.
+        // A work queue starts no pod after one has succeeded.
         None if counted.succeeded > 0 => running.len().try_into().unwrap_or(i32::MAX),
         None => parallelism,
     };
@@ -51,7 +51,7 @@ pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Opti
     if missing == 0 {
         return (stop, None);
     }
-    // Where each index has a limit of its own, one that fails does not hold up the others.
+    // With a limit for each index, a failing index does not delay the others.
     let together = world.limit_per_index.is_none();
     if together && let Some(at) = not_before(world).filter(|at| *at > world.now) {
         return (stop, Some(at));
@@ -61,7 +61,8 @@ pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Opti
     (stop, wake)
 }
 
-/// Of an Indexed job the first pod of each index that is not done stays; the others are surplus.
+/// Keeps the first pod of each index of an Indexed job that is not complete; the others are
+/// surplus.
 fn sort_out<'w, 'a>(
     world: &World<'a>,
     counted: &Counted,
@@ -174,7 +175,8 @@ fn tell_index(container: &mut Container) {
     });
 }
 
-/// When pods may be started again after failures: later with each since the last success.
+/// The earliest time to start a pod after failures, by the number of failures since the last
+/// success.
 fn not_before(world: &World<'_>) -> Option<Timestamp> {
     let of = |phase: Phase| {
         let pods = world.pods.iter().filter(move |pod| pod.phase == phase);
@@ -188,7 +190,7 @@ fn not_before(world: &World<'_>) -> Option<Timestamp> {
     last.checked_add(delay(failures.len())).ok()
 }
 
-/// How long to wait after so many failures in a row.
+/// The back-off after that number of failures.
 pub(super) fn delay(failures: usize) -> SignedDuration {
     let doublings = failures.saturating_sub(1);
     let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(10);
@@ -198,7 +200,7 @@ pub(super) fn delay(failures: usize) -> SignedDuration {
         .min(BACKOFF_MAX)
 }
 
-/// When the last container of a pod ended.
+/// The end of a pod's last container.
 pub(super) fn ended_at(pod: &PodState<'_>) -> Option<Timestamp> {
     let containers = pod.pod.containers.iter();
     let ends = containers.filter_map(|container| Some(container.end()?.finished_at.as_ref()?.0));

@@ -1,8 +1,8 @@
 //! Counting pods that have ended, each once.
 //!
-//! First the uid of a pod is written into the status as uncounted, then the finalizer that keeps
-//! the pod is taken away, then the uid is replaced by one more in the count. Whatever is between
-//! two of these steps when the controller dies is done by the next.
+//! The UID of a pod is first written into `uncountedTerminatedPods` of the status, then the pod's
+//! finalizer is removed, then the UID is replaced by one more in the count. After a crash between
+//! two of these steps the next plan continues.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,24 +16,24 @@ use super::observed::{World, index, tracked};
 use super::per_index::{self, Failure};
 use crate::pod_set::{Action, Phase, PodState};
 
-/// Uids that are written at once; the others come with the next plan.
+/// Maximum number of UIDs in one write; the others follow with the next plan.
 const UNCOUNTED_MAX: usize = 500;
 
-/// What the counting comes to.
+/// The result of counting.
 pub(super) struct Counted {
     pub status: JobStatus,
-    /// Pods that may go once the status is written.
+    /// Pods whose finalizer to remove once the status is written.
     pub release: Vec<Action>,
-    /// Succeeded pods, those that are still uncounted included.
+    /// Succeeded pods, uncounted ones included.
     pub succeeded: i32,
-    /// Failed pods, likewise.
+    /// Failed pods, uncounted ones included.
     pub failed: i32,
     pub done: Indexes,
     /// The indexes that have failed.
     pub lost: Indexes,
-    /// Whether failed pods wait, uncounted, for those that replace them.
+    /// Whether failed pods wait, uncounted, for their replacements.
     pub delayed: bool,
-    /// Why a failure ends the job, by the job's policy.
+    /// The message if a failure ends the job by its `podFailurePolicy`.
     pub fatal: Option<String>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn count(world: &World<'_>) -> Counted {
         status: JobStatus::default(),
     };
     let (mut good, mut bad) = uncounted(&mut status, world);
-    // The job is on its way out, or over: nothing more is counted.
+    // The job is being deleted or has ended: nothing more is counted.
     let closing = world.owner.deleting || world.ended();
     for pod in &world.pods {
         let uid = pod.pod.uid.to_string();
@@ -84,7 +84,7 @@ pub(super) fn count(world: &World<'_>) -> Counted {
                 let verdict = failure_policy::verdict(&world.spec, pod);
                 let failed = per_index::failure(world, pod, index, &verdict);
                 if failed == Failure::IndexSoFar && !per_index::is_replaced(world, pod) {
-                    // Its replacement has to know of it.
+                    // Its replacement needs its failure count.
                     counted.delayed = true;
                     continue;
                 }
@@ -122,8 +122,8 @@ pub(super) fn count(world: &World<'_>) -> Counted {
     counted
 }
 
-/// The uids that are still uncounted; those whose pods have lost the finalizer, or are gone, are
-/// added to the counts.
+/// The UIDs that are still uncounted. Those whose pods are gone or without the finalizer are added
+/// to the counts.
 fn uncounted(status: &mut JobStatus, world: &World<'_>) -> (BTreeSet<String>, BTreeSet<String>) {
     let held: BTreeMap<&str, bool> = world
         .pods
@@ -150,7 +150,7 @@ fn list(uids: BTreeSet<String>) -> Option<Vec<String>> {
     (!uids.is_empty()).then(|| uids.into_iter().collect())
 }
 
-/// Lets a pod go.
+/// Removes a pod's finalizer.
 pub(super) fn untrack(pod: &PodView) -> Option<Action> {
     let others = pod.finalizers.iter().filter(|one| ***one != *TRACKING);
     tracked(pod).then(|| Action::SetFinalizers {
@@ -161,7 +161,7 @@ pub(super) fn untrack(pod: &PodView) -> Option<Action> {
     })
 }
 
-/// The pods that are doing something.
+/// The active pods.
 pub(super) fn active<'w, 'a>(world: &'w World<'a>) -> impl Iterator<Item = &'w PodState<'a>> {
     world.pods.iter().filter(|pod| pod.active())
 }

@@ -1,5 +1,5 @@
-//! Ports that a Service asks for although a program of the machine listens there. The service
-//! proxy leaves them to that program; here it is found out who must be told.
+//! Ports that a Service wants although a process of the machine listens on them. The service proxy
+//! leaves them to that process; this module finds the Services to warn.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use object_model::listening::{Listening, Transport};
 
 use super::Observed;
 
-/// Whether the port of a Service needs an address or a port of the machine itself.
+/// Whether the Service's port needs an address or a port of the machine itself.
 pub(super) fn asks_for_the_machine(service: &Service) -> bool {
     let Some(spec) = &service.spec else {
         return false;
@@ -17,7 +17,7 @@ pub(super) fn asks_for_the_machine(service: &Service) -> bool {
     spec.ports.iter().flatten().any(node_port) || spec.external_ips.iter().flatten().count() > 0
 }
 
-/// Whether a program of the machine has the port of that address.
+/// Whether a process of the machine listens on the port of that address.
 pub(super) fn is_held(listening: &Listening, address: IpAddr, protocol: &str, port: i32) -> bool {
     let (Some(transport), Ok(port), IpAddr::V4(address)) = (
         Transport::of(protocol),
@@ -29,7 +29,7 @@ pub(super) fn is_held(listening: &Listening, address: IpAddr, protocol: &str, po
     listening.holds(transport, address, port)
 }
 
-/// What cannot be served of the Service's node ports and external addresses, and why.
+/// The node ports and external addresses of the Service that cannot be served, with the reason.
 pub(super) fn problems(service: &Service, observed: &Observed) -> Vec<String> {
     let Some(spec) = &service.spec else {
         return Vec::new();
@@ -54,7 +54,7 @@ pub(super) fn problems(service: &Service, observed: &Observed) -> Vec<String> {
         for address in &externals {
             let IpAddr::V4(v4) = address else { continue };
             let listening = &observed.listening;
-            // A socket on all addresses has those of the node alone.
+            // A listener on all addresses covers the node's own addresses only.
             if listening.holds(transport, *v4, number)
                 && (!listening.holds_everywhere(transport, number) || observed.is_of_node(*address))
             {

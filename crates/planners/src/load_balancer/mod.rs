@@ -1,11 +1,11 @@
 //! Addresses of Services of the type `LoadBalancer`: those of the machines themselves.
 //!
-//! **Goal**: the status of each such Service names the nodes that take its connections, and no two
-//! Services have one port of one address.
-//! **Relies on**: the Service proxy of every node serving what a status names.
-//! **Guarantees**: Services of another class are left alone; who has an address keeps it; a port on
-//! which the API server or any other program of the machine listens is given to nobody, and whoever
-//! asks for one (as a node port or an external address, too) is told.
+//! **Goal**: the status of each such Service names the nodes that accept its connections, and no
+//! two Services share one port of one address. **Relies on**: the service proxy of every node,
+//! which serves the addresses in a status. **Guarantees**: Services of another class are not
+//! changed; a Service keeps its address; a port of the API server or of any other process of the
+//! machine is given to no Service, and a Service that wants one (as a node port or an external
+//! address, too) gets an event.
 
 mod in_use;
 
@@ -20,20 +20,20 @@ use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 use resource_kinds::reasons::{node_condition, service as reasons};
 
-/// The class of Services that are served by the machines' own addresses; so are those without one.
+/// The class of Services that get the machines' own addresses; Services without a class get them
+/// too.
 pub const CLASS: &str = "mainstay.dev/node";
 
 /// What is known.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// The Services that are [`concerned`]; others change nothing.
+    /// The Services that are [`concerned`]; others have no effect.
     pub services: Vec<Arc<Service>>,
-    /// The EndpointSlices of those Services, and of the API server's; others change nothing.
+    /// The EndpointSlices of those Services and of the API server's; others have no effect.
     pub slices: Vec<Arc<EndpointSlice>>,
     /// All nodes.
     pub nodes: Vec<Arc<Node>>,
-    /// Where programs of the nodes listen. What is known is that of one machine, and taken to be
-    /// so on all.
+    /// The listening sockets of the machine; assumed to be the same on all nodes.
     pub listening: Listening,
 }
 
@@ -47,35 +47,35 @@ impl Observed {
     }
 }
 
-/// What becomes of one Service.
+/// The plan for one Service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// The Service as it was seen.
+    /// The observed Service.
     pub service: Arc<Service>,
-    /// Its `status.loadBalancer`, if that differs from what is stored.
+    /// Its new `status.loadBalancer`, if it differs from the stored one.
     pub status: Option<LoadBalancerStatus>,
-    /// What is to be told about it: the reason of an event, and its text.
+    /// An event for it.
     pub notice: Option<Notice>,
 }
 
-/// What is to be told about a Service.
+/// An event for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// The event's reason.
+    /// The reason.
     pub reason: &'static str,
-    /// Its text.
+    /// The message.
     pub message: String,
-    /// Whether something is wrong.
+    /// Whether it is a warning.
     pub warning: bool,
 }
 
-/// The Service of the API server: namespace and name.
+/// The API server's Service: namespace and name.
 pub const API_SERVER: (&str, &str) = ("default", "kubernetes");
 
 /// A port of an address.
 type Place = (IpAddr, String, i32);
 
-/// Decides for all Services of the type, and for those that no longer are, what their status says.
+/// Plans the status of all Services of the type `LoadBalancer`, and of Services that no longer are.
 pub fn plan(observed: &Observed) -> Vec<Decision> {
     let mut services: Vec<&Arc<Service>> = observed
         .services
@@ -86,7 +86,7 @@ pub fn plan(observed: &Observed) -> Vec<Decision> {
         return Vec::new();
     }
     let mut taken = reserved(&observed.slices);
-    // Who has an address comes first, then who has asked for longest.
+    // Services with an address come first, then the oldest.
     services.sort_by_key(|service| {
         let meta = &service.metadata;
         let created = meta.creation_timestamp.as_ref().map(|time| time.0);
@@ -103,7 +103,7 @@ pub fn plan(observed: &Observed) -> Vec<Decision> {
         .collect()
 }
 
-/// Whether something may have to be done about the Service, or its ports are nobody else's.
+/// Whether the plan must see the Service: it may need a write, or it reserves ports.
 pub fn concerned(service: &Service) -> bool {
     matches!(kind(service), Kind::Balanced)
         || !addresses(service).is_empty()
@@ -156,11 +156,11 @@ fn decide(
 }
 
 enum Kind {
-    /// Ours.
+    /// Of this controller's class.
     Balanced,
-    /// Somebody else's to balance.
+    /// Of another class.
     Foreign,
-    /// Not to be balanced (any more).
+    /// Not of the type `LoadBalancer` (any more).
     Other,
 }
 
@@ -175,7 +175,7 @@ fn kind(service: &Service) -> Kind {
     }
 }
 
-/// The addresses that the Service gets, and why it does not get others.
+/// The addresses for the Service, and the reason why it does not get others.
 fn choose(
     service: &Service,
     observed: &Observed,
@@ -233,8 +233,8 @@ fn choose(
     (chosen, problems)
 }
 
-/// The addresses of nodes that take connections: the outer ones where a node has such. With the
-/// policy `Local` the nodes that have a ready endpoint, as long as there is one.
+/// The addresses of nodes that accept connections: external ones where a node has any. With
+/// `externalTrafficPolicy: Local`, the nodes with a ready endpoint, if there is one.
 fn candidates(observed: &Observed, local_to: Option<&Service>) -> BTreeSet<IpAddr> {
     let nodes = || observed.nodes.iter().filter(|node| takes_connections(node));
     let holders = local_to.map(|service| holders(service, &observed.slices));
@@ -286,7 +286,7 @@ fn outer(node: &Node) -> Vec<IpAddr> {
     }
 }
 
-/// Names of the nodes with an endpoint of the Service that is ready.
+/// Names of the nodes with a ready endpoint of the Service.
 fn holders<'a>(service: &Service, slices: &'a [Arc<EndpointSlice>]) -> BTreeSet<&'a str> {
     let metadata = &service.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
@@ -307,7 +307,7 @@ fn holders<'a>(service: &Service, slices: &'a [Arc<EndpointSlice>]) -> BTreeSet<
         .collect()
 }
 
-/// Where the API server listens: nobody else may have that.
+/// The addresses and ports of the API server; they are reserved.
 fn reserved(slices: &[Arc<EndpointSlice>]) -> BTreeMap<Place, String> {
     let mut reserved = BTreeMap::new();
     for slice in slices {

@@ -1,8 +1,8 @@
 //! Deletion of a namespace: pods first, then everything else, then the namespace.
 //!
-//! **Goal**: a namespace that is being deleted is emptied and goes.
-//! **Guarantees**: nothing but pods is deleted while there are pods: what they need stays until
-//! they have stopped. What is left, and why, is in the conditions.
+//! **Goal**: a namespace that is being deleted is emptied and removed. **Guarantees**: nothing but
+//! pods is deleted while there are pods, because pods may need the rest until they have stopped.
+//! The conditions list the remaining objects and the reason.
 
 use std::collections::BTreeMap;
 
@@ -10,32 +10,32 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NamespaceCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// Finalizer of every namespace (in its specification).
+/// Finalizer of every namespace (in `spec.finalizers`).
 pub const FINALIZER: &str = "kubernetes";
 
-/// What is left of one kind.
+/// The remaining objects of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// `pods.`, `statefulsets.apps`: plural and group.
     pub resource: String,
-    /// How many objects.
+    /// The number of objects.
     pub count: usize,
-    /// How many objects have each finalizer.
+    /// The number of objects with each finalizer.
     pub finalizers: BTreeMap<String, usize>,
 }
 
-/// What to do next.
+/// The next step of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Delete pods, and nothing else yet.
+    /// Delete pods only.
     DeletePods,
     /// Delete everything.
     DeleteAll,
-    /// Take the finalizer away.
+    /// Remove the finalizer.
     Finish,
 }
 
-/// Decides what to do about a namespace that is being deleted.
+/// Plans the next step for a namespace that is being deleted.
 pub fn step(contents: &[Content]) -> Step {
     let mut left = contents
         .iter()
@@ -50,7 +50,7 @@ pub fn step(contents: &[Content]) -> Step {
     }
 }
 
-/// The conditions that say what is left. Times change only with what a condition says.
+/// The conditions about the remaining objects. A transition time changes only with its condition.
 pub fn conditions(
     present: &[NamespaceCondition],
     contents: &[Content],
@@ -97,7 +97,7 @@ fn said(start: &str, parts: &[String]) -> Option<String> {
     (!parts.is_empty()).then(|| format!("{start}{}", parts.join(", ")))
 }
 
-/// A condition: its type, its reason when it holds, and reason and text when it does not.
+/// A condition: type, reason when True, reason and message when False.
 struct Kind(&'static str, &'static str, &'static str, &'static str);
 
 const KINDS: [Kind; 5] = [

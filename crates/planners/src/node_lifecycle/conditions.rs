@@ -1,4 +1,4 @@
-//! The conditions of a node that nobody hears from.
+//! The conditions of a lost node.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::NodeCondition;
@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 const KINDS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// What was said before is unknown now; what was never said is said to be so.
+/// All conditions set to `Unknown`, missing ones included.
 pub(super) fn unknown(present: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
     let mut conditions = present.to_vec();
     for kind in KINDS {
@@ -19,7 +19,7 @@ pub(super) fn unknown(present: &[NodeCondition], now: Timestamp) -> Vec<NodeCond
                 condition.status = "Unknown".to_owned();
                 condition.reason = Some("NodeStatusUnknown".to_owned());
                 condition.message = Some("Kubelet stopped posting node status.".to_owned());
-                // By the node's clock it may have changed later than now.
+                // By the node's clock the transition may be in the future.
                 let before = condition.last_transition_time.as_ref().map(|time| time.0);
                 condition.last_transition_time = Some(Time(before.map_or(now, |at| at.max(now))));
             }

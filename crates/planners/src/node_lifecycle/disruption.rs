@@ -1,26 +1,27 @@
 //! The number of silent nodes, and its effect on the eviction of their pods.
 //!
-//! When few nodes of a zone are silent, they are lost, and their pods are moved away one node after the
-//! other. When most of them are, it is more likely that something between them and the observer is
-//! broken. The modes and rates are those of kube-controller-manager's node lifecycle controller.
+//! If few nodes of a zone are silent, they are lost, and their pods are evicted one node after the
+//! other. If most of them are, the network between them and the control plane is the more likely
+//! cause. The modes and rates are those of kube-controller-manager's node lifecycle controller.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 
-/// Share of silent nodes from which on a zone is partially disrupted, in percent.
+/// A zone is partially disrupted from this percentage of silent nodes.
 const UNHEALTHY_ZONE_PERCENT: usize = 55;
-/// Nodes up to which a partially disrupted zone loses no pods at all.
+/// A partially disrupted zone of up to this many nodes loses no pods.
 const LARGE_CLUSTER_SIZE: usize = 50;
-/// Time between two nodes of a zone that lose their pods (0.1 nodes per second).
+/// Time between the evictions from two nodes of a zone (0.1 nodes per second).
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
-/// The same in a large zone that is partially disrupted (0.01 nodes per second).
+/// Time between the evictions from two nodes of a large, partially disrupted zone (0.01 nodes per
+/// second).
 const SECONDARY_INTERVAL: SignedDuration = SignedDuration::from_secs(100);
 /// Nodes with this label do not count.
 const EXCLUDE: &str = "node.kubernetes.io/exclude-disruption";
 
-/// How a zone is.
+/// The state of a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Normal,
@@ -28,7 +29,7 @@ enum State {
     Full,
 }
 
-/// Nodes of a zone.
+/// The counts of a zone's nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     ready: usize,
@@ -48,17 +49,18 @@ impl Count {
     }
 }
 
-/// Whether the pods of a silent node may be made to go.
+/// The permission to evict the pods of a silent node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Permission {
-    /// They may.
+    /// The eviction may start now.
     #[default]
     Now,
-    /// From then on: another node of the zone has just lost its pods.
+    /// It may start at this time, because another node of the zone has just lost its pods.
     At(Timestamp),
-    /// Not as long as so many nodes of the zone are silent. Nodes whose pods are going already go on.
+    /// No new eviction starts while too many nodes of the zone are silent. Evictions that have
+    /// started continue.
     Withheld,
-    /// No node is ready: nobody loses pods, and whatever was begun is taken back.
+    /// No node is ready: nothing is evicted, and started evictions are cancelled.
     Revoked,
 }
 
@@ -69,7 +71,7 @@ pub struct Disruption {
 }
 
 impl Disruption {
-    /// Counts nodes, each with whether it is ready. Nodes that have never said anything do not count.
+    /// Counts nodes, each with its readiness. Nodes that never reported a status do not count.
     pub fn of<'n>(nodes: impl IntoIterator<Item = (&'n Node, Option<bool>)>) -> Self {
         let mut zones: BTreeMap<String, Count> = BTreeMap::new();
         for (node, ready) in nodes {
@@ -86,13 +88,13 @@ impl Disruption {
         Self { zones }
     }
 
-    /// Whether no node is ready, so that it is more likely the observer who is cut off.
+    /// Whether no node is ready, so that the control plane itself is likely cut off.
     pub fn is_total(&self) -> bool {
         let mut zones = self.zones.values();
         !self.zones.is_empty() && zones.all(|count| count.state() == State::Full)
     }
 
-    /// The time between two nodes of a zone that lose their pods; none while they may not.
+    /// The time between the evictions from two nodes of a zone; `None` while there are none.
     fn interval(&self, zone: &str) -> Option<SignedDuration> {
         let count = self.zones.get(zone).copied().unwrap_or_default();
         match count.state() {
@@ -105,14 +107,14 @@ impl Disruption {
     }
 }
 
-/// When the last node of each zone began to lose its pods.
+/// The time of the last start of an eviction in each zone.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
     last: BTreeMap<String, Timestamp>,
 }
 
 impl Pace {
-    /// Whether the pods of that node may be made to go now.
+    /// The permission to evict the pods of that node now.
     pub fn permission(&self, node: &Node, disruption: &Disruption, now: Timestamp) -> Permission {
         if disruption.is_total() {
             return Permission::Revoked;
@@ -121,7 +123,7 @@ impl Pace {
         let Some(interval) = disruption.interval(&zone) else {
             return Permission::Withheld;
         };
-        // A clock that was set back must not make anybody wait for ever.
+        // A clock that was set back must not delay evictions for ever.
         let last = self.last.get(&zone).filter(|last| **last <= now);
         let next = last.and_then(|last| last.checked_add(interval).ok());
         match next {
@@ -130,7 +132,7 @@ impl Pace {
         }
     }
 
-    /// Notes that the pods of that node are made to go.
+    /// Records the start of an eviction from that node.
     pub fn begun(&mut self, node: &Node, now: Timestamp) {
         self.last.insert(zone(node), now);
     }
@@ -140,7 +142,7 @@ fn label<'n>(node: &'n Node, key: &str) -> Option<&'n String> {
     node.metadata.labels.as_ref()?.get(key)
 }
 
-/// Region and zone of a node; without either it is in the zone of all that have none.
+/// Region and zone of a node; all nodes without them are in one zone.
 fn zone(node: &Node) -> String {
     let text = |key| label(node, key).map_or("", String::as_str);
     let region = text("topology.kubernetes.io/region");

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 use resource_kinds::pod_view::PodView;
 
-/// A pod that has to go.
+/// A pod to evict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
     /// Namespace.
@@ -17,16 +17,16 @@ pub struct Eviction {
     pub uid: String,
 }
 
-/// Who has to go now, and when to look again.
+/// The pods to evict now, and the time of the next check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evictions {
     /// Pods to delete.
     pub now: Vec<Eviction>,
-    /// When the next toleration runs out.
+    /// The time at which the next toleration expires.
     pub wake_at: Option<Timestamp>,
 }
 
-/// Decides which pods have to go from a node with these taints. Total.
+/// Plans the evictions from a node with these taints. Total.
 pub fn evictions(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp) -> Evictions {
     let mut found = Evictions::default();
     let taints = taints.iter();
@@ -48,7 +48,7 @@ pub fn evictions(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp) -> Evi
     found
 }
 
-/// When the pod has to go; never if it tolerates all taints for ever.
+/// The time of the pod's eviction; `None` if it tolerates all taints for ever.
 fn deadline(pod: &PodView, taints: &[&Taint]) -> Option<Timestamp> {
     let tolerations = || pod.spec.tolerations.iter().flatten();
     let of_taint = |taint: &&Taint| {
@@ -58,7 +58,7 @@ fn deadline(pod: &PodView, taints: &[&Taint]) -> Option<Timestamp> {
         if matching.is_empty() {
             return Some(Timestamp::MIN);
         }
-        // Of several tolerations of one taint the shortest counts; none is for ever.
+        // Of several tolerations of one taint the shortest counts; one without seconds is for ever.
         let seconds = matching
             .iter()
             .filter_map(|toleration| toleration.toleration_seconds)

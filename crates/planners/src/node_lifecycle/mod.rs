@@ -1,12 +1,11 @@
-//! Nodes that fall silent, and what becomes of their pods.
+//! Nodes without heartbeats, and the eviction of their pods.
 //!
-//! **Goal**: a node that says nothing for a while is marked so, keeps new pods away, and loses its
-//! pods when their tolerations run out.
-//! **Relies on**: the caller noting, by its own clock, when it last heard from each node: clocks
-//! of nodes may differ.
-//! **Guarantees**: pods are only asked to go (deleted with grace); that they are gone is for the
-//! node, or a person, to say. Nobody loses pods while no node is ready, nor for a silence in which
-//! the observer did not listen.
+//! **Goal**: a node without a heartbeat for [`GRACE`] is marked as lost, gets no new pods, and
+//! loses its pods when their tolerations expire. **Relies on**: the caller, which records each
+//! node's last heartbeat by its own clock, because clocks of nodes may differ. **Guarantees**: pods
+//! are only deleted with grace; only the node, or a person, says that they have stopped. No pod is
+//! evicted while no node is ready, nor for a silence during which the control plane itself did not
+//! run.
 
 mod conditions;
 mod disruption;
@@ -23,45 +22,44 @@ use resource_kinds::pod_view::PodView;
 pub use disruption::{Disruption, Pace, Permission};
 pub use eviction::{Eviction, Evictions, evictions};
 
-/// Silence after which a node counts as lost; as kube-controller-manager.
+/// A node without a heartbeat for this time counts as lost; as kube-controller-manager.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(50);
 
-/// How often the observer looks at all nodes; as kube-controller-manager's
-/// `--node-monitor-period`.
+/// The time between two checks of all nodes; as kube-controller-manager's `--node-monitor-period`.
 pub const PERIOD: SignedDuration = SignedDuration::from_secs(5);
-/// Time between two looks of an observer after which it did not listen in between: its process, or
-/// the whole machine, stood still.
+/// If the time between two checks is longer, the observer itself did not run: its process, or the
+/// whole machine, was stopped.
 pub const GAP: SignedDuration = SignedDuration::from_secs(15);
 
-/// What is known about a node.
+/// The observed state of a node.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The node.
     pub node: Arc<Node>,
-    /// When it was last heard from, by the clock of the observer.
+    /// The time of its last heartbeat, by the observer's clock.
     pub last_heard: Timestamp,
     /// Its pods.
     pub pods: Vec<Arc<PodView>>,
-    /// Whether its pods may be made to go.
+    /// The permission to evict its pods.
     pub permission: Permission,
 }
 
-/// What to write about a node.
+/// The planned writes for a node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// All its conditions, if some have changed.
+    /// All its conditions, if some change.
     pub conditions: Option<Vec<NodeCondition>>,
-    /// All its taints, if some have changed.
+    /// All its taints, if some change.
     pub taints: Option<Vec<Taint>>,
-    /// Pods whose Ready condition is to become False: nobody can tell any more.
+    /// Pods whose Ready condition becomes False, because their state is unknown.
     pub pods_not_ready: Vec<Arc<PodView>>,
-    /// An event to tell, as reason and text.
+    /// An event, as reason and message.
     pub event: Option<(&'static str, String)>,
-    /// When the node will have been silent for too long.
+    /// The time at which the node counts as lost.
     pub wake_at: Option<Timestamp>,
 }
 
-/// Decides what to write about a node. Total.
+/// Plans the writes for a node. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let silent_at = observed
@@ -109,14 +107,14 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
 }
 
 impl Plan {
-    /// Whether it makes the pods of the node go, which went on undisturbed before.
+    /// Whether it starts an eviction of the node's pods.
     pub fn begins_to_drive_away(&self, node: &Node) -> bool {
         let before = taints_of(node);
         let after = self.taints.as_deref().unwrap_or(before);
         taints::drives_pods_away(after) && !taints::drives_pods_away(before)
     }
 
-    /// The taints that the node has once this is written.
+    /// The taints of the node after this plan.
     pub fn taints_of<'p>(&'p self, node: &'p Node) -> &'p [Taint] {
         self.taints.as_deref().unwrap_or_else(|| taints_of(node))
     }
@@ -134,7 +132,7 @@ fn ready(conditions: &[NodeCondition]) -> Option<bool> {
     ready.map(|condition| condition.status == "True")
 }
 
-/// Whether a node is ready, given when it was last heard from; none if it never said anything.
+/// Whether a node is ready, given its last heartbeat; `None` if it never reported a status.
 pub fn is_ready(node: &Node, last_heard: Timestamp, now: Timestamp) -> Option<bool> {
     let status = node.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref());
@@ -142,9 +140,9 @@ pub fn is_ready(node: &Node, last_heard: Timestamp, now: Timestamp) -> Option<bo
     ready(conditions.unwrap_or_default()).map(|ready| ready && !silent)
 }
 
-/// Notes when each node was heard from: now, if its lease or a heartbeat has changed.
+/// The last heartbeats of nodes: a changed lease or a changed heartbeat time counts as one now.
 ///
-/// The map keeps, for each node, what was heard and when.
+/// For each node, the heartbeat and the time at which it was seen.
 #[derive(Clone, Debug)]
 pub struct Heard {
     nodes: BTreeMap<String, (Vec<Timestamp>, Timestamp)>,
@@ -153,8 +151,8 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// Nothing was heard yet. `gap` is the time between two looks after which the observer did not
-    /// listen in between, usually [`GAP`].
+    /// No heartbeats yet. `gap` is the time between two checks after which the observer counts as
+    /// stopped, usually [`GAP`].
     pub fn new(gap: SignedDuration) -> Self {
         Self {
             nodes: BTreeMap::new(),
@@ -163,11 +161,10 @@ impl Heard {
         }
     }
 
-    /// Notes that the observer looks, as it does at least every [`PERIOD`].
+    /// Records a check, at least every [`PERIOD`].
     ///
-    /// After a gap nobody knows which nodes were silent and which were not listened to, and their
-    /// messages may still be on the way: the grace of all begins anew. So it does when the clock has
-    /// jumped.
+    /// After a gap nobody knows which nodes were silent, and their heartbeats may still be on the
+    /// way: the grace period of all starts again. The same holds when the clock has jumped.
     pub fn look(&mut self, now: Timestamp) {
         let looked = self.looked.replace(now);
         let is_gap = |looked: Timestamp| {
@@ -179,14 +176,14 @@ impl Heard {
         }
     }
 
-    /// Counts all nodes as heard from now.
+    /// Counts a heartbeat of all nodes now.
     pub fn begin_anew(&mut self, now: Timestamp) {
         for (_, heard) in self.nodes.values_mut() {
             *heard = now;
         }
     }
 
-    /// When the node was last heard from, given the time that its lease was renewed.
+    /// The time of the node's last heartbeat, given the `renewTime` of its lease.
     pub fn last(&mut self, node: &Node, renewed: Option<Timestamp>, now: Timestamp) -> Timestamp {
         let status = node.status.as_ref();
         let conditions = status
@@ -201,15 +198,14 @@ impl Heard {
             .nodes
             .entry(name)
             .or_insert_with(|| (signs.clone(), now));
-        // Only what is newer than all before is a sign of life: this controller's own writes
-        // are not.
+        // Only a newer time than all before is a heartbeat: this controller's own writes are not.
         if signs.last() > entry.0.last() {
             *entry = (signs, now);
         }
         entry.1
     }
 
-    /// Forgets nodes that are gone.
+    /// Forgets deleted nodes.
     pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
         self.nodes.retain(|name, _| exists(name));
     }
@@ -282,7 +278,7 @@ mod tests {
         assert_eq!(keys(&lost.taints.clone().unwrap()), wanted);
         assert_eq!(lost.pods_not_ready.len(), 1);
         assert_eq!(lost.event.unwrap().0, "NodeNotReady");
-        // Carried out, there is nothing more to do.
+        // After its writes the plan is empty.
         let mut after = (*observed.node).clone();
         after.status.as_mut().unwrap().conditions = Some(conditions);
         after.spec.as_mut().unwrap().taints = lost.taints;
@@ -363,7 +359,7 @@ mod tests {
         assert_eq!(unknown[1].last_transition_time, Some(later));
     }
 
-    /// A node that is back loses our taints, and keeps other people's.
+    /// A node that is back loses this controller's taints, and keeps others.
     #[test]
     fn a_node_that_is_back_is_cleared() {
         let taints = json!([
@@ -383,7 +379,7 @@ mod tests {
         assert!(plan.pods_not_ready.is_empty());
     }
 
-    /// Only something new is a sign of life; a repetition is not, nor is our own write.
+    /// Only a newer heartbeat counts; a repeated one does not, nor do our own writes.
     #[test]
     fn silence_is_measured_by_our_own_clock() {
         let mut heard = Heard::new(GAP);

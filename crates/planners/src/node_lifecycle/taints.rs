@@ -12,7 +12,7 @@ const DISK: &str = "node.kubernetes.io/disk-pressure";
 const PIDS: &str = "node.kubernetes.io/pid-pressure";
 const NETWORK: &str = "node.kubernetes.io/network-unavailable";
 
-/// Keys that are ours to set and to take away.
+/// The taints that this controller manages.
 const OURS: [&str; 7] = [
     taint::NOT_READY,
     taint::UNREACHABLE,
@@ -23,7 +23,7 @@ const OURS: [&str; 7] = [
     NETWORK,
 ];
 
-/// All taints of the node, if they are to change.
+/// All taints of the node, if they change.
 pub(super) fn wanted(
     node: &Node,
     conditions: &[NodeCondition],
@@ -65,7 +65,7 @@ pub(super) fn wanted(
                 key: key.to_owned(),
                 effect: effect.to_owned(),
                 value: None,
-                // Tolerations count from here.
+                // Tolerations count from this time.
                 time_added: Some(Time(now)),
             });
         }
@@ -73,7 +73,7 @@ pub(super) fn wanted(
     (taints != present).then_some(taints)
 }
 
-/// Whether a taint of ours makes pods go.
+/// Whether a taint of this controller evicts pods.
 pub(super) fn drives_pods_away(taints: &[Taint]) -> bool {
     let ours = [taint::NOT_READY, taint::UNREACHABLE];
     taints
@@ -101,7 +101,7 @@ fn keys(node: &Node, conditions: &[NodeCondition]) -> Vec<(&'static str, &'stati
                 (taint::UNREACHABLE, "NoSchedule"),
             ]);
         }
-        // It has not said anything yet: no pod should go there, but nothing is wrong.
+        // It never reported a status: no pod may start there, but nothing is evicted.
         None => keys.push((taint::NOT_READY, "NoSchedule")),
     }
     let pressures = [

@@ -1,10 +1,10 @@
 //! A Service for each pod of a StatefulSet, with a node port of its own.
 //!
-//! **Goal**: while the annotation `mainstay.dev/ordinal-node-port` says `30100`, the pod `web-0` is
-//! reached from outside at port 30100 of every node, `web-1` at 30101, and so on: members of a
-//! database that have to tell their clients an address can compute it from their ordinal.
-//! **Relies on**: the garbage collector, which removes the Services of a set that is gone.
-//! **Guarantees**: Services that somebody else made are left alone, whatever their names.
+//! **Goal**: with the annotation `mainstay.dev/ordinal-node-port: 30100`, the pod `web-0` is
+//! reachable from outside at port 30100 of every node, `web-1` at 30101, and so on. Members of a
+//! database that advertise an address to their clients can compute it from their ordinal. **Relies
+//! on**: the garbage collector, which deletes the Services of a deleted set. **Guarantees**:
+//! Services that this controller did not create are not changed, whatever their names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,15 +31,15 @@ pub struct Observed {
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Services to apply, by name: all fields of them that are the set's to say.
+    /// Services to apply, by name, with all fields that this controller owns.
     pub apply: Vec<(String, Value)>,
     /// Services to delete: name and uid.
     pub delete: Vec<(String, String)>,
-    /// What stands in the way; to be told as an event.
+    /// The problem, for an event.
     pub problem: Option<String>,
 }
 
-/// Compares what there is with what the set asks for.
+/// Compares the Services with the set's annotation.
 pub fn plan(observed: &Observed) -> Plan {
     let set = observed.set.as_ref();
     let mut plan = Plan::default();
@@ -74,13 +74,13 @@ pub fn plan(observed: &Observed) -> Plan {
     plan
 }
 
-/// Whether the Service is one that this made for the set.
+/// Whether this controller made the Service for the set.
 fn is_ours(set: &StatefulSet, service: &Service) -> bool {
     let owner = controller(service.metadata.owner_references.as_deref());
     owner.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
 }
 
-/// The Services that the set asks for, by name.
+/// The desired Services, by name.
 fn wanted(
     set: &StatefulSet,
     services: &BTreeMap<&str, &Arc<Service>>,
@@ -118,7 +118,7 @@ fn wanted(
     wanted
 }
 
-/// The ports of the set's governing Service; if it has none, those of the template's containers.
+/// The ports of the set's governing Service; without one, those of the template's containers.
 fn ports(set: &StatefulSet, services: &BTreeMap<&str, &Arc<Service>>) -> Vec<ServicePort> {
     let spec = set.spec.as_ref();
     let governing = spec.and_then(|spec| services.get(spec.service_name.as_deref()?));
@@ -139,8 +139,8 @@ fn ports(set: &StatefulSet, services: &BTreeMap<&str, &Arc<Service>>) -> Vec<Ser
         .collect()
 }
 
-/// What the set has to say about the Service of a pod. Its first port has the node port that can be
-/// computed; those of the others are the API server's choice.
+/// The fields of the Service for a pod. Its first port has the computed node port; the API server
+/// chooses the others.
 fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) -> Value {
     let several = ports.len() > 1;
     let ports = ports.iter().enumerate().map(|(place, port)| {
@@ -180,7 +180,7 @@ fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) 
     })
 }
 
-/// Whether the Service says all that the other says; it may say more.
+/// Whether the Service contains all fields of the other; it may have more.
 fn says(service: &Service, wanted: &Value) -> bool {
     serde_json::to_value(service).is_ok_and(|service| {
         let ports = |value: &Value| value["spec"]["ports"].as_array().map(Vec::len);
@@ -230,7 +230,7 @@ mod tests {
         Arc::new(serde_json::from_value(service).unwrap())
     }
 
-    /// The Services of a plan as they are in the API afterwards.
+    /// The Services of a plan as the API would store them.
     fn applied(plan: &Plan) -> Vec<Arc<Service>> {
         let service = |(_, service): &(String, Value)| {
             let mut service: Service = serde_json::from_value(service.clone()).unwrap();

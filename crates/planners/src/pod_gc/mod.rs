@@ -1,9 +1,9 @@
-//! Pods that nobody will ever finish: their node is gone, they never had one, or there are too
-//! many that have ended.
+//! Deletion of pods that no node will finish: their node is gone, they never had one, or too many
+//! pods have ended.
 //!
-//! **Guarantees**: a pod is deleted for want of a node only when that node has been missing for a
-//! while and the server itself says so (the executor asks), or when a person has said by a taint
-//! that the node is out of service.
+//! **Guarantees**: a pod of a missing node is deleted only when that node has been missing for
+//! [`MISSING_FOR`] and the API server itself confirms it (the executor asks), or when a person has
+//! tainted the node as out of service.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint;
 
-/// How long a node must have been missing.
+/// The time for which a node must have been missing.
 pub const MISSING_FOR: SignedDuration = SignedDuration::from_secs(40);
-/// Ended pods that are kept; as kube-controller-manager.
+/// Maximum number of ended pods; as kube-controller-manager.
 pub const ENDED_MAX: usize = 12_500;
 
 /// What is known.
@@ -25,7 +25,7 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
     /// All nodes.
     pub nodes: Vec<Arc<Node>>,
-    /// Since when the nodes that pods name have been missing.
+    /// The time since when each named node has been missing.
     pub missing_since: BTreeMap<String, Timestamp>,
 }
 
@@ -38,38 +38,38 @@ pub struct Removal {
     pub name: String,
     /// Identity.
     pub uid: String,
-    /// Why.
+    /// The cause.
     pub cause: Cause,
 }
 
-/// Why a pod is removed.
+/// The cause of a removal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// Its node has been missing; to be confirmed.
+    /// Its node is missing; to be confirmed by the API server.
     NodeGone {
         /// Name of the node.
         node: String,
     },
-    /// Its node is out of service, says a person.
+    /// Its node has the out-of-service taint.
     OutOfService,
-    /// It is being deleted and never had a node.
+    /// It is being deleted and was never scheduled.
     NeverScheduled,
-    /// It has ended, and too many have.
+    /// It has ended, and too many pods have.
     TooManyEnded,
 }
 
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Pods to remove, in order.
+    /// Removals, in order.
     pub remove: Vec<Removal>,
-    /// Since when nodes have been missing, to be told next time.
+    /// The times since when nodes have been missing, for the next plan.
     pub missing_since: BTreeMap<String, Timestamp>,
-    /// When a node will have been missing for long enough.
+    /// The time at which a node has been missing for long enough.
     pub wake_at: Option<Timestamp>,
 }
 
-/// Decides which pods to remove. Total.
+/// Plans the pods to remove. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let nodes: BTreeMap<&str, &Node> = observed
         .nodes
@@ -116,8 +116,8 @@ fn missing(observed: &Observed, node: &str, now: Timestamp, plan: &mut Plan) -> 
     None
 }
 
-/// A node counts as out of service only if it is also not Ready: a pod may still run on one that
-/// is.
+/// A node counts as out of service only if it is also not Ready: on a Ready one a pod may still
+/// run.
 fn out_of_service(node: &Node) -> bool {
     let spec = node.spec.as_ref();
     let mut taints = spec

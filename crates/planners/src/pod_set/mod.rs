@@ -1,11 +1,11 @@
 //! Common functions of the controllers of interchangeable pods: the owner of a pod, its state, the
 //! creation and the name of a new one.
 //!
-//! **Goal**: none of its own; ReplicaSets, Jobs and DaemonSets are planned with it.
-//! **Relies on**: a fresh view. Other than those of a StatefulSet these pods have names that can
-//! exist any number of times, so that a planner must have seen what it planned before: the
-//! executor waits until its writes have reached the cache.
-//! **Guarantees**: pods of others are never touched; each write but creations names a uid.
+//! **Goal**: none of its own; it is shared by the planners of ReplicaSets, Jobs and DaemonSets.
+//! **Relies on**: a fresh view. Unlike the pods of a StatefulSet these pods have generated names,
+//! so a planner must see its own earlier writes: the executor waits until they have reached the
+//! cache. **Guarantees**: pods of other owners are never changed; each write except a creation
+//! names a UID.
 
 mod name;
 mod ownership;
@@ -19,24 +19,24 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::pod_view::PodView;
 
-/// Pods that one plan creates or deletes at most; the next plan goes on. As
+/// Maximum number of creations and deletions of one plan; the next plan continues. As
 /// kube-controller-manager's largest batch.
 pub const BURST_MAX: usize = 500;
 
-/// One write about a pod.
+/// A write to a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Read the owner from the server itself; go on only if it is this one and is not being
+    /// Read the owner from the API server; continue only if its UID is the same and it is not being
     /// deleted.
     ConfirmOwner,
-    /// Become the owner of a pod that has none.
+    /// Adopt a pod without an owner.
     Adopt {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
     },
-    /// Stop owning a pod.
+    /// Release a pod.
     Release {
         /// Name.
         name: String,
@@ -45,7 +45,7 @@ pub enum Action {
     },
     /// Create a pod.
     Create(Box<Pod>),
-    /// Delete a pod, with its own grace.
+    /// Delete a pod, with its own grace period.
     Delete {
         /// Name.
         name: String,
@@ -60,7 +60,7 @@ pub enum Action {
         uid: String,
         /// The state that was seen.
         resource_version: String,
-        /// The finalizers it is to have.
+        /// The new finalizers.
         finalizers: Vec<String>,
     },
 }
@@ -75,7 +75,7 @@ impl Action {
     }
 }
 
-/// A pod of an owner, made from a template. Its name is still to be chosen.
+/// A pod of an owner, made from a template, without a name.
 pub fn pod_of(owner: &Owner<'_>, template: &PodTemplateSpec) -> Pod {
     let from = template.metadata.clone().unwrap_or_default();
     Pod {

@@ -4,16 +4,15 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-/// Letters and digits that spell no words.
+/// Letters and digits that form no words.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_CHARS: usize = 5;
-/// Longest part of the owner's name that goes into a pod's, so that the whole is a host name.
+/// Maximum length of the owner's name in a pod's name, so that the whole is a valid host name.
 const PREFIX_BYTES_MAX: usize = 57;
 
-/// Gives out names such as `web-7d4b9-x2k4p`: none that is taken, and none twice.
+/// Generates names such as `web-7d4b9-x2k4p`: none that is in use, and none twice.
 ///
-/// They are drawn from the owner's identity and the time, so that a name that was used does not
-/// come back soon.
+/// They are derived from the owner's UID and the time, so that a used name does not return soon.
 #[derive(Clone, Debug)]
 pub struct Names {
     prefix: String,
@@ -22,7 +21,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Names that begin with the owner's.
+    /// A generator of names that begin with the owner's.
     pub fn new(
         owner: &str,
         uid: &str,
@@ -66,7 +65,7 @@ fn fnv(state: u64, bytes: impl IntoIterator<Item = u8>) -> u64 {
     })
 }
 
-/// Spreads what differs in the low bits over all.
+/// Spreads the low bits over all bits.
 fn mix(state: u64) -> u64 {
     let once = (state ^ (state >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     once ^ (once >> 33)

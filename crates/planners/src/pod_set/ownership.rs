@@ -11,7 +11,7 @@ use resource_kinds::pod_view::PodView;
 use super::Action;
 use crate::ownership::controller;
 
-/// The object whose pods are looked at.
+/// The owner of the pods.
 #[derive(Clone, Debug)]
 pub struct Owner<'a> {
     /// API version, as in owner references.
@@ -26,12 +26,12 @@ pub struct Owner<'a> {
     pub uid: &'a str,
     /// Whether it is being deleted.
     pub deleting: bool,
-    /// `None` when it cannot be read or selects everything.
+    /// The selector; `None` if it is invalid or selects everything.
     pub selector: Option<LabelSelector>,
 }
 
 impl<'a> Owner<'a> {
-    /// The owner with that metadata and selector.
+    /// The owner of that metadata and selector.
     pub fn new(
         (api_version, kind): (&'static str, &'static str),
         metadata: &'a ObjectMeta,
@@ -64,13 +64,13 @@ impl<'a> Owner<'a> {
         selector.is_some_and(|selector| selector.matches_by(|key| pod.label(key)))
     }
 
-    /// Whether the object is this one's.
+    /// Whether this owner controls the object.
     pub fn owns(&self, metadata: &ObjectMeta) -> bool {
         let owners = metadata.owner_references.as_deref();
         controller(owners).is_some_and(|owner| owner.uid == self.uid)
     }
 
-    /// Whether the object has no owner, and this one could be it.
+    /// Whether the object has no controller, and this owner may adopt it.
     pub fn claims(&self, metadata: &ObjectMeta) -> bool {
         controller(metadata.owner_references.as_deref()).is_none()
             && !self.deleting
@@ -79,7 +79,7 @@ impl<'a> Owner<'a> {
             && self.selects(metadata.labels.as_ref())
     }
 
-    /// Sorts out which pods are this owner's, and which come or go.
+    /// Finds this owner's pods, and plans adoptions and releases.
     pub fn sort<'p>(&self, pods: &'p [Arc<PodView>]) -> Sorted<'p> {
         let mut sorted = Sorted::default();
         let mut adopts = false;
@@ -106,7 +106,7 @@ impl<'a> Owner<'a> {
                 _ => {}
             }
         }
-        // An owner that is being deleted must not take pods back from the collector.
+        // An owner that is being deleted must not adopt pods: the garbage collector releases them.
         if adopts {
             sorted.actions.insert(0, Action::ConfirmOwner);
         }
@@ -114,18 +114,18 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// Pods, sorted out.
+/// The owner's pods, with adoptions and releases.
 #[derive(Clone, Debug, Default)]
 pub struct Sorted<'p> {
-    /// Those of the owner.
+    /// The owner's pods.
     pub mine: Vec<&'p PodView>,
-    /// What makes them so.
+    /// The adoptions and releases.
     pub actions: Vec<Action>,
-    /// Names that are taken.
+    /// Names in use.
     pub names: Vec<String>,
 }
 
-/// The reference by which an owner controls what it makes.
+/// The owner reference for an object that the owner controls.
 pub fn owner_reference(owner: &Owner<'_>) -> OwnerReference {
     OwnerReference {
         api_version: owner.api_version.to_owned(),

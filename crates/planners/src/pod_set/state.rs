@@ -3,22 +3,22 @@
 use jiff::{SignedDuration, Timestamp};
 use resource_kinds::pod_view::{self, PodView};
 
-/// Where in its life a pod is.
+/// The phase of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Not all containers have started.
     Pending,
-    /// Nobody can tell.
+    /// The node is unreachable.
     Unknown,
     /// At least one container runs.
     Running,
-    /// Ended well.
+    /// All containers have ended, with success.
     Succeeded,
-    /// Ended badly.
+    /// All containers have ended, at least one with a failure.
     Failed,
 }
 
-/// A pod and how it does.
+/// A pod and its state.
 #[derive(Clone, Debug)]
 pub struct PodState<'a> {
     /// The pod.
@@ -33,7 +33,7 @@ pub struct PodState<'a> {
     pub ready_since: Option<Timestamp>,
     /// Whether it has been Ready for long enough.
     pub available: bool,
-    /// When it will be available, if nothing happens.
+    /// The time at which it becomes available, if it stays Ready.
     pub available_at: Option<Timestamp>,
 }
 
@@ -43,12 +43,12 @@ impl PodState<'_> {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
 
-    /// Whether it counts: it has neither ended nor is it being deleted.
+    /// Whether it is active: neither ended nor being deleted.
     pub fn active(&self) -> bool {
         !self.ended() && !self.terminating
     }
 
-    /// Whether it takes requests.
+    /// Whether it is Ready.
     pub fn ready(&self) -> bool {
         self.ready_since.is_some()
     }
@@ -63,7 +63,7 @@ impl PodState<'_> {
         self.pod.label(key)
     }
 
-    /// When it was made.
+    /// Its creation time.
     pub fn created(&self) -> Option<Timestamp> {
         self.pod.created
     }
@@ -73,14 +73,14 @@ impl PodState<'_> {
         self.pod.node.as_deref().unwrap_or_default()
     }
 
-    /// How often its containers were started again.
+    /// The restart count of its containers.
     pub fn restarts(&self) -> i32 {
         let containers = self.pod.containers.iter();
         containers.map(|container| container.restarts).sum()
     }
 }
 
-/// How a pod does at a moment, if it has to be Ready for `min_ready` to be available.
+/// The state of a pod, if it becomes available after being Ready for `min_ready`.
 pub fn state(pod: &PodView, min_ready: SignedDuration, now: Timestamp) -> PodState<'_> {
     let phase = match pod.phase {
         pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
@@ -89,12 +89,12 @@ pub fn state(pod: &PodView, min_ready: SignedDuration, now: Timestamp) -> PodSta
         pod_view::Phase::Failed => Phase::Failed,
         pod_view::Phase::Unknown => Phase::Unknown,
     };
-    // Without a time it has been Ready for ever, as far as anyone can tell.
+    // Without a transition time it counts as Ready for ever.
     let ready_since = pod
         .ready()
         .map(|ready| ready.since.unwrap_or(Timestamp::MIN));
     let at = ready_since.map(|since| since.checked_add(min_ready).unwrap_or(Timestamp::MAX));
-    // Without a minimum a clock that runs ahead elsewhere does not matter.
+    // Without `minReadySeconds` the difference between clocks does not matter.
     let available = at.is_some_and(|at| min_ready <= SignedDuration::ZERO || at <= now);
     PodState {
         pod,

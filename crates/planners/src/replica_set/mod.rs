@@ -1,9 +1,8 @@
 //! ReplicaSet and ReplicationController: a number of equal pods.
 //!
-//! **Goal**: as many pods that have neither ended nor are being deleted as the set asks for.
-//! **Relies on**: a view in which the set's own last writes are seen (`pod_set`).
-//! **Guarantees**: of surplus pods those go first that are missed least; the status counts what is
-//! there, whatever else happens.
+//! **Goal**: as many active pods as `spec.replicas`. **Relies on**: a view that contains the set's
+//! own last writes (`pod_set`). **Guarantees**: surplus pods are deleted in
+//! kube-controller-manager's order; the status counts the existing pods, even if writes fail.
 
 mod rank;
 
@@ -23,13 +22,13 @@ use crate::pod_set::{self, Action, BURST_MAX, Names, Owner, PodState, pod_of};
 pub const REPLICA_SET: (&str, &str) = ("apps/v1", "ReplicaSet");
 /// API version and kind of a ReplicationController.
 pub const REPLICATION_CONTROLLER: (&str, &str) = ("v1", "ReplicationController");
-/// Says that pods could not be made or deleted.
+/// The condition about failed creations and deletions of pods.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 /// What is known.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// Which kind the set is of.
+    /// API version and kind of the set.
     pub kind: (&'static str, &'static str),
     /// The set; a ReplicationController is [`converted`] first.
     pub set: Arc<ReplicaSet>,
@@ -42,13 +41,13 @@ pub struct Observed {
 pub struct Plan {
     /// Writes, in order.
     pub actions: Vec<Action>,
-    /// The status, if all goes well; [`with_failure`] is for when it does not.
+    /// The status after successful writes; see [`with_failure`] for failed ones.
     pub status: ReplicaSetStatus,
     /// When to plan again even if nothing happens.
     pub requeue_after: Option<Duration>,
 }
 
-/// Decides what to do about a set. Total.
+/// Plans the writes for a set. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let set = &observed.set;
     let spec = set.spec.clone().unwrap_or_default();
@@ -124,7 +123,7 @@ fn count<T>(items: impl Iterator<Item = T>) -> i32 {
     i32::try_from(items.count()).unwrap_or(i32::MAX)
 }
 
-/// The status when a write about a pod failed.
+/// The status after a failed write to a pod.
 pub fn with_failure(
     mut status: ReplicaSetStatus,
     stored: Option<&ReplicaSetStatus>,
@@ -153,7 +152,7 @@ pub fn with_failure(
     status
 }
 
-/// Whether two statuses say different things.
+/// Whether two statuses differ.
 pub fn differs(stored: Option<&ReplicaSetStatus>, status: &ReplicaSetStatus) -> bool {
     let plain = |status: &ReplicaSetStatus| {
         let number = |value: Option<i32>| value.unwrap_or_default();
@@ -170,7 +169,7 @@ pub fn differs(stored: Option<&ReplicaSetStatus>, status: &ReplicaSetStatus) -> 
     stored.is_none_or(|stored| plain(stored) != plain(status))
 }
 
-/// A ReplicationController as a ReplicaSet, for which the same is true.
+/// A ReplicationController as a ReplicaSet with the same behaviour.
 pub fn converted(controller: &ReplicationController) -> ReplicaSet {
     let spec = controller.spec.clone().unwrap_or_default();
     let selector = LabelSelector {

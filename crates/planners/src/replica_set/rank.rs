@@ -8,8 +8,8 @@ use resource_kinds::annotations::POD_DELETION_COST;
 
 use crate::pod_set::PodState;
 
-/// The pods, those first that are to go first: without a node, not started, not ready, cheap,
-/// crowded on their node, ready only recently, often restarted, young.
+/// Sorts the pods, first to delete first: without a node, not started, not ready, low deletion
+/// cost, many of the set on the same node, ready only recently, often restarted, young.
 pub(super) fn least_missed<'s, 'p>(
     pods: &[&'s PodState<'p>],
     now: Timestamp,
@@ -40,7 +40,7 @@ fn cost(pod: &PodState<'_>) -> i32 {
     cost.and_then(|cost| cost.parse().ok()).unwrap_or_default()
 }
 
-/// Ages that differ by less than a factor of two are the same.
+/// Ages within a factor of two are equal.
 fn age(since: Option<Timestamp>, now: Timestamp) -> u32 {
     let Some(since) = since else {
         return 0;

@@ -1,10 +1,9 @@
 //! ResourceClaims: made for pods from templates, and given back when the pods are over.
 //!
-//! Goal: each living pod has a claim for each template that it names, and its status says which; no
-//! claim is reserved for a pod that is over; a claim that nobody uses has no devices.
-//! Relies on: `Seen` is the truth, not a cache's view, where a pod is `Gone`.
-//! Guarantees: a claim of somebody else is neither used nor deleted; a claim has its devices as
-//! long as somebody uses it.
+//! Goal: each active pod has a claim for each template that it names, and its status names them; no
+//! claim is reserved for an ended pod; an unused claim has no devices. Relies on: a pod is
+//! `Seen::Gone` only if the API server, not a cache, said so. Guarantees: a claim of another owner
+//! is neither used nor deleted; a claim keeps its devices as long as a consumer uses it.
 
 mod of_claim;
 mod of_pod;

@@ -1,43 +1,43 @@
-//! The plan for a claim: ended pods no longer reserve it, and unused devices are free.
+//! The plan for a claim: ended pods lose their reservation, and unused devices are deallocated.
 
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference};
 use resource_kinds::resource::ALLOCATED;
 
 use crate::ownership::controller;
 
-/// What was seen of a pod that a claim names.
+/// The state of a pod that a claim is reserved for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// It runs, or may run.
     Living,
-    /// It will not run any more.
+    /// It has ended.
     Over,
-    /// It is not there, or another pod has its name.
+    /// It does not exist, or another pod has its name.
     Gone,
-    /// Nobody has looked closely enough.
+    /// It was not confirmed by the API server.
     Unknown,
 }
 
-/// What is to be done for a claim, in this order.
+/// An action for a claim, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClaimStep {
-    /// Write who still uses the claim.
+    /// Write the remaining consumers of the claim.
     Release {
-        /// Those who do.
+        /// The remaining consumers.
         kept: Vec<ResourceClaimConsumerReference>,
-        /// Whether the devices are free.
+        /// Whether the devices are deallocated.
         free: bool,
     },
-    /// Take away the finalizer: the claim has no devices.
+    /// Remove the finalizer: the claim has no devices.
     Unprotect {
-        /// The finalizers that stay.
+        /// The remaining finalizers.
         kept: Vec<String>,
     },
-    /// Delete the claim: it was made for a pod that is over.
+    /// Delete the claim: its pod has ended.
     Delete,
 }
 
-/// The users of a claim.
+/// The consumers of a claim.
 pub fn consumers(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
     let status = claim.status.as_ref();
     status
@@ -45,16 +45,16 @@ pub fn consumers(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
         .unwrap_or_default()
 }
 
-/// Whether a user is a pod.
+/// Whether a consumer is a pod.
 fn is_pod(user: &ResourceClaimConsumerReference) -> bool {
     user.resource == "pods" && user.api_group.as_deref().unwrap_or_default().is_empty()
 }
 
-/// What is to be done for a claim; `seen` tells of pods of its namespace by name and uid.
+/// Plans the actions for a claim; `seen` gives the state of pods of its namespace by name and UID.
 pub fn plan_claim(claim: &ResourceClaim, seen: impl Fn(&str, &str) -> Seen) -> Vec<ClaimStep> {
     let users = consumers(claim);
     let stays = |user: &&ResourceClaimConsumerReference| {
-        // What else may use a claim is not known here, and keeps it.
+        // Consumers of other kinds are unknown here and keep the claim.
         !is_pod(user) || matches!(seen(&user.name, &user.uid), Seen::Living | Seen::Unknown)
     };
     let kept: Vec<ResourceClaimConsumerReference> = users.iter().filter(stays).cloned().collect();
@@ -65,7 +65,7 @@ pub fn plan_claim(claim: &ResourceClaim, seen: impl Fn(&str, &str) -> Seen) -> V
     let unused = kept.is_empty();
     let going = claim.metadata.deletion_timestamp.is_some();
     let released = kept.len() < users.len();
-    // A claim that was allocated and not used yet is somebody's who is about to use it.
+    // An allocated claim without a consumer may be about to be used.
     let ends = protected && unused && (released || going);
     let mut steps = Vec::new();
     if released || (ends && allocated) {

@@ -1,4 +1,4 @@
-//! The plan for a pod: its claims, their names in its status, and its place among their users.
+//! The plan for a pod: its claims, their names in its status, and its reservations.
 
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{
@@ -10,38 +10,39 @@ use resource_kinds::resource::POD_CLAIM_NAME;
 use crate::ownership::controller;
 use crate::stateful_set::revisions::hash;
 
-/// Most bytes of a claim's name before its hash: names are labels in some places.
+/// Maximum length of a claim's name before its hash, in bytes: names are used as labels.
 const BASE_BYTES_MAX: usize = 50;
-/// Most pods that one claim serves.
+/// Maximum number of consumers of one claim.
 const USERS_MAX: usize = 256;
 
-/// What is to be done for a pod.
+/// The action for a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PodStep {
-    /// Make a claim.
+    /// Create a claim.
     Create(Box<ResourceClaim>),
-    /// A claim cannot be made yet: for people.
+    /// A claim cannot be created yet; the message for an event.
     Wait(String),
-    /// Note in the pod's status which claims were made: names in the pod, and names of the claims.
+    /// Write the names of the created claims into the pod's status: the name in the pod, and the
+    /// claim's name.
     Note(Vec<(String, String)>),
     /// Reserve a claim for the pod, which was bound without the scheduler.
     Reserve {
-        /// The claim as it was seen.
+        /// The observed claim.
         claim: Box<ResourceClaim>,
-        /// The pod as a user of claims.
+        /// The pod as a consumer.
         user: ResourceClaimConsumerReference,
     },
 }
 
-/// The names of the templates of a pod's claims.
+/// The names of the ResourceClaimTemplates of a pod.
 pub fn templates(pod: &Pod) -> impl Iterator<Item = &str> {
     claims_of(pod).filter_map(|claim| claim.resource_claim_template_name.as_deref())
 }
 
-/// The name of the claim that is made for a pod: always the same for the same pod.
+/// The name of a pod's claim; deterministic.
 pub fn claim_name(pod: &str, uid: &str, claim: &str) -> String {
     let whole = pod.len() + claim.len() + 2;
-    // Both names stay recognisable: each is shortened by its share.
+    // Both names stay recognisable: each is shortened in proportion.
     let shorten = |name: &str| {
         let most = (name.len() * BASE_BYTES_MAX).div_ceil(whole.max(1));
         let end = name.floor_char_boundary(most.saturating_sub(1).max(1));
@@ -53,13 +54,13 @@ pub fn claim_name(pod: &str, uid: &str, claim: &str) -> String {
         (pod.to_owned(), claim.to_owned())
     };
     let hash = hash(&format!("{uid}/{claim}"), None);
-    // A part that is cut may end in what no part of a name begins or ends with.
+    // A shortened name must not end in a dash or dot.
     let pod = pod.trim_end_matches(['-', '.']);
     let claim_part = claim_part.trim_end_matches(['-', '.']);
     format!("{pod}-{claim_part}-{hash}")
 }
 
-/// What is to be done for a pod. `claim` and `template` find objects of its namespace by name.
+/// Plans the actions for a pod. `claim` and `template` find objects of its namespace by name.
 pub fn plan_pod<C, T>(
     pod: &Pod,
     claim: impl Fn(&str) -> Option<C>,
@@ -104,7 +105,7 @@ where
     steps
 }
 
-/// The name of the claim of a template, and what is to be done before the pod has it.
+/// The name of the claim from a template, and the action before the pod has it.
 fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
     pod: &Pod,
     wanted: &PodResourceClaim,
@@ -159,7 +160,7 @@ fn made<C: AsRef<ResourceClaim>, T: AsRef<ResourceClaimTemplate>>(
     (name, Some(PodStep::Create(Box::new(made))))
 }
 
-/// A pod that is bound by its author has claims that the scheduler did not reserve.
+/// The scheduler did not reserve the claims of a pod that was created with `nodeName`.
 fn reserve(pod: &Pod, claim: &ResourceClaim) -> Option<PodStep> {
     let node = pod.spec.as_ref()?.node_name.as_deref()?;
     let status = claim.status.as_ref()?;

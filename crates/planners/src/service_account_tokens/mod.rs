@@ -1,9 +1,9 @@
 //! Tokens in Secrets of the type `kubernetes.io/service-account-token`.
 //!
-//! **Goal.** Each such Secret holds a token of the account that it names, the certificates that the
-//! API server is to be trusted by, and its namespace; one whose account is gone goes too.
-//! **Relies on** the account being looked up anew before a Secret is deleted: it may be so young
-//! that it was not seen yet. **Guarantees** that a token, once there, stays.
+//! **Goal.** Each such Secret holds a token of the ServiceAccount that it names, the API server's
+//! CA certificates, and its namespace; a Secret of a deleted ServiceAccount is deleted. **Relies
+//! on**: the caller reads the account from the API server before a Secret is deleted, because a new
+//! account may not be in the cache yet. **Guarantees**: an existing token stays.
 
 use std::collections::BTreeMap;
 
@@ -12,39 +12,39 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 
 /// The type of such Secrets.
 pub const TYPE: &str = "kubernetes.io/service-account-token";
-/// The annotation that names the account.
+/// The annotation with the account's name.
 pub const ACCOUNT: &str = "kubernetes.io/service-account.name";
-/// The annotation with the account's uid.
+/// The annotation with the account's UID.
 pub const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 /// The key of the token.
 pub const TOKEN: &str = "token";
 
-/// What is to be done about a Secret.
+/// The action for a Secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// Nothing.
+    /// No action.
     Leave,
-    /// It goes, if its account is gone indeed.
+    /// Delete it, if the API server confirms that its account is gone.
     Delete,
-    /// Something is missing.
+    /// Add missing data.
     Fill {
-        /// Whether that is the token.
+        /// Whether the token is missing.
         token: bool,
-        /// The uid of the account, for the annotation.
+        /// The UID of the account, for the annotation.
         uid: String,
-        /// Other keys.
+        /// The other missing keys.
         data: BTreeMap<String, ByteString>,
     },
 }
 
-/// The account that a Secret is for.
+/// The account that a Secret names.
 pub fn account_of(secret: &Secret) -> Option<&str> {
     let annotations = secret.metadata.annotations.as_ref()?;
     let name = annotations.get(ACCOUNT)?;
     (secret.type_.as_deref() == Some(TYPE) && !name.is_empty()).then_some(name)
 }
 
-/// What is to be done about a Secret whose account is the given one, if there is any.
+/// Plans the action for a Secret, given its account, if it exists.
 pub fn plan(secret: &Secret, account: Option<&ServiceAccount>, root_ca_pem: &str) -> Plan {
     if account_of(secret).is_none() || secret.metadata.deletion_timestamp.is_some() {
         return Plan::Leave;

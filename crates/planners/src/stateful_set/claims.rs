@@ -1,7 +1,7 @@
 //! Claims: made from templates, and owned as the retention policy says.
 //!
-//! A policy is carried out by owner references alone; deleting is the garbage collector's. Hence
-//! a reference is written only where the policy wants deletion, and taken away everywhere else.
+//! A policy works by owner references only; the garbage collector deletes. A reference is therefore
+//! written only where the policy wants deletion, and removed everywhere else.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -27,17 +27,18 @@ pub(super) fn names(spec: &Spec<'_>, ordinal: i64) -> Vec<String> {
         .collect()
 }
 
-/// What keeps a pod of that ordinal from being made now.
+/// The cause why the pod of that ordinal cannot be created now.
 pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
     for claim_name in names(&world.spec, ordinal) {
         let Some(claim) = world.observed.claims.get(&claim_name) else {
             continue;
         };
-        // It goes with the former pod, whatever the policy has become since: a new pod must not come
-        // between claim and collector.
+        // It will be deleted with the former pod, even if the policy has changed since: a new pod
+        // must not use it.
         let pod = identity::pod_name(world.spec.name, ordinal);
         let of_former_pod = references_other(claim, "v1", "Pod", &pod, "");
-        // So it does with a former set of this name, which kube-controller-manager overlooks.
+        // The same holds for a former set of this name; kube-controller-manager does not check
+        // that.
         let of_former_set = references_other(
             claim,
             identity::API_VERSION,
@@ -55,11 +56,11 @@ pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
     None
 }
 
-/// Makes sure that the claims that a new pod finds are as they were seen.
+/// Confirms that a new pod's claims are in the observed state.
 ///
-/// A surplus pod takes its claims with it. When the set is scaled up again, and this controller has
-/// not yet seen what it wrote to them itself, the new pod would be made on a claim that is about to
-/// be deleted. Writing the owners that it is to have (statefulset.md 2.12) is refused then.
+/// A surplus pod's claims are deleted with it. After a scale-up this controller may not yet see its
+/// own write to them, and the new pod would use a claim that is about to be deleted. The write of
+/// the desired owners (statefulset.md 2.12) is refused then.
 pub(super) fn confirm_present(world: &World<'_>, ordinal: i64, draft: &mut Draft) {
     if world.spec.when_scaled != Retention::Delete {
         return;
@@ -75,7 +76,7 @@ pub(super) fn confirm_present(world: &World<'_>, ordinal: i64, draft: &mut Draft
     }
 }
 
-/// The owners of a claim whose pod is wanted and not there.
+/// The owners of a claim whose pod is wanted and does not exist.
 fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<OwnerReference> {
     let present = claim.metadata.owner_references.as_deref();
     let present = present.unwrap_or_default();
@@ -91,7 +92,7 @@ fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<Owner
     }
 }
 
-/// Creates the claims of an ordinal that are not there.
+/// Creates the missing claims of an ordinal.
 pub(super) fn create_missing(world: &World<'_>, ordinal: i64, draft: &mut Draft) {
     let spec = &world.spec;
     for (place, template) in spec.claim_templates.iter().enumerate() {
@@ -116,7 +117,7 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
             .and_then(|s| s.match_labels.clone())
             .unwrap_or_default(),
     );
-    // Claims are made for pods in range only.
+    // Claims are created for wanted ordinals only.
     let owned = spec.when_deleted == Retention::Delete;
     PersistentVolumeClaim {
         metadata: ObjectMeta {
@@ -132,14 +133,14 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
     }
 }
 
-/// Gives every claim the owners that the policy wants, before anything else is done.
+/// Gives every claim the owners of the policy, before any other write.
 ///
-/// A pod that is being deleted counts like any other. The garbage collector acts on the owners that
-/// it finds when the pod is gone, so they must be right by then, also where the ordinal was scaled
-/// away or wanted again, or the policy changed, after the deletion began. For the same reason nothing
-/// that holds up the walk over the pods may hold this up.
+/// A terminating pod counts like any other. The garbage collector reads the owners when the pod is
+/// gone, so they must be right by then, even if the ordinal was scaled down or up again, or the
+/// policy changed, after the deletion began. Therefore a pod that blocks the others does not block
+/// this.
 pub(super) fn settle_owners(world: &World<'_>, draft: &mut Draft) {
-    // In the order in which the pods are worked on afterwards.
+    // In the order of the later work on the pods.
     let members = world.members.values();
     for member in members.chain(world.condemned.values().rev()) {
         settle_owners_of_member(world, member, draft);
@@ -161,7 +162,7 @@ fn settle_owners_of_member(world: &World<'_>, member: &Member<'_>, draft: &mut D
     }
 }
 
-/// Takes claims whose pods are not there from the set: they are not to go with it.
+/// Removes the set's owner reference from claims of ordinals that have no pod.
 fn take_back_absent(world: &World<'_>, draft: &mut Draft) {
     for ((ordinal, _), (name, claim)) in &world.claims {
         if world.members.contains_key(ordinal) || world.condemned.contains_key(ordinal) {
@@ -200,13 +201,13 @@ fn conflicting(claim: &str) -> Notice {
 enum Owners {
     AsWanted,
     Wanted(Vec<OwnerReference>),
-    /// Another controller manages it; ours, if any, are to be taken away.
+    /// Another controller manages it; our references, if any, are removed.
     Foreign(Option<Vec<OwnerReference>>),
 }
 
 fn wanted_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeClaim) -> Owners {
     let (api, kind) = (identity::API_VERSION, identity::KIND);
-    // A reference to a predecessor means that the claim is on its way out: leave it alone.
+    // A reference to a predecessor means that the claim is about to be deleted: leave it alone.
     if references_other(claim, api, kind, spec.name, spec.uid)
         || references_other(claim, "v1", "Pod", member.name(), member.uid())
     {
@@ -253,12 +254,12 @@ fn pod_reference(member: &Member<'_>) -> OwnerReference {
     }
 }
 
-/// Equal but for the order.
+/// Equal, apart from the order.
 fn same(wanted: &[OwnerReference], present: &[OwnerReference]) -> bool {
     wanted.len() == present.len() && wanted.iter().all(|owner| present.contains(owner))
 }
 
-/// Whether the claim names another object of that kind and name as its owner.
+/// Whether an owner of the claim has that kind and name, but another UID.
 fn references_other(
     claim: &PersistentVolumeClaim,
     api_version: &str,

@@ -1,7 +1,7 @@
-//! The conditions of a set: whether its pods are available, whether it gets on, and whether it is
-//! stuck for good. `docs/conditions.md` tells users what each says.
+//! The conditions of a set: `Available`, `Progressing` and `Stalled`. `docs/conditions.md`
+//! describes them for users.
 //!
-//! Texts are the same as long as the cause is, so that a status is written only for news.
+//! A text is the same as long as its cause is, so that the status is written only for changes.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSetCondition;
@@ -18,14 +18,14 @@ use super::revisions::Chosen;
 use super::rollout;
 use super::waiting::{Cause, Weight};
 
-/// How far a set has come.
+/// The progress of a set.
 struct Progress {
     status: &'static str,
     reason: &'static str,
     message: String,
-    /// Whether somebody has to do something.
+    /// Whether a person must act.
     warning: bool,
-    /// Whether no waiting helps.
+    /// Whether waiting cannot help.
     stalled: bool,
 }
 
@@ -51,7 +51,7 @@ impl Progress {
     }
 }
 
-/// The conditions to store, and in the draft what the user is to be told about them.
+/// The conditions to store; adds their events to the draft.
 pub(super) fn next(
     world: &World<'_>,
     chosen: &Chosen,
@@ -105,7 +105,7 @@ pub(super) fn find<'c>(
     conditions.iter().find(|condition| condition.type_ == kind)
 }
 
-/// The time of a condition moves only when its status does.
+/// The transition time of a condition changes only with its status.
 fn condition(
     stored: &[StatefulSetCondition],
     now: Timestamp,
@@ -149,7 +149,7 @@ fn progress(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Progress {
     }
 }
 
-/// What is the matter, if anything is: trouble before what is only slow.
+/// The most important problem, if there is any.
 fn trouble(draft: &Draft) -> Option<(Weight, String)> {
     let causes = || draft.waiting.iter().map(|waiting| &waiting.cause);
     let first = |weight| causes().find(|cause| cause.weight() == weight);
@@ -157,7 +157,7 @@ fn trouble(draft: &Draft) -> Option<(Weight, String)> {
     Some((found.weight(), found.told()))
 }
 
-/// Progress of a set that is as it should be.
+/// The progress of a set that has reached its goal.
 fn completion(world: &World<'_>, chosen: &Chosen) -> Option<Progress> {
     let (available, wanted) = available(world);
     let outdated = |member: &&_| rollout::outdated(member, chosen);
@@ -185,7 +185,7 @@ fn completion(world: &World<'_>, chosen: &Chosen) -> Option<Progress> {
     })
 }
 
-/// What the set is about, and which pod it is that it waits for.
+/// The current stage of the set, and the pod that it waits for.
 fn stage(world: &World<'_>, chosen: &Chosen, draft: &Draft) -> (&'static str, String) {
     let (available, wanted) = available(world);
     let subject = || draft.blocker.clone().unwrap_or_else(|| first_amiss(world));
@@ -208,7 +208,7 @@ fn stage(world: &World<'_>, chosen: &Chosen, draft: &Draft) -> (&'static str, St
     }
 }
 
-/// The lowest wanted pod that is not available, or the highest surplus one.
+/// The lowest wanted pod that is not available, or the highest surplus pod.
 fn first_amiss(world: &World<'_>) -> String {
     let amiss = |ordinal: &i64| {
         world
@@ -221,7 +221,7 @@ fn first_amiss(world: &World<'_>) -> String {
     identity::pod_name(world.spec.name, ordinal.unwrap_or(world.spec.start))
 }
 
-/// How many of the wanted pods are available, and how many are wanted.
+/// The numbers of available and of wanted pods.
 fn available(world: &World<'_>) -> (usize, usize) {
     let available = world
         .members
@@ -248,7 +248,7 @@ fn availability(world: &World<'_>, progress: &Progress) -> (&'static str, &'stat
     ("False", reasons::REPLICAS_UNAVAILABLE, message)
 }
 
-/// Tells of trouble when it is new, and of the rest when another stage begins.
+/// The event for a new problem, or for a new stage.
 fn notice(world: &World<'_>, progress: &Progress, draft: &Draft) -> Option<Notice> {
     let before = find(stored(world), kinds::PROGRESSING);
     let same_reason = before.is_some_and(|b| b.reason.as_deref() == Some(progress.reason));
@@ -256,7 +256,7 @@ fn notice(world: &World<'_>, progress: &Progress, draft: &Draft) -> Option<Notic
     if same_reason && (same_text || !progress.warning) || before.is_none() && !progress.warning {
         return None;
     }
-    // Whoever wrote it has told of it.
+    // The same message was reported when it was written.
     if progress.reason == reasons::FAILED_CREATE {
         return None;
     }
@@ -269,7 +269,7 @@ fn notice(world: &World<'_>, progress: &Progress, draft: &Draft) -> Option<Notic
             }
             _ => None,
         });
-    // As kube-controller-manager tells it (statefulset.md 2.5).
+    // As kube-controller-manager reports it (statefulset.md 2.5).
     if let Some((ordinal, cause)) = dying {
         let (set, pod) = (
             world.spec.name,

@@ -1,18 +1,19 @@
-//! The course of a plan: which writes may be sent next, given what became of those before.
+//! The order of a plan's writes: the writes that may be sent next, given the outcomes of the
+//! earlier ones.
 //!
-//! First the preparation, in order. Then the work on pods: pod by pod, or in batches of 1, 2, 4,
-//! … at once, where the writes about one pod stay in order; a refusal ends the work after its
-//! batch. Then the status, whatever happened before, since it tells of what is. Last the cleanup,
-//! only if all went well. A crash needs no word here: the course is forgotten and a new plan made.
+//! First the preparation, in order. Then the pods: one by one, or in batches of 1, 2, 4, … at once,
+//! where the writes for one pod stay in order; a refused write ends the work after its batch. Then
+//! the status in any case, because it reports the present state. Last the cleanup, only if no write
+//! was refused. After a crash a new plan is made.
 //!
-//! The executor follows this, and so does the model checker, which thereby explores the very
-//! order of writes that runs.
+//! The executor and the model checker share this code, so the model checker explores the real order
+//! of writes.
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
 use super::plan::{Action, Pace, Plan};
 
-/// Pods that are worked on at once, at most. As kube-controller-manager's largest batch.
+/// Maximum number of pods in one batch. As kube-controller-manager's largest batch.
 const BATCH_MAX: usize = 500;
 
 /// A write of a plan.
@@ -24,35 +25,35 @@ pub enum Write<'p> {
     Status(&'p StatefulSetStatus),
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// It was carried out, or there was nothing left to do.
+    /// It was carried out, or was not necessary.
     Done,
-    /// It was refused, or nobody knows.
+    /// It was refused, or its outcome is unknown.
     Refused,
 }
 
-/// Which write of a plan.
+/// The position of a write in a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// Of the preparation.
+    /// In the preparation.
     Prepare(usize),
-    /// About a pod.
+    /// In the work on a pod.
     Pod {
-        /// Which of the pods.
+        /// The index of the pod's work.
         work: usize,
-        /// Which of the writes about it.
+        /// The index of the write.
         step: usize,
     },
     /// The status.
     Status,
-    /// Of the cleanup.
+    /// In the cleanup.
     Cleanup(usize),
 }
 
 impl Plan {
-    /// The write at that place; none past the end of its part.
+    /// The write at that position; `None` past the end of its part.
     pub fn write(&self, place: Place) -> Option<Write<'_>> {
         let action = match place {
             Place::Prepare(step) => self.prepare.get(step),
@@ -67,7 +68,7 @@ impl Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Part {
     Prepare,
-    /// Where the batch ends, and how large it was meant to be.
+    /// The end of the batch, and its intended size.
     Pods {
         end: usize,
         size: usize,
@@ -77,11 +78,11 @@ enum Part {
     Over,
 }
 
-/// How far a plan has been carried out. It goes with one plan, which is handed to each call.
+/// The progress of carrying out a plan. It belongs to one plan, which is passed to each call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Course {
     part: Part,
-    /// What may be sent, and what was and has no outcome yet.
+    /// The writes that may be sent, and the sent ones without an outcome.
     open: Vec<(Place, Sent)>,
     refused: bool,
 }
@@ -93,7 +94,7 @@ enum Sent {
 }
 
 impl Course {
-    /// The beginning of a plan.
+    /// The start of a plan.
     pub fn of(plan: &Plan) -> Self {
         let mut course = Self {
             part: Part::Prepare,
@@ -105,7 +106,7 @@ impl Course {
         course
     }
 
-    /// Whether there is nothing left to write and nothing on its way.
+    /// Whether nothing is left to write and nothing is on its way.
     pub fn is_over(&self) -> bool {
         self.part == Part::Over
     }
@@ -115,13 +116,13 @@ impl Course {
         self.refused
     }
 
-    /// The writes that may be sent now, in any order or at once.
+    /// The writes that may be sent now, in any order or concurrently.
     pub fn ready(&self) -> impl Iterator<Item = Place> {
         let ready = self.open.iter().filter(|(_, sent)| *sent == Sent::No);
         ready.map(|(place, _)| *place)
     }
 
-    /// Notes that a write is on its way.
+    /// Records that a write is on its way.
     pub fn sent(&mut self, place: Place) {
         for (open, sent) in &mut self.open {
             if *open == place {
@@ -130,7 +131,7 @@ impl Course {
         }
     }
 
-    /// Notes what became of a write, and opens those that may follow.
+    /// Records the outcome of a write, and releases the writes that follow it.
     pub fn ended(&mut self, plan: &Plan, place: Place, outcome: Outcome) {
         let Some(at) = self.open.iter().position(|(open, _)| *open == place) else {
             return;
@@ -158,7 +159,7 @@ impl Course {
         }
     }
 
-    /// Goes on to the next part when all of this one has ended.
+    /// Continues with the next part when all writes of this one have ended.
     fn settle(&mut self, plan: &Plan) {
         while self.open.is_empty() && self.part != Part::Over {
             self.part = self.following(plan);
@@ -203,7 +204,7 @@ mod tests {
     use super::super::plan::PodWork;
     use super::*;
 
-    /// A plan for so many pods with two writes each, and one write of each other part.
+    /// A plan with that number of pods, two writes each, and one write in each other part.
     fn plan(pods: i64, pace: Pace) -> Plan {
         let action = |name: String| Action::DeletePod {
             uid: name.clone(),
@@ -228,7 +229,7 @@ mod tests {
         }
     }
 
-    /// Sends all that may be sent, round by round; `refuse` is refused.
+    /// Sends all released writes, round by round; `refuse` is refused.
     fn rounds(plan: &Plan, refuse: Option<Place>) -> Vec<String> {
         let mut course = Course::of(plan);
         let mut rounds = Vec::new();

@@ -1,9 +1,9 @@
-//! The progress deadline: how long nothing may have got further.
+//! The progress deadline: the maximum time without progress.
 //!
-//! When something last did is read from what is there, so that a restart of the controller
-//! changes nothing: pods made, turned ready or not, about to end; the wanted revision made; the
-//! set's availability changed. A stored `Progressing` counts from when it became true, but not
-//! from when the deadline made it false.
+//! The time of the last progress is computed from the observed state, so that a restart of the
+//! controller changes nothing: pods created, Ready or not Ready, or about to end; the update
+//! revision created; the set's availability changed. The transition time of a stored
+//! `Progressing=True` counts, but not that of one that the deadline set to False.
 
 use jiff::Timestamp;
 use resource_kinds::reasons::stateful_set_condition as kinds;
@@ -13,7 +13,7 @@ use super::draft::Draft;
 use super::observed::{Member, World};
 use super::revisions::Chosen;
 
-/// The set's deadline in seconds, if it is over. Otherwise the plan is made anew when it will be.
+/// The set's deadline in seconds, if it has passed. Otherwise schedules a plan at the deadline.
 pub(super) fn exceeded(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Option<i64> {
     let deadline = world.spec.options.progress_deadline?;
     let last = last_progress(world, chosen);
@@ -50,11 +50,11 @@ fn last_progress(world: &World<'_>, chosen: &Chosen) -> Timestamp {
     all.max().unwrap_or(world.now)
 }
 
-/// When the pod last got further; in the future, if only time has to pass for it to do so.
+/// The time of the pod's last progress; in the future, if the pod only has to wait.
 fn last_change(member: &Member<'_>) -> Timestamp {
     let times = [
         member.pod.created,
-        // The end of its grace.
+        // The end of its grace period.
         member.pod.deletion.map(|deletion| deletion.deadline),
         member.ready_condition().and_then(|ready| ready.since),
         member.available_at,

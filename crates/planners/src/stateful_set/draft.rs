@@ -16,11 +16,11 @@ pub(super) struct Draft {
     pub waiting: Vec<Waiting>,
     /// The pod that the others wait for.
     pub blocker: Option<String>,
-    /// Claims whose owners are written.
+    /// Claims whose owners this plan writes.
     claims_written: BTreeSet<String>,
-    /// When something will be different without anything happening.
+    /// The next time at which the state changes without an event.
     pub wake_at: Option<Timestamp>,
-    /// Pods that are deleted to be updated and counted as current.
+    /// The number of current pods that this plan deletes to update them.
     pub current_less: i32,
 }
 
@@ -55,19 +55,19 @@ impl Draft {
         });
     }
 
-    /// From now on all that are not where they should be wait for this pod, unless they wait for
-    /// another already.
+    /// From now on all pods that are not in their desired state wait for this pod, unless they wait
+    /// for another already.
     pub fn block(&mut self, pod: &str) {
         self.blocker.get_or_insert_with(|| pod.to_owned());
     }
 
-    /// Whether the owners of the claim of that name are written already: a second write would be
-    /// refused for the version that the first one makes.
+    /// Whether the plan writes the owners of that claim already: a second write would be refused,
+    /// because the first one changes the resourceVersion.
     pub fn writes_claim(&self, name: &str) -> bool {
         self.claims_written.contains(name)
     }
 
-    /// Plans anew at that time at the latest.
+    /// Plans again at that time at the latest.
     pub fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at)));
     }

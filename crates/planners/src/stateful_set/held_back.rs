@@ -9,11 +9,10 @@ use super::revisions::Chosen;
 use super::waiting::{Cause, Waiting};
 use super::{replica, rollout};
 
-/// Pods of which it is said one by one that they wait. Of a set with more missing pods the
-/// first say enough.
+/// Maximum number of pods whose wait is reported one by one.
 const NAMED_MAX: usize = 1000;
 
-/// Gives a reason for each pod that is neither as it should be nor dealt with.
+/// Gives a reason for each pod that is neither in its desired state nor being changed.
 pub(super) fn explain(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
     let Some(blocker) = draft.blocker.clone() else {
         return;
@@ -47,14 +46,14 @@ pub(super) fn explain(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
     draft.waiting.extend(more);
 }
 
-/// Why a wanted pod is not as it should be, if it is not.
+/// The reason why a wanted pod is not in its desired state, if it is not.
 fn of_member(
     world: &World<'_>,
     chosen: &Chosen,
     member: &Member<'_>,
     after: impl Fn() -> Cause,
 ) -> Option<Cause> {
-    // One that has ended will be replaced when it is its turn.
+    // An ended pod is replaced when it is its turn.
     let ended = member.phase == Phase::Ended && !member.terminating;
     if !ended && let Some(own) = replica::unhealthy(member) {
         return Some(own);

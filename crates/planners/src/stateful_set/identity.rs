@@ -24,18 +24,18 @@ pub fn claim_name(template: &str, set: &str, ordinal: i64) -> String {
     format!("{template}-{set}-{ordinal}")
 }
 
-/// The ordinal of a pod, if its name is one that the set gives.
+/// The ordinal of a pod, if its name is one of the set's.
 ///
 /// `web-3` of the set `web` is 3; `web-03`, `web-x` and `web-99999999999` are not of the set.
 pub fn ordinal(set: &str, pod: &str) -> Option<i64> {
     let digits = pod.strip_prefix(set)?.strip_prefix('-')?;
     let ordinal: i32 = digits.parse().ok()?;
-    // Only the one spelling: `web-03`, `web-+3` and `web--0` are other names.
+    // Only the canonical spelling counts: `web-03`, `web-+3` and `web--0` are other names.
     let canonical = digits == "0" || digits.starts_with(|first| ('1'..='9').contains(&first));
     canonical.then_some(i64::from(ordinal))
 }
 
-/// The labels that a pod has besides those of the template.
+/// The labels of a pod in addition to those of the template.
 pub fn pod_labels(set: &str, ordinal: i64, revision: &str) -> BTreeMap<String, String> {
     BTreeMap::from([
         (labels::POD_NAME.to_owned(), pod_name(set, ordinal)),
@@ -47,7 +47,7 @@ pub fn pod_labels(set: &str, ordinal: i64, revision: &str) -> BTreeMap<String, S
     ])
 }
 
-/// The reference by which the set owns pods, revisions and, if the policy says so, claims.
+/// The owner reference for pods, revisions and, if the policy says so, claims.
 pub fn owner_reference(set: &StatefulSet) -> OwnerReference {
     OwnerReference {
         api_version: API_VERSION.to_owned(),
@@ -59,7 +59,7 @@ pub fn owner_reference(set: &StatefulSet) -> OwnerReference {
     }
 }
 
-/// The pod with that ordinal, made from a template.
+/// The pod of that ordinal, made from a template.
 pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision: &str) -> Pod {
     let set_name = set.metadata.name.as_deref().unwrap_or_default();
     let name = pod_name(set_name, ordinal);
@@ -95,8 +95,8 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision
     }
 }
 
-/// The claims' volumes in the order of their templates, then the template's own, except those
-/// whose name a claim template has.
+/// The volumes of the claims in the order of their templates, then the template's own, except those
+/// with the name of a claim template.
 fn volumes(
     set: &str,
     claim_templates: &[PersistentVolumeClaim],

@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 
 use super::observed::{Spec, Strategy};
 
-/// How a set that is updated by itself is off.
+/// The numbers of a set that is updated automatically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metrics {
     /// Pods that a rolling update may make unavailable.
@@ -15,7 +15,7 @@ pub struct Metrics {
     pub pod_management_policy: &'static str,
 }
 
-/// The metrics of a set; none where pods are replaced as somebody deletes them.
+/// The metrics of a set; `None` with the strategy `OnDelete`.
 pub fn metrics(set: &StatefulSet) -> Option<Metrics> {
     let spec = Spec::of(set);
     if spec.strategy == Strategy::OnDelete {

@@ -1,20 +1,17 @@
 //! StatefulSet: pods with a name, an ordinal and claims of their own.
 //!
-//! **Goal**: for each ordinal from `start` to `start + replicas - 1` one pod of the wanted
-//! revision, with its claims, and no other pods.
-//! **Relies on**: the API server refusing a second object of one name, and writes whose uid or
-//! resourceVersion does not hold. Nothing else: what is observed may be old.
-//! **Guarantees**: at most one pod per ordinal; in `OrderedReady` at most one creation or deletion
-//! at a time and in order; no claim is made ready for deletion but by the retention policy; when
+//! **Goal**: for each ordinal from `start` to `start + replicas - 1` one pod of the desired
+//! revision, with its claims, and no other pods. **Relies on**: the API server, which refuses a
+//! second object of the same name and a write with an old UID or resourceVersion. The observed
+//! state may be old. **Guarantees**: at most one pod per ordinal; in `OrderedReady` at most one
+//! creation or deletion at a time and in order; claims are deleted only by the retention policy; if
 //! the goal is not reached there is an action or a reason.
 //!
-//! Read [`plan()`] first: it calls the other files in order. `observed` and `options` parse,
-//! `revisions` finds
-//! what to make pods from, `replica` walks the wanted ordinals, `scale` the surplus, `rollout`
-//! the outdated, `recovery` frees a rollout that is stuck, `held_back` says who waits for whom,
-//! `refused` what the server would not have,
-//! `status` counts, `conditions` and `deadline` judge, `metrics` tells dashboards. `course` says in which
-//! order a plan is written.
+//! Start with [`plan()`]: it calls the other files in order. `observed` and `options` parse,
+//! `revisions` finds the templates for pods, `replica` walks the wanted ordinals, `scale` the
+//! surplus, `rollout` the outdated, `recovery` unblocks a stuck rollout, `held_back` gives the
+//! reasons for waiting, `refused` the API server's refusals, `status` counts, `conditions` and
+//! `deadline` set conditions, `metrics` gives metrics. `course` decides the order of writes.
 
 pub mod claims;
 mod conditions;

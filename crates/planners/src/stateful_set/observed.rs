@@ -1,7 +1,7 @@
 //! The observed state, and its parsed form.
 //!
-//! Input is taken as it comes: old, edited by hand, contradictory. Whatever cannot be read
-//! becomes the default or a reason to wait, never a failure.
+//! Any input is accepted: old, edited by hand, contradictory. A value that cannot be parsed becomes
+//! the default or a reason to wait, never a failure.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -24,38 +24,38 @@ use super::options::Options;
 pub struct Observed {
     /// The set.
     pub set: Arc<StatefulSet>,
-    /// Pods of its namespace: at least those it owns, those its selector matches, and whatever
-    /// has the name of one of its ordinals.
+    /// Pods of its namespace: at least those that it owns, those that its selector matches, and
+    /// those with the name of one of its ordinals.
     pub pods: Vec<Arc<PodView>>,
-    /// Revisions of its namespace: at least those it owns, those its selector matches, and
-    /// those whose name begins with its own.
+    /// Revisions of its namespace: at least those that it owns, those that its selector matches,
+    /// and those whose names begin with the set's name.
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// Claims of its namespace by name: at least those of its ordinals.
     pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
-    /// Writes that the API server refused when they were last tried.
+    /// Writes that the API server refused at their last attempt.
     pub refused: Vec<Refused>,
 }
 
 /// A write that the API server refused: by a quota, a webhook, Pod Security, validation, a missing
-/// account.
+/// ServiceAccount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The action in words, as [`super::Action`] is displayed.
+    /// The action in words, as [`super::Action`] displays it.
     pub action: String,
-    /// What the server said.
+    /// The API server's message.
     pub message: String,
 }
 
-/// Where in its life a pod is.
+/// The phase of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not all containers have started, or nobody has looked at it yet.
+    /// Not all containers have started, or no node has seen it yet.
     Pending,
     /// At least one container runs.
     Running,
-    /// Ended, well or not: it will not run again.
+    /// All containers have ended: it will not run again.
     Ended,
-    /// Nobody can tell.
+    /// The node is unreachable.
     Unknown,
 }
 
@@ -68,19 +68,19 @@ pub struct Member<'a> {
     pub ordinal: i64,
     /// Its phase.
     pub phase: Phase,
-    /// Whether it has been counted by the API server as created (has any phase).
+    /// Whether it has a phase, which the API server sets at creation.
     pub created: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Since when it is Ready.
     pub ready_since: Option<Timestamp>,
-    /// From when on it counts as available, if it is Ready.
+    /// The time from which it counts as available, if it is Ready.
     pub available_at: Option<Timestamp>,
-    /// Whether it is Ready, and has been for `minReadySeconds`.
+    /// Whether it has been Ready for `minReadySeconds`.
     pub available: bool,
-    /// Name of the revision it was made from.
+    /// Name of its revision.
     pub revision: &'a str,
-    /// Whether it has the label that says its name.
+    /// Whether it has the label with its name.
     pub labelled: bool,
 }
 
@@ -95,7 +95,7 @@ impl Member<'_> {
         &self.pod.uid
     }
 
-    /// Not available, or about to be so.
+    /// Whether it is unavailable or about to be.
     pub fn unavailable(&self) -> bool {
         !self.available || self.terminating
     }
@@ -105,10 +105,10 @@ impl Member<'_> {
         self.pod.condition(pod_condition::READY)
     }
 
-    /// Whether it has not been Ready since it was started.
+    /// Whether it has not been Ready since its start.
     ///
-    /// Its Ready condition then still dates from its start. Timestamps have whole seconds, so
-    /// one second is allowed for.
+    /// Its Ready condition then still has the time of its start. Timestamps have whole seconds, so
+    /// one second of difference is allowed.
     pub fn never_ready(&self) -> bool {
         if self.ready_since.is_some() {
             return false;
@@ -155,11 +155,11 @@ pub(super) struct Spec<'a> {
     pub strategy: Strategy,
     pub when_deleted: Retention,
     pub when_scaled: Retention,
-    /// `None` keeps all.
+    /// `revisionHistoryLimit`; `None` keeps all.
     pub history_limit: Option<usize>,
     pub template: &'a PodTemplateSpec,
     pub claim_templates: &'a [PersistentVolumeClaim],
-    /// `None` when it cannot be read or selects everything.
+    /// The selector; `None` if it is invalid or selects everything.
     pub selector: Option<LabelSelector>,
 }
 
@@ -199,7 +199,7 @@ impl<'a> Spec<'a> {
         }
     }
 
-    /// The wanted ordinals. Those that are no 32-bit numbers cannot be in a name.
+    /// The wanted ordinals. Ordinals beyond 32 bits cannot be in a name.
     pub fn ordinals(&self) -> Range<i64> {
         let end = (self.start + self.replicas).min(i64::from(i32::MAX) + 1);
         self.start..end
@@ -209,8 +209,8 @@ impl<'a> Spec<'a> {
         self.ordinals().contains(&ordinal)
     }
 
-    /// How many pods a rolling update may make unavailable; none where that is not said, and they
-    /// go one after the other.
+    /// `maxUnavailable` of a rolling update; `None` if it is not set, and pods are updated one by
+    /// one.
     pub fn budget(&self) -> Option<i64> {
         let Strategy::RollingUpdate(Some(rolling)) = self.strategy else {
             return None;
@@ -254,7 +254,7 @@ fn int_or_percent(value: &IntOrString) -> Option<IntOrPercent> {
 }
 
 fn retention(text: Option<&str>) -> Retention {
-    // Anything that is not plainly Delete keeps the data.
+    // Any value but `Delete` keeps the data.
     if text == Some("Delete") {
         Retention::Delete
     } else {
@@ -268,7 +268,7 @@ fn selector(set: &StatefulSet) -> Option<LabelSelector> {
     (!selector.is_everything()).then_some(selector)
 }
 
-/// The pods, sorted out.
+/// The parsed set with its pods and claims.
 pub(super) struct World<'a> {
     pub spec: Spec<'a>,
     pub observed: &'a Observed,
@@ -277,17 +277,16 @@ pub(super) struct World<'a> {
     pub members: BTreeMap<i64, Member<'a>>,
     /// Surplus pods by ordinal.
     pub condemned: BTreeMap<i64, Member<'a>>,
-    /// Pods to take over; they are members already.
+    /// Pods to adopt; they are members already.
     pub orphans: Vec<&'a PodView>,
-    /// Pods to let go; they are no members.
+    /// Pods to release; they are not members.
     pub strays: Vec<&'a PodView>,
-    /// Names that other pods have, and those pods.
+    /// Foreign pods by name.
     pub taken: BTreeMap<&'a str, &'a PodView>,
-    /// Claims and their names by ordinal and by the place of their template. To look for ten
-    /// thousand names takes longer than all the rest.
+    /// Claims and their names by ordinal and index of their template. A search for 10,000 names
+    /// would take longer than the rest of the plan.
     pub claims: BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)>,
-    /// Names of revisions that pods have been made from, so that equal ones are in one place:
-    /// comparing is then quick.
+    /// Names of the pods' revisions, stored once, so that comparisons are quick.
     revisions: Vec<&'a str>,
 }
 
@@ -306,7 +305,7 @@ impl<'a> World<'a> {
             revisions: Vec::new(),
         };
         world.claims = world.sorted_claims();
-        // Maps that are made at once take half the memory of those that grow.
+        // Maps built at once take half the memory of maps that grow.
         let (mut members, mut condemned) = (Vec::new(), Vec::new());
         for pod in &observed.pods {
             if let Some(member) = world.sort_in(pod) {
@@ -320,7 +319,7 @@ impl<'a> World<'a> {
         world
     }
 
-    /// A pod that is of the set; others are put where they belong.
+    /// The member for a pod of the set; other pods go into their own lists.
     fn sort_in(&mut self, pod: &'a PodView) -> Option<Member<'a>> {
         if *pod.namespace != *self.spec.namespace {
             return None;
@@ -372,7 +371,7 @@ impl<'a> World<'a> {
         claims.into_iter().collect()
     }
 
-    /// The claims of an ordinal that are there, in the order of their templates.
+    /// The existing claims of an ordinal, in the order of their templates.
     pub fn claims_of(
         &self,
         ordinal: i64,
@@ -382,7 +381,7 @@ impl<'a> World<'a> {
     }
 
     fn one_place(&mut self, revision: &'a str) -> &'a str {
-        /// More is not usual; looking for them must stay quick.
+        /// More revisions are unusual; the search must stay quick.
         const REVISIONS_MAX: usize = 8;
         let known = self
             .revisions
@@ -403,14 +402,14 @@ impl<'a> World<'a> {
             pod_view::Phase::Unknown => Phase::Unknown,
         };
         let ready = pod.ready().filter(|_| phase == Phase::Running);
-        // Without a time it has been Ready for ever, as far as anyone can tell.
+        // Without a transition time it counts as Ready for ever.
         let ready_since = ready.map(|ready| ready.since.unwrap_or(Timestamp::MIN));
         let available_at = ready_since.map(|since| {
             since
                 .checked_add(self.spec.min_ready)
                 .unwrap_or(Timestamp::MAX)
         });
-        // Without minReadySeconds a clock that runs ahead elsewhere does not matter.
+        // Without `minReadySeconds` the difference between clocks does not matter.
         let available = available_at
             .is_some_and(|at| self.spec.min_ready == SignedDuration::ZERO || at <= self.now);
         Member {

@@ -1,14 +1,14 @@
 //! The options of a set, read from its annotations.
 //!
-//! The API server refuses values that are not allowed; what is there all the same, because it
-//! was stored before, counts as absent.
+//! The API server refuses invalid values; an invalid value that was stored earlier counts as
+//! absent.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use resource_kinds::annotations;
 
-/// How a set is run. The default is mainstay's own way; the other values bring back what
-/// kube-controller-manager does.
+/// The options of a set. The default is mainstay's own behaviour; the other values are
+/// kube-controller-manager's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// `mainstay.dev/stuck-rollout`.
@@ -17,25 +17,25 @@ pub struct Options {
     pub scale_down: ScaleDown,
     /// `mainstay.dev/max-unavailable`.
     pub max_unavailable: MaxUnavailable,
-    /// `mainstay.dev/progress-deadline-seconds`; none: nothing is ever too slow.
+    /// `mainstay.dev/progress-deadline-seconds`; `None` is no deadline.
     pub progress_deadline: Option<SignedDuration>,
 }
 
-/// What becomes of a pod that never got ready at a revision nobody wants any more.
+/// The treatment of a pod that never became Ready at an obsolete revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StuckRollout {
     /// It is replaced.
     #[default]
     Replace,
-    /// Somebody has to delete it (statefulset.md 3.12, 5.20).
+    /// It waits for a person to delete it (statefulset.md 3.12, 5.20).
     Wait,
 }
 
-/// Which surplus pod goes next, in `OrderedReady`.
+/// The next surplus pod to delete, in `OrderedReady`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ScaleDown {
-    /// The highest; but one that was healthy until a moment ago waits for an unhealthy lower one,
-    /// for [`MOMENT`] at most.
+    /// The highest; but one that was healthy recently waits for an unhealthy lower one, for
+    /// [`MOMENT`] at most.
     #[default]
     WaitAMoment,
     /// The highest, whatever its health.
@@ -45,21 +45,21 @@ pub enum ScaleDown {
     WaitForLowest,
 }
 
-/// So long a surplus pod that got unhealthy may take to recover before it goes all the same.
+/// A surplus pod that became unhealthy may recover for this time before it is deleted.
 pub const MOMENT: SignedDuration = SignedDuration::from_secs(60);
 
-/// How outdated pods that are down anyway count against `maxUnavailable`, in `Parallel`.
+/// The cost of unavailable outdated pods against `maxUnavailable`, in `Parallel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MaxUnavailable {
-    /// They cost nothing and go first (statefulset.md 3.45).
+    /// They cost nothing and are updated first (statefulset.md 3.45).
     #[default]
     Corrected,
-    /// As all others (statefulset.md 3.43).
+    /// They count like all others (statefulset.md 3.43).
     AsReleased,
 }
 
 impl Options {
-    /// What the set's annotations ask for.
+    /// The options in the set's annotations.
     pub fn of(set: &StatefulSet) -> Self {
         let annotations = set.metadata.annotations.as_ref();
         let value = |key| annotations.and_then(|all| all.get(key)).map(String::as_str);
@@ -81,7 +81,7 @@ impl Options {
     }
 }
 
-/// A number as the API server takes it: digits alone, 1 to 2147483647.
+/// A number as the API server accepts it: digits only, 1 to 2147483647.
 fn whole_number(text: &str) -> Option<i64> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number: i32 = text.parse().ok().filter(|_| digits)?;

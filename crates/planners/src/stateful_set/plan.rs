@@ -1,4 +1,4 @@
-//! The plan of a set: what to write, in which order, and why no more than that.
+//! The plan of a set: the writes, their order, and the reasons why there are no more.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,46 +16,46 @@ use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
 use super::{claims, held_back, recovery, refused, replica, revisions, rollout, scale, status};
 
-/// One write. Each names the object by uid, or creates it under a name of its own: a plan that
-/// was made from an old view is refused by the server.
+/// One write. Each write names its object by UID, or creates a new object. The server therefore
+/// refuses a plan that was made from an old view.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Read the set from the server itself; go on only if it is this one and is not being
+    /// Read the set from the API server; continue only if its UID is the same and it is not being
     /// deleted.
     ConfirmSet,
-    /// Become the owner of a revision that has none.
+    /// Adopt a revision without an owner.
     AdoptRevision {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
     },
-    /// Become the owner of a pod that has none.
+    /// Adopt a pod without an owner.
     AdoptPod {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
     },
-    /// Stop owning a pod.
+    /// Release a pod.
     ReleasePod {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
     },
-    /// Keep the template under a new name.
+    /// Create a revision for a template.
     CreateRevision(Box<ControllerRevision>),
-    /// Give a revision a new number: its template is the wanted one again.
+    /// Give a revision the newest number, because its template is current again.
     RenumberRevision {
         /// Name.
         name: String,
         /// Identity.
         uid: String,
-        /// Number.
+        /// The new revision number.
         revision: i64,
     },
-    /// Forget a template.
+    /// Delete a revision.
     DeleteRevision {
         /// Name.
         name: String,
@@ -72,12 +72,12 @@ pub enum Action {
         uid: String,
         /// The state that was seen.
         resource_version: String,
-        /// The owners it is to have.
+        /// The new owners.
         owners: Vec<OwnerReference>,
     },
     /// Create a pod.
     CreatePod(Box<Pod>),
-    /// Give a pod its labels back.
+    /// Restore the labels of a pod.
     LabelPod {
         /// Name.
         name: String,
@@ -86,7 +86,7 @@ pub enum Action {
         /// The labels to set.
         labels: BTreeMap<String, String>,
     },
-    /// Delete a pod, with its own grace.
+    /// Delete a pod, with its own grace period.
     DeletePod {
         /// Name.
         name: String,
@@ -125,7 +125,7 @@ impl fmt::Display for Action {
 pub struct PodWork {
     /// The pod's ordinal.
     pub ordinal: i64,
-    /// What to do, each only if the one before it went well.
+    /// Actions in order; each only if the previous one succeeded.
     pub actions: Vec<Action>,
 }
 
@@ -140,7 +140,7 @@ pub struct Notice {
     pub message: String,
 }
 
-/// How the work on several pods is to be done.
+/// The order of the work on several pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
     /// One pod after the other; the first failure ends it.
@@ -156,23 +156,23 @@ pub struct Plan {
     pub prepare: Vec<Action>,
     /// Then the work on pods.
     pub pods: Vec<PodWork>,
-    /// How to go about it.
+    /// The order of the work on pods.
     pub pace: Pace,
-    /// Then the status, if it differs from what is stored. To be written even if a write before
-    /// it failed.
+    /// Then the status, if it differs from the stored one. It is written even if an earlier write
+    /// failed.
     pub status: Option<StatefulSetStatus>,
-    /// Last, if all went well.
+    /// Last, only if all earlier writes succeeded.
     pub cleanup: Vec<Action>,
     /// What the user is to be told.
     pub notices: Vec<Notice>,
-    /// Why not more.
+    /// The reasons why there are no more actions.
     pub waiting_on: Vec<Waiting>,
     /// When to plan again even if nothing happens.
     pub requeue_after: Option<Duration>,
 }
 
 impl Plan {
-    /// All writes but the status, in order.
+    /// All writes except the status, in order.
     pub fn actions(&self) -> impl Iterator<Item = &Action> {
         let pods = self.pods.iter().flat_map(|work| &work.actions);
         self.prepare.iter().chain(pods).chain(&self.cleanup)
@@ -184,7 +184,7 @@ impl Plan {
     }
 }
 
-/// Decides what to do about a set. Total: any input gives a plan.
+/// Plans the writes for a set. Total: any input gives a plan.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let world = World::of(observed, now);
     let mut draft = Draft::default();
@@ -220,7 +220,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     }
 }
 
-/// The owners of claims before all pods. Wanted pods first, then surplus ones, then outdated ones, then what is stuck.
+/// Owners of claims come first, then wanted pods, surplus pods, outdated pods, and stuck pods.
 fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
     claims::settle_owners(world, draft);
     let mut flow = replica::walk(world, chosen, draft);
@@ -242,8 +242,8 @@ fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
     held_back::explain(world, chosen, draft);
 }
 
-/// Adoption needs a fresh look at the set: one that is being deleted must not take pods back
-/// from the collector.
+/// Adoption needs a fresh read of the set: a set that is being deleted must not adopt pods that the
+/// garbage collector released.
 fn adopt_and_release(world: &World<'_>, draft: &mut Draft) {
     let id = |pod: &PodView| (pod.name.to_string(), pod.uid.to_string());
     for pod in &world.strays {
@@ -265,7 +265,7 @@ fn adopt_and_release(world: &World<'_>, draft: &mut Draft) {
     }
 }
 
-/// A pod becomes available without anything happening to it.
+/// A pod becomes available without an event.
 fn wake_when_available(world: &World<'_>, draft: &mut Draft) {
     for member in world.all().filter(|member| !member.available) {
         if let Some(at) = member.available_at {

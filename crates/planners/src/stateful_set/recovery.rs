@@ -1,13 +1,13 @@
-//! A rollout that is stuck on pods of a revision nobody wants any more frees itself.
+//! Recovery of a rollout that is stuck on pods of an obsolete revision.
 //!
-//! In kube-controller-manager a pod that never becomes Ready holds up everything, also its own
-//! replacement, when the template has long been put right; somebody has to delete it by hand.
-//! Here such a pod is replaced, the highest first, one at a time, when nothing else can be done.
+//! In kube-controller-manager a pod that never becomes Ready blocks everything, even its own
+//! replacement after the template was fixed; a person must delete it. Here such a pod is replaced,
+//! the highest first, one at a time, when nothing else can be done.
 //!
-//! A pod qualifies only if it is not Ready and its revision is not the wanted one: one that was
-//! abandoned half way, or, if the pod has not been Ready even once, the one before the update. A
-//! pod that is or was healthy at the revision it should have is never touched, nor is one below
-//! the partition that has either of the two live revisions.
+//! A pod qualifies only if it is not Ready and its revision is not the desired one: either an
+//! abandoned revision, or, if the pod has never been Ready, the one before the update. A pod that
+//! is or was healthy at its desired revision is never touched, nor is one below the partition that
+//! has one of the two live revisions.
 
 use resource_kinds::reasons::stateful_set as reasons;
 
@@ -18,7 +18,7 @@ use super::revisions::Chosen;
 use super::rollout;
 
 pub(super) fn replace_stuck(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
-    // One at a time: the name of the former must be free before the next goes.
+    // One at a time: the previous pod must be gone before the next is deleted.
     if world.all().any(|member| member.terminating) {
         return;
     }
@@ -51,7 +51,7 @@ fn is_stuck(world: &World<'_>, chosen: &Chosen, stays: i64, member: &Member<'_>)
         return false;
     }
     if member.ordinal < world.spec.first_updatable() {
-        // What the status calls current counts even if that revision has been deleted.
+        // The status's current revision counts even if it has been deleted.
         let status = world.spec.set.status.as_ref();
         let named = status.and_then(|status| status.current_revision.as_deref());
         return member.revision != chosen.current && named != Some(member.revision);
@@ -59,16 +59,16 @@ fn is_stuck(world: &World<'_>, chosen: &Chosen, stays: i64, member: &Member<'_>)
     if member.revision != chosen.current {
         return true;
     }
-    // One that would be made anew at the same revision would be replaced for ever.
+    // A pod that would be recreated at the same revision would be replaced for ever.
     member.never_ready() && member.ordinal >= stays
 }
 
-/// The ordinal below which a pod of the current revision would be made anew at that revision.
+/// The ordinal below which a pod of the current revision would be recreated at that revision.
 fn stay_current(world: &World<'_>, chosen: &Chosen) -> i64 {
     if !matches!(world.spec.strategy, Strategy::RollingUpdate(None)) {
         return i64::MIN;
     }
-    // Without the rollingUpdate block as many pods stay current as the status will count.
+    // Without `rollingUpdate` as many pods stay current as the status will count.
     let current = world
         .all()
         .filter(|member| member.revision == chosen.current)

@@ -1,12 +1,12 @@
-//! Writes that are planned again although the API server refused them: only trying again shows
-//! whether it would have them by now. Until then the set says what the server said.
+//! Writes that are planned again although the API server refused them: only a new attempt shows
+//! whether it accepts them now. Until then the set reports the API server's message.
 
 use super::draft::Draft;
 use super::observed::World;
 use super::plan::Action;
 use super::waiting::Cause;
 
-/// Gives what the server said as the reason for each planned action that it refused.
+/// Sets the API server's message as the reason for each planned action that it refused.
 pub(super) fn explain(world: &World<'_>, draft: &mut Draft) {
     let refused = &world.observed.refused;
     if refused.is_empty() {

@@ -1,5 +1,5 @@
-//! The walk over the wanted ordinals: what is missing is created, what has ended is deleted,
-//! what is broken holds up the rest (in `OrderedReady`).
+//! The walk over the wanted ordinals: missing pods are created, ended ones are deleted, and an
+//! unhealthy one blocks the rest (in `OrderedReady`).
 
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels;
@@ -15,7 +15,7 @@ use super::plan::Action;
 use super::revisions::Chosen;
 use super::waiting::Cause;
 
-/// Pods that one plan creates at most; the next plan goes on. As kube-controller-manager's
+/// Maximum number of creations of one plan; the next plan continues. As kube-controller-manager's
 /// largest batch.
 const CREATIONS_MAX: usize = 500;
 
@@ -31,7 +31,7 @@ pub(super) fn walk(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Flo
         if batch_full {
             draft.wake(world.now);
         }
-        // In `Parallel` nothing holds up anything else.
+        // In `Parallel` no pod blocks another.
         let holds_up = step == Step::Hopeless || (world.spec.ordered && step != Step::Fine);
         if batch_full || holds_up {
             draft.block(&identity::pod_name(world.spec.name, ordinal));
@@ -46,7 +46,7 @@ enum Step {
     Fine,
     Created,
     Busy,
-    /// No pod can be made at all.
+    /// No pod can be created at all.
     Hopeless,
 }
 
@@ -79,7 +79,7 @@ fn keep(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
     Step::Fine
 }
 
-/// Why the pod is not available, if it is not.
+/// The cause why the pod is not available, if it is not.
 pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
     if !member.unavailable() {
         return None;
@@ -103,7 +103,7 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
     (!member.available).then_some(Cause::PodNotAvailable { pod, at })
 }
 
-/// A pod that waits for a claim that somebody deleted gets it back.
+/// A deleted claim that a pod waits for is created again.
 fn restore_claims(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
     let terminating = world
         .claims_of(member.ordinal)
@@ -150,7 +150,7 @@ fn create(world: &World<'_>, chosen: &Chosen, ordinal: i64, draft: &mut Draft) -
     Step::Created
 }
 
-/// Another pod has the name: whether it will go by itself makes the difference.
+/// Another pod has the name; the cause says whether that pod will be deleted automatically.
 fn name_taken(world: &World<'_>, holder: &PodView, pod: String) -> Cause {
     if holder.is_deleting() {
         return Cause::PodTerminating { pod };
@@ -158,7 +158,7 @@ fn name_taken(world: &World<'_>, holder: &PodView, pod: String) -> Cause {
     let owner = holder.controller.as_deref();
     let other = owner.filter(|owner| *owner.uid != *world.spec.uid);
     match other {
-        // The collector will find that its owner is no more.
+        // The garbage collector will delete it: its owner is gone.
         Some(other) if *other.kind == *identity::KIND && *other.name == *world.spec.name => {
             Cause::FormerPod { pod }
         }
@@ -169,7 +169,7 @@ fn name_taken(world: &World<'_>, holder: &PodView, pod: String) -> Cause {
     }
 }
 
-/// The pod of an ordinal at the revision it is to have; none if that cannot be read.
+/// The pod of an ordinal at its desired revision; `None` if the revision cannot be parsed.
 fn new_pod(world: &World<'_>, chosen: &Chosen, ordinal: i64) -> Option<Pod> {
     let set = world.spec.set;
     if !needs_current(world, ordinal) || chosen.current == chosen.update {
@@ -184,7 +184,7 @@ fn new_pod(world: &World<'_>, chosen: &Chosen, ordinal: i64) -> Option<Pod> {
     Some(identity::pod(set, template, ordinal, &chosen.current))
 }
 
-/// Whether a new pod of that ordinal is made at the current revision, not at the update.
+/// Whether a new pod of that ordinal gets the current revision, not the update revision.
 fn needs_current(world: &World<'_>, ordinal: i64) -> bool {
     match world.spec.strategy {
         Strategy::OnDelete => false,
@@ -199,8 +199,7 @@ fn needs_current(world: &World<'_>, ordinal: i64) -> bool {
     }
 }
 
-/// Deletes a pod. Its claims have the owners that they are to have by then
-/// ([`claims::settle_owners`]).
+/// Deletes a pod. Its claims already have their desired owners ([`claims::settle_owners`]).
 pub(super) fn delete(member: &Member<'_>, draft: &mut Draft) {
     draft.act(
         member.ordinal,

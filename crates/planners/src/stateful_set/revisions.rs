@@ -1,7 +1,7 @@
-//! Revisions: the templates that pods are made from, kept as ControllerRevisions.
+//! Revisions: the templates of pods, stored as ControllerRevisions.
 //!
-//! Only the template is kept, as a patch that replaces it. The name of a revision is a hash of
-//! those bytes, so the same template gets the same name wherever it is computed.
+//! Only the template is stored, as a patch that replaces it. The name of a revision is a hash of
+//! those bytes, so the same template always gets the same name.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,12 +21,12 @@ use super::identity;
 use super::observed::World;
 use super::plan::Action;
 
-/// Longest part of a set's name that goes into the name of a revision.
+/// Maximum length of a set's name in the name of a revision.
 const NAME_PREFIX_BYTES_MAX: usize = 223;
-/// Names that are tried before giving up for this time.
+/// Names to try before giving up until the next plan.
 const COLLISIONS_MAX: i32 = 100;
 
-/// The template as a revision stores it: `{"spec":{"template":{…,"$patch":"replace"}}}`, with all
+/// The template in the form of a revision: `{"spec":{"template":{…,"$patch":"replace"}}}`, with all
 /// keys in order.
 pub fn encode(template: &PodTemplateSpec) -> Value {
     let mut template = serde_json::to_value(template).unwrap_or_default();
@@ -36,14 +36,14 @@ pub fn encode(template: &PodTemplateSpec) -> Value {
     sorted(json!({ "spec": { "template": template } }))
 }
 
-/// The template in a revision's data; none if it is not one.
+/// The template in a revision's data; `None` if it is not one.
 pub fn decode(data: &Value) -> Option<PodTemplateSpec> {
     let mut template = data.pointer("/spec/template")?.as_object()?.clone();
     template.remove("$patch");
     serde_json::from_value(Value::Object(template)).ok()
 }
 
-/// The bytes that are hashed: compact, and with the characters escaped that Go escapes.
+/// The bytes to hash: compact JSON with Go's escapes.
 pub fn bytes(data: &Value) -> String {
     let plain = data.to_string();
     if !plain.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
@@ -63,8 +63,8 @@ pub fn bytes(data: &Value) -> String {
     escaped
 }
 
-/// The hash in a revision's name: FNV-1 of the bytes and the number of collisions, in letters
-/// and digits that spell no words.
+/// The hash in a revision's name: FNV-1 of the bytes and the number of collisions, in letters and
+/// digits that form no words.
 pub fn hash(bytes: &str, collisions: Option<i32>) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let probe = collisions
@@ -104,20 +104,20 @@ fn sorted(value: Value) -> Value {
     }
 }
 
-/// Which revisions pods are made from.
+/// The revisions for new pods.
 pub(super) struct Chosen {
-    /// Name of the one that was rolled out last.
+    /// Name of the current revision.
     pub current: String,
-    /// Name of the one that the template says.
+    /// Name of the update revision.
     pub update: String,
-    /// How often the name for a new revision was taken.
+    /// The number of hash collisions.
     pub collisions: Option<i32>,
-    /// The template of the current revision, once somebody has asked for it.
+    /// The template of the current revision, parsed at first use.
     template: OnceCell<Option<PodTemplateSpec>>,
 }
 
 impl Chosen {
-    /// The template of the current revision, if it can be read.
+    /// The template of the current revision, if it can be parsed.
     pub fn current_template(&self, world: &World<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
             let mut revisions = world.observed.revisions.iter();
@@ -217,7 +217,7 @@ fn pick<'a>(
     template: &PodTemplateSpec,
 ) -> Picked<'a> {
     if let Some(newest) = history.last() {
-        // The same template may have been written down differently by another version.
+        // Another version may have written the same template differently.
         let same_meaning = || {
             data_of(newest)
                 .and_then(decode)
@@ -234,7 +234,7 @@ fn pick<'a>(
     older.map_or(Picked::None, |revision| Picked::Older(revision))
 }
 
-/// Plans a new revision under the first name that is free, or finds the same data there.
+/// Creates a revision under the first free name, or finds the same data there.
 fn create(
     world: &World<'_>,
     history: &[&Arc<ControllerRevision>],
@@ -244,7 +244,7 @@ fn create(
 ) -> String {
     let bytes = bytes(&data);
     let name_and_hash = |collisions: &Option<i32>| {
-        // A set that never had a collision counts from zero.
+        // A set without a collision counts from zero.
         let hash = hash(&bytes, Some(collisions.unwrap_or_default()));
         (name(world.spec.name, &hash), hash)
     };
@@ -285,8 +285,8 @@ fn create(
     full_name
 }
 
-/// The annotations of the set that a revision keeps: what people and tools noted. Wishes about the
-/// set itself stay with it.
+/// The annotations of the set that are copied to a revision: notes of people and tools, without
+/// mainstay's options.
 fn noted(all: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
     let kept = all?
         .iter()
@@ -300,7 +300,7 @@ fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {
         .map_or(1, |newest| newest.revision.saturating_add(1))
 }
 
-/// Deletes the oldest revisions that no pod and no rollout needs, beyond the limit.
+/// Deletes the oldest unused revisions beyond the limit.
 pub(super) fn truncate(world: &World<'_>, chosen: &Chosen, cleanup: &mut Vec<Action>) {
     let Some(limit) = world.spec.history_limit else {
         return;

@@ -21,10 +21,10 @@ fn updatable(world: &World<'_>) -> impl Iterator<Item = i64> + use<> {
     (world.spec.first_updatable()..world.spec.ordinals().end).rev()
 }
 
-/// Deletes the highest outdated pod, if all above it are available.
+/// Deletes the highest outdated pod, if all higher pods are available.
 fn one_at_a_time(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
     for ordinal in updatable(world) {
-        // A missing pod is being created.
+        // The plan already creates the missing pod.
         let Some(member) = world.members.get(&ordinal) else {
             return draft.block(&identity::pod_name(world.spec.name, ordinal));
         };
@@ -33,15 +33,15 @@ fn one_at_a_time(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
             return replace(member, chosen, draft);
         }
         if member.unavailable() {
-            // The walk has said why.
+            // The walk over the ordinals gave the reason.
             return draft.block(member.name());
         }
     }
 }
 
-/// Deletes outdated pods from the top while no more than `max` pods are unavailable. In
-/// `Parallel` those that are unavailable anyway cost nothing and go at once (statefulset.md 3.45),
-/// unless the algorithm as first released is asked for (3.43).
+/// Deletes outdated pods from the highest while at most `max` pods are unavailable. In `Parallel`
+/// unavailable pods cost nothing and are deleted at once (statefulset.md 3.45), except with the
+/// option for the original algorithm (3.43).
 fn within_budget(world: &World<'_>, chosen: &Chosen, max: i64, draft: &mut Draft) {
     let available = world
         .members
@@ -71,7 +71,7 @@ fn within_budget(world: &World<'_>, chosen: &Chosen, max: i64, draft: &mut Draft
     }
 }
 
-/// With `OnDelete` outdated pods are somebody else's to delete; they are only mentioned.
+/// With `OnDelete` the user deletes outdated pods; they are only reported.
 pub(super) fn mention_outdated(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
     let outdated = world
         .members
@@ -87,7 +87,7 @@ pub(super) fn outdated(member: &Member<'_>, chosen: &Chosen) -> bool {
     member.revision != chosen.update
 }
 
-/// Whether a rolling update is to replace the pod, sooner or later.
+/// Whether a rolling update will replace the pod.
 pub(super) fn awaits_update(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
     matches!(world.spec.strategy, Strategy::RollingUpdate(_))
         && member.ordinal >= world.spec.first_updatable()
@@ -95,7 +95,7 @@ pub(super) fn awaits_update(world: &World<'_>, chosen: &Chosen, member: &Member<
 }
 
 pub(super) fn replace(member: &Member<'_>, chosen: &Chosen, draft: &mut Draft) {
-    // A failed pod is being deleted already.
+    // The plan already deletes this failed pod.
     if draft.changes(member.ordinal) {
         return;
     }

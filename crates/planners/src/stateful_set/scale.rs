@@ -1,9 +1,9 @@
 //! Surplus pods: the highest first; in `OrderedReady` one at a time.
 //!
-//! Differs from kube-controller-manager where two surplus pods are unhealthy: there the higher
-//! waits for the lower and the lower for the higher, for ever. Here the highest goes, after a moment
-//! in which it may recover if it was healthy before. The annotation `mainstay.dev/scale-down` brings
-//! the former back, or does without the moment.
+//! Differs from kube-controller-manager if two surplus pods are unhealthy: there each waits for the
+//! other, for ever. Here the highest is deleted, after [`super::options::MOMENT`] if it was healthy
+//! before. The annotation `mainstay.dev/scale-down` restores the upstream behaviour, or removes the
+//! wait.
 
 use jiff::Timestamp;
 
@@ -39,8 +39,8 @@ pub(super) fn remove_condemned(world: &World<'_>, draft: &mut Draft) -> Flow {
     flow
 }
 
-/// The lower surplus pod that an unhealthy one waits for, and until when if not for ever
-/// (statefulset.md 3.13, 3.14). Wanted pods are all healthy by now.
+/// The lower surplus pod that an unhealthy one waits for, and the end of the wait, if any
+/// (statefulset.md 3.13, 3.14). All wanted pods are healthy at this point.
 fn waits_for<'w>(
     world: &'w World<'_>,
     member: &Member<'_>,
@@ -58,14 +58,14 @@ fn waits_for<'w>(
     Some((lower, until))
 }
 
-/// Until when a pod may recover, if it was healthy and that is not over.
+/// The end of a pod's time to recover, if it was healthy and the time is not over.
 pub(super) fn end_of_moment(world: &World<'_>, member: &Member<'_>) -> Option<Timestamp> {
     if member.never_ready() {
         return None;
     }
     let since = member.ready_condition()?.since?;
     let until = since.checked_add(MOMENT).ok()?;
-    // Ready, but not yet available, counts as well; and so does a clock that is ahead elsewhere,
-    // by no more than the moment.
+    // A Ready pod that is not yet available counts as well; so does a clock that is ahead by no
+    // more than the time.
     (world.now < until && since <= world.now + MOMENT).then_some(until)
 }

@@ -1,4 +1,4 @@
-//! The status: counted anew from the pods each time, whatever else happens.
+//! The status: counted from the pods each time, even if writes fail.
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
@@ -7,7 +7,7 @@ use super::draft::Draft;
 use super::observed::{Strategy, World};
 use super::revisions::Chosen;
 
-/// The status to write; none if what is stored says the same.
+/// The status to write; `None` if the stored one is equal.
 pub(super) fn next(
     world: &World<'_>,
     chosen: &Chosen,
@@ -18,7 +18,7 @@ pub(super) fn next(
     let mut status = if world.spec.selector.is_some() {
         count(world, chosen, draft.current_less)
     } else {
-        // Nobody knows which pods to count.
+        // The pods to count are unknown.
         stored.clone()
     };
     status.observed_generation =
@@ -26,7 +26,7 @@ pub(super) fn next(
     status.conditions = conditions::next(world, chosen, draft);
     status.collision_count = chosen.collisions.max(stored.collision_count);
     complete(world, &mut status);
-    // A count of collisions alone is not worth a write; it goes with the next.
+    // A change of the collision count alone is written with the next status.
     let differs = stored.replicas != status.replicas
         || number(stored.ready_replicas) != number(status.ready_replicas)
         || number(stored.available_replicas) != number(status.available_replicas)

@@ -7,24 +7,24 @@ use resource_kinds::reasons::stateful_set as reasons;
 
 use crate::diagnosis::Reason;
 
-/// One thing that the set is waiting for.
+/// A reason why the set waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The ordinal that cannot go on because of it; none when it is about the set as a whole.
+    /// The ordinal that waits; `None` for the whole set.
     pub ordinal: Option<i64>,
-    /// What it waits for.
+    /// The cause.
     pub cause: Cause,
 }
 
-/// What is waited for.
+/// The cause of a wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The set is being deleted; its pods are the garbage collector's.
+    /// The set is being deleted; the garbage collector deletes its pods.
     SetDeleting,
-    /// The selector cannot be read or selects everything.
+    /// The selector is invalid or selects everything.
     Selector,
-    /// The stored template of that revision cannot be read.
+    /// The stored template of that revision cannot be parsed.
     RevisionUnreadable {
         /// Name of the ControllerRevision.
         revision: String,
@@ -38,19 +38,19 @@ pub enum Cause {
     PodNotReady {
         /// Name of the pod.
         pod: String,
-        /// What is the matter with it.
+        /// The reason.
         reason: Reason,
-        /// The same in words.
+        /// The message.
         message: String,
     },
-    /// The pod is Ready, but not for long enough.
+    /// The pod is Ready, but not for `minReadySeconds`.
     PodNotAvailable {
         /// Name of the pod.
         pod: String,
-        /// When it will be.
+        /// The time at which it becomes available.
         at: Timestamp,
     },
-    /// The claim belonged to the pod's predecessor and is going to be deleted.
+    /// The claim belonged to the pod's predecessor and will be deleted.
     ClaimStale {
         /// Name of the claim.
         claim: String,
@@ -60,66 +60,66 @@ pub enum Cause {
         /// Name of the claim.
         claim: String,
     },
-    /// The surplus pod is unhealthy, and so is a lower one, which is to go first.
+    /// The surplus pod is unhealthy, and waits for an unhealthy lower one.
     LowerUnhealthy {
         /// Name of the pod.
         pod: String,
         /// Name of the lower one.
         lower: String,
-        /// Until when it may recover; then it goes all the same.
+        /// The end of its time to recover; then it is deleted.
         until: Option<Timestamp>,
     },
-    /// Another pod has the name, and nobody here will make it go.
+    /// Another pod has the name, and no controller will delete it.
     NameTaken {
         /// Name of the pod.
         pod: String,
         /// Kind and name of its controller, if it has one.
         owner: Option<String>,
     },
-    /// A pod of a former set of the same name is still there; the collector will delete it.
+    /// A pod of a former set of the same name still exists; the garbage collector will delete it.
     FormerPod {
         /// Name of the pod.
         pod: String,
     },
-    /// It is the turn of another pod; nothing happens to this one before.
+    /// Another pod must be changed first.
     After {
         /// Name of the other pod.
         pod: String,
     },
-    /// The API server refused a write when it was last tried; it is tried again.
+    /// The API server refused a write at its last attempt; it is retried.
     Refused {
         /// The write: `create pod web-0`.
         action: String,
-        /// What the server said.
+        /// The API server's message.
         message: String,
     },
-    /// As many pods as may be are unavailable.
+    /// `maxUnavailable` pods are unavailable.
     Unavailable {
-        /// How many are.
+        /// Number of unavailable pods.
         unavailable: i64,
-        /// How many may be.
+        /// `maxUnavailable`.
         max: i64,
     },
-    /// Pods are outdated until somebody deletes them.
+    /// Outdated pods wait for the user to delete them.
     OnDelete {
-        /// How many.
+        /// Number of outdated pods.
         outdated: usize,
     },
 }
 
-/// How much a cause matters to somebody who looks at the set from outside.
+/// The importance of a cause for an observer of the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weight {
     /// Part of every start and end.
     Ordinary,
-    /// Worth saying.
+    /// Worth reporting.
     Known,
-    /// Somebody should look.
+    /// A problem.
     Trouble,
 }
 
 impl Cause {
-    /// The reason under which the set is stalled, if no waiting helps.
+    /// The reason for `Stalled`, if waiting cannot help.
     pub(super) fn hopeless(&self) -> Option<&'static str> {
         match self {
             Self::Selector => Some(reasons::INVALID_SELECTOR),
@@ -129,7 +129,7 @@ impl Cause {
         }
     }
 
-    /// Whether the API server refused to make something.
+    /// Whether the API server refused to create an object.
     pub(super) fn is_failed_create(&self) -> bool {
         matches!(self, Self::Refused { action, .. } if action.starts_with("create "))
     }
@@ -154,7 +154,7 @@ impl Cause {
         }
     }
 
-    /// The cause as a condition has it: the pod, a colon, what is the matter.
+    /// The message for a condition: the pod, a colon, the problem.
     pub(super) fn told(&self) -> String {
         match self {
             Self::PodNotReady { pod, message, .. } => format!("{pod}: {message}"),

@@ -1,4 +1,4 @@
-//! The actions, and the write of each.
+//! The actions, and the write for each.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use resource_kinds::annotations::{
 };
 use serde_json::{Value, json};
 
-/// What is to be done, said and waited for.
+/// The planned writes and events, and the reason for waiting.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Writes, in this order; after one that fails the rest is left.
+    /// Writes, in this order; the first failure ends the plan.
     pub actions: Vec<Action>,
     /// Events.
     pub notes: Vec<Note>,
-    /// What it waits for, if anything.
+    /// The reason for waiting, if any.
     pub waiting_on: Option<String>,
 }
 
-/// The object that is written or spoken of.
+/// The object of a write or an event.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// The claim that the plan is about.
+    /// The claim of the plan.
     Claim,
     /// The volume of that name.
     Volume(String),
@@ -41,78 +41,78 @@ pub enum NoteType {
 /// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// About what.
+    /// The object.
     pub on: Subject,
     /// Normal or Warning.
     pub note_type: NoteType,
-    /// Machine-readable reason.
+    /// Reason.
     pub reason: &'static str,
-    /// For people.
+    /// Message.
     pub message: String,
 }
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Keeps the volume for the claim: the first write of a binding.
+    /// Reserve the volume for the claim: the first write of a binding.
     ReserveVolume {
         /// The volume.
         volume: String,
-        /// The claim, with its identity.
+        /// The claim with its UID.
         claim: Box<ObjectReference>,
-        /// Whether the choice was ours, not the user's.
+        /// Whether the controller chose the volume, not the user.
         by_controller: bool,
     },
-    /// Sets the volume's phase.
+    /// Set the volume's phase.
     SetVolumePhase {
         /// The volume.
         volume: String,
         /// The phase.
         phase: &'static str,
-        /// What went wrong, for phase Failed.
+        /// Reason and message of the phase `Failed`.
         failure: Option<(&'static str, String)>,
-        /// When.
+        /// The transition time.
         at: Timestamp,
     },
-    /// Names the volume in the claim and marks the binding as complete.
+    /// Name the volume in the claim and mark the binding as complete.
     BindClaim {
         /// The volume.
         volume: String,
-        /// Whether the choice was ours, not the user's.
+        /// Whether the controller chose the volume, not the user.
         by_controller: bool,
     },
-    /// Sets the claim's phase, and what it has.
+    /// Set the claim's phase, access modes and capacity.
     SetClaimStatus {
         /// The phase.
         phase: &'static str,
         /// Access modes of the bound volume.
         access_modes: Vec<String>,
-        /// Capacity of the bound volume; `None` leaves it as it is.
+        /// Capacity of the bound volume; `None` leaves it unchanged.
         capacity: Option<BTreeMap<String, Quantity>>,
     },
-    /// Gives the claim the default class.
+    /// Give the claim the default class.
     AssignClass {
         /// The class.
         class: String,
     },
-    /// Asks a provisioner to make a volume.
+    /// Ask a provisioner for a volume.
     RequestVolume {
         /// The provisioner.
         provisioner: String,
     },
-    /// Ends the keeping of a volume for a claim that has another.
+    /// End the reservation of a volume for a claim that is bound to another one.
     FreeVolume {
         /// The volume.
         volume: String,
-        /// Whether the user had named the claim: then only its identity is forgotten.
+        /// Whether the user named the claim: then only the claim's UID is removed.
         by_user: bool,
     },
 }
 
-/// How an action is written: a merge patch of an object or of its status.
+/// The write of an action: a merge patch of an object or of its status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Write {
-    /// Which object.
+    /// The object.
     pub on: Subject,
     /// Whether it goes to the `status` sub-resource.
     pub status: bool,
@@ -121,7 +121,7 @@ pub struct Write {
 }
 
 impl Action {
-    /// The write that does it.
+    /// The write of this action.
     pub fn write(&self) -> Write {
         match self {
             Self::ReserveVolume {

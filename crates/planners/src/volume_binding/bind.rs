@@ -8,7 +8,7 @@ use resource_kinds::volume_fit::{Reservation, claim_reference, reservation};
 use super::action::{Action, Plan};
 use super::volume::set_phase;
 
-/// Adds what is missing to bind the two. The caller has made sure that they may be.
+/// Adds the missing writes of a binding. The caller has checked that it is allowed.
 pub(crate) fn bind(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
@@ -50,8 +50,8 @@ fn names(claim: &PersistentVolumeClaim, volume: &str) -> bool {
     named == Some(volume)
 }
 
-/// The claim's status: what it got. The capacity is taken over only at the moment of becoming
-/// Bound: a later difference is a pending resize.
+/// The claim's status after binding. The capacity is copied only when the claim becomes Bound: a
+/// later difference is a pending resize.
 fn set_bound(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Plan) {
     let status = claim.status.as_ref();
     let becomes_bound = status.and_then(|status| status.phase.as_deref()) != Some("Bound");

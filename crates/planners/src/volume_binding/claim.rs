@@ -17,7 +17,7 @@ use resource_kinds::volume_fit::{
 use super::action::{Action, NoteType, Plan, Subject};
 use super::bind::bind;
 
-/// The class name that says that nobody makes volumes of it.
+/// The name of the provisioner that provisions nothing.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 /// The world as seen from one claim.
@@ -29,7 +29,7 @@ pub struct ClaimView<'a> {
     pub volumes: &'a [Arc<PersistentVolume>],
     /// All classes.
     pub classes: &'a [Arc<StorageClass>],
-    /// Names of pods that use the claim and have no node yet.
+    /// Names of unscheduled pods that use the claim.
     pub unscheduled_pods: &'a [String],
 }
 
@@ -59,8 +59,7 @@ impl ClaimView<'_> {
     }
 }
 
-/// The class that claims without one get: the newest of those that are marked, by name if they
-/// are of one age.
+/// The default class: the newest of those with the annotation; of equal age, the first by name.
 pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&StorageClass> {
     let marked = classes
         .iter()
@@ -79,7 +78,7 @@ pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&StorageClass> {
     })
 }
 
-/// Decides what happens to a claim.
+/// Plans the writes for a claim.
 pub fn plan_claim(view: &ClaimView<'_>, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     if view.annotation(BIND_COMPLETED).is_some() {
@@ -94,7 +93,7 @@ pub fn plan_claim(view: &ClaimView<'_>, now: Timestamp) -> Plan {
     plan
 }
 
-/// A claim that was bound stays so, or is Lost (statefulset.md §11.9).
+/// A bound claim stays bound, or becomes Lost (statefulset.md §11.9).
 fn keep_bound(view: &ClaimView<'_>, now: Timestamp, plan: &mut Plan) {
     let Some(name) = view.volume_name() else {
         let text = "Bound claim has lost reference to PersistentVolume. \
@@ -150,7 +149,7 @@ fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut Pl
         Reservation::Other => {
             let text = format!("volume {name:?} already bound to a different claim.");
             plan.waiting_on = Some(text.clone());
-            // What we once named ourselves and is another's now is no matter for the user.
+            // The controller chose this volume earlier and lost it; the user needs no event.
             if view.annotation(BOUND_BY_CONTROLLER).is_none() {
                 plan.note(
                     Subject::Claim,
@@ -164,7 +163,7 @@ fn bind_to_named(view: &ClaimView<'_>, name: &str, now: Timestamp, plan: &mut Pl
     }
 }
 
-/// Why a free volume that the claim names cannot be had; labels do not matter then.
+/// The reason why the volume that the claim names cannot be bound; labels do not count here.
 fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim, name: &str) -> Option<String> {
     let why = match misfit(volume, claim) {
         Some(Misfit::Deleting) => {
@@ -182,7 +181,7 @@ fn unfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim, name: &str) -
     Some(why.to_owned())
 }
 
-/// The user leaves the choice to us.
+/// The controller chooses the volume.
 fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut Plan) {
     let class = requested_class(view.claim).filter(|class| !class.is_empty());
     let known = class.and_then(|class| view.class(class));
@@ -209,7 +208,7 @@ fn bind_to_best(view: &ClaimView<'_>, now: Timestamp, plan: &mut Plan) {
             );
         }
         (None, _) => match default_class(view.classes) {
-            // Retroactively, only where the user said nothing at all (statefulset.md §11.2).
+            // The default class is set later, only if the user set none (statefulset.md §11.2).
             Some(class) if requested_class(view.claim).is_none() => {
                 let class = class.metadata.name.clone().unwrap_or_default();
                 plan.actions.push(Action::AssignClass { class });
@@ -250,7 +249,7 @@ fn wait_for_consumer(view: &ClaimView<'_>, plan: &mut Plan) {
     plan.note(Subject::Claim, NoteType::Normal, reason, text);
 }
 
-/// statefulset.md §11.7: all provisioners are external to the binder, ours too.
+/// statefulset.md §11.7: all provisioners are external to the binder, also the built-in one.
 fn provision(view: &ClaimView<'_>, class: &StorageClass, plan: &mut Plan) {
     let provisioner = class.provisioner.as_str();
     if provisioner.is_empty() || provisioner == NO_PROVISIONER {

@@ -1,11 +1,11 @@
 //! Binding claims and volumes to each other (statefulset.md §11).
 //!
-//! Goal: a claim gets the volume that was made or chosen for it, or the best that fits, and keeps
-//! it; a volume whose claim is gone goes the way that its reclaim policy says. Relies on: what is
-//! observed was true once; each write names the state it is based on, so that one based on an old
-//! view fails. Guarantees: the four writes of a binding come in one order, and whichever of them
-//! is lost is written again; no volume is kept for two claims; a volume that was kept for a claim
-//! that is gone is not given to another; whatever is not done has a reason in `waiting_on`.
+//! Goal: a claim is bound to the volume that was made or chosen for it, or to the best match, and
+//! stays bound; a volume whose claim is gone follows its reclaim policy. Relies on: each write
+//! names the state that it is based on, so a write from an old view fails. Guarantees: the four
+//! writes of a binding have a fixed order, and a lost one is repeated; no volume is reserved for
+//! two claims; a volume of a deleted claim is not given to another; `waiting_on` gives the reason
+//! for each wait.
 
 mod action;
 mod bind;

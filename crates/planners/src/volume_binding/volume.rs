@@ -8,9 +8,9 @@ use resource_kinds::volume_fit::{Misfit, misfit};
 
 use super::action::{Action, NoteType, Plan, Subject};
 
-/// Decides what happens to a volume. `claim` is the claim that the volume names, by name *and*
-/// identity: a claim of the same name that is another one counts as gone. That it is gone must
-/// have been confirmed by the server, not only by a cache.
+/// Plans the writes for a volume. `claim` is the claim in the volume's `claimRef`, by name *and*
+/// UID: another claim of the same name counts as gone. The API server, not only a cache, must have
+/// confirmed that it is gone.
 pub fn plan_volume(
     volume: &PersistentVolume,
     claim: Option<&PersistentVolumeClaim>,
@@ -39,7 +39,7 @@ pub fn plan_volume(
         Some(name) if Some(name) == volume.metadata.name.as_deref() => {
             set_phase(volume, "Bound", None, now, &mut plan);
         }
-        // Made for a claim that found another one: nobody needs it.
+        // It was provisioned for a claim that got another volume: nobody needs it.
         Some(_) if is_provisioned(volume) && policy(volume) == "Delete" => {
             release(volume, now, &mut plan);
         }
@@ -56,7 +56,7 @@ pub fn plan_volume(
     plan
 }
 
-/// The volume is kept for a claim that does not name it yet; the claim's own plan goes on.
+/// The volume is reserved for a claim that does not name it yet; the plan of the claim continues.
 fn await_claim(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Plan) {
     plan.waiting_on = Some("its claim to be bound".to_owned());
     if misfit(volume, claim) == Some(Misfit::VolumeMode) {

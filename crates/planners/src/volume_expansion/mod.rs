@@ -1,9 +1,9 @@
 //! Claims that grow (statefulset.md §11.12, 11.13).
 //!
-//! Goal: a claim has what it asks for. Guarantees: the storage grows before the volume says so, and
-//! the volume says so before the claim does, so that whatever is cut off is found again and gone on
-//! with; nothing ever shrinks. Volumes that are limited by the file system they are in need no work
-//! on a node after that, so that no claim waits with `FileSystemResizePending`.
+//! Goal: a claim has its requested size. Guarantees: the storage grows first, then the volume's
+//! capacity, then the claim's, so that an interrupted expansion continues; nothing ever shrinks.
+//! Volumes limited by their file system's quota need no expansion on the node after that, so no
+//! claim waits with `FileSystemResizePending`.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
@@ -12,30 +12,30 @@ use k8s_openapi::api::core::v1::{
 use object_model::Quantity;
 use serde_json::{Value, json};
 
-/// The condition of a claim that is about to grow.
+/// The condition of a claim whose expansion has started.
 const RESIZING: &str = "Resizing";
-/// The condition of a claim that could not grow.
+/// The condition of a claim whose expansion failed.
 const RESIZE_ERROR: &str = "ControllerResizeError";
 
-/// What is to be done next for a claim.
+/// The next step for a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Nothing: it has what it asks for, or is not bound.
+    /// None: it has its requested size, or is not bound.
     Nothing,
-    /// Write into the claim's status that it is about to grow.
+    /// Write the started expansion into the claim's status.
     Announce(Value),
-    /// Give the storage room for so many bytes, then write the patch into the volume.
+    /// Expand the storage to this size, then write the patch into the volume.
     Grow {
-        /// How large it is to be.
+        /// The new size in bytes.
         bytes: u64,
-        /// What the volume is to say.
+        /// The merge patch for the volume.
         volume: Value,
     },
-    /// Write into the claim's status that it has grown.
+    /// Write the finished expansion into the claim's status.
     Finish(Value),
 }
 
-/// Decides what is next for a claim and the volume that it names.
+/// Plans the next step for a claim and its volume.
 pub fn plan(claim: &PersistentVolumeClaim, volume: &PersistentVolume, now: Timestamp) -> Step {
     let spec = claim.spec.as_ref();
     let status = claim.status.as_ref();
@@ -80,7 +80,7 @@ pub fn plan(claim: &PersistentVolumeClaim, volume: &PersistentVolume, now: Times
     }
 }
 
-/// What the claim's status says when the storage could not grow; `None` if it says so already.
+/// The claim's status after a failed expansion; `None` if it is stored already.
 pub fn failure(claim: &PersistentVolumeClaim, message: &str, now: Timestamp) -> Option<Value> {
     let known = condition(claim, RESIZE_ERROR);
     if known.is_some_and(|known| known.message.as_deref() == Some(message)) {
@@ -116,7 +116,7 @@ fn condition<'c>(
         .find(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-/// Conditions that are not about growing.
+/// Conditions about other things than expansion.
 fn others(claim: &PersistentVolumeClaim) -> Vec<Value> {
     let conditions = claim.status.as_ref();
     let conditions = conditions.and_then(|status| status.conditions.as_deref());

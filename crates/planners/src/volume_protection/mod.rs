@@ -1,29 +1,28 @@
 //! Finalizers that keep claims while pods use them and volumes while they are bound
 //! (statefulset.md §11.10).
 //!
-//! Goal: nothing that holds somebody's data goes away under them. Guarantees: every living claim
-//! and volume has its finalizer; it is taken away only from an object that is being deleted and
-//! that nobody uses.
+//! Goal: no claim or volume in use is deleted. Guarantees: every claim and volume that is not being
+//! deleted has its finalizer; it is removed only from an object that is being deleted and unused.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 
-/// What is to be done with an object's finalizer.
+/// The action for an object's finalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// Nothing.
+    /// None.
     Keep,
     /// Add it.
     Add,
-    /// Take it away: the object may go.
+    /// Remove it: the object may be deleted.
     Remove,
-    /// It would go, but this still uses it.
+    /// The object stays, because this still uses it.
     HeldBy(String),
 }
 
-/// Decides about a claim's finalizer. `pods` are those of its namespace.
+/// Plans the finalizer of a claim. `pods` are those of its namespace.
 pub fn protect_claim<'p>(
     claim: &PersistentVolumeClaim,
     pods: impl IntoIterator<Item = &'p PodView>,
@@ -35,7 +34,7 @@ pub fn protect_claim<'p>(
     })
 }
 
-/// Decides about a volume's finalizer.
+/// Plans the finalizer of a volume.
 pub fn protect_volume(volume: &PersistentVolume) -> Protection {
     decide(&volume.metadata, PV_PROTECTION, || {
         let bound = volume.status.as_ref()?.phase.as_deref() == Some("Bound");
@@ -64,13 +63,13 @@ fn decide(
     }
 }
 
-/// Whether the pod holds the claim. One without a node does not: it is not started with a claim
-/// that is being deleted. One that has ended does not either.
+/// Whether the pod uses the claim. A pod without a node does not: it is not started with a claim
+/// that is being deleted. An ended pod does not either.
 pub fn uses(pod: &PodView, claim: &str) -> bool {
     pod.node.is_some() && !pod.has_ended() && names(pod, claim)
 }
 
-/// Whether one of the pod's volumes is of the claim.
+/// Whether one of the pod's volumes is the claim.
 pub fn names(pod: &PodView, claim: &str) -> bool {
     pod.claims.iter().any(|used| *used.name == *claim)
 }

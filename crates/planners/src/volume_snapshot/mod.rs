@@ -1,10 +1,10 @@
-//! Snapshots of volumes: binding a VolumeSnapshot and its VolumeSnapshotContent, and what the node
-//! does that has the volume (statefulset.md §11.15).
+//! Snapshots of volumes: the binding of VolumeSnapshot and VolumeSnapshotContent, and the work of
+//! the volume's node (statefulset.md §11.15).
 //!
-//! Goal: a snapshot is ready to use, or says why not. Guarantees: a content is made before the
-//! storage does anything, under a name that follows from the snapshot's identity, so that nothing
-//! is made twice; what is kept goes only when its snapshot was deleted and the policy says so; a
-//! snapshot stays while a claim is made from it.
+//! Goal: a snapshot is ready to use, or its status has the reason. Guarantees: a content is created
+//! before the storage acts, under a name derived from the snapshot's UID, so that nothing is made
+//! twice; stored data is deleted only if its snapshot was deleted and the policy says so; a
+//! snapshot stays while a claim is restored from it.
 
 mod on_node;
 mod snapshot;
@@ -12,7 +12,7 @@ mod snapshot;
 pub use on_node::{Handle, Step, plan_on_node};
 pub use snapshot::{Action, Note, Plan, View, plan_snapshot};
 
-/// The name of what is kept, from the identity of its snapshot.
+/// The name of the stored snapshot, from the UID of its VolumeSnapshot.
 fn kept_name(uid: &str) -> String {
     format!("snapshot-{uid}")
 }

@@ -8,17 +8,17 @@ use resource_kinds::volume_fit::capacity;
 use super::kept_name;
 use crate::volume_expansion::bytes;
 
-/// Where something is kept: `<node>/<name>`, the snapshot handle of the built-in drivers.
+/// The snapshot handle of the built-in drivers: `<node>/<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handle {
     /// The node.
     pub node: String,
-    /// The name there.
+    /// The name on the node.
     pub name: String,
 }
 
 impl Handle {
-    /// Reads a handle.
+    /// Parses a handle.
     pub fn parse(text: &str) -> Option<Self> {
         let (node, name) = text.split_once('/')?;
         let complete = !node.is_empty() && !name.is_empty() && !name.contains('/');
@@ -35,44 +35,44 @@ impl std::fmt::Display for Handle {
     }
 }
 
-/// What the node does next.
+/// The next step on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing: it is done, or another's.
+    /// None: it is done, or belongs to another node.
     Nothing,
-    /// Let the content not go before what it stands for is dealt with: who brought it need not have
-    /// seen to that.
+    /// Add a finalizer to the content, so that its data is handled before it is deleted: a content
+    /// made by hand has none.
     Protect,
-    /// Keep what is in a volume at this moment.
+    /// Take a snapshot of a volume.
     Take {
         /// The driver.
         driver: Driver,
         /// The volume.
         volume: String,
-        /// Where it will be kept.
+        /// The handle for the snapshot.
         handle: Handle,
-        /// How large the volume is, in bytes.
+        /// The size of the volume, in bytes.
         bytes: u64,
     },
-    /// See whether what the content says is kept is there.
+    /// Check that the content's snapshot exists.
     Find {
         /// The driver.
         driver: Driver,
-        /// Where it is kept.
+        /// The handle of the snapshot.
         handle: Handle,
     },
-    /// Remove what is kept, then let the content go.
+    /// Delete the snapshot, then remove the content's finalizer.
     Remove {
         /// The driver.
         driver: Driver,
-        /// Where it is kept.
+        /// The handle of the snapshot.
         handle: Handle,
     },
-    /// Let the content go; what is kept stays.
+    /// Remove the content's finalizer; the snapshot stays.
     LetGo,
 }
 
-/// Decides about a content. `volume` is the one that it names, with the node that it is on.
+/// Plans the step for a content. `volume` is the content's volume, with its node.
 pub fn plan_on_node(
     content: &VolumeSnapshotContent,
     volume: Option<(&PersistentVolume, &str)>,
@@ -90,7 +90,7 @@ pub fn plan_on_node(
         .or(source.snapshot_handle.as_ref());
     let handle = match (known, uid) {
         (Some(text), _) => Handle::parse(text),
-        // Perhaps it was made, and this was not written down any more.
+        // The snapshot may have been taken without the handle being written.
         (None, Some(uid)) => volume.map(|(_, on)| Handle {
             node: on.to_owned(),
             name: kept_name(uid),
@@ -125,7 +125,7 @@ pub fn plan_on_node(
     }
 }
 
-/// Of what never came to be nothing can be left: its content may go.
+/// A content that never had data may be deleted.
 fn nowhere(content: &VolumeSnapshotContent, never_was: bool) -> Step {
     let going = content.metadata.deletion_timestamp.is_some();
     if never_was && going && holds(content) {
@@ -140,15 +140,15 @@ fn holds(content: &VolumeSnapshotContent) -> bool {
     finalizers.any(|present| present == CONTENT_PROTECTION)
 }
 
-/// How a content ends.
+/// The end of a content.
 enum End {
-    /// Not yet: its snapshot is still there.
+    /// Not yet: its snapshot still exists.
     Wait,
     Remove,
     LetGo,
 }
 
-/// What is kept goes when the snapshot was deleted, or never was, and the policy says so.
+/// The data is deleted if the snapshot was deleted, or never existed, and the policy says so.
 fn end(content: &VolumeSnapshotContent) -> End {
     let annotations = content.metadata.annotations.as_ref();
     let marked = annotations.is_some_and(|all| all.contains_key(BEING_DELETED));

@@ -17,61 +17,61 @@ use resource_kinds::storage::Driver;
 pub struct View<'a> {
     /// The snapshot.
     pub snapshot: &'a VolumeSnapshot,
-    /// Its content: the one that it names, or would be given.
+    /// Its content: the one that it names, or the one to create.
     pub content: Option<&'a VolumeSnapshotContent>,
-    /// The claim that it is of.
+    /// Its source claim.
     pub claim: Option<&'a PersistentVolumeClaim>,
     /// The volume of that claim.
     pub volume: Option<&'a PersistentVolume>,
     /// All classes.
     pub classes: &'a [VolumeSnapshotClass],
-    /// A claim that is being made from the snapshot and has no volume yet.
+    /// A claim that is being restored from the snapshot and has no volume yet.
     pub restoring: Option<&'a str>,
 }
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// The snapshot's finalizers are to be these.
+    /// Replace the snapshot's finalizers.
     SetFinalizers(Vec<String>),
-    /// The snapshot gets a class.
+    /// Give the snapshot a class.
     AssignClass(String),
-    /// A content is made.
+    /// Create a content.
     CreateContent(Box<VolumeSnapshotContent>),
-    /// A content that was there first learns the identity of its snapshot, and its class.
+    /// Write the snapshot's UID and class into a content that existed first.
     BindContent {
-        /// The snapshot's identity.
+        /// The snapshot's UID.
         uid: String,
     },
-    /// The content is marked, so that what it stands for goes with it, and deleted.
+    /// Mark the content so that its data is deleted with it, and delete it.
     DeleteContent,
-    /// The snapshot's status is to be this.
+    /// Replace the snapshot's status.
     SetStatus(Box<SnapshotStatus>),
 }
 
-/// An event on the snapshot.
+/// An event for the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// Whether it is a Warning.
     pub warning: bool,
-    /// Machine-readable reason.
+    /// Reason.
     pub reason: &'static str,
-    /// For people.
+    /// Message.
     pub message: String,
 }
 
-/// What is to be done, said and waited for.
+/// The planned writes and events, and the reason for waiting.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Writes, in this order.
     pub actions: Vec<Action>,
     /// Events.
     pub notes: Vec<Note>,
-    /// What it waits for, if anything.
+    /// The reason for waiting, if any.
     pub waiting_on: Option<String>,
 }
 
-/// Decides what happens to a snapshot.
+/// Plans the writes for a snapshot.
 pub fn plan_snapshot(view: &View<'_>, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     if view.snapshot.metadata.deletion_timestamp.is_some() {
@@ -106,7 +106,7 @@ pub fn plan_snapshot(view: &View<'_>, now: Timestamp) -> Plan {
     plan
 }
 
-/// What stops a snapshot.
+/// The reason why a snapshot cannot proceed.
 struct Fault {
     reason: &'static str,
     message: String,
@@ -121,7 +121,7 @@ impl Fault {
     }
 }
 
-/// The content was there first.
+/// The content existed first.
 fn bind_existing<'v>(
     view: &View<'v>,
     name: &str,
@@ -156,7 +156,7 @@ fn bind_existing<'v>(
     Ok(Some(content))
 }
 
-/// The content is made of the snapshot.
+/// The content is created for the snapshot.
 fn bind_new<'v>(
     view: &View<'v>,
     claim: &str,
@@ -175,7 +175,7 @@ fn bind_new<'v>(
     }
     let status = view.snapshot.status.as_ref();
     if status.is_some_and(|status| status.bound_volume_snapshot_content_name.is_some()) {
-        // It was there, and is gone: making another would show another moment.
+        // The content existed and is gone: a new one would have other data.
         return Err(Fault::new(
             "SnapshotContentMissing",
             "VolumeSnapshotContent is missing",
@@ -270,7 +270,7 @@ impl<'v> View<'v> {
     }
 }
 
-/// The driver of a volume, by the name that snapshot classes have for it.
+/// The driver of a volume, as a snapshot class names it.
 fn provisioner(volume: &PersistentVolume) -> Option<&str> {
     let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
     if let Some(csi) = csi {
@@ -321,7 +321,7 @@ fn content_name(uid: &str) -> String {
 }
 
 impl View<'_> {
-    /// The name of the content that a snapshot has, or would be given.
+    /// The name of the content that a snapshot has, or would get.
     pub fn content_name(snapshot: &VolumeSnapshot) -> String {
         let status = snapshot.status.as_ref();
         let bound = status.and_then(|status| status.bound_volume_snapshot_content_name.clone());
@@ -332,7 +332,7 @@ impl View<'_> {
     }
 }
 
-/// The snapshot's status follows its content's.
+/// Copies the content's status to the snapshot.
 fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut Plan) {
     let stored = view.snapshot.status.clone().unwrap_or_default();
     let of_content = content.status.clone().unwrap_or_default();
@@ -413,7 +413,7 @@ fn fail(view: &View<'_>, fault: Fault, now: Timestamp, plan: &mut Plan) {
     plan.actions.push(Action::SetStatus(Box::new(status)));
 }
 
-/// The snapshot is deleted: its content first, if the policy says so.
+/// The snapshot is being deleted: its content first, if the policy says so.
 fn end(view: &View<'_>, plan: &mut Plan) {
     let finalizers = finalizers_of(view.snapshot);
     let ours = |name: &&String| *name == SOURCE_PROTECTION || *name == BOUND_PROTECTION;

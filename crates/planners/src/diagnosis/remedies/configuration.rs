@@ -18,7 +18,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The name of the kind, as messages have it in one form or another.
+    /// The kind named by a word in a message.
     fn of(word: &str) -> Option<Self> {
         match word.to_lowercase().as_str() {
             "configmap" => Some(Self::ConfigMap),
@@ -42,10 +42,10 @@ impl Kind {
     }
 }
 
-/// What is said to be missing.
+/// The missing object or key.
 #[derive(Debug, PartialEq, Eq)]
 enum Missing<'m> {
-    /// All of it.
+    /// The whole object.
     Object(Kind, &'m str),
     /// One of its keys.
     Key(Kind, &'m str, &'m str),
@@ -130,7 +130,7 @@ impl Case<'_> {
         }
     }
 
-    /// The keys that the pod wants of a ConfigMap or Secret.
+    /// The keys that the pod needs from a ConfigMap or Secret.
     fn keys(&self, kind: Kind, name: &str) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();
         let mut wants = |of: Kind, from: &str, key: &str| {
@@ -164,7 +164,7 @@ impl Case<'_> {
         keys
     }
 
-    /// What a volume that cannot be mounted needs: `said` is the node's warning.
+    /// The remedy for a volume that cannot be mounted; `said` is the node's warning.
     pub fn mount(&self, said: &str) -> Option<Remedy> {
         let name = between(said, "failed for volume \"", "\"")?;
         let mut volumes = self.spec?.volumes.iter().flatten();
@@ -205,7 +205,7 @@ impl Case<'_> {
         Some(self.supply(&Missing::read(said)?))
     }
 
-    /// A process that cannot be started.
+    /// The remedy for a process that cannot be started.
     pub(super) fn command(&self) -> Remedy {
         let change = json!({ "command": ["COMMAND"] });
         let text = "correct its command; or take an image that has the program";

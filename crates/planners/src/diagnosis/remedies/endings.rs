@@ -11,7 +11,7 @@ use crate::diagnosis::remedy::{self, Remedy, template};
 const MIB: i64 = 1024 * 1024;
 
 impl Case<'_> {
-    /// A container that does not keep running.
+    /// The remedy for a container that does not keep running.
     pub(super) fn crash(&self) -> Option<Remedy> {
         if self.found.message.contains("OOMKilled") {
             return self.memory();
@@ -22,14 +22,14 @@ impl Case<'_> {
         None
     }
 
-    /// Twice as much memory.
+    /// Twice the memory limit.
     fn memory(&self) -> Option<Remedy> {
         let container = self.container()?;
         let limits = container.resources.as_ref()?.limits.as_ref()?;
         let limit: Quantity = limits.get("memory")?.0.parse().ok()?;
         let mib = limit.value().saturating_mul(2).div_euclid(MIB).max(1);
         let text = "a program that uses less memory, or a higher limit";
-        // The resources of a pod that nobody owns are immutable, but for its own subresource.
+        // The resources of a bare pod are immutable, except by its `resize` sub-resource.
         if self.pod.controller.is_none() {
             let change = json!({ "resources": { "limits": { "memory": format!("{mib}Mi") } } });
             return Some(self.by(text, self.change_container(change)));
@@ -39,7 +39,7 @@ impl Case<'_> {
         Some(Remedy::new(text).with(self.kubectl(&set)))
     }
 
-    /// A pod that will not run again.
+    /// The remedy for a pod that has ended.
     pub(super) fn end(&self) -> Option<Remedy> {
         let said = self.pod.message.as_deref().unwrap_or_default();
         if let Some(change) = self.more_room(said) {
@@ -62,7 +62,7 @@ impl Case<'_> {
         Some(Remedy::new(text).with(remedy::delete(self.pod)))
     }
 
-    /// A higher limit where the pod has written more than it may.
+    /// A higher limit for a pod that wrote more than its limit.
     fn more_room(&self, said: &str) -> Option<Value> {
         if let Some(volume) = between(said, "Usage of EmptyDir volume \"", "\"") {
             let volume = json!({ "name": volume, "emptyDir": { "sizeLimit": "SIZE" } });

@@ -5,9 +5,9 @@ use serde_json::json;
 use super::{Case, between};
 use crate::diagnosis::remedy::{Remedy, template};
 
-/// What is pulled from there has no host in its name.
+/// The registry of images without a host in their name.
 const DEFAULT_HOST: &str = "docker.io";
-/// What logins for that are filed under.
+/// The key of its credentials in a Docker configuration.
 const DEFAULT_LOGIN: &str = "https://index.docker.io/v1/";
 
 impl Case<'_> {
@@ -50,7 +50,7 @@ impl Case<'_> {
         Some(Remedy::new(text).with(set_image))
     }
 
-    /// The registry wants to know who asks.
+    /// The registry requires credentials.
     fn login(&self, image: &str) -> Remedy {
         let host = between(&self.found.message, "denied at ", ": ").unwrap_or(host(image));
         let server = match host {
@@ -68,7 +68,7 @@ impl Case<'_> {
         self.by(text, commands)
     }
 
-    /// Whether some node names the image among those that it has.
+    /// Whether some node's status lists the image.
     fn is_on_a_node(&self, image: &str) -> bool {
         let wanted = canonical(image);
         let nodes = self.evidence.nodes().iter();
@@ -80,7 +80,7 @@ impl Case<'_> {
     }
 }
 
-/// Where an image is looked for.
+/// The registry of an image.
 fn host(image: &str) -> &str {
     match image.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,

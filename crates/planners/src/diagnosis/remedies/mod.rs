@@ -1,6 +1,6 @@
 //! The remedy of a pod, from its state and its surroundings.
 //!
-//! The cause is known already ([`Diagnosis`]); this is about commands that can be typed.
+//! The cause is known already ([`Diagnosis`]); this module adds commands to run.
 
 mod configuration;
 mod endings;
@@ -19,11 +19,11 @@ use super::remedy::{self, Remedy};
 use super::words;
 pub(super) use placement::is_held_by_another;
 
-/// A pod that waits, and why.
+/// A waiting pod with its diagnosis.
 pub(super) struct Case<'a> {
     evidence: &'a Evidence,
     pod: &'a PodView,
-    /// All that it asks for, if that is known.
+    /// The pod's specification, if it is known.
     spec: Option<&'a PodSpec>,
     found: &'a Diagnosis,
 }
@@ -38,7 +38,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// What helps, where more can be said than the pod alone tells.
+    /// The remedy, if the surroundings tell more than the pod alone.
     pub fn remedy(&self) -> Option<Remedy> {
         match self.found.reason {
             Reason::ImagePullFailed => self.image(),
@@ -67,7 +67,7 @@ impl<'a> Case<'a> {
         remedy::change(self.pod, change)
     }
 
-    /// The same for the container that it is about.
+    /// The commands that merge `change` into the container in question.
     fn change_container(&self, change: Value) -> Vec<String> {
         let name = self.found.container.as_deref().unwrap_or_default();
         self.change_of(name, change)
@@ -83,14 +83,14 @@ impl<'a> Case<'a> {
         self.change(json!({ list: [change] }))
     }
 
-    /// All containers, with all that is known of them.
+    /// All containers with their full specification.
     fn containers(&self) -> impl Iterator<Item = &'a Container> {
         let spec = self.spec.unwrap_or(&self.pod.spec);
         let init = spec.init_containers.iter().flatten();
         spec.containers.iter().chain(init)
     }
 
-    /// The container that it is about.
+    /// The container in question.
     fn container(&self) -> Option<&'a Container> {
         let name = self.found.container.as_deref()?;
         self.containers().find(|container| container.name == name)
@@ -108,7 +108,7 @@ impl<'a> Case<'a> {
         self.kubectl(&format!("logs {} -c {container}", self.pod.name))
     }
 
-    /// A remedy with the commands that make it so.
+    /// A remedy with commands.
     fn by(&self, text: impl Into<String>, commands: Vec<String>) -> Remedy {
         Remedy {
             text: text.into(),
@@ -117,7 +117,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What is between two texts, for the first time.
+/// The text between the first occurrences of two others.
 fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
     let (_, rest) = text.split_once(before)?;
     let (found, _) = rest.split_once(after)?;

@@ -9,7 +9,7 @@ use super::{Case, between};
 use crate::diagnosis::remedy::{self, Remedy, quoted};
 use crate::diagnosis::words;
 
-/// Who places pods that do not say otherwise.
+/// The scheduler of pods without `schedulerName`.
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
 
 impl Case<'_> {
@@ -50,7 +50,7 @@ impl Case<'_> {
         .with(self.kubectl(&patch))
     }
 
-    /// A scheduler of its own that does not run.
+    /// The pod's own scheduler does not run.
     pub(super) fn scheduler(&self) -> Option<Remedy> {
         let name = self.pod.spec.scheduler_name.as_deref()?;
         if name.is_empty() || name == DEFAULT_SCHEDULER {
@@ -62,7 +62,7 @@ impl Case<'_> {
         Some(self.by(text, self.change(change)))
     }
 
-    /// What would let a node take the pod, by what the scheduler says.
+    /// The remedy for a pod without a feasible node, by the scheduler's message.
     pub(super) fn place(&self) -> Option<Remedy> {
         let said = &self.found.message;
         let about = |text: &str| said.contains(text);
@@ -91,7 +91,7 @@ impl Case<'_> {
         }
     }
 
-    /// The node that is told of: pods of one machine have no choice.
+    /// The node in the message: a pod on one machine has no choice.
     fn a_node(&self) -> Option<&Node> {
         let mut nodes = self.evidence.nodes().iter();
         nodes.next().map(AsRef::as_ref)
@@ -119,7 +119,7 @@ impl Case<'_> {
         Remedy::new(text).with(format!("kubectl label --overwrite node {name}{missing}"))
     }
 
-    /// Pods that are there want to be without it.
+    /// The remedy for the anti-affinity of existing pods.
     fn repelled(&self) -> Option<Remedy> {
         let mut pods = self.evidence.pods.iter();
         let other = pods.find(|other| {
@@ -160,7 +160,7 @@ impl Case<'_> {
                 let mut loose = constraint.clone();
                 loose.when_unsatisfiable = "ScheduleAnyway".to_owned();
                 let mut loose = serde_json::to_value(loose)?;
-                // That goes with the strict form alone.
+                // `minDomains` is valid only with `DoNotSchedule`.
                 if constraint.min_domains.is_some() {
                     loose["minDomains"] = Value::Null;
                 }
@@ -172,7 +172,7 @@ impl Case<'_> {
         Some(self.by(text, self.change(change)))
     }
 
-    /// A port of the node that another pod has.
+    /// The remedy for a host port in use.
     fn port(&self) -> Option<Remedy> {
         let (container, port) = self.pod.spec.containers.iter().find_map(|container| {
             let mut ports = container.ports.iter().flatten();
@@ -197,7 +197,7 @@ impl Case<'_> {
         ))
     }
 
-    /// Less of what nodes lack.
+    /// Smaller requests of the resources that nodes lack.
     fn resources(&self) -> Option<Remedy> {
         let said = &self.found.message;
         let (_, rest) = said.split_once("Insufficient ")?;
@@ -219,7 +219,7 @@ impl Case<'_> {
         Some(self.by(text, self.change_of(&largest.name, change)))
     }
 
-    /// Another pod has a claim that only one pod may use.
+    /// The remedy for a ReadWriteOncePod claim that another pod uses.
     fn holder(&self) -> Option<Remedy> {
         let uses = |other: &PodView, name: &str| other.claims.iter().any(|it| &*it.name == name);
         let mut pods = self.evidence.pods.iter();
@@ -236,12 +236,12 @@ impl Case<'_> {
     }
 }
 
-/// Whether the scheduler says that another pod has a claim that is for one pod alone.
+/// Whether the scheduler's message is about a ReadWriteOncePod claim in use.
 pub(in crate::diagnosis) fn is_held_by_another(message: &str) -> bool {
     between(message, "ReadWriteOncePod", "mode").is_some()
 }
 
-/// An affinity whose requirements are taken away.
+/// An affinity without its required terms.
 fn without_required(kind: &str) -> Value {
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     json!({ "affinity": { kind: { required: null } } })

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::Case;
 use crate::diagnosis::remedy::Remedy;
 
-/// By how much more time is given.
+/// Seconds to add to a probe's time.
 const MORE: i32 = 10;
 /// The default of `failureThreshold`.
 const FAILURES: i32 = 3;
 
 impl Case<'_> {
-    /// What to do about a probe that fails; `said` is what the node said of it last.
+    /// The remedy for a failing probe; `said` is the node's last message about it.
     pub fn probe(&self, field: &'static str, said: &str) -> Option<Remedy> {
         let container = self.container()?;
         let probe = match field {
@@ -58,7 +58,7 @@ impl Case<'_> {
     }
 }
 
-/// The same kind of probe with words to fill in.
+/// A probe of the same kind with placeholders.
 fn asked_otherwise(probe: &Probe) -> Value {
     if probe.http_get.is_some() {
         json!({ "httpGet": { "path": "/PATH", "port": "PORT" } })

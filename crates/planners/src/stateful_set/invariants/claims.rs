@@ -1,4 +1,4 @@
-//! Claims are given owners, and thereby to the collector, only as the retention policy says.
+//! Invariants of claims: their owners, and thus their deletion, follow the retention policy.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use super::super::identity;
 use super::super::observed::{Member, Retention, World};
 use super::super::plan::{Action, Plan};
 
-/// Claims are made once, under names of wanted pods, and owned only as far as the policy wants
-/// them deleted; owners that are nobody here stay.
+/// Claims are created once, under names of wanted pods, and owned only if the policy wants them
+/// deleted; foreign owners stay.
 pub(super) fn follow_policy(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
     let mut made = BTreeSet::new();
     for work in &plan.pods {
@@ -55,7 +55,7 @@ fn member<'m, 'w>(world: &'m World<'w>, ordinal: i64) -> Option<&'m Member<'w>> 
     wanted.or_else(|| world.condemned.get(&ordinal))
 }
 
-/// The owners that are neither the set nor its pod.
+/// The owners other than the set and its pod.
 fn foreign<'o>(
     world: &World<'_>,
     ordinal: i64,
@@ -68,7 +68,8 @@ fn foreign<'o>(
     others.collect()
 }
 
-/// The set owns if claims go with it; a pod only once it is surplus, and claims go with such.
+/// The set owns a claim if claims are deleted with it; a pod only once it is surplus and the policy
+/// deletes such claims.
 fn owners_are_allowed(
     world: &World<'_>,
     ordinal: i64,
@@ -94,7 +95,7 @@ fn owners_are_allowed(
     }
 }
 
-/// A pod that is deleted takes a claim with it only if it is surplus and the policy says so.
+/// The deletion of a pod deletes a claim only if the pod is surplus and the policy says so.
 pub(super) fn survive_deletions(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
     for work in &plan.pods {
         let deletes = |action: &Action| matches!(action, Action::DeletePod { .. });
@@ -119,7 +120,7 @@ pub(super) fn survive_deletions(world: &World<'_>, plan: &Plan, found: &mut Vec<
                     _ => None,
                 });
             let owners = corrected.unwrap_or_else(|| owners_of(world, &name));
-            // One that a predecessor owns is on its way out and is left alone (2.16).
+            // A claim of a predecessor is about to be deleted and is not changed (2.16).
             let stale = owners.iter().any(|owner| {
                 (owner.kind == "Pod" && owner.uid != member.uid() && owner.name == member.name())
                     || (owner.kind == identity::KIND
@@ -133,8 +134,8 @@ pub(super) fn survive_deletions(world: &World<'_>, plan: &Plan, found: &mut Vec<
     }
 }
 
-/// Whose a claim is when the plan has been carried out is as the policy says, also where the pod is
-/// on its way out: the collector acts on what it finds when the pod is gone (2.11 to 2.13).
+/// After the plan the owners of each claim follow the policy, also where the pod is terminating:
+/// the garbage collector reads them when the pod is gone (2.11 to 2.13).
 pub(super) fn are_given_as_said(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
     if world.spec.deleting || world.spec.selector.is_none() {
         return;
@@ -147,7 +148,7 @@ pub(super) fn are_given_as_said(world: &World<'_>, plan: &Plan, found: &mut Vec<
         let ours = |owner: &OwnerReference| owner.uid == world.spec.uid;
         let of_pod = |owner: &OwnerReference| Some(owner.uid.as_str()) == pod;
         let other = |owner: &&OwnerReference| !ours(owner) && !of_pod(owner);
-        // One that a predecessor owns is left alone (2.16), and so is another controller's.
+        // A claim of a predecessor (2.16) or of another controller is not changed.
         let pod_name = identity::pod_name(world.spec.name, *ordinal);
         let is_left_alone = |owner: &OwnerReference| {
             owner.controller == Some(true)
@@ -161,7 +162,7 @@ pub(super) fn are_given_as_said(world: &World<'_>, plan: &Plan, found: &mut Vec<
         let goes_with_pod = pod.is_some() && surplus && when_scaled;
         let goes_with_set = when_deleted && !goes_with_pod;
         let has_set = owners.iter().any(ours);
-        // A claim without a pod is not given to the set before it has one (2.13).
+        // A claim without a pod is not given to the set (2.13).
         let set_is_right = has_set == goes_with_set || (pod.is_none() && !has_set);
         if owners.iter().any(of_pod) != goes_with_pod || !set_is_right {
             found.push(format!("claim {name} is not given to whom the policy says"));
@@ -169,7 +170,7 @@ pub(super) fn are_given_as_said(world: &World<'_>, plan: &Plan, found: &mut Vec<
     }
 }
 
-/// The owners of a claim once the plan has been carried out.
+/// The owners of a claim after the plan.
 fn owners_afterwards<'p>(
     world: &'p World<'_>,
     plan: &'p Plan,

@@ -1,8 +1,8 @@
 //! Invariants of every plan, for any observed state. Tests, the model checker and the simulation
-//! ask after every step.
+//! check them after every step.
 //!
-//! The rules are written down a second time here, from the specification and without the
-//! planner's own steps, so that a mistake in one of the two is seen.
+//! The rules are implemented a second time here, from the specification and independently of the
+//! planner, so that a mistake in one of the two is found.
 
 mod claims;
 mod order;
@@ -19,18 +19,18 @@ use super::plan::{Action, Plan};
 use super::revisions;
 use super::waiting::Waiting;
 
-/// What the rules ask about a plan.
+/// The facts that the rules check.
 struct Facts<'f, 'w> {
     world: &'f World<'w>,
     plan: &'f Plan,
-    /// Name of the stored revision that has the set's template.
+    /// Name of the stored revision with the set's template.
     update: Option<String>,
     created: Vec<&'f Pod>,
-    /// The members that are deleted.
+    /// The members that the plan deletes.
     deleted: Vec<&'f Member<'w>>,
 }
 
-/// The rules that a plan breaks; empty when all is well.
+/// The rules that a plan violates; empty if there are none.
 pub fn violations(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
     let world = World::of(observed, now);
     let names = deleted(plan);
@@ -68,7 +68,7 @@ pub fn violations(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<Strin
     found
 }
 
-/// Whether there is a healthy pod of an allowed revision for each ordinal, and no other.
+/// Whether there is a healthy pod of an allowed revision for each ordinal, and no other pod.
 pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
     let world = World::of(observed, now);
     world.spec.deleting || at_goal(&world, update_revision(&world).as_deref())
@@ -79,7 +79,7 @@ fn at_goal(world: &World<'_>, update: Option<&str>) -> bool {
     missing(world) == 0 && world.condemned.is_empty() && world.members.values().all(as_wanted)
 }
 
-/// How many wanted pods are not there.
+/// The number of missing wanted pods.
 fn missing(world: &World<'_>) -> i64 {
     let wanted = world.spec.ordinals();
     wanted.end - wanted.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
@@ -95,7 +95,7 @@ fn is_updatable(world: &World<'_>, ordinal: i64) -> bool {
     world.spec.strategy != Strategy::OnDelete && ordinal >= world.spec.first_updatable()
 }
 
-/// The name of the stored revision that has the set's template.
+/// The name of the stored revision with the set's template.
 fn update_revision(world: &World<'_>) -> Option<String> {
     let wanted = revisions::encode(world.spec.template);
     let same = |data: &serde_json::Value| {
@@ -118,7 +118,7 @@ fn update_revision(world: &World<'_>) -> Option<String> {
         .and_then(|revision| revision.metadata.name.clone())
 }
 
-/// The name of the revision that the plan makes: where the view of revisions is old, pods may have
+/// The name of the revision that the plan creates: if the view of revisions is old, pods may have
 /// it already.
 fn planned_revision(plan: &Plan) -> Option<String> {
     plan.actions().find_map(|action| match action {
@@ -147,7 +147,7 @@ fn deleted(plan: &Plan) -> Vec<(&str, &str)> {
     pods
 }
 
-/// Without a uid a write might hit a successor of the same name.
+/// Without a UID a write might change a successor of the same name.
 fn writes_say_which_object(plan: &Plan, found: &mut Vec<String>) {
     for action in plan.actions() {
         let (name, uid) = match action {
@@ -170,7 +170,7 @@ fn writes_say_which_object(plan: &Plan, found: &mut Vec<String>) {
     }
 }
 
-/// Each pod that is not as it should be is dealt with, or there is a reason why it is not.
+/// Each pod that is not in its desired state is changed, or there is a reason why not.
 fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts {
         world,
@@ -191,7 +191,7 @@ fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
         let mut actions = works.flat_map(|work| &work.actions);
         waits || actions.any(|a| matches!(a, Action::CreatePod(_) | Action::DeletePod { .. }))
     };
-    // Before the revision is stored every pod is of another, and that alone is no reason.
+    // Before the revision is stored every pod has another revision; that alone needs no reason.
     let amiss = |ordinal: &i64| match world.members.get(ordinal) {
         None => true,
         Some(member) if update.is_none() => member.unavailable(),

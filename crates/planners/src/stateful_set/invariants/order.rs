@@ -1,5 +1,5 @@
-//! The order of `OrderedReady`: one pod at a time; up from the lowest, down from the highest, and
-//! nothing while a wanted pod is not available.
+//! The order of `OrderedReady`: one pod at a time; creations from the lowest, deletions from the
+//! highest, and none while a wanted pod is not available.
 
 use super::super::identity;
 use super::super::observed::{Member, Phase, Strategy, World};
@@ -7,7 +7,7 @@ use super::super::options::{ScaleDown, StuckRollout};
 use super::super::scale::end_of_moment;
 use super::{Facts, is_updatable, missing};
 
-/// None before all lower ones are available, and one at a time.
+/// No creation before all lower pods are available, and one at a time.
 pub(super) fn creations(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts {
         world,
@@ -36,8 +36,9 @@ pub(super) fn creations(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     }
 }
 
-/// Surplus pods go from the highest, each when the one before it is gone and all wanted ones are
-/// available; wanted ones go for an update when there are no surplus ones, from the highest.
+/// Surplus pods are deleted from the highest, each after the previous one is gone and while all
+/// wanted pods are available; wanted pods are deleted for an update from the highest, when there
+/// are no surplus pods.
 pub(super) fn deletions(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, deleted, .. } = facts;
     let above = |ordinal: i64| world.condemned.range(ordinal + 1..).next();
@@ -91,7 +92,7 @@ fn wanted_pod(facts: &Facts<'_, '_>, member: &Member<'_>, all_up: bool, found: &
     let name = member.name();
     let recovers = world.spec.options.stuck_rollout == StuckRollout::Replace;
     if world.spec.ordered && !all_up {
-        // Only what is stuck may go now.
+        // Only a stuck pod may be deleted now.
         if !recovers || member.ready_since.is_some() {
             found.push(format!(
                 "{name} is updated while a wanted pod is not available"

@@ -10,8 +10,8 @@ use super::super::options::StuckRollout;
 use super::super::plan::Action;
 use super::{Facts, deleted, is_updatable, missing};
 
-/// A pod is created only for a wanted ordinal, only once, and never beside one of its name, be
-/// that terminating, ended or somebody else's.
+/// A pod is created only for a wanted ordinal, only once, and never beside a pod of its name, even
+/// if that one is terminating, ended or foreign.
 pub(super) fn names_are_free(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let mut seen = BTreeSet::new();
@@ -38,7 +38,7 @@ pub(super) fn names_are_free(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     }
 }
 
-/// A wanted pod is deleted only when it has ended or is outdated, and by its uid.
+/// A wanted pod is deleted only if it has ended or is outdated, and by its UID.
 pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let status = world.spec.set.status.as_ref();
@@ -73,7 +73,7 @@ pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, found: &mut Vec<Str
     }
 }
 
-/// New pods have the update from the partition on, and the current revision below.
+/// New pods have the update revision from the partition on, and the current revision below.
 pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let new = facts.plan.actions().find_map(|action| match action {
@@ -98,7 +98,7 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>
             Strategy::RollingUpdate(Some(_)) if !is_updatable(world, ordinal) => {
                 current.or(update.map(String::as_str))
             }
-            // Which ones stay is a matter of counting (statefulset.md 5.9).
+            // The number decides which ones stay current (statefulset.md 5.9).
             Strategy::RollingUpdate(None) if Some(label.as_str()) == current => current,
             _ => update.map(String::as_str),
         };
@@ -108,8 +108,8 @@ pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>
     }
 }
 
-/// Pods that work are taken down for an update only as far as the budget goes: `maxUnavailable`,
-/// or one, and that only when all above it have been updated and work.
+/// An update takes down healthy pods only within the budget: `maxUnavailable`, or one, and that
+/// only when all higher pods are updated and healthy.
 pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
     let Facts { world, .. } = facts;
     let disrupted: Vec<&Member<'_>> = facts

@@ -6,8 +6,8 @@ use resource_kinds::reasons::stateful_set_condition as kinds;
 use super::super::observed::World;
 use super::super::plan::Plan;
 
-/// The counters fit together, the generation is the one that was seen, and each condition is
-/// there once, dates from its last change, and contradicts no other.
+/// The counters are consistent, the generation is the observed one, and each condition occurs once,
+/// has the time of its last transition, and contradicts no other.
 pub(super) fn is_sound(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
     let Some(status) = &plan.status else {
         return;
