@@ -47,7 +47,7 @@ struct Validation {
 pub struct Judgement {
     /// The refusal, if there is one.
     pub denied: Option<Status>,
-    /// What the client is told.
+    /// The response for the client.
     pub warnings: Vec<String>,
     /// What the audit log is told.
     pub audited: Vec<String>,

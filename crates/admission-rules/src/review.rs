@@ -13,7 +13,7 @@ pub enum Verdict {
     Allowed {
         /// A JSON patch in base64, if the object is to be changed.
         patch: Option<String>,
-        /// What the client is told.
+        /// The response for the client.
         warnings: Vec<String>,
     },
     /// The request is refused.

@@ -34,7 +34,7 @@ pub enum CertificateError {
         action: &'static str,
         /// To which file.
         path: PathBuf,
-        /// Why it failed.
+        /// The error.
         #[source]
         source: std::io::Error,
     },
@@ -43,7 +43,7 @@ pub enum CertificateError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         what: &'static str,
     },
     /// A key or a certificate could not be made.

@@ -23,7 +23,7 @@ impl DeviceSelector {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// A text that says where it cannot be read.
+    /// A message with the position of the syntax error.
     pub fn compile(source: &str) -> Result<Self, String> {
         let expression = Expression::compile_about(source, &["device"])?;
         let domains = expression.keys_looked_up();

@@ -49,7 +49,7 @@ impl Expression {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// A text that says where it cannot be read.
+    /// A message with the position of the syntax error.
     pub fn compile(source: &str) -> Result<Self, String> {
         Self::compile_about(source, &["self", "oldSelf"])
     }
@@ -57,7 +57,7 @@ impl Expression {
     /// Compiles an expression that is about the named values.
     ///
     /// # Errors
-    /// A text that says where it cannot be read.
+    /// A message with the position of the syntax error.
     pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
         let (expression, made) = Self::read(source, names)?;
         match made.first() {
@@ -70,7 +70,7 @@ impl Expression {
     /// them: `Object{spec: Object.spec{replicas: 1}}`, `[JSONPatch{op: 'remove', path: '/a'}]`.
     ///
     /// # Errors
-    /// A text that says where it cannot be read.
+    /// A message with the position of the syntax error.
     pub fn compile_making(source: &str, names: &[&str]) -> Result<Self, String> {
         let names = [names, &["jsonpatch"]].concat();
         let (expression, made) = Self::read(source, &names)?;

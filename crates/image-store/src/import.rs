@@ -44,7 +44,7 @@ pub enum ImportError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
     /// An image has a malformed name.

@@ -8,7 +8,7 @@ use oci_spec::distribution::Reference;
 pub struct InvalidReference {
     /// The name.
     pub reference: String,
-    /// What is wrong with it.
+    /// The error.
     pub reason: String,
 }
 

@@ -24,7 +24,7 @@ pub enum RegistriesError {
     Parse {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
 }

@@ -64,7 +64,7 @@ pub enum StoreError {
         action: &'static str,
         /// With what.
         path: PathBuf,
-        /// Why it failed.
+        /// The error.
         #[source]
         source: io::Error,
     },

@@ -13,7 +13,7 @@ pub fn program() -> String {
         .unwrap_or_else(|| "mainstay".to_owned())
 }
 
-/// Where everything is kept.
+/// The data directory.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct DataDirectory {
     /// Data directory [default: /var/lib/mainstay for root]

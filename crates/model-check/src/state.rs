@@ -113,7 +113,7 @@ pub enum Fate {
 /// The set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Set {
-    /// Identity.
+    /// UID.
     pub uid: Id,
     /// State.
     pub version: Id,
@@ -152,7 +152,7 @@ pub enum Health {
 /// A pod; its ordinal is its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pod {
-    /// Identity.
+    /// UID.
     pub uid: Id,
     /// The set that owns it.
     pub owner: Option<Id>,
@@ -171,7 +171,7 @@ pub struct Pod {
 /// A claim; its ordinal is its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
-    /// Identity.
+    /// UID.
     pub uid: Id,
     /// State.
     pub version: Id,
@@ -193,7 +193,7 @@ pub struct Owners {
 /// A revision; its template is its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Revision {
-    /// Identity.
+    /// UID.
     pub uid: Id,
     /// The set that owns it.
     pub owner: Option<Id>,
@@ -291,7 +291,7 @@ pub struct Body {
     pub ordinal: u8,
     /// For which pod.
     pub uid: Id,
-    /// Where.
+    /// The place.
     pub node: u8,
 }
 

@@ -74,7 +74,7 @@ pub enum FieldErrorType {
 pub struct FieldError {
     /// What kind of thing is wrong.
     pub kind: FieldErrorType,
-    /// Where.
+    /// The place.
     pub field: FieldPath,
     /// The offending value, where showing it helps.
     pub value: Option<Value>,

@@ -74,7 +74,7 @@ pub struct Cause {
     /// Kind of the cause, for instance `FieldValueInvalid`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// What is wrong.
+    /// The error.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The path of the field.

@@ -11,7 +11,7 @@ use crate::resources::amounts::NodeResources;
 pub struct PodInput<'a> {
     /// The pod as the API has it, or last had it.
     pub pod: &'a Pod,
-    /// What the node knows of it.
+    /// The node's record of it.
     pub record: &'a PodRecord,
     /// The status as last written, which keeps its transition times.
     pub previous: &'a PodStatus,

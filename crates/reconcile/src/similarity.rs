@@ -21,7 +21,7 @@ pub(crate) struct Topic {
     pub reason: String,
 }
 
-/// What to write.
+/// The planned writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// A new event.

@@ -13,7 +13,7 @@ pub type Identity = (String, String);
 /// A pod's containers on a node, from the moment they are started until they have ended.
 #[derive(Clone, Debug)]
 pub struct Body {
-    /// Where.
+    /// The place.
     pub node: String,
     /// The pod's uid.
     pub uid: String,

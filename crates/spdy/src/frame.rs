@@ -23,7 +23,7 @@ const FLAG_FIN: u8 = 1;
 pub enum Header {
     /// Data of a stream, of which so many bytes follow.
     Data {
-        /// Which stream.
+        /// The stream.
         stream: u32,
         /// Whether it is the last of this direction.
         fin: bool,
@@ -55,14 +55,14 @@ pub enum Frame {
     },
     /// Says that an opened stream is taken.
     Reply {
-        /// Which stream.
+        /// The stream.
         stream: u32,
         /// Headers.
         block: Bytes,
     },
     /// Ends a stream in both directions.
     Reset {
-        /// Which stream.
+        /// The stream.
         stream: u32,
         /// Why: 1 protocol error, 3 refused, 5 cancelled.
         status: u32,
@@ -76,7 +76,7 @@ pub enum Frame {
     },
     /// Further headers of a stream.
     Headers {
-        /// Which stream.
+        /// The stream.
         stream: u32,
         /// Whether this direction ends.
         fin: bool,
@@ -85,7 +85,7 @@ pub enum Frame {
     },
     /// Data of a stream.
     Data {
-        /// Which stream.
+        /// The stream.
         stream: u32,
         /// Whether this direction ends.
         fin: bool,

@@ -126,7 +126,7 @@ pub enum ProvisionerError {
     CutOff(#[source] tokio::task::JoinError),
 }
 
-/// What is worked on.
+/// The object in question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
     Claim(Key),

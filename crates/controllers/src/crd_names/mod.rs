@@ -31,7 +31,7 @@ const PAGE: u32 = 500;
 /// Why a definition was not dealt with.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server said no, or was not there.
+    /// The server refused the request or did not answer.
     #[error("look after a definition")]
     Api(#[from] kube::Error),
 }

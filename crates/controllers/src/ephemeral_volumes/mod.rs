@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(15);
 /// Why a claim was not made.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server said no, or was not there.
+    /// The server refused the request or did not answer.
     #[error("make the claim of an ephemeral volume")]
     Api(#[from] kube::Error),
 }

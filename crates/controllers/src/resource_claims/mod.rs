@@ -25,12 +25,12 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server said no, or was not there.
+    /// The server refused the request or did not answer.
     #[error("look after claims of devices")]
     Api(#[from] kube::Error),
 }
 
-/// What is worked on.
+/// The object in question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Item {
     Pod(Key),

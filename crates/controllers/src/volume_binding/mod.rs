@@ -19,7 +19,7 @@ pub(crate) use observe::{is_unbound, volume_of};
 /// state that it is based on.
 const WORKERS: usize = 4;
 
-/// What is worked on.
+/// The object in question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
     Claim(Key),

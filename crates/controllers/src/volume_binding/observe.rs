@@ -24,7 +24,7 @@ pub(crate) struct Observer {
     pods: Cache<PodView>,
 }
 
-/// The world as seen from one claim.
+/// The observed state of one claim.
 pub(crate) struct SeenByClaim {
     pub claim: Arc<PersistentVolumeClaim>,
     pub volumes: Vec<Arc<PersistentVolume>>,

@@ -17,7 +17,7 @@ use crate::Context;
 /// Objects that are worked on at once.
 const WORKERS: usize = 2;
 
-/// What is worked on.
+/// The object in question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
     Claim(Key),
@@ -27,7 +27,7 @@ enum Task {
 /// Why a finalizer was not written.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    /// The server said no, or was not there.
+    /// The server refused the request or did not answer.
     #[error("protect a claim or volume")]
     Api(#[from] kube::Error),
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// Why a plan was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The server said no, or was not there.
+    /// The server refused the request or did not answer.
     #[error("write or look up a snapshot or its content")]
     Api(#[from] kube::Error),
 }

@@ -100,7 +100,7 @@ pub enum PullError {
     Malformed {
         /// Full name of the image.
         reference: String,
-        /// What is wrong.
+        /// The error.
         reason: String,
     },
     /// The image cannot be kept.

@@ -192,7 +192,7 @@ fn waiting(waiting: &Waiting) -> String {
     format!("  {object}{}: {cause}", in_option(namespace))
 }
 
-/// What to do next.
+/// The next step.
 fn closing(status: &Status, call: &Call) -> String {
     let Call { program, options } = call;
     match status.waiting.as_slice() {

@@ -63,7 +63,7 @@ pub struct UpArguments {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ConfigurationFile {
     files: Vec<PathBuf>,
-    /// Where everything is kept.
+    /// The data directory.
     pub data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     registries: Option<PathBuf>,

@@ -10,7 +10,7 @@ use super::runtime_spec::Ingredients;
 /// they are its user's and group's where the pod names these, or the volumes' group's.
 ///
 /// # Errors
-/// What is wrong with the pod's wishes, as the user reads it.
+/// The error in the pod's specification, for the user.
 pub fn devices(of: &Ingredients<'_>) -> Result<Vec<Device>, String> {
     let pod = of.pod.spec.as_ref();
     let pod = pod.and_then(|spec| spec.security_context.as_ref());

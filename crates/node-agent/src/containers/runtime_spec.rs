@@ -110,7 +110,7 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
 /// One instance of a container.
 ///
 /// # Errors
-/// What is wrong with the pod's wishes, as the user reads it.
+/// The error in the pod's specification, for the user.
 pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
     let container = of.container;
     let id = runtime_id(&container.name, of.restart_count);

@@ -113,7 +113,7 @@ pub enum Message {
         container: String,
         /// The instance it belongs to.
         id: String,
-        /// Which probe.
+        /// The probe.
         kind: ProbeKind,
         /// The answer.
         outcome: ProbeOutcome,

@@ -18,7 +18,7 @@ use crate::volumes::PreparedVolumes;
 pub struct PodView {
     /// Its object.
     pub pod: Arc<Pod>,
-    /// What the node knows of it.
+    /// The node's record of it.
     pub record: PodRecord,
     /// Its status as last decided.
     pub status: PodStatus,

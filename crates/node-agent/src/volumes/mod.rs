@@ -82,7 +82,7 @@ pub struct VolumeError {
 pub struct Trouble {
     /// Whether it was to be a block device.
     block: bool,
-    /// What is wrong, as the user reads it.
+    /// The error message for the user.
     message: String,
 }
 
@@ -115,13 +115,13 @@ impl From<String> for Trouble {
 /// What preparing and refreshing need.
 #[derive(Clone, Copy)]
 pub struct VolumeContext<'a> {
-    /// Where objects come from.
+    /// The source of objects.
     pub api_objects: &'a ApiObjects,
     /// The pod.
     pub pod: &'a Pod,
     /// Its directory.
     pub dir: &'a PodDir,
-    /// What the node knows of it.
+    /// The node's record of it.
     pub facts: &'a NodeFacts,
     /// Where images come from.
     pub images: &'a Puller<'a>,

@@ -16,11 +16,11 @@ const MODE_DEFAULT: i32 = 0o644;
 
 /// What a volume's files are made of.
 pub struct Projector<'a> {
-    /// Where objects come from.
+    /// The source of objects.
     pub api_objects: &'a ApiObjects,
     /// The pod.
     pub pod: &'a Pod,
-    /// What the node knows of it.
+    /// The node's record of it.
     pub facts: &'a NodeFacts,
 }
 

@@ -14,7 +14,7 @@ use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 /// The writes for a CustomResourceDefinition.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// The status, if it differs from what is stored.
+    /// The new status, if it differs from the stored one.
     pub status: Option<CustomResourceDefinitionStatus>,
     /// Whether to delete its objects, and then its finalizer.
     pub clean_up: bool,

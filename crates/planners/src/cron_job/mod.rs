@@ -24,7 +24,7 @@ const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// More missed times than this cause a warning.
 const MISSED_MAX: usize = 100;
 
-/// What is known.
+/// The observed state.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The CronJob.
@@ -33,7 +33,7 @@ pub struct Observed {
     pub jobs: Vec<Arc<Job>>,
 }
 
-/// Something to tell the user as an event of the CronJob.
+/// An event for the CronJob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Whether it is a warning.
@@ -44,16 +44,16 @@ pub struct Notice {
     pub message: String,
 }
 
-/// What to do, in this order.
+/// The planned writes, in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Jobs to delete: name, uid.
     pub delete: Vec<(String, String)>,
     /// The job to make.
     pub create: Option<Box<Job>>,
-    /// The status, if it differs from what is stored.
+    /// The new status, if it differs from the stored one.
     pub status: Option<CronJobStatus>,
-    /// What the user is to be told.
+    /// Events to report.
     pub notices: Vec<Notice>,
     /// The time to the next scheduled time.
     pub requeue_after: Option<Duration>,

@@ -24,7 +24,7 @@ pub enum RevisionAction {
     Renumber {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
         /// The new revision number.
         revision: i64,
@@ -33,14 +33,14 @@ pub enum RevisionAction {
     Adopt {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Delete a revision.
     Delete {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
 }

@@ -29,7 +29,7 @@ pub struct Fit {
     pub stays: bool,
 }
 
-/// What is known.
+/// The observed state.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The set.
@@ -42,18 +42,18 @@ pub struct Observed {
     pub nodes: BTreeMap<String, Fit>,
 }
 
-/// What to do, in this order.
+/// The planned writes, in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Writes to revisions that come first.
     pub revisions: Vec<RevisionAction>,
     /// Writes to pods.
     pub pods: Vec<Action>,
-    /// The status, if it differs from what is stored.
+    /// The new status, if it differs from the stored one.
     pub status: Option<DaemonSetStatus>,
     /// Deletions of unused revisions.
     pub cleanup: Vec<RevisionAction>,
-    /// When to plan again even if nothing happens.
+    /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,
 }
 

@@ -14,7 +14,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::pod_set::Owner;
 
-/// The world as seen from one Deployment.
+/// The observed state of one Deployment.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The Deployment.

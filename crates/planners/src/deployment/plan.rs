@@ -22,14 +22,14 @@ pub enum Action {
     AdoptSet {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Release a ReplicaSet.
     ReleaseSet {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Create the ReplicaSet of the current template.
@@ -38,7 +38,7 @@ pub enum Action {
     UpdateSet {
         /// Name.
         name: String,
-        /// The state that was seen.
+        /// The observed resourceVersion.
         resource_version: String,
         /// The old and the new number of replicas.
         replicas: (i32, i32),
@@ -51,33 +51,33 @@ pub enum Action {
     DeleteSet {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
-        /// The state that was seen.
+        /// The observed resourceVersion.
         resource_version: String,
     },
 }
 
-/// Something to tell the user as an event of the Deployment.
+/// An event for the Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Reason.
     pub reason: &'static str,
-    /// Text.
+    /// Message.
     pub message: String,
 }
 
-/// What to do.
+/// The planned writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Writes, in order.
     pub actions: Vec<Action>,
-    /// The status, if it differs from what is stored.
+    /// The new status, if it differs from the stored one.
     pub status: Option<DeploymentStatus>,
     /// The new revision annotation of the Deployment, if it differs. It is written together with
     /// the status.
     pub revision: Option<String>,
-    /// When to plan again even if nothing happens.
+    /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,
 }
 

@@ -21,7 +21,7 @@ use crate::pod_set::{Phase, state};
 const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 const ALLOWED: &str = "DisruptionAllowed";
 
-/// What is known.
+/// The observed state.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The budget.
@@ -33,14 +33,14 @@ pub struct Observed {
     pub scales: BTreeMap<String, (String, i32)>,
 }
 
-/// What to do.
+/// The planned writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// The status, if it differs from what is stored.
+    /// The new status, if it differs from the stored one.
     pub status: Option<PodDisruptionBudgetStatus>,
     /// The reason why the budget cannot be computed, for an event.
     pub problem: Option<String>,
-    /// When to plan again even if nothing happens.
+    /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,
 }
 

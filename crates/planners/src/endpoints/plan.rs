@@ -9,7 +9,7 @@ use resource_kinds::pod_view::PodView;
 
 use super::{by_hand, mirror, slices};
 
-/// The world as seen from one Service.
+/// The observed state of one Service.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// Namespace of the Service.
@@ -41,7 +41,7 @@ pub enum EndpointsWrite {
     Delete {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
 }

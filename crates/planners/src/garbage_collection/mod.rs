@@ -24,7 +24,7 @@ pub enum OwnerState {
 /// An owner of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Identity.
+    /// UID.
     pub uid: String,
     /// Its state.
     pub state: OwnerState,
@@ -33,7 +33,7 @@ pub struct Owner {
 /// An object that has this one as its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dependent {
-    /// Identity.
+    /// UID.
     pub uid: String,
     /// Whether its reference has `blockOwnerDeletion`.
     pub blocks: bool,

@@ -14,7 +14,7 @@ use serde_json::Value;
 /// Amounts of resources by name, in thousandths.
 pub(super) type Amounts = BTreeMap<String, i64>;
 
-/// What is known.
+/// The observed state.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The autoscaler.

@@ -49,7 +49,7 @@ pub struct Plan {
 /// The writes and the memory after the rescale.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conclusion {
-    /// The status, if it differs from what is stored.
+    /// The new status, if it differs from the stored one.
     pub status: Option<Status>,
     /// Events to report.
     pub notices: Vec<Notice>,

@@ -11,7 +11,7 @@ use super::indexes::Indexes;
 use super::{JOB, TRACKING};
 use crate::pod_set::{self, Owner, PodState, Sorted};
 
-/// The world as seen from one job.
+/// The observed state of one Job.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The job.

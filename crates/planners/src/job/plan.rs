@@ -13,14 +13,14 @@ use super::tracking::{self, Counted, active, number};
 use super::{JOB, outcome, pods};
 use crate::pod_set::{Action, Owner};
 
-/// Something to tell the user as an event of the job.
+/// An event for the Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Whether it is a warning.
     pub warning: bool,
     /// Reason.
     pub reason: String,
-    /// Text.
+    /// Message.
     pub message: String,
 }
 
@@ -29,7 +29,7 @@ pub struct Notice {
 pub struct Plan {
     /// Adoptions and releases of pods.
     pub prepare: Vec<Action>,
-    /// The status, if it differs from what is stored.
+    /// The new status, if it differs from the stored one.
     pub status: Option<JobStatus>,
     /// Pods whose finalizer to remove once the status is written.
     pub release: Vec<Action>,
@@ -37,9 +37,9 @@ pub struct Plan {
     pub pods: Vec<Action>,
     /// Whether to delete the job, because its time to live is over.
     pub expired: bool,
-    /// What the user is to be told.
+    /// Events to report.
     pub notices: Vec<Notice>,
-    /// When to plan again even if nothing happens.
+    /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,
 }
 

@@ -24,7 +24,7 @@ use resource_kinds::reasons::{node_condition, service as reasons};
 /// too.
 pub const CLASS: &str = "mainstay.dev/node";
 
-/// What is known.
+/// The observed state.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The Services that are [`concerned`]; others have no effect.

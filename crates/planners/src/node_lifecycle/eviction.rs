@@ -13,7 +13,7 @@ pub struct Eviction {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// Identity.
+    /// UID.
     pub uid: String,
 }
 

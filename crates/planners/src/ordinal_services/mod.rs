@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::ownership::controller;
 use crate::stateful_set::identity;
 
-/// What is known.
+/// The observed state.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The set.
@@ -28,7 +28,7 @@ pub struct Observed {
     pub services: Vec<Arc<Service>>,
 }
 
-/// What to do.
+/// The planned writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Services to apply, by name, with all fields that this controller owns.

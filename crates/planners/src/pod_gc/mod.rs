@@ -18,7 +18,7 @@ pub const MISSING_FOR: SignedDuration = SignedDuration::from_secs(40);
 /// Maximum number of ended pods; as kube-controller-manager.
 pub const ENDED_MAX: usize = 12_500;
 
-/// What is known.
+/// The observed state.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// All pods.
@@ -36,7 +36,7 @@ pub struct Removal {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// Identity.
+    /// UID.
     pub uid: String,
     /// The cause.
     pub cause: Cause,
@@ -58,7 +58,7 @@ pub enum Cause {
     TooManyEnded,
 }
 
-/// What to do.
+/// The planned writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Removals, in order.

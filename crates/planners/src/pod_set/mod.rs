@@ -33,14 +33,14 @@ pub enum Action {
     Adopt {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Release a pod.
     Release {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Create a pod.
@@ -49,16 +49,16 @@ pub enum Action {
     Delete {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Replace the finalizers of a pod.
     SetFinalizers {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
-        /// The state that was seen.
+        /// The observed resourceVersion.
         resource_version: String,
         /// The new finalizers.
         finalizers: Vec<String>,

@@ -22,7 +22,7 @@ pub struct Owner<'a> {
     pub name: &'a str,
     /// Namespace.
     pub namespace: &'a str,
-    /// Identity.
+    /// UID.
     pub uid: &'a str,
     /// Whether it is being deleted.
     pub deleting: bool,

@@ -25,7 +25,7 @@ pub const REPLICATION_CONTROLLER: (&str, &str) = ("v1", "ReplicationController")
 /// The condition about failed creations and deletions of pods.
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
-/// What is known.
+/// The observed state.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// API version and kind of the set.
@@ -36,14 +36,14 @@ pub struct Observed {
     pub pods: Vec<Arc<PodView>>,
 }
 
-/// What to do.
+/// The planned writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Writes, in order.
     pub actions: Vec<Action>,
     /// The status after successful writes; see [`with_failure`] for failed ones.
     pub status: ReplicaSetStatus,
-    /// When to plan again even if nothing happens.
+    /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,
 }
 

@@ -19,7 +19,7 @@ use resource_kinds::reasons::pod_condition;
 use super::identity;
 use super::options::Options;
 
-/// The world as seen from one set.
+/// The observed state of one StatefulSet.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// The set.

@@ -27,21 +27,21 @@ pub enum Action {
     AdoptRevision {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Adopt a pod without an owner.
     AdoptPod {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Release a pod.
     ReleasePod {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Create a revision for a template.
@@ -50,7 +50,7 @@ pub enum Action {
     RenumberRevision {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
         /// The new revision number.
         revision: i64,
@@ -59,7 +59,7 @@ pub enum Action {
     DeleteRevision {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
     /// Create a claim.
@@ -68,9 +68,9 @@ pub enum Action {
     SetClaimOwners {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
-        /// The state that was seen.
+        /// The observed resourceVersion.
         resource_version: String,
         /// The new owners.
         owners: Vec<OwnerReference>,
@@ -81,7 +81,7 @@ pub enum Action {
     LabelPod {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
         /// The labels to set.
         labels: BTreeMap<String, String>,
@@ -90,7 +90,7 @@ pub enum Action {
     DeletePod {
         /// Name.
         name: String,
-        /// Identity.
+        /// UID.
         uid: String,
     },
 }
@@ -129,14 +129,14 @@ pub struct PodWork {
     pub actions: Vec<Action>,
 }
 
-/// Something to tell the user as an event of the set.
+/// An event for the StatefulSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Whether it is a warning.
     pub warning: bool,
     /// Reason.
     pub reason: &'static str,
-    /// Text.
+    /// Message.
     pub message: String,
 }
 
@@ -149,7 +149,7 @@ pub enum Pace {
     Batches,
 }
 
-/// What to do.
+/// The planned writes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Writes that come first, in order.
@@ -163,11 +163,11 @@ pub struct Plan {
     pub status: Option<StatefulSetStatus>,
     /// Last, only if all earlier writes succeeded.
     pub cleanup: Vec<Action>,
-    /// What the user is to be told.
+    /// Events to report.
     pub notices: Vec<Notice>,
     /// The reasons why there are no more actions.
     pub waiting_on: Vec<Waiting>,
-    /// When to plan again even if nothing happens.
+    /// The time after which to plan again even without an event.
     pub requeue_after: Option<Duration>,
 }
 

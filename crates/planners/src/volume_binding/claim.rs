@@ -20,7 +20,7 @@ use super::bind::bind;
 /// The name of the provisioner that provisions nothing.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
-/// The world as seen from one claim.
+/// The observed state of one claim.
 #[derive(Clone, Debug)]
 pub struct ClaimView<'a> {
     /// The claim.

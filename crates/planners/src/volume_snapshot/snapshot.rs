@@ -12,7 +12,7 @@ use resource_kinds::snapshot::{
 };
 use resource_kinds::storage::Driver;
 
-/// The world as seen from one snapshot.
+/// The observed state of one snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// The snapshot.

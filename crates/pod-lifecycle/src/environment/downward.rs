@@ -22,7 +22,7 @@ pub struct NodeFacts {
 /// A reference that names nothing known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
-    /// What is wrong, as the user reads it.
+    /// The error message for the user.
     pub message: String,
 }
 

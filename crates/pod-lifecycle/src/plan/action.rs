@@ -39,7 +39,7 @@ pub enum Action {
     Probe {
         /// The container.
         container: String,
-        /// Which probe.
+        /// The probe.
         kind: ProbeKind,
     },
     /// Begin the container's end: note it, tell users, run the `preStop` hook if there is one.

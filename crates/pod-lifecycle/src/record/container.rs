@@ -61,11 +61,11 @@ pub enum Instance {
 pub struct Refusal {
     /// Status reason, for instance `CreateContainerConfigError`.
     pub reason: String,
-    /// What is wrong.
+    /// The error.
     pub message: String,
     /// When it was found.
     pub at: Instant,
-    /// How often in a row.
+    /// The number of consecutive occurrences.
     pub failures: u32,
     /// How the instance before ended, when there was one.
     pub previous: Option<Exit>,
@@ -210,7 +210,7 @@ pub struct Exit {
     pub message: Option<String>,
     /// When it started.
     pub started_at: Option<jiff::Timestamp>,
-    /// When it ended.
+    /// The time of its end.
     pub finished_at: Moment,
     /// Whether the node ended it on its own account, so that no delay applies to the restart.
     #[serde(default)]

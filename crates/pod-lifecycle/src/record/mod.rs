@@ -115,7 +115,7 @@ pub enum Removal {
     Failed {
         /// When.
         at: Instant,
-        /// How often in a row.
+        /// The number of consecutive occurrences.
         failures: u32,
     },
     /// The object is gone.

@@ -20,7 +20,7 @@ pub enum PolicyError {
     /// A value that makes no sense.
     #[error("the audit policy is wrong at {field}: {why}")]
     Value {
-        /// Where.
+        /// The place.
         field: String,
         /// Why.
         why: String,

@@ -16,7 +16,7 @@ pub enum ConfigError {
     /// A value that makes no sense, or that is not supported.
     #[error("the encryption configuration is wrong at {field}: {why}")]
     Value {
-        /// Where.
+        /// The place.
         field: String,
         /// Why.
         why: String,

@@ -127,7 +127,7 @@ pub struct Thresholds(BTreeMap<Signal, Amount>);
 pub struct InvalidThreshold {
     /// As it was given.
     pub text: String,
-    /// What is wrong with it.
+    /// The error.
     pub reason: &'static str,
 }
 
