@@ -6,23 +6,23 @@ use crate::node::shutdown::NodeStop;
 use crate::record::PodRecord;
 use crate::resources::amounts::NodeResources;
 
-/// What the planner looks at.
+/// The input of the planner.
 #[derive(Clone, Copy, Debug)]
 pub struct PodInput<'a> {
-    /// The pod as the API has it, or last had it.
+    /// The last known API object of the pod.
     pub pod: &'a Pod,
     /// The node's record of it.
     pub record: &'a PodRecord,
-    /// The status as last written, which keeps its transition times.
+    /// The status as last written; its transition times are kept.
     pub previous: &'a PodStatus,
-    /// Whether the object is gone from the API.
+    /// Whether the API object is deleted.
     pub removed: bool,
-    /// Whether a pod of the same name, with another uid, is still here.
+    /// Whether a pod of the same name, with another UID, is still on the node.
     pub predecessor: bool,
-    /// That the node is shutting down, and all its pods with it.
+    /// Set while the node shuts down.
     pub node_stops: Option<NodeStop>,
-    /// The node's own addresses, the first the main one.
+    /// The node's addresses, the primary one first.
     pub host_ips: &'a [String],
-    /// What the node can give; only looked at when the pod asks for new resources.
+    /// The node's resources; used only for a resize.
     pub node_resources: NodeResources,
 }

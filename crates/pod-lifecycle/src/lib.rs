@@ -1,10 +1,11 @@
 //! The lifecycle of a pod on its node: the next actions for its containers, and its status.
 //!
-//! Everything here is a pure function over plain data: the pod as the API has it, the record of
-//! what runs, and the time. The node agent performs the actions and keeps the record; it decides
-//! nothing. Start reading at [`plan::plan_pod`], then [`record`].
+//! Everything here is a pure function over plain data: the pod's API object, the record of its
+//! containers, and the time. The node agent performs the actions and keeps the record; it decides
+//! nothing. Start with [`plan::plan_pod`], then read [`record`].
 //!
-//! Not here: processes, files, network, the API. Times and results are arguments.
+//! This crate does not touch processes, files, the network or the API. Times and results are
+//! arguments.
 
 pub mod environment;
 mod input;

@@ -7,15 +7,15 @@ use crate::record::backoff::go_seconds;
 use crate::record::{PodFailure, StopCause};
 use crate::spec::{ProbeKind, display_name};
 
-/// Reason of an exit whose process could not be started.
+/// Reason of an exit of a container whose process could not be started.
 pub const START_ERROR: &str = "StartError";
 /// Waiting reason after a pull failed.
 pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
 /// Waiting reason between pulls.
 pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
-/// Waiting reason of a name that cannot be one.
+/// Waiting reason of an invalid image name.
 pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
-/// Waiting reason of an image that is absent and may not be pulled.
+/// Waiting reason of an absent image with the pull policy `Never`.
 pub const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
 /// Reason of the event about pull secrets that do not exist.
 pub const FAILED_TO_RETRIEVE_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
@@ -29,12 +29,12 @@ pub const POST_START_HOOK_ERROR: &str = "PostStartHookError";
 pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
 /// Waiting reason when the container could not be created.
 pub const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
-/// Reason and message of a pod whose time is up.
+/// Reason of a pod beyond `activeDeadlineSeconds`.
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-/// Message that goes with [`DEADLINE_EXCEEDED`].
+/// Message for [`DEADLINE_EXCEEDED`].
 pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
 
-/// The end of a pod whose time is up.
+/// The failure of a pod beyond `activeDeadlineSeconds`.
 pub fn deadline_exceeded() -> PodFailure {
     PodFailure {
         reason: DEADLINE_EXCEEDED.to_owned(),
@@ -44,17 +44,17 @@ pub fn deadline_exceeded() -> PodFailure {
     }
 }
 
-/// Why a node that lacks something does not take a pod.
+/// The message of a node that refuses a pod because of its conditions.
 pub fn node_had_conditions(names: &[&str]) -> String {
     format!("The node had condition: [{}]. ", names.join(" "))
 }
 
-/// Status message of a pod that the node did not take.
+/// Status message of a pod that the node refused.
 pub fn rejected(why: &str) -> String {
     format!("Pod was rejected: {why}")
 }
 
-/// Whether a failure of that reason is shown as `ImagePullBackOff` after a while.
+/// Whether a failure of that reason is shown as `ImagePullBackOff` during the back-off.
 pub fn is_backed_off(reason: &str) -> bool {
     reason == ERR_IMAGE_PULL
 }
@@ -88,7 +88,7 @@ pub fn crash_loop(pod: &Pod, container: &str, delay: SignedDuration) -> String {
     )
 }
 
-/// State and event of a mount whose path in the volume cannot be had.
+/// State and event of a mount whose `subPath` cannot be opened.
 pub fn sub_path_failed(volume: &str, container: &str, why: &str) -> String {
     format!(
         "failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\": {why}"
@@ -118,7 +118,7 @@ pub fn pulling(image: &str) -> String {
     format!("Pulling image \"{image}\"")
 }
 
-/// `Pulled` event of an image that was fetched.
+/// `Pulled` event of a downloaded image.
 pub fn pulled(image: &str, took: SignedDuration, size: u64) -> String {
     let took = go_milliseconds(took);
     format!(
@@ -127,7 +127,7 @@ pub fn pulled(image: &str, took: SignedDuration, size: u64) -> String {
     )
 }
 
-/// `Pulled` event of an image that was here.
+/// `Pulled` event of an image that was present.
 pub fn present(image: &str) -> String {
     format!("Container image \"{image}\" already present on machine and can be accessed by the pod")
 }
@@ -151,8 +151,8 @@ pub fn never_pull(image: &str) -> String {
     format!("Container image \"{image}\" is not present with pull policy of Never")
 }
 
-/// State and event of an image that is there but has to be pulled before the pod may use it, under
-/// policy Never (KEP 2535).
+/// State and event of a present image that must be pulled for its credentials first, with the pull
+/// policy `Never` (KEP 2535).
 pub fn never_pull_to_verify(image: &str) -> String {
     format!(
         "Container image \"{image}\" is present with pull policy of Never, but the pod has no \
@@ -160,7 +160,7 @@ pub fn never_pull_to_verify(image: &str) -> String {
     )
 }
 
-/// `Failed` event (`InspectFailed` upstream) and state of a name that cannot be one.
+/// `Failed` event (`InspectFailed` upstream) and state of an invalid image name.
 pub fn invalid_image(image: &str, error: &str) -> String {
     format!(
         "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": \
@@ -173,12 +173,12 @@ pub fn unhealthy(kind: ProbeKind, output: &str) -> String {
     format!("{} probe failed: {output}", kind.word())
 }
 
-/// `ProbeWarning` event of a probe that succeeded in an odd way.
+/// `ProbeWarning` event of a probe that succeeded with a warning.
 pub fn probe_warning(kind: ProbeKind, output: &str) -> String {
     format!("{} probe warning: {output}", kind.word())
 }
 
-/// `Unhealthy` event of a probe that could not be asked.
+/// `Unhealthy` event of a probe that could not run.
 pub fn probe_errored(kind: ProbeKind, error: &str) -> String {
     format!(
         "{} probe errored and resulted in unknown state: {error}",
@@ -186,7 +186,7 @@ pub fn probe_errored(kind: ProbeKind, error: &str) -> String {
     )
 }
 
-/// The way Go prints a duration that was rounded to milliseconds: `405ms`, `1.2s`, `1m3.04s`.
+/// A duration in Go's format, rounded to milliseconds: `405ms`, `1.2s`, `1m3.04s`.
 pub fn go_milliseconds(duration: SignedDuration) -> String {
     let ms = duration.as_millis().max(0);
     if ms == 0 {

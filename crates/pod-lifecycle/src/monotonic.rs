@@ -1,9 +1,8 @@
-//! Monotonic points in time, from which durations are counted, beside the wall-clock time for
-//! users.
+//! Monotonic points in time for durations, beside the wall-clock time for users.
 //!
-//! The wall clock may be set while pods run, by hours and in both directions. So delays, periods,
-//! grace periods and deadlines are counted on a clock of the node that nobody sets: an [`Instant`]
-//! is a reading of it. The wall clock only serves what is shown. A [`Moment`] has both readings.
+//! The wall clock may be set while pods run, by hours and in both directions. Delays, periods,
+//! grace periods and deadlines are therefore measured on the node's monotonic clock: an [`Instant`]
+//! is a reading of it. The wall-clock time is only shown. A [`Moment`] has both readings.
 
 use std::ops::Add;
 
@@ -12,28 +11,28 @@ use serde::{Deserialize, Serialize};
 
 /// A reading of the node's monotonic clock.
 ///
-/// The clock counts on from the wall clock's time at the start of the machine, so readings look
-/// like times and records of versions before 0.2, which had the wall clock's times in the same
-/// places, are understood. Only their differences mean anything.
+/// The clock starts with the wall-clock time of the machine's boot, so readings look like times,
+/// and records of versions before 0.2, which had wall-clock times in the same fields, can be read.
+/// Only differences of readings have a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Instant(Timestamp);
 
 impl Instant {
-    /// Earlier than any reading: what is due at it is due at once.
+    /// Earlier than any reading: an action that is due then is due at once.
     pub const EARLIEST: Self = Self(Timestamp::UNIX_EPOCH);
 
-    /// What the node's clock reads.
+    /// A reading of the node's clock.
     pub fn reading(counted: Timestamp) -> Self {
         Self(counted)
     }
 
-    /// The number that the clock reads, to set another clock by.
+    /// The number of the reading, to set another clock.
     pub fn counted(self) -> Timestamp {
         self.0
     }
 
-    /// The time from `earlier` to this one, negative when it is the earlier one.
+    /// The time from `earlier` to this one, negative if `earlier` is later.
     pub fn since(self, earlier: Self) -> SignedDuration {
         self.0.duration_since(earlier.0)
     }
@@ -42,7 +41,7 @@ impl Instant {
 impl Add<SignedDuration> for Instant {
     type Output = Self;
 
-    /// Later by that; a sum that cannot be represented is as late as can be.
+    /// A later reading; a sum that cannot be represented becomes the maximum.
     fn add(self, duration: SignedDuration) -> Self {
         let end = if duration.is_negative() {
             Timestamp::MIN
@@ -53,18 +52,18 @@ impl Add<SignedDuration> for Instant {
     }
 }
 
-/// When something happened, on both clocks.
+/// A point in time on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Kept")]
 pub struct Moment {
-    /// The time that users see.
+    /// The time for users.
     pub wall: Timestamp,
-    /// What durations are counted from.
+    /// The reading for durations.
     pub instant: Instant,
 }
 
 impl Moment {
-    /// A moment at which both clocks read the same.
+    /// A moment with equal readings of both clocks.
     pub fn aligned(at: Timestamp) -> Self {
         Self {
             wall: at,
@@ -72,8 +71,8 @@ impl Moment {
         }
     }
 
-    /// When something happened of which only the time is known, seen from now. It is not in the
-    /// future, wherever the wall clock was set since.
+    /// The moment of a past wall-clock time, seen from now. It is never in the future, even if the
+    /// wall clock was set since.
     pub fn past(self, wall: Timestamp) -> Self {
         let ago = self.wall.duration_since(wall).max(SignedDuration::ZERO);
         Self {
@@ -95,7 +94,7 @@ impl Add<SignedDuration> for Moment {
     }
 }
 
-/// A moment as records have it: before version 0.2 the time alone.
+/// The serialized form of a moment: before version 0.2 the time alone.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Kept {

@@ -1,17 +1,18 @@
 //! Restart policies: they decide whether an exited container runs again.
 //!
 //! A pod's `restartPolicy` decides, unless the container has its own policy or a rule for its exit
-//! code (KEP-5307, statefulset.md §12.4). A plain init container takes `Always` as `OnFailure`.
+//! code (KEP-5307, statefulset.md §12.4). For an init container that is not a sidecar `Always`
+//! means `OnFailure`.
 
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
 
 use crate::record::{Exit, Instance, PodRecord, RestartAll};
 use crate::spec::{Kind, containers, restart_policy};
 
-/// The action of a rule that has all containers of the pod start anew.
+/// The action of a rule that restarts all containers of the pod.
 const RESTART_ALL: &str = "RestartAllContainers";
 
-/// Whether the container is to run again after that exit, as far as policies go.
+/// Whether the policies restart the container after that exit.
 pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) -> bool {
     match kind {
         Kind::Sidecar => return true,
@@ -24,7 +25,7 @@ pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) ->
     is_allowed(spec, container, exit.code)
 }
 
-/// Whether policies let the container run again after that exit code, whatever it is for.
+/// Whether the policies allow a restart after that exit code, whatever the kind of the container.
 fn is_allowed(spec: &PodSpec, container: &Container, code: i32) -> bool {
     if let Some(action) = action_for(container, code) {
         return matches!(action, "Restart" | RESTART_ALL);
@@ -40,8 +41,8 @@ fn is_allowed(spec: &PodSpec, container: &Container, code: i32) -> bool {
     }
 }
 
-/// Whether a status may say that the container goes on after one has said that it ended so: the rule
-/// of Kubernetes' API, by policies alone. Init containers that run again in a new sandbox are no
+/// Whether a status may show the container as running again after it showed that exit: the API's
+/// validation, by the policies alone. Init containers that run again in a new sandbox are no
 /// exception.
 pub(crate) fn may_go_on(spec: &PodSpec, kind: Kind, container: &Container, code: i32) -> bool {
     let rules = containers(spec).flat_map(|(_, container)| &container.restart_policy_rules);
@@ -51,14 +52,14 @@ pub(crate) fn may_go_on(spec: &PodSpec, kind: Kind, container: &Container, code:
     kind != Kind::Ephemeral && is_allowed(spec, container, code)
 }
 
-/// What the container's own rules say of an exit code: the first that matches decides.
+/// The action of the container's first rule that matches an exit code.
 fn action_for(container: &Container, code: i32) -> Option<&str> {
     let mut rules = container.restart_policy_rules.iter().flatten();
     let found = rules.find(|rule| rule_matches(rule, code));
     found.map(|rule| rule.action.as_str())
 }
 
-/// The first container, if any, whose end asks for it.
+/// The first container, if any, whose exit requests a restart of all.
 pub(crate) fn asks_for_restart_all(spec: &PodSpec, record: &PodRecord) -> Option<RestartAll> {
     containers(spec).find_map(|(_, container)| {
         let known = record.containers.get(&container.name)?;

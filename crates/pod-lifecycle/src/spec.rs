@@ -6,35 +6,35 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Pr
 
 use crate::limits::GRACE_DEFAULT_SECONDS;
 
-/// Priority from which on a pod is critical (`system-cluster-critical`).
+/// Lowest priority of a critical pod (`system-cluster-critical`).
 pub(crate) const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
-/// What a container is for.
+/// The kind of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Runs once, before the next one starts.
     Init,
-    /// An init container that goes on running (`restartPolicy: Always`).
+    /// An init container that keeps running (`restartPolicy: Always`).
     Sidecar,
     /// One of the pod's `containers`.
     Main,
-    /// Added to the running pod by somebody who looks into it; runs once, for nobody else.
+    /// Added to the running pod for debugging; runs once.
     Ephemeral,
 }
 
 /// One of a container's three probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProbeKind {
-    /// Holds back the other two until the application has started.
+    /// Delays the other two until the application has started.
     Startup,
-    /// Has the container restarted when it fails.
+    /// Restarts the container when it fails.
     Liveness,
-    /// Says whether the container takes part in Services.
+    /// Decides whether the container receives traffic of Services.
     Readiness,
 }
 
 impl ProbeKind {
-    /// The word that event messages begin with.
+    /// The first word of event messages.
     pub fn word(self) -> &'static str {
         match self {
             Self::Startup => "Startup",
@@ -58,7 +58,7 @@ pub fn init_containers(spec: &PodSpec) -> &[Container] {
     spec.init_containers.as_deref().unwrap_or_default()
 }
 
-/// What an init container is for.
+/// The kind of an init container.
 pub fn init_kind(container: &Container) -> Kind {
     if container.restart_policy.as_deref() == Some("Always") {
         Kind::Sidecar
@@ -67,13 +67,13 @@ pub fn init_kind(container: &Container) -> Kind {
     }
 }
 
-/// The pod's ephemeral containers in order, each as the container that it is.
+/// The pod's ephemeral containers in order, each as a container.
 pub fn ephemeral_containers(spec: &PodSpec) -> Vec<Container> {
     let all = spec.ephemeral_containers.iter().flatten();
     all.map(container_of).collect()
 }
 
-/// The container whose processes an ephemeral container is to see, if it names one.
+/// The container whose processes an ephemeral container shares, if it names one.
 pub fn target_of<'a>(spec: &'a PodSpec, ephemeral: &str) -> Option<&'a str> {
     let mut all = spec.ephemeral_containers.iter().flatten();
     let target = all
@@ -102,18 +102,18 @@ fn container_of(ephemeral: &EphemeralContainer) -> Container {
         tty: one.tty,
         termination_message_path: one.termination_message_path,
         termination_message_policy: one.termination_message_policy,
-        // Resources, ports, probes and hooks are for containers that the pod is made of.
+        // Ephemeral containers have no resources, ports, probes or hooks.
         ..Container::default()
     }
 }
 
-/// All that the pod is made of: init containers and sidecars in order, then the main ones.
+/// All containers of the pod: init containers and sidecars in order, then the main ones.
 pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (Kind, &Container)> {
     let init = init_containers(spec).iter().map(|c| (init_kind(c), c));
     init.chain(spec.containers.iter().map(|c| (Kind::Main, c)))
 }
 
-/// The container of that name, of whatever kind.
+/// The container of that name, of any kind.
 pub fn find<'a>(spec: &'a PodSpec, name: &str) -> Option<(Kind, Cow<'a, Container>)> {
     if let Some((kind, container)) = containers(spec).find(|(_, c)| c.name == name) {
         return Some((kind, Cow::Borrowed(container)));
@@ -128,33 +128,33 @@ pub fn restart_policy(spec: &PodSpec) -> &str {
     spec.restart_policy.as_deref().unwrap_or("Always")
 }
 
-/// The grace period that the pod's own specification asks for.
+/// The grace period of the pod's own specification.
 pub fn grace_seconds(spec: &PodSpec) -> i64 {
     spec.termination_grace_period_seconds
         .unwrap_or(GRACE_DEFAULT_SECONDS)
         .max(1)
 }
 
-/// Whether the pod's own grace period is 0: its containers are killed without a word, and the node
-/// confirms its end at once. The API gives such a pod a second for that (`Pod::grace`), for in
-/// Kubernetes it would be gone while its containers still run.
+/// Whether the pod's own grace period is 0: its containers are killed without a signal, and the
+/// node confirms its end at once. The API server grants such a pod one second (`Pod::grace`); in
+/// Kubernetes its object would be removed while its containers still run.
 pub fn has_no_grace(spec: &PodSpec) -> bool {
     spec.termination_grace_period_seconds == Some(0)
 }
 
-/// Whether the pod uses the node's network.
+/// Whether the pod is on the host network.
 pub fn uses_host_network(spec: &PodSpec) -> bool {
     spec.host_network == Some(true)
 }
 
-/// Whether the cluster itself lives on the pod.
+/// Whether the pod is critical for the cluster.
 pub fn is_critical(pod: &Pod) -> bool {
     let priority = pod.spec.as_ref().and_then(|spec| spec.priority);
     priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
 }
 
-/// The user that all containers of the pod are told to run as, where it is one: kubelet's `FsUser`.
-/// Debuggers that are added later do not count, nor does the user that an image names.
+/// The user that all containers of the pod run as, if it is the same: kubelet's `FsUser`. Ephemeral
+/// containers do not count, nor does the user of an image.
 pub fn common_user(spec: &PodSpec) -> Option<i64> {
     let of_pod = spec.security_context.as_ref().and_then(|c| c.run_as_user);
     let mut users = containers(spec).map(|(_, container)| {
@@ -165,7 +165,7 @@ pub fn common_user(spec: &PodSpec) -> Option<i64> {
     users.all(|user| user == Some(first)).then_some(first)
 }
 
-/// How messages name a pod: `name_namespace(uid)`.
+/// The pod's name in messages: `name_namespace(uid)`.
 pub fn display_name(pod: &Pod) -> String {
     let meta = &pod.metadata;
     format!(
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(all(None, &[Some(5)], &[Some(5), Some(5)]), Some(5));
         assert_eq!(all(Some(0), &[None], &[None]), Some(0));
         assert_eq!(all(Some(1000), &[Some(1000)], &[None]), Some(1000));
-        // One that is another's, or whatever the image says.
+        // The users differ, or the image decides.
         assert_eq!(all(Some(1000), &[Some(0)], &[None]), None);
         assert_eq!(all(Some(1000), &[], &[None, Some(1001)]), None);
         assert_eq!(all(None, &[], &[Some(5), None]), None);

@@ -8,18 +8,18 @@ use object_model::quantity::Quantity;
 
 use crate::spec;
 
-/// What the node adds to the pod's own data.
+/// The node's data for the downward API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// The node's addresses.
     pub host_ips: Vec<String>,
     /// The pod's addresses.
     pub pod_ips: Vec<String>,
-    /// What the node can give to pods: the limit of containers that have none.
+    /// The node's allocatable resources: the limit of containers without one.
     pub allocatable: BTreeMap<String, Quantity>,
 }
 
-/// A reference that names nothing known.
+/// An invalid reference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
     /// The error message for the user.
@@ -29,7 +29,7 @@ pub struct Unsupported {
 /// The value of a `fieldRef`.
 ///
 /// # Errors
-/// The path is none of those that pods may ask for.
+/// The path is not a supported field.
 pub fn field(pod: &Pod, facts: &NodeFacts, path: &str) -> Result<String, Unsupported> {
     let meta = &pod.metadata;
     let own = |value: &Option<String>| value.clone().unwrap_or_default();

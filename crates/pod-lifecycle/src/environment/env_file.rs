@@ -1,13 +1,13 @@
 //! Files of environment variables (`fileKeyRef`, statefulset.md §12.12).
 //!
-//! The form is the part of a shell's that can be read in one way only: `NAME='value'`, one after the
-//! other, each on lines of its own. A value has anything but a single quote in it, line ends too.
-//! Empty lines and lines that begin with `#` are passed over.
+//! The format is the unambiguous part of a shell's: `NAME='value'`, each assignment on lines of its
+//! own. A value may contain anything but a single quote, also line ends. Empty lines and lines that
+//! begin with `#` are skipped.
 
-/// The value of `key` in a file; `None` when it has no such key.
+/// The value of `key` in a file; `None` if the key is absent.
 ///
 /// # Errors
-/// A line before it, or its own, is not of that form.
+/// A line up to the key's own is malformed.
 pub fn value(text: &str, key: &str) -> Result<Option<String>, String> {
     let mut rest = text;
     let mut line = 1;

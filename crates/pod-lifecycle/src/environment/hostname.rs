@@ -6,18 +6,18 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::limits::{FQDN_HOSTNAME_MAX, HOSTNAME_MAX};
 
-/// The pod's names inside it.
+/// The host names of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// The short name.
     pub hostname: String,
     /// `<hostname>.<subdomain>.<namespace>.svc.<zone>`, when the pod has a subdomain.
     pub fqdn: Option<String>,
-    /// What the kernel says: the short name, or the long one where the pod asks for it.
+    /// The kernel's host name: the short name, or the long one with `setHostnameAsFQDN`.
     pub kernel: String,
 }
 
-/// A pod whose names do not fit the kernel.
+/// A host name that is too long for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooLong {
     /// The name.
@@ -25,7 +25,7 @@ pub struct TooLong {
 }
 
 impl fmt::Display for TooLong {
-    /// kubelet's words.
+    /// The message is kubelet's.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, asked) = (&self.name, self.name.len());
         write!(
@@ -41,7 +41,7 @@ impl std::error::Error for TooLong {}
 /// The pod's names in the cluster domain `zone`.
 ///
 /// # Errors
-/// The kernel's name would be longer than it takes.
+/// The kernel's host name would exceed 64 characters.
 pub fn names(pod: &Pod, zone: &str) -> Result<Names, TooLong> {
     fits(wanted(pod, zone))
 }
@@ -50,7 +50,7 @@ fn wanted(pod: &Pod, zone: &str) -> Names {
     let spec = pod.spec.as_ref();
     let set = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     if let Some(name) = spec.and_then(|spec| set(&spec.hostname_override)) {
-        // It is a name for the pod itself: DNS knows nothing of it, and no domain goes with it.
+        // `hostnameOverride` is for the pod itself only: it has no domain and no DNS record.
         return Names {
             hostname: name.clone(),
             fqdn: None,
@@ -81,7 +81,7 @@ fn wanted(pod: &Pod, zone: &str) -> Names {
     }
 }
 
-/// The names of a pod in the network of the node called `node`: it has no other kernel's name.
+/// The names of a pod on the host network of `node`: the kernel's host name is the node's.
 pub fn on_node(pod: &Pod, zone: &str, node: &str) -> Names {
     let mut names = wanted(pod, zone);
     names.kernel = node.to_owned();
@@ -151,7 +151,7 @@ mod tests {
         assert!(
             message.ends_with("is too long (64 characters is the max, 82 characters requested)")
         );
-        // On the node it is not asked for.
+        // On the host network the length is not checked.
         let host = on_node(&pod(spec(&"x".repeat(50))), "cluster.local", "node-a");
         assert_eq!(
             (host.hostname.as_str(), host.kernel.as_str()),

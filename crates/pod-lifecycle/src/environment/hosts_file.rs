@@ -24,7 +24,7 @@ pub fn pod_hosts(names: &Names, pod_ips: &[String], aliases: &[HostAlias]) -> St
     file + &alias_lines(aliases)
 }
 
-/// The file of a pod on the node's network: the node's own, and the pod's aliases.
+/// The file of a pod on the host network: the node's own, and the pod's aliases.
 pub fn node_hosts(node_file: &str, aliases: &[HostAlias]) -> String {
     format!(
         "# Kubernetes-managed hosts file (host network).\n{node_file}{}",

@@ -15,23 +15,23 @@ use k8s_openapi::api::core::v1::{Container, EnvVarSource, FileKeySelector, Pod};
 use downward::NodeFacts;
 use expansion::expand;
 
-/// The objects that a container's environment is made of, fetched by the caller. An absent object
-/// is not in the map.
+/// The objects for a container's environment, fetched by the caller. An absent object is not in the
+/// map.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sources {
     /// Data of ConfigMaps of the pod's namespace.
     pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
     /// Data of Secrets of the pod's namespace.
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
-    /// Texts of files by volume and path. An absent file is not in the map.
+    /// Contents of files by volume and path. An absent file is not in the map.
     pub files: BTreeMap<(String, String), String>,
-    /// What the node knows.
+    /// The node's data for the downward API.
     pub facts: NodeFacts,
     /// Variables of Services.
     pub services: Vec<(String, String)>,
 }
 
-/// Names of objects that a container's environment refers to.
+/// Names of objects that a container's environment references.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
     /// ConfigMaps, sorted.
@@ -40,14 +40,14 @@ pub struct References {
     pub secrets: Vec<String>,
 }
 
-/// An environment that cannot be made; the text is what the user reads.
+/// An incomplete environment, with a message for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incomplete {
-    /// What is missing.
+    /// The missing object or key.
     pub message: String,
 }
 
-/// The objects that the container's environment needs.
+/// The objects that the container's environment references.
 pub fn references(container: &Container) -> References {
     let mut found = References::default();
     for source in container.env_from.iter().flatten() {
@@ -81,7 +81,7 @@ pub fn references(container: &Container) -> References {
 /// The container's environment, in order.
 ///
 /// # Errors
-/// An object or key that is not optional does not exist.
+/// A required object or key does not exist.
 pub fn environment(
     pod: &Pod,
     container: &Container,
@@ -118,7 +118,7 @@ pub fn environment(
     Ok(last_of_each(result))
 }
 
-/// Keeps the last value of each name, at the place of its last mention.
+/// Keeps the last value of each name, at the position of its last occurrence.
 pub fn last_of_each(list: Vec<(String, String)>) -> Vec<(String, String)> {
     let mut seen = std::collections::BTreeSet::new();
     let mut kept: Vec<_> = list
@@ -139,7 +139,7 @@ fn from_objects(
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let mut add = |name: &str, value: String| {
             let name = format!("{prefix}{name}");
-            // A name with `=` cannot be a variable's.
+            // A variable's name cannot contain `=`.
             if !name.is_empty() && !name.contains('=') {
                 found.push((name, value));
             }
@@ -253,7 +253,7 @@ fn of_file(sources: &Sources, reference: &FileKeySelector) -> Result<Option<Stri
     }
 }
 
-/// The files that the container's environment needs, by volume and path.
+/// The files that the container's environment references, by volume and path.
 pub fn files(container: &Container) -> BTreeSet<(String, String)> {
     let sources = container.env.iter().flatten();
     let references = sources.filter_map(|var| var.value_from.as_ref()?.file_key_ref.as_ref());
@@ -262,7 +262,8 @@ pub fn files(container: &Container) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// The program and arguments: the pod's where given, else the image's, with references expanded.
+/// The program and its arguments: the container's if given, else the image's, with references
+/// expanded.
 pub fn arguments(
     container: &Container,
     image_entrypoint: &[String],

@@ -4,11 +4,11 @@ use k8s_openapi::api::core::v1::{Pod, PodDNSConfigOption};
 
 use crate::spec::uses_host_network;
 
-/// Most name servers that a resolver reads.
+/// Maximum number of name servers that a resolver uses.
 const NAMESERVERS_MAX: usize = 3;
-/// Most search domains that kubelet writes.
+/// Maximum number of search domains, as kubelet.
 const SEARCHES_MAX: usize = 32;
-/// Most characters of all search domains together.
+/// Maximum length of all search domains together, in characters.
 const SEARCH_CHARS_MAX: usize = 2048;
 
 /// A resolver configuration.
@@ -31,7 +31,7 @@ pub struct ClusterDns {
     pub zone: String,
 }
 
-/// A pod's resolver and what was odd about it.
+/// A pod's resolver configuration, with warnings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodResolver {
     /// The configuration.
@@ -48,7 +48,7 @@ impl Resolver {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => found.nameservers.extend(words.next().map(str::to_owned)),
-                // As resolvers do: the last of these lines wins.
+                // As in resolvers: the last of these lines wins.
                 Some("search" | "domain") => found.searches = words.map(str::to_owned).collect(),
                 Some("options") => found.options.extend(words.map(str::to_owned)),
                 _ => {}
@@ -57,7 +57,7 @@ impl Resolver {
         found
     }
 
-    /// The file's text.
+    /// The text of the file.
     pub fn render(&self) -> String {
         let mut text = String::new();
         if !self.searches.is_empty() {
@@ -141,7 +141,7 @@ fn append_new(list: &mut Vec<String>, more: &[String]) {
     }
 }
 
-/// The pod's options win over those of the same name.
+/// The pod's options replace those of the same name.
 fn merge_options(options: &mut Vec<String>, own: &[PodDNSConfigOption]) {
     for option in own {
         let Some(name) = &option.name else { continue };

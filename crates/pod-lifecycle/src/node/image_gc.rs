@@ -1,9 +1,8 @@
 //! Image garbage collection: the images to remove when their disk is nearly full, or when they have
 //! been unused for long (statefulset.md §12.16).
 //!
-//! As kubelet's image garbage collection: above the high threshold as many go as bring the disk
-//! down to the low one, those first that were not used for longest. Those in use, those that no
-//! registry has, and those that have just come stay.
+//! As kubelet's image garbage collection: above the high threshold images are removed until usage
+//! is at the low one, the longest unused first. Images in use, pinned images and new images stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,21 +10,21 @@ use jiff::SignedDuration;
 
 use crate::monotonic::Instant;
 
-/// When images go.
+/// The policy of image garbage collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Percentage of the disk in use from which on images go; 100 for never.
+    /// Percentage of disk usage that starts the collection; 100 disables it.
     pub high_percent: u8,
-    /// Percentage of the disk in use down to which they go.
+    /// Percentage of disk usage that ends the collection.
     pub low_percent: u8,
-    /// How long an image stays after it was first seen, used or not.
+    /// Minimum age of an image since it was first seen, used or not.
     pub minimum_age: SignedDuration,
-    /// How long an image may go unused, however much room there is; `None` for ever.
+    /// Maximum time without use, whatever the disk usage; `None` is unlimited.
     pub maximum_age: Option<SignedDuration>,
 }
 
 impl Default for Policy {
-    /// kubelet's.
+    /// The defaults are kubelet's.
     fn default() -> Self {
         Self {
             high_percent: 85,
@@ -37,12 +36,12 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Whether images ever go by themselves, without the node being short of disk.
+    /// Whether images are collected without disk pressure.
     pub fn collects(&self) -> bool {
         self.high_percent < 100 || self.maximum_age.is_some()
     }
 
-    /// How many bytes to free on a disk; `None` when it is not too full.
+    /// The number of bytes to free on a disk; `None` if usage is below the threshold.
     pub fn to_free(&self, capacity: u64, available: u64) -> Option<u64> {
         if self.high_percent >= 100 || capacity == 0 {
             return None;
@@ -64,30 +63,30 @@ impl Policy {
 pub struct Present {
     /// Its digest.
     pub digest: String,
-    /// Whether it stays whatever happens: no registry has it.
+    /// Whether it is pinned: it is in no registry.
     pub pinned: bool,
-    /// Whether some pod needs it.
+    /// Whether a pod uses it.
     pub in_use: bool,
 }
 
-/// What is known of an image's past.
+/// The history of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Past {
-    /// When it came; `None` for one that was there at the first look.
+    /// The time at which it was first seen; `None` for one that existed at the first observation.
     first_seen: Option<Instant>,
     last_used: Option<Instant>,
 }
 
-/// When images came and were last used, as far as somebody looked.
+/// The times at which images were first seen and last used.
 #[derive(Clone, Debug, Default)]
 pub struct ImageHistory {
-    /// The first look.
+    /// The time of the first observation.
     began: Option<Instant>,
     images: BTreeMap<String, Past>,
 }
 
 impl ImageHistory {
-    /// Notes one look at all images.
+    /// Records an observation of all images.
     pub fn note(&mut self, present: &[Present], now: Instant) {
         let first_seen = self.began.map(|_| now);
         self.began.get_or_insert(now);
@@ -109,7 +108,7 @@ impl ImageHistory {
         self.images.get(digest).copied().unwrap_or_default()
     }
 
-    /// The images that may go, in the order in which they go; as they were noted last.
+    /// The images that may be removed, in the order of removal, by the last observation.
     pub fn collectable<'p>(
         &self,
         present: &'p [Present],
@@ -129,8 +128,8 @@ impl ImageHistory {
         free.into_iter().map(|(_, digest)| digest).collect()
     }
 
-    /// The images that nobody has used for longer than the policy allows. What happened before the
-    /// first look is not known, and counts as use.
+    /// The images that were unused for longer than the policy allows. The time before the first
+    /// observation counts as use.
     pub fn outdated<'p>(
         &self,
         present: &'p [Present],
@@ -201,7 +200,7 @@ mod tests {
             image("d", false),
         ];
         history.note(&now, at(2000));
-        // What has just come stays for a while, and what is used stays.
+        // A new image stays for a while, and so does one in use.
         assert_eq!(history.collectable(&now, &policy, at(2000)), ["b", "a"]);
         assert_eq!(
             history.collectable(&now, &policy, at(2120)),
@@ -215,7 +214,7 @@ mod tests {
             history.collectable(&[a, pinned], &policy, at(9000)),
             [""; 0]
         );
-        // What is gone is forgotten: when it comes back it is new.
+        // A removed image is forgotten: when it returns it is new.
         history.note(&[], at(3000));
         history.note(std::slice::from_ref(&b), at(3300));
         assert_eq!(history.collectable(&[b], &policy, at(3300)), [""; 0]);

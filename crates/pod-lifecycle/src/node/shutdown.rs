@@ -1,8 +1,8 @@
 //! Graceful node shutdown: the order in which pods stop, and their grace periods (statefulset.md
 //! §12.17).
 //!
-//! As kubelet's graceful shutdown: pods of low priority first, what the cluster itself lives on
-//! last. Unless the node says otherwise, every pod has its own grace period.
+//! As kubelet's graceful shutdown: pods of low priority first, critical pods last. Without
+//! configuration every pod has its own grace period.
 
 use std::fmt;
 
@@ -10,38 +10,38 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::spec::CRITICAL_PRIORITY;
 
-/// Pods that end together; the next wave begins when they are gone.
+/// Pods that end together; the next wave begins after them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wave {
     /// The lowest priority of its pods, up to that of the next wave.
     pub priority: i32,
-    /// Seconds that a pod has at most, whatever its own grace period is.
+    /// Maximum grace period in seconds, whatever the pod's own is.
     pub grace_seconds: Option<i64>,
 }
 
-/// What a pod is told when its node stops.
+/// The node's shutdown, for one pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeStop {
-    /// Seconds that it has at most, whatever its own grace period is.
+    /// Maximum grace period in seconds, whatever the pod's own is.
     pub grace_seconds: Option<i64>,
 }
 
-/// The waves in which the pods of a node end.
+/// The waves of a shutdown.
 ///
-/// *Invariant*: there is at least one, and each has a higher priority than the one before.
+/// *Invariant*: there is at least one wave, and each has a higher priority than the previous one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShutdownOrder {
     waves: Vec<Wave>,
 }
 
-/// Why an order cannot be.
+/// The error of an invalid order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidOrder {
     /// Critical pods would have more time than all pods together.
     CriticalLongerThanAll,
     /// Two waves have this priority.
     SamePriority(i32),
-    /// A wave has less than no time.
+    /// A wave has a negative time.
     NegativeGrace(i64),
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for InvalidOrder {
 impl std::error::Error for InvalidOrder {}
 
 impl Default for ShutdownOrder {
-    /// Critical pods last, and to each its own grace period.
+    /// Critical pods last, each with its own grace period.
     fn default() -> Self {
         let wave = |priority| Wave {
             priority,
@@ -83,11 +83,11 @@ impl Default for ShutdownOrder {
 }
 
 impl ShutdownOrder {
-    /// Critical pods last; all pods have so many seconds together, and the critical ones the last
-    /// of them (kubelet's `shutdownGracePeriod` and `shutdownGracePeriodCriticalPods`).
+    /// Critical pods last; all pods share `all` seconds, of which the last `critical` ones are for
+    /// critical pods (kubelet's `shutdownGracePeriod` and `shutdownGracePeriodCriticalPods`).
     ///
     /// # Errors
-    /// When one is negative, or the part greater than the whole.
+    /// A time is negative, or `critical` is larger than `all`.
     pub fn of_periods(all: i64, critical: i64) -> Result<Self, InvalidOrder> {
         if critical > all {
             return Err(InvalidOrder::CriticalLongerThanAll);
@@ -95,11 +95,11 @@ impl ShutdownOrder {
         Self::by_priority([(i32::MIN, all - critical), (CRITICAL_PRIORITY, critical)])
     }
 
-    /// Pods from each priority on have so many seconds, lower ones first; those below all belong
-    /// to the first wave (kubelet's `shutdownGracePeriodByPodPriority`).
+    /// Pods from each priority on have that many seconds, lower priorities first; all lower ones
+    /// belong to the first wave (kubelet's `shutdownGracePeriodByPodPriority`).
     ///
     /// # Errors
-    /// When a priority comes twice, or a time is negative.
+    /// A priority occurs twice, or a time is negative.
     pub fn by_priority(
         periods: impl IntoIterator<Item = (i32, i64)>,
     ) -> Result<Self, InvalidOrder> {
@@ -128,7 +128,7 @@ impl ShutdownOrder {
         &self.waves
     }
 
-    /// The place in [`waves`](Self::waves) of the one that the pod ends in.
+    /// The index in [`waves`](Self::waves) of the pod's wave.
     pub fn wave_of(&self, pod: &Pod) -> usize {
         let priority = pod.spec.as_ref().and_then(|spec| spec.priority);
         let priority = priority.unwrap_or_default();

@@ -4,21 +4,21 @@ use crate::record::resize::{Allocation, PendingResize};
 use crate::record::{PodFailure, RestartAll, StopCause};
 use crate::spec::ProbeKind;
 
-/// One step for the executor.
+/// One action for the node agent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Mount all volumes.
     PrepareVolumes,
-    /// Unmount all volumes, and remove those that are the pod's own.
+    /// Unmount all volumes, and remove ephemeral ones.
     ReleaseVolumes {
-        /// Whether the pod will come back, and is to find what it left in its `emptyDir`s.
+        /// Whether the pod will return and needs the contents of its `emptyDir`s.
         comes_back: bool,
     },
-    /// Make the sandbox and its network.
+    /// Create the sandbox and its network.
     CreateSandbox,
-    /// Take the sandbox and its network down.
+    /// Remove the sandbox and its network.
     DestroySandbox,
-    /// Look for the container's image, pull it if its policy says so.
+    /// Find the container's image, and pull it if its policy says so.
     EnsureImage {
         /// The container.
         container: String,
@@ -35,22 +35,23 @@ pub enum Action {
         /// The container.
         container: String,
     },
-    /// Ask one of the container's probes.
+    /// Run one of the container's probes.
     Probe {
         /// The container.
         container: String,
         /// The probe.
         kind: ProbeKind,
     },
-    /// Begin the container's end: note it, tell users, run the `preStop` hook if there is one.
+    /// Start the container's termination: record it, emit an event, run the `preStop` hook if there
+    /// is one.
     BeginStop {
         /// The container.
         container: String,
-        /// Why.
+        /// The cause.
         cause: StopCause,
         /// The grace period in seconds.
         grace_seconds: i64,
-        /// Text of the `Killing` event.
+        /// Message of the `Killing` event.
         message: String,
         /// Whether there is a `preStop` hook.
         pre_stop: bool,
@@ -65,49 +66,48 @@ pub enum Action {
         /// The container.
         container: String,
     },
-    /// Tell users that restarts of the container are delayed.
+    /// Emit the event that restarts of the container are delayed.
     AnnounceBackOff {
         /// The container.
         container: String,
     },
-    /// Tell users that pulls of the container's image are delayed.
+    /// Emit the event that pulls of the container's image are delayed.
     AnnouncePullBackOff {
         /// The container.
         container: String,
     },
-    /// Note, and tell users, that the node does not run the pod any longer.
+    /// Record, and emit an event, that the node stops running the pod.
     FailPod(PodFailure),
-    /// Note that all containers are to end, and to start anew.
+    /// Record that all containers are stopped and restarted.
     RestartAll(RestartAll),
-    /// Note that these containers have ended, and begin as in a new pod.
+    /// Record that these containers have ended, and start as in a new pod.
     StartAnew {
-        /// All but the ephemeral ones.
+        /// All containers except the ephemeral ones.
         containers: Vec<String>,
     },
-    /// Note that the pod has these resources of the node, which it was taken with.
+    /// Record the resources that the pod was admitted with.
     Allocate {
         /// Resources by container.
         resources: Allocation,
     },
-    /// Note, and tell users, that the pod has other resources of the node from now on.
+    /// Record, and emit an event, that a resize of the pod starts.
     StartResize {
         /// Resources by container.
         resources: Allocation,
-        /// The pod's generation that asks for them.
+        /// The pod's generation that requests it.
         generation: i64,
     },
-    /// Note, and tell users, why the pod does not get what it asks for; `None` when it asks for
-    /// nothing new any more.
+    /// Record, and emit an event, why a resize is pending; `None` when none is requested any more.
     PostponeResize(Option<PendingResize>),
-    /// Change the limits of the running container to what is allocated.
+    /// Apply the allocated limits to the running container.
     UpdateResources {
         /// The container.
         container: String,
     },
-    /// Change the limits of the pod as a whole to what is allocated.
+    /// Apply the allocated limits to the pod as a whole.
     UpdatePodResources,
-    /// Note, and tell users, that the pod and all containers have what is allocated.
+    /// Record, and emit an event, that the resize is complete.
     CompleteResize,
-    /// Write the final status, then delete the object with grace 0 and its uid.
+    /// Write the final status, then delete the object with grace period 0 and its UID.
     RemoveObject,
 }

@@ -5,7 +5,7 @@ use super::planner::{Ending, Planner};
 use crate::limits::STOP_FAILURES_MAX;
 use crate::record::{Removal, Sandbox, Volumes, backoff};
 
-/// Clears away what is left of a pod whose containers have all ended.
+/// Cleans up after a pod whose containers have all ended.
 pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
     let record = planner.input.record;
     let node_stops = planner.input.node_stops.is_some();
@@ -53,7 +53,7 @@ fn remove_object(planner: &mut Planner<'_>) {
     match &planner.input.record.removal {
         Removal::None => planner.act(Action::RemoveObject),
         Removal::Asked => planner.wait("", "removal of the object"),
-        // The object stays; the next agent finds it and removes it.
+        // The object stays; the next agent finds and removes it.
         Removal::Failed { .. } if planner.input.node_stops.is_some() => {
             planner.plan.finished = true
         }

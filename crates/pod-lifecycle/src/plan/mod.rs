@@ -1,12 +1,12 @@
 //! `plan_pod`: the next actions for a pod, from its specification and its record.
 //!
-//! **Goal.** Containers run in the order and under the policies that the pod asks for; its status
-//! says what is; a pod that ends leaves nothing behind before its object goes.
-//! **Rely.** The agent performs each action once, notes in the [`PodRecord`] that it has begun and
-//! how it ended, and plans anew after each change and at `next_at`.
-//! **Guarantee.** Total and deterministic; no container of a pod starts while a predecessor of the
-//! same name is still here; nothing starts in a pod that is ending; the object is removed only
-//! when containers, sandbox and volumes are gone. If there is no action, `waiting` says why.
+//! **Goal.** Containers run in the order and under the policies of the pod's specification; the
+//! status is correct; a pod is cleaned up completely before its object is removed. **Rely.** The
+//! agent performs each action once, records its start and its result in the [`PodRecord`], and
+//! plans again after each change and at `next_at`. **Guarantee.** Total and deterministic; no
+//! container of a pod starts while a predecessor of the same name still exists; nothing starts in a
+//! pod that is ending; the object is removed only after containers, sandbox and volumes. If there
+//! is no action, `waiting` has the reason.
 
 mod action;
 mod cleanup;
@@ -28,7 +28,7 @@ pub use action::Action;
 use planner::{Ending, Planner, deadline};
 pub use planner::{PodPlan, Waiting};
 
-/// Decides what to do with a pod.
+/// Plans the actions for a pod.
 pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
     let empty = PodSpec::default();
     let spec = input.pod.spec.as_ref().unwrap_or(&empty);
@@ -43,7 +43,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
     let ending = ending(input, spec);
     match ending {
         Some(ending) => stopping::end_pod(&mut planner, ending),
-        // What follows is decided with the failure in the record.
+        // The next plan uses the record with the failure.
         None if deadline(input, spec).is_some_and(|at| at <= now.instant) => {
             planner.act(Action::FailPod(messages::deadline_exceeded()));
         }
@@ -62,7 +62,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
     planner.plan
 }
 
-/// Whether, and why, the pod ends.
+/// The reason why the pod ends, if it does.
 fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<Ending> {
     if input.removed || input.pod.metadata.deletion_timestamp.is_some() {
         return Some(Ending::Deleted);

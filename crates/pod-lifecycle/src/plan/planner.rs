@@ -1,5 +1,4 @@
-//! The planner's state: the actions so far, the time of the next plan, and the things that the pod
-//! waits for.
+//! The planner's state: the actions so far, the time of the next plan, and the reasons for waiting.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodStatus};
 
@@ -10,41 +9,41 @@ use crate::monotonic::{Instant, Moment};
 /// What is to be done, said and waited for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodPlan {
-    /// What to do now; independent of each other.
+    /// Actions to perform now, in any order.
     pub actions: Vec<Action>,
     /// The pod's status.
     pub status: PodStatus,
-    /// When to plan again if nothing happens before.
+    /// The time of the next plan without an earlier change.
     pub next_at: Option<Instant>,
-    /// What the pod waits for.
+    /// The reasons for waiting.
     pub waiting: Vec<Waiting>,
-    /// Whether nothing of the pod is left and nothing remains to be done.
+    /// Whether the pod has been cleaned up completely.
     pub finished: bool,
 }
 
-/// One thing that a pod waits for.
+/// A reason for waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// The container, or empty for the pod as a whole.
+    /// The container; empty for the pod as a whole.
     pub container: String,
-    /// For what.
+    /// The reason.
     pub reason: String,
 }
 
-/// Why a pod ends, if it does.
+/// The reason why a pod ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// Its object is being deleted, or is gone.
+    /// Its object is being deleted, or was removed.
     Deleted,
-    /// The node does not run it, or not any longer.
+    /// The node does not run it, or no longer.
     FailedByNode,
-    /// Its containers have done what they were to do, or have failed for good.
+    /// Its containers have completed, or have failed for good.
     Complete,
-    /// The node stops; the pod stays.
+    /// The node shuts down; the pod returns.
     NodeStops,
 }
 
-/// A plan in the making.
+/// The state of the planner.
 pub(crate) struct Planner<'a> {
     pub input: PodInput<'a>,
     pub spec: &'a PodSpec,
@@ -58,7 +57,7 @@ impl Planner<'_> {
         self.plan.actions.push(action);
     }
 
-    /// Asks to be called again at `at`.
+    /// Asks for a plan at `at`.
     pub fn wake(&mut self, at: Instant) {
         self.plan.next_at = Some(self.plan.next_at.map_or(at, |known| known.min(at)));
     }
@@ -72,7 +71,7 @@ impl Planner<'_> {
     }
 }
 
-/// When the pod's time is up.
+/// The time of the pod's `activeDeadlineSeconds`.
 pub(crate) fn deadline(input: &PodInput<'_>, spec: &PodSpec) -> Option<Instant> {
     let seconds = spec.active_deadline_seconds?;
     let started = input.record.started_at?;

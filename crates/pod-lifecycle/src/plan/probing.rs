@@ -7,7 +7,7 @@ use super::planner::Planner;
 use crate::record::Running;
 use crate::spec::{ProbeKind, probe};
 
-/// Asks a probe that is due, or wakes up when it is.
+/// Runs a probe that is due, or schedules a plan for when it is.
 pub(crate) fn ask(
     planner: &mut Planner<'_>,
     container: &Container,

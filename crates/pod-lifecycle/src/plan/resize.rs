@@ -13,7 +13,8 @@ use crate::resources::resize::asked;
 use crate::restart_policy;
 use crate::spec::{Kind, containers};
 
-/// Allocates what the pod asks for, or says why not; `false` when that has to be noted first.
+/// Allocates the requested resources, or records the reason why not; `false` if that must be
+/// recorded first.
 pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     let resize = &planner.input.record.resize;
     let asked = asked(planner.spec);
@@ -34,7 +35,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
         return true;
     }
     if resize.pod.update == ResourceUpdate::InFlight {
-        // One change after the other.
+        // One resize at a time.
         return true;
     }
     let Some((reason, message)) = lack(requests(planner.spec), &planner.input.node_resources)
@@ -50,7 +51,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     }
     planner.wait("", format!("resources: {message}"));
     let known = resize.pending.as_ref();
-    // What others use may change all the time: one word of it is enough.
+    // The message about others' usage may change all the time: one event is enough.
     if known.is_some_and(|known| known.reason == reason && known.generation == generation) {
         return true;
     }
@@ -62,8 +63,8 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     false
 }
 
-/// Whether the pod and all containers have what is allocated, but for those that have ended for
-/// good: one that is yet to start needs the pod's limits to be the new ones.
+/// Whether the pod and all containers have the allocated resources, except containers that have
+/// ended for good. A container that has yet to start needs the new limits of the pod.
 fn is_applied(spec: &PodSpec, record: &PodRecord) -> bool {
     let lasting = containers(spec).filter(|(kind, _)| *kind != Kind::Init);
     let applied = |(kind, container): (Kind, &Container)| {
@@ -79,13 +80,13 @@ fn is_applied(spec: &PodSpec, record: &PodRecord) -> bool {
     !record.resize.pod_differs() && lasting.into_iter().all(applied)
 }
 
-/// Whether a running container has what is allocated.
+/// Whether a running container has the allocated resources.
 fn has_allocated(record: &PodRecord, container: &Container, running: &Running) -> bool {
     difference(record, container, running).is_none() && !inherits_anew(record, container, running)
 }
 
-/// Brings the pod as a whole to what is allocated, once no container has anything else: containers
-/// start and change within the wider of its old and its new limits.
+/// Applies the allocated limits to the pod as a whole after all containers have theirs: containers
+/// start and change within the wider of the old and the new limits.
 pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
     let record = planner.input.record;
     if record.sandbox != Sandbox::Ready || !record.resize.pod_differs() {
@@ -118,7 +119,7 @@ pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
     }
 }
 
-/// The resources that a running container is to have instead of what it has.
+/// The new resources of a running container, if they differ.
 fn difference<'r>(
     record: &'r PodRecord,
     container: &Container,
@@ -129,16 +130,16 @@ fn difference<'r>(
     (**applied != *allocated).then_some(allocated)
 }
 
-/// What is to be done so that a running container has what is allocated.
+/// The next step to apply allocated resources to a running container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResizeStep {
     /// Nothing.
     None,
     /// It has to be restarted.
     Restart,
-    /// Its limits have to be changed.
+    /// Its limits must be changed.
     Update,
-    /// That is under way, or will be tried again then.
+    /// The change is in progress, or is retried at this time.
     Wait(Option<Instant>),
 }
 
@@ -164,7 +165,7 @@ pub(crate) fn step(
     due(running.update, now)
 }
 
-/// The next step of a change that is to be made.
+/// The next step of a required change.
 fn due(update: ResourceUpdate, now: Instant) -> ResizeStep {
     match update {
         ResourceUpdate::None => ResizeStep::Update,
@@ -174,7 +175,7 @@ fn due(update: ResourceUpdate, now: Instant) -> ResizeStep {
     }
 }
 
-/// Whether a resource is changed that the container takes at its start only.
+/// Whether the change includes a resource whose resize policy is a restart.
 fn restarts(
     container: &Container,
     applied: &ResourceRequirements,
@@ -188,8 +189,7 @@ fn restarts(
     })
 }
 
-/// Whether a limit of the pod as a whole is changed that the container, which has none itself, takes
-/// at its start only.
+/// Whether a pod-level limit changes that the container inherits and takes only at its start.
 fn inherits_anew(record: &PodRecord, container: &Container, running: &Running) -> bool {
     let (Some(allocated), Some(before)) = (&record.resize.allocated, running.of_pod.as_deref())
     else {
@@ -204,7 +204,7 @@ fn inherits_anew(record: &PodRecord, container: &Container, running: &Running) -
         .any(|name| limit(Some(before), name) != limit(record.resize.of_pod(), name))
 }
 
-/// The resources whose change the container wants to be restarted for.
+/// The resources whose resize policy is `RestartContainer`.
 fn taken_at_start(container: &Container) -> impl Iterator<Item = &str> {
     let policies = container.resize_policy.iter().flatten();
     policies

@@ -1,9 +1,9 @@
 //! The restart of all containers of a pod by the rule action `RestartAllContainers` (KEP-5532,
 //! statefulset.md §12.4).
 //!
-//! First all of them end, at once: no hook runs, and no grace is given. Then the pod begins as a new
-//! one does, init containers first, with the sandbox, the address and the volumes that it has.
-//! Ephemeral containers have no part in it. Delays between restarts are those of each container.
+//! First all containers are killed at once, without hook and without grace period. Then the pod
+//! starts like a new one, init containers first, with its existing sandbox, address and volumes.
+//! Ephemeral containers are not affected. Each container keeps its own restart delay.
 
 use super::action::Action;
 use super::planner::Planner;
@@ -12,7 +12,7 @@ use crate::limits::KILL_AGAIN;
 use crate::record::{Instance, Running, StopCause};
 use crate::spec::containers;
 
-/// Ends all containers; when nothing of them runs, they are to start anew.
+/// Stops all containers; once none runs, they start again.
 pub(crate) fn end_all(planner: &mut Planner<'_>) {
     let mut left = false;
     let mut names = Vec::new();

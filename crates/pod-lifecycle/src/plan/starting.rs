@@ -1,8 +1,8 @@
 //! Start of a pod: sandbox and volumes first, then containers in their order, then probes.
 //!
-//! Ephemeral containers start as soon as there is a sandbox, whatever the others do, and once only
-//! (kubectl.md 5.8). Init containers run one after another; a sidecar lets the next one begin once it has started
-//! (statefulset.md §12.2, §12.3). Main containers start together.
+//! Ephemeral containers start as soon as there is a sandbox, whatever the state of the others, and
+//! only once (kubectl.md 5.8). Init containers run one after another; the next one begins after a
+//! sidecar has started (statefulset.md §12.2, §12.3). Main containers start together.
 
 use k8s_openapi::api::core::v1::Container;
 
@@ -24,7 +24,7 @@ use crate::restart_policy;
 use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind};
 use crate::status::{container_status, phase};
 
-/// Plans a pod that is to run.
+/// Plans a running pod.
 pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     if let Some(at) = deadline(&planner.input, planner.spec) {
         planner.wake(at);
@@ -98,14 +98,14 @@ fn prepare_volumes(planner: &mut Planner<'_>) -> bool {
     false
 }
 
-/// Whether the main containers may run.
+/// Starts init containers; whether the main containers may run.
 fn start_init_containers(planner: &mut Planner<'_>, ready: bool) -> bool {
     let record = planner.input.record;
     let spec = planner.spec;
     let containers = init_containers(spec);
     let begun = phase::main_begun(spec, record);
-    // Sidecars before the furthest init container that has begun were let through once: they are
-    // kept running but hold nothing back any more.
+    // Sidecars before the furthest started init container have been ready once: they are kept
+    // running but block nothing any more.
     let furthest = containers
         .iter()
         .rposition(|c| begun_here(planner, &c.name))
@@ -131,7 +131,7 @@ fn start_init_containers(planner: &mut Planner<'_>, ready: bool) -> bool {
     true
 }
 
-/// Whether the container has an instance of the current sandbox.
+/// Whether the container has an instance in the current sandbox.
 fn begun_here(planner: &Planner<'_>, name: &str) -> bool {
     let record = planner.input.record;
     let Some(known) = record.containers.get(name) else {
@@ -167,7 +167,7 @@ fn init_done(planner: &mut Planner<'_>, container: &Container, ready: bool) -> b
     false
 }
 
-/// Brings one container a step further.
+/// Plans the next step of one container.
 fn advance(planner: &mut Planner<'_>, kind: Kind, container: &Container, ready: bool) {
     let name = &container.name;
     let fresh = ContainerRecord::default();
@@ -283,7 +283,7 @@ fn announce_at(planner: &mut Planner<'_>, at: Instant, action: Action) {
     }
 }
 
-/// A container that runs: hook, probes, changes of its specification.
+/// Plans a running container: hook, probes, changes of its specification.
 fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), running: &Running) {
     let name = &container.name;
     match &running.post_start {

@@ -1,8 +1,8 @@
 //! Termination of a pod or a container: hooks, signals, grace periods and their order.
 //!
-//! statefulset.md §12.7: hooks of all containers begin at once; then the stop signal, with what
-//! is left of the grace period but never less than 2 s; then the kill. A sidecar gets its signal
-//! only after the main containers and every later sidecar have ended, or the grace is used up.
+//! statefulset.md §12.7: hooks of all containers start at once; then follows the stop signal, with
+//! the rest of the grace period but at least 2 s; then the kill. A sidecar gets its signal only
+//! after the main containers and all later sidecars have ended, or after the grace period.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Container;
@@ -19,7 +19,7 @@ use crate::spec::{
     Kind, ProbeKind, containers, grace_seconds, has_no_grace, init_containers, init_kind,
 };
 
-/// Plans a pod that ends.
+/// Plans a pod that is ending.
 pub(crate) fn end_pod(planner: &mut Planner<'_>, ending: Ending) {
     let spec = planner.spec;
     let mut left = false;
@@ -66,12 +66,12 @@ fn end_container(
     }
 }
 
-/// The grace period that holds now: what the deletion says, else the pod's own; never more than a
-/// failure or a node that stops leaves.
+/// The current grace period: the deletion's, else the pod's own; limited by a failure or a node
+/// shutdown.
 fn pod_grace(planner: &Planner<'_>) -> i64 {
     let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
     let seconds = if planner.input.removed && planner.input.node_stops.is_some() {
-        // Nobody but the node waits for it any more.
+        // Only the node waits for it.
         1
     } else if has_no_grace(planner.spec) && asked.unwrap_or(0) <= 1 {
         0
@@ -86,14 +86,13 @@ fn pod_grace(planner: &Planner<'_>) -> i64 {
     left.into_iter().flatten().fold(seconds, i64::min)
 }
 
-/// What a node that stops leaves: what its administrator says, and never more than
-/// [`NODE_STOP_GRACE_MAX_SECONDS`].
+/// The limit of a node shutdown: the administrator's, and at most [`NODE_STOP_GRACE_MAX_SECONDS`].
 fn node_grace(planner: &Planner<'_>) -> Option<i64> {
     let stop = planner.input.node_stops?;
     Some(stop.grace_seconds.unwrap_or(NODE_STOP_GRACE_MAX_SECONDS))
 }
 
-/// Whether everything that a sidecar serves has ended.
+/// Whether all containers that depend on a sidecar have ended.
 fn later_ones_ended(planner: &Planner<'_>, sidecar: &str) -> bool {
     let spec = planner.spec;
     let ended = |container: &Container| {
@@ -108,7 +107,7 @@ fn later_ones_ended(planner: &Planner<'_>, sidecar: &str) -> bool {
     spec.containers.iter().all(ended) && later.all(|c| init_kind(c) != Kind::Sidecar || ended(c))
 }
 
-/// Begins a container's end.
+/// Starts a container's termination.
 pub(crate) fn begin(
     planner: &mut Planner<'_>,
     container: &Container,
@@ -126,7 +125,7 @@ pub(crate) fn begin(
     });
 }
 
-/// Begins the end of a container that gets no grace.
+/// Starts a container's termination without a grace period.
 pub(crate) fn begin_at_once(planner: &mut Planner<'_>, container: &Container, cause: StopCause) {
     planner.act(Action::BeginStop {
         container: container.name.clone(),
@@ -137,7 +136,7 @@ pub(crate) fn begin_at_once(planner: &mut Planner<'_>, container: &Container, ca
     });
 }
 
-/// Brings a container's end a step further; `turn` says whether it may get its signal.
+/// Plans the next step of a container's termination; `turn` says whether it may get its signal.
 pub(crate) fn advance_stop(
     planner: &mut Planner<'_>,
     container: &Container,
@@ -183,7 +182,7 @@ pub(crate) fn advance_stop(
 /// The end of the grace period; a later deletion may shorten it, never lengthen it.
 fn grace_end(planner: &Planner<'_>, stop: &Stop) -> Instant {
     let ending = planner.input.removed || planner.input.pod.metadata.deletion_timestamp.is_some();
-    // Also where the node stops: whoever waits for that can still delete the pod by force.
+    // This also holds in a node shutdown: the user can still delete the pod by force.
     let sooner = ending && matches!(stop.cause, StopCause::PodEnds | StopCause::NodeStops);
     let seconds = if sooner || node_grace(planner).is_some() {
         stop.grace_seconds.min(pod_grace(planner))

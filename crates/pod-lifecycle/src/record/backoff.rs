@@ -1,7 +1,7 @@
 //! Exponential back-off for container restarts and image pulls.
 //!
-//! As client-go's `flowcontrol.Backoff`: the first failure is free, it opens an entry of 10 s; each
-//! further one doubles it up to 300 s; an entry that was not touched for 600 s is forgotten.
+//! As client-go's `flowcontrol.Backoff`: the first failure has no delay and creates an entry of 10
+//! s; each further one doubles it up to 300 s; an entry expires after 600 s without use.
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_RESET, RETRY_INITIAL, RETRY_MAX};
 use crate::monotonic::Instant;
 
-/// The delay that the next failure has to wait for.
+/// The delay before the next attempt.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Backoff {
     entry: Option<Entry>,
@@ -22,19 +22,19 @@ struct Entry {
 }
 
 impl Backoff {
-    /// The delay that applies to something that failed at `failed`, if any.
+    /// The delay after a failure at `failed`, if any.
     pub fn delay(&self, failed: Instant) -> Option<SignedDuration> {
         let entry = self.entry.as_ref()?;
         let expired = failed.since(entry.updated) > BACKOFF_RESET;
         (!expired).then(|| SignedDuration::from_secs(entry.delay_seconds))
     }
 
-    /// When something that failed at `failed` may be tried again, if it has to wait at all.
+    /// The time of the next attempt after a failure at `failed`, if it is delayed.
     pub fn until(&self, failed: Instant) -> Option<Instant> {
         self.delay(failed).map(|delay| failed + delay)
     }
 
-    /// Notes a new try, at `now`, of something that failed at `failed`.
+    /// Records a new attempt, at `now`, after a failure at `failed`.
     pub fn advance(&mut self, failed: Instant, now: Instant) {
         let delay = match self.delay(failed) {
             Some(delay) => (delay * 2).min(BACKOFF_MAX),
@@ -47,14 +47,14 @@ impl Backoff {
     }
 }
 
-/// When the next try of a mount, sandbox or deletion is due after `failures` failures in a row,
-/// the last at `at`.
+/// The time of the next attempt of a mount, sandbox or deletion after `failures` consecutive
+/// failures, the last at `at`.
 pub fn retry_at(at: Instant, failures: u32) -> Instant {
     let doubled = RETRY_INITIAL * 2i32.pow(failures.saturating_sub(1).min(10));
     at + doubled.min(RETRY_MAX)
 }
 
-/// The way Go prints a duration of whole seconds: `10s`, `1m20s`, `5m0s`.
+/// A duration of whole seconds in Go's format: `10s`, `1m20s`, `5m0s`.
 pub fn go_seconds(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {

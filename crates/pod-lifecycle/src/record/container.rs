@@ -8,25 +8,25 @@ use super::probes::ProbeRecord;
 use super::resize::ResourceUpdate;
 use crate::monotonic::{Instant, Moment};
 
-/// What is known of one container.
+/// The record of one container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// The current or last instance.
     pub instance: Instance,
-    /// How often the container was started again; the number of the current instance.
+    /// The number of restarts; also the number of the current instance.
     pub restart_count: u32,
-    /// How the instance before the current one ended.
+    /// The exit of the previous instance.
     pub last_exit: Option<Exit>,
-    /// Its last exit counts for nothing: it starts anew with all containers of the pod.
+    /// Whether its last exit is ignored, because all containers of the pod start again.
     #[serde(default)]
     pub anew: bool,
     /// Delay between restarts.
     #[serde(default)]
     pub backoff: Backoff,
-    /// How often in a row it could not be created.
+    /// The number of consecutive failed creations.
     #[serde(default)]
     pub refusals: u32,
-    /// Whether the current delay was announced by an event.
+    /// Whether an event about the current delay was emitted.
     #[serde(default)]
     pub backoff_announced: bool,
     /// The image of the next instance.
@@ -37,7 +37,7 @@ pub struct ContainerRecord {
     pub pull_backoff: Backoff,
 }
 
-/// One life of a container.
+/// One run of a container.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Instance {
     /// It never ran.
@@ -45,10 +45,10 @@ pub enum Instance {
     Absent,
     /// It is being created and started.
     Starting {
-        /// How the instance before ended, when there was one.
+        /// The exit of the previous instance, if any.
         previous: Option<Exit>,
     },
-    /// It could not be created; nothing ran and nothing counts as a restart.
+    /// It could not be created; this does not count as a restart.
     Refused(Refusal),
     /// It runs.
     Running(Running),
@@ -56,18 +56,18 @@ pub enum Instance {
     Exited(Exit),
 }
 
-/// Why a container could not be created.
+/// The error of a failed creation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Refusal {
     /// Status reason, for instance `CreateContainerConfigError`.
     pub reason: String,
     /// The error.
     pub message: String,
-    /// When it was found.
+    /// The time of the failure.
     pub at: Instant,
     /// The number of consecutive occurrences.
     pub failures: u32,
-    /// How the instance before ended, when there was one.
+    /// The exit of the previous instance, if any.
     pub previous: Option<Exit>,
 }
 
@@ -76,20 +76,20 @@ pub struct Refusal {
 pub struct Running {
     /// The runtime's id.
     pub id: String,
-    /// Number of the sandbox it runs in.
+    /// Number of its sandbox.
     pub sandbox: u32,
-    /// The image as the pod named it when the container was created.
+    /// The image's name in the pod at creation.
     pub image: String,
     /// The image's digest.
     pub image_id: String,
-    /// The signal that its image is stopped by, when that is known: by the time that it is stopped the
-    /// image's name may be another's.
+    /// The stop signal of its image, if known: by the time of the stop the name may be another
+    /// image's.
     #[serde(default)]
     pub stop_signal: Option<String>,
-    /// Whom its first process runs as, when that is known.
+    /// The user of its first process, if known.
     #[serde(default)]
     pub user: Option<User>,
-    /// When its process started.
+    /// The start time of its process.
     pub started_at: Moment,
     /// The `postStart` hook.
     pub post_start: Hook,
@@ -102,20 +102,20 @@ pub struct Running {
     /// Its three probes.
     #[serde(default)]
     pub readiness: ProbeRecord,
-    /// How far its end has come, once that has begun.
+    /// The progress of its termination, once started.
     pub stop: Option<Stop>,
-    /// The resources it has, when that is known.
+    /// The applied resources, if known.
     #[serde(default)]
     pub resources: Option<Box<ResourceRequirements>>,
-    /// How their change gets on.
+    /// The progress of their change.
     #[serde(default)]
     pub update: ResourceUpdate,
-    /// The resources of the pod as a whole that it runs in, when that is known.
+    /// The pod-level resources at its start, if known.
     #[serde(default)]
     pub of_pod: Option<Box<ResourceRequirements>>,
 }
 
-/// The numbers that a process runs under.
+/// The user and groups of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// User.
@@ -129,10 +129,10 @@ pub struct User {
 /// A hook's progress.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Hook {
-    /// There is none, or it has ended well.
+    /// There is none, or it has succeeded.
     #[default]
     Done,
-    /// It has yet to run.
+    /// It has not started.
     Pending,
     /// It runs.
     Running,
@@ -151,29 +151,29 @@ impl Hook {
     }
 }
 
-/// A container's end, step by step.
+/// The progress of a container's termination.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stop {
-    /// Why it is stopped.
+    /// The cause.
     pub cause: StopCause,
-    /// When the grace period began.
+    /// The start of the grace period.
     pub since: Instant,
     /// Length of the grace period.
     pub grace_seconds: i64,
     /// The `preStop` hook.
     pub pre_stop: Hook,
-    /// When the stop signal was sent.
+    /// The time of the stop signal.
     pub signalled_at: Option<Instant>,
-    /// When it was killed, the last time.
+    /// The time of the last kill.
     pub killed_at: Option<Instant>,
 }
 
-/// Why a container is stopped.
+/// The cause of a termination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopCause {
     /// The pod ends.
     PodEnds,
-    /// The node shuts down; the pod will come back.
+    /// The node shuts down; the pod will return.
     NodeStops,
     /// The liveness probe failed.
     Liveness,
@@ -183,24 +183,24 @@ pub enum StopCause {
     PostStart,
     /// The container's specification was changed.
     Changed,
-    /// It has new resources, and takes them at its start.
+    /// It has new resources and takes them only at its start.
     Resized,
-    /// All containers of the pod start anew.
+    /// All containers of the pod are restarted.
     AllRestart,
 }
 
-/// How an instance ended.
+/// The exit of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exit {
     /// The runtime's id of the instance.
     pub id: String,
-    /// Number of the sandbox it ran in.
+    /// Number of its sandbox.
     pub sandbox: u32,
-    /// The image as the pod named it.
+    /// The image's name in the pod.
     pub image: String,
     /// The image's digest.
     pub image_id: String,
-    /// The process's exit code, 128 + signal when it was killed.
+    /// The process's exit code; 128 + signal if it was killed.
     pub code: i32,
     /// The signal that ended it, if any.
     pub signal: Option<i32>,
@@ -208,14 +208,14 @@ pub struct Exit {
     pub reason: String,
     /// Termination message.
     pub message: Option<String>,
-    /// When it started.
+    /// Its start time.
     pub started_at: Option<jiff::Timestamp>,
     /// The time of its end.
     pub finished_at: Moment,
-    /// Whether the node ended it on its own account, so that no delay applies to the restart.
+    /// Whether the node stopped it for its own reasons, so that its restart is not delayed.
     #[serde(default)]
     pub by_node: bool,
-    /// What went wrong in its `postStart` hook, which ended it.
+    /// The error of its `postStart` hook, which ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_failure: Option<String>,
 }
@@ -223,35 +223,35 @@ pub struct Exit {
 /// The image of a container's next instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Image {
-    /// Nobody has looked yet.
+    /// Not looked up yet.
     #[default]
     Unknown,
-    /// It is looked for, or pulled.
+    /// It is being looked up or pulled.
     Ensuring,
-    /// The same, after it could not be had; the status goes on to say so.
+    /// It is being looked up or pulled again after a failure; the status still shows the failure.
     EnsuringAgain {
         /// Status reason, as of [`Missing`](Self::Missing).
         reason: String,
-        /// Why.
+        /// The error message.
         message: String,
     },
-    /// It is here.
+    /// It is present.
     Present,
-    /// It is not here and cannot be had now.
+    /// It is absent and cannot be pulled now.
     Missing {
         /// Status reason: `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`.
         reason: String,
-        /// Why.
+        /// The error message.
         message: String,
-        /// When.
+        /// The time of the failure.
         at: Instant,
-        /// Whether the delay was announced by an event.
+        /// Whether an event about the delay was emitted.
         announced: bool,
     },
 }
 
 impl Image {
-    /// Begins to look for it.
+    /// Starts the lookup.
     pub fn ensure(&mut self) {
         *self = match std::mem::take(self) {
             Self::Missing {
@@ -262,7 +262,7 @@ impl Image {
         };
     }
 
-    /// Whether it is looked for, or pulled.
+    /// Whether it is being looked up or pulled.
     pub fn is_ensuring(&self) -> bool {
         matches!(self, Self::Ensuring | Self::EnsuringAgain { .. })
     }
@@ -274,7 +274,7 @@ impl ContainerRecord {
         self.restart_count + u32::from(self.ended().is_some())
     }
 
-    /// How the last instance ended, if the container does not run now.
+    /// The exit of the last instance, if the container does not run now.
     pub fn ended(&self) -> Option<&Exit> {
         match &self.instance {
             Instance::Exited(exit) => Some(exit),
@@ -284,7 +284,7 @@ impl ContainerRecord {
         }
     }
 
-    /// A new instance is about to be created.
+    /// Records that a new instance is being created.
     pub fn starting(&mut self, now: Instant) {
         if let Instance::Exited(exit) = &self.instance
             && !exit.by_node
@@ -296,7 +296,7 @@ impl ContainerRecord {
         };
     }
 
-    /// The new instance could not be created.
+    /// Records that the new instance could not be created.
     pub fn refused(&mut self, reason: &str, message: String, now: Instant) {
         self.instance = Instance::Refused(Refusal {
             reason: reason.to_owned(),
@@ -308,7 +308,7 @@ impl ContainerRecord {
         self.image = Image::Unknown;
     }
 
-    /// A new instance runs.
+    /// Records that a new instance runs.
     pub fn started(&mut self, running: Running) {
         self.restart_count = self.next_restart_count();
         if let Some(exit) = self.ended().cloned() {
@@ -319,14 +319,15 @@ impl ContainerRecord {
         self.backoff_announced = false;
     }
 
-    /// The instance ended.
+    /// Records the exit of the instance.
     pub fn exited(&mut self, exit: Exit) {
         self.instance = Instance::Exited(exit);
         self.image = Image::Unknown;
         self.backoff_announced = false;
     }
 
-    /// An instance was created but its process could not be started: it counts as one that ran.
+    /// Records an instance that was created but whose process could not be started: it counts as a
+    /// run.
     pub fn start_failed(&mut self, exit: Exit) {
         self.restart_count = self.next_restart_count();
         if let Some(previous) = self.ended().cloned() {
@@ -336,7 +337,7 @@ impl ContainerRecord {
         self.exited(exit);
     }
 
-    /// Whatever was being started is not there: the container is as it was before.
+    /// Cancels a start: the container is in its previous state.
     pub(super) fn abandon_start(&mut self) {
         if let Instance::Starting { previous } = &mut self.instance {
             self.instance = match previous.take() {
@@ -363,8 +364,8 @@ impl ContainerRecord {
                 running.post_start = Hook::Pending;
             }
             running.update = ResourceUpdate::None;
-            // The end begins anew, with the hook and the whole grace period, as after a restart of
-            // kubelet.
+            // The termination starts again with the hook and the whole grace period, as after a
+            // restart of kubelet.
             let cut_off = |stop: &mut Stop| matches!(stop.pre_stop, Hook::Running | Hook::Pending);
             let waits = |stop: &mut Stop| stop.signalled_at.is_none() && cut_off(stop);
             running.stop.take_if(waits);
@@ -373,7 +374,7 @@ impl ContainerRecord {
 }
 
 impl Running {
-    /// The instance vanished with nobody to tell how.
+    /// The exit of an instance that vanished without an exit code.
     pub fn lost(&self, now: Moment) -> Exit {
         Exit {
             id: self.id.clone(),

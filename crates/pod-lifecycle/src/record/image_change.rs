@@ -7,7 +7,7 @@ use crate::record::{ContainerRecord, Image, PodRecord};
 use crate::spec;
 
 impl PodRecord {
-    /// The pod was changed from `before` to `after`: notes which containers have another image.
+    /// Records which containers have another image after the pod's change from `before` to `after`.
     pub fn images_changed(&mut self, before: &PodSpec, after: &PodSpec) {
         for (_, container) in spec::containers(after) {
             let former = spec::containers(before).find(|(_, old)| old.name == container.name);
@@ -21,8 +21,8 @@ impl PodRecord {
 }
 
 impl ContainerRecord {
-    /// The pod names another image for the container: what was said of the former one, and the delays
-    /// that its failures have led to, count no longer, as kubelet keeps delays by container and image.
+    /// Records another image for the container: the messages and delays of the former image no
+    /// longer apply, because kubelet keeps delays by container and image.
     pub fn image_changed(&mut self) {
         self.image = Image::Unknown;
         self.pull_backoff = Backoff::default();

@@ -1,8 +1,8 @@
 //! `PodRecord`: the state of one pod on this node: its sandbox, volumes and containers.
 //!
-//! The node agent owns one [`PodRecord`] per pod, changes it when something has happened (the
-//! methods here), and keeps it on disk, so that restart counts and exits survive the agent.
-//! [`PodRecord::without_work_in_flight`] is what a new agent makes of a record that it finds.
+//! The node agent owns one [`PodRecord`] per pod, changes it with the methods here, and stores it
+//! on disk, so that restart counts and exits survive a restart of the agent.
+//! [`PodRecord::without_work_in_flight`] is applied to a record after a restart.
 
 pub mod backoff;
 mod container;
@@ -22,37 +22,37 @@ pub use container::{
 use probes::ProbeRecord;
 use resize::{PodLevelResources, Resize, ResourceUpdate};
 
-/// Everything the planner knows of a pod beyond its API object.
+/// The planner's knowledge about a pod, beside its API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodRecord {
     /// The pod's sandbox (namespaces and network).
     pub sandbox: Sandbox,
-    /// How many sandboxes were made for this pod.
+    /// The number of sandboxes created for this pod.
     pub sandboxes_made: u32,
-    /// Failures of the sandbox in a row.
+    /// Consecutive failures of the sandbox.
     #[serde(default)]
     pub sandbox_failures: u32,
     /// The pod's volumes.
     pub volumes: Volumes,
-    /// Failures of the volumes in a row.
+    /// Consecutive failures of the volumes.
     #[serde(default)]
     pub volume_failures: u32,
-    /// The pod's address, kept after its sandbox is gone.
+    /// The pod's addresses, kept after its sandbox is removed.
     pub pod_ips: Vec<String>,
-    /// When this node took the pod (`status.startTime`).
+    /// The time at which this node admitted the pod (`status.startTime`).
     pub started_at: Option<Moment>,
     /// The containers by name, of all three kinds.
     pub containers: BTreeMap<String, ContainerRecord>,
     /// The removal of the API object.
     #[serde(default)]
     pub removal: Removal,
-    /// The resources it has of the node, and those it asks for.
+    /// The allocated and the requested resources.
     #[serde(default)]
     pub resize: Resize,
-    /// Why the node does not run the pod, or not any longer.
+    /// The reason why the node does not run the pod, or no longer.
     #[serde(default, rename = "dismissal")]
     pub failure: Option<PodFailure>,
-    /// Why all containers end, to start anew.
+    /// The reason why all containers are restarted.
     #[serde(default)]
     pub restart_all: Option<RestartAll>,
 }
@@ -63,20 +63,20 @@ pub enum Sandbox {
     /// There is none.
     #[default]
     None,
-    /// It is being made.
+    /// It is being created.
     Creating,
-    /// It is there, with an address.
+    /// It exists, with an address.
     Ready,
-    /// It could not be made.
+    /// It could not be created.
     Failed {
-        /// Why.
+        /// The error message.
         message: String,
-        /// When.
+        /// The time of the failure.
         at: Instant,
     },
-    /// Its process is gone; what is left of it must be cleared away.
+    /// Its process has ended; its rest must be cleaned up.
     Gone,
-    /// It is being taken down.
+    /// It is being removed.
     Destroying,
 }
 
@@ -92,51 +92,51 @@ pub enum Volumes {
     Ready,
     /// At least one could not be mounted.
     Failed {
-        /// Why.
+        /// The error message.
         message: String,
-        /// When.
+        /// The time of the failure.
         at: Instant,
     },
     /// They are being unmounted.
     Releasing,
-    /// A former agent had them, or was at work on them; what of that is still there is not known.
+    /// A former agent had mounted them, or was about to; their state is unknown.
     Unknown,
 }
 
-/// The state of the last step, the removal of the API object.
+/// The state of the last step: the removal of the API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Removal {
-    /// It was not asked for yet.
+    /// It was not requested yet.
     #[default]
     None,
-    /// The request is under way.
+    /// The request is in progress.
     Asked,
     /// The request failed.
     Failed {
-        /// When.
+        /// The time of the failure.
         at: Instant,
         /// The number of consecutive occurrences.
         failures: u32,
     },
-    /// The object is gone.
+    /// The object is removed.
     Done,
 }
 
-/// The node's decision not to run a pod, or not any longer: the pod ends as `Failed`, once nothing
-/// of it runs.
+/// The node's decision not to run a pod, or no longer: the pod becomes `Failed` once all its
+/// containers have ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodFailure {
     /// Status reason: `Evicted`, `SysctlForbidden`, `DeadlineExceeded`, …
     pub reason: String,
     /// Status message.
     pub message: String,
-    /// The grace period in seconds, where it is shorter than the pod's own.
+    /// The grace period in seconds, if it is shorter than the pod's own.
     pub grace_seconds: Option<i64>,
-    /// Whether it is a disruption, and the status says so by a condition (`DisruptionTarget`).
+    /// Whether it is a disruption, so that the status has the condition `DisruptionTarget`.
     pub disrupts: bool,
 }
 
-/// Which container wants it, and how it ended.
+/// The container that requested the restart, and its exit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartAll {
     /// The container.
@@ -154,12 +154,12 @@ impl RestartAll {
 }
 
 impl PodRecord {
-    /// The container's record, made when there is none.
+    /// The container's record; it is created if there is none.
     pub fn container(&mut self, name: &str) -> &mut ContainerRecord {
         self.containers.entry(name.to_owned()).or_default()
     }
 
-    /// The containers of these names have ended, and begin as in a new pod.
+    /// Records that the containers of these names have ended and start as in a new pod.
     pub fn start_anew(&mut self, containers: &[String]) {
         self.restart_all = None;
         for name in containers {
@@ -169,14 +169,14 @@ impl PodRecord {
         }
     }
 
-    /// Whether any container runs or is about to.
+    /// Whether any container runs or is being started.
     pub fn anything_runs(&self) -> bool {
         self.containers
             .values()
             .any(|c| matches!(c.instance, Instance::Running(_) | Instance::Starting { .. }))
     }
 
-    /// The pod as a whole has these resources now, and with it all that runs in it.
+    /// Records new resources of the pod as a whole.
     pub fn pod_resized(&mut self, resources: Option<ResourceRequirements>) {
         for container in self.containers.values_mut() {
             if let Instance::Running(running) = &mut container.instance {
@@ -189,7 +189,7 @@ impl PodRecord {
         };
     }
 
-    /// The sandbox's process ended: everything in it has ended with it.
+    /// Records the end of the sandbox's process: all its containers have ended with it.
     pub fn sandbox_lost(&mut self, now: Moment) {
         self.sandbox = Sandbox::Gone;
         for container in self.containers.values_mut() {
@@ -202,7 +202,7 @@ impl PodRecord {
         }
     }
 
-    /// The part that is worth keeping: without what each probe changes.
+    /// The part of the record to store: without the frequently changing state of probes.
     pub fn durable(&self) -> Self {
         let mut kept = self.clone();
         for container in kept.containers.values_mut() {
@@ -222,8 +222,7 @@ impl PodRecord {
         kept
     }
 
-    /// What an agent that has just started makes of a record that it found: nothing is under way
-    /// any more, whatever was is begun again.
+    /// The record after a restart of the agent: work in progress is reset, so that it starts again.
     pub fn without_work_in_flight(mut self) -> Self {
         if matches!(
             self.sandbox,

@@ -1,9 +1,9 @@
-//! The state of a probe: the time of the next one, and the verdict of the results so far.
+//! The state of a probe: the time of the next run, and the verdict of the results so far.
 //!
-//! As kubelet's prober: a verdict changes after `successThreshold` equal successes or
-//! `failureThreshold` equal failures. Differs: a young container is asked for its readiness and
-//! start-up more often than its period says (50 ms, doubling), and failures of those early
-//! questions count for nothing, so that a container is Ready as soon as it can be.
+//! As kubelet's prober: a verdict changes after `successThreshold` consecutive successes or
+//! `failureThreshold` consecutive failures. Differs: readiness and startup probes of a new
+//! container run more often than their period (50 ms, doubling), and failures of these early runs
+//! do not count, so that a container becomes Ready as soon as possible.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Probe;
@@ -13,7 +13,7 @@ use crate::limits::EAGER_PROBE_INITIAL;
 use crate::monotonic::Instant;
 use crate::spec::ProbeKind;
 
-/// What a probe's results say so far.
+/// The verdict of a probe's results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProbeVerdict {
     /// Not enough results.
@@ -28,31 +28,31 @@ pub enum ProbeVerdict {
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeOutcome {
-    /// The container answered as it should.
+    /// The container passed.
     Success,
-    /// It answered, in a way that users should know of; counts as success.
+    /// It passed with a warning for the user.
     Warning(String),
-    /// It did not; with what it said instead.
+    /// It failed; with the output.
     Failure(String),
-    /// The question could not be asked; counts for nothing.
+    /// The probe could not run; this does not count.
     Error(String),
 }
 
-/// The history of one probe of one instance.
+/// The state of one probe of one instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProbeRecord {
-    /// Whether one is under way.
+    /// Whether a run is in progress.
     #[serde(default)]
     pub in_flight: bool,
-    /// When the last one began.
+    /// The start of the last run.
     pub last_at: Option<Instant>,
-    /// How many were begun.
+    /// The number of runs.
     pub count: u32,
-    /// How many equal results came last.
+    /// The number of equal results since the last change.
     pub run: u32,
     /// Whether those were successes.
     pub run_success: bool,
-    /// What they say.
+    /// The verdict.
     pub verdict: ProbeVerdict,
 }
 
@@ -78,14 +78,14 @@ fn threshold(value: Option<i32>, default: u32) -> u32 {
         .unwrap_or(default)
 }
 
-/// When a container that started at `started` is first asked.
+/// The time of the first run for a container that started at `started`.
 fn first_at(probe: &Probe, started: Instant) -> Instant {
     let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0).max(0));
     started + SignedDuration::from_secs(delay)
 }
 
 impl ProbeRecord {
-    /// When the next probe is due.
+    /// The time of the next run.
     pub fn due(&self, kind: ProbeKind, probe: &Probe, started: Instant) -> Instant {
         let Some(last) = self.last_at else {
             return first_at(probe, started);
@@ -99,14 +99,14 @@ impl ProbeRecord {
         last + doubled.min(regular)
     }
 
-    /// Notes that a probe begins.
+    /// Records the start of a run.
     pub fn begin(&mut self, now: Instant) {
         self.in_flight = true;
         self.last_at = Some(now);
         self.count = self.count.saturating_add(1);
     }
 
-    /// Notes a result, of a container that started at `started`; says whether it counts.
+    /// Records a result, for a container that started at `started`; returns whether it counts.
     pub fn record(
         &mut self,
         kind: ProbeKind,

@@ -7,54 +7,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::monotonic::Instant;
 
-/// The name by which an [`Allocation`] has the resources of the pod as a whole: no container's.
+/// The key of the pod-level resources in an [`Allocation`]: no container has this name.
 pub const POD: &str = "";
 
-/// Resources of a pod's containers by name, and by [`POD`] those of the pod as a whole, where it has
-/// some.
+/// Resources of a pod's containers by name, and pod-level resources under [`POD`].
 pub type Allocation = BTreeMap<String, ResourceRequirements>;
 
-/// How far new resources have come.
+/// The progress of a resize.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resize {
-    /// What the node has allocated; `None` for a pod that it has just taken.
+    /// The allocated resources; `None` for a pod that was just admitted.
     pub allocated: Option<Allocation>,
-    /// Why what the pod asks for is not allocated.
+    /// The reason why the requested resources are not allocated.
     pub pending: Option<PendingResize>,
-    /// What is allocated and not yet applied everywhere.
+    /// The allocated resources that are not applied everywhere yet.
     pub progress: Option<ResizeProgress>,
-    /// The resources of the pod as a whole.
+    /// The pod-level resources.
     #[serde(default)]
     pub pod: PodLevelResources,
 }
 
-/// How far new resources of the pod as a whole have come.
+/// The progress of a resize of pod-level resources.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodLevelResources {
-    /// Those that its sandbox has; `None` where it has what its containers have together.
+    /// The resources of its sandbox; `None` if they are the sum of its containers'.
     pub applied: Option<ResourceRequirements>,
-    /// Those that were allocated since, and no longer are: containers may still have as much.
+    /// Resources that were allocated in between: containers may still have as much.
     #[serde(default)]
     pub superseded: Vec<ResourceRequirements>,
-    /// How their change gets on.
+    /// The progress of their change.
     pub update: ResourceUpdate,
 }
 
-/// Resources that the node does not allocate now.
+/// A requested resize that the node does not allocate now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingResize {
-    /// Whether, and when, they can be had.
+    /// Whether it can be allocated later.
     pub reason: PendingReason,
-    /// What they lack, as the user reads it.
+    /// The message for the user.
     pub message: String,
-    /// The pod's generation that asks for them.
+    /// The pod's generation that requests it.
     pub generation: i64,
 }
 
-/// Whether resources that are not allocated can be had.
+/// Whether a pending resize can be allocated later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PendingReason {
-    /// Once other pods have gone.
+    /// When other pods have ended.
     Deferred,
     /// Never on this node.
     Infeasible,
@@ -70,32 +69,32 @@ impl PendingReason {
     }
 }
 
-/// Resources that are being applied.
+/// The resources that are being applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResizeProgress {
-    /// The pod's generation that asked for them.
+    /// The pod's generation that requested it.
     pub generation: i64,
-    /// Why they could not be applied, the last time.
+    /// The error of the last attempt.
     pub error: Option<String>,
 }
 
 /// The application of new resources to one running container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResourceUpdate {
-    /// Nothing is under way.
+    /// No change is in progress.
     #[default]
     None,
-    /// It is under way.
+    /// It is in progress.
     InFlight,
     /// It has failed.
     Failed {
-        /// When.
+        /// The time of the failure.
         at: Instant,
     },
 }
 
 impl Resize {
-    /// Allocates other resources.
+    /// Allocates new resources.
     pub fn start(&mut self, resources: Allocation, generation: i64) {
         if let Some(before) = self.of_pod().filter(|_| self.pod_differs()).cloned()
             && !self.pod.superseded.contains(&before)
@@ -113,7 +112,7 @@ impl Resize {
         }
     }
 
-    /// A sandbox is made, with what is allocated.
+    /// Records that a sandbox is being created with the allocated resources.
     pub fn sandbox_begins(&mut self) {
         self.pod = PodLevelResources {
             applied: self.of_pod().cloned(),
@@ -121,12 +120,12 @@ impl Resize {
         };
     }
 
-    /// What is allocated for the pod as a whole.
+    /// The allocated pod-level resources.
     pub fn of_pod(&self) -> Option<&ResourceRequirements> {
         self.allocated.as_ref()?.get(POD)
     }
 
-    /// Whether the pod as a whole has, or may have, other resources than are allocated.
+    /// Whether the applied pod-level resources differ, or may differ, from the allocated ones.
     pub fn pod_differs(&self) -> bool {
         let others = !self.pod.superseded.is_empty();
         self.allocated.is_some() && (others || self.of_pod() != self.pod.applied.as_ref())

@@ -1,10 +1,9 @@
 //! Node admission: the checks of a bound pod before the node runs it (statefulset.md §12.16).
 //!
-//! As kubelet's admission: a pod that asks for kernel parameters that are neither known to concern
-//! it alone nor allowed on this node, or for a guard that the kernel does not have, is not run
-//! with less: it fails at once, and says why. So does a pod that would take of what the node is
-//! about to run out of. Whether there is room for it is found out elsewhere
-//! (`placement::misfit`), and ends in a [`Rejection`] as well.
+//! As kubelet's admission: a pod fails at once if it has an unsafe sysctl that the node does not
+//! allow, or needs a security feature that the kernel lacks. A pod is also refused under node
+//! pressure. The check of free resources is elsewhere (`placement::misfit`), and results in a
+//! [`Rejection`] as well.
 
 use std::collections::BTreeSet;
 
@@ -19,24 +18,24 @@ use crate::spec::{containers, is_critical, uses_host_network};
 
 const MEMORY_PRESSURE_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
-/// What this node allows beyond what is always allowed.
+/// The node's settings for admission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Further kernel parameters; one that ends with `*` stands for all that begin with the rest.
+    /// Allowed unsafe sysctls; one that ends with `*` allows all with that prefix.
     pub unsafe_sysctls: Vec<String>,
 }
 
-/// Why a pod is not taken.
+/// The rejection of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// Reason of the event and of the pod's status.
     pub reason: String,
-    /// What is wrong, as the event says it.
+    /// Message of the event.
     pub message: String,
 }
 
 impl Rejection {
-    /// What becomes of the pod.
+    /// The failure of the pod.
     pub fn failure(&self) -> PodFailure {
         PodFailure {
             reason: self.reason.clone(),
@@ -47,7 +46,7 @@ impl Rejection {
     }
 }
 
-/// Looks at a pod that is new on the node; `None` when it is taken.
+/// Checks a new pod; `None` if it is admitted.
 pub fn rejection(pod: &Pod, policy: &Policy) -> Option<Rejection> {
     let spec = pod.spec.as_ref()?;
     let (reason, message) = other_system(pod, spec)
@@ -57,8 +56,8 @@ pub fn rejection(pod: &Pod, policy: &Policy) -> Option<Rejection> {
     Some(Rejection { reason, message })
 }
 
-/// Looks at a pod that is new on a node with these conditions. Of memory, pods may have what they
-/// ask for; of the disk there is nothing to be had.
+/// Checks a new pod on a node with these conditions. Under memory pressure pods with memory
+/// requests are admitted; under disk pressure none are.
 pub fn under_pressure(pod: &Pod, conditions: &BTreeSet<Condition>) -> Option<Rejection> {
     let spec = pod.spec.as_ref()?;
     if conditions.is_empty() || is_critical(pod) {
@@ -93,7 +92,7 @@ fn tolerates_memory_pressure(spec: &PodSpec) -> bool {
     spec.tolerations.iter().flatten().any(covers)
 }
 
-/// A pod for another system than this one.
+/// Rejects a pod for another operating system.
 fn other_system(pod: &Pod, spec: &PodSpec) -> Option<(&'static str, String)> {
     let labels = pod.metadata.labels.as_ref();
     let label = labels.and_then(|labels| labels.get("kubernetes.io/os"));
@@ -136,7 +135,7 @@ fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
     wrong.map(|why| format!("forbidden sysctl: {why}")).next()
 }
 
-/// A name with slashes may have dots in an interface's name: they change places.
+/// A sysctl name with slashes may have dots in an interface's name: dots and slashes are exchanged.
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']) {
         Some(at) if name[at..].starts_with('/') => name
@@ -151,7 +150,7 @@ fn dotted(name: &str) -> String {
     }
 }
 
-/// No node of this kind enforces AppArmor: whoever asks for it must not be left without.
+/// This node does not enforce AppArmor: a pod that requires it must not run without it.
 fn app_armor(spec: &PodSpec) -> Option<String> {
     let asked = |profile: &Option<AppArmorProfile>| {
         profile.as_ref().is_some_and(|p| p.type_ != "Unconfined")

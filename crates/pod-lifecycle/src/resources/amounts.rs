@@ -11,17 +11,17 @@ use crate::record::PodRecord;
 use crate::record::resize::PendingReason;
 use crate::spec::{Kind, containers};
 
-/// Processor time and memory.
+/// CPU and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amounts {
-    /// Thousandths of a processor.
+    /// Thousandths of a CPU.
     pub cpu_milli: i64,
     /// Bytes.
     pub memory_bytes: i64,
 }
 
 impl Amounts {
-    /// Both together.
+    /// The sum.
     #[must_use]
     pub fn plus(self, more: Self) -> Self {
         Self {
@@ -38,22 +38,22 @@ impl Amounts {
     }
 }
 
-/// What the node can give.
+/// The node's resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeResources {
-    /// All of it.
+    /// The allocatable resources.
     pub capacity: Amounts,
-    /// What its other pods have.
+    /// The sum of its other pods.
     pub others: Amounts,
 }
 
-/// What a pod has of the node.
+/// The resources that a pod has allocated.
 pub fn held(spec: &PodSpec, record: &PodRecord) -> Amounts {
     requests(&allocated_spec(spec, record))
 }
 
-/// What a pod with this specification asks for, with its overhead: what is said of the pod as a
-/// whole counts instead of what its containers ask for together.
+/// The requests of a pod with this specification, with its overhead: pod-level requests override
+/// the sum of its containers.
 pub(crate) fn requests(spec: &PodSpec) -> Amounts {
     let mut all = of_containers(spec);
     if let Some(own) = &spec.resources {
@@ -84,7 +84,7 @@ fn of_containers(spec: &PodSpec) -> Amounts {
             memory_bytes: of("memory").value(),
         };
         match kind {
-            // Runs before the main ones, beside the sidecars before it.
+            // It runs before the main containers, beside the sidecars before it.
             Kind::Init => peak = peak.max(sum.plus(own)),
             _ => sum = sum.plus(own),
         }
@@ -92,7 +92,7 @@ fn of_containers(spec: &PodSpec) -> Amounts {
     sum.max(peak)
 }
 
-/// The request; where there is only a limit, that.
+/// The request; without one, the limit.
 fn requested(resources: &ResourceRequirements, name: &str) -> Option<Quantity> {
     let request = amount(resources.requests.as_ref(), name);
     request.or_else(|| amount(resources.limits.as_ref(), name))
@@ -102,12 +102,12 @@ fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Option<Qu
     list?.get(name)?.0.parse().ok()
 }
 
-/// Whether the node can allocate what the pod asks for.
+/// Whether the node can allocate the pod's requests.
 pub fn fits(spec: &PodSpec, room: &NodeResources) -> bool {
     lack(requests(spec), room).is_none()
 }
 
-/// Why the node cannot allocate that much; `None` when it can.
+/// The reason why the node cannot allocate that much; `None` if it can.
 pub(crate) fn lack(wanted: Amounts, room: &NodeResources) -> Option<(PendingReason, String)> {
     let of = |part: fn(&Amounts) -> i64| (part(&wanted), part(&room.others), part(&room.capacity));
     let each = [

@@ -1,4 +1,4 @@
-//! Devices that a pod claims: what keeps its node from preparing them. A pod is never run without
+//! Devices that a pod claims: the reason why the node cannot prepare them. A pod never runs without
 //! its devices.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 
-/// The claims of a pod: their names in the pod, and their own, unless they are still to be made.
+/// The claims of a pod: their names in the pod, and the names of the ResourceClaims, unless they
+/// are not created yet.
 pub fn claims(pod: &Pod) -> Vec<(String, Option<String>)> {
     let claims = pod
         .spec
@@ -30,8 +31,8 @@ pub fn claims(pod: &Pod) -> Vec<(String, Option<String>)> {
         .collect()
 }
 
-/// Why the devices of a pod cannot be prepared; `found` has those of its claims that are there, and
-/// `drivers` the names of the drivers that prepare devices on this node.
+/// The reason why the pod's devices cannot be prepared; `found` has its existing claims, and
+/// `drivers` the names of the drivers on this node.
 pub fn unprepared(
     pod: &Pod,
     found: &BTreeMap<String, ResourceClaim>,

@@ -1,7 +1,7 @@
 //! Limits of local ephemeral storage (statefulset.md §12.14).
 //!
-//! Nothing holds a container back when it writes: what it has written is looked at now and then,
-//! and a pod that has written too much is driven out, as kubelet does.
+//! No quota limits the writes of a container: its usage is measured periodically, and a pod above
+//! its limit is evicted, as kubelet does.
 
 use std::collections::BTreeMap;
 
@@ -13,32 +13,32 @@ use crate::spec::containers;
 
 const RESOURCE: &str = "ephemeral-storage";
 
-/// A pod that is evicted for this gets one second.
+/// Grace period of an evicted pod in seconds.
 const GRACE_SECONDS: i64 = 1;
 
-/// What a pod has on the disk, in bytes.
+/// A pod's disk usage in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
     /// Writable layers and logs by container.
     pub containers: BTreeMap<String, i64>,
-    /// emptyDir volumes on disk by name.
+    /// Sizes of emptyDir volumes on disk by name.
     pub volumes: BTreeMap<String, i64>,
-    /// Files of the node that containers may write to: `/etc/hosts` and the like.
+    /// Files of the node that containers may write to, such as `/etc/hosts`.
     pub files: i64,
 }
 
-/// Whether anything of the pod is limited, so that its usage is worth looking at.
+/// Whether the pod has any limit, so that its usage must be measured.
 pub fn is_limited(spec: &PodSpec) -> bool {
     containers(spec).any(|(_, container)| limit(container).is_some())
         || disk_volumes(spec).any(|volume| size_limit(volume).is_some())
 }
 
-/// The names of the volumes that are on the node's disk.
+/// The names of the pod's volumes on the node's disk.
 pub fn disk_volume_names(spec: &PodSpec) -> impl Iterator<Item = &str> {
     disk_volumes(spec).map(|volume| volume.name.as_str())
 }
 
-/// Why the pod cannot stay, if it has written more than it may.
+/// The failure of the pod, if it exceeds a limit.
 pub fn overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<PodFailure> {
     let message = volume_overrun(spec, usage)
         .or_else(|| pod_overrun(spec, usage))
@@ -62,7 +62,7 @@ fn volume_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
     })
 }
 
-/// The containers' limits together are the pod's, for volumes too.
+/// The sum of the containers' limits is the pod's limit, for volumes too.
 fn pod_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
     let limits = containers(spec).filter_map(|(_, container)| limit(container));
     let limit = limits.reduce(|sum, more| sum.plus(&more))?;

@@ -1,12 +1,12 @@
 //! Requested and allocated resources of running containers (kubectl.md 6.7; statefulset.md §12.1,
 //! §12.10).
 //!
-//! What a pod asks for is not at once what it has: first the node *allocates* it, if all its pods
-//! together still fit; then it is *applied* to each container, as the container's `resizePolicy`
-//! wants: to the running process, or by a restart. Until it is allocated the pod has the condition
-//! `PodResizePending`, until it is applied `PodResizeInProgress`. Resources of the pod as a whole
-//! (KEP-5419) go the same way: while containers change, the pod has the wider of its old and its new
-//! limits, and the new ones alone last.
+//! The requested resources take effect in two steps: first the node *allocates* them, if all its
+//! pods still fit; then they are *applied* to each container by its `resizePolicy`: to the running
+//! process, or by a restart. Until they are allocated the pod has the condition `PodResizePending`,
+//! until they are applied `PodResizeInProgress`. Pod-level resources (KEP-5419) take the same
+//! steps: while containers change, the pod has the wider of its old and its new limits, and the new
+//! ones alone at the end.
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::record::PodRecord;
 use crate::record::resize::{Allocation, POD};
 use crate::spec::containers;
 
-/// What a pod's specification asks for.
+/// The requested resources of a pod's specification.
 pub fn asked(spec: &PodSpec) -> Allocation {
     let of_pod = spec.resources.iter();
     let of_pod = of_pod.filter(|own| **own != ResourceRequirements::default());
@@ -26,13 +26,13 @@ pub fn asked(spec: &PodSpec) -> Allocation {
         .collect()
 }
 
-/// Whether the pod asks for other resources than the node has allocated.
+/// Whether the pod requests other resources than the allocated ones.
 pub fn is_wanted(spec: &PodSpec, record: &PodRecord) -> bool {
     let allocated = record.resize.allocated.as_ref();
     allocated.is_some_and(|allocated| *allocated != asked(spec))
 }
 
-/// The specification with the resources that the node has allocated.
+/// The specification with the allocated resources.
 pub fn allocated_spec(spec: &PodSpec, record: &PodRecord) -> PodSpec {
     with(spec, record.resize.allocated.as_ref())
 }
@@ -53,8 +53,7 @@ pub fn with(spec: &PodSpec, resources: Option<&Allocation>) -> PodSpec {
     spec
 }
 
-/// The words of an event about new resources: what is asked for, by which generation, and what is
-/// wrong with it.
+/// The message of an event about a resize: the requested resources, the generation and the error.
 pub fn event(what: &str, pod: &Pod, generation: i64, error: Option<&str>) -> String {
     #[derive(Serialize)]
     struct Said<'a> {

@@ -20,17 +20,17 @@ use crate::spec::{Kind, init_containers};
 /// Prefix of container ids in statuses.
 pub const RUNTIME_NAME: &str = "mainstay";
 
-/// What statuses of containers depend on besides the containers.
+/// The input of container statuses, beside the containers.
 pub(crate) struct StatusInput<'a> {
     pub input: &'a PodInput<'a>,
     /// Whether containers of this pod still start.
     pub starts: bool,
-    /// Whether a container that is not seen to have ended is taken as lost.
+    /// Whether a container without a recorded exit counts as lost.
     pub lost: bool,
     pub now: Instant,
 }
 
-/// Whether the container has started: its hook has run and its startup probe has succeeded.
+/// Whether the container has started: its hook and its startup probe have succeeded.
 pub(crate) fn is_started(running: &Running, container: &Container) -> bool {
     let hook = running.post_start == Hook::Done;
     let probe =
@@ -44,7 +44,7 @@ fn is_ready(running: &Running, container: &Container) -> bool {
     is_started(running, container) && probe
 }
 
-/// The status of one container, after those `before`.
+/// The status of one container, where `before` holds the previous ones.
 pub(crate) fn container_status(
     view: &StatusInput<'_>,
     kind: Kind,
@@ -59,9 +59,9 @@ pub(crate) fn container_status(
     }
 }
 
-/// Whether a status takes back that a container has ended. One that is not to run again, but does in
-/// a sandbox that is made anew, or is not known to have run since a record was lost, is shown as it
-/// ended until it ends again; and one instance ends once.
+/// Whether a status would take back the end of a container. A container that must not run again,
+/// but does in a new sandbox, or of which the record was lost, keeps its terminated state until it
+/// ends again; one instance ends once.
 fn takes_back(
     view: &StatusInput<'_>,
     kind: Kind,
@@ -80,7 +80,7 @@ fn takes_back(
     !may || runs && after.container_id == before.container_id
 }
 
-/// The status of one container by its record alone.
+/// The status of one container from its record alone.
 fn current_status(view: &StatusInput<'_>, kind: Kind, container: &Container) -> ContainerStatus {
     let fresh = ContainerRecord::default();
     let record = view
@@ -116,7 +116,7 @@ fn current_status(view: &StatusInput<'_>, kind: Kind, container: &Container) -> 
         }
     }
     if kind == Kind::Ephemeral {
-        // It is nothing that others wait for.
+        // Others do not wait for it.
         status.started = None;
     } else {
         set_resources(&mut status, view, container, record);
@@ -131,8 +131,7 @@ fn current_status(view: &StatusInput<'_>, kind: Kind, container: &Container) -> 
     status
 }
 
-/// What the container has, and what the node has allocated for it; nothing where it asks for
-/// nothing.
+/// The applied and the allocated resources of the container; none if it requests none.
 fn set_resources(
     status: &mut ContainerStatus,
     view: &StatusInput<'_>,
@@ -162,7 +161,7 @@ fn shown_user(user: &User) -> ContainerUser {
     }
 }
 
-/// How the container's volumes are mounted: read-only mounts below them are what it asked for.
+/// The statuses of the container's mounts: recursive read-only mounts are as requested.
 fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
     let shown = container.volume_mounts.as_ref()?.iter().map(|mount| {
         let read_only = mount.read_only == Some(true);
@@ -192,7 +191,7 @@ fn container_id(id: &str) -> String {
     format!("{RUNTIME_NAME}://{id}")
 }
 
-/// The container's state, and the exit that `lastState` shows.
+/// The container's state, and the exit for `lastState`.
 fn states<'a>(
     view: &StatusInput<'_>,
     kind: Kind,
@@ -268,10 +267,10 @@ fn unstarted(
     }
 }
 
-/// Reason and message of a container that waits.
+/// Reason and message of a waiting container.
 pub(crate) type Trouble = (String, Option<String>);
 
-/// Why a container that ended does not run again yet.
+/// The reason why an exited container is not restarted yet.
 fn delayed(
     view: &StatusInput<'_>,
     kind: Kind,
@@ -299,7 +298,7 @@ fn delayed(
     (!over).then(|| (messages::CRASH_LOOP_BACK_OFF.to_owned(), Some(message)))
 }
 
-/// What is said first of a container that could not be started, or whose hook has failed.
+/// The first message about a container that could not be started, or whose hook failed.
 pub(crate) fn start_trouble(exit: &Exit) -> Option<Trouble> {
     if exit.reason == messages::START_ERROR {
         let reason = messages::RUN_CONTAINER_ERROR.to_owned();
@@ -309,7 +308,7 @@ pub(crate) fn start_trouble(exit: &Exit) -> Option<Trouble> {
     Some((messages::POST_START_HOOK_ERROR.to_owned(), Some(message)))
 }
 
-/// Why the container's image is not here.
+/// The reason why the container's image is absent.
 fn image_trouble(
     view: &StatusInput<'_>,
     container: &Container,

@@ -1,8 +1,8 @@
 //! The status of a pod: phase, conditions, containers, addresses.
 //!
-//! Conditions and their reasons are kubelet's (statefulset.md §3.34, §12.1). Times of transition
-//! are kept from the previous status when nothing changed, so that an unchanged pod has an equal
-//! status. Conditions that others own (readiness gates, disruption) are passed through.
+//! Conditions and their reasons are kubelet's (statefulset.md §3.34, §12.1). An unchanged condition
+//! keeps the transition time of the previous status, so that an unchanged pod has an equal status.
+//! Conditions of other owners (readiness gates, disruption) are copied.
 
 pub(crate) mod container_status;
 pub(crate) mod phase;
@@ -21,7 +21,7 @@ use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_h
 use container_status::{StatusInput, container_status};
 use phase::{FinalStatus, PhaseInput};
 
-/// Condition types that the node agent owns.
+/// Condition types that the node agent manages.
 pub const OWN_CONDITIONS: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
@@ -33,19 +33,19 @@ pub const OWN_CONDITIONS: [&str; 8] = [
     RESTARTING,
 ];
 
-/// The condition of a pod that asks for resources which the node does not give now.
+/// The condition of a pod with requested resources that the node does not allocate now.
 const PENDING: &str = "PodResizePending";
 
-/// The condition of a pod that does not have all its new resources yet.
+/// The condition of a pod whose allocated resources are not applied yet.
 const IN_PROGRESS: &str = "PodResizeInProgress";
 
-/// The condition of a pod whose containers all end, to start anew.
+/// The condition of a pod whose containers are all restarted.
 const RESTARTING: &str = "AllContainersRestarting";
 
-/// The reason of a [`DISRUPTION_TARGET`] that the node decided.
+/// The reason of a [`DISRUPTION_TARGET`] that the node set.
 pub const BY_NODE: &str = "TerminationByKubelet";
 
-/// The condition of a pod that ends by somebody else's will.
+/// The condition of a pod that is disrupted.
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// The pod's status.
@@ -105,15 +105,14 @@ pub(crate) fn pod_status(
     status.observed_generation = input.pod.metadata.generation;
     status.init_container_statuses = (!init.is_empty()).then_some(init);
     status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
-    // Of a pod that the node would not take there is nothing to tell.
+    // A pod that the node refused has no containers to report.
     let taken = !failed_by_node || record.sandboxes_made > 0;
     status.container_statuses = taken.then_some(main);
     set_resources(&mut status, record);
     status
 }
 
-/// What the pod as a whole has, and what the node has allocated for it (KEP-5419); nothing where it
-/// has no resources of its own.
+/// The applied and the allocated pod-level resources (KEP-5419); none if it has none.
 fn set_resources(status: &mut PodStatus, record: &PodRecord) {
     let Some(allocated) = record.resize.of_pod() else {
         return;
@@ -141,7 +140,7 @@ fn known_qos(pod: &Pod) -> Option<String> {
         .filter(|class| !class.is_empty())
 }
 
-/// A pod never leaves a final phase; reason and message stay while the phase does.
+/// Sets the phase. A pod never leaves a final phase; reason and message stay with the phase.
 fn decide_phase(status: &mut PodStatus, input: &PodInput<'_>, computed: &str, last: FinalStatus) {
     let api = input.pod.status.as_ref();
     let before = [Some(input.previous), api]
@@ -265,7 +264,7 @@ fn conditions(
     conditions
 }
 
-/// They are there while they hold.
+/// These conditions exist only while they hold.
 fn resize_conditions(input: &PodInput<'_>, now: Timestamp) -> Vec<PodCondition> {
     let resize = &input.record.resize;
     let pending = resize.pending.as_ref().map(|pending| {
@@ -294,7 +293,7 @@ fn resize_conditions(input: &PodInput<'_>, now: Timestamp) -> Vec<PodCondition> 
         .collect()
 }
 
-/// Whether all containers end, to start anew; told of a pod where it has come to that.
+/// Whether all containers are being restarted; for a pod to which this happened.
 fn restarting(input: &PodInput<'_>, now: Timestamp) -> Option<PodCondition> {
     let finding = match &input.record.restart_all {
         Some(cause) => Finding {
@@ -311,7 +310,7 @@ fn restarting(input: &PodInput<'_>, now: Timestamp) -> Option<PodCondition> {
     Some(condition(input, RESTARTING, finding, now))
 }
 
-/// The condition as it was last told.
+/// The condition in the previous status.
 fn former(input: &PodInput<'_>, type_: &str) -> Option<PodCondition> {
     let before = |status: &PodStatus| -> Option<PodCondition> {
         status
@@ -340,7 +339,7 @@ fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp
     }
 }
 
-/// Names as Go prints a list: `[a b]`.
+/// Names in Go's format of a list: `[a b]`.
 fn list(names: &[&str]) -> String {
     format!("[{}]", names.join(" "))
 }

@@ -1,7 +1,7 @@
 //! The phase of a pod, from the states of its containers.
 //!
-//! As kubelet's `getPhase`: init containers hold a pod Pending; a pod with all main containers
-//! ended for good is Succeeded or Failed; one whose containers will run again is Running.
+//! As kubelet's `getPhase`: init containers keep a pod Pending; a pod whose main containers have
+//! all ended for good is Succeeded or Failed; one whose containers will be restarted is Running.
 
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodSpec};
 
@@ -9,19 +9,19 @@ use crate::record::{Exit, Instance, PodRecord};
 use crate::restart_policy;
 use crate::spec::{Kind, containers, init_containers, init_kind};
 
-/// Whether and why a pod's status is its last.
+/// Whether a pod's status is final, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FinalStatus {
-    /// It is not.
+    /// It is not final.
     No,
-    /// It was deleted and nothing of it runs any more.
+    /// It was deleted and all containers have ended.
     Deleted,
-    /// The node does not run it any longer, and nothing of it runs.
+    /// The node stopped it, and all containers have ended.
     FailedByNode,
 }
 
-/// Whether nothing is left to run: an init container failed for good, or all main containers
-/// have ended and none is to run again.
+/// Whether the pod is complete: an init container failed for good, or all main containers have
+/// ended and none is restarted.
 pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
     let over = |kind: Kind, container: &Container| match record.containers.get(&container.name) {
         Some(record) => match &record.instance {
@@ -49,7 +49,7 @@ pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
     init_failed || (mains_over && !spec.containers.is_empty())
 }
 
-/// Whether any main container has begun to run in the current sandbox.
+/// Whether any main container has started in the current sandbox.
 pub(crate) fn main_begun(spec: &PodSpec, record: &PodRecord) -> bool {
     let begun = |container: &Container| match record.containers.get(&container.name) {
         Some(known) => match &known.instance {
@@ -73,27 +73,27 @@ struct Count {
     unknown: usize,
 }
 
-/// What the phase is made of.
+/// The input of the phase.
 pub(crate) struct PhaseInput<'a> {
     pub spec: &'a PodSpec,
     pub init: &'a [ContainerStatus],
     pub main: &'a [ContainerStatus],
-    /// Nothing of the pod will run again, whatever its policy says.
+    /// No container will be restarted, whatever the policy.
     pub terminal: bool,
-    /// A main container has begun to run.
+    /// A main container has started.
     pub initialized: bool,
-    /// What the node knows of the pod.
+    /// The node's record of the pod.
     pub record: &'a PodRecord,
 }
 
 impl PhaseInput<'_> {
-    /// Whether the container starts anew, however it ended.
+    /// Whether the container is restarted, whatever its exit.
     fn starts_anew(&self, container: &Container) -> bool {
         let known = self.record.containers.get(&container.name);
         !self.terminal && known.is_some_and(|known| known.anew)
     }
 
-    /// Whether all containers end, to start anew.
+    /// Whether all containers are being restarted.
     fn restarts(&self) -> bool {
         !self.terminal && self.record.restart_all.is_some()
     }

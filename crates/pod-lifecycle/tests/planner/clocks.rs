@@ -8,8 +8,8 @@ use serde_json::json;
 
 use crate::world::World;
 
-/// A pod with probes that fail, a container that crashes and one that does not want to end, whose
-/// whole life is told; the wall clock is set by these hours between its parts.
+/// The events of a pod with failing probes, a crashing container and one that ignores its stop
+/// signal; the wall clock is changed by these hours between the parts of its life.
 fn life(hours: [i64; 5]) -> Vec<String> {
     let mut world = World::new(json!({
         "terminationGracePeriodSeconds": 20, "activeDeadlineSeconds": 400,

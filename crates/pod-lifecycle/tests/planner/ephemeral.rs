@@ -1,4 +1,4 @@
-//! Containers that are added to a running pod by somebody who looks into it (kubectl.md 5.8).
+//! Ephemeral containers (kubectl.md 5.8).
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Numbers at the ends of their range in pods: they live and end, and nothing panics.
+//! Numbers at the ends of their range in pods: pods run and end, and nothing panics.
 
 use pod_lifecycle::record::probes::ProbeOutcome;
 use pod_lifecycle::spec::ProbeKind;

@@ -42,7 +42,8 @@ fn the_rest_of_the_grace_is_for_the_signal_when_a_hook_does_not_end() {
     }
 }
 
-/// findings R7: a hook whose agent was killed is not waited for until the grace period ends.
+/// findings R7: a termination whose hook was interrupted by the agent's end starts again, instead
+/// of waiting until the grace period ends.
 #[test]
 fn an_end_whose_hook_was_cut_off_begins_anew() {
     // statefulset.md 12.6
@@ -63,7 +64,7 @@ fn an_end_whose_hook_was_cut_off_begins_anew() {
     assert!(told.contains(&"5 TERM c".to_owned()), "{told:?}");
 }
 
-/// An end that is past its hook goes on where it was.
+/// A termination whose hook has ended continues.
 #[test]
 fn an_end_whose_hook_was_over_goes_on() {
     // statefulset.md 12.7
@@ -132,10 +133,10 @@ fn what_cannot_be_cleared_away_does_not_keep_a_node_from_stopping() {
     assert!(world.plan.finished, "{told:?}");
     let stays = told.iter().filter(|what| what.ends_with("sandbox stays"));
     assert_eq!(stays.count(), 4, "{told:?}");
-    // The next start has the sandbox to clear away, and the pod to run.
+    // The next start has to remove the sandbox and run the pod.
     assert_ne!(world.record.sandbox, pod_lifecycle::record::Sandbox::None);
 
-    // A deleted pod has to be cleared away while the node goes on.
+    // A deleted pod must be cleaned up while the node keeps running.
     world.node_stops = None;
     world.delete(0);
     world.pass(60);
@@ -180,7 +181,7 @@ fn a_node_that_stops_does_not_wait_for_years() {
     patient.pass(4000);
     let told = patient.told();
     assert!(told.contains(&"3601 KILL c".to_owned()), "{told:?}");
-    // Who does not want to wait for that deletes the pod by force.
+    // A user who does not want to wait deletes the pod by force.
     let mut forced = stopping();
     forced.removed = true;
     forced.pass(5);

@@ -19,7 +19,8 @@ fn another_image_ends_the_delays_of_the_former_one() {
     world.change_image("img:2");
     world.pass(0);
     assert_eq!(world.state("c"), "running, ready true, restarts 5");
-    // Its delays begin anew: as kubelet, the start after the former image's end counts as the first.
+    // Its delays are reset: as in kubelet, the start after the former image's exit counts as the
+    // first.
     world.exit("c", 1);
     world.pass(10);
     assert_eq!(world.state("c"), "running, ready true, restarts 6");

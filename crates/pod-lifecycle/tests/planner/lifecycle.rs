@@ -1,4 +1,4 @@
-//! Situations of a pod's life and what the planner does about them, item by item.
+//! Situations in a pod's life and the resulting actions, in the order of the specification.
 
 use crate::world::World;
 use pod_lifecycle::node::shutdown::NodeStop;
@@ -206,7 +206,7 @@ fn sidecar_must_have_started_before_the_next_and_ends_last() {
     world.exit("i", 0);
     world.pass(0);
     assert_eq!(world.state("c"), "running, ready true, restarts 0");
-    // A sidecar that ends is started again and holds nothing back.
+    // A sidecar that ends is restarted and blocks nothing.
     world.exit("s", 0);
     world.pass(0);
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
@@ -480,7 +480,7 @@ fn sidecar_hooks_run_beside_the_main_ones() {
     };
     assert!(at("0 preStop s") < at("0 TERM c"));
     assert!(at("0 preStop c") < at("0 TERM c"));
-    // The grace is used up: the sidecar gets its signal with the kill of the main container.
+    // The grace period is over: the sidecar gets its signal with the kill of the main container.
     assert!(
         at("20 KILL c") != usize::MAX && at("20 TERM s") != usize::MAX,
         "{log:?}"
@@ -531,7 +531,7 @@ fn deadline_fails_the_pod() {
     let mut world = World::new(with(one(json!({})), "activeDeadlineSeconds", json!(7)));
     world.behaviour.deaf.push("c");
     world.pass(20);
-    // Nothing may take the pod's place while something of it runs.
+    // The pod's name stays in use while any of its containers runs.
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
     world.pass(30);
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
@@ -569,7 +569,7 @@ fn node_that_stops_keeps_the_pod() {
             .condition("Ready")
             .starts_with("False ContainersNotReady")
     );
-    // The next agent finds the record and goes on.
+    // The next agent finds the record and continues.
     world.node_stops = None;
     world.pass(0);
     assert_eq!(world.state("c"), "running, ready true, restarts 1");

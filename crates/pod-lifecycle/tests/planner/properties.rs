@@ -1,5 +1,5 @@
 //! Properties for any pod and any order of events: a container never runs twice, nothing runs in a
-//! pod that has ended, everything settles, and a deleted pod goes.
+//! pod that has ended, the planner comes to rest, and a deleted pod is removed.
 
 use crate::world::World;
 use pod_lifecycle::record::Sandbox;
@@ -29,7 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Rules of a container, if it has some.
+/// Restart rules of a container, if any.
 fn rules() -> impl Strategy<Value = Value> {
     let rule =
         |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [1]}}]);

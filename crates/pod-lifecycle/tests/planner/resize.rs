@@ -41,7 +41,7 @@ fn resize(world: &mut World, cpu: &str) {
     *generation += 1;
 }
 
-/// The cpu that the status says is allocated, and that is applied.
+/// The allocated and the applied CPU in the status.
 fn cpus(world: &World) -> (String, String) {
     let status = &world.status.container_statuses.as_ref().unwrap()[0];
     let allocated = &status.allocated_resources.as_ref().unwrap()["cpu"];
@@ -101,7 +101,7 @@ fn what_can_never_be_had_is_said() {
     let mut all = world.status.conditions.iter().flatten();
     let condition = all.find(|c| c.type_ == "PodResizePending").unwrap();
     assert_eq!(condition.observed_generation, Some(2));
-    // Whoever asks for what it has takes that back.
+    // A request for the current resources cancels the resize.
     resize(&mut world, "500m");
     world.pass(1);
     assert!(!has_condition(&world, "PodResizePending"));
@@ -158,7 +158,7 @@ fn a_container_starts_with_what_is_allocated() {
     assert_eq!(cpus(&world), pair("500m", "500m"));
 }
 
-/// A pod with resources of its own: `c` has half of them, `rest` is bounded by the pod's alone.
+/// A pod with pod-level resources: `c` has half of them, `rest` is limited by the pod only.
 fn pod_as_a_whole(policy: &str) -> World {
     let mut world = World::new(json!({
         "resources": {"requests": {"cpu": "1", "memory": "64Mi"},
@@ -180,7 +180,7 @@ fn resize_pod(world: &mut World, cpu: &str) {
     *generation += 1;
 }
 
-/// The cpu that the status says is allocated for the pod as a whole, and that is applied.
+/// The allocated and the applied pod-level CPU in the status.
 fn cpus_of_pod(world: &World) -> (String, String) {
     let allocated = &world.status.allocated_resources.as_ref().unwrap()["cpu"];
     let resources = world.status.resources.as_ref().unwrap();
@@ -276,7 +276,7 @@ fn a_change_of_the_pod_that_is_taken_back_is_undone() {
     let spec = world.pod.spec.as_mut().unwrap();
     spec.resources = Some(serde_json::from_value(asking("1")).unwrap());
     world.pass(1);
-    // What of the change was made before it failed is not known.
+    // It is unknown which parts were applied before the failure.
     assert_eq!(
         told_of(&world, &["resize", "update"]),
         [

@@ -1,11 +1,10 @@
-//! `RestartAllContainers`: all of a pod starts anew at the word of one of its containers
-//! (KEP-5532).
+//! `RestartAllContainers`: a container's exit restarts all containers of its pod (KEP-5532).
 
 use crate::world::World;
 use pod_lifecycle::Action;
 use serde_json::{Value, json};
 
-/// A pod that does not restart by itself, but as a whole when a container ends with 42.
+/// A pod with the policy `Never` that restarts as a whole when a container exits with 42.
 fn pod(containers: Value) -> Value {
     let mut pod = json!({"restartPolicy": "Never", "initContainers": [
         {"name": "first", "image": "x"},
@@ -35,7 +34,7 @@ fn all_containers_end_at_once_and_begin_as_in_a_new_pod() {
     let mut world = started(World::new(pod(json!([asking("a"), hooked]))));
     let ip = world.status.pod_ip.clone();
     world.exit("a", 42);
-    // Before anything has ended, the pod says what is coming.
+    // The pod's status has the condition before any container has ended.
     let plan = world.look();
     assert_eq!(plan.status.phase.as_deref(), Some("Running"));
     world.pass(0);
@@ -77,7 +76,7 @@ fn all_containers_end_at_once_and_begin_as_in_a_new_pod() {
     for container in ["side", "a", "b"] {
         assert_eq!(world.state(container), "running, ready true, restarts 1");
     }
-    // From here on it is a pod like any other.
+    // From here on it behaves like any other pod.
     world.exit("b", 0);
     world.exit("a", 1);
     world.pass(0);
@@ -167,7 +166,7 @@ fn sidecars_and_init_containers_may_ask_too() {
         world.state("a"),
         "waiting PodInitializing, ready false, restarts 0"
     );
-    // Other ends are a sidecar's own affair.
+    // Other exits restart only the sidecar itself.
     world.pass(20);
     world.exit("first", 0);
     world.pass(20);

@@ -79,7 +79,7 @@ fn an_init_container_that_ended_well_is_shown_so_while_it_runs_once_more() {
     world.pass(1);
     assert_eq!(world.state("i"), "Completed 0, ready true, restarts 1");
     assert_eq!(world.state("j"), "running, ready false, restarts 1");
-    // Where everything restarts, that it runs is no secret.
+    // With `Always` the status may show it running.
     let mut world = sandbox_lost_while_initialising("Always");
     assert_eq!(world.state("i"), "running, ready false, restarts 1");
     world.exit("i", 1);
@@ -98,7 +98,7 @@ fn a_record_that_lags_takes_nothing_back() {
         let earlier = world.record.clone();
         world.exit("i", 0);
         world.pass(1);
-        // A new agent, with a record from before the end, or with none.
+        // A restarted agent, with a record from before the exit, or with none.
         world.record = earlier.without_work_in_flight();
         let plan = world.look();
         let shown = |plan: pod_lifecycle::PodPlan| {

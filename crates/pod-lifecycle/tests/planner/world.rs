@@ -15,12 +15,12 @@ use pod_lifecycle::resources::amounts::NodeResources;
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Action, Moment, PodInput, PodPlan, PodRecord, plan_pod};
 
-/// How the pretended node behaves.
+/// The behaviour of the fake node.
 #[derive(Default)]
 pub struct Behaviour {
-    /// Containers whose stop signal is ignored.
+    /// Containers that ignore their stop signal.
     pub deaf: Vec<&'static str>,
-    /// Containers whose preStop hook never ends by itself.
+    /// Containers whose preStop hook never ends.
     pub slow_hooks: Vec<&'static str>,
     /// Results of probes, by container; the last one is repeated.
     pub probes: BTreeMap<(&'static str, ProbeKind), VecDeque<ProbeOutcome>>,
@@ -30,7 +30,7 @@ pub struct Behaviour {
     pub bad_limits: Vec<&'static str>,
     /// Containers whose process cannot be started.
     pub bad_commands: Vec<&'static str>,
-    /// Nothing can be cleared away: the disk takes no writes.
+    /// No clean-up succeeds: the disk refuses writes.
     pub bad_disk: bool,
 }
 
@@ -44,12 +44,12 @@ pub struct World {
     pub node_stops: Option<NodeStop>,
     pub behaviour: Behaviour,
     pub node_resources: NodeResources,
-    /// What happened: seconds since the start and a word.
+    /// The events: seconds since the start and a message.
     pub log: Vec<(i64, String)>,
     pub plan: PodPlan,
 }
 
-/// What a status says of a container of any kind.
+/// The status of a container of any kind.
 fn status_of<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     let all = init.chain(status.container_statuses.iter().flatten());
@@ -57,7 +57,7 @@ fn status_of<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatu
     all.find(|status| status.name == name)
 }
 
-/// Whether policies let a container run again after that exit code, whatever it is for.
+/// Whether policies allow a restart after that exit code, whatever the kind.
 fn may_restart(pod: &PodSpec, name: &str, code: i32) -> bool {
     let Some((_, container)) = spec::containers(pod).find(|(_, c)| c.name == name) else {
         return false;
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// Plans once, without doing anything.
+    /// Plans once, without performing actions.
     pub fn look(&mut self) -> PodPlan {
         let hosts = ["192.0.2.1".to_owned()];
         let input = PodInput {
@@ -120,7 +120,7 @@ impl World {
         plan_pod(&input, self.now)
     }
 
-    /// Plans and acts until nothing is left to do at this time.
+    /// Plans and performs actions until none is left at this time.
     pub fn settle(&mut self) {
         for _ in 0..200 {
             let plan = self.look();
@@ -138,7 +138,7 @@ impl World {
         panic!("no fixpoint: {:?}", self.plan.actions);
     }
 
-    /// Nothing to do and nothing to wait for only in a pod that is fine or gone.
+    /// Only a pod that is healthy or gone has neither actions nor reasons for waiting.
     fn check_told(&self) {
         let phase = self.status.phase.as_deref();
         let settled = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
@@ -151,7 +151,7 @@ impl World {
         );
     }
 
-    /// What has ended and is not to run again by Kubernetes' rules is never said to go on: the API
+    /// A container that has ended and must not be restarted is never shown as running: the API
     /// would refuse that.
     fn check_ended(&self, next: &PodStatus) {
         let spec = self.pod.spec.as_ref().unwrap();
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Lets time pass, acting whenever the plan asks to.
+    /// Lets time pass, and acts at each requested time.
     pub fn pass(&mut self, seconds: i64) {
         let end = self.now.instant + SignedDuration::from_secs(seconds);
         self.settle();
@@ -188,7 +188,7 @@ impl World {
         self.settle();
     }
 
-    /// The pod is changed: its first container has another image.
+    /// Changes the image of the pod's first container.
     pub fn change_image(&mut self, image: &str) {
         let before = self.pod.spec.clone().unwrap();
         let spec = self.pod.spec.as_mut().unwrap();
@@ -196,7 +196,7 @@ impl World {
         self.record.images_changed(&before, spec);
     }
 
-    /// The wall clock is set, forward or back.
+    /// Sets the wall clock, forward or back.
     pub fn set_wall_clock(&mut self, by: SignedDuration) {
         self.now.wall = self.now.wall.checked_add(by).unwrap();
     }
@@ -213,7 +213,7 @@ impl World {
         }
     }
 
-    /// The container's process ends.
+    /// Ends the container's process.
     pub fn exit(&mut self, name: &str, code: i32) {
         let now = self.now;
         let Some(running) = self.running(name).cloned() else {

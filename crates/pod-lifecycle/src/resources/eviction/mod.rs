@@ -1,10 +1,10 @@
 //! Node-pressure eviction: conditions, thresholds and the ranking of pods (statefulset.md §12.1,
 //! §12.16).
 //!
-//! As kubelet's node-pressure eviction with hard thresholds: of each resource something should be
-//! left ([`thresholds`]). While less is left, and for some time after, the node has a condition
-//! that keeps pods away ([`pressure`]); and pods are evicted, one after the other, those first
-//! that use more than they asked for ([`ranking`]).
+//! As kubelet's node-pressure eviction with hard thresholds: of each resource a minimum should be
+//! available ([`thresholds`]). Below it, and for a transition period after, the node has a pressure
+//! condition ([`pressure`]); and pods are evicted one after the other, first those that exceed
+//! their requests ([`ranking`]).
 
 pub mod pressure;
 pub mod ranking;

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use super::thresholds::{Signal, Thresholds};
 use crate::monotonic::Instant;
 
-/// A condition of the node by which pods are kept away.
+/// A pressure condition of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Condition {
     /// The disk is about to run out.
@@ -26,30 +26,30 @@ impl Condition {
     }
 }
 
-/// How much there is of something.
+/// The available amount of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation {
-    /// What can still be had.
+    /// The available amount.
     pub available: i64,
-    /// All of it.
+    /// The capacity.
     pub capacity: i64,
 }
 
-/// One look at the node; what could not be seen is not in it.
+/// One observation of the node; unknown values are absent.
 pub type Observations = BTreeMap<Signal, Observation>;
 
 /// A threshold that is not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    /// Of what.
+    /// The resource.
     pub signal: Signal,
-    /// What should be available at least.
+    /// The threshold.
     pub threshold: i64,
-    /// What is.
+    /// The available amount.
     pub available: i64,
 }
 
-/// What the node lacks, the most pressing first.
+/// The node's shortages, the most important first.
 pub fn shortages(thresholds: &Thresholds, seen: &Observations) -> Vec<Shortage> {
     let each = thresholds.iter().filter_map(|(signal, amount)| {
         let seen = seen.get(&signal)?;
@@ -63,16 +63,16 @@ pub fn shortages(thresholds: &Thresholds, seen: &Observations) -> Vec<Shortage> 
     each.collect()
 }
 
-/// The node's conditions: they hold from a shortage on until there was none for the transition
-/// period, so that they do not come and go.
+/// The node's conditions: they hold from a shortage until the transition period has passed without
+/// one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pressure {
-    /// When the last shortage of that kind was seen.
+    /// The time of the last shortage for each condition.
     last_seen: BTreeMap<Condition, Instant>,
 }
 
 impl Pressure {
-    /// The conditions after another look.
+    /// The conditions after another observation.
     #[must_use]
     pub fn after(&self, shortages: &[Shortage], period: SignedDuration, now: Instant) -> Self {
         let lasting = self.last_seen.iter().filter_map(|(condition, last)| {
@@ -156,7 +156,7 @@ mod tests {
         let disk = both.after(&[], period, at(1300));
         assert_eq!(disk.conditions(), BTreeSet::from([Condition::DiskPressure]));
         assert_eq!(disk.after(&[], period, at(1400)), none);
-        // Without a period only what is now counts.
+        // Without a period only the present shortages count.
         let zero = SignedDuration::ZERO;
         let now = none.after(&look(1, 500, 500), zero, at(10));
         assert!(now.has(Condition::MemoryPressure));

@@ -1,8 +1,8 @@
 //! The ranking of pods for eviction, and the message of an evicted pod.
 //!
-//! First those that use more than they asked for, among them those of the lowest priority, among
-//! them the one that is over its request by most. So best-effort pods go before burstable ones,
-//! and guaranteed ones last. Pods that the cluster needs stay.
+//! First those that exceed their requests, among them those of the lowest priority, among them the
+//! one that exceeds its request by most. Best-effort pods are therefore evicted before burstable
+//! ones, and guaranteed ones last. Critical pods stay.
 
 use std::cmp::Reverse;
 
@@ -14,28 +14,28 @@ use super::thresholds::Resource;
 use crate::record::PodFailure;
 use crate::spec::{Kind, containers, is_critical};
 
-/// An evicted pod gets one second.
+/// Grace period of an evicted pod in seconds.
 const GRACE_SECONDS: i64 = 1;
 
-/// What a pod uses of what is lacking.
+/// A pod's usage of the missing resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodUsage {
-    /// All of it.
+    /// The total.
     pub total: i64,
-    /// The containers' part by name; volumes, for instance, are in none.
+    /// The containers' parts by name; volumes, for instance, belong to none.
     pub containers: Vec<(String, i64)>,
 }
 
-/// A pod that may have to go.
+/// A candidate for eviction.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     /// The pod.
     pub pod: &'a Pod,
-    /// What it uses; `None` when that cannot be told.
+    /// Its usage; `None` if it is unknown.
     pub usage: Option<&'a PodUsage>,
 }
 
-/// The one that has to go; its place in the list.
+/// The index of the pod to evict.
 pub fn first_to_go(resource: Resource, candidates: &[Candidate<'_>]) -> Option<usize> {
     let ranked = candidates.iter().enumerate().filter_map(|(index, one)| {
         if is_critical(one.pod) {
@@ -46,7 +46,7 @@ pub fn first_to_go(resource: Resource, candidates: &[Candidate<'_>]) -> Option<u
         let over = one
             .usage
             .map(|usage| usage.total.saturating_sub(request(spec, resource)));
-        // Whose usage nobody knows goes before all others.
+        // A pod of unknown usage comes first.
         let exceeds = over.is_none_or(|over| over > 0);
         let rank = (
             over.is_some(),
@@ -59,7 +59,7 @@ pub fn first_to_go(resource: Resource, candidates: &[Candidate<'_>]) -> Option<u
     ranked.min().map(|(_, index)| index)
 }
 
-/// What the pod asks for: the most that its containers ask for at the same time, and its overhead.
+/// The pod's request: the maximum that its containers need at the same time, and its overhead.
 fn request(spec: &PodSpec, resource: Resource) -> i64 {
     let overhead = spec.overhead.as_ref();
     let overhead = overhead.and_then(|overhead| amount(overhead, resource));
@@ -77,7 +77,7 @@ fn request_of_containers(spec: &PodSpec, resource: Resource) -> i64 {
     for (kind, container) in containers(spec) {
         let own = container_request(container, resource).value();
         match kind {
-            // Runs before the main ones, beside the sidecars before it.
+            // It runs before the main containers, beside the sidecars before it.
             Kind::Init => peak = peak.max(sum.saturating_add(own)),
             _ => sum = sum.saturating_add(own),
         }
@@ -100,7 +100,7 @@ fn amount(list: &List, resource: Resource) -> Option<Quantity> {
     list.get(resource.name())?.0.parse().ok()
 }
 
-/// What becomes of a pod that has to go.
+/// The failure of an evicted pod.
 pub fn failure(pod: &Pod, usage: Option<&PodUsage>, shortage: &Shortage) -> PodFailure {
     let resource = shortage.signal.resource();
     let mut message = format!(
@@ -121,7 +121,7 @@ pub fn failure(pod: &Pod, usage: Option<&PodUsage>, shortage: &Shortage) -> PodF
     }
 }
 
-/// Who uses more than was asked for. Files are asked for by nobody.
+/// The containers that exceed their requests. Inodes have no requests.
 fn offenders(name: &str, spec: &PodSpec, usage: &PodUsage, resource: Resource) -> String {
     if resource == Resource::Inodes {
         return String::new();

@@ -9,34 +9,34 @@ use serde::{Deserialize, Deserializer};
 
 use super::pressure::Condition;
 
-/// Something that can run out, in the order in which shortages are dealt with.
+/// An eviction signal, in the order in which shortages are handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
     /// Memory of the node, in bytes.
     MemoryAvailable,
-    /// Space of the file system that pods write to, in bytes.
+    /// Space of the file system for pods, in bytes.
     NodefsAvailable,
-    /// Files that can still be made there.
+    /// Free inodes of the file system for pods.
     NodefsInodesFree,
-    /// Space of the file system that images are on, in bytes.
+    /// Space of the file system for images, in bytes.
     ImagefsAvailable,
-    /// Files that can still be made there.
+    /// Free inodes of the file system for images.
     ImagefsInodesFree,
 }
 
-/// What is lacking when a threshold is not met.
+/// The resource of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// Bytes of memory.
     Memory,
     /// Bytes of disk.
     EphemeralStorage,
-    /// Files.
+    /// Inodes.
     Inodes,
 }
 
 impl Signal {
-    /// All of them.
+    /// All signals.
     pub const ALL: [Self; 5] = [
         Self::MemoryAvailable,
         Self::NodefsAvailable,
@@ -45,7 +45,7 @@ impl Signal {
         Self::ImagefsInodesFree,
     ];
 
-    /// kubelet's name for it.
+    /// kubelet's name of the signal.
     pub fn name(self) -> &'static str {
         match self {
             Self::MemoryAvailable => "memory.available",
@@ -56,7 +56,7 @@ impl Signal {
         }
     }
 
-    /// What is lacking.
+    /// The signal's resource.
     pub fn resource(self) -> Resource {
         match self {
             Self::MemoryAvailable => Resource::Memory,
@@ -65,7 +65,7 @@ impl Signal {
         }
     }
 
-    /// The condition that the node then has.
+    /// The condition of the node below the threshold.
     pub fn condition(self) -> Condition {
         match self.resource() {
             Resource::Memory => Condition::MemoryPressure,
@@ -84,7 +84,7 @@ impl Resource {
         }
     }
 
-    /// An amount of it as messages say it.
+    /// An amount as a quantity for messages.
     pub fn quantity(self, amount: i64) -> Quantity {
         match self {
             Self::Memory | Self::EphemeralStorage => Quantity::from_bytes(amount),
@@ -93,19 +93,19 @@ impl Resource {
     }
 }
 
-/// An amount that should be left.
+/// The amount of a threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// So much.
+    /// A fixed amount.
     Quantity(Quantity),
-    /// A share of what there is, in thousandths of a percent.
+    /// A share of the capacity, in thousandths of a percent.
     Share(i64),
-    /// A share of what there is, in thousandths of a percent, but not more than so much.
+    /// A share of the capacity, in thousandths of a percent, up to a fixed amount.
     ShareUpTo(i64, Quantity),
 }
 
 impl Amount {
-    /// The amount where there is that much in all.
+    /// The amount for that capacity.
     pub fn of(self, capacity: i64) -> i64 {
         match self {
             Self::Quantity(quantity) => quantity.value(),
@@ -118,14 +118,14 @@ impl Amount {
     }
 }
 
-/// What should be left of each resource; of what is not named, anything will do.
+/// The minimum of each signal; other signals have none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thresholds(BTreeMap<Signal, Amount>);
 
-/// A threshold that is none.
+/// An invalid threshold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidThreshold {
-    /// As it was given.
+    /// The text.
     pub text: String,
     /// The error.
     pub reason: &'static str,
@@ -140,7 +140,7 @@ impl fmt::Display for InvalidThreshold {
 impl std::error::Error for InvalidThreshold {}
 
 impl Default for Thresholds {
-    /// kubelet's, but that of a large disk 2 GiB are enough.
+    /// kubelet's defaults, but at most 2 GiB of a large disk.
     fn default() -> Self {
         let share = |percent: i64| Amount::Share(percent * 1000);
         let of_disk =
@@ -159,7 +159,7 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// Nothing has to be left.
+    /// No thresholds.
     pub fn none() -> Self {
         Self(BTreeMap::new())
     }
@@ -189,7 +189,7 @@ impl Thresholds {
     }
 }
 
-/// `None` for the shares by which kubelet knows that there is to be no threshold.
+/// `None` for 0% and 100%, by which kubelet disables a threshold.
 fn amount(value: &str) -> Result<Option<Amount>, &'static str> {
     const NEITHER: &str = "neither a quantity nor a percentage";
     if let Some(percent) = value.strip_suffix('%') {
@@ -210,7 +210,7 @@ fn amount(value: &str) -> Result<Option<Amount>, &'static str> {
 impl FromStr for Thresholds {
     type Err = InvalidThreshold;
 
-    /// Reads `memory.available<100Mi,nodefs.available<10%`; an empty text has no thresholds.
+    /// Parses `memory.available<100Mi,nodefs.available<10%`; an empty text has no thresholds.
     fn from_str(text: &str) -> Result<Self, InvalidThreshold> {
         let mut thresholds = Self::none();
         let each = text.split(',').map(str::trim);
@@ -226,7 +226,7 @@ impl FromStr for Thresholds {
 }
 
 impl<'de> Deserialize<'de> for Thresholds {
-    /// Reads `{memory.available: 100Mi}`, as kubelet's configuration has it.
+    /// Parses `{memory.available: 100Mi}`, as in kubelet's configuration.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let map = BTreeMap::<String, String>::deserialize(deserializer)?;
         let mut thresholds = Self::none();
