@@ -27,17 +27,17 @@ use crate::owned;
 /// Settings of the controllers.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// The certificates that pods are to trust the API server by (PEM); published in every
-    /// namespace as the ConfigMap `kube-root-ca.crt`.
+    /// The API server's CA certificates for pods (PEM); published in every namespace as the
+    /// ConfigMap `kube-root-ca.crt`.
     pub root_ca_pem: String,
-    /// What signs certificates that were requested and approved; without one nothing is signed.
+    /// The certificate authority that signs approved requests; without it nothing is signed.
     pub authority: Option<Arc<Authority>>,
-    /// Where the controllers tell how they get on.
+    /// The controllers' metrics.
     pub metrics: Metrics,
-    /// Where programs of the machine listen; without it they are not known to.
+    /// The listening sockets of the machine; `None` if they are unknown.
     pub listening: Option<watch::Receiver<Listening>>,
-    /// How long the controllers may stand still, as their process does, before the grace of silent
-    /// nodes begins anew; [`planners::node_lifecycle::GAP`] where it is not said.
+    /// The controllers may pause for this time before the grace period of silent nodes starts
+    /// again; `None` is [`planners::node_lifecycle::GAP`].
     pub observation_gap: Option<SignedDuration>,
 }
 
@@ -64,27 +64,27 @@ pub struct Caches {
     pub service_accounts: Cache<ServiceAccount>,
 }
 
-/// What a controller runs with.
+/// The shared context of all controllers.
 #[derive(Clone)]
 pub struct Context {
     /// Client of the API.
     pub client: Client,
     /// Shared caches.
     pub caches: Caches,
-    /// Finds pods by their controller and by the start of their name.
+    /// Index of pods by their controller and by the prefix of their name.
     pub pods_by_owner: Index<PodView>,
-    /// Finds revisions in the same way.
+    /// Index of ControllerRevisions, likewise.
     pub revisions_by_owner: Index<ControllerRevision>,
     /// Settings.
     pub config: Config,
-    /// Ends everything.
+    /// Shuts down all controllers.
     pub shutdown: CancellationToken,
     part: Part,
 }
 
 impl Context {
     pub(crate) fn new(client: Client, config: Config, part: &Part) -> Self {
-        // A token of its own: when one controller fails the others end, but not the process.
+        // An own token: the failure of one controller ends the others, but not the process.
         let shutdown = part.shutdown.child_token();
         let part = part.with_shutdown(shutdown.clone());
         let caches = Caches {
@@ -117,12 +117,12 @@ impl Context {
         }
     }
 
-    /// The part of the program that the controllers are.
+    /// The controllers' part of the program.
     pub fn part(&self) -> &Part {
         &self.part
     }
 
-    /// The same, ended by another token.
+    /// The same context with another token.
     pub(crate) fn with_shutdown(&self, shutdown: CancellationToken) -> Self {
         Self {
             part: self.part.with_shutdown(shutdown.clone()),
@@ -131,23 +131,23 @@ impl Context {
         }
     }
 
-    /// A queue whose metrics are told under that name: kube-controller-manager's, where it has one
-    /// for the same work.
+    /// A queue with metrics of that name: kube-controller-manager's name, where it has the same
+    /// queue.
     pub fn queue<T: Work>(&self, name: &'static str) -> Queue<T> {
         self.config.metrics.queues().queue(name, &self.part)
     }
 
-    /// Runs a controller with a queue of that name until everything ends.
+    /// Runs a controller with a queue of that name until shutdown.
     pub async fn run<C: Controller>(&self, queue: &'static str, controller: C) {
         run_controller(controller, self.queue(queue), self.shutdown.clone()).await;
     }
 
-    /// A recorder of events in the name of a component.
+    /// A recorder of events of a component.
     pub fn recorder(&self, component: &str) -> Recorder {
         Recorder::spawn(self.client.clone(), component, self.shutdown.clone())
     }
 
-    /// A cache for one controller alone.
+    /// A cache for one controller.
     pub fn cache<K>(&self) -> Cache<K>
     where
         K: Object + DeserializeOwned,

@@ -1,5 +1,4 @@
-//! Everything that the server serves, as metadata: what garbage collection and the deletion of
-//! namespaces look at.
+//! The metadata of all objects, for garbage collection and the deletion of namespaces.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,10 +12,10 @@ use kube::core::discovery::{ApiCapabilities, Scope, verbs};
 use kube::{Client, Discovery};
 use reconcile::{Cache, Change, Identity, Index, Part, WatchConfig};
 
-/// An object of any kind, as the server gives it without what is particular to its kind.
+/// The metadata of an object of any kind.
 pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
 
-/// What is kept of an object: there are as many as the store has.
+/// The stored part of an object's metadata: there is one for each object of the cluster.
 #[derive(Debug)]
 pub(crate) struct Meta {
     pub namespace: Box<str>,
@@ -54,7 +53,7 @@ impl Meta {
     }
 }
 
-/// Everything the server serves that can be listed and deleted.
+/// All served resources that can be listed and deleted, with their objects' metadata.
 pub(crate) struct Inventory {
     client: Client,
     pub resources: Vec<Resource>,
@@ -65,7 +64,7 @@ pub(crate) struct Inventory {
 pub(crate) struct Resource {
     pub api: ApiResource,
     pub namespaced: bool,
-    /// Whether all objects of a namespace can be deleted at once.
+    /// Whether it supports `deletecollection`.
     pub deletes_collections: bool,
     watched: Option<Watched>,
 }
@@ -76,7 +75,7 @@ struct Watched {
     by_owner: Index<Meta>,
 }
 
-/// An object and where it was found.
+/// An object and its resource.
 #[derive(Clone)]
 pub(crate) struct Found {
     pub resource: usize,
@@ -84,8 +83,7 @@ pub(crate) struct Found {
 }
 
 impl Inventory {
-    /// Asks the server what there is, until it answers, and starts to watch it. `None` when told
-    /// to stop.
+    /// Discovers the resources, with retries, and starts to watch them. `None` after a shutdown.
     pub async fn open(client: Client, part: &Part) -> Option<Self> {
         let served = loop {
             match Discovery::new(client.clone()).run().await {
@@ -126,7 +124,7 @@ impl Inventory {
         Some(inventory)
     }
 
-    /// The kind with that API version and kind.
+    /// The index of the resource with that API version and kind.
     pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<usize> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         self.by_kind
@@ -134,14 +132,14 @@ impl Inventory {
             .copied()
     }
 
-    /// The object with that uid.
+    /// The object with that UID.
     pub fn by_uid(&self, uid: &str) -> Option<Found> {
         self.find(|watched| watched.by_uid.get(uid))
             .into_iter()
             .next()
     }
 
-    /// The objects that name that uid as one of their owners.
+    /// The objects with that owner UID.
     pub fn by_owner(&self, uid: &str) -> Vec<Found> {
         self.find(|watched| watched.by_owner.get(uid))
     }
@@ -158,7 +156,7 @@ impl Inventory {
             .collect()
     }
 
-    /// Changes of everything, each with its kind's number.
+    /// Changes of all objects, each with the index of its resource.
     pub fn subscribe(
         &self,
     ) -> SelectAll<futures::stream::BoxStream<'static, (usize, Change<Meta>)>> {
@@ -174,7 +172,7 @@ impl Inventory {
         futures::stream::select_all(streams)
     }
 
-    /// The API of a kind, in a namespace for those that have one.
+    /// The API of a resource, in a namespace if it is namespaced.
     pub fn api(&self, resource: usize, namespace: &str) -> Api<Metadata> {
         let resource = &self.resources[resource];
         if resource.namespaced {
@@ -199,7 +197,7 @@ fn served(discovery: &Discovery) -> Vec<(ApiResource, ApiCapabilities)> {
 }
 
 fn resource(client: &Client, api: ApiResource, can: &ApiCapabilities, part: &Part) -> Resource {
-    // Events have no owners and are many: they are not worth watching.
+    // Events have no owners and are numerous: they are not watched.
     let watch = can.supports_operation(verbs::WATCH) && api.plural != "events";
     let watched = watch.then(|| {
         let all: Api<Metadata> = Api::all_with(client.clone(), &api);

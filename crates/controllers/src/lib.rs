@@ -1,4 +1,4 @@
-//! The controllers: each observes through shared caches, asks its planner what to do and does it.
+//! The controllers: each observes through shared caches, calls its planner and executes the plan.
 //!
 //! One folder per controller (`observe` gathers, `execute` writes), one list in [`run_all`]. The
 //! decisions are in the crate `planners`.
@@ -48,10 +48,10 @@ pub use metrics::Metrics;
 
 use inventory::Inventory;
 
-/// Why the controllers came to an end.
+/// The reason why the controllers ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A controller ended without being told to.
+    /// A controller ended before the shutdown.
     #[error("controller {name} ended by itself")]
     Ended {
         /// Name of the controller.
@@ -138,9 +138,9 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
     ]
 }
 
-/// The two that look at everything there is share what they see.
+/// The garbage collector and the namespace controller share one inventory.
 ///
-/// They begin anew when other custom kinds are served: what has no watch cannot be collected.
+/// They restart when other custom kinds are served: objects without a watch cannot be collected.
 async fn collect(context: Context) {
     let definitions = context.caches.definitions.clone();
     if !definitions.wait_synced().await {
@@ -169,10 +169,10 @@ async fn collect_once(context: Context) {
     );
 }
 
-/// Runs all controllers until their part of the program is to end.
+/// Runs all controllers until their part of the program is shut down.
 ///
 /// # Errors
-/// When a controller ends before that.
+/// A controller ended earlier.
 pub async fn run_all(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
     let part = part.into();
     let shutdown = part.shutdown.clone();
@@ -194,7 +194,7 @@ pub async fn run_all(client: Client, config: Config, part: impl Into<Part>) -> R
             Ok(name) => Err(Error::Ended { name }),
             Err(error) => Err(Error::Panicked(error)),
         };
-        // The others end in order; the caller learns of the first.
+        // The others are shut down; the caller gets the first error.
         context.shutdown.cancel();
     }
     result

@@ -10,7 +10,7 @@ use reconcile::metrics::{QueueMetrics, heading, line};
 const MAX_UNAVAILABLE: &str = "statefulset_controller_statefulset_max_unavailable";
 const UNAVAILABLE: &str = "statefulset_controller_statefulset_unavailable_replicas";
 
-/// Handed to the controllers, and asked by whoever serves `/metrics`; clones are one.
+/// Metrics that the controllers write and `/metrics` reads; clones share their data.
 #[derive(Clone, Default)]
 pub struct Metrics {
     sets: Arc<OnceLock<Cache<StatefulSet>>>,
@@ -24,12 +24,12 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// From now on there is something to say.
+    /// Sets the cache for the metrics of StatefulSets.
     pub(crate) fn read(&self, sets: &Cache<StatefulSet>) {
         self.sets.get_or_init(|| sets.clone());
     }
 
-    /// Those of the queues.
+    /// The metrics of the queues.
     pub(crate) fn queues(&self) -> &QueueMetrics {
         &self.queues
     }

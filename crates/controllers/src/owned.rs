@@ -1,4 +1,4 @@
-//! Index terms of objects: the uid of their controller or its absence, and their name up to the
+//! Index terms of objects: the UID of their controller or its absence, and their name up to the
 //! last dash.
 
 use kube::Resource;
@@ -6,14 +6,14 @@ use planners::ownership;
 use reconcile::{Cache, Change, Key, Object};
 use resource_kinds::pod_view::PodView;
 
-/// An object that another may control.
+/// An object that may have a controller.
 pub(crate) struct Owned<'o> {
     pub namespace: &'o str,
     pub name: &'o str,
     pub controller: Option<Controller<'o>>,
 }
 
-/// What controls an object.
+/// The controller of an object.
 pub(crate) struct Controller<'o> {
     pub kind: &'o str,
     pub name: &'o str,
@@ -47,7 +47,7 @@ impl<'o> Owned<'o> {
         }
     }
 
-    /// Its terms, for an index.
+    /// Its index terms.
     fn terms(&self) -> Vec<String> {
         let by_owner = match &self.controller {
             Some(owner) => owned_by(owner.uid),
@@ -57,38 +57,38 @@ impl<'o> Owned<'o> {
     }
 }
 
-/// The terms of an object, for an index.
+/// The index terms of an object.
 pub(crate) fn terms<K: Resource>(object: &K) -> Vec<String> {
     Owned::of(object).terms()
 }
 
-/// The terms of a pod, for an index.
+/// The index terms of a pod.
 pub(crate) fn pod_terms(pod: &PodView) -> Vec<String> {
     Owned::of_pod(pod).terms()
 }
 
-/// The term of what is controlled by the object with that uid.
+/// The index term of objects whose controller has that UID.
 pub(crate) fn owned_by(uid: &str) -> String {
     format!("uid:{uid}")
 }
 
-/// The term of what nothing controls.
+/// The index term of objects without a controller.
 pub(crate) fn orphan_in(namespace: &str) -> String {
     format!("orphan:{namespace}")
 }
 
-/// The term of what has that name but for its last part.
+/// The index term of objects whose name begins with that stem.
 pub(crate) fn named(namespace: &str, stem: &str) -> String {
     format!("name:{namespace}/{stem}")
 }
 
-/// `web-3` and `web-776999688b` are of `web`.
+/// The name up to the last dash: `web` of `web-3` and of `web-776999688b`.
 pub(crate) fn stem(name: &str) -> &str {
     name.rsplit_once('-').map_or(name, |(stem, _)| stem)
 }
 
-/// The owners of a kind that a change of an object may concern: those that control it, now or
-/// before; all of the namespace if nothing does.
+/// The owners of a kind that a change of an object affects: its controllers, now or before; all of
+/// the namespace if it has none.
 pub(crate) fn owners_of<K: Resource, O: Object>(
     change: &Change<K>,
     owners: &Cache<O>,
@@ -137,13 +137,13 @@ fn owners_now<O: Object>(object: &Owned<'_>, owners: &Cache<O>, kind: &str) -> V
     }
 }
 
-/// The key of an object that has changed in any way: what somebody else writes into its status is
-/// put right.
+/// The key of a changed object; a change of the status counts, because the controller corrects
+/// others' writes to it.
 pub(crate) fn key_of<K: Object>(change: &Change<K>) -> Key {
     Key::of(change.object().as_ref())
 }
 
-/// The key of an object that has changed in what it asks for; its status is its controller's own.
+/// The key of an object whose specification changed; only its controller writes its status.
 pub(crate) fn key_if_asked<K: Object>(change: &Change<K>) -> Option<Key> {
     if let Change::Applied(new, Some(old)) = change {
         let (new, old) = (new.meta(), old.meta());

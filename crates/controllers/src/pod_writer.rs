@@ -1,4 +1,4 @@
-//! Carries out what is planned about the pods of an owner, and tells the user what came of it.
+//! Executes the planned writes to an owner's pods, and reports them as events.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use resource_kinds::reasons::pods as reasons;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// How long a write may take to reach the cache before somebody is told, and the server is asked.
+/// Time until a missing write in the cache is logged, and the API server is asked.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// Writes that are under way at once.
+/// Maximum number of concurrent writes.
 const BATCH_MAX: usize = 500;
 
-/// Why the work on pods was given up.
+/// The reason why the writes to pods were given up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodError {
     /// The API refused a write, or could not be reached.
@@ -34,7 +34,7 @@ pub(crate) enum PodError {
         #[source]
         source: kube::Error,
     },
-    /// Whose pods they are is not there any more.
+    /// The owner was deleted or replaced.
     #[error("the owner has been replaced or is being deleted")]
     OwnerChanged,
     /// The owner could not be read.
@@ -43,13 +43,13 @@ pub(crate) enum PodError {
 }
 
 impl PodError {
-    /// Whether nothing can be made in the namespace any more; the collector does the rest.
+    /// Whether the namespace is terminating; the garbage collector deletes the rest.
     pub fn is_end_of_namespace(&self) -> bool {
         matches!(self, Self::Api { source, .. }
             if refusal(source) == Refusal::NamespaceTerminating)
     }
 
-    /// What was not done, and what the server said.
+    /// The failed action, and the API server's message.
     pub fn failure(&self) -> Option<(&Action, String)> {
         match self {
             Self::Api { action, source, .. } => Some((action, execute::message(source))),
@@ -58,21 +58,21 @@ impl PodError {
     }
 }
 
-/// Writes about the pods of one owner.
+/// Writes to the pods of one owner.
 pub(crate) struct PodWriter<'a, O> {
     /// The owner.
     pub owner: &'a O,
     /// Client of the API.
     pub client: &'a Client,
-    /// Where the pods are seen.
+    /// The cache that shows the pods.
     pub cache: &'a Cache<PodView>,
-    /// Tells the user.
+    /// The recorder of events.
     pub recorder: &'a Recorder,
-    /// Finalizer of the owner's pods, which comes and goes with the owner reference.
+    /// Finalizer of the owner's pods, which is added and removed with the owner reference.
     pub finalizer: Option<&'static str>,
 }
 
-/// A write that the cache is to show.
+/// A write that the cache will show.
 enum Done {
     Created { name: String, uid: String },
     Gone { name: String, uid: String },
@@ -84,9 +84,8 @@ where
     O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     O: Clone + Debug + DeserializeOwned,
 {
-    /// Performs the actions in order, the creations and deletions among them many at a time, and
-    /// waits until the cache shows them. A server that refuses the first is not asked five
-    /// hundred times.
+    /// Performs the actions in order, creations and deletions concurrently, and waits until the
+    /// cache shows them. After a first refusal the rest of a batch is not tried.
     pub async fn perform(&self, actions: &[Action]) -> Result<(), PodError> {
         let (mut rest, mut size) = (actions, 1);
         let mut done = Vec::new();
@@ -206,7 +205,7 @@ where
                 self.recorder
                     .normal(self.owner, reasons::SUCCESSFUL_DELETE, text);
             }
-            // Somebody else was faster.
+            // Another writer was faster.
             Ok(false) => {}
             Err(error) => {
                 let text = format!("Error deleting: {}", execute::message(error));
@@ -220,7 +219,7 @@ where
         })
     }
 
-    /// Patches a pod; one that is gone needs no patch.
+    /// Patches a pod; a deleted pod needs no patch.
     async fn patch(&self, name: &str, patch: Patch<Value>) -> kube::Result<Done> {
         let written = self
             .pods()
@@ -229,9 +228,9 @@ where
         execute::found(written).map(|_| Done::Nothing)
     }
 
-    /// The planner's view of these pods must not be older than its own writes: what it does not see it
-    /// would do again. So nothing more is planned for this owner until the view shows them, however
-    /// long that takes. Only a pod that is gone by now may never be shown.
+    /// The planner's view must not be older than its own writes: otherwise it would repeat them. So
+    /// the next plan of this owner waits until the view shows them, however long that takes. Only a
+    /// pod that is deleted by then may never be shown.
     async fn wait_until_seen(&self, mut done: Vec<Done>) {
         loop {
             let wait = async {
@@ -256,14 +255,14 @@ where
         }
     }
 
-    /// Whether the view will show it once it is up to date, by what the server itself says.
+    /// Whether an up-to-date view will show it, by the API server's answer.
     async fn will_be_seen(&self, done: &Done) -> bool {
         let Done::Created { name, uid } = done else {
             return true;
         };
         match execute::found(self.pods().get(name).await) {
             Ok(live) => live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)),
-            // Nobody knows: the worst is to wait longer.
+            // Unknown: the only cost is a longer wait.
             Err(_) => true,
         }
     }
@@ -293,7 +292,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that makes pods, and knows each as long as `there`.
+    /// A fake API server that creates pods, and finds each while `there` is true.
     fn server(there: Arc<AtomicBool>) -> Client {
         let answer = move |request: Request<Body>| {
             let there = there.load(Ordering::Relaxed);
@@ -312,7 +311,7 @@ mod tests {
         Client::new(tower::service_fn(answer), "default")
     }
 
-    // findings A4: a view that does not move, as of a watch that is dead.
+    // findings A4: a view that does not move, because its watch is dead.
     #[tokio::test(start_paused = true)]
     async fn nothing_more_is_planned_before_own_writes_are_seen() {
         let there = Arc::new(AtomicBool::new(true));
@@ -334,7 +333,7 @@ mod tests {
         let mut work = std::pin::pin!(writer.perform(&actions));
         let hour = Duration::from_secs(3600);
         assert!(tokio::time::timeout(hour, &mut work).await.is_err());
-        // It was deleted before anybody saw it: there is nothing left to wait for.
+        // It was deleted before the view showed it: there is nothing to wait for.
         there.store(false, Ordering::Relaxed);
         work.await.expect("it was made");
     }

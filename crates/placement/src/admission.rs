@@ -1,7 +1,7 @@
 //! Admission on the node: the checks that kubelet repeats for a pod that is bound to it.
 //!
-//! What the scheduler binds, fits; a pod that somebody binds by hand (`nodeName`) may not. Of
-//! several reasons the first counts: resources, then the node's labels, then ports, then taints.
+//! A pod that the scheduler binds fits; a pod that a user binds by hand (`nodeName`) may not. The
+//! first reason is reported: resources, then the node's labels, then ports, then taints.
 
 use k8s_openapi::api::core::v1::Node;
 use object_model::Quantity;
@@ -11,18 +11,18 @@ use crate::node::{matches_affinity, taints, tolerates};
 use crate::ports;
 use crate::resources::{Room, requests};
 
-/// Why a node cannot run a pod.
+/// The reason why a node cannot run a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Misfit {
     /// There is not enough of a resource. Amounts of `cpu` are in thousandths.
     Resource {
         /// Its name.
         name: String,
-        /// What the pod asks for.
+        /// The pod's request.
         requested: i64,
-        /// What the pods have that are there.
+        /// The requests of the node's pods.
         used: i64,
-        /// What there is.
+        /// The capacity.
         capacity: i64,
     },
     /// The pod does not want a node with such labels.
@@ -44,7 +44,7 @@ impl Misfit {
         }
     }
 
-    /// What is wrong, in kubelet's words.
+    /// The message, in kubelet's words.
     pub fn message(&self) -> String {
         let why = match self {
             Misfit::Resource {
@@ -66,7 +66,7 @@ impl Misfit {
     }
 }
 
-/// Says why the node cannot run the pod beside the others; `None` if it can.
+/// The reason why the node cannot run the pod beside the others; `None` if it can.
 pub fn misfit(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Misfit> {
     let against = [
         shortage(pod, node, others),
@@ -96,7 +96,7 @@ fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Misfit> {
         });
     }
     let wanted = requests(pod);
-    // Extended resources that the node does not know are somebody else's affair.
+    // Extended resources that the node does not report are not checked here.
     let counts = |name: &str| room.allocatable.contains_key(name) || !is_extended(name);
     let mut wanted: Vec<_> = wanted
         .iter()

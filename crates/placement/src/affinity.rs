@@ -92,7 +92,7 @@ fn merged(
         .collect()
 }
 
-/// Why the pod and those around cannot be so near, or so far apart; `None` if they can.
+/// The reason why affinity or anti-affinity forbids the node; `None` if it is allowed.
 pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
     if !affinity_holds(pod, node, scene) {
         Some(Objection::lasting(AFFINITY))

@@ -9,7 +9,7 @@ use object_model::selector::{Match, Requirement};
 
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// Whether a node fulfils one of the selector's terms. A selector without terms matches nothing.
+/// Whether a node matches one of the selector's terms. A selector without terms matches nothing.
 pub fn node_selector_matches(selector: &NodeSelector, node: &Node) -> bool {
     selector
         .node_selector_terms
@@ -17,7 +17,7 @@ pub fn node_selector_matches(selector: &NodeSelector, node: &Node) -> bool {
         .any(|term| node_term_matches(term, node))
 }
 
-/// Whether a node fulfils all of a term's conditions. A term without conditions matches nothing.
+/// Whether a node matches all expressions of a term. A term without expressions matches nothing.
 pub(crate) fn node_term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
@@ -61,7 +61,7 @@ fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str
     .matches(value)
 }
 
-/// Parses a selector of pods or namespaces; absent or malformed matches nothing.
+/// Parses a selector of pods or namespaces; an absent or malformed one matches nothing.
 pub(crate) fn parsed(selector: Option<&SelectorObject>) -> LabelSelector {
     let json = selector.and_then(|selector| serde_json::to_value(selector).ok());
     let parsed = json.and_then(|json| LabelSelector::from_json(&json).ok());

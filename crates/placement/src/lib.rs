@@ -1,11 +1,11 @@
 //! The scheduling decision: the node of a pod.
 //!
-//! [`place`] looks at a pod and at the cluster as it is known, and says: this node; or this node,
-//! once these volumes are bound; or this one, when these pods of lower priority are gone; or
-//! nowhere, and why. Goal: a pod that fits somewhere is placed. Relies on nothing but its
-//! arguments. Guarantees: total, deterministic, silent; a pod is never placed where a rule forbids
-//! it; of several fitting nodes the same one is always chosen; nobody goes for a pod that fits
-//! somewhere, nor for one that is not more important.
+//! [`place`] takes a pod and a view of the cluster and returns a decision: a node; or a node after
+//! these claims are bound; or a node after these pods of lower priority are deleted; or no node,
+//! with the reason. Goal: a feasible pod is placed. Relies on nothing but its arguments.
+//! Guarantees: total, deterministic, silent; a pod is never placed where a rule forbids it; of
+//! several feasible nodes the same one is always chosen; no pod is preempted for a pod that is
+//! feasible elsewhere, nor for one of equal or lower priority.
 
 mod admission;
 mod affinity;

@@ -7,7 +7,7 @@ use resource_kinds::reasons::taint::UNSCHEDULABLE;
 use crate::labels::node_selector_matches;
 use crate::scene::Objection;
 
-/// Why the node is out of the question for the pod, or `None`.
+/// The node's own objection to the pod, or `None`.
 pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<Objection> {
     let spec = &pod.spec;
     if is_cordoned(node) && !tolerates(spec, &cordon()) {
@@ -29,8 +29,8 @@ pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<Objection> {
     None
 }
 
-/// Whether a node takes a pod that is meant for it in particular: a new one, and one that is there
-/// already. What else is on the node does not matter.
+/// Whether a node accepts a pod that is made for it (a DaemonSet's): a new one, and an existing
+/// one. The other pods of the node do not matter.
 pub fn takes(pod: &Pod, node: &Node) -> (bool, bool) {
     let Some(spec) = pod.spec.as_ref() else {
         return (false, false);

@@ -1,4 +1,4 @@
-//! The decision: filters over all nodes, then scores; where no node is left, who would have to go.
+//! The decision: filters over all nodes, then scores; if no node is feasible, preemption.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use crate::scene::{Case, Objection, Scene};
 use crate::spread::Preference;
 use crate::view::{ClusterView, Decision, Obstacle, Preemption};
 
-/// Decides where the pod goes. `reserved` is the node on which a place was kept for it by an
-/// earlier decision: it is chosen again as long as it fits, because the pod's volumes are being
-/// made there. So is the node that others were driven from for it.
+/// Decides the node of the pod. `reserved` is the node that an earlier decision reserved for it: it
+/// is chosen again as long as it is feasible, because the pod's volumes are being provisioned
+/// there. The same holds for the pod's nominated node.
 pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decision {
     if let Some(obstacle) = gates(pod) {
         return Decision::Unschedulable(obstacle);
@@ -88,7 +88,7 @@ fn unschedulable(message: String, keeps_nomination: bool) -> Obstacle {
     }
 }
 
-/// What becomes of a pod that no node takes as things are.
+/// The decision for a pod without a feasible node.
 fn unplaced(message: String, verdict: Verdict) -> Decision {
     let (text, keeps_nomination) = match verdict {
         Verdict::Victims {

@@ -24,7 +24,7 @@ impl HostPort<'_> {
     }
 }
 
-/// Why the pod cannot be beside these: one of them has a host port that it wants.
+/// The reason why the pod cannot run beside these: one of them has its host port.
 pub(crate) fn objection<'p>(
     pod: &PodView,
     others: impl IntoIterator<Item = &'p PodView>,

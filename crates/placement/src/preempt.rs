@@ -1,9 +1,9 @@
 //! Preemption victims for a pod that fits nowhere: pods of lower priority, as few and as
 //! unimportant ones as possible, as kube-scheduler's default preemption chooses them.
 //!
-//! Of each node all pods of lower priority are taken away; if the pod fits then, they are put back
-//! one after the other as long as it still does: first those whose disruption budget their end
-//! would break, the most important of each first. Then the nodes are compared.
+//! On each node all pods of lower priority are removed; if the pod fits then, they are put back one
+//! after the other as long as it still fits: first those whose disruption budget would be violated,
+//! and of each group the most important first. Then the nodes are compared.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -26,16 +26,16 @@ const ENDING: &str = "not eligible due to a terminating pod on the nominated nod
 const NO_HELP: &str = "Preemption is not helpful for scheduling";
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 
-/// What can be done for a pod that fits nowhere.
+/// The result of preemption for a pod without a feasible node.
 pub(crate) enum Verdict {
-    /// It fits on the node without the victims (the most important first). Those that are
-    /// displaced, of lower priority too, only waited for a place there.
+    /// It fits on the node without the victims (the most important first). The displaced pods, of
+    /// lower priority too, were only nominated for the node.
     Victims {
         node: String,
         victims: Vec<Arc<PodView>>,
         displaced: Vec<Arc<PodView>>,
     },
-    /// Nobody goes for it now.
+    /// No pod is preempted now.
     NotEligible(&'static str),
     /// It would not help: for each node, why.
     NoHelp(Vec<Vec<String>>),
@@ -50,7 +50,7 @@ pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> Verdict {
     Verdict::NoHelp(view.nodes.iter().map(|_| why()).collect())
 }
 
-/// Decides who goes. `against` is what each node has against the pod.
+/// Chooses the victims. `against` has each node's objection to the pod.
 pub(crate) fn preempt<'v>(
     case: &Case<'v>,
     scene: &Scene<'v>,
@@ -94,7 +94,7 @@ fn never(pod: &PodView) -> bool {
     pod.spec.preemption_policy.as_deref() == Some("Never")
 }
 
-/// Whether somebody goes for the pod already, on a node that it may still get.
+/// Whether pods are being deleted for the pod already, on a node that it may still get.
 fn is_waited_for(pod: &PodView, scene: &Scene<'_>, against: &BTreeMap<&str, Objection>) -> bool {
     let Some(node) = pod.nominated.as_deref() else {
         return false;
@@ -113,7 +113,7 @@ fn is_below(other: &PodView, pod: &PodView) -> bool {
     other.uid != pod.uid && priority(other) < priority(pod)
 }
 
-/// Who would go from a node.
+/// The victims on a node.
 struct Victims<'v> {
     /// The most important first; not empty.
     pods: Vec<&'v Arc<PodView>>,
@@ -122,8 +122,8 @@ struct Victims<'v> {
 }
 
 impl Victims<'_> {
-    /// The cheapest goes: budgets that are broken, how important the most important is and all
-    /// together are, how many there are, how long the most important have run.
+    /// The order of cost: violated budgets, the priority of the most important victim, the sum of
+    /// priorities, the number of victims, the run time of the most important ones.
     fn cost(&self) -> (usize, Option<i32>, i64, usize, Reverse<Option<Timestamp>>) {
         let highest = self.pods.iter().map(|pod| priority(pod)).max();
         // So that fewer cost less also where priorities are negative.
@@ -140,17 +140,17 @@ impl Victims<'_> {
     }
 }
 
-/// Since when the pod runs; one that does not, since the end of time.
+/// The start time of the pod; the maximum for one that does not run.
 fn since(pod: &PodView) -> Timestamp {
     pod.started.unwrap_or(Timestamp::MAX)
 }
 
-/// How a pod compares with others that could go; the most important first.
+/// The order of candidates for preemption; the most important first.
 fn importance(pod: &PodView) -> (Reverse<i32>, Timestamp, &str) {
     (Reverse(priority(pod)), since(pod), &pod.uid)
 }
 
-/// The error says why nobody's end on the node would help.
+/// *Errors.* The reason why preemption on the node does not help.
 fn victims_on<'v>(
     node: &Node,
     name: &str,
@@ -195,7 +195,8 @@ fn victims_on<'v>(
     Ok(Victims { pods, violations })
 }
 
-/// Those whose end breaks a disruption budget if all of them go in this order, and the others.
+/// The pods whose eviction violates a disruption budget, if all are evicted in this order, and the
+/// others.
 fn by_budget<'v>(
     pods: Vec<&'v Arc<PodView>>,
     budgets: &[Arc<PodDisruptionBudget>],
@@ -233,8 +234,8 @@ impl<'b> Budget<'b> {
         }
     }
 
-    /// Whether the pod counts, and has not been counted by the budget's status already. A selector
-    /// without conditions selects nobody here.
+    /// Whether the pod counts, and the budget's status has not counted it already. An empty
+    /// selector selects no pods here.
     fn covers(&self, pod: &PodView) -> bool {
         let status = self.object.status.as_ref();
         let known = status.and_then(|status| status.disrupted_pods.as_ref());

@@ -1,4 +1,4 @@
-//! Does it fit: what pods ask for against what nodes have to give.
+//! The comparison of pods' requests with nodes' allocatable resources.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,10 +14,9 @@ use crate::scene::Objection;
 /// Amounts by resource name.
 pub(crate) type Resources = BTreeMap<String, Quantity>;
 
-/// What the pod asks for: the sum of its containers and sidecars, or the largest moment of its
-/// init containers if that is more, with its overhead. Pod-level requests override the sum. While
-/// a container, or the pod as a whole, gets other resources (kubectl.md 6.7) it counts with the more
-/// of both.
+/// The pod's requests: the sum of its containers and sidecars, or the maximum of its init
+/// containers if that is more, with its overhead. Pod-level requests override the sum. During a
+/// resize (kubectl.md 6.7) the larger of the old and the new values counts.
 pub(crate) fn requests(pod: &PodView) -> Resources {
     let spec = &pod.spec;
     let mut total = Resources::new();
@@ -61,7 +60,7 @@ pub fn asks_for_less(old: &PodView, new: &PodView) -> bool {
     requests(old).iter().any(less)
 }
 
-/// What the pod and its containers have of their node that is not what they ask for.
+/// The allocated resources of the pod and its containers, where they differ from the requests.
 fn held(pod: &PodView) -> impl Iterator<Item = Option<&Resources>> {
     let all = pod.containers.iter().chain(&pod.init_containers);
     let of_containers = all.map(|status| status.held.as_deref());
@@ -76,8 +75,7 @@ fn container_requests(pod: &PodView, container: &Container) -> Resources {
     with_held(pod, own.unwrap_or_default(), held)
 }
 
-/// The more of what is asked for and what is still held; what the node never gives counts for
-/// nothing.
+/// The larger of the requested and the held resources; an infeasible request does not count.
 fn with_held(pod: &PodView, mut asked: Resources, held: Option<&Resources>) -> Resources {
     if let Some(held) = held {
         if is_infeasible(pod) {
@@ -89,7 +87,7 @@ fn with_held(pod: &PodView, mut asked: Resources, held: Option<&Resources>) -> R
     asked
 }
 
-/// Whether its node will never give it what it asks for.
+/// Whether the pod's resize is infeasible on its node.
 fn is_infeasible(pod: &PodView) -> bool {
     let pending = pod.condition(pod_condition::RESIZE_PENDING);
     pending.is_some_and(|pending| pending.reason() == Some("Infeasible"))
@@ -125,7 +123,7 @@ fn raise(total: &mut Resources, least: &Resources) {
     }
 }
 
-/// What a node has left, and how many pods it may still take.
+/// The free resources of a node, and the number of pods that it can still run.
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
     pub allocatable: Resources,
@@ -156,7 +154,7 @@ impl Room {
         self.pods += 1;
     }
 
-    /// Why what the pod asks for is not there; `None` if it is.
+    /// The reason why the requests exceed the free resources; `None` if they do not.
     pub fn shortage(&self, wanted: &Resources) -> Option<Objection> {
         let mut shortages = Vec::new();
         let mut ever = true;
@@ -204,7 +202,7 @@ mod tests {
         assert_eq!(cpu(json!([])), 3);
         let pending = |reason: &str| json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
         assert_eq!(cpu(pending("Deferred")), 3);
-        // What the node never gives counts for nothing.
+        // An infeasible request does not count.
         assert_eq!(cpu(pending("Infeasible")), 2);
     }
 

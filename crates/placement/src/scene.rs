@@ -16,12 +16,12 @@ use crate::{affinity, node, ports, spread};
 /// The cluster as a rule sees it: not always with all the pods that are there.
 pub(crate) struct Scene<'v> {
     pub view: &'v ClusterView,
-    /// Pods that have a node, or that the rule is to think of as having it.
+    /// Pods with a node, or assumed to have it.
     pub pods: Vec<&'v Arc<PodView>>,
 }
 
 impl<'v> Scene<'v> {
-    /// The cluster as it is.
+    /// The scene of the present cluster.
     pub fn of(view: &'v ClusterView) -> Self {
         let pods = view.pods.iter().collect();
         Self { view, pods }
@@ -41,16 +41,16 @@ impl<'v> Scene<'v> {
     }
 }
 
-/// What the first rule that objects to a node has against it, in texts for people.
+/// The first failed rule's objection to a node, as user messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Objection {
     pub texts: Vec<String>,
-    /// Whether it could be otherwise with fewer pods on the node.
+    /// Whether fewer pods on the node would help.
     pub is_of_pods: bool,
 }
 
 impl Objection {
-    /// One that no pod can do anything about.
+    /// An objection that does not depend on pods.
     pub fn lasting(text: &str) -> Self {
         Self {
             texts: vec![text.to_owned()],
@@ -58,7 +58,7 @@ impl Objection {
         }
     }
 
-    /// One that is about the pods that are there.
+    /// An objection that depends on the node's pods.
     pub fn of_pods(text: &str) -> Self {
         Self {
             is_of_pods: true,
@@ -84,18 +84,18 @@ impl Objection {
     }
 }
 
-/// A pod that wants a place, and what is needed to hold it against nodes.
+/// A pod with everything needed to check it against nodes.
 pub(crate) struct Case<'v> {
     pub pod: &'v PodView,
     wanted: Resources,
     claims: Claims<'v>,
     devices: Devices<'v>,
-    /// Those for whom places are being made that they have a claim to before this pod.
+    /// Pods nominated to nodes with a priority that is not lower than this pod's.
     before: Vec<&'v Arc<PodView>>,
 }
 
 impl<'v> Case<'v> {
-    /// The error is a text for people: nothing can be done for any node.
+    /// *Errors.* A message that applies to all nodes.
     pub fn of(pod: &'v PodView, view: &'v ClusterView) -> Result<Self, String> {
         let before =
             |other: &&Arc<PodView>| other.uid != pod.uid && priority(other) >= priority(pod);
@@ -108,7 +108,7 @@ impl<'v> Case<'v> {
         })
     }
 
-    /// Whether the pod can be on the node: with those that go before it, whether they come or not.
+    /// Checks whether the pod can run on the node, with and without the pods nominated before it.
     pub fn check(&self, node: &Node, room: &Room, scene: &mut Scene<'v>) -> Result<(), Objection> {
         let name = node.metadata.name.as_deref();
         let present = scene.pods.len();
@@ -126,8 +126,7 @@ impl<'v> Case<'v> {
         self.objection(node, room, scene).map_or(Ok(()), Err)
     }
 
-    /// What speaks against a node, of the first rule that has something against it (as the
-    /// scheduler framework reports it).
+    /// The objection of the first failed rule (as the scheduler framework reports it).
     fn objection(&self, node: &Node, room: &Room, scene: &Scene<'v>) -> Option<Objection> {
         let (pod, name) = (self.pod, node.metadata.name.as_deref());
         node::objection(pod, node)
@@ -142,7 +141,7 @@ impl<'v> Case<'v> {
             .or_else(|| affinity::objection(pod, node, scene))
     }
 
-    /// How good a node is that the pod can be on.
+    /// The score of a feasible node.
     pub fn score(
         &self,
         node: &Node,
@@ -153,8 +152,8 @@ impl<'v> Case<'v> {
         score(self.pod, node, room, &self.wanted, scene, spread)
     }
 
-    /// What has to be written for the pod's claims before it is bound to the node; `None` when
-    /// there is nothing left to be waited for.
+    /// The writes for the pod's claims before it is bound to the node; `None` if the binding need
+    /// not wait.
     pub fn steps(&self, node: &Node, view: &ClusterView) -> Option<Vec<ClaimStep>> {
         let bound = self.claims.are_bound();
         if bound && self.devices.are_reserved() {
@@ -167,7 +166,7 @@ impl<'v> Case<'v> {
     }
 }
 
-/// How important a pod is.
+/// The priority of a pod.
 pub(crate) fn priority(pod: &PodView) -> i32 {
     pod.spec.priority.unwrap_or_default()
 }

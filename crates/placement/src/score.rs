@@ -1,5 +1,5 @@
-//! The score of fitting nodes: one rule after another, each deciding only what those before left
-//! open, and the name at last, so that the answer is always the same.
+//! The score of feasible nodes: a list of rules, each of which only breaks ties of the earlier
+//! ones; the last is the name, so that the result is deterministic.
 
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;

@@ -1,5 +1,5 @@
-//! Topology spread: the number of like pods in one domain may exceed that in the emptiest domain
-//! only by so much (`DoNotSchedule`), or is to be small (`ScheduleAnyway`).
+//! Topology spread: the number of matching pods in a domain may exceed that of the emptiest domain
+//! by at most `maxSkew` (`DoNotSchedule`), or should be small (`ScheduleAnyway`).
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const UNLABELLED: &str =
     "node(s) didn't match pod topology spread constraints (missing required label)";
 
-/// Why the pod would sit too close to its like, or `None`.
+/// The reason why a `DoNotSchedule` constraint forbids the node, or `None`.
 pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
     let spec = &pod.spec;
     let constraints = constraints(spec, "DoNotSchedule");
@@ -50,7 +50,7 @@ pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option
     }
 }
 
-/// What a pod's `ScheduleAnyway` constraints say about nodes; counted once for all of them.
+/// A pod's `ScheduleAnyway` constraints, counted once for all nodes.
 pub(crate) struct Preference<'v> {
     terms: Vec<Term<'v>>,
 }
@@ -59,7 +59,7 @@ struct Term<'v> {
     key: &'v str,
     /// Tolerance: differences below it hardly count.
     max_skew: i64,
-    /// What one like pod costs, in thousandths.
+    /// The cost of one matching pod, in thousandths.
     weight: i64,
     counts: BTreeMap<&'v str, i64>,
 }
@@ -83,9 +83,9 @@ impl<'v> Preference<'v> {
         }
     }
 
-    /// How well a node suits it; the greatest wins. A node without one of the labels is the last
-    /// choice. As kube-scheduler's PodTopologySpread: the sum of the like pods in each of the node's
-    /// domains by the weight of the constraint, and of `maxSkew - 1`.
+    /// The score of a node; the highest wins. A node without one of the labels comes last. As
+    /// kube-scheduler's PodTopologySpread: the sum over the constraints of the matching pods in the
+    /// node's domain times the constraint's weight, plus `maxSkew - 1`.
     pub fn score(&self, node: &Node) -> i64 {
         let cost = |term: &Term<'_>| {
             let count = term.counts.get(label(node, term.key)?)?;
@@ -96,8 +96,8 @@ impl<'v> Preference<'v> {
     }
 }
 
-/// The natural logarithm of the number of domains and two, in thousandths: the few domains of one
-/// constraint are to count for as much as the many of another.
+/// The natural logarithm of the number of domains plus two, in thousandths: it balances constraints
+/// with few and with many domains.
 fn weight(domains: usize) -> i64 {
     let domains = u32::try_from(domains).unwrap_or(u32::MAX);
     ((f64::from(domains) + 2.0).ln() * 1000.0).round() as i64
@@ -136,7 +136,7 @@ fn selector(constraint: &TopologySpreadConstraint, pod: &PodView) -> LabelSelect
     LabelSelector::all_of(all)
 }
 
-/// How many like pods each eligible domain has.
+/// The number of matching pods in each eligible domain.
 fn counts<'v>(
     pod: &PodView,
     spec: &PodSpec,

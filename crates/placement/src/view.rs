@@ -9,18 +9,18 @@ use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClai
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::pod_view::PodView;
 
-/// The cluster as it is known. Objects are shared, so that a view is cheap to make.
+/// The observed state of the cluster. Objects are shared, so that a view is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterView {
     /// All nodes, by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
-    /// All pods that have a node and have not ended, also those that are only about to be bound
-    /// to the node (`PodView::node`).
+    /// All pods that have a node and have not ended, also those that are about to be bound
+    /// (`PodView::node`).
     pub pods: Vec<Arc<PodView>>,
     /// Pods without a node for which a place is being made on one (`PodView::node`, here): others
     /// have been driven out for them.
     pub nominated: Vec<Arc<PodView>>,
-    /// How many pods of which kind may go.
+    /// The PodDisruptionBudgets.
     pub budgets: Vec<Arc<PodDisruptionBudget>>,
     /// Namespaces, by name; their labels count for affinity.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
@@ -32,23 +32,23 @@ pub struct ClusterView {
     pub classes: BTreeMap<String, Arc<StorageClass>>,
     /// Claims of devices, by namespace and name.
     pub device_claims: BTreeMap<(String, String), Arc<ResourceClaim>>,
-    /// What drivers offer.
+    /// The ResourceSlices of drivers.
     pub device_slices: Vec<Arc<ResourceSlice>>,
     /// Classes of devices, by name.
     pub device_classes: BTreeMap<String, Arc<DeviceClass>>,
 }
 
-/// What must be written so that a claim gets its volume or its devices on the chosen node.
+/// A write that gives a claim its volume or its devices on the chosen node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClaimStep {
-    /// Keep this volume for the claim (`spec.claimRef`); the binder does the rest.
+    /// Reserve this volume for the claim (`spec.claimRef`); the binder completes the binding.
     Reserve {
         /// The claim's name.
         claim: String,
         /// The volume's name.
         volume: String,
     },
-    /// Say on which node the volume is to be made (`volume.kubernetes.io/selected-node`).
+    /// Name the node on which to provision the volume (`volume.kubernetes.io/selected-node`).
     SelectNode {
         /// The claim's name.
         claim: String,
@@ -60,14 +60,14 @@ pub enum ClaimStep {
         /// The devices.
         allocation: Box<AllocationResult>,
     },
-    /// Add the pod to the users of a claim that has its devices.
+    /// Add the pod to `status.reservedFor` of an allocated claim.
     UseDevices {
         /// The ResourceClaim's name.
         claim: String,
     },
 }
 
-/// What is to happen with the pod.
+/// The decision about a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Bind it to this node.
@@ -75,12 +75,12 @@ pub enum Decision {
         /// The node's name.
         node: String,
     },
-    /// Keep a place for it on this node, take the steps (none when all are taken), and decide
-    /// again when its claims have changed.
+    /// Reserve this node for it, perform the steps (none if all are done), and decide again after
+    /// its claims have changed.
     Prepare {
         /// The node's name.
         node: String,
-        /// What is to be written, in this order.
+        /// The writes, in this order.
         steps: Vec<ClaimStep>,
     },
     /// It can go nowhere now, but it could if others went.
@@ -89,7 +89,7 @@ pub enum Decision {
     Unschedulable(Obstacle),
 }
 
-/// Why a pod cannot be placed.
+/// The reason why a pod cannot be placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
     /// Reason of the `PodScheduled` condition: `Unschedulable` or `SchedulingGated`.
@@ -100,15 +100,15 @@ pub struct Obstacle {
     pub keeps_nomination: bool,
 }
 
-/// Who is to go, so that a pod fits.
+/// A preemption.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preemption {
-    /// Where the place is made.
+    /// The node.
     pub node: String,
-    /// Who is to be deleted, the most important first; some may be going already.
+    /// The victims, the most important first; some may be terminating already.
     pub victims: Vec<Arc<PodView>>,
     /// Pods whose nomination was cleared.
     pub displaced: Vec<Arc<PodView>>,
-    /// What is to be said of the pod meanwhile.
+    /// The condition of the pod in the meantime.
     pub obstacle: Obstacle,
 }

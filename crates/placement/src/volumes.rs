@@ -21,23 +21,22 @@ const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to 
 const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and \
     ReadWriteOncePod access mode";
 
-/// The pod's claims by what they need.
+/// The pod's claims by their state.
 #[derive(Debug, Default)]
 pub(crate) struct Claims<'v> {
     bound: Vec<&'v PersistentVolumeClaim>,
-    /// They get their volumes where the pod goes; the smallest first, so that small claims do
-    /// not take large volumes from others.
+    /// Claims with `WaitForFirstConsumer`; the smallest first, so that small claims do not take
+    /// large volumes from others.
     waiting: Vec<&'v PersistentVolumeClaim>,
-    /// Whether the status of a bound claim has yet to say so. A node goes by it, and would warn of
-    /// a claim that is not bound.
+    /// Whether a bound claim's status is not `Bound` yet. Nodes read the status, and would warn
+    /// about an unbound claim.
     settling: bool,
     /// They may be used by one pod at a time.
     exclusive: Vec<&'v str>,
 }
 
 impl<'v> Claims<'v> {
-    /// Looks at the pod's claims; the error is a text for people: nothing can be done for any
-    /// node.
+    /// Reads the pod's claims. *Errors.* A message that applies to all nodes.
     pub fn of(pod: &PodView, view: &'v ClusterView) -> Result<Self, String> {
         let mut claims = Self::default();
         let mut immediate = false;
@@ -88,7 +87,7 @@ impl<'v> Claims<'v> {
         self.waiting.is_empty() && !self.settling
     }
 
-    /// Why the pod's claims cannot be had on the node; `None` if they can.
+    /// The reason why the pod's claims cannot be used on the node; `None` if they can.
     pub fn objection(&self, pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
         if self.exclusive.iter().any(|name| is_used(name, pod, scene)) {
             return Some(Objection::of_pods(IN_USE));
@@ -116,7 +115,7 @@ impl<'v> Claims<'v> {
         Objection::all_lasting(objections.into_iter().map(str::to_owned))
     }
 
-    /// What must be written to get all waiting claims bound on the node; `None` if it cannot be.
+    /// The writes that bind all waiting claims on the node; `None` if that is impossible.
     pub fn steps(&self, node: &Node, view: &ClusterView) -> Option<Vec<ClaimStep>> {
         let mut taken: BTreeSet<&str> = BTreeSet::new();
         let mut steps = Vec::new();
@@ -217,8 +216,7 @@ fn annotation<'c>(claim: &'c PersistentVolumeClaim, key: &str) -> Option<&'c str
         .map(String::as_str)
 }
 
-/// The node that was chosen for the claim. One that is gone counts as none: it will not come
-/// back to make the volume.
+/// The selected node of the claim. A deleted node counts as none: it will not provision the volume.
 fn selected_node<'c>(claim: &'c PersistentVolumeClaim, view: &ClusterView) -> Option<&'c str> {
     annotation(claim, SELECTED_NODE).filter(|node| view.nodes.contains_key(*node))
 }

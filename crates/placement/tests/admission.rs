@@ -1,4 +1,4 @@
-//! A node takes what the scheduler binds to it, and nothing that the scheduler would not.
+//! A node admits the pods that the scheduler binds to it, and no others.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
-/// What a pod asks for.
+/// A pod's requests.
 #[derive(Clone, Debug)]
 struct Wish {
     milli: i64,

@@ -188,7 +188,7 @@ fn devices_of_others_are_not_given_away() {
     let slices = [slice("n1", devices(&["a"]))];
     let with = |other: Value| view(&slices, &[claim("c", one()), other]);
     assert_eq!(placed(&pod(&["c"]), &with(taken(false))), NONE);
-    // Whoever only looks after a device does not keep it.
+    // Admin access does not occupy a device.
     assert_eq!(placed(&pod(&["c"]), &with(taken(true))), "n1 c=r:a");
     let admin = json!({"requests": [request("r", json!({"adminAccess": true}))]});
     let view = view(&slices, &[claim("c", admin), taken(false)]);
@@ -258,7 +258,7 @@ fn requests_say_which_and_how_many() {
     }
 }
 
-/// findings C16: the first device of the first request does not go together with the others.
+/// findings C16: the first device of the first request violates a constraint with the others.
 #[test]
 fn constraints_hold_and_the_search_turns_back() {
     let four = [slice("n1", devices(&["a", "b", "c", "d"]))];
@@ -376,8 +376,8 @@ fn the_search_is_bounded() {
 }
 
 proptest! {
-    /// findings C16: no device is given twice, each is free, and each claim gets as many as it asks
-    /// for.
+    /// findings C16: no device is allocated twice, each is free, and each claim gets its number of
+    /// devices.
     #[test]
     fn allocations_are_sound(
         there in 0_usize..8,

@@ -69,8 +69,8 @@ fn important(index: usize, milli: i64, priority: i32) -> PodView {
 }
 
 proptest! {
-    /// No node is ever asked for more than it has; a pod that fits somewhere is placed; the same
-    /// question has the same answer.
+    /// No node's resources are exceeded; a feasible pod is placed; the same input gives the same
+    /// decision.
     #[test]
     fn nodes_are_never_overfull(sizes in prop::collection::vec(0..600i64, 1..20), nodes in 1..4usize) {
         let mut view = cluster(nodes);
@@ -96,8 +96,8 @@ proptest! {
         }
     }
 
-    /// Only the less important go, only for a pod that fits nowhere and then does, and nobody who
-    /// could stay; where nobody goes, nobody's end would help.
+    /// Victims have lower priority, the pod is infeasible before and feasible after, and no victim
+    /// could stay; without victims, no deletion would help.
     #[test]
     fn nobody_goes_for_nothing(
         there in prop::collection::vec((1..600i64, -2..3i32, 0..3usize), 1..20),

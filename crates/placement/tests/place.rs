@@ -82,7 +82,7 @@ fn check(objects: Value, spec: Value, expected: &str) {
                 .to_owned()
         }
         Decision::Unschedulable(obstacle) => {
-            // What is said of others that could go: preempt.rs.
+            // Preemption messages are tested in preempt.rs.
             let (shown, _) = obstacle
                 .message
                 .split_once(" preemption: ")
@@ -350,7 +350,7 @@ fn spread_is_wished_for() {
         wish(&[("kubernetes.io/hostname", 1)]),
         "bind b",
     );
-    // Nothing keeps it from the last choice.
+    // It can still be chosen last.
     let only = json!({"nodes": {"d": {}}, "pods": {}});
     check(only, wish(&[("zone", 1)]), "bind d");
 }
@@ -501,7 +501,7 @@ fn waiting_claims_take_volumes_of_the_node_or_have_them_made() {
     check(objects(manual, json!({})), claiming("x"), text);
 }
 
-/// The node goes by the claim's status.
+/// The node reads the claim's status.
 #[test]
 fn a_claim_is_waited_for_until_its_status_says_that_it_is_bound() {
     let objects = |phase: &str| {

@@ -238,7 +238,7 @@ fn nodes_are_compared_by_what_goes() {
         &["a -5 1 on=m", "b -5 1 on=m", "c -5 2 on=n"],
     );
     check(&view, "new 9 2", "on n: c");
-    // Then those that have not run long.
+    // Then those that started most recently.
     let view = with(
         cluster(&["m", "n"]),
         &["a 5 2 on=m since=10", "b 5 2 on=n since=20"],
@@ -256,14 +256,14 @@ fn nodes_are_compared_by_what_goes() {
 fn a_place_that_is_being_made_is_not_given_away() {
     let driven = "old 0 2 on=n driven";
     let view = with(cluster(&["n"]), &[driven, "first 5 2 for=n"]);
-    // Who is waited for is not followed by others.
+    // While victims are terminating no others are chosen.
     check(
         &view,
         "first 5 2 for=n",
         "kept: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to a \
          terminating pod on the nominated node.",
     );
-    // When they are gone, the place is that of the pod that it was made for, not of its equals.
+    // When they are gone, the node is for the nominated pod, not for pods of equal priority.
     let view = with(cluster(&["n"]), &["first 5 2 for=n"]);
     check(&view, "first 5 2 for=n", "bind n");
     let text = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
@@ -293,7 +293,7 @@ fn a_node_that_is_out_of_the_question_is_not_waited_for() {
     check(&view, "first 5 2 for=n", "on m: other");
 }
 
-/// Whom the user deletes goes anyway, and is waited for like any other.
+/// A pod that the user deletes counts as a victim.
 #[test]
 fn who_goes_already_counts_as_a_victim() {
     let view = with(cluster(&["n"]), &["a 0 2 on=n ending"]);

@@ -1,5 +1,5 @@
-//! The pods that have no node yet: which is looked at next, and when those that fitted nowhere
-//! are looked at again. Time is an argument.
+//! The pods without a node: the order of attempts, and the time of the next attempt after a
+//! failure. Time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use reconcile::Key;
 use crate::limits;
 use crate::metrics;
 
-/// What orders pods: the more important first, then the older.
+/// The order of pods: higher priority first, then older.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
     pub priority: i32,
@@ -29,7 +29,7 @@ struct Pending {
 enum State {
     /// To be looked at.
     Ready,
-    /// Looked at at that time; nothing to be done until something changes.
+    /// Attempted at that time without a result; waits for a change.
     Parked(Instant),
     /// To be looked at, but not before that time.
     Delayed(Instant),
@@ -94,7 +94,7 @@ impl Backlog {
         }
     }
 
-    /// What was to be done for the pod failed: try again after a while.
+    /// The decision's writes failed: retries after a back-off.
     pub fn retry(&mut self, key: &Key, now: Instant) {
         if let Some(pending) = self.pods.get_mut(key) {
             let delay = back_off(pending.attempts).max(limits::BACK_OFF_MIN);
@@ -102,19 +102,19 @@ impl Backlog {
         }
     }
 
-    /// Nothing that happens to others can help the pod.
+    /// No change of other objects can help the pod.
     pub fn hold(&mut self, key: &Key, now: Instant) {
         if let Some(pending) = self.pods.get_mut(key) {
             pending.state = State::Held(now);
         }
     }
 
-    /// When the next pod becomes ready by itself.
+    /// The time at which the next pod becomes ready.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         self.pods.values().map(|pending| pending.due(now)).min()
     }
 
-    /// How many pods wait for what.
+    /// The number of waiting pods by queue.
     pub fn metrics(&self) -> metrics::Pending {
         let mut counts = metrics::Pending::default();
         for pending in self.pods.values() {
@@ -128,7 +128,7 @@ impl Backlog {
         counts
     }
 
-    /// How often the pod has been looked at, and since when it waits.
+    /// The number of attempts, and the start of the wait.
     pub fn history(&self, key: &Key) -> Option<(u32, Instant)> {
         let pending = self.pods.get(key)?;
         Some((pending.attempts, pending.since))

@@ -13,14 +13,14 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::resource::ALLOCATED;
 use serde_json::json;
 
-/// Gives devices to a claim and the claim to the pod, if it is still as it was seen.
+/// Allocates devices to a claim and reserves it for the pod, if the claim is unchanged.
 pub(crate) async fn allocate(
     client: &Client,
     pod: &PodView,
     claim: &ResourceClaim,
     allocation: &AllocationResult,
 ) -> kube::Result<ObjectMeta> {
-    // The finalizer comes first, so that a claim never goes while it has devices.
+    // The finalizer comes first, so that an allocated claim is never removed.
     let mut claim = protect(client, claim).await?;
     let status = claim.status.get_or_insert_default();
     status.allocation = Some(AllocationResult {
@@ -30,7 +30,7 @@ pub(crate) async fn allocate(
     reserve(client, pod, claim).await
 }
 
-/// Adds the pod to the users of a claim, if it is still as it was seen.
+/// Reserves an allocated claim for the pod, if the claim is unchanged.
 pub(crate) async fn reserve(
     client: &Client,
     pod: &PodView,
@@ -78,7 +78,7 @@ fn add_user(claim: &mut ResourceClaim, pod: &PodView) {
     }
 }
 
-/// A claim as it will be: with these devices, if it gets any, and with the pod among its users.
+/// A claim as it will be: with its allocation, if any, and reserved for the pod.
 pub(crate) fn overlay(
     claim: &mut Arc<ResourceClaim>,
     pod: &PodView,

@@ -1,6 +1,7 @@
-//! Gives every pod a node: observes through watch caches, asks `placement` and writes what it
-//! says. Decisions are made one after the other, each seeing those before it; writes go on beside.
-//! For a pod that fits nowhere less important ones are deleted, where that helps.
+//! Gives every pod a node: observes through watch caches, asks `placement` and writes its decision.
+//! Decisions are made one after the other, each with the results of the earlier ones; writes run
+//! concurrently. For a pod without a feasible node, pods of lower priority are preempted where that
+//! helps.
 
 mod backlog;
 mod devices;
@@ -20,7 +21,7 @@ use reconcile::Part;
 pub struct Config {
     /// Pods that ask for a scheduler of this name are scheduled; it also signs the events.
     pub scheduler_name: String,
-    /// Where the scheduler tells how it gets on.
+    /// The scheduler's metrics.
     pub metrics: Metrics,
 }
 
@@ -33,24 +34,24 @@ impl Default for Config {
     }
 }
 
-/// Why the scheduler ended.
+/// The reason why the scheduler ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A watch cache stopped although nobody asked it to.
+    /// A watch cache stopped unexpectedly.
     #[error("the watch of {kind} stopped")]
     WatchStopped {
-        /// Of what.
+        /// The kind.
         kind: &'static str,
     },
 }
 
-/// Schedules pods until its part of the program is to end.
+/// Schedules pods until its part of the program is shut down.
 ///
 /// # Errors
-/// When a watch ends before that.
+/// A watch cache stopped earlier.
 pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
     let part = part.into();
-    // A token of its own, so that what is started here ends with this function in any case.
+    // An own token, so that all tasks end with this function.
     let own = part.shutdown.child_token();
     let _end = own.clone().drop_guard();
     let part = part.with_shutdown(own);

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-/// So many attempts are made as soon as something changes: a pod often comes a moment before
-/// its claims are known, and must not wait for that.
+/// This many attempts are made at once after a change: a pod is often created just before its
+/// claims are known, and must not wait for a back-off.
 pub(crate) const PROMPT_ATTEMPTS: u32 = 8;
 /// First delay after those; doubles with each further attempt.
 pub(crate) const BACK_OFF_MIN: Duration = Duration::from_millis(250);
 /// Longest delay between attempts while things change; kube-scheduler's own.
 pub(crate) const BACK_OFF_MAX: Duration = Duration::from_secs(10);
-/// After this time a pod is looked at again even if nothing is known to have changed, as
-/// kube-scheduler does.
+/// Time after which a pod is retried without a change, as kube-scheduler.
 pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(300);
-/// How long the volumes of a pod may take to be bound before another node may be chosen;
-/// kube-scheduler's own.
+/// Maximum time for binding a pod's volumes before another node may be chosen; kube-scheduler's
+/// default.
 pub(crate) const VOLUMES_BOUND_WITHIN: Duration = Duration::from_secs(600);
 /// Writes under way at once.
 pub(crate) const WRITES_MAX: usize = 64;

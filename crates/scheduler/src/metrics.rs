@@ -21,13 +21,13 @@ const ATTEMPTS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
 /// Bounds of the number of victims.
 const VICTIMS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
-/// Handed to the scheduler, and asked by whoever serves `/metrics`; clones are one.
+/// Metrics that the scheduler writes and `/metrics` reads; clones share their data.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     counts: Arc<Mutex<Counts>>,
 }
 
-/// What has come of an attempt.
+/// The result of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Attempt {
     Scheduled,
@@ -45,7 +45,7 @@ impl Attempt {
     }
 }
 
-/// How many pods have no node, by what they wait for.
+/// The number of pods without a node, by queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pending {
     /// To be looked at.
@@ -89,7 +89,7 @@ impl Metrics {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose metrics they are.
+    /// The metrics of the scheduler with that name.
     pub(crate) fn of(&self, scheduler: &str) {
         scheduler.clone_into(&mut self.counts().profile);
     }
@@ -121,7 +121,7 @@ impl Metrics {
         times.observe(after.as_secs_f64());
     }
 
-    /// It was tried to make room for a pod, at the cost of so many others; `None` for nobody's.
+    /// Records a preemption attempt with its number of victims; `None` if there was no solution.
     pub(crate) fn preemption(&self, victims: Option<usize>) {
         let mut counts = self.counts();
         counts.preemptions += 1;

@@ -12,12 +12,12 @@ use resource_kinds::pod_view::PodView;
 pub(crate) struct Nomination {
     pub pod: Arc<PodView>,
     pub node: String,
-    /// Who was, or is just being, deleted for it.
+    /// The deleted or terminating victims.
     pub victims: Vec<Arc<PodView>>,
     pub written: Written,
 }
 
-/// How far the writes are.
+/// The progress of the writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
     /// Under way.
@@ -53,8 +53,7 @@ impl Nominations {
         self.by_pod.remove(key);
     }
 
-    /// The node on which a place is being made for the pod, as the cache shows it or as it was
-    /// decided since.
+    /// The pod's nominated node, from the cache or from a later decision.
     pub fn node_of<'n>(&'n self, key: &Key, pod: &'n PodView) -> Option<&'n str> {
         let decided = self.by_pod.get(key).filter(|own| own.is_news_to(pod));
         let decided = decided.map(|own| own.node.as_str());
@@ -72,8 +71,8 @@ impl Nomination {
             }
     }
 
-    /// Whether deciding on the pod now would be deciding on what is no longer so. `current` finds
-    /// a pod as it is seen now.
+    /// Whether a decision about the pod must wait, because its preemption is not visible yet.
+    /// `current` finds a pod in the cache.
     pub fn is_under_way(
         &self,
         seen: &PodView,
@@ -83,7 +82,7 @@ impl Nomination {
         self.is_news_to(seen) || self.victims.iter().any(stays)
     }
 
-    /// Whether nobody is waited for any more.
+    /// Whether all victims are gone.
     pub fn is_free(&self, current: impl Fn(&PodView) -> Option<Arc<PodView>>) -> bool {
         self.written != Written::NotYet && !self.victims.iter().any(|one| current(one).is_some())
     }
@@ -117,7 +116,7 @@ mod tests {
         assert_eq!(nominations.node_of(&key, &pod("another", "4")), None);
         nominations.get_mut(&key).expect("it is kept").written = Written::At(5);
         assert_eq!(nominations.node_of(&key, &old), Some("n"));
-        // Seen, and taken back since.
+        // It was seen, and withdrawn since.
         assert_eq!(nominations.node_of(&key, &pod("p", "6")), None);
     }
 

@@ -1,5 +1,5 @@
-//! Places that are kept: decided, but not yet to be seen in the caches. Overlaid on the view, so
-//! that the next decision counts with them.
+//! Reservations: decisions that the caches do not show yet. They are added to the view, so that the
+//! next decision counts them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use resource_kinds::volume_fit::claim_reference;
 
 use crate::devices;
 
-/// How far it is.
+/// The progress of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Its steps are being written.
@@ -40,8 +40,8 @@ impl TakenStep {
         }
     }
 
-    /// Whether an object of that revision is from before the write. Once the caches have caught
-    /// up they are right, also when somebody has undone the step.
+    /// Whether an object of that revision is older than the write. A newer object is right, even if
+    /// another writer has undone the step.
     fn is_news_to(&self, seen: Option<&String>) -> bool {
         let seen = seen.and_then(|seen| seen.parse::<u64>().ok());
         match (self.revision, seen) {
@@ -52,7 +52,7 @@ impl TakenStep {
     }
 }
 
-/// A place on a node that is kept for a pod.
+/// A pod's reservation of a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Reservation {
     pub pod: Arc<PodView>,
@@ -84,7 +84,8 @@ impl Reservations {
         self.by_pod.remove(key);
     }
 
-    /// Adds to the view what the caches do not show yet; of `asking` only its steps, not itself.
+    /// Adds the changes that the caches do not show yet to the view; for `asking` only its steps,
+    /// not the pod itself.
     pub fn overlay(&self, asking: &Key, view: &mut ClusterView) {
         for (key, reservation) in &self.by_pod {
             let uid = &reservation.pod.uid;

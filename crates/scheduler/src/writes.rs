@@ -1,5 +1,5 @@
-//! The scheduler's writes. Each names the identity it means, so that one that comes too late, or
-//! twice, does no harm.
+//! The scheduler's writes. Each names the UID of its object, so that a late or repeated write has
+//! no effect.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> kube::Res
     created.map(|_| ())
 }
 
-/// What the steps are about, as it is seen.
+/// The observed objects of the steps.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<'a> {
     pub claims: &'a Cache<PersistentVolumeClaim>,
@@ -165,10 +165,10 @@ pub(crate) fn condition(
     })
 }
 
-/// What becomes of the place that is being made for a pod.
+/// The change of a pod's nomination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Nominated {
-    /// It stays what it is.
+    /// It is unchanged.
     Unchanged,
     /// It is on this node.
     On(String),
@@ -209,8 +209,8 @@ async fn patch_status(client: &Client, pod: &PodView, status: Value) -> kube::Re
         .await
 }
 
-/// Nominates the pod, takes their nominations from the displaced, and deletes the victims; says at
-/// which revision the pod was nominated, and who was deleted.
+/// Nominates the pod, clears the nominations of the displaced pods, and deletes the victims;
+/// returns the pod's resourceVersion and the deleted pods.
 pub(crate) async fn preempt(
     client: &Client,
     pod: &PodView,
@@ -232,7 +232,7 @@ pub(crate) async fn preempt(
     Ok((revision, deleted))
 }
 
-/// Says in a pod why it goes, then deletes it; `false` when it was gone.
+/// Sets the victim's `DisruptionTarget` condition, then deletes it; `false` if it was gone.
 async fn drive_out(client: &Client, victim: &PodView, pod: &PodView) -> kube::Result<bool> {
     let scheduler = pod.spec.scheduler_name.as_deref().unwrap_or_default();
     let condition = PodCondition {

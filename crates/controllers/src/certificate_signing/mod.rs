@@ -1,5 +1,5 @@
-//! The controller of CertificateSigningRequests: approves nodes, signs with the cluster's authority,
-//! and removes what is done.
+//! The controller of CertificateSigningRequests: approves requests of nodes, signs with the
+//! cluster's certificate authority, and deletes old requests.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::Context;
 
-/// Requests that are worked on at once.
+/// Requests processed at once.
 const WORKERS: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ impl reconcile::Controller for Worker {
         self.requests.wait_synced().await
     }
 
-    /// Queues what is new or has changed: others write decisions into the status.
+    /// Queues new and changed requests: others write decisions into the status.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut changes = self.requests.subscribe();
         while let Some(change) = changes.next().await {
@@ -113,7 +113,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the asker may have requests of that sort approved.
+    /// Whether the requester has the right to automatic approval.
     async fn may(&self, request: &CertificateSigningRequest, right: &str) -> Result<bool, Error> {
         let spec = &request.spec;
         let review = json!({ "spec": {
@@ -162,7 +162,7 @@ impl Worker {
         self.write(&changed, "status").await
     }
 
-    /// Writes over the state that was seen; what somebody else has changed is looked at anew.
+    /// Writes over the observed resourceVersion; after a conflict the request is planned again.
     async fn write(
         &self,
         request: &CertificateSigningRequest,

@@ -1,4 +1,5 @@
-//! Writes into ClusterRoles with an `aggregationRule` the rules of the roles that they select.
+//! The controller of ClusterRoles with an `aggregationRule`: copies the rules of the selected
+//! roles.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use crate::Context;
 
-/// One role may gather what another has gathered.
+/// One, because an aggregated role may itself be selected by another.
 const WORKERS: usize = 1;
 
 struct ClusterRoles {
@@ -37,7 +38,7 @@ impl reconcile::Controller for ClusterRoles {
         self.roles.wait_synced().await
     }
 
-    /// Any role may be part of any that gathers.
+    /// Any role may be selected by any aggregated role.
     async fn feed(&self, queue: &Queue<String>) {
         let mut changes = self.roles.subscribe();
         while changes.next().await.is_some() {

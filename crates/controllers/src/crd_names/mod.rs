@@ -1,5 +1,5 @@
-//! The controller of CustomResourceDefinitions: accepts their names, and at their end deletes
-//! their objects.
+//! The controller of CustomResourceDefinitions: accepts their names, and deletes their objects
+//! before they are removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use serde_json::json;
 
 use crate::Context;
 
-/// Definitions that are worked on at once. One: names are given out one after the other.
+/// Definitions processed at once. One, because names are accepted one after the other.
 const WORKERS: usize = 1;
 
-/// How long to wait for objects with finalizers of their own.
+/// Wait between checks for objects with finalizers.
 const RECHECK: Duration = Duration::from_secs(1);
 
-/// How long no definition changes before what depends on them begins anew.
+/// Time without a change of definitions before dependent controllers restart.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Objects that are asked for at once.
+/// Objects per list request.
 const PAGE: u32 = 500;
 
-/// Why a definition was not dealt with.
+/// The error of processing a definition.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The server refused the request or did not answer.
@@ -59,7 +59,7 @@ impl reconcile::Controller for CrdNames {
         self.definitions.wait_synced().await
     }
 
-    /// A change of one may free a name that another waits for.
+    /// A change of one definition may free a name for another.
     async fn feed(&self, queue: &Queue<String>) {
         let mut changes = self.definitions.subscribe();
         while changes.next().await.is_some() {
@@ -74,10 +74,10 @@ impl reconcile::Controller for CrdNames {
     }
 }
 
-/// The custom kinds that are served.
+/// The served custom kinds.
 pub(crate) type Served = BTreeSet<(String, String)>;
 
-/// Which custom kinds are served, by definition and version.
+/// The served custom kinds, by definition and version.
 pub(crate) fn served(cache: &Cache<CustomResourceDefinition>) -> Served {
     let mut served = Served::new();
     for definition in cache.list() {
@@ -100,7 +100,7 @@ pub(crate) fn served(cache: &Cache<CustomResourceDefinition>) -> Served {
     served
 }
 
-/// Waits until other custom kinds are served than `before`, and then until it is quiet.
+/// Waits until the served kinds differ from `before`, and then until no more changes come.
 pub(crate) async fn changed(
     cache: &Cache<CustomResourceDefinition>,
     before: &Served,
@@ -111,7 +111,7 @@ pub(crate) async fn changed(
             return std::future::pending().await;
         }
     }
-    // Charts bring many definitions at once.
+    // Charts create many definitions at once.
     while let Ok(Some(_)) = tokio::time::timeout(QUIET, changes.next()).await {}
 }
 
@@ -153,7 +153,7 @@ async fn look_after(
     Ok(Outcome::Done)
 }
 
-/// Deletes the objects; true when there are none.
+/// Deletes the objects; true if there are none.
 async fn empty(
     client: &kube::Client,
     definition: &CustomResourceDefinition,
@@ -164,7 +164,7 @@ async fn empty(
         .iter()
         .find(|version| version.served);
     let Some(version) = served else {
-        // Nobody can reach them; they cannot be told from none.
+        // The objects cannot be listed; they count as none.
         return Ok(true);
     };
     let spec = &definition.spec;

@@ -1,4 +1,4 @@
-//! The CronJob controller: makes jobs by the clock.
+//! The CronJob controller: creates jobs by a schedule.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use reconcile::{Cache, Index, Key, Outcome, Queue, Recorder};
 use crate::Context;
 use crate::owned::{key_if_asked, owned_by, owners_of, terms};
 
-/// CronJobs that are worked on at once.
+/// CronJobs processed at once.
 const WORKERS: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ impl reconcile::Controller for Worker {
         self.cron_jobs.wait_synced().await && self.jobs.wait_synced().await
     }
 
-    /// Queues the CronJobs that a change may concern.
+    /// Queues the CronJobs affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut cron_jobs = self.cron_jobs.subscribe();
         let mut jobs = self.jobs.subscribe();
@@ -93,7 +93,7 @@ impl reconcile::Controller for Worker {
 }
 
 impl Worker {
-    /// Active jobs that the cache does not have, and the server has: they have just been made.
+    /// Active jobs that exist on the API server but not in the cache yet.
     async fn not_seen_yet(
         &self,
         cron_job: &CronJob,
@@ -144,7 +144,7 @@ impl Worker {
         }
     }
 
-    /// A job of that name is the one that was to be made, from an older view.
+    /// An existing job of that name is the planned one, from an earlier plan.
     async fn create(&self, cron_job: &CronJob, jobs: &Api<Job>, job: &Job) -> Result<(), Error> {
         let name = job.name_any();
         match jobs.create(&PostParams::default(), job).await {

@@ -1,4 +1,4 @@
-//! Carries out a plan: revisions, pods, status.
+//! Executes a plan: revisions, pods, status.
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::pod_writer::{PodError, PodWriter};
 
-/// Why a plan was not carried out; it is made anew.
+/// The reason why a plan was not executed; the set is planned again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("work on the pods of a daemon set")]
@@ -36,7 +36,7 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    /// The status is written whatever became of the pods.
+    /// The status is written even if writes to pods fail.
     pub async fn execute(&self, set: &DaemonSet, plan: Plan) -> Result<(), Error> {
         for action in &plan.revisions {
             self.act(set, action).await?;

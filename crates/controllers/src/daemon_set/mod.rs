@@ -1,4 +1,4 @@
-//! The DaemonSet controller: a pod on each node that takes one.
+//! The DaemonSet controller: one pod on each eligible node.
 
 mod execute;
 
@@ -11,7 +11,7 @@ use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of, owners_of_pod};
 use execute::{Error, Executor};
 
-/// Sets that are worked on at once.
+/// Sets processed at once.
 const WORKERS: usize = 2;
 
 struct Observer {
@@ -53,7 +53,7 @@ impl reconcile::Controller for DaemonSets {
             && caches.revisions.wait_synced().await
     }
 
-    /// Queues the sets that a change may concern.
+    /// Queues the sets affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let caches = &self.observer.context.caches;
         let mut sets = self.observer.sets.subscribe();
@@ -66,7 +66,7 @@ impl reconcile::Controller for DaemonSets {
                 Some(change) = pods.next() => owners_of_pod(&change, &self.observer.sets, DAEMON_SET.1),
                 Some(change) = revisions.next() => owners_of(&change, &self.observer.sets, DAEMON_SET.1),
                 Some(change) = nodes.next() => {
-                    // Nodes tell of themselves all the time; labels and taints are what counts.
+                    // Nodes update their status frequently; only labels and taints matter.
                     let same = matches!(&change, Change::Applied(new, Some(old))
                         if new.spec == old.spec && new.metadata.labels == old.metadata.labels);
                     if same { Vec::new() } else { self.observer.all() }

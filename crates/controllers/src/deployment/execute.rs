@@ -1,4 +1,4 @@
-//! Carries out a plan: every write says which object it means, in which state.
+//! Executes a plan: every write names its object and the observed resourceVersion.
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -10,7 +10,7 @@ use reconcile::execute::{self, Delete, Refusal, refusal};
 use resource_kinds::annotations::REVISION;
 use serde_json::json;
 
-/// Why a plan was not carried out; it is made anew.
+/// The reason why a plan was not executed; the Deployment is planned again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The API refused a write, or could not be reached.
@@ -20,7 +20,7 @@ pub(super) enum Error {
         #[source]
         source: kube::Error,
     },
-    /// What was planned for is not there any more.
+    /// The planned object no longer exists.
     #[error("the deployment has been replaced or is being deleted")]
     Changed,
 }
@@ -35,7 +35,7 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    /// The status is written whatever became of the ReplicaSets.
+    /// The status is written even if writes to ReplicaSets fail.
     pub async fn execute(&self, deployment: &Deployment, plan: Plan) -> Result<(), Error> {
         let mut result = Ok(());
         for action in &plan.actions {
@@ -53,7 +53,8 @@ impl Executor {
             result = result.and(written.await);
         }
         match result {
-            // Nothing can be made there any more; the collector does the rest.
+            // The namespace is terminating: nothing can be created, and the garbage collector
+            // deletes the rest.
             Err(Error::Api { source, .. }) if refusal(&source) == Refusal::NamespaceTerminating => {
                 Ok(())
             }

@@ -1,4 +1,4 @@
-//! The Deployment controller: keeps the ReplicaSets of each Deployment.
+//! The Deployment controller.
 
 mod execute;
 
@@ -16,7 +16,7 @@ use crate::Context;
 use crate::owned::{key_of, named, orphan_in, owned_by, owners_of, terms};
 use execute::{Error, Executor};
 
-/// Deployments that are worked on at once.
+/// Deployments processed at once.
 const WORKERS: usize = 5;
 const KIND: &str = "Deployment";
 
@@ -63,7 +63,7 @@ impl reconcile::Controller for Deployments {
             && self.pods.wait_synced().await
     }
 
-    /// Queues the Deployments that a change may concern.
+    /// Queues the Deployments affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut deployments = self.observer.deployments.subscribe();
         let mut sets = self.observer.sets.subscribe();
@@ -118,7 +118,7 @@ impl Observer {
         })
     }
 
-    /// The Deployment that waits for a pod to go before it starts others.
+    /// The Deployment that waits for this pod to end before it starts new ones.
     fn waiting_for(&self, change: &Change<PodView>) -> Option<Key> {
         let pod = change.object();
         let namespace = &pod.namespace;

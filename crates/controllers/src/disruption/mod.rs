@@ -1,4 +1,4 @@
-//! The controller of PodDisruptionBudgets: says how many pods may be evicted.
+//! The controller of PodDisruptionBudgets: computes the number of allowed evictions.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use resource_kinds::pod_view::PodView;
 use crate::Context;
 use crate::owned::{Controller, Owned, key_if_asked};
 
-/// Budgets that are worked on at once.
+/// Budgets processed at once.
 const WORKERS: usize = 2;
 
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ impl reconcile::Controller for Worker {
             && caches.stateful_sets.wait_synced().await
     }
 
-    /// Queues the budgets that a change may concern; evictions are noted in a budget's status.
+    /// Queues the budgets affected by a change; evictions are recorded in a budget's status.
     async fn feed(&self, queue: &Queue<Key>) {
         let caches = &self.context.caches;
         let mut budgets = self.budgets.subscribe();
@@ -130,7 +130,7 @@ impl Worker {
         scales
     }
 
-    /// Who scales what that owner has, and how many it wants.
+    /// The scalable controller of that owner's pods, and its number of replicas.
     fn scale(&self, namespace: &str, owner: &Controller<'_>) -> Option<(String, i32)> {
         let caches = &self.context.caches;
         let (uid, replicas) = match owner.kind {

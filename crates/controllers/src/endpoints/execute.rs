@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::Context;
 
-/// How long to wait for a created slice to be seen; after that the cache is taken at its word.
+/// Maximum time until a created slice is visible; then the cache is trusted.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,8 @@ pub(super) enum Error {
 
 pub(super) struct Executor {
     client: Client,
-    /// Slices that were created and may not have been seen yet; with the time of that. Bounded
-    /// by the slices created within some seconds.
+    /// Created slices that may not be visible yet, with the time of their creation. Bounded by the
+    /// number of slices created within [`SEEN_WITHIN`].
     created: Mutex<HashMap<Key, Vec<(String, Instant)>>>,
 }
 
@@ -43,7 +43,7 @@ impl Executor {
         self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long to wait for slices of this Service that were created just now.
+    /// The time to wait for this Service's recently created slices.
     pub fn not_seen_yet(&self, key: &Key, slices: &Cache<EndpointSlice>) -> Option<Duration> {
         let mut created = self.created();
         let waiting = created.get_mut(key)?;

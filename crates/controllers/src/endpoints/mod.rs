@@ -1,4 +1,4 @@
-//! The endpoints controller: keeps EndpointSlices and Endpoints of Services with a selector.
+//! The endpoints controller: maintains EndpointSlices and Endpoints of Services.
 
 mod execute;
 mod observe;
@@ -12,7 +12,7 @@ use execute::Executor;
 use observe::Observer;
 pub(crate) use observe::term;
 
-/// Services that are worked on at once; as kube-controller-manager.
+/// Services processed at once; as kube-controller-manager.
 const WORKERS: usize = 5;
 
 struct Endpoints {
@@ -40,7 +40,7 @@ impl reconcile::Controller for Endpoints {
         self.observer.wait_synced().await
     }
 
-    /// Queues the Services that a change may concern.
+    /// Queues the Services affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut services = self.caches.services.subscribe();
         let mut pods = self.caches.pods.subscribe();
@@ -72,8 +72,8 @@ impl reconcile::Controller for Endpoints {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Outcome, execute::Error> {
-        // A slice has no name of its own: what was created must be seen before going on, or
-        // it would be created twice. Its arrival wakes this Service again.
+        // Slices have generated names: a created slice must be visible before the next plan, or it
+        // would be created twice. Its arrival queues this Service again.
         if let Some(wait) = self.executor.not_seen_yet(key, &self.observer.slices) {
             return Ok(Outcome::RequeueAfter(wait));
         }
@@ -83,7 +83,7 @@ impl reconcile::Controller for Endpoints {
     }
 }
 
-/// The Services that select the pod, now or before; none if nothing about it matters to them.
+/// The Services that select the pod, now or before; none if the change does not affect endpoints.
 fn services_of(observer: &Observer, change: &Change<PodView>) -> Vec<Key> {
     let Change::Applied(new, Some(old)) = change else {
         return observer.services_of(change.object());

@@ -1,4 +1,4 @@
-//! Gathers what the planner needs to know about a Service, from caches alone.
+//! The observed state of a Service, from caches only.
 
 use std::collections::BTreeMap;
 
@@ -110,7 +110,7 @@ pub(super) fn zone(node: &Node) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// The Service of a slice that this manager keeps.
+/// The Service of a slice with this manager.
 fn kept_by(wanted: &str, slice: &EndpointSlice) -> Vec<String> {
     let labels = slice.metadata.labels.as_ref();
     let manager = labels.and_then(|labels| labels.get(labels::SLICE_MANAGED_BY));
@@ -120,7 +120,7 @@ fn kept_by(wanted: &str, slice: &EndpointSlice) -> Vec<String> {
     service_of(slice).iter().map(term).collect()
 }
 
-/// The term under which an index of slices has those of a Service.
+/// The index term of a Service's slices.
 pub(crate) fn term(service: &Key) -> String {
     format!("{}/{}", service.namespace, service.name)
 }

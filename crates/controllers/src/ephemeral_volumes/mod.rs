@@ -1,4 +1,4 @@
-//! Makes the claims of pods' `ephemeral` volumes, as their planner says.
+//! The controller of claims for pods' `ephemeral` volumes.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use resource_kinds::reasons::volume::FAILED_BINDING;
 
 use crate::Context;
 
-/// Pods that are worked on at once.
+/// Pods processed at once.
 const WORKERS: usize = 2;
-/// When a name that was taken is looked at again; its claim's deletion is not waited for.
+/// Time until a name in use is checked again; the deletion of its claim wakes no pod.
 const RETRY: Duration = Duration::from_secs(15);
 
-/// Why a claim was not made.
+/// The reason why a claim was not created.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The server refused the request or did not answer.
@@ -94,7 +94,7 @@ impl reconcile::Controller for Worker {
                 Step::Create(claim) => {
                     match api.create(&PostParams::default(), &claim).await {
                         Ok(_) => tracing::info!(claim = claim.metadata.name, "claim made"),
-                        // Seen soon, and looked at then.
+                        // The cache will show it soon.
                         Err(error) if refusal(&error) == Refusal::AlreadyExists => {
                             outcome = Outcome::RequeueAfter(RETRY);
                         }

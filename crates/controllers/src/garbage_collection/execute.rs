@@ -1,4 +1,4 @@
-//! Deletes, strips owners, removes finalizers: each in the state that was seen.
+//! Deletes objects, and removes owner references and finalizers, each in the observed state.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::observe;
 use crate::inventory::{Found, Inventory, Metadata};
 
-/// Why nothing came of it; it is tried again.
+/// The error of an execution; it is retried.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("look at an object")]
@@ -55,7 +55,7 @@ impl Executor {
                 unblock,
             } => {
                 if unblock {
-                    // The write changes the object; it is judged anew when that is seen.
+                    // The write changes the object; its change queues it again.
                     return self.unblock(found).await;
                 }
                 self.delete(found, propagation).await
@@ -68,7 +68,7 @@ impl Executor {
         self.inventory.api(found.resource, namespace)
     }
 
-    /// The dependents first, then the finalizer: a crash in between leaves the finalizer.
+    /// The dependents come first, then the finalizer: a crash in between leaves the finalizer.
     async fn orphan(&self, found: &Found) -> Result<(), Error> {
         let uid = found.object.uid.to_string();
         for dependent in self.inventory.by_owner(&uid) {
@@ -77,7 +77,7 @@ impl Executor {
             })
             .await?;
         }
-        // Their changes wake this object again; it is finished when none is left.
+        // Their changes queue this object again; it is finished when none is left.
         self.queue.add(uid);
         Ok(())
     }
@@ -143,8 +143,8 @@ impl Executor {
             ..Delete::default()
         };
         let deleted = execute::delete(&self.api(found), &meta.name, how).await;
-        // If it has changed meanwhile, or is gone, the change itself brings it back here. But
-        // only changes that matter do: one of its status must not hide it.
+        // A change or deletion in the meantime queues the object again. But only relevant changes
+        // do: a change of its status must not hide it.
         if !deleted.map_err(failed("delete"))? {
             let uid = meta.uid.to_string();
             if self.inventory.by_uid(&uid).is_some() {

@@ -1,8 +1,8 @@
-//! The garbage collector: deletes what has lost its owners, and lets go of owners that wait for
-//! their dependents.
+//! The garbage collector: deletes objects without owners, and finishes owners that wait for their
+//! dependents.
 //!
-//! It watches the metadata of everything. That an owner is absent is believed only when the
-//! server itself says so.
+//! It watches the metadata of all kinds. An owner counts as absent only if the API server itself
+//! says so.
 
 mod execute;
 mod observe;
@@ -18,7 +18,7 @@ use crate::inventory::{Inventory, Meta};
 use execute::{Error, Executor};
 use observe::Observer;
 
-/// Objects that are worked on at once; as kube-controller-manager.
+/// Objects processed at once; as kube-controller-manager.
 const WORKERS: usize = 20;
 
 struct GarbageCollector {
@@ -51,7 +51,7 @@ impl reconcile::Controller for GarbageCollector {
         true
     }
 
-    /// Queues the objects, by uid, that a change may concern.
+    /// Queues the UIDs of objects affected by a change.
     async fn feed(&self, queue: &Queue<String>) {
         let mut changes = self.inventory.subscribe();
         while let Some((_, change)) = changes.next().await {
@@ -84,12 +84,12 @@ fn concerned(inventory: &Inventory, change: &Change<Meta>) -> Vec<String> {
         }
         Change::Applied(new, old) => {
             let mut uids = owners(new);
-            // Only these can have anything to be done about them.
+            // Only these may need an action.
             if new.deleting || !uids.is_empty() {
                 uids.push(new.uid.to_string());
             }
             if new.deleting {
-                // Dependents of an owner that waits are judged anew.
+                // Dependents of an owner that waits are checked again.
                 uids.extend(dependents(inventory, &new.uid));
             }
             uids.extend(old.iter().flat_map(|old| owners(old)));

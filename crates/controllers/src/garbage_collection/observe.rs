@@ -1,4 +1,4 @@
-//! Finds an object, its owners and its dependents.
+//! The observed state of an object, its owners and its dependents.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,10 @@ use reconcile::{EventType, Recorder};
 
 use crate::inventory::{Found, Inventory, Meta};
 
-/// Uids of absent owners that are remembered; an identity that is gone never returns.
+/// Maximum number of remembered UIDs of absent owners; a UID never returns.
 const ABSENT_MAX: usize = 500;
 
-/// Why nothing can be said about an object.
+/// The error of an observation.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("no such kind is served: {api_version} {kind}")]
@@ -54,7 +54,7 @@ impl Observer {
         let meta = &found.object;
         let deleting = meta.deleting;
         let mut owners = Vec::new();
-        // Owners matter only to what is not on its way already.
+        // Owners matter only for objects that are not being deleted.
         for owner in meta.owners.iter().filter(|_| !deleting) {
             let state = self.state(&found, owner).await?;
             owners.push(Owner {
@@ -88,7 +88,7 @@ impl Observer {
         })?;
         let namespaced = self.inventory.resources[kind].namespaced;
         if namespaced && namespace.is_empty() {
-            // Such a reference cannot be followed: better keep the object than delete it.
+            // The reference cannot be resolved: the object is kept.
             self.report(found, owner);
             return Ok(OwnerState::Solid);
         }

@@ -19,11 +19,11 @@ use reconcile::{Cache, Key, Outcome, Queue, Recorder};
 use crate::Context;
 use crate::owned::key_if_asked;
 
-/// Scalers that are worked on at once.
+/// Autoscalers processed at once.
 const WORKERS: usize = 2;
-/// How often measurements are looked at (kube-controller-manager's default).
+/// Time between evaluations (kube-controller-manager's default).
 const PERIOD: Duration = Duration::from_secs(15);
-/// A scale that somebody else has just written is read, and decided on, so many times more.
+/// Maximum number of retries after a conflict on the scale.
 const CONFLICTS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +37,12 @@ struct Worker {
     known: Mutex<BTreeMap<Key, Known>>,
 }
 
-/// What is known of a scaler from before.
+/// The memory of an autoscaler.
 #[derive(Clone, Default)]
 struct Known {
     uid: String,
     memory: Memory,
-    /// What its target selected when it was last read.
+    /// The last known selector of its target.
     selector: Option<LabelSelector>,
 }
 
@@ -66,7 +66,7 @@ impl reconcile::Controller for Worker {
         self.autoscalers.wait_synced().await && self.context.caches.pods.wait_synced().await
     }
 
-    /// Queues the scalers that ask for something else; the others come round by time.
+    /// Queues autoscalers whose specification changed; the others run periodically.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut autoscalers = self.autoscalers.subscribe();
         while let Some(change) = autoscalers.next().await {
@@ -151,7 +151,7 @@ impl Worker {
         use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is remembered of this scaler; nothing of a former one of its name.
+    /// The memory of this autoscaler; empty for a new one of the same name.
     fn memory(&self, key: &Key, autoscaler: &HorizontalPodAutoscaler) -> Memory {
         let uid = autoscaler.uid().unwrap_or_default();
         self.with_known(|known| {

@@ -1,5 +1,5 @@
-//! The observed state of a scaler: scale and measurements, requested each time because they cannot
-//! be watched, and the pods that the scale selects.
+//! The observed state of an autoscaler: scale and measurements, requested each time because they
+//! cannot be watched, and the pods that the scale selects.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ impl Worker {
         })
     }
 
-    /// The scalers whose targets select one of these pods.
+    /// The autoscalers whose targets select one of these pods.
     fn selecting(&self, namespace: &str, pods: &[Arc<PodView>]) -> Vec<String> {
         let selects = |selector: &LabelSelector| {
             let mut pods = pods.iter();
@@ -92,7 +92,7 @@ impl Worker {
     }
 }
 
-/// Whether a metric comes from the resource metrics API.
+/// Whether a metric is of the resource metrics API.
 fn is_measured(metric: &MetricSpec) -> bool {
     metric.resource.is_some() || metric.container_resource.is_some()
 }

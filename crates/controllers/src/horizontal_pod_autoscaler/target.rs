@@ -1,4 +1,4 @@
-//! The target of a scaler: an object of any kind that has a scale.
+//! The target of an autoscaler: an object of any kind with a scale sub-resource.
 
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler};
@@ -8,7 +8,7 @@ use kube::error::DiscoveryError;
 use kube::{Client, Resource, ResourceExt, discovery};
 use reconcile::execute;
 
-/// A target whose scale was read.
+/// A target with its scale.
 pub(super) struct Target {
     client: Client,
     path: String,
@@ -17,9 +17,9 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads the scale of a scaler's target.
+    /// Reads the scale of an autoscaler's target.
     ///
-    /// *Errors.* What the user is to be told.
+    /// *Errors.* The message for the user.
     pub async fn read(
         client: &Client,
         autoscaler: &HorizontalPodAutoscaler,
@@ -42,7 +42,7 @@ impl Target {
         })
     }
 
-    /// Writes how many replicas it is to have, if it is still as it was read.
+    /// Writes the number of replicas, if the scale is unchanged.
     pub async fn rescale(self, replicas: i32) -> kube::Result<()> {
         let mut scale = self.scale;
         scale.spec.get_or_insert_default().replicas = Some(replicas);
@@ -54,7 +54,7 @@ impl Target {
     }
 }
 
-/// How a kind is served: in the version that is named, or in another.
+/// The served resource of a kind: in the named version, or in another.
 async fn resource(
     client: &Client,
     reference: &CrossVersionObjectReference,

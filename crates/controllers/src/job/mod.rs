@@ -1,4 +1,4 @@
-//! The Job controller: runs pods until enough of them have succeeded.
+//! The Job controller.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::Context;
 use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod};
 use crate::pod_writer::{PodError, PodWriter};
 
-/// Jobs that are worked on at once.
+/// Jobs processed at once.
 const WORKERS: usize = 5;
-/// How long the status may take to reach the cache before somebody is told, and the server is asked.
+/// Time until a missing status in the cache is logged, and the API server is asked.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -58,7 +58,7 @@ impl reconcile::Controller for Worker {
         self.jobs.wait_synced().await && self.context.caches.pods.wait_synced().await
     }
 
-    /// Queues the jobs that a change may concern.
+    /// Queues the jobs affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut jobs = self.jobs.subscribe();
         let mut pods = self.context.caches.pods.subscribe();
@@ -85,7 +85,7 @@ impl reconcile::Controller for Worker {
         let job = match job {
             Some(job) => job,
             None if orphans.is_empty() => return Ok(Outcome::Done),
-            // Only to write in its name.
+            // A placeholder with the name, for the writes.
             None => Arc::new(named(key)),
         };
         self.writer(&job).perform(&orphans).await?;
@@ -121,7 +121,7 @@ impl Worker {
         }
     }
 
-    /// Pods are let go only when the status that counts them is written.
+    /// Pods lose their finalizer only after the status that counts them is written.
     async fn execute(&self, job: &Job, plan: Plan) -> Result<(), Error> {
         let writer = self.writer(job);
         writer.perform(&plan.prepare).await?;
@@ -167,8 +167,8 @@ impl Worker {
         Ok(())
     }
 
-    /// A pod that is gone must not be missing from the counts of the next plan: nothing is planned for
-    /// this job before its own status is seen, or is not the latest any more.
+    /// A deleted pod must not be missing from the counts of the next plan: the next plan of this
+    /// job waits until its own status is visible, or replaced by a newer one.
     async fn wait_until_seen(&self, job: &Job) {
         let key = Key::of(job);
         let is_old = |seen: &Job| seen.metadata.resource_version == job.metadata.resource_version;
@@ -205,7 +205,7 @@ impl Worker {
     }
 }
 
-/// A job of that name that is not there any more.
+/// A placeholder for a deleted job.
 fn named(key: &Key) -> Job {
     let mut job = Job::default();
     job.metadata.name = Some(key.name.to_string());
@@ -218,7 +218,7 @@ fn is_managed_elsewhere(job: &Job) -> bool {
     manager.is_some_and(|manager| manager != "kubernetes.io/job-controller")
 }
 
-/// What the status says decides what comes next, so that it counts as asked.
+/// The status decides the next step, so its changes count as well.
 fn key_of(change: &Change<Job>) -> Option<Key> {
     match change {
         Change::Applied(new, Some(old)) if new.status != old.status => Some(Key::of(new.as_ref())),
@@ -226,7 +226,7 @@ fn key_of(change: &Change<Job>) -> Option<Key> {
     }
 }
 
-/// The job that a pod waits for to be counted, also if it is gone.
+/// The job that counts this pod, even if the job is deleted.
 fn lost_owner(pod: &PodView) -> Option<Key> {
     job_of(pod).map(|name| Key::new(&*pod.namespace, name))
 }

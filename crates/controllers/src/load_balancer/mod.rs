@@ -1,4 +1,4 @@
-//! Gives Services of the type `LoadBalancer` addresses of the nodes.
+//! The controller of Services of the type `LoadBalancer`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::Context;
 use crate::context::Caches;
 use crate::endpoints::term;
 
-/// Several changes in one go are looked at once.
+/// Several changes within this time are processed together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// After a write that failed.
+/// Time until a retry after a failed write.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// The term under which the Services that are concerned are found.
+/// The index term of the Services that are concerned.
 const CONCERNED: &str = "concerned";
 
-/// Finds what the planner reads, few objects among many.
+/// The indexes for the planner's input.
 struct Observer {
     services: Index<Service>,
     slices: Index<EndpointSlice>,
@@ -79,7 +79,7 @@ pub(crate) async fn run(context: Context) {
     let mut services = caches.services.subscribe();
     let mut slices = caches.slices.subscribe();
     let mut nodes = caches.nodes.subscribe();
-    // What was told of a Service last is not told again.
+    // The same event for a Service is not repeated.
     let mut told: BTreeMap<Key, Notice> = BTreeMap::new();
     loop {
         let mut failed = false;
@@ -116,7 +116,7 @@ pub(crate) async fn run(context: Context) {
     }
 }
 
-/// Waits until other programs listen; `None` when nobody tells (any more).
+/// Waits for a change of the listening sockets; `None` if they are no longer reported.
 async fn changed(listening: &mut Option<watch::Receiver<Listening>>) -> Option<()> {
     listening.as_mut()?.changed().await.ok()
 }

@@ -1,5 +1,5 @@
-//! The defaults of every namespace: the ServiceAccount `default`, and the certificate authority of
-//! the API server for its pods.
+//! The defaults of every namespace: the ServiceAccount `default`, and the ConfigMap with the API
+//! server's CA certificates.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ impl reconcile::Controller for Keeper {
             && self.certificates.wait_synced().await
     }
 
-    /// Queues namespaces that are new, and those whose things were changed or deleted.
+    /// Queues new namespaces, and those whose defaults changed or were deleted.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut namespaces = self.namespaces.subscribe();
         let mut accounts = self.accounts.subscribe();
@@ -123,7 +123,7 @@ impl Keeper {
         match self.certificates.get(namespace, CERTIFICATES) {
             Some(present) if present.data.as_ref() == Some(&data) => Ok(()),
             Some(present) => {
-                // A merge would keep keys that do not belong there.
+                // A merge would keep foreign keys.
                 let patch = json!([{ "op": "add", "path": "/data", "value": data }]);
                 let patch: kube::api::Patch<()> =
                     match serde_json::from_value(patch).map_err(kube::Error::SerdeError) {
@@ -155,7 +155,7 @@ fn meta(namespace: &str, name: &str) -> ObjectMeta {
     }
 }
 
-/// What is there already, or cannot be there any more, is no failure.
+/// An object that exists already, or a namespace that is terminating, is no error.
 fn tolerate<T>(result: kube::Result<T>) -> kube::Result<()> {
     match result {
         Ok(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! Counts and deletes what is in a namespace, and writes its status.
+//! Counts and deletes the objects of a namespace, and writes its status.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::inventory::{Inventory, Resource};
 
-/// Why a namespace is not empty yet; it is tried again.
+/// The reason why a namespace is not empty yet; it is retried.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("{what}")]
@@ -44,7 +44,7 @@ impl Executor {
         resources.filter(|(_, resource)| resource.namespaced)
     }
 
-    /// What there is, from the server itself: a cache could miss the last object.
+    /// The objects, from the API server itself: a cache could miss the last one.
     pub async fn contents(&self, namespace: &str) -> Result<Vec<Content>, Error> {
         let mut contents = Vec::new();
         for (number, resource) in self.namespaced() {
@@ -66,7 +66,7 @@ impl Executor {
         Ok(contents)
     }
 
-    /// Deletes everything, or pods alone; tells what could not be.
+    /// Deletes all objects, or pods only; reports failures.
     pub async fn delete_contents(&self, namespace: &str, pods_only: bool) -> Vec<String> {
         let mut failures = Vec::new();
         for (number, resource) in self.namespaced() {
@@ -134,7 +134,7 @@ impl Executor {
             .map_err(failed("write conditions"))
     }
 
-    /// Takes the finalizer away; the server then removes the namespace.
+    /// Removes the finalizer; the API server then removes the namespace.
     pub async fn finish(&self, namespace: &Namespace) -> Result<(), Error> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let name = namespace.name_any();

@@ -1,4 +1,4 @@
-//! Deletion of namespaces: empties them, says what is left, and lets them go.
+//! The controller of namespaces that are being deleted.
 
 mod execute;
 
@@ -15,9 +15,9 @@ use crate::Context;
 use crate::inventory::Inventory;
 use execute::{Error, Executor};
 
-/// Namespaces that are worked on at once; as kube-controller-manager.
+/// Namespaces processed at once; as kube-controller-manager.
 const WORKERS: usize = 10;
-/// What is left wakes its namespace when it goes; this is for what nobody watches.
+/// A deleted object queues its namespace; this interval covers unwatched kinds.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 struct Namespaces {
@@ -46,7 +46,7 @@ impl reconcile::Controller for Namespaces {
         self.namespaces.wait_synced().await
     }
 
-    /// Queues namespaces that are being deleted, and those that something has left.
+    /// Queues namespaces that are being deleted, and those of removed objects.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut namespaces = self.namespaces.subscribe();
         let mut contents = self.executor.inventory.subscribe();

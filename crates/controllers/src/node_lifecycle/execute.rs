@@ -1,4 +1,4 @@
-//! Writes conditions and taints of nodes, and deletes pods that have to go.
+//! Writes conditions and taints of nodes, and evicts pods.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
@@ -40,7 +40,7 @@ impl Executor {
                 .await
                 .map_err(failed("mark pod not ready"))?;
         }
-        // Last: as long as it is not written the rest is done again.
+        // Last: until it is written the rest is repeated.
         if let Some(conditions) = &plan.conditions {
             self.write_conditions(node, conditions)
                 .await
@@ -55,7 +55,7 @@ impl Executor {
 
     async fn write_taints(&self, node: &Node, taints: &[Taint]) -> kube::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        // In the state that was seen: taints are one list for all who write them.
+        // Over the observed resourceVersion: all writers share one list of taints.
         let meta = json!({
             "uid": node.metadata.uid,
             "resourceVersion": node.metadata.resource_version,
@@ -85,7 +85,7 @@ impl Executor {
 
     async fn mark_not_ready(&self, pod: &PodView) -> kube::Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
-        // By the node's clock it may have changed later than now.
+        // By the node's clock the transition may be in the future.
         let since = pod.ready().and_then(|ready| ready.since);
         let now = since.map_or_else(Timestamp::now, |since| since.max(Timestamp::now()));
         let condition = json!({
@@ -137,7 +137,7 @@ impl Executor {
     }
 }
 
-/// Events of nodes carry the node's name for its uid, as kubectl looks for them.
+/// Events of nodes have the node's name as UID, because kubectl searches by it.
 fn reference(node: &Node) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),

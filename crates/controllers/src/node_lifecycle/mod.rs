@@ -1,4 +1,4 @@
-//! Watches whether nodes are heard from, marks those that are not, and moves their pods away.
+//! The node lifecycle controller: watches heartbeats, marks lost nodes, and evicts their pods.
 
 mod execute;
 
@@ -19,7 +19,7 @@ use crate::Context;
 use execute::{Error, Executor};
 
 const WORKERS: usize = 4;
-/// Where nodes renew their leases.
+/// The namespace of nodes' leases.
 const LEASES: &str = "kube-node-lease";
 
 struct Observer {
@@ -29,7 +29,7 @@ struct Observer {
     memory: Mutex<Memory>,
 }
 
-/// What is remembered of the nodes.
+/// The memory about the nodes.
 struct Memory {
     heard: Heard,
     pace: Pace,
@@ -40,7 +40,7 @@ struct NodeLifecycle {
     observer: Observer,
     executor: Executor,
     pods: Cache<PodView>,
-    /// Wakes all nodes when what becomes of each may have changed.
+    /// Queues all nodes when the mode of evictions changes.
     nodes: Queue<Key>,
 }
 
@@ -96,7 +96,7 @@ impl reconcile::Controller for NodeLifecycle {
 }
 
 impl NodeLifecycle {
-    /// Queues nodes that say something, or change, and those of new pods.
+    /// Queues nodes with a heartbeat or a change, and the nodes of new pods.
     async fn follow(&self, queue: &Queue<Key>) {
         let mut nodes = self.observer.nodes.subscribe();
         let mut leases = self.observer.leases.subscribe();
@@ -104,7 +104,7 @@ impl NodeLifecycle {
         loop {
             let node = tokio::select! {
                 Some(change) = nodes.next() => change.object().metadata.name.clone(),
-                // A renewal needs no work, only to be noted.
+                // A renewal needs no plan; it is only recorded.
                 Some(change) = leases.next() => match &change {
                     Change::Applied(lease, _) => {
                         let name = lease.metadata.name.as_deref().unwrap_or_default();
@@ -176,7 +176,7 @@ impl Observer {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at all nodes, and queues them when what becomes of each of them may have changed.
+    /// Checks all nodes, and queues them when the mode of evictions changes.
     fn look(&self, memory: &mut Memory, queue: &Queue<Key>, now: Timestamp) {
         memory.heard.look(now);
         let nodes = self.nodes.list();
@@ -186,7 +186,7 @@ impl Observer {
         });
         let disruption = Disruption::of(with_health);
         let before = std::mem::replace(&mut memory.disruption, disruption);
-        // Whoever was cut off listens again: what was not heard meanwhile is no silence.
+        // The control plane was cut off and is back: missed heartbeats do not count as silence.
         if before.is_total() && !memory.disruption.is_total() {
             memory.heard.begin_anew(now);
         }
@@ -210,7 +210,7 @@ impl Observer {
     }
 }
 
-/// Looks at all nodes every [`PERIOD`].
+/// Checks all nodes every [`PERIOD`].
 async fn monitor(observer: &Observer, queue: &Queue<Key>) {
     let period = Duration::try_from(PERIOD).unwrap_or_default();
     loop {

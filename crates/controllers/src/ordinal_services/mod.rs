@@ -1,4 +1,4 @@
-//! Keeps a Service per pod for StatefulSets that ask for it.
+//! The controller of per-pod Services of StatefulSets.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,9 +15,9 @@ use resource_kinds::reasons::service as reasons;
 use crate::Context;
 use crate::owned::key_if_asked;
 
-/// Sets that are worked on at once.
+/// Sets processed at once.
 const WORKERS: usize = 2;
-/// Who the Services' fields belong to.
+/// The field manager of the Services.
 const FIELD_MANAGER: &str = "mainstay-ordinal-services";
 
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ struct Error(#[source] kube::Error);
 struct Worker {
     context: Context,
     recorder: Recorder,
-    /// What each set was told last; bounded by the sets that have a problem.
+    /// The last problem reported for each set; bounded by the number of sets with a problem.
     told: Mutex<HashMap<Key, String>>,
 }
 
@@ -51,8 +51,8 @@ impl reconcile::Controller for Worker {
         caches.stateful_sets.wait_synced().await && caches.services.wait_synced().await
     }
 
-    /// Queues the sets that a change may concern: a Service may be one of a set's ordinals, or the one
-    /// whose ports they have, or in the place of one.
+    /// Queues the sets affected by a change: a Service may be a set's governing Service, or one of
+    /// its ordinals, or occupy its name.
     async fn feed(&self, queue: &Queue<Key>) {
         let caches = &self.context.caches;
         let mut sets = caches.stateful_sets.subscribe();

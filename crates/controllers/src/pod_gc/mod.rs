@@ -1,4 +1,4 @@
-//! Removes pods that nobody will ever finish.
+//! The pod garbage collector.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::Context;
 
-/// Between two looks; as kube-controller-manager.
+/// Time between two checks; as kube-controller-manager.
 const INTERVAL: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(context: Context) {
@@ -32,7 +32,7 @@ pub(crate) async fn run(context: Context) {
         tokio::select! {
             () = context.shutdown.cancelled() => return,
             () = tokio::time::sleep_until(next) => {}
-            // A node that changes may just have been declared out of service, or deleted.
+            // A changed node may just have been tainted as out of service, or deleted.
             Some(change) = nodes.next() => if !matters(&change) { continue },
             Some(change) = pods.next() => if !is_going_alone(&context, &change) { continue },
         }
@@ -67,7 +67,7 @@ fn matters(change: &Change<Node>) -> bool {
     }
 }
 
-/// A pod that is to go from now on, and whose node will not see to it.
+/// Whether a pod is newly deleted and has no node that would finish it.
 fn is_going_alone(context: &Context, change: &Change<PodView>) -> bool {
     let Change::Applied(pod, old) = change else {
         return false;
@@ -87,7 +87,7 @@ fn is_going_alone(context: &Context, change: &Change<PodView>) -> bool {
     })
 }
 
-/// Failed first, so that nobody takes it for running; then gone.
+/// Marks the pod as Failed, so that it does not look running; then deletes it.
 async fn remove(context: &Context, removal: &Removal) -> kube::Result<()> {
     if let Cause::NodeGone { node } = &removal.cause {
         let nodes: Api<Node> = Api::all(context.client.clone());

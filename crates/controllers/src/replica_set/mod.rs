@@ -1,4 +1,4 @@
-//! The ReplicaSet and the ReplicationController controller: two kinds, one planner.
+//! The controllers of ReplicaSets and ReplicationControllers: two kinds, one planner.
 
 use std::sync::Arc;
 
@@ -18,23 +18,23 @@ use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of_pod};
 use crate::pod_writer::{PodError, PodWriter};
 
-/// Sets that are worked on at once.
+/// Sets processed at once.
 const WORKERS: usize = 5;
 
-/// A kind that the planner knows.
+/// A kind that this planner supports.
 pub(crate) trait Replicated:
     Object + Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize
 {
     /// API version and kind.
     const KIND: (&'static str, &'static str);
-    /// In whose name events are reported.
+    /// The component of its events.
     const COMPONENT: &'static str;
-    /// Under which name the metrics of its queue are told.
+    /// The name of its queue in metrics.
     const QUEUE: &'static str;
 
     /// The object as a ReplicaSet.
     fn converted(self: Arc<Self>) -> Arc<ReplicaSet>;
-    /// The object with another status.
+    /// The object with a new status.
     fn with_status(&self, status: ReplicaSetStatus) -> Self;
 }
 
@@ -81,7 +81,7 @@ enum Error {
     Status(#[source] kube::Error),
 }
 
-/// Keeps the sets of one kind.
+/// Runs the controller of one kind.
 pub(crate) async fn run<K: Replicated>(context: Context)
 where
     Cache<K>: FromContext,
@@ -104,7 +104,7 @@ impl<K: Replicated> reconcile::Controller for Worker<K> {
         self.sets.wait_synced().await && self.context.caches.pods.wait_synced().await
     }
 
-    /// Queues the sets that a change may concern.
+    /// Queues the sets affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut sets = self.sets.subscribe();
         let mut pods = self.context.caches.pods.subscribe();
@@ -135,7 +135,7 @@ impl<K: Replicated> reconcile::Controller for Worker<K> {
     }
 }
 
-/// Where a controller finds the objects that it keeps.
+/// The source of a controller's objects.
 pub(crate) trait FromContext {
     /// The shared cache.
     fn from_context(context: &Context) -> Self;
@@ -173,7 +173,7 @@ impl<K: Replicated> Worker<K> {
         }
     }
 
-    /// The status is written whatever became of the pods.
+    /// The status is written even if writes to pods fail.
     async fn execute(&self, set: &K, observed: &Observed, plan: Plan) -> Result<(), Error> {
         let writer = PodWriter {
             owner: set,

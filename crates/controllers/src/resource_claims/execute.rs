@@ -1,4 +1,4 @@
-//! The writes, each guarded by what was seen.
+//! The writes, each guarded by the observed resourceVersion.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
@@ -8,17 +8,17 @@ use planners::resource_claims::{ClaimStep, PodStep};
 use reconcile::execute::{self, Delete, Refusal, refusal, unless_outrun};
 use serde_json::{Value, json};
 
-/// Does one thing for a pod.
+/// Executes one step for a pod.
 ///
 /// # Errors
-/// The server's refusal, where it is not that somebody else was faster.
+/// The API server refused the request, other than by a conflict.
 pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> kube::Result<()> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let claims: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
     match step {
         PodStep::Create(claim) => match claims.create(&PostParams::default(), &claim).await {
             Ok(_) => Ok(()),
-            // Its name is the pod's own: it was made before, and is seen soon.
+            // The name is deterministic: an earlier plan created it, and the cache will show it.
             Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         },
@@ -46,10 +46,10 @@ pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> kube:
     }
 }
 
-/// Does what is to be done for a claim, until somebody else was faster.
+/// Executes the steps for a claim, until a conflict.
 ///
 /// # Errors
-/// The server's refusal, where it is not that.
+/// The API server refused the request, other than by a conflict.
 pub(super) async fn claim_steps(
     client: &Client,
     claim: &ResourceClaim,
@@ -91,7 +91,7 @@ pub(super) async fn claim_steps(
     Ok(())
 }
 
-/// Replaces a claim's status; none where the claim is not what was seen any more.
+/// Replaces a claim's status; `None` after a conflict.
 async fn write_status(
     api: &Api<ResourceClaim>,
     claim: &ResourceClaim,

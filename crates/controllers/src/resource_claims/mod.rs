@@ -1,4 +1,4 @@
-//! Makes ResourceClaims for pods, and gives back those of pods that are over, as their planner says.
+//! The controller of ResourceClaims: creates them for pods, and releases those of ended pods.
 
 mod execute;
 mod observe;
@@ -17,12 +17,12 @@ use resource_kinds::reasons::devices::FAILED_CREATION;
 
 use crate::Context;
 
-/// Pods and claims that are worked on at once.
+/// Pods and claims processed at once.
 const WORKERS: usize = 2;
-/// When a pod that waits for a template is looked at again.
+/// Time until a pod that waits for a template is checked again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Why something was not done.
+/// The error of a step.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The server refused the request or did not answer.
@@ -103,7 +103,7 @@ impl reconcile::Controller for Worker {
 }
 
 impl Worker {
-    /// The claims that a pod uses, or is the owner of.
+    /// The claims that a pod uses or owns.
     fn claims_of(&self, pod: &PodView) -> Vec<Key> {
         let claims = self.claims.list_in(&pod.namespace);
         let of_pod =

@@ -1,4 +1,4 @@
-//! The known state of the pods that a claim names.
+//! The observed state of the pods that a claim names.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use reconcile::Cache;
 use reconcile::execute::found;
 use resource_kinds::pod_view::PodView;
 
-/// Pods by name and uid.
+/// Pods by name and UID.
 pub(super) type Pods = BTreeMap<(String, String), Seen>;
 
-/// Whether a pod names claims of devices.
+/// Whether a pod has ResourceClaims.
 pub(super) fn has_claims(pod: &PodView) -> bool {
     let claims = pod.spec.resource_claims.as_deref();
     claims.is_some_and(|claims| !claims.is_empty())
 }
 
-/// The names of the pods that a claim names: its users, and its owner.
+/// The names of the pods of a claim: its consumers and its owner.
 pub(super) fn pods_of(claim: &ResourceClaim) -> impl Iterator<Item = &str> {
     named(claim).map(|(name, _)| name)
 }
 
-/// The same with their identities.
+/// The same with their UIDs.
 fn named(claim: &ResourceClaim) -> impl Iterator<Item = (&str, &str)> {
     let users = consumers(claim).iter();
     let users = users.filter(|user| user.resource == "pods");
@@ -34,8 +34,8 @@ fn named(claim: &ResourceClaim) -> impl Iterator<Item = (&str, &str)> {
     users.chain(owners.map(|owner| (owner.name.as_str(), owner.uid.as_str())))
 }
 
-/// Looks at the pods that a claim names. The server is asked for those that the cache does not
-/// have: a pod that has just been made may not be there yet, and must keep its claim.
+/// Observes the pods of a claim. The API server is asked for those missing in the cache: a new pod
+/// may not be there yet, and must keep its claim.
 pub(super) async fn seen(
     client: &Client,
     cache: &Cache<PodView>,
@@ -58,7 +58,7 @@ pub(super) async fn seen(
     Ok(pods)
 }
 
-/// What was seen of a pod.
+/// The state of a pod.
 pub(super) fn look_up(pods: &Pods, name: &str, uid: &str) -> Seen {
     let key = (name.to_owned(), uid.to_owned());
     pods.get(&key).copied().unwrap_or(Seen::Unknown)

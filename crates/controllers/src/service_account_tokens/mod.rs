@@ -1,6 +1,7 @@
-//! Fills Secrets of the type `kubernetes.io/service-account-token`, which charts still make.
+//! The controller of Secrets of the type `kubernetes.io/service-account-token`, which some charts
+//! still create.
 //!
-//! Their tokens are bound to the Secret and hold as long as it does; the API server signs them.
+//! Their tokens are bound to the Secret and valid as long as it exists; the API server signs them.
 
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use crate::Context;
 
 const WORKERS: usize = 2;
-/// The longest time that a token can be asked for; its end is that of its Secret.
+/// Maximum validity of a token request; the token ends with its Secret.
 const SECONDS: i64 = 1 << 32;
 
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,7 @@ impl reconcile::Controller for Keeper {
         self.secrets.wait_synced().await && self.accounts.wait_synced().await
     }
 
-    /// Queues Secrets that are new or changed, and those of accounts that came or went.
+    /// Queues new and changed Secrets, and those of changed ServiceAccounts.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut secrets = self.secrets.subscribe();
         let mut accounts = self.accounts.subscribe();

@@ -1,5 +1,4 @@
-//! Carries out a plan: every write says which object it means, in which state; events tell the
-//! user what came of it.
+//! Executes a plan: every write names its object and the observed state; events report the results.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +16,7 @@ use reconcile::{EventType, Key, Recorder, reference};
 use resource_kinds::reasons::stateful_set as reasons;
 use serde_json::{Value, json};
 
-/// Why a plan was not carried out; it is made anew.
+/// The reason why a plan was not executed; the set is planned again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The API refused a write, or could not be reached.
@@ -27,7 +26,7 @@ pub(super) enum Error {
         #[source]
         source: kube::Error,
     },
-    /// What was planned for is not there any more.
+    /// The planned object no longer exists.
     #[error("the set has been replaced or is being deleted")]
     SetChanged,
 }
@@ -43,10 +42,10 @@ pub(super) struct Executor {
     pub refusals: Arc<Refusals>,
 }
 
-/// Refusals of a set that are remembered.
+/// Maximum number of remembered refusals of a set.
 const REFUSALS_MAX: usize = 10;
 
-/// What the API server refused of each set's last plan.
+/// The API server's refusals of each set's last plan.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<BTreeMap<Key, Vec<Refused>>>);
 
@@ -68,7 +67,7 @@ impl Refusals {
     }
 }
 
-/// What was refused, if it was the server that did so and looking again does not help.
+/// The refusal, if the API server refused the write and a retry with a fresh view does not help.
 fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
     let (Some(Write::Action(action)), Error::Api { source, .. }) = (write, error) else {
         return None;
@@ -94,7 +93,8 @@ impl Executor {
         let (result, refused) = run.follow(&plan).await;
         self.refusals.replace(&Key::of(set.as_ref()), refused);
         match result {
-            // Nothing can be made there any more; the collector does the rest.
+            // The namespace is terminating: nothing can be created, and the garbage collector
+            // deletes the rest.
             Err(Error::Api { source, .. }) if refusal(&source) == Refusal::NamespaceTerminating => {
                 Ok(())
             }
@@ -132,8 +132,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sends what the course of the plan allows, as soon as it does. The first error is reported, and
-    /// with it what the server refused.
+    /// Sends writes as soon as the order of the plan allows. Returns the first error, and the API
+    /// server's refusals.
     async fn follow(&self, plan: &Plan) -> (Result<(), Error>, Vec<Refused>) {
         let mut course = Course::of(plan);
         let mut sent = FuturesUnordered::new();
@@ -246,8 +246,8 @@ impl<'a> Run<'a> {
         if same { Ok(()) } else { Err(Error::SetChanged) }
     }
 
-    /// Makes sure that the set is still there if a claim is to be its: what belongs to a set that is
-    /// gone is collected, also when the set was deleted on its own (`--cascade=orphan`).
+    /// Confirms that the set exists before it becomes a claim's owner: the dependents of a deleted
+    /// set are collected, also if the set was deleted with `--cascade=orphan`.
     async fn confirm_owner(&self, owners: &[OwnerReference]) -> Result<(), Error> {
         if owners.iter().any(|owner| owner.uid == self.uid) {
             self.confirm().await?;
@@ -290,7 +290,7 @@ impl<'a> Run<'a> {
         created.map(drop).map_err(failed("create claim"))
     }
 
-    /// `data-web-3` belongs to `web-3`.
+    /// The pod of a claim: `web-3` of `data-web-3`.
     fn pod_of_claim(&self, claim: &str) -> String {
         let ordinal = claim.rsplit_once('-').map_or("", |(_, ordinal)| ordinal);
         format!("{}-{ordinal}", self.name)
@@ -307,7 +307,7 @@ impl<'a> Run<'a> {
     async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
         let deleted = execute::delete(&self.pods, name, Delete::of_uid(uid)).await;
         let done = match deleted {
-            // Somebody else was faster.
+            // Another writer was faster.
             Ok(false) => return Ok(()),
             Ok(true) => Ok(()),
             Err(source) => Err(Error::Api {
@@ -332,7 +332,7 @@ impl<'a> Run<'a> {
             .map_err(failed("write status"))
     }
 
-    /// Reports what became of a pod, as the users of kube-controller-manager know it.
+    /// Reports the result of a write to a pod, in kube-controller-manager's words.
     fn tell_pod(
         &self,
         verb: &str,
@@ -378,7 +378,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Patches an object; one that is gone needs no patch.
+/// Patches an object; a deleted one needs no patch.
 async fn patched<K>(
     api: &Api<K>,
     name: &str,
@@ -398,8 +398,8 @@ mod tests {
 
     use super::*;
 
-    /// statefulset.md 2.7, 3.32, 8.3: a name that is taken is a matter of looking again, not of
-    /// events; what the server finds wrong is told.
+    /// statefulset.md 2.7, 3.32, 8.3: a conflict of names is planned again without an event; a
+    /// refusal is reported.
     #[test]
     fn an_old_view_makes_no_event() {
         let refused = |code: u16, reason: &str| {

@@ -1,7 +1,7 @@
-//! The StatefulSet controller: keeps each set as its planner wants it.
+//! The StatefulSet controller.
 //!
-//! It is woken by what happens to sets, pods, revisions and claims, and by the planner's own
-//! timers; it never polls. What it reads may be old; what it writes says what it means.
+//! It is woken by changes of sets, pods, revisions and claims, and by the planner's timers; it
+//! never polls. The caches may be old, so each write names the observed state.
 
 mod execute;
 mod observe;
@@ -18,7 +18,7 @@ use crate::{Caches, Context};
 use execute::{Error, Executor};
 use observe::Observer;
 
-/// Sets that are worked on at once.
+/// Sets processed at once.
 const WORKERS: usize = 5;
 
 struct StatefulSets {
@@ -50,7 +50,7 @@ impl reconcile::Controller for StatefulSets {
         self.observer.wait_synced().await
     }
 
-    /// Queues the sets that a change may concern.
+    /// Queues the sets affected by a change.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut sets = self.caches.stateful_sets.subscribe();
         let mut pods = self.caches.pods.subscribe();
@@ -89,8 +89,8 @@ impl reconcile::Controller for StatefulSets {
     }
 }
 
-/// The controller's own conditions need no new look: one whose message is another each time would keep
-/// it busy.
+/// The controller's own conditions need no new plan: a message that changes each time would keep it
+/// busy.
 fn key_if_relevant(change: &Change<StatefulSet>) -> Option<Key> {
     if let Change::Applied(new, Some(old)) = change
         && new.spec == old.spec

@@ -1,4 +1,4 @@
-//! Gathers what the planner needs to know about a set, from caches alone.
+//! The observed state of a set, from caches only.
 
 use std::collections::BTreeMap;
 
@@ -81,7 +81,7 @@ impl Observer {
         })
     }
 
-    /// The sets that an object may concern: its owner, and the one whose names it has.
+    /// The sets that an object may affect: its owner, and the set whose names it has.
     pub fn sets_of(&self, object: &Owned<'_>) -> Vec<Key> {
         let owner = object.controller.as_ref();
         let owner = owner.filter(|owner| owner.kind == identity::KIND);
@@ -95,7 +95,7 @@ impl Observer {
             .collect()
     }
 
-    /// The sets from whose templates a claim of that name may have been made.
+    /// The sets whose claim templates may have made a claim of that name.
     pub fn sets_of_claim(&self, claim: &PersistentVolumeClaim) -> Vec<Key> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let stem = stem(claim.metadata.name.as_deref().unwrap_or_default());

@@ -1,5 +1,5 @@
-//! Does what a plan says: write after write, each based on the state that the plan saw or that
-//! the write before it left.
+//! Executes a plan: write after write, each based on the observed state or on the previous write's
+//! result.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use planners::volume_binding::{Note, NoteType, Plan, Subject, Write};
 use reconcile::{EventType, Object, Recorder, reference};
 use serde_json::Value;
 
-/// Why a plan was not carried out.
+/// The reason why a plan was not executed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The server refused the request or did not answer.
@@ -26,11 +26,11 @@ pub(crate) struct Executor {
     pub recorder: Recorder,
 }
 
-/// The identity and last known state of each object that is written.
+/// The UID and last known state of each written object.
 type States = BTreeMap<Subject, ObjectMeta>;
 
 impl Executor {
-    /// Carries out a plan about a claim or a volume, given all objects that it speaks of.
+    /// Executes a plan for a claim or a volume, given all its objects.
     pub async fn execute(
         &self,
         claim: Option<&Arc<PersistentVolumeClaim>>,

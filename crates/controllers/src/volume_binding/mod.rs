@@ -1,4 +1,4 @@
-//! Binds claims and volumes to each other, as their planner says (statefulset.md §11).
+//! The controller that binds claims and volumes (statefulset.md §11).
 
 mod execute;
 mod observe;
@@ -15,8 +15,8 @@ use execute::{Error, Executor};
 use observe::{Observer, claim_of};
 pub(crate) use observe::{is_unbound, volume_of};
 
-/// Claims and volumes that are worked on at once. More than one is safe: each write names the
-/// state that it is based on.
+/// Claims and volumes processed at once. More than one is safe: each write names the state that it
+/// is based on.
 const WORKERS: usize = 4;
 
 /// The object in question.
@@ -54,7 +54,7 @@ impl reconcile::Controller for VolumeBinding {
         self.observer.wait_synced().await
     }
 
-    /// Queues what a change may concern.
+    /// Queues the objects affected by a change.
     async fn feed(&self, queue: &Queue<Task>) {
         let mut claims = self.caches.claims.subscribe();
         let mut volumes = self.caches.volumes.subscribe();
@@ -126,7 +126,7 @@ fn of_volume(change: &Change<PersistentVolume>, observer: &Observer) -> BTreeSet
     let name = volume.metadata.name.clone().unwrap_or_default();
     let kept_for = claim_of(volume);
     let mut tasks: BTreeSet<Task> = match (change, &kept_for) {
-        // It may be what somebody waits for.
+        // An unbound claim may wait for it.
         (Change::Applied(..), None) => all_unbound(observer),
         _ => BTreeSet::new(),
     };

@@ -1,5 +1,5 @@
-//! The observed state for the volume binding planner. Absence is what loses data, so it is never
-//! taken from a cache alone: a claim or volume that is missing there is looked up in the server.
+//! The observed state for the volume binding planner. A wrong absence would lose data, so it is
+//! never taken from a cache alone: a missing claim or volume is looked up in the API server.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Observer {
             && self.pods.wait_synced().await
     }
 
-    /// The world as seen from a claim; `None` when it is gone.
+    /// The observed state of a claim; `None` if it is deleted.
     pub async fn claim(&self, key: &Key) -> Result<Option<SeenByClaim>, Error> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(None);
@@ -87,7 +87,7 @@ impl Observer {
         }))
     }
 
-    /// A volume and the claim that it is kept for; `None` when the volume is gone.
+    /// A volume and the claim of its `claimRef`; `None` if the volume is deleted.
     pub async fn volume(&self, name: &str) -> Result<Option<SeenVolume>, Error> {
         let Some(volume) = self.volumes.get("", name) else {
             return Ok(None);
@@ -115,7 +115,7 @@ impl Observer {
         Ok(Some((volume, claim)))
     }
 
-    /// Claims that wait for volumes and that the pod uses.
+    /// Unbound claims that the pod uses.
     pub fn unbound_claims_of(&self, pod: &PodView) -> Vec<Key> {
         let claims = pod.claims.iter();
         let keys = claims.map(|claim| Key::new(&*pod.namespace, &*claim.name));
@@ -127,7 +127,7 @@ impl Observer {
         .collect()
     }
 
-    /// Volumes that are kept for a claim of that name.
+    /// Volumes reserved for a claim of that name.
     pub fn volumes_kept_for(&self, claim: &Key) -> Vec<String> {
         let volumes = self.volumes.list().into_iter();
         let kept = volumes.filter(|volume| claim_of(volume).as_ref() == Some(claim));
@@ -149,10 +149,10 @@ impl Observer {
     }
 }
 
-/// A volume with the claim that it is kept for.
+/// A volume with the claim that it is reserved for.
 type SeenVolume = (Arc<PersistentVolume>, Option<Arc<PersistentVolumeClaim>>);
 
-/// The claim that a volume names.
+/// The claim of a volume's `claimRef`.
 pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<Key> {
     let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
     Some(Key::new(
@@ -161,13 +161,13 @@ pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<Key> {
     ))
 }
 
-/// The volume that a claim names.
+/// The volume of a claim's `volumeName`.
 pub(crate) fn volume_of(claim: &PersistentVolumeClaim) -> Option<String> {
     let name = claim.spec.as_ref()?.volume_name.clone();
     name.filter(|name| !name.is_empty())
 }
 
-/// Whether a claim has not been bound to the end yet.
+/// Whether a claim's binding is incomplete.
 pub(crate) fn is_unbound(claim: &PersistentVolumeClaim) -> bool {
     let annotations = claim.metadata.annotations.as_ref();
     !annotations.is_some_and(|all| all.contains_key(BIND_COMPLETED))

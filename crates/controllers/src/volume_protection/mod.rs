@@ -1,5 +1,4 @@
-//! Keeps claims while pods use them and volumes while they are bound, by finalizers
-//! (statefulset.md §11.10).
+//! The controller of the finalizers that protect claims and volumes in use (statefulset.md §11.10).
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use crate::Context;
 
-/// Objects that are worked on at once.
+/// Objects processed at once.
 const WORKERS: usize = 2;
 
 /// The object in question.
@@ -24,7 +23,7 @@ enum Task {
     Volume(String),
 }
 
-/// Why a finalizer was not written.
+/// The error of a finalizer's write.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The server refused the request or did not answer.
@@ -91,7 +90,7 @@ async fn guard_claim(context: &Context, key: &Key) -> Result<(), Error> {
     let cached = context.caches.pods.list_in(&key.namespace);
     let mut protection = protect_claim(&claim, cached.iter().map(AsRef::as_ref));
     if protection == Protection::Remove {
-        // A pod that the cache does not know yet would lose its data: ask the server itself.
+        // A pod missing in the cache would lose its data: the API server is asked.
         let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
         let listed = pods.list(&ListParams::default()).await?;
         let listed: Vec<PodView> = listed.iter().map(PodView::from).collect();
@@ -143,7 +142,7 @@ async fn write<K: Object>(
     let written = api
         .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await;
-    // Outrun by another write: its change brings the object back here.
+    // After a conflict the object's change queues it again.
     unless_outrun(written)?;
     Ok(())
 }

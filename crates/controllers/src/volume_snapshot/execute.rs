@@ -1,4 +1,4 @@
-//! Does what a plan about a snapshot says.
+//! Executes a plan for a snapshot.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -12,7 +12,7 @@ use resource_kinds::snapshot::{
 use resource_kinds::storage::Driver;
 use serde_json::{Value, json};
 
-/// Why a plan was not carried out.
+/// The reason why a plan was not executed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The server refused the request or did not answer.
@@ -27,7 +27,7 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Makes the classes of the built-in drivers, where they are missing.
+    /// Creates missing VolumeSnapshotClasses of the built-in drivers.
     pub async fn default_classes(&self, present: &Cache<VolumeSnapshotClass>) -> Result<(), Error> {
         let api: Api<VolumeSnapshotClass> = Api::all(self.client.clone());
         for (name, driver) in [("local", Driver::Local), ("local-cow", Driver::LocalCow)] {
@@ -68,8 +68,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Each write names the state that it is based on; one that was outrun brings the snapshot
-    /// back.
+    /// Each write names the state that it is based on; a conflict queues the snapshot again.
     async fn write(
         &self,
         snapshot: &VolumeSnapshot,
@@ -94,7 +93,7 @@ impl Executor {
             }
             Action::SetStatus(status) => {
                 let mut status = json!(status);
-                // What is no longer said has to go.
+                // An error that no longer holds is removed.
                 if status.get("error").is_none() {
                     status["error"] = Value::Null;
                 }

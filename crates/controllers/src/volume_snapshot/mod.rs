@@ -1,5 +1,5 @@
-//! Binds snapshots and contents to each other, as their planner says (statefulset.md §11.15). What
-//! is on disk is the nodes' to do.
+//! The controller that binds snapshots and contents (statefulset.md §11.15). The nodes handle the
+//! data on disk.
 
 mod execute;
 
@@ -18,10 +18,10 @@ use crate::Context;
 use crate::volume_binding::{is_unbound, volume_of};
 use execute::{Error, Executor};
 
-/// Snapshots that are worked on at once.
+/// Snapshots processed at once.
 const WORKERS: usize = 2;
 
-/// What a snapshot is seen in.
+/// The caches of the controller.
 struct Observer {
     client: Client,
     snapshots: Cache<VolumeSnapshot>,
@@ -64,7 +64,7 @@ impl reconcile::Controller for VolumeSnapshots {
 
     async fn wait_synced(&self) -> bool {
         let observer = &self.observer;
-        // Where the kinds are not defined this waits until they are.
+        // Waits until the kinds are defined.
         let synced = observer.snapshots.wait_synced().await
             && observer.contents.wait_synced().await
             && observer.classes.wait_synced().await
@@ -117,7 +117,7 @@ impl Observer {
         let content_name = View::content_name(&snapshot);
         let content = match self.contents.get("", &content_name) {
             Some(content) => Some(content),
-            // That it is missing decides about data: the server knows.
+            // The absence decides about data: the API server is asked.
             None => {
                 let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
                 found(api.get(&content_name).await)?.map(Arc::new)
@@ -147,7 +147,7 @@ impl Observer {
         executor.execute(&snapshot, content.as_deref(), plan).await
     }
 
-    /// A claim that is being made from the snapshot.
+    /// A claim that is being restored from the snapshot.
     fn restoring(&self, snapshot: &Key) -> Option<String> {
         let claims = self.claims.list_in(&snapshot.namespace);
         let claim = claims.iter().find(|claim| {
@@ -158,7 +158,7 @@ impl Observer {
         claim.metadata.name.clone()
     }
 
-    /// Snapshots that a change of the claim may concern.
+    /// Snapshots affected by a change of the claim.
     fn concerned(&self, claim: &PersistentVolumeClaim) -> BTreeSet<Key> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let mut keys: BTreeSet<Key> = self
@@ -175,7 +175,7 @@ impl Observer {
     }
 }
 
-/// The snapshot that a claim is made from.
+/// The snapshot that is the data source of a claim.
 fn restored_from(claim: &PersistentVolumeClaim) -> Option<String> {
     let source = claim.spec.as_ref()?.data_source.as_ref()?;
     let snapshot = source.api_group.as_deref() == Some(GROUP) && source.kind == "VolumeSnapshot";

@@ -10,8 +10,8 @@ use k8s_openapi::api::resource::v1::{
 use super::pools::{DeviceId, Offered, Place};
 use super::wishes::{Count, Demand, Wish};
 
-/// Most devices that are tried for one pod and node: claims that fit together in few ways among many
-/// devices cannot hold up everybody else.
+/// Maximum number of devices to try for one pod and node: an unlucky combination of claims and
+/// devices must not delay other pods.
 const TRIES_MAX: usize = 20_000;
 /// Most devices of a claim.
 const RESULTS_MAX: usize = 32;
@@ -26,7 +26,7 @@ type Alternatives = Vec<Vec<Result<bool, String>>>;
 pub(super) struct Offer {
     devices: Vec<Offered>,
     taken: BTreeSet<DeviceId>,
-    /// For each wish, and each of its requests.
+    /// The alternatives of each request of each wish.
     matches: Vec<Vec<Alternatives>>,
 }
 
@@ -64,7 +64,7 @@ struct Search<'s> {
 /// Devices on a node for each wish, in their order.
 ///
 /// # Errors
-/// A text: there are not enough, or nobody can tell.
+/// *Errors.* There are too few devices, or the search was cut off.
 pub(super) fn allocate(
     wishes: &[Wish],
     offer: &Offer,
@@ -135,7 +135,7 @@ impl<'s> Search<'s> {
         Ok(candidates)
     }
 
-    /// Takes so many of the candidates, in every way until one goes together with what comes after.
+    /// Takes that number of candidates, in every combination until the later requests fit too.
     fn choose(
         &mut self,
         at: (usize, usize),
@@ -174,7 +174,7 @@ impl<'s> Search<'s> {
         let before = self.picks.len();
         for device in candidates {
             self.count()?;
-            // A pool that is being written anew does not say what all are.
+            // A pool that is being rewritten is incomplete.
             if !device.pool_is_whole || !self.fits(at.0, demand, device) {
                 self.picks.truncate(before);
                 return Ok(false);
@@ -206,7 +206,7 @@ impl<'s> Search<'s> {
         });
     }
 
-    /// Whether a device is free, and goes together with those that the claim has.
+    /// Whether a device is free and fulfils the constraints with the claim's other devices.
     fn fits(&self, wish: usize, demand: &Demand, device: &Offered) -> bool {
         let own = || self.picks.iter().filter(|pick| pick.wish == wish);
         if own().count() >= RESULTS_MAX {
@@ -239,7 +239,7 @@ impl<'s> Search<'s> {
     }
 }
 
-/// What is written for a claim.
+/// The allocation result of a claim.
 fn result(wish: &Wish, picks: &[Pick<'_>]) -> AllocationResult {
     let results = picks.iter().map(|pick| {
         let DeviceId(driver, pool, device) = pick.device.id.clone();
@@ -257,7 +257,7 @@ fn result(wish: &Wish, picks: &[Pick<'_>]) -> AllocationResult {
     let mut seen = BTreeSet::new();
     let demands = picks.iter().map(|pick| pick.demand);
     let demands = demands.filter(|demand| seen.insert(demand.request.as_str()));
-    // The class's first: what the claim says comes later and counts more.
+    // The class's configuration comes first: the claim's comes later and has priority.
     let of_classes = demands.flat_map(|demand| demand.config.iter().cloned());
     let config: Vec<_> = of_classes.chain(wish.config.iter().cloned()).collect();
     AllocationResult {
@@ -270,7 +270,7 @@ fn result(wish: &Wish, picks: &[Pick<'_>]) -> AllocationResult {
     }
 }
 
-/// The nodes that have all of some devices; none where all nodes have.
+/// The nodes that can reach all the devices; `None` if all nodes can.
 fn nodes(picks: &[Pick<'_>]) -> Option<NodeSelector> {
     let mut term = NodeSelectorTerm::default();
     for pick in picks {

@@ -1,5 +1,6 @@
-//! Devices that a pod claims (`spec.resourceClaims`): what each node has of them, and which ones a
-//! claim gets. `pools` reads what drivers offer, `wishes` what claims ask for, `allocator` searches.
+//! Devices that a pod claims (`spec.resourceClaims`): the devices of each node, and the devices of
+//! each claim. `pools` reads the drivers' ResourceSlices, `wishes` the claims' requests,
+//! `allocator` searches.
 
 mod allocator;
 mod pools;
@@ -26,14 +27,14 @@ const USERS_MAX: usize = 256;
 /// The claims of a pod.
 #[derive(Default)]
 pub(crate) struct Devices<'v> {
-    /// Claims that have their devices, and whether they are reserved for the pod.
+    /// Allocated claims, and whether they are reserved for the pod.
     allocated: Vec<(&'v ResourceClaim, bool)>,
     wishes: Vec<Wish>,
     offer: Offer,
 }
 
 impl<'v> Devices<'v> {
-    /// The error is a text for people: nothing can be done for any node.
+    /// *Errors.* A message that applies to all nodes.
     pub fn of(pod: &PodView, view: &'v ClusterView) -> Result<Self, String> {
         let mut devices = Self::default();
         let claims = pod.spec.resource_claims.as_deref().unwrap_or_default();
@@ -69,7 +70,7 @@ impl<'v> Devices<'v> {
         Ok(devices)
     }
 
-    /// What speaks against a node, which no pod can do anything about.
+    /// The objection to a node that does not depend on its pods.
     pub fn objection(&self, node: &Node) -> Option<String> {
         let elsewhere = self.allocated.iter().any(|(claim, _)| {
             let nodes = allocation(claim).and_then(|found| found.node_selector.as_ref());
@@ -81,12 +82,12 @@ impl<'v> Devices<'v> {
         allocate(&self.wishes, &self.offer, node).err()
     }
 
-    /// Whether all claims have their devices, and the pod is among their users.
+    /// Whether all claims are allocated, and reserved for the pod.
     pub fn are_reserved(&self) -> bool {
         self.wishes.is_empty() && self.allocated.iter().all(|(_, reserved)| *reserved)
     }
 
-    /// What has to be written before the pod is bound to the node.
+    /// The writes before the pod is bound to the node.
     pub fn steps(&self, node: &Node) -> Vec<ClaimStep> {
         let name = |claim: &ResourceClaim| claim.metadata.name.clone().unwrap_or_default();
         let used = self.allocated.iter().filter(|(_, reserved)| !reserved);

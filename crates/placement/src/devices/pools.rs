@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use crate::labels::node_selector_matches;
 
-/// What a device is known by: driver, pool, name.
+/// The identity of a device: driver, pool, name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct DeviceId(pub String, pub String, pub String);
 
-/// Where a device is.
+/// The nodes that can reach a device.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Place {
     On(String),
@@ -29,7 +29,7 @@ pub(super) struct Offered {
     /// The same, as expressions read it.
     pub json: Value,
     pub place: Place,
-    /// Whether all of its pool is known: not while the driver is writing it anew.
+    /// Whether its pool is complete: not while the driver rewrites it.
     pub pool_is_whole: bool,
 }
 
@@ -87,8 +87,8 @@ pub(super) fn pools(slices: &[Arc<ResourceSlice>]) -> Vec<Offered> {
     offered
 }
 
-/// A device; none that is more than one claim's, or that has to be waited for: those are not given
-/// to anybody yet.
+/// The offer of a device; `None` for a shared device, or one with binding conditions: those are not
+/// allocated yet.
 fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Offered> {
     let partial = device
         .consumes_counters

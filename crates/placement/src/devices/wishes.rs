@@ -12,7 +12,7 @@ use object_model::Quantity;
 
 use super::pools::Offered;
 
-/// How many devices are meant.
+/// The number of devices of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Count {
     Exactly(usize),
@@ -30,11 +30,11 @@ pub(super) struct Demand {
     pub admin: bool,
     pub tolerations: Vec<DeviceToleration>,
     capacity: BTreeMap<String, Quantity>,
-    /// What the class says to drivers.
+    /// The class's configuration for drivers.
     pub config: Vec<DeviceAllocationConfiguration>,
 }
 
-/// What devices of several requests have in common, or have not.
+/// A constraint over the devices of several requests: a common attribute, or a distinct one.
 #[derive(Clone, Debug)]
 pub(super) struct Constraint {
     requests: BTreeSet<String>,
@@ -43,7 +43,7 @@ pub(super) struct Constraint {
     pub distinct: bool,
 }
 
-/// What a claim asks for.
+/// The requests of a claim.
 #[derive(Clone, Debug)]
 pub(super) struct Wish {
     /// The claim's name.
@@ -51,7 +51,7 @@ pub(super) struct Wish {
     /// For each request the ways to fulfil it, the best first.
     pub requests: Vec<Vec<Demand>>,
     pub constraints: Vec<Constraint>,
-    /// What the claim says to drivers.
+    /// The claim's configuration for drivers.
     pub config: Vec<DeviceAllocationConfiguration>,
 }
 
@@ -65,7 +65,7 @@ impl Constraint {
     }
 }
 
-/// Whether a list of names has a request, or the one that it is an alternative of.
+/// Whether a list of names contains a request, or the parent of a subrequest.
 fn names(requests: &BTreeSet<String>, request: &str) -> bool {
     let whole = request.split('/').next().unwrap_or_default();
     requests.contains(request) || requests.contains(whole)
@@ -143,7 +143,7 @@ fn demands(request: &DeviceRequest, classes: &Classes) -> Result<Vec<Demand>, St
     read.collect()
 }
 
-/// What requests and alternatives have in common.
+/// The common fields of requests and subrequests.
 struct Parts<'r> {
     request: String,
     class: &'r str,
@@ -208,7 +208,7 @@ impl Parts<'_> {
 }
 
 impl Demand {
-    /// Whether a device is meant, and may be given.
+    /// Whether a device matches and may be allocated.
     ///
     /// # Errors
     /// A text: an expression could not be evaluated.

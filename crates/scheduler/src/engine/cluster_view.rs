@@ -1,4 +1,4 @@
-//! The cluster as decisions see it: the caches, and what is decided but not to be seen there yet.
+//! The input of a decision: the caches, with the pending writes on top.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use reconcile::{Cache, Key, Object};
 use super::{Engine, is_running};
 
 impl Engine {
-    /// The cluster as the decision about `pod` is to see it.
+    /// The view for the decision about `pod`.
     pub(super) fn view(&self, pod: &Key) -> ClusterView {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         let caches = &self.caches;

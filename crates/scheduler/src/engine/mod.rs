@@ -43,7 +43,7 @@ struct Caches {
 struct Written {
     key: Key,
     pod: Arc<PodView>,
-    /// When what was written began to be decided.
+    /// The start of the decision.
     begun: Instant,
     outcome: Outcome,
 }
@@ -51,7 +51,7 @@ struct Written {
 enum Outcome {
     Bound {
         node: String,
-        /// How often the pod had been looked at, and since when it waited.
+        /// The number of attempts, and the start of the wait.
         history: Option<(u32, Instant)>,
     },
     Prepared(Vec<TakenStep>),
@@ -68,7 +68,7 @@ enum Outcome {
 }
 
 impl Outcome {
-    /// A failure of a write that a reservation or a nomination stands for.
+    /// A failed write of a reservation or a nomination.
     fn failed(error: kube::Error) -> Self {
         Self::Failed {
             decided: true,
@@ -140,7 +140,7 @@ impl Engine {
             let due = self.backlog.next_due(Instant::now());
             let due = due.unwrap_or_else(|| Instant::now() + limits::FORGOTTEN_AFTER);
             let kind = tokio::select! {
-                // First what has happened, so that a decision never looks back.
+                // Changes first, so that a decision uses the newest state.
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(ended) = self.writes.join_next() => {
@@ -294,7 +294,7 @@ impl Engine {
     ) {
         let kept = kept.filter(|kept| kept.node == node);
         if steps.is_empty() {
-            // All is written; what the caches do not show yet stays in mind.
+            // All writes are done; the reservation stays until the caches show them.
             let waiting = Stage::Waiting(Instant::now());
             let kept = kept.unwrap_or(Reservation {
                 pod,
@@ -409,7 +409,7 @@ impl Engine {
                     kept.stage = Stage::Waiting(Instant::now());
                     kept.steps = steps;
                 }
-                // What it waits for may have come already.
+                // The change that it waits for may have come already.
                 self.backlog.wake(|other| *other == key);
             }
             Outcome::Failed { decided, error } => {
@@ -422,13 +422,13 @@ impl Engine {
                     self.reservations.drop(&key);
                 }
                 self.not_preempted(&key, &pod);
-                // Also when the pod is gone: the cache will say so.
+                // This also holds for a deleted pod: the cache will remove it.
                 self.backlog.retry(&key, Instant::now());
             }
         }
     }
 
-    /// Ends a reservation whose pod the cache shows on its node.
+    /// Ends a reservation once the cache shows the pod on its node.
     fn settle(&mut self, key: &Key) {
         let bound = self
             .caches

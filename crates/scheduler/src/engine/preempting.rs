@@ -1,4 +1,4 @@
-//! Others go for a pod: what is decided about that is written, and kept in mind until it is seen.
+//! Preemption: writes the decision, and keeps it until the caches show it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +31,7 @@ impl Engine {
         self.nominations.node_of(&key, pod)
     }
 
-    /// The pod as it is seen now.
+    /// The pod in the cache.
     pub(super) fn current(&self, pod: &PodView) -> Option<Arc<PodView>> {
         let current = self.caches.pods.get(&pod.namespace, &pod.name);
         current.filter(|current| same(current, pod))
@@ -83,8 +83,7 @@ impl Engine {
         });
     }
 
-    /// Whether the victim has no more than a place that is kept for it: then it need not be
-    /// deleted, but looks for another.
+    /// Whether the victim only has a reservation: then it is not deleted, but placed again.
     fn gives_way(&mut self, victim: &PodView, now: Instant) -> bool {
         let key = Key::of_pod(victim);
         let kept = self.reservations.get(&key);
@@ -121,7 +120,7 @@ impl Engine {
         self.wake_free(key);
     }
 
-    /// Looks again at a pod if all who went for it are gone.
+    /// Retries a pod once all its victims are gone.
     pub(super) fn wake_free(&mut self, key: &Key) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| own.is_free(|pod| self.current(pod))) {
@@ -129,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// The others could not be made to go, or not all of them.
+    /// The victims, or some of them, could not be deleted.
     pub(super) fn not_preempted(&mut self, key: &Key, pod: &PodView) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| same(&own.pod, pod)) {

@@ -39,7 +39,7 @@ struct Cluster {
     _end: DropGuard,
 }
 
-/// findings A9: a test fails in which they held up what else runs on their threads.
+/// findings A9: fails a test in which a task blocked its thread.
 impl Drop for Cluster {
     fn drop(&mut self) {
         let found = self.slow_polls.found();
@@ -148,7 +148,7 @@ impl Cluster {
             .unwrap();
     }
 
-    /// The pod's node, or else why it has none.
+    /// The pod's node, or the reason why it has none.
     async fn place_of(&self, pod: &str) -> String {
         let pod = self.pods().get(pod).await.unwrap();
         let node = pod.spec.as_ref().unwrap().node_name.clone();
@@ -186,7 +186,7 @@ impl Cluster {
     }
 }
 
-/// Waits until `look` sees what is wanted.
+/// Waits until `look` returns the expected value.
 async fn eventually<T: PartialEq + Debug, F: Future<Output = T>>(
     wanted: T,
     mut look: impl FnMut() -> F,
@@ -342,7 +342,7 @@ async fn two_pods_share_out_the_volumes_that_are_there() {
     }
 }
 
-/// statefulset.md §11.4, 11.8 to 11.10: what users see of claims and volumes, from the first to
+/// statefulset.md §11.4, 11.8 to 11.10: the visible states of claims and volumes, from the first to
 /// the last write.
 #[tokio::test]
 async fn claims_and_volumes_are_bound_protected_and_released() {

@@ -1,4 +1,4 @@
-//! Pods of lower priority go for one that fits nowhere.
+//! Preemption of pods of lower priority.
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -88,7 +88,7 @@ async fn one_goes_and_says_why() {
     let seen = || async { cluster.events(&victim).await.contains(&told) };
     eventually(true, seen).await;
 
-    // The place is not for those who are less important.
+    // Pods of lower priority do not get the node.
     cluster.create_of("low", "late", "1").await;
     let none = format!(
         "{FULL} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
@@ -104,7 +104,7 @@ async fn one_goes_and_says_why() {
 #[tokio::test]
 async fn who_is_waited_for_is_not_followed_by_others() {
     let cluster = Cluster::full(&["a", "b"]).await;
-    // Something else, so that its end makes the scheduler look again.
+    // Another pod, whose end wakes the scheduler.
     cluster.create_of("low", "other", "0").await;
     eventually("n1".to_owned(), || cluster.place_of("other")).await;
     cluster.create_of("high", "important", "1").await;
@@ -117,7 +117,7 @@ async fn who_is_waited_for_is_not_followed_by_others() {
     eventually(waits, || cluster.place_of("important")).await;
     assert_eq!(cluster.nominated("important").await, on);
 
-    // An equal one gets a place of its own.
+    // A pod of equal priority gets a node of its own.
     cluster.create_of("high", "equal", "1").await;
     eventually(2, || async { cluster.ending().await.len() }).await;
     eventually(on, || cluster.nominated("equal")).await;
@@ -162,7 +162,7 @@ async fn a_class_may_be_content_to_wait() {
     eventually("n1".to_owned(), || cluster.place_of("patient")).await;
 }
 
-/// The nomination of a pod that is deleted keeps nobody away.
+/// The nomination of a deleted pod blocks no pod.
 #[tokio::test]
 async fn a_place_is_free_again_when_its_pod_is_gone() {
     let cluster = Cluster::full(&["a", "b"]).await;

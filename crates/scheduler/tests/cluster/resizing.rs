@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What the pod's node says that its container has.
+/// Sets the container's allocated resources in the status.
 async fn report(cluster: &Cluster, pod: &str, cpu: &str) {
     let status = json!({"status": {"phase": "Running", "containerStatuses": [{
         "name": "a", "image": "a", "imageID": "a", "ready": true, "restartCount": 0,
@@ -59,7 +59,7 @@ async fn what_a_pod_asks_for_is_kept_for_it_before_it_has_it() {
     let full = "0/1 nodes are available: 1 Insufficient cpu.";
     let waits = || async { cluster.place_of("second").await.starts_with(full) };
     eventually(true, waits).await;
-    // Its node will never give it that: then it counts for nothing.
+    // An infeasible request does not count.
     let infeasible = json!({"status": {"conditions": [{"type": "PodResizePending",
         "status": "True", "reason": "Infeasible"}]}});
     cluster
