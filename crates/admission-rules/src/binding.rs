@@ -10,7 +10,7 @@ use crate::request::{Request, Subject};
 /// Group and plural of a kind that is served, by its version (`apps/v1`) and name.
 pub type PluralOf<'a> = dyn Fn(&str, &str) -> Option<(String, String)> + 'a;
 
-/// Where settings are looked for.
+/// The source of parameters.
 #[derive(Clone, Copy)]
 pub struct Cluster<'a> {
     /// All objects.
@@ -27,7 +27,7 @@ pub(crate) struct Bound<R> {
     /// Both specs.
     pub spec: Value,
     pub bound: Value,
-    /// What the policy says, or why it cannot be read.
+    /// The policy's rules, or the error of compiling them.
     pub rules: Result<R, String>,
 }
 
@@ -72,7 +72,7 @@ impl<R> Bound<R> {
         Ok(of_policy.filter(|_| of_binding.is_some()))
     }
 
-    /// Whether what goes wrong is no reason to refuse.
+    /// Whether `failurePolicy` is `Ignore`.
     pub fn may_fail(&self) -> bool {
         self.spec["failurePolicy"] == "Ignore"
     }
@@ -119,8 +119,8 @@ impl<R> Bound<R> {
     }
 }
 
-/// As about which of the subjects a request is among those that a match means; an empty list of rules
-/// means all of them where that is allowed.
+/// The first of the subjects that matches; an empty list of rules matches all of them where that is
+/// allowed.
 fn holds(
     part: &Value,
     request: &Request<'_>,

@@ -26,7 +26,7 @@ impl Admission for DeviceSelectors {
         if request.group != GROUP || !writes || !request.subresource.is_empty() {
             return Ok(());
         }
-        // What is stored already could be read once.
+        // A stored expression was valid once.
         if request.old.is_some_and(|old| old["spec"] == object["spec"]) {
             return Ok(());
         }

@@ -1,5 +1,4 @@
-//! Expressions in webhooks and policies: read when they are written, so that what cannot be read is
-//! refused there.
+//! Expressions in webhooks and policies: compiled at creation, so that invalid ones are refused.
 
 use custom_resources::{Expression, Values};
 use object_model::{FieldError, FieldPath, Status};
@@ -8,11 +7,11 @@ use resource_kinds::admission::{Admission, AdmissionRequest, Operation};
 use resource_kinds::admissionregistration::GROUP;
 use serde_json::Value;
 
-/// What conditions and rules may mention.
+/// The variables of conditions and rules.
 const ABOUT: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
-/// What those of policies with settings may mention as well.
+/// The variable of policies with parameters.
 const PARAMS: &str = "params";
-/// What the rules of a policy may mention as well: what it has worked out before.
+/// The variable with the policy's computed variables.
 const VARIABLES: &str = "variables";
 
 /// A named expression.
@@ -22,7 +21,7 @@ pub(crate) struct Condition {
     expression: Expression,
 }
 
-/// What a policy works out before its rules, by name.
+/// A policy's variables by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Variables(Vec<(String, Expression)>);
 
@@ -43,7 +42,7 @@ impl Variables {
     /// Works them out, one after the other.
     pub fn add_to(&self, values: &mut Values) {
         for (name, expression) in &self.0 {
-            // One that cannot be worked out is missing: a rule that mentions it fails.
+            // A failed variable is absent: a rule that uses it fails.
             if let Ok(said) = expression.say(values) {
                 values.add_entry(VARIABLES, name, &said);
             }
@@ -51,11 +50,11 @@ impl Variables {
     }
 }
 
-/// Whether a request is meant.
+/// The result of match conditions.
 pub(crate) enum Met {
     Yes,
     No,
-    /// One that could not be worked out, while no other said no.
+    /// A condition failed to evaluate, while no other was false.
     Unknown(String),
 }
 
@@ -186,7 +185,7 @@ fn check(list: &Value, at: &FieldPath, field: &str, names: &[&str], errors: &mut
     }
 }
 
-/// Notes what is wrong with an expression. That there is none is for the kind to say.
+/// Records the errors of an expression. A missing one is the kind's to report.
 fn check_one(
     source: &Value,
     field: &FieldPath,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::request::Request;
 
-/// What is written, as its path says.
+/// The written object, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<'a> {
     /// API group, empty for core.
@@ -17,7 +17,7 @@ pub struct Target<'a> {
     pub plural: &'a str,
     /// Sub-resource, empty for the object itself.
     pub subresource: &'a str,
-    /// Where such objects live.
+    /// The scope of such objects.
     pub scope: Scope,
 }
 
@@ -33,7 +33,7 @@ fn has(list: &Value, wanted: &str) -> bool {
     texts(list).any(|text| text == "*" || text == wanted)
 }
 
-/// Whether a rule is for an operation on a target. (`resourceNames` are those of policies.)
+/// Whether a rule matches an operation on a target. (`resourceNames` are those of policies.)
 pub(crate) fn rule_matches(rule: &Value, target: &Target<'_>, request: &Request<'_>) -> bool {
     let scope = match rule["scope"].as_str() {
         Some("Cluster") => target.scope == Scope::Cluster,

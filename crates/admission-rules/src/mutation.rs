@@ -1,4 +1,4 @@
-//! MutatingAdmissionPolicies: for which requests they hold, and what they change.
+//! MutatingAdmissionPolicies: their matching and their mutations.
 
 use custom_resources::Expression;
 use object_model::{Cause, Status, StatusReason};
@@ -9,7 +9,7 @@ use crate::expressions::{Condition, Met, Variables, conditions, making, met, nam
 use crate::matching::Target;
 use crate::request::{Request, Subject};
 
-/// All policies that change what is written, and where they hold.
+/// All mutating policies with their bindings.
 #[derive(Clone, Debug, Default)]
 pub struct MutatingPolicies {
     bound: Vec<MutatingPolicy>,
@@ -19,7 +19,7 @@ pub struct MutatingPolicies {
 #[derive(Clone, Debug)]
 pub struct MutatingPolicy(Bound<Changes>);
 
-/// What a policy changes.
+/// The mutations of a policy.
 #[derive(Clone, Debug)]
 struct Changes {
     conditions: Vec<Condition>,
@@ -36,13 +36,13 @@ enum Mutation {
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Patch {
-    /// A part of an object, to be merged into what is there.
+    /// An apply configuration to merge into the object.
     Apply(Value),
     /// A JSON patch.
     Json(Value),
 }
 
-/// What a refusal is about.
+/// The object of a refusal.
 #[derive(Clone, Copy, Debug)]
 pub struct About<'a> {
     /// The place.
@@ -100,12 +100,13 @@ impl Changes {
 }
 
 impl MutatingPolicy {
-    /// Whether it wants to be asked again after others have changed the object.
+    /// Whether it is evaluated again after other plugins have changed the object
+    /// (`reinvocationPolicy`).
     pub fn asked_again(&self) -> bool {
         self.0.spec["reinvocationPolicy"] == "IfNeeded"
     }
 
-    /// How many changes it makes.
+    /// The number of its mutations.
     pub fn changes(&self) -> usize {
         self.0
             .rules
@@ -118,7 +119,7 @@ impl MutatingPolicy {
     /// hold for it.
     ///
     /// # Errors
-    /// The refusal, where it could not be found out and the policy must not fail.
+    /// *Errors.* The refusal, if the match failed to evaluate and `failurePolicy` is `Fail`.
     pub fn wants(
         &self,
         request: &Request<'_>,
@@ -154,10 +155,10 @@ impl MutatingPolicy {
         Ok(applies.is_some())
     }
 
-    /// One of its changes to the object of a request.
+    /// One of its mutations of a request's object.
     ///
     /// # Errors
-    /// What could not be worked out.
+    /// *Errors.* The evaluation error.
     pub fn change(
         &self,
         number: usize,
@@ -181,7 +182,7 @@ impl MutatingPolicy {
         }
     }
 
-    /// What was found; nothing where it could not be and the policy may fail.
+    /// The value; `None` if its evaluation failed and `failurePolicy` is `Ignore`.
     ///
     /// # Errors
     /// The refusal, where it must not.
@@ -250,7 +251,7 @@ mod tests {
         object
     }
 
-    /// What a policy makes of a pod: its patches.
+    /// The patches of a policy for a pod.
     fn patches(spec: Value, binding: Value) -> Result<Vec<Patch>, Status> {
         let mut bound = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p"}});
         for (field, value) in binding.as_object().into_iter().flatten() {

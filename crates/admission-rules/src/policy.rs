@@ -1,4 +1,4 @@
-//! ValidatingAdmissionPolicies: for which requests they hold, and what they say.
+//! ValidatingAdmissionPolicies: their matching and their validations.
 
 use custom_resources::{Expression, Values};
 use object_model::{Cause, Status, StatusReason};
@@ -17,13 +17,13 @@ pub struct Policies {
 /// The objects of a request, as another version has them.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The object as it is to be; null when it goes.
+    /// The new object; null in a deletion.
     pub object: Value,
-    /// The object as it is; null when it is new.
+    /// The old object; null in a creation.
     pub old: Value,
 }
 
-/// The objects of a request as about one of its subjects.
+/// The objects of a request in the version of one of its subjects.
 pub type SeenAs<'a> = dyn Fn(usize) -> Result<Seen, String> + 'a;
 
 /// The expressions of a policy.
@@ -42,21 +42,21 @@ struct Validation {
     reason: StatusReason,
 }
 
-/// What the policies say of a request.
+/// The result of all policies for a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Judgement {
     /// The refusal, if there is one.
     pub denied: Option<Status>,
-    /// The response for the client.
+    /// Warnings for the client.
     pub warnings: Vec<String>,
-    /// What the audit log is told.
+    /// Annotations for the audit log.
     pub audited: Vec<String>,
 }
 
 /// Something that a policy does not allow, or could not judge.
 struct Complaint {
     message: String,
-    /// The reason of the refusal; `None` of what is no answer of the policy's.
+    /// The reason of the refusal; `None` for an evaluation error.
     reason: Option<StatusReason>,
 }
 
@@ -73,8 +73,8 @@ impl Policies {
         self.bound.is_empty()
     }
 
-    /// What the policies say of a request, told as about any of the subjects: the first is its own,
-    /// the others are the same objects in other versions.
+    /// Evaluates the policies for a request with its subjects: the first is its own, the others are
+    /// the same objects in other versions.
     pub fn judge(
         &self,
         request: &Request<'_>,
@@ -176,7 +176,7 @@ impl Bound<Rules> {
     ) -> Vec<Complaint> {
         let found = self.judged(request, subjects, seen_as, cluster);
         let mut complaints = found.unwrap_or_else(|why| vec![Complaint::failure(why)]);
-        // Those that are no answers count only where the policy must answer.
+        // Evaluation errors count only with `failurePolicy: Fail`.
         if self.may_fail() {
             complaints.retain(|complaint| complaint.reason.is_some());
         }
@@ -221,7 +221,7 @@ impl Bound<Rules> {
         Ok(complaints)
     }
 
-    /// Does about a complaint what the binding says.
+    /// Applies the binding's `validationActions` to a violation.
     fn act(&self, request: &Request<'_>, complaint: &Complaint, judgement: &mut Judgement) {
         let (policy, binding) = (&self.policy, &self.binding);
         let message = &complaint.message;

@@ -16,25 +16,25 @@ pub struct ObjectKind<'a> {
     pub kind: &'a str,
 }
 
-/// What a request is about: a place, and the kind of the object that is sent there.
+/// The resource of a request, and the kind of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// The place.
     pub target: Target<'a>,
-    /// The kind; not that of the place's objects where a sub-resource has one of its own.
+    /// The kind; a sub-resource may have a kind of its own.
     pub kind: ObjectKind<'a>,
 }
 
 /// A request, as webhooks and policies are told of it.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// Tells one question from another.
+    /// The UID of the request.
     pub uid: &'a str,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     pub operation: &'static str,
-    /// As what they are told of it.
+    /// The subject in the version of the webhook or policy.
     pub subject: Subject<'a>,
-    /// What the client sent; the same in another version, if they want to be told of that.
+    /// The subject as the client sent it.
     pub requested: Subject<'a>,
     /// Namespace, empty for cluster scope.
     pub namespace: &'a str,
@@ -42,11 +42,11 @@ pub struct Request<'a> {
     pub name: &'a str,
     /// `username`, `uid`, `groups`, `extra`.
     pub user: Value,
-    /// The object as it is to be; null when it goes.
+    /// The new object; null in a deletion.
     pub object: &'a Value,
-    /// The object as it is; null when it is new.
+    /// The old object; null in a creation.
     pub old: &'a Value,
-    /// Whether nothing is to be written.
+    /// Whether it is a dry run.
     pub dry_run: bool,
     /// `CreateOptions` and the like; null of `CONNECT`.
     pub options: Value,
@@ -55,7 +55,7 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The members of an `admission.k8s.io` AdmissionRequest, but for the objects.
+    /// The fields of an `admission.k8s.io` AdmissionRequest, without the objects.
     pub fn facts(&self) -> Value {
         let kind = |subject: &Subject<'_>| {
             let ObjectKind {
@@ -93,7 +93,7 @@ impl Request<'_> {
         facts
     }
 
-    /// What expressions about the request may mention.
+    /// The variables for expressions about the request.
     pub(crate) fn values(&self) -> Values {
         let mut values = Values::default();
         values.add("object", self.object);

@@ -1,4 +1,4 @@
-//! Questions to webhooks, and what is made of their answers (`admission.k8s.io` AdmissionReview).
+//! Requests to webhooks, and their responses (`admission.k8s.io` AdmissionReview).
 
 use object_model::{Status, StatusReason};
 use serde_json::{Value, json};
@@ -6,21 +6,21 @@ use serde_json::{Value, json};
 use crate::request::Request;
 use crate::webhook::Webhook;
 
-/// What a webhook answered.
+/// The response of a webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
     /// The request may go on.
     Allowed {
-        /// A JSON patch in base64, if the object is to be changed.
+        /// A JSON patch in base64, if the object is changed.
         patch: Option<String>,
         /// The response for the client.
         warnings: Vec<String>,
     },
     /// The request is refused.
     Denied {
-        /// What the client is answered.
+        /// The response for the client.
         status: Status,
-        /// What the client is told besides.
+        /// Warnings for the client.
         warnings: Vec<String>,
     },
 }
@@ -40,7 +40,7 @@ pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
 /// The answer.
 ///
 /// # Errors
-/// What makes it none: another form, the answer to another question, a patch of another type.
+/// *Errors.* The response is malformed, has another UID, or a patch of another type.
 pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<Verdict, String> {
     let version = format!("admission.k8s.io/{}", webhook.version);
     let response = &review["response"];

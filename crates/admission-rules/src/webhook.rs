@@ -6,7 +6,7 @@ use crate::expressions::{Condition, Met, conditions, met};
 use crate::matching::{rule_matches, selected};
 use crate::request::{Request, Subject};
 
-/// How a webhook is reached.
+/// The address of a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Client {
     /// At a URL.
@@ -31,16 +31,16 @@ pub struct Webhook {
     pub name: String,
     /// The name of the configuration that has it.
     pub configuration: String,
-    /// How it is reached.
+    /// Its address.
     pub client: Client,
-    /// Whose signature its certificate has, in PEM and base64; empty for those that the machine
-    /// trusts.
+    /// The CA certificates for its server certificate, in PEM and base64; if empty, the machine's
+    /// trusted ones.
     pub ca_bundle: String,
-    /// How long it may take, in seconds.
+    /// Its timeout in seconds.
     pub timeout_seconds: u64,
-    /// Whether a request is refused when the webhook cannot be asked.
+    /// Whether `failurePolicy` is `Fail`.
     pub must_answer: bool,
-    /// Whether it wants to be asked again after later ones have changed the object.
+    /// Whether it is called again after later ones have changed the object (`reinvocationPolicy`).
     pub asked_again: bool,
     /// The form of the question: `v1` or `v1beta1`.
     pub version: &'static str,
@@ -49,8 +49,8 @@ pub struct Webhook {
     conditions: Result<Vec<Condition>, String>,
 }
 
-/// The webhooks of the configurations, in the order in which they are asked: by the name of the
-/// configuration, then as listed.
+/// The webhooks of the configurations, in the order of calls: by the name of the configuration,
+/// then as listed.
 pub fn webhooks(configurations: &[Value]) -> Vec<Webhook> {
     let name = |configuration: &Value| {
         let name = configuration["metadata"]["name"].as_str();
@@ -109,11 +109,11 @@ impl Webhook {
         }
     }
 
-    /// As about which of the subjects the webhook wants to be told of the request: the first is the
-    /// request's own, the others are the same objects in other versions. `None` if it has no say.
+    /// The subject to send to the webhook: the first is the request's own, the others are the same
+    /// objects in other versions. `None` if it does not match.
     ///
     /// # Errors
-    /// What kept it from being known, where the webhook must answer.
+    /// *Errors.* The evaluation error of a match condition, with `failurePolicy: Fail`.
     pub fn wants(
         &self,
         request: &Request<'_>,

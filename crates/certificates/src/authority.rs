@@ -1,4 +1,4 @@
-//! The certificate authority of one data directory.
+//! The certificate authority of a data directory.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ impl Authority {
         })
     }
 
-    /// The CA certificate as PEM: what clients trust the server by, and the server its clients.
+    /// The CA certificate as PEM: clients verify the server by it, and the server its clients.
     pub fn ca_pem(&self) -> &str {
         &self.certificate_pem
     }
@@ -106,8 +106,7 @@ impl Authority {
         self.open_or_issue("server", &Wanted::Server(names), now.into())
     }
 
-    /// A client's certificate: the one on disk, or a new one if it is for somebody else or runs
-    /// out.
+    /// A client's certificate: the one on disk, or a new one if the subject differs or it expires.
     ///
     /// *Errors.* `TooManyGroups` for more than two organizations.
     pub fn client(
@@ -133,13 +132,13 @@ impl Authority {
         self.open_or_issue(&file, &Wanted::Client(&subject), now.into())
     }
 
-    /// The end of the CA certificate, and with it of everything that it has signed. It is not made
-    /// anew: every client trusts this one.
+    /// The end of the CA certificate, and with it of all certificates that it signed. It is never
+    /// renewed, because every client trusts this one.
     pub fn ends(&self) -> SystemTime {
         self.ends
     }
 
-    /// What signs certificates.
+    /// The signer of certificates.
     pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer
     }
@@ -167,7 +166,7 @@ impl Authority {
         let kept = files::write(&key, identity.key_pem())
             .and_then(|()| files::write(&certificate, identity.certificate_pem()));
         match kept {
-            // It is as good in memory, and made anew at the next start.
+            // It works in memory, and is created again at the next start.
             Err(error) if error.is_full() => Ok(identity),
             other => other.map(|()| identity),
         }
@@ -227,8 +226,7 @@ fn open_or_create_key(path: &Path, certificate: &Path) -> Result<KeyPair, Certif
 fn self_signed(key: &KeyPair, now: OffsetDateTime) -> Result<Certificate, CertificateError> {
     let mut params = CertificateParams::default();
     (params.not_before, params.not_after) = inspect::validity(now, CA_LIFE);
-    // Each authority has a name of its own, so that a client that trusts several finds the
-    // right one.
+    // Each authority has a unique name, so that a client that trusts several finds the right one.
     let mut number = [0; 4];
     SystemRandom::new()
         .fill(&mut number)
@@ -246,7 +244,7 @@ fn common_name(name: &str) -> DistinguishedName {
     names
 }
 
-/// rcgen keeps one entry per type; a second organization goes in by its object identifier.
+/// rcgen keeps one entry per type; a second organization is added by its object identifier.
 pub(crate) fn distinguished_name(
     subject: &ClientSubject,
 ) -> Result<DistinguishedName, CertificateError> {
@@ -278,8 +276,8 @@ fn alt_names(names: &SubjectAltNames) -> Result<Vec<SanType>, CertificateError> 
     dns.chain(addresses).collect()
 }
 
-/// Letters that are safe in a file name; two clients that get the same name would only take
-/// turns in renewing, as a certificate is compared with what is wanted before it is used.
+/// Letters that are safe in a file name. Two clients with the same name would only replace each
+/// other's file, because a certificate is compared with the wanted one before its use.
 fn file_name(common_name: &str) -> String {
     let safe = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
     common_name

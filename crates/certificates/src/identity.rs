@@ -50,7 +50,7 @@ impl Identity {
         &self.key_pem
     }
 
-    /// When the certificate ends; `None` where that cannot be read.
+    /// The end of the certificate; `None` if it cannot be parsed.
     pub fn ends(&self) -> Option<SystemTime> {
         let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate_der).ok()?;
         Some(crate::inspect::ends(&parsed))

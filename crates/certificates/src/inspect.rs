@@ -9,20 +9,20 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, parse_x
 
 use crate::{ClientSubject, SubjectAltNames};
 
-/// A certificate is renewed when less than this part of its life is left.
+/// A certificate is renewed when less than one part in this many of its life is left.
 const RENEWAL_PART: i32 = 3;
 
-/// A certificate starts a little early, for peers whose clocks are behind.
+/// A certificate is valid from this time before its creation, for peers whose clocks are behind.
 pub(crate) const BACKDATED: Duration = Duration::hours(1);
 
-/// What a certificate is needed for.
+/// The purpose of a certificate.
 pub(crate) enum Wanted<'a> {
     Server(&'a SubjectAltNames),
     Client(&'a ClientSubject),
 }
 
-/// Whether the certificate (DER) says what is wanted, was signed by the authority with this
-/// public key, and has enough of its life left.
+/// Whether the certificate (DER) has the purpose, was signed by the authority with this public key,
+/// and is not due for renewal.
 pub(crate) fn usable(
     certificate: &[u8],
     wanted: &Wanted<'_>,
@@ -33,8 +33,7 @@ pub(crate) fn usable(
         return false;
     };
     let says_what_is_wanted = match wanted {
-        // Names that it has besides harm nobody: they were the host's, and only the key makes it
-        // worth anything.
+        // Additional names are harmless: they were the host's, and the key is the same.
         Wanted::Server(names) => alt_names(&parsed).is_some_and(|has| has.covers(names)),
         Wanted::Client(subject) => ClientSubject::of(certificate).as_ref() == Ok(*subject),
     };
@@ -61,12 +60,12 @@ fn fresh(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> bool {
     start <= now.unix_timestamp() && now.unix_timestamp() < renewal
 }
 
-/// When the certificate ends.
+/// The end of a certificate.
 pub(crate) fn ends(certificate: &X509Certificate<'_>) -> SystemTime {
     certificate.validity().not_after.to_datetime().into()
 }
 
-/// When the first certificate of a PEM text ends; `None` where that cannot be read.
+/// The earliest end of the certificates in a PEM text; `None` if it cannot be parsed.
 pub fn end_of_pem(pem: &str) -> Option<SystemTime> {
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, parsed) = parse_x509_certificate(&certificate).ok()?;

@@ -1,9 +1,9 @@
 //! The data directory's own certificate authority, and the key that signs service account tokens.
 //!
-//! [`Authority`] makes what is missing at the first start and renews what runs out: the CA, the
-//! server's certificate, clients' certificates. [`TokenSigner`] signs and checks tokens.
-//! [`ClientSubject`] reads who a client certificate speaks for. Whether a certificate is trusted
-//! is decided by rustls, not here. All keys are ECDSA P-256.
+//! [`Authority`] creates missing certificates at the first start and renews expiring ones: the CA,
+//! the server's certificate, clients' certificates. [`TokenSigner`] signs and verifies tokens.
+//! [`ClientSubject`] reads the user of a client certificate. rustls verifies certificates, not this
+//! crate. All keys are ECDSA P-256.
 
 mod authority;
 mod files;
@@ -24,7 +24,7 @@ pub use signing::{Approved, LIFE_MAX, Usage};
 pub use subject::{ClientSubject, SubjectError};
 pub use tokens::{TokenError, TokenSigner};
 
-/// Why certificates or keys could not be made or read.
+/// The error of creating or reading certificates and keys.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file could not be read or written.
@@ -38,7 +38,7 @@ pub enum CertificateError {
         #[source]
         source: std::io::Error,
     },
-    /// A file that cannot be replaced without breaking trust does not hold what it should.
+    /// A file that cannot be replaced without breaking trust has invalid contents.
     #[error("{path} {what}; restore it from a backup", path = .path.display())]
     Damaged {
         /// The file.
@@ -49,10 +49,10 @@ pub enum CertificateError {
     /// A key or a certificate could not be made.
     #[error("make a certificate")]
     Generate(#[from] rcgen::Error),
-    /// What is to be signed is not a certificate request.
+    /// The input is not a certificate request.
     #[error("not a certificate request")]
     Request,
-    /// What was made is not what was approved, so it is not handed out.
+    /// The new certificate differs from the approved request, so it is not returned.
     #[error("the certificate differs from what was approved in its {0}")]
     Differs(&'static str),
     /// More groups than a certificate made here can carry.

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// Names by which pods know the API server, whatever the host.
+/// The API server's names for pods, on any host.
 const SERVICE_NAMES: [&str; 4] = [
     "kubernetes",
     "kubernetes.default",
@@ -23,8 +23,8 @@ pub struct SubjectAltNames {
 }
 
 impl SubjectAltNames {
-    /// What every API server answers to, besides the host's own name and the given addresses:
-    /// those of the host, the first Service address, the node's address in the pod network.
+    /// The names of every API server, besides the host's own name and the given addresses: those of
+    /// the host, the first Service address, the node's address in the pod network.
     pub fn api_server(host_name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut names = Self::default();
         names.dns.extend(SERVICE_NAMES.map(str::to_owned));
@@ -34,7 +34,7 @@ impl SubjectAltNames {
             Ok(address) => {
                 names.addresses.insert(address);
             }
-            // A name outside of DNS's letters could not be asked for anyway.
+            // A name with letters outside of DNS cannot be requested anyway.
             Err(_) if is_dns_name(&host_name) => {
                 names.dns.insert(host_name);
             }
@@ -49,7 +49,7 @@ impl SubjectAltNames {
         names
     }
 
-    /// Whether these are all of the others, and perhaps more.
+    /// Whether these include all of the others.
     pub(crate) fn covers(&self, others: &Self) -> bool {
         self.dns.is_superset(&others.dns) && self.addresses.is_superset(&others.addresses)
     }

@@ -1,7 +1,7 @@
-//! Certificates for other people's keys: requests (PKCS#10) that somebody has approved.
+//! Certificates for others' keys: approved requests (PKCS#10).
 //!
-//! What was approved comes in as it was read when it was approved. Only the key is taken from the
-//! request here, and the certificate is compared with what was approved before it is handed out.
+//! The approved contents are passed in as they were read at approval. Only the key is taken from
+//! the request, and the certificate is compared with the approved contents before it is returned.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,16 +20,16 @@ use x509_parser::prelude::{FromDer as _, GeneralName};
 use crate::authority::distinguished_name;
 use crate::{Authority, CertificateError, ClientSubject, inspect};
 
-/// The longest life of a certificate that is signed for somebody, in seconds: a year, as
-/// kube-controller-manager's default.
+/// Maximum validity of a signed certificate in seconds: a year, as kube-controller-manager's
+/// default.
 pub const LIFE_MAX: i64 = 365 * 24 * 3600;
 
-/// A request as it was approved.
+/// An approved request.
 #[derive(Clone, Debug)]
 pub struct Approved<'a> {
-    /// The request, in DER. Its key is signed, if its signature shows that who asks has the key.
+    /// The request, in DER. Its signature proves that the requester has the key.
     pub der: &'a [u8],
-    /// Whom the certificate is for.
+    /// The subject of the certificate.
     pub subject: ClientSubject,
     /// Alternative names: DNS.
     pub dns: &'a [String],
@@ -39,33 +39,33 @@ pub struct Approved<'a> {
     pub emails: &'a [String],
     /// Alternative names: URIs.
     pub uris: &'a [String],
-    /// What the certificate is to be usable for.
+    /// The usages of the certificate.
     pub usages: Vec<Usage>,
-    /// How long it is to be valid, in seconds; no longer than [`LIFE_MAX`].
+    /// The requested validity in seconds, at most [`LIFE_MAX`].
     pub life: i64,
 }
 
-/// What a certificate may be used for.
+/// A usage of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Usage {
-    /// Signing what is sent.
+    /// Signing data.
     DigitalSignature,
     /// Encrypting other keys.
     KeyEncipherment,
-    /// Showing to a server who one is.
+    /// Authenticating a client.
     ClientAuth,
-    /// Showing to clients who one is.
+    /// Authenticating a server.
     ServerAuth,
 }
 
 impl Authority {
-    /// Signs a request: the certificate (PEM) says what was approved and nothing else.
+    /// Signs a request: the certificate (PEM) contains the approved contents and nothing else.
     ///
-    /// *Errors.* `Request` for what is no request, `Generate` where its own signature is wrong or its
-    /// key is of a kind that cannot be signed, `TooManyGroups` for more than two organizations,
-    /// `Differs` where the certificate would say something else.
+    /// *Errors.* `Request` if it is not a request, `Generate` if its signature is wrong or its key
+    /// is of an unsupported kind, `TooManyGroups` for more than two organizations, `Differs` if the
+    /// certificate would differ from the approved contents.
     pub fn sign(&self, approved: &Approved<'_>) -> Result<String, CertificateError> {
-        // Checks the signature: who asks has the key.
+        // Verifies the signature: the requester has the key.
         let der = CertificateSigningRequestDer::from(approved.der);
         let mut asked = CertificateSigningRequestParams::from_der(&der)?;
         let now = OffsetDateTime::now_utc();
@@ -114,9 +114,9 @@ impl Approved<'_> {
         dns.chain(addresses).chain(emails).chain(uris).collect()
     }
 
-    /// Compares a certificate (DER) with what was approved.
+    /// Compares a certificate (DER) with the approved contents.
     ///
-    /// *Errors.* `Differs` with what is not the same, `Request` for what cannot be read.
+    /// *Errors.* `Differs` with the first difference, `Request` if it cannot be parsed.
     fn check(&self, certificate: &[u8]) -> Result<(), CertificateError> {
         let unreadable = CertificateError::Request;
         let Ok((_, found)) = parse_x509_certificate(certificate) else {
@@ -173,7 +173,7 @@ impl Approved<'_> {
     }
 }
 
-/// The subject, if it has nothing but one common name and organizations.
+/// The subject, if it only has one common name and organizations.
 fn subject(certificate: &X509Certificate<'_>) -> Option<ClientSubject> {
     let all = certificate.subject();
     let text =
@@ -190,7 +190,7 @@ fn subject(certificate: &X509Certificate<'_>) -> Option<ClientSubject> {
     }
 }
 
-/// The usages, if there are none but those that are granted here.
+/// The usages, if all of them are supported here.
 fn usages(certificate: &X509Certificate<'_>) -> Option<BTreeSet<Usage>> {
     let mut usages = BTreeSet::new();
     if let Some(usage) = certificate.key_usage().ok()? {
@@ -231,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    /// A request for `jane` of two groups, who would like to be an authority.
+    /// A request for `jane` of two groups that asks for a CA certificate.
     fn request() -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["jane.example.com".to_owned()]).unwrap();
         params.distinguished_name = distinguished_name(&jane()).unwrap();
@@ -348,7 +348,7 @@ mod tests {
             }),
             "key"
         );
-        // An authority is none of those that ask.
+        // A CA certificate is not a request.
         let authority = contents(authority.ca_pem());
         assert!(right.check(&authority).is_err());
     }
@@ -358,7 +358,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path()).unwrap();
         assert!(authority.sign(&approved(b"x")).is_err());
-        // The signature is over something else.
+        // The signature covers other data.
         let mut forged = request();
         *forged.last_mut().unwrap() ^= 1;
         assert!(authority.sign(&approved(&forged)).is_err());

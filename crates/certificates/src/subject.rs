@@ -11,7 +11,7 @@ pub struct ClientSubject {
     pub organizations: Vec<String>,
 }
 
-/// Why a certificate names nobody.
+/// The error of reading a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
     /// The bytes are not a certificate.
@@ -23,7 +23,7 @@ pub enum SubjectError {
 }
 
 impl ClientSubject {
-    /// Reads the subject out of a certificate (DER). Does not check who signed it.
+    /// Reads the subject of a certificate (DER). Does not verify its signature.
     pub fn of(certificate: &[u8]) -> Result<Self, SubjectError> {
         let (_, parsed) =
             parse_x509_certificate(certificate).map_err(|_| SubjectError::Malformed)?;

@@ -20,19 +20,19 @@ use serde_json::{Value, json};
 
 use crate::{CertificateError, files};
 
-/// Clocks of those who check a token may differ by this from those who made it, as upstream.
+/// Tolerated difference between the clocks of a token's signer and its verifier, as upstream.
 const LEEWAY: Duration = Duration::from_secs(60);
 
 /// Longest token that is looked at; real ones have about a kilobyte.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
-/// What comes before the point in the DER form of a P-256 public key (RFC 5480).
+/// The bytes before the point in the DER form of a P-256 public key (RFC 5480).
 const SPKI_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
     0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// Why a token is not accepted.
+/// The reason why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// It is not a JSON Web Token, or one with claims that make no sense.
@@ -81,7 +81,7 @@ impl TokenSigner {
         })
     }
 
-    /// A signer with a key of its own that is kept nowhere, for tests.
+    /// A signer with a new key that is not stored, for tests.
     pub fn ephemeral() -> Result<Self, CertificateError> {
         Self::from_key(&KeyPair::generate()?).ok_or(CertificateError::Random)
     }
@@ -120,8 +120,8 @@ impl TokenSigner {
         token
     }
 
-    /// Checks signature, expiry and start of validity now, and returns the claims. Issuer,
-    /// audience and what the token is bound to are the caller's to check.
+    /// Verifies signature, expiry and start of validity now, and returns the claims. The caller
+    /// checks issuer, audience and bound objects.
     pub fn verify(&self, token: &str) -> Result<Value, TokenError> {
         self.verify_at(token, SystemTime::now())
     }
@@ -134,7 +134,7 @@ impl TokenSigner {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let header = decode_json(header)?;
-        // The algorithm is fixed, whatever the token says; to say otherwise is an error.
+        // The algorithm is fixed; a token with another one is refused.
         if header["alg"] != "ES256" || header["kid"] != *self.key_id {
             return Err(TokenError::UnknownKey);
         }

@@ -1,12 +1,12 @@
-//! Size limits of an expression. Reading, judging and dropping one takes stack for each of its
-//! levels, and whoever runs out of that ends the whole process: what is too deep is refused before
-//! anybody looks at it.
+//! Size limits of an expression. Each nesting level of an expression uses stack when it is parsed,
+//! evaluated and dropped, and a stack overflow ends the whole process: an expression that is too
+//! deep is refused before it is parsed.
 
 /// Longest expression, in bytes.
 const BYTES_MAX: usize = 16 * 1024;
-/// How deep brackets may be nested.
+/// Maximum nesting of brackets.
 const DEPTH_MAX: usize = 12;
-/// Most operators, selections and calls: each may be a level of its own (`a + a + a`).
+/// Maximum number of operators, selections and calls: each may be a nesting level (`a + a + a`).
 const OPERATORS_MAX: usize = 200;
 
 const UNREADABLE_TEXT: &str =
@@ -15,7 +15,7 @@ const UNREADABLE_TEXT: &str =
 /// Checks the size of an expression.
 ///
 /// # Errors
-/// A text that says what there is too much of.
+/// *Errors.* A message with the exceeded limit.
 pub(crate) fn check(source: &str) -> Result<(), String> {
     if source.len() > BYTES_MAX {
         return Err(format!("the expression is longer than {BYTES_MAX} bytes"));
@@ -54,8 +54,8 @@ pub(crate) fn check(source: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What follows a text in quotes; none where the reader would not take it for one. It would go on
-/// after what it does not understand, and read the rest of the text as an expression.
+/// The text after a string literal; `None` where the parser would not accept it. The parser
+/// continues after an invalid literal and would parse the rest of its text as an expression.
 fn after_text(source: &str, quote: char, raw: bool) -> Option<&str> {
     let long: String = std::iter::repeat_n(quote, 3).collect();
     let is_long = source.starts_with(&long);
@@ -74,7 +74,7 @@ fn after_text(source: &str, quote: char, raw: bool) -> Option<&str> {
     }
 }
 
-/// What follows an escape, of which `rest` is what comes after the backslash.
+/// The text after an escape sequence, where `rest` follows the backslash.
 fn after_escape(rest: &str) -> Option<&str> {
     let letter = rest.chars().next()?;
     let (digits, base, begin) = match letter {
@@ -92,7 +92,7 @@ fn after_escape(rest: &str) -> Option<&str> {
         .then_some(after)
 }
 
-/// Whether the text that comes next means a backslash as it is: `r'\d+'`, `rb'..'`.
+/// Whether the next literal is a raw string: `r'\d+'`, `rb'..'`.
 fn is_raw(before: &str) -> bool {
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let prefix = &before[before.trim_end_matches(is_name).len()..];
@@ -109,7 +109,7 @@ mod tests {
     /// much for the same.
     const STACK_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 2 } << 20;
 
-    /// What an expression says, on a thread with no more stack than the server's have.
+    /// Evaluates an expression on a thread with the stack size of the server's threads.
     fn judged(source: String) -> Result<(), String> {
         let work = move || {
             Expression::compile(&source)?;
@@ -184,8 +184,8 @@ mod tests {
         assert!(check(&"x".repeat(20_000)).is_err());
     }
 
-    /// After a text that it cannot read, the reader goes on in its middle: what was a text to us would
-    /// be brackets to it.
+    /// The parser continues in the middle of an invalid literal: text for this check would be
+    /// brackets for the parser.
     #[test]
     fn texts_that_the_reader_would_not_take_are_refused() {
         let deep = "[a-".repeat(500);

@@ -21,7 +21,7 @@ type Outcome = Result<Cel, ExecutionError>;
 /// The language with its extensions.
 pub(crate) fn environment() -> Env {
     let mut env = Env::stdlib();
-    // Declared once each, in an environment of our own: nothing can be declared twice.
+    // Declared once each in a new environment, so no name is declared twice.
     let extensions = [
         cel::extensions::strings,
         cel::extensions::lists,
@@ -37,8 +37,8 @@ pub(crate) fn environment() -> Env {
     env
 }
 
-/// `cel.bind(name, value, expression)`: the expression, in which the name means the value. It is a
-/// loop over nothing, whose result begins as the value.
+/// `cel.bind(name, value, expression)`: evaluates the expression with the name bound to the value.
+/// It is a loop over an empty list, with the value as its initial accumulator.
 fn bind(
     maker: &mut MacroExprHelper<'_>,
     target: &mut Option<IdedExpr>,
@@ -187,7 +187,7 @@ fn add_version_functions(context: &mut Context<'_, '_>) {
     debug_assert!(added.iter().all(Result::is_ok));
 }
 
-/// How two quantities or two versions compare.
+/// The order of two quantities or two versions.
 fn order(one: &Cel, other: &Cel) -> Result<Ordering, ExecutionError> {
     match (semver(one), semver(other)) {
         (Some(one), Some(other)) => Ok(one.cmp(other)),

@@ -160,7 +160,7 @@ pub(crate) fn escaped(name: &str) -> Option<String> {
     (!name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty()).then_some(text)
 }
 
-/// How many values there are below and at a place.
+/// The number of values in a tree.
 pub(crate) fn size(value: &Value) -> usize {
     match value {
         Value::Array(items) => items.iter().map(size).sum::<usize>() + 1,

@@ -87,7 +87,7 @@ impl Named {
     }
 }
 
-/// A cell as the column's type wants it; what is not of the type is not shown.
+/// A cell of the column's type; a value of another type is not shown.
 fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
     let Some(value) = found.first() else {
         return Value::Null;

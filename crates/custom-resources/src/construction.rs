@@ -49,7 +49,7 @@ fn escape_key(key: &CelString<'_>) -> CelString<'static> {
     key.inner().replace('~', "~0").replace('/', "~1").into()
 }
 
-/// A type whose values have whatever fields they are given.
+/// A type whose values accept any fields.
 struct Constructed(Type);
 
 impl StructType for Constructed {
@@ -68,7 +68,7 @@ impl StructType for Constructed {
                 let text = format!("undefined field '{field}'");
                 return Err(ExecutionError::function_error(name, text));
             }
-            // `?field: …` may give nothing.
+            // `?field: …` may have no value.
             match value.downcast_ref::<CelOptional<'_>>() {
                 None => made.add_field_value(field, value),
                 Some(optional) => {
@@ -86,7 +86,7 @@ impl StructType for Constructed {
 /// An `Object{…}` as JSON.
 ///
 /// # Errors
-/// Another value; a part that has the type of another place; what JSON does not have.
+/// *Errors.* The value is not an object, a part has the type of another field, or has no JSON form.
 pub(crate) fn object(value: &Cel) -> Result<Value, String> {
     match value {
         Cel::Struct(made) if made.name() == OBJECT => json(value, OBJECT),
@@ -105,7 +105,7 @@ pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
     };
     let operations = list.iter().map(|operation| match operation {
         Cel::Struct(made) if made.name() == PATCH => fields(made, |field, value| {
-            // The value is of a type of its own, or none.
+            // The value has a constructed type, or none.
             let path = match value {
                 Cel::Struct(part) => part.name().to_owned(),
                 _ => field.to_owned(),

@@ -1,4 +1,4 @@
-//! A kind that a definition describes, in one of its versions.
+//! One version of a kind that a CustomResourceDefinition defines.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::schema::Schema;
 use crate::shape::{default, prune};
 use crate::validate::validate;
 
-/// A kind made of one version of a definition.
+/// A kind for one version of a definition.
 #[derive(Debug)]
 pub struct CustomKind {
     facts: Facts,
@@ -39,7 +39,7 @@ struct ScalePaths {
 
 /// A version of a definition.
 pub struct DefinedVersion {
-    /// What its objects are.
+    /// The kind of its objects.
     pub kind: Arc<dyn Kind>,
     /// Their `openAPIV3Schema`.
     pub schema: Value,
@@ -137,7 +137,7 @@ impl Kind for CustomKind {
                 "json: cannot unmarshal metadata into Go value of type v1.ObjectMeta".to_owned(),
             );
         }
-        // Objects of all versions are stored in one place; they differ in nothing but the name.
+        // Objects of all versions are stored under one key; versions differ only in the name.
         let info = self.facts.info();
         map.insert("apiVersion".to_owned(), info.api_version().into());
         map.insert("kind".to_owned(), info.kind.into());

@@ -59,7 +59,7 @@ impl Kind for Definition {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        // Schemas are kept as they were sent: what is a default there is no default here.
+        // Schemas are stored as they were sent: defaults of the API's types do not apply to them.
         serde_json::from_value::<api::CustomResourceDefinition>(with_required(&object))
             .map_err(|error| format!("json: cannot unmarshal CustomResourceDefinition: {error}"))?;
         let Value::Object(map) = object else {
@@ -104,7 +104,7 @@ impl Kind for Definition {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        // Stored versions are known from the first on; the rest is the controller's to say.
+        // Stored versions are set at creation; the controller writes the rest.
         let stored = storage_version(object).unwrap_or_default();
         object["status"] = json!({"storedVersions": [stored]});
     }
@@ -201,7 +201,7 @@ fn fill(value: &mut Value, name: &str, default: &str) {
     }
 }
 
-/// What is missing is told by the validation, not by the decoder.
+/// Adds empty required fields, so that the validation reports them and not the decoder.
 fn with_required(object: &Value) -> Value {
     let mut object = object.clone();
     let Some(map) = object.as_object_mut() else {

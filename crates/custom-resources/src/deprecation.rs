@@ -8,8 +8,8 @@ use crate::version_order::rank;
 /// Bytes of the text that a definition may give.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// The text that the definition gives, or one that names the best version to use instead: of those
-/// that are served, newer, and not deprecated themselves. `None` for a version that is not deprecated.
+/// The deprecation warning of a version: the definition's text, or one that names the best served
+/// version that is newer and not deprecated. `None` for a version that is not deprecated.
 pub(crate) fn warning(definition: &Value, version: &Value) -> Option<String> {
     if version["deprecated"] != true {
         return None;
@@ -31,7 +31,7 @@ pub(crate) fn warning(definition: &Value, version: &Value) -> Option<String> {
     Some(format!("{group}/{own} {kind} is deprecated{instead}"))
 }
 
-/// What is wrong with the text that a version has for its clients, in Kubernetes' words.
+/// The errors of a version's deprecation warning, in Kubernetes' words.
 pub(crate) fn complaints(version: &Value) -> Vec<String> {
     let Some(text) = version["deprecationWarning"].as_str() else {
         return Vec::new();

@@ -11,11 +11,11 @@ use serde_json::Value;
 use crate::cel_library::{amount, version};
 use crate::expression::{Expression, Values};
 
-/// An expression that says of a device whether it is meant.
+/// A CEL expression that selects devices.
 #[derive(Clone, Debug)]
 pub struct DeviceSelector {
     expression: Expression,
-    /// Domains that it looks into: those that a device does not have are empty for it.
+    /// Domains that it accesses: a domain that a device lacks is empty.
     domains: BTreeSet<String>,
 }
 
@@ -33,7 +33,7 @@ impl DeviceSelector {
         })
     }
 
-    /// Whether a device of a driver, as a ResourceSlice has it, is meant.
+    /// Whether it selects a driver's device, in the form of a ResourceSlice.
     ///
     /// # Errors
     /// A text: an attribute that the device does not have, or an answer that is not yes or no.
@@ -56,7 +56,7 @@ impl DeviceSelector {
         said.ok_or_else(|| "the expression says neither true nor false".to_owned())
     }
 
-    /// Attributes or capacities by domain; without one, the driver's is meant.
+    /// Attributes or capacities by domain; a name without a domain has the driver's.
     fn by_domain(
         &self,
         driver: &str,

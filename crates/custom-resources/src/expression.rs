@@ -1,4 +1,4 @@
-//! Expressions in the Common Expression Language: compiled once, and what they say of values.
+//! Compiled expressions in the Common Expression Language, and their evaluation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::construction;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
 
-/// What one object may cost to judge: values looked at, where loops within loops multiply.
+/// The cost budget for one object: the number of accessed values, multiplied by nested loops.
 pub(crate) const BUDGET: u64 = 10_000_000;
 
 /// An expression, ready to be evaluated.
@@ -26,7 +26,7 @@ pub struct Expression {
     environment: Arc<Env>,
     /// Whether it looks at the former value.
     pub(crate) compares: bool,
-    /// How deep its loops are nested.
+    /// The nesting depth of its loops.
     pub(crate) depth: u32,
 }
 
@@ -115,7 +115,7 @@ impl Expression {
         shape.keys
     }
 
-    /// What it says of a value, and of what that was before.
+    /// Evaluates the expression for a value and its old value.
     pub(crate) fn evaluate(&self, value: &Cel, old: Option<&Cel>) -> Result<Cel, String> {
         let mut context = Context::with_env(ENVIRONMENT.clone());
         add_functions(&mut context);
@@ -128,7 +128,7 @@ impl Expression {
             .map_err(|error| error.to_string())
     }
 
-    /// What the expression says of some values.
+    /// Evaluates the expression for some variables.
     ///
     /// # Errors
     /// A text: a function that failed, a field that is not there, or more work than one expression
@@ -155,7 +155,7 @@ pub struct Values {
 }
 
 impl Values {
-    /// Adds a value; what is null is known by its name all the same.
+    /// Adds a variable; a null value is declared too.
     pub fn add(&mut self, name: &str, value: &Value) {
         self.nodes += size(value) as u64;
         self.all.insert(name.to_owned(), typed(value, None));
@@ -167,7 +167,7 @@ impl Values {
         self.all.insert(name.to_owned(), value);
     }
 
-    /// Adds what an expression said, as an entry of the map of that name.
+    /// Adds an expression's result, as an entry of the map of that name.
     pub fn add_entry(&mut self, name: &str, key: &str, said: &Said) {
         let mut entries = match self.all.remove(name) {
             Some(Cel::Map(map)) => Arc::unwrap_or_clone(map.map),
@@ -181,7 +181,7 @@ impl Values {
     }
 }
 
-/// What an expression says.
+/// The result of an expression.
 #[derive(Clone, Debug)]
 pub struct Said(Cel);
 
@@ -197,7 +197,8 @@ impl Said {
     /// The object that it makes, as JSON.
     ///
     /// # Errors
-    /// Another value; parts whose types are not those of their places; what JSON does not have.
+    /// *Errors.* The result is not an object, a part has the type of another field, or has no JSON
+    /// form.
     pub fn to_object(&self) -> Result<Value, String> {
         construction::object(&self.0)
     }
@@ -219,7 +220,7 @@ impl Said {
     }
 }
 
-/// What all expressions may mention: types, and libraries with a name.
+/// The namespaces of types and libraries that all expressions may use.
 const LIBRARIES: [&str; 18] = [
     "base64",
     "bool",
@@ -241,11 +242,11 @@ const LIBRARIES: [&str; 18] = [
     "uint",
 ];
 
-/// What an expression is made of.
+/// The properties of an expression's syntax tree.
 #[derive(Default)]
 struct Shape {
     depth: u32,
-    /// How deep loops are nested.
+    /// The maximum nesting of loops.
     deepest: u32,
     /// Names that its loops give to elements.
     bound: Vec<String>,

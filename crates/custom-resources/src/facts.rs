@@ -1,10 +1,11 @@
-//! The facts of a custom kind, in the words of its definition.
+//! The properties of a custom kind, from its definition.
 
 use resource_kinds::info::{ALL, SCALE, STATUS};
 use resource_kinds::{KindInfo, Scope, Subresource, Words};
 use serde_json::Value;
 
-/// The facts of one version of a definition. It owns the texts: they go when the kind goes.
+/// The properties of one version of a definition. It owns its strings, which are freed with the
+/// kind.
 #[derive(Debug)]
 pub(crate) struct Facts {
     group: String,

@@ -1,4 +1,4 @@
-//! The formats of texts that are checked; others say nothing.
+//! The string formats that are checked; other formats have no effect.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

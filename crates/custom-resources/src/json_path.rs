@@ -4,8 +4,8 @@ use serde_json::Value;
 
 /// Longest path, in bytes.
 const BYTES_MAX: usize = 4096;
-/// Most steps: objects are not deeper, and one that [`JsonPath::set`] made so deep would take the
-/// stack of whoever walks through it.
+/// Maximum number of steps: objects are not deeper, and a deeper object made by [`JsonPath::set`]
+/// could overflow the stack of code that walks it.
 const STEPS_MAX: usize = 64;
 
 /// A path from an object to values in it.
@@ -48,7 +48,7 @@ impl JsonPath {
             .then_some(Self(steps))
     }
 
-    /// Whether it only goes down named fields.
+    /// Whether it consists of field names only.
     pub fn is_plain(&self) -> bool {
         self.0.iter().all(|step| matches!(step, Step::Field(_)))
     }
@@ -67,7 +67,7 @@ impl JsonPath {
         self.all(value).into_iter().next()
     }
 
-    /// Sets the value at a plain path, making objects on the way; false if something else is there.
+    /// Sets the value at a plain path, and creates missing objects; false if a parent is no object.
     pub fn set(&self, value: &mut Value, new: Value) -> bool {
         let mut place = value;
         for step in &self.0 {
@@ -123,7 +123,7 @@ impl Step {
     }
 }
 
-/// A name up to the next dot or bracket; a backslash takes what follows as it is.
+/// A name up to the next dot or bracket; a backslash escapes the next character.
 fn field(text: &str) -> Option<(Step, &str)> {
     let mut name = String::new();
     let mut chars = text.char_indices();
@@ -146,7 +146,7 @@ fn field(text: &str) -> Option<(Step, &str)> {
     (!name.is_empty()).then(|| (step, text.get(end..).unwrap_or_default()))
 }
 
-/// What stands in brackets, without the first.
+/// A step in brackets, after the opening one.
 fn bracket(text: &str) -> Option<(Step, &str)> {
     if let Some(inner) = text.strip_prefix("?(") {
         let (condition, after) = inner.split_once(")]")?;

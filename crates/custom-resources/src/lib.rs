@@ -1,5 +1,5 @@
-//! Custom resources: the schema that a CustomResourceDefinition carries, and what it does to
-//! objects: pruning, defaulting, validation. Pure: no I/O, no clock.
+//! Custom resources: the schema of a CustomResourceDefinition, and its application to objects:
+//! pruning, defaulting, validation. Pure: no I/O, no clock.
 
 mod cel_bounds;
 mod cel_library;

@@ -26,7 +26,7 @@ struct Place<'v> {
 }
 
 struct Judge {
-    /// What may still be spent; `None` when a rule asked for more.
+    /// The remaining budget; `None` once it is exceeded.
     left: Option<u64>,
     errors: Vec<FieldError>,
 }
@@ -51,8 +51,8 @@ impl Judge {
                 now: typed(value, Some(schema)),
                 before: old.map(|old| typed(old, Some(schema))),
             };
-            // A rule that compares says something about what has not changed, too; others are not
-            // asked again (as kube-apiserver, `CRDValidationRatcheting`).
+            // Transition rules apply to unchanged values too; other rules are not evaluated again
+            // (as kube-apiserver, `CRDValidationRatcheting`).
             let is_same = old == Some(value);
             let compares = |validation: &Validation| {
                 validation
@@ -93,7 +93,7 @@ impl Judge {
             return;
         };
         if rule.compares && place.before.is_none() {
-            // A rule about a change says nothing about what is new.
+            // A transition rule does not apply to new values.
             return;
         }
         let cost = place.nodes.saturating_pow(rule.depth.max(1));
@@ -152,7 +152,7 @@ impl Judge {
     }
 }
 
-/// The former of a list's element, found by its key.
+/// The old element of a list element, by its key.
 pub(crate) fn counterpart<'o>(
     item: &Value,
     old: &'o Value,
@@ -170,7 +170,7 @@ fn title(validation: &Validation) -> String {
     named.unwrap_or_else(|| validation.rule.trim().to_owned())
 }
 
-/// What is said of a broken rule.
+/// The message of a violated rule.
 fn message(validation: &Validation, now: &Cel, before: Option<&Cel>) -> String {
     let made = validation
         .compiled_message

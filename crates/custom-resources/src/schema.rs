@@ -1,5 +1,5 @@
-//! The structural schema of a custom resource, parsed: what the tree of an object looks like, and
-//! which rules its values keep (apiextensions.k8s.io/v1, "Specifying a structural schema").
+//! The parsed structural schema of a custom resource: the structure of an object and the rules for
+//! its values (apiextensions.k8s.io/v1, "Specifying a structural schema").
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ impl Type {
     }
 }
 
-/// How the elements of a list are told apart (`x-kubernetes-list-type`).
+/// The list type of a list (`x-kubernetes-list-type`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ListType {
     /// The list is one value.
@@ -69,7 +69,7 @@ pub enum ListType {
 pub struct Validation {
     /// The expression; must be true.
     pub rule: String,
-    /// What is said when it is not.
+    /// The message of a violation.
     pub message: Option<String>,
     /// An expression that makes the message.
     pub message_expression: Option<String>,
@@ -86,25 +86,25 @@ pub struct Validation {
 /// A schema at one place of the tree.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
-    /// None where the type is left open.
+    /// The type; `None` if it is unspecified.
     pub kind: Option<Type>,
     /// Whether null is a value.
     pub nullable: bool,
     /// Whether both numbers and texts are allowed.
     pub int_or_string: bool,
-    /// Whether fields that the schema does not know are kept.
+    /// Whether unknown fields are kept.
     pub preserve_unknown: bool,
     /// Whether the value is an object of the API itself, with metadata.
     pub embedded: bool,
     /// The known fields.
     pub properties: BTreeMap<String, Schema>,
-    /// What fields of other names are; `None` if there are no others.
+    /// The schema of further fields; `None` if there is none.
     pub additional: Option<Additional>,
-    /// What elements are.
+    /// The schema of elements.
     pub items: Option<Box<Schema>>,
-    /// What is filled in where nothing is given.
+    /// The default.
     pub default: Option<Value>,
-    /// How elements are told apart.
+    /// The list type.
     pub list_type: ListType,
     /// Whether a map has one owner as a whole (`x-kubernetes-map-type: atomic`).
     pub atomic_map: bool,
@@ -114,11 +114,11 @@ pub struct Schema {
     pub validations: Vec<Validation>,
     /// Whether there are such rules here or below.
     pub has_rules: bool,
-    /// What `kubectl explain` says.
+    /// The description for `kubectl explain`.
     pub description: Option<String>,
 }
 
-/// What fields without a name of their own are.
+/// The schema of fields without a name in `properties`.
 #[derive(Clone, Debug)]
 pub enum Additional {
     /// Anything.
@@ -158,16 +158,16 @@ pub struct Limits {
 pub struct Pattern {
     /// As written.
     pub source: String,
-    /// `None` if it uses what this engine does not know; it then matches everything.
+    /// The compiled pattern; `None` if it uses unsupported syntax: it then matches everything.
     pub regex: Option<Regex>,
 }
 
-/// Schemas nested deeper than this are cut off: nothing below is known.
+/// Maximum depth of a schema; deeper parts are unknown.
 const DEPTH_MAX: usize = 64;
 
 impl Schema {
-    /// Parses the `openAPIV3Schema` of a definition. What is malformed is left out; the
-    /// definition's own validation has refused it.
+    /// Parses the `openAPIV3Schema` of a definition. Malformed parts are left out; the definition's
+    /// validation has refused them.
     pub fn parse(value: &Value) -> Self {
         parse(value, DEPTH_MAX)
     }

@@ -1,5 +1,4 @@
-//! Giving an object the form of its schema: unknown fields are dropped (pruning), missing values
-//! filled in (defaulting).
+//! Pruning (removal of unknown fields) and defaulting of an object by its schema.
 
 use serde_json::{Map, Value};
 
@@ -8,8 +7,7 @@ use crate::schema::Schema;
 /// Fields that every object of the API has.
 const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Drops what the schema does not know; returns the paths of what was dropped
-/// (`spec.ports[0].nme`).
+/// Removes fields that the schema does not know; returns their paths (`spec.ports[0].nme`).
 pub fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
     let mut dropped = Vec::new();
     prune_value(object, schema, true, "", &mut dropped);
@@ -168,7 +166,7 @@ mod tests {
         let wanted = json!({"spec": {"mode": null, "size": 3, "limits": {"cpu": {"max": 9}},
             "parts": [{"name": "x"}, {"name": "b"}]}});
         assert_eq!(object, wanted);
-        // A parent that is not there is not made for the sake of its children.
+        // A missing parent is not created for its children's defaults.
         let mut empty = json!({});
         default(&mut empty, &schema());
         assert_eq!(empty, json!({}));

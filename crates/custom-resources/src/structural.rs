@@ -11,7 +11,7 @@ use crate::shape::prune;
 use crate::validate::validate;
 
 const COMBINATIONS: [&str; 3] = ["allOf", "anyOf", "oneOf"];
-/// Words that say what a value is, not which values it may have.
+/// Keywords of structure, which are not allowed in a value validation.
 const STRUCTURE: [&str; 6] = [
     "type",
     "default",
@@ -248,7 +248,7 @@ fn check_rules(map: &Map<String, Value>, path: &FieldPath, errors: &mut Vec<Fiel
     }
 }
 
-/// A default must be what the schema allows.
+/// A default must be valid by the schema.
 fn check_default(schema: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
     let Some(default) = schema.get("default") else {
         return;

@@ -1,5 +1,5 @@
-//! Judging an object by its schema. The texts are those that kube-apiserver gives
-//! (k8s.io/kube-openapi `pkg/validation`).
+//! Validation of an object by its schema. The messages are kube-apiserver's (k8s.io/kube-openapi
+//! `pkg/validation`).
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,15 @@ use crate::format;
 use crate::rules::counterpart;
 use crate::schema::{ListType, Schema, Type};
 
-/// More than so many errors help nobody.
+/// Maximum number of reported errors.
 const ERRORS_MAX: usize = 100;
 
 /// All that is wrong with an object, rules in the Common Expression Language aside.
 ///
-/// What was the same in the object before an update (`old`) is not judged again: a definition that
-/// has become stricter does not stand in the way of changes elsewhere in its objects. As
-/// kube-apiserver (`CRDValidationRatcheting`): fields are compared by their names, the elements of a
-/// list by its keys; those of other lists only as a whole.
+/// Parts that are unchanged since before an update (`old`) are not validated again: a stricter
+/// definition does not block other changes of its objects. As kube-apiserver
+/// (`CRDValidationRatcheting`): fields are compared by name, the elements of a list by key; other
+/// lists only as a whole.
 pub fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
     let mut errors = Vec::new();
     check(object, old, schema, &FieldPath::default(), &mut errors);
@@ -192,7 +192,7 @@ fn check_list(
     let count = items.len() as u64;
     if let Some(max) = limits.max_items.filter(|max| count > *max) {
         errors.push(too_many(path, count, max));
-        // What is too long to be looked at is not looked at.
+        // A value above the size limit is not checked further.
         return;
     }
     if let Some(min) = limits.min_items.filter(|min| count < *min) {
@@ -437,7 +437,8 @@ mod tests {
             errors(&|new| new["spec"]["name"] = json!("longer")),
             ["spec.name"]
         );
-        // Elements with a key keep what they had, wherever they stand; one that changes does not.
+        // Elements with a key are compared by it, whatever their position; a changed element is
+        // validated.
         let turned = json!([{"id": "y", "name": "other"}, {"id": "x", "name": "long"}]);
         let found = errors(&|new| new["spec"]["parts"] = turned.clone());
         assert_eq!(found, ["spec.parts[0].name"]);

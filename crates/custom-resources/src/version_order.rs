@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-/// How stable a version is.
+/// The stability of a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stability {
     Alpha,
@@ -10,9 +10,9 @@ enum Stability {
     Stable,
 }
 
-/// What versions of a group compare by, the best greatest: stable ones over others, newer ones over
-/// older; then those whose names are of another form, by the alphabet (the documentation of
-/// CustomResourceDefinitions, "Version priority").
+/// The rank of a version in a group, the best one greatest: stable before unstable, newer before
+/// older, then other names alphabetically (the documentation of CustomResourceDefinitions, "Version
+/// priority").
 pub fn rank(name: &str) -> Rank<'_> {
     Rank(parts(name), Reverse(name))
 }
@@ -38,7 +38,7 @@ fn parts(name: &str) -> Option<(Stability, u64, u64)> {
     }
 }
 
-/// The number at the start of a text, and what follows.
+/// The number at the start of a text, and the rest.
 fn number(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit());
     let (digits, rest) = text.split_at(end.unwrap_or(text.len()));

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The type of record asked for.
+/// The requested record type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// IPv4 addresses.
@@ -13,7 +13,7 @@ pub enum Kind {
     Srv,
     /// The name of an address.
     Ptr,
-    /// The name that this one stands for.
+    /// The canonical name.
     Cname,
     /// Free text.
     Txt,
@@ -21,7 +21,7 @@ pub enum Kind {
     Ns,
     /// Start of authority.
     Soa,
-    /// Whatever there is.
+    /// All records.
     Any,
     /// A type that no name here has.
     Other,
@@ -45,13 +45,13 @@ pub enum Data {
     },
     /// The name of an address.
     Ptr(String),
-    /// The name that this one stands for.
+    /// The canonical name.
     Cname(String),
     /// Free text.
     Txt(String),
     /// A name server.
     Ns(String),
-    /// Start of authority; the server fills in the rest.
+    /// Start of authority; the server adds its fields.
     Soa,
 }
 
@@ -74,13 +74,13 @@ impl Data {
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// The name is not of this zone: someone else may know it.
+    /// The name is not in this zone: another server may know it.
     NotOurs,
     /// There is no such name (NXDOMAIN).
     NoSuchName,
     /// The name exists, but has no record of that type (NODATA).
     NoData,
-    /// Records of the name that was asked for.
+    /// Records of the requested name.
     Found {
         /// The records.
         answers: Vec<Data>,

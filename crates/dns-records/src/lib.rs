@@ -1,8 +1,8 @@
 //! Decides which names the cluster's DNS knows, from Services, EndpointSlices and namespaces.
 //!
-//! [`Zone::replace`] and [`Zone::list_namespaces`] make the zone what the cluster is, one Service at
-//! a time; [`Zone::lookup`] answers from it. What is answered follows the Kubernetes DNS specification 1.1.0, and the habits of CoreDNS where that is silent.
-//! Pure: no sockets, no wire format, no clock.
+//! [`Zone::replace`] and [`Zone::list_namespaces`] update the zone, one Service at a time;
+//! [`Zone::lookup`] answers from it. The answers follow the Kubernetes DNS specification 1.1.0, and
+//! CoreDNS where that is silent. Pure: no sockets, no wire format, no clock.
 
 mod answer;
 mod names;
@@ -13,9 +13,9 @@ mod zone;
 pub use answer::{Data, Kind, Lookup};
 pub use zone::{Settings, Zone};
 
-/// Seconds that a record may be kept by whoever asked.
+/// Time to live of a record, in seconds.
 pub const TTL_SECONDS: u32 = 5;
 
-/// Seconds that "there is no such name" may be kept: short, so that a peer that waits for another
-/// to appear finds it as soon as it does.
+/// Time to live of "no such name", in seconds: short, so that a peer that waits for another to
+/// appear finds it soon.
 pub const NEGATIVE_TTL_SECONDS: u32 = 1;

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Returns the label that stands for an address where an endpoint has no host name: its text with
-/// dashes (`10-244-0-5`), as CoreDNS has it.
+/// Returns the label for the address of an endpoint without a host name: its text with dashes
+/// (`10-244-0-5`), as CoreDNS.
 pub(crate) fn address_label(address: IpAddr) -> String {
     let text = address.to_string().replace(['.', ':'], "-");
     // A label must not begin or end with a dash, which `::1` would.
@@ -14,13 +14,13 @@ pub(crate) fn address_label(address: IpAddr) -> String {
     }
 }
 
-/// Reads an IPv4 address out of its label.
+/// Parses an IPv4 address from its label.
 pub(crate) fn label_address(label: &str) -> Option<Ipv4Addr> {
     let text = label.replace('-', ".");
     text.parse().ok().filter(|_| !label.contains('.'))
 }
 
-/// Returns the name under which the name of an address is asked for.
+/// Returns the name of an address for a reverse lookup.
 pub(crate) fn reverse_name(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {

@@ -15,7 +15,7 @@ pub(crate) type Record = (String, Data);
 /// Each once.
 type Records = BTreeSet<Record>;
 
-/// The records of a Service whose own name this is.
+/// The records of the Service with that name.
 pub(crate) fn of_service(name: &str, service: &Service, slices: &[&EndpointSlice]) -> Vec<Record> {
     let mut records = Records::new();
     if let Some(spec) = &service.spec {
@@ -55,7 +55,7 @@ fn add(records: &mut Records, name: &str, data: Data) {
     records.insert((name.to_ascii_lowercase(), data));
 }
 
-/// A port of a Service with an address of its own: one server, the Service.
+/// A port of a Service with a cluster IP: one SRV target, the Service.
 fn add_port(records: &mut Records, name: &str, port: &ServicePort) {
     let Ok(number) = u16::try_from(port.port) else {
         return;
@@ -76,9 +76,8 @@ fn add_port(records: &mut Records, name: &str, port: &ServicePort) {
     }
 }
 
-/// The endpoints that are ready (which includes those that are published although they are
-/// not: statefulset.md §10.7), each under its own name; of a headless Service under the
-/// Service's name and ports as well.
+/// The ready endpoints (including published unready ones: statefulset.md §10.7), each under its own
+/// name; of a headless Service under the Service's name and ports as well.
 fn add_slice(records: &mut Records, name: &str, slice: &EndpointSlice, headless: bool) {
     for endpoint in slice
         .endpoints

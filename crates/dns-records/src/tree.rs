@@ -1,4 +1,4 @@
-//! Names and what is known of each, counted, so that what came in can go out again.
+//! Names and their records, with counts, so that records can be removed again.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use crate::answer::Data;
 
 /// Names in lower case without a final dot.
 ///
-/// *Invariant*: with a name all names above it up to the domain are there, so that "nothing of that
-/// type" and "no such name" are told apart.
+/// *Invariant*: if a name exists, all names above it up to the domain exist, so that "no records of
+/// that type" and "no such name" differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tree {
     domain: String,
@@ -16,14 +16,14 @@ pub(crate) struct Tree {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Node {
-    /// How often this name, or one below it, came in.
+    /// The number of additions of this name, or of one below it.
     uses: u32,
-    /// What is known, and how often it came in; sorted.
+    /// The records with the number of their additions; sorted.
     data: Vec<(Data, u32)>,
 }
 
 impl Node {
-    /// What is known of the name.
+    /// The records of the name.
     pub(crate) fn data(&self) -> impl Iterator<Item = &Data> {
         self.data.iter().map(|(data, _)| data)
     }
@@ -49,7 +49,7 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// Adds a name of which nothing is known.
+    /// Adds a name without records.
     pub(crate) fn add_name(&mut self, name: &str) {
         for name in with_names_above(name, &self.domain) {
             match self.nodes.get_mut(name) {
@@ -62,7 +62,7 @@ impl Tree {
         }
     }
 
-    /// Takes out what [`Tree::add_name`] added.
+    /// Removes an addition by [`Tree::add_name`].
     pub(crate) fn remove_name(&mut self, name: &str) {
         for name in with_names_above(name, &self.domain) {
             let Some(node) = self.nodes.get_mut(name) else {
@@ -75,7 +75,7 @@ impl Tree {
         }
     }
 
-    /// Adds what is known of a name.
+    /// Adds a record of a name.
     pub(crate) fn add(&mut self, name: &str, data: Data) {
         self.add_name(name);
         let Some(node) = self.nodes.get_mut(name) else {
@@ -87,7 +87,7 @@ impl Tree {
         }
     }
 
-    /// Takes out what [`Tree::add`] added.
+    /// Removes an addition by [`Tree::add`].
     pub(crate) fn remove(&mut self, name: &str, data: &Data) {
         if let Some(node) = self.nodes.get_mut(name)
             && let Ok(place) = node.data.binary_search_by(|(known, _)| known.cmp(data))

@@ -1,4 +1,4 @@
-//! All names of the cluster, and what is known of each.
+//! All names of the cluster with their records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,36 +12,36 @@ use crate::names;
 use crate::records::{self, Record, address_data};
 use crate::tree::{Node, Tree};
 
-/// Version of the specification, as `dns-version.<domain>` tells it.
+/// Version of the specification, for `dns-version.<domain>`.
 const SPECIFICATION_VERSION: &str = "1.1.0";
 
-/// What the zone needs to know of the cluster.
+/// The settings of the zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The cluster's domain, such as `cluster.local`.
     pub domain: String,
     /// Addresses at which pods find this server.
     pub dns_addresses: Vec<IpAddr>,
-    /// Ranges of pods and Services: names of other addresses are asked elsewhere.
+    /// Ranges of pods and Services: reverse lookups of other addresses are forwarded.
     pub ranges: Vec<Cidr>,
 }
 
 /// Every name of the cluster with its records.
 ///
-/// *Invariant* (checked by a test): it does not matter in which steps it became what it is.
+/// *Invariant* (checked by a test): the zone does not depend on the order of updates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
     settings: Settings,
     tree: Tree,
-    /// What each Service brought, by its own name in the zone.
+    /// The records of each Service, by its name in the zone.
     services: BTreeMap<String, Vec<Record>>,
     /// Names of Services without their namespace, and how many have it.
     names: BTreeMap<String, u32>,
     /// Namespaces, and how often they were named: by the list and by each Service in them.
     namespaces: BTreeMap<String, u32>,
     listed: BTreeSet<String>,
-    /// What is there whatever the cluster has; of the server's own names it depends on what
-    /// Services say of its addresses.
+    /// Records that do not depend on Services, except that Services may name the server's
+    /// addresses.
     fixed: Vec<Record>,
 }
 
@@ -62,7 +62,7 @@ impl Zone {
         zone
     }
 
-    /// Says which namespaces there are. Those of Services count even when they are not listed.
+    /// Sets the list of namespaces. Namespaces of Services exist even if they are not listed.
     pub fn list_namespaces<'a>(&mut self, namespaces: impl IntoIterator<Item = &'a str>) {
         let listed = namespaces.into_iter().map(str::to_ascii_lowercase);
         let listed: BTreeSet<String> = listed.collect();
@@ -75,7 +75,7 @@ impl Zone {
         self.listed = listed;
     }
 
-    /// Says what a Service is now, with its slices, or that it is gone.
+    /// Sets the records of a Service from its slices, or removes them.
     pub fn replace(
         &mut self,
         namespace: &str,
@@ -187,7 +187,7 @@ impl Zone {
         let alias = |data: &&Data| data.kind() == Kind::Cname;
         let wanted = |data: &&Data| kind == Kind::Any || data.kind() == kind;
         let mut answers: Vec<Data> = match node.data().find(alias) {
-            // An alias answers whatever is asked.
+            // An alias answers every type.
             Some(alias) => vec![alias.clone()],
             None => node.data().filter(wanted).cloned().collect(),
         };
@@ -234,9 +234,9 @@ impl Zone {
         })
     }
 
-    /// Says whether a name looks like one of the cluster's without its end: `web-0`,
-    /// `web-0.nginx`, `nginx.default`, `nginx.default.svc`. Clients ask for these as they are
-    /// after their search list was of no use, which is when a peer is not there yet.
+    /// Whether a name looks like a cluster name without its domain: `web-0`, `web-0.nginx`,
+    /// `nginx.default`, `nginx.default.svc`. Clients ask for it after their search list failed,
+    /// which happens while a peer does not exist yet.
     pub fn resembles(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         name.rsplit_once('.').is_none_or(|(_, last)| {

@@ -1,4 +1,4 @@
-//! However a zone became what it is: it is that of the namespaces, Services and slices there are.
+//! A zone depends only on the namespaces, Services and slices, not on the order of updates.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 

@@ -5,8 +5,8 @@ use hickory_proto::op::{Message, ResponseCode};
 use crate::forward::{response_of, ttl_of};
 use crate::wire::{self, Received, Response};
 
-/// Reads a question as from UDP and returns what is answered, as if its name did not exist. The
-/// number is what the answer may be long, in bytes.
+/// Parses a query as from UDP and returns the response, as if its name did not exist, with the
+/// maximum length of the response in bytes.
 pub fn question(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     match wire::read(bytes) {
         Received::Request(request) => {
@@ -19,8 +19,8 @@ pub fn question(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// Reads an answer of another server to the question, and returns what its asker gets by UDP, with
-/// what that may be long.
+/// Parses another server's response to the query, and returns the response by UDP, with its maximum
+/// length.
 pub fn forwarded(question: &[u8], answer: &[u8]) -> Option<(Vec<u8>, usize)> {
     let Received::Request(request) = wire::read(question) else {
         return None;
@@ -30,7 +30,7 @@ pub fn forwarded(question: &[u8], answer: &[u8]) -> Option<(Vec<u8>, usize)> {
         return None;
     }
     let response = response_of(message);
-    // How long it is kept; nothing to look at here.
+    // Computes the caching time; not checked here.
     ttl_of(&response);
     let max = request.udp_bytes_max();
     Some((request.respond(response, max)?, max))

@@ -1,7 +1,7 @@
 //! Asks other servers, and keeps their answers for a short while.
 //!
-//! The same question asked twice at a time is forwarded once; so a question that comes back to us
-//! by way of another server waits for itself and fails, instead of going round.
+//! The same concurrent query is forwarded once; a query that returns to this server through another
+//! one therefore waits for itself and fails, instead of looping.
 
 use std::collections::HashMap;
 use std::io;
@@ -62,7 +62,7 @@ impl Forwarder {
         }
     }
 
-    /// Returns an answer that is still fresh, with what is left of its time.
+    /// Returns a cached response with its remaining time to live.
     pub(crate) fn kept(&self, query: &Query, proof: bool) -> Option<Response> {
         let key = key(query, proof);
         let kept = locked(&self.shared.kept);
@@ -100,7 +100,7 @@ impl Forwarder {
     }
 
     async fn fly(self, key: Key, query: Query, proof: bool) -> Arc<Response> {
-        // Taken out even when the asker goes away: whoever asks next would wait for nobody.
+        // Removed even if the requester goes away: otherwise the next one would wait for ever.
         let landing = Landing {
             forwarder: self.clone(),
             key: key.clone(),
@@ -129,7 +129,7 @@ impl Forwarder {
     async fn ask_in_turn(&self, query: &Query, proof: bool) -> Response {
         let servers = locked(&self.shared.upstreams).servers_awake(Instant::now());
         let Some(servers) = servers else {
-            // Nobody else to ask: what we do not know does not exist.
+            // Without upstream servers an unknown name does not exist.
             return Response::code(ResponseCode::NXDomain);
         };
         let mut last = Response::code(ResponseCode::ServFail);
@@ -183,7 +183,7 @@ fn sections(response: &mut Response) -> impl Iterator<Item = &mut Record> {
     answers.iter_mut().chain(authorities).chain(additionals)
 }
 
-/// Returns how long an answer may be kept; nothing when not at all.
+/// Returns the caching time of a response; `None` if it must not be cached.
 pub(crate) fn ttl_of(response: &Response) -> Option<u32> {
     let negative = response.answers.is_empty();
     let max = match (response.code, negative) {
@@ -225,11 +225,11 @@ async fn ask(server: SocketAddr, query: &Query, proof: bool) -> io::Result<Messa
     if !answer.metadata.truncation {
         return Ok(answer);
     }
-    // What was cut is better than nothing where TCP is not allowed.
+    // A truncated response is better than none where TCP is blocked.
     Ok(by_tcp(server, &bytes, id, query).await.unwrap_or(answer))
 }
 
-/// A socket of its own for each question: the port is one more thing that a forger must guess.
+/// A new socket for each query: a random port makes forgery harder.
 async fn by_udp(server: SocketAddr, bytes: &[u8], id: u16, query: &Query) -> io::Result<Message> {
     let any: SocketAddr = match server {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),

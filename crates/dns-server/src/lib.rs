@@ -1,8 +1,7 @@
-//! The cluster's DNS server: answers for the cluster's own names, asks others for the rest.
+//! The cluster's DNS server: answers cluster names and forwards other queries.
 //!
-//! What the answers are is decided in `dns-records`. Here Services, EndpointSlices and namespaces
-//! are watched, the zone is built anew on each change and swapped in whole, so that a question
-//! never waits for a change nor sees half of one. Questions come by UDP and TCP.
+//! `dns-records` decides the answers. This crate watches Services, EndpointSlices and namespaces,
+//! and updates the zone at each change. It serves UDP and TCP.
 
 pub mod decoders;
 mod forward;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// Changes of Services and endpoints that come this close together are taken together.
+/// Changes of Services and endpoints within this time are processed together.
 pub const DEBOUNCE: Duration = Duration::from_millis(1);
 
-/// Services whose names change while no question is answered.
+/// Maximum number of Services to update per pause of queries.
 pub const SERVICES_AT_ONCE: usize = 64;
 
 /// TCP connections at a time; further ones wait to be accepted.
@@ -17,35 +17,36 @@ pub const TCP_IDLE: Duration = Duration::from_secs(10);
 /// Questions that wait for another server at a time; further ones are answered SERVFAIL.
 pub const FORWARDS_MAX: usize = 1024;
 
-/// How long one upstream server may take.
+/// Timeout of one upstream server.
 pub const UPSTREAM_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Upstream servers asked in turn for one question. Together they take less than the five
-/// seconds after which clients ask again.
+/// Maximum number of upstream servers per query. Together they take less than the five seconds
+/// after which clients retry.
 pub const UPSTREAMS_MAX: usize = 3;
 
 /// An upstream server that failed so often in a row is left alone for a while.
 pub const UPSTREAM_FAILURES_MAX: u32 = 2;
 
-/// How long it is left alone; questions that only it could answer fail at once meanwhile.
+/// A failed upstream server is skipped for this time; queries that only it could answer fail at
+/// once.
 pub const UPSTREAM_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often the host's list of servers is looked at for changes.
+/// Interval of the checks of the host's list of servers.
 pub const RESOLV_CONF_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Answers of other servers kept.
+/// Maximum number of cached responses.
 pub const CACHE_ENTRIES_MAX: usize = 1000;
 
-/// Longest time that an answer of another server is kept, whatever it allows.
+/// Maximum caching time of a response, whatever its time to live.
 pub const CACHE_TTL_SECONDS_MAX: u32 = 30;
 
-/// Longest time that another server's "there is no such name" is kept.
+/// Maximum caching time of "no such name" from another server.
 pub const CACHE_NEGATIVE_TTL_SECONDS_MAX: u32 = 5;
 
 /// Aliases followed for one question.
 pub const ALIASES_MAX: usize = 8;
 
-/// Answers by UDP to clients that do not say what they can take.
+/// Maximum length of UDP responses to clients that do not announce a size.
 pub const UDP_BYTES_MIN: usize = 512;
 
 /// Answers by UDP to clients that can take more; larger ones could be lost as fragments.

@@ -13,7 +13,7 @@ use crate::forward::Forwarder;
 use crate::limits;
 use crate::wire::{Request, Response, name, record};
 
-/// The zone as it is now; nothing until Services and endpoints are known.
+/// The current zone; `None` until Services and endpoints are known.
 #[derive(Clone, Default)]
 pub(crate) struct CurrentZone {
     zone: Arc<RwLock<Option<Zone>>>,
@@ -25,7 +25,7 @@ impl CurrentZone {
         *self.write() = Some(zone);
     }
 
-    /// Changes the zone, if there is one, while nobody is answered.
+    /// Changes the zone, if there is one, under its write lock.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Zone)) {
         self.write().as_mut().map(change);
     }
@@ -39,11 +39,11 @@ impl CurrentZone {
     }
 }
 
-/// What is known of a question without asking anyone.
+/// The local answer to a query.
 pub(crate) enum Local {
-    /// All there is to say.
+    /// The complete answer.
     Answer(Response),
-    /// Another server must be asked for this; its answers come after these.
+    /// Another server must be asked; its answers are appended to these.
     Elsewhere(Box<Query>, Response),
 }
 
@@ -84,7 +84,7 @@ impl Resolver {
         }
     }
 
-    /// Asks others for the rest.
+    /// Forwards the rest of a query.
     pub(crate) async fn elsewhere(&self, proof: bool, query: &Query, so_far: Response) -> Response {
         let mut response = self.forwarder.ask(query, proof).await;
         // With no one to ask, SERVFAIL says "try again", and some clients do so for seconds. For
@@ -136,7 +136,7 @@ impl Resolver {
                 }
                 Lookup::NoSuchName | Lookup::NoData => {
                     let missing = matches!(lookup, Lookup::NoSuchName);
-                    // Behind an alias the name asked for does exist.
+                    // With an alias the requested name exists.
                     if missing && response.answers.is_empty() {
                         response.code = ResponseCode::NXDomain;
                     }
@@ -161,7 +161,7 @@ impl Resolver {
         mut answers: Vec<Data>,
         additional: Vec<(String, Data)>,
     ) {
-        // Clients take the first address: each of them comes first in turn.
+        // Clients use the first address: the addresses are rotated.
         if answers.len() > 1 {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % answers.len();
             answers.rotate_left(turn);
@@ -178,7 +178,7 @@ impl Resolver {
     }
 }
 
-/// Names of the machine itself are never asked elsewhere (RFC 6761).
+/// Names of the machine itself are never forwarded (RFC 6761).
 fn this_machine(query: &Query, asked: &str, kind: Kind) -> Option<Response> {
     let asked = asked.trim_end_matches('.');
     let is_localhost = asked == "localhost" || asked.ends_with(".localhost");
@@ -214,7 +214,7 @@ fn kind_of(record_type: RecordType) -> Kind {
     }
 }
 
-/// Returns the name to go on with when the answer is an alias that was not asked for itself.
+/// Returns the target of an alias, unless the alias itself was requested.
 fn alias_of(answers: &[Data], kind: Kind) -> Option<&str> {
     answers.iter().find_map(|data| match data {
         Data::Cname(target) if !matches!(kind, Kind::Cname | Kind::Any) => Some(target.as_str()),
@@ -240,7 +240,7 @@ fn to_record(zone: &Zone, owner: &Name, data: &Data) -> Option<Record> {
     Some(record(owner, TTL_SECONDS, data))
 }
 
-/// The record that says how long "no" may be kept.
+/// The SOA record with the caching time of negative answers.
 fn authority(zone: &Zone) -> Option<Record> {
     let owner = name(zone.domain())?;
     Some(record(

@@ -27,26 +27,26 @@ use crate::upstreams::{Source, Upstreams};
 use crate::watch::{Watched, follow, watch_namespaces};
 use crate::wire::{self, Received, Request, Response};
 
-/// What the server needs to know.
+/// The settings of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The cluster's domain, such as `cluster.local`.
     pub domain: String,
-    /// Where to listen, by UDP and TCP.
+    /// The addresses to listen on, by UDP and TCP.
     pub listen: Vec<SocketAddr>,
     /// Addresses at which pods find this server.
     pub addresses: Vec<IpAddr>,
     /// Ranges of pods and Services: their reverse names are answered here.
     pub ranges: Vec<Cidr>,
-    /// Addresses of the pods: only they and this machine are answered, nobody else.
+    /// Address ranges of pods: only they and this machine get answers.
     pub clients: Vec<Cidr>,
-    /// Servers for everything else; without, those of `resolv_conf`.
+    /// Upstream servers; `None` uses those of `resolv_conf`.
     pub upstreams: Option<Vec<SocketAddr>>,
     /// The host's list of servers, read again when it changes.
     pub resolv_conf: PathBuf,
 }
 
-/// Why the server could not start.
+/// The error of a start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address cannot be listened on: it is not of this machine, or another server has it.
@@ -56,18 +56,18 @@ pub enum Error {
         address: SocketAddr,
         /// `udp` or `tcp`.
         transport: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// Who is answered. Whoever else reaches the sockets gets no word, so that the server is of no use
-/// for attacks on third parties.
+/// The allowed clients. Others get no response, so that the server cannot be abused for
+/// amplification attacks.
 #[derive(Clone)]
 struct Clients {
     pods: Arc<[Cidr]>,
-    /// What this machine uses as its own address towards the server.
+    /// This machine's own addresses towards the server.
     own: Arc<[IpAddr]>,
 }
 
@@ -81,7 +81,7 @@ impl Clients {
     }
 }
 
-/// Runs the server until its part of the program is to end.
+/// Runs the server until its part of the program is shut down.
 ///
 /// # Errors
 /// When it cannot listen.
@@ -97,7 +97,7 @@ pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Resul
     Ok(())
 }
 
-/// A server that listens already, so that whoever starts it knows where, and that it can.
+/// A server that listens already, so that its caller knows its address.
 pub struct Server {
     config: Config,
     udp: Vec<UdpSocket>,
@@ -127,7 +127,7 @@ impl Server {
             .collect()
     }
 
-    /// Answers questions until `shutdown`, from what the caches hold.
+    /// Answers queries from the caches until `shutdown`.
     pub async fn serve(
         self,
         namespaces: Cache<PartialObjectMeta<Namespace>>,
@@ -183,8 +183,8 @@ impl Server {
     }
 }
 
-/// Listens by both transports on one port. A free port that was taken for one of them may be in
-/// use for the other; then another is tried.
+/// Listens by both transports on one port. A free port of one transport may be in use for the
+/// other; then another is tried.
 async fn listen(address: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> {
     let failed = |address, transport| {
         move |source| Error::Listen {
@@ -303,14 +303,14 @@ async fn serve_tcp(
     }
 }
 
-/// Answers the questions of one connection, one after the other.
+/// Answers the queries of one connection, one after the other.
 async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
     loop {
         let length = match timeout(limits::TCP_IDLE, stream.read_u16()).await {
             Ok(Ok(length)) => length,
-            // The client is done, or has nothing more to ask.
+            // The client has closed the connection.
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             Ok(Err(error)) => return Err(error),
             Err(_) => return Ok(()),

@@ -1,4 +1,4 @@
-//! The servers that know the rest of the world: which there are, and which answer.
+//! The upstream servers, and their health.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::limits;
 
 const DNS_PORT: u16 = 53;
 
-/// Where the list of servers comes from.
+/// The source of the list of servers.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     /// A file such as the host's `resolv.conf`, read again when it changes.
@@ -17,7 +17,7 @@ pub(crate) enum Source {
     Fixed(Vec<SocketAddr>),
 }
 
-/// The list of servers with what is known of each.
+/// The list of servers with their health.
 pub(crate) struct Upstreams {
     source: Source,
     own: Vec<SocketAddr>,
@@ -50,7 +50,7 @@ impl Upstreams {
         upstreams
     }
 
-    /// Returns the servers to ask now, in order, or nothing when none is known at all.
+    /// Returns the healthy servers in order, or `None` if no server is configured.
     pub(crate) fn servers_awake(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
         self.look(now);
         let awake = |server: &&Upstream| server.paused_until.is_none_or(|until| until <= now);

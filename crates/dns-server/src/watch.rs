@@ -17,7 +17,7 @@ use crate::resolve::CurrentZone;
 
 const FORBIDDEN: u16 = 403;
 
-/// What the zone is made of.
+/// The caches for the zone.
 #[derive(Clone)]
 pub(crate) struct Watched {
     pub(crate) namespaces: Cache<PartialObjectMeta<Namespace>>,
@@ -32,8 +32,8 @@ impl Watched {
     }
 }
 
-/// Watches namespaces if that is allowed. They only tell "no such namespace" from "nothing in
-/// it"; namespaces with a Service are known without.
+/// Watches namespaces if that is allowed. They only distinguish "no such namespace" from an empty
+/// one; namespaces with a Service are known anyway.
 pub(crate) async fn watch_namespaces(
     client: Client,
     part: &Part,
@@ -51,7 +51,7 @@ pub(crate) async fn watch_namespaces(
     }
 }
 
-/// Keeps the zone in step with what changes, until `shutdown`.
+/// Updates the zone on each change, until `shutdown`.
 pub(crate) async fn follow(
     watched: Watched,
     settings: Settings,
@@ -67,7 +67,7 @@ pub(crate) async fn follow(
     }
     let mut namespaces = watched.namespaces.subscribe();
     let mut services = ServiceChanges::new(watched.services, &watched.slices);
-    // The first one is made while nobody waits for it.
+    // The first zone is built before it is published.
     let mut first = Zone::new(settings);
     list_namespaces(&mut first, &watched.namespaces);
     services

@@ -1,4 +1,4 @@
-//! Messages as bytes: reads questions, writes responses that fit. Never panics on what it reads.
+//! DNS messages: parses queries, writes responses of limited length. Never panics on input.
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, Record};
@@ -16,7 +16,7 @@ pub(crate) struct Request {
     edns: Option<Edns>,
 }
 
-/// What a response says, without what follows from the request.
+/// The contents of a response, without the fields copied from the query.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Response {
     pub(crate) code: ResponseCode,
@@ -36,13 +36,13 @@ impl Response {
     }
 }
 
-/// What came in.
+/// A parsed message.
 pub(crate) enum Received {
     /// A question.
     Request(Box<Request>),
     /// Something that is answered by an error at once.
     Refused(Vec<u8>),
-    /// Nothing that may be answered: rubbish, or a response (answering those makes loops).
+    /// A message without response: malformed, or a response itself (answering those makes loops).
     Ignored,
 }
 
@@ -132,8 +132,8 @@ impl Request {
 
     /// Writes the response in at most `bytes_max`.
     ///
-    /// What does not fit goes in this order: additional records, then (with the mark that says
-    /// so) answers from the end. Clients that cannot ask again by TCP so get at least some.
+    /// Removes records until the response fits: first additional records, then answers from the
+    /// end, with the truncation flag. Clients without TCP thus get some answers.
     pub(crate) fn respond(&self, response: Response, bytes_max: usize) -> Option<Vec<u8>> {
         let mut message = Message::response(self.metadata.id, self.metadata.op_code);
         message.metadata = Metadata::response_from_request(&self.metadata);

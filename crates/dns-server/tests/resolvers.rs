@@ -54,7 +54,7 @@ fn objects() -> (Vec<Service>, Vec<EndpointSlice>) {
     (services, vec![serde_json::from_value(slice).unwrap()])
 }
 
-/// Runs a program inside with the pod's `resolv.conf` and returns what it printed.
+/// Runs a program with the pod's `resolv.conf` and returns its output.
 fn in_pod(command: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("resolv.conf");
@@ -75,7 +75,7 @@ fn in_pod(command: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &error
 }
 
-/// The server on its usual address, in a network namespace of its own.
+/// The server on its usual address, in a separate network namespace.
 fn with_server(work: impl FnOnce() + Send + 'static) {
     let host = NetworkNamespace::new();
     host.ip("addr add 10.96.0.10/32 dev lo");

@@ -42,7 +42,7 @@ fn nginx(count: u8) -> EndpointSlice {
     .unwrap()
 }
 
-/// A running server, and the ways to change what it knows.
+/// A running server, and its input.
 struct World {
     address: SocketAddr,
     slices: mpsc::UnboundedSender<Event<EndpointSlice>>,
@@ -174,7 +174,7 @@ fn addresses(message: &Message) -> Vec<String> {
     message.answers.iter().map(address).collect()
 }
 
-/// A server elsewhere that knows `example.com` and counts what it is asked.
+/// An upstream server that knows `example.com` and counts its queries.
 async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();

@@ -1,8 +1,8 @@
 //! Revisioned keys on disk: transactions, snapshots at a revision, watches, compaction, leases.
 //!
-//! The semantics are etcd's, reduced to what an API server needs. The store knows bytes, keys
-//! and revisions, and nothing of Kubernetes. Start with [`Store`], the trait; [`embedded`] is the
-//! engine that lives in this process.
+//! The semantics are etcd's, reduced to the needs of an API server. The store knows bytes, keys and
+//! revisions, and nothing of Kubernetes. Start with [`Store`], the trait; [`embedded`] is the
+//! engine inside this process.
 
 pub mod embedded;
 mod model;
@@ -18,17 +18,17 @@ use futures::future::BoxFuture;
 
 /// A revisioned key-value store.
 ///
-/// *Guarantees.* A write that returned `Ok` is on disk. Revisions are assigned one per
-/// transaction, without gaps seen by readers going backwards. A watch delivers every revision
-/// from its start, in order, once. A range at a revision sees exactly the writes up to it.
+/// *Guarantees.* A write that returned `Ok` is on disk. Each transaction gets the next revision;
+/// readers never see revisions go backwards. A watch delivers every revision from its start, in
+/// order, once. A range at a revision contains exactly the writes up to it.
 pub trait Store: Send + Sync + 'static {
     /// The revision of the newest committed write (1 for a fresh store).
     fn current_revision(&self) -> Revision;
 
-    /// Why no writes are taken, if that is so.
+    /// The reason why writes are refused, if they are.
     fn failure(&self) -> Option<StoreError>;
 
-    /// How much is stored, and why nothing new is taken, if that is so.
+    /// The number of stored bytes, and the reason why new keys are refused, if they are.
     fn occupancy(&self) -> Occupancy {
         Occupancy::default()
     }
@@ -37,32 +37,32 @@ pub trait Store: Send + Sync + 'static {
     /// otherwise applies nothing. Returns after the commit is durable. A transaction that
     /// changes nothing (no operations, or deletions of absent keys) makes no revision.
     ///
-    /// *Errors.* After `Io` the writes may or may not be durable; the embedded engine then takes
-    /// no more of them until it is opened again. After `Full` it goes on by itself once there is
-    /// room; when little is left, or the quota is used up (`Quota`), what makes new keys is refused
-    /// so that others can still be changed and deleted.
+    /// *Errors.* After `Io` the writes may or may not be durable; the embedded engine then refuses
+    /// writes until it is opened again. After `Full` it resumes automatically once there is space.
+    /// When little space is left, or the quota is used up (`Quota`), only new keys are refused, so
+    /// that existing ones can still be changed and deleted.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
 
     /// Reads a range of keys, by default at the newest revision, which includes every write
     /// that had returned before the call.
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>>;
 
-    /// Streams every change under `prefix` with a revision of at least `from`, and progress
-    /// marks in between, until the watcher falls too far behind or is dropped.
+    /// Streams every change under `prefix` with a revision of at least `from`, and progress marks
+    /// in between, until the watcher falls too far behind or is dropped.
     ///
-    /// `from` is at most the revision after the current one. The first mark comes right after
-    /// the changes that had happened before the call, with the revision current at the call.
+    /// `from` is at most the current revision plus one. The first mark follows the changes before
+    /// the call, with the revision at the call.
     ///
-    /// *Errors.* `Compacted` or `Future` for a revision that cannot be watched from. The stream
-    /// itself ends with `WatcherTooSlow`, and what was buffered is dropped at once, or without
-    /// an error, after everything that was buffered, when the store closes.
+    /// *Errors.* `Compacted` or `Future` for a revision that cannot be watched. The stream ends
+    /// with `WatcherTooSlow`, without its buffered events, or without an error, after its buffered
+    /// events, when the store closes.
     fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError>;
 
     /// Forgets history up to and including `revision`; older reads and watches get
     /// [`StoreError::Compacted`].
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// Creates a lease: keys put with it are deleted when it runs out.
+    /// Creates a lease: its keys are deleted when it expires.
     fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>>;
 
     /// Renews a lease for its full time to live.

@@ -1,4 +1,4 @@
-//! The plain data that goes in and out of a [`Store`](crate::Store).
+//! The data types of a [`Store`](crate::Store)'s interface.
 
 use std::sync::Arc;
 
@@ -24,21 +24,21 @@ pub struct KeyValue {
     pub create_revision: Revision,
     /// Revision of the newest write to the key.
     pub mod_revision: Revision,
-    /// The lease that the key lives under, if any.
+    /// The lease of the key, if any.
     pub lease: Option<LeaseId>,
 }
 
-/// A value to be written.
+/// A value to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Stored as it is.
     Plain(Bytes),
-    /// Stored as `before`, then the commit's revision in decimal, then `after`: lets a document
-    /// carry its own revision without being encoded again.
+    /// Stored as `before`, then the commit's revision in decimal, then `after`: a document contains
+    /// its own revision without a second encoding.
     Stamped {
         /// Bytes in front of the revision.
         before: Bytes,
-        /// Bytes behind the revision.
+        /// Bytes after the revision.
         after: Bytes,
     },
 }
@@ -61,7 +61,7 @@ pub enum Operation {
     Put {
         /// The key.
         key: Vec<u8>,
-        /// What to store.
+        /// The value.
         value: Value,
         /// Lease to attach, if any.
         lease: Option<LeaseId>,
@@ -82,7 +82,7 @@ pub struct Txn {
     pub operations: Vec<Operation>,
 }
 
-/// What a single operation of a committed transaction did.
+/// The result of one operation of a committed transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperationResult {
     /// The key as it now stands.
@@ -91,7 +91,7 @@ pub enum OperationResult {
     Delete(Option<KeyValue>),
 }
 
-/// How a transaction ended.
+/// The result of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnResult {
     /// All comparisons held and the writes are durable.
@@ -101,41 +101,41 @@ pub enum TxnResult {
         /// One result per operation, in order.
         results: Vec<OperationResult>,
     },
-    /// A comparison failed; nothing was written. Holds the present state of every compared key,
+    /// A comparison failed; nothing was written. Contains the present state of every compared key,
     /// in the order of the comparisons.
     Refused {
-        /// The revision at which the comparisons were made.
+        /// The revision of the comparisons.
         revision: Revision,
         /// The compared keys.
         present: Vec<Option<KeyValue>>,
     },
 }
 
-/// Which keys to read.
+/// A read of a range of keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
     /// First key of the range.
     pub start: Vec<u8>,
     /// End of the range, exclusive; `None` reads just the key `start`.
     pub end: Option<Vec<u8>>,
-    /// Read as of this revision; `None` reads the newest.
+    /// The revision to read at; `None` reads the newest.
     pub revision: Option<Revision>,
-    /// At most so many keys; `None` reads all.
+    /// Maximum number of keys; `None` reads all.
     pub limit: Option<usize>,
 }
 
 /// The keys of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeResult {
-    /// The revision that the answer shows.
+    /// The revision of the response.
     pub revision: Revision,
     /// The keys in order.
     pub items: Vec<KeyValue>,
-    /// How many keys the whole range holds, whatever the limit.
+    /// The number of keys in the whole range, whatever the limit.
     pub count: usize,
 }
 
-/// What happened to a key.
+/// The kind of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// The key was created or replaced.
@@ -151,13 +151,13 @@ pub struct Event {
     pub key: Arc<[u8]>,
     /// The revision of the change.
     pub revision: Revision,
-    /// What happened.
+    /// The kind of the change.
     pub kind: EventKind,
     /// The key before the change, if it existed.
     pub previous: Option<KeyValue>,
 }
 
-/// What a watch yields.
+/// An item of a watch stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvents {
     /// The changes of one revision under the prefix, never empty.
@@ -166,27 +166,27 @@ pub enum WatchEvents {
     Progress(Revision),
 }
 
-/// How much is stored.
+/// The amount of stored data.
 #[derive(Clone, Debug, Default)]
 pub struct Occupancy {
-    /// Bytes of live keys and values, with what they take besides.
+    /// Bytes of live keys and values, with their overhead.
     pub live_bytes: u64,
-    /// The quota on them; zero where none is known.
+    /// The quota on them; zero if unknown.
     pub live_bytes_max: u64,
-    /// Why nothing new is taken, if that is so.
+    /// The reason why new keys are refused, if they are.
     pub full: Option<StoreError>,
 }
 
 /// A stream of changes. Ends with an error, or when the store closes.
 pub type WatchStream = BoxStream<'static, Result<WatchEvents, StoreError>>;
 
-/// Why a store did not do what was asked.
+/// The error of a store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The revision asked for has been compacted away.
     #[error("revision {} has been compacted; the oldest kept is {}", .asked.0, .oldest.0)]
     Compacted {
-        /// What was asked.
+        /// The requested revision.
         asked: Revision,
         /// The oldest revision that can still be read.
         oldest: Revision,
@@ -194,12 +194,12 @@ pub enum StoreError {
     /// The revision asked for does not exist yet.
     #[error("revision {} is in the future; the newest is {}", .asked.0, .newest.0)]
     Future {
-        /// What was asked.
+        /// The requested revision.
         asked: Revision,
         /// The newest revision.
         newest: Revision,
     },
-    /// The watcher did not keep up and was cut off.
+    /// The watcher was too slow and was cut off.
     #[error("the watcher fell too far behind and was cut off")]
     WatcherTooSlow,
     /// No lease of that id.
@@ -214,26 +214,26 @@ pub enum StoreError {
     /// The data was written by a newer version.
     #[error("data format {found} is newer than this program understands ({supported})")]
     NewerFormat {
-        /// Found on disk.
+        /// The version on disk.
         found: String,
-        /// Newest that this program reads.
+        /// The newest version that this program reads.
         supported: String,
     },
     /// What is on disk is damaged beyond a torn tail.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
-    /// The disk has no room. Nothing of what was asked can be seen; should it turn out to be on the
-    /// disk after all, it appears when the store goes on.
+    /// The disk is full. The writes are not visible; if they turn out to be on the disk, they
+    /// appear when the store resumes.
     #[error("no room on the disk of the store: {0}")]
     Full(String),
-    /// As much is stored as may be. What is there can be deleted, and changed if it gets no larger.
+    /// The quota is used up. Existing keys can be deleted, and changed if they do not grow.
     #[error(
         "the quota of the store is used up: {stored} bytes of {max}; delete what is not needed"
     )]
     Quota {
-        /// How much there would be.
+        /// The number of bytes with this write.
         stored: u64,
-        /// How much there may be.
+        /// The quota.
         max: u64,
     },
     /// The disk failed, or the engine did; the write may or may not be durable.

@@ -75,7 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     /// The state at revision 1, 2, …
     states: Vec<State>,
-    /// The oldest revision that can be read; zero if nothing has been forgotten.
+    /// The oldest readable revision; zero if nothing was compacted.
     floor: u64,
 }
 
@@ -85,7 +85,7 @@ impl Model {
     }
 
     fn state(&self, revision: u64) -> State {
-        // Before the first revision there was nothing either.
+        // There was no state before the first revision.
         let index = usize::try_from(revision).unwrap().checked_sub(1);
         index.map_or(State::new(), |index| self.states[index].clone())
     }
@@ -125,7 +125,7 @@ struct World {
     store: Arc<EmbeddedStore>,
     model: Model,
     watches: Vec<OpenWatch>,
-    /// Where the store is, if it is on disk.
+    /// The directory of a store on disk.
     dir: Option<tempfile::TempDir>,
 }
 
@@ -362,7 +362,7 @@ impl World {
         self.check_watches().await;
         self.store.close();
         self.store = open(Some(&path));
-        // A store without a past has nothing to forget.
+        // A new store has no history to compact.
         if self.model.revision() > 1 {
             self.model.floor = self.model.revision();
         } else {

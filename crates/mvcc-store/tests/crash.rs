@@ -1,11 +1,11 @@
 //! Kills a writing process at random, hundreds of times, and looks at what it left behind.
 //!
-//! The test runs itself again as the writer: several tasks that each commit numbered transactions
-//! and report every acknowledgement on a pipe. After each kill the store must hold everything
-//! that was acknowledged, each transaction whole or not at all, and a revision that never went
-//! back. (Losing power is another matter: `recovery.rs` tears the files themselves.) Then the
-//! writer runs once more under a limit on the size of files, as on a disk that is full: it must be
-//! told so, and nothing that it was promised may be missing.
+//! The test runs itself as the writer: several tasks that each commit numbered transactions and
+//! report every acknowledgement on a pipe. After each kill the store must hold everything that was
+//! acknowledged, each transaction completely or not at all, and a revision that never went back.
+//! (Power loss is tested in `recovery.rs`, which tears the files.) Then the writer runs once more
+//! with a limit on file sizes, as on a full disk: it must get an error, and no acknowledged write
+//! may be missing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -26,7 +26,7 @@ use mvcc_store::{
 };
 
 const DIR_VARIABLE: &str = "CRASH_TEST_DIR";
-/// What the writer says last when the store takes no more writes.
+/// The writer's last line when the store refuses writes.
 const FULL: &str = "full";
 const KILLS: u64 = 300;
 /// A fresh directory after so many kills, so that opening stays quick and creation is hit too.
@@ -161,7 +161,7 @@ fn number_in(pair: &KeyValue) -> u64 {
 
 // The killer.
 
-/// What a task was told, newest: number and revision.
+/// A task's newest acknowledgement: number and revision.
 type Acknowledged = BTreeMap<u64, (u64, u64)>;
 
 fn kill_many_times() {
@@ -194,7 +194,7 @@ fn kill_many_times() {
     assert!(acknowledged_total > KILLS, "the writer hardly ever wrote");
 }
 
-/// Runs the writer for a while, kills it, and notes what it was told.
+/// Runs the writer for a while, kills it, and reads its acknowledgements.
 fn kill_after(lifetime: Duration, dir: &Path, newest: &mut Acknowledged) -> u64 {
     let mut child: Child = Command::new(std::env::current_exe().unwrap())
         .env(DIR_VARIABLE, dir)
@@ -228,8 +228,8 @@ fn note(lines: &[String], newest: &mut Acknowledged) {
     }
 }
 
-/// Runs the writer where no file may grow past a megabyte; the signal that usually comes with
-/// that is ignored, so that writes fail as they do on a full disk.
+/// Runs the writer with a file size limit of one megabyte; the signal SIGXFSZ is ignored, so that
+/// writes fail as on a full disk.
 fn fill_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     // The second opening drops the space that the first one reserved.
@@ -262,7 +262,7 @@ fn fill_the_disk() {
     assert!(lines.len() > 50);
 }
 
-/// Compares the store with what was acknowledged; returns how many transactions it has beyond.
+/// Compares the store with the acknowledgements; returns the number of further transactions.
 fn check(store: &EmbeddedStore, newest: &mut Acknowledged, before: Revision) -> u64 {
     let all = Range {
         start: vec![],

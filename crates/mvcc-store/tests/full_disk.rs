@@ -104,7 +104,7 @@ async fn a_full_disk_is_survived_in_place() {
     while store.failure().is_some() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // At most the one group that nobody was told of.
+    // At most the one unacknowledged group.
     assert!(store.current_revision().0 <= acknowledged.0 + 1);
     put(&store, "after".into(), 10).await.unwrap();
     let seen = (store.current_revision(), keys(&store).await);
@@ -151,7 +151,7 @@ async fn a_start_on_a_disk_without_a_free_byte_lets_things_be_deleted() {
     assert!(store.occupancy().full.is_none());
 }
 
-/// findings R13: when the disk fills up while the store runs, it goes on with what it set aside.
+/// findings R13: when the disk fills up while the store runs, the store continues with its ballast.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_whose_disk_fills_up_uses_its_reserve() {
     let disk = Small::new();
@@ -163,7 +163,7 @@ async fn a_store_whose_disk_fills_up_uses_its_reserve() {
     while put(&store, "key/0".into(), 100_000).await.is_ok() {
         let _smaller = put(&store, "key/0".into(), 1000).await;
     }
-    // Nothing is freed by anybody.
+    // No space is freed from outside.
     while store.failure().is_some() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

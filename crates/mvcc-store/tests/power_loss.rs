@@ -25,7 +25,7 @@ fn run(program: &str, arguments: &[&str]) {
 struct Mounted(PathBuf);
 
 impl Mounted {
-    /// A file system in the image, whose blocks are written to it and nowhere else.
+    /// A file system in the image whose blocks are written only to the image.
     fn image(image: &Path, at: PathBuf) -> Self {
         fs::create_dir(&at).unwrap();
         let (image, place) = (image.to_str().unwrap(), at.to_str().unwrap());

@@ -1,4 +1,4 @@
-//! The quota on what is stored.
+//! The quota on stored data.
 
 use bytes::Bytes;
 use mvcc_store::{
@@ -48,12 +48,12 @@ async fn what_grows_is_refused_over_the_quota_and_room_comes_back() {
     assert!((70..100).contains(&made), "{made}");
     let occupancy = store.occupancy();
     assert!(occupancy.live_bytes <= 100_000);
-    // The same after a start, of which nobody has written anything.
+    // The same after a start without any write.
     store.close();
     drop(store);
     let store = EmbeddedStore::open(options).unwrap();
     assert_eq!(store.occupancy().live_bytes, occupancy.live_bytes);
-    // What gets no larger may change, also a little larger, but not without end.
+    // A value may be changed, and grow a little, but not without bound.
     write(&store, put("key/0", 1000)).await.unwrap();
     write(&store, put("key/0", 3000)).await.unwrap();
     let error = write(&store, put("key/1", 20_000)).await.unwrap_err();

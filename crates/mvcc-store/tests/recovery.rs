@@ -123,7 +123,7 @@ async fn everything_survives_a_restart_and_revisions_go_on() {
     let store = open(dir.path()).unwrap();
     assert_eq!(store.current_revision(), Revision(4));
     assert_eq!(contents(&*store).await, before);
-    // Nothing is remembered of the time before, and that is said.
+    // Earlier history is unknown, and the error says so.
     let old = Range {
         start: b"a".to_vec(),
         revision: Some(Revision(3)),
@@ -271,7 +271,7 @@ async fn a_flipped_bit_never_loses_an_acknowledged_write_silently() {
     let note = hurt.join("data/durable");
     let noted = fs::read(&note).unwrap();
     let mut refused = 0;
-    // Damage to the last batch looks like a torn tail; only the note beside the data tells it.
+    // Damage to the last batch looks like a torn tail; only the recorded revision shows it.
     for (range, note_is_there) in [(0..lengths[5], false), (lengths[5]..lengths[6], true)] {
         for at in range {
             let mut bytes = sound.clone();
@@ -296,8 +296,8 @@ async fn a_flipped_bit_never_loses_an_acknowledged_write_silently() {
     );
 }
 
-/// findings R20: what was acknowledged is noted at once, so that damage to it is not taken for a
-/// write that was never completed, and its revision is not given out again.
+/// findings R20: an acknowledged revision is recorded at once, so that damage to it is not taken
+/// for a torn write, and its revision is not used again.
 #[tokio::test]
 async fn damage_to_the_newest_acknowledged_write_of_a_killed_process_is_no_torn_tail() {
     let dir = tempfile::tempdir().unwrap();

@@ -25,7 +25,7 @@ pub struct Cidr {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an IPv4 range such as 10.244.0.0/24")]
 pub struct CidrError {
-    /// What was given.
+    /// The input.
     pub text: String,
 }
 
@@ -64,7 +64,7 @@ impl Cidr {
         Ipv4Addr::from_bits(self.network.to_bits() | !mask(self.prefix))
     }
 
-    /// Returns the address `index` places after the first, or nothing past the end.
+    /// Returns the address at `index`, or `None` past the end.
     pub fn nth(&self, index: u32) -> Option<Ipv4Addr> {
         let address = u32::checked_add(self.network.to_bits(), index)?;
         (u64::from(index) < self.size()).then(|| Ipv4Addr::from_bits(address))
@@ -80,7 +80,7 @@ impl Cidr {
         self.contains(other.network) || other.contains(self.network)
     }
 
-    /// Returns the range of equal size that follows this one, or nothing at the end of all.
+    /// Returns the next range of equal size, or `None` at the end of the address space.
     pub fn next(&self) -> Option<Cidr> {
         let network = u64::from(self.network.to_bits()) + self.size();
         let network = u32::try_from(network).ok()?;

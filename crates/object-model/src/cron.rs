@@ -4,11 +4,11 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
-/// How far ahead a next time is looked for: the 29th of February on a given weekday comes back
-/// within this time.
+/// Maximum distance of the next time: the 29th of February on a given weekday returns within this
+/// time.
 const YEARS_MAX: i16 = 40;
 
-/// Why a text is no schedule.
+/// The error of an invalid schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the texts say it")]
 pub enum CronError {
@@ -36,7 +36,7 @@ pub enum CronError {
     Step(String),
 }
 
-/// When something is to happen, again and again.
+/// A repeating schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Form);
 
@@ -84,7 +84,7 @@ impl Schedule {
     /// Reads five fields, a name such as `@daily`, or `@every 1h30m`.
     ///
     /// # Errors
-    /// What is wrong with the text.
+    /// *Errors.* The error of an invalid schedule.
     pub fn parse(text: &str) -> Result<Self, CronError> {
         if text.is_empty() {
             return Err(CronError::Empty);
@@ -119,7 +119,7 @@ impl Schedule {
 
     /// The first time after `after`; none if there is none in this century.
     ///
-    /// A time that a clock change leaves out does not come; one that it repeats comes twice.
+    /// A time that a clock change skips does not occur; one that it repeats occurs twice.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         match &self.0 {
             Form::Every(period) => {
@@ -172,7 +172,7 @@ fn has(bits: u64, value: i8) -> bool {
     u32::try_from(value).is_ok_and(|value| bits & (1 << value) != 0)
 }
 
-/// The first moment of a day, which is later than `at` whatever the clocks do.
+/// The first instant of a day, which is later than `at` whatever the clock changes.
 fn start_of(day: Date, at: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
     let start = day.to_datetime(Time::midnight());
     let moment = zone.to_ambiguous_timestamp(start).compatible().ok()?;
@@ -238,7 +238,7 @@ fn range(text: &str, bounds: &Bounds) -> Result<u64, CronError> {
     let step = match step {
         None => 1,
         Some(step) => {
-            // `5/15` begins at 5 and goes on to the end.
+            // `5/15` begins at 5 and continues to the end.
             if !ends.contains('-') {
                 to = bounds.max;
             }

@@ -1,17 +1,17 @@
-//! Addresses that are not dialled on behalf of a user: they lead to the machine that dials, or to
-//! what answers every machine of a network (metadata of clouds), and not to another host.
+//! Addresses that are not dialled on behalf of a user: they lead to the dialling machine itself, or
+//! to a service of the local network (metadata of clouds), and not to another host.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// Why an address belongs to no host that others can reach.
+/// The reason why an address belongs to no remote host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
     /// `0.0.0.0` or `::`, which mean the machine itself.
     Unspecified,
     /// The machine itself.
     Loopback,
-    /// A link's own, as those of clouds' metadata servers.
+    /// A link-local address, such as those of clouds' metadata servers.
     LinkLocal,
     /// A group's.
     Multicast,
@@ -31,8 +31,8 @@ impl fmt::Display for Special {
     }
 }
 
-/// Says what is special about an address; `None` for one that a host can have. An IPv4 address in
-/// the form of IPv6 (`::ffff:127.0.0.1`) is the IPv4 address.
+/// The reason why an address is special; `None` for an address of a host. An IPv4 address in IPv6
+/// form (`::ffff:127.0.0.1`) is treated as IPv4.
 pub fn special(address: IpAddr) -> Option<Special> {
     let address = address.to_canonical();
     let (link_local, broadcast) = match address {
@@ -58,7 +58,7 @@ pub fn special(address: IpAddr) -> Option<Special> {
 /// Returns the address in its canonical form if it may be dialled on behalf of a user.
 ///
 /// # Errors
-/// What is special about it.
+/// *Errors.* The reason why it is special.
 pub fn dialled(address: IpAddr) -> Result<IpAddr, Special> {
     match special(address) {
         None => Ok(address.to_canonical()),

@@ -31,7 +31,7 @@ pub fn human(seconds: i64) -> String {
     }
 }
 
-/// How long ago `then` (RFC 3339) was at `now`; `<unknown>` without a readable time.
+/// The time from `then` (RFC 3339) to `now`; `<unknown>` if it cannot be parsed.
 pub fn age(then: Option<&str>, now: Timestamp) -> String {
     match then.and_then(|text| text.parse::<Timestamp>().ok()) {
         Some(then) => human(now.as_second() - then.as_second()),

@@ -1,5 +1,4 @@
-//! Paths to fields and what can be wrong with a field
-//! (apimachinery's `field` package is the source of the texts).
+//! Paths of fields and errors of fields (the messages are from apimachinery's package `field`).
 
 use std::fmt;
 
@@ -44,7 +43,7 @@ impl fmt::Display for FieldPath {
     }
 }
 
-/// What kind of thing is wrong; becomes the cause's `reason`.
+/// The type of an error; it becomes the cause's `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldErrorType {
     /// A value that must be given is missing.
@@ -61,7 +60,7 @@ pub enum FieldErrorType {
     TooLong,
     /// There are too many elements.
     TooMany,
-    /// What the value names does not exist.
+    /// The named object does not exist.
     NotFound,
     /// The value has the wrong type.
     TypeInvalid,
@@ -72,13 +71,13 @@ pub enum FieldErrorType {
 /// One thing that is wrong with one field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldError {
-    /// What kind of thing is wrong.
+    /// The type of the error.
     pub kind: FieldErrorType,
     /// The place.
     pub field: FieldPath,
     /// The offending value, where showing it helps.
     pub value: Option<Value>,
-    /// What is wrong, as a clause without a full stop.
+    /// The error as a clause without a full stop.
     pub detail: String,
 }
 

@@ -1,4 +1,5 @@
-//! A number that may be given as it is or as a share of a total (`IntOrString` in Kubernetes).
+//! A number that is given as an integer or as a percentage of a total (`IntOrString` in
+//! Kubernetes).
 
 use std::fmt;
 
@@ -7,14 +8,14 @@ use serde_json::Value;
 /// An absolute number or a percentage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntOrPercent {
-    /// As it is.
+    /// An integer.
     Int(i32),
     /// Hundredths of a total.
     Percent(u32),
 }
 
 impl IntOrPercent {
-    /// Reads a JSON number, or a string such as `25%`; `None` for anything else.
+    /// Parses a JSON number, or a string such as `25%`; `None` for anything else.
     pub fn from_json(value: &Value) -> Option<Self> {
         match value {
             Value::Number(number) => i32::try_from(number.as_i64()?).ok().map(Self::Int),
@@ -31,7 +32,7 @@ impl IntOrPercent {
         }
     }
 
-    /// The number that is meant, out of `total`.
+    /// The resulting number, out of `total`.
     pub fn of(self, total: i32, round_up: bool) -> i32 {
         match self {
             Self::Int(value) => value,

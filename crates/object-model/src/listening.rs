@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-/// A transport whose listening sockets the kernel tells.
+/// A transport with listening sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
     /// TCP.
@@ -14,7 +14,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Reads the `protocol` of a port; none for one that has no such sockets.
+    /// The transport of a port's `protocol`; `None` for SCTP and unknown ones.
     pub fn of(protocol: &str) -> Option<Self> {
         match protocol {
             "" | "TCP" => Some(Self::Tcp),
@@ -33,7 +33,7 @@ impl fmt::Display for Transport {
     }
 }
 
-/// Where a socket listens.
+/// The address and port of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The transport.
@@ -44,8 +44,8 @@ pub struct Place {
     pub port: u16,
 }
 
-/// All sockets of a machine that listen: those of this program, of its other instances, and of
-/// everything else on the machine.
+/// All listening sockets of a machine: of this process, of other instances, and of all other
+/// processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
     places: BTreeSet<Place>,

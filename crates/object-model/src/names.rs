@@ -13,7 +13,7 @@ const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
 pub const LABEL_BYTES_MAX: usize = 63;
 /// Most bytes of a DNS subdomain.
 pub const SUBDOMAIN_BYTES_MAX: usize = 253;
-/// Most bytes of all annotations of one object together.
+/// Maximum size of all annotations of one object together, in bytes.
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
 /// The clause for a text of more than `max` bytes.

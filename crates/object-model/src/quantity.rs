@@ -1,7 +1,7 @@
-//! Amounts of a resource, such as `500m`, `1.5Gi` or `1e3`, kept exactly.
+//! Quantities of a resource, such as `500m`, `1.5Gi` or `1e3`, stored exactly.
 //!
 //! A quantity is a whole number of billionths (upstream's limit of precision) together with the
-//! family of suffixes it was written in; what it prints is upstream's canonical form.
+//! family of suffixes that it was written with; its text is upstream's canonical form.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,14 +11,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 const NANOS: i128 = 1_000_000_000;
-/// Upstream caps what it reads at the largest 64-bit integer.
+/// Upstream caps parsed values at the largest 64-bit integer.
 const NANOS_MAX: i128 = i64::MAX as i128 * NANOS;
-/// Digits that are kept: as many as the cap has billionths, and one.
+/// Maximum number of digits: those of the cap in billionths, and one more.
 const DIGITS_MAX: usize = 29;
 /// Bits by which a number of that many digits can be moved within 128 bits.
 const SHIFT_MAX: u32 = 30;
 
-/// Why a text is not a quantity.
+/// The error of an invalid quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// The text as a whole has the wrong form.
@@ -179,11 +179,11 @@ impl Ord for Quantity {
     }
 }
 
-/// The digits of a number with the power of ten they are to be multiplied with.
+/// The digits of a number with its power of ten.
 struct Digits {
     mantissa: i128,
     exponent: i32,
-    /// Non-zero digits were left out behind the last one.
+    /// Whether non-zero digits were dropped at the end.
     inexact: bool,
 }
 

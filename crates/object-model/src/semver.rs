@@ -2,15 +2,15 @@
 
 use std::cmp::Ordering;
 
-/// A version. What stands behind `+` has no part in comparisons, and is not kept.
+/// A version. The build metadata after `+` is not stored, because it does not count in comparisons.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Semver {
     numbers: [u64; 3],
-    /// Words behind `-`; a version without them is later than one with them.
+    /// Pre-release identifiers after `-`; a version without them is later than one with them.
     pre: Vec<Word>,
 }
 
-/// A word of what comes before a release: numbers come before texts.
+/// A pre-release identifier: numbers sort before texts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Word {
     Number(u64),

@@ -46,7 +46,7 @@ pub enum StatusReason {
 }
 
 impl StatusReason {
-    /// The HTTP status code that goes with the reason.
+    /// The HTTP status code of the reason.
     pub fn code(self) -> u16 {
         match self {
             Self::BadRequest => 400,
@@ -82,7 +82,7 @@ pub struct Cause {
     pub field: String,
 }
 
-/// What a refusal is about.
+/// The object of a Status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusDetails {
@@ -116,13 +116,13 @@ fn is_zero(value: &u32) -> bool {
 pub struct Status {
     /// Machine-readable cause.
     pub reason: StatusReason,
-    /// HTTP code; the reason's own unless set otherwise.
+    /// HTTP status code; the reason's own unless set otherwise.
     pub code: u16,
     /// For people.
     pub message: String,
-    /// What it is about; boxed because most results are not errors.
+    /// The object in question; boxed because most results are not errors.
     pub details: Option<Box<StatusDetails>>,
-    /// The token with which a list goes on all the same (`metadata.continue`).
+    /// The token to continue an expired list (`metadata.continue`).
     pub next: Option<String>,
 }
 
@@ -163,7 +163,7 @@ impl Status {
         Self::about(StatusReason::AlreadyExists, message, group, resource, name)
     }
 
-    /// 409 for a name that was made by the server, as were those that it tried before.
+    /// 409 for a generated name, after several attempts.
     pub fn no_unique_name(group: &str, resource: &str, name: &str) -> Self {
         let mut status = Self::already_exists(group, resource, name);
         let more = ", the server was not able to generate a unique name for the object";
@@ -227,7 +227,7 @@ impl Status {
         }
     }
 
-    /// The JSON that goes over the wire.
+    /// The JSON for the wire.
     pub fn to_json(&self) -> serde_json::Value {
         let mut value = serde_json::json!({
             "kind": "Status",

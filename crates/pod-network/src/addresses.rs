@@ -1,5 +1,5 @@
-//! The address and the host ports of each pod, kept on disk: one small file per pod, named by its
-//! uid, with the address in its first line and a port in each further one.
+//! The address and the host ports of each pod, stored on disk: one small file per pod, named by its
+//! UID, with the address in its first line and a port in each further one.
 //!
 //! A file is written beside and renamed, so a crash leaves the old state or the new one. It is
 //! not synced: pods do not outlive a power failure, only a crash of the process. A file that
@@ -27,7 +27,7 @@ pub(crate) struct Addresses {
     next_index: u32,
 }
 
-/// What a pod has of the network.
+/// The address and host ports of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     ip: Ipv4Addr,
@@ -35,7 +35,7 @@ struct Held {
 }
 
 impl Held {
-    /// Reads what [`Held::text`] writes; a line that is no port is left out.
+    /// Parses the output of [`Held::text`]; malformed lines are skipped.
     fn read(text: &str) -> Option<Held> {
         let mut lines = text.lines();
         let ip = lines.next()?.trim().parse().ok()?;
@@ -57,7 +57,7 @@ pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
 }
 
 impl Addresses {
-    /// Reads what is on disk; makes the directory when it is missing.
+    /// Reads the files; creates the directory if it is missing.
     pub(crate) fn open(dir: &Path, range: Cidr) -> Result<Addresses, Error> {
         make_private(dir).map_err(file("create directory", dir))?;
         let mut by_uid = BTreeMap::new();
@@ -92,8 +92,8 @@ impl Addresses {
         })
     }
 
-    /// Returns the pod's address, choosing and keeping one when it has none. Addresses are given
-    /// in turn, so that one that was freed is not used again at once.
+    /// Returns the pod's address, and assigns one if it has none. Addresses are assigned in turn,
+    /// so that a freed one is not reused at once.
     pub(crate) fn assign(&mut self, uid: &str) -> Result<Ipv4Addr, Error> {
         if let Some(held) = self.by_uid.get(uid) {
             return Ok(held.ip);

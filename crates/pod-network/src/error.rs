@@ -4,35 +4,35 @@ use std::path::PathBuf;
 
 use crate::ranges::NoFreeRange;
 
-/// Why an operation on the pod network failed.
+/// The error of an operation on the pod network.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused a change of links, addresses or routes.
     #[error("{doing}")]
     Kernel {
-        /// What was being done.
+        /// The operation.
         doing: String,
         /// The kernel's answer.
         #[source]
         source: rtnetlink::Error,
     },
-    /// The pod's network namespace could not be entered: it is gone, or was never made.
+    /// The pod's network namespace could not be entered: it does not exist.
     #[error("enter network namespace {}", path.display())]
     Namespace {
         /// The namespace's path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// A file could not be read or written.
     #[error("{doing} {}", path.display())]
     File {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -51,7 +51,7 @@ pub enum Error {
     /// No range could be chosen.
     #[error(transparent)]
     NoFreeRange(#[from] NoFreeRange),
-    /// The Service range that this instance's Services live in was taken by something else.
+    /// The Service range of this instance is in use by something else.
     #[error(
         "service range {range} of this instance is now used by {by}; \
          stop that first (Services keep their addresses, so the range cannot change)"
@@ -59,7 +59,7 @@ pub enum Error {
     ServiceRangeTaken {
         /// The persisted range.
         range: object_model::cidr::Cidr,
-        /// Who has it.
+        /// The user of the range.
         by: String,
     },
     /// The range is too small to hold the node's address and a pod.
@@ -76,7 +76,7 @@ pub enum Error {
     },
 }
 
-/// Turns a refusal of the kernel into an error that says what was being done.
+/// Turns a kernel error into an error with the operation.
 pub(crate) fn kernel(doing: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
     let doing = doing.into();
     move |source| Error::Kernel { doing, source }

@@ -1,8 +1,8 @@
 //! Forwarding of packets between the host's links, which pods need to reach anything but the host.
 //!
-//! The switch belongs to the whole machine. It is turned on when it is off, a file remembers that,
-//! and who turned it on turns it off again, unless another instance is there or links are left that
-//! are likely to need it (bridges, tunnels, veths: container engines, virtual machines).
+//! The setting belongs to the whole machine. It is enabled if it is disabled, and a file records
+//! that; the instance that enabled it disables it again, unless another instance exists or links
+//! exist that are likely to need it (bridges, tunnels, veths: container engines, virtual machines).
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(crate) fn enable(state_dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Turns forwarding off again when this instance turned it on and nobody else seems to need it.
+/// Disables forwarding if this instance enabled it and no one else seems to need it.
 pub(crate) async fn restore(host: &Host, state_dir: &Path) -> Result<(), Error> {
     let path = state_dir.join(REMEMBERED);
     if !path.exists() {

@@ -46,7 +46,7 @@ impl Host {
         })
     }
 
-    /// Returns what others on this machine use: addresses, routes and name servers.
+    /// Returns the ranges that others on this machine use: addresses, routes and name servers.
     pub(crate) async fn taken(&self) -> Result<Vec<Taken>, Error> {
         let names = self.link_names().await?;
         let own: Vec<Ipv4Addr> = self
@@ -87,8 +87,8 @@ impl Host {
         Ok(taken)
     }
 
-    /// Puts the node's address and the DNS address on `lo` and makes the Service route. What is
-    /// there already stays; addresses of ranges that the instance used before go.
+    /// Adds the node's address and the DNS address to `lo` and creates the Service route. Existing
+    /// ones stay; addresses of the instance's former ranges are removed.
     pub(crate) async fn claim(&self, ranges: &Ranges) -> Result<(), Error> {
         let too_small = |range| Error::RangeTooSmall { range };
         let node = ranges.pod.nth(1).filter(|_| ranges.pod.size() >= 8);
@@ -165,7 +165,7 @@ impl Host {
         Ok(addresses)
     }
 
-    /// Says whether an instance has its addresses on `lo`.
+    /// Whether any instance has its addresses on `lo`.
     pub(crate) async fn has_instances(&self) -> Result<bool, Error> {
         let addresses = self.addresses().await?;
         let is_instance = |attribute: &AddressAttribute| match attribute {
@@ -221,8 +221,7 @@ impl Host {
         Ok(self.links().await?.into_iter().filter_map(name).collect())
     }
 
-    /// Returns the largest packet that the device of the default route takes, so that pods do
-    /// not send what the uplink cannot.
+    /// Returns the MTU of the default route's device, so that pods do not send larger packets.
     pub(crate) async fn uplink_mtu(&self) -> Result<u32, Error> {
         let routes = self.routes().await?;
         let is_default = |route: &&RouteMessage| route.header.destination_prefix_length == 0;

@@ -5,10 +5,10 @@
 //! `lo` and is the node's own address towards its pods. Both ends know each other's hardware
 //! address from the start, so no ARP is needed and ARP settings of the host do not matter.
 //!
-//! Everything made in the kernel carries the instance's id (link names and aliases, labels of
-//! addresses), so that it is found again after a crash, told apart from other instances and
-//! removed. Addresses are kept on disk, with the ports of the node that belong to pods. Masquerading
-//! outwards and those ports are in the service proxy's table.
+//! All kernel objects carry the instance's id (link names and aliases, labels of addresses), so
+//! that they can be found after a crash, distinguished from other instances' and removed. Addresses
+//! are stored on disk, with the pods' host ports. Masquerading and host ports are in the service
+//! proxy's table.
 
 mod addresses;
 mod error;

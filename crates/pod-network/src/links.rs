@@ -1,4 +1,4 @@
-//! The veth pair of one pod: its making, both ends' addresses and routes, its removal.
+//! The veth pair of a pod: its creation, both ends' addresses and routes, its removal.
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -15,14 +15,14 @@ use crate::{names, namespace};
 /// Name of the pod's end, as containers expect it.
 const POD_LINK: &str = "eth0";
 
-/// How many names are tried for a link when the first is another pod's.
+/// Number of names to try for a link if the first is another pod's.
 const NAME_ATTEMPTS_MAX: u32 = 16;
 
 const EEXIST: i32 = 17;
 const ENODEV: i32 = 19;
 const ESRCH: i32 = 3;
 
-/// What the two ends of a pod's veth pair need to know.
+/// The settings of a pod's veth pair.
 #[derive(Clone, Debug)]
 pub(crate) struct PodLink {
     pub(crate) uid: String,
@@ -32,8 +32,8 @@ pub(crate) struct PodLink {
 }
 
 impl PodLink {
-    /// Hardware addresses follow from the pod's address: both ends know them beforehand, and a
-    /// pod that comes back with its address has the same one.
+    /// Hardware addresses are computed from the pod's address: both ends know them beforehand, and
+    /// a pod that returns with its address has the same one.
     fn pod_mac(&self) -> [u8; 6] {
         let [a, b, c, d] = self.ip.octets();
         [0x0a, 0x58, a, b, c, d]
@@ -45,9 +45,8 @@ impl PodLink {
     }
 }
 
-/// Connects the namespace to the host. Does nothing that is done already, so it may be repeated
-/// after a crash at any point; a pair that leads to another namespace (the pod's sandbox was made
-/// anew) is replaced.
+/// Connects the namespace to the host. Idempotent, so it may be repeated after a crash at any
+/// point; a pair to another namespace (after the sandbox was recreated) is replaced.
 pub(crate) async fn attach(host: &Host, pod: &PodLink, netns: &Path) -> Result<(), Error> {
     let (inside, netns) = namespace::connect(netns).await?;
     let host_link = find_host_link(host, &pod.uid).await?;
@@ -78,7 +77,7 @@ async fn find_host_link(host: &Host, uid: &str) -> Result<Option<u32>, Error> {
     Ok(None)
 }
 
-/// The pod's end counts only when it has the hardware address that goes with the pod's address.
+/// The pod's end is valid only with the hardware address for the pod's address.
 async fn find_pod_link(inside: &Handle, pod: &PodLink) -> Result<Option<u32>, Error> {
     let mac = LinkAttribute::Address(pod.pod_mac().to_vec());
     let link = get_link(inside, POD_LINK).await?;
@@ -141,9 +140,9 @@ const SWITCHES: [(&str, &str); 6] = [
     // Node ports answer on the host's localhost, too. The service rules see to it that pods
     // cannot use this to reach the host's loopback.
     ("ipv4/conf/{name}/route_localnet", "1"),
-    // A pod sends under its own address, by the way that the host chooses, and does not change it.
-    // The service rules say the first once more, for machines that make this check loose for all
-    // links; where a machine sends redirects on all links, it does so to pods, too.
+    // A pod must send from its own address and by the host's route. The service rules check the
+    // source address again, for machines that disable this check for all links; on a machine that
+    // sends redirects on all links, pods get them, too.
     ("ipv4/conf/{name}/rp_filter", "1"),
     ("ipv4/conf/{name}/accept_source_route", "0"),
     ("ipv4/conf/{name}/accept_redirects", "0"),
@@ -162,8 +161,8 @@ fn set_switches(name: &str) {
     }
 }
 
-/// The alias comes by a message of its own: the kernel does not take it at creation. A crash
-/// before it leaves a link without an alias, which dies with its namespace.
+/// The alias needs a message of its own: the kernel does not accept it at creation. A crash in
+/// between leaves a link without an alias, which is removed with its namespace.
 async fn mark(host: &Host, pod: &PodLink, index: u32, name: &str) -> Result<(), Error> {
     set_switches(name);
     let alias = names::link_alias(&host.instance_id, &pod.uid);
@@ -259,7 +258,7 @@ pub(crate) async fn unroute(host: &Host, uid: &str, ip: Ipv4Addr) -> Result<Opti
     }
 }
 
-/// Deletes a link; one that is gone already is fine.
+/// Deletes a link; a missing one is no error.
 pub(crate) async fn delete_link(host: &Host, index: u32) -> Result<(), Error> {
     match host.handle.link().del(index).execute().await {
         Err(error) if !is(&error, ENODEV) => Err(kernel(format!("delete link {index}"))(error)),

@@ -17,7 +17,7 @@ use crate::error::{Error, file};
 const TCP_LISTEN: &str = "0A";
 const UDP_UNCONNECTED: &str = "07";
 
-/// Ports that the kernel gives to clients, unless it says otherwise.
+/// The default range of ephemeral ports.
 const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
 /// The kernel's lists of sockets.
@@ -44,8 +44,8 @@ impl Sockets {
         })
     }
 
-    /// Reads which sockets listen now. A UDP socket on a port of clients looks like one that
-    /// serves while it waits for an answer; it counts when it is still there at the next look.
+    /// Reads the listening sockets. A UDP client's socket on an ephemeral port looks like a
+    /// server's; it counts only if the next reading shows it again.
     pub(crate) fn look(&mut self) -> Result<Listening, Error> {
         let failed = || file("read", "/proc/net sockets");
         let mut places = BTreeSet::new();
@@ -103,10 +103,10 @@ fn read(list: &mut File, transport: Transport, places: &mut BTreeSet<Place>) -> 
     Ok(())
 }
 
-/// An address (none for all addresses) and a port.
+/// An address (`None` for all addresses) and a port.
 type Bound = (Option<Ipv4Addr>, u16);
 
-/// The place (none for an address of IPv6 alone) and the state in a line.
+/// The address and port (`None` for an IPv6 address) and the state in a line.
 fn socket(line: &str) -> Option<(Option<Bound>, &str)> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (address, port) = words.next()?.split_once(':')?;

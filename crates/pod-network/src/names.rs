@@ -1,4 +1,4 @@
-//! Names of links, aliases and labels, by which an instance knows what is its own.
+//! Names of links, aliases and labels, by which an instance recognises its own.
 
 /// Longest name that Linux gives a link, without the closing zero.
 const LINK_NAME_MAX: usize = 15;
@@ -15,7 +15,7 @@ pub(crate) fn link_name(instance_id: &str, pod_uid: &str, attempt: u32) -> Strin
     name
 }
 
-/// Returns what the names of the host's ends of all pods of an instance begin with.
+/// Returns the common prefix of the host-side link names of all pods of an instance.
 pub fn link_prefix(instance_id: &str) -> String {
     let instance: String = instance_id.chars().take(4).collect();
     format!("ms{instance}")
@@ -34,7 +34,7 @@ pub(crate) fn link_alias(instance_id: &str, pod_uid: &str) -> String {
     format!("{}{pod_uid}", alias_prefix(instance_id))
 }
 
-/// Returns what the aliases of all links of this instance begin with.
+/// Returns the common prefix of the aliases of all links of this instance.
 pub(crate) fn alias_prefix(instance_id: &str) -> String {
     format!("mainstay/{instance_id}/")
 }

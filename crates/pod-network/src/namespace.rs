@@ -1,8 +1,7 @@
 //! Sockets that belong to a pod's network namespace: to the kernel there, and to its programs.
 //!
-//! A socket belongs to the namespace in which it was opened, whoever uses it later. So a thread
-//! that is thrown away afterwards enters the namespace, opens the socket and ends; no thread of
-//! the pool ever changes its namespace.
+//! A socket belongs to the namespace in which it was opened. So a short-lived thread enters the
+//! namespace, opens the socket and ends; no thread of the pool ever changes its namespace.
 
 use std::io::Error as IoError;
 use std::path::Path;
@@ -22,7 +21,7 @@ pub(crate) async fn connect(path: &Path) -> Result<(Handle, std::fs::File), Erro
     Ok((handle, namespace))
 }
 
-/// Makes a TCP socket in the namespace at `path`: what it connects to is the pod's own, its
+/// Creates a TCP socket in the namespace at `path`: it connects to the pod's own addresses,
 /// `localhost` included.
 pub async fn tcp_socket(path: &Path, ipv6: bool) -> Result<TcpSocket, Error> {
     let open = if ipv6 {
@@ -51,7 +50,7 @@ where
         let opened = setns(&inside, CloneFlags::CLONE_NEWNET)
             .map_err(IoError::from)
             .and_then(|()| open());
-        // Nobody waits any more when the caller was cancelled; the socket then just closes.
+        // A cancelled caller no longer waits; the socket is closed.
         drop(send.send(opened));
     };
     std::thread::Builder::new()

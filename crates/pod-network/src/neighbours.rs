@@ -1,9 +1,9 @@
-//! The other instances of this machine, also those that are stopped: the ranges of their Services
-//! must still be free when they start again.
+//! The other instances of this machine, stopped ones included: their Service ranges must still be
+//! free when they start again.
 //!
-//! One list for the machine names the file in which each instance keeps its ranges. It is read and
-//! written under the lock that serialises the choice. Losing it loses no data: an instance then only
-//! may choose what a stopped one had.
+//! A list for the whole machine names the file with each instance's ranges. It is read and written
+//! under the lock that serialises the choice. If the list is lost, an instance may choose the range
+//! of a stopped one; no data is lost.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Reads the list; `own` is where this instance keeps its ranges. Instances whose data is gone
-    /// are forgotten.
+    /// Reads the list; `own` is the file of this instance. Instances whose file no longer exists
+    /// are dropped.
     pub(crate) fn read(list: &Path, own: &Path) -> Self {
         let own = std::path::absolute(own).unwrap_or_else(|_| own.to_owned());
         let others = std::fs::read_to_string(list)
@@ -40,7 +40,7 @@ impl Neighbours {
         }
     }
 
-    /// The ranges that the others keep.
+    /// The ranges of the others.
     pub(crate) fn ranges(&self) -> Vec<Taken> {
         let of = |path: &PathBuf| {
             let ranges = ranges::read(path).ok().flatten()?;

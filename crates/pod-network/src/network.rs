@@ -20,11 +20,11 @@ use crate::listening::Sockets;
 use crate::ranges::Ranges;
 use crate::{forwarding, names};
 
-/// How often the kernel is asked what listens on the host: so long a program that begins to listen
-/// may share its port with a Service.
+/// Interval of the readings of the host's listening sockets: for this time a new listener may share
+/// its port with a Service.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How a pod network is opened.
+/// The options for opening a pod network.
 #[derive(Clone, Debug)]
 pub struct PodNetworkOptions {
     /// Six hexadecimal digits that name this instance among others on the machine.
@@ -37,7 +37,7 @@ pub struct PodNetworkOptions {
     pub service_cidr: Cidr,
 }
 
-/// Where a pod is on the network.
+/// The network configuration of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodAddress {
     /// The pod's address.
@@ -46,7 +46,7 @@ pub struct PodAddress {
     pub gateway: Ipv4Addr,
 }
 
-/// The pods' network of one node.
+/// The pod network of one node.
 ///
 /// *Guarantees*: a pod uid keeps its address from the first `attach` to `detach`, also over a
 /// crash of the process; every method may be repeated.
@@ -64,11 +64,11 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// Sets up what all pods share: the node's addresses on `lo`, the route of the Services,
-    /// forwarding. Takes over what a former process of this instance left.
+    /// Sets up the shared parts: the node's addresses on `lo`, the route of the Services,
+    /// forwarding. Adopts the state of a former process of this instance.
     ///
     /// # Errors
-    /// When the range is too small, or files or the kernel fail (root is needed).
+    /// The range is too small, or files or the kernel fail (root is required).
     pub async fn open(options: PodNetworkOptions) -> Result<PodNetwork, Error> {
         let ranges = Ranges {
             pod: options.pod_cidr,
@@ -112,7 +112,7 @@ impl PodNetwork {
     /// Connects the pod's network namespace and returns the pod's address.
     ///
     /// # Errors
-    /// When no address is free, the namespace is gone, or the kernel refuses.
+    /// No address is free, the namespace does not exist, or the kernel refuses.
     pub async fn attach(&self, pod_uid: &str, netns_path: &Path) -> Result<PodAddress, Error> {
         let (uid, gateway, mtu) = (pod_uid.to_owned(), self.gateway, self.mtu);
         let own = uid.clone();
@@ -134,15 +134,15 @@ impl PodNetwork {
     /// Gives ports of the node to an attached pod, instead of those it had, until it is detached.
     ///
     /// # Errors
-    /// When files fail.
+    /// Files fail.
     pub async fn publish(&self, pod_uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
         let uid = pod_uid.to_owned();
         self.change(move |addresses| addresses.publish(&uid, ports))
             .await
     }
 
-    /// Returns the ports of the node that belong to pods, now and from now on. They are only kept
-    /// here; the service proxy serves them.
+    /// Returns the pods' host ports, now and in future. They are only stored here; the service
+    /// proxy serves them.
     pub fn published(&self) -> watch::Receiver<Vec<PublishedPort>> {
         self.published.subscribe()
     }
@@ -185,7 +185,7 @@ impl PodNetwork {
     /// asks for, or on `node`, the address by which others reach the host.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// The kernel cannot be asked.
     pub async fn port_in_use(
         &self,
         ports: &[HostPort],
@@ -245,11 +245,11 @@ impl PodNetwork {
         })
     }
 
-    /// Disconnects the pod and frees its address. The link itself is deleted in the background
-    /// (the kernel takes tens of milliseconds), or by the end of its namespace.
+    /// Disconnects the pod and frees its address. The link is deleted in the background (the kernel
+    /// takes tens of milliseconds), or with its namespace.
     ///
     /// # Errors
-    /// When files or the kernel fail; the address then stays the pod's.
+    /// Files or the kernel fail; the pod then keeps its address.
     pub async fn detach(&self, pod_uid: &str) -> Result<(), Error> {
         let Some(ip) = self.addresses.lock().await.of(pod_uid) else {
             return Ok(());
@@ -276,7 +276,7 @@ impl PodNetwork {
     /// uids.
     ///
     /// # Errors
-    /// When files or the kernel fail.
+    /// Files or the kernel fail.
     pub async fn recover(&self, live: &BTreeSet<String>) -> Result<BTreeSet<String>, Error> {
         let mut gone = BTreeSet::new();
         for (uid, index) in links::pods_with_links(&self.host).await? {
@@ -294,11 +294,11 @@ impl PodNetwork {
         .await
     }
 
-    /// Ends the use of the network. With `remove_everything`, all that this instance made in the
-    /// kernel goes; without, pods keep their connections and the next `open` takes them over.
+    /// Closes the network. With `remove_everything`, all kernel objects of this instance are
+    /// removed; otherwise pods keep their connections and the next `open` adopts them.
     ///
     /// # Errors
-    /// When files or the kernel fail; what was not removed yet stays.
+    /// Files or the kernel fail; the rest stays.
     pub async fn close(&self, remove_everything: bool) -> Result<(), Error> {
         let mut deletions = std::mem::take(&mut *self.deletions.lock().await);
         while deletions.join_next().await.is_some() {}
@@ -316,11 +316,11 @@ impl PodNetwork {
     }
 }
 
-/// Removes what a process of the instance that was killed has left in the kernel. Pods keep their
-/// addresses until the next [`PodNetwork::open`] finds that they are gone.
+/// Removes the kernel objects of a killed process of the instance. Pods keep their addresses until
+/// the next [`PodNetwork::open`] finds that they are gone.
 ///
 /// # Errors
-/// When files or the kernel fail; what was not removed yet stays.
+/// Files or the kernel fail; the rest stays.
 pub async fn remove(instance_id: &str, state_dir: &Path) -> Result<(), Error> {
     let host = Host::connect(instance_id)?;
     for (_, index) in links::pods_with_links(&host).await? {

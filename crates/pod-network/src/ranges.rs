@@ -1,10 +1,10 @@
 //! The address ranges of an instance for its pods and Services.
 //!
-//! The wanted ranges are taken when nothing else on the machine uses them (an address, a route, a
-//! name server, another instance, even one that is stopped just now), else the next free ones. What
-//! was chosen is kept on disk: Services keep their addresses for as long as the data lives. Two
-//! instances that start together are kept apart by a lock, held until the choice is visible in the
-//! kernel as addresses on `lo`.
+//! The configured ranges are taken if nothing else on the machine uses them (an address, a route, a
+//! name server, another instance, even a stopped one), else the next free ones. The choice is
+//! stored on disk: Services keep their addresses for the lifetime of the data. A lock, held until
+//! the choice is visible in the kernel as addresses on `lo`, separates two instances that start
+//! together.
 
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,8 @@ use crate::error::{Error, file};
 use crate::host::Host;
 use crate::neighbours::Neighbours;
 
-/// Where another range is looked for when the wanted one's neighbourhood is full: the private
-/// ranges, then the one that carriers share.
+/// The pools for another range if the neighbourhood of the configured one is full: the private
+/// ranges, then the shared range of carriers.
 const POOLS: [&str; 4] = [
     "10.0.0.0/8",
     "172.16.0.0/12",
@@ -30,16 +30,16 @@ const POOLS: [&str; 4] = [
 /// VPNs add), not "these addresses are in use".
 const ROUTE_PREFIX_MIN: u8 = 8;
 
-/// A range that someone on this machine uses.
+/// A range in use on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// The addresses.
     pub range: Cidr,
-    /// Who uses them, for messages: `route via eth0`, `address of docker0`.
+    /// Its user, for messages: `route via eth0`, `address of docker0`.
     pub by: String,
 }
 
-/// The ranges asked for.
+/// The configured ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// Range of the pods of this node.
@@ -80,16 +80,16 @@ pub struct NoFreeRange {
     pub purpose: &'static str,
     /// The wanted range.
     pub range: Cidr,
-    /// Who uses it.
+    /// Its user.
     pub by: String,
 }
 
-/// Chooses the ranges: the wanted ones, or the next that nothing in `taken` overlaps. Those in
-/// `kept` are free at this moment, but their owners will want them back: they are left alone while
-/// there are others, and unless the user asks for them.
+/// Chooses the ranges: the configured ones, or the next ones that overlap nothing in `taken`. Those
+/// in `kept` belong to stopped instances: they are avoided while others are free, unless the user
+/// configures them.
 ///
 /// # Errors
-/// When a range that the user fixed is in use, or none of its size is free.
+/// A range that the user fixed is in use, or no range of its size is free.
 pub fn choose_ranges(
     taken: &[Taken],
     kept: &[Taken],
@@ -135,7 +135,7 @@ fn choose(
     })
 }
 
-/// Returns who uses a part of the range, or nothing when it is free.
+/// Returns the user of an overlapping range, or `None`.
 pub(crate) fn user_of(taken: &[Taken], range: Cidr) -> Option<&str> {
     let used =
         |taken: &&Taken| taken.range.prefix() >= ROUTE_PREFIX_MIN && taken.range.overlaps(&range);
@@ -175,8 +175,8 @@ fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> + Clone {
 /// [`INSTANCES`](crate::INSTANCES).
 ///
 /// # Errors
-/// When the Service range of before is now used by something else, when a range that the user
-/// fixed is, or when files or the kernel fail.
+/// The former Service range is now used by something else, a range that the user fixed is in use,
+/// or files or the kernel fail.
 pub async fn reserve_ranges(
     instance_id: &str,
     state_dir: &Path,
@@ -204,7 +204,7 @@ pub async fn reserve_ranges(
                 service: before.service,
                 ..*wanted
             };
-            // What it had it keeps, also where others have a claim to the same.
+            // It keeps its former ranges, even if others claim them.
             if choose_ranges(&taken, &[], &wanted)? == before {
                 before
             } else {

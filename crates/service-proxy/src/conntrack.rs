@@ -12,9 +12,9 @@ const SUBSYSTEM_CONNTRACK: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM_CONNTRACK | 1;
 const DELETE: u16 = SUBSYSTEM_CONNTRACK | 2;
 
-/// What the client sends.
+/// The client's direction.
 const TUPLE_ORIGINAL: u16 = 1;
-/// What comes back.
+/// The reply direction.
 const TUPLE_REPLY: u16 = 2;
 const TUPLE_ADDRESSES: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
@@ -27,7 +27,7 @@ const ENOENT: i32 = 2;
 /// Removes the flows at the places that are chosen and returns how many there were.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// The kernel refuses.
 pub fn forget(
     kernel: &mut Kernel,
     choose: impl FnOnce(&[Flow]) -> Vec<usize>,
@@ -66,7 +66,7 @@ pub fn local_addresses() -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-/// What the kernel knows a flow by.
+/// The attributes that identify a flow in the kernel.
 fn name(attributes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     let tuple = find(attributes, TUPLE_ORIGINAL).unwrap_or_default();
     (tuple.to_vec(), find(attributes, ZONE).map(<[u8]>::to_vec))

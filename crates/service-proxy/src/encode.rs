@@ -1,4 +1,4 @@
-//! The table's parts as nftables messages: what `linux/netfilter/nf_tables.h` calls them.
+//! The table's parts as nftables messages, with the names of `linux/netfilter/nf_tables.h`.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ const NEW_TABLE: u16 = 0;
 /// Asks for a table.
 pub(crate) const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
-/// Adds a chain; also the type of answers that tell of one.
+/// Adds a chain; also the type of replies about one.
 pub(crate) const NEW_CHAIN: u16 = 3;
 /// Asks for chains.
 pub(crate) const GET_CHAIN: u16 = 4;
@@ -34,7 +34,7 @@ const SET_MAP: u32 = 0x8;
 const SET_TIMEOUT: u32 = 0x10;
 const SET_EVAL: u32 = 0x20;
 
-/// Types of keys are only for people who list the table.
+/// Key types only matter for programs that list the table.
 const TYPE_INTEGER: u32 = 4;
 const TYPE_IPV4: u32 = 7;
 const TYPE_PROTOCOL: u32 = 12;
@@ -47,7 +47,7 @@ const VERDICT_JUMP: u32 = (-3_i32).cast_unsigned();
 const VERDICT_GOTO: u32 = (-4_i32).cast_unsigned();
 const VERDICT_RETURN: u32 = (-5_i32).cast_unsigned();
 
-/// Register that a verdict goes to.
+/// The register of a verdict.
 const REGISTER_VERDICT: u32 = 0;
 /// First register of sixteen bytes, as the names of links need.
 const REGISTER_FIRST: u32 = 1;
@@ -204,7 +204,7 @@ impl<'a> Encoder<'a> {
         });
     }
 
-    /// Adds or removes elements, in as many messages as it takes.
+    /// Adds or removes elements, in as many messages as necessary.
     fn elements(&mut self, kind: u16, set: &str, id: Option<u32>, elements: &[(Vec<u8>, Verdict)]) {
         let table = self.table;
         let flags = if kind == NEW_ELEMENT { NLM_F_CREATE } else { 0 };
@@ -254,8 +254,8 @@ impl<'a> Encoder<'a> {
             });
     }
 
-    /// Makes the map from a random number to a chain that belongs to one rule; the kernel names
-    /// it and removes it with the rule.
+    /// Creates the map from a random number to a chain for one rule; the kernel names it and
+    /// removes it with the rule.
     fn add_choice(&mut self, chains: &[String]) -> u32 {
         let flags = SET_ANONYMOUS | SET_CONSTANT | SET_MAP;
         self.add_set(ANONYMOUS_MAP, flags, TYPE_INTEGER, 4, None);
@@ -314,12 +314,12 @@ fn key_bytes(key: Key) -> Vec<u8> {
     bytes
 }
 
-/// Where a packet passes: the beginning of a link's name.
+/// The direction of a packet, with the prefix of a link's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link<'a> {
     /// It came in there.
     Input(&'a str),
-    /// It goes out there.
+    /// It leaves by this link.
     Output(&'a str),
 }
 
@@ -329,7 +329,7 @@ pub(crate) struct Expressions<'a, 'b> {
 }
 
 impl Expressions<'_, '_> {
-    /// Lets packets through that come (or go) by a link whose name begins so, to the address.
+    /// Accepts packets from (or to) links with that name prefix, to the address.
     pub(crate) fn accept(&mut self, by: Link<'_>, address: Option<Ipv4Addr>) {
         let (key, prefix) = match by {
             Link::Input(prefix) => (META_INPUT_NAME, prefix),
@@ -343,7 +343,7 @@ impl Expressions<'_, '_> {
         self.go(VERDICT_ACCEPT, None);
     }
 
-    /// Goes on when the link's name begins so (or does not).
+    /// Continues if the link's name has the prefix (or has not).
     fn link(&mut self, key: u32, prefix: &str, holds: bool) {
         self.load_meta(key, REGISTER_FIRST);
         self.compare_in(REGISTER_FIRST, holds, prefix.as_bytes());
@@ -518,7 +518,7 @@ impl Expressions<'_, '_> {
         });
     }
 
-    /// Goes on when one of the bits is set (or none is).
+    /// Continues if one of the bits is set (or none is).
     fn any_bit(&mut self, bits: u32, set: bool) {
         self.bitwise(&bits.to_ne_bytes(), &[0; 4]);
         self.compare(!set, &[0; 4]);

@@ -1,12 +1,11 @@
-//! Other people's firewalls on this machine, which know nothing of pods.
+//! Rules for other firewalls of this machine, which do not know pods.
 //!
-//! A packet must get past every table that looks at it. Container engines and firewalls drop what
-//! is forwarded between links they do not know (Docker sets that policy as soon as it starts), so
-//! that pods would reach neither each other nor anything else. As network plugins do, rules that
-//! let the pods' links through are put at the head of such chains: forwarding as a whole, and to
-//! the machine itself only the addresses that are for pods. They name the instance's links, by
-//! which they are found again and removed. Where the old xtables interface is used without
-//! nftables nothing is done.
+//! A packet must pass every table that filters it. Container engines and firewalls drop forwarded
+//! packets of links that they do not know (Docker sets that policy at its start), so that pods
+//! would have no network. As network plugins do, this module inserts rules for the pods' links at
+//! the head of such chains: all forwarding, and to the machine itself only the addresses for pods.
+//! The rules name the instance's links, by which they are found and removed. Where the old xtables
+//! interface is used without nftables nothing is done.
 
 use std::net::Ipv4Addr;
 
@@ -20,7 +19,7 @@ const HOOK_INPUT: u32 = 1;
 const HOOK_FORWARD: u32 = 2;
 const POLICY_DROP: u32 = 0;
 
-/// A chain that drops what it does not know.
+/// A chain that drops unknown packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Guard {
     family: u8,
@@ -29,10 +28,10 @@ struct Guard {
     hook: u32,
 }
 
-/// What is let through.
+/// The packets to accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLinks {
-    /// What the names of the host's ends of the pods' links begin with.
+    /// The common prefix of the host-side link names of pods.
     pub prefix: String,
     /// Addresses of this machine that pods use (its own towards them, DNS).
     pub local_addresses: Vec<Ipv4Addr>,
@@ -41,7 +40,7 @@ pub struct PodLinks {
 /// Puts the rules where they are missing and returns how many chains needed them.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// The kernel refuses.
 pub fn open(kernel: &mut Kernel, links: &PodLinks) -> Result<usize, KernelError> {
     let mut opened = 0;
     for guard in guards(kernel)? {
@@ -50,7 +49,7 @@ pub fn open(kernel: &mut Kernel, links: &PodLinks) -> Result<usize, KernelError>
         }
         let mut batch = Batch::new();
         for (by, address) in passes(guard.hook, links) {
-            // Without the flag that appends, a rule goes to the head of its chain.
+            // Without the append flag a rule is inserted at the head of its chain.
             batch.message_in(guard.family, NEW_RULE, NLM_F_CREATE, |a| {
                 a.text(1, &guard.table);
                 a.text(2, &guard.chain);
@@ -71,7 +70,7 @@ pub fn open(kernel: &mut Kernel, links: &PodLinks) -> Result<usize, KernelError>
 /// Removes the rules again.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// The kernel refuses.
 pub fn close(kernel: &mut Kernel, links: &PodLinks) -> Result<(), KernelError> {
     for guard in guards(kernel)? {
         let mut batch = Batch::new();
@@ -123,7 +122,7 @@ fn guard(family: u8, attributes: &[u8]) -> Option<Guard> {
     })
 }
 
-/// Returns the handles of the rules of a chain that name the instance's links.
+/// Returns the handles of a chain's rules that name the instance's links.
 fn own_rules(
     kernel: &mut Kernel,
     guard: &Guard,
@@ -159,7 +158,7 @@ mod tests {
     use crate::message::{Batch, NLM_F_CREATE, nftables};
     use crate::namespaces::Namespace;
 
-    /// What container engines and firewalls do: drop what they do not know.
+    /// A typical firewall: it drops unknown packets.
     fn add_firewall(kernel: &mut Kernel, family: u8, hook: u32) {
         const NEW_TABLE: u16 = 0;
         let mut batch = Batch::new();

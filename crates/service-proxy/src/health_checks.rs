@@ -1,8 +1,9 @@
-//! Tells balancers outside, at the `healthCheckNodePort` of Services, whether this node has endpoints
-//! of its own: with `externalTrafficPolicy: Local` connections to other nodes' are dropped.
+//! Serves the `healthCheckNodePort` of Services: it tells external load balancers whether this node
+//! has endpoints, because with `externalTrafficPolicy: Local` connections to other nodes' endpoints
+//! are dropped.
 //!
-//! As kube-proxy answers: 200 where there are ready endpoints and the kernel has the rules, else 503,
-//! whatever the path; the number in the header `X-Load-Balancing-Endpoint-Weight` and in the body.
+//! As kube-proxy: 200 if there are ready endpoints and the kernel has the rules, else 503, for any
+//! path; the number is in the header `X-Load-Balancing-Endpoint-Weight` and in the body.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -25,7 +26,7 @@ use crate::limits;
 
 const ENDPOINT_WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
-/// The health checks of all Services; nothing is answered any more once it is dropped.
+/// The health checks of all Services; they end when it is dropped.
 pub(crate) struct HealthChecks {
     wanted: BTreeMap<ServiceName, HealthCheck>,
     open: BTreeMap<ServiceName, Open>,
@@ -54,7 +55,7 @@ impl HealthChecks {
         }
     }
 
-    /// Notes what Services have now; none for those that have no health check.
+    /// Sets the health check of a Service, or removes it.
     pub(crate) fn note(&mut self, service: ServiceName, check: Option<HealthCheck>) {
         match check {
             Some(check) => self.wanted.insert(service, check),
@@ -112,7 +113,7 @@ impl HealthChecks {
     }
 }
 
-/// What the answers of one Service are made of.
+/// The data for the responses of one Service.
 #[derive(Clone)]
 struct Answers {
     service: ServiceName,
@@ -173,7 +174,7 @@ async fn serve(listener: TcpListener, answers: Answers) {
             let mut http = http1::Builder::new();
             http.header_read_timeout(None).keep_alive(false);
             let connection = http.serve_connection(TokioIo::new(stream), service);
-            // Whoever asks may go away; there is nobody to tell.
+            // The client may disconnect; there is no one to report it to.
             drop(tokio::time::timeout(limits::HEALTH_CHECK_TIMEOUT, connection).await);
             drop(permit);
         });

@@ -11,7 +11,7 @@ use crate::message::{self, FAMILY_IPV4, NLM_F_DUMP, NLMSG_DONE, answers};
 const ENOENT: i32 = 2;
 const EAGAIN: i32 = 11;
 
-/// Why the table could not be changed.
+/// The error of a change of the table.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The netlink socket failed; root is needed.
@@ -19,11 +19,11 @@ pub enum KernelError {
     Socket {
         /// What was being done.
         doing: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The kernel refused a transaction; nothing of it took effect.
+    /// The kernel refused a transaction; it has no effect.
     #[error("kernel refused nftables message of type {message} (errno {errno})")]
     Refused {
         /// The number of the error.
@@ -45,11 +45,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Opens a connection for the table of an instance. Nothing is changed yet: what a former
-    /// process left goes on serving until the first [`Kernel::replace`].
+    /// Opens a connection for the table of an instance. Nothing is changed yet: the table of a
+    /// former process stays active until the first [`Kernel::replace`].
     ///
     /// # Errors
-    /// When there is no netfilter or no right to use it.
+    /// There is no netfilter, or no permission to use it.
     pub fn open(instance_id: &str) -> Result<Kernel, KernelError> {
         let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open"))?;
         socket.bind_auto().map_err(failed("bind"))?;
@@ -66,11 +66,10 @@ impl Kernel {
         })
     }
 
-    /// Puts `table` in the place of what the kernel has, in one transaction, and returns the number
-    /// of steps.
+    /// Replaces the kernel's table by `table`, in one transaction, and returns the number of steps.
     ///
     /// # Errors
-    /// When the kernel refuses; its table is then as before.
+    /// The kernel refuses; its table is unchanged.
     pub fn replace(&mut self, table: &Table) -> Result<usize, KernelError> {
         let mut encoder = Encoder::new(&self.name);
         encoder.remove_table();
@@ -83,7 +82,7 @@ impl Kernel {
     /// Does the steps to the kernel's table, in one transaction.
     ///
     /// # Errors
-    /// When the kernel refuses; its table is then as before.
+    /// The kernel refuses; its table is unchanged.
     pub fn change(&mut self, steps: &[Change]) -> Result<(), KernelError> {
         if steps.is_empty() {
             return Ok(());
@@ -92,10 +91,10 @@ impl Kernel {
         self.transact(&bytes)
     }
 
-    /// Removes the table, also one that a former process left.
+    /// Removes the table, also one of a former process.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// The kernel refuses.
     pub fn remove(&mut self) -> Result<(), KernelError> {
         let mut encoder = Encoder::new(&self.name);
         encoder.remove_table();
@@ -106,7 +105,7 @@ impl Kernel {
     /// Says whether the table is in the kernel.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// The socket fails.
     pub fn is_present(&mut self) -> Result<bool, KernelError> {
         let name = self.name.clone();
         let ask = message::single(FAMILY_IPV4, message::nftables(GET_TABLE), 0, |attributes| {

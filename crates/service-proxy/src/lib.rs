@@ -1,10 +1,10 @@
 //! Programs the kernel so that connections to Services reach their endpoints.
 //!
-//! What the rules are is decided in `service-routing`; here Services and EndpointSlices are
-//! watched, and each change of the table becomes one atomic nftables transaction over netlink
-//! (no `nft` program, no hop through user space). The table carries the instance's id; it keeps
-//! serving while the agent is away, and the next agent replaces it without a gap. Balancers outside
-//! are told here, too, whether this node has endpoints (`healthCheckNodePort`).
+//! `service-routing` decides the rules; this crate watches Services and EndpointSlices, and sends
+//! each change of the table as one atomic nftables transaction over netlink (no `nft` program, no
+//! hop through user space). The table carries the instance's id; it stays active while the agent is
+//! down, and the next agent replaces it without a gap. The crate also serves `healthCheckNodePort`
+//! for external load balancers.
 
 pub mod conntrack;
 mod encode;

@@ -5,29 +5,28 @@ use std::time::Duration;
 /// Changes that come this close together are programmed as one.
 pub const DEBOUNCE: Duration = Duration::from_millis(2);
 
-/// In the long run the kernel works for one part in so many of the time: however small a change is,
-/// it looks through the whole table, and while thousands of Services come one after the other it
-/// would do nothing else.
+/// The kernel gets at most one part in this many of the time for changes: each change, however
+/// small, walks the whole table, and a series of thousands of Services would keep it busy.
 pub const REST_FACTOR: u32 = 4;
 
-/// So much rest may be owed before a change has to wait: those that belong together, such as that
-/// of a Service and that of its endpoints, do not.
+/// This much delay may accumulate before a change has to wait: related changes, such as those of a
+/// Service and of its endpoints, do not wait.
 pub const REST_OWED_MAX: Duration = Duration::from_millis(500);
 
 /// Longest time that a change waits.
 pub const REST_MAX: Duration = Duration::from_millis(500);
 
-/// How often the kernel is asked whether the table is still there: other programs can flush all
-/// rules of the machine.
+/// Interval of the checks whether the table still exists: other programs can flush all rules of the
+/// machine.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long to wait after the kernel refused a change, before the table is made anew.
+/// Time between a refused change and the next full replacement of the table.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Health checks of one Service that are answered at once; further ones wait.
+/// Maximum number of concurrent health check connections of one Service; further ones wait.
 pub const HEALTH_CHECK_CONNECTIONS_MAX: usize = 32;
 
-/// How long a balancer may take to ask, and to read the answer.
+/// Timeout of a load balancer's request and of its reading of the response.
 pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Attributes have 16 bits of length; lists of elements are split well before.

@@ -1,8 +1,8 @@
-//! Netlink messages as bytes: headers, attributes, batches. Knows nothing of rules.
+//! Netlink messages as bytes: headers, attributes, batches. Independent of rules.
 
 /// Offset of the length in a message header is 0; headers are this long.
 const HEADER_BYTES: usize = 16;
-/// Length of what comes between the header and the attributes.
+/// Length of the part between the header and the attributes.
 const FAMILY_HEADER_BYTES: usize = 4;
 const NFNETLINK_V0: u8 = 0;
 const SUBSYSTEM_NFTABLES: u16 = 10;
@@ -37,7 +37,7 @@ impl Batch {
         batch
     }
 
-    /// Ends the batch and returns what is to be sent.
+    /// Ends the batch and returns its bytes.
     pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         let start = self.header(BATCH_END, 0, FAMILY_UNSPECIFIED, SUBSYSTEM_NFTABLES);
         self.finish(start);
@@ -192,7 +192,7 @@ const NLMSG_ERROR: u16 = 2;
 /// Type of the answer that ends a list.
 pub(crate) const NLMSG_DONE: u16 = 3;
 
-/// Splits what was received into answers; a torn tail is dropped.
+/// Splits received bytes into replies; an incomplete tail is dropped.
 pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer<'_>> {
     let mut answers = Vec::new();
     while let Some(header) = bytes.get(..HEADER_BYTES) {

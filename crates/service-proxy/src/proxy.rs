@@ -1,6 +1,5 @@
-//! Watches Services, EndpointSlices and the pods' ports on the node, and keeps the kernel's table and
-//! what balancers outside are told in step. What is decided and sent is about the Services that changed,
-//! however many there are.
+//! Watches Services, EndpointSlices and the pods' host ports, and updates the kernel's table and
+//! the health checks. Only changed Services are processed, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -27,7 +26,7 @@ use crate::health_checks::HealthChecks;
 use crate::kernel::{Kernel, KernelError};
 use crate::limits;
 
-/// What the proxy needs to know.
+/// The settings of the proxy.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Six hexadecimal digits that name this instance; they name the table.
@@ -42,19 +41,18 @@ pub struct Config {
     pub service_cidr: Cidr,
     /// Addresses of Services that this node answers itself (the DNS server's).
     pub unmanaged: BTreeSet<Ipv4Addr>,
-    /// What the names of the host's ends of the pods' links begin with; the machine's firewalls
-    /// are told to let these through.
+    /// The common prefix of the host-side link names of pods; the machine's firewalls get rules for
+    /// them.
     pub pod_link_prefix: String,
     /// Ports of the node that belong to pods.
     pub host_ports: watch::Receiver<Vec<PublishedPort>>,
-    /// Where programs of the node listen: that is neither a Service's nor a pod's.
+    /// The listening sockets of the node: their ports are not used for Services or pods.
     pub listening: watch::Receiver<Listening>,
-    /// Whether the table goes when the proxy ends, as is known by then; otherwise it goes on serving
-    /// for the next.
+    /// Whether to remove the table when the proxy ends; otherwise it stays active for the next one.
     pub remove_on_shutdown: watch::Receiver<bool>,
 }
 
-/// Why the proxy gave up.
+/// The reason why the proxy ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no way to the kernel.
@@ -65,10 +63,10 @@ pub enum Error {
     Lost(#[from] tokio::task::JoinError),
 }
 
-/// Runs the proxy until its part of the program is to end.
+/// Runs the proxy until its part of the program is shut down.
 ///
 /// # Errors
-/// When the kernel cannot be talked to. A refused change is not an error: the table is made anew.
+/// The kernel is unreachable. A refused change is not an error: the table is replaced.
 pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
     let part = part.into();
     let services = Cache::spawn_all(&client, &part);
@@ -76,7 +74,7 @@ pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Resul
     serve(services, slices, config, part.shutdown).await
 }
 
-/// The same over caches that someone else feeds.
+/// The same with existing caches.
 ///
 /// # Errors
 /// As [`run`].
@@ -177,7 +175,7 @@ pub async fn serve(
 /// Removes the table of an instance that was killed.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// The kernel refuses.
 pub fn remove(instance_id: &str) -> Result<(), KernelError> {
     Kernel::open(instance_id)?.remove()
 }
@@ -199,7 +197,7 @@ fn name_of(state: &ServiceState) -> ServiceName {
     }
 }
 
-/// When the kernel has rested from what it did; it may be in the past.
+/// The end of the pause after a change; it may be in the past.
 struct Rest {
     over: Instant,
 }
@@ -216,8 +214,7 @@ impl Rest {
     }
 }
 
-/// What changes have left of UDP flows that go where they should not, until the kernel has the
-/// rules that make it so.
+/// UDP flows to wrong destinations, to be removed after the next change of the rules.
 #[derive(Default)]
 struct StaleFlows {
     /// A Service has lost an endpoint.
@@ -245,7 +242,7 @@ impl StaleFlows {
 /// The kernel, used on threads that may block.
 struct Proxy {
     kernel: Arc<Mutex<Kernel>>,
-    /// Whether the kernel's table is what was applied last; if not it has to be made anew.
+    /// Whether the kernel's table is the last applied one; if not it is replaced.
     in_step: bool,
 }
 

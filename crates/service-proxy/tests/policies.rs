@@ -28,7 +28,7 @@ const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const A: &str = "10.244.0.2";
 const B: &str = "10.244.0.3";
 
-/// Packets are dropped: nobody answers, not even to refuse.
+/// Packets are dropped: there is no reply, not even a reset.
 #[track_caller]
 fn dropped(from: &Namespace, to: SocketAddr) {
     let error = from.ask(to).unwrap_err();
@@ -78,7 +78,7 @@ fn external_traffic_without_an_endpoint_here_is_dropped_for_those_outside() {
     only(&world.outside, to(NODE, 30080), "a");
     world.program(spec(), &[(B, "there")]);
     dropped(&world.outside, to(NODE, 30080));
-    // Who is inside is not from outside: as by the Service's own address.
+    // Connections from inside are treated like those to the cluster IP.
     for from in [&world.a, &world.host] {
         only(from, to(NODE, 30080), "b");
         only(from, to(SERVICE, 80), "b");
@@ -101,7 +101,7 @@ fn endpoints_that_end_are_used_while_they_serve_and_none_is_ready() {
     world.program_objects(&cluster, &with(endpoint(B, "here", READY)), &[]);
     only(&world.host, to(SERVICE, 80), "b");
     only(&world.outside, to(NODE, 30080), "b");
-    // Each node for itself: what ends here is the best that is here.
+    // Each node decides for itself: traffic that ends here gets this node's best endpoints.
     world.program_objects(&local, &with(endpoint(B, "there", READY)), &[]);
     only(&world.host, to(SERVICE, 80), "b");
     only(&world.outside, to(NODE, 30080), "a");
@@ -144,7 +144,7 @@ fn only_clients_in_the_source_ranges_use_a_load_balancers_addresses() {
     only(&world.b, to(SERVICE, 80), "a");
 }
 
-/// A cache, and what it is told.
+/// A cache with its input.
 fn told<K: Object>(first: K) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     let (send, receive) = mpsc::unbounded();
     for event in [Event::Init, Event::InitApply(first), Event::InitDone] {
@@ -156,8 +156,7 @@ fn told<K: Object>(first: K) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
     )
 }
 
-/// What a balancer outside is answered at a port of the node: the status, the endpoints by header
-/// and by body.
+/// The health check's response at a node port: the status, and the endpoints by header and by body.
 fn health(world: &World, port: u16) -> std::io::Result<(u16, String, Value)> {
     world.outside.run(|| {
         let limit = Duration::from_secs(2);
@@ -214,7 +213,7 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
                 200,
                 2,
             ),
-            // Connections still reach it, but balancers are to look for another node.
+            // Connections still reach it, but load balancers choose another node.
             (&[endpoint(A, "here", ENDING)], 503, 0),
             (
                 &[endpoint(A, "here", ENDING), endpoint(B, "here", READY)],

@@ -106,7 +106,7 @@ fn pods_send_under_their_own_address_alone() {
         if with_rules {
             world.program(json!({}), &BOTH);
         } else {
-            // Without the rules nobody translates the pods' addresses.
+            // Without the rules the pods' addresses are not translated.
             world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
         }
         let receiver = udp(&world.outside, OUTSIDE);
@@ -154,7 +154,7 @@ fn neighbours_do_not_reach_what_is_there_for_pods() {
     }
     let at_node: SocketAddr = to(NODE, 6443);
     assert_eq!(world.outside.ask(at_node).unwrap().0, "host");
-    // Answers to what the node asks under that address do come in.
+    // Replies to the node's own connections from that address are accepted.
     let answer = world.a.ask(to(OUTSIDE, 8080)).unwrap();
     assert_eq!(answer, ("outside".to_owned(), NODE.to_string()));
 }

@@ -1,8 +1,8 @@
 //! The least that turns one table into another, in an order the kernel accepts.
 //!
-//! Order: new sets and chains first, so that rules can name them; then the rules of chains that
-//! changed; then map elements; at last what nothing names any more. All in one transaction, so no
-//! packet sees a state in between.
+//! Order: new sets and chains first, so that rules can refer to them; then the rules of changed
+//! chains; then map elements; then the removal of unused parts. All in one transaction, so packets
+//! see no state in between.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::model::{Action, Chain, Hook, Key, MapName, Match, Rule, Table, Verdic
 pub enum Change {
     /// Makes a set of clients, each forgotten after so many seconds.
     AddSet(String, u32),
-    /// Makes a chain without rules.
+    /// Creates a chain without rules.
     AddChain(String, Option<Hook>),
     /// Removes all rules of a chain.
     FlushChain(String),
@@ -23,7 +23,7 @@ pub enum Change {
     RemoveElement(MapName, Key, Verdict),
     /// Adds an element to a map.
     AddElement(MapName, Key, Verdict),
-    /// Removes a chain that has no rules and is not named anywhere.
+    /// Removes a chain without rules and references.
     RemoveChain(String),
     /// Removes a set that is not named anywhere.
     RemoveSet(String),
@@ -47,7 +47,7 @@ pub fn changes(old: &Table, new: &Table) -> Vec<Change> {
         .iter()
         .filter(|(name, _)| !old.sets.contains_key(*name));
     steps.extend(added_sets.map(|(name, seconds)| Change::AddSet(name.clone(), *seconds)));
-    // A chain whose hook changes is made anew; base chains are not named by others.
+    // A chain with another hook is recreated; other chains do not refer to base chains.
     steps.extend(remade.iter().flat_map(|name| {
         [
             Change::FlushChain((*name).clone()),

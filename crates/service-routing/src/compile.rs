@@ -1,14 +1,14 @@
 //! Service ports → table.
 //!
-//! The way of a connection: the hooks ask `service-ips` (address, protocol, port) and
-//! `service-nodeports`; the answer is the Service's chain, `svc/…` for the cluster address,
-//! `ext/…` for addresses of the outside (which marks for masquerading or keeps to this node);
-//! there an endpoint's chain `ep/…` is chosen, which rewrites the destination. A Service without
-//! endpoints is in `refused-…` instead, asked by hooks that may answer. What is for no Service may
-//! be for a port of the node that is a pod's: `host-ips` and `host-ports` are asked last.
+//! The path of a connection: the hooks look up `service-ips` (address, protocol, port) and
+//! `service-nodeports`; the result is the Service's chain, `svc/…` for the cluster IP, `ext/…` for
+//! external addresses (which marks for masquerading or keeps to this node); there an endpoint's
+//! chain `ep/…` is chosen, which rewrites the destination. A Service without endpoints is in
+//! `refused-…` instead, which the hooks that can reject look up. Other connections may be for a
+//! pod's host port: `host-ips` and `host-ports` are looked up last.
 //!
-//! Where a program of the node listens, nothing else can be put: `held-ips` and `held-ports` are
-//! asked before everything.
+//! Ports of the node's own listening sockets cannot be redirected: `held-ips` and `held-ports` are
+//! looked up first.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -32,7 +32,7 @@ const SERVICES: &str = "services";
 const REFUSED: &str = "refused";
 const REJECT: &str = "reject";
 
-/// What the table needs to know of the node.
+/// The node's settings for the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Addresses of the pods of this node.
@@ -43,7 +43,7 @@ pub struct Settings {
     pub service_range: Cidr,
     /// Addresses of Services that something on this node answers itself (DNS).
     pub unmanaged: BTreeSet<Ipv4Addr>,
-    /// What the names of the host's ends of the pods' links begin with.
+    /// The common prefix of the host-side link names of pods.
     pub pod_links: String,
 }
 
@@ -117,8 +117,8 @@ fn base(settings: &Settings) -> Table {
     table
 }
 
-/// A pod uses its own address alone: what it sends under another is discarded before anybody
-/// looks at it. The kernel's own check (`rp_filter`) is loose where the machine asks for that.
+/// Drops packets of a pod with another source address than its own. The kernel's own check
+/// (`rp_filter`) is disabled on some machines.
 fn no_false_sources(settings: &Settings) -> Rule {
     let from_pod = Match::InputLink(settings.pod_links.clone(), true);
     Rule::when([from_pod, Match::SourceIsElsewhere], Action::Drop)
@@ -140,13 +140,13 @@ pub fn hold(table: &mut Table, listening: &Listening) {
     }
 }
 
-/// Asks about what is for an address of this machine.
+/// Looks up packets for an address of this machine.
 fn to_node(map: MapName) -> Rule {
     Rule::when([Match::DestinationIsLocal(true)], Action::Ask(map))
 }
 
-/// Connections that nobody would answer are refused at once: to Services without endpoints, to
-/// addresses of no Service, and those that must not get through at all.
+/// Rejects connections at once that would get no answer: to Services without endpoints, to Service
+/// addresses without a Service, and forbidden ones.
 fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     let mut chains = Vec::new();
     let filter = |number| {
@@ -167,15 +167,15 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
             Action::Goto(REJECT.into()),
         )
     };
-    // Addresses of `lo` may be routed on pods' links (see node ports on localhost); from a pod
-    // they must not reach what listens on the host's loopback.
+    // Addresses of `lo` may be routed on pods' links (see node ports on localhost); a pod must not
+    // reach the host's loopback listeners.
     let foreign_loopback = [
         Match::InputIsNotLoopback,
         Match::Destination(loopback, true),
         Match::NotEstablished,
     ];
-    // The machine answers for all its addresses on every link, so that neighbours on its networks
-    // would reach what listens for pods alone.
+    // The machine answers for all its addresses on every link, so neighbours on its networks could
+    // reach listeners that are for pods only.
     let from_neighbours = settings.for_pods().map(|address| {
         let matches = [
             Match::InputIsNotLoopback,
@@ -211,10 +211,9 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
     chains
 }
 
-/// Source addresses that others could not answer to are replaced: on connections marked so, on
-/// those of pods to the world outside, and on those that the node makes from its loopback. Towards
-/// pods the node has one address; the kernel would take the first of `lo`, which may be that of
-/// another instance.
+/// Masquerades connections whose source address the other side cannot reply to: marked ones, those
+/// of pods to the outside, and those of the node from its loopback. Towards pods the node has one
+/// address; the kernel would choose the first of `lo`, which may be another instance's.
 fn masquerading(settings: &Settings) -> Vec<Rule> {
     let multicast = Cidr::new(Ipv4Addr::new(224, 0, 0, 0), 4);
     let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
@@ -345,11 +344,11 @@ fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     Some(Verdict::Goto(chain))
 }
 
-/// Builds the chain for connections to addresses of the outside.
+/// Builds the chain for connections to external addresses.
 ///
-/// Policy Cluster: any endpoint, masqueraded, so that answers come back through this node. Policy
-/// Local: endpoints of this node see the client's own address; what comes from this node or its
-/// pods is not from outside and may go anywhere.
+/// Policy Cluster: any endpoint, masqueraded, so that replies return through this node. Policy
+/// Local: endpoints of this node see the client's own address; connections from this node or its
+/// pods are internal and may use any endpoint.
 fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<Verdict> {
     if port.endpoints.cluster.is_empty() {
         return None;
@@ -381,7 +380,7 @@ fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Optio
     Some(Verdict::Goto(chain))
 }
 
-/// Builds the chain that chooses an endpoint, of this node or of all, and returns its name.
+/// Builds the chain that chooses an endpoint, of this node or of all nodes, and returns its name.
 fn choice(table: &mut Table, port: &ServicePort, local: bool, settings: &Settings) -> String {
     let chain = format!("{}/{}", if local { "local" } else { "svc" }, port.id);
     if table.chains.contains_key(&chain) {
@@ -420,7 +419,7 @@ fn clients(port: &ServicePort, endpoint: &Endpoint, affinity: Affinity) -> Strin
     )
 }
 
-/// Builds the chain that sends a connection to the endpoint, and returns its name. A pod that
+/// Builds the chain that redirects a connection to the endpoint, and returns its name. A pod that
 /// reaches itself through a Service must not see its own address as the client's.
 fn add_endpoint(table: &mut Table, port: &ServicePort, endpoint: &Endpoint) -> String {
     let chain = format!("ep/{}/{}/{}", port.id, endpoint.ip, endpoint.port);

@@ -1,8 +1,8 @@
 //! The endpoints of a Service port that may get connections.
 //!
-//! As kube-proxy: the ready ones; when there is none, those that are terminating but still serve,
-//! so that a rollout of a single replica does not refuse connections. Asked for the whole cluster
-//! and for this node on its own.
+//! As kube-proxy: the ready endpoints; if there are none, those that are terminating but still
+//! serving, so that a rollout of a single replica does not refuse connections. Computed for the
+//! whole cluster and for this node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use object_model::dialling::special;
 
 use crate::model::Protocol;
 
-/// Where a connection can be sent.
+/// The destination of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
     /// The pod's address.
@@ -94,7 +94,7 @@ pub(crate) fn choose<'a>(
     }
 }
 
-/// How many ready pods of this node the slices have.
+/// The number of ready pods of this node in the slices.
 pub(crate) fn ready_here<'a>(
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
     node_name: &str,
@@ -111,7 +111,7 @@ pub(crate) fn ready_here<'a>(
     addresses.len()
 }
 
-/// Reads an address of a host; what leads to the machine itself is no endpoint.
+/// Parses an address of a host; an address of the machine itself is not an endpoint.
 pub(crate) fn host_address(text: &str) -> Option<Ipv4Addr> {
     let address: Ipv4Addr = text.parse().ok()?;
     special(address.into()).is_none().then_some(address)

@@ -1,8 +1,8 @@
-//! UDP flows that still go to endpoints that are gone.
+//! UDP flows to removed endpoints.
 //!
-//! The kernel chooses the endpoint for the first packet and remembers it for the flow. A UDP
-//! client that never stops sending keeps that memory alive, and would go on talking to nobody.
-//! TCP needs nothing of the kind: its connections break and are made anew.
+//! The kernel chooses the endpoint for the first packet and remembers it for the flow. A UDP client
+//! that never stops sending keeps that entry alive, and would send to a removed endpoint for ever.
+//! TCP needs no such care: its connections break and are opened again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -18,7 +18,7 @@ pub struct Flow {
     pub address: Ipv4Addr,
     /// Port that the client sends to.
     pub port: u16,
-    /// Where its packets go.
+    /// Its destination.
     pub endpoint: Endpoint,
 }
 
@@ -40,8 +40,8 @@ fn endpoints(ports: &[ServicePort]) -> BTreeSet<(&str, Endpoint)> {
     .collect()
 }
 
-/// Returns the places of the flows that go to an endpoint that their Service does not have.
-/// Flows to addresses of no Service are none of ours.
+/// Returns the indices of the flows to an endpoint that their Service no longer has. Flows to
+/// addresses of no Service are ignored.
 pub fn stale_flows(flows: &[Flow], ports: &[ServicePort]) -> Vec<usize> {
     let mut by_address: BTreeMap<(Ipv4Addr, u16), &ServicePort> = BTreeMap::new();
     let mut by_node_port: BTreeMap<u16, &ServicePort> = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! Ports of the node that belong to a pod (`hostPort`), as the portmap plugin of CNI serves them.
 //!
-//! They answer on the node's own addresses, or on one of them (`hostIP`), for clients outside, on
-//! the node and in pods; clients keep their own addresses. A Service that has the same port of the
-//! same address as a node port or an external address comes first.
+//! Host ports work on the node's own addresses, or on one of them (`hostIP`), for clients outside,
+//! on the node and in pods; the client's address is kept. A Service with the same port of the same
+//! address as a node port or an external address has priority.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,7 +34,7 @@ pub struct HostPort {
 pub struct PublishedPort {
     /// The pod's address.
     pub pod: Ipv4Addr,
-    /// What it asks for.
+    /// The requested port.
     pub port: HostPort,
 }
 
@@ -93,8 +93,8 @@ pub fn address(host_ip: Option<&str>) -> Result<Option<Ipv4Addr>, &str> {
     }
 }
 
-/// Adds the ports to a table of Services. When two ask for one port of one address, the first
-/// keeps it.
+/// Adds the host ports to a table of Services. If two pods request the same port of an address, the
+/// first has it.
 pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
     for published in ports {
         let PublishedPort { pod, port } = *published;
@@ -120,8 +120,8 @@ pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
     }
 }
 
-/// Returns the places of the UDP flows that a change of ports leaves going to the wrong place: to
-/// a pod that has lost the port, or past one that has got it. `local` are the node's addresses.
+/// Returns the indices of the UDP flows that have a wrong destination after a change of ports: to a
+/// pod that has lost the port, or past one that has got it. `local` are the node's addresses.
 pub fn misled_flows(
     flows: &[Flow],
     before: &[PublishedPort],
@@ -170,7 +170,7 @@ pub struct NoHostPort;
 impl FromStr for HostPort {
     type Err = NoHostPort;
 
-    /// Reads what `Display` writes.
+    /// Parses the output of `Display`.
     fn from_str(text: &str) -> Result<Self, NoHostPort> {
         let read = || {
             let mut words = text.split(' ');

@@ -1,13 +1,13 @@
 //! Decides how connections to Services reach their endpoints, as an nftables table.
 //!
 //! [`ports`] reads Services and EndpointSlices into one [`ServicePort`] per port; [`table`] turns
-//! these into a [`Table`] of chains, maps and sets, to which [`publish`] adds the ports of the node
-//! that belong to pods; [`changes`] gives the least that turns one
-//! table into another, in an order that the kernel accepts in one transaction. [`Routes`] does the
-//! same for the Services that changed alone. [`health_check`] reads what balancers outside are told.
+//! these into a [`Table`] of chains, maps and sets, to which [`publish`] adds the pods' host ports;
+//! [`changes`] computes the smallest change from one table to another, in an order that the kernel
+//! accepts in one transaction. [`Routes`] does the same for changed Services only. [`health_check`]
+//! computes the answers for external load balancers.
 //!
-//! Pure: no I/O, no clock, no randomness. What is said in `Rule`s here is encoded for the kernel
-//! elsewhere. IPv4 only.
+//! Pure: no I/O, no clock, no randomness. The service proxy encodes the `Rule`s for the kernel.
+//! IPv4 only.
 
 mod change;
 mod compile;

@@ -58,10 +58,10 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// What a table contains.
+/// The contents of a table.
 ///
-/// *Invariant* (kept by [`crate::table`], checked by [`crate::apply`]): every chain and set that
-/// a rule or a map names is there.
+/// *Invariant* (kept by [`crate::table`], checked by [`crate::apply`]): every chain and set that a
+/// rule or a map refers to exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Chains by name.
@@ -75,7 +75,7 @@ pub struct Table {
 /// A chain: rules that are tried in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// Where packets enter it; none for a chain that is only jumped to.
+    /// The hook of a base chain; `None` for other chains.
     pub hook: Option<Hook>,
     /// Its rules.
     pub rules: Vec<Rule>,
@@ -84,7 +84,7 @@ pub struct Chain {
 /// A place in the packet's way through the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// What the chain may do there.
+    /// The kind of the base chain.
     pub kind: HookKind,
     /// Number of the hook (`NF_INET_*`): prerouting 0, input 1, forward 2, output 3,
     /// postrouting 4.
@@ -113,13 +113,13 @@ pub enum MapName {
     RefusedIps,
     /// Node ports of Services that have no endpoints → refusal.
     RefusedNodePorts,
-    /// Address of the node, protocol and port that belong to a pod → its chain.
+    /// Address of the node, protocol and host port of a pod → its chain.
     HostIps,
-    /// Protocol and port that belong to a pod on all addresses of the node → its chain.
+    /// Protocol and host port of a pod on all addresses of the node → its chain.
     HostPorts,
-    /// Address, protocol and port where a program of the node listens → nothing is done.
+    /// Address, protocol and port of a listening socket of the node → return.
     HeldIps,
-    /// Protocol and port where a program listens on all addresses of the node → nothing is done.
+    /// Protocol and port of a listening socket on all addresses of the node → return.
     HeldPorts,
 }
 
@@ -150,7 +150,7 @@ impl MapName {
         }
     }
 
-    /// Says whether keys have an address (else only protocol and port).
+    /// Whether keys have an address (else only protocol and port).
     pub fn by_address(self) -> bool {
         matches!(
             self,
@@ -159,7 +159,7 @@ impl MapName {
     }
 }
 
-/// What a map is asked with: where a packet wants to go.
+/// The key of a lookup: the destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The address; none in the maps of node ports.
@@ -170,23 +170,23 @@ pub struct Key {
     pub port: u16,
 }
 
-/// What a map answers.
+/// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Go on in that chain.
+    /// Continue in that chain.
     Goto(String),
     /// Discard the packet silently.
     Drop,
-    /// Leave the chain, and the packet as it is.
+    /// Leave the chain without a change.
     Return,
 }
 
-/// A rule: the action is taken when all matches hold.
+/// A rule: its action is taken if all matches hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The conditions.
     pub matches: Vec<Match>,
-    /// What happens then.
+    /// The action.
     pub action: Action,
 }
 
@@ -231,9 +231,9 @@ pub enum Match {
     OutputIsNotLoopback,
     /// The packet did not come in by `lo`.
     InputIsNotLoopback,
-    /// The packet came in by a link whose name begins so (or by another).
+    /// The packet came in by a link whose name has this prefix (or has not).
     InputLink(String, bool),
-    /// The packet leaves by a link whose name begins so.
+    /// The packet leaves by a link whose name has this prefix.
     OutputLink(String),
     /// An answer to the packet's source would not leave by the link by which the packet came in.
     SourceIsElsewhere,
@@ -241,12 +241,12 @@ pub enum Match {
     ClientIn(String),
 }
 
-/// What a rule does.
+/// The action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Go on in the chain, then come back.
+    /// Continue in the chain, then return.
     Jump(String),
-    /// Go on in the chain.
+    /// Continue in the chain.
     Goto(String),
     /// Discard the packet silently.
     Drop,
@@ -266,7 +266,7 @@ pub enum Action {
     Remember(String),
     /// Go on in one of the chains, chosen at random.
     Random(Vec<String>),
-    /// Do what the map says about the packet's destination.
+    /// Take the verdict of the map for the packet's destination.
     Ask(MapName),
 }
 

@@ -1,4 +1,5 @@
-//! The Services of a table one by one, so that a change costs what it is about and not what there is.
+//! The Services of a table one by one, so that the cost of a change does not depend on the size of
+//! the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,7 @@ pub struct ServiceName {
     pub name: String,
 }
 
-/// What a table is made of, and who claims which of its elements.
+/// The parts of a table, and the claimants of each of its elements.
 ///
 /// *Invariant* (checked by a test): the steps that the changes return, done one after the other,
 /// lead to [`Routes::table`].
@@ -68,8 +69,7 @@ impl Routes {
         &self.published
     }
 
-    /// Gives Services these ports, none to those that are gone, and returns what that changes in
-    /// the table.
+    /// Replaces the ports of Services, removes deleted ones, and returns the changes of the table.
     pub fn replace(&mut self, changed: BTreeMap<ServiceName, Vec<ServicePort>>) -> Vec<Change> {
         // Chains and sets belong to one Service; an element may pass from one to another.
         let (mut old, mut new) = (Table::default(), Table::default());
@@ -114,7 +114,7 @@ impl Routes {
         changes(&old, &new)
     }
 
-    /// Lets pods have these ports of the node, and returns what that changes in the table.
+    /// Replaces the pods' host ports, and returns the changes of the table.
     pub fn publish(&mut self, ports: Vec<PublishedPort>) -> Vec<Change> {
         let (mut old, mut new) = (Table::default(), Table::default());
         publish(&mut old, &self.published);
@@ -123,7 +123,7 @@ impl Routes {
         changes(&old, &new)
     }
 
-    /// Leaves what listens on the node alone, and returns what that changes in the table.
+    /// Replaces the node's listening sockets, and returns the changes of the table.
     pub fn hold(&mut self, listening: Listening) -> Vec<Change> {
         let (mut old, mut new) = (Table::default(), Table::default());
         hold(&mut old, &self.held);
@@ -151,7 +151,7 @@ impl Routes {
     }
 }
 
-/// What one Service has in a table.
+/// The part of a table for one Service.
 fn part(ports: &[ServicePort], settings: &Settings) -> Table {
     let mut part = Table::default();
     for port in ports {

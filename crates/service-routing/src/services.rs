@@ -17,10 +17,10 @@ use crate::model::Protocol;
 /// that have one are left out, too; as kube-proxy.
 const LABELS_NOT_SERVED: [&str; 2] = ["service.kubernetes.io/service-proxy-name", labels::HEADLESS];
 
-/// How long a client stays with its endpoint when the Service does not say: three hours.
+/// Default session affinity time: three hours.
 const AFFINITY_TIMEOUT_SECONDS: u32 = 10_800;
 
-/// Connections of one client go to one endpoint.
+/// Session affinity by client address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Affinity {
     /// Seconds after its last connection until a client is forgotten.
@@ -42,7 +42,7 @@ pub struct ServicePort {
     pub external_ips: Vec<Ipv4Addr>,
     /// Addresses of the load balancer.
     pub load_balancer_ips: Vec<Ipv4Addr>,
-    /// Who may use the load balancer's addresses; everyone when empty.
+    /// Allowed clients of the load balancer's addresses; all if empty.
     pub source_ranges: Vec<Cidr>,
     /// Port on the node's own addresses.
     pub node_port: Option<u16>,
@@ -52,13 +52,13 @@ pub struct ServicePort {
     pub internal_local: bool,
     /// Connections to the outside's addresses must stay on this node.
     pub external_local: bool,
-    /// Where connections can go.
+    /// The endpoints.
     pub endpoints: Endpoints,
 }
 
 /// Reads all Services that this proxy serves; sorted by namespace, name and their own port order.
 ///
-/// Left out, as kube-proxy does: headless Services, `ExternalName`, those with the label
+/// Left out, as in kube-proxy: headless Services, `ExternalName`, those with the label
 /// `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless` (whatever its
 /// value), and those without an IPv4 address.
 pub fn ports<'a>(
@@ -126,8 +126,8 @@ fn ports_of(service: &Service, slices: &[&EndpointSlice], node_name: &str) -> Ve
     ports
 }
 
-/// What a node says of a Service to balancers outside, which send connections only to nodes that
-/// have endpoints of their own.
+/// The health check of a Service on a node for external load balancers, which send connections only
+/// to nodes with endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
     /// Port of the node at which it says so.
@@ -136,8 +136,8 @@ pub struct HealthCheck {
     pub local_endpoints: usize,
 }
 
-/// Reads the health check of a Service; none when it has none: only those of the type LoadBalancer
-/// with `externalTrafficPolicy: Local` do.
+/// Reads the health check of a Service; `None` without one: only the type LoadBalancer with
+/// `externalTrafficPolicy: Local` has it.
 pub fn health_check<'a>(
     service: &Service,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
@@ -155,7 +155,7 @@ pub fn health_check<'a>(
     })
 }
 
-/// What the Service asks for, unless it asks another proxy or none.
+/// The specification of a Service for this proxy.
 fn spec_of(service: &Service) -> Option<&ServiceSpec> {
     service
         .spec

@@ -1,4 +1,4 @@
-//! Services and endpoints → what is in the table for them, as a specification.
+//! Services and endpoints → the resulting part of the table, as a specification.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
@@ -49,7 +49,7 @@ fn build(service: &Service, endpoints: &[(&str, &str)]) -> Table {
     table(&ports([service], [&slice(endpoints)], "here"), &settings())
 }
 
-/// Compares with what is in the table beyond that of a cluster without Services.
+/// Compares with the part of the table that an empty cluster does not have.
 #[track_caller]
 fn check(spec: Value, endpoints: &[(&str, &str)], expected: &str) {
     check_service(&service(spec), endpoints, expected);

@@ -1,5 +1,5 @@
-//! For any two states of a cluster, the changes lead from the table of one to that of the other,
-//! and the kernel would accept every step.
+//! For any two states of a cluster, the changes lead from the table of one to the table of the
+//! other, and the kernel accepts every step.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 

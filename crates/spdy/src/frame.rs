@@ -32,9 +32,9 @@ pub enum Header {
     },
     /// Anything else.
     Control {
-        /// What it is.
+        /// The type.
         kind: u16,
-        /// Bits whose meaning depends on it.
+        /// Flags; their meaning depends on the type.
         flags: u8,
         /// Bytes that follow.
         length: usize,
@@ -48,12 +48,12 @@ pub enum Frame {
     Open {
         /// Its number: odd if the client opens it.
         stream: u32,
-        /// Whether nothing is to be sent in it.
+        /// Whether it is the last frame of its direction.
         fin: bool,
         /// Its headers.
         block: Bytes,
     },
-    /// Says that an opened stream is taken.
+    /// Confirms an opened stream.
     Reply {
         /// The stream.
         stream: u32,
@@ -64,10 +64,10 @@ pub enum Frame {
     Reset {
         /// The stream.
         stream: u32,
-        /// Why: 1 protocol error, 3 refused, 5 cancelled.
+        /// The status: 1 protocol error, 3 refused, 5 cancelled.
         status: u32,
     },
-    /// To be sent back as it is.
+    /// The peer returns it unchanged.
     Ping(u32),
     /// No streams are opened from now on.
     GoAway {
@@ -92,7 +92,7 @@ pub enum Frame {
         /// The data.
         data: Bytes,
     },
-    /// Something that means nothing here (settings, windows).
+    /// A frame without meaning here (settings, windows).
     Other,
 }
 

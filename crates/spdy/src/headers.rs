@@ -9,7 +9,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use crate::ProtocolError;
 use crate::limits::HEADERS_BYTES_MAX;
 
-/// The words that the dictionary begins with, each behind its length in four bytes.
+/// The words at the start of the dictionary, each after its length in four bytes.
 const WORDS: &str = "\
     options|head|post|put|delete|trace|accept|accept-charset|accept-encoding|accept-language|\
     accept-ranges|age|allow|authorization|cache-control|connection|content-base|\
@@ -20,7 +20,7 @@ const WORDS: &str = "\
     user-agent|vary|via|warning|www-authenticate|method|get|status|200 OK|version|HTTP/1.1|url|\
     public|set-cookie|keep-alive|origin";
 
-/// What follows them.
+/// The dictionary after the words.
 const TAIL: &str = "100101201202205206300302303304305306307402405406407408409410411412413414415\
     416417502504505203 Non-Authoritative Information204 No Content301 Moved Permanently400 Bad \
     Request401 Unauthorized403 Forbidden404 Not Found500 Internal Server Error501 Not \
@@ -68,8 +68,8 @@ impl Inflater {
     /// Reads a block.
     ///
     /// # Errors
-    /// What does not decompress, is too large, or is no list of headers. The connection cannot be
-    /// gone on with then.
+    /// *Errors.* The block does not decompress, is too large, or is not a list of headers. The
+    /// connection cannot continue then.
     pub fn headers(&mut self, block: &[u8]) -> Result<Headers, ProtocolError> {
         let mut block = block;
         if !self.begun {
@@ -96,7 +96,7 @@ impl Inflater {
         if block.len() < 4 || block.get_u32() != DICTIONARY_ID {
             return Err(error("another dictionary"));
         }
-        // What a stored block holds stays in the window that later blocks refer to.
+        // The contents of a stored block stay in the window of later blocks.
         let dictionary = dictionary();
         self.inflate(&stored(&dictionary)).map(|_| ())
     }
@@ -164,7 +164,7 @@ pub fn block(headers: &[(&str, &str)], first: bool) -> Vec<u8> {
     // 78 01: deflate, a window of 32 KiB, no dictionary.
     let mut bytes = if first { vec![0x78, 0x01] } else { Vec::new() };
     bytes.extend(stored(&plain));
-    // An empty block tells the reader that all in front of it can be had.
+    // An empty block tells the reader that all earlier data is complete.
     bytes.extend(stored(&[]));
     bytes
 }
@@ -190,7 +190,7 @@ fn stored(data: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Two blocks as zlib makes them with the dictionary: those of a forwarded connection.
+    /// Two blocks as zlib writes them with the dictionary: those of a port-forward connection.
     const ERROR_STREAM: [u8; 50] = [
         0x78, 0xf9, 0xe3, 0xc6, 0xa7, 0xc2, 0x02, 0x25, 0x3a, 0x70, 0x3a, 0x2b, 0x29, 0x4a, 0x4d,
         0xcc, 0x85, 0x16, 0x25, 0xac, 0xa9, 0xa0, 0x80, 0x86, 0x14, 0xcb, 0x45, 0xa0, 0x24, 0xcc,

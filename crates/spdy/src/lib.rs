@@ -1,10 +1,10 @@
 //! The server's side of SPDY/3.1, as far as Kubernetes' streams need it: many streams in both
 //! directions over one connection, each with a few headers.
 //!
-//! Older clients carry `exec`, `attach` and `port-forward` in it, and newer ones port-forward,
-//! inside a WebSocket. Such clients know no flow control beyond the connection's own, and this
-//! side uses none either: a stream that nobody reads holds up the connection when its queue is
-//! full. Frames are in `frame.rs`, header blocks in `headers.rs`, connections in `session.rs`.
+//! Older clients use it for `exec`, `attach` and `port-forward`, and newer ones for port-forward
+//! inside a WebSocket. Such clients have no flow control beyond the connection's, and this side
+//! uses none either: an unread stream blocks the connection when its queue is full. Frames are in
+//! `frame.rs`, header blocks in `headers.rs`, connections in `session.rs`.
 
 mod frame;
 mod headers;
@@ -15,7 +15,7 @@ pub use frame::{Frame, Header, encode, parse_head, read_control};
 pub use headers::{Headers, Inflater, block};
 pub use session::{Stream, StreamReader, StreamWriter, serve};
 
-/// What a peer sends that is not SPDY/3.1, or past a bound.
+/// A violation of SPDY/3.1, or of a bound, by the peer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// A control frame of another version of the protocol.
@@ -30,7 +30,7 @@ pub enum ProtocolError {
     /// A header block that cannot be decompressed or read.
     #[error("header block: {0}")]
     Headers(&'static str),
-    /// A stream whose number a client may not give.
+    /// An invalid stream number of a client.
     #[error("stream {0} cannot be opened")]
     StreamId(u32),
 }

@@ -18,5 +18,5 @@ pub(crate) const OUTGOING_MAX: usize = 32;
 /// Streams that a client may have open for sending at once; a new one past that is refused.
 pub(crate) const STREAMS_MAX: usize = 1024;
 
-/// New streams that may wait to be taken; then the connection waits.
+/// Maximum number of new streams that wait to be accepted; then the connection waits.
 pub(crate) const WAITING_STREAMS_MAX: usize = 64;

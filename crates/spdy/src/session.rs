@@ -1,5 +1,5 @@
-//! A connection: reads frames and hands their contents to streams, sends what streams have to
-//! send.
+//! A connection: reads frames and distributes their contents to streams, and sends the streams'
+//! data.
 
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
@@ -18,7 +18,7 @@ use crate::limits::{
 const STATUS_PROTOCOL_ERROR: u32 = 1;
 const STATUS_REFUSED: u32 = 3;
 
-/// A stream that the client has opened. Dropping it says nothing to the client.
+/// A stream that the client has opened. Dropping it sends nothing to the client.
 #[derive(Debug)]
 pub struct Stream {
     id: u32,
@@ -39,7 +39,7 @@ pub struct StreamWriter {
 }
 
 impl Stream {
-    /// Its number; those of a client are odd and grow.
+    /// Its number; numbers of a client's streams are odd and increase.
     pub fn id(&self) -> u32 {
         self.id
     }
@@ -61,7 +61,7 @@ impl Stream {
 }
 
 impl StreamReader {
-    /// The next data; `None` when the client has sent all, has ended the stream, or is gone.
+    /// The next data; `None` if the client has finished or closed the stream, or is gone.
     pub async fn read(&mut self) -> Option<Bytes> {
         self.0.recv().await
     }
@@ -73,7 +73,7 @@ impl StreamWriter {
         self.send(data, false).await
     }
 
-    /// Says that nothing more comes.
+    /// Closes this side of the stream.
     pub async fn finish(&self) -> bool {
         self.send(Bytes::new(), true).await
     }
@@ -97,8 +97,9 @@ impl StreamWriter {
     }
 }
 
-/// Serves a connection: returns the streams that the client opens, and the work itself, which
-/// ends with the connection, or when nobody takes streams and all those taken are dropped.
+/// Serves a connection: returns the streams that the client opens, and the future that does the
+/// work. It ends with the connection, or when no one accepts streams and all accepted ones are
+/// dropped.
 pub fn serve<I>(
     connection: I,
 ) -> (
@@ -123,7 +124,7 @@ where
         let mut sending = std::pin::pin!(send(writer, frames));
         tokio::select! {
             done = incoming.run() => {
-                // What the streams have still to say is sent as long as they live.
+                // The streams' data is sent as long as they exist.
                 sending.await?;
                 done
             }
@@ -146,7 +147,7 @@ where
     writer.shutdown().await
 }
 
-/// What comes from the client.
+/// The client's frames.
 struct Incoming<R> {
     reader: BufReader<R>,
     inflater: Inflater,
@@ -196,7 +197,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             let mut part = BytesMut::zeroed(left.min(CHUNK_BYTES_MAX));
             self.reader.read_exact(&mut part).await?;
             left -= part.len();
-            // Nobody reads a stream that is over for us.
+            // A stream that has ended for this side has no reader.
             if let Some(to) = &to
                 && to.send(part.freeze()).await.is_err()
             {
@@ -215,7 +216,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
                 let headers = self.inflater.headers(&block).map_err(invalid)?;
                 self.open(stream, fin, headers).await?;
             }
-            // Even headers that mean nothing here are part of the compressed stream.
+            // Even unused headers are part of the compressed stream.
             Frame::Reply { block, .. } => {
                 self.inflater.headers(&block).map_err(invalid)?;
             }

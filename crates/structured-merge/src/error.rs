@@ -3,7 +3,7 @@
 use object_model::{Cause, Status, StatusDetails, StatusReason};
 use serde_json::Value;
 
-/// Why a patch was not applied. The texts are those that apimachinery's `mergepatch` gives.
+/// The error of a patch. The messages are those of apimachinery's `mergepatch`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
     /// The patch is not of the form that its content type asks for.
@@ -12,9 +12,9 @@ pub enum PatchError {
     /// A JSON patch has more operations than allowed.
     #[error("The allowed maximum operations in a JSON patch is {max}, got {count}")]
     TooManyOperations {
-        /// How many it has.
+        /// Its number of operations.
         count: usize,
-        /// How many are allowed.
+        /// The maximum.
         max: usize,
     },
     /// A JSON patch is well-formed but does not fit the document.
@@ -23,7 +23,7 @@ pub enum PatchError {
     /// A test in a JSON patch fails.
     #[error("{0}")]
     TestFailed(String),
-    /// A list element lacks the field that tells it from the others.
+    /// A list element lacks its merge key.
     #[error("map: {map} does not contain declared merge key: {key}")]
     NoMergeKey {
         /// The element.
@@ -31,7 +31,7 @@ pub enum PatchError {
         /// The missing field.
         key: String,
     },
-    /// `$patch` has a value that means nothing at that place.
+    /// `$patch` has a value that is not allowed there.
     #[error("unknown patch type: {directive} in map: {map}")]
     UnknownDirective {
         /// The value.
@@ -45,8 +45,8 @@ pub enum PatchError {
 }
 
 impl PatchError {
-    /// What the client is told. What does not apply has upstream's text for 422, and says in the
-    /// details what upstream leaves to be guessed: what does not fit.
+    /// The response for the client. A patch that does not apply has upstream's message for 422, and
+    /// the cause in the details.
     pub fn status(&self) -> Status {
         match self {
             Self::TooManyOperations { .. } => Status::new(
@@ -95,8 +95,8 @@ impl PatchError {
     }
 }
 
-/// Prints a value as Go's `%v` does: `map[name:a ports:[1 2]]`. Those who parse or know
-/// Kubernetes' messages find the same text.
+/// Prints a value as Go's `%v` does: `map[name:a ports:[1 2]]`, for clients that know Kubernetes'
+/// messages.
 pub(crate) fn printed(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),

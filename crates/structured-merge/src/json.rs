@@ -1,4 +1,4 @@
-//! JSON patch and merge patch, with bounds on what they may cost.
+//! JSON patch and merge patch, with bounds on their cost.
 
 use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
@@ -6,19 +6,21 @@ use serde_json::Value;
 use crate::PatchError;
 use crate::error::type_name;
 
-/// How many operations a JSON patch may have (the API server's own bound).
+/// Maximum number of operations of a JSON patch (the API server's own bound).
 const OPERATIONS_MAX: usize = 10_000;
-/// How many bytes the `copy` operations of one patch may add: repeated copies double a document.
+/// Maximum number of bytes that the `copy` operations of one patch may add: repeated copies double
+/// a document.
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// How many list elements one patch may move aside: adding at the front of a list moves all of it.
-/// A tenth of a second, and a hundred times what the largest patch of a short list needs.
+/// Maximum number of list elements that one patch may shift: an insertion at the front of a list
+/// shifts all of it. This takes a tenth of a second, and is a hundred times the need of the largest
+/// patch of a short list.
 const SHIFTED_ELEMENTS_MAX: usize = 32 << 20;
 
 /// Applies a JSON patch (RFC 6902): all of it or nothing.
 ///
 /// # Errors
-/// `Malformed` for what is no list of objects, `TooManyOperations`, `DoesNotApply` when an operation
-/// makes no sense, a path is missing, or copies grow beyond their bound; `TestFailed`.
+/// `Malformed` if the patch is not a list of objects; `TooManyOperations`; `DoesNotApply` if an
+/// operation is invalid, a path is missing, or copies exceed their bound; `TestFailed`.
 pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     let Some(operations) = patch.as_array() else {
         let text = format!(
@@ -72,7 +74,7 @@ fn placed(document: &Value, operation: &Value) -> Value {
     let adds = matches!(operation["op"].as_str(), Some("add" | "copy"));
     let moves = operation["op"] == "move";
     for (field, adds) in [("from", false), ("path", adds)] {
-        // Where a move ends is counted after its beginning has gone.
+        // The target of a move is resolved after the removal of its source.
         if let Some(path) = operation[field].as_str()
             && !(moves && field == "path")
         {
@@ -82,7 +84,7 @@ fn placed(document: &Value, operation: &Value) -> Value {
     operation
 }
 
-/// Why an operation does not fit: what comes after its number.
+/// The reason why an operation does not apply: the message after its number.
 enum Misfit {
     /// It is a test, which fails.
     Test(String),
@@ -115,8 +117,8 @@ fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
     })
 }
 
-/// Takes the value at a path out of the document; `None` if there is none. (The library would copy
-/// what is moved.)
+/// Removes the value at a path from the document; `None` if there is none. (The library would copy
+/// the value of a move.)
 fn taken(document: &mut Value, path: &str) -> Option<Value> {
     let (parent, last) = path.rsplit_once('/')?;
     match document.pointer_mut(parent)? {
@@ -191,7 +193,7 @@ fn tests_absence(document: &Value, operation: &PatchOperation) -> bool {
     test.value.is_null() && object.is_some_and(|o| !o.contains_key(field.decoded().as_ref()))
 }
 
-/// How many elements of lists an operation moves aside, at most.
+/// The maximum number of list elements that an operation shifts.
 fn shifted_elements(document: &Value, operation: &Value) -> usize {
     let length = |field: &str| {
         let (parent, _) = operation[field].as_str()?.rsplit_once('/')?;
@@ -212,10 +214,10 @@ fn copied_bytes(document: &Value, operation: &Value) -> usize {
         .map_or(0, |value| value.to_string().len())
 }
 
-/// Applies a merge patch (RFC 7396): nulls delete, objects merge, all else replaces.
+/// Applies a merge patch (RFC 7396): null deletes, objects merge, other values replace.
 ///
 /// # Errors
-/// `Malformed` when the patch is not an object (a document of the API is never anything else).
+/// `Malformed` if the patch is not an object (every API object is one).
 pub fn merge_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     if !patch.is_object() {
         let text = format!(

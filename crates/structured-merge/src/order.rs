@@ -1,5 +1,5 @@
-//! The order of merged lists: what the patch names comes in the patch's order, what only the
-//! server has keeps its place among the rest as well as it can.
+//! The order of merged lists: elements of the patch have the patch's order, elements of the server
+//! alone keep their position among them as far as possible.
 //!
 //! Elements are looked up by an index of their identities, so that a merge takes a time
 //! proportional to the lists and not to their product.
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::PatchError;
 
-/// What makes two list elements the same.
+/// The identity of a list element.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Identity {
     /// The whole value.
@@ -81,7 +81,7 @@ fn print_sorted(value: &Value, out: &mut String) {
     }
 }
 
-/// Where in a list the elements are, by identity; of several with one identity, the first.
+/// The positions of list elements by identity; of several equal ones, the first.
 pub(crate) struct Places {
     identity: Identity,
     places: BTreeMap<Mark, usize>,
@@ -151,8 +151,8 @@ pub(crate) fn union(original: &[Value], patch: &[Value]) -> Vec<Value> {
     interleave(sorted(named, &wanted), server_only, &live)
 }
 
-/// Orders `merged`: elements that `wanted` names come in its order; the others keep their order
-/// and come before the first named element that they preceded in `live`.
+/// Orders `merged`: elements in `wanted` have its order; the others keep their order and come
+/// before the first element of `wanted` that followed them in `live`.
 pub(crate) fn arrange(
     merged: Vec<Value>,
     wanted: &[Value],

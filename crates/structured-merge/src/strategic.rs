@@ -1,6 +1,6 @@
-//! Strategic merge patch: a merge patch that knows the types. Lists with a merge key are merged
-//! element by element, and directives (`$patch`, `$retainKeys`, `$setElementOrder/…`,
-//! `$deleteFromPrimitiveList/…`) say what plain JSON cannot.
+//! Strategic merge patch: a merge patch by type. Lists with a merge key are merged by element, and
+//! directives (`$patch`, `$retainKeys`, `$setElementOrder/…`, `$deleteFromPrimitiveList/…`) express
+//! further changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +37,7 @@ pub fn strategic_merge_patch(
 
 type Object = Map<String, Value>;
 
-/// How a field merges; all absent when nothing is known about the field.
+/// The merge strategy of a field; empty for an unknown field.
 #[derive(Clone, Copy, Default)]
 struct Strategy<'s> {
     field: Option<FieldRef<'s>>,
@@ -58,8 +58,8 @@ impl<'s> Strategy<'s> {
         }
     }
 
-    /// Whether nothing is known about the inside: then `$patch` and the like are data, not
-    /// directives (a ControllerRevision holds a patch).
+    /// Whether the contents are of unknown type: then `$patch` and the like are data, not
+    /// directives (a ControllerRevision contains a patch).
     fn is_opaque(&self) -> bool {
         self.value.is_some_and(|value| value.shape() == Shape::Any)
     }
@@ -138,7 +138,8 @@ fn merged_plainly(mut old: Value, new: &Value) -> Value {
     old
 }
 
-/// `$retainKeys`: what the list does not name goes; what the patch sets must be named.
+/// `$retainKeys`: removes keys that the list does not name; keys that the patch sets must be in the
+/// list.
 fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), PatchError> {
     let Some(retained) = patch.get(RETAIN_KEYS) else {
         return Ok(());
@@ -268,8 +269,8 @@ fn merge_element(
     Ok(())
 }
 
-/// `$setElementOrder/field`: the elements of the list come in the order that the patch's author
-/// saw; those that only the server knows keep their places between them.
+/// `$setElementOrder/field`: the elements of the list get the order that the patch's author saw;
+/// elements that only the server has keep their positions between them.
 fn set_element_orders(
     mut merged: Object,
     patch: &Object,
@@ -325,8 +326,8 @@ fn check_order(
     Ok(())
 }
 
-/// A value that takes its place whole: nulls and directives inside it have nothing to act on and
-/// are left out.
+/// A value that replaces another one: nulls and directives inside it have no effect and are
+/// removed.
 fn resolved(value: &Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
     match value {
         opaque if strategy.is_opaque() => Ok(opaque.clone()),
@@ -356,7 +357,7 @@ fn resolved_element(element: &Value, strategy: &Strategy<'_>) -> Result<Value, P
     )
 }
 
-/// A map as it stands, without the keys in `without` and with its insides resolved.
+/// A map without the keys in `without`, and with resolved values.
 fn resolved_map(
     patch: &Object,
     object_type: Option<TypeRef<'_>>,

@@ -140,7 +140,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object without what says who owns it.
+/// An object without its managed fields.
 fn content(object: &Value) -> Value {
     let mut object = object.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {
@@ -149,7 +149,7 @@ fn content(object: &Value) -> Value {
     object
 }
 
-/// The lists of an object in an order of their own, so that only what is in them counts.
+/// The lists of an object in sorted order, so that only their contents count.
 fn unordered(value: &Value) -> Value {
     match value {
         Value::Array(list) => {
@@ -181,7 +181,7 @@ proptest! {
     #[test]
     fn what_is_applied_is_there(a in pods("[ab][xy]"), b in pods("[ab][xy]")) {
         let live = forced(Some(&forced(None, "one", &a)), "two", &b);
-        // Merging the configuration in once more would change nothing.
+        // A second merge of the configuration changes nothing.
         let again = forced(Some(&live), "three", &b);
         prop_assert_eq!(content(&again), content(&live));
     }
@@ -217,7 +217,7 @@ proptest! {
         let mut edited = b;
         edited["metadata"]["managedFields"] = live["metadata"]["managedFields"].clone();
         track(Some(&live), &mut edited, pod(), &writer("editor"), Reach::Everything);
-        // Its first apply of what is there now takes nothing from anybody, and gives all of it.
+        // A first apply of the present state causes no conflict, and owns all of it.
         let mine = content(&edited);
         let object = peaceful(Some(&edited), "two", &mine);
         prop_assert_eq!(content(&object), mine);

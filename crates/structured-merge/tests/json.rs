@@ -158,7 +158,7 @@ fn doubling_by_copies_is_stopped() {
     }
     let error = json_patch(json!({}), &Value::Array(operations)).unwrap_err();
     assert!(matches!(error, PatchError::DoesNotApply(_)), "{error}");
-    // Of a place that is counted from the end as well.
+    // The target may be at the end of a list.
     let copy = json!({"op": "copy", "from": "/l/-1", "path": "/l/-1/-"});
     let list = json!({"l": [["x".repeat(1024)]]});
     let error = json_patch(list, &Value::Array(vec![copy; 14])).unwrap_err();

@@ -49,8 +49,8 @@ fn lists_of_many_keys_merge_in_one_pass() {
     assert!(env_of(&left).is_empty());
 }
 
-/// findings S13: so are lists of scalars, the orders that clients ask for, and objects that lose
-/// many fields.
+/// findings S13: the same holds for lists of scalars, requested orders, and objects that lose many
+/// fields.
 #[test]
 fn many_scalars_and_many_nulls_merge_in_one_pass() {
     let names: Vec<String> = (0..COUNT).map(|number| format!("f{number}")).collect();
@@ -127,7 +127,7 @@ fn applying_many_entries_takes_a_time_proportional_to_them() {
     }
     let live = live.expect("applied");
     assert_eq!(env_of(&live).len(), APPLIED);
-    // Gone again.
+    // Removed again.
     let writer = Writer {
         manager: "two",
         api_version: "v1",

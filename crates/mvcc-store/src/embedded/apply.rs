@@ -47,7 +47,7 @@ impl Writes {
 /// The state that a group of transactions is building.
 pub(crate) struct Draft {
     pub(crate) live: LiveKeys,
-    /// What the live pairs take.
+    /// The size of the live pairs in bytes.
     pub(crate) live_bytes: u64,
     pub(crate) revision: Revision,
     pub(crate) commits: Vec<Arc<Commit>>,
@@ -111,7 +111,7 @@ impl Draft {
         })
     }
 
-    /// Whether there is room for what the transaction would write.
+    /// Checks that there is space for the transaction's writes.
     ///
     /// *Errors.* `Full`, `Quota`.
     pub(crate) fn check_room(&self, txn: &Txn, room: &Room) -> Result<(), StoreError> {
@@ -285,7 +285,7 @@ fn check_key(key: &[u8]) -> Result<(), StoreError> {
     }
 }
 
-/// What a pair takes in memory.
+/// The memory of a pair in bytes.
 pub(crate) fn pair_bytes(key: &[u8], value_len: usize) -> u64 {
     PAIR_OVERHEAD_BYTES + (key.len() + value_len) as u64
 }

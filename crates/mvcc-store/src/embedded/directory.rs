@@ -1,4 +1,4 @@
-//! The store's directory: who holds it, and what format it is in.
+//! The store's directory: its lock and its format version.
 //!
 //! ```text
 //! <dir>/lock           held by flock as long as the store is open
@@ -29,7 +29,7 @@ use crate::{Revision, StoreError};
 const FORMAT_VERSION: u32 = 1;
 const FORMAT_PREFIX: &str = "mainstay-store ";
 
-/// How long the lock of a process that is just ending is waited for.
+/// Maximum time to wait for the lock of a process that is just ending.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -65,22 +65,22 @@ impl Directory {
         })
     }
 
-    /// Where the engine's files are.
+    /// The directory of the engine's files.
     pub(crate) fn engine(&self) -> PathBuf {
         self.data.join("engine")
     }
 
-    /// Where the last torn tail of a journal is put away.
+    /// The directory for the last torn tail of a journal.
     pub(crate) fn torn_tail(&self) -> PathBuf {
         self.data.join("torn-tail")
     }
 
-    /// Free bytes on the disk. A file system that does not say is not full.
+    /// Free bytes on the disk. A file system that does not report them counts as not full.
     pub(crate) fn free_bytes(&self) -> u64 {
         statvfs(&self.data).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize)
     }
 
-    /// Gives up the ballast if the disk is full.
+    /// Removes the ballast file if the disk is full.
     pub(crate) fn make_room(&self) {
         if self.free_bytes() >= WORKING_BYTES_MIN {
             return;
@@ -92,7 +92,7 @@ impl Directory {
         }
     }
 
-    /// Lays the ballast if there is none and there is plenty of room.
+    /// Creates the ballast file if there is none and the disk has plenty of space.
     pub(crate) fn keep_ballast(&self) {
         let is_there = self.ballast.try_exists().unwrap_or(true);
         if is_there || self.free_bytes() < BALLAST_FREE_BYTES_MIN + BALLAST_BYTES {
@@ -103,14 +103,14 @@ impl Directory {
             Ok(())
         });
         if let Err(error) = laid {
-            // A file system that cannot set room aside has none for this.
+            // A file system without preallocation gets no ballast.
             tracing::debug!(%error, "no reserve for a full disk");
         }
     }
 
-    /// Notes a durable revision, before anybody is told of it. Not synced: the note outlives the
-    /// process at once, and a loss of power some seconds later. Of fixed length and written over
-    /// the former one, so that it needs no room.
+    /// Records a durable revision, before any response. Not synced: the record survives the process
+    /// at once, and a power loss some seconds later. It has a fixed length and overwrites the
+    /// previous one, so that it needs no space.
     pub(crate) fn note_durable(&self, revision: Revision) {
         let mut options = File::options();
         let file = options.create(true).truncate(false).write(true);
@@ -122,15 +122,15 @@ impl Directory {
         }
     }
 
-    /// The noted revision, if there is one.
+    /// The recorded revision, if any.
     pub(crate) fn noted_durable(&self) -> Option<Revision> {
         let text = fs::read_to_string(self.data.join("durable")).ok()?;
         text.trim().parse().ok().map(Revision)
     }
 }
 
-/// Takes the lock. A process that was killed a moment ago may still hold it, by way of a child
-/// between `fork` and `exec`: it is waited for a little.
+/// Takes the lock. A recently killed process may still hold it through a child between `fork` and
+/// `exec`: the call waits up to [`LOCK_PATIENCE`].
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let opened = File::options()
@@ -154,8 +154,8 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Makes the data directory under another name first, so that a crash on the way leaves nothing
-/// that looks like a store.
+/// Creates the data directory under another name first, so that a crash leaves nothing that looks
+/// like a store.
 fn create_data(
     dir: &Path,
     data: &Path,
@@ -217,7 +217,7 @@ fn damaged_format(path: &Path) -> StoreError {
     ))
 }
 
-/// Objects include secrets, so nobody else may look.
+/// Objects include secrets, so other users have no access.
 fn make_dir(path: &Path) -> Result<(), StoreError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| failed("create", path, &error))

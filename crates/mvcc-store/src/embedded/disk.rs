@@ -1,8 +1,7 @@
 //! The engine on disk: one fjall keyspace, one synced batch per group of transactions.
 //!
-//! Keys start with a byte that says what they are: `k` a live key, `l` a lease, `m` the revision
-//! counter. All are in one keyspace, so that a journal can go as soon as one write buffer has
-//! been flushed.
+//! The first byte of a key is its type: `k` a live key, `l` a lease, `m` the revision counter. All
+//! are in one keyspace, so that a journal can be deleted after one flush.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -53,32 +52,32 @@ impl Default for Counters {
     }
 }
 
-/// Where a group of transactions is made durable.
+/// The durable storage of a group of transactions.
 pub(crate) trait Durable: Send {
-    /// Writes everything atomically and returns once it would survive power loss.
+    /// Writes everything atomically and returns once it survives a power loss.
     ///
-    /// *Errors.* After one, nothing is known about this write, and no other must follow it, but
-    /// after a [`reopen`](Self::reopen).
+    /// *Errors.* After one, the state of this write is unknown, and no other may follow it before a
+    /// [`reopen`](Self::reopen).
     fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError>;
 
-    /// Starts over after a write for which there was no room, and returns all that is durable.
+    /// Opens the storage again after a write on a full disk, and returns the durable state.
     ///
-    /// *Errors.* `Full` while there still is no room, and those of opening.
+    /// *Errors.* `Full` while the disk is still full, and the errors of opening.
     fn reopen(&mut self) -> Result<Loaded, StoreError>;
 
-    /// Free bytes on the disk; as many as there can be where there is no disk.
+    /// Free bytes on the disk; the maximum without a disk.
     fn free_bytes(&self) -> u64 {
         u64::MAX
     }
 
-    /// Sets room aside for when the disk is full, if there is plenty.
+    /// Creates the ballast file for a full disk, if there is plenty of space.
     fn keep_ballast(&mut self) {}
 
-    /// Notes outside of the data that this revision is durable.
+    /// Records outside of the data that this revision is durable.
     fn note_durable(&mut self, _revision: Revision) {}
 }
 
-/// Keeps nothing: the store lives as long as the process.
+/// Storage in memory: the data is lost with the process.
 pub(crate) struct Memory;
 
 impl Durable for Memory {
@@ -91,7 +90,7 @@ impl Durable for Memory {
     }
 }
 
-/// What was found on disk.
+/// The state read from disk.
 #[derive(Default)]
 pub(crate) struct Loaded {
     pub(crate) live: LiveKeys,
@@ -192,7 +191,7 @@ impl Durable for Disk {
             fjall::Error::Io(cause) if is_full(cause) => {
                 StoreError::Full(format!("write to the journal: {cause}"))
             }
-            // One of its threads failed before; that there is no room is likely why.
+            // One of its threads failed before; a full disk is the likely cause.
             fjall::Error::Poisoned if self.free_bytes() < WORKING_BYTES_MIN => {
                 StoreError::Full("the engine has stopped".to_owned())
             }
@@ -248,8 +247,8 @@ fn open_engine(path: &Path) -> Result<Engine, StoreError> {
         .worker_threads(2)
         .open()
         .map_err(|error| open_error(path, error))?;
-    // Tables are read from end to end when the store opens, and never otherwise: filters and
-    // pinned indexes would be dead weight, and merging tables early would be wasted work.
+    // Tables are only read from end to end when the store opens: filters and pinned indexes would
+    // be useless, and early merges would be wasted work.
     let keyspace = database
         .keyspace(KEYSPACE, || {
             KeyspaceCreateOptions::default()
@@ -318,7 +317,7 @@ fn decode_counters(value: &[u8]) -> Option<Counters> {
     })
 }
 
-/// Tells a disk that does not answer from one that answers wrongly.
+/// Distinguishes an unreadable disk from damaged data.
 fn open_error(path: &Path, error: fjall::Error) -> StoreError {
     let path = path.display();
     let io = match &error {

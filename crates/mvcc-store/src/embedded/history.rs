@@ -9,7 +9,7 @@ use std::{
 use super::limits::{COMMIT_OVERHEAD_BYTES, Limits};
 use crate::{Event, EventKind, KeyValue, Revision, StoreError};
 
-/// What one commit did to one key.
+/// The change of one key in a commit.
 #[derive(Debug)]
 pub(crate) struct Change {
     pub(crate) key: Arc<[u8]>,
@@ -40,7 +40,7 @@ pub(crate) struct Commit {
     pub(crate) changes: Vec<Change>,
     /// Memory that only the history keeps alive, roughly: the former values.
     pub(crate) bytes: usize,
-    /// Memory that a watcher which lags may be the last to keep alive: the new values too.
+    /// Memory that a slow watcher may keep alive: the new values too.
     pub(crate) bytes_watched: usize,
 }
 
@@ -75,7 +75,7 @@ impl Commit {
 #[derive(Debug)]
 pub(crate) struct History {
     commits: VecDeque<Arc<Commit>>,
-    /// The oldest revision whose state can be told.
+    /// The oldest revision whose state is known.
     floor: Revision,
     bytes: usize,
     window: Duration,
@@ -100,7 +100,7 @@ impl History {
         self.commits.push_back(commit);
     }
 
-    /// Drops what is too old or too much.
+    /// Drops commits beyond the age or size limit.
     pub(crate) fn trim(&mut self, now: Instant) {
         while let Some(oldest) = self.commits.front() {
             let expired = now.saturating_duration_since(oldest.at) > self.window;
@@ -133,7 +133,7 @@ impl History {
         }
     }
 
-    /// The commits after `revision`, newest last, for going back to the state at `revision`.
+    /// The commits after `revision`, newest last, to compute the state at `revision`.
     pub(crate) fn after(
         &self,
         revision: Revision,
@@ -164,7 +164,7 @@ impl History {
         }
     }
 
-    /// When the oldest commit leaves the window.
+    /// The time at which the oldest commit leaves the window.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.commits.front().map(|oldest| oldest.at + self.window)
     }

@@ -9,16 +9,16 @@ use super::{
 };
 use crate::{KeyValue, Revision, StoreError, Value};
 
-/// Bytes of values that are written at once.
+/// Bytes of values per write.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// Makes a store in a directory that holds none, with these keys, each with the revisions that it has.
-/// The store's own revision is `revision`: no key may be newer, and no watch goes further back.
+/// Creates a store in an empty directory with these keys and their revisions. The store's own
+/// revision is `revision`: no key may be newer, and no watch may start earlier.
 ///
-/// Leases are not taken over: their keys are to be left out.
+/// Leases are not imported: their keys must be left out.
 ///
-/// *Errors.* `Invalid` for a directory that holds keys, for a key that is newer than `revision`, and
-/// for one with a lease; and those of opening. What was written by then stays.
+/// *Errors.* `Invalid` for a directory with keys, for a key newer than `revision`, and for a key
+/// with a lease; and the errors of opening. Keys written so far stay.
 pub fn import(
     dir: &Path,
     revision: Revision,
@@ -80,7 +80,7 @@ mod tests {
         }
     }
 
-    /// Findings U10: revisions are kept, and go on upwards.
+    /// Findings U10: keys keep their revisions, and new ones continue from there.
     #[tokio::test]
     async fn keys_keep_their_revisions() {
         let dir = tempfile::tempdir().unwrap();

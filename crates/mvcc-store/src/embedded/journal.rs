@@ -1,12 +1,12 @@
 //! Checks the engine's journals before the engine reads them.
 //!
-//! The engine stops reading a journal at the first entry that makes no sense and drops the rest,
-//! wherever that is, and it refuses to open when the last batch fails its checksum. Neither is
-//! right here: a flipped bit in the middle must not lose the acknowledged writes behind it, and a
-//! batch that power loss tore must not stop the start. This module tells the two apart. Batches
-//! are synced one after the other, so only the newest can be torn: bad bytes with a whole batch
-//! behind them are damage, and so are those at the very end if the newest whole batch is older than
-//! what is noted as acknowledged. Other bad bytes at the end were never acknowledged and are cut off.
+//! The engine stops reading a journal at the first invalid entry and drops the rest, wherever that
+//! is, and it refuses to open when the last batch fails its checksum. Neither is right here: a
+//! flipped bit in the middle must not lose the acknowledged writes behind it, and a batch that
+//! power loss tore must not stop the start. This module tells the two apart. Batches are synced one
+//! after the other, so only the newest can be torn: bad bytes with a valid batch behind them are
+//! damage, and so are bad bytes at the end if the newest valid batch is older than the recorded
+//! acknowledged revision. Other bad bytes at the end were never acknowledged and are cut off.
 //!
 //! The layout (fjall 3, little-endian): a batch is a start (tag 1, u32 items, u64 sequence
 //! number), items (tag 2, u8 kind, u8 compression, u64 keyspace, u16 key length, u32 length, u32
@@ -34,13 +34,13 @@ const TAG_END: u8 = 3;
 const TAG_CLEAR: u8 = 4;
 const TRAILER: [u8; 4] = *b"FJL\x03";
 
-/// Checks all journals in the engine's directory and moves a torn tail of the newest to
-/// `torn_tail`, in case someone wants to look at it.
+/// Checks all journals in the engine's directory and moves a torn tail of the newest to `torn_tail`
+/// for inspection.
 ///
 /// `counters` is the key whose value begins with the revision of a batch, and `acknowledged` the
-/// newest revision of which anybody was told, as far as is known.
+/// newest known acknowledged revision.
 ///
-/// *Errors.* `Damaged`: what is not read any more was acknowledged, or may have been.
+/// *Errors.* `Damaged`: the unreadable part was, or may have been, acknowledged.
 pub(crate) fn verify(
     engine: &Path,
     torn_tail: &Path,
@@ -86,8 +86,8 @@ fn fails_its_checksum(path: &Path, at: u64) -> StoreError {
     damaged(path, &format!("fails its checksum at byte {at}"))
 }
 
-/// Writes the newest journal over itself and syncs it. After a sync that failed, what is read from
-/// it may not be on the disk although no later sync says so.
+/// Writes the newest journal over itself and syncs it. After a failed sync, data read from it may
+/// not be on the disk, and later syncs do not report that.
 pub(crate) fn write_again(engine: &Path) -> Result<(), StoreError> {
     let Some(path) = journals(engine)?.pop() else {
         return Ok(());
@@ -101,7 +101,7 @@ pub(crate) fn write_again(engine: &Path) -> Result<(), StoreError> {
             if len == 0 {
                 return file.sync_all();
             }
-            // What has never been written stays so.
+            // Holes stay holes.
             if chunk[..len].iter().any(|byte| *byte != 0) {
                 file.write_all_at(&chunk[..len], at)?;
             }
@@ -130,13 +130,13 @@ fn journals(engine: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(journals.into_iter().map(|(_, path)| path).collect())
 }
 
-/// What is in a journal.
+/// The contents of a journal.
 struct Whole {
-    /// How many bytes of whole batches it begins with.
+    /// The length of the valid batches at its start, in bytes.
     good: u64,
-    /// What follows them.
+    /// The bytes behind them.
     tail: Vec<u8>,
-    /// The newest revision that the batches tell.
+    /// The newest revision in the batches.
     revision: Option<Revision>,
 }
 
@@ -147,7 +147,7 @@ fn read_whole(path: &Path, counters: &[u8]) -> Result<Whole, StoreError> {
     let (mut good, mut revision) = (0, None);
     let mut newest_number = None;
     while let Some(batch) = read_batch(&mut reader, counters).map_err(read)? {
-        // The checksum does not cover the number, and the number decides what is newest.
+        // The checksum does not cover the number, and the number decides which batch is the newest.
         if newest_number.is_some_and(|newest| batch.number <= newest) {
             return Err(damaged(
                 path,
@@ -174,7 +174,7 @@ fn cut_off(path: &Path, whole: &Whole, torn_tail: &Path) -> Result<(), StoreErro
         "cutting off a write that was never completed"
     );
     if let Err(error) = fs::write(torn_tail, &whole.tail) {
-        // On a full disk there is no room for it.
+        // A full disk has no space for it.
         tracing::warn!(%error, "the torn write could not be put aside");
     }
     let cut = |error: io::Error| failed("cut the torn tail off", path, &error);
@@ -184,8 +184,8 @@ fn cut_off(path: &Path, whole: &Whole, torn_tail: &Path) -> Result<(), StoreErro
         .map_err(cut)
 }
 
-/// Reads what follows `from` up to the last byte that is not zero. Files are preallocated, so
-/// most of that is a hole, which is skipped.
+/// Reads from `from` up to the last non-zero byte. Files are preallocated, so most of that is a
+/// hole, which is skipped.
 fn read_tail(file: &mut File, from: u64) -> io::Result<Vec<u8>> {
     let mut tail = Vec::new();
     let mut chunk = vec![0; 64 * 1024];
@@ -224,7 +224,7 @@ fn holds_batch(bytes: &[u8]) -> bool {
 struct Batch {
     number: u64,
     len: u64,
-    /// The revision that it makes, if it tells.
+    /// Its revision, if it contains one.
     revision: Option<Revision>,
 }
 
@@ -265,8 +265,8 @@ fn try_read_batch(reader: &mut impl Read, counters: &[u8]) -> io::Result<Option<
     }))
 }
 
-/// The revision that an item puts under the key of the counters, if that is what it does. Values as
-/// small as this are not compressed.
+/// The revision of an item that writes the key of the counters. Values this small are not
+/// compressed.
 fn revision_in(item: &[u8], counters: &[u8]) -> Option<Revision> {
     let (head, rest) = item.split_first_chunk::<21>()?;
     let plain = head[0] == TAG_ITEM && head[2] == 0;
@@ -299,7 +299,7 @@ fn read_item(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<bool> {
     }
 }
 
-/// Reads that many bytes more, without trusting the number before the bytes are there.
+/// Reads that many more bytes, without allocating them before they arrive.
 fn read_more(reader: &mut impl Read, buffer: &mut Vec<u8>, len: u64) -> io::Result<()> {
     if reader.by_ref().take(len).read_to_end(buffer)? as u64 == len {
         Ok(())

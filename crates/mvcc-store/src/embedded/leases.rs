@@ -1,8 +1,8 @@
-//! Leases: which keys live under which, and when each runs out.
+//! Leases: their keys and their expiry.
 //!
 //! Only the commit thread touches this table. A lease's time to live is on disk, its deadline is
-//! not: after a restart every lease starts anew with its full time, as in etcd, so that nobody
-//! loses a lease because the store was away.
+//! not: after a restart every lease starts again with its full time, as in etcd, so that no lease
+//! expires because the store was down.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,7 +40,7 @@ impl Leases {
         );
     }
 
-    /// Starts the lease's time anew.
+    /// Restarts the lease's time.
     pub(crate) fn keep_alive(&mut self, lease: LeaseId, now: Instant) -> Result<(), StoreError> {
         let entry = self
             .leases
@@ -86,7 +86,7 @@ impl Leases {
             .collect()
     }
 
-    /// When the next lease runs out.
+    /// The expiry of the next lease.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }

@@ -1,4 +1,4 @@
-//! Bounds of the embedded engine. What happens at each bound is said where it is applied.
+//! Bounds of the embedded engine. The behaviour at each bound is documented where it is applied.
 
 use std::time::Duration;
 
@@ -11,37 +11,37 @@ pub(crate) const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most operations or comparisons in one transaction.
 pub(crate) const OPERATIONS_PER_TXN_MAX: usize = 4096;
 
-/// Requests that may wait for the commit thread; more callers wait for room.
+/// Maximum number of requests in the queue of the commit thread; further callers wait.
 pub(crate) const QUEUED_REQUESTS_MAX: usize = 4096;
 
-/// Requests that share one sync of the disk. Past some hundreds the sync no longer dominates,
-/// and a larger group only makes its first member wait longer.
+/// Maximum number of requests per sync of the disk. Beyond some hundreds the sync no longer
+/// dominates, and a larger group only delays its first member.
 pub(crate) const REQUESTS_PER_GROUP_MAX: usize = 512;
 
-/// What a change costs in the history besides the bytes of keys and former values.
+/// Overhead of a change in the history beside the bytes of keys and former values.
 pub(crate) const COMMIT_OVERHEAD_BYTES: usize = 256;
 
-/// What a live pair takes in memory besides the bytes of its key and value, roughly.
+/// Approximate memory overhead of a live pair beside the bytes of its key and value.
 pub(crate) const PAIR_OVERHEAD_BYTES: u64 = 256;
 
-/// A file of nothing beside the data, given up when the disk is full: a start needs some room, and
-/// so do deletions.
+/// Size of the ballast file, which is removed when the disk is full: a start and deletions need
+/// some space.
 pub(crate) const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The ballast is laid when so much would be free besides it.
+/// The ballast is created if this much would be free beside it.
 pub(crate) const BALLAST_FREE_BYTES_MIN: u64 = 2 * FREE_BYTES_MIN;
 
-/// With less than this the ballast goes, and without it the store waits for room.
+/// Below this the ballast is removed; without ballast the store waits for space.
 pub(crate) const WORKING_BYTES_MIN: u64 = 1024 * 1024;
 
-/// How often the store looks how much is free on its disk when nothing is written.
+/// Interval of the checks of free disk space while nothing is written.
 pub(crate) const ROOM_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Free bytes on the disk below which nothing new is stored. What is left is for changes and
-/// deletions: it lasts for hours of them, and for the engine to put its files in order.
+/// Free bytes on the disk below which no new keys are stored. The rest is for changes and
+/// deletions: it lasts for hours of them, and for the engine's compactions.
 pub(crate) const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
 
-/// How often a store that found no room on its disk looks whether there is some.
+/// Interval of the checks of a store on a full disk.
 pub(crate) const FULL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Size of the engine's write buffer before it goes to a table. Small, as every live object is
@@ -66,18 +66,18 @@ pub(crate) const LEASE_TTL_MAX: Duration = Duration::from_secs(400 * 86_400);
 /// Bounds that the owner of a store may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How long history is kept for watches and reads at older revisions.
+    /// Retention time of history for watches and reads at older revisions.
     pub history_window: Duration,
-    /// Memory that the history may hold on to, whatever its age.
+    /// Maximum memory of the history, whatever its age.
     pub history_bytes_max: usize,
-    /// Commits that may wait for one watcher before it is cut off.
+    /// Maximum number of commits waiting for one watcher before it is cut off.
     pub watcher_commits_max: usize,
-    /// Bytes that may wait for one watcher before it is cut off.
+    /// Maximum number of bytes waiting for one watcher before it is cut off.
     pub watcher_bytes_max: usize,
-    /// Bytes of live keys and values, all of which are in memory, beyond which nothing new is
+    /// Maximum number of bytes of live keys and values (all in memory); above it no new keys are
     /// stored.
     pub live_bytes_max: u64,
-    /// Longest time from a commit to a progress mark for watchers that it did not concern.
+    /// Maximum time from a commit to a progress mark for watchers of other prefixes.
     pub progress_interval: Duration,
 }
 

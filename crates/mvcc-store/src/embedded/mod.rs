@@ -1,4 +1,4 @@
-//! The engine that lives in this process.
+//! The engine inside this process.
 //!
 //! All live objects are in memory in an ordered persistent map, so that a range is a snapshot
 //! that blocks nobody. One thread commits (`commit`): it decides transactions in order (`apply`,
@@ -47,7 +47,7 @@ use crate::{
     WatchStream,
 };
 
-/// Where and how to open a store.
+/// The options for opening a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EmbeddedOptions {
     /// The store's own directory; made if it does not exist.
@@ -82,7 +82,7 @@ impl EmbeddedStore {
     /// Opens the store in a directory, and makes it if there is none. Blocks while it reads.
     ///
     /// *Errors.* `InUse` if another process has it open, `NewerFormat` if a newer version of this
-    /// program wrote it, `Damaged` if what is there fails its checks, `Io` if the disk does.
+    /// program wrote it, `Damaged` if the data fails its checks, `Io` if the disk fails.
     pub fn open(options: EmbeddedOptions) -> Result<Arc<Self>, StoreError> {
         let (mut disk, loaded) = Disk::open(&options.dir)?;
         disk.note_durable(loaded.counters.revision);
@@ -101,7 +101,7 @@ impl EmbeddedStore {
         Self::start(Box::new(Memory), Loaded::default(), limits).expect("a thread can be started")
     }
 
-    /// An in-memory store without a thread: nothing is committed but by the stepper.
+    /// An in-memory store without a thread: only the stepper commits.
     pub fn in_memory_stepped(limits: &Limits) -> (Arc<Self>, Stepper) {
         let (shared, committer) = Self::prepare(Box::new(Memory), Loaded::default(), limits);
         let store = Self {
@@ -157,8 +157,8 @@ impl EmbeddedStore {
         (shared, committer)
     }
 
-    /// Finishes what was submitted, ends all watches and releases the directory. Later writes
-    /// get [`StoreError::Closed`]; reads still work. Blocks for at most a few syncs.
+    /// Completes submitted requests, ends all watches and releases the directory. Later writes get
+    /// [`StoreError::Closed`]; reads still work. Blocks for at most a few syncs.
     pub fn close(&self) {
         self.shared.queue.close();
         let thread = self
@@ -172,8 +172,8 @@ impl EmbeddedStore {
         }
     }
 
-    /// How many times the store has synced the disk since it was opened. Transactions that
-    /// waited together share one.
+    /// The number of disk syncs since the store was opened. Transactions that waited together share
+    /// one.
     pub fn syncs_total(&self) -> u64 {
         self.shared.syncs.load(Ordering::Relaxed)
     }
@@ -235,7 +235,7 @@ impl Store for EmbeddedStore {
     }
 
     fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
-        // Held while reading the history, so that no commit comes between replay and stream.
+        // Held while reading the history, so that no commit falls between replay and stream.
         let mut hub = watch::lock(&self.shared.hub);
         let published = self
             .shared

@@ -9,19 +9,18 @@ use super::{
 };
 use crate::{KeyValue, Range, RangeResult, Revision, StoreError};
 
-/// Everything that may be read. Replaced only after the disk has it.
+/// The readable state. Replaced only after the disk has it.
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) live: LiveKeys,
-    /// What the live pairs take.
+    /// The size of the live pairs in bytes.
     pub(crate) live_bytes: u64,
     pub(crate) revision: Revision,
     pub(crate) history: History,
 }
 
 impl Published {
-    /// The state right after opening. Of what was before, nothing is known, except in a store
-    /// that has no past.
+    /// The state right after opening. Earlier history is unknown, except in a new store.
     pub(crate) fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
         let floor = if revision <= Revision(1) {
             Revision(0)
@@ -40,8 +39,7 @@ impl Published {
         }
     }
 
-    /// What is needed to answer a range, taken under the lock; constant time for the newest
-    /// revision.
+    /// The data for answering a range, taken under the lock; constant time for the newest revision.
     pub(crate) fn snapshot(&self, revision: Option<Revision>) -> Result<Snapshot, StoreError> {
         let revision = match revision {
             None => self.revision,

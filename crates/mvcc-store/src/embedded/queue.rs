@@ -11,10 +11,10 @@ use tokio::sync::{Semaphore, oneshot};
 use super::limits::{QUEUED_REQUESTS_MAX, REQUESTS_PER_GROUP_MAX};
 use crate::{LeaseId, StoreError, Txn, TxnResult};
 
-/// Where an answer goes. Whoever asked may be gone; then nobody needs it.
+/// The receiver of a response. It may be gone; then the response is dropped.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
-/// What the commit thread can be asked for.
+/// A request to the commit thread.
 pub(crate) enum Request {
     Txn(Txn, Reply<TxnResult>),
     Grant(Duration, Reply<LeaseId>),
@@ -22,13 +22,13 @@ pub(crate) enum Request {
     Revoke(LeaseId, Reply<()>),
 }
 
-/// What the commit thread finds.
+/// The result of taking from the queue.
 pub(crate) enum Taken {
     /// Requests, oldest first; never empty.
     Group(Vec<Request>),
     /// Nothing until the deadline.
     Idle,
-    /// Nothing left, and nothing will come.
+    /// The queue is closed and empty.
     Closed,
 }
 

@@ -1,8 +1,8 @@
 //! The layout of a key-value pair on disk, and the stamp of a value's revision.
 //!
 //! A record is a header of three little-endian integers (create revision, mod revision, lease or
-//! zero) and the value. The value in memory is a slice of the record, so that a freshly written
-//! object exists once in the process although the engine's write buffer holds it too.
+//! zero) and the value. The value in memory is a slice of the record, so that a new object exists
+//! once in the process although the engine's write buffer holds it too.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ const HEADER_BYTES: usize = 24;
 pub(crate) struct Recorded {
     /// The pair; its value shares the record's memory.
     pub(crate) pair: Arc<KeyValue>,
-    /// What goes to disk.
+    /// The record for the disk.
     pub(crate) record: Bytes,
 }
 
@@ -108,7 +108,7 @@ mod tests {
         assert!(decode(b"k", &[0; 24]).is_some());
     }
 
-    /// The layout is on users' disks: these bytes must never change within one format version.
+    /// The layout is on users' disks: these bytes must not change within one format version.
     #[test]
     fn the_layout_is_frozen() {
         let value = Value::Plain(Bytes::from_static(b"v"));

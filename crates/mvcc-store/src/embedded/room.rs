@@ -1,27 +1,28 @@
 //! The room for a transaction: on the disk, and under the quota on stored objects, all of which are
 //! in memory.
 //!
-//! What makes new keys is refused first. Changes, and keys that go by themselves (events), may use a
-//! part more, so that a full store can still be told of and put in order; deletions always pass.
+//! New keys are refused first. Changes, and keys with a lease (events), may use a part more, so
+//! that the problems of a full store can be reported and solved; deletions are always allowed.
 
 use super::limits::FREE_BYTES_MIN;
 use crate::StoreError;
 
-/// How much of the quota changes may use beyond it, as a fraction.
+/// Changes may exceed the quota by this fraction.
 const CHANGES_BEYOND: u64 = 16;
-/// How much of it keys with a lease may use beyond it.
+/// Keys with a lease may exceed the quota by this fraction.
 const LEASED_BEYOND: u64 = 32;
 
-/// The store is full when there is no room for an object of this size, or of this part of the quota.
+/// The store counts as full without space for an object of this size, or for this part of the
+/// quota.
 const OBJECT_BYTES: u64 = 1536 * 1024;
 const OBJECT_PART: u64 = 64;
 
-/// What a transaction needs room for.
+/// The space requirement of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// It makes nothing larger.
+    /// It increases no value.
     Nothing,
-    /// It makes something larger that is there.
+    /// It increases an existing value.
     Change,
     /// It adds keys, all of them with a lease.
     Leased,
@@ -29,7 +30,7 @@ pub(crate) enum Need {
     New,
 }
 
-/// The room there is.
+/// The available space.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     /// Free bytes on the disk.
@@ -39,8 +40,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Why nothing new is taken, with so many live bytes, if that is so: there is no room for
-    /// another object, though perhaps for a small one.
+    /// The reason why new keys are refused at this number of live bytes, if they are: there is no
+    /// space for a large object, though perhaps for a small one.
     pub(crate) fn full(&self, live_bytes: u64) -> Option<StoreError> {
         let another = (self.live_bytes_max / OBJECT_PART).min(OBJECT_BYTES);
         match self.check(Need::New, live_bytes.saturating_add(another)) {
@@ -52,7 +53,7 @@ impl Room {
         }
     }
 
-    /// Whether there is room for what a transaction needs, with so many live bytes after it.
+    /// Checks that the available space suffices, with that number of live bytes afterwards.
     ///
     /// *Errors.* `Full` for the disk, `Quota` for the quota.
     pub(crate) fn check(&self, need: Need, live_bytes: u64) -> Result<(), StoreError> {

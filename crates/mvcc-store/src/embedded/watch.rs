@@ -1,8 +1,8 @@
 //! The watchers, and the bounded buffer between the commit thread and each watcher.
 //!
-//! The commit thread only hands a reference to the commit to the watchers that it concerns;
-//! picking out and copying the events happens in the watcher's own task. A watcher that is cut off
-//! loses what waits for it at once: whoever does not read holds no commits of long ago.
+//! The commit thread only passes a reference to the commit to the affected watchers; the watcher's
+//! own task filters and copies the events. A watcher that is cut off loses its buffer at once, so
+//! that a client that does not read keeps no old commits in memory.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -16,7 +16,7 @@ use futures::{Stream, task::AtomicWaker};
 use super::{history::Commit, limits::Limits};
 use crate::{Revision, StoreError, WatchEvents};
 
-/// An empty buffer keeps room for no more than so many items.
+/// An empty buffer keeps capacity for at most this many items.
 const IDLE_ITEMS_MAX: usize = 16;
 
 enum Item {
@@ -26,7 +26,7 @@ enum Item {
     Progress(Revision),
 }
 
-/// Why nothing more comes.
+/// The reason for the end of the stream.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     /// The watcher was too slow.
@@ -35,17 +35,17 @@ enum End {
     Closed,
 }
 
-/// What waits for a watcher.
+/// The items that wait for a watcher.
 #[derive(Default)]
 struct Waiting {
     items: VecDeque<Item>,
-    /// How many of the items are commits from after the beginning, and their size.
+    /// The number and size of the items after the replay.
     commits: usize,
     bytes: usize,
     end: Option<End>,
 }
 
-/// What both ends of a watcher's buffer see.
+/// The shared state of both ends of a watcher's buffer.
 #[derive(Default)]
 struct Buffer {
     waiting: Mutex<Waiting>,
@@ -57,7 +57,7 @@ impl Buffer {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the stream; a reason that was given before stays.
+    /// Ends the stream; an earlier reason stays.
     fn end(&self, why: End) {
         let mut waiting = self.lock();
         if waiting.end.is_none() {
@@ -74,8 +74,7 @@ impl Buffer {
 struct Watcher {
     prefix: Arc<[u8]>,
     buffer: Arc<Buffer>,
-    /// Everything up to here has been handed over or does not concern this watcher and was
-    /// marked as passed.
+    /// Everything up to this revision was delivered, or was marked as not affecting this watcher.
     marked: Revision,
 }
 
@@ -85,7 +84,7 @@ struct Watcher {
 pub(crate) struct Hub {
     watchers: BTreeMap<u64, Watcher>,
     by_prefix: HashMap<Arc<[u8]>, BTreeSet<u64>>,
-    /// How many watched prefixes have each length, so that the watchers of a key are found by
+    /// The number of watched prefixes of each length, so that the watchers of a key are found by
     /// looking up a few of its own prefixes.
     prefix_lengths: BTreeMap<usize, usize>,
     next_id: u64,
@@ -178,7 +177,7 @@ impl Hub {
         }
     }
 
-    /// Hands a commit to every watcher that it concerns.
+    /// Passes a commit to all affected watchers.
     pub(crate) fn publish(&mut self, commit: &Arc<Commit>) {
         for id in self.concerned(commit) {
             if let Some(watcher) = self.watchers.get_mut(&id)
@@ -203,7 +202,7 @@ impl Hub {
         ids
     }
 
-    /// Tells every watcher that lags only because nothing concerned it how far history has got.
+    /// Sends a progress mark to every watcher that is behind only because nothing affected it.
     pub(crate) fn mark_progress(&mut self, revision: Revision) {
         for watcher in self
             .watchers
@@ -214,7 +213,7 @@ impl Hub {
         }
     }
 
-    /// Whether anybody watches.
+    /// Whether there are no watchers.
     pub(crate) fn is_empty(&self) -> bool {
         self.watchers.is_empty()
     }
@@ -228,7 +227,7 @@ impl Hub {
 }
 
 impl Watcher {
-    /// Returns whether the watcher is still there.
+    /// Returns whether the watcher still exists.
     fn offer(&mut self, commit: &Arc<Commit>, commits_max: usize, bytes_max: usize) -> bool {
         let mut waiting = self.buffer.lock();
         if waiting.bytes > bytes_max || waiting.commits >= commits_max {
@@ -245,7 +244,7 @@ impl Watcher {
         true
     }
 
-    /// Marks how far history has got; of marks in a row only the last is kept.
+    /// Adds a progress mark; of consecutive marks only the last is kept.
     fn mark(&mut self, revision: Revision) {
         let mut waiting = self.buffer.lock();
         match waiting.items.back_mut() {
@@ -281,7 +280,7 @@ impl Watch {
         WatchEvents::Events(events.collect())
     }
 
-    /// What waits, or else why nothing comes any more.
+    /// The next item, or the reason for the end.
     fn take(&self) -> Option<Result<Item, End>> {
         let mut waiting = self.buffer.lock();
         let Some(item) = waiting.items.pop_front() else {
@@ -310,7 +309,7 @@ impl Stream for Watch {
             Some(taken) => taken,
             None => {
                 self.buffer.waker.register(context.waker());
-                // Something may have come in between.
+                // An item may have arrived in between.
                 match self.take() {
                     Some(taken) => taken,
                     None => return Poll::Pending,

@@ -1,6 +1,6 @@
 //! The rules of [`mvcc_store::Store`], checked against each engine.
 //!
-//! `suite` knows nothing of any engine: a further one joins by one more test here.
+//! `suite` does not depend on an engine: a new engine adds one test here.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -48,7 +48,7 @@ pub async fn watch_atomic(store: Arc<dyn Store>) {
 
 /// Rebuilds the keys from a watch, and compares with reads at the same revisions.
 pub async fn many_writers(store: Arc<dyn Store>) {
-    // In all less than what cuts a watcher off, however late it reads.
+    // Below the limit for cutting a watcher off, however late it reads.
     const WRITES: u64 = 12;
     const { assert!(8 * WRITES < WATCHER_COMMITS_MAX as u64) };
     let mut watch = store.watch(b"k".to_vec(), Revision(2)).unwrap();
@@ -128,7 +128,7 @@ pub async fn slow_watcher(store: Arc<dyn Store>) {
             Revision(number as u64 + 2)
         );
     }
-    // What was buffered is let go of at once: there is only the error that ends the stream.
+    // The buffer was dropped at once: only the final error is left.
     let seen: Vec<_> = slow.collect().await;
     assert!(
         matches!(seen[..], [Err(StoreError::WatcherTooSlow)]),

@@ -43,7 +43,7 @@ impl FieldSelector {
         Ok(Self { terms })
     }
 
-    /// What selects by the value of one field.
+    /// The selector for one value of a field.
     pub fn exactly(field: &str, value: &str) -> Self {
         let term = FieldTerm {
             field: field.to_owned(),

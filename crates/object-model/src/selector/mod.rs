@@ -10,7 +10,7 @@ use serde_json::Value;
 
 pub use field::{FieldSelector, FieldTerm};
 
-/// Why a text or an object is not a selector.
+/// The error of an invalid selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     /// The query string does not parse.
@@ -24,7 +24,7 @@ pub enum SelectorError {
     Operator(String),
 }
 
-/// How a label is to compare.
+/// The comparison of a label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Match {
     /// The label has one of the values.
@@ -46,7 +46,7 @@ pub enum Match {
 pub struct Requirement {
     /// The label's key.
     pub key: String,
-    /// How it is to compare.
+    /// The comparison.
     pub condition: Match,
 }
 
@@ -105,7 +105,7 @@ impl LabelSelector {
         )
     }
 
-    /// From the JSON of a `metav1.LabelSelector`: null matches nothing, `{}` everything.
+    /// Parses the JSON of a `metav1.LabelSelector`: null matches nothing, `{}` everything.
     ///
     /// # Errors
     /// An operator other than `In`, `NotIn`, `Exists` and `DoesNotExist`.
@@ -144,7 +144,7 @@ impl LabelSelector {
     /// From a query string such as `app=web,tier in (a,b),!canary`.
     ///
     /// # Errors
-    /// What does not parse, and keys or values that no label can have.
+    /// *Errors.* The text cannot be parsed, or a key or value is invalid for a label.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         parse::selector(text).map(Self::all_of)
     }
@@ -169,7 +169,7 @@ impl LabelSelector {
         self.matches(&object["metadata"]["labels"])
     }
 
-    /// Whether labels match that are found by a function.
+    /// Whether the labels of a lookup function match.
     pub fn matches_by<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         let holds = |requirement: &Requirement| requirement.matches(label(&requirement.key));
         !self.nothing && self.requirements.iter().all(holds)
@@ -184,7 +184,7 @@ fn one_of<'a>(key: &str, values: impl IntoIterator<Item = &'a str>) -> Requireme
 }
 
 impl fmt::Display for LabelSelector {
-    /// The query string; the one that `status.selector` of a Scale shows.
+    /// The query string, as in `status.selector` of a Scale.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, requirement) in self.requirements.iter().enumerate() {
             if index > 0 {

@@ -1,5 +1,5 @@
-//! Throw-away network namespaces for tests (root is needed). One plays the host, others the pods,
-//! so that nothing of the real host changes.
+//! Temporary network namespaces for tests (root is required). One plays the host, others the pods,
+//! so that the real host does not change.
 
 use std::fs::File;
 use std::future::Future;
@@ -21,7 +21,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes a namespace whose `lo` is up.
+    /// Creates a namespace with `lo` up.
     pub fn new() -> Namespace {
         let (send, receive) = mpsc::channel();
         let (alive, wait) = mpsc::channel::<()>();
@@ -43,7 +43,7 @@ impl Namespace {
             _alive: alive,
         };
         namespace.ip("link set lo up");
-        // A new namespace has what the real host has now.
+        // A new namespace inherits the real host's settings.
         let off = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0");
         namespace.run(off).unwrap();
         namespace
@@ -54,7 +54,7 @@ impl Namespace {
         &self.path
     }
 
-    /// Runs `work` on a thread inside and returns what it returns.
+    /// Runs `work` on a thread in the namespace and returns its result.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -67,7 +67,7 @@ impl Namespace {
         })
     }
 
-    /// Runs asynchronous work inside, on a runtime of its own.
+    /// Runs asynchronous work in the namespace, on a new runtime.
     pub fn block_on<F: Future>(&self, work: impl FnOnce() -> F + Send) -> F::Output
     where
         F::Output: Send,
@@ -93,7 +93,7 @@ impl Namespace {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Everything that the pod network could leave behind.
+    /// All kernel state that the pod network could leave behind.
     pub fn kernel_state(&self) -> String {
         let parts = [
             "-br link",
@@ -119,7 +119,7 @@ impl Namespace {
                 let Ok(peer) = connection.peer_addr() else {
                     continue;
                 };
-                // A client that is gone already does not matter to the server.
+                // A disconnected client does not matter to the server.
                 connection
                     .write_all(format!("{name} {}", peer.ip()).as_bytes())
                     .ok();

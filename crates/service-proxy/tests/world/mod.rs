@@ -27,7 +27,7 @@ pub struct World {
     pub b: Namespace,
     pub outside: Namespace,
     pub kernel: Kernel,
-    /// What was programmed through this connection.
+    /// The table that this connection applied.
     pub programmed: Option<Table>,
     _dir: tempfile::TempDir,
 }
@@ -111,7 +111,7 @@ impl World {
         self.apply(table);
     }
 
-    /// Programs the whole table the first time, then what differs.
+    /// Applies the whole table the first time, then the differences.
     pub fn apply(&mut self, table: Table) {
         let done = match &self.programmed {
             Some(before) => self.kernel.change(&changes(before, &table)),
@@ -127,7 +127,7 @@ impl World {
     }
 }
 
-/// What the proxy of the host needs to know.
+/// The settings of the host's proxy.
 pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
     Config {
         instance_id: "a1b2c3".to_owned(),
@@ -184,7 +184,7 @@ pub fn to(ip: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {
     (ip.into(), port).into()
 }
 
-/// Asks many times and counts who answered.
+/// Connects many times and counts the answering endpoints.
 pub fn count(from: &Namespace, to: SocketAddr, times: usize) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..times {

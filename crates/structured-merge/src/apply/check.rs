@@ -8,8 +8,8 @@ use super::form::Form;
 use super::items;
 use super::path::Step;
 
-/// What is wrong with an applied value, in upstream's words: `.spec.x: field not declared in
-/// schema`. The fine print of scalars is left to the kind's own decoder.
+/// The errors of an applied value, in upstream's words: `.spec.x: field not declared in schema`.
+/// Scalars are checked by the kind's decoder.
 pub(super) fn problems(form: Form<'_>, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     walk(form, value, "", &mut found);

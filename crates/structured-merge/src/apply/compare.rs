@@ -20,7 +20,7 @@ pub(super) struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// What has another value than before; and what is gone.
+    /// The changed fields, and the removed fields.
     pub fn split(self) -> (FieldSet<'a>, FieldSet<'a>) {
         let set = match (self.modified.is_empty(), self.added.is_empty()) {
             (true, _) => self.added,
@@ -46,7 +46,7 @@ pub(super) fn compare<'a>(form: Form<'a>, old: &'a Value, new: &'a Value) -> Cha
     changes(form, Some(old), Some(new)).1
 }
 
-/// How a value itself has changed, apart from its parts.
+/// The change of a value itself, apart from its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     None,
@@ -97,7 +97,7 @@ fn entries<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'
     Some(collected.finish())
 }
 
-/// The entries of an object, none for a null or nothing at all; `None` for what is no object.
+/// The entries of an object, none for null or an absent value; `None` for any other value.
 fn object<'a>(side: Side<'a>) -> Option<&'a Map<String, Value>> {
     static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
     match side {
@@ -107,8 +107,8 @@ fn object<'a>(side: Side<'a>) -> Option<&'a Map<String, Value>> {
     }
 }
 
-/// What upstream's types hold where the JSON of an object holds nothing: a structure that is always
-/// there, or the null of a list or map that must be there. It never comes or goes by itself.
+/// The value of upstream's types for an absent JSON value: an embedded structure is always present,
+/// and so is the null of a required list or map. It is never added or removed by itself.
 fn stand_in<'a>(parent: Side<'a>, field: Option<FieldRef<'_>>) -> Side<'a> {
     static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
     let field = field.filter(|_| parent.is_some_and(Value::is_object))?;
@@ -147,8 +147,8 @@ fn lists<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>
     Some(collected.finish())
 }
 
-/// The changes of the elements of one key. Several of them count as one value, which comes and
-/// goes as a whole.
+/// The changes of the elements with one key. Several elements count as one value, which is added
+/// and removed as a whole.
 fn same_key<'a>(form: Form<'a>, old: &[&'a Value], new: &[&'a Value]) -> (Change, Changes<'a>) {
     match (old, new) {
         ([] | [_], [] | [_]) => changes(form, old.first().copied(), new.first().copied()),
@@ -175,7 +175,7 @@ fn list<'a>(side: Side<'a>) -> Option<&'a [Value]> {
     }
 }
 
-/// The nodes of the three sets while they are being found.
+/// The nodes of the three sets during the comparison.
 #[derive(Default)]
 struct Collected<'a> {
     removed: Vec<Node<'a>>,

@@ -4,18 +4,18 @@ use object_model::{Cause, Status, StatusDetails, StatusReason};
 
 use super::managers::{Manager, Operation};
 
-/// Why nothing was applied.
+/// The error of an apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
-    /// What is applied is not of the form of its type; in upstream's words.
+    /// The applied object does not match its type; in upstream's words.
     #[error("{0}")]
     Malformed(String),
-    /// Others own what would change.
+    /// Other managers own fields that would change.
     #[error("{}", summary(.0))]
     Conflicts(Vec<Conflict>),
 }
 
-/// A field that somebody else owns.
+/// A field of another manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The other manager, as messages name it: `"kubectl-edit" using apps/v1`.
@@ -25,7 +25,7 @@ pub struct Conflict {
 }
 
 impl ApplyError {
-    /// What the client is told: 409 with a cause per conflict (kubectl prints them), or 400.
+    /// The response for the client: 409 with a cause per conflict (kubectl prints them), or 400.
     pub fn status(&self) -> Status {
         let Self::Conflicts(conflicts) = self else {
             return Status::bad_request(self.to_string());

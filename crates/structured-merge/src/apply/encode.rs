@@ -19,7 +19,7 @@ impl<'a> FieldSet<'a> {
     /// Reads `fieldsV1`. Steps of a kind that is not known are left out.
     ///
     /// # Errors
-    /// A text for what is no set of fields.
+    /// *Errors.* A message if the value is not a set of fields.
     pub fn from_fields_v1(fields: &'a Value) -> Result<Self, String> {
         Ok(decode(fields)?.0)
     }

@@ -2,25 +2,26 @@
 
 use openapi_schema::{FieldRef, ListType, MapType, Shape, TypeRef};
 
-/// How a value merges.
+/// The merge behaviour of a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Form<'s> {
-    /// As a whole: scalars, atomic lists and maps, and what nothing is known about.
+    /// Atomic: scalars, atomic lists and maps, and values of unknown type.
     Leaf,
     /// Field by field.
     Struct(TypeRef<'s>),
     /// Entry by entry; the type is that of the values.
     Map(TypeRef<'s>),
-    /// Entry by entry if it is an object, or else as a whole: what a custom kind says nothing of.
+    /// Merged by entry if it is an object, else atomic: a part of a custom resource without a
+    /// schema.
     Open,
-    /// A list of scalars, each of which stands for itself.
+    /// A list of unique scalars.
     Set,
     /// A list of objects that are known by some of their fields.
     Keyed(FieldRef<'s>),
 }
 
 impl<'s> Form<'s> {
-    /// The form of what a field holds.
+    /// The merge behaviour of a field's value.
     pub fn of_field(field: FieldRef<'s>) -> Self {
         let value = field.type_ref();
         match (value.shape(), field.list_type()) {
@@ -46,7 +47,7 @@ impl<'s> Form<'s> {
         }
     }
 
-    /// The form of the named entry; and the field, if it is one that the type names.
+    /// The merge behaviour of the named entry, and its field if the type declares one.
     pub fn entry(&self, name: &str) -> (Self, Option<FieldRef<'s>>) {
         match self {
             Self::Struct(object) => match object.field(name) {

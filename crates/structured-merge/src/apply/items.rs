@@ -51,7 +51,7 @@ fn key<'v>(list: &Form<'v>, element: &'v Value) -> Result<Step<'v>, String> {
     let mut key = Vec::with_capacity(2);
     for name in field.list_map_keys() {
         let default = || element_type?.field(name)?.key_default();
-        // A field that is missing makes another element than one that is there.
+        // An element without a key field differs from one with it.
         let atom = match object.get(name) {
             Some(value) => Atom::of(value),
             None => match default() {

@@ -1,8 +1,8 @@
-//! Objects that were applied by the client before: an annotation says what.
+//! Objects that were applied by client-side apply before, as an annotation shows.
 //!
-//! `kubectl apply --server-side` takes over, without conflicts, what the annotation shows to have
-//! been applied and to be unchanged since; and keeps the annotation up to date, so that a client
-//! may go back.
+//! `kubectl apply --server-side` takes over, without conflicts, the fields that the annotation
+//! shows as applied and that are unchanged since; and updates the annotation, so that a client may
+//! return to client-side apply.
 
 use openapi_schema::TypeRef;
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use super::form::Form;
 use super::owned::fields_of;
 use super::set::FieldSet;
 
-/// The one manager for whom this is done; with another name, a client opts out.
+/// The manager to which this applies; with another name a client opts out.
 pub(super) const KUBECTL: &str = "kubectl";
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Annotations are not made larger than this (upstream's bound on all of them).

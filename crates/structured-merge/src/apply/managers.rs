@@ -1,4 +1,4 @@
-//! `metadata.managedFields`: the managers of an object and what each of them has.
+//! `metadata.managedFields`: the managers of an object and their fields.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Writer;
 use super::set::FieldSet;
 
-/// So many managers of the operation Update are kept apart; the oldest beyond are put together.
+/// Maximum number of managers with the operation Update; the oldest beyond it are merged into one.
 const UPDATERS_MAX: usize = 10;
 /// The name under which they are.
 const ANCIENT: &str = "ancient-changes";
@@ -28,12 +28,12 @@ impl Operation {
     }
 }
 
-/// Who owns: one entry of the list for each.
+/// A manager: one entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Manager<'a> {
     pub name: Cow<'a, str>,
     pub operation: Operation,
-    /// Empty for appliers, who stay the same when they change the version.
+    /// Empty for appliers, which stay the same manager in another version.
     pub api_version: Cow<'a, str>,
     pub subresource: Cow<'a, str>,
 }
@@ -57,7 +57,7 @@ impl<'a> Manager<'a> {
     }
 }
 
-/// What a manager owns, in which version it last said so, and when.
+/// The fields of a manager, the version of its last write, and the time.
 #[derive(Clone, Debug)]
 pub(super) struct Entry<'a> {
     fields: Fields<'a>,
@@ -65,8 +65,7 @@ pub(super) struct Entry<'a> {
     pub time: Option<Cow<'a, str>>,
 }
 
-/// The fields of a manager. Most writes touch but a few fields of a few managers; so the others
-/// stay as they were read.
+/// The fields of a manager. Most writes touch few fields of few managers; the others stay unparsed.
 #[derive(Clone, Debug)]
 enum Fields<'a> {
     /// As `fieldsV1`.
@@ -100,12 +99,12 @@ impl<'a> Entry<'a> {
         self.fields.decoded()
     }
 
-    /// Says anew what it has.
+    /// Replaces its fields.
     pub fn own(&mut self, fields: FieldSet<'a>) {
         self.fields = Fields::Decoded(fields);
     }
 
-    /// What of these fields it has.
+    /// The fields that it owns, out of these.
     pub fn shared(&mut self, fields: &FieldSet<'a>) -> FieldSet<'a> {
         match &self.fields {
             Fields::Encoded(encoded) if !fields.overlaps(encoded) => FieldSet::default(),
@@ -148,8 +147,8 @@ impl<'a> Entry<'a> {
 pub(super) struct Managers<'a>(pub BTreeMap<Manager<'a>, Entry<'a>>);
 
 impl<'a> Managers<'a> {
-    /// Reads `metadata.managedFields` as a client sent it; `None` for what is no such list.
-    /// Nothing at all is a list of nobody.
+    /// Parses `metadata.managedFields` from a client; `None` for an invalid list. An absent list is
+    /// empty.
     pub fn decode(list: Value) -> Option<Self> {
         let mut managers = Self::stored(list)?;
         for entry in managers.0.values_mut() {
@@ -161,7 +160,7 @@ impl<'a> Managers<'a> {
         Some(managers)
     }
 
-    /// The same of a list that was written here: what its fields are is looked at when it matters.
+    /// Parses a stored list: its fields are parsed when they are needed.
     pub fn stored(list: Value) -> Option<Self> {
         let list = match list {
             Value::Null => return Some(Self::default()),
@@ -194,7 +193,7 @@ impl<'a> Managers<'a> {
         Value::Array(encoded.collect())
     }
 
-    /// Forgets those who own nothing.
+    /// Removes managers without fields.
     pub fn forget_empty(&mut self) {
         self.0.retain(|_, entry| !entry.is_empty());
     }
@@ -233,7 +232,8 @@ impl<'a> Managers<'a> {
         }
     }
 
-    /// Moves what `manager` has to the managers of long ago, of whom `oldest` is the first.
+    /// Moves the fields of `manager` to the manager of merged old ones, of which `oldest` is the
+    /// first.
     fn join_ancient(&mut self, oldest: &Manager<'a>, manager: &Manager<'a>) {
         let bucket = Manager {
             name: ANCIENT.into(),
@@ -321,7 +321,7 @@ pub(super) fn is_reset(list: &Value) -> bool {
     }
 }
 
-/// Whether two lists of managers say the same but for the times.
+/// Whether two lists of managers are equal apart from their times.
 pub fn same_but_for_times(one: &Value, two: &Value) -> bool {
     let (one, two) = (list(one), list(two));
     one.len() == two.len() && one.iter().zip(two).all(|(one, two)| same_entry(one, two))

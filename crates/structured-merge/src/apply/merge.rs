@@ -1,12 +1,12 @@
-//! Merging what is applied into what is there.
+//! The merge of an applied value into the live one.
 
 use serde_json::{Map, Value};
 
 use super::form::Form;
 use super::merge_list;
 
-/// The merger of a live and an applied value: what is applied wins, what it does not name stays.
-/// A null says nothing about a list or map, and takes the place of everything else.
+/// The merge of a live and an applied value: applied values win, other values stay. A null does not
+/// change a list or map, but replaces any other value.
 pub(super) fn merge(
     form: Form<'_>,
     live: Option<&Value>,
@@ -46,7 +46,7 @@ fn entries(form: Form<'_>, live: Option<&Value>, applied: Option<&Value>) -> Opt
     Some(Value::Object(merged))
 }
 
-/// `None` for what is no object; nothing and null are an absent one.
+/// `None` for a value that is not an object; an absent value and null count as an absent object.
 #[expect(
     clippy::option_option,
     reason = "no object, and none at all, are two things"

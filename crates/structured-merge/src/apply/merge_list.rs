@@ -1,7 +1,7 @@
-//! Merging lists whose elements are known by a key or by their value.
+//! The merge of lists whose elements have a key or are unique values.
 //!
-//! The elements that both lists have come in the order of the applied one, those that only the
-//! live one has keep their places between them, and new ones follow what they follow there.
+//! Common elements have the order of the applied list, elements of the live list alone keep their
+//! positions between them, and new elements follow their predecessor of the applied list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,8 +43,7 @@ fn elements<'v>(form: Form<'v>, value: Option<&'v Value>) -> Option<Vec<Element<
         .collect()
 }
 
-/// The elements by their step; those of which there are several are not merged with, but
-/// replaced, and have no value here.
+/// The elements by their step; duplicates are not merged but replaced, and have no value here.
 fn unique<'v>(list: &[Element<'v>]) -> BTreeMap<Step<'v>, Option<&'v Value>> {
     let mut found = BTreeMap::new();
     for (step, element) in list {
@@ -81,7 +80,7 @@ impl<'v> Lists<'v, '_> {
                 live = rest;
                 continue;
             }
-            // Out of its turn, or there already: the applied list says where it stands.
+            // Out of order, or done already: the position in the applied list counts.
             if done.contains(step) || shared.peek().is_some_and(|next| *next != step) {
                 live = rest;
                 continue;

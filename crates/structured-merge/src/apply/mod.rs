@@ -1,10 +1,10 @@
-//! Server-side apply: who owns which field of an object, and merging what somebody applies.
+//! Server-side apply: the ownership of fields, and the merge of an applied configuration.
 //!
-//! Every manager (a name, an operation, a sub-resource) has a set of fields, kept in
-//! `metadata.managedFields`. [`apply`] merges a configuration by the published schema, refuses to
-//! take what others hold, and drops what its manager no longer names and nobody else has.
-//! [`track`] notes who changed what by any other write. Pure: the time is an argument, and so are
-//! the other versions of the kind.
+//! Every manager (a name, an operation, a sub-resource) has a set of fields in
+//! `metadata.managedFields`. [`apply`] merges a configuration by the published schema, reports
+//! conflicts with other managers, and removes fields that its manager no longer applies and no
+//! other manager owns. [`track`] records the changes of all other writes. Pure: the time is an
+//! argument, and so are the other versions of the kind.
 
 mod check;
 mod compare;
@@ -35,7 +35,7 @@ pub use set::FieldSet;
 pub use track::track;
 pub use versions::{ObjectType, Versions};
 
-/// Who writes, through what, and when.
+/// The manager of a write, its request and time.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
     /// The name of the field manager.
@@ -48,7 +48,7 @@ pub struct Writer<'a> {
     pub now: &'a str,
 }
 
-/// The fields that a write can own: what it cannot change it does not get to own either.
+/// The fields that a write can own: a write does not own fields that it cannot change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach<'a> {
     /// All.

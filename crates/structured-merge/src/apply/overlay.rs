@@ -1,4 +1,4 @@
-//! Merging what a policy wants: as an apply does, but nobody comes to own anything.
+//! The merge of a policy's apply configuration: as an apply, but without ownership.
 
 use openapi_schema::TypeRef;
 use serde_json::Value;
@@ -8,11 +8,11 @@ use super::form::Form;
 use super::merge::merge;
 use super::path::Step;
 
-/// Merges `config` into `object`. Lists and maps that are one value may not be part of it: who names
-/// some of their entries would take away the others.
+/// Merges `config` into `object`. Atomic lists and maps may not be part of it: naming some of their
+/// entries would remove the others.
 ///
 /// # Errors
-/// What of the configuration is not of the object's type, or is one value.
+/// *Errors.* A part of the configuration does not match the object's type, or is atomic.
 pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Result<Value, String> {
     let form = Form::of_type(object_type);
     let found = problems(form, config);

@@ -1,4 +1,4 @@
-//! The fields that a value has: what its applier comes to own.
+//! The fields of a value: those that its applier owns.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ fn of_entries<'v>(form: Form<'v>, object: &'v Map<String, Value>) -> FieldSet<'v
         let (below, leaf) = fields_of(entry, value);
         Node {
             step: Step::Field(name.into()),
-            // A structure's field is not owned apart from what is in it; a map's entry is.
+            // A field with children is not owned apart from them; an entry of a map is.
             member: leaf || field.is_none(),
             below,
         }
@@ -38,13 +38,13 @@ fn of_entries<'v>(form: Form<'v>, object: &'v Map<String, Value>) -> FieldSet<'v
 fn of_elements<'v>(form: Form<'v>, list: &'v [Value]) -> FieldSet<'v> {
     let mut elements: BTreeMap<Step<'v>, Vec<&'v Value>> = BTreeMap::new();
     for element in list {
-        // What cannot be told from others cannot be owned.
+        // An element without a key cannot be owned.
         if let Ok(step) = items::step(&form, element) {
             elements.entry(step).or_default().push(element);
         }
     }
     let nodes = elements.into_iter().map(|(step, same)| {
-        // Elements of one key are owned as one.
+        // Elements with the same key are owned together.
         let below = match same.as_slice() {
             [one] => fields_of(form.element(), one).0,
             _ => FieldSet::default(),

@@ -20,7 +20,7 @@ pub(crate) enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// A copy that borrows nothing.
+    /// A copy without borrowed data.
     pub fn into_owned(self) -> Step<'static> {
         match self {
             Self::Field(name) => Step::Field(Cow::Owned(name.into_owned())),
@@ -61,7 +61,7 @@ pub(crate) enum Atom<'a> {
     Number(Number),
     Text(Cow<'a, str>),
     Bool(bool),
-    /// What cannot be a key in any published type, but may have been sent.
+    /// A value that is no key in any published type, but was sent by a client.
     Other(Box<Value>),
 }
 
@@ -205,7 +205,7 @@ fn push_text(out: &mut String, text: &str) {
 /// out, as upstream does).
 ///
 /// # Errors
-/// A text for what is no step at all.
+/// *Errors.* A message if the key is not a step.
 pub(crate) fn decode(key: &str) -> Result<Option<Step<'_>>, String> {
     let (kind, rest) = match key.as_bytes() {
         [kind, b':', ..] => (*kind, &key[2..]),

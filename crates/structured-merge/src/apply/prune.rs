@@ -14,7 +14,8 @@ use super::server_side::Work;
 use super::set::{FieldSet, Node};
 
 impl<'a> Work<'a> {
-    /// Takes out what the manager applied before and no longer does, unless somebody else owns it.
+    /// Removes the fields that the manager applied before and no longer applies, unless another
+    /// manager owns them.
     ///
     /// It said so in the version of that time. Where that is not there any longer, or the object
     /// cannot be brought into it, all stays.
@@ -36,7 +37,7 @@ impl<'a> Work<'a> {
         pruned.unwrap_or(merged)
     }
 
-    /// `None` if nothing goes.
+    /// `None` if no field is removed.
     fn pruned(
         &self,
         merged: &Value,
@@ -50,9 +51,9 @@ impl<'a> Work<'a> {
         let last = with_named_fields(last, form).into_owned();
         let before = self.object_type.convert(merged, now, then)?;
         let pruned = remove(form, &before, &last);
-        // Back comes what somebody owns, though it went with what held it …
+        // Restores fields that another manager owns, though their parent was removed …
         let pruned = self.with_what_is_owned(&before, pruned, then, owned(own, now, others))?;
-        // … and what nobody owns: it was never this manager's to take away.
+        // … and fields without an owner: they were never this manager's to remove.
         let gone = present(form, &before).difference(&present(form, &pruned));
         let gone = gone.intersection(&last);
         if gone.is_empty() {
@@ -64,8 +65,8 @@ impl<'a> Work<'a> {
             .map(Cow::into_owned)
     }
 
-    /// What is left of an object, and of what went all that somebody owns, each in the words of
-    /// the version in which it is owned.
+    /// The pruned object with the removed fields that another manager owns, each in the version in
+    /// which it is owned.
     fn with_what_is_owned(
         &self,
         before: &Value,
@@ -73,7 +74,7 @@ impl<'a> Work<'a> {
         then: &str,
         mut owned: BTreeMap<String, FieldSet<'static>>,
     ) -> Option<Value> {
-        // The version at hand comes first: others may need what comes back in it.
+        // The present version comes first: others may need its restored fields.
         let first = owned.remove_entry(then);
         for (version, kept) in first.into_iter().chain(owned) {
             let Some(form) = self.object_type.form_in(&version, self.writer.api_version) else {
@@ -98,7 +99,7 @@ fn present(form: Form<'_>, object: &Value) -> FieldSet<'static> {
     with_named_fields(&fields_of(form, object).0, form).into_owned()
 }
 
-/// What all own, by version; with what the manager applies now, and the object's identity.
+/// The owned fields by version, with those of the present apply, and the object's identity.
 fn owned(
     own: &FieldSet<'_>,
     now: &str,
@@ -117,7 +118,7 @@ fn owned(
     owned
 }
 
-/// The object's metadata: it is never anybody's to take away as a whole.
+/// The object's metadata: no manager may remove it as a whole.
 fn identity() -> FieldSet<'static> {
     FieldSet::of(vec![Node {
         step: Step::Field("metadata".into()),

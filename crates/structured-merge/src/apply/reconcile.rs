@@ -1,7 +1,6 @@
-//! Managed fields from before a list or map became one value: who owned entries of it owns it as a
-//! whole from then on. (What falls apart into entries the other way round is owned by those who
-//! write them next, as upstream has it.) The types of custom kinds change so; the server's own do
-//! not while there are objects of them.
+//! Managed fields from before a list or map became atomic: managers of its entries own it as a
+//! whole from then on. (If an atomic value becomes granular, its entries are owned by their next
+//! writers, as upstream.) Only the types of custom kinds change like this while objects exist.
 
 use super::form::Form;
 use super::managers::Managers;
@@ -9,7 +8,7 @@ use super::path::Step;
 use super::set::{FieldSet, Node};
 use super::versions::ObjectType;
 
-/// Brings what the managers of a custom kind own into the form of its present type.
+/// Converts the managed fields of a custom resource to the present schema.
 pub(super) fn reconcile(managers: &mut Managers<'_>, object_type: &ObjectType<'_>, written: &str) {
     if !object_type.own.is_custom() {
         return;

@@ -7,8 +7,8 @@ use super::items;
 use super::path::Step;
 use super::set::FieldSet;
 
-/// The value without the fields of the set. What has nothing left becomes null, so that it is
-/// neither there nor mistaken for something empty that somebody asked for.
+/// The value without the fields of the set. A value without remaining children becomes null, so
+/// that it is neither present nor mistaken for an intended empty value.
 pub(super) fn remove(form: Form<'_>, value: &Value, set: &FieldSet<'_>) -> Value {
     match (form, value) {
         (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {

@@ -16,15 +16,15 @@ use super::track::{note, set_managed, strip, take_managed};
 use super::versions::{ObjectType, OtherViews, View};
 use super::{Reach, Writer};
 
-/// Who owned what was there before anybody applied.
+/// The manager of the fields from before the first apply.
 const BEFORE: &str = "before-first-apply";
 
 /// Merges `config` into `live` (`None` if there is no such object yet), and returns the object
 /// with its managed fields.
 ///
 /// # Errors
-/// `Malformed` if the configuration is not of the object's type; `Conflicts` if it changes what
-/// others own, unless by `force`.
+/// *Errors.* `Malformed` if the configuration does not match the object's type; `Conflicts` if it
+/// changes fields of other managers, unless with `force`.
 pub fn apply<'t>(
     live: Option<&Value>,
     config: &Value,
@@ -42,7 +42,7 @@ pub fn apply<'t>(
     let mut managers = Managers::stored(recorded).unwrap_or_default();
     reconcile(&mut managers, &object_type, writer.api_version);
     if managers.is_empty() && live.is_some() {
-        // All that is there belongs to those who came before anybody applied.
+        // All existing fields belong to the manager of earlier writes.
         let mut changes = compare(form, &nothing, &before);
         changes.retain_top(|field| reach.has(field));
         let earlier = Writer {
@@ -108,7 +108,7 @@ pub(super) struct Work<'a> {
     reach: Reach<'a>,
 }
 
-/// What others own of what would change.
+/// The other managers' fields that would change.
 struct Refused<'a>(Vec<(Manager<'a>, FieldSet<'static>)>);
 
 impl Refused<'_> {
@@ -148,7 +148,7 @@ impl<'a> Work<'a> {
         let own = strip(own);
         if !own.is_empty() {
             let mut entry = Entry::new(own, self.writer.api_version, self.writer.now);
-            // What changes nothing is no news.
+            // An apply without changes is not recorded.
             if let Some(last) = last.filter(|_| !changed) {
                 entry.time = last.time;
             }
@@ -158,8 +158,8 @@ impl<'a> Work<'a> {
         Ok((merged, managers.encode()))
     }
 
-    /// Applies by force if all conflicts are about what the same user applied before through the
-    /// client, and has not changed since.
+    /// Applies by force if all conflicts are about fields that the same user applied with
+    /// client-side apply and that are unchanged since.
     fn take_over(
         &self,
         managers: Managers<'a>,
@@ -182,7 +182,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Takes what changes from those who own it, if they may be made to give it up.
+/// Takes the changed fields from their managers, if force is allowed.
 fn contest<'a>(
     managers: &mut Managers<'a>,
     changes: Changes<'_>,

@@ -6,7 +6,7 @@ use super::path::Step;
 
 /// A set of fields of one object.
 ///
-/// Owning a field says nothing about the fields below it: a set that has `.metadata.labels` and
+/// The ownership of a field does not include the fields below it: a set with `.metadata.labels` and
 /// `.metadata.labels.a` has two members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet<'a> {
@@ -14,7 +14,7 @@ pub struct FieldSet<'a> {
     nodes: Vec<Node<'a>>,
 }
 
-/// A step that is in the set, or leads to what is.
+/// A step that is a member of the set, or leads to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node<'a> {
     pub step: Step<'a>,
@@ -23,7 +23,7 @@ pub(crate) struct Node<'a> {
 }
 
 impl<'a> FieldSet<'a> {
-    /// A set of nodes in any order; what comes twice is joined, what is empty left out.
+    /// A set of nodes in any order; duplicates are merged, empty nodes are left out.
     pub(crate) fn of(mut nodes: Vec<Node<'a>>) -> Self {
         nodes.retain(|node| node.member || !node.below.is_empty());
         if !nodes.is_sorted_by(|one, two| one.step < two.step) {
@@ -40,12 +40,12 @@ impl<'a> FieldSet<'a> {
         Self { nodes }
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// What is in this set, in the other, or in both.
+    /// The union of both sets.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         self.combined(other, &|mine, theirs| match (mine, theirs) {
@@ -58,7 +58,7 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// What is in both sets.
+    /// The intersection of both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         self.combined(other, &|mine, theirs| {
@@ -71,7 +71,7 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// What is in this set and not in the other.
+    /// The difference of the sets.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         self.combined(other, &|mine, theirs| match (mine?, theirs) {
@@ -84,7 +84,7 @@ impl<'a> FieldSet<'a> {
         })
     }
 
-    /// Goes through the steps of both sets, each once.
+    /// Walks through the steps of both sets, each once.
     fn combined(&self, other: &Self, choose: &Choose<'a>) -> Self {
         let (mut mine, mut theirs) = (self.nodes.as_slice(), other.nodes.as_slice());
         let mut nodes = Vec::new();
@@ -105,7 +105,7 @@ impl<'a> FieldSet<'a> {
         }
     }
 
-    /// Whether everything in this set is in the other as well.
+    /// Whether the other set contains this one.
     pub fn is_subset(&self, other: &Self) -> bool {
         self.nodes.iter().all(|mine| {
             let Some(theirs) = other.node(&mine.step) else {
@@ -123,7 +123,7 @@ impl<'a> FieldSet<'a> {
         });
     }
 
-    /// Leaves out the members for which `keep` does not hold; what is below them stays.
+    /// Removes the members for which `keep` does not hold; members below them stay.
     pub(crate) fn retain_members(&mut self, keep: impl Fn(&str) -> bool) {
         for node in &mut self.nodes {
             if let Step::Field(name) = &node.step {
@@ -149,7 +149,7 @@ impl<'a> FieldSet<'a> {
         found.ok().map(|index| &self.nodes[index])
     }
 
-    /// The printed paths of all members: at each place first what is right there.
+    /// The printed paths of all members: at each level its own members first.
     pub(crate) fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.write_paths("", &mut paths);
@@ -166,7 +166,7 @@ impl<'a> FieldSet<'a> {
         }
     }
 
-    /// A copy that borrows nothing.
+    /// A copy without borrowed data.
     pub(crate) fn into_owned(self) -> FieldSet<'static> {
         FieldSet {
             nodes: self
@@ -182,7 +182,7 @@ impl<'a> FieldSet<'a> {
     }
 }
 
-/// What becomes of the nodes that two sets have for a step.
+/// The combination of two sets' nodes for a step.
 type Choose<'a> = dyn Fn(Option<&Node<'a>>, Option<&Node<'a>>) -> Option<Node<'a>>;
 
 fn pop<'n, 'a>(nodes: &mut &'n [Node<'a>]) -> Option<&'n Node<'a>> {

@@ -9,12 +9,12 @@ use super::set::FieldSet;
 use super::versions::{ObjectType, OtherViews, View};
 use super::{Reach, Writer};
 
-/// Notes in the managed fields of `object` what the writer has changed: it owns that from now on,
-/// and nobody else does. `live` is the object before, `None` for a new one.
+/// Records the writer's changes in the managed fields of `object`: the writer becomes their only
+/// owner. `live` is the object before, `None` for a new one.
 ///
-/// `object` may come with managed fields of its own (clients send back what they read, and may
-/// edit it); an empty list, or one empty entry, makes the server forget. An object that nobody's
-/// fields are known of is left alone until the first apply.
+/// `object` may contain managed fields (clients send back what they read, and may edit it); an
+/// empty list, or one empty entry, resets them. An object without managed fields is not tracked
+/// until the first apply.
 pub fn track<'t>(
     live: Option<&Value>,
     object: &mut Value,
@@ -50,8 +50,8 @@ fn tracked(
     managers.encode()
 }
 
-/// The managers from before the write: those sent, unless through a sub-resource, where nobody
-/// edits them; those of the live object if none that make sense were sent.
+/// The managers before the write: those in the request, unless it is for a sub-resource, where they
+/// cannot be edited; those of the live object if the request has no valid ones.
 fn known<'a>(live: Option<&Value>, sent: Value, writer: &Writer<'_>) -> Option<Managers<'a>> {
     let stored = live.map_or(&Value::Null, |live| &live["metadata"]["managedFields"]);
     if sent == *stored {
@@ -68,7 +68,7 @@ fn known<'a>(live: Option<&Value>, sent: Value, writer: &Writer<'_>) -> Option<M
     Managers::stored(stored.clone())
 }
 
-/// Gives the writer what it has changed, and takes that from all others.
+/// Makes the writer the only owner of its changes.
 pub(super) fn note<'a>(
     managers: &mut Managers<'a>,
     changes: Changes<'a>,
@@ -114,7 +114,8 @@ pub(super) fn note<'a>(
     managers.forget_empty();
 }
 
-/// The set without what has no owners: the identity of an object and what the server counts.
+/// The set without fields that have no owner: the object's identity and fields that the server
+/// sets.
 pub(super) fn strip(mut set: FieldSet<'_>) -> FieldSet<'_> {
     const METADATA: [&str; 9] = [
         "clusterName",
@@ -142,7 +143,7 @@ pub(super) fn take_managed(object: &mut Value) -> Value {
         .unwrap_or_default()
 }
 
-/// Puts managed fields into an object's metadata; none for a null.
+/// Writes managed fields into an object's metadata; null removes them.
 pub(super) fn set_managed(object: &mut Value, managed: Value) {
     if managed.as_array().is_none_or(Vec::is_empty) {
         return;

@@ -1,5 +1,5 @@
-//! Managers who wrote an object in other versions than the one that is written now. What they own
-//! is said in the words of their version: so the objects are brought into it, and not the fields.
+//! Managers who wrote an object in other versions than the present one. Their fields are stored in
+//! their version, so the objects are converted to it, and not the fields.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,14 +14,14 @@ use super::set::FieldSet;
 
 /// The other versions that the objects of a kind may have.
 pub trait Versions {
-    /// The type of the objects in a version; `None` of one that there is not (any longer).
+    /// The type of the objects in a version; `None` if the version does not exist (any longer).
     fn type_in(&self, api_version: &str) -> Option<TypeRef<'_>>;
 
-    /// An object, whichever version it says it has, in another; `None` if it cannot be.
+    /// An object, converted from its version to another one; `None` if that is impossible.
     fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
 }
 
-/// The type of an object in the version that is written, and the others that it may have.
+/// The type of an object in the version of the write, and its other versions.
 #[derive(Clone, Copy)]
 pub struct ObjectType<'s> {
     pub(super) own: TypeRef<'s>,
@@ -42,7 +42,8 @@ impl<'s> ObjectType<'s> {
         Self { own, others }
     }
 
-    /// The form of the objects in a version, where `written` is the one that is written.
+    /// The merge behaviour of the objects in a version, where `written` is the version of the
+    /// write.
     pub(super) fn form_in(&self, api_version: &str, written: &str) -> Option<Form<'s>> {
         if api_version == written {
             return Some(Form::of_type(self.own));
@@ -64,10 +65,10 @@ impl<'s> ObjectType<'s> {
     }
 }
 
-/// What a write changes, as other versions see it.
+/// The changes of a write in other versions.
 pub(super) struct OtherViews<'a> {
     pub object_type: ObjectType<'a>,
-    /// The version that is written, and what its writer can own.
+    /// The version of the write, and the fields that its writer can own.
     pub written: &'a str,
     pub reach: Reach<'a>,
     pub old: &'a Value,
@@ -75,13 +76,13 @@ pub(super) struct OtherViews<'a> {
     known: BTreeMap<String, View>,
 }
 
-/// What a write changes, as one other version sees it.
+/// The changes of a write in one other version.
 pub(super) enum View {
-    /// What has another value than before; and what is gone.
+    /// The changed fields, and the removed fields.
     Changes(FieldSet<'static>, FieldSet<'static>),
     /// It cannot be told.
     Unknown,
-    /// There is no such version any longer: who wrote it is forgotten.
+    /// The version no longer exists: its managers are removed.
     Gone,
 }
 

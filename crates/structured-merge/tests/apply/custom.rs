@@ -1,4 +1,4 @@
-//! Custom kinds: by what their definitions say, and where they say nothing.
+//! Custom resources, with and without a schema.
 
 use openapi_schema::Schema;
 use resource_kinds::{KindInfo, Scope, Words};

@@ -1,4 +1,4 @@
-//! The list of managers: how it begins, is edited, and is kept short.
+//! The list of managers: its creation, edits by clients, and its bound.
 
 use serde_json::{Value, json};
 use structured_merge::apply::{Reach, Writer, apply, track};
@@ -32,7 +32,7 @@ fn an_object_without_managers_belongs_to_those_before_the_first_apply() {
     let maps = Bench::config_maps();
     let mut live = config_map(json!({"a": "1"}));
     live["metadata"]["uid"] = json!("u");
-    // Not tracked until somebody applies.
+    // The fields are not tracked until the first apply.
     let live = maps.edit(&live, "editor", |map| map["data"]["b"] = json!("1"));
     assert_eq!(owners(&live), []);
     let refused = maps.try_apply(Some(&live), "one", &config_map(json!({"a": "2"})), false);
@@ -54,7 +54,7 @@ fn an_empty_list_of_managers_makes_the_server_forget() {
         });
         assert_eq!(object["metadata"].get("managedFields"), None);
     }
-    // Nothing at all, or what makes no sense, is forgetfulness of the client.
+    // A client may lose managed fields: an absent or an invalid value.
     for lost in [json!(null), json!("x"), json!([{"manager": "x"}])] {
         let object = maps.edit(&live, "editor", |map| {
             map["metadata"]["managedFields"] = lost;
@@ -123,7 +123,7 @@ fn kubectl_takes_over_what_it_applied_as_a_client() {
     let change = config_map(json!({"a": "2", "b": "1"}));
     let object = maps.apply(Some(&live), "kubectl", &change);
     assert_eq!(object["data"], json!({"a": "2", "b": "1"}));
-    // The annotation says what is applied now, so that a client may go back.
+    // The annotation holds the applied configuration, so that a client may go back.
     assert_eq!(
         object["metadata"]["annotations"][LAST_APPLIED],
         "{\"apiVersion\":\"v1\",\"data\":{\"a\":\"2\",\"b\":\"1\"},\"kind\":\"ConfigMap\",\
@@ -135,7 +135,7 @@ fn kubectl_takes_over_what_it_applied_as_a_client() {
         conflicts(refused)[0].0,
         "\"kubectl-client-side-apply\" using v1"
     );
-    // Nor is what somebody changed since taken over.
+    // A field that was changed since is not taken over.
     let live = maps.edit(&live, "editor", |map| map["data"]["b"] = json!("9"));
     let refused = maps.try_apply(Some(&live), "kubectl", &change, false);
     assert_eq!(

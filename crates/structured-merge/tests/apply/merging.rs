@@ -68,7 +68,7 @@ fn an_elements_fields_go_one_by_one() {
         object["spec"]["containers"][0],
         json!({"name": "c", "image": "i", "workingDir": "/x"})
     );
-    // The element is given up, but another has applied it, too.
+    // This manager gives up the element, but another one has applied it, too.
     let mut none = pod(json!({}));
     none["spec"] = json!({"dnsPolicy": "Default"});
     let other = pod(json!({"name": "c", "tty": true}));
@@ -78,7 +78,7 @@ fn an_elements_fields_go_one_by_one() {
         shared["spec"]["containers"],
         json!([{"name": "c", "workingDir": "/x", "tty": true}])
     );
-    // One who has but changed a field in it does not hold it.
+    // A manager that only changed a field inside does not own the element.
     let gone = pods.apply(Some(&object), "one", &none);
     assert_eq!(gone["spec"]["containers"], Value::Null);
 }

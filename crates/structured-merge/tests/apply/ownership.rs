@@ -31,7 +31,7 @@ fn what_is_no_longer_applied_goes_unless_somebody_else_has_it() {
     assert_eq!(object["data"], json!({"a": "1", "b": "1", "d": "1"}));
     let object = maps.apply(Some(&object), "two", &config_map(json!({"z": "1"})));
     assert_eq!(object["data"], json!({"a": "1", "d": "1", "z": "1"}));
-    // Nobody owns anything any longer: the map itself goes, too.
+    // No manager owns a field any more: the map itself is removed, too.
     let bare = config_map(json!({"a": "1"}));
     let object = maps.apply(None, "one", &bare);
     let mut none = bare;
@@ -126,7 +126,7 @@ fn an_update_owns_what_it_changes_and_takes_it_from_appliers() {
         json!({"f:data": {"f:a": {}, "f:c": {}},
             "f:metadata": {"f:labels": {".": {}, "f:x": {}}}})
     );
-    // What is taken away belongs to nobody.
+    // A removed field has no owner.
     let object = maps.edit(&object, "other", |map| {
         map["data"].as_object_mut().expect("data").shift_remove("b");
     });

@@ -1,5 +1,5 @@
-//! Managers who wrote in other versions (kubectl.md 0.7): HorizontalPodAutoscalers, whose versions
-//! call the same thing by different names.
+//! Managers of other versions (kubectl.md 0.7): HorizontalPodAutoscalers, whose versions have
+//! different names for the same field.
 
 use openapi_schema::{Schema, TypeRef};
 use resource_kinds::Kind;
@@ -35,7 +35,7 @@ impl Versions for Scalers {
     }
 }
 
-/// Applies what is in a version to an object in whichever.
+/// Applies a configuration in one version to an object in another.
 fn applied(
     live: Option<&Value>,
     manager: &str,

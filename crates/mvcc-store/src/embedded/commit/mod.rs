@@ -1,10 +1,10 @@
 //! The commit thread: the only writer.
 //!
-//! It takes what waits, applies it in order to a draft, writes the draft durably with one sync,
-//! publishes it to readers and watchers, and only then answers. While one group syncs, the next
-//! one gathers. After a failed write nothing more is written: what the disk holds is unknown
-//! until the store is opened again. Where the disk had no room, that is done here as soon as it
-//! has some.
+//! It takes the waiting requests, applies them in order to a draft, writes the draft durably with
+//! one sync, publishes it to readers and watchers, and only then answers. While one group syncs,
+//! the next one gathers. After a failed write nothing more is written, because the state of the
+//! disk is unknown until the store is opened again. After a full disk the thread itself opens it
+//! again once there is space.
 
 use std::{
     sync::{
@@ -27,21 +27,21 @@ use super::{
 };
 use crate::{LeaseId, Revision, StoreError, TxnResult};
 
-/// What the commit thread shares with everyone else.
+/// The state that the commit thread shares with readers and writers.
 pub(crate) struct Shared {
     pub(crate) queue: Queue,
     pub(crate) published: RwLock<Published>,
-    /// The published revision, to be had without a lock.
+    /// The published revision, readable without a lock.
     pub(crate) revision: AtomicU64,
     /// Lock order: the hub before `published`.
     pub(crate) hub: SharedHub,
-    /// How many groups were written and synced.
+    /// The number of written and synced groups.
     pub(crate) syncs: AtomicU64,
-    /// Why no writes are taken.
+    /// The reason why writes are refused.
     pub(crate) failure: RwLock<Option<StoreError>>,
-    /// Free bytes on the disk, when last looked.
+    /// Free bytes on the disk, at the last check.
     pub(crate) free_bytes: AtomicU64,
-    /// The quota on what is stored.
+    /// The quota on stored objects.
     pub(crate) live_bytes_max: u64,
 }
 
@@ -54,7 +54,7 @@ impl Shared {
     }
 }
 
-/// An answer that is held back until the group is durable.
+/// A response that is held back until the group is durable.
 enum Answer {
     Txn(Reply<TxnResult>, Result<TxnResult, StoreError>),
     Lease(Reply<LeaseId>, LeaseId),
@@ -62,8 +62,8 @@ enum Answer {
 }
 
 impl Answer {
-    /// Sends the answer, or the failure instead of it. Whoever asked may have gone away; a
-    /// commit that nobody waits for any more is still a commit.
+    /// Sends the response, or the failure in its place. The requester may be gone; its commit stays
+    /// valid.
     fn send(self, failure: Option<&StoreError>) {
         match (self, failure.cloned()) {
             (Self::Txn(reply, _), Some(error)) => drop(reply.send(Err(error))),
@@ -83,24 +83,24 @@ pub(crate) struct Committer {
     leases: Leases,
     counters: Counters,
     progress_interval: Duration,
-    /// When watchers that nothing concerned are to be told how far history has got.
+    /// The time of the next progress mark for idle watchers.
     progress_due: Option<Instant>,
-    /// When to look how much is free; never, where there is no disk.
+    /// The time of the next check of free disk space; `None` without a disk.
     look_due: Option<Instant>,
     failure: Option<Failure>,
 }
 
-/// A write that failed.
+/// A failed write.
 struct Failure {
     error: StoreError,
-    /// What was to be written, and may have been.
+    /// The draft, which may or may not have been written.
     draft: Draft,
-    /// When to look whether writes can go on; never, after what makes the disk untrustworthy.
+    /// The time of the next attempt; `None` after an error that makes the disk untrustworthy.
     retry_due: Option<Instant>,
 }
 
-/// A panic here means a broken invariant, and the state may be half-changed. Nothing must be
-/// served from it, let alone written: data before uptime.
+/// A panic here is a broken invariant, and the state may be half-changed. It must not be served or
+/// written: data before uptime.
 struct AbortOnPanic;
 
 impl Drop for AbortOnPanic {
@@ -147,8 +147,8 @@ impl Committer {
         watch::lock(&self.shared.hub).close();
     }
 
-    /// Waits for requests, but not past the deadline; commits those and does what is due. `false`
-    /// when the queue is closed and empty.
+    /// Waits for requests until the deadline; commits them and performs due work. `false` if the
+    /// queue is closed and empty.
     fn step(&mut self, queue: &Queue, deadline: Option<Instant>) -> bool {
         match queue.take(deadline) {
             Taken::Group(requests) => self.commit(requests),
@@ -221,7 +221,7 @@ impl Committer {
             return;
         }
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        // Before anybody is told: what is noted is never cut off as if it were torn.
+        // Before any response: an acknowledged write is never cut off as if it were torn.
         self.disk.note_durable(draft.revision);
         if !draft.commits.is_empty() {
             self.publish(draft);
@@ -250,7 +250,7 @@ impl Committer {
         *failure.unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    /// Goes on where there was no room and now is some.
+    /// Resumes after a full disk that has space again.
     fn go_on(&mut self, now: Instant) {
         let due = |failure: &Failure| failure.retry_due.is_some_and(|due| due <= now);
         let Some(mut failure) = self.failure.take_if(|failure| due(failure)) else {
@@ -338,7 +338,7 @@ impl Committer {
         published.history.trim(now);
     }
 
-    /// Looks how much is free on the disk.
+    /// Reads the free space of the disk.
     fn look(&self) -> u64 {
         let free_bytes = self.disk.free_bytes();
         self.shared.free_bytes.store(free_bytes, Ordering::Relaxed);
@@ -363,7 +363,7 @@ impl Committer {
         self.make_durable(draft);
     }
 
-    /// When the thread must wake up by itself.
+    /// The time at which the thread must wake up without a request.
     fn next_deadline(&self) -> Option<Instant> {
         let (leases, retry) = match &self.failure {
             None => (self.leases.next_deadline(), None),
@@ -387,8 +387,8 @@ impl Committer {
     }
 }
 
-/// Commits in place of a store's own thread, when it is told to and at no other time: for whoever
-/// decides what happens when, as a simulation does.
+/// Commits in place of the store's own thread, only when called: for a simulation, which controls
+/// the order of events.
 pub struct Stepper(Committer);
 
 impl Stepper {
@@ -396,14 +396,14 @@ impl Stepper {
         Self(committer)
     }
 
-    /// Commits what has been submitted, as one group, and does what is due by now (progress marks,
-    /// leases that have run out). Does not block.
+    /// Commits the submitted requests as one group, and performs due work (progress marks, expired
+    /// leases). Does not block.
     pub fn step(&mut self) {
         let shared = Arc::clone(&self.0.shared);
         self.0.step(&shared.queue, Some(Instant::now()));
     }
 
-    /// When there will be something to do although nothing is submitted.
+    /// The time of the next due work without a request.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.0.next_deadline()
     }

@@ -62,7 +62,7 @@ async fn after_a_failed_write_nothing_is_acknowledged_or_even_tried() {
         Err(StoreError::Io(_))
     ));
     assert_eq!(written.load(Ordering::SeqCst), 2);
-    // What was durable before can still be read, and nothing else.
+    // The durable state before it can still be read, and nothing else.
     let all = Range {
         start: vec![],
         end: Some(vec![0xff]),
@@ -76,7 +76,7 @@ async fn after_a_failed_write_nothing_is_acknowledged_or_even_tried() {
 struct FullOnce {
     room: usize,
     durable: Loaded,
-    /// Whether the write without room was there after all.
+    /// Whether the failed write reached the disk after all.
     kept: bool,
 }
 
@@ -203,7 +203,7 @@ async fn where_room_is_scarce_there_are_changes_and_deletions_but_nothing_new() 
     assert!(store.failure().is_none());
 }
 
-/// A disk that lets go of one write each time it is told to.
+/// A disk that completes one write on each signal.
 struct Gate(std::sync::mpsc::Receiver<()>, Arc<AtomicUsize>);
 
 impl Durable for Gate {
