@@ -1,5 +1,5 @@
-//! Signals. The first process of a container does not end by a signal that it has no handler for, and
-//! an interactive shell must outlive a Ctrl-C that is meant for what it runs.
+//! Signals. The kernel ignores signals without a handler for the first process of a container, and
+//! an interactive shell must survive a Ctrl-C that is meant for its command.
 
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -26,7 +26,7 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// From now on a SIGINT does not end the process, but is told here and through the pipe.
+    /// From now on a SIGINT does not end the process, but is reported here and through the pipe.
     pub fn catch() -> io::Result<(Self, OwnedFd)> {
         let pending = Arc::new(AtomicBool::new(false));
         let (read, write) = io::pipe()?;
@@ -41,7 +41,7 @@ impl Interrupts {
         }
     }
 
-    /// Whether there was one that nobody has taken yet.
+    /// Whether a SIGINT is pending.
     pub fn is_pending(&self) -> bool {
         self.pending.load(Ordering::Relaxed)
     }

@@ -1,8 +1,8 @@
-//! A small shell and the tools that go with it, for containers whose image has nothing else: the
-//! built-in images `mainstay/hello` and `mainstay/debug`.
+//! A small shell and tools for containers whose image has none: the built-in images
+//! `mainstay/hello` and `mainstay/debug`.
 //!
-//! The shell runs POSIX scripts without job control and traps. It starts every tool as a process of
-//! its own, by the name under which the program is linked in `/bin`.
+//! The shell runs POSIX scripts without job control and traps. It starts every tool as a separate
+//! process, by the name of a link to the program in `/bin`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -17,10 +17,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-/// What a tool comes to: its exit status, or why it failed.
+/// The result of a tool: its exit status, or the error.
 type Outcome = anyhow::Result<u8>;
 
-/// The exit status of a program whose reader has gone.
+/// The exit status of a program whose output pipe is closed.
 const BROKEN_PIPE: u8 = 141;
 
 /// The names of all tools and of the shell, in order.
@@ -53,7 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     Some(ExitCode::from(finish(tool, &arguments, &mut out)))
 }
 
-/// Runs a tool and says what went wrong.
+/// Runs a tool and prints its error.
 fn finish(tool: &tools::Tool, arguments: &[String], out: &mut dyn Write) -> u8 {
     let result = (tool.run)(arguments, out);
     let flushed = out.flush();
@@ -88,7 +88,7 @@ fn complain_as_tool(text: &str) {
     complain(&format!("{name}: {text}"));
 }
 
-/// A line on standard error, which nobody may be reading.
+/// Writes a line to standard error, which may be closed.
 fn complain(text: &str) {
     writeln!(io::stderr().lock(), "{text}").ok();
 }

@@ -19,7 +19,7 @@ pub fn misuse(text: impl Into<String>) -> anyhow::Error {
     Misuse(text.into()).into()
 }
 
-/// Which options a tool has.
+/// The options of a tool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
     /// Letters without a value.
@@ -32,11 +32,11 @@ pub struct Known<'a> {
     pub ends_at_operand: bool,
 }
 
-/// The arguments of a tool, taken apart.
+/// The parsed arguments of a tool.
 #[derive(Debug, Default)]
 pub struct Options {
     found: Vec<(char, String)>,
-    /// What is no option.
+    /// The operands.
     pub operands: Vec<String>,
 }
 

@@ -38,10 +38,10 @@ fn command(name: &str, directory: &Path) -> Command {
     command
 }
 
-/// How long one may take; the longest here are done in a second.
+/// Timeout of a test; the longest here take a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs to the end, which comes by itself, or by a kill if it does not.
+/// Runs to the end, or kills it after the timeout.
 fn run(mut command: Command, input: &[u8]) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
@@ -66,7 +66,7 @@ fn run(mut command: Command, input: &[u8]) -> Output {
     output
 }
 
-/// What a script prints on standard output, with its exit status if that is not 0.
+/// The standard output of a script, with its exit status if that is not 0.
 fn script(text: &str) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     script_in(directory.path(), text)
@@ -276,7 +276,7 @@ fn mistakes_are_told() {
     assert!(script(&open).contains("nested too deep"));
 }
 
-/// What comes on standard input is run line by line; what the lines start gets the rest.
+/// Standard input is run line by line; a command started by a line reads the rest.
 #[test]
 fn a_script_may_come_on_standard_input() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -290,7 +290,7 @@ fn a_script_may_come_on_standard_input() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "on\n");
 }
 
-/// findings U8: what `kubectl cp` runs, in both directions, on files of all kinds.
+/// findings U8: the commands of `kubectl cp`, in both directions, on files of all kinds.
 #[test]
 fn archives_keep_what_they_get() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,8 +1,8 @@
 //! Replacement of whole files: a reader sees the former content or the new one, never a part of it.
 //!
 //! The new content is written to a file beside the old one, `.NAME.new`, which then takes its name
-//! (rename(2)). The caller chooses what a loss of power may take, see [`Durability`]. A writer that
-//! is killed leaves at most the file beside; the next replacement removes it. Two writers of one file
+//! (rename(2)). The caller chooses the effect of a power loss, see [`Durability`]. A killed writer
+//! leaves at most the `.NAME.new` file; the next replacement removes it. Two writers of one file
 //! need a lock of their own.
 
 use std::fs::{self, File, OpenOptions};
@@ -10,10 +10,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// What is on disk when a replacement returns.
+/// The durability when a replacement returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing for certain: for state that has no use after the machine has started again.
+    /// No guarantee: for state that is useless after a reboot.
     PageCache,
     /// The content, if the name is: after a loss of power the file is whole, the former or the new one.
     Content,
@@ -24,16 +24,16 @@ pub enum Durability {
 /// Replaces a file, or makes it, with these permissions (such as 0o600).
 ///
 /// # Errors
-/// What the file system says. The former file is then untouched, unless only the last step failed:
-/// the sync of the directory.
+/// The error of the file system. The former file is then untouched, unless only the last step
+/// failed: the sync of the directory.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     replace_with(path, mode, durability, |file| file.write_all(bytes))
 }
 
-/// Replaces a file by what `write` puts into an empty one.
+/// Replaces a file by the output of `write`.
 ///
 /// # Errors
-/// What the file system or `write` says; see [`replace`].
+/// The error of the file system or of `write`; see [`replace`].
 pub fn replace_with(
     path: &Path,
     mode: u32,
@@ -77,10 +77,10 @@ fn fill(
     }
 }
 
-/// Makes what was created, renamed or removed in a directory durable (fsync(2)).
+/// Makes creations, renames and removals in a directory durable (fsync(2)).
 ///
 /// # Errors
-/// What the file system says.
+/// The error of the file system.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

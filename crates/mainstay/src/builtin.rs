@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 pub struct BuiltIn {
     /// Its name.
     pub reference: &'static str,
-    /// What runs where the pod says nothing else.
+    /// The default entry point.
     pub entrypoint: &'static [&'static str],
     /// The arguments of that, which a pod may replace alone.
     pub cmd: &'static [&'static str],
@@ -35,13 +35,13 @@ pub const IMAGES: [BuiltIn; 2] = [
     },
 ];
 
-/// Where the program is in the images.
+/// The path of the program in the images.
 const PROGRAM: &str = "/mainstay";
 
-/// Where its other names are.
+/// The directory of links to it.
 const LINKS: &str = "bin";
 
-/// Files that programs look for, and what is in them.
+/// Files that programs expect, with their contents.
 const TEXTS: [(&str, &str); 2] = [
     (
         "etc/passwd",
@@ -53,7 +53,8 @@ const TEXTS: [(&str, &str); 2] = [
 /// Bytes of the archive besides the files' own.
 const ROOM_FOR_HEADERS: u64 = 64 << 10;
 
-/// How much of an executable is read for its headers: the interpreter's name is near its start.
+/// Length of the part of an executable that is read for its headers: the interpreter's name is near
+/// its start.
 const HEADERS_BYTES: u64 = 64 << 10;
 
 /// The files of the image: (path inside, path on this machine).
@@ -127,7 +128,7 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
     archive.into_inner().context("finish the archive")
 }
 
-/// What identifies the program that the images were made of, cheaply: a rebuilt program differs.
+/// The identity of the program in the images, computed cheaply: a rebuilt program differs.
 pub fn fingerprint() -> Result<String> {
     use std::os::unix::fs::MetadataExt;
     let program = std::env::current_exe().context("find this program's file")?;

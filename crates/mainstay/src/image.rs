@@ -1,4 +1,4 @@
-//! `mainstay image`: images without (or besides) what pods pull.
+//! `mainstay image`: management of images independent of pods' pulls.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ enum Action {
     },
 }
 
-/// Does what was asked with the images of the data directory, whether or not a server runs on it.
+/// Runs the command on the images of the data directory, whether or not a server uses it.
 pub async fn run(arguments: ImageArguments) -> Result<()> {
     let data = arguments.data.path()?;
     let store = open(&data)?;

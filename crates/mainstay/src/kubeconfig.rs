@@ -16,7 +16,7 @@ use crate::settings::DataDirectory;
 /// Name of the cluster, user and context.
 const NAME: &str = "mainstay";
 
-/// What a client needs to be the administrator.
+/// The credentials of an administrator.
 pub struct Credentials<'a> {
     /// `https://127.0.0.1:6443`.
     pub server: &'a str,
@@ -94,7 +94,7 @@ pub fn write_private(path: &Path, text: &str) -> Result<()> {
     }
     let written = durable_file::replace(path, text.as_bytes(), 0o600, Durability::Content);
     if let Err(error) = written {
-        // On a full disk there may be room in the place of what is there.
+        // On a full disk an overwrite in place may succeed.
         let in_place = || {
             let file = fs::OpenOptions::new().write(true).open(path)?;
             file.write_all_at(text.as_bytes(), 0)?;
@@ -129,7 +129,7 @@ fn user_kubeconfig() -> Result<PathBuf> {
     }
 }
 
-/// Puts our cluster, user and context in place of entries of the same name.
+/// Replaces entries of the same name by this instance's cluster, user and context.
 fn merge(mut theirs: Value, ours: &Value) -> Result<Value> {
     let Some(target) = theirs.as_object_mut() else {
         bail!("the kubeconfig to merge into is not a mapping");

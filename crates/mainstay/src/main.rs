@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     if let Some(status) = debug_tools::run(std::env::args_os()) {
         return status;
     }
-    // The shim must be alone in its process: nothing may start a thread before it.
+    // The shim must be the only thread of its process.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "shim") {
         return container_runtime::shim::main(arguments);
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tells what went wrong: 2 for a mistake in the command line, 1 for all else.
+/// Prints an error; exit code 2 for an error in the command line, else 1.
 fn failure(error: &anyhow::Error) -> ExitCode {
     match error.downcast_ref::<clap::Error>() {
         Some(mistake) => {
@@ -109,7 +109,7 @@ fn failure(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// What to do about an error that root would not have.
+/// The advice for an error that root would not get.
 fn advice(error: &anyhow::Error) -> &'static str {
     let is_denied = error.chain().any(|cause| {
         let kind = cause
@@ -157,7 +157,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Why(arguments) => {
-            // What the client library logs of a server that does not answer, the error says too.
+            // The error also contains the client library's log message about an unreachable server.
             prepare("off");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(why::run(arguments))
         }
@@ -196,7 +196,7 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-/// What the whole process shares: the log, of a level where `MAINSTAY_LOG` gives none, and the one TLS
+/// The process-wide setup: the log, with this level unless `MAINSTAY_LOG` is set, and the TLS
 /// implementation.
 fn prepare(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTAY_LOG")

@@ -1,5 +1,5 @@
-//! `mainstay completion` and `mainstay man`: what shells and `man` know of the command line, made from
-//! the command line itself.
+//! `mainstay completion` and `mainstay man`: completions for shells, and manual pages, generated
+//! from the command line's definition.
 
 use std::fs;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ const MAN_HELP: &str = "\
 After `mainstay install`, `man mainstay-up` shows a page. Without an installation:
   mainstay man | man -l -";
 
-/// Prints what the shell has to know.
+/// Prints the completion script of a shell.
 pub fn complete(arguments: &CompletionArguments, command: Command) {
     show(&completion(arguments.shell, command));
 }
@@ -69,7 +69,7 @@ pub fn completion(shell: Shell, command: Command) -> String {
     match shell {
         Shell::Bash => text + include_str!("complete/names.bash"),
         Shell::Zsh => {
-            // The last part is what starts it.
+            // The last part starts it.
             let names = include_str!("complete/names.zsh");
             let start = text.rfind(ZSH_START).unwrap_or(text.len());
             let (functions, start) = text.split_at(start);
@@ -80,10 +80,10 @@ pub fn completion(shell: Shell, command: Command) -> String {
     }
 }
 
-/// What the last part of completions of zsh begins with.
+/// The first line of the last part of zsh completions.
 const ZSH_START: &str = "if [ \"$funcstack[1]\" = \"_mainstay\" ]";
 
-/// The program without the commands that nobody types.
+/// The program without its internal commands.
 fn shown(command: Command) -> Command {
     let commands = command.get_subcommands();
     let shown: Vec<Command> = commands.filter(|one| !one.is_hide_set()).cloned().collect();
@@ -94,7 +94,7 @@ fn shown(command: Command) -> Command {
         .subcommands(shown)
 }
 
-/// All pages with their files' names; that of the program comes first.
+/// All pages with their files' names; the program's page comes first.
 pub fn pages(command: Command) -> Vec<(String, String)> {
     let mut command = command.disable_help_subcommand(true);
     command.build();

@@ -1,9 +1,8 @@
-//! The only place that prints. Nobody may be reading any more (a pipe whose reader has ended, a
-//! closed terminal): that is no reason to fail, least of all in the middle of a shutdown, so errors
-//! of standard output and standard error are ignored here. `print!` and its like panic on them; the
-//! crate denies them.
+//! All output to the terminal. Errors of standard output and standard error are ignored, because
+//! the reader may be gone (a closed pipe or terminal), which is no reason to fail, least of all
+//! during a shutdown. `print!` and similar macros panic on them; the crate denies them.
 //!
-//! On a terminal, some lines can stay at its foot: what is printed meanwhile, the log too, goes above
+//! On a terminal, some lines can stay at the bottom: other output, the log included, appears above
 //! them.
 
 use std::io::{self, IsTerminal, Write};
@@ -13,7 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::terminal::{self, Size};
 
-/// What is at the foot of the terminal.
+/// The lines at the bottom of the terminal.
 static FOOT: Mutex<Foot> = Mutex::new(Foot {
     lines: Vec::new(),
     width: 0,
@@ -24,7 +23,7 @@ pub fn say(text: &str) {
     Foot::lock().above(&mut io::stdout().lock(), &[text, "\n"]);
 }
 
-/// Text on standard output, as it is.
+/// Prints text to standard output.
 pub fn show(text: &str) {
     Foot::lock().above(&mut io::stdout().lock(), &[text]);
 }
@@ -34,13 +33,13 @@ pub fn warn(text: &str) {
     Foot::lock().above_on_error(&[text, "\n"]);
 }
 
-/// Keeps these lines at the foot of the terminal, in place of those that were there; each fits into
-/// the terminal's width, and all into its height.
+/// Keeps these lines at the bottom of the terminal, in place of the previous ones; each must fit
+/// into the terminal's width, and all into its height.
 pub fn keep_at_foot(size: Size, lines: Vec<String>) {
     Foot::lock().exchange(&mut io::stdout().lock(), size, lines);
 }
 
-/// Lets what is at the foot of the terminal stand as it is: what follows goes below it.
+/// Releases the lines at the bottom: later output follows below them.
 pub fn leave_foot() {
     Foot::lock().lines = Vec::new();
 }
@@ -80,8 +79,8 @@ impl Foot {
     }
 
     fn exchange(&mut self, to: &mut dyn Write, size: Size, lines: Vec<String>) {
-        // A narrower terminal may have broken the old lines, and nobody knows how many there are: the
-        // new ones start below.
+        // A narrower terminal may have wrapped the old lines, and their number is unknown: the new
+        // ones start below.
         let erased = match size.width < self.width {
             true => String::new(),
             false => terminal::erase(self.lines.len()),
@@ -102,12 +101,12 @@ fn write(to: &mut dyn Write, parts: &[&str]) {
     written.ok();
 }
 
-/// Where the log goes: to standard error.
+/// The output of the log: standard error.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
 impl Log {
-    /// Whether it goes to a terminal.
+    /// Whether it is a terminal.
     pub fn is_terminal() -> bool {
         io::stderr().is_terminal()
     }
@@ -137,7 +136,7 @@ impl<'a> MakeWriter<'a> for Log {
 mod tests {
     use super::*;
 
-    /// A pipe whose reader has ended.
+    /// A closed pipe.
     struct Closed;
 
     impl Write for Closed {
@@ -151,7 +150,7 @@ mod tests {
     }
 
     /// Findings R6: `tracing-subscriber` reports an error of its writer with `eprintln!`, which
-    /// panics on the same standard error.
+    /// panics if standard error is closed.
     #[test]
     fn a_reader_that_has_ended_is_no_error() {
         write(&mut Closed, &["text", "\n"]);

@@ -8,7 +8,7 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::{Cell, Kind, reasons};
 use serde::Serialize;
 
-/// What the column STATUS says already, or what is over within a moment.
+/// Reasons that the column STATUS shows already, or that are short-lived.
 const TOLD: [Reason; 5] = [
     Reason::Terminating,
     Reason::Completed,
@@ -17,7 +17,7 @@ const TOLD: [Reason; 5] = [
     Reason::ContainerStarting,
 ];
 
-/// One pod as it is shown.
+/// A row for a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodRow {
@@ -27,15 +27,15 @@ pub struct PodRow {
     pub ready: bool,
     /// Containers that are ready, of all; empty where there is no pod yet.
     pub containers: String,
-    /// What it does, in a word.
+    /// Its status, in a word.
     pub state: String,
-    /// How often its containers were started again.
+    /// The number of restarts.
     pub restarts: String,
-    /// How old it is.
+    /// Its age.
     pub age: String,
     /// Its address.
     pub address: String,
-    /// Why it is not ready, in a line.
+    /// The reason why it is not ready, in a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -69,7 +69,7 @@ pub fn in_namespace(namespace: &str, name: &str) -> String {
     }
 }
 
-/// How pods become rows: by the table of the Pod kind.
+/// Converts pods to rows, by the printer columns of pods.
 pub struct PodRows<'a> {
     kind: &'a dyn Kind,
     columns: [usize; 5],
@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(row.reason, None);
     }
 
-    /// Findings U4: a set whose pods are refused says so.
+    /// Findings U4: a set whose pods are refused shows the reason.
     #[test]
     fn a_pod_that_is_refused_says_why() {
         let set = |conditions: serde_json::Value| {

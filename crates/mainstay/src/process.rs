@@ -1,4 +1,4 @@
-//! The process that serves a data directory: who it is, started in the background, stopped from
+//! The server process of a data directory: its identity, its start in the background, its end from
 //! outside.
 
 use std::fs::{self, File};
@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail};
 use crate::data_directory;
 use crate::output::say;
 
-/// How long a server in the background may take to become ready.
+/// Maximum time for a server in the background to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-/// What an object that could not be applied has in its line.
+/// The marker in the line of an object that could not be applied.
 pub const NOT_APPLIED: &str = " not applied: ";
 
 /// A process, told apart from a later one with the same number by its start time.
@@ -76,8 +76,8 @@ pub fn note(data: &Path) -> Result<()> {
     .with_context(|| format!("write {}", path.display()))
 }
 
-/// The process that serves the data directory, if one does. What is noted may be a copy of another
-/// directory's note: whoever serves a directory holds the lock of its store.
+/// The server process of the data directory, if there is one. The file with its id may be a copy
+/// from another directory: the server of a directory holds the lock of its store.
 pub fn serving(data: &Path) -> Option<Identity> {
     let text = fs::read_to_string(file(data)).ok()?;
     let identity = Identity::parse(&text).filter(|identity| identity.is_alive())?;
@@ -88,7 +88,7 @@ pub fn serving(data: &Path) -> Option<Identity> {
     (!is_free).then_some(identity)
 }
 
-/// What to do with a server that runs already.
+/// The message about a server that runs already.
 pub fn runs_already(data: &Path, server: Identity) -> String {
     let shown = data.display();
     format!(
@@ -100,9 +100,9 @@ pub fn runs_already(data: &Path, server: Identity) -> String {
     )
 }
 
-/// Starts this program anew in the background, without `--detach`, and waits until it is ready and
-/// has applied as many objects as it was given, some perhaps by `input`, its standard input. What it
-/// prints goes to `log` in the data directory.
+/// Starts this program in the background, without `--detach`, and waits until it is ready and has
+/// applied that number of objects, some perhaps from `input`, its standard input. Its output goes
+/// to `log` in the data directory.
 pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     if let Some(server) = serving(data) {
         bail!(runs_already(data, server));
@@ -125,7 +125,7 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
         .spawn()
         .context("start in the background")?;
     if let Some(mut standard_input) = child.stdin.take() {
-        // One that ends before it has read all says why in its log.
+        // A process that ends before it has read everything reports the reason in its log.
         standard_input.write_all(input.as_bytes()).ok();
     }
     let deadline = Instant::now() + READY_TIMEOUT;
@@ -158,11 +158,11 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     }
 }
 
-/// How a server is told that it runs in the background.
+/// The flag of a server in the background.
 pub const IN_BACKGROUND: &str = "--in-background";
 
-/// The line that says that the server is ready, and after it one for each object applied; nothing
-/// while some are missing. Warnings and messages may stand between them.
+/// The line about the ready server, and one for each applied object; `None` while some are missing.
+/// Warnings and messages may stand between them.
 fn first_lines(log: &Path, count: usize) -> Option<Vec<String>> {
     let lines = BufReader::new(File::open(log).ok()?).lines();
     let is_outcome = |line: &String| {
@@ -212,7 +212,7 @@ mod tests {
         note(directory.path()).unwrap();
         let own = serving(directory.path()).unwrap();
         assert_eq!(own.pid, i32::try_from(std::process::id()).unwrap());
-        // The note of a copy: nobody holds the lock of its store.
+        // The file is a copy: no process holds the lock of its store.
         fs::create_dir(directory.path().join("store")).unwrap();
         let lock = File::create(directory.path().join("store/lock")).unwrap();
         assert_eq!(serving(directory.path()), None);

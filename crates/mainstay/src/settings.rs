@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::up::ConfigurationFile;
 
-/// This program as it was called, for commands that are shown.
+/// This program's name as it was called, for displayed commands.
 pub fn program() -> String {
     std::env::args()
         .next()
@@ -25,11 +25,11 @@ pub struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// The directory asked for, by flag, environment or configuration file; or the default:
+    /// The data directory from the flag, environment or configuration file; or the default:
     /// `/var/lib/mainstay` for root, else `$XDG_DATA_HOME/mainstay`.
     ///
     /// # Errors
-    /// When the configuration file cannot be read.
+    /// The configuration file cannot be read.
     pub fn path(&self) -> Result<PathBuf> {
         if let Some(path) = &self.data_dir {
             return Ok(path.clone());
@@ -38,18 +38,18 @@ impl DataDirectory {
         Ok(configured.unwrap_or_else(default))
     }
 
-    /// Whether one was asked for.
+    /// Whether a data directory was given.
     ///
     /// # Errors
-    /// When the configuration file cannot be read.
+    /// The configuration file cannot be read.
     pub fn is_named(&self) -> Result<bool> {
         Ok(self.data_dir.is_some() || self.configuration()?.data_dir.is_some())
     }
 
-    /// What the configuration file says; nothing where none is given.
+    /// The contents of the configuration file; the default without one.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// It cannot be read.
     pub fn configuration(&self) -> Result<ConfigurationFile> {
         match &self.config {
             Some(path) => ConfigurationFile::read(path),

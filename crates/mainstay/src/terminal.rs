@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 
-/// What is taken where a terminal does not tell its size.
+/// The default size for a terminal that does not report one.
 const DEFAULT: Size = Size {
     width: 80,
     height: 24,
@@ -18,8 +18,8 @@ pub struct Size {
     pub height: usize,
 }
 
-/// The size of the terminal that standard output is. Nothing for a pipe, a file, and a terminal that
-/// cannot move its cursor.
+/// The size of the terminal of standard output. `None` for a pipe, a file, and a terminal without
+/// cursor movement.
 pub fn size() -> Option<Size> {
     let output = std::io::stdout();
     if !output.is_terminal() || is_dumb(std::env::var("TERM").ok().as_deref()) {
@@ -43,7 +43,7 @@ fn or_default(width: usize, height: usize) -> Size {
     }
 }
 
-/// A line as it fits into a width, without characters that would move the cursor.
+/// A line cut to a width, without characters that would move the cursor.
 pub fn clip(line: &str, width: usize) -> String {
     let line: String = line.chars().filter(|c| !c.is_control()).collect();
     if line.chars().count() <= width {

@@ -5,10 +5,10 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// One line of `mountinfo`, as far as it matters here.
+/// One line of `mountinfo`, with the fields that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
-    /// What of the file system is there.
+    /// The root of the mount within its file system.
     pub root: PathBuf,
     /// The mount point.
     pub path: PathBuf,
@@ -23,9 +23,9 @@ pub struct MountPoint {
 /// Whether mounts made elsewhere appear here, and those made here elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Travel {
-    /// It has peers, which get what is mounted here.
+    /// Whether it has peers, which receive its mounts.
     pub shared: bool,
-    /// It has a master, from which it gets what is mounted there.
+    /// Whether it has a master, from which it receives mounts.
     pub slave: bool,
 }
 
@@ -85,7 +85,7 @@ fn unescape(text: &[u8]) -> PathBuf {
 /// Reads this process's mounts, in the order of mounting.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// `/proc` cannot be read.
 pub fn read() -> io::Result<Vec<MountPoint>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
@@ -93,8 +93,8 @@ pub fn read() -> io::Result<Vec<MountPoint>> {
 /// Mount points at or below a directory, outer before inner. Several mounts at one place are as many
 /// entries.
 pub fn at_or_below(table: &[MountPoint], directory: &Path) -> Vec<PathBuf> {
-    // A mount point in a removed directory has `//deleted` behind its name; it is gone with
-    // the last user anyway.
+    // A mount point in a removed directory has the suffix `//deleted`; the kernel removes it with
+    // its last user.
     let inside = |path: &&PathBuf| path.starts_with(directory) && !path.as_os_str().is_empty();
     let mut found: Vec<PathBuf> = table
         .iter()

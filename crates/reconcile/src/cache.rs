@@ -1,10 +1,10 @@
 //! A shared, always current copy of the objects of one kind.
 //!
-//! One list and watch feeds it; after an interruption it resumes, or lists anew when the server
-//! has forgotten where it was (`410 Gone`), and tells subscribers the difference. Objects are
-//! shared (`Arc`) and come without `managedFields`, which nobody here reads and which the server
-//! keeps when they are not sent; of those that are many, something smaller can be kept in their
-//! place ([`Cache::spawn_as`]).
+//! One list and watch feeds it; after an interruption it resumes, or lists again if the server's
+//! history was compacted (`410 Gone`), and reports the differences to subscribers. Objects are
+//! shared (`Arc`) and come without `managedFields`, which no reader uses and which the server keeps
+//! when they are not sent; of numerous kinds a smaller view can be stored instead
+//! ([`Cache::spawn_as`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -116,21 +116,21 @@ impl<K: Object> Cache<K> {
     }
 }
 
-/// Without what nobody reads, and without the room that decoding leaves in lists for more: it may
-/// be kept for months.
+/// Drops unused fields and the spare capacity of decoded lists: the object may be stored for
+/// months.
 fn as_it_is<K: Object>(mut object: K) -> K {
     object.meta_mut().managed_fields = None;
     object.clone()
 }
 
-/// The kind in a path such as `/api/v1/namespaces/default/pods`. Which namespace it is stays out of
-/// what is shown to everybody.
+/// The kind in a path such as `/api/v1/namespaces/default/pods`. The namespace is left out of data
+/// that everyone can see.
 fn plural(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// Whether an error says that the watch does not work: a kind that is not served, or not any more,
-/// cannot be followed, and nothing is wrong with that.
+/// Whether an error is a failure of the watch. A kind that is not served (any more) is not a
+/// failure.
 fn is_of_the_watch(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
         error
@@ -151,8 +151,8 @@ fn converted<W, K>(event: Event<W>, convert: &mut impl FnMut(W) -> K) -> Event<K
 }
 
 impl<K: Send + Sync + 'static> Cache<K> {
-    /// As [`spawn`](Cache::spawn), for a reader that needs little of many objects: what `convert`
-    /// makes of each is kept, and told by `identity` from others.
+    /// Like [`spawn`](Cache::spawn), for readers that need little of numerous objects: the result
+    /// of `convert` is stored, with the key from `identity`.
     pub fn spawn_as<W: Object>(
         api: Api<W>,
         config: watcher::Config,
@@ -234,7 +234,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         *self.shared.synced.borrow() == Progress::Synced
     }
 
-    /// Whether it has ended: what it shows will not change any more.
+    /// Whether it has ended: its contents no longer change.
     pub fn is_stopped(&self) -> bool {
         *self.shared.synced.borrow() == Progress::Stopped
     }
@@ -255,7 +255,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         Changes { mailbox }
     }
 
-    /// Adds an index: objects are found by each of the terms that `terms` gives for them.
+    /// Adds an index: objects are found by each of their `terms`.
     pub fn index(&self, terms: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Index<K> {
         let mut state = self.shared.write();
         let mut index = IndexState {

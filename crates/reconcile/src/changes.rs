@@ -1,8 +1,8 @@
-//! A subscription to a cache: what has changed, coalesced by key.
+//! A subscription to a cache: the changes, coalesced by key.
 //!
-//! A subscriber that is slow never holds up the cache and never falls out: what it has not yet
-//! taken is merged, so that at most two changes per key wait (a deletion, then the creation of
-//! the next object of that name). It may therefore miss states in between, never the last one.
+//! A slow subscriber neither blocks the cache nor is cut off: its waiting changes are merged, so
+//! that at most two per key wait (a deletion, then the creation of the next object of that name).
+//! It may therefore miss intermediate states, but never the last one.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -14,13 +14,13 @@ use futures::task::AtomicWaker;
 
 use crate::Key;
 
-/// What happened to an object.
+/// A change of an object.
 #[derive(Debug)]
 pub enum Change<K> {
     /// It was created, changed, or is there at the time of subscribing; with its state as last
     /// told to this subscriber.
     Applied(Arc<K>, Option<Arc<K>>),
-    /// It is gone; its last known state.
+    /// It is deleted; its last known state.
     Deleted(Arc<K>),
 }
 
@@ -42,7 +42,7 @@ impl<K> Change<K> {
     }
 }
 
-/// Changes that a subscriber has not taken yet.
+/// Changes that wait for a subscriber.
 pub(crate) struct Mailbox<K> {
     state: Mutex<State<K>>,
     waker: AtomicWaker,
@@ -122,7 +122,7 @@ impl<K> Mailbox<K> {
     }
 }
 
-/// Adds a change to those that wait for the same key.
+/// Merges a change with those that wait for the same key.
 fn merge<K>(waiting: Option<Pending<K>>, change: Change<K>) -> Option<Pending<K>> {
     let waiting = waiting.unwrap_or(Pending {
         deleted: None,
@@ -137,7 +137,7 @@ fn merge<K>(waiting: Option<Pending<K>>, change: Change<K>) -> Option<Pending<K>
             deleted: waiting.deleted,
             applied: Some((object, previous)),
         }),
-        // The subscriber never heard of it: nothing to tell, but of a former object's deletion.
+        // The subscriber never saw it: only a former object's deletion is reported.
         (Change::Deleted(_), Some((_, None))) => waiting.deleted.map(|deleted| Pending {
             deleted: Some(deleted),
             applied: None,

@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::queue::{Outcome, Queue, Work, run_workers};
 
-/// A controller. Its decision is a pure function elsewhere; here is what it reads and writes.
+/// A controller. Its decision is a pure function elsewhere; this trait covers its input and output.
 pub trait Controller: Send + Sync + 'static {
-    /// What is reconciled, such as the namespace and name of an object.
+    /// The reconciled key, such as the namespace and name of an object.
     type Key: Work;
-    /// Why a key is tried again.
+    /// The error that makes a key be retried.
     type Error: std::error::Error + 'static;
 
     /// Keys that are worked on at once.
@@ -31,7 +31,7 @@ pub trait Controller: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
 }
 
-/// Runs a controller until `shutdown` is cancelled; what is being reconciled then is finished.
+/// Runs a controller until `shutdown` is cancelled; reconciliations in progress are finished.
 pub async fn run_controller<C: Controller>(
     controller: C,
     queue: Queue<C::Key>,

@@ -5,7 +5,7 @@ use kube::api::{Api, DeleteParams, Preconditions, PropagationPolicy};
 
 use crate::Object;
 
-/// What a write came to, as far as a caller can act on it.
+/// The kind of a failed write, as far as callers distinguish it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// There is no such object.
@@ -20,15 +20,14 @@ pub enum Refusal {
     Invalid,
     /// Not allowed.
     Forbidden,
-    /// The position in history is gone.
+    /// The resourceVersion was compacted.
     Expired,
-    /// Anything else, also a failure to reach the server.
+    /// Any other error, also an unreachable server.
     Other,
 }
 
 impl Refusal {
-    /// Whether it comes from an old view, and is set right by looking again: nothing to tell the
-    /// user.
+    /// Whether it results from an old view, so that a new plan solves it: the user needs no event.
     pub fn is_of_old_view(self) -> bool {
         let quiet = [
             Self::AlreadyExists,
@@ -75,8 +74,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Whether an error concerns the object that was worked on, not whoever works: the server answered and
-/// said no, or no request failed at all.
+/// Whether an error concerns the object, not the controller: the server refused, or no request
+/// failed at all.
 pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -117,7 +116,7 @@ pub fn unless_outrun<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
     }
 }
 
-/// How to delete an object.
+/// The options of a deletion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delete {
     /// Only the object with this identity.
@@ -126,7 +125,7 @@ pub struct Delete {
     pub resource_version: Option<String>,
     /// Grace in seconds; the object's own when absent, 0 to remove it at once.
     pub grace_period_seconds: Option<u32>,
-    /// What becomes of its dependents; the kind's default when absent.
+    /// The treatment of its dependents; the kind's default if absent.
     pub propagation: Option<PropagationPolicy>,
 }
 
@@ -152,7 +151,7 @@ impl Delete {
     }
 }
 
-/// Deletes an object under preconditions. `false` when it was gone, or not the one that was meant.
+/// Deletes an object under preconditions. `false` if it was gone, or another one.
 pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> kube::Result<bool> {
     let guarded = how.uid.is_some() || how.resource_version.is_some();
     let params = DeleteParams {

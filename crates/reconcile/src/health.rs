@@ -17,7 +17,7 @@ use crate::polls::{self, SlowPolls};
 
 const FAILURES: &str = "mainstay_failures_in_a_row";
 
-/// What is followed.
+/// The kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A list and watch of objects.
@@ -34,9 +34,9 @@ impl Kind {
         }
     }
 
-    /// A watch that says nothing may have begun to follow again: the objects may be quiet. As a
-    /// failed watch is tried again soon, silence for longer than that means that it follows. Failed
-    /// work is only over when some work succeeds.
+    /// The time after which a failure is forgotten. A silent watch may have resumed, because its
+    /// objects may be quiet; a failed watch is retried soon, so a longer silence means that it
+    /// works. A failed controller recovers only with a success.
     fn forgets_after(self) -> Option<Duration> {
         match self {
             Self::Watch => Some(limits::WATCH_RETRY_DELAY_MAX * 3),
@@ -49,7 +49,7 @@ impl Kind {
 #[derive(Clone, Default)]
 pub struct Health {
     known: Arc<Mutex<Vec<Weak<State>>>>,
-    /// Who wants to know of slow polls, in tests.
+    /// The receiver of slow polls, in tests.
     slow_polls: Option<Arc<SlowPolls>>,
 }
 
@@ -60,7 +60,7 @@ impl Debug for Health {
 }
 
 impl Health {
-    /// That of parts whose slow polls are noted.
+    /// The health of parts whose slow polls are recorded.
     pub fn watched_by(slow_polls: Arc<SlowPolls>) -> Self {
         Self {
             slow_polls: Some(slow_polls),
@@ -77,7 +77,7 @@ impl Health {
         }
     }
 
-    /// The names of those that fail, with the number of their failures.
+    /// The names of the failing ones, with their number of failures.
     pub fn failing(&self, kind: Kind) -> Vec<String> {
         let mut failing: Vec<String> = self
             .in_a_row()
@@ -128,7 +128,7 @@ pub struct Part {
     pub shutdown: CancellationToken,
 }
 
-/// A part of whose health nobody asks.
+/// A part without health.
 impl From<CancellationToken> for Part {
     fn from(shutdown: CancellationToken) -> Self {
         Health::default().part("", shutdown)
@@ -141,13 +141,13 @@ impl Part {
         self.health.part(self.name, shutdown)
     }
 
-    /// Does the work of a task of the part, whose slow polls are noted if anybody wants to know.
+    /// Runs a task of the part; its slow polls are recorded if enabled.
     pub async fn watched<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
         let what = format!("{}: {what}", self.name);
         polls::watched(self.health.slow_polls.clone(), &what, work).await
     }
 
-    /// Counts the failures of one more watch or controller, for as long as what is returned is kept.
+    /// Counts the failures of one more watch or controller, as long as the returned value exists.
     pub fn follow(&self, kind: Kind, what: impl Into<String>) -> Streak {
         let state = Arc::new(State {
             kind,
@@ -194,11 +194,11 @@ impl Row {
     }
 }
 
-/// The failures in a row of one watch, or of the work of one controller.
+/// The consecutive failures of one watch, or of the work of one controller.
 pub struct Streak(Arc<State>);
 
 impl Streak {
-    /// Does a piece of the work, whose slow polls are noted if anybody wants to know.
+    /// Runs a piece of the work; its slow polls are recorded if enabled.
     pub async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
         let State { part, what, .. } = &*self.0;
         let slow_polls = self.0.slow_polls.clone();
@@ -216,7 +216,7 @@ impl Streak {
         }
     }
 
-    /// It failed once more.
+    /// Records a failure.
     pub fn failed(&self, why: &dyn Display) {
         let State {
             kind, part, what, ..
@@ -276,7 +276,7 @@ mod tests {
         assert!(health.failing(Kind::Work).is_empty(), "it is no more");
     }
 
-    /// findings A3: a watch of quiet objects says nothing when it follows again.
+    /// findings A3: a watch of quiet objects reports nothing when it resumes.
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_no_longer_fails_follows_and_work_has_to_succeed() {
         let (health, part) = part();

@@ -35,7 +35,7 @@ impl Key {
     }
 }
 
-/// What tells objects, and the states of one, from each other; empty where there is none.
+/// The identity of an object and of its state; fields may be empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity<'o> {
     /// Namespace.

@@ -2,9 +2,9 @@
 //! caches ([`Cache`]), a keyed work queue ([`Queue`]), an event recorder ([`Recorder`]), guarded
 //! writes ([`execute`]), metrics ([`metrics`]) and health ([`health`]).
 //!
-//! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`), and some
-//! Services with their endpoints (`services.rs`). All of it is bounded (`limits.rs`), ends with a
-//! `CancellationToken`, and holds no lock across an await.
+//! This crate does not depend on the reconciled kinds, except that many controllers watch pods
+//! (`pods.rs`), and some watch Services with their endpoints (`services.rs`). Everything is bounded
+//! (`limits.rs`), ends with a `CancellationToken`, and holds no lock across an await.
 
 mod cache;
 mod changes;

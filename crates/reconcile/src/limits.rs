@@ -7,12 +7,12 @@ pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(5);
 /// Longest delay between retries of a key; as client-go's default limiter.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(1000);
 
-/// First delay after a failed list or watch: short, because at start the server may be a few
+/// First delay after a failed list or watch: short, because at its start the server may be a few
 /// milliseconds behind its clients.
 pub const WATCH_RETRY_DELAY_MIN: Duration = Duration::from_millis(20);
 /// Longest delay between attempts to list or watch.
 pub const WATCH_RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
-/// Failures in a row of a watch or of a controller's work after which it is said to fail.
+/// Number of consecutive failures of a watch or of a controller's work that makes it unhealthy.
 pub const FAILURES_MAX: u32 = 3;
 /// Objects per page of a list.
 pub const LIST_PAGE_OBJECTS: u32 = 500;
@@ -21,17 +21,19 @@ pub const LIST_PAGE_OBJECTS: u32 = 500;
 pub const EVENTS_QUEUED_MAX: usize = 1000;
 /// Distinct events remembered for aggregation; the least recently seen is forgotten.
 pub const EVENTS_REMEMBERED_MAX: usize = 4096;
-/// Events of one reason and object that may be written in a burst; client-go's number, for all reasons.
+/// Burst of events of one reason and object; client-go's number, there for all reasons.
 pub const EVENT_BURST: u32 = 25;
 /// Time after which one more may be written.
 pub const EVENT_REFILL: Duration = Duration::from_secs(300);
-/// Distinct messages of one reason and object, after which they are written as one combined event.
+/// Number of distinct messages of one reason and object, above which they are combined into one
+/// event.
 pub const EVENT_SIMILAR_MAX: usize = 10;
 /// Time within which messages count as similar.
 pub const EVENT_SIMILAR_WINDOW: Duration = Duration::from_secs(600);
 /// Attempts to write one event.
 pub const EVENT_ATTEMPTS_MAX: u32 = 5;
-/// Warnings that are kept while the server cannot store them; the oldest goes first.
+/// Maximum number of warnings that wait while the server cannot store them; the oldest is dropped
+/// first.
 pub const EVENTS_POSTPONED_MAX: usize = 256;
 /// Time between attempts to write them.
 pub const EVENT_POSTPONED_RETRY: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Metrics in the text form of Prometheus: histograms, and what queues of work have to say.
+//! Metrics in the text format of Prometheus: histograms, and the metrics of work queues.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,7 +16,7 @@ const SECONDS: [f64; 12] = [
     1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3,
 ];
 
-/// The lines that say what a metric is.
+/// The HELP and TYPE lines of a metric.
 pub fn heading(out: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a string does not fail.
     let _written = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
@@ -31,7 +31,7 @@ pub fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Di
     };
 }
 
-/// How often values up to each of some bounds were seen.
+/// The number of values up to each of some bounds.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     bounds: &'static [f64],
@@ -41,7 +41,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// One that has seen nothing. Bounds are in ascending order.
+    /// An empty histogram. Bounds are in ascending order.
     pub fn new(bounds: &'static [f64]) -> Self {
         Self {
             bounds,
@@ -95,7 +95,7 @@ impl std::fmt::Display for Bound {
     }
 }
 
-/// What a queue counts; it outlives the queue.
+/// The counters of a queue; they outlive the queue.
 #[derive(Debug)]
 pub(crate) struct Counts {
     pub adds: u64,
@@ -115,18 +115,18 @@ impl Default for Counts {
     }
 }
 
-/// What a queue has to do at a moment.
+/// The load of a queue at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Load {
     /// Keys that wait to be worked on.
     pub depth: usize,
-    /// How long all that is being worked on has been.
+    /// The sum of the running times of the work in progress.
     pub unfinished: Duration,
-    /// How long the one has been that has been longest.
+    /// The longest of these times.
     pub longest: Duration,
 }
 
-/// Whoever knows the load of a queue.
+/// A source of a queue's load.
 pub(crate) trait Loaded: Send + Sync {
     fn load(&self, now: Instant) -> Load;
 }
@@ -153,7 +153,7 @@ impl QueueMetrics {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty queue of that name; it goes on counting where an earlier one of the name stopped.
+    /// An empty queue of that name; its counters continue from an earlier queue of the name.
     pub fn queue<T: Work>(&self, name: &'static str, part: &Part) -> Queue<T> {
         let mut queues = self.queues();
         let counts = queues.get(name).map(|known| known.counts.clone());
@@ -304,7 +304,7 @@ mod tests {
         has("workqueue_longest_running_processor_seconds{name=\"job\"} 3");
         has("workqueue_queue_duration_seconds_bucket{name=\"job\",le=\"1\"} 1");
         has("workqueue_queue_duration_seconds_sum{name=\"job\"} 2.5");
-        // Once more while it is being worked on: it waits.
+        // Added again while in progress: it waits.
         queue.add("a");
         has("workqueue_depth{name=\"job\"} 1");
         drop((first, second));
@@ -314,10 +314,10 @@ mod tests {
         queue.add_rate_limited("c");
         queue.add_after("d", Duration::from_secs(1));
         has("workqueue_retries_total{name=\"job\"} 2");
-        // What waits for its time does not wait for a worker.
+        // A delayed key does not wait for a worker.
         has("workqueue_depth{name=\"job\"} 1");
 
-        // Another queue of the name goes on counting.
+        // Another queue of the name continues the counters.
         drop(queue);
         has("workqueue_depth{name=\"job\"} 0");
         metrics.queue("job", &part).add("e");

@@ -1,4 +1,4 @@
-//! All pods: what most of those that reconcile look at, and what there are most of.
+//! The cache of all pods: the most numerous kind, with the most readers.
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};

@@ -1,8 +1,8 @@
 //! Finds work that holds up the threads of the async runtime. For tests: the same threads answer
 //! requests, renew leases and run probes, so long work belongs beside them.
 //!
-//! What counts is the processor time of a poll, held against the pace of the machine at that moment: a
-//! machine that others use at the same time is slower than it was at the start.
+//! A poll is measured by its processor time, relative to the machine's speed at that moment: other
+//! processes slow the machine down.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,16 +18,17 @@ use nix::sys::resource::{UsageWho, getrusage};
 const PACE_STEPS: u64 = 2000;
 /// So often they are done in a row; the slowest counts.
 const PACE_TIMES: usize = 5;
-/// What they take, unoptimised, on the machine by which the bounds of polls were chosen, at rest.
+/// The time of the reference work, unoptimised and at rest, on the machine on which the bounds were
+/// chosen.
 const PACE: Duration = Duration::from_micros(220);
 
 thread_local! {
-    /// What this thread has spent beside the runtime.
+    /// The processor time of this thread that does not count.
     static BESIDE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Notes polls that take too much processor time. A test that ends with something noted here has found
-/// work that belongs elsewhere.
+/// Records polls that take too much processor time. A test with a recorded poll has found work that
+/// belongs on another thread.
 pub struct SlowPolls {
     longest: Duration,
     found: Mutex<Vec<String>>,
@@ -42,7 +43,7 @@ impl SlowPolls {
         })
     }
 
-    /// What has been found: whose poll, and how long it took.
+    /// The slow polls: the task's name, and the time.
     pub fn found(&self) -> Vec<String> {
         let found = self.found.lock();
         found.unwrap_or_else(PoisonError::into_inner).clone()
@@ -68,7 +69,7 @@ impl fmt::Debug for SlowPolls {
     }
 }
 
-/// Watches the polls of a task, if anybody wants to know of slow ones.
+/// Runs a task, and measures its polls if enabled.
 pub async fn watched<T>(
     slow_polls: Option<Arc<SlowPolls>>,
     what: &str,
@@ -81,21 +82,21 @@ pub async fn watched<T>(
     poll_fn(|cx| polls.watch(what, || work.as_mut().poll(cx))).await
 }
 
-/// Does work that the runtime goes on beside: it is no part of the poll that it is done in.
+/// Runs work that blocks no other task: it does not count towards the current poll.
 pub fn uncounted<R>(work: impl FnOnce() -> R) -> R {
     let (before, inner) = (processor_time(), BESIDE.get());
     let done = work();
-    // What was done beside it within is in it already.
+    // Nested uncounted work is included already.
     BESIDE.set(inner + processor_time().saturating_sub(before));
     done
 }
 
-/// How long a poll may take where the pace is that.
+/// The maximum time of a poll at that speed.
 fn allowed(longest: Duration, pace: Duration) -> Duration {
     longest.mul_f64(pace.div_duration_f64(PACE).max(1.0))
 }
 
-/// How long some fixed work takes now.
+/// The present time of the reference work.
 fn pace_now() -> Duration {
     let once = |_| {
         let before = processor_time();
@@ -130,7 +131,7 @@ mod tests {
         }
     }
 
-    /// findings A9: what takes long is noted, unless it is done beside.
+    /// findings A9: a slow poll is recorded, unless its work is uncounted.
     #[tokio::test]
     async fn long_polls_are_noted_and_what_is_done_beside_is_not() {
         let polls = SlowPolls::new(Duration::from_millis(2));
@@ -146,7 +147,7 @@ mod tests {
         assert!(polls.found()[0].starts_with("a task: "), "{polls:?}");
     }
 
-    /// What takes long because all takes long now is no finding.
+    /// A poll that is slow because the machine is slow is not recorded.
     #[test]
     fn a_poll_is_held_against_the_pace_of_the_machine() {
         let longest = Duration::from_millis(50);

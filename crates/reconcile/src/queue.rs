@@ -1,8 +1,8 @@
 //! A work queue of keys.
 //!
-//! A key that is added while it waits is not added twice; one that is added while it is being
-//! worked on waits until that is done, so a key has one worker at a time. A key that fails comes
-//! back after a delay that doubles with each failure.
+//! A key that is added while it waits is not added twice; one that is added while it is in progress
+//! waits until that is done, so a key has one worker at a time. A failed key returns after a delay
+//! that doubles with each failure.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
@@ -23,7 +23,7 @@ use crate::health::{Kind, Streak};
 use crate::metrics::{Counts, Load, Loaded};
 use crate::{Part, limits};
 
-/// What can be queued.
+/// A key of a queue.
 pub trait Work: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
 impl<T: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Work for T {}
 
@@ -55,7 +55,7 @@ struct Shared<T> {
 
 struct State<T> {
     ready: VecDeque<T>,
-    /// What is in `ready`, and what was added while being worked on; since when.
+    /// The keys in `ready`, and the keys added while in progress; with the time of their addition.
     wanted: HashMap<T, Instant>,
     /// Since when it is being worked on.
     working: HashMap<T, Instant>,
@@ -84,10 +84,10 @@ impl<T: Work> Drop for Lease<T> {
     }
 }
 
-/// What is to happen with a key whose work went well.
+/// The next action for a key after a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing until it is added again.
+    /// None until it is added again.
     Done,
     /// Come back after this time at the latest.
     RequeueAfter(Duration),
@@ -100,12 +100,12 @@ impl From<Option<Duration>> for Outcome {
 }
 
 impl<T: Work> Queue<T> {
-    /// An empty queue, which tells nobody what it counts.
+    /// An empty queue without metrics.
     pub fn new() -> Self {
         Self::counted(Arc::default(), None)
     }
 
-    /// An empty queue whose work is followed under that name; it tells nobody else what it counts.
+    /// An empty queue whose health is reported under that name, without metrics.
     pub fn of(part: &Part, name: &'static str) -> Self {
         Self::counted(Arc::default(), Some(part.follow(Kind::Work, name)))
     }
@@ -155,7 +155,7 @@ impl<T: Work> Queue<T> {
         self.shared.changed.notify_one();
     }
 
-    /// Queues the key after a delay. Of several delays of one key the shortest counts.
+    /// Queues the key after a delay. The shortest delay of a key counts.
     pub fn add_after(&self, key: T, delay: Duration) {
         self.counts().retries += 1;
         if delay.is_zero() {
@@ -165,7 +165,7 @@ impl<T: Work> Queue<T> {
         self.shared.changed.notify_one();
     }
 
-    /// Queues a key whose work failed, later with each failure (5 ms … 1000 s).
+    /// Queues a failed key, with a delay that grows with each failure (5 ms … 1000 s).
     pub fn add_rate_limited(&self, key: T) {
         let mut state = self.state();
         let failures = state.failures.entry(key.clone()).or_default();
@@ -180,8 +180,8 @@ impl<T: Work> Queue<T> {
         self.shared.changed.notify_one();
     }
 
-    /// Queues a key whose work failed. What concerns only its object (a refusal) is told by events of
-    /// the object and says nothing about the controller.
+    /// Queues a failed key. A failure that only concerns its object (a refusal) is reported by
+    /// events of the object and does not affect the controller's health.
     fn fail(&self, key: T, why: &str, of_the_object: bool) {
         let failures = self.failures(&key) + 1;
         if failures == limits::FAILURES_MAX && !of_the_object {
@@ -200,7 +200,7 @@ impl<T: Work> Queue<T> {
         self.state().failures.remove(key);
     }
 
-    /// How often the key has failed since it was last forgotten.
+    /// The number of failures of the key since it was last forgotten.
     pub fn failures(&self, key: &T) -> u32 {
         self.state().failures.get(key).copied().unwrap_or_default()
     }
@@ -233,7 +233,7 @@ impl<T: Work> Queue<T> {
             }
             if let Some((key, waited)) = taken {
                 self.counts().waited.observe(waited.as_secs_f64());
-                // Only one waiter is woken per change: pass the rest on.
+                // Only one waiter is woken per change: it wakes the next one.
                 if more {
                     self.shared.changed.notify_one();
                 }
@@ -298,7 +298,7 @@ impl<T: Work> State<T> {
         self.delayed_at.insert(key, (at, self.sequence));
     }
 
-    /// How many there were.
+    /// The number of released keys.
     fn release_due(&mut self, now: Instant) -> u64 {
         let mut released = 0;
         while let Some(entry) = self.delayed.first_entry() {
@@ -334,8 +334,8 @@ impl<T: Work> Loaded for Shared<T> {
     }
 }
 
-/// Works on the queue's keys with `workers` tasks until `shutdown` is cancelled, then waits for
-/// those that are at work. A failure, or a panic, brings the key back after its delay.
+/// Processes the queue's keys with `workers` tasks until `shutdown` is cancelled, then waits for
+/// those in progress. A failure, or a panic, queues the key again after its delay.
 pub async fn run_workers<T, F, Fut, E>(
     queue: Queue<T>,
     workers: usize,
@@ -497,8 +497,8 @@ mod tests {
         WriteError(kube::Error::Api(serde_json::from_value(status).unwrap()))
     }
 
-    /// findings A3: a controller fails when nothing succeeds between three failures that are its own;
-    /// what the server refuses is no failure of the controller.
+    /// findings A3: a controller is unhealthy after three failures of its own without a success;
+    /// the server's refusals do not count.
     #[tokio::test(start_paused = true)]
     async fn failures_of_a_controller_are_told_from_refusals() {
         for (code, fails) in [

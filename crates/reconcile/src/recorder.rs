@@ -1,6 +1,6 @@
-//! Writes `core/v1` Events, in the background: a caller never waits, and what cannot be kept is
-//! dropped and counted. Warnings that the server cannot store, because its disk is full or it does
-//! not answer, are written later.
+//! Writes `core/v1` Events, in the background: a caller never waits, and events beyond the queue's
+//! bound are dropped and counted. Warnings that the server cannot store, because its disk is full
+//! or it does not respond, are written later.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::similarity::{Memory, Topic, Verdict};
 /// `Normal` or `Warning`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
-    /// Nothing to worry about.
+    /// Event type `Normal`.
     Normal,
-    /// Somebody may have to act.
+    /// Event type `Warning`.
     Warning,
 }
 
@@ -39,7 +39,7 @@ impl EventType {
     }
 }
 
-/// Who reports.
+/// The reporter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// Name of the component, for instance `statefulset-controller`.
@@ -145,7 +145,7 @@ impl Recorder {
         self.event(reference(object), EventType::Warning, reason, message);
     }
 
-    /// How many events were dropped because too many waited.
+    /// The number of dropped events.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -217,7 +217,7 @@ impl Writer {
         }
     }
 
-    /// Keeps a warning, once however often it comes: with its first time.
+    /// Postpones a warning, once however often it occurs, with its first time.
     fn postpone(&mut self, new: Postponed) {
         let same = |known: &Postponed| {
             topic(&known.report) == topic(&new.report) && known.message == new.message
@@ -231,7 +231,7 @@ impl Writer {
         self.postponed.push_back(new);
     }
 
-    /// Writes what was postponed, the oldest first, as far as the server stores it now.
+    /// Writes postponed warnings, the oldest first, as far as the server stores them now.
     async fn write_postponed(&mut self) {
         while let Some(Postponed { report, message }) = self.postponed.pop_front() {
             match self.try_create(&report, &message).await {
@@ -283,7 +283,7 @@ impl Writer {
         let at = Time(Timestamp::from_second(report.at.as_second()).unwrap_or(report.at));
         Event {
             metadata: ObjectMeta {
-                // As client-go names them: unique because time goes on.
+                // As client-go names them: unique because of the time.
                 name: Some(format!("{object_name}.{:x}", report.at.as_nanosecond())),
                 namespace: Some(namespace(report)),
                 ..ObjectMeta::default()
@@ -405,7 +405,7 @@ mod tests {
         }
     }
 
-    /// findings R25: what happens while the disk is full is told when there is room again.
+    /// findings R25: an event from the time of a full disk is written when there is space again.
     #[tokio::test(start_paused = true)]
     async fn warnings_that_cannot_be_stored_are_written_later() {
         let server = Server::default();
@@ -424,7 +424,7 @@ mod tests {
         server.full.store(false, Ordering::Relaxed);
         tokio::time::sleep(limits::EVENT_POSTPONED_RETRY * 2).await;
         assert_eq!(server.stored(), ["Evicted"]);
-        // What comes after it is written at once.
+        // A later event is written at once.
         recorder.normal(&pod, "Scheduled", "to node a");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(server.stored(), ["Evicted", "Scheduled"]);

@@ -1,5 +1,4 @@
-//! Services with their EndpointSlices: what several keep something in step with, one Service at a
-//! time.
+//! Services with their EndpointSlices, for consumers that process one Service at a time.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::{Cache, Change, Changes, Index, Key};
 
-/// Which Services have changed, themselves or their slices; at first all of them.
+/// The changed Services, or those with changed slices; at first all of them.
 pub struct ServiceChanges {
     services: Cache<Service>,
     slices: Index<EndpointSlice>,
@@ -19,12 +18,12 @@ pub struct ServiceChanges {
     changed: BTreeSet<Key>,
 }
 
-/// A Service as it is now.
+/// The present state of a Service.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
     /// Its name.
     pub key: Key,
-    /// Itself, unless it is gone.
+    /// The Service, unless it is deleted.
     pub service: Option<Arc<Service>>,
     /// Its slices; they may be there before it and after it.
     pub slices: Vec<Arc<EndpointSlice>>,
@@ -51,7 +50,7 @@ impl ServiceChanges {
         }
     }
 
-    /// The Services that have changed since they were taken last, sorted by namespace and name.
+    /// The Services changed since the last call, sorted by namespace and name.
     pub fn take(&mut self) -> Vec<ServiceState> {
         while let Some(change) = self.of_services.next().now_or_never().flatten() {
             self.note_service(&change);

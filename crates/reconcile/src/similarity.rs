@@ -1,8 +1,8 @@
 //! The similarity of events for merging repeats, and the number of events that an object may have.
 //!
-//! Three rules, in this order: more than a few different messages under one reason within some
-//! minutes become one combined event; the same event again raises a count; an object that still
-//! has too many of one reason has no more of it for a while. Pure: time is an argument.
+//! Three rules, in this order: many different messages of one reason within some minutes are
+//! combined into one event; the same event again increases a count; an object beyond its rate for a
+//! reason gets no more events of it for a while. Pure: time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -12,10 +12,10 @@ use jiff::Timestamp;
 
 use crate::limits;
 
-/// What makes two events the same but for their message.
+/// The properties that similar events share: all but the message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Topic {
-    /// uid (or name) of the object, with the part of it that is meant.
+    /// UID (or name) of the object, with its field path.
     pub object: String,
     pub event_type: &'static str,
     pub reason: String,
@@ -32,7 +32,7 @@ pub(crate) enum Verdict {
         count: i32,
         message: String,
     },
-    /// Nothing: the object has had too many of this reason.
+    /// No event: the object exceeded its rate for this reason.
     Silence,
 }
 
@@ -40,8 +40,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Memory {
     written: Recent<(Topic, String), Written>,
     topics: Recent<Topic, Messages>,
-    /// client-go has one budget for all reasons. Here more is told about an object, and what a set
-    /// waits for must not silence what is done about it.
+    /// client-go has one budget for all reasons. Here objects have more events, and repeated
+    /// waiting messages must not suppress others.
     budgets: Recent<Topic, Budget>,
 }
 
@@ -65,7 +65,7 @@ struct Budget {
 const COMBINED: &str = "(combined from similar events): ";
 
 impl Memory {
-    /// Decides what to write about this event.
+    /// Decides how to write this event.
     pub(crate) fn judge(&mut self, topic: &Topic, message: &str, now: Timestamp) -> Verdict {
         let (key, text) = if self.is_one_of_many(topic, message, now) {
             (COMBINED.to_owned(), format!("{COMBINED}{message}"))
@@ -156,7 +156,7 @@ fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// A map that forgets what was used longest ago.
+/// A map that drops the least recently used entry.
 #[derive(Debug)]
 struct Recent<Id, T> {
     entries: HashMap<Id, (u64, T)>,

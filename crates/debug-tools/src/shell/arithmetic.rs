@@ -1,6 +1,6 @@
 //! `$((…))`: whole numbers.
 
-/// How deep parentheses may stand in one another.
+/// Maximum nesting of parentheses.
 const DEPTH_MAX: u32 = 64;
 
 /// The operators of two numbers, by how strongly they bind; longer signs before their beginnings.
@@ -15,7 +15,7 @@ const LEVELS: [&[&str]; 8] = [
     &["*", "/", "%"],
 ];
 
-/// The value of an expression whose variables `value` tells.
+/// The value of an expression, with the values of variables from `value`.
 pub fn evaluate(text: &str, value: &dyn Fn(&str) -> String) -> Result<i64, String> {
     let mut reader = Reader {
         rest: text.trim_start(),

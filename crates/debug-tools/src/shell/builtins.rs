@@ -8,7 +8,7 @@ use super::words::is_name;
 use super::{condition, parser};
 use crate::tools::printing;
 
-/// The names, but for those of tools that the shell runs in its own process.
+/// The names of builtins, without tools that the shell runs in its own process.
 const NAMES: [&str; 21] = [
     ".", ":", "break", "cd", "command", "continue", "eval", "exec", "exit", "export", "help",
     "local", "read", "return", "set", "shift", "source", "type", "umask", "unset", "wait",
@@ -112,7 +112,7 @@ impl Shell {
             return Ok(());
         };
         if error.kind() == std::io::ErrorKind::BrokenPipe {
-            // Nobody reads any more: as a program ends then, so does the shell.
+            // The output pipe is closed: the shell ends as a program would.
             self.state.status = crate::BROKEN_PIPE;
             return Err(Leave::Exit);
         }
@@ -337,7 +337,7 @@ impl Shell {
             };
             self.state.set(name, value);
             let after = after.trim_start_matches(is_blank);
-            // One separator that is no blank stands between two values.
+            // One non-blank separator stands between two values.
             let skipped = after.strip_prefix(|sign| separators.contains(sign));
             rest = skipped.unwrap_or(after).trim_start_matches(is_blank);
         }
@@ -347,12 +347,12 @@ impl Shell {
     }
 }
 
-/// A value as it can be typed.
+/// A value quoted for input.
 fn in_quotes(value: &str) -> String {
     format!("'{}'", value.replace('\'', "'\\''"))
 }
 
-/// A path without `.` and `..`, as a person sees it who came by it.
+/// A path without `.` and `..`, along the path that the user took.
 fn without_dots(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for part in path.components() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::fs::Access;
 
-/// Whether what the arguments say holds.
+/// Evaluates a condition.
 pub fn command(name: &str, arguments: &[String], directory: &Path) -> Result<bool, String> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let words = match (name, &words[..]) {
@@ -18,7 +18,7 @@ pub fn command(name: &str, arguments: &[String], directory: &Path) -> Result<boo
 }
 
 fn either(words: &[&str], directory: &Path) -> Result<bool, String> {
-    // `-o` within the first three words may be what is compared.
+    // `-o` within the first three words may be an operand.
     match words.iter().position(|word| *word == "-o") {
         Some(at) if at > 0 && words.len() > 3 => {
             let (left, right) = (&words[..at], &words[at + 1..]);

@@ -46,7 +46,7 @@ impl Shell {
         Ok(arguments)
     }
 
-    /// The one text that a word stands for.
+    /// The expansion of a word to one text.
     pub fn text_of(&mut self, word: &Word) -> Result<String, Leave> {
         let signs = self.signs_of(word)?;
         Ok(signs.into_iter().map(|(sign, _)| sign).collect())
@@ -114,7 +114,7 @@ impl Shell {
         Ok(fields)
     }
 
-    /// The word of a `${name:-word}` that is to be used.
+    /// The word of `${name:-word}`, if it is to be used.
     fn chosen<'w>(&self, name: &str, change: &'w Change) -> Option<&'w Word> {
         let Change::Default {
             action,
@@ -227,7 +227,7 @@ impl Shell {
         }
     }
 
-    /// What a script writes, without the line ends at its end.
+    /// The output of a script, without the newlines at its end.
     fn output_of(&mut self, script: &Script) -> Result<String, Leave> {
         let pipe = std::io::pipe().and_then(|(mut reader, writer)| {
             let thread = std::thread::Builder::new().spawn(move || {
@@ -247,10 +247,10 @@ impl Shell {
     }
 }
 
-/// The text without what the pattern describes.
+/// The text without the part that matches the pattern.
 fn cut(text: &[char], pattern: &[Sign], at_end: bool, longest: bool) -> String {
     let places: Vec<usize> = (0..=text.len()).collect();
-    // From the cut that takes least to the one that takes most.
+    // From the shortest match to the longest.
     let mut places: Box<dyn Iterator<Item = &usize>> = match at_end != longest {
         true => Box::new(places.iter().rev()),
         false => Box::new(places.iter()),

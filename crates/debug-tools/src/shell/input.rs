@@ -1,5 +1,5 @@
-//! Lines of standard input. They are read byte by byte: what follows may be for a program that the
-//! line starts.
+//! Lines of standard input. They are read byte by byte, because the rest may be for a program that
+//! the line starts.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::run::Shell;
 
-/// Where a person or a script types.
+/// The input of a shell.
 #[derive(Debug)]
 pub struct Input {
     is_interactive: bool,
@@ -17,14 +17,14 @@ pub struct Input {
     interrupts: Option<OwnedFd>,
 }
 
-/// What came.
+/// The result of reading a line.
 #[derive(Debug)]
 pub enum Line {
     /// A line with its end.
     Text(String),
-    /// A Ctrl-C instead of one.
+    /// A Ctrl-C in place of a line.
     Interrupted,
-    /// Nothing comes any more.
+    /// The end of the input.
     End,
 }
 
@@ -69,7 +69,7 @@ impl Input {
         }
     }
 
-    /// Those were for what the line before has run.
+    /// Those were for the previous command.
     fn forget_interrupts(&self) {
         let Some(interrupts) = &self.interrupts else {
             return;

@@ -25,7 +25,7 @@ use parser::ParseError;
 use run::{Leave, Shell};
 use state::State;
 
-/// What the shell is called.
+/// The names of the shell.
 pub const NAMES: [&str; 3] = ["ash", "bash", "sh"];
 
 const USAGE: &str = "usage: sh [-eiux] [-c COMMANDS [NAME]] [FILE] [ARGUMENT…]";
@@ -33,7 +33,7 @@ const USAGE: &str = "usage: sh [-eiux] [-c COMMANDS [NAME]] [FILE] [ARGUMENT…]
 const FAILED: u8 = 2;
 const NOT_FOUND: u8 = 127;
 
-/// Where the commands come from.
+/// The source of commands.
 enum Source {
     Text(String),
     Lines(Input),
@@ -103,7 +103,7 @@ pub fn main(arguments: &[String]) -> u8 {
     }
     match source {
         Source::Text(text) => {
-            // The status says what else there is to know.
+            // The status reports the result.
             shell.text(&text).ok();
         }
         Source::Lines(input) => follow_lines(&mut shell, &input, &interrupts),
@@ -173,7 +173,7 @@ fn follow_lines(shell: &mut Shell, input: &Input, interrupts: &Interrupts) {
     }
 }
 
-/// Whether a text is what a pattern such as `*.log` describes.
+/// Whether a text matches a pattern such as `*.log`.
 pub fn is_described(pattern: &str, text: &str) -> bool {
     let signs: Vec<pattern::Sign> = pattern.chars().map(|sign| (sign, false)).collect();
     pattern::matches(&signs, &text.chars().collect::<Vec<char>>())

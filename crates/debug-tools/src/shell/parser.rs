@@ -7,7 +7,7 @@ use super::syntax::{
 };
 use super::words::is_name;
 
-/// Why a text is no script.
+/// The error of parsing a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParseError {
     /// It ends within a command: more lines may complete it.
@@ -16,7 +16,7 @@ pub enum ParseError {
     Wrong(String),
 }
 
-/// How deep commands may stand within commands: reading and running them takes stack.
+/// Maximum nesting of commands: parsing and running them uses stack.
 const DEPTH_MAX: u32 = 64;
 
 /// Words that begin or end a compound command.
@@ -54,7 +54,7 @@ impl Parser {
         Self { text, at: 0, depth }
     }
 
-    /// The script in `` `…` ``, whose text has been taken out.
+    /// The parsed script of a command substitution in backquotes.
     pub(super) fn inner(&self, text: String) -> Parsed<Script> {
         let mut parser = Self::new(text.chars().collect(), self.depth + 1);
         parser.check_depth()?;
@@ -133,7 +133,7 @@ impl Parser {
         }
     }
 
-    /// Takes the text that follows this line, up to a line `end`, out of what is still to be read.
+    /// Removes the here-document up to a line `end` from the input, and returns it.
     fn text_after_line(&mut self, end: &str, without_tabs: bool) -> Parsed<String> {
         let is_end = |sign: &char| *sign == '\n';
         let rest = self.text.get(self.at..).unwrap_or_default();
@@ -229,7 +229,7 @@ impl Parser {
         }
     }
 
-    /// The reserved word that comes next.
+    /// The next reserved word.
     fn reserved(&self) -> Option<&'static str> {
         RESERVED.into_iter().find(|word| {
             self.starts_with(word) && {
@@ -450,7 +450,7 @@ impl Parser {
         }
     }
 
-    /// `NAME=` if it comes next.
+    /// `NAME=` if it is next.
     fn assigned_name(&mut self) -> Option<String> {
         let rest = self.text.iter().skip(self.at);
         let name: String = rest
@@ -525,7 +525,7 @@ mod tests {
     const SCRIPT: &str = "if [ \"$1\" = 'a' ]; then x=${y:-$(echo `b` | c)}; cat <<E >f 2>&1 &\n$((1+$z))\nE\nfi; \
         for i in *; do case $i in a|[!b]) :;; esac; done; g() { (h) || ! k; }; until ${#x} ${p%%\\*}; do ~; done\n";
 
-    /// Texts made of a script by cutting, joining and leaving out are read or refused, and nothing else.
+    /// Mutated scripts are parsed or refused, without a panic.
     #[test]
     fn no_text_is_too_wild() {
         assert!(parse(SCRIPT).is_ok(), "{:?}", parse(SCRIPT));

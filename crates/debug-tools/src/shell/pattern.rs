@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-/// A character of a pattern, and whether it stands for itself.
+/// A character of a pattern, and whether it is literal.
 pub type Sign = (char, bool);
 
-/// Whether a text is what the pattern describes.
+/// Whether a text matches the pattern.
 pub fn matches(pattern: &[Sign], text: &[char]) -> bool {
-    // Where to go back to: behind the last star, and the text that it has not taken yet.
+    // The position to return to: after the last star, with the remaining text.
     let (mut at, mut place) = (0, 0);
     let mut back: Option<(usize, usize)> = None;
     while place < text.len() || at < pattern.len() {
@@ -35,7 +35,7 @@ pub fn matches(pattern: &[Sign], text: &[char]) -> bool {
     true
 }
 
-/// How many signs of the pattern describe the character, if they do.
+/// The length of the pattern part that matches the character, if it does.
 fn one(pattern: &[Sign], sign: char) -> Option<usize> {
     match pattern.first()? {
         ('?', false) => Some(1),
@@ -47,7 +47,7 @@ fn one(pattern: &[Sign], sign: char) -> Option<usize> {
     }
 }
 
-/// A set in brackets: how long it is, and what is in it.
+/// A set in brackets: its length and its predicate.
 fn set(pattern: &[Sign]) -> Option<(usize, impl Fn(char) -> bool)> {
     let is_negated = matches!(pattern.get(1), Some(('!' | '^', false)));
     let start = 1 + usize::from(is_negated);

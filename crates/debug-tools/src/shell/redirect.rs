@@ -8,7 +8,7 @@ use super::run::{Leave, Run, Shell};
 use super::syntax::{Redirect, RedirectKind};
 
 impl Shell {
-    /// Opens what the redirections name; one that cannot be opened ends the line.
+    /// Opens the files of redirections; a failure ends the line.
     pub fn redirect(&mut self, redirects: &[Redirect]) -> Run {
         match self.try_redirect(redirects)? {
             Ok(()) => Ok(()),
@@ -16,7 +16,7 @@ impl Shell {
         }
     }
 
-    /// The same, with the reason of one that cannot be opened.
+    /// The same, with the error of a file that cannot be opened.
     pub fn try_redirect(&mut self, redirects: &[Redirect]) -> Result<Result<(), String>, Leave> {
         for redirect in redirects {
             let target = self.text_of(&redirect.target)?;

@@ -1,4 +1,4 @@
-//! Runs what was read.
+//! Runs parsed commands.
 
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -15,19 +15,19 @@ use crate::ending::Interrupts;
 /// A shell that runs.
 #[derive(Debug)]
 pub struct Shell {
-    /// What it knows.
+    /// The shell's state.
     pub state: State,
     /// The files of the command that is run.
     pub files: Files,
     interrupts: Interrupts,
-    /// How many functions and subshells it is in.
+    /// The nesting depth of functions and subshells.
     depth: u32,
-    /// Whether a failure is what somebody asks for (`if`, `&&`, `!`).
+    /// Whether the status is tested (`if`, `&&`, `!`), so that a failure does not end the shell.
     is_tested: bool,
     background: Vec<JoinHandle<u8>>,
 }
 
-/// Why the commands that follow do not run.
+/// The reason why the following commands do not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leave {
     /// `break`, out of so many loops.
@@ -38,11 +38,11 @@ pub enum Leave {
     Return,
     /// `exit`
     Exit,
-    /// A mistake that was told, or a Ctrl-C: an interactive shell goes on.
+    /// A reported error, or a Ctrl-C: an interactive shell continues.
     Line,
 }
 
-/// How deep functions and subshells may run in one another: each takes stack.
+/// Maximum nesting of functions and subshells: each uses stack.
 const DEPTH_MAX: u32 = 100;
 
 /// The stack of threads: as much as the first one has, mostly.
@@ -54,7 +54,7 @@ const NOT_STARTED: u8 = 126;
 const FAILED: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
-/// A result of commands, whose status is the shell's.
+/// The result of commands; the status is in the shell's state.
 pub type Run = Result<(), Leave>;
 
 impl Shell {
@@ -82,24 +82,24 @@ impl Shell {
         }
     }
 
-    /// Runs to the end of a subshell, whatever that is. Returns the status.
+    /// Runs a subshell to its end. Returns its status.
     pub fn run_apart(&mut self, run: impl FnOnce(&mut Self) -> Run) -> u8 {
         if self.depth > DEPTH_MAX {
             self.complain("subshells are nested too deep");
             return FAILED;
         }
-        // The status says what else there is to know.
+        // The status reports the result.
         run(self).ok();
         self.state.status
     }
 
-    /// Says what went wrong.
+    /// Prints an error.
     pub fn complain(&self, text: &str) {
         let line = format!("{}: {text}\n", self.state.name);
         self.files.write(2, line.as_bytes()).ok();
     }
 
-    /// Says what went wrong, and that the commands that follow make no sense.
+    /// Prints an error that prevents the following commands.
     pub fn failure(&mut self, text: &str) -> Leave {
         self.complain(text);
         self.state.status = FAILED;
@@ -282,7 +282,7 @@ impl Shell {
         let before = self.state.status;
         let arguments = self.arguments_of(words)?;
         if arguments.is_empty() {
-            // The status is that of the last command whose output is used.
+            // The status is that of the last command substitution.
             self.state.status = 0;
         }
         let mut values = Vec::new();
@@ -518,7 +518,7 @@ impl Shell {
         Ok(self.state.status == 0)
     }
 
-    /// Runs the body of a loop once. Returns whether the loop goes on.
+    /// Runs the body of a loop once. Returns whether the loop continues.
     fn turn(&mut self, body: &Script) -> Result<bool, Leave> {
         if self.interrupts.is_pending() {
             self.state.status = INTERRUPTED;

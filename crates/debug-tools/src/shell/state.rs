@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::syntax::Command;
 
-/// What a subshell gets a copy of.
+/// The state that a subshell copies.
 #[derive(Clone, Debug, Default)]
 pub struct State {
     variables: BTreeMap<String, Variable>,
@@ -19,17 +19,18 @@ pub struct State {
     pub name: String,
     /// `$1` and so on.
     pub arguments: Vec<String>,
-    /// The working directory. It is not the process's: a subshell is no process and has its own.
+    /// The working directory. It is not the process's, because a subshell is not a process and has
+    /// its own.
     pub directory: PathBuf,
     /// `$?`
     pub status: u8,
     /// `$!`
     pub background: Option<u32>,
-    /// What `set` sets.
+    /// The options of `set`.
     pub options: Options,
 }
 
-/// What `set` sets.
+/// The options of `set`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// `-e`: end when a command fails.
@@ -38,18 +39,18 @@ pub struct Options {
     pub unset_is_error: bool,
     /// `-x`: show each command.
     pub traces: bool,
-    /// `-f`: `*` stands for itself.
+    /// `-f`: `*` is literal.
     pub without_patterns: bool,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Variable {
-    /// None for one that is only marked as exported.
+    /// The value; `None` for a variable that is only exported.
     value: Option<String>,
     is_exported: bool,
 }
 
-/// Between words, where `IFS` says nothing else.
+/// The default of `IFS`.
 const SEPARATORS: &str = " \t\n";
 
 impl State {
@@ -72,7 +73,7 @@ impl State {
         state
     }
 
-    /// What a variable, number or sign stands for.
+    /// The value of a variable or parameter.
     pub fn value(&self, name: &str) -> Option<String> {
         match name {
             "?" => Some(self.status.to_string()),
@@ -121,7 +122,7 @@ impl State {
         variables.filter_map(|(name, variable)| Some((name.as_str(), variable.value.as_deref()?)))
     }
 
-    /// Those that programs get.
+    /// The environment of programs.
     pub fn environment(&self) -> Vec<(String, String)> {
         let exported = self
             .variables
@@ -134,7 +135,7 @@ impl State {
         environment
     }
 
-    /// What is between words.
+    /// The characters that separate words.
     pub fn separators(&self) -> String {
         self.value("IFS").unwrap_or_else(|| SEPARATORS.to_owned())
     }
@@ -145,7 +146,7 @@ impl State {
 pub struct Files(BTreeMap<u32, Arc<OwnedFd>>);
 
 impl Files {
-    /// Those of this process.
+    /// The descriptors of this process.
     pub fn of_process() -> io::Result<Self> {
         use std::os::fd::AsFd;
         let mut files = Self::default();
@@ -183,7 +184,7 @@ impl Files {
         }
     }
 
-    /// Writes to a number; nothing happens where it is closed.
+    /// Writes to a descriptor; no-op if it is closed.
     pub fn write(&self, number: u32, bytes: &[u8]) -> io::Result<()> {
         let Some(file) = self.get(number) else {
             return Ok(());

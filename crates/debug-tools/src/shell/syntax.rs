@@ -9,9 +9,9 @@ pub struct Script(pub Vec<Item>);
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// What runs.
+    /// The commands.
     pub chain: Chain,
-    /// Whether nobody waits for it (`&`).
+    /// Whether the shell does not wait for it (`&`).
     pub in_background: bool,
 }
 
@@ -20,11 +20,11 @@ pub struct Item {
 pub struct Chain {
     /// The first.
     pub first: Pipeline,
-    /// The others, each with the status of what was before that it runs after.
+    /// The others, each with the condition on the previous status.
     pub rest: Vec<(Join, Pipeline)>,
 }
 
-/// When the next pipeline of a chain runs.
+/// The condition for running the next pipeline of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Join {
     /// `&&`
@@ -33,7 +33,7 @@ pub enum Join {
     AfterFailure,
 }
 
-/// Commands, each reading what the one before it writes.
+/// Commands, each of which reads the output of the previous one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pipeline {
     /// Whether success and failure are exchanged (`!`).
@@ -54,7 +54,7 @@ pub enum Command {
         /// In the order in which they stand.
         redirects: Vec<Redirect>,
     },
-    /// What has commands inside.
+    /// A compound command.
     Compound {
         /// The commands.
         body: Compound,
@@ -65,7 +65,7 @@ pub enum Command {
     Function {
         /// The name.
         name: String,
-        /// What it runs.
+        /// Its body.
         body: Arc<Command>,
     },
 }
@@ -81,7 +81,7 @@ pub enum Compound {
     If {
         /// Condition and commands, of `if` and each `elif`.
         branches: Vec<(Script, Script)>,
-        /// Of `else`.
+        /// The `else` branch.
         otherwise: Script,
     },
     /// `while …; do …; done`
@@ -104,7 +104,7 @@ pub enum Compound {
     },
     /// `case word in pattern) …;; esac`
     Case {
-        /// What is compared.
+        /// The compared word.
         word: Word,
         /// Patterns and commands.
         branches: Vec<(Vec<Word>, Script)>,
@@ -116,13 +116,13 @@ pub enum Compound {
 pub struct Redirect {
     /// The descriptor.
     pub descriptor: u32,
-    /// Where to.
+    /// The kind of redirection.
     pub kind: RedirectKind,
     /// The file's name, the other descriptor, or the text.
     pub target: Word,
 }
 
-/// How a descriptor is redirected.
+/// The kind of a redirection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedirectKind {
     /// `<`
@@ -145,30 +145,30 @@ pub type Word = Vec<Part>;
 /// A part of a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Text as it stands.
+    /// Literal text.
     Text {
         /// The text.
         text: String,
-        /// Whether its characters mean nothing else.
+        /// Whether its characters have no special meaning.
         is_quoted: bool,
     },
-    /// What has to be computed.
+    /// An expansion.
     Computed {
-        /// What it is.
+        /// The expansion.
         value: Computed,
         /// Whether it stays one word.
         is_quoted: bool,
     },
 }
 
-/// What a word takes from elsewhere.
+/// An expansion of a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Computed {
     /// `$name`, `${name}` and the like.
     Variable {
         /// The name, a number or a sign.
         name: String,
-        /// What is done with the value.
+        /// The operation on the value.
         change: Change,
     },
     /// `$(…)`
@@ -179,16 +179,16 @@ pub enum Computed {
     Home,
 }
 
-/// What is done with the value of a variable.
+/// The operation on the value of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing.
+    /// None.
     None,
     /// `${#name}`
     Length,
     /// `${name:-word}` and the like.
     Default {
-        /// What happens when there is no value.
+        /// The action without a value.
         action: DefaultAction,
         /// Whether an empty value is none (`:`).
         also_empty: bool,
@@ -206,14 +206,14 @@ pub enum Change {
     },
 }
 
-/// What happens to a variable without a value.
+/// The action for a variable without a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefaultAction {
     /// `-`
     Use,
     /// `=`
     Assign,
-    /// `+`: the word is for those that have a value.
+    /// `+`: the word is used if there is a value.
     UseInstead,
     /// `?`
     Fail,

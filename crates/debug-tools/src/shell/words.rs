@@ -3,7 +3,7 @@
 use super::parser::{OPERATORS, ParseError, Parsed, Parser};
 use super::syntax::{Change, Computed, DefaultAction, Part, Word};
 
-/// Text whose characters mean nothing else.
+/// Text whose characters have no special meaning.
 pub fn quoted(text: String) -> Part {
     Part::Text {
         text,
@@ -35,7 +35,7 @@ fn add(word: &mut Word, sign: char, quoted: bool) {
 }
 
 impl Parser {
-    /// The word that comes next, if one does.
+    /// The next word, if there is one.
     pub(super) fn word(&mut self) -> Parsed<Option<Word>> {
         let start = self.at;
         let word = self
@@ -52,7 +52,7 @@ impl Parser {
                 '\\' => {
                     self.at += 1;
                     match self.peek() {
-                        // What follows may be typed yet.
+                        // The rest may not be typed yet.
                         None => return Err(ParseError::Incomplete),
                         Some('\n') => {}
                         Some(next) => add(&mut word, next, true),
@@ -100,7 +100,7 @@ impl Parser {
         next.is_none_or(|sign| sign.is_whitespace() || OPERATORS.contains(sign) || *sign == '/')
     }
 
-    /// Text in which only `$`, `` ` `` and `\` mean something, up to `end`, which is taken.
+    /// Text in which only `$`, `` ` `` and `\` are special, up to and including `end`.
     pub(super) fn quoted_text(&mut self, end: Option<char>) -> Parsed<Word> {
         let mut word = Word::new();
         loop {
@@ -135,7 +135,7 @@ impl Parser {
         }
     }
 
-    /// What begins with `$` or `` ` ``.
+    /// An expansion that begins with `$` or `` ` ``.
     fn computed(&mut self, word: &mut Word, is_quoted: bool) -> Parsed<()> {
         let value = if self.take("`") {
             Some(Computed::Output(self.backquoted()?))
@@ -219,7 +219,7 @@ impl Parser {
         name
     }
 
-    /// An expression up to `))`; none where the parentheses are not its own.
+    /// An expression up to `))`; `None` if the parentheses belong to a subshell.
     fn arithmetic(&mut self) -> Parsed<Option<Word>> {
         let mut word = Word::new();
         let mut open = 0_u32;
@@ -244,7 +244,7 @@ impl Parser {
         }
     }
 
-    /// What follows `${`.
+    /// An expansion after `${`.
     fn braced(&mut self) -> Parsed<Computed> {
         let wrong = || ParseError::Wrong("there is no such ${…}".to_owned());
         let next_is_end = self.text.get(self.at + 1) == Some(&'}');

@@ -67,7 +67,7 @@ fn dashed(arguments: &[String]) -> Vec<String> {
     words
 }
 
-/// The archive's file; none for standard input and output.
+/// The archive's file; `None` for standard input and output.
 fn file(options: &Options) -> Option<&str> {
     options.value('f').filter(|name| *name != "-")
 }
@@ -161,7 +161,7 @@ fn add(
         let length = facts.len();
         let mut header = tar::Header::new_gnu();
         header.set_metadata(&facts);
-        // Exactly as many bytes as the header says, whatever is written to the file meanwhile.
+        // Exactly as many bytes as the header says, even if the file changes in the meantime.
         let padded = source.chain(io::repeat(0)).take(length);
         return archive.append_data(&mut header, inside, padded);
     }
@@ -188,7 +188,7 @@ fn source(options: &Options) -> Result<Box<dyn Read>> {
     })
 }
 
-/// Whether an entry is one of those that were asked for.
+/// Whether an entry was requested.
 fn is_wanted(options: &Options, path: &Path) -> bool {
     let inside = relative(path);
     let mut wanted = options

@@ -128,7 +128,7 @@ fn list(directory: &Path, names: &[String], options: &Options, out: &mut dyn Wri
     }
     for name in names {
         let path = directory.join(name);
-        // It may have gone since its directory was read.
+        // It may have been removed since its directory was read.
         let Ok(facts) = fs::symlink_metadata(&path) else {
             continue;
         };
@@ -176,7 +176,7 @@ fn columns(names: &[String], width: usize, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// The files and where each goes: into a directory, or to the one name.
+/// The pairs of source and destination: into a directory, or to one name.
 fn pairs(operands: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
     let Some((to, from)) = operands.split_last().filter(|(_, from)| !from.is_empty()) else {
         return Err(misuse("two names are needed"));
@@ -392,14 +392,14 @@ pub fn du(arguments: &[String], out: &mut dyn Write) -> Outcome {
     })
 }
 
-/// What a tree takes on its disk, in bytes; the directories in it are told.
+/// The disk usage of a tree in bytes; reports its directories.
 fn used(path: &Path, told: &mut Vec<(PathBuf, u64)>) -> Result<u64> {
     let facts = fs::symlink_metadata(path)?;
     let mut bytes = facts.blocks() * 512;
     if facts.is_dir() {
         for name in names_in(path, true)? {
             let inside = path.join(name);
-            // What has gone meanwhile takes nothing.
+            // A file that was removed in the meantime has no size.
             let size = used(&inside, told).unwrap_or(0);
             if inside.is_dir() && !inside.is_symlink() {
                 told.push((inside, size));

@@ -20,13 +20,13 @@ use super::network::{CONNECT_TIMEOUT, connect};
 use crate::Outcome;
 use crate::options::{Known, Options, misuse};
 
-/// How often a page may say that it is elsewhere.
+/// Maximum number of redirects.
 const REDIRECTS_MAX: u32 = 10;
-/// How long a line of an answer's head may be, and how many lines.
+/// Maximum length of a line, and maximum number of lines, in a response's header.
 const LINE_MAX: u64 = 64 << 10;
 const LINES_MAX: usize = 200;
 
-/// What is asked.
+/// The request.
 #[derive(Clone, Debug)]
 struct Request {
     method: String,
@@ -36,16 +36,16 @@ struct Request {
     trust: Trust,
 }
 
-/// Whose certificates are good.
+/// The trusted certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Trust {
-    /// Those that an authority of this file has signed.
+    /// Those signed by an authority in this file.
     File(String),
     /// Anyone's.
     Everybody,
 }
 
-/// What an address of a page says.
+/// A parsed URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Url {
     is_secure: bool,
@@ -290,7 +290,7 @@ fn ask(url: &Url, request: &Request) -> Result<(Head, Box<dyn Read>)> {
     if url.user.is_some() {
         bail!("a name and a password in an address are not sent: use a header");
     }
-    // To an old question the answer comes in one piece, and the connection ends with it.
+    // The response to HTTP/1.0 comes in one piece, and ends with the connection.
     let mut text = format!("{} {} HTTP/1.0\r\n", request.method, url.path);
     let is_given = |name: &str| {
         let mut given = request
@@ -403,7 +403,7 @@ fn secured(
     Ok(StreamOwned::new(connection, stream))
 }
 
-/// Takes every certificate; only that the server has its key is checked.
+/// Accepts every certificate; only the possession of its key is checked.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

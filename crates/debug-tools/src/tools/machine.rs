@@ -130,7 +130,7 @@ pub fn free(_: &[String], out: &mut dyn Write) -> Outcome {
     Ok(0)
 }
 
-/// What is mounted: where, of what, how.
+/// The mounts: path, source, options.
 fn mounts() -> Result<Vec<(String, String, String, String)>> {
     let text = fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
     let rows = text.lines().filter_map(|line| {
@@ -173,7 +173,7 @@ pub fn df(arguments: &[String], out: &mut dyn Write) -> Outcome {
     each(&paths, |path| {
         let facts = match rustix::fs::statvfs(path) {
             Ok(facts) => facts,
-            // Of what is merely mounted, some cannot be looked at.
+            // Some mounts cannot be read.
             Err(_) if !is_named => return Ok(()),
             Err(error) => return Err(error.into()),
         };

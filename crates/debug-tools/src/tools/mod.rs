@@ -24,7 +24,7 @@ pub struct Tool {
     pub name: &'static str,
     /// Its arguments.
     pub usage: &'static str,
-    /// What it does with them.
+    /// Its function.
     pub run: fn(&[String], &mut dyn Write) -> Outcome,
 }
 
@@ -142,12 +142,12 @@ const fn with_values(flags: &'static str, valued: &'static str) -> Known<'static
     }
 }
 
-/// Does something with each of several files, and goes on with the next where it fails.
+/// Applies a function to each of several files, and continues after a failure.
 fn each(names: &[String], mut work: impl FnMut(&str) -> Result<()>) -> Outcome {
     let mut status = 0;
     for name in names {
         if let Err(error) = work(name).with_context(|| name.clone()) {
-            // Nobody reads any more: the rest is for nobody, too.
+            // The output pipe is closed: the rest is not needed.
             let cause = error.root_cause().downcast_ref::<std::io::Error>();
             if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
                 return Err(error);

@@ -16,12 +16,12 @@ use super::{flags, with_values};
 use crate::Outcome;
 use crate::options::{Options, misuse};
 
-/// How long to wait for a name server.
+/// Timeout of a name server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long to wait for a connection, where nothing else is said.
+/// Default timeout of a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What `/etc/resolv.conf` says.
+/// The contents of `/etc/resolv.conf`.
 #[derive(Debug, PartialEq, Eq)]
 struct Resolver {
     servers: Vec<IpAddr>,
@@ -57,7 +57,7 @@ impl Resolver {
         resolver
     }
 
-    /// The full names that a name may stand for, in the order in which they are asked.
+    /// The full names to try for a name, in order.
     fn names(&self, name: &str) -> Vec<String> {
         if let Some(full) = name.strip_suffix('.') {
             return vec![full.to_owned()];
@@ -138,7 +138,7 @@ pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> Outcome {
     bail!("{name} has no address ({code})")
 }
 
-/// What a name server says.
+/// The response of a name server.
 struct Answer {
     code: ResponseCode,
     records: Vec<RData>,
@@ -223,7 +223,7 @@ pub fn nc(arguments: &[String], out: &mut dyn Write) -> Outcome {
     }
     let mut to = stream.try_clone()?;
     std::thread::Builder::new().spawn(move || {
-        // What the other side does not take any more is lost to it alone.
+        // A failure of the peer to read does not matter.
         io::copy(&mut io::stdin().lock(), &mut to).ok();
         to.shutdown(Shutdown::Write).ok();
     })?;

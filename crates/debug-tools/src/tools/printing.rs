@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::Outcome;
 use crate::options::misuse;
 
-/// What `echo` prints.
+/// The output of `echo`.
 pub fn echo(arguments: &[String]) -> Vec<u8> {
     let mut words = arguments;
     let (mut ends_line, mut has_escapes) = (true, false);
@@ -103,7 +103,7 @@ pub fn printf_tool(arguments: &[String], out: &mut dyn Write) -> Outcome {
     Ok(0)
 }
 
-/// What `printf` prints: the format again and again until no word is left.
+/// The output of `printf`: the format is repeated until all words are used.
 pub fn printf(arguments: &[String]) -> Result<Vec<u8>> {
     let (format, words) = arguments
         .split_first()

@@ -1,4 +1,4 @@
-//! Processes and what they get.
+//! The tools for processes.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -31,7 +31,7 @@ pub fn ps(_: &[String], out: &mut dyn Write) -> Outcome {
         "PID", "PPID", "UID", "MEMORY"
     )?;
     for id in ids {
-        // One that has ended meanwhile is none.
+        // A process that has ended in the meantime is skipped.
         if let Some(row) = row(id) {
             writeln!(out, "{row}")?;
         }

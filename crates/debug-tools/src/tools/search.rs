@@ -111,7 +111,7 @@ pub fn grep(arguments: &[String], out: &mut dyn Write) -> Outcome {
     Ok(if has_trouble { TROUBLE } else { status })
 }
 
-/// A basic expression as an extended one: what has a backslash in the one has none in the other.
+/// A basic regular expression as an extended one: backslashes before operators are exchanged.
 fn extended(basic: &str) -> String {
     let mut text = String::new();
     let mut signs = basic.chars();
@@ -138,7 +138,7 @@ fn extended(basic: &str) -> String {
 
 type Visit<'a> = &'a mut dyn FnMut(&Path, usize) -> Result<()>;
 
-/// Visits a tree, directories before what is in them; links are not followed.
+/// Visits a tree, directories before their entries; links are not followed.
 fn collect(top: &Path, depth_max: usize, visit: Visit<'_>) -> Result<()> {
     let mut waiting = vec![(top.to_owned(), 0)];
     while let Some((path, depth)) = waiting.pop() {

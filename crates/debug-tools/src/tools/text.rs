@@ -13,7 +13,7 @@ use crate::Outcome;
 use crate::options::{Options, misuse};
 use crate::shell::condition;
 
-/// How often `tail -f` looks whether there is more.
+/// Interval of `tail -f`.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// A file, or standard input for `-`.
@@ -187,7 +187,7 @@ fn last_lines(name: &str, text: &str, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Prints what is added to a file, until nobody reads any more.
+/// Prints data appended to a file, until the output is closed.
 fn follow(name: &str, out: &mut dyn Write) -> Outcome {
     let mut file = File::open(name)?;
     file.seek(SeekFrom::End(0))?;
@@ -196,7 +196,7 @@ fn follow(name: &str, out: &mut dyn Write) -> Outcome {
         out.flush()?;
         std::thread::sleep(FOLLOW_EVERY);
         if file.metadata()?.len() < file.stream_position()? {
-            // It was emptied and begins anew.
+            // It was truncated and starts again.
             file.rewind()?;
         }
     }

@@ -22,18 +22,18 @@ pub const SOCKET: &str = "admin.sock";
 /// The first word of the only request there is.
 pub const REQUEST: &str = "backup";
 
-/// What comes first: what follows, and what is kept still meanwhile.
+/// The header: the number of objects, and the frozen volumes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// Why there is nothing.
+    /// The error, if there are no contents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The store's revision, which all objects show.
     pub revision: u64,
-    /// How many objects follow.
+    /// The number of objects.
     pub objects: u64,
-    /// How many bytes they are.
+    /// Their size in bytes.
     pub bytes: u64,
     /// Volumes as they are at one moment.
     pub frozen: Vec<FrozenVolume>,
@@ -44,16 +44,16 @@ pub struct Summary {
     pub configured_by: Vec<PathBuf>,
 }
 
-/// A volume that is kept still.
+/// A volume that is frozen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FrozenVolume {
-    /// Its class; a server of an earlier version only has those of the pool.
+    /// Its class; a server of an earlier version only has volumes of the pool.
     #[serde(default = "of_the_pool")]
     pub class: Class,
     /// Its name.
     pub volume: String,
-    /// Where its snapshot is.
+    /// The path of its snapshot.
     pub path: PathBuf,
     /// The most that it may hold, in bytes.
     pub bytes: u64,
@@ -71,14 +71,14 @@ pub struct HeldSnapshot {
     pub class: Class,
     /// Its name.
     pub name: String,
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// What it holds, in bytes, where that is counted.
+    /// The used bytes, if they are known.
     pub bytes: Option<u64>,
 }
 
-/// What is asked for: volumes of the pool are kept still, and on request those of `local` whose file
-/// system has snapshots.
+/// The request: volumes of the pool are frozen, and on request those of `local` whose file system
+/// has snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Whether the volumes of the class `local` are wanted too.
@@ -108,11 +108,11 @@ impl Request {
     }
 }
 
-/// What is read of a store and its volumes, for a backup.
+/// The contents of a store and its volumes, for a backup.
 pub struct Taken {
-    /// What comes first.
+    /// The header.
     pub summary: Summary,
-    /// The objects, without those that run out by themselves (events).
+    /// The objects, without those that have a lease (events).
     pub pairs: Vec<KeyValue>,
 }
 
@@ -157,7 +157,7 @@ pub async fn take(store: &dyn Store, storage: &Storage, request: Request) -> Res
     Ok(Taken { summary, pairs })
 }
 
-/// Where the contents come from. As long as it is there, the volumes are kept still.
+/// The source of the contents. The volumes are frozen as long as it exists.
 pub enum Source {
     /// A running server, until the connection is closed.
     Server(BufReader<UnixStream>),
@@ -244,13 +244,13 @@ impl Source {
     }
 }
 
-/// Connects by way of the directory: paths of sockets have to be short.
+/// Connects through the opened directory: paths of sockets have to be short.
 fn connect(data: &Path) -> std::io::Result<UnixStream> {
     let directory = File::open(data)?;
     UnixStream::connect(socket_below(&directory))
 }
 
-/// The socket's path by way of its opened directory.
+/// The socket's path through its opened directory.
 pub fn socket_below(directory: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
 }

@@ -40,9 +40,9 @@ const SNAPSHOTS: &str = "snapshots";
 const FORMAT: u32 = 2;
 /// The format of a backup without volume snapshots, which earlier versions read too.
 const FORMAT_WITHOUT_SNAPSHOTS: u32 = 1;
-/// Certificates that are made anew from the authority's key, for the host where they are needed.
+/// Certificates that are created from the authority's key, for the host on which they are needed.
 const MADE_ANEW: [&str; 2] = ["server.crt", "server.key"];
-/// Where volumes and the contents of volume snapshots are in the store.
+/// The key prefix of PersistentVolumes in the store.
 const VOLUME_KEYS: &str = "/registry/persistentvolumes/";
 const CONTENT_KEYS: &str = "/registry/snapshot.storage.k8s.io/volumesnapshotcontents/";
 /// So many changed files are named.
@@ -83,7 +83,7 @@ Examples:
   mainstay backup --volumes --live --snapshots /backups/all.tar.gz
   mainstay restore /backups/monday.tar.gz --data-dir /var/lib/mainstay";
 
-/// What the first entry says.
+/// The contents of the first entry.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Header {
@@ -116,14 +116,14 @@ struct Header {
 struct SnapshotHeader {
     class: Class,
     name: String,
-    /// What it holds, in bytes, where that was counted.
+    /// The used bytes, if they were known.
     bytes: Option<u64>,
 }
 
-/// Which volumes of the class local are in a backup, and how they get there.
+/// The volumes of the class local in a backup, and the method for each.
 #[derive(Debug, Default, PartialEq)]
 struct LocalVolumes {
-    /// By a snapshot of their file system, or while nobody writes them.
+    /// By a snapshot of their file system, or while no process writes them.
     still: Vec<String>,
     /// While pods may write them.
     live: Vec<String>,
@@ -131,10 +131,10 @@ struct LocalVolumes {
 }
 
 impl LocalVolumes {
-    /// Decides for all there are; `frozen` are those that a snapshot was made of.
+    /// Chooses the method for all volumes; `frozen` are those with a snapshot.
     ///
     /// # Errors
-    /// When files would be copied while pods write them, and nobody has asked for that.
+    /// Files would be copied while pods write them, without --live.
     fn choose(
         all: Vec<String>,
         frozen: &BTreeSet<&str>,
@@ -203,7 +203,7 @@ pub async fn run(arguments: &BackupArguments) -> Result<()> {
     written
 }
 
-/// A backup that is to be written.
+/// A backup in progress.
 struct Backup<'a> {
     arguments: &'a BackupArguments,
     data: &'a Path,
@@ -354,12 +354,12 @@ impl Backup<'_> {
     }
 }
 
-/// Where a volume is in the backup.
+/// The path of a volume in the backup.
 fn volume_path(class: Class, volume: &str) -> PathBuf {
     [VOLUMES, class.name(), volume].iter().collect()
 }
 
-/// Where a volume snapshot is in the backup.
+/// The path of a volume snapshot in the backup.
 fn snapshot_path(class: Class, snapshot: &str) -> PathBuf {
     [SNAPSHOTS, class.name(), snapshot].iter().collect()
 }
@@ -371,13 +371,14 @@ fn beside(target: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Where a file of the configuration is in the backup: two may have one name.
+/// The path of a configuration file in the backup: two may have the same name.
 fn configuration(number: usize, path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Path::new(CONFIGURATION).join(format!("{number}-{name}"))
 }
 
-/// What users know volumes and snapshots by, as far as that can be read (objects may be encrypted).
+/// The users' names for volumes and snapshots, as far as they can be read (objects may be
+/// encrypted).
 #[derive(Debug, Default, PartialEq)]
 struct Names {
     /// Claims, by volume.
@@ -438,7 +439,7 @@ fn names_in(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The volumes in a directory, without those that are being made or removed.
+/// The volumes in a directory, without those that are being created or removed.
 fn volumes_in(directory: &Path) -> Result<Vec<String>> {
     let mut names = names_in(directory)?;
     names.retain(|name| !name.starts_with('.'));

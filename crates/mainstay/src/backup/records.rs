@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mvcc_store::{KeyValue, Revision};
 
-/// Longer is no key, and no value, of any store: a frame that says so is damaged.
+/// Maximum length of a key or value in any store: a longer frame is damaged.
 const KEY_BYTES_MAX: u32 = 16 * 1024;
 const VALUE_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Bytes in front of key and value.
 const HEAD_BYTES: u64 = 4 + 4 + 8 + 8;
 
-/// How many bytes the frame of a pair takes.
+/// The length of a pair's frame in bytes.
 pub fn length(pair: &KeyValue) -> u64 {
     HEAD_BYTES + (pair.key.len() + pair.value.len()) as u64
 }
@@ -34,7 +34,7 @@ pub fn write(to: &mut impl Write, pair: &KeyValue) -> io::Result<()> {
 /// Reads a frame.
 ///
 /// # Errors
-/// Of the reader; `InvalidData` for what cannot be a frame.
+/// Errors of the reader; `InvalidData` for an invalid frame.
 pub fn read(from: &mut impl Read) -> io::Result<KeyValue> {
     let key_length = u32::from_le_bytes(array(from)?);
     let value_length = u32::from_le_bytes(array(from)?);

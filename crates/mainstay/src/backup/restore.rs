@@ -22,10 +22,10 @@ use crate::data_directory;
 use crate::output::say;
 use crate::settings::DataDirectory;
 
-/// Resource versions go on so far above those of the backup that none is given out twice: the instance
-/// that was backed up may have gone on for long, and clients may remember what it said.
+/// Resource versions continue this far above those of the backup, so that none is used twice: the
+/// original instance may have continued for long, and clients may remember its versions.
 const REVISIONS_LEFT_OUT: u64 = 1_000_000_000;
-/// Where the files go that the server was configured by.
+/// The directory for the server's configuration files.
 const RESTORED: &str = "restored";
 
 /// Arguments of `mainstay restore`.
@@ -60,7 +60,7 @@ fn require_empty(data: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.with_context(|| format!("use {}", data.display()))?,
     };
-    // A file system has this of its own.
+    // A file system creates this itself.
     let is_own = |name: &std::ffi::OsStr| name == "lost+found";
     if entries.any(|entry| entry.map_or(true, |entry| !is_own(&entry.file_name()))) {
         bail!(
@@ -71,7 +71,7 @@ fn require_empty(data: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks the whole file, and returns what its first entry says.
+/// Checks the whole file, and returns its first entry.
 fn check(file: &Path) -> Result<Header> {
     let mut header = None;
     archive::read(file, &mut |item| {
@@ -154,8 +154,8 @@ fn before(snapshot: &str) -> String {
     format!("restored-{snapshot}")
 }
 
-/// The most that this volume may hold: a file system may need more for the same files than the one that
-/// they were on.
+/// The maximum size of this volume: a file system may need more space for the same files than their
+/// original one.
 fn room_of(snapshot: &SnapshotHeader) -> u64 {
     const MORE: u64 = 64 << 20;
     match snapshot.bytes {
@@ -164,12 +164,12 @@ fn room_of(snapshot: &SnapshotHeader) -> u64 {
     }
 }
 
-/// Where the entries go.
+/// The destination of entries.
 struct Target {
     data: PathBuf,
     /// Volumes: where they are in the backup, and here.
     roots: Vec<(PathBuf, PathBuf)>,
-    /// What was made: nothing is put anywhere else, so that no link leads an entry astray.
+    /// The created directories: entries are written nowhere else, so that no link redirects them.
     directories: BTreeSet<PathBuf>,
     files: BTreeSet<PathBuf>,
 }
@@ -198,7 +198,7 @@ impl Target {
             .with_context(|| format!("restore {}", shown.display()))
     }
 
-    /// Where an entry goes; nothing for one that tries to get elsewhere.
+    /// The destination of an entry; `None` for one outside of it.
     fn place(&self, path: &Path) -> Option<PathBuf> {
         let plain = path
             .components()
@@ -283,7 +283,7 @@ impl Target {
         Ok(())
     }
 
-    /// Makes the directories above that no entry was for: those of the data directory itself.
+    /// Creates missing parents: directories of the data directory itself.
     fn make_parent(&mut self, to: &Path) -> Result<()> {
         let Some(parent) = to.parent() else {
             bail!("a file without a directory");

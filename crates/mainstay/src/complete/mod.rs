@@ -14,11 +14,11 @@ use crate::output::say;
 use crate::settings::DataDirectory;
 use crate::why::Server;
 
-/// A server that has not answered within that time does not help who types.
+/// Timeout of the server: a later answer does not help the user.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Names that are asked for at most.
+/// Maximum number of requested names.
 const NAMES_MAX: u32 = 500;
-/// The commands whose words may be names on the server.
+/// The commands whose arguments may be names on the server.
 const COMMANDS: [&str; 3] = ["why", "logs", "status"];
 
 /// Arguments of `mainstay complete`.
@@ -29,12 +29,12 @@ pub struct CompleteArguments {
     words: Vec<String>,
 }
 
-/// What a word is to become.
+/// The kind of completion of a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Wanted {
     /// A kind, to be followed by a name.
     Kind(Vec<&'static str>),
-    /// The name of an object, after what stands before it in the same word.
+    /// The name of an object, after a prefix in the same word.
     Name(TargetKind, String),
 }
 
@@ -50,7 +50,7 @@ struct Options {
     data: DataDirectory,
 }
 
-/// Prints what the last word may become, a line each.
+/// Prints the completions of the last word, one per line.
 pub async fn run(arguments: &CompleteArguments, program: &Command) {
     let Some((wanted, options)) = read(&arguments.words, program) else {
         return;
@@ -66,7 +66,7 @@ pub async fn run(arguments: &CompleteArguments, program: &Command) {
     }
 }
 
-/// What the last of the words is to become. Nothing if the program's own words will do.
+/// The completion of the last word. `None` if the program's own words suffice.
 fn read(words: &[String], program: &Command) -> Option<(Wanted, Options)> {
     // bash has the sign between an option and its value as a word.
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -140,7 +140,7 @@ fn object(last: &str, before: &[&str], kinds: &[TargetKind]) -> Option<Wanted> {
     }
 }
 
-/// The names of what the server has of a kind.
+/// The names of the server's objects of a kind.
 async fn names(kind: TargetKind, options: &Options) -> Option<Vec<String>> {
     let found = Server::find(options.kubeconfig.as_deref(), &options.data).await;
     let server = found.ok()?;
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(kinds, ["pod", "sts", "deploy", "ds", "rs", "job"]);
     }
 
-    /// findings U11: the server is the one that the other words name.
+    /// findings U11: the other words may name the server.
     #[test]
     fn options_name_the_server() {
         let words = ["why", "--data-dir", "/d", "-n=shop", "sts/"].map(str::to_owned);

@@ -1,4 +1,4 @@
-//! The store's own note of whose it is.
+//! The store's record of its instance.
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -7,15 +7,15 @@ use mvcc_store::{Compare, Operation, Range, Store, StoreError, Txn, Value};
 use super::Claim;
 use crate::output::warn;
 
-/// Where it is noted: beside the objects, which are below `/registry/`.
+/// The key of the record: beside the objects, which are below `/registry/`.
 const KEY: &[u8] = b"/mainstay/instance";
 
-/// Checks that the store is that of the marked instance, and notes it where nothing is noted. A marker
-/// that was lost is made anew from the note.
+/// Checks that the store belongs to the marked instance, and records the instance if the store has
+/// none. A lost marker is restored from the record.
 ///
 /// # Errors
-/// When the store is another instance's, or cannot be read or written. One on a full disk is noted at
-/// a later start.
+/// The store belongs to another instance, or cannot be read or written. On a full disk the record
+/// is written at a later start.
 pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
     let range = Range {
         start: KEY.to_vec(),
@@ -72,7 +72,7 @@ mod tests {
         (directory, claim.unwrap())
     }
 
-    /// Findings R5: the store of another disk is not taken for this directory's.
+    /// Findings R5: the store of another disk is not used for this directory.
     #[tokio::test]
     async fn a_store_belongs_to_one_instance() {
         let store = EmbeddedStore::in_memory();

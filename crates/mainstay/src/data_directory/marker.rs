@@ -14,7 +14,7 @@ pub const FILE: &str = "instance";
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Marker {
@@ -25,13 +25,13 @@ pub struct Marker {
     pub kernel_name: String,
     /// Whether a cluster was begun, so that there has to be a store.
     pub cluster: bool,
-    /// Where the directory was at the last start; volumes name it.
+    /// The path of the directory at the last start; volumes name it.
     pub path: PathBuf,
     /// The name of the host at the last start; nodes and volumes name it.
     pub host: String,
 }
 
-/// Why a marker cannot be used.
+/// The reason why a marker is invalid.
 #[derive(Debug)]
 pub enum Unreadable {
     /// The file cannot be read.
@@ -43,8 +43,8 @@ pub enum Unreadable {
 }
 
 impl Marker {
-    /// A marker for a directory that has none. Before there were markers the name in the kernel
-    /// followed from the path: it still does, so that pods of then are found.
+    /// A marker for a directory without one. Before there were markers the kernel name was computed
+    /// from the path; it still is, so that the pods of such an instance are found.
     pub fn new(data: &Path, host: &str, taken: &BTreeSet<String>) -> Self {
         Self {
             format: FORMAT,
@@ -56,7 +56,7 @@ impl Marker {
         }
     }
 
-    /// Reads the marker of a directory; nothing where there is none.
+    /// Reads the marker of a directory, if there is one.
     pub fn read(data: &Path) -> Result<Option<Self>, Unreadable> {
         let bytes = match fs::read(data.join(FILE)) {
             Ok(bytes) => bytes,
@@ -84,7 +84,7 @@ impl Marker {
         is_name.then_some(marker).ok_or(Unreadable::Damaged)
     }
 
-    /// Writes the marker, unless it is there as it should be.
+    /// Writes the marker, unless it is up to date.
     pub fn write(&self, data: &Path) -> Result<()> {
         if matches!(Self::read(data), Ok(Some(present)) if present == *self) {
             return Ok(());
@@ -94,7 +94,7 @@ impl Marker {
     }
 }
 
-/// Six hexadecimal digits that follow from the path, and that nobody else on the machine has.
+/// Six hexadecimal digits computed from the path, unique on the machine.
 pub fn kernel_name(data: &Path, taken: &BTreeSet<String>) -> String {
     let name = |attempt: u32| {
         let mut digest = Sha256::new();

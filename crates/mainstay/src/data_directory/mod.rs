@@ -1,5 +1,4 @@
-//! The data directory of an instance: what marks it as one, what is in it, and whether what is found
-//! there is whole.
+//! The data directory of an instance: its marker, its parts, and the check that it is complete.
 //!
 //! A marker file at the root holds the instance's id, which the store holds too. So a directory that
 //! is no instance's is never deleted, a store that has vanished (a disk that is not mounted) is never
@@ -22,8 +21,8 @@ use marker::Unreadable;
 pub use marker::{FILE as MARKER_FILE, Marker, kernel_name};
 use parts::Part;
 
-/// Makes the data directory. Others may pass through it, but into none of its parts: these hold pods'
-/// Secrets, logs and files that run as another user. Containers reach what is theirs through mounts.
+/// Creates the data directory. Other users may pass through it, but cannot read its parts: these
+/// hold pods' Secrets, logs and files of other users. Containers reach their files through mounts.
 pub fn make(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -33,8 +32,8 @@ pub fn make(path: &Path) -> Result<()> {
         .with_context(|| format!("make the data directory {}", path.display()))
 }
 
-/// Closes the parts, which earlier versions left open, to all but their owner. What else is in the
-/// directory is not ours to change.
+/// Restricts the parts, which earlier versions left open, to their owner. Other entries of the
+/// directory are not changed.
 fn close_parts(data: &Path) -> io::Result<()> {
     for part in &Part::ALL {
         let path = data.join(part.name);
@@ -46,7 +45,7 @@ fn close_parts(data: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What is found in a data directory before anything is done with it.
+/// The state of a data directory before any change.
 #[derive(Debug)]
 struct Found {
     marker: Option<Marker>,
@@ -75,7 +74,7 @@ impl Found {
         })
     }
 
-    /// Why there must have been a store that is not there.
+    /// The evidence that a missing store existed.
     fn vanished(&self) -> Option<String> {
         if self.has_store {
             return None;
@@ -119,11 +118,11 @@ fn is_filled(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The marker for a start of `up` on the directory: the one that is there, brought in line with where
-/// it is now, or a new one. Nothing is written yet.
+/// The marker for a start of `up` on the directory: the existing one, updated to its location, or a
+/// new one. Nothing is written yet.
 ///
 /// # Errors
-/// When the store has vanished, or the marker cannot be read.
+/// The store has vanished, or the marker cannot be read.
 pub fn claim(data: &Path, host: &str, instances: &Path) -> Result<Claim> {
     let found = Found::read(data)?;
     if let Some(why) = found.vanished() {
@@ -157,11 +156,11 @@ pub fn claim(data: &Path, host: &str, instances: &Path) -> Result<Claim> {
 /// A data directory that is about to be used.
 #[derive(Debug)]
 pub struct Claim {
-    /// As found, or new.
+    /// The existing or the new marker.
     pub marker: Marker,
     /// Whether there was no marker.
     pub is_new: bool,
-    /// Where the data was and on which host, as far as is known.
+    /// The former path and host of the data, if known.
     pub before: (PathBuf, String),
 }
 
@@ -240,7 +239,7 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o7777, 0o700);
-        // What is not ours is not changed.
+        // Foreign entries are not changed.
         fs::create_dir(data.join("mine")).unwrap();
         fs::set_permissions(data.join("mine"), fs::Permissions::from_mode(0o755)).unwrap();
         make(&data).unwrap();
@@ -248,7 +247,7 @@ mod tests {
         assert_eq!(mine.permissions().mode() & 0o7777, 0o755);
     }
 
-    /// Findings R5: whatever of a cluster is there says that there was a store.
+    /// Findings R5: any remains of a cluster show that there was a store.
     #[test]
     fn a_store_that_has_vanished_is_not_replaced() {
         for part in [
@@ -279,8 +278,8 @@ mod tests {
         assert!(claim.is_new);
     }
 
-    /// Findings R17: a directory that was moved keeps its name in the kernel, so that what a killed
-    /// program left there is its own; a copy gets another.
+    /// Findings R17: a moved directory keeps its kernel name, so that the remains of a killed
+    /// process are its own; a copy gets another.
     #[test]
     fn a_moved_directory_keeps_its_names_and_a_copy_does_not() {
         let around = tempfile::tempdir().unwrap();

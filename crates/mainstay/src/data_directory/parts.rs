@@ -1,24 +1,23 @@
-//! The entries of a data directory, by name. What is not named here is not ours: whoever puts something
-//! new there names it here.
+//! The entries of a data directory, by name. Entries without a name here are foreign: each new
+//! entry must be added here.
 
 /// A file or directory at the root of a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Its name.
     pub name: &'static str,
-    /// Whose it is.
+    /// Its owner.
     pub of: Of,
     /// Whether it shows, when there is something in it, that there was a cluster.
     pub is_trace: bool,
 }
 
-/// Whose a part is.
+/// The owner of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// The cluster's: its objects, and what belongs to them. It goes with `down --volumes`.
+    /// The cluster: its objects, and their data. Deleted by `down --volumes`.
     Cluster,
-    /// The instance's, whatever the cluster: images, and what the user has written. It goes with
-    /// `down --all`.
+    /// The instance: images, and files that the user has written. Deleted by `down --all`.
     Instance,
 }
 
@@ -45,8 +44,8 @@ const fn of_instance(name: &'static str) -> Part {
 }
 
 impl Part {
-    /// All parts, in the order in which they are deleted: the store before all else, so that when the
-    /// deletion is cut off nobody finds objects there whose data are gone.
+    /// All parts, in the order of deletion: the store comes first, so that after an interrupted
+    /// deletion there are no objects whose data are gone.
     pub const ALL: [Self; 24] = [
         of_cluster("store"),
         of_cluster("store.unfinished"),

@@ -1,5 +1,5 @@
-//! Ends what a server that was killed has left: its pods, and what it has in the kernel. It goes by
-//! records and names alone, so that it needs no server.
+//! Cleans up after a killed server: its pods, and its kernel objects. It uses records and names
+//! only, and needs no server.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,8 +26,8 @@ use crate::output::{say, warn};
 /// Parts of the data directory in which mounts are the program's own.
 const MOUNTED_IN: [&str; 3] = ["sandboxes", "pods", "pool"];
 
-/// Ends the pods as they say, with hooks, signals and grace periods, then removes everything else that
-/// the instance has in the kernel.
+/// Stops the pods with their hooks, signals and grace periods, then removes all other kernel
+/// objects of the instance.
 pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[Left]) -> Result<()> {
     let instance_id = match marker {
         Some(marker) => marker.kernel_name.clone(),
@@ -109,8 +109,8 @@ async fn end_network(data: &Path, instance_id: &str) -> Result<()> {
         .context("remove the pods' network")
 }
 
-/// Unmounts everything below a directory, innermost first. A mount may be a peer of others, as a bound
-/// volume is: cut off first, it goes alone.
+/// Unmounts everything below a directory, innermost first. A mount may have peers, as a bound
+/// volume has: it is made private first, so that they stay.
 fn unmount_below(directory: &Path) -> Result<()> {
     let table = mount_table::read().context("list the mounts")?;
     let mounted = below(&table, directory);
@@ -123,7 +123,7 @@ fn unmount_below(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is mounted below a directory, outer before inner.
+/// The mounts below a directory, outer before inner.
 pub fn below(table: &[MountPoint], directory: &Path) -> Vec<PathBuf> {
     let mut found = mount_table::at_or_below(table, directory);
     found.retain(|path| path != directory);

@@ -1,5 +1,5 @@
-//! `mainstay down`: stops the server of a data directory, ends what one that was killed has left, and
-//! deletes data if asked, of directories alone that are marked as an instance's.
+//! `mainstay down`: stops the server of a data directory, cleans up after a killed one, and deletes
+//! data if requested, but only in directories with an instance's marker.
 
 pub mod left;
 mod leftovers;
@@ -20,9 +20,9 @@ use crate::process::{self, Identity};
 use crate::settings::DataDirectory;
 use removal::{Extent, Listener};
 
-/// How long `down` waits: longer than any usual grace period of a database.
+/// Maximum time of `down`: longer than any usual grace period of a database.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
-/// How often it is said how much of a part of the data has gone.
+/// Interval of progress messages about a part of the data.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Arguments of `mainstay down`.
@@ -52,7 +52,7 @@ impl DownArguments {
     }
 }
 
-/// Stops the server of a data directory and waits until it has; deletes the data if asked.
+/// Stops the server of a data directory and waits for its end; deletes the data if requested.
 pub async fn run(arguments: &DownArguments) -> Result<()> {
     let data = arguments.data.path()?;
     // Links in the kernel and in files name the directory by its absolute path.
@@ -114,7 +114,7 @@ fn not_marked(data: &Path) -> String {
     )
 }
 
-/// Stops the server as Ctrl-C does: with its pods, whatever it does on SIGTERM.
+/// Stops the server as Ctrl-C does: with its pods, whatever its behaviour on SIGTERM.
 fn stop(server: Identity, data: &Path) -> Result<()> {
     let mut pods = left::pods(data);
     say(&format!(

@@ -1,5 +1,5 @@
-//! Deletes the data of an instance and says what of it goes: that can take minutes. Only what is
-//! named goes, and nothing through a mount.
+//! Deletes the data of an instance and reports the progress, because it can take minutes. Only
+//! known parts are deleted, and nothing through a mount.
 
 use std::fs;
 use std::io;
@@ -11,10 +11,10 @@ use super::leftovers;
 use crate::data_directory::MARKER_FILE;
 use crate::data_directory::parts::{Of, Part};
 
-/// How deep below a part of the data one thing is told from another, such as an image's layers.
+/// Depth of progress messages below a part of the data, such as an image's layers.
 const DEPTH: usize = 2;
 
-/// How much is deleted.
+/// The extent of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// The cluster: objects and volumes.
@@ -29,19 +29,19 @@ impl Extent {
     }
 }
 
-/// Who is told.
+/// The receiver of progress.
 pub struct Listener<'a> {
-    /// Of each part before it goes, and how many things of it have gone.
+    /// Receives each part before its deletion, and the number of deleted entries.
     pub say: &'a mut dyn FnMut(&str),
     /// Whether it is time to say how many.
     pub is_due: &'a mut dyn FnMut() -> bool,
 }
 
-/// Deletes the parts of a data directory. Links are deleted, not what they lead to. A part that is a
-/// disk of its own is emptied, and stays as a directory.
+/// Deletes the parts of a data directory. Links are deleted, not their targets. A part on a
+/// separate disk is emptied, and its directory stays.
 ///
 /// # Errors
-/// When something cannot be deleted, and when something is mounted inside a part: it may be anyone's.
+/// An entry cannot be deleted, or something is mounted inside a part: it may be anyone's.
 pub fn delete(data: &Path, extent: Extent, listener: &mut Listener<'_>) -> Result<()> {
     let table = mount_table::read().context("list the mounts")?;
     let parts = Part::ALL.iter().filter(|part| extent.has(part));
@@ -84,7 +84,7 @@ fn delete_part(path: &Path, name: &str, listener: &mut Listener<'_>) -> Result<(
     }
 }
 
-/// Removes the marker, and the directory if nothing else is in it; returns what is.
+/// Removes the marker, and the directory if it is empty; returns the remaining entries.
 pub fn remove_root(data: &Path) -> Result<Vec<String>> {
     let failed = || format!("delete {}", data.display());
     fs::remove_file(data.join(MARKER_FILE)).with_context(failed)?;
@@ -96,7 +96,7 @@ pub fn remove_root(data: &Path) -> Result<Vec<String>> {
     left.sort();
     if left.is_empty() {
         match fs::remove_dir(data) {
-            // A disk of its own, or a link to the directory.
+            // A separate disk, or a link to the directory.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -108,7 +108,7 @@ pub fn remove_root(data: &Path) -> Result<Vec<String>> {
     Ok(left)
 }
 
-/// How many volumes there are, as far as they can be seen.
+/// The number of visible volumes.
 pub fn volumes(data: &Path) -> usize {
     let directories = ["volumes", "pool/mount/volumes"].map(|name| data.join(name));
     let entries = directories
@@ -117,7 +117,7 @@ pub fn volumes(data: &Path) -> usize {
     entries.flatten().count()
 }
 
-/// Removes what is in a directory, one thing after the other.
+/// Removes the entries of a directory, one after the other.
 fn empty(directory: &Path, depth: usize, count: &mut dyn FnMut()) -> io::Result<()> {
     for name in names(directory)? {
         let path = directory.join(name);
@@ -208,7 +208,7 @@ mod tests {
         assert!(around.path().join("kept/file").exists());
     }
 
-    /// Findings R9: the volumes go, what the user wrote or imported stays.
+    /// Findings R9: the volumes are deleted; imported images and the user's files stay.
     #[test]
     fn images_and_registries_survive_the_cluster() {
         let around = instance();
@@ -222,7 +222,7 @@ mod tests {
         );
     }
 
-    /// Findings R9: what is not known to be ours stays, and is named.
+    /// Findings R9: foreign entries stay, and are listed.
     #[test]
     fn what_is_not_ours_stays() {
         let around = instance();

@@ -22,7 +22,7 @@ impl Identity {
         let host = nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "unknown".to_owned());
-        // Without the file there is no Service to name; everything else still works.
+        // Without the file the Service's name is unknown; everything else works.
         let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
         Self::from_names(&host, &hosts)
     }

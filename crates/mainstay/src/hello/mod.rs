@@ -1,7 +1,7 @@
-//! The program of the built-in image `mainstay/hello`: a small HTTP server that shows who it is,
-//! whom it finds by DNS, and how often it was visited, counted on its volume.
+//! The program of the built-in image `mainstay/hello`: a small HTTP server that shows its identity,
+//! its peers in DNS, and the number of visits, counted on its volume.
 //!
-//! It runs inside a container and knows nothing of the rest of the program.
+//! It runs inside a container and is independent of the rest of the program.
 
 mod identity;
 mod peers;

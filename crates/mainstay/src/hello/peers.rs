@@ -1,5 +1,5 @@
-//! Finds the other pods of the Service by DNS alone: the addresses behind the Service's name,
-//! then the name behind each address.
+//! Finds the other pods of the Service by DNS only: the addresses of the Service's name, then the
+//! name of each address.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::net::UdpSocket;
 
-/// How long to wait for an answer.
+/// Timeout of a response.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A pod behind the same Service.
+/// Another pod of the Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
     /// Its name, or its address where it has no name.
@@ -21,7 +21,7 @@ pub struct Peer {
     pub address: Ipv4Addr,
 }
 
-/// The ready pods behind the Service, in the order of their names. None when DNS is silent.
+/// The ready pods of the Service, sorted by name. None without a DNS response.
 pub async fn find(service: &str) -> Vec<Peer> {
     match ask_for_all(service).await {
         Ok(mut peers) => {

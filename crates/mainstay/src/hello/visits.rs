@@ -16,14 +16,14 @@ pub struct Visits {
 /// The count after a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visit {
-    /// How many visits there were, this one included.
+    /// The number of visits, this one included.
     pub number: u64,
     /// Whether the number is on disk.
     pub kept: bool,
 }
 
 impl Visits {
-    /// Continues the count kept in `directory`; without such a directory counts in memory.
+    /// Continues the count in `directory`; without such a directory counts in memory.
     pub fn open(directory: &Path) -> Self {
         let number = fs::read_to_string(directory.join("visits"))
             .ok()

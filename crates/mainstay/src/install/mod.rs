@@ -1,8 +1,8 @@
 //! `mainstay install` and `mainstay uninstall`: the program, its man pages, the completions of shells
 //! and a service of systemd, where all users find them.
 //!
-//! What is written is recorded with its digest: files of others, and files that somebody has changed,
-//! are neither replaced nor removed. Data are never touched.
+//! Each written file is recorded with its digest: foreign and changed files are neither replaced
+//! nor removed. Data are never touched.
 
 mod plan;
 mod record;
@@ -51,7 +51,7 @@ pub struct UninstallArguments {
 const UNINSTALL_HELP: &str = "\
 Data is kept. `mainstay down --all` deletes it; run it before `mainstay uninstall`.";
 
-/// Where it happens, and whether.
+/// The destination, and whether it is a dry run.
 #[derive(clap::Args, Debug)]
 struct Place {
     /// Print the changes and make none
@@ -85,7 +85,7 @@ impl Place {
     }
 }
 
-/// A file that is to be there.
+/// A file to install.
 struct Wanted {
     path: PathBuf,
     content: Content,
@@ -97,7 +97,7 @@ enum Content {
     Text(String),
 }
 
-/// This program's file, also if another has taken its name.
+/// The file of this program, even if its name was reused.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 const PROGRAM: &str = "/usr/local/bin/mainstay";
 const PAGES: &str = "/usr/local/share/man/man1";
@@ -225,7 +225,7 @@ fn files(command: &Command) -> Vec<Wanted> {
     files
 }
 
-/// Makes the directories above a file, and records those that were not there.
+/// Creates the parents of a file, and records the new ones.
 fn make_directories(place: &Place, path: &Path, record: &mut Record) -> Result<()> {
     let above: Vec<&Path> = path.ancestors().skip(1).collect();
     for directory in above.into_iter().rev() {
@@ -239,7 +239,7 @@ fn make_directories(place: &Place, path: &Path, record: &mut Record) -> Result<(
     Ok(())
 }
 
-/// Removes what was installed.
+/// Removes the installed files.
 pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
     let place = &arguments.place;
     place.require_root("uninstall")?;
@@ -254,7 +254,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
     if !place.dry_run {
         systemd.disable(&record.data_directory)?;
     }
-    // A file that cannot be read is not the one that was written.
+    // An unreadable file counts as changed.
     let present = |path: &Path| match record::digest_of_file(&place.at(path)) {
         Ok(digest) => digest,
         Err(_) => Some(String::new()),
@@ -280,7 +280,7 @@ pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
     if !place.dry_run {
         fs::remove_file(&record_path)
             .with_context(|| format!("remove {}", record_path.display()))?;
-        // The deepest first; those that hold something else stay.
+        // The deepest first; directories with other contents stay.
         for directory in record.directories.iter().rev() {
             fs::remove_dir(place.at(directory)).ok();
         }

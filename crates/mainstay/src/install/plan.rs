@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::Record;
 
-/// What becomes of a file.
+/// The action for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// It is written.
@@ -13,8 +13,8 @@ pub enum Step {
     Keep,
 }
 
-/// What to do about a file that is to be there, or why nothing can be done. `present` is the digest of
-/// what is there.
+/// The action for a file to install, or the reason why there is none. `present` is the digest of
+/// the existing file.
 pub fn step(
     path: &Path,
     wanted: &str,
@@ -35,16 +35,16 @@ pub fn step(
     }
 }
 
-/// What `uninstall` does.
+/// The plan of `uninstall`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
     /// Files that go.
     pub files: Vec<PathBuf>,
-    /// Files that stay, since somebody has changed them.
+    /// Files that stay, because they were changed.
     pub changed: Vec<PathBuf>,
 }
 
-/// Sorts the recorded files by what is there now, as `present` tells.
+/// Sorts the recorded files by their present digest from `present`.
 pub fn removal(record: &Record, present: impl Fn(&Path) -> Option<String>) -> Removal {
     let mut removal = Removal::default();
     for (path, written) in &record.files {
@@ -80,7 +80,7 @@ mod tests {
         assert!(changed.contains("/a was changed"), "{changed}");
         let strange = at("/z", Some("8")).unwrap_err();
         assert!(strange.contains("/z is not of"), "{strange}");
-        // What is there as it would be written is taken over.
+        // An existing file with the desired contents is adopted.
         assert_eq!(at("/z", Some("9")), Ok(Step::Keep));
     }
 

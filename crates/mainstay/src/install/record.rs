@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Where the record is.
+/// The path of the record.
 pub const PATH: &str = "/usr/local/share/mainstay/installed.json";
 
 /// The record. Paths are those of the installed system, without the directory of `--root`.
@@ -26,7 +26,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads the record; nothing where nothing is installed.
+    /// Reads the record; `None` if nothing is installed.
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -37,14 +37,14 @@ impl Record {
         record.with_context(|| format!("read {}, the list of what is installed", path.display()))
     }
 
-    /// As it is written.
+    /// Its serialized form.
     pub fn text(&self) -> Result<String> {
         let text = serde_json::to_string_pretty(self).context("encode the record")?;
         Ok(text + "\n")
     }
 }
 
-/// The SHA-256 of a file; nothing if there is none.
+/// The SHA-256 of a file; `None` if there is none.
 pub fn digest_of_file(path: &Path) -> Result<Option<String>> {
     let found = File::open(path).and_then(|mut file| {
         let mut hash = Sha256::new();

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Where the unit is.
+/// The path of the unit.
 pub const UNIT: &str = "/etc/systemd/system/mainstay.service";
 
 /// Whether systemd runs the machine.
@@ -13,9 +13,9 @@ pub const UNIT: &str = "/etc/systemd/system/mainstay.service";
 pub enum Systemd {
     /// It does.
     Runs,
-    /// Something else does.
+    /// The machine has another init system.
     Absent,
-    /// What is installed is for another machine, or for a package.
+    /// The installation is for another machine, or for a package.
     OfAnotherRoot,
 }
 
@@ -42,7 +42,7 @@ impl Systemd {
         Ok(())
     }
 
-    /// Has the service not started any more. One that runs is not ended: it has pods.
+    /// Disables the service. A running one is not stopped, because it has pods.
     pub fn disable(self, data: &Path) -> Result<()> {
         if self != Self::Runs {
             return Ok(());
@@ -53,12 +53,12 @@ impl Systemd {
                 data.display()
             );
         }
-        // A unit that somebody has removed is not enabled either.
+        // A removed unit is not enabled either.
         systemctl(&["disable", "--quiet", "mainstay.service"]).ok();
         Ok(())
     }
 
-    /// Has systemd forget a unit that is gone.
+    /// Reloads systemd after the unit was removed.
     pub fn reload(self) -> Result<()> {
         match self {
             Self::Runs => systemctl(&["daemon-reload"]),
@@ -66,7 +66,7 @@ impl Systemd {
         }
     }
 
-    /// What the user does now.
+    /// The next step for the user.
     pub fn next_step(self, data: &Path) -> String {
         let data = data.display();
         match self {
@@ -85,7 +85,7 @@ impl Systemd {
         }
     }
 
-    /// What to do instead of changing the unit.
+    /// The alternative to changing the unit.
     pub fn advice(self) -> &'static str {
         match self.has_units() {
             true => " (use `systemctl edit mainstay` to change settings of the unit)",

@@ -1,4 +1,4 @@
-//! Into a directory in place of /.
+//! Installation into another root directory.
 
 use clap::CommandFactory;
 
@@ -40,7 +40,7 @@ fn below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Findings U11: install is idempotent, and uninstall leaves nothing but what was there.
+/// Findings U11: install is idempotent, and uninstall leaves only earlier files.
 #[test]
 fn what_is_installed_is_removed_and_nothing_else() {
     let root = tempfile::tempdir().unwrap();

@@ -43,7 +43,7 @@ fn word(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
-    /// What the documentation shows is what is installed.
+    /// The documented unit is the installed one.
     #[test]
     fn the_documentation_shows_the_unit() {
         let page = include_str!("../../../../docs/systemd.md");

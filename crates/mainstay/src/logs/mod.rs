@@ -1,4 +1,4 @@
-//! `mainstay logs`: what all pods of a set, a Deployment or their like print, in one stream.
+//! `mainstay logs`: the logs of all pods of a set, a Deployment or another workload in one stream.
 
 mod target;
 
@@ -20,9 +20,9 @@ use crate::why::Server;
 pub use target::KINDS;
 use target::Target;
 
-/// How often it is looked for pods that are new, while logs are followed.
+/// Interval of the search for new pods while logs are followed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Colours of prefixes (of a terminal's own sixteen, without those that are hard to read).
+/// Colours of prefixes (of a terminal's sixteen, without hardly readable ones).
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
 /// Arguments of `mainstay logs`.
@@ -59,12 +59,12 @@ Examples:
   mainstay logs sts/web -f
   mainstay logs deploy/shop -c main --tail 20";
 
-/// A run of a container, which has a log of its own.
+/// A run of a container, with its log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Run {
     pod: String,
     container: String,
-    /// What tells it from the runs before and after.
+    /// Its identity among the container's runs.
     id: String,
 }
 
@@ -110,7 +110,7 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
         if !arguments.follow {
             break;
         }
-        // What starts from now on is shown from its beginning.
+        // Containers that start from now on are shown from their beginning.
         tail = None;
         while streams.try_join_next().is_some() {}
         tokio::time::sleep(LOOK_INTERVAL).await;
@@ -122,7 +122,7 @@ pub async fn run(arguments: LogsArguments) -> Result<()> {
     Ok(())
 }
 
-/// The runs of containers that have begun, each with what its lines begin with, in order.
+/// The started runs of containers with the prefixes of their lines, in order.
 fn runs(pods: &[Pod], only: Option<&str>) -> Vec<(Run, String)> {
     let mut runs = Vec::new();
     for pod in pods {
@@ -152,7 +152,7 @@ fn runs(pods: &[Pod], only: Option<&str>) -> Vec<(Run, String)> {
     runs
 }
 
-/// What a line begins with.
+/// The prefix of a line.
 fn prefix(name: &str, number: usize, width: usize, is_terminal: bool) -> String {
     let name = format!("{name:width$} | ");
     match is_terminal {
@@ -161,7 +161,7 @@ fn prefix(name: &str, number: usize, width: usize, is_terminal: bool) -> String 
     }
 }
 
-/// Copies a log; one that cannot be read is told among the lines.
+/// Copies a log; an unreadable one is reported in the output.
 async fn copy(api: &Api<Pod>, run: &Run, parameters: LogParams, prefix: &str) {
     let copied = async {
         let stream = api

@@ -53,7 +53,7 @@ impl Target {
         })
     }
 
-    /// Which pods are meant; nothing if there is no such object.
+    /// The selected pods; `None` if there is no such object.
     pub async fn selection(
         &self,
         client: &Client,
@@ -73,7 +73,7 @@ impl Target {
         let selector = object.data["spec"]["selector"].clone();
         let selector = serde_json::from_value::<LabelSelector>(selector).ok();
         let selector = selector.and_then(|selector| Selector::try_from(selector).ok());
-        // One without a selector, or with one that means nothing, has no pods.
+        // An object without a valid selector has no pods.
         Ok(selector.map(|selector| ListParams::default().labels_from(&selector)))
     }
 }

@@ -1,4 +1,5 @@
-//! The objects of one screen, as `mainstay why` reads them, and the figures of the server and its nodes.
+//! The objects of one screen, as `mainstay why` reads them, and the metrics of the server and its
+//! nodes.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use crate::why::{self, Reach, Server, read_all};
 /// A node that does not tell its figures within that time is shown without them.
 const FIGURES_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What was read. What the user may not read is missing.
+/// The objects that were read. Objects that the user may not read are missing.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// What the server says its version is.
+    /// The version of the server.
     pub version: String,
-    /// What each node says of its use, in kubelet's form.
+    /// The usage of each node, in kubelet's format.
     pub figures: Vec<Value>,
     /// The objects.
     pub objects: why::Found,
@@ -41,7 +42,7 @@ pub async fn read(server: &Server, reach: &Reach, now: Timestamp) -> Result<Foun
     })
 }
 
-/// A node's own figures. They are an extra: who may not ask, or gets no answer, does without.
+/// A node's own metrics. They are optional: without permission or response they are left out.
 async fn figures(client: &Client, node: String) -> Option<Value> {
     let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
     let request = http::Request::get(path).body(Vec::new()).ok()?;

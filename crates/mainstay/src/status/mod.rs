@@ -1,6 +1,6 @@
-//! `mainstay status`: what there is, on one screen.
+//! `mainstay status`: an overview on one screen.
 //!
-//! `found` reads, `model` and `workloads` choose what is shown, `render` puts it into lines.
+//! `found` reads, `model` and `workloads` choose the shown objects, `render` formats them.
 
 mod found;
 mod model;
@@ -57,7 +57,7 @@ enum Form {
     Json,
 }
 
-/// Prints what there is.
+/// Prints the overview.
 pub async fn run(arguments: StatusArguments) -> Result<()> {
     let server = Server::find(arguments.kubeconfig.as_deref(), &arguments.data).await?;
     let kubeconfig = arguments.kubeconfig.as_deref();

@@ -29,13 +29,13 @@ pub struct Status {
     pub namespace: Option<String>,
     /// StatefulSets.
     pub sets: Vec<SetStatus>,
-    /// Other workloads, and pods that nothing keeps.
+    /// Other workloads, and bare pods.
     pub workloads: Vec<Workload>,
     /// Claims that are not of a set.
     pub claims: Vec<ClaimStatus>,
-    /// What waits, by its root.
+    /// The waiting objects by root cause.
     pub waiting: Vec<Waiting>,
-    /// What could not be read.
+    /// The errors of reading.
     pub notes: Vec<String>,
 }
 
@@ -60,9 +60,9 @@ pub struct NodeStatus {
     pub name: String,
     /// Address.
     pub address: String,
-    /// `Ready`, or what it is not.
+    /// `Ready`, or the reason why it is not.
     pub state: String,
-    /// How full its disk is, in bytes.
+    /// The usage of its disk, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
 }
@@ -71,11 +71,11 @@ pub struct NodeStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Disk {
-    /// What is taken.
+    /// Used bytes.
     pub used_bytes: i64,
-    /// What is still to be had.
+    /// Available bytes.
     pub available_bytes: i64,
-    /// How much there is in all.
+    /// Capacity in bytes.
     pub capacity_bytes: i64,
 }
 
@@ -87,9 +87,9 @@ pub struct SetStatus {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// How many pods it is to have.
+    /// The desired number of pods.
     pub replicas: i32,
-    /// How many are ready.
+    /// The number of ready pods.
     pub ready: usize,
     /// Its pods, by ordinal, those too that it has yet to make.
     pub pods: Vec<PodRow>,
@@ -107,16 +107,16 @@ pub struct ClaimStatus {
     pub name: String,
     /// `Bound`, `Pending`, `Lost`, `Terminating`.
     pub state: String,
-    /// How large it is, or is to be.
+    /// Its size, present or requested.
     pub size: String,
-    /// What of it is used, if its volume has a file system of its own.
+    /// Its used bytes, if its volume has a file system of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<i64>,
     /// Class.
     pub class: String,
 }
 
-/// Something else that runs.
+/// Another workload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
@@ -126,11 +126,11 @@ pub struct Workload {
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// How it is.
+    /// Its state.
     pub state: String,
-    /// Whether it is as it should be.
+    /// Whether it is healthy.
     pub fine: bool,
-    /// Why it is not, in a line.
+    /// The reason why it is not, in a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -139,12 +139,12 @@ pub struct Workload {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// What, as `mainstay why` takes it.
+    /// The object, in the form that `mainstay why` accepts.
     pub object: String,
     /// Its namespace, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// For what, and the root cause.
+    /// The awaited event, and the root cause.
     pub cause: String,
 }
 
@@ -164,7 +164,7 @@ impl Waiting {
     }
 }
 
-/// What is shown of what was found, and of what waits.
+/// The overview of the objects and of the waiting ones.
 pub fn status(
     server: ServerStatus,
     found: &Found,
@@ -278,8 +278,8 @@ fn claim(object: &PersistentVolumeClaim, found: &Found) -> ClaimStatus {
     }
 }
 
-/// What is used of a volume. One in a directory of the node's disk has the disk's figures, which say
-/// nothing of it.
+/// The usage of a volume. For a directory on the node's disk the file system reports the disk's
+/// usage, which is not the volume's.
 fn used(claim: &PersistentVolumeClaim, found: &Found) -> Option<i64> {
     let (namespace, name) = key(&claim.metadata);
     found.figures.iter().find_map(|node| {
@@ -319,7 +319,7 @@ fn disk(figures: &Value) -> Option<Disk> {
     })
 }
 
-/// `Ready`, and what else it says of itself that is not as usual.
+/// `Ready`, and other unusual conditions.
 fn node_state(node: &Node) -> String {
     let status = node.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref());

@@ -11,10 +11,10 @@ use crate::terminal::clip;
 /// Widest a column is made in a terminal.
 const COLUMN_MAX: usize = 40;
 
-/// How the program is asked for more.
+/// The command lines for further questions.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Its name, as it was called.
+    /// The program's name as it was called.
     pub program: String,
     /// The options that name the same server, each with a space before it.
     pub options: String,

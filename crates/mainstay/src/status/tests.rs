@@ -1,4 +1,4 @@
-//! From what was read to the lines that are shown.
+//! From the objects to the displayed lines.
 
 use std::sync::Arc;
 
@@ -139,7 +139,7 @@ fn one_screen_shows_what_there_is() {
         "  web-2         waiting for its turn",
         "  CLAIM       STATE  SIZE  USED   CLASS",
         "  data-web-0  Bound  64Mi  3.0Mi  local-cow",
-        // The volume is a directory of the node's disk: what that has in use is not the claim's.
+        // The volume is a directory of the node's disk, whose usage is not the claim's.
         "  data-web-1  Bound  64Mi         local",
         "deployment shop/front: 2/2 ready",
         "job move: failed: Job has reached the specified backoff limit",

@@ -80,7 +80,7 @@ impl Workload {
         }
     }
 
-    /// A number of pods that are ready, of those that are to be.
+    /// A count of ready pods, out of the desired ones.
     fn counted(kind: &str, meta: &ObjectMeta, ready: Option<i32>, wanted: i32) -> Self {
         let ready = ready.unwrap_or(0);
         Self::new(
@@ -91,7 +91,7 @@ impl Workload {
         )
     }
 
-    /// Asks for the reason if something is not as it should be.
+    /// Adds the reason if the workload is not healthy.
     fn because(mut self, reason: impl FnOnce() -> Option<String>) -> Self {
         if !self.fine && self.reason.is_none() {
             self.reason = reason();
@@ -180,7 +180,7 @@ fn job(object: &Job) -> Workload {
     with(format!("{done}/{wanted} done"), false)
 }
 
-/// A job takes its time: one whose pods have no trouble is fine.
+/// A job takes its time: one whose pods are healthy is healthy.
 fn under_way(mut job: Workload) -> Workload {
     job.fine |= job.reason.is_none();
     job

@@ -1,5 +1,5 @@
-//! The administrator's socket in the data directory: what a backup needs of a running server. Only
-//! root, or whoever runs the server, may use it.
+//! The administrator's socket in the data directory, which serves backups of a running server. Only
+//! root, or the server's user, may use it.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -21,14 +21,14 @@ use crate::backup::contents::{Request, SOCKET, Summary, Taken, socket_below, tak
 
 /// Longest request.
 const REQUEST_BYTES_MAX: u64 = 256;
-/// How long a request may take to come.
+/// Timeout for receiving a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Objects are sent in pieces of about this size.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// What the socket gives access to.
+/// The data behind the socket.
 pub struct Admin {
-    /// The store as it is on disk: what is encrypted stays so.
+    /// The store as it is on disk: encrypted objects stay encrypted.
     pub store: Arc<dyn Store>,
     /// The volumes.
     pub storage: Storage,
@@ -36,7 +36,7 @@ pub struct Admin {
     pub configured_by: Vec<PathBuf>,
 }
 
-/// Listens in the data directory. Paths of sockets have to be short, so it is reached by way of the
+/// Listens in the data directory. Paths of sockets have to be short, so it is reached through the
 /// opened directory.
 pub fn listen(data: &Path) -> io::Result<UnixListener> {
     let path = data.join(SOCKET);

@@ -1,5 +1,5 @@
-//! Applying manifests by server-side apply, as one field manager: what a manifest no longer says
-//! goes, what others say beside it stays.
+//! Server-side apply of manifests, as one field manager: fields that a manifest no longer has are
+//! removed, fields of other managers stay.
 
 use anyhow::{Context, Result, bail};
 use http::{Method, Request, StatusCode};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::manifests::Manifest;
 
-/// What became of a manifest.
+/// The result of applying a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// `statefulset.apps/web`.
@@ -21,24 +21,23 @@ pub struct Applied {
     pub warnings: Vec<String>,
 }
 
-/// Where an object is, and how it is shown.
+/// The path of an object, and its name for display.
 struct Place {
     path: String,
     display: String,
 }
 
-/// Whose the fields of the manifests are.
+/// The query with the field manager of the manifests.
 const QUERY: &str = "?fieldManager=mainstay-up&fieldValidation=Strict&force=true";
 
-/// What a dry run says against a manifest, if it says that the manifest itself is wrong. Other refusals
-/// (its namespace or its kind comes with another manifest, a webhook is not there yet) are for the
-/// time when it is applied.
+/// The error of a dry run, if the manifest itself is wrong. Other errors (its namespace or its kind
+/// comes with another manifest, a webhook is not running yet) are reported when it is applied.
 pub async fn check(
     client: &Client,
     kinds: &[KindInfo<'_>],
     manifest: &Manifest,
 ) -> Result<Option<String>> {
-    // A kind that is not built in may be defined by another manifest, or by what is stored.
+    // A custom kind may be defined by another manifest, or by a stored definition.
     let Ok(place) = place(kinds, manifest) else {
         return Ok(nameless(manifest));
     };
@@ -65,7 +64,7 @@ fn nameless(manifest: &Manifest) -> Option<String> {
     }
 }
 
-/// How the manifest's object is called in messages.
+/// The name of the manifest's object in messages.
 pub fn display(kinds: &[KindInfo<'_>], manifest: &Manifest) -> String {
     match place(kinds, manifest) {
         Ok(place) => place.display,
@@ -79,8 +78,8 @@ pub fn display(kinds: &[KindInfo<'_>], manifest: &Manifest) -> String {
     }
 }
 
-/// Creates or updates one object. What others have changed in the meantime is as the manifest
-/// says again: whoever starts the program with it wants that.
+/// Creates or updates one object. Conflicting changes of others are overwritten, because the user
+/// starts the program with the manifest.
 pub async fn apply(
     client: &Client,
     kinds: &[KindInfo<'_>],
@@ -88,7 +87,7 @@ pub async fn apply(
 ) -> Result<Applied> {
     let place = place(kinds, manifest)?;
     let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
-    // Looked up first, to tell what has changed.
+    // Read first, to report the difference.
     let (_, present, _) = send(client, request(Method::GET, &place.path, Vec::new())?).await?;
     let apply = request(Method::PATCH, &format!("{}{QUERY}", place.path), body)?;
     let (status, answer, warnings) = send(client, apply).await?;

@@ -1,9 +1,9 @@
 //! The certificates of the program's own parts while it runs: the API server's and the
 //! administrator's in the kubeconfig.
 //!
-//! Both are made anew when a third of their year is left, and the server's when the host has other
-//! addresses. Clients see the change at their next connection; a kubeconfig is a file that they
-//! read at each start.
+//! Both are renewed when a third of their year is left, and the server's when the host has other
+//! addresses. Clients see the change at their next connection; a kubeconfig is read at each start
+//! of a client.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -19,8 +19,8 @@ use crate::data_directory;
 use crate::kubeconfig;
 use crate::output::warn;
 
-/// How often it is looked at whether one runs out. After a failure there are as many further tries
-/// as half days in four months.
+/// Interval of the checks for expiry. After a failure there are as many further attempts as half
+/// days in four months.
 const CHECK: Duration = Duration::from_secs(12 * 3600);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -33,17 +33,17 @@ const WARN_CA_LEFT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Show = dyn Fn(&Identity) -> Result<()> + Send + Sync;
 
-/// Keeps the certificates of one server.
+/// Renews the certificates of one server.
 pub struct Credentials {
-    /// Who signs them.
+    /// The certificate authority.
     pub authority: Arc<Authority>,
     /// Names of the server besides the addresses of the host.
     pub host_name: String,
-    /// Addresses that are the server's own whatever those of the host are.
+    /// Addresses of the server besides the host's.
     pub own_addresses: Vec<IpAddr>,
     /// The addresses of the host.
     pub host_addresses: Mutex<Vec<IpAddr>>,
-    /// Where the server listens.
+    /// The address that the server listens on.
     pub address: SocketAddr,
     /// The administrator's file.
     pub kubeconfig: PathBuf,
@@ -52,7 +52,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The server's certificate, made anew if it runs out or has other names.
+    /// The server's certificate, renewed if it expires or has other names.
     pub fn server(&self, now: SystemTime) -> Result<Identity> {
         let addresses = self.host_addresses.lock();
         let addresses = addresses.unwrap_or_else(PoisonError::into_inner).clone();
@@ -70,7 +70,7 @@ impl Credentials {
         (self.show)(&self.server(SystemTime::now())?)
     }
 
-    /// Makes anew what runs out, and puts it into use.
+    /// Renews expiring certificates, and uses them.
     pub fn renew(&self, now: SystemTime) -> Result<()> {
         let server = self.server(now)?;
         (self.show)(&server).context("show the server's certificate")?;
@@ -115,7 +115,7 @@ impl Credentials {
         let current = std::fs::read_to_string(&self.kubeconfig);
         if !current.is_ok_and(|current| current == text) {
             match kubeconfig::write_private(&self.kubeconfig, &text) {
-                // With the file of before, whoever makes room may do.
+                // With the old file, the user can free space.
                 Err(error) if data_directory::is_full(&error) => {
                     warn(&format!("mainstay: {error:#}; the old one stays in use"));
                 }
@@ -167,7 +167,7 @@ mod tests {
         let file = || std::fs::read_to_string(temp.path().join("kubeconfig")).unwrap();
         let start = SystemTime::now();
         let mut files = std::collections::BTreeSet::new();
-        // Three years of one process, looked at once in ten days.
+        // Three years of one process, checked once in ten days.
         for days in (0..1100).step_by(10) {
             let now = start + DAY * days;
             credentials.renew(now).unwrap();

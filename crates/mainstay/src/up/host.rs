@@ -8,7 +8,7 @@ use nix::net::if_::InterfaceFlags;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// How often the machine's addresses are looked at.
+/// Interval of the checks of the machine's addresses.
 const ADDRESS_CHECK: Duration = Duration::from_secs(5);
 
 /// The machine.
@@ -54,15 +54,14 @@ impl Host {
         })
     }
 
-    /// The address by which the node is known: one that others can reach, else the given one.
+    /// The node's address: one that others can reach, else the given one.
     pub fn node_address(&self, otherwise: Ipv4Addr) -> IpAddr {
         let v4 = self.outward.iter().copied().find(IpAddr::is_ipv4);
         v4.unwrap_or(IpAddr::V4(otherwise))
     }
 }
 
-/// Looks at the machine from time to time until `stop`, and tells of one that has other addresses
-/// than before.
+/// Checks the machine's addresses periodically until `stop`, and reports changes.
 pub async fn follow(known: Host, stop: CancellationToken, mut tell: impl FnMut(&Host)) {
     let mut watched = Watched::new(known);
     let mut tick = interval(ADDRESS_CHECK);
@@ -79,8 +78,8 @@ pub async fn follow(known: Host, stop: CancellationToken, mut tell: impl FnMut(&
     }
 }
 
-/// A machine whose addresses count once they were seen twice: while one is exchanged for another,
-/// there may be none, or one of a link that nobody outside knows.
+/// A machine whose new addresses count after two checks: during a change there may be none, or one
+/// of a link that is not reachable from outside.
 struct Watched {
     known: Host,
     last: Host,

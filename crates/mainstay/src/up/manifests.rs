@@ -12,7 +12,7 @@ use super::yaml;
 /// The largest manifest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// An object to be applied, with where it was found.
+/// An object to apply, with its source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
     /// The file, for messages.
@@ -21,10 +21,11 @@ pub struct Manifest {
     pub object: Value,
 }
 
-/// Where objects came from that were read from standard input.
+/// The source of objects from standard input.
 const STANDARD_INPUT: &str = "standard input";
 
-/// The objects of standard input, to be read from another's; nothing when it was not asked for.
+/// The objects of standard input, in a form for another process's standard input; empty without
+/// any.
 pub fn from_standard_input(manifests: &[Manifest]) -> String {
     manifests
         .iter()
@@ -33,8 +34,8 @@ pub fn from_standard_input(manifests: &[Manifest]) -> String {
         .collect()
 }
 
-/// Reads everything that the `-f` options name, in their order; a directory's files in the order
-/// of their names. Nothing is applied if anything is malformed.
+/// Reads all sources of the `-f` options, in order; a directory's files by name. Nothing is applied
+/// if anything is malformed.
 pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for source in sources {
@@ -57,7 +58,7 @@ pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
     Ok(manifests)
 }
 
-/// What to do with a source that holds no manifests, but what manifests are made of.
+/// The advice for a source without manifests that contains input of a generator.
 fn advice(source: &Path) -> Option<String> {
     let shown = source.display();
     let text = source.to_string_lossy();
@@ -98,7 +99,7 @@ fn advice(source: &Path) -> Option<String> {
     None
 }
 
-/// What a document is that has no kind.
+/// The likely nature of a document without a kind.
 fn without_kind(document: &Value) -> &'static str {
     let has = |key: &str| document.get(key).is_some_and(Value::is_object);
     if has("services") {
@@ -143,7 +144,7 @@ fn read_file(path: &Path) -> Result<Vec<Manifest>> {
     parse(&name, &text)
 }
 
-/// The objects of a text. Empty documents are left out, a `List` is taken apart.
+/// The objects of a text. Empty documents are left out, a `List` is split.
 fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>> {
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(text).map_err(|error| yaml::mistake(&origin, &error))?;

@@ -1,7 +1,7 @@
 //! Gives freed memory back to the machine.
 //!
-//! The allocator keeps what is freed for later. After many objects are deleted that is most of the
-//! process, for as long as it runs, while the pods could use it.
+//! The allocator keeps freed memory for later use. After the deletion of many objects that is most
+//! of the process's memory, which the pods could use.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bench::memory::Memory;
 
-/// How often it is looked.
+/// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Fewer bytes are not worth the work: the program itself takes some tens of MiB.
 const WORTH: u64 = 8 << 20;
 
-/// What was seen at the last looks.
+/// The results of the last checks.
 #[derive(Debug, Default)]
 struct Looks {
     /// The most bytes that were stored since memory was given back.
@@ -63,7 +63,7 @@ pub async fn keep_small(store: Arc<EmbeddedStore>, stop: CancellationToken) {
     }
 }
 
-/// What the process itself made, in bytes.
+/// The anonymous memory of the process, in bytes.
 async fn resident() -> Option<u64> {
     let read = tokio::task::spawn_blocking(|| Memory::of(std::process::id()));
     match read.await {

@@ -94,7 +94,7 @@ fn registries(settings: &Settings) -> Result<RegistriesConfig> {
     Ok(RegistriesConfig::read(path)?)
 }
 
-/// What a start goes by.
+/// The inputs of a start.
 struct Start<'a> {
     settings: &'a Settings,
     manifests: &'a [Manifest],
@@ -108,7 +108,7 @@ struct Start<'a> {
 /// Everything that runs.
 struct Cluster {
     server: Server,
-    /// Whether there were pods already: then nothing that is wrong with a manifest may stop them.
+    /// Whether pods existed before: then an error in a manifest must not stop them.
     ran_before: bool,
     running: Running,
     network: Arc<PodNetwork>,
@@ -280,14 +280,14 @@ impl Cluster {
         Ok(sets)
     }
 
-    /// Names what is there without manifests, but for sets that a table is going to show.
+    /// Prints the objects that exist without manifests, except sets that a table will show.
     async fn say_what_there_is(&self, kubeconfig: &Path) {
         let client = self.server.client("mainstay-admin", &["system:masters"]);
         let all_sets: Api<StatefulSet> = Api::all(client.clone());
         let all_pods: Api<Pod> = Api::all(client);
         let every = ListParams::default();
         let read = tokio::try_join!(all_sets.list(&every), all_pods.list_metadata(&every));
-        // What cannot be shown is left out.
+        // Unreadable objects are left out.
         let Ok((sets, pods)) = read else {
             return;
         };
@@ -407,7 +407,8 @@ async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<Pod
     Ok((Arc::new(network), ranges))
 }
 
-/// Refuses other ranges than those of the first start: pods and Services have their addresses.
+/// Refuses other ranges than those of the first start, because pods and Services have addresses in
+/// them.
 fn check_ranges(settings: &Settings, ranges: &Ranges) -> Result<()> {
     let asked_and_used = [
         (settings.pod_cidr, ranges.pod),
@@ -446,8 +447,8 @@ async fn check(server: &Server, manifests: &[Manifest]) -> Result<()> {
     Ok(())
 }
 
-/// Something that is not needed cannot be written because the disk is full: that is said, and the
-/// start goes on, since otherwise nothing could be deleted.
+/// Logs that an optional file cannot be written because the disk is full; the start continues,
+/// since otherwise nothing could be deleted.
 fn unless_full(error: anyhow::Error) -> Result<()> {
     if data_directory::is_full(&error) {
         warn(&format!("mainstay: {error:#}"));

@@ -32,7 +32,7 @@ use crate::output::warn;
 const DOMAIN: &str = "cluster.local";
 /// The account of the DNS server.
 const DNS_USER: &str = "system:serviceaccount:kube-system:mainstay-dns";
-/// The account of the provisioner of local volumes, which writes what no node may.
+/// The account of the provisioner of local volumes, whose writes no node may make.
 const PROVISIONER_USER: &str = "system:serviceaccount:kube-system:mainstay-provisioner";
 /// The groups of both accounts.
 const ACCOUNT_GROUPS: [&str; 2] = [
@@ -44,13 +44,13 @@ const DNS_PORT: u16 = 53;
 /// Most pods on the node, as Kubernetes has it.
 const PODS_MAX: u32 = 110;
 
-/// What the parts need to know.
+/// The inputs of the parts.
 pub struct Parts<'a> {
     /// The instance's data directory.
     pub data_dir: &'a Path,
     /// The instance's id.
     pub instance_id: &'a str,
-    /// The machine, whose name is the node's.
+    /// The machine; its name is the node's.
     pub host: Host,
     /// Pod and Service addresses.
     pub ranges: Ranges,
@@ -60,7 +60,7 @@ pub struct Parts<'a> {
     pub images: ImageStore,
     /// Mirrors and credentials.
     pub registries: RegistriesConfig,
-    /// What pods may do.
+    /// The settings of pods.
     pub pods: PodSettings,
     /// In which order they are stopped.
     pub shutdown_order: ShutdownOrder,
@@ -85,17 +85,17 @@ pub struct Running {
     /// Controllers and scheduler.
     deciders: Group,
     agent: Group,
-    /// What the pods need as long as they run.
+    /// The parts that pods need while they run.
     network: Group,
     /// The pods' volumes.
     storage: Option<Storage>,
-    /// What the agent does with the pods at the end.
+    /// The treatment of the pods at the end.
     on_shutdown: watch::Sender<OnShutdown>,
     /// Whether the rules of Services go then.
     remove_services: watch::Sender<bool>,
     /// Whether watches and controllers get on.
     health: Health,
-    /// Cancelled when a part ends that nobody told to.
+    /// Cancelled when a part ends unexpectedly.
     pub failed: CancellationToken,
 }
 
@@ -118,9 +118,8 @@ impl Running {
         Ok(running)
     }
 
-    /// Stops the pods, each within its grace period, or leaves them with all that they use; then
-    /// everything else. Those who decide end first: pods that stop because all stops are no reason
-    /// to do anything about them.
+    /// Stops the pods, each within its grace period, or leaves them running; then everything else.
+    /// The controllers and the scheduler end first, so that they do not react to the stopping pods.
     pub async fn stop(self, pods: OnShutdown) {
         let stops = pods == OnShutdown::StopPods;
         self.on_shutdown.send_replace(pods);
@@ -275,7 +274,7 @@ impl Running {
         });
     }
 
-    /// Serves the administrator. A socket that cannot be made takes nothing else with it.
+    /// Serves the administrator's socket. A failure does not affect other parts.
     pub fn start_admin(&mut self, server: &Server, settings: &Settings) -> Result<()> {
         let storage = self.storage.clone().context("the volumes are not open")?;
         let listener = match admin::listen(&settings.data_dir) {
@@ -353,7 +352,7 @@ impl Running {
     }
 }
 
-/// Which group a part belongs to.
+/// The group of a part.
 #[derive(Clone, Copy)]
 enum Part {
     Decider,

@@ -6,8 +6,8 @@ use node_agent::{Eviction, ImageGcPolicy, LogLimits, Thresholds};
 use object_model::quantity::Quantity;
 use serde::Deserialize;
 
-/// Most processes and threads of a pod where nothing else is said: enough for databases with a
-/// thread for each of thousands of clients, few enough that one that forks without end harms nobody.
+/// Default maximum of processes and threads of a pod: enough for databases with a thread for each
+/// of thousands of clients, and a limit for fork bombs.
 const PIDS_MAX: i64 = 4096;
 
 /// Flags, by the names that kubelet has for them; and the same settings in the configuration file.
@@ -80,12 +80,12 @@ impl PodSettings {
         }
     }
 
-    /// Most processes and threads of one pod; -1 for any number.
+    /// Maximum of processes and threads of one pod; -1 is unlimited.
     pub fn pids_max(&self) -> i64 {
         self.pod_max_pids.unwrap_or(PIDS_MAX).max(-1)
     }
 
-    /// How much of the output of containers is kept.
+    /// The retained part of containers' output.
     pub fn logs(&self) -> LogLimits {
         let default = LogLimits::default();
         let size = self.container_log_max_size.map(|size| size.value());
@@ -114,7 +114,7 @@ impl PodSettings {
         }
     }
 
-    /// When unused images go.
+    /// The policy of image garbage collection.
     pub fn image_gc(&self) -> Result<ImageGcPolicy> {
         let default = ImageGcPolicy::default();
         let policy = ImageGcPolicy {

@@ -9,7 +9,7 @@ use api_server::{Audit, AuditLogOptions};
 use serde::Deserialize;
 
 const MIB: u64 = 1 << 20;
-/// Size of an audit log in MiB, and number of its predecessors, where nothing else is said.
+/// Default size of an audit log in MiB, and default number of its predecessors.
 const LOG_MIB: u64 = 100;
 const LOG_BACKUPS: usize = 10;
 
@@ -35,7 +35,7 @@ pub struct ProtectionSettings {
     encryption_provider_config: Option<PathBuf>,
 }
 
-/// What was read of the files.
+/// The contents of the files.
 #[derive(Debug, Default)]
 pub struct Protection {
     /// Notes requests.
@@ -64,7 +64,7 @@ impl ProtectionSettings {
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// Reads the files, before anything else is begun.
+    /// Reads the files at the start.
     pub fn read(&self) -> Result<Protection> {
         let audit = match (&self.audit_policy_file, &self.audit_log_path) {
             (None, None) => None,

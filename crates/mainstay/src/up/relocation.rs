@@ -11,7 +11,7 @@ use serde_json::Value;
 
 /// The label by which volumes and pods name a node.
 const HOSTNAME: &str = "kubernetes.io/hostname";
-/// What the scheduler notes on claims.
+/// The scheduler's annotation on claims.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// A data directory and the name of its host.
@@ -23,17 +23,17 @@ pub struct Place {
     pub host: String,
 }
 
-/// From where to where the data have come.
+/// A move of the data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relocation {
-    /// Where they were.
+    /// The former place.
     pub from: Place,
-    /// Where they are.
+    /// The present place.
     pub to: Place,
 }
 
 impl Relocation {
-    /// Brings what is stored in line, if anything has changed. Returns how many objects were changed.
+    /// Updates the stored objects, if anything has changed. Returns the number of changed objects.
     pub async fn apply(&self, store: &dyn Store) -> Result<usize> {
         if self.from == self.to {
             return Ok(0);
@@ -51,16 +51,16 @@ impl Relocation {
         })
     }
 
-    /// What becomes of an object.
+    /// The change of an object.
     pub fn change(&self, object: &mut Value) -> Rewrite {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
         let is_old_node = object["metadata"]["name"] == self.from.host.as_str();
         let moves = self.from.host != self.to.host;
         let mut changed = false;
         match kind.as_str() {
-            // What they hold is the users'.
+            // Their contents belong to the users.
             "ConfigMap" | "Secret" | "Event" => return Rewrite::Keep,
-            // It is made anew.
+            // It is created again.
             "Lease" if is_old_node && object["metadata"]["namespace"] == "kube-node-lease" => {
                 return if moves {
                     Rewrite::Remove
@@ -116,7 +116,7 @@ impl Relocation {
                             .fold(false, |changed, value| self.change_name(value) | changed),
                         ("nodeName" | HOSTNAME | SELECTED_NODE, name) => self.change_name(name),
                         ("snapshotHandle", handle) => self.change_handle(handle),
-                        // Whose fields are whose: keys, not values.
+                        // The owned fields are keys, not values.
                         ("managedFields", _) => false,
                         (_, inner) => self.change_host(inner),
                     };

@@ -73,18 +73,18 @@ pub struct Server {
     /// The authority.
     pub authority: Arc<Authority>,
     credentials: Arc<Credentials>,
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     listeners: JoinSet<()>,
 }
 
-/// What a server needs.
+/// The inputs of a server.
 pub struct ServerConfig<'a> {
     /// The instance's data directory.
     pub data_dir: &'a Path,
     /// The opened store.
     pub store: Arc<EmbeddedStore>,
-    /// Already bound, so that a port in use is found out before anything is done.
+    /// Already bound, so that a port in use is detected before any change.
     pub listener: TcpListener,
     /// Pod and Service addresses.
     pub ranges: Ranges,
@@ -94,9 +94,9 @@ pub struct ServerConfig<'a> {
     pub host_name: &'a str,
     /// The host's addresses.
     pub host_addresses: &'a [IpAddr],
-    /// What is noted and what is encrypted.
+    /// The audit log and the encryption.
     pub protection: Protection,
-    /// Where the data were at the last start, and where they are.
+    /// The former and the present place of the data.
     pub relocation: Relocation,
 }
 
@@ -217,23 +217,23 @@ impl Server {
         });
     }
 
-    /// What keeps the certificates of server and administrator.
+    /// The renewal of the certificates of server and administrator.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.clone()
     }
 
-    /// A client for one of the parts, which may do what its role allows.
+    /// A client for one of the parts, with the permissions of its role.
     pub fn client(&self, user: &str, groups: &[&str]) -> Client {
         let user = UserInfo::new(user, groups.iter().copied());
         Client::new(self.api.local(user), "default")
     }
 
-    /// Shows what another part tells at `/metrics`.
+    /// Adds a part's metrics to `/metrics`.
     pub fn show(&self, metrics: impl Fn() -> String + Send + Sync + 'static) {
         self.api.add_metrics(metrics);
     }
 
-    /// Where parts tell how they get on.
+    /// The health of the parts.
     pub fn health(&self) -> Health {
         self.api.health().clone()
     }
@@ -302,7 +302,7 @@ fn service_range(range: pod_network::Cidr) -> Result<resource_kinds::ServiceRang
         .with_context(|| format!("Service range {range}"))
 }
 
-/// Binds the API's address; the error says what to do about a port in use.
+/// Binds the API's address; the error advises about a port in use.
 pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
@@ -314,7 +314,7 @@ pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
     }
 }
 
-/// Who has the port, if that is a mainstay, and what to do.
+/// The mainstay process that uses the port, if any, and the advice.
 fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
     if let Some(server) = process::serving(data) {
         return process::runs_already(data, server);
@@ -347,7 +347,7 @@ fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
 mod tests {
     use super::*;
 
-    /// Findings U5: who has the port is told, when it is mainstay itself.
+    /// Findings U5: the message names the process that uses the port, if it is mainstay itself.
     #[test]
     fn another_mainstay_on_the_port_is_recognised() {
         let around = tempfile::tempdir().unwrap();

@@ -76,7 +76,7 @@ pub struct ConfigurationFile {
     on_stop: Option<OnStop>,
 }
 
-/// What `up` goes by.
+/// The settings of `up`.
 #[derive(Debug)]
 pub struct Settings {
     /// Manifests to apply.
@@ -93,13 +93,13 @@ pub struct Settings {
     pub service_cidr: Option<Cidr>,
     /// Most bytes of stored objects; the store's own bound if the user named none.
     pub store_quota: Option<u64>,
-    /// What is noted and what is encrypted.
+    /// The audit log and the encryption.
     pub protection: ProtectionSettings,
-    /// What pods may do.
+    /// The settings of pods.
     pub pods: PodSettings,
     /// In which order they are stopped.
     pub shutdown_order: ShutdownOrder,
-    /// Whether they are stopped when the program is told to end.
+    /// Whether pods are stopped with the program.
     pub on_stop: OnStop,
     /// Run in the background.
     pub detach: bool,
@@ -110,7 +110,7 @@ pub struct Settings {
 }
 
 impl UpArguments {
-    /// Fills in what no flag and no variable gave, from the file and the defaults.
+    /// Adds missing values from the file and the defaults.
     pub fn settings(self) -> Result<Settings> {
         let file = self.data.configuration()?;
         self.over(file)
@@ -180,7 +180,7 @@ impl ConfigurationFile {
     /// Reads a configuration file.
     ///
     /// # Errors
-    /// When it cannot be read, or is no such file.
+    /// It cannot be read, or is not a configuration file.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         serde_saphyr::from_str(&text).map_err(|error| yaml::mistake(&path.display(), &error))

@@ -28,7 +28,7 @@ pub struct ShutdownSettings {
     shutdown_grace_period_by_pod_priority: Vec<PriorityPeriod>,
 }
 
-/// How long pods have from a priority on.
+/// The grace period of pods from a priority on.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PriorityPeriod {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What becomes of the pods on SIGTERM, and when a part of the program has failed.
+/// The treatment of the pods on SIGTERM, and after a failure of a part of the program.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnStop {
@@ -28,7 +28,7 @@ impl From<OnStop> for OnShutdown {
     }
 }
 
-/// The end of the program, once it is told to.
+/// The shutdown of the program.
 pub struct Stop {
     raised: CancellationToken,
     on_stop: OnStop,
@@ -36,10 +36,10 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Listens for SIGINT, which stops the pods, and SIGTERM, with which `on_stop` is done. A second
-    /// signal ends the process at once, as if it had been killed: nothing is lost, the next `up`
-    /// takes over. SIGHUP, which comes when a terminal is closed, is as SIGTERM, but for a server in
-    /// the background or below `nohup`, which has no terminal.
+    /// Listens for SIGINT, which stops the pods, and SIGTERM, which applies `on_stop`. A second
+    /// signal ends the process at once, like a kill: nothing is lost, and the next `up` takes over.
+    /// SIGHUP, from a closed terminal, is treated as SIGTERM, except for a server in the background
+    /// or under `nohup`.
     pub fn listen(on_stop: OnStop, in_background: bool) -> Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
@@ -88,7 +88,7 @@ impl Stop {
         &self.raised
     }
 
-    /// What becomes of the pods: as was told, or as is set where nobody has told.
+    /// The treatment of the pods: by the signal, or the default.
     pub fn pods(&self) -> OnShutdown {
         self.told.get().copied().unwrap_or(self.on_stop.into())
     }
@@ -102,7 +102,7 @@ async fn hung_up(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether whoever started the program wants it to outlive the terminal, as `nohup` does.
+/// Whether the user wants the program to outlive the terminal, as `nohup` does.
 fn hang_up_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignores_hang_up(&status)

@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use serde_saphyr::{DefaultMessageFormatter, MessageFormatter};
 
-/// The mistake, once, as `FILE:LINE:COLUMN: what is wrong`. The parser's own text quotes the line, and
-/// calls every file `<input>`.
+/// The error as `FILE:LINE:COLUMN: MESSAGE`. The parser's own text quotes the line, and calls every
+/// file `<input>`.
 pub fn mistake(file: &dyn Display, error: &serde_saphyr::Error) -> anyhow::Error {
     let text = DefaultMessageFormatter.format_message(error.without_snippet());
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,5 +1,5 @@
-//! The one reading of a cluster, for `mainstay why` and `mainstay status`. Who may not read all of it gets
-//! what can be said without.
+//! Reads the objects of a cluster, for `mainstay why` and `mainstay status`. Without permission for
+//! some objects the answer uses the others.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -20,12 +20,12 @@ use serde::de::DeserializeOwned;
 
 use super::Server;
 
-/// Names that are shown of what there is instead.
+/// Maximum number of names in a hint.
 const NAMES_MAX: usize = 10;
-/// Events of objects without a namespace are kept here.
+/// The namespace of events about cluster-wide objects.
 const EVENTS_OF_CLUSTER: &str = "default";
 
-/// What the question is about.
+/// The scope of the question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope<'a> {
     /// One object of that kind, which is in that namespace if the kind has any.
@@ -47,16 +47,16 @@ pub enum Reach {
     One(String),
 }
 
-/// What was read.
+/// The objects that were read.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// What is around the namespaces.
+    /// The cluster-wide objects.
     pub cluster: Arc<Cluster>,
     /// The namespaces, by name.
     pub namespaces: Vec<Evidence>,
     /// The one namespace that it is limited to.
     pub namespace: Option<String>,
-    /// What could not be read.
+    /// The kinds that could not be read.
     pub unread: Vec<String>,
 }
 
@@ -91,8 +91,8 @@ pub async fn read_all(server: &Server, reach: &Reach, now: Timestamp) -> Result<
     found.map_err(|error| server.explain(error))
 }
 
-/// Reads all that the question needs. What may not be read is told, unless it is what was asked
-/// about.
+/// Reads all objects for the question. Kinds without permission are reported, unless the question
+/// is about them.
 pub async fn read(client: &Client, scope: Scope<'_>, now: Timestamp) -> Result<Found, kube::Error> {
     let reader = Reader {
         client,
@@ -118,14 +118,14 @@ pub async fn read(client: &Client, scope: Scope<'_>, now: Timestamp) -> Result<F
     })
 }
 
-/// Lists of the server, each as far as it may be read.
+/// Lists objects, as far as permitted.
 struct Reader<'a> {
     client: &'a Client,
     scope: Scope<'a>,
     unread: Mutex<Vec<String>>,
 }
 
-/// Which answers a list is read for.
+/// The answers for which a list is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
     /// Nearly all.
@@ -140,7 +140,7 @@ enum Need {
 struct Namespaces(BTreeMap<String, Evidence>, Timestamp);
 
 impl Namespaces {
-    /// Puts each object to the others of its namespace.
+    /// Adds each object to those of its namespace.
     fn add<K: ResourceExt>(
         &mut self,
         objects: Option<Vec<Arc<K>>>,
@@ -267,7 +267,7 @@ impl Reader<'_> {
         Ok(webhooks)
     }
 
-    /// Where they are read with the namespace, they are not read again.
+    /// Events that are read with their namespace are not read again.
     async fn cluster_events(&self) -> Result<Vec<Arc<Event>>, kube::Error> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), EVENTS_OF_CLUSTER);
         let events = self
@@ -298,7 +298,7 @@ impl Reader<'_> {
         K: Resource<Scope = ClusterResourceScope, DynamicType = ()>,
         K: Clone + Debug + DeserializeOwned,
     {
-        // What belongs to no namespace waits by itself only where all is asked about.
+        // Cluster-wide objects are root objects only where the question is about everything.
         let asked = match (self.scope, need) {
             (Scope::Object(kind, _), Need::For(other)) => kind == other,
             (Scope::Namespace(_), Need::For(other)) => other.is_namespaced(),
@@ -313,7 +313,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What the server has; `None` if it does not know the kind, or the user may not see it.
+    /// The objects; `None` if the server does not know the kind, or the user may not read it.
     async fn listed<K>(
         &self,
         api: Api<K>,
@@ -364,7 +364,7 @@ fn webhook(name: &str, configuration: &str) -> Webhook {
     }
 }
 
-/// The names of what there is of that kind, as a hint.
+/// The names of the objects of that kind, for a hint.
 pub fn names(evidence: &Evidence, kind: TargetKind) -> String {
     let names = evidence.names(kind);
     let elsewhere = match kind.is_namespaced() {

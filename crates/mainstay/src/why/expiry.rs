@@ -1,5 +1,5 @@
-//! Client certificates in kubeconfigs end: the server renews that in its own kubeconfig, and not in those
-//! that it was merged or copied into.
+//! Expired client certificates: the server renews the one in its own kubeconfig, but not copies in
+//! other kubeconfigs.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use kube::config::Kubeconfig;
 
-/// When the client certificate of the current context's user ended, if it has.
+/// The end of the current user's client certificate, if it has expired.
 pub fn expired(kubeconfig: &Kubeconfig, now: Timestamp) -> Option<Timestamp> {
     let current = kubeconfig.current_context.as_deref()?;
     let mut contexts = kubeconfig.contexts.iter();
@@ -28,7 +28,7 @@ pub fn expired(kubeconfig: &Kubeconfig, now: Timestamp) -> Option<Timestamp> {
     (end <= now).then_some(end)
 }
 
-/// What to do about it.
+/// The remedy.
 pub fn remedy(url: &str, source: &str, end: Timestamp) -> String {
     format!(
         "the server at {url} refuses the client certificate of {source}, which ended on {}; with \

@@ -12,7 +12,7 @@ const BYTES: i64 = 64 * 1024;
 /// Characters of a line that are shown.
 const LINE_MAX: usize = 300;
 
-/// Reads the logs that the answers ask for. Who may not gets a note instead.
+/// Reads the logs for the answers. Without permission they get a note instead.
 pub async fn attach(client: &Client, answers: &mut [Explanation]) -> Option<String> {
     let mut refused = None;
     let chains = answers.iter_mut().flat_map(|answer| &mut answer.chains);
@@ -27,7 +27,7 @@ pub async fn attach(client: &Client, answers: &mut [Explanation]) -> Option<Stri
                 refused = Some(status.message);
                 Log::NotWanted
             }
-            // The answer stands without it: the log may be gone with its container.
+            // The answer is valid without it: the log may have been removed with its container.
             Err(error) => {
                 tracing::debug!(%error, "log not read");
                 Log::NotWanted
@@ -54,7 +54,7 @@ async fn read(client: &Client, link: &Link, previous: bool) -> Result<Vec<String
     Ok(lines(&text))
 }
 
-/// What a terminal may show of them.
+/// The lines without control characters.
 fn lines(text: &str) -> Vec<String> {
     let shown = |line: &str| {
         let visible = line.chars().map(|c| match c {
@@ -72,7 +72,7 @@ fn lines(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// findings U3: what a program prints does not steer the terminal.
+    /// findings U3: a program's output cannot control the terminal.
     #[test]
     fn lines_are_shown_without_control_characters() {
         assert_eq!(

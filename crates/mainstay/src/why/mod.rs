@@ -1,4 +1,4 @@
-//! `mainstay why`: asks any Kubernetes API for what `planners::diagnosis` needs, and prints its
+//! `mainstay why`: reads the input of `planners::diagnosis` from any Kubernetes API, and prints the
 //! answer.
 
 mod evidence;
@@ -122,7 +122,7 @@ async fn ask(
     Ok(answer)
 }
 
-/// All that waits, of what was read.
+/// All waiting objects, out of those that were read.
 pub fn overview(found: &Found, reach: &Reach, now: Timestamp) -> Overview {
     let mut all = match reach {
         Reach::All | Reach::Readable => {

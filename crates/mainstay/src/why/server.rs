@@ -16,7 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lists of ten thousands of objects take a while.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is said of kubeconfigs that the variable names.
+/// The description of kubeconfigs from the environment variable.
 const FROM_VARIABLE: &str = "$KUBECONFIG";
 
 /// A server to ask.
@@ -25,7 +25,7 @@ pub struct Server {
     pub client: Client,
     url: String,
     source: String,
-    /// When the client certificate ended, if it has.
+    /// The end of the client certificate, if it has expired.
     expired: Option<Timestamp>,
 }
 
@@ -72,7 +72,7 @@ impl Server {
         &self.url
     }
 
-    /// Its data directory, if its kubeconfig is the one that is kept there.
+    /// Its data directory, if the kubeconfig is the one there.
     pub fn data_directory(&self) -> Option<PathBuf> {
         let path = match self.source.as_str() {
             FROM_VARIABLE => PathBuf::from(std::env::var_os("KUBECONFIG")?),
@@ -83,7 +83,7 @@ impl Server {
         is_marked.then(|| directory.to_owned())
     }
 
-    /// An error with what to do about it.
+    /// An error with its remedy.
     pub fn explain(&self, error: kube::Error) -> anyhow::Error {
         let (url, source) = (&self.url, &self.source);
         match error {
@@ -105,7 +105,7 @@ impl Server {
     }
 }
 
-/// What an error comes from in the end: what is around it names layers of the client.
+/// The innermost cause of an error: the outer ones name layers of the client.
 fn first_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {

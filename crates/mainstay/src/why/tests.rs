@@ -165,7 +165,7 @@ async fn what_is_not_there_is_not_found_and_the_others_are_named() {
     );
 }
 
-/// Somebody who may read one namespace gets an answer without nodes, volumes and classes.
+/// A user with access to one namespace gets an answer without nodes, volumes and classes.
 #[tokio::test]
 async fn who_may_not_see_nodes_is_told_so_and_gets_the_rest() {
     let server = server().await;
@@ -241,7 +241,7 @@ fn a_mistake_is_answered_with_what_is_allowed() {
     }
 }
 
-/// findings U3: the answer stands without the log.
+/// findings U3: the answer is valid without the log.
 #[tokio::test]
 async fn who_may_not_read_logs_is_told_so() {
     let server = server().await;

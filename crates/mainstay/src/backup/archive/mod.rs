@@ -1,6 +1,6 @@
-//! The file of a backup: a tar archive, compressed with gzip. Its first entry says what it is, its last
-//! has a checksum of each file and one of the list of all entries, so that a file that was cut off or
-//! changed is told before anything is taken from it.
+//! The file of a backup: a tar archive, compressed with gzip. Its first entry is a summary, its
+//! last has a checksum of each file and one of the list of all entries, so that a truncated or
+//! changed file is detected before anything is restored from it.
 
 mod reading;
 mod writing;
@@ -24,7 +24,7 @@ const FORMAT: u32 = 1;
 /// Extended attributes are in the archive as GNU tar writes them.
 const ATTRIBUTE_PREFIX: &str = "SCHILY.xattr.";
 
-/// What the last entry says.
+/// The contents of the last entry.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Checksums {
@@ -68,7 +68,7 @@ impl Summing {
     }
 }
 
-/// A path as a text that loses nothing.
+/// A path as a lossless text.
 fn shown(path: &Path) -> String {
     path.as_os_str().as_bytes().escape_ascii().to_string()
 }
@@ -128,7 +128,7 @@ mod tests {
     fn an_archive_has_what_was_put_in() {
         let folder = tempfile::tempdir().unwrap();
         let mut names = names(&archive(folder.path())).unwrap();
-        // A directory comes before what is in it, and what is beside it before that.
+        // A directory comes before its entries, and its siblings before it.
         let at = |name: &str| names.iter().position(|found| found == name).unwrap();
         assert!(at("volumes/x") < at("volumes/x/second"));
         assert!(at("volumes/x/inner") < at("volumes/x/inner/file -> volumes/x/second"));
@@ -204,7 +204,7 @@ mod tests {
         assert!(!changed.contains(&PathBuf::from("v/quiet")), "{changed:?}");
     }
 
-    /// Findings U10: checked before anything is taken from it.
+    /// Findings U10: the archive is checked before anything is restored.
     #[test]
     fn an_archive_that_was_changed_or_cut_off_is_refused() {
         let folder = tempfile::tempdir().unwrap();
@@ -219,7 +219,7 @@ mod tests {
                 .contains("no whole backup")
         );
 
-        // The same archive with another content, and all else as it was.
+        // The same archive with other contents.
         let mut tar = Vec::new();
         GzDecoder::new(bytes.as_slice())
             .read_to_end(&mut tar)

@@ -17,7 +17,7 @@ use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Checksums, FORMAT, Summing, hex, shown}
 pub struct Item<'a> {
     /// Its path.
     pub path: PathBuf,
-    /// What it links to.
+    /// The target of a link.
     pub link: Option<PathBuf>,
     /// Type, mode, owner.
     pub header: Header,
@@ -30,7 +30,7 @@ pub struct Item<'a> {
 /// Shows each entry but the last to `each`, in order, and checks them all.
 ///
 /// # Errors
-/// When the archive is not whole, or was changed; then what `each` has seen means nothing.
+/// The archive is truncated or changed; the items seen by `each` are then invalid.
 pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result<()> {
     let broken = || {
         format!(
@@ -85,7 +85,7 @@ pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result
             attributes,
             content: &mut content,
         })?;
-        // What nobody wanted is summed up all the same.
+        // Unread contents are part of the checksum as well.
         io::copy(&mut content, &mut io::sink()).with_context(broken)?;
         if is_file {
             summing.files.insert(shown(&name), hex(content.digest));

@@ -21,25 +21,25 @@ use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Summing, hex, shown};
 
 /// Files up to this size are read again when they change meanwhile; larger ones are only named.
 const WHOLE_BYTES_MAX: u64 = 4 << 20;
-/// How often they are read.
+/// Maximum number of attempts to read a file.
 const TRIES_MAX: u32 = 3;
 
 /// An archive that is being written.
 pub struct Writer {
     builder: Builder<GzEncoder<BufWriter<File>>>,
     summing: Summing,
-    /// Where files with several names were written first.
+    /// The first path of each file with several names.
     links: BTreeMap<(u64, u64), PathBuf>,
     /// Files that changed while they were read.
     changed: Vec<PathBuf>,
 }
 
-/// Whether what is added may change meanwhile.
+/// Whether added files may change in the meantime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nobody writes there.
+    /// No process writes there.
     Still,
-    /// Somebody may write there: each file is read so that it is whole, where that succeeds.
+    /// Processes may write there: each file is read until it is consistent, if possible.
     Written,
 }
 
@@ -86,8 +86,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds a file, or a directory with all that is in it. What is removed meanwhile is left out. Nothing
-    /// is reached by a path but `from` itself: containers may exchange what is in it at any moment.
+    /// Adds a file, or a directory with its contents. Files removed in the meantime are left out.
+    /// Only `from` itself is opened by path, because containers may replace its contents at any
+    /// moment.
     pub fn add_tree(&mut self, path: &Path, from: &Path, state: State) -> Result<()> {
         let doing = || format!("back up {}", from.display());
         let root = match Handle::at(from) {
@@ -207,10 +208,10 @@ impl Writer {
     }
 }
 
-/// Adds what a walk comes by.
+/// Adds the entries of a walk.
 struct Adder<'a> {
     writer: &'a mut Writer,
-    /// Where the directory is in the archive that the walk is in.
+    /// The path in the archive of the walk's current directory.
     path: PathBuf,
     state: State,
 }
@@ -246,7 +247,7 @@ fn header_of(stat: &Stat) -> Header {
     header
 }
 
-/// What tells that a file was written.
+/// The attributes that change when a file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     length: u64,
@@ -265,7 +266,7 @@ impl Stamp {
     }
 }
 
-/// The content of a small file, and whether that is what it was at one moment.
+/// The contents of a small file, and whether they are consistent.
 fn whole(file: &mut File) -> io::Result<(Vec<u8>, bool)> {
     let mut content = Vec::new();
     for _ in 0..TRIES_MAX {
@@ -309,7 +310,7 @@ fn attributes(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(found)
 }
 
-/// Exactly so many bytes: a file that shrinks while it is read ends with zeros, one that grows is cut.
+/// Exactly that many bytes: a file that shrinks is padded with zeros, one that grows is cut.
 struct Exact<'a> {
     from: &'a mut dyn Read,
     left: u64,

@@ -6,11 +6,11 @@ use super::view::View;
 use crate::pod_row::{PodRow, in_namespace};
 use crate::terminal::{Size, clip};
 
-/// Widest a column is made, so that one long text does not push the others away.
+/// Maximum width of a column, so that one long text does not push the others away.
 const COLUMN_MAX: usize = 40;
 
-/// The table as it fits into a terminal; the last line is the cursor's. Where not all ordinals have
-/// room, those that are not ready are shown.
+/// The table cut to a terminal's size; the last line is the cursor's. If not all ordinals fit,
+/// those that are not ready are shown.
 pub fn frame(views: &[View], size: Size) -> Vec<String> {
     let room = size.height.saturating_sub(1).max(1);
     let all: usize = views.iter().map(|view| 1 + view.rows.len()).sum();
@@ -126,7 +126,7 @@ mod tests {
         Size { width, height }
     }
 
-    /// Findings U4: the reason stands beside the state.
+    /// Findings U4: the reason is shown with the state.
     #[test]
     fn the_table_counts_what_is_ready_and_says_why_the_rest_is_not() {
         let views = [set("web", vec![running(), refused()])];

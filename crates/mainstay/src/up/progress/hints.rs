@@ -5,10 +5,10 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::{Container, ContainerPort, HTTPGetAction, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-/// Ports that speak HTTP where nothing says otherwise.
+/// Ports that are assumed to serve HTTP.
 const HTTP: [i32; 3] = [80, 8000, 8080];
 
-/// How to look at what runs, and at its pages.
+/// Commands to inspect the pods, and their URLs.
 pub fn text(program: &str, kubeconfig: &Path, urls: &[String]) -> String {
     let mut text = format!(
         "In another shell:\n  export KUBECONFIG={}\n  {program} status\n  \
@@ -22,7 +22,7 @@ pub fn text(program: &str, kubeconfig: &Path, urls: &[String]) -> String {
     text
 }
 
-/// What runs from an earlier time, and how to see it. `sets` with how many replicas each is to have.
+/// Existing sets with their replicas, and commands to inspect them.
 pub fn earlier(program: &str, kubeconfig: &Path, sets: &[(String, i32)], pods: usize) -> String {
     let kubeconfig = kubeconfig.display();
     if sets.is_empty() && pods == 0 {
@@ -50,7 +50,7 @@ pub fn earlier(program: &str, kubeconfig: &Path, sets: &[(String, i32)], pods: u
     )
 }
 
-/// How many sets are named.
+/// Maximum number of listed sets.
 const SETS_MAX: usize = 5;
 
 fn counted(count: i32, what: &str) -> String {
@@ -60,8 +60,8 @@ fn counted(count: i32, what: &str) -> String {
     }
 }
 
-/// Where the pod's first container answers HTTP, if it is known to. Databases and their like speak
-/// something else.
+/// The HTTP URL of the pod's first container, if it is known to serve HTTP. Databases and the like
+/// do not.
 pub fn http_url(pod: &Pod) -> Option<String> {
     let address = pod.status.as_ref()?.pod_ip.as_deref()?;
     let container = pod.spec.as_ref()?.containers.first()?;

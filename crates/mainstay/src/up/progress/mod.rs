@@ -1,5 +1,5 @@
-//! The progress of each ordinal: `view` says what there is, `frame` puts it into lines, and a thin loop
-//! keeps them at the foot of a terminal, or prints a line per change elsewhere.
+//! The progress of each ordinal: `view` computes it, `frame` formats it, and a thin loop keeps the
+//! lines at the bottom of a terminal, or prints a line per change elsewhere.
 
 mod frame;
 pub mod hints;
@@ -27,8 +27,9 @@ use view::{View, view};
 /// Changes that come together are shown together.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// Shows the progress of these sets, or of all that there are at any time. Once every ordinal is ready, prints what `hints` makes of where they answer
-/// HTTP; then a terminal shows on what changes until `stop`, and elsewhere that was all.
+/// Shows the progress of these sets, or of all existing ones. Once every ordinal is ready, prints
+/// the `hints` with their HTTP URLs; after that a terminal shows changes until `stop`, and
+/// elsewhere the output ends.
 pub async fn show(
     client: Client,
     sets: Option<&[Watched]>,
@@ -93,7 +94,7 @@ fn all(cache: &Cache<StatefulSet>) -> Vec<Watched> {
     all
 }
 
-/// Where the first pod of a set answers HTTP, if it is known to.
+/// The HTTP URL of a set's first pod, if it is known.
 fn first_url(view: &View, pods: &[Arc<Pod>]) -> Option<String> {
     let first = view.rows.first()?;
     let mut pods = pods.iter();
@@ -109,7 +110,7 @@ async fn resize(signal: Option<&mut Signal>) {
     }
 }
 
-/// Where the progress is shown.
+/// The output of the progress.
 struct Screen {
     started: Instant,
     drawn: Option<(Size, Vec<String>)>,

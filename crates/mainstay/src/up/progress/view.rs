@@ -18,7 +18,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// That set.
+    /// The name of a set.
     pub fn of(set: &StatefulSet) -> Self {
         Self {
             namespace: set.metadata.namespace.clone().unwrap_or_default(),
@@ -32,7 +32,7 @@ impl Watched {
     }
 }
 
-/// What is known of a set.
+/// The progress of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The set.
@@ -50,7 +50,7 @@ impl View {
     }
 }
 
-/// A set with its pods, of all pods of its namespace.
+/// A set with its pods, out of all pods of its namespace.
 pub fn view(
     set: &Watched,
     object: Option<&StatefulSet>,
