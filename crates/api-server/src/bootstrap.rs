@@ -19,22 +19,22 @@ use crate::objects::write_request::Part;
 use crate::objects::write_request::{Validation, WriteRequest, accept};
 use crate::server::StartError;
 
-/// How many objects are created at once, so that they share syncs of the disk.
+/// Number of objects to create concurrently, so that they share syncs of the disk.
 const AT_ONCE: usize = 64;
 
-/// What a start makes sure of.
+/// The inputs of a start.
 pub(crate) struct Cluster {
     pub(crate) default_objects: Vec<Value>,
     pub(crate) service_ip: IpAddr,
     pub(crate) advertise: Vec<SocketAddr>,
 }
 
-/// As whom the server itself writes.
+/// The server's own user.
 pub(crate) fn this_server() -> UserInfo {
     UserInfo::new("system:apiserver", ["system:masters"])
 }
 
-/// Creates what is missing, and says where this server is.
+/// Creates missing objects, and publishes the server's address.
 pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), StartError> {
     let user = this_server();
     // Other objects need their namespace.
@@ -48,9 +48,9 @@ pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), Sta
             .try_for_each_concurrent(AT_ONCE, |object| ensure(writer, &user, object))
             .await?;
     }
-    // The default namespace may have been left out by whoever chose the objects.
+    // The configuration may lack the default namespace.
     ensure(writer, &user, &service(cluster)).await?;
-    // An address of the host's own loopback is somewhere else for a pod.
+    // A loopback address means another host for a pod.
     let reachable = |address: &&SocketAddr| !address.ip().is_loopback();
     let advertise: Vec<SocketAddr> = cluster
         .advertise
@@ -65,9 +65,9 @@ pub(crate) async fn run(writer: Writer<'_>, cluster: &Cluster) -> Result<(), Sta
     Ok(())
 }
 
-/// What a default role or binding that is there already lacks: rules, subjects and labels that the
-/// default has and it has not. Nothing of it is taken away, and it is left alone where its annotation
-/// `rbac.authorization.kubernetes.io/autoupdate` says `false`. `None` where nothing is lacking.
+/// The additions to an existing default role or binding: rules, subjects and labels that the
+/// default has. Nothing is removed, and the object is unchanged if its annotation
+/// `rbac.authorization.kubernetes.io/autoupdate` is `false`. `None` if nothing is missing.
 fn kept_up(there: &Value, default: &Value) -> Option<Value> {
     let keeps = |object: &Value| object["metadata"]["annotations"][RBAC_AUTOUPDATE].clone();
     if keeps(default) != "true" || keeps(there) == "false" {
@@ -137,7 +137,7 @@ pub(crate) async fn ensure(
     }
 }
 
-/// Creates an object, or makes it say what this one says.
+/// Creates or updates an object.
 async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), StartError> {
     ensure(writer, user, object).await?;
     let Some(resource) = writer.objects.catalog.snapshot().registry.of(object) else {
@@ -147,7 +147,7 @@ async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), 
     let attempt = write_request(&resource, user, namespace, name);
     let mut change = |old: &Value| {
         let mut changed = accepted(&resource, object)?;
-        // Others may have added labels and the like; only what is said here is ours.
+        // Foreign labels and the like stay; only the fields here are updated.
         let labels = changed["metadata"]["labels"].take();
         changed["metadata"] = old["metadata"].clone();
         for (key, value) in labels.as_object().into_iter().flatten() {

@@ -14,7 +14,7 @@ use crate::http::limits::Limits;
 
 /// Everything an [`ApiServer`](crate::ApiServer) needs from outside.
 pub struct Config {
-    /// Where objects live.
+    /// The store of the objects.
     pub store: Arc<dyn Store>,
     /// The kinds that are served; mostly `resource_kinds::all()`.
     pub kinds: Vec<Arc<dyn Kind>>,
@@ -23,8 +23,8 @@ pub struct Config {
     /// Objects that are created at start when they are missing; mostly
     /// `resource_kinds::bootstrap::default_objects()`.
     pub default_objects: Vec<Value>,
-    /// The server's certificate, and who signs clients' certificates. Without it the server only
-    /// answers [`local`](crate::ApiServer::local) callers.
+    /// The server's certificate, and the authorities of clients' certificates. Without it the
+    /// server only accepts [`local`](crate::ApiServer::local) callers.
     pub tls: Option<TlsMaterial>,
     /// Signs and checks ServiceAccount tokens; without it there are none.
     pub tokens: Option<Arc<certificates::TokenSigner>>,
@@ -32,11 +32,11 @@ pub struct Config {
     pub token_audiences: Vec<String>,
     /// The address of the `kubernetes` Service, the first of the service range.
     pub service_ip: std::net::IpAddr,
-    /// Where this server can be reached by pods: the endpoints of the `kubernetes` Service,
-    /// set anew at each start. Loopback addresses are left out.
+    /// The server's addresses for pods: the endpoints of the `kubernetes` Service, set at each
+    /// start. Loopback addresses are left out.
     pub advertise: Vec<SocketAddr>,
     /// The way to the nodes, for `log`, `exec`, `attach` and `portforward`.
     pub nodes: Arc<dyn NodeConnector>,
-    /// Bounds on what clients may ask for.
+    /// Bounds on requests.
     pub limits: Limits,
 }

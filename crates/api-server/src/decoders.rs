@@ -46,8 +46,7 @@ pub fn to_protobuf(object: &Value) -> Option<Vec<u8>> {
     protobuf::object(object)
 }
 
-/// All that is read of a request but its body: path and query, what it is about, which page of a list,
-/// in which form.
+/// Parses a request without its body: path and query, request info, page of a list, output format.
 pub fn request(target: &str, accept: &str) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let query = Query::parse(query);
@@ -59,8 +58,8 @@ pub fn request(target: &str, accept: &str) {
     }
 }
 
-/// The answer of a webhook, and the object as it is after it; `None` where the request is refused or
-/// the answer is none.
+/// Parses the response of a webhook, and returns the changed object; `None` if the request is
+/// refused or the response is invalid.
 pub fn webhook_answer(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<Value> {
     let review = answers::body(bytes).ok()?;
     match verdict(webhook, "u", &review).ok()? {
@@ -78,8 +77,7 @@ impl NodeConnector for NoNodes {
     }
 }
 
-/// A whole server over an empty store in memory: what is decoded by several layers goes through all of
-/// them.
+/// A complete server over an empty store in memory, for input that several layers decode.
 pub struct Server(LocalService);
 
 impl Server {
@@ -131,7 +129,7 @@ pub fn webhook_trust(bundle: &str) -> bool {
     call::trust(bundle).is_ok()
 }
 
-/// Which port of what a request to a proxy goes to.
+/// The target and port of a proxy request.
 pub fn proxied(text: &str) -> Option<(String, String)> {
     proxy::place(text)
 }

@@ -1,5 +1,5 @@
-//! Watches of definitions, webhooks, policies and flows, so that stored ones are in force whoever wrote them. A
-//! request that writes one also puts it into force itself, before its answer (`routing.rs`).
+//! Watches of definitions, webhooks, policies and flows, so that stored ones take effect, whoever
+//! wrote them. A request that writes one also applies it before its response (`routing.rs`).
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,8 +16,7 @@ use crate::group_services;
 use crate::objects::definitions;
 use crate::server::ApiServer;
 
-/// How long after a watch that ended, or a turn that failed, it is tried again; longer after more
-/// failures.
+/// First delay before a failed watch or update is retried; it grows with further failures.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The pause is doubled at most so often.
 const DOUBLINGS_MAX: u32 = 7;
@@ -48,11 +47,11 @@ pub(crate) async fn run(server: Weak<ApiServer>, streak: Streak) {
     }
 }
 
-/// Why following ended.
+/// The reason for the end of a watch.
 enum Ended {
-    /// The server or the store is gone.
+    /// The server or the store has shut down.
     Gone,
-    /// The watch fell behind.
+    /// The watch was cut off.
     Watch,
     Failed(String),
 }
@@ -64,7 +63,7 @@ async fn follow(server: &Weak<ApiServer>, streak: &Streak) -> Result<(), Ended> 
             StoreError::Closed => Ended::Gone,
             error => Ended::Failed(error.to_string()),
         })?;
-        // What was written before the watch began.
+        // Changes from before the watch.
         for what in [What::Definitions, What::Registrations, What::Flows] {
             put_in_force(&server, what)
                 .await

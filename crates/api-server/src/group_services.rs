@@ -19,9 +19,9 @@ use crate::server::StartError;
 const GROUP: &str = "apiregistration.k8s.io";
 const PLURAL: &str = "apiservices";
 
-/// Makes those that are missing and removes those that the server made and that mean nothing now.
+/// Creates missing APIServices and removes obsolete ones that the server created.
 ///
-/// *Errors.* What the writes say; what is there stays as it is.
+/// *Errors.* The errors of the writes; existing objects stay.
 pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
     // One after the other: two would make the same object.
     let _turn = writer.objects.catalog.definitions.lock().await;

@@ -45,8 +45,8 @@ impl LocalService {
     }
 }
 
-/// The name of a part of the cluster, as managed fields show it: `system:kube-scheduler` is
-/// `kube-scheduler`, and whoever speaks for a node is its kubelet.
+/// The short name of a component in managed fields: `kube-scheduler` for `system:kube-scheduler`,
+/// and `kubelet` for a node.
 fn agent(user: &str) -> &str {
     match user.strip_prefix("system:") {
         Some(part) if part.starts_with("node:") => "kubelet",

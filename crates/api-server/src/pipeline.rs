@@ -32,7 +32,7 @@ use crate::http::work::{self, Placed};
 use crate::routing;
 use crate::server::ApiServer;
 
-/// Answers one request. Never fails: what goes wrong becomes a `Status`.
+/// Handles one request. Never fails: errors become a `Status`.
 pub(crate) fn run(
     server: Arc<ApiServer>,
     request: Request<BoxBody>,
@@ -141,10 +141,10 @@ async fn respond(
     response.map(|body| boxed(Held::new(body, kept)))
 }
 
-/// What a request has for as long as its answer lasts.
+/// The resources of a request, held until its response ends.
 #[derive(Default)]
 struct Kept {
-    /// Who asks, once that is known; empty for nobody.
+    /// The authenticated user; empty before authentication.
     user: String,
     /// Its place among all requests.
     place: Option<OwnedSemaphorePermit>,
@@ -159,7 +159,7 @@ impl Kept {
         self.place.is_none() && self.share.is_none() && self.seat.is_none() && self.record.is_none()
     }
 
-    /// Tells the audit log how the request is answered.
+    /// Records the response in the audit log.
     fn note(&mut self, code: u16, reply: Option<&Reply>) {
         let Some(record) = &mut self.record else {
             return;
@@ -172,8 +172,8 @@ impl Kept {
     }
 }
 
-/// Runs the work with an end in time, and turns a panic into a 500 of this one request; its text is
-/// told to the caller, for the log.
+/// Runs the work with a timeout, and turns a panic into a 500 of this request; the panic's text is
+/// returned for the log.
 async fn contained(
     work: BoxFuture<'_, Result<Answer, Status>>,
     limit: Option<std::time::Duration>,
@@ -230,7 +230,7 @@ async fn answer(
         connection.is_known();
     }
     if user.is_anonymous() {
-        // Nobody in particular may only see whether the server is up and what it is.
+        // Anonymous users may only read the health and the version.
         if !routing::is_public(&info.path) {
             return Err(unauthorized());
         }
@@ -308,13 +308,13 @@ async fn take_turn(
     if !long && !flow.is_exempt() {
         kept.place = None;
     }
-    // A request waits at most a quarter of its time, as upstream.
+    // A request waits at most a quarter of its timeout, as upstream.
     let patience = server.limits.request_timeout / 4;
     kept.seat = Some(server.flows.seat(flow, (user, info), patience).await?);
     Ok(())
 }
 
-/// How many requests like this one a user may have at once.
+/// The bound of concurrent requests like this one for one user.
 fn places_of_one(server: &ApiServer, info: &RequestInfo, query: &Query) -> (Good, usize) {
     let limits = &server.limits;
     if info.is_long_running(query) {

@@ -73,7 +73,7 @@ pub(crate) async fn route(
     answer.map(Answer::Reply)
 }
 
-/// Answers a request for stored objects, or for a part of one if there is no verb.
+/// Handles a request for stored objects, or for a sub-resource if there is no verb.
 async fn stored(
     server: &Arc<ApiServer>,
     resource: &Arc<Resource>,

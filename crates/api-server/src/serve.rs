@@ -26,7 +26,7 @@ use crate::http::work::Tasks;
 use crate::pipeline;
 use crate::server::ApiServer;
 
-/// Why a listener could not be served.
+/// The error of serving a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The server was made without TLS material.
@@ -81,7 +81,8 @@ async fn serve(
             tracing::debug!(%address, "too many connections of one address");
             continue;
         };
-        // With all places taken by those who are known, new connections wait in the kernel's queue.
+        // While authenticated clients occupy all places, new connections wait in the kernel's
+        // queue.
         let place = tokio::select! {
             () = shutdown.cancelled() => break,
             place = places.clone().acquire_owned() => place,
@@ -178,7 +179,7 @@ async fn speaks_plain_http(stream: &TcpStream) -> std::io::Result<bool> {
     Ok(count == 1 && first[0].is_ascii_uppercase())
 }
 
-/// Tells a client that forgot the `s`, in the words of Go's server.
+/// The response to plain HTTP, in the words of Go's server.
 async fn refuse_plain_http(mut stream: TcpStream) -> std::io::Result<()> {
     let answer =
         b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";

@@ -27,7 +27,7 @@ use crate::http::limits::Limits;
 use crate::http::work::Places;
 use crate::objects::storage::Objects;
 
-/// Why a server did not start.
+/// The error of a start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The certificates cannot be used.
@@ -68,7 +68,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Puts the parts together; nothing is read yet, and no task runs.
+    /// Builds the server; nothing is read yet, and no task runs.
     ///
     /// *Errors.* Unusable certificates.
     pub(crate) fn assemble(config: Config, background: DropGuard) -> Result<Self, StartError> {
@@ -106,8 +106,8 @@ impl ApiServer {
         })
     }
 
-    /// Shows another certificate to those who connect from now on: the server is known by other
-    /// names. Connections that are open stay; a server that was made without any goes on without.
+    /// Replaces the server's certificate for new connections. Open connections stay; a server
+    /// without TLS is unchanged.
     ///
     /// *Errors.* The certificate or its key cannot be used.
     pub fn show_certificate(&self, certificate_pem: &str, key_pem: &str) -> Result<(), StartError> {
@@ -122,8 +122,8 @@ impl ApiServer {
         self.access.audit.get_or_init(|| Arc::new(audit));
     }
 
-    /// Where the parts of the program tell how they get on. `/readyz` names those that fail, and
-    /// `/metrics` has the counts.
+    /// The health of the program's parts. `/readyz` lists failing ones, and `/metrics` has the
+    /// counts.
     pub fn health(&self) -> &reconcile::Health {
         &self.health.parts
     }
@@ -144,7 +144,7 @@ impl ApiServer {
         self.metrics.add(source);
     }
 
-    /// The parts that a write goes through.
+    /// The parts for a write.
     pub(crate) fn writer(&self) -> Writer<'_> {
         Writer {
             objects: &self.objects,

@@ -1,4 +1,4 @@
-//! The start of a server: what is read and created before it answers, and the tasks that it runs.
+//! The start of a server: its reads and writes before the first response, and its background tasks.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,8 +19,8 @@ use crate::server::{ApiServer, StartError};
 use crate::store_room;
 
 impl ApiServer {
-    /// Makes a server, fills its index of roles and creates what every cluster has and this one
-    /// lacks. It answers [`local`](Self::local) callers from then on.
+    /// Creates a server, fills its index of roles and creates missing default objects. From then on
+    /// it accepts [`local`](Self::local) callers.
     ///
     /// *Errors.* Unusable certificates, a store that fails, default objects that are refused.
     pub async fn new(mut config: Config) -> Result<Arc<Self>, StartError> {

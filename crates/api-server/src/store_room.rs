@@ -65,7 +65,7 @@ async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Res
             "apiVersion": "v1",
             "kind": "Node",
             "name": node["metadata"]["name"],
-            // As node agents have it, so that events are found by the name.
+            // As node agents do, so that events are found by the node's name.
             "uid": node["metadata"]["name"],
         },
         "type": "Warning",
@@ -81,8 +81,8 @@ async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Res
     create(server.writer(), &attempt, event).await.map(drop)
 }
 
-/// What a step of the start came to. A store that is full must not keep the server from starting, or
-/// nothing in it could be deleted.
+/// The result of a step of the start. A full store must not prevent the start, or nothing in it
+/// could be deleted.
 pub(crate) fn unless_full(
     server: &ApiServer,
     outcome: Result<(), StartError>,

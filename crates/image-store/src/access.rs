@@ -1,9 +1,9 @@
 //! Access to present images: pods that have shown their right to the image's registry.
 //!
-//! As kubelet 1.36 (KEP 2535, policy `NeverVerifyPreloadedImages`): an image that a pull brought is
-//! for everybody if nobody's secret was needed for it, and else for pods with a pull secret that was
-//! good for it, by the secret's coordinates or by its content. Others have to pull it themselves,
-//! which asks the registry. What was imported or made on the node is for everybody.
+//! As kubelet 1.36 (KEP 2535, policy `NeverVerifyPreloadedImages`): a pulled image is for all pods
+//! if its pull needed no secret, and otherwise for pods with a pull secret that was used for it, by
+//! the secret's coordinates or by its content. Other pods have to pull it, which asks the registry.
+//! Imported and built-in images are for all pods.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use crate::digest::Digest;
 use crate::pull::Credentials;
 use crate::reference::{InvalidReference, normalize};
 
-/// Most secrets that are kept for a repository; further ones are verified each time. As kubelet's
-/// limit of records that are written while reading.
+/// Maximum number of stored secrets per repository; further ones are verified at each use. As
+/// kubelet's limit of records that are written while reading.
 const SECRETS_MAX: usize = 100;
 
-/// Where a pull secret is.
+/// The coordinates of a pull secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SecretName {
     /// Its namespace.
@@ -31,7 +31,7 @@ pub struct SecretName {
 /// Credentials that a pod has for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PullSecret {
-    /// What they are.
+    /// The credentials.
     pub credentials: Credentials,
     /// The Secret that holds them.
     pub holder: SecretName,
@@ -55,7 +55,7 @@ impl Known {
     }
 }
 
-/// Who may use an image under the name of one repository.
+/// The allowed users of an image under the name of one repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Access {
     /// Any pod of the node.
@@ -65,13 +65,13 @@ struct Access {
     secrets: Vec<Known>,
 }
 
-/// Who may use an image, by repository. Empty for images that no pull brought.
+/// The allowed users of an image, by repository. Empty for images that were not pulled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Accesses(BTreeMap<String, Access>);
 
 impl Accesses {
-    /// Nobody was asked.
+    /// Anonymous pull.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -85,8 +85,8 @@ impl Accesses {
         Self([(repository(reference).to_owned(), access)].into())
     }
 
-    /// What is known of an image that gets one more name, and what was known of it under its former
-    /// names: what no pull brought is for everybody under the names that it has.
+    /// The access to an image that gets another name: if it was not pulled, its former names stay
+    /// for all pods.
     pub fn joined(new: (&str, Self), former: (&[String], &Self)) -> Self {
         let ((name, new), (former_names, former)) = (new, former);
         if new.is_empty() && former.is_empty() {
@@ -105,7 +105,7 @@ impl Accesses {
         all
     }
 
-    /// Adds what was known before.
+    /// Adds the former access.
     fn merge(&mut self, former: &Self) {
         for (repository, known) in &former.0 {
             let own = self.0.entry(repository.clone()).or_default();
@@ -118,7 +118,7 @@ impl Accesses {
         }
     }
 
-    /// Whether somebody with these secrets may use the image under a full name.
+    /// Whether a pod with these secrets may use the image under a full name.
     pub fn allow(&self, reference: &str, secrets: &[PullSecret]) -> bool {
         if self.0.is_empty() {
             return true;
@@ -158,11 +158,11 @@ impl Credentials {
 }
 
 impl crate::ImageStore {
-    /// Whether a pod with these secrets may use the image of a name as it is here; else it has to be
-    /// pulled with them. Of an image that is not here nothing is known.
+    /// Whether a pod with these secrets may use the present image of a name; otherwise it must be
+    /// pulled with them. `None` for an absent image.
     ///
     /// # Errors
-    /// When the name is malformed or the disk fails.
+    /// The name is malformed or the disk fails.
     pub fn may_use(
         &self,
         reference: &str,
@@ -220,7 +220,7 @@ mod tests {
         let mut public = Accesses::pulled(image, None);
         public.merge(&access);
         assert!(public.allow(image, &[]));
-        // What no pull brought is everybody's.
+        // An image that was not pulled is for all pods.
         assert!(Accesses::default().allow(image, &[]));
     }
 

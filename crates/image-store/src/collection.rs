@@ -1,10 +1,10 @@
-//! Taking away images that nobody needs, without harm to those who begin to need them meanwhile.
+//! Removal of unused images, safe against pods that start to use them in the meantime.
 //!
-//! Which images go is not decided here; that none goes which is needed is. An image is taken out
-//! of the index first, then its layers out of their places, both under the store's lock; only then
-//! are they deleted, which takes long and holds up nobody. After a crash in between there are
-//! layers that no image names, or scratch directories of a process that is gone: the former go
-//! with the next [`ImageStore::withdraw_orphans`], the latter when the store is opened next.
+//! The caller chooses the images; this module ensures that none in use is removed. An image is
+//! first removed from the index, then its layers are moved out of place, both under the store's
+//! lock; only then are they deleted, which takes long and needs no lock. After a crash in between
+//! there are layers without an image, or scratch directories of an ended process: the next
+//! [`ImageStore::withdraw_orphans`] removes the former, the next opening of the store the latter.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::index::{Index, Record};
 use crate::scratch::Scratch;
 use crate::store::{ImageStore, StoreError, io_error};
 
-/// What pods need of the store, whether or not it is mounted yet.
+/// The images and layers in use by pods, whether or not they are mounted yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needed {
     /// Images by the names that pods have for them.
@@ -26,11 +26,11 @@ pub struct Needed {
     pub layers: BTreeSet<PathBuf>,
 }
 
-/// What is no longer in the store and still takes room on the disk.
+/// Data that was removed from the store and still occupies the disk.
 #[derive(Debug, Default)]
 #[must_use = "it takes room until it is discarded"]
 pub struct Withdrawn {
-    /// The names that are gone.
+    /// The removed names.
     pub references: Vec<String>,
     /// Bytes of the layers, as unpacked.
     pub bytes: u64,
@@ -41,7 +41,7 @@ impl Withdrawn {
     /// Deletes it.
     ///
     /// # Errors
-    /// When the disk fails; what is left goes when the store is opened next.
+    /// The disk fails; the rest is deleted when the store is opened next.
     pub fn discard(self) -> Result<(), StoreError> {
         let mut result = Ok(());
         for place in &self.places {
@@ -57,11 +57,11 @@ impl Withdrawn {
 }
 
 impl ImageStore {
-    /// Takes an image out of the store with all its names, and those of its layers that no other
-    /// image has and nobody has mounted or needs. `None` when it is pinned, needed, or gone.
+    /// Removes an image with all its names, and its layers that no other image has, no mount uses
+    /// and no pod needs. `None` if it is pinned, in use, or absent.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// The disk fails.
     pub fn withdraw(&self, digest: &str, needed: &Needed) -> Result<Option<Withdrawn>, StoreError> {
         let _lock = self.lock()?;
         let mut index = self.index()?;
@@ -87,7 +87,7 @@ impl ImageStore {
     /// belong to an image that is being added.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// The disk fails.
     pub fn withdraw_orphans(
         &self,
         needed: &Needed,
@@ -114,7 +114,7 @@ impl ImageStore {
     /// Digests of the images that are needed or mounted.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// The disk fails.
     pub fn in_use(&self, needed: &Needed) -> Result<BTreeSet<String>, StoreError> {
         let index = self.index()?;
         let mut found = BTreeSet::new();
@@ -126,7 +126,7 @@ impl ImageStore {
         Ok(found)
     }
 
-    /// The topmost layer stands for the image: whoever has mounted that has all of the image.
+    /// The topmost layer identifies the image: a mount of it uses the whole image.
     fn is_needed(
         &self,
         index: &Index,
@@ -148,8 +148,8 @@ impl ImageStore {
             || self.is_mounted(std::slice::from_ref(top))?)
     }
 
-    /// Takes a layer out of its place, if it is nobody's. What fails is told, and left for the
-    /// next time: the image is gone already.
+    /// Moves an unused layer out of place. A failure is logged and left for the next time, because
+    /// the image is removed already.
     fn withdraw_layer(
         &self,
         index: &Index,
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(store.get("old:1").unwrap(), None);
         let kept = store.get("new:1").unwrap().unwrap();
         assert!(!kept.pinned && kept.layers.iter().all(|layer| layer.is_dir()));
-        // Once more there is nothing to take.
+        // A second removal finds nothing.
         assert!(store.withdraw(&old, &Needed::default()).unwrap().is_none());
         let gone = store.withdraw(&new, &Needed::default()).unwrap().unwrap();
         assert_eq!(gone.bytes, 5);
@@ -308,7 +308,7 @@ mod tests {
             };
             assert!(store.withdraw(&named, &needed).unwrap().is_none());
         }
-        // A layer that somebody needs stays when its image goes.
+        // A layer in use stays when its image is removed.
         let base = store.get("named:1").unwrap().unwrap().layers[0].clone();
         let needed = Needed {
             layers: [base].into(),

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 
-/// The archive in a blob, whatever it is compressed with: told by its first bytes, since media
+/// The decompressed archive of a blob: the compression is detected by its first bytes, since media
 /// types are often wrong.
 pub(crate) fn decompressed(
     mut file: impl Read + Seek + Send + 'static,
@@ -31,7 +31,7 @@ pub(crate) fn decompressed(
 type Source = Box<dyn Read + Send>;
 type Decoder = StreamingDecoder<Source, FrameDecoder>;
 
-/// zstd frames one behind the other: seekable archives consist of thousands.
+/// Consecutive zstd frames: seekable archives consist of thousands.
 struct Frames {
     source: Option<Source>,
     current: Option<Box<Decoder>>,
@@ -63,7 +63,7 @@ impl Frames {
         }
     }
 
-    /// Whether a file that begins so is for this reader.
+    /// Whether this reader handles a file with these first bytes.
     fn begin_with(magic: &[u8]) -> bool {
         match magic {
             [0x28, 0xb5, 0x2f, 0xfd] => true,

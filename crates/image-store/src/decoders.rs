@@ -14,8 +14,8 @@ use crate::unpack::entries;
 /// Of so many bytes of a file's contents no more are read.
 const CONTENTS_MAX: u64 = 1 << 16;
 
-/// An archive of one file, with these records of an extended header before it. How many entries were
-/// understood.
+/// Reads an archive of one file, with these records of an extended header. Returns the number of
+/// valid entries.
 pub fn pax(records: &[u8]) -> usize {
     let mut extended = Header::new_ustar();
     extended.set_entry_type(EntryType::XHeader);
@@ -63,7 +63,7 @@ fn read(archive: &[u8]) -> usize {
     count
 }
 
-/// A manifest or index, and what of it is for this machine. Whether it was understood.
+/// Parses a manifest or index, and chooses this machine's platform. Returns whether it is valid.
 pub fn manifest(bytes: &[u8]) -> bool {
     match manifest::parse(bytes) {
         Ok(manifest::Manifest::Index(entries)) => manifest::for_this_platform(&entries).is_ok(),
@@ -77,7 +77,7 @@ pub fn config(bytes: &[u8]) -> bool {
     serde_json::from_slice::<ConfigBlob>(bytes).is_ok()
 }
 
-/// How a registry wants to be asked, and where it sends for a token. Whether it can be followed.
+/// Parses an authentication challenge. Returns whether it can be met.
 pub fn challenge(text: &[u8]) -> bool {
     let value = HeaderValue::from_bytes(text);
     value.is_ok_and(|value| pull::meets(&HeaderMap::from_iter([(WWW_AUTHENTICATE, value)])))
@@ -88,7 +88,7 @@ pub fn redirect(endpoint: &str, location: &str) -> bool {
     pull::may_send(endpoint, location)
 }
 
-/// Imports a whole archive into an empty store in `directory`; the names of its images.
+/// Imports a whole archive into an empty store in `directory`; returns the names of its images.
 pub fn archive(directory: &Path, bytes: &[u8]) -> Option<Vec<String>> {
     let file = directory.join("archive.tar");
     std::fs::write(&file, bytes).ok()?;
@@ -96,7 +96,7 @@ pub fn archive(directory: &Path, bytes: &[u8]) -> Option<Vec<String>> {
     store.import(&file).ok()
 }
 
-/// What a registry says instead of what was asked for: a token, or what is wrong.
+/// Parses a registry's response: a token, or an error.
 pub fn answer(bytes: &[u8]) -> Option<String> {
     let token = pull::token(bytes).ok().flatten();
     token.or_else(|| Some(pull::said(bytes)))

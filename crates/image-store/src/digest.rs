@@ -53,7 +53,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Hashes what is read through it.
+/// A reader that hashes its data.
 pub struct HashingReader<R> {
     inner: R,
     hasher: Sha256,
@@ -68,7 +68,7 @@ impl<R: Read> HashingReader<R> {
         }
     }
 
-    /// Reads the rest, and returns the digest of everything.
+    /// Reads the rest, and returns the digest of all data.
     pub fn finish(mut self) -> io::Result<Digest> {
         io::copy(&mut self, &mut io::sink())?;
         Ok(Digest::finish(self.hasher))

@@ -1,5 +1,5 @@
-//! Importing images from files: an OCI layout as a directory or archive, or what `docker save`
-//! writes.
+//! Import of images from files: an OCI layout as a directory or archive, or the output of `docker
+//! save`.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -24,10 +24,10 @@ const NAMES: [&str; 2] = [
     "org.opencontainers.image.ref.name",
 ];
 
-/// Indexes may name indexes, but no image is behind more of them than this.
+/// Maximum nesting of indexes.
 const INDEXES_DEEP: usize = 8;
 
-/// Why a file was not imported.
+/// The error of an import.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file cannot be read.
@@ -35,7 +35,7 @@ pub enum ImportError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -50,7 +50,7 @@ pub enum ImportError {
     /// An image has a malformed name.
     #[error(transparent)]
     Reference(#[from] InvalidReference),
-    /// The image cannot be kept.
+    /// The image cannot be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -70,7 +70,7 @@ impl ImageStore {
     /// names.
     ///
     /// # Errors
-    /// When the file is no image archive, or holds none for this machine.
+    /// The file is not an image archive, or has no image for this machine.
     pub fn import(&self, path: &Path) -> Result<Vec<String>, ImportError> {
         let facts = fs::metadata(path).map_err(read_error(path))?;
         if facts.is_dir() {
@@ -101,8 +101,8 @@ fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
     }
 }
 
-/// Takes the plain files out of an archive. Links are followed by nobody: Docker's are resolved
-/// here, to files of the same archive.
+/// Extracts the plain files of an archive. Links are not followed: Docker's are resolved here, to
+/// files of the same archive.
 fn extract(path: &Path, target: &Path, room: &mut Room) -> Result<(), ImportError> {
     let file = File::open(path).map_err(read_error(path))?;
     let plain = decompressed(file).map_err(read_error(path))?;
@@ -221,7 +221,7 @@ impl Import<'_> {
         Ok(names)
     }
 
-    /// Imports what a descriptor points to; the inner error lists the platforms that there are.
+    /// Imports the target of a descriptor; the inner error lists the available platforms.
     fn layout_image(
         &self,
         entry: &Descriptor,

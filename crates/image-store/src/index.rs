@@ -21,7 +21,7 @@ pub struct Image {
     pub digest: String,
     /// All full names of the image.
     pub references: Vec<String>,
-    /// How containers start.
+    /// The configuration of containers.
     pub config: ImageConfig,
     /// The unpacked layers, topmost last.
     pub layers: Vec<PathBuf>,
@@ -48,13 +48,13 @@ pub struct Record {
     /// Layers as names below `layers/`, topmost last.
     pub layers: Vec<String>,
     pub size: u64,
-    /// For images that were made here: what they were made of.
+    /// The fingerprint of a built-in image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// It came from a registry, and can be had from there again.
     #[serde(default)]
     pub pulled: bool,
-    /// Who may use it.
+    /// Its allowed users.
     #[serde(default, skip_serializing_if = "Accesses::is_empty")]
     pub access: Accesses,
 }
@@ -75,7 +75,7 @@ impl Index {
         durable_file::replace(path, &text, 0o644, Durability::Name)
     }
 
-    /// Adds an image under a name. What a registry has under this name it may not have under the
+    /// Adds an image under a name. The access under this name may differ from that under the
     /// others.
     pub fn insert(&mut self, reference: &str, digest: &str, mut record: Record) {
         let former = self.images.get(digest);
@@ -91,7 +91,7 @@ impl Index {
         self.drop_unnamed();
     }
 
-    /// Takes a name away; an image without a name goes too. Whether there was such a name.
+    /// Removes a name; an image without names is removed too. Returns whether the name existed.
     pub fn remove(&mut self, reference: &str) -> bool {
         let known = self.references.remove(reference).is_some();
         self.drop_unnamed();
@@ -128,7 +128,7 @@ impl Index {
         }
     }
 
-    /// The image of an id (the digest of its configuration).
+    /// The image with an id (the digest of its configuration).
     pub fn find_id(&self, id: &str) -> Option<(&String, &Record)> {
         self.images.iter().find(|(_, record)| record.id == id)
     }
@@ -198,8 +198,8 @@ mod tests {
         assert!(!index.images["sha256:x"].pulled);
     }
 
-    /// findings S20: what was imported is for everybody, also when a secret was needed to pull the
-    /// same image under another name.
+    /// findings S20: an imported image is for all pods, even if the same image under another name
+    /// was pulled with a secret.
     #[test]
     fn an_imported_name_is_for_everybody_and_a_pulled_one_is_not() {
         let private = "registry.example/private:1";

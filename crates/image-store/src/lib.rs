@@ -1,9 +1,9 @@
 //! Images: pulled from registries, imported from archives, unpacked once into layers that
 //! containers share.
 //!
-//! On disk: `images.json` (which name means which image, and how its containers start) and
-//! `layers/` (unpacked, by the digest of their uncompressed archive). Several processes may use one
-//! store: changes are made under a file lock, and what is read is read from disk.
+//! On disk: `images.json` (names, images and the configuration of their containers) and `layers/`
+//! (unpacked, by the digest of their uncompressed archive). Several processes may use one store:
+//! changes are made under a file lock, and every read is from disk.
 
 mod access;
 mod collection;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// Media types that are asked for.
+/// Accepted media types.
 pub const ACCEPTED: &[&str] = &[
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.oci.image.index.v1+json",
@@ -13,7 +13,7 @@ pub const ACCEPTED: &[&str] = &[
     "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
-/// How a container of an image starts, unless its pod says otherwise.
+/// The container configuration of an image; pods may override it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ImageConfig {
@@ -104,7 +104,7 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
-/// A manifest or an index: which of the two is told by its fields.
+/// A manifest or an index, distinguished by its fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Document {
@@ -117,7 +117,7 @@ pub struct Document {
     pub manifests: Option<Vec<Descriptor>>,
 }
 
-/// What a document says.
+/// The contents of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manifest {
     /// One image.
@@ -138,13 +138,13 @@ pub struct Blob {
     pub size: u64,
 }
 
-/// Where a document that was sent is wrong. Not what is there: that may be anybody's secret.
+/// The position of a syntax error in a document, without its contents: those may be secret.
 pub fn json_fault(what: &str, error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     format!("malformed {what}, at line {line}, column {column}")
 }
 
-/// Reads a manifest or index. The error says what is wrong with it.
+/// Parses a manifest or index. *Errors.* A message.
 pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let document: Document =
         serde_json::from_slice(bytes).map_err(|error| json_fault("manifest", &error))?;
@@ -175,7 +175,7 @@ fn blob(descriptor: &Descriptor) -> Result<Blob, String> {
     })
 }
 
-/// The entry for this machine's platform. The error lists what there is.
+/// The entry for this machine's platform. *Errors.* The list of available platforms.
 pub fn for_this_platform(manifests: &[Descriptor]) -> Result<&Descriptor, Vec<String>> {
     let fits = |descriptor: &&Descriptor| {
         descriptor

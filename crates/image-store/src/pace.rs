@@ -7,18 +7,18 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How fast a registry has to be: a download that brings less in a window is given up.
+/// The minimum speed of a registry: a slower download is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// How long a window is.
+    /// The length of a window.
     pub window: Duration,
-    /// What has to come in each, in bytes.
+    /// The minimum number of bytes per window.
     pub bytes_min: u64,
 }
 
 impl Default for Pace {
-    /// Less than any line has on which somebody would wait for an image. The window is
-    /// containerd's (`image_pull_progress_timeout`), which wants one byte.
+    /// Less than any usable line. The window is containerd's (`image_pull_progress_timeout`), which
+    /// requires one byte.
     fn default() -> Self {
         Self {
             window: Duration::from_secs(300),
@@ -30,9 +30,9 @@ impl Default for Pace {
 /// It brought less than it had to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooSlow {
-    /// What came in the window, in bytes.
+    /// The bytes received in the window.
     pub bytes: u64,
-    /// What was wanted.
+    /// The required speed.
     pub pace: Pace,
 }
 
@@ -54,12 +54,12 @@ impl Meter {
         }
     }
 
-    /// When the window ends.
+    /// The end of the window.
     pub fn end(&self) -> Instant {
         self.began + self.pace.window
     }
 
-    /// Notes what came.
+    /// Adds received bytes.
     pub fn add(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
     }
@@ -67,7 +67,7 @@ impl Meter {
     /// Begins the next window when this one is over.
     ///
     /// # Errors
-    /// When it brought too little.
+    /// *Errors.* The window had too few bytes.
     pub fn check(&mut self, now: Instant) -> Result<(), TooSlow> {
         if now < self.end() {
             return Ok(());
@@ -83,8 +83,7 @@ impl Meter {
     }
 }
 
-/// How far a pull has come: bytes that were downloaded, and those that were unpacked. Clones share
-/// the count.
+/// The progress of a pull: downloaded and unpacked bytes. Clones share the count.
 #[derive(Clone, Debug, Default)]
 pub struct Progress(Arc<AtomicU64>);
 
@@ -100,7 +99,7 @@ impl Progress {
     }
 }
 
-/// Who waits for something to be read: sees how far it has come, and may go.
+/// The observer of a read: it receives the progress, and may cancel.
 #[derive(Clone, Debug, Default)]
 pub struct Observer {
     progress: Progress,
@@ -108,7 +107,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// One who sees the progress there.
+    /// An observer of that progress.
     pub fn of(progress: Progress) -> Self {
         Self {
             progress,
@@ -121,7 +120,7 @@ impl Observer {
         self.gone.clone().drop_guard()
     }
 
-    /// Whether nobody waits any more.
+    /// Whether the observer has cancelled.
     pub fn is_gone(&self) -> bool {
         self.gone.is_cancelled()
     }
@@ -150,7 +149,7 @@ mod tests {
         assert_eq!(meter.check(at(10)), Err(TooSlow { bytes: 99, pace }));
         meter.add(1);
         assert_eq!(meter.check(at(10)), Ok(()));
-        // What came before does not count again.
+        // Earlier bytes do not count again.
         assert_eq!(meter.end(), at(20));
         meter.add(7);
         assert_eq!(meter.check(at(20)), Err(TooSlow { bytes: 7, pace }));

@@ -15,7 +15,7 @@ pub struct InvalidReference {
 /// The full form of a name: `nginx` → `docker.io/library/nginx:latest`.
 ///
 /// # Errors
-/// When the name is malformed.
+/// The name is malformed.
 pub fn normalize(reference: &str) -> Result<String, InvalidReference> {
     parse(reference).map(|reference| reference.whole())
 }
@@ -27,7 +27,7 @@ pub(crate) fn parse(reference: &str) -> Result<Reference, InvalidReference> {
     };
     let parsed = reference.trim().parse::<Reference>();
     let parsed = parsed.map_err(|error| invalid(error.to_string()))?;
-    // Of `Host/x` the first word is taken for a part of the name, which has no such letters.
+    // Of `Host/x` the first word is parsed as a part of the repository, which has no such letters.
     if parsed.repository().chars().any(char::is_uppercase) {
         return Err(invalid("repository name must be lowercase".to_owned()));
     }
@@ -38,7 +38,7 @@ pub(crate) fn parse(reference: &str) -> Result<Reference, InvalidReference> {
 mod tests {
     use super::*;
 
-    /// findings A6: the full form of a name is one that can be read again.
+    /// findings A6: the full form of a name can be parsed again.
     #[test]
     fn names_are_in_lower_case() {
         let refused = normalize("Host/x").unwrap_err();

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::pull::Credentials;
 
-/// Why a registries file cannot be used.
+/// The error of a registries file.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistriesError {
     /// The file cannot be read.
@@ -15,7 +15,7 @@ pub enum RegistriesError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -29,7 +29,7 @@ pub enum RegistriesError {
     },
 }
 
-/// Where to pull from, and as whom.
+/// The endpoints and credentials of registries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistriesConfig {
@@ -78,7 +78,7 @@ pub(crate) struct Endpoint {
     pub ca_file: Option<PathBuf>,
     /// The file names it.
     pub configured: bool,
-    /// Who to be there, from the file.
+    /// The credentials from the file.
     pub credentials: Option<Credentials>,
 }
 
@@ -86,7 +86,7 @@ impl RegistriesConfig {
     /// Reads a file. A missing file is the same as an empty one.
     ///
     /// # Errors
-    /// When the file cannot be read or understood.
+    /// The file cannot be read or parsed.
     pub fn read(path: &Path) -> Result<Self, RegistriesError> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(&text).map_err(|reason| RegistriesError::Parse {
@@ -169,7 +169,7 @@ impl Auth {
     }
 }
 
-/// Whether an endpoint is asked in the clear, and its host.
+/// Whether an endpoint uses plain HTTP, and its host.
 fn host_of(url: &str) -> (bool, &str) {
     let (plain_http, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (scheme == "http", rest),
@@ -190,7 +190,7 @@ fn own_host(registry: &str) -> &str {
     }
 }
 
-/// A registry on this machine is asked in the clear, as Docker does.
+/// A registry on this machine uses plain HTTP, as in Docker.
 fn is_loopback(registry: &str) -> bool {
     let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
     host == "localhost"

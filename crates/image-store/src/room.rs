@@ -1,7 +1,7 @@
-//! Room on the disk: what images may take of their file system, and what they leave to others.
+//! Disk space: the maximum use by images, and the minimum left to others.
 //!
-//! What a registry or an archive says about sizes is looked at first; while it is written, the
-//! disk itself is looked at, so that nobody who lies about sizes can fill it.
+//! The sizes from a registry or an archive are checked first; during the write the disk itself is
+//! checked, so that wrong sizes cannot fill it.
 
 use std::fmt;
 use std::fs::File;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::pace::Observer;
 
-/// The share of the file system that stays free whatever happens: one part of so many.
+/// One part in this many of the file system always stays free.
 const FLOOR_PART: u64 = 20;
 /// Of a large file system no more than that has to stay free, in bytes.
 const FLOOR_BYTES_MAX: u64 = 1 << 30;
@@ -19,10 +19,10 @@ const FLOOR_BYTES_MAX: u64 = 1 << 30;
 const LOOK_BYTES: u64 = 1 << 20;
 const LOOK_FILES: u64 = 64;
 
-/// What an archive may be longer than the files in it: headers, names, padding.
+/// Maximum overhead of an archive over its files: headers, names, padding.
 const ARCHIVE_OVERHEAD_MAX: u64 = 8 << 30;
 
-/// What is to stay free of a file system.
+/// The space to leave free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepFree {
     /// Bytes.
@@ -31,7 +31,7 @@ pub struct KeepFree {
     pub files: u64,
 }
 
-/// What does not fit.
+/// The missing resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
     /// Bytes.
@@ -45,7 +45,7 @@ pub enum Lack {
 pub struct NoRoom {
     /// A directory of the file system.
     pub directory: PathBuf,
-    /// Of what there is too little.
+    /// The missing resource.
     pub lack: Lack,
     /// At least so much more would be needed.
     pub wanted: u64,
@@ -95,7 +95,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A file system as it is now.
+/// The present state of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Space {
     bytes: u64,
@@ -116,7 +116,7 @@ impl Space {
         })
     }
 
-    /// What stays free of it at least.
+    /// Its minimum free space.
     fn floor(&self) -> KeepFree {
         KeepFree {
             bytes: (self.bytes / FLOOR_PART).min(FLOOR_BYTES_MAX),
@@ -124,8 +124,8 @@ impl Space {
         }
     }
 
-    /// Whether so much more leaves free what is to stay free; what is lacking otherwise, how much
-    /// of it there is, and how much has to stay.
+    /// Whether that much more leaves the required space free. *Errors.* The missing resource, the
+    /// available amount, and the amount to leave free.
     fn fits(&self, bytes: u64, files: u64, keep: KeepFree) -> Result<(), (Lack, u64, u64)> {
         if bytes > self.bytes_available.saturating_sub(keep.bytes) {
             return Err((Lack::Bytes, self.bytes_available, keep.bytes));
@@ -148,7 +148,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// All but what is to stay free, and at least the floor of the file system.
+    /// Everything but the space to leave free, and at least the file system's minimum.
     pub fn new(directory: &Path, keep: KeepFree) -> Self {
         Self {
             directory: directory.to_owned(),
@@ -158,7 +158,7 @@ impl Room {
         }
     }
 
-    /// All that there is, for what the program itself needs.
+    /// All free space, for the program itself.
     pub fn all(directory: &Path) -> Self {
         Self {
             keep: None,
@@ -180,7 +180,7 @@ impl Room {
     /// Whether so much fits now.
     ///
     /// # Errors
-    /// When it does not, or the disk cannot be looked at.
+    /// It does not fit, or the disk cannot be read.
     pub fn check(&self, bytes: u64, files: u64) -> Result<(), RoomError> {
         let space = Space::of(&self.directory)?;
         let refused = space.fits(bytes, files, self.kept(&space));
@@ -198,10 +198,10 @@ impl Room {
         })
     }
 
-    /// Tells that so much is about to be written.
+    /// Announces a write of that size.
     ///
     /// # Errors
-    /// When it does not fit, or the disk cannot be looked at.
+    /// It does not fit, or the disk cannot be read.
     pub fn take(&mut self, bytes: u64, files: u64) -> Result<(), RoomError> {
         self.bytes = self.bytes.saturating_add(bytes);
         self.files = self.files.saturating_add(files);
@@ -215,7 +215,7 @@ impl Room {
     /// Whether a file that says to be so long would fit; of small ones it is seen later.
     ///
     /// # Errors
-    /// When it does not, or the disk cannot be looked at.
+    /// It does not fit, or the disk cannot be read.
     pub fn check_large(&self, bytes: u64) -> Result<(), RoomError> {
         if bytes < LOOK_BYTES {
             return Ok(());
@@ -223,10 +223,10 @@ impl Room {
         self.check(bytes, 0)
     }
 
-    /// Writes all that comes into a file; says how much that was.
+    /// Copies a reader into a file; returns its length.
     ///
     /// # Errors
-    /// When it does not fit, or reading or writing fails.
+    /// It does not fit, or reading or writing fails.
     pub fn copy(&mut self, from: &mut impl Read, to: &mut File) -> Result<u64, RoomError> {
         let mut buffer = vec![0; 1 << 16];
         let mut written = 0;
@@ -243,10 +243,10 @@ impl Room {
         }
     }
 
-    /// How long an archive can be of which all files fit now.
+    /// The maximum length of an archive whose files all fit now.
     ///
     /// # Errors
-    /// When the disk cannot be looked at.
+    /// The disk cannot be read.
     pub fn archive_bytes_max(&self) -> io::Result<u64> {
         let space = Space::of(&self.directory)?;
         let left = space
@@ -256,7 +256,7 @@ impl Room {
     }
 }
 
-/// Why something was not written.
+/// The error of a write.
 #[derive(Debug)]
 pub enum RoomError {
     /// It does not fit.
@@ -271,7 +271,7 @@ impl From<io::Error> for RoomError {
     }
 }
 
-/// An archive that may be infinitely long, and whose reader may be told to stop.
+/// An archive that may be infinitely long, and whose reader may be stopped.
 pub struct Bounded<R> {
     inner: R,
     left: u64,

@@ -1,4 +1,4 @@
-//! Scratch directories: what is being unpacked, and is not yet part of the store.
+//! Scratch directories: data that is being unpacked, and is not yet part of the store.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,12 +9,11 @@ use rustix::fs::FlockOperation;
 
 use crate::store::{ImageStore, StoreError, io_error};
 
-/// Tells apart what this process unpacks at the same time.
+/// Distinguishes the concurrent scratch directories of this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// A directory of this process's own below the store, removed when it is dropped. Its lock tells
-/// others that it is in use: process ids would not, since after a restart in a container the next
-/// process has the same.
+/// A directory of this process below the store, removed when it is dropped. Its lock marks it as in
+/// use: process ids cannot, since after a restart in a container the next process has the same.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
@@ -30,7 +29,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         match fs::remove_dir_all(&self.path) {
-            // What was kept has moved away.
+            // Kept contents were moved away.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 let path = self.path.display();
                 tracing::warn!(%path, %error, "scratch directory stays behind");
@@ -62,7 +61,7 @@ impl ImageStore {
         }
     }
 
-    /// Removes scratch directories of processes that are gone: nobody has them locked.
+    /// Removes scratch directories of ended processes: they are not locked.
     pub(crate) fn clear_abandoned(&self) -> Result<(), StoreError> {
         let temporary = self.directory().join("temporary");
         for entry in fs::read_dir(&temporary).map_err(io_error("read", &temporary))? {
@@ -82,7 +81,8 @@ impl ImageStore {
     }
 }
 
-/// Locks a directory for this process; `None` when another one has it, or it is gone.
+/// Locks a directory for this process; `None` if another process has the lock, or it does not
+/// exist.
 fn lock_directory(path: &Path) -> io::Result<Option<File>> {
     let directory = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -113,7 +113,7 @@ mod tests {
             fs::create_dir(&left).unwrap();
             fs::write(left.join("blob"), "half").unwrap();
         }
-        // They are in nobody's way, and go when the store is opened next.
+        // They are harmless, and are removed when the store is opened next.
         store
             .put_builtin("a", &layer("one"), &config(), "f")
             .unwrap();

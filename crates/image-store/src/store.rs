@@ -1,4 +1,4 @@
-//! The store: what is present, under which names; layers are added and dropped here.
+//! The store: the images with their names; layers are added and removed here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -19,10 +19,10 @@ use crate::reference::{InvalidReference, normalize};
 use crate::room::{Bounded, NoRoom, Room, RoomError};
 use crate::unpack::{UnpackError, unpack};
 
-/// Why the store did not do what was asked.
+/// The error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A layer was cleared away by somebody else before the image had its name: add it again.
+    /// A layer was removed before the image had its name: it must be added again.
     #[error("layer {layer} was removed while its image was being added")]
     LayerCleared {
         /// The layer's digest, without its algorithm.
@@ -43,18 +43,18 @@ pub enum StoreError {
         /// The full name.
         reference: String,
     },
-    /// What was unpacked is not what its digest says.
+    /// The unpacked data does not match its digest.
     #[error("layer is not what it should be: expected {expected}, got {actual}")]
     DigestMismatch {
         /// Promised by the image's configuration.
         expected: String,
-        /// Found.
+        /// The actual digest.
         actual: String,
     },
     /// A layer cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
-    /// What is to be added does not fit.
+    /// The data does not fit.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     /// The disk failed.
@@ -62,7 +62,7 @@ pub enum StoreError {
     Io {
         /// What was being done.
         action: &'static str,
-        /// With what.
+        /// The path.
         path: PathBuf,
         /// The error.
         #[source]
@@ -88,7 +88,7 @@ pub(crate) fn room_error(action: &'static str, path: &Path) -> impl Fn(RoomError
 }
 
 impl StoreError {
-    /// What the disk had no room for, if that was it.
+    /// The missing disk space, if that is the cause.
     pub fn no_room(&self) -> Option<&NoRoom> {
         match self {
             Self::NoRoom(source) | Self::Unpack(UnpackError::NoRoom { source, .. }) => Some(source),
@@ -112,7 +112,7 @@ impl ImageStore {
     /// Opens a store, making the directory if it is not there.
     ///
     /// # Errors
-    /// When the directory cannot be made or read.
+    /// The directory cannot be created or read.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let directory = directory.into();
         fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
@@ -138,7 +138,7 @@ impl ImageStore {
     /// The image of that name (completed as Docker does) or id, if it is present.
     ///
     /// # Errors
-    /// When the name is malformed or the disk fails.
+    /// The name is malformed or the disk fails.
     pub fn get(&self, reference: &str) -> Result<Option<Image>, StoreError> {
         let index = self.index()?;
         let found = index.look_up(reference)?;
@@ -146,7 +146,7 @@ impl ImageStore {
         Ok(found.map(|(digest, record)| self.image(&index, digest, record)))
     }
 
-    /// Whether all layers of an image are there: somebody may have deleted them by hand.
+    /// Whether all layers of an image exist: a user may have deleted them by hand.
     fn is_whole(&self, digest: &str, record: &Record) -> bool {
         let missing = record.layers.iter().find(|layer| !self.has_layer(layer));
         if let Some(layer) = missing {
@@ -167,7 +167,7 @@ impl ImageStore {
     /// All images, by digest.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// The disk fails.
     pub fn list(&self) -> Result<Vec<Image>, StoreError> {
         let index = self.index()?;
         let images = index.images.iter();
@@ -176,10 +176,10 @@ impl ImageStore {
             .collect())
     }
 
-    /// Takes a name away; the image goes with its last name, unless a container uses it.
+    /// Removes a name; the image is removed with its last name, unless a container uses it.
     ///
     /// # Errors
-    /// When there is no such name, the image is in use, or the disk fails.
+    /// There is no such name, the image is in use, or the disk fails.
     pub fn remove(&self, reference: &str) -> Result<(), StoreError> {
         let reference = normalize(reference)?;
         let lock = self.lock()?;
@@ -197,10 +197,10 @@ impl ImageStore {
         self.drop_unused_layers()
     }
 
-    /// Whether the image of that name was made here from what the fingerprint stands for.
+    /// Whether the image of that name is built-in with that fingerprint.
     ///
     /// # Errors
-    /// When the name is malformed or the disk fails.
+    /// The name is malformed or the disk fails.
     pub fn has_builtin(&self, reference: &str, fingerprint: &str) -> Result<bool, StoreError> {
         let index = self.index()?;
         let found = index
@@ -221,7 +221,7 @@ impl ImageStore {
     /// Adds an image made here: one layer (an uncompressed tar archive) and how it starts.
     ///
     /// # Errors
-    /// When the name or the archive is malformed, or the disk fails.
+    /// The name or the archive is malformed, or the disk fails.
     pub fn put_builtin(
         &self,
         reference: &str,
@@ -295,7 +295,7 @@ impl ImageStore {
             .and_then(|mut file| file.write_all(bytes.to_string().as_bytes()))
             .map_err(io_error("write", &size))?;
         let opened = File::open(scratch).map_err(io_error("open", scratch))?;
-        // One call instead of one per file: the file system writes all it has.
+        // One call in place of one per file: the file system writes all its data.
         rustix::fs::syncfs(&opened).map_err(|error| io_error("sync", scratch)(error.into()))?;
         let place = self.layer(diff_id.hex());
         if place.exists() && !self.has_layer(diff_id.hex()) {
@@ -305,7 +305,7 @@ impl ImageStore {
         }
         match fs::rename(scratch, &place) {
             Ok(()) => {}
-            // Somebody else was faster; theirs is the same.
+            // Another process was faster; its result is the same.
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
             Err(error) => return Err(io_error("rename to", &place)(error)),
         }
@@ -331,7 +331,8 @@ impl ImageStore {
         record: Record,
     ) -> Result<Image, StoreError> {
         let lock = self.lock()?;
-        // Clearing up holds the lock too: what is there now stays, for it is about to be named.
+        // Garbage collection holds the lock too: existing layers stay, because they are about to be
+        // named.
         let is_gone = |layer: &&String| !self.has_layer(layer);
         if let Some(layer) = record.layers.iter().find(is_gone) {
             let layer = layer.clone();
@@ -348,7 +349,7 @@ impl ImageStore {
     /// Removes layers that no image names and no container has mounted.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// The disk fails.
     pub fn drop_unused_layers(&self) -> Result<(), StoreError> {
         self.drop_unused(&self.layers()?)
     }
@@ -364,14 +365,14 @@ impl ImageStore {
             if is_used || !place.exists() || self.is_mounted(std::slice::from_ref(layer))? {
                 continue;
             }
-            // Out of its place first, so that a half-removed layer is never taken for a whole one.
+            // Moved away first, so that a partly removed layer never looks complete.
             let scratch = self.scratch()?;
             fs::rename(&place, scratch.path()).map_err(io_error("rename to", scratch.path()))?;
         }
         Ok(())
     }
 
-    /// Whether some mount of this machine stands on one of the layers.
+    /// Whether a mount of this machine uses one of the layers.
     pub(crate) fn is_mounted(&self, layers: &[String]) -> Result<bool, StoreError> {
         let path = Path::new("/proc/self/mountinfo");
         let mounts = mount_table::read().map_err(io_error("read", path))?;
@@ -428,7 +429,7 @@ impl ImageStore {
         Ok(file)
     }
 
-    /// The lock that makes pulls of one name wait for each other.
+    /// The lock that serialises pulls of one name.
     pub(crate) fn pull_lock(&self, reference: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
         pulls.retain(|_, lock| Arc::strong_count(lock) > 1);
@@ -438,7 +439,7 @@ impl ImageStore {
     /// Names of the layers that are there, for tests and garbage collection.
     ///
     /// # Errors
-    /// When the disk fails.
+    /// The disk fails.
     pub fn layers(&self) -> Result<BTreeSet<String>, StoreError> {
         let layers = self.directory.join("layers");
         let entries = fs::read_dir(&layers).map_err(io_error("read", &layers))?;

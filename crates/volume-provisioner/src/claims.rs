@@ -21,7 +21,7 @@ use crate::decide::{
 use crate::subvolumes::Content;
 use crate::{Provisioner, ProvisionerError as Error, writes};
 
-/// What a volume is to be made from.
+/// The initial contents of a volume.
 pub(crate) enum Source {
     /// It is on this node.
     Here(Content),
@@ -30,8 +30,7 @@ pub(crate) enum Source {
 }
 
 impl Provisioner {
-    /// Makes a volume for the claim, or lets the one that it has grow, if that is for this node to
-    /// do.
+    /// Provisions a volume for the claim, or expands its volume, if this node is responsible.
     pub(crate) async fn serve_claim(&self, key: &Key) -> Result<Outcome, Error> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(Outcome::Done);
@@ -74,13 +73,13 @@ impl Provisioner {
         }
     }
 
-    /// How long a claim still waits after it could not be served.
+    /// The remaining back-off of a claim.
     pub(crate) fn waits(&self, uid: &str) -> Option<Duration> {
         let setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
         setbacks.remaining(uid, Instant::now())
     }
 
-    /// Notes that a claim could not be served; returns how long it is to wait.
+    /// Records a failure of a claim; returns the back-off.
     pub(crate) fn note_setback(&self, uid: &str) -> Duration {
         let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
         setbacks.add(uid, Instant::now())
@@ -125,7 +124,7 @@ impl Provisioner {
         }
     }
 
-    /// What the claim's volume is to hold from the start (statefulset.md §11.15).
+    /// The initial contents of the claim's volume (statefulset.md §11.15).
     async fn source(&self, claim: &PersistentVolumeClaim, driver: Driver) -> Result<Source, Error> {
         match origin(claim) {
             Origin::Nothing => Ok(Source::Here(Content::Empty)),
@@ -172,8 +171,8 @@ impl Provisioner {
         })
     }
 
-    /// Says what went wrong. A pod that was sent here on account of the volume is sent on its way
-    /// again (statefulset.md §11.6); what the API server refused is tried again here.
+    /// Reports a failure. A pod that was scheduled here for the volume is released for scheduling
+    /// (statefulset.md §11.6); after a refusal by the API server this node retries.
     async fn give_up(
         &self,
         claim: &PersistentVolumeClaim,

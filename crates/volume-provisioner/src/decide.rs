@@ -26,20 +26,20 @@ pub(crate) const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernet
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// What a claim needs of us.
+/// The demand of a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Demand {
-    /// Nothing.
+    /// None.
     None,
     /// A volume here.
     Here,
-    /// A volume on any node: whichever node is the one for such claims makes it.
+    /// A volume on any node: the node for such claims provisions it.
     Anywhere,
-    /// Something that cannot be had: the text says what.
+    /// An unsupported request, with the message.
     Unsupported(String),
 }
 
-/// What a claim needs of this node.
+/// The demand of a claim for this node.
 pub(crate) fn demand(
     claim: &PersistentVolumeClaim,
     class: Option<&StorageClass>,
@@ -91,8 +91,8 @@ pub(crate) fn demand(
 fn unsupported(claim: &PersistentVolumeClaim, driver: Driver) -> Option<String> {
     let spec = claim.spec.as_ref()?;
     if form_of(claim) == Form::Image && driver == Driver::LocalCow {
-        // Below a device that overwrites what it has, a file that is copied on write can run out
-        // of room: the device would fail, and with it what relies on it.
+        // A copy-on-write file below a block device that overwrites its blocks can run out of
+        // space: the device would fail, and with it its users.
         return Some(format!(
             "{} makes no block devices; classes of {} do",
             Driver::LocalCow.name(),
@@ -105,12 +105,12 @@ fn unsupported(claim: &PersistentVolumeClaim, driver: Driver) -> Option<String> 
     None
 }
 
-/// What a volume is on disk.
+/// The form of a volume on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// A directory (`volumeMode: Filesystem`).
     Directory,
-    /// The image of a block device, in a directory of its own (`volumeMode: Block`).
+    /// The image of a block device, in a separate directory (`volumeMode: Block`).
     Image,
 }
 
@@ -131,19 +131,19 @@ impl Form {
     }
 }
 
-/// What a claim's volume is to be.
+/// The form for a claim's volume.
 pub(crate) fn form_of(claim: &PersistentVolumeClaim) -> Form {
     let spec = claim.spec.as_ref();
     Form::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
 }
 
-/// What a volume is.
+/// The form of a volume.
 pub(crate) fn form_of_volume(volume: &PersistentVolume) -> Form {
     let spec = volume.spec.as_ref();
     Form::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
 }
 
-/// Why a volume cannot be made from one of another form; `None` when it can.
+/// The reason why a volume cannot be copied from one of another form; `None` if it can.
 pub(crate) fn other_form(
     claim: &PersistentVolumeClaim,
     source_mode: Option<&str>,
@@ -158,20 +158,20 @@ pub(crate) fn other_form(
     })
 }
 
-/// What a claim's volume is to start with.
+/// The source of a claim's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nothing.
+    /// Empty.
     Nothing,
-    /// What is in the volume of another claim of the namespace.
+    /// The volume of another claim of the namespace.
     Claim(String),
-    /// What is in a snapshot of the namespace.
+    /// A snapshot of the namespace.
     Snapshot(String),
     /// Something that cannot be had: the text says why.
     Other(String),
 }
 
-/// What a claim names as its source (statefulset.md §11.15).
+/// The source that a claim names (statefulset.md §11.15).
 pub(crate) fn origin(claim: &PersistentVolumeClaim) -> Origin {
     let Some(spec) = &claim.spec else {
         return Origin::Nothing;
@@ -204,17 +204,17 @@ pub(crate) fn origin(claim: &PersistentVolumeClaim) -> Origin {
     }
 }
 
-/// What a claim asks for, in bytes.
+/// The requested size of a claim in bytes.
 pub(crate) fn size_of(claim: &PersistentVolumeClaim) -> u64 {
     whole_bytes(requested_size(claim))
 }
 
-/// What a volume has, in bytes.
+/// The size of a volume in bytes.
 pub(crate) fn size_of_volume(volume: &PersistentVolume) -> u64 {
     whole_bytes(capacity(volume))
 }
 
-/// Where a volume is on its node; empty where it does not say so.
+/// The path of a volume on its node; empty if it has none.
 pub(crate) fn path_of(volume: &PersistentVolume) -> &str {
     let local = volume.spec.as_ref().and_then(|spec| spec.local.as_ref());
     local.map_or("", |local| local.path.as_str())
@@ -239,7 +239,7 @@ pub(crate) fn class_name(claim: &PersistentVolumeClaim) -> Option<&str> {
     requested_class(claim).filter(|class| !class.is_empty())
 }
 
-/// The volume object for a claim, with what is at the path.
+/// The volume object for a claim, with its path.
 pub(crate) fn volume(
     claim: &PersistentVolumeClaim,
     class: &StorageClass,
@@ -297,10 +297,10 @@ pub(crate) fn volume(
     }
 }
 
-/// What is to happen with a volume that this provisioner made.
+/// The action for a volume of this provisioner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Nothing.
+    /// None.
     Keep,
     /// The directory and the object go.
     Remove,
@@ -308,7 +308,7 @@ pub(crate) enum Fate {
     LetGo,
 }
 
-/// What is to happen with a volume on this node.
+/// The action for a volume on this node.
 pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> Fate {
     if !is_ours(volume, node) {
         return Fate::Keep;
@@ -320,7 +320,7 @@ pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> Fate {
         .as_ref()
         .and_then(|status| status.phase.as_deref());
     let going = volume.metadata.deletion_timestamp.is_some();
-    // One that nobody has goes when somebody deletes it.
+    // An unbound volume is removed when its object is deleted.
     let over = matches!(phase, Some("Released" | "Failed")) || (going && phase != Some("Bound"));
     match policy {
         Some("Delete") if over => Fate::Remove,
@@ -349,7 +349,7 @@ pub(crate) fn is_ours(volume: &PersistentVolume, node: &str) -> bool {
     local && Driver::of_volume(volume).is_some() && node_of(volume).as_deref() == Some(node)
 }
 
-/// The one node that a volume is on, as those that are made here say it.
+/// The node of a volume, in the form that this provisioner writes.
 pub(crate) fn node_of(volume: &PersistentVolume) -> Option<String> {
     let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
     let terms = &affinity.required.as_ref()?.node_selector_terms;

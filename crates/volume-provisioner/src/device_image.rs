@@ -9,7 +9,7 @@ use container_runtime::loop_device::LoopDevice;
 
 const NAME: &str = "device.img";
 
-/// Where the image in a volume's directory is.
+/// The path of the image in a volume's directory.
 pub(crate) fn path(directory: &Path) -> PathBuf {
     directory.join(NAME)
 }
@@ -19,7 +19,7 @@ pub(crate) fn is_path(path: &Path) -> bool {
     path.ends_with(NAME)
 }
 
-/// Makes an image, or completes one that is there; it is on disk when this returns.
+/// Creates an image, or completes an existing one; it is durable when this returns.
 pub(crate) fn make(path: &Path, bytes: u64) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.create_new(true).mode(0o600);
@@ -53,7 +53,7 @@ pub(crate) fn grow(path: &Path, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Removes an image that nothing was ever written to.
+/// Removes an image that was never written to.
 pub(crate) fn remove_unused(path: &Path) {
     let found = std::fs::symlink_metadata(path);
     if found.is_ok_and(|found| found.is_file() && found.blocks() == 0)

@@ -1,9 +1,8 @@
 //! The volumes' directories on disk. Every path is the volumes' directory and one plain name, so no
 //! object can name a path outside of it.
 //!
-//! On btrfs a volume is a subvolume, which can be limited, and copied in a moment. Where the file
-//! system has project quotas, as xfs and ext4 may, it is a directory with a project of its own,
-//! which can be limited.
+//! On btrfs a volume is a subvolume, which can be limited, and copied at once. On file systems with
+//! project quotas (xfs, ext4) it is a directory with a project id, which can be limited.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
@@ -26,7 +25,7 @@ const UNFINISHED_PREFIX: &str = ".unfinished-";
 pub(crate) const VOLUME_PREFIX: &str = "pvc-";
 /// Anyone may write: pods run as any user, as with hostPath provisioners elsewhere.
 const VOLUME_MODE: u32 = 0o777;
-/// The size of a volume that nothing but itself limits.
+/// The size of an unlimited volume.
 const UNLIMITED: u64 = u64::MAX;
 /// Users of the host have no business with images, nor with the files of other volumes.
 const PRIVATE_MODE: u32 = 0o700;
@@ -39,12 +38,12 @@ pub(crate) struct Directories {
     kind: Kind,
 }
 
-/// What volumes are.
+/// The kind of volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Plain,
     Subvolume,
-    /// A directory with a project of its own.
+    /// A directory with a project id.
     Project,
 }
 
@@ -90,12 +89,12 @@ impl Directories {
         (&self.root, &self.snapshots)
     }
 
-    /// Where the named volume is.
+    /// The path of the named volume.
     pub fn path(&self, volume: &str) -> Result<PathBuf, Error> {
         self.below(&self.root, volume)
     }
 
-    /// Where the named snapshot is.
+    /// The path of the named snapshot.
     fn snapshot_path(&self, snapshot: &str) -> Result<PathBuf, Error> {
         self.below(&self.snapshots, snapshot)
     }
@@ -147,8 +146,8 @@ impl Directories {
         Ok(path)
     }
 
-    /// Makes the image of a block device in the directory of a volume, or finds it; it is on disk
-    /// when this returns. Nothing limits it but its own size.
+    /// Creates the image of a block device in the directory of a volume, or finds it; it is durable
+    /// when this returns. Only its size limits it.
     pub fn make_image(
         &self,
         volume: &str,
@@ -174,7 +173,7 @@ impl Directories {
         device_image::grow(&image, bytes).map_err(failed("grow", &image))
     }
 
-    /// Detaches the device over what is at the path of a volume, if that is an image.
+    /// Detaches the loop device of a volume's image, if there is one.
     pub fn detach_image(&self, path: &str) -> Result<(), Error> {
         let path = Path::new(path);
         if device_image::is_path(path) {
@@ -223,7 +222,7 @@ impl Directories {
         self.sync_root()
     }
 
-    /// What is counted of a volume; `None` where nothing is.
+    /// The usage of a volume; `None` if it is not counted.
     pub fn count(&self, volume: &str) -> Result<Option<Count>, Error> {
         let path = self.path(volume)?;
         match self.kind {
@@ -234,8 +233,7 @@ impl Directories {
         .map_err(failed("look at the count of", &path))
     }
 
-    /// Keeps what is in a volume at this moment; done before is fine. It is on disk when this
-    /// returns.
+    /// Takes a snapshot of a volume; idempotent. It is durable when this returns.
     pub fn snapshot(&self, volume: &str, snapshot: &str) -> Result<(), Error> {
         let (source, path) = (self.path(volume)?, self.snapshot_path(snapshot)?);
         if !self.is_subvolume(&source)? {
@@ -262,13 +260,13 @@ impl Directories {
         self.sync_root()
     }
 
-    /// What volumes and snapshots may become together, in bytes.
+    /// The sum of the limits of volumes and snapshots, in bytes.
     pub fn reserved(&self) -> Result<u64, Error> {
         let of = |dir: &Path| subvolumes::reserved(dir).map_err(failed("count what is in", dir));
         Ok(of(&self.root)?.saturating_add(of(&self.snapshots)?))
     }
 
-    /// Whether there is nothing.
+    /// Whether there are no volumes and snapshots.
     pub fn is_empty(&self) -> Result<bool, Error> {
         for dir in [&self.root, &self.snapshots] {
             let mut entries = std::fs::read_dir(dir).map_err(failed("read", dir))?;
@@ -279,7 +277,7 @@ impl Directories {
         Ok(true)
     }
 
-    /// Forgets what was counted of volumes and snapshots that are gone.
+    /// Removes the counts of deleted volumes and snapshots.
     pub fn forget_removed(&self, file_system: &Path) -> Result<(), Error> {
         let dirs = [self.root.clone(), self.snapshots.clone()];
         subvolumes::forget_removed(file_system, &dirs)
@@ -302,8 +300,8 @@ impl Directories {
         self.sync_root()
     }
 
-    /// Removes directories that were made for volumes that never came to be. Only empty ones go,
-    /// and images that nothing was written to: what holds data stays, whatever the objects say.
+    /// Removes directories of volumes that were never completed. Only empty ones are removed, and
+    /// unwritten images: data stays, whatever the objects say.
     pub fn sweep(&self, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
         let entries = std::fs::read_dir(&self.root).map_err(failed("read", &self.root))?;
         for entry in entries {
@@ -521,7 +519,7 @@ mod tests {
         let half = directories.root.join(format!("{REMOVED_PREFIX}pvc-1"));
         std::fs::create_dir(&half).unwrap();
         std::fs::write(half.join("rest"), "data").unwrap();
-        // A new volume of the same name beside the rest of the old one.
+        // A new volume of the same name beside the remains of the old one.
         let path = directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap();
         directories.remove("pvc-1").unwrap();
         assert!(!path.exists() && !half.exists());

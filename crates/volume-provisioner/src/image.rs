@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 /// The file system, compressed.
 const EMPTY: &[u8] = include_bytes!("../data/empty-pool.btrfs.zst");
-/// Where the superblock is; a copy is at 64 MiB, which lies beyond the image's end.
+/// The offset of the superblock; a copy is at 64 MiB, which is beyond the image's end.
 const SUPERBLOCK: usize = 0x1_0000;
 const SUPERBLOCK_LENGTH: usize = 4096;
 /// Offsets in the superblock.
@@ -24,7 +24,7 @@ const HAS_METADATA_UUID: u64 = 1 << 10;
 /// superblock says so.
 ///
 /// # Errors
-/// When the built-in image is damaged.
+/// The built-in image is damaged.
 pub(crate) fn empty(uuid: [u8; 16]) -> io::Result<Vec<u8>> {
     let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
     let mut decoder =

@@ -1,11 +1,10 @@
 //! The provisioner of local volumes: directories or subvolumes on this node, or images of block
 //! devices in them, with a PersistentVolume for each (statefulset.md §11.7, 11.8, 11.13).
 //!
-//! A directory is made and on disk before its volume object exists, and it is moved out of the
-//! way and removed before the object goes: whatever is cut off is found again and finished. What
-//! is to be done is decided in [`decide`]; what touches the disk is in [`directories`], and
-//! nothing there leaves the volumes' own directory. Volumes of `local-cow` lie in a [`pool`] in the
-//! same way.
+//! A directory exists durably before its volume object does, and it is moved away and removed
+//! before the object is deleted: an interrupted step is found and completed. [`decide`] plans;
+//! [`directories`] writes to the disk, and only inside the volumes' directory. Volumes of
+//! `local-cow` are in a [`pool`] in the same way.
 
 mod claims;
 mod decide;
@@ -41,7 +40,7 @@ pub use storage::{Class, Frozen, Storage, UserSnapshot};
 /// Volumes that are made or removed at once; removal can take long.
 const WORKERS: usize = 4;
 
-/// How often volumes are looked at, if nothing else is said.
+/// Default interval of the usage checks.
 const USAGE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Settings.
@@ -49,9 +48,9 @@ const USAGE_INTERVAL: Duration = Duration::from_secs(30);
 pub struct ProvisionerConfig {
     /// This node.
     pub node_name: String,
-    /// Where the volumes are.
+    /// The storage of the volumes.
     pub storage: Storage,
-    /// How often it is looked at how full they are.
+    /// Interval of the usage checks.
     pub usage_interval: Duration,
 }
 
@@ -66,7 +65,7 @@ impl ProvisionerConfig {
     }
 }
 
-/// Why volumes cannot be made or removed.
+/// The error of creating or removing a volume.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvisionerError {
     /// The disk said no.
@@ -74,9 +73,9 @@ pub enum ProvisionerError {
     Directory {
         /// What was being done.
         doing: &'static str,
-        /// To what.
+        /// The path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -85,13 +84,13 @@ pub enum ProvisionerError {
     OutOfBounds {
         /// The name or path.
         path: String,
-        /// Where volumes are.
+        /// The directory of the volumes.
         under: PathBuf,
     },
     /// The claim asks for something that a directory cannot be.
     #[error("{0}")]
     Unsupported(String),
-    /// The host's disk has no room for what was asked for.
+    /// The host's disk has too little space.
     #[error(
         "the disk is too full: {} more are needed, {} are free, of which {} are left to the host",
         amount(*missing),
@@ -112,10 +111,10 @@ pub enum ProvisionerError {
         under.display()
     )]
     NoCopies {
-        /// Where the volumes are.
+        /// The directory of the volumes.
         under: PathBuf,
     },
-    /// What the volume is to be made from cannot be had now.
+    /// The source of the volume is unavailable now.
     #[error("{0}")]
     Source(String),
     /// The API server said no, or was not there.
@@ -146,10 +145,10 @@ struct Provisioner {
     setbacks: Mutex<Setbacks>,
 }
 
-/// Makes and removes this node's volumes until its part of the program is to end.
+/// Creates and removes this node's volumes until its part of the program is shut down.
 ///
 /// # Errors
-/// When the volumes' directory cannot be read.
+/// The volumes' directory cannot be read.
 pub async fn run(
     client: Client,
     config: ProvisionerConfig,

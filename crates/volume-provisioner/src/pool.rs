@@ -1,11 +1,11 @@
 //! The pool of the class `local-cow`: a btrfs file system in one file of the host.
 //!
-//! The file is as large as all volumes and snapshots together may become, and all of it is set
-//! aside on the host's disk: a full disk stops new volumes, never one that is there. It is made
-//! for the first volume and grows with each.
+//! The file has the sum of the limits of all volumes and snapshots, and is fully preallocated on
+//! the host's disk: a full disk stops new volumes, never existing ones. It is created for the first
+//! volume and grows with each.
 //!
-//! A pool that is still mounted, because the program was killed, is taken over; one that is not,
-//! because the machine was started anew, is mounted again. The loop device goes with the mount.
+//! A pool that is still mounted after a killed process is adopted; after a reboot it is mounted
+//! again. The loop device is removed with the mount.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -24,17 +24,17 @@ use crate::ProvisionerError as Error;
 use crate::directories::{failed, make_private};
 use crate::image;
 
-/// What the file system needs for itself, whatever is in it.
+/// Overhead of the file system, whatever its contents.
 const OVERHEAD: u64 = 768 << 20;
 /// And of each byte that volumes may have: metadata, and chunks that are not quite full.
 const OVERHEAD_PART: u64 = 16;
 /// The file grows by multiples of this.
 const STEP: u64 = 64 << 20;
-/// What is left to the host's disk.
+/// Space left to the host's disk.
 const HOST_RESERVE: u64 = 1 << 30;
-/// The height of a tree that a count is kept exact for when a snapshot goes: any.
+/// Maximum height of a removed subtree for which counts stay exact: any.
 const EXACT_COUNTS: &str = "8";
-/// How often a busy file system is tried to be unmounted before it is only detached.
+/// Maximum number of attempts to unmount a busy file system before it is detached lazily.
 const ATTEMPTS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -44,7 +44,7 @@ pub(crate) struct Pool {
     dir: PathBuf,
 }
 
-/// How large the file is to be for volumes and snapshots of `reserved` bytes together.
+/// The size of the file for volumes and snapshots of `reserved` bytes together.
 pub(crate) fn file_size(reserved: u64) -> u64 {
     let needed = reserved
         .saturating_add(reserved / OVERHEAD_PART)
@@ -53,7 +53,7 @@ pub(crate) fn file_size(reserved: u64) -> u64 {
 }
 
 impl Pool {
-    /// The pool in a directory of its own.
+    /// The pool in that directory.
     pub fn at(dir: PathBuf) -> Self {
         Self { dir }
     }
@@ -62,7 +62,7 @@ impl Pool {
         self.dir.join("pool.btrfs")
     }
 
-    /// Where it is mounted.
+    /// Its mount point.
     pub fn root(&self) -> PathBuf {
         self.dir.join("mount")
     }
@@ -94,7 +94,7 @@ impl Pool {
         let uuid = uuid::Uuid::new_v4().into_bytes();
         let image = image::empty(uuid)?;
         durable_file::replace_with(&self.file(), 0o600, Durability::Name, |file| {
-            // On a file system that copies on write, what is set aside is so for good only without.
+            // On a copy-on-write file system preallocation only lasts without copy-on-write.
             if let Ok(flags) = rustix::fs::ioctl_getflags(&*file) {
                 rustix::fs::ioctl_setflags(&*file, flags | rustix::fs::IFlags::NOCOW).ok();
             }
@@ -126,15 +126,15 @@ impl Pool {
             &self.root(),
             Some("btrfs"),
             MsFlags::MS_NOATIME,
-            // What was set aside on the host's disk is not given back piece by piece. Without
-            // `ssd`, which is not found out of a loop device, each sync of a file with several
-            // writers waits for a tick of the kernel's clock, for others to join.
+            // Preallocated blocks are not discarded. Without `ssd`, which is not detected for a
+            // loop device, each sync of a file with several writers waits for a tick of the
+            // kernel's clock, for others to join.
             Some("nodiscard,ssd"),
         )?;
         Ok(())
     }
 
-    /// What has to be so in every mounted pool; much of it is so already.
+    /// The settings of every mounted pool; many are set already.
     fn prepare(&self) -> io::Result<()> {
         let root = self.root();
         btrfs::fill_device(&root)?;
@@ -188,8 +188,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Unmounts the pool, and with it lets its loop device go. One that is in use is detached: the
-    /// kernel unmounts it when its last user ends.
+    /// Unmounts the pool and releases its loop device. A pool in use is detached lazily: the kernel
+    /// unmounts it after its last user.
     pub fn close(&self) -> Result<(), Error> {
         if !self.exists() || !self.is_mounted()? {
             return Ok(());
@@ -224,7 +224,7 @@ fn set_aside(file: &File, bytes: u64) -> io::Result<()> {
     let before = file.metadata()?.len();
     let length = i64::try_from(bytes).map_err(io::Error::other)?;
     if let Err(error) = fallocate(file.as_raw_fd(), FallocateFlags::empty(), 0, length) {
-        // What it got before it failed goes back.
+        // The space allocated before the failure is released.
         file.set_len(before)?;
         return Err(error.into());
     }

@@ -1,8 +1,8 @@
 //! Volumes with a quota: directories with a project of their own each.
 //!
-//! Projects are numbers that all who use a file system share, and the kernel gives out none. A
-//! volume's is the first from a place in a wide range on, which its path chooses, that nobody has
-//! limited and nothing is counted of.
+//! Project ids are shared by all users of a file system, and the kernel does not allocate them. A
+//! volume's id is the first one without limit and usage, from a start in a wide range that is
+//! computed from the volume's path.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -12,12 +12,11 @@ use container_runtime::project_quota;
 
 use crate::subvolumes::Count;
 
-/// The first project that may be a volume's: far above those that administrators and other
-/// programs begin with.
+/// The first project id for volumes: far above those that administrators and other programs use.
 const FIRST: u32 = 0x4d00_0000;
-/// How many there are from the first on.
+/// The number of ids from the first on.
 const RANGE: u32 = 1 << 24;
-/// How many are tried.
+/// Maximum number of ids to try.
 const ATTEMPTS: u32 = 1 << 10;
 
 /// Makes a directory at `path`, which appears only when it is complete, limit and all.
@@ -27,14 +26,14 @@ pub(crate) fn make(unfinished: &Path, path: &Path, bytes: u64) -> io::Result<()>
         _ => std::fs::create_dir(unfinished)?,
     }
     let project = unused(unfinished, path)?;
-    // The limit last: it is found again, and let go of, by the directory's project.
+    // The limit comes last: it is found, and removed, by the directory's id.
     project_quota::assign(unfinished, project)?;
     project_quota::limit(unfinished, project, Some(bytes))?;
     std::fs::rename(unfinished, path)
 }
 
-/// Gives a volume another limit. One that has no project, since it was made when the file system
-/// counted none, is watched as before.
+/// Changes the limit of a volume. A volume without a project id, from before quotas were enabled,
+/// is only watched.
 pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
     match own(path)? {
         Some(project) => project_quota::limit(path, project, Some(bytes)),
@@ -42,7 +41,7 @@ pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// What is counted of a volume, if it has a project.
+/// The usage of a volume, if it has a project id.
 pub(crate) fn count(path: &Path) -> io::Result<Option<Count>> {
     let Some(project) = own(path)? else {
         return Ok(None);
@@ -54,7 +53,8 @@ pub(crate) fn count(path: &Path) -> io::Result<Option<Count>> {
     }))
 }
 
-/// Lets go of a project with its limit, for another volume to have, before its directory goes.
+/// Removes the limit of a volume's project id before its directory is removed, so that another
+/// volume may use the id.
 pub(crate) fn release(path: &Path) -> io::Result<()> {
     match own(path)? {
         Some(project) => free(path, project),
@@ -81,13 +81,13 @@ fn free(path: &Path, project: u32) -> io::Result<()> {
     }
 }
 
-/// The project of a volume. What others have given it is none of ours.
+/// The project id of a volume, if it is in the range.
 fn own(path: &Path) -> io::Result<Option<u32>> {
     let ours = |project: &u32| (FIRST..FIRST + RANGE).contains(project);
     Ok(project_quota::project(path)?.filter(ours))
 }
 
-/// A project that nobody uses on the file system of `directory`.
+/// An unused project id on the file system of `directory`.
 fn unused(directory: &Path, volume: &Path) -> io::Result<u32> {
     let mut place = DefaultHasher::new();
     volume.hash(&mut place);

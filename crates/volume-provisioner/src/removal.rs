@@ -1,4 +1,4 @@
-//! Deletion of a volume whose claim is gone.
+//! Deletion of a volume whose claim is deleted.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
@@ -13,8 +13,8 @@ use crate::{Provisioner, ProvisionerError as Error, writes};
 const FAILED_DELETE: &str = "VolumeFailedDelete";
 
 impl Provisioner {
-    /// Removes the volume, if that is to happen. What the cache says is confirmed by the server
-    /// before any data goes.
+    /// Removes the volume, if planned. The API server must confirm the cached state before any data
+    /// is deleted.
     pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
         let node = &self.config.node_name;
         let cached = self.volumes.get("", name);
@@ -64,7 +64,7 @@ impl Provisioner {
                 .spec
                 .as_ref()
                 .and_then(|spec| spec.volume_name.as_ref());
-            // One that is bound elsewhere does not need this volume.
+            // A claim that is bound to another volume does not need this one.
             bound_to.is_none_or(|bound_to| Some(bound_to) == volume.metadata.name.as_ref())
         };
         Ok(claim.is_some_and(|claim| claim.metadata.uid == reference.uid && bound_here(&claim)))

@@ -8,14 +8,14 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest delay; external provisioners have about the same.
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// Claims whose volumes could not be made or grown, by identity: when to try again.
+/// The back-off of claims whose volumes could not be created or expanded, by UID.
 #[derive(Debug, Default)]
 pub(crate) struct Setbacks {
     by_uid: BTreeMap<String, (u32, Instant)>,
 }
 
 impl Setbacks {
-    /// How long to wait before the next attempt.
+    /// The remaining time before the next attempt.
     pub fn remaining(&self, uid: &str, now: Instant) -> Option<Duration> {
         let (_, until) = self.by_uid.get(uid)?;
         until
@@ -24,7 +24,7 @@ impl Setbacks {
     }
 
     pub fn add(&mut self, uid: &str, now: Instant) -> Duration {
-        // Those of claims that are gone since.
+        // Entries of claims that were deleted since.
         self.by_uid
             .retain(|_, (_, until)| *until + 2 * RETRY_MAX > now);
         let (count, until) = self.by_uid.entry(uid.to_owned()).or_insert((0, now));

@@ -18,7 +18,7 @@ use crate::subvolumes::Content;
 use crate::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
-    /// Does what is next for a content, if that is for this node to do.
+    /// Executes the next step for a content, if this node is responsible.
     pub(crate) async fn serve_content(&self, name: &str) -> Result<Outcome, Error> {
         let Some(content) = self.contents.get("", name) else {
             return Ok(Outcome::Done);
@@ -141,7 +141,7 @@ impl Provisioner {
         self.write_content_status(content, status).await
     }
 
-    /// What a claim that is made from a snapshot is to hold.
+    /// The snapshot to restore for a claim.
     pub(crate) async fn restored_snapshot(
         &self,
         claim: &PersistentVolumeClaim,

@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 
 use container_runtime::{btrfs, tree};
 
-/// What a new volume starts with.
+/// The initial contents of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Nothing.
+    /// Empty.
     Empty,
-    /// What is in another volume at this moment.
+    /// A copy of another volume.
     OfVolume(String),
-    /// What is in a snapshot.
+    /// A copy of a snapshot.
     OfSnapshot(String),
 }
 
-/// What the kernel counts of a subvolume, in bytes.
+/// The kernel's counts of a subvolume, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Count {
-    /// What it refers to.
+    /// The referenced bytes.
     pub referenced: u64,
     /// The most that it may; `None` for any.
     pub limit: Option<u64>,
@@ -86,8 +86,8 @@ fn count_dir(path: &Path) -> io::Result<Option<PathBuf>> {
     Ok(dir.exists().then_some(dir))
 }
 
-/// What all subvolumes in a directory may become together: their limits, and of those without one
-/// (snapshots) what they hold.
+/// The sum of the limits of all subvolumes in a directory; for those without one (snapshots) their
+/// size.
 pub(crate) fn reserved(dir: &Path) -> io::Result<u64> {
     let mut sum: u64 = 0;
     for entry in std::fs::read_dir(dir)? {
@@ -102,7 +102,7 @@ pub(crate) fn reserved(dir: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// Forgets the counts of subvolumes that are gone.
+/// Removes the counts of deleted subvolumes.
 pub(crate) fn forget_removed(root: &Path, dirs: &[PathBuf]) -> io::Result<()> {
     let mut present = std::collections::BTreeSet::new();
     for dir in dirs {
@@ -119,7 +119,7 @@ pub(crate) fn forget_removed(root: &Path, dirs: &[PathBuf]) -> io::Result<()> {
         let Some(number) = number.and_then(|text| text.parse::<u64>().ok()) else {
             continue;
         };
-        // Numbers below are the file system's own. One that is still being cleaned up is busy.
+        // Smaller numbers are the file system's own. One that is still being cleaned up is busy.
         if number >= 256 && !present.contains(&number) {
             btrfs::forget_count(root, number).ok();
         }

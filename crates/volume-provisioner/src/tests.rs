@@ -15,7 +15,7 @@ use crate::{Class, ProvisionerError as Error, Storage};
 const MIB: u64 = 1 << 20;
 const COW: Driver = Driver::LocalCow;
 
-/// A data directory whose pool is taken down in the end, whatever happens.
+/// A data directory whose pool is unmounted at the end.
 struct Data {
     dir: tempfile::TempDir,
 }
@@ -100,7 +100,7 @@ async fn snapshots_and_clones_show_one_moment() {
         .await
         .unwrap();
     fs::write(source.join("file"), "after").unwrap();
-    // Once more is no other moment.
+    // The second call takes no new snapshot.
     storage
         .snapshot(COW, "pvc-source", "snapshot-1")
         .await
@@ -128,7 +128,7 @@ async fn a_backup_keeps_volumes_still_and_makes_snapshots_again() {
     let data = Data::new();
     let pool = data.open().await;
     make(&pool, "pvc-any", 16, Content::Empty).await;
-    // A host whose file system is btrfs.
+    // A host with btrfs.
     let host = data.mount_point().join("host");
     fs::create_dir(&host).unwrap();
     let storage = Storage::open(&host).await.unwrap();
@@ -192,13 +192,13 @@ async fn a_pool_outlives_a_killed_program_and_a_reboot() {
         .unwrap()
         .sync_all()
         .unwrap();
-    // Killed: nobody says goodbye, the mount stays.
+    // Killed: the mount stays.
     drop(storage);
     let before = fs::metadata(data.mount_point()).unwrap().dev();
     let storage = data.open().await;
     assert_eq!(fs::metadata(data.mount_point()).unwrap().dev(), before);
     assert_eq!(fs::read(volume.join("file")).unwrap(), b"data");
-    // A reboot: mount and device are gone, and a volume was being made.
+    // A reboot: mount and device are gone, and a volume was being created.
     drop(storage);
     fs::create_dir(data.mount_point().join("volumes/.unfinished-pvc-2")).unwrap();
     umount2(&data.mount_point(), MntFlags::empty()).unwrap();
@@ -213,7 +213,7 @@ async fn a_pool_outlives_a_killed_program_and_a_reboot() {
     );
     let error = fill(&volume.join("large"), 20 * MIB).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
-    // An orderly end takes mount and device down and keeps the data; one with nothing in it goes.
+    // A shutdown removes mount and device and keeps the data; an empty pool is deleted.
     storage.close().await.unwrap();
     assert!(!data.is_mounted() && !loop_device_over(&data.file()));
     let storage = data.open().await;
@@ -262,7 +262,7 @@ async fn a_full_disk_refuses_volumes_and_harms_none() {
         )
         .await;
     assert!(matches!(large, Err(Error::DiskFull { .. })), "{large:?}");
-    // The rest of the disk fills up: what is there has its room all the same.
+    // The rest of the disk fills up: existing volumes keep their space.
     fill(&pool.join("others"), 4096 * MIB).unwrap_err();
     fill(&kept.join("file"), 48 * MIB).unwrap();
     let grown = storage.limit(COW, "pvc-kept", 1024 * MIB).await;
@@ -331,7 +331,7 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
     on_host.close().await.unwrap();
 }
 
-/// Block devices are copied like files, and nothing limits them but their size.
+/// Block devices are copied like files, and only their size limits them.
 async fn copy_an_image(storage: &Storage) {
     let local = Driver::Local;
     let make = |volume: &'static str, mib: u64, content| {
@@ -357,7 +357,7 @@ async fn copy_an_image(storage: &Storage) {
     let image = fs::read(&restored).unwrap();
     assert_eq!(image.len() as u64, 32 * MIB);
     assert!(image.starts_with(&[7; 4096]) && image.ends_with(&[0; 4096]));
-    // What is no image cannot become one.
+    // A volume of files cannot become an image.
     let of_files = Content::OfVolume("pvc-1".to_owned());
     assert!(make("pvc-wrong", 32, of_files).await.is_err());
 }

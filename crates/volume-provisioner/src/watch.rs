@@ -1,8 +1,8 @@
 //! The watch of disk usage: claims get an event before their volume is full, and when an unlimited
 //! volume holds more than its claim requests.
 //!
-//! Where the file system counts, looking costs nothing. A plain directory is walked through, and
-//! the longer that takes, the less often it is done.
+//! A quota makes the check cheap. A plain directory is walked through, and the longer that takes,
+//! the less often it is done.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ const PART: u32 = 100;
 /// A volume is nearly full from this percentage on.
 const NEARLY: u64 = 90;
 
-/// How full a volume is.
+/// The fill level of a volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     #[default]
@@ -41,11 +41,11 @@ fn level(used: u64, size: u64) -> Level {
     }
 }
 
-/// What is known of a volume.
+/// The last check of a volume.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     level: Level,
-    /// When a walk is due again.
+    /// The time of the next walk.
     next: Option<Instant>,
 }
 
@@ -61,8 +61,8 @@ impl Provisioner {
                     .status
                     .as_ref()
                     .and_then(|status| status.phase.as_deref());
-                // A block device is as full as it was ever written; what that means, only its
-                // user knows.
+                // The usage of a block device is the maximum ever written; only its user can
+                // interpret it.
                 phase == Some("Bound")
                     && form_of_volume(volume) == Form::Directory
                     && is_ours(volume, &self.config.node_name)

@@ -1,5 +1,5 @@
-//! Guarded writes: if the object has changed or gone since it was read, nothing is written, and the
-//! cache delivers its new state.
+//! Guarded writes: if the object was changed or deleted since it was read, nothing is written, and
+//! the cache delivers its new state.
 
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::ProvisionerError as Error;
 
-/// Merges a patch into the object, if it is as it was seen.
+/// Merges a patch into the object, if it is unchanged.
 pub(crate) async fn merge<K: Object>(
     api: &Api<K>,
     seen: &K,

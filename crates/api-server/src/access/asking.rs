@@ -7,7 +7,7 @@ use crate::access::authorize::{self, Asked, Authorizer};
 use crate::http::user::UserInfo;
 use crate::objects::storage::SyncReads;
 
-/// The same reads on behalf of somebody, of whom admission may know what they may do.
+/// Reads on behalf of a user, so that admission plug-ins can check the user's rights.
 pub(crate) struct Asking<'s> {
     pub(crate) reads: &'s SyncReads<'s>,
     pub(crate) authorizer: &'s Authorizer,

@@ -10,20 +10,20 @@ use crate::access::tls::Tls;
 use crate::access::tokens::Tokens;
 use crate::http::user::UserInfo;
 
-/// What is known about the other end before a request is read.
+/// The identity of a connection's peer.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
-    /// A part of this process, whose name is taken as given.
+    /// A part of this process, whose name is trusted.
     Local(UserInfo),
-    /// A network connection, with the owner of its client certificate.
+    /// A network connection, with the subject of its client certificate.
     Network(Certificate),
 }
 
-/// What a connection's client certificate says.
+/// The subject of a connection's client certificate.
 #[derive(Clone, Debug)]
 pub(crate) enum Certificate {
     Absent,
-    /// Not signed by somebody we trust, or expired.
+    /// Not signed by a trusted authority, or expired.
     Untrusted,
     Of(UserInfo),
 }
@@ -47,7 +47,7 @@ impl Certificate {
     }
 }
 
-/// What a request proves its user with.
+/// The credentials of a request.
 pub(crate) enum Credentials {
     Known(UserInfo),
     Token(String),
@@ -56,7 +56,7 @@ pub(crate) enum Credentials {
 impl Credentials {
     /// Finds a request's credentials; a certificate counts before a token.
     ///
-    /// *Errors.* 401 for a certificate of somebody else's, and for headers of other schemes.
+    /// *Errors.* 401 for an untrusted certificate, and for headers of other schemes.
     pub(crate) fn of(caller: Caller, headers: &HeaderMap) -> Result<Self, Status> {
         let certificate = match caller {
             Caller::Local(user) | Caller::Network(Certificate::Of(user)) => {
@@ -72,7 +72,7 @@ impl Credentials {
     }
 }
 
-/// Finds out who makes a request.
+/// Authenticates a request.
 ///
 /// *Errors.* 401 for credentials that are not good.
 pub(crate) async fn authenticate(

@@ -15,7 +15,7 @@ const PREFIX: &str = "impersonate-";
 const EXTRA: &str = "impersonate-extra-";
 const GROUP: &str = "authentication.k8s.io";
 
-/// What the headers ask for.
+/// The contents of the headers.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Wanted {
     user: String,
@@ -42,7 +42,7 @@ pub(crate) fn impersonate(
     Ok(become_of(wanted))
 }
 
-/// Takes the headers out, so that whoever the request is passed on to does not go by them.
+/// Removes the headers, so that a backend of a proxied request does not use them.
 pub(crate) fn without_headers(headers: &mut HeaderMap) {
     let names: Vec<HeaderName> = headers
         .keys()

@@ -1,8 +1,8 @@
 //! TLS: the server's side of the handshake, with optional client certificates.
 //!
-//! As upstream, the handshake takes any client certificate whose key the client holds; whether it
-//! was signed by somebody we trust is decided afterwards. So a client with a stale certificate
-//! gets a 401 that says so, and not a broken connection.
+//! As upstream, the handshake accepts any client certificate whose key the client has; its
+//! signature is verified afterwards. A client with a stale certificate therefore gets a 401 with an
+//! explanation, and not a broken connection.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -24,7 +24,7 @@ pub struct TlsMaterial {
     pub certificate_pem: String,
     /// Its private key.
     pub key_pem: String,
-    /// Certificates of those who may sign clients' certificates.
+    /// Certificates of the authorities for clients' certificates.
     pub client_ca_pem: String,
 }
 
@@ -34,15 +34,15 @@ impl std::fmt::Debug for TlsMaterial {
     }
 }
 
-/// Why TLS could not be set up.
+/// The error of setting up TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM text does not hold what it should.
+    /// A PEM text has invalid contents.
     #[error("read the {what} as PEM")]
     Pem {
-        /// Which text.
+        /// The text.
         what: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: rustls::pki_types::pem::Error,
     },
@@ -54,7 +54,7 @@ pub enum TlsError {
     ClientCa(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// What the listener and the identity layer need.
+/// The TLS state of the listener and the identity layer.
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
@@ -89,7 +89,7 @@ impl Tls {
         })
     }
 
-    /// Shows another certificate to whoever connects from now on.
+    /// Replaces the certificate for new connections.
     pub(crate) fn show(&self, certificate_pem: &str, key_pem: &str) -> Result<(), TlsError> {
         let identity = identity(certificate_pem, key_pem)?;
         *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
@@ -125,7 +125,7 @@ fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'sta
         .map_err(|source| TlsError::Pem { what, source })
 }
 
-/// Accepts any certificate in the handshake; proof of possession of its key is still demanded.
+/// Accepts any certificate in the handshake; proof of possession of its key is still required.
 #[derive(Debug)]
 struct AnyHeldCertificate {
     provider: Arc<CryptoProvider>,

@@ -14,9 +14,9 @@ use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
-/// Who issues the tokens (upstream's default).
+/// The issuer of tokens (upstream's default).
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-/// What accounts are bound to in claims.
+/// The claim with the bound account and objects.
 pub(crate) const CLAIM: &str = "kubernetes.io";
 /// A pod that is being deleted keeps its tokens for this long after its end (upstream's figure).
 const DELETION_LEEWAY: SignedDuration = SignedDuration::from_secs(60);
@@ -46,8 +46,8 @@ impl Tokens {
         }
     }
 
-    /// Checks a token against the account and the objects that it is bound to. `audiences` are those
-    /// asked for; none means this server's own.
+    /// Authenticates a token, with its account and bound objects. `audiences` are the requested
+    /// ones; none means this server's own.
     pub(crate) async fn authenticate(
         &self,
         token: &str,
@@ -116,11 +116,11 @@ impl Tokens {
 /// A token that is good.
 pub(crate) struct Accepted {
     pub(crate) user: UserInfo,
-    /// Those of the asked audiences that it is for.
+    /// The requested audiences that the token has.
     pub(crate) audiences: Vec<String>,
 }
 
-/// Why a token is not.
+/// The reason why a token is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("this server has no key for tokens")]
@@ -139,7 +139,7 @@ pub(crate) enum Refused {
     Store(Status),
 }
 
-/// Checks that the objects which a token is bound to live; returns what is known by them.
+/// Checks that a token's bound objects exist; returns facts about them.
 async fn check_bound(
     objects: &Objects,
     claims: &Value,
@@ -160,7 +160,8 @@ async fn check_bound(
         if object.is_null() {
             continue;
         }
-        // The node of a pod is only named, not bound to: it may be registered anew.
+        // The node of a pod is named in the token, but the token is not bound to it: it may be
+        // registered again.
         if claim != "node" || bound["pod"].is_null() {
             let home = if claim == "node" { "" } else { namespace };
             must_live(objects, plural, home, object, what).await?;

@@ -11,9 +11,9 @@ use crate::objects::write_request::WriteRequest;
 
 const NAME: &str = "default";
 
-/// A namespace that is new gets its account from a controller, moments later. A pod that comes in
-/// between waits for it, as in Kubernetes (the admission plugin ServiceAccount), and is refused by
-/// admission when it does not come; one with an account of its own is refused at once.
+/// A controller creates the account of a new namespace moments later. A pod that comes in between
+/// waits for it, as in Kubernetes (the admission plug-in ServiceAccount), and admission refuses it
+/// after the wait; a pod with an account of its own is refused at once.
 pub(crate) async fn await_it(objects: &Objects, attempt: &WriteRequest<'_>, object: &Value) {
     let info = attempt.resource.info();
     let wanted = object["spec"]["serviceAccountName"].as_str();
@@ -26,7 +26,7 @@ pub(crate) async fn await_it(objects: &Objects, attempt: &WriteRequest<'_>, obje
             let namespace = reads.get("", "namespaces", "", attempt.namespace);
             Ok(account.is_none() && namespace.is_some())
         });
-        // What cannot be read now is for admission to refuse.
+        // An unreadable account is admission's to refuse.
         found.unwrap_or(false)
     };
     let started = Instant::now();

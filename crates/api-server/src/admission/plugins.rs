@@ -1,4 +1,4 @@
-//! The built-in admission plug-ins: they change, refuse and give advice about what is written.
+//! The built-in admission plug-ins: they mutate, refuse and warn.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::access::authorize::Authorizer;
 use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::WriteRequest;
 
-/// The plug-ins in their order, and what they read.
+/// The plug-ins in order, with their inputs.
 pub(crate) struct Plugins {
     list: Vec<Box<dyn Plugin>>,
     objects: Arc<Objects>,
@@ -53,7 +53,7 @@ pub(crate) fn admit(
     })
 }
 
-/// Lets the admission plug-ins say what they have to say of an object that is right in itself.
+/// Collects the plug-ins' warnings about a valid object.
 pub(crate) fn advise(
     plugins: &Plugins,
     attempt: &WriteRequest<'_>,

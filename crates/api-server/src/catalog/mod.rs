@@ -36,19 +36,19 @@ impl Catalog {
         }
     }
 
-    /// What is served now.
+    /// The current snapshot.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The resource in whatever version it is served now.
+    /// The resource in any served version.
     pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         self.snapshot().registry.any_version(group, plural)
     }
 
-    /// Serves the built-in kinds and those of these definitions from now on; `known` are the keys and
-    /// revisions of the definitions.
+    /// Serves the built-in kinds and those of these definitions from now on; `known` are the keys
+    /// and revisions of the definitions.
     pub(crate) fn replace(&self, definitions: &[Value], known: Vec<(Arc<[u8]>, Revision)>) {
         let next = Arc::new(Snapshot::new(&self.kinds, definitions, known));
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;

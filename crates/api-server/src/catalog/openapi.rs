@@ -1,5 +1,5 @@
-//! OpenAPI documents (`/openapi/v2` and `/openapi/v3`): made at the first request, kept compressed.
-//! Version 2 has a protobuf form too, the only one that kubectl reads.
+//! OpenAPI documents (`/openapi/v2` and `/openapi/v3`): built at the first request, cached in
+//! compressed form. Version 2 has a protobuf form too, the only one that kubectl reads.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -27,7 +27,7 @@ const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protob
 /// The former name, which is no valid media type; clients still ask for it.
 const PROTOBUF_FORMER: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
-/// What a document is written in.
+/// The encoding of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Encoding {
     Json,
@@ -58,7 +58,7 @@ struct Document {
     encoding: Encoding,
     gzip: Bytes,
     etag: String,
-    /// What the index calls it.
+    /// The hash in the index.
     hash: String,
 }
 
@@ -98,7 +98,7 @@ pub(crate) async fn answer(
     let asked = Query::parse(parts.uri.query().unwrap_or_default());
     match asked.get("hash") {
         None => send(&document, parts),
-        // What is called by its hash never changes.
+        // A URL with a hash never changes its contents.
         Some(hash) if hash == document.hash => {
             let for_good = HeaderValue::from_static("public, immutable, max-age=31536000");
             Ok(send(&document, parts)?.with_header(CACHE_CONTROL, for_good))

@@ -11,8 +11,7 @@ use serde_json::Value;
 /// A kind as a part of the API.
 pub(crate) struct Resource {
     pub(crate) kind: Arc<dyn Kind>,
-    /// Whether another kind has its objects in the same place, so that a stored object may be
-    /// of that other kind's form.
+    /// Whether another kind shares its storage, so that a stored object may have that kind's form.
     pub(crate) shared: bool,
     /// The schema of a custom kind.
     custom: Option<Schema>,
@@ -38,12 +37,12 @@ impl Resource {
 
     /// An object of another version of the kind as one of this.
     ///
-    /// *Errors.* What of it does not fit.
+    /// *Errors.* The first part that does not fit.
     pub(crate) fn convert(&self, mut object: Value) -> Result<Value, String> {
         if !self.is_custom() {
             return self.kind.decode(object);
         }
-        // Nothing but the name: what one version does not know the others may.
+        // Only the name is changed: fields unknown in one version may exist in others.
         if let Some(map) = object.as_object_mut() {
             map.insert("apiVersion".to_owned(), self.info().api_version().into());
         }
@@ -103,7 +102,7 @@ impl Resource {
     }
 }
 
-/// The first key behind all keys that start with `prefix`.
+/// The first key after all keys with the prefix.
 pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -112,7 +111,7 @@ pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
             return end;
         }
     }
-    // Nothing is behind a prefix of nothing but 0xff bytes; keys here never are.
+    // A prefix of 0xff bytes only has no end; keys here are never like that.
     vec![u8::MAX]
 }
 
@@ -180,7 +179,7 @@ impl Registry {
         found.cloned()
     }
 
-    /// The resource in whatever version it is served.
+    /// The resource in any served version.
     pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
         let mut resources = self.resources();
         let found = resources.find(|resource| {

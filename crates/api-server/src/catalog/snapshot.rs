@@ -1,5 +1,5 @@
-//! A snapshot of what is served: the built-in kinds, the custom kinds of CustomResourceDefinitions,
-//! and the documents made of them.
+//! A snapshot of the served API: the built-in kinds, the custom kinds of CustomResourceDefinitions,
+//! and the documents about them.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::catalog::discovery::Discovery;
 use crate::catalog::openapi::OpenApi;
 use crate::catalog::registry::Registry;
 
-/// One state of what is served. A change of a definition makes another.
+/// An immutable state of the catalog. Each change of a definition creates another.
 pub(crate) struct Snapshot {
     pub(crate) registry: Registry,
     /// The custom ones among the kinds, for documents.
@@ -25,7 +25,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The server's own kinds, and those of the definitions, as they are stored.
+    /// The built-in kinds, and those of the stored definitions.
     pub(crate) fn new(
         kinds: &[Arc<dyn Kind>],
         definitions: &[Value],
@@ -76,7 +76,7 @@ mod tests {
         })
     }
 
-    /// findings A5: a kind is gone when nobody serves it any longer.
+    /// findings A5: a deleted kind is freed once no request uses it.
     #[test]
     fn kinds_of_deleted_definitions_are_dropped() {
         let mut kinds: Vec<Weak<dyn Kind>> = Vec::new();

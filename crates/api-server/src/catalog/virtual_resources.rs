@@ -105,7 +105,7 @@ pub(crate) const NODE_METRICS: KindInfo<'static> =
 pub(crate) const POD_METRICS: KindInfo<'static> =
     metrics("PodMetrics", "PodMetricsList", "pods", Scope::Namespaced);
 
-/// What nodes and pods use.
+/// The resource usage of nodes and pods.
 pub(crate) const RESOURCE_METRICS: &[KindInfo<'static>] = &[NODE_METRICS, POD_METRICS];
 
 /// Whether the parts of the control plane are well.

@@ -55,7 +55,7 @@ impl Flow {
 }
 
 impl Flows {
-    /// The configuration of the stored objects. Mandatory objects that are missing or unusable have their
+    /// The configuration from the stored objects. Missing or invalid mandatory objects have their
     /// fixed values. The counters of `before` are kept.
     pub(crate) fn new(
         schemas: &[Value],
@@ -154,7 +154,7 @@ mod tests {
         }})
     }
 
-    /// findings C16: `system:masters` is exempt, whatever is stored.
+    /// findings C16: `system:masters` is exempt, whatever the stored objects.
     #[test]
     fn mandatory_schemas_are_in_force_without_being_stored() {
         let all = [schema("a", "catch-all", 2), schema("dangling", "none", 2)];

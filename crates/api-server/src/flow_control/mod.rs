@@ -60,7 +60,7 @@ impl FlowControl {
 
     /// Replaces the configuration in force by the schemas and levels that `read` returns.
     ///
-    /// *Errors.* Those of `read`; the old configuration stays.
+    /// *Errors.* The errors of `read`; the old configuration stays.
     pub(crate) fn replace(
         &self,
         read: impl FnOnce() -> Result<(Vec<Value>, Vec<Value>), Status>,

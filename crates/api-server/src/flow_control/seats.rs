@@ -31,7 +31,7 @@ pub(crate) enum Entered {
     Seated,
     /// The request waits; the number is its ticket.
     Waiting(u64),
-    /// The level has no queues, and all seats are taken.
+    /// The level has no queues, and all seats are occupied.
     NoSeat,
     /// The queues of the flow are full.
     QueuesFull,
@@ -92,7 +92,7 @@ impl<W> Seats<W> {
         self.start()
     }
 
-    /// A request arrives; `flow` is the hash of its flow.
+    /// Admits a request; `flow` is the hash of its flow.
     pub(crate) fn enter(
         &mut self,
         name: &str,

@@ -1,5 +1,5 @@
-//! Upkeep of flow control: the configuration in force follows the store, the default objects are kept, and
-//! the condition `Dangling` of each schema is written.
+//! Maintenance of flow control: the active configuration follows the store, the default objects are
+//! corrected, and the condition `Dangling` of each schema is written.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -146,8 +146,8 @@ async fn change(writer: Writer<'_>, default: &Value, mandatory: bool) -> Result<
     done.map(drop)
 }
 
-/// The corrected form of a stored default object; `None` if it is correct. A suggested object that a user
-/// has changed keeps its spec, unless its annotation says otherwise, and is marked.
+/// The corrected form of a stored default object; `None` if it is correct. A suggested object that
+/// a user has changed keeps its spec, unless its annotation says otherwise, and is marked.
 fn put_right(there: &Value, default: &Value, mandatory: bool) -> Option<Value> {
     let annotation = &there["metadata"]["annotations"][AUTOUPDATE];
     let said = annotation.as_str().and_then(parse_bool);

@@ -1,7 +1,7 @@
-//! `componentstatuses`: the health of the control plane's components, checked at each request (`kubectl
-//! get cs`). Nothing of it is stored.
+//! `componentstatuses`: the health of the control plane's components, checked at each request
+//! (`kubectl get cs`). It is not stored.
 //!
-//! The names are those that tools know: `etcd-0` is the store.
+//! The names are the well-known ones: `etcd-0` is the store.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +30,7 @@ const COLUMNS: Columns = Columns {
     cells,
 };
 
-/// A part beside the server that tells whether it runs.
+/// A component outside of the server with a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
     /// The controllers.
@@ -111,7 +111,7 @@ async fn statuses(components: &Components, objects: &Objects) -> Vec<Value> {
         .collect()
 }
 
-/// What a list is to have.
+/// The filter of a list.
 ///
 /// *Errors.* 400 for selectors that do not parse, and for fields other than the name.
 fn selector(query: &Query) -> Result<impl Fn(&Value) -> bool, Status> {

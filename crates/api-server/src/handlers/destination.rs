@@ -1,8 +1,8 @@
 //! The destination of a resource request: the kind at its path, and the verbs of the path.
 //!
-//! The path's form and the kind's scope are compared here, for all kinds alike, so that what is served
-//! is what was authorised: a kind of the cluster is not found below a namespace, nor a kind of
-//! namespaces outside of one.
+//! The path's form and the kind's scope are compared here, for all kinds alike, so that the served
+//! resource is the authorised one: cluster-wide kinds are not found below a namespace, nor
+//! namespaced kinds outside of one.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::http::request_info::{RequestInfo, is_segment};
 use crate::objects::definitions;
 use crate::objects::storage::Objects;
 
-/// The kind that a request is about, by who answers for it.
+/// The kind of a request, by its handler.
 pub(crate) enum Destination {
     /// A question that is answered and not stored.
     Review(&'static KindInfo<'static>),
-    /// What nodes or pods use.
+    /// The resource usage of nodes or pods.
     Metrics(&'static KindInfo<'static>),
     ComponentStatus(&'static KindInfo<'static>),
     /// Stored objects.
@@ -62,7 +62,7 @@ impl Destination {
 
     /// The verb of a request for whole objects.
     ///
-    /// *Errors.* 405 for one that the path does not have.
+    /// *Errors.* 405 for a method that the path does not support.
     pub(crate) fn verb(&self, method: &Method, info: &RequestInfo) -> Result<Verb, Status> {
         let verb = verb_of(method, info).ok_or_else(not_allowed)?;
         match verbs_at(info, &self.kind()).contains(&verb) {
@@ -72,7 +72,7 @@ impl Destination {
     }
 }
 
-/// The verbs that a request's path has; `None` where nothing is served.
+/// The verbs of a request's path; `None` if nothing is served there.
 pub(crate) fn verbs(served: &Snapshot, info: &RequestInfo) -> Option<Vec<Verb>> {
     let (group, version, plural) = (&info.group, &info.version, &info.resource);
     let found = match virtual_resource(info) {
@@ -102,7 +102,7 @@ fn check_names(info: &RequestInfo) -> Result<(), Status> {
     Ok(())
 }
 
-/// The verbs that the path of a request has for a kind; none if nothing is served there.
+/// The verbs of a request's path for a kind; none if nothing is served there.
 fn verbs_at(info: &RequestInfo, kind: &KindInfo<'_>) -> Vec<Verb> {
     let goes_on = info.subresource != "proxy" && !info.rest.trim_matches('/').is_empty();
     if info.has_gap || goes_on || !is_at_its_scope(info, kind) {

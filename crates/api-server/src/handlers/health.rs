@@ -18,7 +18,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// A thing that is looked at, and whether being alive depends on it.
 const CHECKS: [(&str, bool); 8] = [
     ("ping", true),
-    // Lines of the log are written when they are made: there is nothing that could be stuck.
+    // Log lines are written synchronously: nothing can be stuck.
     ("log", true),
     ("store", true),
     ("rbac-index", false),
@@ -28,16 +28,16 @@ const CHECKS: [(&str, bool); 8] = [
     ("controllers", false),
 ];
 
-/// What the server knows of its health.
+/// The health of the server.
 #[derive(Default)]
 pub(crate) struct Health {
-    /// How the parts of the program get on.
+    /// The health of the program's parts.
     pub(crate) parts: reconcile::Health,
     /// Whether the default objects have been made.
     pub(crate) bootstrapped: AtomicBool,
 }
 
-/// Answers a health path, with or without the name of one check behind it.
+/// Responds to a health path, with or without the name of a check.
 pub(crate) async fn answer(
     (health, objects, rbac): (&Health, &Objects, &Rbac),
     path: &str,
@@ -96,7 +96,7 @@ pub(crate) async fn answer(
     Ok(Reply::bytes(TEXT, "ok"))
 }
 
-/// Why the store does not work. A full store works: it waits for room (`store-room`).
+/// The reason why the store does not work. A full store works: it waits for space (`store-room`).
 pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
     let range = Range {
         start: b"/health".to_vec(),
@@ -107,7 +107,7 @@ pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
     failure.filter(|why| !matches!(why, StoreError::Full(_) | StoreError::Quota { .. }))
 }
 
-/// What fails of the parts of the program. It is shown to everybody who asks.
+/// The failing parts of the program. Everyone may read it.
 fn named(health: &Health, kind: Kind) -> Option<String> {
     let failing = health.parts.failing(kind);
     (!failing.is_empty()).then(|| failing.join("; "))

@@ -33,8 +33,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Size of a memory page, in bytes.
 const PAGE_BYTES: u64 = 4096;
 
-/// What a request counts as: words of a bounded set, not whatever a client sends, since those who
-/// are turned away are counted too.
+/// The labels of a request: words of a bounded set, not arbitrary input of clients, since refused
+/// requests are counted too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Label {
     verb: &'static str,
@@ -72,7 +72,7 @@ impl Label {
         }
     }
 
-    /// Whether the request goes on for as long as the client likes.
+    /// Whether the request is long-running.
     fn is_long(&self) -> bool {
         matches!(self.verb, "WATCH" | "CONNECT")
     }
@@ -168,7 +168,7 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
-    /// Counts a request as under way; those that last are counted by themselves.
+    /// Counts a request as in progress; long-running ones are counted separately.
     pub(crate) fn begun(&self, label: &Label) -> Option<InFlight> {
         if label.is_long() {
             return None;
@@ -247,7 +247,7 @@ pub(crate) fn document(metrics: &Metrics, objects: &Objects) -> String {
     out
 }
 
-/// How many objects of each kind there are; left out if the store does not answer from memory.
+/// The number of objects of each kind; left out if the store does not answer from memory.
 fn count_objects(objects: &Objects) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for resource in objects.catalog.snapshot().registry.resources() {
@@ -329,7 +329,7 @@ fn write_all(
 
 fn process(started: Instant, out: &mut String) -> std::fmt::Result {
     if let Ok(stat) = std::fs::read_to_string("/proc/self/stat") {
-        // Fields are counted from behind the command, which may hold anything.
+        // Fields are counted from the end of the command, which may contain anything.
         let fields: Vec<&str> = stat
             .rsplit_once(") ")
             .map_or("", |(_, rest)| rest)

@@ -18,7 +18,7 @@ pub(crate) struct Selection {
     deep: bool,
 }
 
-/// The labels of an object, and nothing else of it.
+/// The labels of an object only.
 #[derive(Deserialize)]
 struct Head {
     #[serde(default)]
@@ -46,11 +46,11 @@ fn not_selectable(resource: &Resource, field: &str) -> String {
 }
 
 impl Selection {
-    /// Reads `labelSelector` and `fieldSelector`. A name in the path, as watches of the old form have
-    /// it, is the only one that is selected.
+    /// Parses `labelSelector` and `fieldSelector`. A name in the path, as in deprecated watch URLs,
+    /// is the only selected one.
     ///
-    /// *Errors.* 400 for what does not parse, for fields that cannot be selected by, and for a
-    /// selector that does not ask for the path's name.
+    /// *Errors.* 400 for an invalid selector, for unsupported fields, and for a selector that
+    /// excludes the path's name.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
         let query = &call.query;
         let labels = match query.get("labelSelector") {

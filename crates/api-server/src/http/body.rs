@@ -62,7 +62,7 @@ impl Body for Segments {
     }
 }
 
-/// Boxes a body of whatever error type.
+/// Boxes a body of any error type.
 pub(crate) fn boxed<B>(body: B) -> BoxBody
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -144,7 +144,7 @@ async fn discard(mut body: BoxBody, max: usize) {
     }
 }
 
-/// The start of a body, for messages; what cannot be read is left out.
+/// The start of a body, for messages; unreadable parts are left out.
 pub(crate) async fn read_up_to(mut body: BoxBody, max: usize) -> Bytes {
     let mut start = BytesMut::new();
     while let Some(Ok(frame)) = body.frame().await {

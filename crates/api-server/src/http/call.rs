@@ -21,14 +21,14 @@ pub(crate) struct Call {
     pub(crate) parts: Parts,
     /// Bounds on the body and on the time that a watch takes to end.
     pub(crate) limits: Arc<Limits>,
-    /// What the client is told beside the answer.
+    /// The warnings for the client.
     pub(crate) warnings: Arc<Warnings>,
 }
 
-/// What a request is answered with.
+/// The response to a request.
 pub(crate) enum Answer {
     Reply(Reply),
-    /// Somebody else's response, sent on as it is (a node's).
+    /// A backend's response, forwarded unchanged (a node's).
     Raw(Response<BoxBody>),
 }
 

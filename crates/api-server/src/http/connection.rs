@@ -1,8 +1,8 @@
 //! The state of a connection that long answers need: whether the listener is closing, whether the
 //! client reads; and a way to end it.
 //!
-//! The body of an answer is asked for more only when there is room for it. One whose client reads
-//! nothing is never asked again, and so cannot end by itself.
+//! The server polls a response's body only when there is space for its data. The body of a client
+//! that reads nothing is never polled, and therefore cannot end by itself.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::http::guests::PlaceOf;
 
-/// How often it is looked whether a slow client has taken what was written.
+/// Interval of the checks whether a slow client has received the written data.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The connection of a request.
@@ -28,33 +28,33 @@ pub(crate) struct Connection {
     pub(crate) stopping: CancellationToken,
     /// Cancelled to end the connection at once.
     pub(crate) close: CancellationToken,
-    /// Of a connection that has one answer at a time: whether something of it still waits to be
-    /// taken. (With many, what waits may be another's; clients that take nothing at all do not
-    /// answer pings either.)
+    /// For a connection with one response at a time: whether a part of it is still unsent. (With
+    /// several, the unsent part may be another's; clients that receive nothing do not answer pings
+    /// either.)
     pub(crate) unsent: Option<Unsent>,
     /// Its place among the server's connections.
     pub(crate) place: Option<PlaceOf>,
 }
 
 impl Connection {
-    /// Somebody has shown good credentials over it.
+    /// Records that a request had valid credentials.
     pub(crate) fn is_known(&self) {
         if let Some(place) = &self.place {
             place.is_known();
         }
     }
 
-    /// Waits until the client has taken all that was written.
+    /// Waits until the client has received all written data.
     pub(crate) async fn flushed(&self) {
         let Some(unsent) = &self.unsent else { return };
-        // What the body has just given is written after it has said that there is no more yet.
+        // The body's latest data is written after the body reports that no more is ready.
         tokio::task::yield_now().await;
         while unsent.0.load(Ordering::Relaxed) {
             sleep(LOOK_INTERVAL).await;
         }
     }
 
-    /// Ends the connection at the given time, unless what this returns is dropped before.
+    /// Ends the connection at the given time, unless the returned handle is dropped before.
     pub(crate) fn close_at(&self, at: Instant) -> AbortOnDropHandle<()> {
         let close = self.close.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
@@ -65,11 +65,11 @@ impl Connection {
     }
 }
 
-/// Whether something has been written that has not gone out yet.
+/// Whether written data is unsent.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Unsent(Arc<AtomicBool>);
 
-/// A stream that says whether something that was written waits to be taken.
+/// A stream that reports whether written data is unsent.
 #[derive(Debug)]
 pub(crate) struct Observed<S> {
     stream: S,
@@ -150,7 +150,7 @@ mod tests {
     async fn what_is_not_read_has_not_gone_out() {
         let unsent = Unsent::default();
         let (ours, mut theirs) = tokio::io::duplex(16);
-        // As TLS does, the buffer takes more than has gone out.
+        // As TLS does, the buffer accepts more than was sent.
         let mut ours = Observed::new(BufWriter::new(ours), unsent.clone());
         let connection = connection(&unsent);
         connection.flushed().await;

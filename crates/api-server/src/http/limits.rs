@@ -18,29 +18,30 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// A request that is neither a watch nor a stream must be answered within this time.
     pub request_timeout: Duration,
-    /// How many requests from the network, other than watches and streams, run at once.
+    /// Maximum number of concurrent network requests, without watches and streams.
     pub requests_in_flight_max: usize,
-    /// How many watches and streams from the network run at once.
+    /// Maximum number of concurrent watches and streams from the network.
     pub long_running_max: usize,
-    /// How many requests of one user run at once, so that no client starves the others; those who
-    /// run the cluster (`system:masters`) are not bounded so.
+    /// Maximum number of concurrent requests of one user, so that no client starves the others;
+    /// `system:masters` is not bounded by it.
     pub per_user_max: usize,
-    /// How many watches and streams of one user run at once.
+    /// Maximum number of concurrent watches and streams of one user.
     pub long_running_per_user_max: usize,
-    /// What the bodies that one user has sent may cost at once, in bytes: a byte of YAML, which takes
-    /// longer to read, counts eight times. Others than `system:masters` get 429 beyond.
+    /// Maximum cost of the concurrent request bodies of one user, in bytes; a byte of YAML, which
+    /// takes longer to parse, counts eight times. Beyond it users other than `system:masters` get
+    /// 429.
     pub body_bytes_per_user_max: usize,
-    /// How many connections are open at once. With all of them taken, those make room that have
-    /// shown no credentials.
+    /// Maximum number of open connections. Beyond it connections without valid credentials are
+    /// closed.
     pub connections_max: usize,
-    /// How many of them one address may have.
+    /// Maximum number of open connections of one address.
     pub connections_per_address_max: usize,
-    /// How long after the end of a watch its client may take to read what was sent; then the
-    /// connection is closed.
+    /// After the end of a watch its client has this time to read the rest; then the connection is
+    /// closed.
     pub watch_end_grace: Duration,
-    /// How long open connections may finish after shutdown has begun.
+    /// After the start of a shutdown open connections have this time to finish.
     pub shutdown_grace: Duration,
-    /// Where polls of requests that take too long are noted, in tests.
+    /// The recorder of slow polls, in tests.
     pub slow_polls: Option<Arc<SlowPolls>>,
 }
 
@@ -66,8 +67,8 @@ impl Default for Limits {
     }
 }
 
-/// Largest object that is stored, in bytes, as etcd's limit on a request. Managed fields make objects
-/// larger than what clients send.
+/// Maximum size of a stored object in bytes, as etcd's limit on a request. Managed fields make
+/// objects larger than clients' requests.
 pub(crate) const OBJECT_BYTES_MAX: usize = 1536 * 1024;
 
 /// Of a body that is too large so many times its limit is read and thrown away, for at most so
@@ -82,14 +83,14 @@ pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 /// So much of a request without TLS is read after it has been refused.
 pub(crate) const PLAIN_BYTES_MAX: usize = 64 * 1024;
 
-/// How often a write without a resource version of its own is tried anew after a conflict. Objects
-/// that every write changes (quotas) conflict often.
+/// Maximum number of retries of a write without a resource version after a conflict. Objects that
+/// every write changes (quotas) conflict often.
 pub(crate) const WRITE_ATTEMPTS_MAX: usize = 200;
 
 /// Most pods that a disruption budget waits for to go (upstream's figure).
 pub(crate) const DISRUPTED_PODS_MAX: usize = 2000;
 
-/// How often another name is generated when the first is taken (as upstream).
+/// Maximum number of generated names to try (as upstream).
 pub(crate) const NAME_ATTEMPTS_MAX: usize = 8;
 
 /// Longest prefix of a generated name: five characters are added, and 63 is the label limit.
@@ -108,20 +109,20 @@ pub(crate) const NODES_MAX: usize = 250_000;
 /// published definitions have some twenty thousand.
 pub(crate) const YAML_NODES_MAX: usize = 50_000;
 
-/// What reading a byte of YAML costs, compared to one of JSON.
+/// The cost of parsing a byte of YAML, relative to JSON.
 pub(crate) const YAML_COST: usize = 8;
 
 /// Requests that go through more bytes than this run beside the threads of the runtime: reading,
 /// checking and writing that much takes about a millisecond.
 pub(crate) const LIGHT_BYTES_MAX: usize = 16 * 1024;
 
-/// How long an event is kept (upstream's default).
+/// Lifetime of an event (upstream's default).
 pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 /// Events written within this time share one lease.
 pub(crate) const LEASE_SHARED_FOR: Duration = Duration::from_secs(60);
 
-/// How often a watch without changes tells where it stands.
+/// Interval of the bookmarks of a watch without changes.
 pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Events of a watch are sent together up to this size.
@@ -146,22 +147,22 @@ pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest answer of a webhook.
 pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;
 
-/// A node tells what it and its pods use within this time, or is left out.
+/// Timeout of a node's summary; without a response the node is left out.
 pub(crate) const NODE_SUMMARY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most of what a node tells that is read; ten times what some hundred pods need.
+/// Maximum size of a node's summary; ten times the size for some hundred pods.
 pub(crate) const NODE_SUMMARY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How many nodes are asked at a time.
+/// Maximum number of nodes to ask concurrently.
 pub(crate) const NODE_SUMMARIES_AT_ONCE: usize = 16;
 
 /// Largest answer of a node that is read into an error message.
 pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;
 
-/// How often it is looked whether there is room in the store.
+/// Interval of the checks of free space in the store.
 pub(crate) const STORE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often quotas are counted anew (upstream's figure).
+/// Interval of the recounts of quotas (upstream's).
 pub(crate) const QUOTA_RECOUNT_INTERVAL: Duration = Duration::from_secs(300);
 
 /// A pod waits so long for the account that its new namespace is about to get.

@@ -1,4 +1,4 @@
-//! Requests and answers as bytes and headers: nothing here knows of a cluster.
+//! Requests and responses as bytes and headers: independent of the cluster.
 
 pub(crate) mod body;
 pub(crate) mod call;

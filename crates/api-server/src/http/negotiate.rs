@@ -20,7 +20,7 @@ impl<'a> Clause<'a> {
             .map(|(_, value)| *value)
     }
 
-    /// How much the client likes it, in thousandths; what cannot be read counts in full.
+    /// The client's weight in thousandths; an invalid one counts as 1000.
     fn weight(&self) -> u16 {
         let asked: Option<f32> = self.parameter("q").and_then(|text| text.parse().ok());
         let weight = asked.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
@@ -29,8 +29,8 @@ impl<'a> Clause<'a> {
     }
 }
 
-/// The clauses of an `Accept` header, those that the client likes best first (RFC 9110, 12.4.2);
-/// what it does not want at all is left out.
+/// The clauses of an `Accept` header by descending weight (RFC 9110, 12.4.2); those of weight 0 are
+/// left out.
 pub(crate) fn clauses(header: &str) -> impl Iterator<Item = Clause<'_>> {
     let clauses = header.split(',').map(|clause| {
         let mut words = clause.split(';').map(str::trim);
@@ -71,7 +71,7 @@ impl Form {
         Self::choose(headers, exists, accepted)
     }
 
-    /// Chooses likewise for what is no object of a kind that can be listed, and has no table.
+    /// Chooses the encoding of a result without table form.
     ///
     /// *Errors.* As of [`of`](Self::of).
     pub(crate) fn of_outcome(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {

@@ -2,10 +2,10 @@
 
 use object_model::{Status, StatusDetails, StatusReason};
 
-/// 404 for a path that nothing is served at.
+/// 404 for a path where nothing is served.
 ///
-/// It has details, though empty ones: some commands of kubectl look into them unasked, to tell
-/// this from the 404 of an object, and crash where there are none.
+/// It has details, though empty ones: some kubectl commands read them without a check, to
+/// distinguish this from the 404 of an object, and crash without them.
 pub(crate) fn unknown_path() -> Status {
     let text = "the server could not find the requested resource";
     let mut status = Status::new(StatusReason::NotFound, text);

@@ -15,7 +15,7 @@ use crate::http::limits::GZIP_BYTES_MIN;
 
 pub(crate) const JSON: &str = "application/json";
 
-/// What is sent.
+/// The body of a response.
 pub(crate) enum Payload {
     /// Parts in order, all known.
     Segments(Vec<Bytes>),
@@ -75,7 +75,7 @@ impl Reply {
         reply
     }
 
-    /// How many bytes of a body are known.
+    /// The known length of a body in bytes.
     pub(crate) fn len(&self) -> usize {
         let parts = self.segments_of().unwrap_or_default();
         parts.iter().map(Bytes::len).sum()
@@ -147,7 +147,7 @@ impl Reply {
         {
             map.insert(CONTENT_TYPE, value);
         }
-        // Objects change at any time: nobody in between may keep a copy (as upstream).
+        // Objects change at any time: no intermediary may cache them (as upstream).
         map.entry(http::header::CACHE_CONTROL)
             .or_insert(HeaderValue::from_static("no-cache, private"));
         response

@@ -27,7 +27,7 @@ pub(crate) struct RequestInfo {
     pub(crate) subresource: String,
     /// The name, from the path or from a field selector that allows no other.
     pub(crate) name: String,
-    /// What follows the sub-resource, as sent, from the slash on.
+    /// The rest of the path after the sub-resource, as sent, with its slash.
     pub(crate) rest: String,
     /// Whether `name` comes from the path (not from a field selector).
     pub(crate) named: bool,
@@ -44,7 +44,7 @@ pub(crate) struct RequestInfo {
 /// A segment of a path.
 struct Segment {
     text: String,
-    /// Where it ends in the path.
+    /// Its end in the path.
     end: usize,
 }
 
@@ -126,7 +126,7 @@ impl RequestInfo {
         }
     }
 
-    /// The same request for another verb, as when an update of what is not there creates it.
+    /// The same request with another verb, for an update that creates a missing object.
     pub(crate) fn with_verb(&self, verb: &str) -> Self {
         Self {
             verb: verb.to_owned(),
@@ -134,7 +134,7 @@ impl RequestInfo {
         }
     }
 
-    /// Whether the request goes on for as long as the client likes.
+    /// Whether the request is long-running.
     pub(crate) fn is_long_running(&self, query: &Query) -> bool {
         self.verb == "watch"
             || matches!(
@@ -234,7 +234,7 @@ mod tests {
                 "/api/v1/namespaces/a/namespaces/b",
                 "get /v1 'a' namespaces/ 'b'",
             ),
-            // Only what surely selects one name is authorised for that name.
+            // Only a selector for exactly one name is authorised by that name.
             (
                 "GET",
                 "/api/v1/nodes?fieldSelector=metadata.name%3D%3D%3Dn",

@@ -1,15 +1,15 @@
-//! The user of a request: name, groups and further facts, as authentication found them.
+//! The user of a request: name, groups and further attributes from authentication.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Somebody who makes requests.
+/// A user of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {
     /// For instance `system:kube-scheduler`.
     pub name: String,
-    /// Identity of the account behind the name, where there is one.
+    /// UID of the user, if there is one.
     pub uid: String,
     /// Groups, for instance `system:masters`.
     pub groups: Vec<String>,
@@ -30,7 +30,7 @@ impl UserInfo {
         }
     }
 
-    /// Nobody in particular.
+    /// The anonymous user.
     pub(crate) fn anonymous() -> Self {
         Self::new(ANONYMOUS, [UNAUTHENTICATED])
     }

@@ -21,8 +21,8 @@ pub(crate) fn document() -> Value {
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
         "gitVersion": git_version(),
-        // Clients take these for texts that are never empty. A build that is told the commit that
-        // it is made of (MAINSTAY_COMMIT) says so; no part is written in Go.
+        // Clients expect non-empty strings. The commit comes from the build (MAINSTAY_COMMIT), if
+        // it is set; no part is written in Go.
         "gitCommit": option_env!("MAINSTAY_COMMIT").unwrap_or("unknown"),
         "gitTreeState": "archive",
         "buildDate": "1970-01-01T00:00:00Z",

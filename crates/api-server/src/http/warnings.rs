@@ -9,8 +9,8 @@ const CHARACTERS_MAX: usize = 4096;
 /// Characters of a text that is cut.
 const CUT_CHARACTERS: usize = 256;
 
-/// The warnings of one request, from whoever has something to say while it is answered. They go out
-/// with refusals too. Each text is said once.
+/// The warnings of one request, from any handler. They are also sent with refusals. Each text
+/// occurs once.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Mutex<Vec<String>>);
 

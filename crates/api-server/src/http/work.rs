@@ -1,10 +1,10 @@
 //! The place where a request is processed: short work on the threads of the async runtime, long
 //! work beside them, so that one client's large object never holds up everybody's answers.
 //!
-//! A request begins as a small one. Whoever finds that it is large (its body, the stored object,
-//! the list to be sent) says so by [`expect`]; from the next poll on all of the request runs on a
-//! thread that the runtime has given up, and only a few such polls run at once. A runtime with one
-//! thread (tests, the simulation) has no other to go to: there the work is done in place.
+//! A request starts as a small one. Code that finds that it is large (its body, the stored object,
+//! the list to send) calls [`expect`]; from the next poll on the whole request runs on a thread
+//! outside of the runtime's pool, and only a few such polls run at once. A runtime with one thread
+//! (tests, the simulation) has no other thread: there the work runs in place.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,13 +32,13 @@ use crate::http::limits::{LIGHT_BYTES_MAX, YAML_COST};
 /// A request under way.
 #[derive(Default)]
 struct Request {
-    /// Whether it goes on beside the runtime's threads.
+    /// Whether it runs outside of the runtime's threads.
     large: AtomicBool,
-    /// Whether it needs no place among the large ones: it is of those who run the cluster.
+    /// Whether it is exempt from the bound on large requests: it is from `system:masters`.
     exempt: AtomicBool,
-    /// What a byte of its body costs.
+    /// The cost of a byte of its body.
     cost: AtomicUsize,
-    /// What the sender's bodies may cost at once, and how much of it this one takes.
+    /// The maximum cost of the sender's bodies, and this request's part of it.
     share: Mutex<Option<(Share, usize)>>,
 }
 
@@ -46,13 +46,13 @@ tokio::task_local! {
     static CURRENT: Arc<Request>;
 }
 
-/// Ends this poll before a write is tried again after a conflict: attempts that never wait would
-/// otherwise hold the thread, and keep the writes away that they wait for.
+/// Ends this poll before a write is retried after a conflict: retries that never wait would hold
+/// the thread, and block the writes that they wait for.
 pub(crate) async fn let_others_go_first() {
     tokio::task::yield_now().await;
 }
 
-/// Says that what comes next goes through so many bytes. It is to be awaited before that begins.
+/// Announces work on that many bytes. It must be awaited before the work begins.
 pub(crate) async fn expect(bytes: usize) {
     if bytes <= LIGHT_BYTES_MAX {
         return;
@@ -83,13 +83,13 @@ pub(crate) fn charge(bytes: usize) -> Result<(), Status> {
             None => Ok(()),
         }
     });
-    // Without a request of a stranger there is nobody to charge.
+    // Work outside of a user's request is not charged.
     charged.unwrap_or(Ok(()))
 }
 
-/// Notes who sends the request: their share, and its bound; nobody's for those without bounds.
+/// Sets the sender's share and its bound; `None` for a sender without bounds.
 pub(crate) fn sent_by(share: Option<Share>, max: usize) {
-    // Whoever is not known by a request is not charged.
+    // Work outside of a request is not charged.
     let _unknown = CURRENT.try_with(|request| {
         request.exempt.store(share.is_none(), Ordering::Relaxed);
         let mut own = request.share.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,8 +97,8 @@ pub(crate) fn sent_by(share: Option<Share>, max: usize) {
     });
 }
 
-/// Does something of so many bytes at once: beside the runtime if they are many. For where nothing
-/// can be awaited.
+/// Runs work on that many bytes synchronously: outside of the runtime's threads if they are many.
+/// For code that cannot await.
 pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     if bytes <= LIGHT_BYTES_MAX {
         work()
@@ -107,8 +107,7 @@ pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// Does something at once that takes long, or waits for the disk: the runtime goes on without this
-/// thread meanwhile.
+/// Runs long or blocking work synchronously; the runtime continues without this thread.
 pub(crate) fn beside<R>(work: impl FnOnce() -> R) -> R {
     let timed = || polls::uncounted(work);
     let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
@@ -131,7 +130,7 @@ impl Default for Places {
     }
 }
 
-/// A body whose polls are watched.
+/// A body whose polls are measured.
 struct WatchedBody {
     body: BoxBody,
     polls: Arc<SlowPolls>,
@@ -161,7 +160,7 @@ impl Body for WatchedBody {
     }
 }
 
-/// The body of an answer, watched if anybody wants to know of slow polls.
+/// The body of a response, measured if enabled.
 pub(crate) fn watched_body(
     slow_polls: Option<&Arc<SlowPolls>>,
     (method, uri): (Method, Uri),
@@ -177,7 +176,7 @@ pub(crate) fn watched_body(
     }
 }
 
-/// Starts the tasks of a connection, watched if anybody wants to know of slow polls.
+/// Starts the tasks of a connection, measured if enabled.
 #[derive(Clone)]
 pub(crate) struct Tasks(pub Option<Arc<SlowPolls>>);
 
@@ -220,7 +219,7 @@ impl<T> Placed<T> {
     }
 }
 
-/// What a byte of a body with these headers costs, compared to one of JSON.
+/// The cost of a byte of a body with these headers, relative to JSON.
 pub(crate) fn cost_of(parts: &Parts) -> usize {
     let kind = parts
         .headers
@@ -239,8 +238,8 @@ impl<T> Future for Placed<T> {
         let this = self.get_mut();
         let request = this.request.clone();
         let is_large = request.large.load(Ordering::Relaxed);
-        // The place is given back after the poll: nobody keeps one while waiting for the store or a
-        // webhook.
+        // The permit is returned after the poll, so that none is held while waiting for the store
+        // or a webhook.
         let _place = match is_large && !request.exempt.load(Ordering::Relaxed) {
             true => ready!(this.places.poll_acquire(cx)),
             false => None,
@@ -281,7 +280,7 @@ mod tests {
         Placed::new(work.boxed(), about, &Places::default(), Some(polls))
     }
 
-    /// findings A9: so is that of bodies and of tasks beside requests.
+    /// findings A9: polls of bodies and of background tasks are measured too.
     #[tokio::test(flavor = "multi_thread")]
     async fn long_polls_of_bodies_and_tasks_are_noted() {
         let polls = SlowPolls::new(LONGEST);

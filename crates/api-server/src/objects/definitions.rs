@@ -1,4 +1,4 @@
-//! CustomResourceDefinitions: the catalog follows those that are stored.
+//! CustomResourceDefinitions: the catalog follows the stored ones.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use serde_json::Value;
 use crate::catalog::registry::{Resource, end_of};
 use crate::objects::storage::{self, Objects};
 
-/// The kind of a path, also where its definition was stored this moment: who watches may hear of
-/// that before the request that stored it has its answer.
+/// The kind of a path, also if its definition was stored just now: a watcher may see a definition
+/// before the request that stored it has its response.
 ///
 /// *Errors.* A store that fails.
 pub(crate) async fn find_kind(
@@ -39,9 +39,9 @@ pub(crate) async fn find_kind(
 /// Takes notice of changed definitions. A client that has been told of a change finds its
 /// kinds served.
 ///
-/// *Errors.* A store that fails; what was served stays.
+/// *Errors.* The store fails; the catalog stays.
 pub(crate) async fn follow(objects: &Objects) -> Result<(), Status> {
-    // One after the other, so that what was read later is never replaced by older.
+    // One after the other, so that an older reading never replaces a newer one.
     let _turn = objects.catalog.definitions.lock().await;
     let served = objects.catalog.snapshot();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {

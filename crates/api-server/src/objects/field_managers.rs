@@ -16,8 +16,8 @@ use crate::objects::metadata;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::WriteRequest;
 
-/// The manager that a request names, or else its client's name: what its user agent says in front
-/// of the first slash.
+/// The manager that a request names, or else its client's name: the part of its user agent before
+/// the first slash.
 pub(crate) fn name_of(call: &Call) -> &str {
     if let Some(name) = call.query.get("fieldManager") {
         return name;
@@ -30,8 +30,8 @@ pub(crate) fn name_of(call: &Call) -> &str {
     name.get(..MANAGER_NAME_BYTES_MAX).unwrap_or(name)
 }
 
-/// What is wrong with the parameters of a write that are about its manager; `applies` for those
-/// of a server-side apply, `None` if it is no patch at all.
+/// The errors of a write's parameters about its manager; `applies` is true for a server-side apply,
+/// `None` if it is not a patch.
 pub(crate) fn errors(query: &Query, applies: Option<bool>) -> Vec<FieldError> {
     let field = FieldPath::root("fieldManager");
     let name = query.get("fieldManager").unwrap_or_default();
@@ -78,7 +78,7 @@ impl Versions for Others<'_> {
     }
 }
 
-/// Notes in the object who has changed what since `old` (`None` for a new object).
+/// Records in the object the changes since `old` (`None` for a new object) by manager.
 pub(crate) fn track(
     catalog: &Catalog,
     attempt: &WriteRequest<'_>,
@@ -86,7 +86,7 @@ pub(crate) fn track(
     object: &mut Value,
     old: Option<&Value>,
 ) {
-    // What was applied has its owners already.
+    // An applied object has its owners already.
     if attempt.applied || part == Part::Trusted {
         return;
     }
@@ -111,7 +111,7 @@ pub(crate) fn track(
     }
 }
 
-/// Merges what is applied into `old` (`None` if there is no such object yet).
+/// Merges an applied configuration into `old` (`None` if there is no such object).
 ///
 /// *Errors.* 400 if it is not of the object's type, 409 with the conflicts.
 pub(crate) fn merge(
@@ -158,7 +158,7 @@ fn writer<'a>(attempt: &WriteRequest<'a>, version: &'a str, now: &'a str) -> Wri
     }
 }
 
-/// A write owns nothing of what it is not let change: the status, or all else.
+/// A write does not own fields that it cannot change: the status, or everything else.
 fn reach(attempt: &WriteRequest<'_>, part: Part) -> Reach<'static> {
     match part {
         Part::Status => Reach::Only(&["metadata", "status"]),

@@ -9,7 +9,7 @@ use structured_merge::apply::same_but_for_times;
 use crate::catalog::registry::Resource;
 use crate::http::limits::GENERATE_NAME_PREFIX_MAX;
 
-/// Letters of generated names: no vowels and no look-alikes, so that they spell nothing.
+/// Letters of generated names: no vowels and no look-alikes, so that they form no words.
 const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// The metadata of an object, made if it is missing.
@@ -51,7 +51,7 @@ pub(crate) fn time(at: Timestamp) -> Value {
     json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// Gives a new object what the server decides; the name may still be missing.
+/// Sets the fields of a new object that the server decides; the name may still be missing.
 ///
 /// *Errors.* 400 if it names another namespace than the path, or has a resource version.
 pub(crate) fn prepare_create(
@@ -160,7 +160,7 @@ pub(crate) fn must_name(object: &Value, name: &str) -> Result<(), Status> {
     check_name(object, name)
 }
 
-/// Restores what the server keeps, and checks what must stay.
+/// Restores the fields that the server manages, and checks immutable ones.
 ///
 /// *Errors.* 400 for another name or namespace, 409 for another identity.
 pub(crate) fn prepare_update(
@@ -191,7 +191,7 @@ pub(crate) fn prepare_update(
     Ok(())
 }
 
-/// What is wrong with a change of the metadata, beyond what the kind checks.
+/// The errors of a change of the metadata, beyond the kind's own checks.
 pub(crate) fn validate_update(object: &Value, old: &Value) -> Vec<FieldError> {
     if !is_deleting(old) {
         return Vec::new();
@@ -238,8 +238,8 @@ pub(crate) fn bump_generation(object: &mut Value) {
     }
 }
 
-/// Whether two objects are the same but for their resource versions, and for when their managers
-/// last had their say.
+/// Whether two objects are equal apart from their resource versions and the times of their
+/// managers.
 pub(crate) fn same(one: &Value, other: &Value) -> bool {
     let metadata_is_same = {
         let (one, other) = (&one["metadata"], &other["metadata"]);
@@ -251,7 +251,7 @@ pub(crate) fn same(one: &Value, other: &Value) -> bool {
     metadata_is_same && same_entries(one, other, |name, _| name != "metadata")
 }
 
-/// Whether two maps have the same entries, of those that count.
+/// Whether two maps have equal entries, of those that count.
 fn same_entries(one: &Value, other: &Value, counts: impl Fn(&str, &Value) -> bool) -> bool {
     let empty = Map::new();
     let one = one.as_object().unwrap_or(&empty);

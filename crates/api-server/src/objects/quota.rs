@@ -1,11 +1,11 @@
 //! ResourceQuotas: a write that changes the usage of a quota updates the quota's status in the same
 //! transaction. So concurrent writes never exceed a quota.
 //!
-//! A quota that comes or changes while others write is counted again once it is stored. Its
-//! transaction changes the guard of its namespace, with which every other write there compares: so
-//! all that is written after it knows of it, and what was written before is in the count. Quotas
-//! are also counted again from time to time, whatever they say: objects that run out (events) are
-//! charged to nobody, and a count that was wrong once is not wrong for ever.
+//! A quota that is created or changed during other writes is counted again once it is stored. Its
+//! transaction changes the guard of its namespace, which every other write there compares: later
+//! writes therefore see the quota, and earlier ones are in the count. Quotas are also counted again
+//! periodically: objects that expire (events) are not deducted when they go, and a wrong count is
+//! corrected.
 
 use std::sync::Weak;
 
@@ -23,7 +23,7 @@ use crate::http::work;
 use crate::objects::storage::Objects;
 use crate::objects::storage::{self, encode, reading};
 
-/// An object as it is and as it is to be.
+/// The old and the new state of an object.
 #[derive(Clone, Copy)]
 pub(crate) struct Change<'a> {
     pub(crate) resource: &'a Resource,
@@ -33,8 +33,8 @@ pub(crate) struct Change<'a> {
     pub(crate) new: Option<&'a Value>,
 }
 
-/// Adds to the transaction of a change what it does to the quotas of its namespace. The
-/// comparisons come last.
+/// Adds the effect of a change on its namespace's quotas to the transaction. The comparisons come
+/// last.
 ///
 /// *Errors.* 403 in upstream's words if a quota does not allow the change.
 pub(crate) async fn charge(
@@ -86,8 +86,8 @@ fn guard_key(namespace: &str) -> Vec<u8> {
     format!("/quota-guards/{namespace}").into_bytes()
 }
 
-/// Makes the transaction fail if a quota comes or changes before it is committed. (The guard is read
-/// before the quotas are.)
+/// Makes the transaction fail if a quota is created or changed before its commit. (The guard is
+/// read before the quotas are.)
 async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<(), Status> {
     let key = guard_key(namespace);
     let range = Range {
@@ -102,7 +102,7 @@ async fn guard(objects: &Objects, namespace: &str, txn: &mut Txn) -> Result<(), 
     Ok(())
 }
 
-/// Adds to the transaction that makes or changes a quota that other writes are to notice it.
+/// Adds the change of the guard to the transaction that creates or changes a quota.
 pub(crate) fn announce(resource: &Resource, namespace: &str, txn: &mut Txn) {
     if is_quota(resource) {
         txn.operations.push(Write::Put {
@@ -117,8 +117,7 @@ fn is_quota(resource: &Resource) -> bool {
     (resource.info().group, resource.info().plural) == rules::QUOTAS
 }
 
-/// Counts again what is used of a quota that has been made or changed, until nothing has been written
-/// in between; the quota as it is then.
+/// Recounts the usage of a new or changed quota, until no write came in between; returns the quota.
 ///
 /// *Errors.* A store that fails.
 pub(crate) async fn settle(
@@ -144,8 +143,8 @@ pub(crate) async fn settle(
     Ok(stored)
 }
 
-/// Counts what is used of a quota, as of one revision; `None` if the quota has changed meanwhile. All
-/// that matters to it changes it.
+/// Counts the usage of a quota at one revision; `None` if the quota has changed in the meantime.
+/// All relevant writes change it.
 async fn recount(
     objects: &Objects,
     resource: &Resource,
@@ -233,9 +232,9 @@ pub(crate) async fn recount_all(objects: &Objects) -> Result<(), Status> {
     Ok(())
 }
 
-/// Sets the status of a quota to what is used now, by itself as well; other objects stay as they are.
+/// Sets the status of a quota to the present usage.
 ///
-/// *Errors.* 500 for what cannot be read.
+/// *Errors.* 500 for unreadable objects.
 pub(crate) fn count(
     objects: &Objects,
     resource: &Resource,

@@ -7,25 +7,25 @@ use serde_json::Value;
 use crate::catalog::registry::end_of;
 use crate::objects::storage::encode_as;
 
-/// Where objects are.
+/// The prefix of all objects.
 const ROOT: &[u8] = b"/registry/";
 
-/// What becomes of an object.
+/// The change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewrite {
-    /// Nothing.
+    /// No change.
     Keep,
-    /// It is stored as it is now, under its name of now.
+    /// It is stored in its new form, under its new name.
     Store,
     /// It is removed.
     Remove,
 }
 
-/// Shows every stored object to `change`, and stores what that says. Each object is changed by itself:
-/// what is cut off is done by doing it again. Returns how many were changed.
+/// Passes every stored object to `change`, and stores the result. Each object is changed
+/// separately: an interrupted run can be repeated. Returns the number of changed objects.
 ///
 /// # Errors
-/// Those of the store.
+/// The errors of the store.
 pub async fn rewrite(
     store: &dyn Store,
     mut change: impl FnMut(&mut Value) -> Rewrite,

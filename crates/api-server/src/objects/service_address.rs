@@ -1,4 +1,4 @@
-//! Addresses behind Services: where a request to a Service goes.
+//! The addresses behind Services, for requests to a Service.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,9 +12,9 @@ use crate::catalog::registry::Resource;
 use crate::objects::storage::Objects;
 use crate::objects::storage::{self, reading};
 
-/// Where a port of a service leads: one of its ready addresses.
+/// One of the ready addresses of a Service's port.
 ///
-/// *Errors.* 404 if there is no such service, 503 if nothing serves it.
+/// *Errors.* 404 if there is no such Service, 503 if it has no ready endpoint.
 pub(crate) async fn service_address(
     objects: &Objects,
     namespace: &str,
@@ -89,7 +89,7 @@ fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64
     found
 }
 
-/// A place that may be proxied to: nothing of the machine's own.
+/// An address that may be proxied to: none of the machine's own.
 pub(crate) fn address(ip: &str, port: u64) -> Result<SocketAddr, Status> {
     let ip: Option<IpAddr> = ip.parse().ok();
     let refused = || Status::bad_request("address not allowed");

@@ -15,7 +15,7 @@ use crate::http::warnings::Warnings;
 use crate::objects::field_managers;
 use crate::objects::metadata;
 
-/// What to do about fields that are unknown or written twice (kubectl.md 0.8).
+/// The treatment of unknown or duplicate fields (kubectl.md 0.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Validation {
     Strict,
@@ -73,7 +73,7 @@ impl WriteOptions {
     }
 }
 
-/// Whether nothing is to be written; notes values that there are not.
+/// Whether it is a dry run; records invalid values.
 pub(crate) fn dry_run<'v>(
     values: impl Iterator<Item = &'v str>,
     errors: &mut Vec<FieldError>,
@@ -91,9 +91,9 @@ pub(crate) fn dry_run<'v>(
 
 /// A write that was made, or would have been (dry run).
 pub(crate) struct Written {
-    /// The object as it now stands, or stood before it went.
+    /// The new state of the object, or its last state before the deletion.
     pub(crate) stored: KeyValue,
-    /// Whether the object is gone now.
+    /// Whether the object is deleted now.
     pub(crate) gone: bool,
 }
 
@@ -103,7 +103,7 @@ impl Written {
         let revision = before.map_or(Revision(0), |before| before.mod_revision);
         let value = match before {
             Some(_) => crate::objects::storage::encode_at(&resource.info(), object, revision),
-            // As upstream, what would have been created has no resource version.
+            // As upstream, an object of a dry-run creation has no resource version.
             None => Bytes::from(object.to_string()),
         };
         let stored = KeyValue {
@@ -152,8 +152,8 @@ pub(crate) fn accept(
     Ok((object, warnings))
 }
 
-/// Takes the managed fields out of an object, so that they need not be decoded as well: what they
-/// say is read where they matter. Those of a wrong form stay, for the decoder to refuse.
+/// Removes the managed fields from an object, so that they are not decoded twice: they are parsed
+/// where they are needed. Malformed ones stay, and the decoder refuses them.
 fn detach_managers(object: &mut Value) -> Option<Value> {
     let metadata = object.get_mut("metadata")?.as_object_mut()?;
     let right = |entry: &Value| {
@@ -171,7 +171,7 @@ fn detach_managers(object: &mut Value) -> Option<Value> {
     metadata.shift_remove("managedFields")
 }
 
-/// What strict validation finds in an object.
+/// The findings of strict validation in an object.
 pub(crate) fn complaints(
     schema: &Schema,
     info: &KindInfo<'_>,
@@ -222,14 +222,14 @@ fn set_type(object: &mut Value, info: &KindInfo<'_>) -> Result<(), Status> {
     Ok(())
 }
 
-/// Which part of an object a write may change.
+/// The part of an object that a write may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// All but the status.
     Whole,
     /// The status.
     Status,
-    /// What the kind says that the named sub-resource may change (`resize`).
+    /// The part that the kind allows for the named sub-resource (`resize`).
     Subresource,
     /// The change is made by the handler itself (`binding`, `finalize`, `eviction`): webhooks and
     /// policies, the kind's validation and field managers are left out.
@@ -247,11 +247,11 @@ pub(crate) struct WriteRequest<'a> {
     pub(crate) dry_run: bool,
     /// The field manager that the write is by.
     pub(crate) manager: &'a str,
-    /// Whether the object comes from a server-side apply, which sees to its managers itself.
+    /// Whether the object comes from a server-side apply, which updates its managers itself.
     pub(crate) applied: bool,
-    /// Whether webhooks and policies have been asked about what this is a part of.
+    /// Whether webhooks and policies have been called for the request that this is a part of.
     pub(crate) asked: bool,
-    /// Where advice goes; `None` for the server's own writes, of which nobody is told.
+    /// The receiver of warnings; `None` for the server's own writes.
     pub(crate) warnings: Option<&'a Warnings>,
 }
 
@@ -275,7 +275,7 @@ impl<'a> WriteRequest<'a> {
         }
     }
 
-    /// Tells whoever writes.
+    /// Adds warnings for the client.
     pub(crate) fn warn(&self, texts: impl IntoIterator<Item = String>) {
         if let Some(warnings) = self.warnings {
             warnings.add(texts);

@@ -5,7 +5,7 @@ use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
 use super::client::RequestError;
 
-/// How a registry wants to be asked.
+/// The authentication challenge of a registry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
@@ -39,7 +39,7 @@ pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     })
 }
 
-/// Whether a challenge can be met, for those who feed it nonsense.
+/// Whether a challenge can be met, for fuzzing.
 pub(crate) fn meets(headers: &HeaderMap) -> bool {
     match challenge(headers) {
         Some(Challenge::Bearer {
@@ -52,7 +52,7 @@ pub(crate) fn meets(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Where a token is asked for.
+/// The URL of the token service.
 pub(super) fn token_url(
     realm: &str,
     service: Option<&str>,

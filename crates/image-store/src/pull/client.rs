@@ -1,5 +1,5 @@
 //! Requests to a registry (OCI distribution specification; tokens as in "Docker Registry v2
-//! authentication"). Of no answer more is read than was agreed on: a registry may be anybody.
+//! authentication"). The size of every response is bounded, because a registry is not trusted.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,20 +22,20 @@ use crate::pace::{Meter, Pace, Progress, TooSlow};
 use crate::registries::Endpoint;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A registry that sends nothing for so long is given up.
+/// Timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The largest manifest or index, in bytes: what registries take.
+/// Maximum size of a manifest or index in bytes, as registries have it.
 const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// The largest answer with a token, in bytes.
 const TOKEN_BYTES_MAX: u64 = 256 << 10;
 /// The largest answer by which a registry shows itself, in bytes.
 const HELLO_BYTES_MAX: u64 = 1 << 10;
-/// So much is read of an answer that says what went wrong, in bytes.
+/// Maximum size of an error response that is read, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 64 << 10;
 
-/// The codes of errors that are told (OCI distribution specification, "Error codes", and those that
-/// registries use besides).
+/// The error codes that are reported (OCI distribution specification, "Error codes", and common
+/// additions of registries).
 const CODES: &[&str] = &[
     "BLOB_UNKNOWN",
     "BLOB_UPLOAD_INVALID",
@@ -58,13 +58,13 @@ const CODES: &[&str] = &[
     "UNSUPPORTED",
 ];
 
-/// Why a registry did not give what it was asked for.
+/// The error of a request to a registry.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
     /// It has no such thing.
     #[error("not found")]
     NotFound,
-    /// It wants to know who asks, or does not want this one.
+    /// It requires credentials, or refuses these.
     #[error("unauthorized")]
     Unauthorized,
     /// It answers with an error.
@@ -72,27 +72,27 @@ pub(super) enum RequestError {
     Status {
         /// The code.
         status: StatusCode,
-        /// What it said, if that is one of the known codes. No more of the answer is told: it may
-        /// come from a service that is none of the pod's owner's business.
+        /// Its error code, if it is a known one. No more of the response is reported: it may come
+        /// from a service that the pod's owner must not see.
         code: Option<&'static str>,
-        /// Another time it may do what it is asked.
+        /// Whether a retry may succeed.
         passing: bool,
     },
     /// The answer is longer than such answers are.
     #[error("its {what} is longer than the limit of {limit} bytes")]
     TooLong {
-        /// What was asked for.
+        /// The requested object.
         what: &'static str,
         /// The bound.
         limit: u64,
     },
-    /// What is at an address of the node itself is no registry, or nothing is there.
+    /// An address of the node itself has no registry, or no listener.
     #[error("does not answer as a registry")]
     NoRegistry,
-    /// The address is one that pulls may not reach.
+    /// The address is not allowed for pulls.
     #[error("out of reach")]
     OutOfReach,
-    /// It sends next to nothing.
+    /// It is too slow.
     #[error("too slow")]
     TooSlow(TooSlow),
     /// It does not keep to the protocol.
@@ -101,19 +101,19 @@ pub(super) enum RequestError {
     /// It cannot be reached, or the connection broke.
     #[error(transparent)]
     Connection(#[from] reqwest::Error),
-    /// The certificates that are to be trusted cannot be read.
+    /// The trusted certificates cannot be read.
     #[error("read {path}: {source}")]
     Certificates {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
 impl RequestError {
-    /// Whether it may go better at once. A refused connection or an unknown host is told: there
-    /// may be another endpoint.
+    /// Whether an immediate retry may succeed. A refused connection or an unknown host is reported:
+    /// there may be another endpoint.
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Status { passing, .. } => *passing,
@@ -123,7 +123,7 @@ impl RequestError {
     }
 }
 
-/// A registry, asked for one repository as somebody.
+/// A client of one repository of a registry, with credentials.
 pub(super) struct RegistryClient {
     http: reqwest::Client,
     /// `https://host/v2/`
@@ -139,7 +139,7 @@ pub(super) struct RegistryClient {
     credentials: Option<Credentials>,
     pace: Pace,
     progress: Progress,
-    /// What it wanted to see.
+    /// The `Authorization` header that it accepted.
     authorization: Mutex<Option<HeaderValue>>,
 }
 
@@ -198,9 +198,9 @@ impl RegistryClient {
         })
     }
 
-    /// Makes sure that what listens on the node itself is a registry, before it is asked for anything
-    /// that a pod's owner has chosen: it answers as the base of the distribution API does. Whether
-    /// nothing listens or something else does is not told to the pod's owner.
+    /// Checks that a listener on the node itself is a registry, before any request whose contents a
+    /// pod's owner has chosen: it answers as the base of the distribution API. The error does not
+    /// tell the pod's owner whether there is no listener or another one.
     pub async fn show_itself(&self) -> Result<(), RequestError> {
         if !self.reach.must_show_itself() || self.shown.load(Ordering::Relaxed) {
             return Ok(());
@@ -234,7 +234,7 @@ impl RegistryClient {
         Ok((bytes, digest))
     }
 
-    /// A blob, as it comes.
+    /// A blob, as a stream.
     pub async fn blob(&self, digest: &str) -> Result<Answer, RequestError> {
         self.get(&format!("blobs/{digest}")).await
     }
@@ -280,12 +280,12 @@ impl RegistryClient {
         }
     }
 
-    /// What the registry wants to see, as far as it can be had.
+    /// The `Authorization` header for a challenge, if it can be met.
     async fn authorize(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestError> {
         let given = match &self.credentials {
             None => None,
             Some(Credentials::Basic { username, password }) => Some((username, password)),
-            // There is nothing else to show.
+            // There are no other credentials.
             Some(Credentials::Bearer(_)) => return Ok(None),
         };
         match challenge(headers) {
@@ -362,7 +362,7 @@ impl Answer {
     }
 }
 
-/// The token in an answer of a registry, whichever it calls so.
+/// The token in a registry's response, under either name.
 pub(crate) fn token(bytes: &[u8]) -> Result<Option<String>, serde_json::Error> {
     let tokens: Tokens = serde_json::from_slice(bytes)?;
     Ok(tokens.token.or(tokens.access_token))
@@ -374,7 +374,7 @@ struct Tokens {
     access_token: Option<String>,
 }
 
-/// What registries say when something is wrong (OCI distribution specification, "Error codes").
+/// The error response of a registry (OCI distribution specification, "Error codes").
 #[derive(Deserialize)]
 struct Refusal {
     errors: Vec<RefusalError>,
@@ -434,11 +434,11 @@ async fn whole(
     Ok(bytes)
 }
 
-/// What an answer means that is none.
+/// The error for a failed response.
 async fn refusal(mut answer: Answer) -> RequestError {
     let status = answer.status();
     let mut bytes = Vec::new();
-    // What was cut off is no reason to say less.
+    // A truncated response is reported as far as it was read.
     while let Ok(Some(chunk)) = answer.next().await {
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > REFUSAL_BYTES_MAX {
@@ -448,7 +448,7 @@ async fn refusal(mut answer: Answer) -> RequestError {
     meaning(status, &bytes)
 }
 
-/// What the body of a refusal says.
+/// The error code in the body of a refusal.
 pub(crate) fn said(body: &[u8]) -> String {
     format!("{:?}", meaning(StatusCode::BAD_REQUEST, body))
 }
@@ -510,7 +510,7 @@ mod tests {
             invalid.to_string(),
             "it answered 400 Bad Request: NAME_INVALID"
         );
-        // findings S19: nothing else of an answer is told.
+        // findings S19: nothing else of a response is reported.
         for body in [
             "secret",
             r#"{"errors": [{"code": "secret", "message": "secret"}]}"#,

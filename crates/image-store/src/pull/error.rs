@@ -6,7 +6,7 @@ use crate::reference::InvalidReference;
 use crate::room::{Bytes, NoRoom};
 use crate::store::StoreError;
 
-/// Why an image was not pulled. The text goes to users, in a pod's events.
+/// The error of a pull. The text is for users, in a pod's events.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// The name is malformed.
@@ -17,15 +17,15 @@ pub enum PullError {
     NotFound {
         /// Full name of the image.
         reference: String,
-        /// The registry that was asked.
+        /// The registry.
         host: String,
     },
-    /// The registry wants other credentials, or shows strangers nothing.
+    /// The registry requires other credentials, or allows no anonymous access.
     #[error("{reference}: pull access denied at {host}: it may not exist, or needs a login")]
     Unauthorized {
         /// Full name of the image.
         reference: String,
-        /// The registry that was asked.
+        /// The registry.
         host: String,
     },
     /// The registry cannot be reached, or does not answer as one should.
@@ -33,22 +33,22 @@ pub enum PullError {
     Unreachable {
         /// Full name of the image.
         reference: String,
-        /// The registry that was asked.
+        /// The registry.
         host: String,
-        /// What went wrong.
+        /// The reason.
         reason: String,
     },
-    /// The address is one of the node itself, and what is there is no registry, or nothing is.
+    /// The address is one of the node itself, without a registry.
     #[error("{reference}: {host} {reason}")]
     NoRegistry {
         /// Full name of the image.
         reference: String,
         /// The address.
         host: String,
-        /// What it is not.
+        /// The missing property.
         reason: String,
     },
-    /// The address is one that pulls may not reach.
+    /// The address is not allowed for pulls.
     #[error(
         "{reference}: {host} is an address that pulls may not reach unless registries.yaml names it"
     )]
@@ -58,7 +58,7 @@ pub enum PullError {
         /// The address.
         host: String,
     },
-    /// The registry sends next to nothing.
+    /// The registry is too slow.
     #[error(
         "{reference}: {host} is too slow: {} in {} seconds, where {} are the least",
         Bytes(*.bytes), .window.as_secs(), Bytes(*.bytes_min)
@@ -66,23 +66,23 @@ pub enum PullError {
     TooSlow {
         /// Full name of the image.
         reference: String,
-        /// The registry that was asked.
+        /// The registry.
         host: String,
-        /// What came.
+        /// The received bytes.
         bytes: u64,
         /// In that time.
         window: Duration,
-        /// What should have come.
+        /// The required bytes.
         bytes_min: u64,
     },
-    /// What the registry sent is not what the digest says.
+    /// The data does not match its digest.
     #[error("{reference}: {host} sent data that does not match its digest {expected}")]
     DigestMismatch {
         /// Full name of the image.
         reference: String,
-        /// The registry that was asked.
+        /// The registry.
         host: String,
-        /// The digest that was asked for.
+        /// The requested digest.
         expected: String,
     },
     /// The image is for other machines.
@@ -92,7 +92,7 @@ pub enum PullError {
         reference: String,
         /// This machine's architecture.
         wanted: String,
-        /// What there is.
+        /// The available platforms.
         found: String,
     },
     /// The registry's data makes no image.
@@ -103,19 +103,19 @@ pub enum PullError {
         /// The error.
         reason: String,
     },
-    /// The image cannot be kept.
+    /// The image cannot be stored.
     #[error("{reference}: {source}")]
     Store {
         /// Full name of the image.
         reference: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: StoreError,
     },
 }
 
 impl PullError {
-    /// What the disk had no room for, if that was it.
+    /// The missing disk space, if that is the cause.
     pub fn no_room(&self) -> Option<&NoRoom> {
         match self {
             Self::Store { source, .. } => source.no_room(),

@@ -43,13 +43,13 @@ const DOWNLOADS_MAX: usize = 3;
 /// The largest configuration that is read, in bytes.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
 
-/// Attempts at one endpoint that fails for a passing reason: it is busy, the connection broke,
-/// or a layer was cleared away by somebody else before the image had a name.
+/// Maximum number of attempts at one endpoint after a temporary failure: it is busy, the connection
+/// broke, or a layer was removed before the image had a name.
 const ATTEMPTS: u32 = 3;
 /// The wait before the second attempt; four times as long before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Who to be at a registry.
+/// Credentials for a registry.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// Name and password.
@@ -69,28 +69,28 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Where to pull from, and as whom.
+/// The options of a pull: registries and credentials.
 #[derive(Clone, Debug, Default)]
 pub struct PullOptions {
     /// Mirrors and credentials of the machine.
     pub registries: RegistriesConfig,
     /// Credentials for the registry that the name names (pull secrets), tried in order.
     pub secrets: Vec<PullSecret>,
-    /// What the pull is to leave free of the store's disk, beside the store's own floor: 5 % of
-    /// the disk, at most 1 GiB.
+    /// The space that the pull must leave on the store's disk, beside the store's own minimum: 5 %
+    /// of the disk, at most 1 GiB.
     pub keep_free: KeepFree,
-    /// How fast registries have to be.
+    /// The minimum speed of registries.
     pub pace: Pace,
-    /// Where it is told how far the pull has come.
+    /// The receiver of the progress.
     pub progress: Progress,
 }
 
 impl ImageStore {
-    /// Pulls an image, whether or not one of that name is present. Pulls of one name wait for
-    /// each other. An image that was made here has no registry: it is what it is.
+    /// Pulls an image, whether or not one of that name is present. Pulls of one name wait for each
+    /// other. A built-in image has no registry and is returned as it is.
     ///
     /// # Errors
-    /// See [`PullError`]; nothing is changed then.
+    /// See [`PullError`]; the store is then unchanged.
     pub async fn pull(&self, reference: &str, options: &PullOptions) -> Result<Image, PullError> {
         let reference = parse(reference)?;
         if let Some(image) = self.builtin(&reference.whole()) {
@@ -145,7 +145,7 @@ impl ImageStore {
     }
 }
 
-/// The registry that answered says more than one that could not be reached.
+/// The error of a registry that responded is more useful than that of an unreachable one.
 fn keep_the_better(kept: &mut Option<PullError>, error: PullError) {
     let silent = |error: &PullError| {
         matches!(
@@ -159,8 +159,8 @@ fn keep_the_better(kept: &mut Option<PullError>, error: PullError) {
     }
 }
 
-/// As whom to ask an endpoint: as the file says, then with each pull secret, else as nobody. Pull
-/// secrets are for the registry that the name names, and for no mirror of it.
+/// The credentials to try at an endpoint: the configured ones, then each pull secret, else none.
+/// Pull secrets are for the registry in the name, and not for its mirrors.
 fn candidates(
     endpoint: &Endpoint,
     reference: &Reference,
@@ -177,7 +177,7 @@ fn candidates(
     vec![Candidate::Nobody]
 }
 
-/// As whom an endpoint is asked.
+/// The credentials of an attempt.
 enum Candidate {
     Nobody,
     /// As `registries.yaml` says.
@@ -195,7 +195,7 @@ impl Candidate {
         }
     }
 
-    /// Who may use what comes of it.
+    /// The allowed users of the pulled image.
     fn access(&self, reference: &Reference) -> Accesses {
         let secret = match self {
             Self::Pod(secret) => Some(secret),
@@ -213,7 +213,7 @@ struct Pull<'a> {
     /// The full name.
     name: String,
     target: &'a Reference,
-    /// Who may use the image.
+    /// The allowed users of the image.
     access: Accesses,
     host: &'a str,
     /// The last failure was a passing one.
@@ -282,7 +282,7 @@ impl Pull<'_> {
             .await
     }
 
-    /// Does what waits for the disk, or for another process, beside the runtime's threads.
+    /// Runs blocking work outside of the runtime's threads.
     async fn in_store<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ImageStore) -> Result<T, StoreError> + Send + 'static,
@@ -329,7 +329,7 @@ impl Pull<'_> {
         let answer = client.manifest(name).await;
         let (bytes, said) = answer.map_err(|error| self.remote(error))?;
         let digest = Digest::of(&bytes);
-        // What it says by another algorithm is nothing to compare with.
+        // A digest of another algorithm cannot be compared.
         let said = said.filter(|said| Digest::parse(said).is_some());
         let mut expected = [expected, said.as_deref()].into_iter().flatten();
         if let Some(expected) = expected.find(|expected| *expected != digest.as_str()) {
@@ -387,8 +387,7 @@ impl Pull<'_> {
         size
     }
 
-    /// Removes the layers that there was room for: an image of which the rest does not fit is to
-    /// leave the disk as it was.
+    /// Removes the layers written so far: a pull that runs out of space leaves the disk as it was.
     async fn give_back(&self) {
         let begun = {
             let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
@@ -397,7 +396,7 @@ impl Pull<'_> {
         drop_layers(self.store, begun).await;
     }
 
-    /// What the registry says of the layers has to fit before anything is fetched.
+    /// The announced sizes of the layers must fit before any download.
     async fn check_room(&self, work: Vec<(Blob, Digest)>) -> Result<(), PullError> {
         let room = self.room.clone();
         self.in_store(move |store| {
@@ -445,7 +444,7 @@ impl Pull<'_> {
             .map_err(failed)?
             .into_std()
             .await;
-        // Who no longer waits for the pull does not want the layer either.
+        // A cancelled pull does not need the layer either.
         let observer = Observer::of(self.progress.clone());
         let _waiting = observer.go_on_drop();
         tokio::task::spawn_blocking(move || {
@@ -538,7 +537,7 @@ async fn drop_layers(store: &ImageStore, layers: BTreeSet<String>) {
     );
 }
 
-/// The error with what caused it.
+/// The error with its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,9 +1,9 @@
 //! The addresses that a pull may connect to.
 //!
-//! A pod's owner chooses the name of an image, and a registry chooses where it sends the node for
-//! tokens and layers. Neither may make the node ask services that listen on its loopback only, or
-//! its link, where clouds serve the machine's credentials. What `registries.yaml` names is the
-//! administrator's own choice and may be anywhere.
+//! A pod's owner chooses the name of an image, and a registry chooses the addresses for tokens and
+//! layers. Neither may direct the node to services on its loopback, or on its link, where clouds
+//! serve the machine's credentials. Endpoints in `registries.yaml` are the administrator's choice
+//! and may be anywhere.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -22,18 +22,18 @@ const METADATA: [IpAddr; 3] = [
     IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 192)),
 ];
 
-/// Where an address is, seen from the node.
+/// The class of an address, seen from the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// Anywhere that others reach, too.
     Open,
     /// The node itself.
     Loopback,
-    /// The node's links, and what is no host's address.
+    /// Link-local addresses, and addresses that no host has.
     Closed,
 }
 
-/// Where an address is.
+/// The class of an address.
 pub(super) fn place(address: IpAddr) -> Place {
     match special(address) {
         Some(Special::Loopback) => Place::Loopback,
@@ -43,7 +43,7 @@ pub(super) fn place(address: IpAddr) -> Place {
     }
 }
 
-/// What a URL says of its place without a look-up: `None` for most names.
+/// The class of a URL without a DNS lookup: `None` for most names.
 fn literal_place(url: &Url) -> Option<Place> {
     let host = url.host_str()?;
     if is_localhost(host) {
@@ -58,7 +58,7 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// What requests to one endpoint may reach.
+/// The classes that requests to one endpoint may reach.
 #[derive(Clone, Debug)]
 pub(super) struct Reach {
     endpoint: Url,
@@ -75,12 +75,12 @@ impl Reach {
         }
     }
 
-    /// Whether the endpoint itself may be asked.
+    /// Whether the endpoint itself is allowed.
     pub fn allows_endpoint(&self) -> bool {
         self.configured || literal_place(&self.endpoint) != Some(Place::Closed)
     }
 
-    /// Whether the endpoint has to show that it is a registry before it is asked for anything.
+    /// Whether the endpoint must prove that it is a registry before any other request.
     pub fn must_show_itself(&self) -> bool {
         !self.configured && literal_place(&self.endpoint) == Some(Place::Loopback)
     }
@@ -119,8 +119,7 @@ impl Reach {
     }
 }
 
-/// Whether an endpoint that nobody has configured may send to a place, for those who feed it
-/// nonsense.
+/// Whether an endpoint outside of the configuration may redirect to a URL, for fuzzing.
 pub(crate) fn may_send(endpoint: &str, location: &str) -> bool {
     let parse = |text: &str| Url::parse(text).ok();
     let (Some(endpoint), Some(location)) = (parse(endpoint), parse(location)) else {
@@ -129,7 +128,7 @@ pub(crate) fn may_send(endpoint: &str, location: &str) -> bool {
     Reach::new(endpoint, false).allows(&location)
 }
 
-/// Looks names up, and leaves out what is not within reach.
+/// Resolves names, and drops addresses out of reach.
 impl Resolve for Reach {
     fn resolve(&self, name: Name) -> Resolving {
         let reach = self.clone();

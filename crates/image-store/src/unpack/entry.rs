@@ -12,7 +12,7 @@ use tar::{EntryType, Header};
 
 use super::{UnpackError, bytes_path, failure, malformed};
 
-/// Size of headers, and what contents are padded to.
+/// Size of headers and blocks.
 const BLOCK: usize = 512;
 
 /// Longest name or attribute of an entry; real ones have some hundred bytes.
@@ -32,7 +32,7 @@ pub(crate) struct Entry {
     pub attributes: Vec<(String, Vec<u8>)>,
 }
 
-/// What stands before an entry about it.
+/// The extended headers before an entry.
 #[derive(Default)]
 struct Extensions {
     name: Option<Vec<u8>>,
@@ -43,7 +43,7 @@ struct Extensions {
 /// An archive being read.
 pub(crate) struct Entries<R> {
     archive: R,
-    /// Bytes of the last entry's contents and padding that nobody has read.
+    /// Unread bytes of the last entry's contents and padding.
     unread: u64,
     padding: u64,
 }
@@ -92,7 +92,7 @@ impl<R: Read> Entries<R> {
         Ok(())
     }
 
-    /// Reads the next header, past what is left of the entry before.
+    /// Reads the next header, after skipping the rest of the last entry.
     fn header(&mut self) -> Result<Option<Header>, UnpackError> {
         let left = self.unread.saturating_add(self.padding);
         let skipped = io::copy(&mut (&mut self.archive).take(left), &mut io::sink());

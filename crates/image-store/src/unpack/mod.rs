@@ -1,4 +1,4 @@
-//! Unpacks a layer into a directory, trusting nothing in it.
+//! Unpacks a layer into a directory, without trusting its contents.
 //!
 //! Every path is resolved with the directory as its root (`openat2`, `RESOLVE_IN_ROOT`) and its
 //! last part never followed, so that neither `..` nor a link in the layer leads outside; counts and
@@ -34,7 +34,7 @@ const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 /// Most entries of a layer: far beyond any real one.
 const ENTRIES_MAX: u64 = 4_000_000;
 
-/// Why a layer was not unpacked.
+/// The error of unpacking a layer.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
     /// A path that leads outside, or is no path at all.
@@ -48,7 +48,7 @@ pub enum UnpackError {
     TooLarge {
         /// The bound.
         limit: u64,
-        /// `entries`, or bytes of what.
+        /// `entries`, or the kind of bytes.
         what: &'static str,
     },
     /// The disk has not enough room for it.
@@ -58,7 +58,7 @@ pub enum UnpackError {
         path: PathBuf,
         /// Bytes that were unpacked before.
         unpacked: u64,
-        /// What is lacking.
+        /// The missing resource.
         source: NoRoom,
     },
     /// The archive is malformed, or the disk failed.
@@ -66,12 +66,12 @@ pub enum UnpackError {
     Io {
         /// The entry, empty between entries.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// What was unpacked.
+/// The unpacked layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unpacked {
     /// Bytes of all files together.
@@ -81,8 +81,8 @@ pub struct Unpacked {
 /// Unpacks an uncompressed archive into an existing empty directory.
 ///
 /// # Errors
-/// When the archive is hostile or malformed, or the disk fails or has no room; the directory is
-/// then half full.
+/// The archive is hostile or malformed, or the disk fails or is full; the directory is then
+/// incomplete.
 pub fn unpack(archive: impl Read, directory: &Path, room: Room) -> Result<Unpacked, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())
@@ -170,7 +170,7 @@ impl Unpacker {
         made.map_err(|errno| failure(&joined(&entry.path), errno))
     }
 
-    /// Opens the directory that an entry is in, making what is missing.
+    /// Opens the directory of an entry, and creates missing parents.
     fn parent(&mut self, parents: &[Vec<u8>]) -> Result<OwnedFd, UnpackError> {
         let failed = |errno: Errno| failure_at(parents, errno.into());
         if let Some((path, fd)) = &self.last_parent
@@ -245,7 +245,7 @@ impl Unpacker {
         }
         let hidden = OsStr::from_bytes(hidden);
         match rustix::fs::statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW) {
-            // This layer has something of that name itself: only what is below is hidden.
+            // This layer has an entry of that name itself: only its children are hidden.
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let dir = rustix::fs::openat(parent, hidden, flags, Mode::empty());
@@ -261,7 +261,7 @@ impl Unpacker {
         }
     }
 
-    /// Removes what an entry replaces; a directory stays where a directory comes.
+    /// Removes the file that an entry replaces; a directory stays for a directory.
     fn make_room(
         &mut self,
         parent: &OwnedFd,
@@ -382,7 +382,7 @@ impl Unpacker {
     }
 
     fn finish(self) -> Result<u64, UnpackError> {
-        // Inner ones first; one that was replaced later is left out.
+        // Inner ones first; one that was replaced later is skipped.
         for (path, modified) in self.directories.iter().rev() {
             if let Ok(dir) = self.open_inside(&joined(path), OFlags::DIRECTORY | OFlags::NOFOLLOW) {
                 let proc = format!("/proc/self/fd/{}", dir.as_raw_fd());
@@ -395,7 +395,7 @@ impl Unpacker {
     }
 }
 
-/// What was there before an entry.
+/// The former file at an entry's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Was {
     Nothing,

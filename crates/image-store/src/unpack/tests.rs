@@ -135,7 +135,7 @@ fn what_does_not_fit_is_cut_off() {
     let left = fs::read_dir(directory.path()).unwrap().count();
     assert_eq!(left, 1, "it was seen before it was begun");
 
-    // Files without contents fill a disk as well, where it is one that counts them.
+    // Empty files fill a disk as well, if it has a limited number of inodes.
     if rustix::fs::statvfs(directory.path()).unwrap().f_files == 0 {
         return;
     }

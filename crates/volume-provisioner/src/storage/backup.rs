@@ -14,7 +14,7 @@ use crate::directories::{Directories, failed};
 use crate::pool::Pool;
 use crate::subvolumes::{self, Content};
 
-/// What the names of the snapshots begin with that are only there for a backup.
+/// The name prefix of snapshots that exist only for a backup.
 const PREFIX: &str = "backup-";
 
 /// The kinds of volumes, by the class that makes them.
@@ -44,14 +44,14 @@ impl Class {
     }
 }
 
-/// A volume as it was at one moment.
+/// A consistent snapshot of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frozen {
     /// The class of the volume.
     pub class: Class,
     /// The volume's name.
     pub volume: String,
-    /// Where the snapshot is.
+    /// The path of the snapshot.
     pub path: PathBuf,
     /// The most that the volume may hold, in bytes.
     pub bytes: u64,
@@ -64,9 +64,9 @@ pub struct UserSnapshot {
     pub class: Class,
     /// Its name.
     pub name: String,
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// What it holds, in bytes, where that is counted.
+    /// The used bytes, if they are counted.
     pub bytes: Option<u64>,
 }
 
@@ -75,7 +75,7 @@ impl Storage {
     /// until they are [let go](Self::thaw).
     ///
     /// # Errors
-    /// When the host's disk has no room for what they may come to hold.
+    /// The host's disk has no space for their maximum size.
     pub async fn freeze(&self, classes: &[Class]) -> Result<Vec<Frozen>, Error> {
         self.thaw().await?;
         let mut frozen = Vec::new();
@@ -105,7 +105,7 @@ impl Storage {
         Ok(frozen)
     }
 
-    /// Removes the snapshots of a backup, also of one that was cut off.
+    /// Removes the snapshots of a backup, also of an interrupted one.
     ///
     /// # Errors
     /// Of the kernel.
@@ -157,8 +157,7 @@ impl Storage {
         Ok(found)
     }
 
-    /// Where the volumes of a class are; `None` where there may be none. A pool is mounted where it is
-    /// not.
+    /// The directory of a class's volumes; `None` if there is none. A pool is mounted if necessary.
     async fn place(&self, class: Class) -> Result<Option<Place>, Error> {
         if !self.is_used(class.driver()) {
             return Ok(None);
@@ -198,7 +197,7 @@ impl Storage {
     /// Makes an empty volume to be filled from a backup, and says where it is.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// It cannot be created.
     pub async fn make_empty(
         &self,
         class: Class,
@@ -211,7 +210,7 @@ impl Storage {
     }
 }
 
-/// Where the volumes of a class are, and their snapshots.
+/// The directories of a class's volumes and snapshots.
 struct Place {
     volumes: PathBuf,
     snapshots: PathBuf,

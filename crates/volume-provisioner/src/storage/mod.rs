@@ -21,7 +21,7 @@ pub struct Storage {
     pool: Arc<PoolUse>,
 }
 
-/// The pool, used by one at a time: what is promised to one volume is not promised to another.
+/// The pool, used by one task at a time, so that space is not promised twice.
 #[derive(Debug)]
 struct PoolUse {
     pool: Pool,
@@ -30,12 +30,11 @@ struct PoolUse {
 }
 
 impl Storage {
-    /// Opens what is below the data directory: `volumes` for the class `local`, and the pool of
-    /// `local-cow` if there is one.
+    /// Opens the directories below the data directory: `volumes` for the class `local`, and the
+    /// pool of `local-cow` if there is one.
     ///
     /// # Errors
-    /// When the volumes' directory cannot be made. A pool that cannot be mounted is tried again
-    /// when it is needed.
+    /// The volumes' directory cannot be created. A failed mount of the pool is retried at its use.
     pub async fn open(data_dir: &Path) -> Result<Self, Error> {
         let below = |name: &str| data_dir.join(name);
         let (volumes, snapshots) = (below("volumes"), below("snapshots"));
@@ -281,7 +280,7 @@ impl PoolUse {
     }
 }
 
-/// Runs work on the disk where waiting harms nobody.
+/// Runs blocking work on the disk on a separate thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {

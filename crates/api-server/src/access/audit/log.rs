@@ -9,18 +9,18 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-/// Where the log is, and how large it may get.
+/// The path of the log, and its maximum size.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     /// The file; its predecessors are beside it, with a time in their names.
     pub path: PathBuf,
     /// A new file is begun before one grows past this many bytes.
     pub bytes_max: u64,
-    /// This many predecessors are kept.
+    /// Maximum number of rotated files.
     pub backups_max: usize,
 }
 
-/// The form of the time in a predecessor's name; later times sort behind.
+/// The format of the time in a rotated file's name; later times sort later.
 const TIME: &str = "%Y-%m-%dT%H-%M-%S%.3f";
 const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
@@ -125,7 +125,7 @@ impl Log {
     }
 }
 
-/// Only its owner may read what others did.
+/// Only its owner may read it.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .create(true)

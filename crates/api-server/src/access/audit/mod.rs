@@ -29,7 +29,7 @@ use policy::{Level, Policy, Stage, Verdict};
 pub use log::LogOptions;
 pub use policy::PolicyError;
 
-/// Why there is no audit log.
+/// The error of setting up the audit log.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The policy cannot be used.
@@ -40,7 +40,7 @@ pub enum AuditError {
     Log {
         /// The file.
         path: std::path::PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -50,7 +50,7 @@ pub enum AuditError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
-/// A policy, and the file that what it wants is noted in.
+/// A policy, and the log file.
 #[derive(Debug)]
 pub struct Audit {
     policy: Policy,
@@ -113,7 +113,7 @@ fn time() -> String {
         .to_string()
 }
 
-/// What is known of a request from its head.
+/// The event from a request's header.
 fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: Level) -> Value {
     let mut event = json!({
         "kind": "Event",
@@ -158,7 +158,7 @@ pub(crate) struct Record {
     audit: Arc<Audit>,
     verdict: Verdict,
     event: Value,
-    /// Whether the body is to be kept.
+    /// Whether the body is recorded.
     keeps: bool,
     long: bool,
     headers: Option<HeaderValue>,
@@ -167,7 +167,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The request's body, of which a copy is kept if it is to be noted.
+    /// The request's body, copied if it is to be recorded.
     pub(crate) fn keep(&self, body: BoxBody) -> BoxBody {
         if !self.keeps {
             return body;
@@ -178,7 +178,7 @@ impl Record {
         })
     }
 
-    /// Notes whom the request is made as.
+    /// Records the impersonated user.
     pub(crate) fn acts_as(&mut self, user: &UserInfo) {
         self.event["impersonatedUser"] = user.to_json();
     }
@@ -236,7 +236,7 @@ impl Record {
         let text = content_type
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        // Patches are JSON or YAML of whatever form.
+        // Patches are JSON or YAML of any form.
         let plain = text.contains("json") || text.contains("yaml");
         let mut value: Value = if plain {
             decode::yaml_or_json(bytes)?

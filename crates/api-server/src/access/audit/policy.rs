@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 
-/// Why a policy cannot be used.
+/// The error of a policy.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     /// It is no YAML of the wanted form; unknown fields are errors.
@@ -14,7 +14,7 @@ pub enum PolicyError {
     /// It is of another kind or version.
     #[error("the audit policy is a {found}, not a Policy of audit.k8s.io/v1")]
     Kind {
-        /// What it says of itself.
+        /// Its `kind` and `apiVersion`.
         found: String,
     },
     /// A value that makes no sense.
@@ -22,12 +22,12 @@ pub enum PolicyError {
     Value {
         /// The place.
         field: String,
-        /// Why.
+        /// The cause.
         why: String,
     },
 }
 
-/// How much is noted.
+/// The audit level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) enum Level {
     None,
@@ -47,7 +47,7 @@ impl Level {
     }
 }
 
-/// When something is noted.
+/// The audit stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(super) enum Stage {
     RequestReceived,
@@ -67,7 +67,7 @@ impl Stage {
     }
 }
 
-/// What to note of one request.
+/// The audit level and stages for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) level: Level,
@@ -173,7 +173,7 @@ impl Policy {
         Ok(policy)
     }
 
-    /// What the first rule that fits says; nothing is noted where none does.
+    /// The verdict of the first matching rule; without one nothing is recorded.
     pub(super) fn verdict(&self, user: &UserInfo, info: &RequestInfo) -> Verdict {
         let rule = self.rules.iter().find(|rule| rule.fits(user, info));
         let level = rule.map_or(Level::None, |rule| rule.level);

@@ -1,9 +1,9 @@
-//! The node authoriser: from the rights of the role `system:node`, those that concern the node
-//! itself and its pods.
+//! The node authoriser: restricts the rights of the role `system:node` to the node itself and its
+//! pods.
 //!
 //! The table is that of Kubernetes' node authoriser
-//! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). It is closed: a kind that is
-//! not in it is not for nodes, whatever roles say.
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/node/>). It is exhaustive: a node has
+//! no access to a kind outside of it, whatever roles say.
 
 use object_model::Status;
 use resource_kinds::Lookup;
@@ -29,7 +29,7 @@ pub(super) fn node_of(user: &UserInfo) -> Option<&str> {
         .filter(|name| is_node && !name.is_empty())
 }
 
-/// What else must hold for a request that the table has.
+/// The further condition for a request in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Needs {
     Nothing,
@@ -37,7 +37,7 @@ enum Needs {
     Relation(Object),
 }
 
-/// What can belong to a node.
+/// An object that may belong to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Object {
     Secret,
@@ -51,7 +51,7 @@ enum Object {
     ResourceSlice,
 }
 
-/// Whether a node may do what its role allows; if not, why.
+/// Whether a node may do what its role allows. *Errors.* The reason why not.
 pub(super) fn permits(objects: &Objects, node: &str, asked: &Asked<'_>) -> Result<(), String> {
     if asked.path.is_some() {
         return Ok(());
@@ -75,7 +75,7 @@ pub(super) fn permits(objects: &Objects, node: &str, asked: &Asked<'_>) -> Resul
     }
 }
 
-/// The table of what nodes do.
+/// The table of nodes' requests.
 ///
 /// *Errors.* Why it does not have the request.
 fn table(node: &str, asked: &Asked<'_>) -> Result<Needs, String> {
@@ -110,7 +110,7 @@ fn table(node: &str, asked: &Asked<'_>) -> Result<Needs, String> {
                     _ => Ok(Needs::Relation(Object::Pod)),
                 }
             }
-            // Which ones is for the admission plug-in NodeRestriction to say.
+            // The admission plug-in NodeRestriction checks which pods.
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
                 Ok(Needs::Nothing)
             }
@@ -139,7 +139,7 @@ fn table(node: &str, asked: &Asked<'_>) -> Result<Needs, String> {
                     "can only access leases in the {LEASES:?} system namespace"
                 ));
             }
-            // The name of what is created is known to admission only.
+            // Only admission knows the name of a new object.
             if asked.name == node || verb == "create" {
                 return Ok(Needs::Nothing);
             }
@@ -160,7 +160,7 @@ fn table(node: &str, asked: &Asked<'_>) -> Result<Needs, String> {
         (resource::GROUP, "resourceclaims") => got(asked, Object::ResourceClaim),
         (resource::GROUP, "resourceslices") => match verb {
             _ if !part.is_empty() => refuse("cannot authorize ResourceSlice subresources"),
-            // What it says is known to admission only.
+            // Only admission knows its contents.
             "create" => Ok(Needs::Nothing),
             "get" | "update" | "patch" | "delete" => Ok(Needs::Relation(Object::ResourceSlice)),
             "watch" | "list" | "deletecollection" => {
@@ -220,7 +220,7 @@ fn named(asked: &Asked<'_>, object: Object) -> Result<Needs, String> {
     Ok(Needs::Relation(object))
 }
 
-/// Whether the object that is asked for is the node's, or needed by one of its pods.
+/// Whether the requested object is the node's, or needed by one of its pods.
 ///
 /// *Errors.* 500 for objects that cannot be read.
 fn is_related(
@@ -238,7 +238,7 @@ fn is_related(
         };
         let refers = |kind| {
             let names = |pod: &Value| pod_references::names(&pod["spec"], kind).contains(name);
-            // A node can make mirror pods, and must get nothing by them.
+            // A node can create mirror pods, and must not gain access by them.
             has_pod(namespace, &[node, name], &|pod| {
                 !is_mirror(pod) && names(pod)
             })

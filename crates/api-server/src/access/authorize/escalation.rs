@@ -18,7 +18,7 @@ use crate::objects::storage::reading;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// Metadata that may be written by whoever may write the object: the garbage collector writes it, and
+/// Metadata that any user with access to the object may write: the garbage collector writes it, and
 /// it grants nothing.
 const HARMLESS: [&str; 4] = [
     "finalizers",
@@ -30,8 +30,8 @@ const HARMLESS: [&str; 4] = [
 /// Checks the write of an object of the RBAC group; other objects pass. `old` is the object that is
 /// written over.
 ///
-/// *Errors.* 403 naming the first rule that the user lacks; 404 for a binding to a role that there is
-/// not: whoever makes that role later would not know that it is bound.
+/// *Errors.* 403 with the first rule that the user lacks; 404 for a binding to a role that does not
+/// exist: its later creator would not know that it is bound.
 pub(crate) fn check(
     authorizer: &Authorizer,
     (user, info): (&UserInfo, &RequestInfo),
@@ -97,7 +97,7 @@ pub(crate) fn check(
         return Err(forbidden(&why));
     }
     if gathers && missing(&held, &Rule::everything()).is_some() {
-        // What it gathers may be more tomorrow.
+        // The rules that it aggregates may grow later.
         let why = "must have cluster-admin privileges to use the aggregationRule";
         return Err(forbidden(why));
     }
@@ -110,7 +110,7 @@ fn gathers(role: &Value) -> bool {
     selectors.is_some_and(|selectors| !selectors.is_empty())
 }
 
-/// Whether an object differs from another in nothing but what is harmless.
+/// Whether two objects differ only in harmless metadata.
 fn grants_the_same(object: &Value, old: &Value) -> bool {
     let bare = |object: &Value| {
         let mut bare = object.clone();
@@ -122,7 +122,7 @@ fn grants_the_same(object: &Value, old: &Value) -> bool {
     bare(object) == bare(old)
 }
 
-/// The first of the rules that are not covered by those that somebody holds.
+/// The first rule that a user's rules do not cover.
 fn missing<'r>(held: &[Rule], rules: &'r [Rule]) -> Option<&'r Rule> {
     rules.iter().find(|rule| {
         let mut single = rule.singles();
@@ -158,7 +158,7 @@ mod tests {
             json!([pods(&["get"], &["a"])]),
             pods(&["get"], &[])
         ));
-        // A rule for no name in particular is none for all names.
+        // A rule without names differs from a rule for all names.
         assert!(!covered(
             json!([pods(&["get"], &[""])]),
             pods(&["get"], &[])

@@ -14,7 +14,7 @@ use crate::http::user::UserInfo;
 struct Role {
     rules: Vec<Rule>,
     labels: BTreeMap<String, String>,
-    /// Selects the cluster roles whose rules it has as well.
+    /// The selectors of cluster roles whose rules it aggregates.
     aggregates: Vec<LabelSelector>,
 }
 
@@ -56,7 +56,7 @@ struct Subject {
     namespace: String,
 }
 
-/// All roles and bindings; an empty namespace holds those of the cluster.
+/// All roles and bindings; the empty namespace holds cluster-wide ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     roles: BTreeMap<(String, String), Role>,
@@ -85,7 +85,7 @@ impl Index {
         }
     }
 
-    /// Whether some role of the user covers what is asked.
+    /// Whether some role of the user covers the request.
     pub(super) fn allows(&self, user: &UserInfo, asked: &Asked<'_>) -> bool {
         let mut found = false;
         self.each_rule(user, asked.namespace, &mut |rule| {
@@ -95,7 +95,7 @@ impl Index {
         found
     }
 
-    /// All rules that the user has in a namespace, those of the cluster included.
+    /// All rules of the user in a namespace, cluster-wide ones included.
     pub(super) fn rules(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
         let mut all = Vec::new();
         self.each_rule(user, namespace, &mut |rule| {
@@ -107,7 +107,7 @@ impl Index {
         all
     }
 
-    /// The rules of a role, those that it gathers included.
+    /// The rules of a role, aggregated ones included.
     pub(super) fn rules_of(&self, role: &Value) -> Vec<Rule> {
         let mut all = Vec::new();
         self.each_rule_in(&Role::of(role), &mut |rule| {

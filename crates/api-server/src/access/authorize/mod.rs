@@ -20,24 +20,24 @@ pub(crate) use index::Index;
 pub(crate) use refresh::{Sources, fill, run as keep_fresh};
 pub(crate) use rules::{Asked, Rule};
 
-/// The group whose members may do everything, whatever the roles say.
+/// The group whose members may do everything, whatever the roles.
 const MASTERS: &str = "system:masters";
 
-/// The authoriser: an index over roles and bindings, kept fresh by watches.
+/// RBAC: an index over roles and bindings, updated by watches.
 #[derive(Default)]
 pub(crate) struct Rbac {
     index: RwLock<Index>,
     synced: AtomicBool,
 }
 
-/// RBAC, and the node authoriser, which looks up what pods refer to.
+/// RBAC with the node authoriser, which looks up the objects of pods.
 pub(crate) struct Authorizer {
     pub(crate) rbac: Arc<Rbac>,
     objects: Arc<Objects>,
 }
 
 impl Authorizer {
-    /// Nobody may do anything until the index of roles is filled.
+    /// Everything is refused until the index of roles is filled.
     pub(crate) fn new(objects: Arc<Objects>) -> Self {
         Self {
             rbac: Arc::default(),
@@ -47,7 +47,7 @@ impl Authorizer {
 }
 
 impl Rbac {
-    /// Whether the user may do what is asked.
+    /// Whether the user may make the request.
     pub(crate) fn allows(&self, user: &UserInfo, asked: &Asked<'_>) -> bool {
         if user.groups.iter().any(|group| group == MASTERS) {
             return true;
@@ -91,8 +91,7 @@ impl Rbac {
     }
 }
 
-/// Whether the user may do what is asked: what roles allow, and of that, for a node, what its pods
-/// need.
+/// Whether the user may make the request, by the roles and, for a node, by the node authoriser.
 ///
 /// *Errors.* Why not, as far as there is more to say than that no role allows it.
 pub(crate) fn decide(

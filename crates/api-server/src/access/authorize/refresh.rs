@@ -120,7 +120,7 @@ async fn follow(rbac: &Rbac, store: &dyn Store, sources: &Sources) -> Result<(),
 
 fn put(index: &mut Index, source: &Source, item: &KeyValue) {
     let (namespace, name) = source.resource.names(&item.key);
-    // What cannot be read grants nothing.
+    // An unreadable object grants nothing.
     let object: Value = serde_json::from_slice(&item.value).unwrap_or_default();
     if source.binding {
         index.put_binding(namespace, name, &object);

@@ -29,7 +29,7 @@ fn list<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Err
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
-/// What a request wants to do.
+/// The attributes of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked<'a> {
     pub(crate) verb: &'a str,
@@ -60,7 +60,7 @@ impl<'a> Asked<'a> {
 }
 
 impl Rule {
-    /// The rules of somebody who may do everything.
+    /// The rules of a user who may do everything.
     pub(crate) fn everything() -> [Self; 2] {
         let all = || vec!["*".to_owned()];
         [
@@ -78,14 +78,14 @@ impl Rule {
         ]
     }
 
-    /// The rules in a role; none of those that cannot be read.
+    /// The rules of a role; none if they cannot be parsed.
     pub(crate) fn list_of(role: &serde_json::Value) -> Vec<Self> {
         let rules = Option::<Vec<Self>>::deserialize(&role["rules"]);
         rules.ok().flatten().unwrap_or_default()
     }
 
-    /// The same as many rules, each of which allows one thing: one verb on one resource of one group,
-    /// with one name or any, or at one URL.
+    /// The same as many rules, each with one verb on one resource of one group, with one name or
+    /// any, or with one URL.
     pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
         let one = |text: &str| vec![text.to_owned()];
         let names: Vec<Vec<String>> = match self.resource_names.is_empty() {
@@ -150,7 +150,7 @@ impl Rule {
             && names
     }
 
-    /// Whether the rule covers what is asked.
+    /// Whether the rule covers the request.
     pub(crate) fn covers(&self, asked: &Asked<'_>) -> bool {
         if !has(&self.verbs, asked.verb) {
             return false;

@@ -7,14 +7,14 @@ use structured_merge::json_patch;
 
 /// The body of an answer.
 ///
-/// *Errors.* What is wrong with it.
+/// *Errors.* A parse error.
 pub(crate) fn body(bytes: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 /// The object, changed by a JSON patch in base64.
 ///
-/// *Errors.* What is wrong with the patch.
+/// *Errors.* The error of the patch.
 pub(crate) fn patched(object: Value, patch: &str) -> Result<Value, String> {
     let decoded = STANDARD.decode(patch).map_err(|error| error.to_string())?;
     let patch: Value = serde_json::from_slice(&decoded).map_err(|error| error.to_string())?;

@@ -25,19 +25,19 @@ use crate::http::work;
 use crate::objects::service_address::service_address;
 use crate::objects::storage::Objects;
 
-/// Where a webhook is.
+/// The address of a webhook.
 struct Place {
     /// The name that its certificate must have.
     host: String,
     port: u16,
     path: String,
-    /// Where to connect to, if that does not follow from the name.
+    /// The address to connect to, if it differs from the name's.
     address: Option<SocketAddr>,
 }
 
-/// Asks; the answer is whatever JSON comes back.
+/// Calls a webhook; returns its JSON response.
 ///
-/// *Errors.* What went wrong, as text.
+/// *Errors.* A message.
 pub(super) async fn ask(
     objects: &Objects,
     webhook: &Webhook,
@@ -86,8 +86,8 @@ async fn place(objects: &Objects, webhook: &Webhook) -> Result<Place, String> {
     }
 }
 
-/// The addresses of a host. One that the webhook names as this machine (an address or `localhost`)
-/// is that; a name that others resolve may not lead there.
+/// The addresses of a host. An address of this machine or `localhost` in the webhook's URL is used;
+/// a name that resolves to this machine is refused.
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let found = tokio::net::lookup_host((host, port)).await;
     let found = found.map_err(|error| format!("{host}: {error}"))?;
@@ -147,11 +147,11 @@ async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Va
     answer
 }
 
-/// Whom to believe: those that the bundle names, or those that the machine trusts.
+/// The trusted certificates: the bundle's, or the machine's.
 pub(crate) fn trust(bundle: &str) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     if bundle.is_empty() {
-        // Some of a machine's certificates may be unreadable; the others count.
+        // Unreadable certificates of the machine are skipped.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     } else {
         let pem = STANDARD.decode(bundle).map_err(|error| error.to_string())?;

@@ -1,8 +1,8 @@
 //! Dynamic admission: mutating and validating webhooks and policies. Their matching and their verdicts
 //! are decided in `admission-rules`.
 //!
-//! Their own objects are beyond them, so that a mistake in one can always be put right; so are the
-//! server's own writes at its start.
+//! Webhooks and policies are not applied to their own configurations, so that an error in one can
+//! always be corrected, nor to the server's own writes at its start.
 
 pub(crate) mod answers;
 pub(crate) mod call;
@@ -25,19 +25,19 @@ use crate::http::call::Call;
 use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
-/// Who else has a say at the moment.
+/// The current webhooks and policies.
 #[derive(Default)]
 pub(crate) struct Registrations {
     changing: MutatingPolicies,
     mutating: Vec<Webhook>,
     validating: Vec<Webhook>,
     policies: Policies,
-    /// Why none of them is known.
+    /// The error of reading them.
     unreadable: Option<Status>,
 }
 
 impl Registrations {
-    /// Whether somebody is to be asked about a write.
+    /// Whether any of them applies to a write.
     ///
     /// *Errors.* 500 where that is not known, since the registrations cannot be read.
     fn concern(&self, attempt: &WriteRequest<'_>) -> Result<bool, Status> {
@@ -52,14 +52,14 @@ impl Registrations {
         Ok(!nobody)
     }
 
-    /// Those who may change what is written, in their order.
+    /// The mutating ones, in order.
     fn steps(&self) -> impl Iterator<Item = Step<'_>> {
         let policies = self.changing.iter().map(Step::Policy);
         policies.chain(self.mutating.iter().map(Step::Hook))
     }
 }
 
-/// Everybody who sees an object before it is stored: the built-in plug-ins, webhooks and policies.
+/// All admission: the built-in plug-ins, webhooks and policies.
 pub(crate) struct Admission {
     pub(crate) plugins: Plugins,
     registrations: RwLock<Arc<Registrations>>,
@@ -77,10 +77,9 @@ impl Admission {
         }
     }
 
-    /// Takes notice of changed webhooks and policies: whoever has been told of a change finds it in
-    /// force.
+    /// Reads changed webhooks and policies; after the call they are in force.
     pub(crate) fn follow_registrations(&self) {
-        // Held while the objects are read, so that what was read later is never replaced by older.
+        // Held while the objects are read, so that an older reading never replaces a newer one.
         let mut current = self
             .registrations
             .write()
@@ -98,7 +97,7 @@ impl Admission {
                 unreadable: None,
             })
         });
-        // Without them more would be allowed than somebody wants.
+        // Without them the server would allow too much.
         let read = read.unwrap_or_else(|status| Registrations {
             unreadable: Some(status),
             ..Registrations::default()
@@ -114,7 +113,8 @@ impl Admission {
 
 /// Runs the built-in plug-ins, then asks the policies and webhooks that may change the object.
 ///
-/// *Errors.* A refusal, by whoever; 500 where a webhook that must answer does not.
+/// *Errors.* The refusal of any admission; 500 if a webhook with `failurePolicy: Fail` does not
+/// respond.
 pub(crate) async fn admit_and_change(
     admission: &Admission,
     attempt: &WriteRequest<'_>,
@@ -134,7 +134,7 @@ pub(crate) async fn admit_and_change(
     let Some(last) = round.change(registrations.steps(), object).await? else {
         return Ok(());
     };
-    // What came after others had looked is shown to them once more, where they ask for it.
+    // Mutating admission is reinvoked for later changes, if it asks for that.
     attempt.resource.kind.default(object);
     let changed = object.clone();
     admit(&admission.plugins, attempt, operation, object, old)?;
@@ -171,8 +171,8 @@ pub(crate) async fn validate(
     round.judge(&registrations, object).await
 }
 
-/// Asks everybody about what is sent to a sub-resource that takes objects of its own: a Binding, an
-/// Eviction, a TokenRequest. They may change it.
+/// Admits an object of a sub-resource with a kind of its own: a Binding, an Eviction, a
+/// TokenRequest. Mutations are applied.
 ///
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn admit_part(
@@ -186,7 +186,7 @@ pub(crate) async fn admit_part(
 /// Asks everybody about a connection to an object: `exec`, `attach`, `portforward`, `proxy`, with
 /// its options.
 ///
-/// *Errors.* 400 for a dry run; else as [`admit_and_change`].
+/// *Errors.* 400 for a dry run; otherwise as [`admit_and_change`].
 pub(crate) async fn connect(
     admission: &Admission,
     resource: &Resource,
@@ -220,7 +220,7 @@ async fn ask_all(
     round.judge(&registrations, object).await
 }
 
-/// Lets others change the scale of an object, which is what they are shown of it.
+/// Mutates the scale of an object, which is the form that webhooks get.
 async fn change_scale(
     admission: &Admission,
     attempt: &WriteRequest<'_>,
@@ -244,7 +244,8 @@ async fn change_scale(
     Ok(())
 }
 
-/// Lets all who may change an object, and once more those who ask for it; whether anybody did.
+/// Runs all mutating admission, and reinvokes those that ask for it; returns whether the object
+/// changed.
 async fn change_all(
     round: &mut Round<'_>,
     registrations: &Registrations,

@@ -1,4 +1,4 @@
-//! Admission of one request by webhooks and policies.
+//! The admission of one request by webhooks and policies.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
 use crate::objects::write_request::{WriteRequest, complaints};
 
-/// Somebody who may change what is written.
+/// A mutating webhook or policy.
 pub(super) enum Step<'a> {
     Policy(&'a MutatingPolicy),
     Hook(&'a Webhook),
 }
 
 impl Step<'_> {
-    /// Whether it wants to be asked again after others have changed the object.
+    /// Whether it is reinvoked after other changes of the object (`reinvocationPolicy`).
     pub(super) fn asked_again(&self) -> bool {
         match self {
             Self::Policy(policy) => policy.asked_again(),
@@ -44,7 +44,7 @@ pub(super) struct Round<'a> {
     operation: &'static str,
     old: &'a Value,
     namespace: Value,
-    /// The resource, and those that have the same objects in other versions.
+    /// The resource, and the other versions of the same objects.
     versions: Vec<Arc<Resource>>,
 }
 
@@ -75,7 +75,7 @@ impl<'a> Round<'a> {
         })
     }
 
-    /// Lets one after the other change the object; the place of the last one that did.
+    /// Runs one after the other; returns the index of the last one that changed the object.
     pub(super) async fn change<'s>(
         &mut self,
         steps: impl Iterator<Item = Step<'s>>,
@@ -94,7 +94,7 @@ impl<'a> Round<'a> {
         Ok(last)
     }
 
-    /// Lets those who may refuse do so.
+    /// Runs the validating ones.
     pub(super) async fn judge(
         &mut self,
         registrations: &Registrations,
@@ -107,13 +107,13 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// Puts in the object what it is, of a sub-resource with objects of its own.
+    /// Sets the object's kind, for a sub-resource with a kind of its own.
     pub(super) fn name_kind(&self, object: &mut Value) {
         let kind = self.kind(self.attempt.resource);
         name_kind(object, kind);
     }
 
-    /// Whether what is sent is an object of the resource, and not of a kind of the sub-resource's own.
+    /// Whether the object is of the resource's kind, and not of a sub-resource's own.
     fn is_whole(&self) -> bool {
         self.own_kind().is_none()
     }
@@ -228,16 +228,15 @@ impl<'a> Round<'a> {
         self.resource(place).kind.decode(object.clone())
     }
 
-    /// Takes over what somebody has made of the object in the version at a place; whether that is
-    /// anything new.
+    /// Takes over the changed object, in the version at an index; returns whether it differs.
     ///
-    /// *Errors.* What is wrong with it.
+    /// *Errors.* The error of the conversion.
     fn take(&self, place: usize, made: Value, object: &mut Value) -> Result<bool, String> {
         let mut made = made;
         if !made.is_object() {
             return Err("it is no object any longer".to_owned());
         }
-        // What it is it stays, whatever was made of it.
+        // Its kind stays, whatever the change.
         name_kind(&mut made, self.kind(self.resource(place)));
         if self.is_whole() {
             made = self.attempt.resource.kind.decode(made)?;
@@ -309,7 +308,8 @@ impl<'a> Round<'a> {
         Ok(taken.unwrap_or(false))
     }
 
-    /// The object, in the version at a place, with a policy's change; `None` if it stays as it is.
+    /// The object, in the version at an index, after a policy's mutation; `None` if it is
+    /// unchanged.
     fn patched(&self, place: usize, object: &Value, patch: Patch) -> Result<Option<Value>, String> {
         let resource = self.resource(place);
         let kind = self.kind(resource);
@@ -344,8 +344,8 @@ impl<'a> Round<'a> {
         Ok(Some(made))
     }
 
-    /// What a webhook answers: the place of the version it was asked about, and a patch. `None` if it
-    /// has no say, or could not be asked and need not.
+    /// The response of a webhook: the index of its version, and a patch. `None` if it does not
+    /// match, or failed with `failurePolicy: Ignore`.
     async fn answer(
         &mut self,
         webhook: &Webhook,

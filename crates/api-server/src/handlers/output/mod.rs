@@ -20,7 +20,7 @@ use crate::objects::write_request::Written;
 pub(crate) use table::{Include, TableStyle};
 pub(crate) use virtual_objects::{Columns, virtual_list, virtual_object};
 
-/// How a request's objects are shown.
+/// The output format of a request's objects.
 #[derive(Clone, Copy)]
 pub(crate) struct View {
     pub(crate) form: Form,
@@ -81,7 +81,7 @@ impl View {
     }
 }
 
-/// What a list says about itself.
+/// The metadata of a list.
 pub(crate) struct ListMeta {
     pub(crate) revision: Revision,
     pub(crate) next: Option<String>,
@@ -128,7 +128,7 @@ pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Repl
     shown(Form::of(&call.parts.headers, is_known(value))?, value, code)
 }
 
-/// Answers with what came of a question or a request (a review, a token): there is no table of it.
+/// Responds with the result of a review or another request without a table form.
 pub(crate) fn outcome(call: &Call, value: &Value) -> Result<Reply, Status> {
     let form = Form::of_outcome(&call.parts.headers, is_known(value))?;
     shown(form, value, StatusCode::CREATED)
@@ -175,7 +175,7 @@ pub(crate) fn list(
             let head = json!({
                 "kind": info.list_kind, "apiVersion": info.api_version(), "metadata": meta.json(),
             });
-            // Kubernetes' own kinds are not named in each item once more; custom kinds are.
+            // Items of built-in kinds have no `kind` and `apiVersion`; custom resources have them.
             let custom = resource.is_custom();
             let parts = items.iter().map(|item| {
                 let bytes = storage::bytes(resource, item)?;
@@ -300,7 +300,7 @@ pub(crate) fn event_of_value(form: Form, kind: &str, object: &Value) -> Bytes {
     }
 }
 
-/// An object's metadata as an object of its own.
+/// An object's metadata as a PartialObjectMetadata.
 pub(crate) fn partial(object: &Value, version: &str) -> Value {
     json!({
         "kind": "PartialObjectMetadata",

@@ -1,4 +1,4 @@
-//! `meta.k8s.io` Tables: what `kubectl get` prints (kubectl.md 1.1, 1.2).
+//! `meta.k8s.io` Tables, for `kubectl get` (kubectl.md 1.1, 1.2).
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use crate::catalog::registry::Resource;
 use crate::http::query::Query;
 use crate::objects::storage;
 
-/// What of the object itself goes into a row.
+/// The part of the object in a row (`includeObject`).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Include {
     Nothing,
@@ -21,7 +21,7 @@ pub(crate) enum Include {
 }
 
 impl Include {
-    /// What a row shows of its object.
+    /// The part of the object for a row.
     pub(super) fn shown(self, object: Value, version: &str) -> Value {
         match self {
             Self::Nothing => Value::Null,
@@ -45,7 +45,7 @@ impl Include {
     }
 }
 
-/// How a table is written.
+/// The style of a table.
 #[derive(Clone, Copy)]
 pub(crate) struct TableStyle {
     pub(crate) version: &'static str,
@@ -120,7 +120,7 @@ fn row(resource: &Resource, object: Value, style: TableStyle, now: Timestamp) ->
     Value::Object(row)
 }
 
-/// A table of one object that is not stored as such; a Scale has columns of its own.
+/// A table of one object that is not stored in this form; a Scale has its own columns.
 pub(super) fn of_value(object: &Value, version: &str) -> Value {
     let name = &object["metadata"]["name"];
     let created = object["metadata"]["creationTimestamp"].as_str();

@@ -12,7 +12,7 @@ use crate::http::negotiate::Form;
 use crate::http::protobuf;
 use crate::http::reply::{JSON, Reply};
 
-/// How objects are shown as rows of a table.
+/// The columns of a table.
 pub(crate) struct Columns {
     pub(crate) headings: &'static [Column<'static>],
     pub(crate) cells: fn(&Value) -> Vec<Value>,

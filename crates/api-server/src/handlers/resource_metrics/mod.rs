@@ -1,9 +1,9 @@
-//! `metrics.k8s.io`: the resource usage of nodes and pods (kubectl.md 6.1), read from the nodes at each
-//! request. Nothing of it is stored.
+//! `metrics.k8s.io`: the resource usage of nodes and pods (kubectl.md 6.1), read from the nodes at
+//! each request. It is not stored.
 //!
-//! A node answers `/stats/summary` with its newest figures; rates are made there. What has no
-//! metrics yet, and what is on a node that does not answer, is left out of lists and is not found
-//! by name, as with metrics-server.
+//! A node answers `/stats/summary` with its newest numbers, rates included. Pods without metrics
+//! yet, and those on a node that does not respond, are missing in lists and not found by name, as
+//! with metrics-server.
 
 mod node_summary;
 
@@ -35,7 +35,7 @@ use crate::objects::storage::Objects;
 
 /// Answers a get or a list.
 ///
-/// *Errors.* 404 for what does not exist and for what has no metrics.
+/// *Errors.* 404 for a missing object and for one without metrics.
 pub(crate) async fn answer(
     (objects, nodes): (&Objects, &dyn NodeConnector),
     info: &KindInfo<'_>,
@@ -68,7 +68,7 @@ pub(crate) async fn answer(
     }
 }
 
-/// How messages name what was asked for: pods with their namespace, as metrics-server.
+/// The full name in messages: pods with their namespace, as metrics-server.
 fn full_name(call: &Call) -> String {
     match call.info.namespace.as_str() {
         "" => call.info.name.clone(),
@@ -84,7 +84,7 @@ async fn named(objects: &Objects, resource: &Resource, call: &Call) -> Result<Va
     }
 }
 
-/// The nodes or pods that the selectors choose. Fields are those of the metadata alone.
+/// The nodes or pods that match the selectors. Field selectors cover the metadata only.
 async fn selected(
     objects: &Objects,
     resource: &Resource,
@@ -111,7 +111,7 @@ async fn selected(
         .collect()
 }
 
-/// The metrics of those of the objects that have any.
+/// The metrics of the objects that have any.
 async fn measured(
     connector: &dyn NodeConnector,
     info: &KindInfo<'_>,
@@ -155,7 +155,7 @@ async fn measured(
     metrics.collect()
 }
 
-/// What a node says of itself and its pods.
+/// A node's summary of itself and its pods.
 async fn summary(connector: &dyn NodeConnector, node: &str) -> Result<Summary, String> {
     let service = connector.connect(node).ok_or("it cannot be reached")?;
     let mut request = Request::new(empty_body());

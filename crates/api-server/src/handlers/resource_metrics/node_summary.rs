@@ -56,7 +56,7 @@ struct Memory {
 /// The time over which kubelet measures a rate.
 const KUBELET_WINDOW: SignedDuration = SignedDuration::from_secs(10);
 
-/// What a node or a container used, and when.
+/// The usage of a node or a container, and its time.
 struct Usage {
     at: Timestamp,
     window: SignedDuration,
@@ -145,7 +145,7 @@ const fn text(name: &'static str, format: &'static str) -> Column<'static> {
     }
 }
 
-/// The name, what is used of each resource, the window; of pods the sum of their containers.
+/// The name, the usage of each resource, the window; for pods the sum of their containers.
 pub(super) const COLUMNS: Columns = Columns {
     headings: &[
         text("Name", "name"),

@@ -88,8 +88,8 @@ fn decide(
     })
 }
 
-/// The field selector that is asked about, as text or as requirements. What does not parse selects
-/// everything: more is asked for then, so less is allowed.
+/// The field selector of a review, as text or as requirements. An invalid one selects everything:
+/// that requires more rights, so the review allows less.
 fn fields(selector: &Value) -> FieldSelector {
     if let Some(raw) = selector["rawSelector"].as_str() {
         return FieldSelector::parse(raw).unwrap_or_default();

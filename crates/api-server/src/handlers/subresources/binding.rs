@@ -118,7 +118,7 @@ fn assigned(
         }
     }
     if let Some(status) = object["status"].as_object_mut() {
-        // It has its place: none is being made for it.
+        // The pod has a node: the nomination is obsolete.
         status.remove("nominatedNodeName");
     }
     if !object["status"]["conditions"].is_array() {

@@ -1,8 +1,8 @@
 //! `eviction`: deletes a pod if its PodDisruptionBudget allows it (kubectl.md 6.3).
 //!
-//! The budget's figures are those that its controller last wrote. An eviction takes one of the
-//! disruptions that are left, in the same write in which it makes sure that there is one, so that
-//! two evictions never take the same.
+//! The budget's numbers are those of its controller's last write. An eviction decrements
+//! `disruptionsAllowed` in the same write that checks it, so that two evictions never use the same
+//! one.
 
 use jiff::Timestamp;
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
@@ -69,7 +69,7 @@ fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status
 
 /// Deletes the pod if its budget allows it.
 ///
-/// *Errors.* 429 if not, and whatever a deletion may say.
+/// *Errors.* 429 if it is not allowed, and the errors of a deletion.
 async fn evict(
     writer: Writer<'_>,
     attempt: &WriteRequest<'_>,
@@ -87,7 +87,7 @@ async fn evict(
             && let Some(budget) = budget_of(writer, attempt.namespace, &pod)?
         {
             if is_broken(&pod, &budget) {
-                // It is not in the budget's figures, as long as it stays as it is.
+                // The budget does not count it, as long as it is unchanged.
                 guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
             } else {
                 take_disruption(writer, attempt, &budget).await?;
@@ -111,7 +111,7 @@ async fn evict(
     Err(attempt.resource.conflict(attempt.name, text))
 }
 
-/// Says in the pod why it goes, then deletes it.
+/// Sets the pod's `DisruptionTarget` condition, then deletes it.
 async fn remove(
     writer: Writer<'_>,
     attempt: &WriteRequest<'_>,
@@ -167,7 +167,7 @@ fn marked(pod: &Value, now: Timestamp) -> Value {
     pod
 }
 
-/// Whether nobody misses the pod: it has ended, has not begun, or goes already.
+/// Whether the eviction needs no budget: the pod has ended, has not started, or is being deleted.
 fn is_over(pod: &Value) -> bool {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     matches!(phase, "Succeeded" | "Failed" | "Pending") || metadata::is_deleting(pod)
@@ -195,8 +195,8 @@ fn budget_of(writer: Writer<'_>, namespace: &str, pod: &Value) -> Result<Option<
     Ok(budgets.pop())
 }
 
-/// Whether the pod is not ready, and so not among those that the budget counts as healthy, and
-/// may go by the budget's policy for such pods.
+/// Whether the pod is not ready, so that the budget does not count it as healthy, and the budget's
+/// `unhealthyPodEvictionPolicy` allows its eviction.
 fn is_broken(pod: &Value, budget: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     let ready = conditions
@@ -227,13 +227,13 @@ async fn take_disruption(
         ..*attempt
     };
     match update(writer, &attempt, Part::Trusted, &mut change).await {
-        // The budget is gone, and with it what it forbade.
+        // The budget was deleted, so it forbids nothing.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),
         done => done.map(|_| ()),
     }
 }
 
-/// The budget with one disruption less, and the pod's name among those that go.
+/// The budget with one allowed disruption less, and the pod in `disruptedPods`.
 ///
 /// *Errors.* 429 with upstream's cause when there is none left.
 fn taken(budget: &Value, pod: &str, now: Timestamp) -> Result<Value, Status> {

@@ -16,7 +16,7 @@ use crate::objects::metadata;
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{WriteOptions, WriteRequest, accept};
 
-/// Answers a PUT of an object whose list of finalizers is to be taken over.
+/// Answers a PUT that replaces an object's finalizers.
 pub(super) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,

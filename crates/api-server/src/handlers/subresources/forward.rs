@@ -19,7 +19,7 @@ use crate::http::refusals::not_allowed;
 use crate::http::reply::Reply;
 use crate::objects::storage;
 
-/// Answers with whatever the node answers.
+/// Responds with the node's response.
 pub(super) async fn answer(
     writer: Writer<'_>,
     nodes: &dyn NodeConnector,
@@ -34,7 +34,7 @@ pub(super) async fn answer(
         _ => return Err(not_allowed()),
     }
     if !log && call.info.verb != "create" {
-        // A WebSocket comes as a GET, but to run something is more than to read.
+        // A WebSocket request is a GET, but running a command requires more than reading.
         authorize(
             &writer.access.authorizer,
             &call.user,
@@ -58,7 +58,7 @@ pub(super) async fn answer(
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         if log {
-            // Nothing runs yet, so there is nothing to show (as upstream).
+            // No container runs yet, so there is nothing to show (as upstream).
             return Ok(Reply::bytes("text/plain", "").into());
         }
         let name = &call.info.name;
@@ -94,7 +94,7 @@ pub(super) async fn answer(
     }
     let mut response = response;
     if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-        // What concerned the connection to the node does not concern that to the client.
+        // Headers of the connection to the node are not copied.
         for name in ["connection", "keep-alive", "transfer-encoding", "upgrade"] {
             response.headers_mut().remove(name);
         }
@@ -132,7 +132,7 @@ fn options(query: &Query) -> Result<Value, Status> {
     Ok(options)
 }
 
-/// Chooses the container: the one that is asked for, or the only one.
+/// The container: the requested one, or the only one.
 ///
 /// *Errors.* 400 with upstream's texts.
 fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
@@ -219,7 +219,7 @@ fn parameters(query: &Query) -> String {
     pairs.join("&")
 }
 
-/// The same of a connection, whose options somebody may have changed.
+/// The parameters of a connection, whose options admission may have changed.
 fn parameters_of(options: &Value) -> String {
     const KNOWN: [&str; 6] = ["command", "stdin", "stdout", "stderr", "tty", "ports"];
     let mut pairs = Vec::new();
@@ -237,7 +237,7 @@ fn parameters_of(options: &Value) -> String {
     pairs.join("&")
 }
 
-/// What the client is told when the node refuses: the node's own words.
+/// The response when the node refuses: the node's message.
 async fn refusal(resource: &Resource, name: &str, response: Response<BoxBody>) -> Status {
     let code = response.status();
     let bytes = read_up_to(response.into_body(), NODE_ERROR_BYTES_MAX).await;

@@ -24,7 +24,7 @@ use crate::objects::service_address::{address, of_service};
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
-/// What concerns one connection only, and what the other side must not learn.
+/// Headers of one connection only, and those that the backend must not see.
 const NOT_PASSED_ON: [&str; 7] = [
     "authorization",
     "connection",
@@ -35,7 +35,7 @@ const NOT_PASSED_ON: [&str; 7] = [
     "transfer-encoding",
 ];
 
-/// Answers with whatever is answered there.
+/// Responds with the backend's response.
 pub(super) async fn answer(
     writer: Writer<'_>,
     nodes: &dyn NodeConnector,
@@ -72,7 +72,7 @@ async fn pass_on(
     if resource.info().plural == "nodes" {
         let upgrades = call.parts.headers.contains_key(header::UPGRADE);
         if call.info.verb == "get" && (upgrades || !only_reads(path)) {
-            // A WebSocket comes as a GET, but to run something is more than to read.
+            // A WebSocket request is a GET, but running a command requires more than reading.
             authorize(
                 &writer.access.authorizer,
                 &call.user,
@@ -101,7 +101,7 @@ async fn pass_on(
     Ok(Answer::Raw(response))
 }
 
-/// Whether a path of a node's own API shows something and does nothing.
+/// Whether a path of a node's own API is read-only.
 fn only_reads(path: &str) -> bool {
     const SHOWN: [&str; 7] = [
         "configz",
@@ -139,7 +139,7 @@ fn uri(path: &str, query: Option<&str>) -> Result<Uri, Status> {
         .map_err(|e| Status::bad_request(format!("path to go on with: {e}")))
 }
 
-/// Whom a name of the form `[scheme:]name[:port]` means.
+/// The target of a name `[scheme:]name[:port]`.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     name: String,
@@ -220,7 +220,7 @@ async fn to_node(
     Ok(Answer::Raw(response))
 }
 
-/// Sends a request over a connection of its own; one that is upgraded is carried on.
+/// Sends a request over a new connection; an upgraded one is tunnelled.
 async fn send(
     address: SocketAddr,
     mut request: Request<BoxBody>,

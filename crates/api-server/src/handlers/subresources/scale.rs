@@ -121,7 +121,7 @@ async fn apply(
     let scale = &config.value;
     let wanted = configuration_of(resource, scale);
     let mut merge = |old: &Value| {
-        // Says what is wrong with the Scale in its own words.
+        // Reports the errors of the Scale itself.
         set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
         field_managers::merge(
             &writer.objects.catalog,
@@ -137,7 +137,7 @@ async fn apply(
     output::value(call, &scale, StatusCode::OK)
 }
 
-/// What a Scale says of its object: which it is, and how many replicas it is to have.
+/// The fields of a Scale as a configuration of its object: the identity and the number of replicas.
 fn configuration_of(resource: &Resource, scale: &Value) -> Value {
     let pick = |part: &str, fields: &[&str]| -> Map<String, Value> {
         let found = fields.iter().filter_map(|field| {

@@ -19,7 +19,7 @@ use crate::objects::metadata;
 use crate::objects::storage;
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
-/// Shortest and longest life of a token, and that of one whose asker did not say.
+/// Minimum, maximum and default lifetime of a token.
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
 const SECONDS_DEFAULT: i64 = 3600;
@@ -125,7 +125,7 @@ fn check_seconds(seconds: i64, name: &str) -> Result<(), Status> {
     ))
 }
 
-/// Adds to the claims the object that the token is to live and die with.
+/// Adds the bound object to the claims.
 async fn bind(
     writer: Writer<'_>,
     call: &Call,

@@ -22,7 +22,7 @@ use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, acce
 /// The content type of such a patch: YAML, of which JSON is a part.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 
-/// A configuration that somebody applies.
+/// An applied configuration.
 pub(crate) struct Configuration {
     pub(crate) value: Value,
     pub(crate) warnings: Vec<String>,
@@ -31,7 +31,7 @@ pub(crate) struct Configuration {
 impl Configuration {
     /// Decodes a configuration of the given kind.
     ///
-    /// *Errors.* 400 for what does not parse, is of another kind, or names fields twice.
+    /// *Errors.* 400 if it cannot be parsed, is of another kind, or contains duplicate fields.
     pub(crate) fn parse(
         bytes: &[u8],
         (api_version, kind): (&str, &str),
@@ -117,8 +117,7 @@ struct Apply<'a> {
 type Written = crate::objects::write_request::Written;
 
 impl Apply<'_> {
-    /// Changes the object, or creates it if there is none; whichever it is, somebody else may have
-    /// been faster.
+    /// Updates the object, or creates it if there is none; retried when another writer was faster.
     async fn run(&self) -> Result<(Written, StatusCode), Status> {
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let mut change = |old: &Value| self.merged(Some(old));
@@ -163,7 +162,7 @@ impl Apply<'_> {
         create(self.writer, &self.attempt, self.merged(None)?).await
     }
 
-    /// The object as it is to be.
+    /// The merged object.
     fn merged(&self, old: Option<&Value>) -> Result<Value, Status> {
         let (attempt, part, config) = (&self.attempt, self.part, self.config);
         let value = field_managers::merge(

@@ -14,7 +14,7 @@ use crate::http::limits::DELETE_COLLECTION_WORKERS;
 use crate::http::reply::Reply;
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest};
 
-/// Answers a DELETE of a collection with the list of what was deleted.
+/// Answers a DELETE of a collection with the list of deleted objects.
 pub(crate) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,
@@ -54,7 +54,7 @@ async fn delete_one(
 ) -> Result<(), Status> {
     match delete(writer, &attempt, options).await {
         Ok(_) => Ok(()),
-        // Somebody else was faster.
+        // Another writer was faster.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),
         Err(status) => Err(status),
     }

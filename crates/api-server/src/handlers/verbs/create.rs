@@ -54,7 +54,7 @@ pub(crate) async fn answer(
     output::written(call, resource, &written, StatusCode::CREATED)
 }
 
-/// Creates an object that has its kind's form already; generates its name if it asks for that.
+/// Creates an object in its kind's form; generates its name if requested.
 pub(crate) async fn create(
     writer: Writer<'_>,
     attempt: &WriteRequest<'_>,
@@ -63,7 +63,7 @@ pub(crate) async fn create(
     let resource = attempt.resource;
     default_account::await_it(writer.objects, attempt, &object).await;
     resource.kind.default(&mut object);
-    // The user's is what is there now; what the server adds from here on is nobody's.
+    // The present fields are the user's; fields that the server adds later have no manager.
     field_managers::track(
         &writer.objects.catalog,
         attempt,
@@ -144,8 +144,8 @@ async fn create_named(
             }
             Outcome::Dry => return Ok(Written::dry(resource, &object, None)),
             Outcome::Exists => return Err(resource.already_exists(&name)),
-            // Somebody else took what was chosen here: choose again. What the user asked for is
-            // not ours to replace.
+            // Another writer took the chosen value: choose again. A value that the user asked for
+            // is not replaced.
             Outcome::Taken(taken) if asked.contains(&taken) => {
                 return Err(resource.invalid(&name, &[refused(&object, &taken)]));
             }
@@ -188,7 +188,7 @@ async fn dry_create(
     Ok(taken.map_or(Outcome::Dry, |taken| Outcome::Taken(taken.clone())))
 }
 
-/// Stores a new object; begins anew when only a quota has changed in between.
+/// Stores a new object; retried if only a quota has changed in between.
 async fn store(
     objects: &Objects,
     attempt: &WriteRequest<'_>,
@@ -247,7 +247,7 @@ async fn try_store(
             let taken = held.into_iter().position(Option::is_some);
             match taken.and_then(|at| wanted.get(at)) {
                 Some(allocation) => Ok(Some(Outcome::Taken(allocation.clone()))),
-                // What is left are quotas.
+                // The rest are quotas.
                 None => Ok(None),
             }
         }
@@ -264,7 +264,7 @@ fn change<'a>(attempt: &WriteRequest<'a>, object: &'a Value) -> Change<'a> {
     }
 }
 
-/// What is wrong with asking for something that somebody else holds.
+/// The error for an allocation that another object holds.
 pub(crate) fn refused(object: &Value, taken: &Allocation) -> FieldError {
     let field = FieldPath::root(&taken.refusal.field);
     let value = at_path(object, &taken.refusal.field).clone();

@@ -56,7 +56,7 @@ pub(crate) struct DeleteOptions {
     dry_run: Option<Vec<String>>,
 }
 
-/// What the object must still be.
+/// The preconditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Preconditions {
@@ -85,8 +85,8 @@ impl DeleteOptions {
         Self::of_value(&value, query)
     }
 
-    /// Reads the options from a tree, or from the query if there is none; and whether nothing is
-    /// to be written.
+    /// Parses the options from a body, or from the query if there is none; and whether it is a dry
+    /// run.
     ///
     /// *Errors.* As [`parse`](Self::parse).
     pub(crate) fn of_value(value: &Value, query: &Query) -> Result<(Self, bool), Status> {
@@ -121,7 +121,7 @@ impl DeleteOptions {
         Ok(())
     }
 
-    /// Preconditions may stand in the query of the deletion of one object. (For a collection
+    /// The query may contain preconditions for the deletion of one object. (For a collection
     /// `resourceVersion` is that of the list.)
     fn add_preconditions(&mut self, query: &Query) {
         for name in ["uid", "resourceVersion"] {
@@ -136,8 +136,8 @@ impl DeleteOptions {
         }
     }
 
-    /// The code for an object that is not gone yet: one who asked in the old words for its
-    /// dependents to go is told that this is under way.
+    /// The code for an object that still exists: a client with the deprecated option to delete
+    /// dependents gets 202.
     fn code_of_pending(&self) -> StatusCode {
         if self.orphan_dependents == Some(false) {
             StatusCode::ACCEPTED
@@ -163,7 +163,7 @@ impl DeleteOptions {
         }
     }
 
-    /// Tells who says nothing about dependents what becomes of them, where the kind has advice.
+    /// Warns a client without a propagation policy about the default, if the kind has advice.
     pub(super) fn warn(&self, attempt: &WriteRequest<'_>) {
         if self.propagation_policy.is_none() && self.orphan_dependents.is_none() {
             let advice = attempt.resource.kind.deletion_warning();
@@ -171,7 +171,7 @@ impl DeleteOptions {
         }
     }
 
-    /// Checks what the object must still be.
+    /// Checks the preconditions.
     pub(crate) fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
         let Some(preconditions) = &self.preconditions else {
             return Ok(());
@@ -228,7 +228,7 @@ pub(crate) async fn answer(
     output::written(call, resource, &deleted, code)
 }
 
-/// The Status that says what was deleted, with the uid that kubectl waits for.
+/// The Status of a deletion, with the UID that kubectl waits for.
 fn success(resource: &Resource, object: &Value) -> Value {
     let info = resource.info();
     let mut details = json!({
@@ -245,7 +245,7 @@ fn success(resource: &Resource, object: &Value) -> Value {
     })
 }
 
-/// Deletes an object, or marks it as being deleted if somebody has still to do something.
+/// Deletes an object, or marks it as being deleted if it has finalizers or a grace period.
 pub(crate) async fn delete(
     writer: Writer<'_>,
     attempt: &WriteRequest<'_>,
@@ -289,7 +289,7 @@ pub(crate) async fn delete(
     Err(resource.conflict(attempt.name, MODIFIED))
 }
 
-/// The object as it is from now on: when it is to be gone, and who holds it until then.
+/// The object with its deletion time, grace period and finalizers.
 fn mark(resource: &Resource, object: &Value, options: &DeleteOptions, now: Timestamp) -> Value {
     let mut marked = object.clone();
     mark_dependents(resource, &mut marked, options);
@@ -314,7 +314,7 @@ fn mark(resource: &Resource, object: &Value, options: &DeleteOptions, now: Times
         }
         return marked;
     }
-    // A repeated deletion may only shorten what is left.
+    // A repeated deletion may only shorten the grace period.
     let before = object["metadata"]["deletionGracePeriodSeconds"]
         .as_i64()
         .unwrap_or(0);
@@ -331,8 +331,8 @@ fn mark(resource: &Resource, object: &Value, options: &DeleteOptions, now: Times
     marked
 }
 
-/// Sets or clears the finalizers that tell the garbage collector what to do with dependents.
-/// Without a word about it those present stay; where there are none, the kind decides.
+/// Sets or clears the finalizers of the garbage collector by the propagation policy. Without a
+/// policy present ones stay; without any, the kind's default applies.
 fn mark_dependents(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
     let is_marked = |object: &Value| {
         let finalizers = metadata::finalizers(object);

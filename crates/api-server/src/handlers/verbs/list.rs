@@ -37,29 +37,29 @@ pub(crate) async fn answer(
     output::list(call, resource, &items, &meta)
 }
 
-/// Which part of a collection is read, as of when.
+/// The page of a collection, and its revision.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     limit: Option<usize>,
     revision: Option<Revision>,
-    /// First key, relative to the collection, of a list that goes on.
+    /// The first key of a continued list, relative to the collection.
     start: Option<String>,
 }
 
-/// Where a list goes on; opaque to clients.
+/// The continue token; opaque to clients.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Token {
-    /// Version of its form.
+    /// Version of its format.
     v: String,
-    /// Revision of the first page; [`NEWEST`] for a list that goes on as things are now.
+    /// Revision of the first page; [`NEWEST`] for a list that continues at the present state.
     rv: i64,
-    /// Key, relative to all objects of the kind, behind the last one sent.
+    /// The key after the last sent one, relative to all objects of the kind.
     start: String,
 }
 
 /// The only version of tokens.
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
-/// In place of a revision: whichever is the newest.
+/// In place of a revision: the newest.
 const NEWEST: i64 = -1;
 
 impl Page {
@@ -163,7 +163,7 @@ fn check_match(
 
 /// A resource version as a number.
 ///
-/// *Errors.* 400 for what is none.
+/// *Errors.* 400 for an invalid one.
 pub(crate) fn parse_version(text: &str) -> Result<Revision, Status> {
     text.parse().map(Revision).map_err(|_| {
         let field = FieldPath::root("resourceVersion");
@@ -172,9 +172,9 @@ pub(crate) fn parse_version(text: &str) -> Result<Revision, Status> {
     })
 }
 
-/// Checks that what is read now is not older than what the client asks for.
+/// Checks that the data is not older than the client requires.
 ///
-/// *Errors.* 400 for a version that is none, 504 for one that is yet to come.
+/// *Errors.* 400 for an invalid version, 504 for a future one.
 pub(crate) fn check_not_newer(query: &Query, newest: Revision) -> Result<(), Status> {
     match query.get("resourceVersion").map(parse_version) {
         Some(Err(status)) => Err(status),
@@ -183,7 +183,7 @@ pub(crate) fn check_not_newer(query: &Query, newest: Revision) -> Result<(), Sta
     }
 }
 
-/// The range of keys that can hold what is selected.
+/// The range of keys that can match the selection.
 pub(crate) fn span(
     resource: &Resource,
     namespace: &str,
@@ -227,7 +227,7 @@ pub(crate) async fn read(
     let wanted = page.limit.unwrap_or(usize::MAX);
     loop {
         let left = wanted - items.len();
-        // One by one would count the rest of the collection for each.
+        // Reading one by one would count the rest of the collection each time.
         let limit = page.limit.map(|_| match selection.is_everything() {
             true => left,
             false => left.max(LIST_CHUNK_MIN),
@@ -276,8 +276,7 @@ pub(crate) async fn read(
     }
 }
 
-/// 410 for a version that is no longer kept. A list that was to go on from it gets a token with
-/// which it goes on as things are now.
+/// 410 for a compacted version. A continued list gets a token to continue at the present state.
 fn expired(error: &StoreError, page: &Page) -> Status {
     if !matches!(error, StoreError::Compacted { .. }) {
         return storage::refusal(error);

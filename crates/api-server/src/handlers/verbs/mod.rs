@@ -28,7 +28,7 @@ use crate::http::work;
 use crate::objects::storage::Objects;
 use crate::objects::write_request::Part;
 
-/// Answers a request for objects of one kind.
+/// Dispatches a request for objects of one kind.
 pub(crate) async fn answer(
     writer: Writer<'_>,
     metrics: &Arc<Metrics>,

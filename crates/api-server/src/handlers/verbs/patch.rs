@@ -1,4 +1,4 @@
-//! Patch: JSON patch, merge patch, strategic merge patch; server-side apply is a file of its own.
+//! Patch: JSON patch, merge patch, strategic merge patch; server-side apply has its own file.
 
 use http::StatusCode;
 use object_model::{FieldError, FieldPath, Status, StatusReason};
@@ -45,7 +45,7 @@ pub(crate) struct Patch {
 impl Patch {
     /// Decodes a patch by its content type.
     ///
-    /// *Errors.* 415 for other types; 400 for what does not parse.
+    /// *Errors.* 415 for other types; 400 if it cannot be parsed.
     pub(crate) fn parse(call: &Call, bytes: &[u8]) -> Result<Self, Status> {
         let form = match content_type(&call.parts.headers).as_str() {
             JSON_PATCH => Form::Json,
@@ -92,7 +92,7 @@ impl Patch {
         patched.map_err(|error: PatchError| error.status())
     }
 
-    /// What is said of a patch after which the object has no longer the form of its kind.
+    /// The error of a patch whose result does not have the form of its kind.
     fn unfit(&self, status: Status) -> Status {
         if status.reason != StatusReason::BadRequest {
             return status;
@@ -105,7 +105,8 @@ impl Patch {
         Status::invalid("", "", "", &[error])
     }
 
-    /// Refuses, or returns as warnings, what strict validation finds: unknown and repeated fields.
+    /// Refuses, or returns as warnings, the findings of strict validation: unknown and duplicate
+    /// fields.
     pub(crate) fn check(
         &self,
         schema: &Schema,

@@ -34,7 +34,7 @@ use crate::objects::write_request::{
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
      the latest version and try again";
 
-/// Makes the new object out of the stored one; called anew whenever that has changed.
+/// Computes the new object from the stored one; called again whenever that has changed.
 pub(crate) type Change<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
 
 /// Answers a PUT.
@@ -93,10 +93,10 @@ fn unversioned(resource: &Resource, name: &str) -> Status {
 
 /// Changes a stored object.
 ///
-/// A new object that names a resource version must name that of the stored one; one that names
-/// none is written over whatever is there.
+/// A new object with a resource version must name that of the stored one; one without is written
+/// over any version.
 ///
-/// *Errors.* 404, 409 for a stale resource version, and what admission and validation say.
+/// *Errors.* 404, 409 for a stale resource version, and the errors of admission and validation.
 pub(crate) async fn update(
     writer: Writer<'_>,
     attempt: &WriteRequest<'_>,
@@ -142,7 +142,7 @@ pub(crate) async fn update(
 /// A changed object that may be written.
 struct Draft {
     object: Value,
-    /// What it holds now and did not before; and the other way round.
+    /// The allocations that it gains, and those that it releases.
     allocated: Vec<Allocation>,
     released: Vec<Allocation>,
     /// The allocations that the user asked for.
@@ -164,7 +164,7 @@ async fn prepare(
         Part::Whole => kind.prepare_update(&mut object, old),
         Part::Status => kind.prepare_status_update(&mut object, old),
         Part::Subresource => kind.prepare_subresource_update(sub, &mut object, old),
-        // What else is validated as a whole has its kind's form; this has to be given it.
+        // Other fully validated objects have their kind's form; this one must be converted.
         Part::Trusted => {
             let decoded = kind.decode(object);
             object = decoded.map_err(|text| cannot_be_handled(&kind.info(), &text))?;
@@ -348,7 +348,7 @@ async fn transaction(
     Ok(txn)
 }
 
-/// Whether nothing holds a deleted object any longer.
+/// Whether a deleted object has no finalizers any more.
 pub(crate) fn may_go(resource: &Resource, object: &Value) -> bool {
     let grace = object["metadata"]["deletionGracePeriodSeconds"]
         .as_i64()

@@ -38,10 +38,10 @@ use crate::http::work;
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
-/// What a watch begins with.
+/// The start of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beginning {
-    /// All that is there, as `ADDED`; then, if asked for, a bookmark that says so.
+    /// All existing objects, as `ADDED`; then a bookmark, if requested.
     Everything { marked: bool },
     /// Changes after that revision.
     After(Revision),
@@ -151,19 +151,19 @@ fn beginning(query: &Query, newest: Revision) -> Result<Beginning, Status> {
     }
 }
 
-/// Something that the client is to get.
+/// An item for the client.
 enum Ready {
     /// An object that was there at the beginning. It is the store's own copy until it is sent.
     Added(KeyValue),
     Line(Bytes),
 }
 
-/// A watch under way. It is polled by the connection, so a client that does not read holds
-/// nothing but its place in the store's history, and is cut off there when it falls too far back.
+/// A watch in progress. The connection polls it, so a client that does not read holds only its
+/// place in the store's history, and is cut off there when it falls too far behind.
 struct Watcher {
     objects: Arc<Objects>,
     metrics: Arc<Metrics>,
-    /// How long its client may take to read the last of it.
+    /// The time for its client to read the last part.
     grace: Duration,
     resource: Arc<Resource>,
     selection: Selection,
@@ -233,8 +233,8 @@ impl Watcher {
             .watch(start, Revision(after.0.saturating_add(1)))
         {
             Ok(changes) => self.changes = Some(changes),
-            // The client gets the refusal as an event, which is where it looks for it. It names the
-            // version that the client gave, not the first change that the store was asked for.
+            // The client gets the error as an event. It names the client's version, not the first
+            // revision requested from the store.
             Err(StoreError::Compacted { oldest, .. }) => self.end_with(&StoreError::Compacted {
                 asked: after,
                 oldest,
@@ -278,8 +278,8 @@ impl Watcher {
         }
     }
 
-    /// Waits, for a while, until the client has what was sent: over what it leaves unread no
-    /// connection ends by itself.
+    /// Waits, up to a limit, until the client has received the data: a connection with unread data
+    /// does not end by itself.
     async fn taken(&mut self) {
         if let Some(connection) = self.connection.clone() {
             let latest = Instant::now() + self.grace;
@@ -288,7 +288,7 @@ impl Watcher {
         }
     }
 
-    /// As much of what is ready as goes well into one write.
+    /// As many ready items as fit well into one write.
     fn batch(&mut self) -> Bytes {
         let mut batch = BytesMut::new();
         while let Some(ready) = self.ready.pop_front() {
@@ -314,7 +314,7 @@ impl Watcher {
         batch.freeze()
     }
 
-    /// Sends a bookmark if the client wants any and does not know where it stands.
+    /// Sends a bookmark if the client wants them and needs one.
     fn tell(&mut self) {
         if self.bookmarks && self.told < self.seen {
             self.push_bookmark(false);
@@ -339,7 +339,7 @@ impl Watcher {
         }
     }
 
-    /// An object that comes into the selection is added, one that leaves it is deleted.
+    /// An object that starts to match is added, one that stops is deleted.
     fn show(&mut self, event: &Event) -> Result<(), Status> {
         if self
             .exact
@@ -361,7 +361,7 @@ impl Watcher {
             (true, true, Some(item), _) => self.push("MODIFIED", item),
             (false, true, Some(item), _) => self.push("ADDED", item),
             (true, false, _, Some(previous)) => {
-                // As it was last, but with the revision at which it went.
+                // Its last state, with the revision of the deletion.
                 let value = storage::with_revision(&previous.value, event.revision);
                 let last = KeyValue {
                     value,

@@ -22,7 +22,7 @@ pub(crate) struct Decoded {
 
 /// Decodes a body by its content type; `expected` is the kind that the path is about.
 ///
-/// *Errors.* 415 for other types, 400 for what does not parse.
+/// *Errors.* 415 for other types, 400 if it cannot be parsed.
 pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<Decoded, Status> {
     let decoded = match content_type(headers).as_str() {
         "application/json" | "text/json" => json(bytes),
@@ -51,16 +51,16 @@ pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<
 
 /// Decodes a body of a kind that is sent and not stored (a Binding, a review), with its types checked.
 ///
-/// *Errors.* As [`body`]; 400 for what is not of the kind.
+/// *Errors.* As [`body`]; 400 for another kind.
 pub(crate) fn part(headers: &HeaderMap, bytes: &[u8], kind: &str) -> Result<Decoded, Status> {
     let mut decoded = body(headers, bytes, kind)?;
     decoded.value = typed(kind, decoded.value)?;
     Ok(decoded)
 }
 
-/// Such a body once more, after others may have changed it.
+/// Decodes such a body again, after others may have changed it.
 ///
-/// *Errors.* 400 for what is not of the kind.
+/// *Errors.* 400 for another kind.
 pub(crate) fn typed(kind: &str, value: Value) -> Result<Value, Status> {
     let found = value["kind"].as_str().filter(|found| !found.is_empty());
     let found = found.unwrap_or(kind).to_owned();
@@ -68,7 +68,7 @@ pub(crate) fn typed(kind: &str, value: Value) -> Result<Value, Status> {
         .map_err(|why| Status::bad_request(format!("{found} cannot be handled as a {kind}: {why}")))
 }
 
-/// 415 that lists what is accepted.
+/// 415 with the list of supported types.
 pub(crate) fn unsupported(found: &str, accepted: &[&str]) -> Status {
     let text = format!(
         "the body of the request was in an unknown format - accepted media types include: {} \
@@ -113,7 +113,7 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
     })
 }
 
-/// Decodes what is JSON, or else YAML; `None` for what is neither.
+/// Decodes JSON, or else YAML; `None` if it is neither.
 pub(crate) fn yaml_or_json(bytes: &[u8]) -> Option<Value> {
     let decoded = json(bytes).or_else(|_| yaml(bytes)).ok()?;
     Some(decoded.value)

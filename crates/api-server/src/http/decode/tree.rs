@@ -11,7 +11,7 @@ use crate::http::limits::DEPTH_MAX;
 /// Most duplicates that are remembered.
 const DUPLICATES_MAX: usize = 20;
 
-/// What was noticed on the way.
+/// The findings of decoding.
 pub(super) struct Notes {
     duplicates: RefCell<Vec<String>>,
     nodes: Cell<usize>,
@@ -33,7 +33,7 @@ impl Notes {
     }
 }
 
-/// Where a value stands; a chain from the leaf to the root, so that paths cost nothing unless
+/// The position of a value: a chain from the leaf to the root, so that paths have no cost unless
 /// they are shown.
 #[derive(Clone, Copy)]
 enum Place<'p> {

@@ -1,9 +1,9 @@
 //! Kubernetes' protobuf format, which Go clients use: four magic bytes, then a `runtime.Unknown` with the
 //! kind and the object.
 //!
-//! The messages are described by one table (field numbers, JSON names, types) that is read in both
-//! directions, so that there is no code per kind. What is read becomes the JSON that the same
-//! client would have sent; what is written is the JSON that is stored.
+//! One table describes the messages (field numbers, JSON names, types) for both directions, so
+//! there is no code per kind. Decoding produces the JSON that the same client would have sent;
+//! encoding starts from the stored JSON.
 
 mod read;
 mod table;

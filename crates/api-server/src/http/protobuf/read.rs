@@ -84,7 +84,7 @@ fn read_field(
     match field.shape {
         Shape::One => {
             let found = value(table, field.kind, wire, depth)?;
-            // Go sends zeros for what was not set, unless the field is a pointer.
+            // Go sends zeros for unset fields, unless the field is a pointer.
             if field.pointer || !is_zero(&found) {
                 into.insert(name(), found);
             }
@@ -263,8 +263,8 @@ mod tests {
 
     #[test]
     fn what_go_clients_send_becomes_the_json_that_they_mean() {
-        // kubectl.md 0.11: a Secret as `kubectl create secret generic` sends it, with the zeros
-        // of what was not set.
+        // kubectl.md 0.11: a Secret from `kubectl create secret generic`, with the zeros of unset
+        // fields.
         let metadata = [field(1, b"s"), field(2, b""), field(8, b"")].concat();
         let entry = [field(1, b"a"), field(2, b"b")].concat();
         let secret = [field(1, &metadata), field(2, &entry), field(3, b"")].concat();

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 const TEXT: &str = include_str!("messages.tsv");
 
-/// How many values a field has.
+/// The number of values of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     One,
@@ -152,14 +152,14 @@ mod tests {
         }
     }
 
-    /// Kinds that Go clients deal with in JSON: their types are not among those of client-go.
+    /// Kinds that Go clients encode in JSON: client-go has no protobuf types for them.
     const JSON_ONLY: [&str; 3] = [
         "apiextensions.k8s.io",
         "apiregistration.k8s.io",
         "snapshot.storage.k8s.io",
     ];
 
-    /// The names of a message's fields, those of embedded messages among them.
+    /// The names of a message's fields, those of embedded messages included.
     fn names<'t>(table: &'t Table, message: &str, into: &mut BTreeMap<&'t str, &'t str>) {
         for field in table.fields(message) {
             if field.json.is_empty() {

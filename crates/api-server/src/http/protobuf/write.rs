@@ -103,7 +103,7 @@ fn write(table: &Table, field: &Field, value: &Value, out: &mut Writer) {
                 out.bytes(number, &entry.0);
             }
         }
-        // What is stored has the form of its kind.
+        // Stored objects have the form of their kind.
         _ => {}
     }
 }
@@ -177,7 +177,7 @@ fn int(value: &Value) -> i64 {
         .unwrap_or_default()
 }
 
-/// Seconds and nanoseconds; nothing at all for no time.
+/// Seconds and nanoseconds; nothing for an absent time.
 fn time(value: &Value) -> Vec<u8> {
     let mut out = Writer::default();
     if let Ok(at) = text(value).parse::<Timestamp>() {

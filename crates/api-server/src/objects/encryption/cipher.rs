@@ -6,12 +6,12 @@ use std::fmt;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// What every sealed value begins with, whatever it is sealed by; no object in JSON does.
+/// The prefix of every encrypted value; no JSON object begins with it.
 pub(super) const SEALED: &[u8] = b"k8s:enc:";
 
 /// A named key.
 pub(super) struct Key {
-    /// What values begin with that are sealed with it.
+    /// The prefix of values encrypted with this key.
     mark: Vec<u8>,
     key: LessSafeKey,
 }
@@ -56,7 +56,7 @@ impl Key {
         Some(out)
     }
 
-    /// Opens what this key has sealed to this place.
+    /// Decrypts a value that this key has encrypted for this storage key.
     pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let rest = sealed.strip_prefix(self.mark.as_slice())?;
         let (nonce, rest) = rest.split_at_checked(NONCE_LEN)?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::cipher::Key;
 
-/// Why a configuration cannot be used.
+/// The error of a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It is no YAML of the wanted form; unknown fields are errors.
@@ -18,12 +18,12 @@ pub enum ConfigError {
     Value {
         /// The place.
         field: String,
-        /// Why.
+        /// The cause.
         why: String,
     },
 }
 
-/// What is encrypted, and with which keys.
+/// The resources to encrypt, and the keys.
 #[derive(Debug)]
 pub struct EncryptionConfig {
     pub(super) entries: Vec<Entry>,
@@ -130,7 +130,7 @@ fn read_entry(at: &str, entry: Resources) -> Result<Entry, ConfigError> {
     })
 }
 
-/// Where the objects of a resource are stored, by its name (`secrets`, `deployments.apps`,
+/// The storage prefix of a resource, by its name (`secrets`, `deployments.apps`,
 /// `crontabs.stable.example.com`, `*.*`).
 fn prefix(at: &str, name: &str) -> Result<Vec<u8>, ConfigError> {
     if name == "*.*" {
@@ -147,7 +147,8 @@ fn prefix(at: &str, name: &str) -> Result<Vec<u8>, ConfigError> {
             format!("{name:?} is no resource; write them as secrets, widgets.example.com or *.*"),
         );
     }
-    // Groups of custom resources are the domains of their owners; their objects are kept by them.
+    // Groups of custom resources are domains of their owners; their objects are stored under the
+    // group.
     let custom = group.contains('.') && !group.ends_with(".k8s.io");
     Ok(if custom {
         format!("/registry/{group}/{plural}/").into_bytes()

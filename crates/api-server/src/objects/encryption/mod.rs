@@ -1,8 +1,8 @@
-//! Encryption at rest: a store over another store that encrypts the chosen resources at a write and
-//! decrypts them at a read.
+//! Encryption at rest: a store that encrypts the chosen resources at a write and decrypts them at a
+//! read, over another store.
 //!
-//! A sealed value does not hold its own revision, which is not known when it is sealed; it is put
-//! in when the value is opened. What is not sealed passes as it is.
+//! An encrypted value does not contain its own revision, which is unknown at that time; it is
+//! inserted at decryption. Other values pass unchanged.
 
 mod cipher;
 mod config;
@@ -24,7 +24,7 @@ use cipher::{Key, SEALED};
 
 pub use config::{ConfigError, EncryptionConfig};
 
-/// Why a store cannot be used with a configuration.
+/// The error of opening a store with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
     /// The store itself failed.
@@ -35,14 +35,13 @@ pub enum EncryptionError {
     Sealed {
         /// The key in the store, which names the object.
         place: String,
-        /// Why.
+        /// The cause.
         why: String,
     },
 }
 
-/// Puts encryption over a store, if it is configured. Everything stored is checked to be
-/// readable, and written anew as the configuration wants it: encrypted with the first key, or
-/// plain.
+/// Adds encryption to a store, if it is configured. All stored objects are decrypted as a check,
+/// and rewritten if the configuration wants another form: encrypted with the first key, or plain.
 ///
 /// *Errors.* Sealed objects that no key opens, or that are there without a configuration.
 pub async fn over(
@@ -64,7 +63,7 @@ pub async fn over(
     Ok(Arc::new(sealed))
 }
 
-/// Opens everything that is sealed; returns what is not stored as it should be.
+/// Decrypts all encrypted values; returns those that are not stored in the configured form.
 async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, EncryptionError> {
     let start = b"/registry/".to_vec();
     let end = Some(end_of(&start));
@@ -88,14 +87,14 @@ async fn check(store: &dyn Store, ring: &Keyring) -> Result<Vec<KeyValue>, Encry
     Ok(stale)
 }
 
-/// All keys, by what they are for.
+/// All keys with their resources.
 #[derive(Debug, Default)]
 struct Keyring {
     entries: Vec<config::Entry>,
 }
 
 impl Keyring {
-    /// What values are written with under a key of the store: nothing, or one of the keys.
+    /// The key for new values under a storage key; `None` for plain ones.
     fn writer(&self, place: &[u8]) -> Option<&Key> {
         let entry = self.entries.iter().find(|entry| {
             let mut prefixes = entry.prefixes.iter();
@@ -129,7 +128,7 @@ impl Keyring {
         Ok(Operation::Put { key, value, lease })
     }
 
-    /// An item as it was before it was sealed.
+    /// The decrypted item.
     fn open(&self, item: KeyValue) -> Result<KeyValue, String> {
         if !item.value.starts_with(SEALED) {
             return Ok(item);
@@ -191,7 +190,7 @@ struct Encrypted {
 }
 
 impl Encrypted {
-    /// Writes an item anew, unless somebody else has in the meantime.
+    /// Rewrites an item, unless it has changed in the meantime.
     async fn renew(&self, item: KeyValue) -> Result<(), StoreError> {
         let key = item.key.to_vec();
         let emptied = crate::objects::storage::without_revision(&item.value);

@@ -44,8 +44,8 @@ pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored
     }
 }
 
-/// The same for an object that a client makes or changes, which may get as large as
-/// [`OBJECT_BYTES_MAX`]; one that was larger before may stay so.
+/// The same for an object that a client creates or changes, up to [`OBJECT_BYTES_MAX`]; a larger
+/// stored one may stay larger.
 ///
 /// *Errors.* 413.
 pub(crate) fn encode_within(
@@ -94,8 +94,7 @@ pub(crate) fn with_revision(encoded: &Bytes, revision: Revision) -> Bytes {
     out.freeze()
 }
 
-/// An encoded object without its `kind` and `apiVersion`, in two parts that belong one behind the
-/// other.
+/// An encoded object without its `kind` and `apiVersion`, in two consecutive parts.
 pub(crate) fn without_type(encoded: &Bytes) -> [Bytes; 2] {
     const NEXT: &[u8] = b",\"metadata\":{";
     match find(encoded, NEXT) {
@@ -104,7 +103,7 @@ pub(crate) fn without_type(encoded: &Bytes) -> [Bytes; 2] {
     }
 }
 
-/// The same object, to be stored once more: its resource version is the new revision.
+/// The same object, to be stored again: its resource version is the new revision.
 pub(crate) fn without_revision(encoded: &Bytes) -> Stored {
     let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {
         return Stored::Plain(encoded.clone());

@@ -18,8 +18,8 @@ pub(crate) fn allocation_key(key: &str) -> Vec<u8> {
 
 /// Lets `decide` read the store at its newest state.
 ///
-/// *Errors.* What `decide` says. If something could not be read or decoded, 500 whatever it says: what
-/// is unreadable is not absent, so a decision made without it does not count.
+/// *Errors.* The error of `decide`. If an object could not be read or decoded, 500 in any case: an
+/// unreadable object is not absent, so the decision is invalid.
 pub(crate) fn reading<T>(
     objects: &Objects,
     decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
@@ -60,7 +60,7 @@ impl SyncReads<'_> {
 
     /// Notes that a decision cannot be made.
     fn note<T: Default>(&self, status: Status) -> T {
-        // Of several failures the first one is told.
+        // Only the first failure is reported.
         let _ = self.failed.set(status);
         T::default()
     }
@@ -88,8 +88,8 @@ impl SyncReads<'_> {
         })
     }
 
-    /// Those objects of a namespace in whose stored form all words appear as texts; the others are
-    /// not decoded.
+    /// The objects of a namespace whose stored form contains all the words; the others are not
+    /// decoded.
     pub(crate) fn list_with(
         &self,
         group: &str,

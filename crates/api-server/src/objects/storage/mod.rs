@@ -67,8 +67,8 @@ impl Objects {
     }
 }
 
-/// Decodes a stored object into the form of the given resource. One of a custom kind has the defaults
-/// that its definition has now, whatever it had when the object was written.
+/// Decodes a stored object into the form of the given resource. A custom resource gets the present
+/// defaults of its definition.
 pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, Status> {
     let mut object: Value = serde_json::from_slice(&stored.value)
         .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?;
@@ -97,7 +97,7 @@ pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<bytes::Byt
     Ok(encode_at(&resource.info(), &object, stored.mod_revision))
 }
 
-/// What a client is told about a failure of the store.
+/// The response for a failure of the store.
 pub(crate) fn refusal(error: &StoreError) -> Status {
     match error {
         StoreError::Compacted { asked, oldest } => Status::new(
