@@ -1,9 +1,9 @@
 //! Feeds every decoder that a stranger can reach with inputs made from good ones by mutation.
 //!
-//! Input number `i` of a target follows from the target, the seed and `i` alone: whatever is found is
-//! repeated by those three. Each target runs in a process of its own with bounded memory, so that an
-//! endless loop, an exhausted stack and an allocation past all bounds are found like a panic. What was
-//! found once is kept in `corpus/<target>` and tried first from then on.
+//! Input number `i` of a target depends only on the target, the seed and `i`: those three reproduce
+//! a finding. Each target runs in a separate process with bounded memory, so that an endless loop,
+//! a stack overflow and an excessive allocation are found like a panic. Earlier findings are stored
+//! in `corpus/<target>` and tried first.
 
 mod mutate;
 mod runner;

@@ -35,7 +35,7 @@ const BYTES: [u8; 12] = [
 
 /// Makes the inputs of a target.
 pub struct Maker {
-    /// What was found before; tried as it is.
+    /// Earlier findings; tried unchanged.
     kept: Vec<Vec<u8>>,
     seeds: Vec<Vec<u8>>,
     trees: Vec<Value>,
@@ -59,7 +59,7 @@ impl Maker {
         })
     }
 
-    /// How many inputs are kept from before.
+    /// The number of earlier findings.
     pub fn kept(&self) -> u64 {
         self.kept.len() as u64
     }
@@ -226,7 +226,7 @@ fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
     }
 }
 
-/// How many values there are in a tree.
+/// The number of values in a tree.
 fn size(value: &Value) -> usize {
     1 + children(value).map(size).sum::<usize>()
 }

@@ -1,4 +1,4 @@
-//! Running targets: each in a process of its own, watched from outside.
+//! Runs targets: each in a separate process, watched from outside.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -12,10 +12,10 @@ use crate::mutate::Maker;
 use crate::targets::{self, Target};
 use crate::{Arguments, MEMORY};
 
-/// What one input may take beside what the process has anyway.
+/// Maximum memory for one input beside the process's own.
 const INPUT_BYTES_MAX: usize = 512 << 20;
-/// An input that takes longer than this makes the target hang. (Debug builds on busy machines are
-/// slow; nothing here needs a tenth of it.)
+/// Maximum time of one input; a longer one counts as a hang. (Debug builds on busy machines are
+/// slow; no input needs a tenth of it.)
 const INPUT_TIME_MAX: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
 
@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// as much for the same.
 const STACK_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 2 } << 20;
 
-/// Runs what was asked for; says whether all went well.
+/// Runs the requested targets; returns whether all passed.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.list {
         targets::ALL
@@ -86,7 +86,7 @@ fn work(target: &Target, seed: u64, time: Duration, note: &Path) -> Result<()> {
     let maker = Maker::new(target)?;
     let started = Instant::now();
     let mut iteration = 0;
-    // What is kept is tried whatever the time.
+    // Earlier findings are tried whatever the time.
     while iteration < maker.kept() || started.elapsed() < time {
         note.write_all_at(&u64::to_le_bytes(iteration), 0)?;
         let input = maker.input(seed, iteration);
@@ -100,7 +100,7 @@ fn work(target: &Target, seed: u64, time: Duration, note: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs a target in a process of its own; says whether it went well.
+/// Runs a target in a separate process; returns whether it passed.
 fn watch(target: &Target, seed: u64, seconds: u64) -> Result<bool> {
     let note = tempfile::NamedTempFile::new()?;
     note.as_file().write_all_at(&u64::to_le_bytes(0), 0)?;
@@ -153,7 +153,7 @@ fn noted(note: &File) -> Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// What is shown of an input, in bytes; all of it comes back by seed and iteration.
+/// Maximum number of displayed bytes of an input; seed and iteration reproduce all of it.
 const SHOWN_BYTES: usize = 2000;
 
 /// An input as a literal of Rust.

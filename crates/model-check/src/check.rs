@@ -10,7 +10,7 @@ use crate::seeded::Seeded;
 use crate::story::story;
 use crate::world::World;
 
-/// What came of exploring a world.
+/// The result of exploring a world.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Different states.
@@ -19,11 +19,11 @@ pub struct Report {
     pub depth: usize,
     /// Different situations that were planned for.
     pub plans: usize,
-    /// What occurred.
+    /// The counts of replies.
     pub counts: Counts,
-    /// Whether there was nothing left to explore, or a rule was broken.
+    /// Whether the exploration is complete, or ended with a violation.
     pub complete: bool,
-    /// How long it took.
+    /// The elapsed time.
     pub time: Duration,
     /// The first rule that was broken, and how.
     pub violation: Option<Violation>,
@@ -38,7 +38,7 @@ pub struct Violation {
     pub story: String,
 }
 
-/// Explores a world with the planner as it is.
+/// Explores a world with the real planner.
 pub fn check(world: World, threads: usize) -> Report {
     check_within(world, Seeded::default(), threads, None)
 }

@@ -1,11 +1,11 @@
-//! Counters of events during the exploration of a world: a world in which nothing is ever refused
-//! shows less than it seems to.
+//! Counters of replies during the exploration of a world: a world without refusals tests less than
+//! it seems to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::server::Reply;
 
-/// How often each reply was given, and how long it took to come to rest.
+/// The number of each reply, and the number of rounds until rest.
 #[derive(Debug, Default)]
 pub struct Counters {
     done: AtomicU64,
@@ -20,11 +20,11 @@ pub struct Counters {
 pub struct Counts {
     /// Writes that were carried out.
     pub done: u64,
-    /// Creates of what was there.
+    /// Creations of existing objects.
     pub already_exists: u64,
-    /// Writes to what was gone.
+    /// Writes to missing objects.
     pub not_found: u64,
-    /// Writes to what was another, or had changed.
+    /// Writes to another or a changed object.
     pub conflict: u64,
     /// Fair rounds that the slowest state needed.
     pub rounds_max: u64,

@@ -6,7 +6,7 @@ use crate::state::{
 };
 use crate::world::{Edit, Fault, World};
 
-/// A step of the world that needs nobody's will. Each of them is bound to happen in the end.
+/// A step of the environment. Each of them happens eventually.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// A pod is placed on a node and started there.
@@ -18,15 +18,15 @@ pub enum Progress {
     },
     /// A pod becomes Ready.
     Ready(usize),
-    /// The node confirms that a pod that was to be deleted is gone.
+    /// The node confirms that a deleted pod has ended.
     Finish(usize),
-    /// A body that no pod stands for is ended.
+    /// A running instance without a pod is stopped.
     Reap(usize),
-    /// The pod of a lost node is to be deleted.
+    /// The pod of a lost node is deleted.
     Evict(usize),
     /// The lost node is back.
     NodeBack,
-    /// A claim that was to be deleted is gone.
+    /// A deleted claim is removed.
     ClaimGone(usize),
     /// The garbage collector looks at a claim.
     CollectClaim(usize),
@@ -34,9 +34,9 @@ pub enum Progress {
     CollectPod(usize),
     /// The garbage collector deletes a revision without owner.
     CollectRevision(usize),
-    /// The garbage collector takes a set that is to orphan its dependents out of their owners.
+    /// The garbage collector removes a set from the owners of its dependents, to orphan them.
     ReleaseDependents,
-    /// The set that was to be deleted is gone: it has no dependents any more.
+    /// The deleted set is removed: it has no dependents any more.
     SetGone,
     /// Time passes.
     Tick,
@@ -230,8 +230,8 @@ fn end_body(state: &mut State, at: usize) {
     state.bodies.retain(|body| Some(body.uid) != uid);
 }
 
-/// Deletes a claim whose owners are all gone, or takes away those that are. It is here that data
-/// is lost, and here that it is asked whether it should be.
+/// Deletes a claim whose owners are all gone, or removes the missing ones from its owners. Data is
+/// lost only here, so here it is checked against the specification.
 fn collect_claim(world: &World, state: &mut State, at: usize) {
     let version = state.fresh(Kind::ClaimVersion);
     let Some(mut claim) = state.api.claims[at] else {
@@ -251,7 +251,7 @@ fn collect_claim(world: &World, state: &mut State, at: usize) {
             "the claim data-web-{at} is deleted though it was to be kept"
         ));
     }
-    // Where nobody is slow to send what was decided long ago, no pod is made on such a claim.
+    // Without delayed writes no pod is created on such a claim.
     if gone.pod.is_some() && in_use(state, at) && world.budget.takeovers == 0 {
         state.breaks(format!(
             "the claim data-web-{at} goes while the successor of its pod runs on it"
@@ -297,7 +297,7 @@ pub fn edit(state: &mut State, edit: Edit) -> bool {
     true
 }
 
-/// What becomes of claims under another specification is open until a controller has known it.
+/// The fate of claims under another specification is open until a controller has seen it.
 fn leave_open(state: &mut State, spec: Spec) {
     for at in 0..ORDINALS {
         let before = state.fates[at];
@@ -387,7 +387,7 @@ pub fn fail(world: &World, state: &mut State, fault: Fault, at: usize) {
                     ..*set
                 };
             }
-            // Without its set a claim stays or goes as it was given.
+            // Without its set a claim stays or is deleted as it was last written.
             (0..ORDINALS).for_each(|at| state.leave_open(at));
         }
         Fault::CreateSet => {

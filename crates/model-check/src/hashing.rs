@@ -5,7 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// Makes [`Mixer`]s.
 pub type Quick = BuildHasherDefault<Mixer>;
 
-/// Mixes words one by one: enough for tables that nobody attacks.
+/// Mixes words one by one: sufficient for tables that are not under attack.
 #[derive(Default)]
 pub struct Mixer(u64);
 

@@ -1,14 +1,14 @@
 //! Model checking of the StatefulSet planner: every interleaving, in small worlds.
 //!
-//! What is explored is the code that runs: `planners::stateful_set::plan` decides, and
-//! `planners::stateful_set::course` says which write may be sent next, as it does to the
-//! executor. Around them is a model: an API server that refuses what the real one refuses, a
-//! controller whose watches are each behind on their own, a second one that takes over while the
-//! first still has writes to send, nodes that hold running bodies, a garbage collector, users.
+//! The explored code is the production code: `planners::stateful_set::plan` decides, and
+//! `planners::stateful_set::course` orders the writes, as it does for the executor. Around them is
+//! a model: an API server that refuses the same writes as the real one, a controller whose watches
+//! may each be behind, a second one that takes over while the first still sends writes, nodes with
+//! running instances of pods, a garbage collector, users.
 //!
-//! [`world`] says which worlds there are, [`model`] which steps; [`environment`] and [`server`]
-//! carry them out on a [`state`]; [`settling`] asks of every state whether the world comes to
-//! rest as wanted; [`story`] tells how a rule was broken; [`seeded`] makes mistakes on purpose.
+//! [`world`] lists the worlds, [`model`] the steps; [`environment`] and [`server`] execute them on
+//! a [`state`]; [`settling`] checks for every state that the world comes to rest as specified;
+//! [`story`] describes the path to a violation; [`seeded`] injects mistakes.
 
 pub mod check;
 pub mod counters;

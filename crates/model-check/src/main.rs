@@ -1,4 +1,4 @@
-//! `cargo xtask model-check`: explores worlds, prints what was found.
+//! `cargo xtask model-check`: explores worlds and prints the findings.
 
 use std::process::ExitCode;
 use std::time::Duration;

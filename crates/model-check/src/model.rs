@@ -1,4 +1,4 @@
-//! The model: which steps there are, what each comes to, and what must hold in every state.
+//! The model: its steps, their effects, and the invariants of every state.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +14,7 @@ use crate::settling::Rest;
 use crate::state::{Fate, Kind, ORDINALS, Op, Set, State, UNLIMITED, Work};
 use crate::world::{Begin, Edit, Fault, World};
 
-/// A kind of object that a controller watches; each watch may be behind on its own.
+/// A kind of object with its own watch, which may be behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
     /// The set.
@@ -29,19 +29,19 @@ pub enum Watch {
 
 const WATCHES: [Watch; 4] = [Watch::Set, Watch::Pods, Watch::Claims, Watch::Revisions];
 
-/// Which of two controllers.
+/// One of two controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// The one that plans.
+    /// The active one, which plans.
     Active,
-    /// One that another took over from, with writes left to send.
+    /// The replaced one, with writes left to send.
     Former,
 }
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The controller is shown nothing more of a kind for the time being.
+    /// The watch of a kind stops delivering changes.
     Lag(Watch),
     /// The controller is shown the objects of a kind as they are now.
     CatchUp(Watch),
@@ -51,14 +51,14 @@ pub enum Step {
     Write(Who, Place),
     /// A write reaches the API server; its answer is lost.
     WriteUnanswered(Who, Place),
-    /// Another controller takes over; the former one knows nothing of it, or has crashed.
+    /// Another controller takes over; the former one does not know it, or has crashed.
     TakeOver {
-        /// Whether the former one goes on with what it is doing.
+        /// Whether the former one continues its writes.
         former_goes_on: bool,
     },
     /// A user changes the specification.
     Edit(Edit),
-    /// Something goes wrong.
+    /// A fault happens.
     Fault(Fault, usize),
     /// Something happens that is bound to.
     Progress(Progress),
@@ -72,7 +72,7 @@ pub struct StatefulSetModel {
     pub plans: Plans,
     /// The mistakes on purpose.
     pub seeded: Seeded,
-    /// What occurred.
+    /// The counts of replies.
     pub counters: Counters,
     /// States from which the world is known to come to rest.
     pub rest: Rest,
@@ -80,7 +80,7 @@ pub struct StatefulSetModel {
 }
 
 impl StatefulSetModel {
-    /// A world with the planner as it is.
+    /// A world with the real planner.
     pub fn new(world: World) -> Self {
         Self::seeded(world, Seeded::default())
     }
@@ -97,8 +97,8 @@ impl StatefulSetModel {
         }
     }
 
-    /// Only the first state that breaks a rule is told to the checker, which would report the last
-    /// one that it comes across before it stops.
+    /// Only the first violating state is reported to the checker, which would otherwise report the
+    /// last one before it stops.
     fn unless_first(&self, holds: bool) -> bool {
         holds || self.found.swap(true, Ordering::Relaxed)
     }
@@ -132,7 +132,7 @@ impl StatefulSetModel {
         watches.filter(move |watch| claims || *watch != Watch::Claims)
     }
 
-    /// Plans for what was seen. `false` when there is nothing to write.
+    /// Plans for the observed state. `false` if there is nothing to write.
     pub fn plan(&self, state: &mut State) -> bool {
         if state.seen.set.is_none() {
             return false;
@@ -154,9 +154,9 @@ impl StatefulSetModel {
         true
     }
 
-    /// What a controller that plans now knows about claims, as it sees them and their pods as they
-    /// are: it has the time to do what the specification wants. Claims that a former pod or set owns
-    /// are on their way out already.
+    /// The fates of claims that the present plan knows, from its view of the claims and their real
+    /// pods: it has the time to do what the specification wants. Claims of a former pod or set are
+    /// about to be deleted already.
     fn known_fates(&self, state: &State) -> [Fate; ORDINALS] {
         let mut fates = [Fate::Open; ORDINALS];
         let (Some(set), Some(seen)) = (&state.api.set, &state.seen.set) else {
@@ -205,7 +205,7 @@ impl StatefulSetModel {
             }
             return Some(op);
         }
-        // What cannot be sent any more does not tell two states apart.
+        // Writes that cannot be sent any more do not distinguish states.
         if outcome == Outcome::Refused {
             forget_what_cannot_follow(&mut work, place);
         }
@@ -262,7 +262,7 @@ impl StatefulSetModel {
     }
 }
 
-/// Notes what is known now. `false` when nothing is new.
+/// Records the known fates. `false` if nothing changes.
 fn decide_fates(state: &mut State, known: [Fate; ORDINALS]) -> bool {
     let mut news = false;
     for (fate, known) in state.fates.iter_mut().zip(known) {

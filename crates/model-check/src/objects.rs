@@ -27,9 +27,9 @@ use crate::world::{Strategy, World};
 
 /// The time of every plan, in seconds.
 pub const NOW: i64 = 2_000_000;
-/// When pods were created and started.
+/// The time at which pods were created and started.
 const STARTED: i64 = NOW - 100_000;
-/// When pods that were Ready ceased to be.
+/// The time at which formerly Ready pods became unready.
 const CEASED: i64 = NOW - 50_000;
 /// A tick of the world's clock.
 const TICK: i64 = 10;
@@ -64,7 +64,7 @@ impl Builder {
         }
     }
 
-    /// What the planner reads.
+    /// The planner's input.
     pub fn observed(&self, objects: &Objects) -> Observed {
         let Some(set) = &objects.set else {
             return Observed::default();
@@ -231,7 +231,7 @@ impl Builder {
     /// A write about objects that were seen, in short.
     ///
     /// # Errors
-    /// When it is about nothing that this world has: a rule is broken.
+    /// *Errors.* The write names an object outside of this world: a violation.
     pub fn op(&self, seen: &Objects, write: Write<'_>) -> Result<Op, String> {
         let set = seen.set.as_ref().ok_or("a plan without a set")?;
         let read = match write {

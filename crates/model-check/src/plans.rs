@@ -1,6 +1,6 @@
-//! From what a controller has seen to what the planner decides about it, remembered.
+//! The planner's decisions for observed states, cached.
 //!
-//! Building objects and planning is what costs time: each situation is planned for once.
+//! Building objects and planning dominate the run time: each observed state is planned once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -19,7 +19,7 @@ use crate::world::World;
 /// A plan without its content, for its course.
 pub type Shape = Arc<Plan>;
 
-/// What is decided about a situation.
+/// The decision for an observed state.
 #[derive(Debug)]
 pub struct Planned {
     /// The writes, with identities as in the situation's renumbered form.
@@ -28,9 +28,9 @@ pub struct Planned {
     pub shape: Shape,
     /// The rules that it breaks.
     pub broken: Vec<String>,
-    /// Why no more is done.
+    /// The reasons for waiting.
     pub reasons: Vec<String>,
-    /// Whether all is as it should be.
+    /// Whether the goal is reached.
     pub goal_reached: bool,
 }
 
@@ -53,7 +53,7 @@ impl Plans {
         }
     }
 
-    /// How many situations were planned for.
+    /// The number of planned states.
     pub fn count(&self) -> usize {
         self.known.read().map_or(0, |known| known.len())
     }
@@ -82,7 +82,7 @@ impl Plans {
         )
     }
 
-    /// The plan for what was seen, with the writes that it wants.
+    /// The plan for an observed state, with its writes.
     pub fn of(&self, seen: &Objects) -> (Arc<Planned>, Vec<(Place, Op)>) {
         let mut situation = seen.clone();
         let mut numbers = Renumbering::default();
@@ -136,7 +136,7 @@ impl Plans {
         }
     }
 
-    /// Plans of one shape share one.
+    /// Plans of the same shape share one value.
     fn shape(&self, plan: &Plan) -> Shape {
         let blank = |actions: &[Action]| vec![Action::ConfirmSet; actions.len()];
         let shape = Plan {

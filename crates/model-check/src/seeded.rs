@@ -1,30 +1,30 @@
-//! Mistakes on purpose: what a checker is worth is what it finds.
+//! Injected mistakes: the checker must find them.
 //!
 //! Without any of them this is the planner and the executor as they are.
 
 use planners::stateful_set::{Observed, Plan};
 
-/// What is changed between the caches, the planner, the executor and the API server.
+/// The changes between the caches, the planner, the executor and the API server.
 #[derive(Clone, Copy)]
 pub struct Seeded {
-    /// What the planner is shown instead of what was seen.
+    /// Changes the planner's input.
     pub view: Option<fn(&mut Observed)>,
-    /// What is carried out instead of what was planned.
+    /// Changes the plan.
     pub plan: Option<fn(&Observed, &mut Plan)>,
-    /// What writes say about the object that they mean.
+    /// The preconditions of writes.
     pub guards: Guards,
-    /// Whether plans are not judged, so that a mistake is found by what comes of it.
+    /// Whether plans are not checked, so that a mistake is found by its effect.
     pub unjudged: bool,
 }
 
-/// Which conditions go with the writes. All do, in truth.
+/// The preconditions of writes. In production all are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guards {
-    /// A create is refused where something has the name; else it replaces it.
+    /// A create of an existing name is refused; otherwise it replaces the object.
     pub create_by_name: bool,
-    /// A pod is deleted by uid; else by name alone.
+    /// A pod is deleted by UID; otherwise by name only.
     pub delete_by_uid: bool,
-    /// A pod is deleted with its grace; else at once.
+    /// A pod is deleted with its grace period; otherwise at once.
     pub delete_gracefully: bool,
     /// The status is written to the version of the set that was seen.
     pub status_by_version: bool,
@@ -50,7 +50,7 @@ impl Default for Seeded {
 }
 
 impl Seeded {
-    /// What the planner is shown.
+    /// The planner's input.
     pub fn shown(&self, observed: &Observed) -> Observed {
         let mut shown = observed.clone();
         if let Some(change) = self.view {
@@ -59,7 +59,7 @@ impl Seeded {
         shown
     }
 
-    /// Changes what was planned.
+    /// Changes the plan.
     pub fn alter(&self, observed: &Observed, plan: &mut Plan) {
         if let Some(change) = self.plan {
             change(observed, plan);

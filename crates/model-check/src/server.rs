@@ -1,14 +1,14 @@
 //! The API server: each write is one step, and is refused as the real one refuses it.
 //!
-//! Here it also is where rules are checked that no controller can break unnoticed: they are
-//! about what is, not about what somebody has seen.
+//! It also checks the rules that no controller can break unnoticed: they are about the real state,
+//! not about a view of it.
 
 use planners::stateful_set::course::Outcome;
 
 use crate::seeded::Guards;
 use crate::state::{Claim, Fate, Health, Kind, Op, Phase, Pod, Revision, Set, State, Status};
 
-/// What came of a write.
+/// The reply to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Done.
@@ -22,10 +22,10 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// What the executor makes of it, as it does of the API server's replies.
+    /// The executor's interpretation, as for the real API server's replies.
     pub fn outcome(self, op: &Op) -> Outcome {
         let harmless = match op {
-            // Somebody else was faster.
+            // Another writer was faster.
             Op::DeletePod { .. } | Op::DeleteRevision { .. } => {
                 matches!(self, Self::NotFound | Self::Conflict)
             }
@@ -182,7 +182,7 @@ fn delete_pod(state: &mut State, ordinal: u8, uid: u8, guards: Guards) -> Reply 
     Reply::Done
 }
 
-/// Marks a pod for deletion. One that no node has goes at once.
+/// Marks a pod for deletion. A pod without a node is removed at once.
 pub fn terminate(state: &mut State, place: usize) {
     let pod = &mut state.api.pods[place];
     match pod {
@@ -238,7 +238,7 @@ fn set_owners(state: &mut State, op: &Op, guards: Guards) -> Reply {
     if taken_back && state.api.set.is_some_and(|set| set.spec.wants(place)) {
         state.fates[place] = Fate::Kept;
     }
-    // Somebody who has not seen a change yet may give away what was kept.
+    // A controller with an old view may still give away a kept claim.
     if as_seen && owners.pod.is_some() {
         state.leave_open(place);
     }

@@ -1,9 +1,9 @@
-//! From every state, once nothing comes from outside any more, the world comes to rest as the
-//! specification wants it, within a bounded number of fair rounds.
+//! From every state, without further input, the world comes to rest as specified, within a bounded
+//! number of fair rounds.
 //!
-//! A round: what is in hand is written, the caches catch up, the controller plans and writes,
-//! nodes and collectors do all that they have to, time passes. Rounds are deterministic, so a
-//! state from which they have once led to the goal need not be looked at again.
+//! A round: pending writes are sent, the caches catch up, the controller plans and writes, nodes
+//! and collectors do all their steps, time passes. Rounds are deterministic, so a state from which
+//! they have once led to the goal is not checked again.
 
 use std::collections::HashMap;
 use std::sync::RwLock;
@@ -16,21 +16,21 @@ use crate::model::{StatefulSetModel, Who};
 use crate::state::{Budget, Fate, ORDINALS, State};
 use crate::world::Strategy;
 
-/// Rounds after which it is said that the world never rests. The slowest that is known needs a
-/// third of it.
+/// Number of rounds without rest that counts as a violation. The slowest known world needs a third
+/// of it.
 const ROUNDS_MAX: usize = 100;
 
-/// States at the beginning of a round from which the world comes to rest, and in how many rounds.
+/// States at the start of a round from which the world comes to rest, with the number of rounds.
 #[derive(Default)]
 pub struct Rest {
     known: RwLock<HashMap<State, usize, Quick>>,
 }
 
 impl StatefulSetModel {
-    /// Whether the world comes to rest as wanted.
+    /// Whether the world comes to rest as specified.
     ///
     /// # Errors
-    /// Why not.
+    /// *Errors.* The reason why not.
     pub fn comes_to_rest(&self, state: &State) -> Result<(), String> {
         if state.broken.is_some() {
             return Ok(());
@@ -74,7 +74,7 @@ impl StatefulSetModel {
         state
     }
 
-    /// Nothing comes from outside any more, and what is in hand is written.
+    /// No further input, and pending writes are sent.
     fn without_inputs(&self, state: &State) -> State {
         let mut state = state.clone();
         state.budget = Budget::default();
@@ -84,13 +84,13 @@ impl StatefulSetModel {
         state
     }
 
-    /// A fair round. `false` when there is nothing to do for anybody.
+    /// A fair round. `false` if nothing changes.
     fn round(&self, state: &mut State) -> bool {
         let mut busy = self.plan(state);
         self.finish(state, Who::Active);
         loop {
             let steps = environment::possible(&self.world, state);
-            // The last of several nodes is the one that is never lost.
+            // The last of several nodes is never lost.
             let Some(step) = steps.into_iter().rev().find(|step| bound_to_happen(*step)) else {
                 return busy;
             };
@@ -112,10 +112,10 @@ impl StatefulSetModel {
         }
     }
 
-    /// Whether a state of rest is one that the specification wants, or has a reason.
+    /// Whether a state at rest is as specified, or has a reason.
     fn is_as_wanted(&self, state: &State) -> Result<(), String> {
         let Some(set) = &state.api.set else {
-            // What it owned has gone, or has been released.
+            // Its dependents were deleted or released.
             let owned = state
                 .api
                 .pods
@@ -161,7 +161,7 @@ impl StatefulSetModel {
         self.all_run(state)
     }
 
-    /// Each wanted pod runs and has its claim; no other runs.
+    /// Each wanted pod runs and has its claim; no other pod runs.
     fn all_run(&self, state: &State) -> Result<(), String> {
         let Some(set) = &state.api.set else {
             return Ok(());
@@ -175,7 +175,7 @@ impl StatefulSetModel {
             if bodies.count() != usize::from(wanted) {
                 return Err(format!("rest, but web-{at} does not run as it should"));
             }
-            // One that is used is kept until the pod is gone, even when it is to be deleted.
+            // A claim in use is kept until the pod is gone, even if it is being deleted.
             let claim = state.api.claims[at];
             let open = state.fates[at] != Fate::Kept;
             if state.fates[at] == Fate::Goes && claim.is_some_and(|claim| !claim.terminating) {
@@ -190,7 +190,7 @@ impl StatefulSetModel {
     }
 }
 
-/// A lost node is back at once when all is to come to rest: nobody has to leave it.
+/// A lost node returns when the world comes to rest: pods need not leave it.
 fn bound_to_happen(step: Progress) -> bool {
     !matches!(step, Progress::Evict(_))
 }

@@ -1,4 +1,4 @@
-//! The state of a world, as small as it can be: what the planner can tell apart and no more.
+//! The state of a world, reduced to the distinctions that the planner makes.
 //!
 //! Names are ordinals and template numbers; uids, versions and generations are small numbers
 //! that only say whether two things are the same. [`State::canonical`] renumbers them, so that
@@ -16,7 +16,7 @@ pub const TEMPLATES: usize = 3;
 /// An identity: a uid, a version or a generation.
 pub type Id = u8;
 
-/// What an [`Id`] identifies.
+/// The kind of an [`Id`]'s object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A set.
@@ -35,7 +35,7 @@ pub enum Kind {
     Revision,
 }
 
-/// How many kinds of identities there are.
+/// The number of kinds.
 pub const KINDS: usize = 7;
 
 /// Something that holds identities.
@@ -44,7 +44,7 @@ pub trait Ids {
     fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id));
 }
 
-/// What a user can change about a set.
+/// The fields of a set that a user can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
     /// Wanted pods.
@@ -62,7 +62,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// What the specification wants for the claim of a pod that is there.
+    /// The specified fate of an existing pod's claim.
     pub fn fate(&self, ordinal: usize) -> Fate {
         if self.delete_when_scaled && !self.wants(ordinal) {
             Fate::Goes
@@ -78,35 +78,35 @@ impl Spec {
     }
 }
 
-/// A status: its text is kept elsewhere.
+/// A status; its text is stored elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Status {
     /// The generation that it was counted for.
     pub observed: Id,
-    /// Which of the texts that have occurred.
+    /// The index of its text.
     pub text: u16,
 }
 
-/// How a set that is being deleted goes. One that is deleted in the background is gone at once.
+/// The kind of deletion of a set. A background deletion removes the set at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Deletion {
     /// After its dependents have been released.
     Orphan,
-    /// After its dependents are gone.
+    /// After the deletion of its dependents.
     Foreground,
 }
 
-/// What is to become of a claim when its pod is gone.
+/// The fate of a claim after its pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fate {
     /// It stays: its ordinal is wanted or the policy says Retain, and a controller has carried out a
     /// plan that knew so while the pod was there.
     Kept,
-    /// Nobody can tell: it depends on who is faster.
+    /// Open: it depends on the order of events.
     #[default]
     Open,
-    /// It goes: its ordinal was scaled away under `whenScaled: Delete`, and a controller has carried
-    /// out a plan that knew so while the pod was there.
+    /// It is deleted: its ordinal was scaled down under `whenScaled: Delete`, and a controller has
+    /// carried out a plan that knew this while the pod existed.
     Goes,
 }
 
@@ -119,15 +119,15 @@ pub struct Set {
     pub version: Id,
     /// Specification.
     pub generation: Id,
-    /// What is wanted.
+    /// The specification.
     pub spec: Spec,
-    /// What was counted.
+    /// The status.
     pub status: Option<Status>,
     /// Whether it is being deleted, and how.
     pub deleting: Option<Deletion>,
 }
 
-/// How far a pod has come.
+/// The progress of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Not on a node yet.
@@ -145,7 +145,7 @@ pub enum Health {
     Never,
     /// Was Ready.
     Lost,
-    /// Is Ready for so many ticks of the clock; counted up to what matters.
+    /// Ready for that many ticks of the clock; counted up to the relevant maximum.
     Ready(u8),
 }
 
@@ -214,7 +214,7 @@ pub struct Objects {
     pub revisions: [Option<Revision>; TEMPLATES],
 }
 
-/// A write on its way, with what it says about the object that it means.
+/// A write on its way, with its preconditions.
 #[expect(missing_docs, reason = "the fields are those of the planner's actions")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -261,12 +261,12 @@ pub enum Op {
 pub struct Work {
     /// The writes that have not been sent.
     pub ops: Vec<(Place, Op)>,
-    /// How far it is.
+    /// The progress of its writes.
     pub course: Course,
     /// The plan that the course is of.
     pub shape: Shape,
-    /// What becomes of claims once all of it is carried out, as far as it was known when it was
-    /// planned. A change of the specification makes it unknown.
+    /// The fates of claims after the plan, as known when it was made. A change of the specification
+    /// makes them open.
     pub fates: [Fate; ORDINALS],
 }
 
@@ -284,7 +284,7 @@ impl std::hash::Hash for Work {
     }
 }
 
-/// What runs on a node.
+/// A running instance of a pod on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Body {
     /// Under which identity.
@@ -298,7 +298,7 @@ pub struct Body {
 /// No bound.
 pub const UNLIMITED: u8 = u8::MAX;
 
-/// What may still happen to the world.
+/// The remaining faults and edits of the world.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Budget {
     /// Changes by users.
@@ -309,30 +309,30 @@ pub struct Budget {
     pub takeovers: u8,
     /// Answers that do not reach the controller.
     pub lost_answers: u8,
-    /// Times that a watch of the controller falls behind; [`UNLIMITED`] as often as it likes.
+    /// Times that a watch may fall behind; [`UNLIMITED`] is no bound.
     pub lags: u8,
 }
 
 /// A state of the world.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
-    /// What the API server has.
+    /// The objects of the API server.
     pub api: Objects,
-    /// What the controller has seen; of kinds whose watch does not lag, what there is.
+    /// The objects in the controller's caches; equal to the API's for watches that do not lag.
     pub seen: Objects,
-    /// The watches that deliver nothing for the time being.
+    /// The watches that deliver nothing at present.
     pub lagging: [bool; 4],
-    /// What the controller is doing.
+    /// The controller's work in progress.
     pub work: Option<Work>,
-    /// What a controller that another took over from is still doing.
+    /// The work in progress of a replaced controller.
     pub former: Option<Work>,
-    /// What runs.
+    /// The running instances.
     pub bodies: Vec<Body>,
     /// Whether the first node is cut off.
     pub node_lost: bool,
-    /// What is to become of claims.
+    /// The fates of claims.
     pub fates: [Fate; ORDINALS],
-    /// What may still happen.
+    /// The remaining budget.
     pub budget: Budget,
     /// A rule that the last step broke.
     pub broken: Option<Box<str>>,
@@ -340,15 +340,14 @@ pub struct State {
 }
 
 impl State {
-    /// An identity that nothing has.
+    /// An unused identity.
     pub fn fresh(&mut self, kind: Kind) -> Id {
         let next = &mut self.next[kind as usize];
         *next += 1;
         *next - 1
     }
 
-    /// Nobody can tell any more what becomes of the claim of that ordinal, whatever plans in hand
-    /// took for certain.
+    /// The fate of that ordinal's claim becomes open, whatever pending plans assumed.
     pub fn leave_open(&mut self, at: usize) {
         self.fates[at] = Fate::Open;
         for work in [&mut self.work, &mut self.former].into_iter().flatten() {
@@ -367,8 +366,8 @@ impl State {
         self
     }
 
-    /// Shows the controller what there is, as far as its watches do not lag. It is not shown the
-    /// nodes of pods: the planner does not look at them.
+    /// Updates the controller's caches, except for lagging watches. The nodes of pods are left out,
+    /// because the planner does not use them.
     pub fn deliver(&mut self) {
         let (api, seen) = (&self.api, &mut self.seen);
         let [set, pods, claims, revisions] = self.lagging;

@@ -9,7 +9,7 @@ use crate::server;
 use crate::state::{Health, Objects, Op, Owners, Phase, Pod, State};
 use crate::world::{Edit, Fault};
 
-/// The story of a path: each step, and what is there after it.
+/// The description of a path: each step, and the state after it.
 pub fn story(model: &StatefulSetModel, path: &[(State, Option<Step>)]) -> String {
     let mut text = String::new();
     let mut line = |number: usize, what: &str, state: &State| {
@@ -169,7 +169,7 @@ fn owners_in_words(owners: Owners) -> String {
     }
 }
 
-/// What is there, and what of it the controller sees otherwise.
+/// The state, and the differences in the controller's view.
 fn situation(state: &State) -> String {
     let mut text = objects(&state.api);
     let bodies: Vec<String> = state

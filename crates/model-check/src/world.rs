@@ -1,8 +1,8 @@
-//! The worlds: what the set is like, what may happen to it, and how often.
+//! The worlds: the set, its faults, and their maximum number.
 
 use crate::state::{Budget, Deletion, Spec};
 
-/// How outdated pods are replaced.
+/// The update strategy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
     /// `RollingUpdate` with its block.
@@ -46,28 +46,28 @@ impl Edit {
     }
 }
 
-/// Something that goes wrong, or that somebody does by hand.
+/// A fault, or a manual action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A pod fails.
     Fail,
     /// A pod is not Ready any more.
     Unready,
-    /// Somebody deletes a pod.
+    /// A user deletes a pod.
     Delete,
-    /// Somebody takes a pod's owner away.
+    /// A user removes a pod's owner reference.
     Orphan,
-    /// Somebody deletes a claim.
+    /// A user deletes a claim.
     DeleteClaim,
     /// The first node is cut off.
     NodeLost,
-    /// Somebody deletes the set; in the background where it is not said how.
+    /// A user deletes the set; by default in the background.
     DeleteSet(Option<Deletion>),
-    /// Somebody makes the set anew after it was deleted.
+    /// A user creates the deleted set again.
     CreateSet,
 }
 
-/// Where a world begins.
+/// The initial state of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begin {
     /// The set has just been created.
@@ -81,7 +81,7 @@ pub enum Begin {
 pub struct World {
     /// Name, as on the command line.
     pub name: &'static str,
-    /// What it is about.
+    /// Its purpose.
     pub about: &'static str,
     /// Whether `OrderedReady`.
     pub ordered: bool,
@@ -97,19 +97,19 @@ pub struct World {
     pub history: i32,
     /// Annotations of the set.
     pub annotations: &'static [(&'static str, &'static str)],
-    /// Nodes; the first is the one that may be cut off.
+    /// Nodes; the first one may be cut off.
     pub nodes: u8,
     /// Templates whose pods never become Ready.
     pub bad_templates: &'static [u8],
-    /// Where it begins.
+    /// The initial state.
     pub begin: Begin,
-    /// What it begins with.
+    /// The initial specification.
     pub spec: Spec,
-    /// What users may change.
+    /// The users' edits.
     pub edits: Vec<Edit>,
-    /// What may go wrong.
+    /// The faults.
     pub faults: &'static [Fault],
-    /// How often.
+    /// Their maximum number.
     pub budget: Budget,
     /// Whether this world takes more than a moment.
     pub deep: bool,
@@ -132,7 +132,7 @@ impl World {
     }
 }
 
-/// The plainest world, of which the others are variations.
+/// The simplest world, of which the others are variations.
 fn plain(name: &'static str, about: &'static str) -> World {
     World {
         name,
@@ -495,7 +495,7 @@ fn nodes_and_owners() -> Vec<World> {
     ]
 }
 
-/// Worlds for those who have time.
+/// Larger worlds for long runs.
 fn deep() -> Vec<World> {
     vec![
         plain("deep-scale", "three replicas, twice up or down, two faults")

@@ -1,5 +1,4 @@
-//! Mistakes on purpose, each of which the checker must find, in a world in which it finds nothing
-//! without them.
+//! Injected mistakes, each of which the checker must find, in a world without other findings.
 
 use std::sync::Arc;
 
@@ -68,7 +67,7 @@ fn small(name: &str, budget: Budget) -> World {
     }
 }
 
-/// statefulset.md 3.11: the pod just below the one to be made is taken for Ready.
+/// statefulset.md 3.11: the pod just below the next one counts as Ready.
 #[test]
 fn order_with_an_off_by_one_is_found() {
     let view = |observed: &mut Observed| {
@@ -91,7 +90,8 @@ fn order_with_an_off_by_one_is_found() {
     );
 }
 
-/// statefulset.md 3.32: a create that replaces what has the name gives one identity two bodies.
+/// statefulset.md 3.32: a create that replaces an existing object gives one identity two running
+/// instances.
 #[test]
 fn a_create_without_the_guard_of_the_name_is_found() {
     let budget = Budget {
@@ -150,7 +150,7 @@ fn a_terminating_pod_that_counts_as_missing_is_found() {
     );
 }
 
-/// Liveness: what is not done is found as well.
+/// Liveness: a missing action is found as well.
 #[test]
 fn a_set_that_never_deletes_surplus_pods_is_found() {
     let plan = |_: &Observed, plan: &mut Plan| {
@@ -274,8 +274,7 @@ fn a_claim_that_stays_after_its_pod_was_deleted_and_scaled_away_is_found() {
     );
 }
 
-/// findings A11: a set that is being deleted, and whose dependents are to be released, takes its
-/// pods back from the collector.
+/// findings A11: a set that is being deleted with orphaned dependents adopts its pods again.
 #[test]
 fn a_deleting_set_that_goes_on_is_found() {
     let view = |observed: &mut Observed| {
@@ -295,7 +294,7 @@ fn a_deleting_set_that_goes_on_is_found() {
     );
 }
 
-/// statefulset.md 5.4: the partition is taken for one less.
+/// statefulset.md 5.4: the partition is off by one.
 #[test]
 fn a_partition_with_an_off_by_one_is_found() {
     let view = |observed: &mut Observed| {
@@ -360,7 +359,7 @@ fn a_rollout_that_stays_stuck_is_found() {
     assert!(found.contains("rest without the goal"), "{found}");
 }
 
-/// The mistakes are in the wrappers, not in what they wrap: without any, writes pass unchanged.
+/// The mistakes are only in the wrappers: without a mistake, writes pass unchanged.
 #[test]
 fn without_a_mistake_nothing_is_changed() {
     let observed = Observed::default();

@@ -1,4 +1,5 @@
-//! Every interleaving of every small world: no rule is broken, and each comes to rest as wanted.
+//! Every interleaving of every small world: no rule is violated, and each comes to rest as
+//! specified.
 //!
 //! A failure prints a way to break the rule as a story; with one thread it is a shortest one:
 //! `cargo xtask model-check --world NAME --threads 1`.

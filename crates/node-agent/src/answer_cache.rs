@@ -1,13 +1,13 @@
-//! A cache of one answer, which serves all requests of a few seconds.
+//! A cache of one response, which serves all requests within a few seconds.
 
 use jiff::SignedDuration;
 use pod_lifecycle::Instant;
 use tokio::sync::Mutex;
 
-/// How long an answer is kept. UsageFigures of processors and memory are taken less often than that.
+/// Lifetime of a response. Usage of CPU and memory is sampled less often than that.
 const CACHE_TTL: SignedDuration = SignedDuration::from_secs(5);
 
-/// The newest answer, and the time of its request.
+/// The newest response, and the time of its request.
 #[derive(Debug)]
 pub struct CachedAnswer<T>(Mutex<Option<(Instant, T)>>);
 
@@ -18,10 +18,10 @@ impl<T> Default for CachedAnswer<T> {
 }
 
 impl<T: Clone> CachedAnswer<T> {
-    /// The answer that is kept, or a new one. Those who ask while one is made wait for it.
+    /// The cached response, or a new one. Concurrent requests share one computation.
     ///
     /// # Errors
-    /// Of the making; then nothing is kept.
+    /// The error of the computation; nothing is cached then.
     pub async fn get<E>(
         &self,
         now: impl Fn() -> Instant,

@@ -1,12 +1,11 @@
 //! The node's clocks: the wall clock for users, and a monotonic clock for everything else. No other
 //! module of the agent reads either of them for a decision.
 //!
-//! The monotonic clock is the kernel's boot clock (`CLOCK_BOOTTIME`, which goes on while the
-//! machine is suspended), counted from the time at which the machine was started. That time is kept
-//! in a file together with the boot's id, so that the readings in the pods' records mean the same
-//! to the next agent, also where the wall clock was set in between. After a new start of the
-//! machine the wall clock is the only thing that knows how much time has passed; but the clock
-//! never goes back behind what it was last known to read.
+//! The monotonic clock is the kernel's boot clock (`CLOCK_BOOTTIME`, which continues while the
+//! machine is suspended), plus the time of the boot. That time is stored in a file with the boot
+//! id, so that the readings in the pods' records stay valid for the next agent, even if the wall
+//! clock was set in between. After a reboot only the wall clock tells how much time has passed; but
+//! the clock never goes back behind its last known reading.
 
 use std::fs;
 use std::io;
@@ -26,11 +25,11 @@ const LOOK_MAX: Duration = Duration::from_secs(60);
 /// The node's clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    /// What the monotonic clock read when the machine was started.
+    /// The monotonic clock's reading at boot.
     origin: Instant,
 }
 
-/// What is kept of the clock.
+/// The stored state of the clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     boot_id: String,
@@ -40,10 +39,10 @@ struct Kept {
 }
 
 impl Clock {
-    /// The clock of a node whose data directory this is; `boot_id` is that of the machine.
+    /// The clock of the node with that data directory; `boot_id` is the machine's.
     ///
     /// # Errors
-    /// When its file cannot be read or written.
+    /// Its file cannot be read or written.
     pub fn open(data_dir: &Path, boot_id: &str) -> io::Result<Self> {
         let kept = match fs::read(file(data_dir)) {
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -59,7 +58,7 @@ impl Clock {
         Ok(clock)
     }
 
-    /// A clock whose readings nobody keeps.
+    /// A clock that is not stored.
     #[cfg(test)]
     pub fn unkept() -> Self {
         Self {
@@ -70,7 +69,7 @@ impl Clock {
     /// Keeps how late it is, for the time after a new start of the machine.
     ///
     /// # Errors
-    /// When its file cannot be written.
+    /// Its file cannot be written.
     pub fn keep(&self, data_dir: &Path, boot_id: &str) -> io::Result<()> {
         let kept = Kept {
             boot_id: boot_id.to_owned(),
@@ -81,7 +80,7 @@ impl Clock {
         durable_file::replace(&file(data_dir), &text, 0o644, Durability::PageCache)
     }
 
-    /// What both clocks read.
+    /// The readings of both clocks.
     pub fn now(&self) -> Moment {
         Moment {
             wall: Timestamp::now(),
@@ -89,7 +88,7 @@ impl Clock {
         }
     }
 
-    /// What the monotonic clock reads.
+    /// The reading of the monotonic clock.
     pub fn instant(&self) -> Instant {
         self.origin + since_boot()
     }
@@ -119,7 +118,7 @@ fn since_boot() -> SignedDuration {
     SignedDuration::new(read.tv_sec, nanos)
 }
 
-/// What the clock read when the machine was started.
+/// The clock's reading at boot.
 fn origin(
     kept: Option<&Kept>,
     boot_id: &str,
@@ -153,11 +152,11 @@ mod tests {
             origin: first,
             latest: first + up(150),
         };
-        // The same boot: whatever the wall clock says.
+        // The same boot: the wall clock does not matter.
         for wall in [5_000, 10_100, 90_000] {
             assert_eq!(origin(Some(&kept), "a", up(200), at(wall)), first);
         }
-        // Another one: the wall clock tells how long it took, but time does not go back.
+        // Another boot: the wall clock tells the elapsed time, but the clock does not go back.
         for (wall, expected) in [(20_000, 20_000), (5_000, 10_050)] {
             let origin = origin(Some(&kept), "b", up(3), at(wall));
             assert_eq!(origin + up(3), Instant::reading(at(expected)));

@@ -15,7 +15,7 @@ use pod_lifecycle::resources::eviction::Thresholds;
 use pod_network::PodNetwork;
 use tokio::sync::watch;
 
-/// What becomes of the pods when the agent is told to end.
+/// The treatment of the pods at the end of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnShutdown {
     /// They are stopped, each within its grace period; their objects stay, and the next agent on
@@ -25,10 +25,10 @@ pub enum OnShutdown {
     LeavePods,
 }
 
-/// How much of a container's output is kept.
+/// The limits of a container's logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLimits {
-    /// A file of one container is put aside before it outgrows this many bytes.
+    /// A log file is rotated before it exceeds this size.
     pub file_bytes_max: u64,
     /// Number of files of one instance, the current one included.
     pub files_max: u32,
@@ -44,10 +44,10 @@ impl Default for LogLimits {
     }
 }
 
-/// What the node does when it runs out of memory or disk.
+/// The settings of node-pressure eviction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    /// How much should be left; pods are evicted while there is less.
+    /// The thresholds; pods are evicted below them.
     pub thresholds: Thresholds,
     /// For how long after that the node keeps the condition that keeps pods away.
     pub transition_period: SignedDuration,
@@ -68,9 +68,9 @@ impl Default for Eviction {
 pub struct Config {
     /// Name of the Node object.
     pub node_name: String,
-    /// Directory of this instance; pods are kept in `pods` below it.
+    /// Directory of this instance; pods are stored in `pods` below it.
     pub data_dir: PathBuf,
-    /// How the container runtime is opened.
+    /// The options of the container runtime.
     pub runtime: RuntimeOptions,
     /// Images on this machine.
     pub images: ImageStore,
@@ -92,19 +92,19 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Most pods at a time.
     pub pods_max: u32,
-    /// Most processes and threads of one pod.
+    /// Maximum number of processes and threads of one pod.
     pub pod_pids_max: i64,
-    /// Which pods are taken.
+    /// The settings of admission.
     pub admission: Policy,
-    /// When pods are evicted.
+    /// The settings of eviction.
     pub eviction: Eviction,
-    /// When unused images are removed.
+    /// The policy of image garbage collection.
     pub image_gc: image_gc::Policy,
-    /// How much of their output is kept.
+    /// The limits of containers' logs.
     pub logs: LogLimits,
     /// Port of the kubelet API to report, 0 when it is reached in another way.
     pub kubelet_port: u16,
-    /// What becomes of the pods at the end, as is known by then.
+    /// The treatment of the pods at the end of the agent; may change until then.
     pub on_shutdown: watch::Receiver<OnShutdown>,
     /// In which order they are stopped.
     pub shutdown_order: ShutdownOrder,

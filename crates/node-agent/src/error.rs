@@ -11,7 +11,7 @@ pub enum Error {
     Directory {
         /// The directory.
         path: std::path::PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -20,7 +20,7 @@ pub enum Error {
     Register {
         /// The node.
         node: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<kube::Error>,
     },

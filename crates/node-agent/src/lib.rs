@@ -1,10 +1,10 @@
-//! The node agent: registers its node, runs the pods bound to it, reports what they do, serves
+//! The node agent: registers its node, runs the pods bound to it, reports their status, serves
 //! their logs and terminals.
 //!
-//! What a pod needs next is decided in `pod-lifecycle`; here it is done: one task per pod
-//! ([`worker`]) that wakes up for a changed object, an event of the runtime, a probe's result or a
-//! timer, never to look around. Containers live in their shims and outlive the agent; a new agent
-//! finds them again ([`recovery`]).
+//! `pod-lifecycle` plans; the agent executes: one task per pod ([`worker`]) that wakes up for a
+//! changed object, an event of the runtime, a probe's result or a timer, and never polls.
+//! Containers live in their shims and survive the agent; a new agent finds them again
+//! ([`recovery`]).
 
 mod agent;
 mod answer_cache;

@@ -1,7 +1,7 @@
 //! Paths of a pod's files.
 //!
-//! `<data>/pods/<namespace>_<name>_<uid>/<container>/<n>.log` are the logs, as elsewhere; all
-//! else is in `.state` beside them, which no container can be called.
+//! `<data>/pods/<namespace>_<name>_<uid>/<container>/<n>.log` are the logs, as in kubelet;
+//! everything else is in `.state` beside them, which is not a valid container name.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ impl PodDir {
         }
     }
 
-    /// A directory that was found.
+    /// An existing directory.
     pub fn at(root: PathBuf) -> Self {
         Self { root }
     }
@@ -38,7 +38,7 @@ impl PodDir {
         &self.root
     }
 
-    /// What the agent remembers.
+    /// The agent's record.
     pub fn record(&self) -> PathBuf {
         self.state().join("record.json")
     }

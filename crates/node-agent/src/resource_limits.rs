@@ -13,7 +13,7 @@ const CPU_SHARES_MIN: u64 = 2;
 const CPU_SHARES_MAX: u64 = 262_144;
 /// The kernel takes no more microseconds: it counts bandwidth by 44 bits.
 const CPU_QUOTA_MAX_US: i64 = (1 << 44) - 1;
-/// What the names of resources of huge pages begin with.
+/// The prefix of huge page resources.
 pub const HUGE_PAGES: &str = "hugepages-";
 
 pub(crate) type Limits<'a> =
@@ -28,7 +28,7 @@ pub(crate) fn amount(list: Limits<'_>, name: &str) -> Option<Quantity> {
         .filter(|quantity| !quantity.is_zero())
 }
 
-/// Limits of one container.
+/// The limits of one container.
 pub fn container_resources(wanted: Option<&ResourceRequirements>) -> Resources {
     let limits = wanted.and_then(|r| r.limits.as_ref());
     let requests = wanted.and_then(|r| r.requests.as_ref());
@@ -75,8 +75,8 @@ fn quota(milli: i64) -> i64 {
     (milli.saturating_mul(CPU_PERIOD_US) / 1000).clamp(1000, CPU_QUOTA_MAX_US)
 }
 
-/// Limits of the pod as a whole: those of its resources, else, when every container has one, the
-/// sum of the containers' limits; with its overhead.
+/// The limits of the pod as a whole: its pod-level limits; without them the sum of the containers'
+/// limits, if every container has one; plus its overhead.
 pub fn pod_resources(spec: &PodSpec) -> Resources {
     let own = match &spec.resources {
         Some(own) => container_resources(Some(own)),
@@ -85,8 +85,7 @@ pub fn pod_resources(spec: &PodSpec) -> Resources {
     with_overhead(own, spec.overhead.as_ref())
 }
 
-/// What the runtime itself takes comes on top of what is asked for, and of limits where there are
-/// any.
+/// The overhead of the runtime is added to requests, and to limits if there are any.
 fn with_overhead(own: Resources, overhead: Limits<'_>) -> Resources {
     let mut all = own;
     if let Some(cpu) = amount(overhead, "cpu").map(|cpu| cpu.milli_value()) {
@@ -138,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// findings S32: what is asked for stays within what the kernel takes.
+    /// findings S32: limits stay within the kernel's range.
     #[test]
     fn amounts_at_the_ends_of_their_range_are_limits_all_the_same() {
         for amount in [

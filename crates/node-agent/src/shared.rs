@@ -41,7 +41,7 @@ pub struct Shared {
     pub usage: UsageHistory,
     /// The machine.
     pub machine: MachineInfo,
-    /// The monitor of its available memory and disk.
+    /// The monitor of its memory and disk.
     pub monitor: Arc<Monitor>,
     /// The node's own resolver.
     pub resolver: Resolver,

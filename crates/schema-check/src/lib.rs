@@ -1,12 +1,12 @@
 //! Checks objects against an OpenAPI document that a server publishes (`/openapi/v2`, or one below
-//! `/openapi/v3`), as a client with strict types reads them: required fields are there, unknown fields are not, values have their type.
-//! For tests, whose harnesses check every object that they see.
+//! `/openapi/v3`), as a client with strict types reads them: required fields exist, unknown fields
+//! do not, values have their type. For tests, whose harnesses check every object that they receive.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// How many violations of one object are reported at most.
+/// Maximum number of reported violations of one object.
 const REPORTED_MAX: usize = 20;
 
 /// The definitions of a document, and which of them describes which kind.
@@ -44,7 +44,7 @@ impl SchemaCheck {
         Self { definitions, kinds }
     }
 
-    /// What the document refuses of an object (or of a list with its items): a sentence with the path for
+    /// The violations of an object (or of a list with its items): a sentence with the path for
     /// each. Empty for a kind that the document does not have.
     pub fn violations(&self, object: &Value) -> Vec<String> {
         let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
@@ -86,7 +86,7 @@ impl Walk<'_> {
             let name = reference.rsplit('/').next().unwrap_or_default();
             return self.definition(name, value);
         }
-        // In version 3 a reference with a description or a default stands alone in a list.
+        // In version 3 a reference with a description or a default is the only item of a list.
         if let Some([only]) = schema["allOf"].as_array().map(Vec::as_slice) {
             return self.value(only, value);
         }
@@ -133,7 +133,8 @@ impl Walk<'_> {
         }
         let properties = schema["properties"].as_object();
         let rest = &schema["additionalProperties"];
-        // A type without fields (raw extensions, field sets), or one that keeps unknown fields, takes any.
+        // A type without fields (raw extensions, field sets), or one that keeps unknown fields,
+        // accepts any field.
         let free = properties.is_none() && !rest.is_object()
             || schema["x-kubernetes-preserve-unknown-fields"] == true;
         for (name, value) in fields {
@@ -212,7 +213,7 @@ mod tests {
         assert!(violations(unknown).is_empty());
     }
 
-    /// A document of version 3 has its definitions elsewhere, and references in lists of one.
+    /// A document of version 3 has its definitions elsewhere, and references as single-item lists.
     #[test]
     fn documents_of_both_versions_are_read() {
         let check = SchemaCheck::new(json!({"openapi": "3.0.0", "components": {"schemas": {

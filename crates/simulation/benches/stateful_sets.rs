@@ -206,7 +206,7 @@ impl Cluster {
         Ok(started.elapsed())
     }
 
-    /// Waits until every set says that all its pods are ready and of its template.
+    /// Waits until every set's status reports all its pods as ready and updated.
     async fn all_ready(&self, case: &Case, image: &str) {
         let mut changes = self.sets.subscribe();
         loop {
@@ -222,7 +222,7 @@ impl Cluster {
 fn is_ready(set: &StatefulSet, case: &Case, image: &str) -> bool {
     let template = set.spec.as_ref().map(|spec| &spec.template);
     let containers = template.and_then(|template| Some(&template.spec.as_ref()?.containers));
-    // What is seen may be from before the change.
+    // The view may be from before the change.
     if containers.is_none_or(|all| all.iter().all(|c| c.image.as_deref() != Some(image))) {
         return false;
     }

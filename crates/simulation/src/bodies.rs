@@ -1,4 +1,4 @@
-//! The bodies that run on nodes, whatever the API says of them.
+//! The instances of pods that run on nodes, independent of the API's state.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::trace;
 
-/// Whose body it is: namespace and name of the pod.
+/// Identity of an instance: namespace and name of the pod.
 pub type Identity = (String, String);
 
 /// A pod's containers on a node, from the moment they are started until they have ended.
@@ -17,9 +17,9 @@ pub struct Body {
     pub node: String,
     /// The pod's uid.
     pub uid: String,
-    /// When it will be ready, as far as it is up to itself.
+    /// The time at which it becomes ready, without faults.
     pub ready_at: Instant,
-    /// When it will have ended, if it is ending.
+    /// The time at which it ends, if it is terminating.
     pub ends_at: Option<Instant>,
 }
 
@@ -92,7 +92,7 @@ impl Bodies {
         }
     }
 
-    /// Ends all bodies of a node at once: somebody has pulled the plug.
+    /// Ends all instances on a node at once: a power failure.
     pub fn end_all(&self, node: &str) {
         let mut all = self.all();
         for bodies in all.values_mut() {

@@ -15,7 +15,7 @@ use crate::{random, trace};
 
 pub use api_server::StartError;
 
-/// Nobody is reached on simulated nodes.
+/// Simulated nodes accept no connections.
 struct NoNodes;
 
 impl NodeConnector for NoNodes {
@@ -27,7 +27,7 @@ impl NodeConnector for NoNodes {
 /// The real API server over a store, for clients of this process.
 ///
 /// # Errors
-/// When the server does not start.
+/// The server does not start.
 pub async fn start_server(store: Arc<dyn Store>) -> Result<Arc<ApiServer>, StartError> {
     let config = api_server::Config {
         store,
@@ -48,7 +48,7 @@ pub async fn start_server(store: Arc<dyn Store>) -> Result<Arc<ApiServer>, Start
 /// Keeps the server up over one store.
 pub struct Server {
     store: Arc<dyn Store>,
-    /// Where clients find it.
+    /// The address for clients.
     pub address: Address,
 }
 
@@ -73,7 +73,7 @@ impl Server {
         }
     }
 
-    /// Ends it in the middle of whatever it does.
+    /// Ends it at any point of its work.
     pub fn crash(&self) {
         if let Some(incarnation) = self.place().take() {
             trace!("API server crashes");
@@ -86,7 +86,7 @@ impl Server {
     }
 }
 
-/// Which part of the control plane.
+/// A part of the control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// All controllers.
@@ -158,7 +158,7 @@ impl Instance {
         Self { link, stop, work }
     }
 
-    /// Ends it in the middle of whatever it does.
+    /// Ends it at any point of its work.
     pub fn crash(&self) {
         self.link.dead.cancel();
         self.stop.cancel();
@@ -166,7 +166,7 @@ impl Instance {
     }
 }
 
-/// Keeps a part running: one that has died is started again after a while.
+/// Keeps a part running: a dead one is restarted after a while.
 pub async fn supervise(part: Part, address: Address, conditions: Arc<Conditions>) {
     loop {
         let instance = Instance::start(part, &address, &conditions);
@@ -176,7 +176,7 @@ pub async fn supervise(part: Part, address: Address, conditions: Arc<Conditions>
     }
 }
 
-/// A second instance beside the first for a while, as when the first was taken for dead.
+/// A second instance beside the first for a while, as if the first was assumed dead.
 pub async fn second_for_a_while(part: Part, address: Address, time: Duration) {
     let instance = Instance::start(part, &address, &Arc::default());
     sleep(time).await;

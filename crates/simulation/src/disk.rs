@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::random;
 
-/// A store in memory whose writes take their time. It outlives the servers that use it.
+/// A store in memory with delayed writes. It outlives the servers that use it.
 pub struct Disk {
     store: Arc<EmbeddedStore>,
     submitted: Notify,
@@ -23,8 +23,8 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// An empty store, and the task that commits to it. `step` is told of every change right after
-    /// it was committed, before anybody else learns of it.
+    /// An empty store, and the task that commits to it. `step` gets every change right after its
+    /// commit, before any watcher.
     pub fn new(
         mut step: impl FnMut(&WatchEvents) + Send + 'static,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
@@ -71,7 +71,7 @@ impl Disk {
         }
     }
 
-    /// Lets the disk know that there is something to write, as soon as it has been submitted.
+    /// Wakes the disk after a write was submitted.
     async fn submitting<T>(&self, mut request: BoxFuture<'_, T>) -> T {
         if let Some(answer) = poll_immediate(&mut request).await {
             return answer;

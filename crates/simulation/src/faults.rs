@@ -33,7 +33,7 @@ struct Agent {
 }
 
 impl Machine {
-    /// A machine whose agent is not started yet.
+    /// A machine with a stopped agent.
     pub fn new(settings: Settings, bodies: Bodies, address: Address) -> Self {
         Self {
             settings,
@@ -73,7 +73,7 @@ impl Machine {
         *agent = Some(Agent { link, stop, work });
     }
 
-    /// Ends the agent in the middle of whatever it does; bodies go on.
+    /// Ends the agent at any point of its work; instances keep running.
     fn crash_agent(&self) {
         if let Some(agent) = self.agent().take() {
             trace!("{} agent crashes", self.settings.name);
@@ -90,17 +90,17 @@ impl Machine {
     }
 }
 
-/// As whom volumes are made.
+/// The user that creates volumes.
 fn provisioner() -> UserInfo {
     UserInfo::new(node::PROVISIONER, node::PROVISIONER_GROUPS)
 }
 
-/// How far faults go.
+/// The extent of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Controllers see the world as it is, or are dead.
+    /// Controllers see the real state, or are dead.
     Contained,
-    /// Controllers may also be cut off, and come back with what they knew.
+    /// Controllers may also be cut off, and return with an old view.
     Everything,
 }
 
@@ -121,7 +121,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// How bad the network is from now on.
+    /// Sets the quality of the network from now on.
     pub fn set_weather(&self, weather: Weather) {
         let nodes = self.machines.iter().map(|machine| &machine.conditions);
         for conditions in nodes.chain([&self.controllers, &self.scheduler]) {
@@ -129,7 +129,7 @@ impl Faults {
         }
     }
 
-    /// Makes something worse; what ends it again is left in `repairs`.
+    /// Starts a fault; its end is scheduled in `repairs`.
     pub fn strike(self: &Arc<Self>, extent: Extent, repairs: &mut JoinSet<()>) {
         let faults = self.clone();
         match below(100) {

@@ -12,7 +12,7 @@ use planners::stateful_set::{Observed, identity, invariants, plan};
 use crate::bodies::Bodies;
 use crate::user::{self, NAMESPACE, User};
 
-/// What is not as it should be; empty when all is well.
+/// The deviations from the goal; empty if there are none.
 pub async fn missing(user: &User, bodies: &Bodies) -> kube::Result<Vec<String>> {
     let all = ListParams::default();
     let sets = user.api::<StatefulSet>().list(&all).await?.items;
@@ -45,7 +45,7 @@ pub async fn missing(user: &User, bodies: &Bodies) -> kube::Result<Vec<String>> 
     Ok(found)
 }
 
-/// A pod that is going, belongs to a set that is gone, or does not run where it says.
+/// A terminating pod, a pod of a deleted set, or one that does not run on its node.
 fn leftovers(pod: &Pod, sets: &[StatefulSet], bodies: &Bodies, found: &mut Vec<String>) {
     let name = pod.name_any();
     let owners = pod.owner_references().iter();

@@ -1,11 +1,11 @@
 //! The whole control plane in one thread, with simulated nodes, simulated time and one seed.
 //!
 //! The API server, the controllers and the scheduler are the real ones, over the real store in
-//! memory; [`node`] plays the nodes, [`link`] the network, [`disk`] the disk. What happens follows
-//! from the seed alone, so that a failure can be looked at as often as needed.
+//! memory; [`node`] simulates the nodes, [`link`] the network, [`disk`] the disk. A run depends
+//! only on its seed, so that a failure can be reproduced.
 //!
-//! Read [`world`] first: it sets everything up, lets users and faults loose, and at the end waits
-//! until all is as it was wanted. [`checks`] look at every write and at every body on a node.
+//! Start with [`world`]: it sets everything up, runs users and faults, and at the end waits until
+//! the goal is reached. [`checks`] check every write and every instance on a node.
 
 mod bodies;
 mod checks;

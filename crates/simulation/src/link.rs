@@ -1,4 +1,4 @@
-//! The way from a client to the API server, with what can go wrong on it.
+//! The connection from a client to the API server, with its faults.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,13 +22,13 @@ use tower::Service;
 
 use crate::{random, trace};
 
-/// How long a client waits for an answer that does not come.
+/// Range of a client's timeout for a missing response, in milliseconds.
 const PATIENCE_MILLIS: (u64, u64) = (5_000, 15_000);
 
-/// How many in a hundred careless deletions come late.
+/// Percentage of careless deletions that are delayed.
 const DAWDLING: u64 = 50;
 
-/// A server that is up, and what ends when it goes down.
+/// A running server, and the tasks that end with it.
 #[derive(Clone)]
 pub struct Incarnation {
     /// The server.
@@ -37,10 +37,10 @@ pub struct Incarnation {
     pub down: CancellationToken,
 }
 
-/// Where clients find the server, if there is one.
+/// The address of the server for clients, if it runs.
 pub type Address = Arc<Mutex<Option<Incarnation>>>;
 
-/// What goes wrong on a link, in percent of requests or of watch events.
+/// The faults of a link, in percent of requests or of watch events.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {
     /// Requests that do not reach the server.
@@ -60,7 +60,7 @@ pub struct Weather {
 /// Something in the answers that a mutation replaces.
 pub type Forgery = (&'static str, &'static str);
 
-/// What a link is like; shared with whoever makes it worse.
+/// The conditions of a link; shared with the source of faults.
 #[derive(Default)]
 pub struct Conditions {
     weather: Mutex<Weather>,
@@ -74,7 +74,7 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Sets what goes wrong by chance.
+    /// Sets the random faults.
     pub fn set_weather(&self, weather: Weather) {
         *self.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
     }
@@ -113,7 +113,7 @@ impl Conditions {
         *place.unwrap_or_else(PoisonError::into_inner) = gap;
     }
 
-    /// What was set so.
+    /// The configured value.
     pub fn observation_gap(&self) -> Option<SignedDuration> {
         let place = self.observation_gap.lock();
         *place.unwrap_or_else(PoisonError::into_inner)
@@ -137,9 +137,9 @@ pub struct Link {
     name: Arc<str>,
     user: UserInfo,
     address: Address,
-    /// What it is like.
+    /// Its conditions.
     pub conditions: Arc<Conditions>,
-    /// Cancelled when the client is dead: nothing of it reaches the server any more.
+    /// Cancelled when the client is dead: none of its requests reach the server any more.
     pub dead: CancellationToken,
 }
 
@@ -155,7 +155,7 @@ impl Link {
         }
     }
 
-    /// The same way for somebody else of the same program.
+    /// The same link for another user of the same program.
     pub fn of(&self, user: UserInfo) -> Self {
         Self {
             user,
@@ -163,7 +163,7 @@ impl Link {
         }
     }
 
-    /// A client whose requests go this way.
+    /// A client over this link.
     pub fn client(&self) -> Client {
         Client::new(self.clone(), "default")
     }
@@ -235,8 +235,8 @@ impl Link {
         }
     }
 
-    /// For a mutation: deletions without preconditions. Some dawdle, so that one that has been outrun
-    /// is not a matter of one world in a thousand; with the uid in it, it would do no harm.
+    /// For a mutation: deletions without preconditions. Some are delayed, so that a race is not
+    /// rare; with the UID it would be harmless.
     async fn careless(&self, request: Request<Body>) -> Result<Request<Body>, BoxError> {
         let careless = self.conditions.careless.load(Ordering::Relaxed);
         if !careless || request.method() != Method::DELETE {
@@ -292,7 +292,7 @@ impl Service<Request<Body>> for Link {
             let dead = link.dead.clone();
             tokio::select! {
                 biased;
-                // Whoever is dead waits for nothing, and learns of nothing.
+                // A dead client receives nothing.
                 () = dead.cancelled() => std::future::pending().await,
                 answer = link.request(request) => answer,
             }
@@ -341,7 +341,7 @@ impl Frames {
     }
 }
 
-/// What happens to an event of a watch on its way.
+/// The transport of a watch event.
 async fn travel(conditions: &Conditions) -> Result<(), BoxError> {
     if conditions.is_partitioned() {
         sleep(random::millis(PATIENCE_MILLIS.0, PATIENCE_MILLIS.1)).await;

@@ -1,8 +1,8 @@
 //! A node that is played: an ordinary client of the API that has bodies instead of containers.
 //!
-//! It does what a node agent promises: no body of an identity is started while another of it runs
-//! here, and the object of a pod goes only when its body has ended. Bodies outlive the agent. It
-//! also makes the volumes of claims that were given to it.
+//! It keeps a node agent's guarantees: no instance of an identity is started while another runs
+//! here, and a pod's object is removed only after its instance has ended. Instances survive the
+//! agent. It also provisions volumes for claims.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,10 +29,10 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// As the node agent has them: when others may have missed it, and how often it says all the same.
 const MISSED_AFTER: Duration = Duration::from_secs(20);
 const SAY_AGAIN: Duration = Duration::from_secs(300);
-/// How often pods are looked at although nothing is known to have happened to them.
+/// Interval of the checks of pods without a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// As whom volumes are made.
+/// The user that creates volumes.
 pub const PROVISIONER: &str = "system:serviceaccount:kube-system:mainstay-provisioner";
 /// Its groups.
 pub const PROVISIONER_GROUPS: [&str; 3] = [
@@ -41,7 +41,7 @@ pub const PROVISIONER_GROUPS: [&str; 3] = [
     "system:serviceaccounts:kube-system",
 ];
 
-/// As whom a node speaks.
+/// The clients of a node.
 pub struct Clients {
     /// For its pods.
     pub agent: Client,
@@ -49,16 +49,16 @@ pub struct Clients {
     pub provisioner: Client,
 }
 
-/// What a node is like.
+/// The settings of a node.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Its name.
     pub name: String,
-    /// How long a body takes until it is ready, in milliseconds.
+    /// The time for an instance to become ready, in milliseconds.
     pub startup_millis: (u64, u64),
-    /// How long a body takes to end, in milliseconds, within its grace.
+    /// The time for an instance to end, in milliseconds, within its grace period.
     pub shutdown_millis: (u64, u64),
-    /// How far its wall clock is off.
+    /// The error of its wall clock.
     pub skew: SignedDuration,
     /// Pods that are worked on at once.
     pub workers: usize,
@@ -136,11 +136,11 @@ struct Agent {
     pods: Cache<Pod>,
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
-    /// What was last written of each pod, by uid.
+    /// The last written status of each pod, by UID.
     written: Mutex<BTreeMap<String, Shown>>,
 }
 
-/// What a pod's status says.
+/// The contents of a pod's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shown {
     phase: &'static str,
@@ -259,7 +259,7 @@ impl Agent {
         let pod = self.pods.get_key(key);
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let uid = uid.unwrap_or_default();
-        // Whose object is gone must go, and nothing is started before.
+        // An instance whose object is deleted must end, and nothing is started before.
         let mut others = self.bodies.running(&self.settings.name, &identity);
         others.retain(|body| body.uid != uid);
         if let Some(other) = others.first() {
@@ -368,7 +368,7 @@ impl Agent {
             return Ok(Outcome::Done);
         };
         let shown = match body.ends_at {
-            // It ended although nobody asked: the node had no room for it.
+            // It ended without a request: the node evicted it.
             Some(at) if at <= now => Shown {
                 phase: "Failed",
                 ready: false,
@@ -406,7 +406,7 @@ impl Agent {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the pod's status says, as far as this agent knows.
+    /// The pod's status in this agent's view.
     fn before(&self, pod: &Pod, uid: &str) -> Option<Shown> {
         if let Some(shown) = self.written().get(uid) {
             return Some(*shown);

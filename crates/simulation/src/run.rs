@@ -1,5 +1,5 @@
-//! Runs worlds: each in a copy of this process and on a thread of its own, so that it begins with
-//! the same memory whatever ran before.
+//! Runs worlds: each in a copy of this process and on a separate thread, so that each starts with
+//! the same memory.
 
 use std::io::{Read, Write};
 use std::panic;
@@ -13,25 +13,25 @@ use tokio::time::Instant;
 use crate::trace::Summary;
 use crate::{system, trace, world};
 
-/// A mistake that is made on purpose, to see that it is found.
+/// An injected mistake that the checks must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mutation {
     /// Nodes remove a pod's object while its body still ends.
     HastyNode,
-    /// Controllers delete by name alone, whatever has the name by now.
+    /// Controllers delete by name only, whichever object has the name.
     CarelessDeletes,
     /// Controllers take an ordered set for a parallel one.
     NoOrder,
     /// Controllers see no partition.
     NoPartition,
-    /// Controllers take claims for given up that are to be kept.
+    /// Controllers treat claims with the policy `Retain` as deletable.
     NoRetention,
     /// Controllers take the time in which their own process stood still for silence of the nodes.
     DeafWhilePaused,
 }
 
 impl Mutation {
-    /// What controllers are told instead of what is so.
+    /// The replaced text in the controllers' input.
     pub fn forgery(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::HastyNode | Self::CarelessDeletes | Self::DeafWhilePaused => None,
@@ -42,16 +42,16 @@ impl Mutation {
     }
 }
 
-/// How to run worlds.
+/// The options for running worlds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Prints everything that happens.
     pub show: bool,
-    /// A mistake to be found.
+    /// The injected mistake.
     pub mutation: Option<Mutation>,
 }
 
-/// Longest time of the real clock for one world; a world that takes longer stands still.
+/// Maximum real time of one world; a slower one counts as stuck.
 const REAL_SECONDS_MAX: u32 = 300;
 
 /// A process in which everything has been made that is made once per process (schemas and the
@@ -68,13 +68,13 @@ impl WarmProcess {
     /// Starts a world in a copy of this process.
     ///
     /// # Errors
-    /// When the system has no room for another process.
+    /// The system cannot start another process.
     pub fn start(&self, seed: u64, options: Options) -> Result<UnderWay> {
         let (reader, mut writer) = std::io::pipe().context("make a pipe")?;
         let child = system::in_copy(|| {
             nix::unistd::alarm::set(REAL_SECONDS_MAX);
             let summary = here(seed, options);
-            // Nobody is left to be told of a failure to write.
+            // There is no one to report a failed write to.
             let _ = writer.write_all(encode(&summary).as_bytes());
         });
         let child = child.context("start a process")?;
@@ -98,7 +98,7 @@ impl UnderWay {
     /// Waits for its end.
     ///
     /// # Errors
-    /// When the process cannot be waited for.
+    /// The process cannot be waited for.
     pub fn finish(mut self) -> Result<Summary> {
         let mut text = String::new();
         let read = self.reader.read_to_string(&mut text);
@@ -113,7 +113,7 @@ impl UnderWay {
     }
 }
 
-/// Runs one world in this process, on a thread of its own.
+/// Runs one world in this process, on a separate thread.
 pub fn here(seed: u64, options: Options) -> Summary {
     let thread = std::thread::Builder::new()
         .stack_size(32 << 20)
@@ -135,8 +135,7 @@ thread_local! {
     static STARTED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
 }
 
-/// The whole machine stands still: time passes, and nobody does anything. What would have been due
-/// meanwhile is due at once afterwards.
+/// The whole machine pauses: time passes without work. Due work is done afterwards.
 pub async fn stand_still(time: Duration) {
     if let Some(started) = STARTED.get() {
         system::set_elapsed(started.elapsed() + time);
@@ -170,7 +169,7 @@ fn on_this_thread(seed: u64, options: Options) -> Summary {
         world::live(seed, options.mutation).await;
     });
     let summary = trace::end();
-    // What is left of the world goes without a trace.
+    // The rest of the world is dropped without a trace.
     runtime.shutdown_timeout(Duration::ZERO);
     summary
 }

@@ -1,9 +1,9 @@
 //! The system's clock and random bytes, as a simulated world has them, and `fork`.
 //!
 //! The program that contains this file defines `clock_gettime` and `getrandom` itself, so that
-//! everything in it (the standard library, all dependencies, the product's own code) takes time
-//! and randomness from here, without knowing. On a thread on which no world runs both do what the
-//! system's own do. This is the only file here with `unsafe`; the product is never linked with it.
+//! everything in it (the standard library, all dependencies, the product's own code) gets time and
+//! randomness from here. On a thread without a world both behave like the system's. This is the
+//! only file here with `unsafe`; the product is never linked with it.
 
 #![expect(unsafe_code, reason = "takes the place of functions of the C library")]
 
@@ -15,15 +15,14 @@ use std::time::Duration;
 
 use crate::random::next;
 
-/// What the clocks show when a world begins: some afternoon in 2026, and a machine that has been
-/// up for an hour.
+/// The initial clock readings of a world: an afternoon in 2026, and an uptime of one hour.
 const WALL_START: Duration = Duration::from_secs(1_780_000_000);
 const UPTIME_START: Duration = Duration::from_secs(3600);
 
 struct World {
     running: Cell<bool>,
     elapsed: Cell<Duration>,
-    /// How far the wall clock of the control plane is off, in nanoseconds.
+    /// The error of the control plane's wall clock, in nanoseconds.
     skew: Cell<i64>,
     random: Cell<u64>,
 }
@@ -39,8 +38,8 @@ thread_local! {
     };
 }
 
-/// Begins a world on this thread: from now on its clocks stand still until they are moved, and its
-/// random bytes follow from the seed. To be called before anything else happens on the thread.
+/// Starts a world on this thread: its clocks stand still until they are moved, and its random bytes
+/// depend on the seed. Must be called before anything else on the thread.
 pub fn begin(seed: u64) {
     WORLD.with(|world| {
         world.random.set(seed);
@@ -53,12 +52,12 @@ pub fn set_elapsed(elapsed: Duration) {
     WORLD.with(|world| world.elapsed.set(elapsed));
 }
 
-/// Sets the wall clock wrong; what measures durations stays as it is.
+/// Sets the error of the wall clock; monotonic clocks are unchanged.
 pub fn set_skew(nanoseconds: i64) {
     WORLD.with(|world| world.skew.set(nanoseconds));
 }
 
-/// What a clock of the world shows; `None` where no world runs, and for clocks of another kind.
+/// The reading of a simulated clock; `None` without a world, and for other clocks.
 fn simulated(clock: libc::clockid_t) -> Option<Duration> {
     WORLD.with(|world| {
         if !world.running.get() {
@@ -114,7 +113,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
         }
         REAL_CLOCK.store(real, Ordering::Relaxed);
     }
-    // SAFETY: what the C library has under this name is of this type.
+    // SAFETY: the C library's symbol of this name has this type.
     let real: ClockGettime = unsafe { std::mem::transmute::<*mut c_void, ClockGettime>(real) };
     // SAFETY: the arguments are the caller's own.
     unsafe { real(clock, time) }
@@ -149,15 +148,15 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uin
 
 /// Runs `work` in a copy of this process, which ends with it, and returns the copy's id.
 ///
-/// Only for a process with one thread; on another the copy could wait for ever for a lock that
-/// nobody holds any more.
+/// Only for a process with one thread; otherwise the copy could wait for ever for a lock without an
+/// owner.
 pub fn in_copy(work: impl FnOnce()) -> io::Result<nix::unistd::Pid> {
     // SAFETY: this process has one thread, so that the copy is whole.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Parent { child } => Ok(child),
         nix::unistd::ForkResult::Child => {
             work();
-            // SAFETY: ends the process without running what the original has registered.
+            // SAFETY: ends the process without running the original's exit handlers.
             unsafe { libc::_exit(0) }
         }
     }

@@ -1,6 +1,6 @@
 //! The trace of events, in order: the same for every run of a seed.
 //!
-//! Each line goes into a hash, the last ones are kept. Where no world runs, nothing is noted.
+//! Each line is hashed, the last ones are stored. Without a world nothing is recorded.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::io::Write;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Lines that are kept for the report of a failure.
+/// Number of stored lines for the report of a failure.
 const TAIL: usize = 150;
 
 struct Trace {
@@ -26,7 +26,7 @@ thread_local! {
     static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
 }
 
-/// What is left of a trace.
+/// The summary of a trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Hash of all lines.
@@ -35,11 +35,11 @@ pub struct Summary {
     pub lines: u64,
     /// The last of them.
     pub tail: Vec<String>,
-    /// What was wrong, in the order in which it was found.
+    /// The violations, in the order of their detection.
     pub broken: Vec<String>,
 }
 
-/// Begins the trace of this thread; `show` prints each line as well.
+/// Starts the trace of this thread; `show` prints each line as well.
 pub fn begin(show: bool) {
     let trace = Trace {
         started: Instant::now(),
@@ -71,7 +71,7 @@ pub fn note(text: Arguments<'_>) {
         trace.hash.update(line.as_bytes());
         trace.lines += 1;
         if trace.show {
-            // A reader that has gone away does not matter.
+            // A closed output does not matter.
             let _ = writeln!(std::io::stderr(), "{line}");
         }
         trace.tail.push_back(line);
@@ -96,7 +96,7 @@ pub fn is_broken() -> bool {
     TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| !trace.broken.is_empty()))
 }
 
-/// Notes a line; takes what `format!` takes.
+/// Records a line; accepts the arguments of `format!`.
 #[macro_export]
 macro_rules! trace {
     ($($text:tt)*) => { $crate::trace::note(format_args!($($text)*)) };

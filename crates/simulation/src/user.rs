@@ -1,4 +1,4 @@
-//! Somebody who changes sets, pods and claims as it occurs to them.
+//! A user who changes sets, pods and claims at random.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use crate::checks::Checks;
 use crate::random::{below, between, chance, one_of};
 use crate::trace;
 
-/// Where everything happens.
+/// The namespace of all objects.
 pub const NAMESPACE: &str = "default";
 const SETS: [&str; 2] = ["web", "db"];
 const GOOD_IMAGES: [&str; 3] = ["v1", "v2", "v3"];
-/// One that cannot be pulled, and one whose containers never get ready.
+/// An image that cannot be pulled, and one whose containers never become ready.
 const BROKEN_IMAGES: [&str; 2] = ["bad", "sick"];
 
 /// The user.
@@ -30,7 +30,7 @@ pub struct User {
 }
 
 impl User {
-    /// A user with a client whose requests always arrive.
+    /// A user with a reliable client.
     pub fn new(client: Client, checks: Checks) -> Self {
         Self { client, checks }
     }
@@ -209,8 +209,8 @@ impl User {
             .map(drop)
     }
 
-    /// Does what only a user can: deletes pods that were let go, and helps broken ones that no
-    /// update may touch.
+    /// The manual actions at the end: deletes released pods, and broken ones that no update may
+    /// replace.
     pub async fn tidy(&self) -> kube::Result<()> {
         let sets: Api<StatefulSet> = self.api();
         let sets = sets.list(&ListParams::default()).await?.items;

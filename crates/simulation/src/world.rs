@@ -1,4 +1,4 @@
-//! A life of the whole: it is set up, lived in by users and faults, and comes to rest.
+//! A complete run: set-up, users and faults, and rest.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,24 +20,24 @@ use crate::run::{Mutation, stand_still};
 use crate::user::User;
 use crate::{goal, random, system, trace};
 
-/// How long everything may take to come to rest: pods of a lost node wait for five minutes.
+/// Maximum time to come to rest: pods of a lost node wait for five minutes.
 const REST_WITHIN: Duration = Duration::from_secs(30 * 60);
-/// It has come to rest when nothing has been missing for so long.
+/// The world is at rest after this time without deviations from the goal.
 const AT_REST: Duration = Duration::from_secs(20);
 
-/// What kind of world it is.
+/// The kind of a world.
 struct Climate {
     weather: Weather,
     faults: Option<Extent>,
     /// Whether controllers run twice all the time, as when each takes the other for dead.
     two_controllers: bool,
-    /// How old a view of the world can get.
+    /// Maximum age of a view.
     staleness: Duration,
-    /// Whether the machine stands still now and then.
+    /// Whether the machine pauses now and then.
     pauses: bool,
 }
 
-/// The longest time for which the machine stands still.
+/// Maximum length of a pause.
 const PAUSE_MAX: Duration = Duration::from_secs(400);
 
 impl Climate {
@@ -63,7 +63,7 @@ impl Climate {
         // One controller alone is never outrun by another: only two show this mistake.
         let two = mutation == Some(Mutation::CarelessDeletes);
         match if two { 3 } else { kind } {
-            // Nothing goes wrong but what users do: here the checks are strict.
+            // No faults but the users' actions: here the checks are strict.
             0 => fair,
             1 => Self {
                 faults: Some(Extent::Contained),
@@ -96,11 +96,11 @@ impl Climate {
     }
 }
 
-/// Lives through one world. What is wrong is in the trace.
+/// Runs one world. Violations are in the trace.
 pub async fn live(seed: u64, mutation: Option<Mutation>) {
     random::begin(seed ^ 0x6d61_696e_7374_6179);
     let climate = Climate::of_chance(seed, mutation);
-    // Only what goes wrong makes a node silent; that the observer was deaf does not.
+    // Only faults make a node silent; a pause of the observer does not.
     let checks = Checks::new(climate.staleness, climate.faults.is_none());
     let observer = checks.clone();
     let (disk, spin) = Disk::new(move |change| observer.see(change));

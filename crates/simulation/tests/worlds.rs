@@ -1,5 +1,5 @@
-//! Hundreds of worlds: every one keeps the promises, repeats exactly, and comes to rest; and each
-//! mistake that is made on purpose is found.
+//! Hundreds of worlds: each keeps the invariants, is reproducible, and comes to rest; and each
+//! injected mistake is found.
 //!
 //! The worlds run in a program of their own, which has one thread and can be copied.
 
@@ -50,8 +50,8 @@ fn a_seed_gives_the_same_world_again() {
     simulate(&["--from", "1000", "--seeds", "8", "--twice", "--jobs", "2"]);
 }
 
-/// Nobody is to need more than 150 seeds to find a mistake of this kind. The search begins near a
-/// seed that finds it, as long as worlds are made as they are now.
+/// At most 150 seeds are needed to find a mistake of this kind. The search begins near a seed that
+/// finds it, as long as worlds are generated as now.
 fn is_found(mutation: &str, from: u64) {
     let from = from.to_string();
     simulate(&["--mutation", mutation, "--from", &from, "--seeds", "150"]);

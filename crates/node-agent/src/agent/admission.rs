@@ -1,7 +1,7 @@
 //! Admission: the node accepts or rejects each pod that is bound to it.
 //!
-//! A pod is looked at once, when it is new here. One that a former agent has taken is not looked at
-//! again: it has its place.
+//! A pod is checked once, when it is new on the node. A pod that a former agent admitted is not
+//! checked again.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl Admission {
         self.pods.wait_synced().await && self.nodes.wait_synced().await
     }
 
-    /// Why the node does not take a pod that is new here; `None` if it does.
+    /// The reason why the node rejects a new pod; `None` if it admits the pod.
     pub async fn rejection(&self, pod: &Pod) -> Option<Rejection> {
         let conditions = self.shared.monitor.conditions();
         if let Some(rejection) = under_pressure(pod, &conditions) {
@@ -61,13 +61,13 @@ impl Admission {
         if let Some(rejection) = rejection(pod, policy) {
             return Some(rejection);
         }
-        // Without its object the node knows of no labels, and of no limits but its own.
+        // Without the Node object the agent knows no labels, and only its own limits.
         let node = self.nodes.get("", &self.shared.config.node_name)?;
         let wanted = PodView::from(pod);
         let others = self.others(pod);
         let mut found = misfit(&wanted, &node, &others);
         if found == Some(Misfit::NodeAffinity) {
-            // Who bound the pod may have seen newer labels.
+            // The scheduler may have seen newer labels.
             let api: Api<Node> = Api::all(self.shared.client.clone());
             match api.get(&self.shared.config.node_name).await {
                 Ok(node) => found = misfit(&wanted, &node, &others),
@@ -80,7 +80,7 @@ impl Admission {
         })
     }
 
-    /// The pods that have their place on the node: neither ended nor refused, and there before.
+    /// The node's admitted pods that have not ended.
     fn others(&self, pod: &Pod) -> Vec<PodView> {
         let taken = self.shared.pods.list();
         let has_place = |other: &&Arc<Pod>| {

@@ -27,7 +27,7 @@ use crate::worker::{Worker, WorkerStart};
 
 type Name = (String, String);
 
-/// Workers of one name by uid.
+/// The workers of one name by UID.
 type OfName = BTreeMap<String, mpsc::Sender<Message>>;
 
 /// Hands pods to their workers.
@@ -36,7 +36,7 @@ pub(super) struct Dispatcher {
     admission: Admission,
     workers: BTreeMap<Name, OfName>,
     tasks: JoinSet<()>,
-    /// Which pod each task works for.
+    /// The pod of each task.
     pods: HashMap<tokio::task::Id, (Name, String)>,
     part: Part,
 }
@@ -66,7 +66,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes over the pods that were found, then runs pods until the end.
+    /// Adopts the pods that were found, then runs pods until the end.
     pub async fn run(
         mut self,
         found: BTreeMap<String, FoundPod>,
@@ -166,7 +166,7 @@ impl Dispatcher {
         if of_name.is_some_and(|workers| workers.contains_key(&uid)) {
             return self.send(&pod.clone(), Message::Pod(pod)).await;
         }
-        // Others of this name are gone from the API, whether or not that was heard of.
+        // Others of this name are deleted in the API, even if the event was missed.
         let others: Vec<String> = of_name
             .into_iter()
             .flatten()
@@ -250,7 +250,7 @@ impl Dispatcher {
             return;
         }
         self.forget(&name, &uid).await;
-        // A pod whose object came back with the same uid cannot be; one that was never told is.
+        // The object cannot come back with the same UID; a removal that was not delivered is sent.
         if let Some(pod) = pods.get(&name.0, &name.1)
             && uid_of(&pod) != uid
             && !self
@@ -262,7 +262,7 @@ impl Dispatcher {
         }
     }
 
-    /// Nothing of the pod is left here: the next one of its name may start.
+    /// The pod is cleaned up: the next one of its name may start.
     async fn forget(&mut self, name: &Name, uid: &str) {
         if let Some(view) = self.view_of(name, uid) {
             self.shared.pods.remove(&view);
@@ -284,16 +284,16 @@ impl Dispatcher {
         }
     }
 
-    /// A worker that failed is replaced, as if the agent had been: its pod goes on meanwhile. Says
-    /// whether there was anything left to work for.
+    /// Replaces a failed worker, as if the agent had restarted: its pod keeps running. Returns
+    /// whether any work was left.
     async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) -> bool {
-        // Whatever it was, it must not spin.
+        // A delay, so that a repeated failure does not spin.
         tokio::time::sleep(WORKER_RESTART_DELAY).await;
         let found = beside(|| recovery::found(&self.shared.config.data_dir));
         let stored = found.ok().and_then(|mut found| found.remove(uid));
         let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
         let removed = current.is_none();
-        // What the worker has shown last is left where neither the API nor the disk has the pod.
+        // The last published view remains if neither the API nor the disk has the pod.
         let shown = || self.view_of(name, uid);
         let pod = current
             .or_else(|| stored.as_ref().map(|found| found.pod.clone()))
@@ -345,7 +345,7 @@ impl Dispatcher {
             .into_iter()
             .map(|pod| (uid_of(&pod), pod))
             .collect();
-        // One that is wanted, and of which nothing is known, is new: the node may not take it.
+        // A pod of the API without a record is new: the node may reject it.
         found.retain(|uid, one| {
             one.recorded || by_uid.contains_key(uid) || !current.contains_key(uid)
         });
@@ -448,7 +448,7 @@ impl Dispatcher {
             .iter()
             .map(|view| (uid_of(&view.pod), order.wave_of(&view.pod)))
             .collect();
-        // Who is not known yet has nothing that runs.
+        // A pod without a view has no containers.
         let wave_of = |uid: &str| waves.get(uid).copied().unwrap_or_default();
         for (place, wave) in order.waves().iter().enumerate() {
             let stop = NodeStop {

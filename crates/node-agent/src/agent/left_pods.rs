@@ -1,8 +1,8 @@
-//! Termination of pods whose agent was killed, from their records on disk: for a program without an
-//! agent and an API server.
+//! Termination of pods after their agent was killed, from their records on disk: for a program
+//! without an agent and an API server.
 //!
-//! The planner of the agent decides here too, as on a node that stops. So hooks, signals, grace
-//! periods and the order of sidecars are those that the pod asks for.
+//! The agent's planner is used here too, as in a node shutdown. So hooks, signals, grace periods
+//! and the order of sidecars follow the pod's specification.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,9 +26,9 @@ use crate::paths::{PodDir, runtime_id};
 use crate::pods::recovery::{self, FoundPod};
 use crate::probes::prober::ProbeTarget;
 
-/// How often it is looked at whether containers have ended.
+/// Interval of the checks whether containers have ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// The address of a pod that has none of its own: it is in the node's network.
+/// The address of a pod on the host network.
 const OF_NODE: &str = "127.0.0.1";
 
 /// The pods that an agent has left.
@@ -42,7 +42,7 @@ impl LeftPods {
     /// Reads the pods' objects and records.
     ///
     /// # Errors
-    /// When a directory cannot be read.
+    /// A directory cannot be read.
     pub fn read(data_dir: &Path) -> io::Result<Self> {
         let machine = MachineInfo::read(data_dir);
         Ok(Self {
@@ -52,11 +52,11 @@ impl LeftPods {
         })
     }
 
-    /// Ends the containers of a sandbox, then all that is left of it. Returns what did not go as the pod
-    /// says, in sentences.
+    /// Stops the containers of a sandbox, then removes the rest. Returns messages about deviations
+    /// from the pod's specification.
     ///
     /// # Errors
-    /// When something of it is still there.
+    /// The sandbox could not be removed completely.
     pub async fn end(&self, sandbox: &Sandbox) -> container_runtime::Result<Vec<String>> {
         let notes = match recovery::look(sandbox).await {
             Ok((state, _)) => self.ending(sandbox, &state).carry_out().await,
@@ -110,14 +110,14 @@ fn spec_of(state: &SandboxState) -> PodSpec {
     }
 }
 
-/// The end of one pod.
+/// The termination of one pod.
 struct Ending<'a> {
     clock: &'a Clock,
     sandbox: &'a Sandbox,
     pod: Pod,
     dir: PodDir,
     record: PodRecord,
-    /// Hooks that run: the container, and what went wrong.
+    /// Running hooks: the container, and the error.
     hooks: JoinSet<(String, Result<(), String>)>,
     notes: Vec<String>,
 }
@@ -194,7 +194,7 @@ impl Ending<'_> {
                 }
                 self.signal(&container, nix::libc::SIGKILL).await;
             }
-            // Nobody asks how it is; what is left of it goes with its sandbox.
+            // Other results are not needed; the sandbox removes the rest.
             _ => {}
         }
     }

@@ -36,10 +36,10 @@ pub struct NodeAgent {
     task: JoinHandle<()>,
 }
 
-/// Runs a node agent until its part is to end, and until its pods are stopped if they are to be.
+/// Runs a node agent until the end of its part, and until its pods are stopped if requested.
 ///
 /// # Errors
-/// When it cannot start.
+/// It cannot start.
 pub async fn run(config: Config, client: Client, part: impl Into<Part>) -> Result<(), Error> {
     NodeAgent::start(config, client, part)
         .await?
@@ -49,10 +49,10 @@ pub async fn run(config: Config, client: Client, part: impl Into<Part>) -> Resul
 }
 
 impl NodeAgent {
-    /// Registers the node, takes over what a former agent left, and begins to run pods.
+    /// Registers the node, adopts the pods of a former agent, and starts to run pods.
     ///
     /// # Errors
-    /// When the runtime does not open, directories cannot be made, or the API refuses the node.
+    /// The runtime does not open, directories cannot be created, or the API refuses the node.
     pub async fn start(
         config: Config,
         client: Client,

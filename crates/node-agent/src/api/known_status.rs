@@ -1,17 +1,17 @@
 //! The status of an object as the API server stores it, as far as this program knows.
 //!
-//! Two sources say it: the answers to own writes, which come at once, and the watch, which also
-//! brings what others write and may be behind. The resource version decides between them, so that
-//! a status is compared with what is stored and not with what was last sent. Others write statuses
-//! too (the node controller takes a node and its pods for lost), and what they wrote has to be
-//! answered. As kubelet, whose status manager compares each pod with the API's.
+//! There are two sources: the responses to own writes, which come at once, and the watch, which
+//! also brings others' writes and may be behind. The resource version decides between them, so that
+//! a status is compared with the stored one and not with the last one sent. Others write statuses
+//! too (the node lifecycle controller marks a lost node and its pods), and the agent has to correct
+//! them. As kubelet, whose status manager compares each pod with the API's.
 
 use std::time::Duration;
 
 use kube::ResourceExt;
 use tokio::time::Instant;
 
-/// The status of one object as the API has it.
+/// The status of one object in the API.
 #[derive(Clone, Debug)]
 pub struct KnownStatus<S> {
     status: S,
@@ -19,12 +19,12 @@ pub struct KnownStatus<S> {
     answered: Option<(u64, Instant)>,
 }
 
-/// How long the watch may stay behind an answer. After that its word counts: the versions of a store
-/// that was restored from a backup begin again at a lower number.
+/// Maximum delay of the watch behind a response. After it the watch wins: the versions of a
+/// restored store begin again at a lower number.
 const WATCH_BEHIND_MAX: Duration = Duration::from_secs(10);
 
 impl<S> KnownStatus<S> {
-    /// Begins with what a read or the watch has brought.
+    /// Starts with the result of a read or of the watch.
     pub fn new(status: S) -> Self {
         Self {
             status,
@@ -32,7 +32,7 @@ impl<S> KnownStatus<S> {
         }
     }
 
-    /// What is stored.
+    /// The stored status.
     pub fn get(&self) -> &S {
         &self.status
     }
@@ -43,8 +43,8 @@ impl<S> KnownStatus<S> {
         self.status = status;
     }
 
-    /// Takes what the watch says of the object, unless that is older than an answer; says whether
-    /// it was taken.
+    /// Takes a status from the watch, unless it is older than a response; returns whether it was
+    /// taken.
     pub fn watched(&mut self, object: &impl ResourceExt, status: S) -> bool {
         let is_behind = match (self.answered, version(object)) {
             (Some((answered, at)), Some(watched)) => {

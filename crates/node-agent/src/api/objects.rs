@@ -1,7 +1,7 @@
 //! The API objects that pods refer to: ConfigMaps, Secrets, claims, tokens, Services.
 //!
-//! They are asked for when a container or volume needs them, so that it starts with what is true
-//! then; what a running pod has mounted is watched, one watch per object and node however many
+//! They are read when a container or volume needs them, so that it starts with the present state;
+//! the sources of a running pod's volumes are watched, one watch per object and node however many
 //! pods use it.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::REQUEST_TIMEOUT;
 
-/// Kinds of objects whose changes reach running pods.
+/// Kinds of objects whose changes are propagated to running pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectKind {
     /// A ConfigMap.
@@ -40,7 +40,7 @@ pub enum ObjectKind {
 /// A token that a pod asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenWanted {
-    /// For whom; the API server when absent.
+    /// The audience; the API server if absent.
     pub audience: Option<String>,
     /// For how long.
     pub expiration_seconds: i64,
@@ -58,12 +58,12 @@ pub struct Token {
 /// An object of the pod's namespace.
 pub type ObjectName = (ObjectKind, String);
 
-/// What an object was when it was looked at: its resource version, or nothing where it was not there.
+/// The state of an object at a read: its resource version, or its absence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(Option<String>);
 
 impl Version {
-    /// That of what was found.
+    /// The version of a read object.
     pub fn of<K: kube::Resource>(found: Option<&K>) -> Self {
         Self(found.and_then(|object| object.meta().resource_version.clone()))
     }
@@ -82,9 +82,9 @@ pub struct ApiObjects {
     part: Part,
 }
 
-/// Somebody's interest in an object; the watch ends with the last one.
+/// A subscription to an object; the watch ends with the last one.
 pub struct ObjectWatch {
-    /// The object as last seen; nothing before that.
+    /// The object's last version; `None` before the first.
     seen: watch::Sender<Option<Version>>,
     stop: CancellationToken,
 }
@@ -96,8 +96,8 @@ impl Drop for ObjectWatch {
 }
 
 impl ObjectWatch {
-    /// What becomes of the object after it was as somebody `read` it. Who has not read it learns what
-    /// becomes of it after it is first seen.
+    /// The changes of the object after the version that was `read`. Without one, after the first
+    /// version of the watch.
     pub fn changes(self: Arc<Self>, read: Option<Version>) -> ObjectChanges {
         ObjectChanges {
             seen: self.seen.subscribe(),
@@ -107,7 +107,7 @@ impl ObjectWatch {
     }
 }
 
-/// Changes of an object that somebody has read.
+/// Changes of an object after a read.
 pub struct ObjectChanges {
     seen: watch::Receiver<Option<Version>>,
     known: Option<Version>,
@@ -115,9 +115,10 @@ pub struct ObjectChanges {
 }
 
 impl ObjectChanges {
-    /// Waits until the object is another than it was known to be; `false` when nobody will tell.
+    /// Waits until the object has another version than the known one; `false` after the end of the
+    /// watch.
     ///
-    /// A watch may be behind what was read: then it is told of that once more.
+    /// A watch may be behind the read: then that version is reported again.
     pub async fn next(&mut self) -> bool {
         loop {
             if let Some(seen) = self.seen.borrow_and_update().clone() {
@@ -183,7 +184,7 @@ impl ApiObjects {
         found.map_err(|error| format!("get {kind} \"{name}\": {error}"))
     }
 
-    /// What a claim's volume is.
+    /// The volume of a claim.
     pub async fn volume_of_claim(&self, ns: &str, name: &str) -> Result<PersistentVolume, String> {
         let claim: Option<PersistentVolumeClaim> =
             self.get("persistentvolumeclaim", ns, name).await?;
@@ -211,7 +212,7 @@ impl ApiObjects {
         Ok(found)
     }
 
-    /// What is to run pods of a RuntimeClass.
+    /// The handler of a RuntimeClass.
     pub async fn runtime_handler(&self, class: &str) -> Result<String, String> {
         let api: Api<RuntimeClass> = Api::all(self.client.clone());
         let found = in_time(api.get_opt(class)).await;
@@ -293,7 +294,7 @@ impl ApiObjects {
         Ok(found)
     }
 
-    /// Watches an object of a namespace, together with everybody else who does.
+    /// Watches an object of a namespace, shared with all other subscribers.
     pub fn watch(&self, kind: ObjectKind, namespace: &str, name: &str) -> Arc<ObjectWatch> {
         let key = (kind, namespace.to_owned(), name.to_owned());
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -324,7 +325,7 @@ impl ApiObjects {
     }
 }
 
-/// Tells what the one object of a cache is, from the first list on.
+/// Publishes the version of a cache's only object, from the first list on.
 async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Version>>) {
     if !cache.wait_synced().await {
         return;
@@ -396,7 +397,7 @@ mod tests {
         (watch, later)
     }
 
-    /// Whether a change is told; the clock stands still but for those who wait for it.
+    /// Whether a change is reported; the clock only advances while the test waits.
     async fn told(changes: &mut ObjectChanges) -> bool {
         let told = timeout(Duration::from_secs(60), changes.next()).await;
         told.unwrap_or(false)

@@ -12,19 +12,19 @@ use serde_json::{Map, Value, json};
 
 use crate::limits::REQUEST_TIMEOUT;
 
-/// What became of a write.
+/// The result of a write.
 #[derive(Debug)]
 pub enum Written {
-    /// It is done; the pod as it is stored now.
+    /// It succeeded; the stored pod.
     Done(Box<Pod>),
-    /// The pod is gone.
+    /// The pod is deleted.
     Gone,
     /// It may be tried again.
     Failed(String),
 }
 
-/// The difference between the status that is stored and the one that is wanted, as a strategic merge
-/// patch; `None` when there is none.
+/// The difference between the stored and the desired status, as a strategic merge patch; `None` if
+/// there is none.
 pub fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
     let (before, after) = (object(before), object(after));
     let mut patch = Map::new();
@@ -73,8 +73,8 @@ fn object(status: &PodStatus) -> Map<String, Value> {
     }
 }
 
-/// The conditions of the node that differ. Those of others are theirs to change, and may be newer
-/// in the store than in what the node has seen.
+/// The node's changed conditions. Conditions of others are not written, and may be newer in the
+/// store than in the agent's view.
 fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let known = before.map(list).unwrap_or_default();
@@ -94,7 +94,7 @@ fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
             }
         }
     }
-    // So has one that holds no longer, and is there only while it does.
+    // A condition that exists only while it holds is deleted.
     let gone = known.iter().filter(|old| {
         let is_kept = |condition: &Value| condition["type"] == old["type"];
         is_own(old) && !kept.iter().any(is_kept)
@@ -110,8 +110,8 @@ fn is_own(condition: &Value) -> bool {
     OWN_CONDITIONS.contains(&type_) || condition["reason"] == BY_NODE
 }
 
-/// The node's conditions that are stored with another status than the node sees have their
-/// transition `now`: they go back from what others have told.
+/// Sets the transition time to `now` for the node's conditions that are stored with another status:
+/// others had changed them.
 pub fn begin_transitions(status: &mut PodStatus, stored: &PodStatus, now: Timestamp) {
     for condition in status.conditions.iter_mut().flatten() {
         let stored = stored.conditions.iter().flatten();
@@ -123,7 +123,7 @@ pub fn begin_transitions(status: &mut PodStatus, stored: &PodStatus, now: Timest
     }
 }
 
-/// A list with merge keys that is to be replaced as a whole.
+/// A list with merge keys that is replaced as a whole.
 fn replaced(value: &Value) -> Value {
     let mut list = value.as_array().cloned().unwrap_or_default();
     list.push(json!({"$patch": "replace"}));
@@ -149,7 +149,7 @@ pub async fn write(client: &Client, pod: &Pod, difference: Value) -> Written {
     }
 }
 
-/// Removes the pod's object, for good: everything of it on this node is gone.
+/// Removes the pod's object: the node has cleaned up.
 pub async fn remove(client: &Client, pod: &Pod) -> Result<(), String> {
     let meta = &pod.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();

@@ -26,7 +26,7 @@ pub(crate) fn user_of(found: &ResolvedUser) -> User {
     }
 }
 
-/// How statuses name an image: by the digest that a registry would know, if there is one.
+/// The image id for statuses: the digest in a registry, if there is one.
 pub(crate) fn image_id(image: &image_store::Image) -> String {
     image.references.first().map_or_else(
         || image.id.clone(),
@@ -77,7 +77,7 @@ pub(crate) fn make_message_file(path: &Path) -> std::io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))
 }
 
-/// How an instance ended, as statuses say it; the runtime only knows the time that users see.
+/// The exit of an instance for statuses; the runtime only knows the wall-clock time.
 pub(crate) fn exit_of(
     running: &Running,
     exit: &RuntimeExit,
@@ -107,7 +107,7 @@ pub(crate) fn exit_of(
     }
 }
 
-/// The container's last words: its message file, or the end of its log if it asks for that.
+/// The container's termination message: its message file, or the end of its log if requested.
 pub(crate) fn last_words(
     dir: &PodDir,
     container: &Container,

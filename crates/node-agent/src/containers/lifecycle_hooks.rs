@@ -7,23 +7,23 @@ use k8s_openapi::api::core::v1::{HTTPHeader, LifecycleHandler};
 use crate::probes::http_probe::{self, HttpTarget, Unanswered};
 use crate::probes::prober::{self, CommandResult, ProbeTarget, run_command};
 
-/// How a hook did what it is for.
+/// The way in which a hook succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookOutcome {
-    /// As it was asked for.
+    /// As specified.
     AsAsked,
-    /// It was to be asked by https, and does not speak it.
+    /// Its server does not speak TLS, though the hook says `HTTPS`.
     WithoutTls,
 }
 
-/// Runs a hook of the pod (`name_namespace(uid)`) to its end or for as long as it may take.
+/// Runs a hook of the pod (`name_namespace(uid)`) until it ends or times out.
 ///
-/// Any answer to a request is one, as with kubelet: what the server thinks of it does not count. A
-/// `tcpSocket` is taken by the API and never worked.
+/// Any response to a request is a success, as in kubelet: the status code does not count. The API
+/// accepts a `tcpSocket`, which has no effect.
 ///
 /// # Errors
-/// What went wrong, with what a command has printed: for statuses, which those read who may read the
-/// pod, and not for events.
+/// The error with a command's output: for statuses, which only users with access to the pod read,
+/// and not for events.
 pub async fn run(
     asked: &ProbeTarget,
     pod: &str,
@@ -63,8 +63,8 @@ pub async fn run(
     Err("Cannot run handler: invalid handler".to_owned())
 }
 
-/// Asks by HTTP. A server that is to be asked by https and does not speak TLS is asked once more,
-/// without it and without secrets, as by kubelet: hooks were once asked by http whatever they said.
+/// Sends an HTTP request. A server that does not speak TLS for a hook with `HTTPS` gets a second
+/// request, in the clear and without secrets, as in kubelet: hooks once ignored the scheme.
 async fn ask(
     mut target: HttpTarget,
     headers: &[HTTPHeader],

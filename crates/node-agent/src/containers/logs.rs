@@ -1,7 +1,7 @@
 //! The reader of container logs: CRI lines in rotated files.
 //!
-//! A line is `<time> <stream> <F|P> <text>`; `P` says that the text goes on in the next line.
-//! `<path>` is written to; `<path>.1` is the newest rotated file.
+//! A line is `<time> <stream> <F|P> <text>`; `P` means that the text continues in the next line.
+//! `<path>` is the current file; `<path>.1` is the newest rotated one.
 
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -24,10 +24,10 @@ const TAIL_CHUNK: u64 = 64 * 1024;
 /// Bytes that are collected before they are sent.
 const SEND_BYTES: usize = 32 * 1024;
 
-/// Which part of a log is wanted, and in what form.
+/// The requested part of a log, and its format.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogQuery {
-    /// Go on with what is written later.
+    /// Continue with later lines.
     pub follow: bool,
     /// Put the time before each line.
     pub timestamps: bool,
@@ -39,7 +39,7 @@ pub struct LogQuery {
     pub limit_bytes: Option<usize>,
 }
 
-/// One line as it was written.
+/// One line in the CRI format.
 struct CriLine<'a> {
     time: &'a str,
     whole: bool,
@@ -59,7 +59,7 @@ fn parse(line: &[u8]) -> Option<CriLine<'_>> {
     })
 }
 
-/// Turns lines of a log into what is asked for.
+/// Formats lines of a log as requested.
 struct Formatter {
     query: LogQuery,
     at_line_start: bool,
@@ -129,7 +129,7 @@ pub fn remove(path: &Path) {
     }
 }
 
-/// Where the last `lines` lines of a file begin, and how many lines that are.
+/// The offset of the last `lines` lines of a file, and their number.
 fn tail_start(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
     let mut file = tree::open_file(path)?;
     let size = file.metadata()?.len();
@@ -202,7 +202,7 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Sends a log to `to`; follows it, if asked, until `is_over` says that nothing more will come.
+/// Sends a log to `to`; follows it, if requested, until `is_over` returns that the log is complete.
 pub async fn send(
     path: PathBuf,
     query: LogQuery,
@@ -244,7 +244,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// `false` when nobody listens any more, or the answer is complete.
+    /// `false` if the receiver is gone, or the response is complete.
     async fn flush(&mut self) -> bool {
         if self.buffer.is_empty() {
             return !self.to.is_closed();
@@ -307,7 +307,7 @@ impl Sender {
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();
         loop {
-            // Asked before the read: what was written before the end is then still read.
+            // Read before the file: data from before the end is then still read.
             let over = is_over();
             let now = tokio::fs::symlink_metadata(path).await;
             let replaced = now.map_or(true, |meta| meta.ino() != inode);

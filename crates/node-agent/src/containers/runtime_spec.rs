@@ -32,7 +32,7 @@ pub struct Ingredients<'a> {
     pub container: &'a Container,
     /// Number of the instance.
     pub restart_count: u32,
-    /// What the image says.
+    /// The image's configuration.
     pub image: &'a ImageConfig,
     /// The image's layers, the topmost last.
     pub layers: &'a [PathBuf],
@@ -44,18 +44,18 @@ pub struct Ingredients<'a> {
     pub dir: &'a PodDir,
     /// The pod's names.
     pub names: &'a Names,
-    /// How much of its output is kept.
+    /// The limits of its logs.
     pub logs: LogLimits,
     /// Directory of the node's system call profiles.
     pub seccomp_profiles: &'a Path,
     /// The node's memory, for the order in which the kernel kills.
     pub node_memory_bytes: u64,
-    /// The running instance whose processes it sees, if it is to see another's.
+    /// The running instance whose processes it shares, if any.
     pub process_target: Option<&'a str>,
 }
 
-/// Kernel parameters of every pod with a network of its own: any user may serve any port and send
-/// echo requests, as with other runtimes. Harmless, since nobody else is in that network.
+/// Sysctls of every pod with its own network: any user may listen on any port and send echo
+/// requests, as with other runtimes. Harmless, since the pod is alone in that network.
 fn network_sysctls(own_users: bool) -> [(&'static str, &'static str); 2] {
     // A range may only name groups that are the pod's.
     let groups = if own_users { "0 65535" } else { "0 2147483647" };
@@ -219,7 +219,7 @@ fn mounts(of: &Ingredients<'_>) -> Result<Vec<Mount>, String> {
     let context = of.container.security_context.as_ref();
     let read_only_root = context.and_then(|c| c.read_only_root_filesystem) == Some(true);
     let state_file = |path: PathBuf, target: &str, read_only: bool, found: &mut Vec<Mount>| {
-        // What the pod mounts there itself comes first.
+        // The pod's own mount at that path has priority.
         if !found
             .iter()
             .any(|mount| mount.destination.as_os_str() == target)
@@ -231,7 +231,7 @@ fn mounts(of: &Ingredients<'_>) -> Result<Vec<Mount>, String> {
             });
         }
     };
-    // As kubelet and containerd: what is read-only with the root, and what is not.
+    // As kubelet and containerd: the files that are read-only with the root, and the others.
     state_file(of.dir.hosts(), "/etc/hosts", false, &mut found);
     let hostname = of.dir.hostname();
     state_file(hostname, "/etc/hostname", read_only_root, &mut found);
@@ -243,7 +243,7 @@ fn mounts(of: &Ingredients<'_>) -> Result<Vec<Mount>, String> {
     Ok(found)
 }
 
-/// Where the container writes its termination message.
+/// The path of the container's termination message.
 pub fn termination_path(container: &Container) -> &str {
     let own = container
         .termination_message_path

@@ -9,10 +9,10 @@ use pod_lifecycle::spec;
 
 use super::runtime_spec::Ingredients;
 
-/// What runs pods here, by the names that RuntimeClasses have for it.
+/// The RuntimeClass handlers of the built-in runtime.
 const BUILT_IN_RUNTIMES: [&str; 3] = ["", "mainstay", "runc"];
 
-/// Whether the node has what a RuntimeClass names as its handler.
+/// Whether the node has the handler of a RuntimeClass.
 ///
 /// # Errors
 /// It has not; as the user reads it.
@@ -25,7 +25,7 @@ pub fn check_runtime(handler: &str) -> Result<(), String> {
     ))
 }
 
-/// Wishes that are not met but harm nothing: users are told.
+/// Unsupported harmless settings, for a warning.
 pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
     let Some(pod_spec) = &pod.spec else {
         return Vec::new();
@@ -52,7 +52,7 @@ pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
     unmet
 }
 
-/// Whom the process runs as.
+/// The user of the process.
 ///
 /// # Errors
 /// The pod names an id that no user or group has, which the API refuses to store.
@@ -83,8 +83,8 @@ pub fn user_spec(
     })
 }
 
-/// A user or group id. One that is out of range is never taken for "none is given": that is the
-/// image's user.
+/// A user or group id. An id out of range is never treated as absent: that would select the image's
+/// user.
 fn id(wanted: i64) -> Result<u32, String> {
     let id = u32::try_from(wanted).ok().filter(|id| *id <= ID_MAX);
     id.ok_or_else(|| {
@@ -111,10 +111,10 @@ pub fn check_non_root(
     })
 }
 
-/// Tells whether a user is certain not to be root.
+/// Checks that a user is certainly not root.
 ///
 /// # Errors
-/// Why it is not certain.
+/// The reason why it is not certain.
 fn check_not_root(user: &UserSpec) -> Result<(), String> {
     match user.uid {
         Some(0) => return Err("container's runAsUser breaks non-root policy".to_owned()),
@@ -136,7 +136,7 @@ fn check_not_root(user: &UserSpec) -> Result<(), String> {
     }
 }
 
-/// What the process may do. Profiles of the node are below `profiles`.
+/// The permissions of the process. Seccomp profiles of the node are below `profiles`.
 ///
 /// # Errors
 /// The pod names a profile that is elsewhere.
@@ -189,7 +189,7 @@ fn seccomp(profile: Option<&SeccompProfile>, profiles: &Path) -> Result<Seccomp,
 mod tests {
     use super::*;
 
-    /// findings S1: an id out of range was left out, so that the image's user was taken.
+    /// findings S1: an id out of range was ignored, so that the image's user was used.
     #[test]
     fn an_id_that_is_none_is_refused_wherever_the_pod_says_it() {
         for wrong in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296] {

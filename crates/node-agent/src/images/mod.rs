@@ -26,21 +26,21 @@ use pull_limiter::PullLimiter;
 pub struct ImageTrouble {
     /// Status reason.
     pub reason: &'static str,
-    /// Why, as the user reads it.
+    /// The error message for the user.
     pub message: String,
 }
 
-/// What making an image present needs.
+/// The context of pulls.
 pub struct Puller<'a> {
     /// The images of this machine.
     pub store: &'a ImageStore,
     /// Mirrors and credentials of this machine.
     pub registries: &'a RegistriesConfig,
-    /// Where pull secrets come from.
+    /// The source of pull secrets.
     pub api_objects: &'a ApiObjects,
-    /// What of the disk pulls have to leave free.
+    /// The space that pulls must leave free.
     pub monitor: &'a Monitor,
-    /// Who may pull now.
+    /// The limit of concurrent pulls.
     pub limiter: &'a PullLimiter,
     /// Told when a pull finds too little room on the disk.
     pub disk_space_wanted: &'a Notify,
@@ -69,7 +69,7 @@ fn policy<'a>(own: Option<&'a str>, image: &str) -> &'a str {
 }
 
 impl Puller<'_> {
-    /// Makes an image of the pod present, by the pull policy that goes with it.
+    /// Ensures that an image of the pod is present, by its pull policy.
     pub async fn ensure(
         &self,
         pod: &Pod,
@@ -77,7 +77,7 @@ impl Puller<'_> {
         pull_policy: Option<&str>,
         events: &PodEvents,
     ) -> Result<Image, ImageTrouble> {
-        // Its pod is in the registry: what is found from here on stays.
+        // The pod is in the registry: images found from here on are not collected.
         let look = self.looks.read().await;
         let present = self.look(name, events)?;
         drop(look);
@@ -117,7 +117,7 @@ impl Puller<'_> {
         }
     }
 
-    /// Whether the pod may use the image as it is here. Its secrets are only read if that depends on
+    /// Whether the pod may use the present image. Its secrets are read only if that depends on
     /// them.
     async fn may_use(
         &self,
@@ -253,7 +253,7 @@ fn chain(error: &PullError) -> String {
     text
 }
 
-/// How many entries of a Docker configuration are for a registry.
+/// The number of entries of a Docker configuration for a registry.
 pub fn entries_for(config: &[u8], image: &str) -> usize {
     [".dockerconfigjson", ".dockercfg"]
         .into_iter()

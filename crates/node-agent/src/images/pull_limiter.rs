@@ -35,8 +35,8 @@ impl Default for PullLimiter {
 }
 
 impl PullLimiter {
-    /// Runs a pull from a registry when it has a permit. A stalled pull goes on without its permit, so
-    /// other pulls need not wait for a slow registry.
+    /// Runs a pull when it has a permit. A stalled pull continues without its permit, so other
+    /// pulls need not wait for a slow registry.
     pub async fn run<T>(
         &self,
         registry: &str,
@@ -100,14 +100,14 @@ mod tests {
         })
     }
 
-    /// Lets everybody come as far as it gets.
+    /// Lets all tasks run as far as they can.
     async fn settle() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
     }
 
-    /// A pull that goes on as fast as it has to.
+    /// A pull that makes progress.
     fn lively() -> (Progress, JoinHandle<()>) {
         let progress = Progress::default();
         let counted = progress.clone();
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(limiter.all.available_permits(), free);
         let other = limiter.run("b", &Progress::default(), ready(7)).await;
         assert_eq!(other.unwrap(), 7);
-        // They keep theirs as long as something comes.
+        // They keep theirs while data arrives.
         sleep(PULL_STALL_CHECK * 10).await;
         assert_eq!(limiter.all.available_permits(), free);
         for task in &hung {
@@ -158,7 +158,7 @@ mod tests {
             sleep(Duration::from_secs(3600)).await;
             7
         });
-        // It comes to its end, and so have those who give up their permits.
+        // It completes, and so do those that gave up their permits.
         assert_eq!(other.await.unwrap(), 7);
         assert_eq!(limiter.all.available_permits(), PULLS_MAX);
         assert!(hung.iter().all(|task| !task.is_finished()));

@@ -93,7 +93,7 @@ fn seconds_before(now: Timestamp, seconds: i64) -> Timestamp {
     now.checked_sub(ago).unwrap_or(Timestamp::MIN)
 }
 
-/// The log of the instance that is meant, and that instance's number.
+/// The log of the requested instance, and that instance's number.
 fn log_of(view: &PodView, target: &Target<'_>, previous: bool) -> Result<(PathBuf, u32), String> {
     let Target { pod, container, .. } = target;
     let status = status_of(view, container);

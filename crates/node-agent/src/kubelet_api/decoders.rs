@@ -26,11 +26,11 @@ impl Write for Recorded<'_> {
     }
 }
 
-/// How many protocols there are, each of which may say something by one message.
+/// The number of protocols.
 pub const PROTOCOLS: usize = Protocol::NAMED.len();
 
-/// Reads all frames of a WebSocket (RFC 6455 §5), and what their messages say in a session; returns
-/// how many said something.
+/// Reads all frames of a WebSocket (RFC 6455 §5), and interprets their messages; returns the number
+/// of valid ones.
 pub fn web_socket(bytes: &[u8]) -> usize {
     let mut socket = WebSocket::from_raw_socket(Recorded(Cursor::new(bytes)), Role::Server, None);
     let mut count = 0;
@@ -43,12 +43,12 @@ pub fn web_socket(bytes: &[u8]) -> usize {
     count
 }
 
-/// Where a probe is sent by an answer; `None` where it is not followed.
+/// The target of a probe's redirect; `None` if it is not followed.
 pub fn probe_redirect(location: &str) -> Option<String> {
     crate::probes::http_probe::followed(location)
 }
 
-/// How many entries of a Docker configuration are for the registry of an image.
+/// The number of entries of a Docker configuration for the registry of an image.
 pub fn pull_secret(config: &[u8]) -> usize {
     crate::images::entries_for(config, "registry.example/app")
 }
@@ -71,7 +71,7 @@ mod tests {
         let end = b"\x82\x82\0\0\0\0\xff\0";
         assert_eq!(web_socket(input), 3);
         assert_eq!(web_socket(&[&input[..], size, end].concat()), 7);
-        // One that is not masked ends the connection.
+        // An unmasked frame ends the connection.
         assert_eq!(web_socket(b"\x82\x02\0a"), 0);
     }
 }

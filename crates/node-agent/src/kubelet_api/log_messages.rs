@@ -1,6 +1,6 @@
-//! A log over a WebSocket, for clients that have no other way to follow one, browsers above all:
-//! `binary.k8s.io`, or in base64 `base64.binary.k8s.io`. What the client says means nothing; when
-//! it goes, the log ends.
+//! A log over a WebSocket, for clients without another way to follow one, such as browsers:
+//! `binary.k8s.io`, or in base64 `base64.binary.k8s.io`. The client's messages are ignored; when it
+//! disconnects, the log ends.
 
 use std::io;
 
@@ -16,7 +16,7 @@ use super::streams::Socket;
 /// The subprotocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// That of a client that names none: bytes as they are.
+    /// No subprotocol: raw bytes.
     Unnamed,
     /// Bytes as they are.
     Binary,
@@ -25,10 +25,10 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them, but for the one without a name.
+    /// All named subprotocols.
     pub const NAMED: [Self; 2] = [Self::Binary, Self::Text];
 
-    /// The first of those offered that is known; nothing if others only are offered.
+    /// The first offered one that is supported; `None` if there is none.
     pub fn choose(offered: &[String]) -> Option<Self> {
         if offered.is_empty() {
             return Some(Self::Unnamed);
@@ -57,7 +57,7 @@ impl Protocol {
     }
 }
 
-/// Sends the log until it ends or the client goes away.
+/// Sends the log until it ends or the client disconnects.
 pub async fn send(socket: Socket, protocol: Protocol, mut log: mpsc::Receiver<io::Result<Bytes>>) {
     let (mut sink, mut heard) = socket.split();
     let gone = async { while let Some(Ok(_)) = heard.next().await {} };

@@ -1,8 +1,8 @@
 //! Prometheus metrics besides `/metrics/resource`: `/metrics`, `/metrics/cadvisor`,
 //! `/metrics/probes`; and the settings (`/configz`).
 //!
-//! Names and labels are kubelet's and cAdvisor's, so that dashboards made for them know them. Of
-//! cAdvisor's some hundred figures there are those that the node counts anyway.
+//! Names and labels are kubelet's and cAdvisor's, for existing dashboards. Of cAdvisor's some
+//! hundred metrics only those that the node measures anyway are served.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -53,7 +53,7 @@ const SENT: Metric = (
     "Cumulative count of bytes transmitted",
 );
 
-/// Samples by metric: those of one metric have to stand together.
+/// Samples by metric, because the samples of a metric must be consecutive.
 #[derive(Default)]
 struct Page {
     metrics: BTreeMap<&'static str, (Metric, String)>,

@@ -1,6 +1,6 @@
 //! The kubelet API: logs, exec, attach, port-forward, pods, resource usage, system logs, health.
 //!
-//! Who may ask is decided before a request comes here.
+//! Requests are authorised before they come here.
 
 mod container_logs;
 pub mod decoders;

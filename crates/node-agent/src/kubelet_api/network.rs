@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::pods::pod_manager::PodView;
 
-/// The counters of one link.
+/// The counters of one interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Its name.
@@ -21,7 +21,7 @@ pub struct Interface {
     pub send_errors: u64,
 }
 
-/// The links of the pod, but for its loopback; none of a pod in the node's network.
+/// The interfaces of the pod, without its loopback; none for a pod on the host network.
 pub fn of_pod(view: &PodView) -> Vec<Interface> {
     let Some(sandbox) = &view.sandbox else {
         return Vec::new();
@@ -36,7 +36,7 @@ pub fn of_pod(view: &PodView) -> Vec<Interface> {
     parse(&counters.and_then(Result::ok).unwrap_or_default())
 }
 
-/// The links of the machine, but for its loopback.
+/// The interfaces of the machine, without its loopback.
 pub fn of_node() -> Vec<Interface> {
     parse(&fs::read_to_string("/proc/self/net/dev").unwrap_or_default())
 }

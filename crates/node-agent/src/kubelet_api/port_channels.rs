@@ -1,8 +1,8 @@
 //! Port-forward of clients that know WebSockets and no SPDY: `v4.channel.k8s.io` with the ports in
 //! the query (`ports=80,443`).
 //!
-//! Each port has two channels, one for data and one for what went wrong; the first message in each
-//! is the port's number, the low byte first. There is one connection per port and WebSocket.
+//! Each port has two channels, one for data and one for errors; the first message in each is the
+//! port's number, the low byte first. There is one connection per port and WebSocket.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use super::streams::Socket;
 /// The subprotocol.
 pub const PROTOCOL: &str = "v4.channel.k8s.io";
 
-/// Ports of one client: their channels are numbered by a byte.
+/// Maximum number of ports of one client: their channels are numbered by a byte.
 const PORTS_MAX: usize = 64;
 
-/// The ports that are asked for; several in one parameter, or in several.
+/// The requested ports; a parameter may contain several.
 pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, String> {
     let values = parameters.iter().filter(|(name, _)| name == "ports");
     let words = values.flat_map(|(_, value)| value.split(','));
@@ -42,7 +42,7 @@ pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, String> {
     }
 }
 
-/// Forwards until the client goes away or all connections have ended.
+/// Forwards until the client disconnects or all connections have ended.
 pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
     let (sink, messages) = socket.split();
     let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
@@ -87,7 +87,7 @@ async fn take(mut messages: SplitStream<Socket>, mut inputs: Vec<Option<mpsc::Se
             continue;
         }
         let channel = bytes.split_to(1)[0];
-        // Clients have nothing to say about what went wrong.
+        // Clients do not send on error channels.
         if channel % 2 != 0 {
             continue;
         }

@@ -1,8 +1,7 @@
 //! `/portForward/{namespace}/{pod}` (kubectl.md 5.6): connections to ports inside a pod.
 //!
-//! Clients speak SPDY, either on the connection itself or inside a WebSocket's binary messages.
-//! For each connection they open two streams that carry the same `requestid`: one for data, one
-//! for what went wrong.
+//! Clients speak SPDY, either on the connection itself or inside a WebSocket's binary messages. For
+//! each connection they open two streams with the same `requestid`: one for data, one for errors.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,7 +30,7 @@ use crate::shared::Shared;
 const PROTOCOL: &str = "portforward.k8s.io";
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
 
-/// Connections of one client at once.
+/// Maximum number of concurrent connections of one client.
 const CONNECTIONS_MAX: usize = 512;
 
 /// Streams that may wait for the other one of their pair.
@@ -40,7 +39,7 @@ const UNPAIRED_MAX: usize = 64;
 /// Bytes that are read from a connection at once, and that wait between two of them.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Answers the upgrade, then forwards until the client goes away.
+/// Answers the upgrade, then forwards until the client disconnects.
 pub fn answer(
     shared: &Arc<Shared>,
     target: &Target<'_>,
@@ -79,11 +78,11 @@ pub fn answer(
     }
 }
 
-/// Where the connections go.
+/// The target of connections.
 pub struct Pod {
     name: String,
     uid: String,
-    /// Its network namespace; none for the host's.
+    /// Its network namespace; `None` for the host's.
     netns: Option<PathBuf>,
 }
 
@@ -133,7 +132,7 @@ impl Pod {
         Err(format!("connect to localhost:{port} inside the pod: {why}"))
     }
 
-    /// What a client is told when there is no connection.
+    /// The error for a client without a connection.
     pub fn failure(&self, port: u16, why: &str) -> String {
         let Self { name, uid, .. } = self;
         format!("error forwarding port {port} to pod {name}, uid {uid}: {why}")
@@ -175,7 +174,7 @@ async fn tunnel(socket: Socket, inner: DuplexStream) {
     tokio::join!(incoming, outgoing);
 }
 
-/// Serves a client's streams; when it goes away, so do its connections.
+/// Serves a client's streams; when it disconnects, its connections end.
 async fn serve<I>(connection: I, pod: Arc<Pod>)
 where
     I: AsyncRead + AsyncWrite + Send + 'static,
@@ -217,8 +216,8 @@ struct Pair {
     error: Stream,
 }
 
-/// Finds the other stream of a pair, or keeps this one until that comes. Gives a stream back whose
-/// headers say nothing good.
+/// Finds the other stream of a pair, or keeps this one until that comes. Returns a stream with
+/// invalid headers.
 fn pair(unpaired: &mut BTreeMap<String, Stream>, stream: Stream) -> Result<Option<Pair>, Stream> {
     let kind = stream.header("streamtype").unwrap_or_default();
     let port = stream.header("port").and_then(|port| port.parse().ok());

@@ -39,7 +39,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decoded(text, b' ')).into_owned()
 }
 
-/// The bytes that a part of an URL stands for; a plus sign stands for `plus`.
+/// The decoded bytes of a part of a URL; a plus sign becomes `plus`.
 fn decoded(text: &str, plus: u8) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

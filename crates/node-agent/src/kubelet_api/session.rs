@@ -1,5 +1,5 @@
-//! A session of exec or attach: what the client says goes to the command, what the command says to the
-//! client, and at the end the status. By which transport, WebSocket or SPDY, is the transport's concern.
+//! A session of exec or attach: carries the client's input to the command, the command's output to
+//! the client, and at the end the status. It is independent of the transport, WebSocket or SPDY.
 
 use bytes::{Bytes, BytesMut};
 use container_runtime::spec::TerminalSize;
@@ -24,12 +24,12 @@ pub struct Wanted {
     pub stderr: bool,
     /// A terminal.
     pub tty: bool,
-    /// The end of the client's input is the end of the session, as of one attached to a container
-    /// whose own input goes on after that.
+    /// Whether the end of the client's input ends the session, as for an attach to a container
+    /// whose input stays open.
     pub ends_with_input: bool,
 }
 
-/// What a client may say in a session.
+/// A message of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Said {
     /// Input.
@@ -40,7 +40,7 @@ pub enum Said {
     InputEnds,
 }
 
-/// Where the command's output goes.
+/// The stream of the command's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Its standard output.
@@ -49,20 +49,20 @@ pub enum Output {
     Stderr,
 }
 
-/// What comes from the client.
+/// The client's messages.
 pub trait FromClient: Send {
-    /// What it says next; `None` when it is gone.
+    /// The next message; `None` after a disconnect.
     fn next(&mut self) -> impl Future<Output = Option<Said>> + Send;
 }
 
-/// What goes to the client.
+/// The output to the client.
 pub trait ToClient: Sync {
-    /// Sends output; `false` when the client is gone.
+    /// Sends output; `false` after a disconnect.
     fn send(&self, output: Output, bytes: Bytes) -> impl Future<Output = bool> + Send;
 }
 
-/// Carries a session until it ends, and returns its final status; with `exit_code`, that tells how the
-/// command ended. `None` if the client goes away.
+/// Runs a session until it ends, and returns its final status, with the command's exit code if
+/// `exit_code` is set. `None` if the client disconnects.
 pub async fn carry(
     session: Session,
     (wanted, exit_code): (Wanted, bool),
@@ -89,21 +89,21 @@ pub async fn carry(
         code = ending => Some(verdict(code, exit_code)),
         end = take_input(from, stdin, wanted.ends_with_input, sizes) => match end {
             InputEnd::ClientGone => None,
-            // That is what the client wanted.
+            // The client ended the session.
             InputEnd::IsTheEnd => Some(verdict(Some(0), exit_code)),
         },
     }
 }
 
-/// Why no more input is taken.
+/// The reason for the end of the input.
 enum InputEnd {
     ClientGone,
     /// The client has said that there is no more, which ends the session.
     IsTheEnd,
 }
 
-/// Passes on input until the client goes away. Its end of input is no end of the session, unless it is
-/// wanted so.
+/// Forwards input until the client disconnects. The end of its input does not end the session,
+/// unless configured so.
 async fn take_input(
     mut from: impl FromClient,
     mut stdin: Option<SessionInput>,
@@ -139,7 +139,7 @@ async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
     }
 }
 
-/// Ends the input, and hands over what tells when all of it has arrived.
+/// Closes the input, and returns a handle to wait until all of it has arrived.
 async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
     let mut open = stdin.take()?;
     if let Err(error) = open.shutdown().await {
@@ -148,7 +148,7 @@ async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
     Some(open)
 }
 
-/// Waits until all of an input that has ended has arrived: it is not to be lost with the session.
+/// Waits until all input has arrived, so that none is lost with the session.
 async fn all_taken(closed: Option<SessionInput>) {
     if let Some(closed) = closed {
         closed.taken().await;
@@ -166,7 +166,7 @@ async fn send_output(
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        // What nobody wants is read all the same: a full pipe holds up the command.
+        // Unwanted output is read all the same: a full pipe would block the command.
         if wanted && !to.send(output, buffer.freeze()).await {
             return;
         }
@@ -200,11 +200,11 @@ pub fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
     })
 }
 
-/// The final status of a session; with `exit_code`, it tells how the command ended.
+/// The final status of a session, with the command's exit code if `exit_code` is set.
 pub fn verdict(code: Option<i32>, exit_code: bool) -> Value {
     match code {
         Some(0) => success(),
-        // Who is attached hears the end of the container's streams, and no more.
+        // An attached client is told the end of the container's streams, and not the exit code.
         _ if !exit_code => success(),
         Some(code) => exited(code),
         None => failure("the container is gone"),

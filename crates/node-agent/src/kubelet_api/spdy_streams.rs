@@ -26,9 +26,9 @@ const SIZE_BYTES_MAX: usize = 1024;
 /// The versions of the protocol that differ here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// The end is told by a Status.
+    /// The error stream gets a Status.
     V4,
-    /// It is told by a text, if it is a failure.
+    /// The error stream gets a text, for a failure only.
     V3,
     /// As before, and the terminal's size is never told.
     V2,
@@ -38,7 +38,7 @@ impl Version {
     /// All of them, the best first.
     pub const ALL: [Self; 3] = [Self::V4, Self::V3, Self::V2];
 
-    /// The best of those that the client offers.
+    /// The newest of the client's offered versions.
     pub fn choose(offered: &[String]) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -55,7 +55,7 @@ impl Version {
     }
 }
 
-/// Carries a session until it ends or the client goes away.
+/// Runs a session until it ends or the client disconnects.
 pub async fn carry(
     connection: Upgraded,
     version: Version,
@@ -90,13 +90,13 @@ pub async fn carry(
         }
         drop(opened);
     }
-    // Clients lose what they have not read when the connection ends first.
+    // Clients lose unread data when the connection ends first.
     if tokio::time::timeout(CLOSING_MAX, &mut work).await.is_err() {
         work.abort();
     }
 }
 
-/// The streams that the client opens for what it wants.
+/// The names of the streams that the client opens for its request.
 fn expected(wanted: Wanted, version: Version) -> Vec<&'static str> {
     let all = [
         ("error", true),
@@ -111,7 +111,7 @@ fn expected(wanted: Wanted, version: Version) -> Vec<&'static str> {
         .collect()
 }
 
-/// The expected streams, in the order of their names; `None` if the client goes away.
+/// The expected streams, sorted by name; `None` if the client disconnects.
 async fn collect(
     opened: &mut mpsc::Receiver<Stream>,
     names: &[&str],
@@ -130,7 +130,7 @@ async fn collect(
     Some(streams)
 }
 
-/// Waits until the client is gone; it has no further streams to open.
+/// Waits for the client's disconnect; it opens no further streams.
 async fn gone(opened: &mut mpsc::Receiver<Stream>) {
     while let Some(stream) = opened.recv().await {
         stream.split().1.reset().await;
@@ -191,12 +191,12 @@ impl ToClient for Writing {
 struct Reading {
     stdin: Option<StreamReader>,
     resize: Option<StreamReader>,
-    /// What has come of the next size.
+    /// The received part of the next size.
     size: BytesMut,
 }
 
 impl FromClient for Reading {
-    /// Never ends: that the client is gone is heard of elsewhere.
+    /// Never ends: a disconnect is detected elsewhere.
     async fn next(&mut self) -> Option<Said> {
         loop {
             if let Some(size) = self.whole_size() {
@@ -232,7 +232,7 @@ impl Reading {
     }
 }
 
-/// What comes next by a stream; of one that has ended, or never was, nothing ever.
+/// The next data of a stream; pending for ever for a stream that has ended or does not exist.
 async fn read(from: &mut Option<StreamReader>) -> Option<Bytes> {
     match from {
         Some(from) => from.read().await,
@@ -240,7 +240,7 @@ async fn read(from: &mut Option<StreamReader>) -> Option<Bytes> {
     }
 }
 
-/// What the error stream says at the end.
+/// The text of the error stream at the end.
 fn told(version: Version, status: &Value) -> Option<String> {
     if version == Version::V4 {
         return Some(status.to_string());

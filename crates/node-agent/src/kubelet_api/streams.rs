@@ -1,12 +1,12 @@
 //! A session's streams over a WebSocket: `v5.channel.k8s.io`, `v4.channel.k8s.io` and their
 //! forerunner `channel.k8s.io` (kubectl.md 5.2).
 //!
-//! Each binary message begins with the number of its channel: 0 input, 1 output, 2 errors, 3 the
-//! final status, 4 the terminal's size; in version 5 also 255, which closes the channel whose
-//! number follows. Before version 4 the status is the text of a failure, and nothing else.
+//! The first byte of each binary message is the number of its channel: 0 input, 1 output, 2 errors,
+//! 3 the final status, 4 the terminal's size; in version 5 also 255, which closes the channel in
+//! the next byte. Before version 4 the status is the text of a failure only.
 //!
-//! For clients that send text only (`v4.base64.channel.k8s.io`, `base64.channel.k8s.io`) the
-//! number is a digit, and what follows is in base64.
+//! For text-only clients (`v4.base64.channel.k8s.io`, `base64.channel.k8s.io`) the number is a
+//! digit, and the rest is in base64.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -38,7 +38,7 @@ pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 /// The subprotocols, the best last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
-    /// That of a client that names none: as [`V1`](Self::V1).
+    /// No subprotocol: as [`V1`](Self::V1).
     Unnamed,
     /// As [`V1`](Self::V1), in text.
     V1Text,
@@ -53,10 +53,10 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them, but for the one without a name.
+    /// All named subprotocols.
     pub const NAMED: [Self; 5] = [Self::V1Text, Self::V1, Self::V4Text, Self::V4, Self::V5];
 
-    /// The best of those that the client offers; nothing if it offers others only.
+    /// The newest of the client's offered ones; `None` if none is supported.
     pub fn choose<'a>(mut offered: impl Iterator<Item = &'a str>) -> Option<Self> {
         let known = |name: &str| Self::NAMED.into_iter().find(|known| known.name() == name);
         let Some(first) = offered.next() else {
@@ -84,7 +84,7 @@ impl Protocol {
         matches!(self, Self::V4Text | Self::V1Text)
     }
 
-    /// What a channel carries, as a message.
+    /// A message with a channel's contents.
     fn message(self, channel: u8, content: &[u8]) -> Message {
         if self.is_text() {
             let digit = char::from(b'0' + channel);
@@ -96,7 +96,7 @@ impl Protocol {
         Message::binary(bytes)
     }
 
-    /// The channel of a message, and what it carries; nothing if it cannot be read.
+    /// The channel and the contents of a message; `None` if it is malformed.
     fn content(self, mut message: Bytes) -> Option<(u8, Bytes)> {
         let channel = *message.first()?;
         let rest = message.split_off(1);
@@ -107,7 +107,7 @@ impl Protocol {
         Some((channel, STANDARD.decode(rest).ok()?.into()))
     }
 
-    /// What is said at the end; before version 4 nothing of a success.
+    /// The final message; before version 4 none for a success.
     fn last_words(self, status: &Value) -> Option<Message> {
         match self {
             Self::V5 | Self::V4 | Self::V4Text => {
@@ -126,8 +126,8 @@ pub async fn socket(connection: Upgraded) -> Socket {
     WebSocketStream::from_raw_socket(TokioIo::new(connection), Role::Server, None).await
 }
 
-/// Carries a session until it ends or the client goes away; with `exit_code`, the final status
-/// tells how the command ended.
+/// Runs a session until it ends or the client disconnects; the final status has the command's exit
+/// code if `exit_code` is set.
 pub async fn carry(
     socket: Socket,
     protocol: Protocol,
@@ -194,7 +194,7 @@ impl Writing {
     }
 
     async fn finish(&self, status: &Value) {
-        // Only a normal end lets the client keep what it has read (RFC 6455 §7.4.1).
+        // Only a normal close lets the client keep the data that it has read (RFC 6455 §7.4.1).
         let end = CloseFrame {
             code: CloseCode::Normal,
             reason: Utf8Bytes::default(),
@@ -208,7 +208,7 @@ impl Writing {
     }
 }
 
-/// Reads a message; nothing if it says nothing that means anything here.
+/// Interprets a message; `None` if it has no meaning here.
 pub(super) fn said(message: Message, protocol: Protocol) -> Option<Said> {
     let bytes: Bytes = match message {
         Message::Binary(bytes) => bytes,

@@ -205,7 +205,7 @@ pub fn resource_metrics(shared: &Shared) -> Response<BoxBody> {
     response
 }
 
-/// Lines by metric: those of one metric have to stand together.
+/// Lines by metric, because the lines of a metric must be consecutive.
 #[derive(Default)]
 struct Page {
     lines: std::collections::BTreeMap<String, (&'static str, String)>,

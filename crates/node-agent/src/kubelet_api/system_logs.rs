@@ -1,9 +1,9 @@
-//! `GET /logs/…`: the machine's own logs, file by file and directory by directory, as kubelet serves
-//! them unless it is told otherwise. There is no query (`?query=`), which kubelet has only where it is
-//! asked to.
+//! `GET /logs/…`: the machine's own logs, files and directories, as kubelet serves them by default.
+//! Log queries (`?query=`) are not supported; kubelet has them off by default.
 //!
-//! Whoever may write below the directory, a pod with a `hostPath` above all, could make a link to any
-//! file of the machine: the kernel resolves paths, and nothing outside is ever opened.
+//! A process with write access below the directory, such as a pod with a `hostPath`, could make a
+//! link to any file of the machine: the kernel resolves paths below the directory, and nothing
+//! outside is ever opened.
 
 use std::fs::File;
 use std::io;
@@ -24,19 +24,18 @@ use tokio::io::AsyncReadExt;
 use super::query::decode_path;
 use super::response::{BoxBody, BoxError, full, refused, status};
 
-/// Where the machine keeps its logs; kubelet's.
+/// The directory of the machine's logs; kubelet's.
 const DIRECTORY: &str = "/var/log";
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Bytes by which a file is taken for a text or not.
+/// Number of bytes that decide whether a file is text.
 const HEAD_BYTES: usize = 512;
 
-/// Answers a request for what is at a path behind `/logs`.
+/// Answers a request for a path below `/logs`.
 ///
-/// *Errors.* 404 for what is not there or is neither file nor directory, 403 for what is not below the
-/// directory.
+/// *Errors.* 404 for a missing path and for special files, 403 for a path outside of the directory.
 pub async fn answer(path: &str) -> Result<Response<BoxBody>, Box<Status>> {
     below(PathBuf::from(DIRECTORY), path).await
 }
@@ -72,7 +71,7 @@ struct OpenFile {
     is_text: bool,
 }
 
-/// Opens what is at a path, in the form of URLs, below a directory.
+/// Opens a URL path below a directory.
 fn find(directory: &Path, path: &str) -> io::Result<Found> {
     let path = PathBuf::from(std::ffi::OsString::from_vec(decode_path(path)));
     let path = match path.as_os_str().is_empty() {
@@ -80,7 +79,7 @@ fn find(directory: &Path, path: &str) -> io::Result<Found> {
         false => &path,
     };
     let root = File::open(directory)?;
-    // Not waiting for whoever writes into a pipe.
+    // Does not wait for the writer of a pipe.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let file = File::from(rustix::fs::openat2(
@@ -167,7 +166,7 @@ fn page(names: &[String]) -> Response<BoxBody> {
     response
 }
 
-/// A name as a relative link: nothing in it has a meaning but the slash at the end.
+/// A name as a relative link: only the slash at its end has a meaning.
 fn encoded(name: &str) -> String {
     let mut out = String::new();
     for byte in name.bytes() {
@@ -196,7 +195,7 @@ fn escaped(name: &str) -> String {
     out
 }
 
-/// A file as it is at the moment: what is written later is not waited for.
+/// The present contents of a file; later writes are not waited for.
 fn content(found: OpenFile) -> Response<BoxBody> {
     let OpenFile {
         file,
@@ -212,7 +211,7 @@ fn content(found: OpenFile) -> Response<BoxBody> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
-    // Whatever a log contains, nobody is to run it.
+    // Browsers must not execute the contents of a log.
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response

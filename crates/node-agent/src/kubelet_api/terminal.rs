@@ -64,10 +64,10 @@ pub fn attach(
     let found = spec.and_then(|spec| pod_lifecycle::spec::find(spec, target.container));
     let found = found.map(|(_, container)| container.into_owned());
     let made = found.unwrap_or_default();
-    // What the container was not made with cannot be had.
+    // A terminal is available only if the container was created with one.
     wanted.tty = made.tty == Some(true);
     wanted.stdin &= made.stdin == Some(true);
-    // As containerd: an input that stays open for the next who attaches is no reason to go on.
+    // As containerd: an input that stays open does not keep the session.
     let closes = made.stdin_once == Some(true) && !wanted.tty;
     wanted.ends_with_input = wanted.stdin && !closes;
     let (sandbox, container) = running(shared, target)?;
@@ -118,7 +118,7 @@ fn running(shared: &Shared, target: &Target<'_>) -> Result<(Sandbox, String), Bo
     }
 }
 
-/// Answers the upgrade, then carries the session that `open` makes over what came of it.
+/// Answers the upgrade, then runs the session that `open` creates over the connection.
 fn carry(
     request: Request<BoxBody>,
     wanted: Wanted,

@@ -12,7 +12,7 @@ use super::response::{BoxBody, refused};
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const SPDY: &str = "SPDY/3.1";
 
-/// What the client wants to go on with, and the protocols that it offers inside it.
+/// The protocol of the upgrade, and the subprotocols that the client offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// Messages.
@@ -24,7 +24,7 @@ pub enum Transport {
 impl Transport {
     /// Reads it from the request.
     ///
-    /// *Errors.* 400 for a request that is no upgrade, or to something else.
+    /// *Errors.* 400 for a request without a supported upgrade.
     pub fn of(request: &Request<BoxBody>) -> Result<Self, Box<Status>> {
         let to = request.headers().get(header::UPGRADE);
         let to = to.and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -63,8 +63,8 @@ fn offered(request: &Request<BoxBody>, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// Answers the upgrade, naming the protocol that was chosen if it has a name, and runs `serve` with the connection
-/// that comes of it.
+/// Answers the upgrade, with the name of the chosen subprotocol, and runs `serve` with the
+/// connection.
 ///
 /// *Errors.* 400 for a WebSocket without a key.
 pub fn accept<F, Fut>(

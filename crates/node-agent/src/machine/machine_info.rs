@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::resource_limits::HUGE_PAGES;
 
-/// What is read once, at start.
+/// The properties that are read once, at the start.
 #[derive(Clone, Debug, Default)]
 pub struct MachineInfo {
     /// Processors.
@@ -57,7 +57,7 @@ impl MachineInfo {
         }
     }
 
-    /// What the node has, as resources.
+    /// The node's capacity as resources.
     pub fn capacity(&self, pods_max: u32) -> BTreeMap<String, Quantity> {
         let quantity = |text: String| Quantity(text);
         let mut capacity: BTreeMap<String, Quantity> = [
@@ -83,7 +83,7 @@ impl MachineInfo {
         capacity
     }
 
-    /// What of it pods may have: memory that is set aside as huge pages is nothing else.
+    /// The allocatable part: memory reserved as huge pages is not available as memory.
     pub fn allocatable(&self, pods_max: u32) -> BTreeMap<String, Quantity> {
         let set_aside: u64 = self.huge_pages.values().sum();
         let left = self.memory_bytes.saturating_sub(set_aside) / 1024;
@@ -131,13 +131,13 @@ fn os_release(field: &str) -> Option<String> {
     Some(line.trim_matches('"').to_owned())
 }
 
-/// A file system's bytes, without what it keeps back for itself: the share that is free is then the
-/// one that `df` shows. And its files.
+/// The size of a file system without its reserved blocks, so that the free share equals that of
+/// `df`, and its inodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
     /// All of it.
     pub total: u64,
-    /// What can still be written.
+    /// The available bytes.
     pub free: u64,
     /// All files that it has room for; 0 where it sets no limit.
     pub files: u64,
@@ -168,8 +168,8 @@ pub fn architecture() -> &'static str {
     }
 }
 
-/// Whether the kernel has user namespaces, of which some may be made, and overlays of layers whose
-/// ids are mapped: those of Linux 5.19.
+/// Whether the kernel supports user namespaces, and overlays of layers with idmapped mounts (Linux
+/// 5.19).
 fn user_namespaces(count_max: &str, kernel: &str) -> bool {
     let mut numbers = kernel
         .split(|c: char| !c.is_ascii_digit())

@@ -11,15 +11,15 @@ use pod_lifecycle::spec;
 use crate::paths::{PodDir, runtime_id};
 use container_runtime::disk_usage::{self, DiskSpace};
 
-/// Where a pod writes: by container its writable layer, its logs and its termination message, by name
-/// its volumes, and the files that all containers have.
+/// The paths that a pod writes to: each container's writable layer, logs and termination message,
+/// the volumes by name, and the files common to all containers.
 pub struct Places {
     files: Vec<PathBuf>,
     containers: Vec<(String, [PathBuf; 3])>,
     volumes: Vec<(String, PathBuf)>,
 }
 
-/// What is there.
+/// Their sizes.
 #[derive(Clone, Debug, Default)]
 pub struct PodFiles {
     /// `/etc/hosts` and the like.
@@ -31,7 +31,7 @@ pub struct PodFiles {
 }
 
 impl Places {
-    /// Where the pod's containers, those that ever ran, and volumes are.
+    /// The paths of the pod's started containers and its volumes.
     pub fn of(pod: &Pod, record: &PodRecord, dir: &PodDir) -> Self {
         let Some(pod_spec) = &pod.spec else {
             return Self {
@@ -102,7 +102,7 @@ impl PodFiles {
         &self.volumes
     }
 
-    /// What of it counts when the node is short of the resource.
+    /// The usage that counts when the node is short of the resource.
     pub fn usage(&self, resource: Resource) -> PodUsage {
         let of = |taken: &DiskSpace| match resource {
             Resource::Inodes => amount(taken.files),
@@ -123,7 +123,7 @@ impl PodFiles {
     }
 }
 
-/// What goes while it is looked at takes nothing.
+/// A file that is removed in the meantime has no size.
 fn taken(dir: &Path) -> DiskSpace {
     disk_usage::taken(dir).unwrap_or_default()
 }

@@ -1,7 +1,7 @@
 //! The monitor of available memory and disk, and of the node's pressure conditions.
 //!
-//! What follows from what is seen is decided in [`pod_lifecycle::resources::eviction`]. Node object,
-//! admission and eviction go by the same conditions, which are kept here.
+//! [`pod_lifecycle::resources::eviction`] evaluates the observations. The Node object, admission
+//! and eviction use the same conditions, which are stored here.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -46,7 +46,7 @@ impl Monitor {
         monitor
     }
 
-    /// Looks again: what the node lacks now, the most pressing first.
+    /// Observes again: the present shortages, the most important first.
     pub fn look(&self) -> Vec<Shortage> {
         let seen = observe(&self.node_files, &self.image_files);
         let found = shortages(&self.policy.thresholds, &seen);
@@ -66,7 +66,7 @@ impl Monitor {
         found
     }
 
-    /// Waits until what was removed is free: some file systems get to that later.
+    /// Waits until removed data is freed: some file systems do that later.
     pub fn settle(&self) {
         for place in [&self.node_files, &self.image_files] {
             let synced = File::open(place).and_then(|place| Ok(rustix::fs::syncfs(&place)?));
@@ -81,13 +81,12 @@ impl Monitor {
         self.conditions.borrow().clone()
     }
 
-    /// Tells of changes of the conditions.
+    /// The changes of the conditions.
     pub fn changes(&self) -> watch::Receiver<BTreeSet<Condition>> {
         self.conditions.subscribe()
     }
 
-    /// What pulls leave free of the file system of images: as much as there has to be lest
-    /// a pod is evicted.
+    /// The space that pulls must leave free on the image file system: the eviction threshold.
     pub fn keep_free_of_images(&self) -> KeepFree {
         let seen = observe(&self.node_files, &self.image_files);
         let shared = !self.images_are_apart();
@@ -106,7 +105,7 @@ impl Monitor {
         }
     }
 
-    /// Whether images are on another file system than what pods write.
+    /// Whether images are on another file system than pods' data.
     pub fn images_are_apart(&self) -> bool {
         let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
         device(&self.node_files) != device(&self.image_files)

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::SignedDuration;
 use pod_lifecycle::Moment;
 
-/// Whose usage it is.
+/// The subject of a sample.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum UsageSubject {
     /// The machine as a whole.
@@ -21,7 +21,7 @@ pub enum UsageSubject {
 /// One look at the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsageSample {
-    /// When.
+    /// The time.
     pub at: Moment,
     /// CPU time used so far, in nanoseconds.
     pub cpu_ns: u64,
@@ -78,7 +78,7 @@ pub struct UsageHistory {
 }
 
 impl UsageHistory {
-    /// Notes one round of looks; who is not among them is forgotten.
+    /// Adds a round of samples; subjects without one are removed.
     pub fn note(&self, round: Vec<(UsageSubject, UsageSample)>) {
         let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         let mut former = std::mem::take(&mut *tracks);
@@ -88,7 +88,7 @@ impl UsageHistory {
         }
     }
 
-    /// What the subject used at the last look.
+    /// The subject's usage at the last sample.
     pub fn figures(&self, subject: &UsageSubject) -> Option<UsageFigures> {
         let tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
         tracks.get(subject).map(UsageTrack::figures)
@@ -121,12 +121,12 @@ mod tests {
         history.note(vec![(pod.clone(), sample(110, 5_000_001_000))]);
         let rate = history.figures(&pod).unwrap().rate.unwrap();
         assert_eq!(rate, (500_000_000, SignedDuration::from_secs(10)));
-        // A counter that began anew, and a clock that stands still, make none.
+        // A reset counter, and a clock that stands still, give no rate.
         history.note(vec![(pod.clone(), sample(120, 5))]);
         assert_eq!(history.figures(&pod).unwrap().rate, None);
         history.note(vec![(pod.clone(), sample(120, 6))]);
         assert_eq!(history.figures(&pod).unwrap().rate, None);
-        // What is gone is forgotten.
+        // A removed subject is forgotten.
         history.note(Vec::new());
         assert_eq!(history.figures(&pod), None);
     }

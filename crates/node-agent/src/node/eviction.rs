@@ -1,7 +1,7 @@
 //! Eviction: pods are evicted, one after the other, while the node lacks memory or disk.
 //!
-//! Who goes, and why, is decided in [`pod_lifecycle::resources::eviction`]. Before pods go for want of disk,
-//! what nobody needs goes: the logs of pods that have ended, and unused images.
+//! [`pod_lifecycle::resources::eviction`] chooses the pod. Before a pod is evicted for disk space,
+//! unused data is removed: the logs of ended pods, and unused images.
 
 use std::io;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub async fn watch(shared: Arc<Shared>, images: Arc<Collector>, shutdown: Cancel
         loop {
             match relieve(&shared, &images).await {
                 Some((gone, Resource::Memory)) => wait_for_end(&shared, &gone).await,
-                // Disks take their time to show what they have got back.
+                // Disks report freed space with a delay.
                 Some((gone, Resource::EphemeralStorage | Resource::Inodes)) => {
                     wait_for_end(&shared, &gone).await;
                     sleep(NODE_CHECK_PERIOD).await;
@@ -44,8 +44,7 @@ pub async fn watch(shared: Arc<Shared>, images: Arc<Collector>, shutdown: Cancel
     }
 }
 
-/// Does the next thing about the most pressing shortage; the pod that was told to go, if one was,
-/// and for want of what.
+/// Handles the most important shortage; returns the evicted pod, if any, and the resource.
 async fn relieve(shared: &Shared, images: &Collector) -> Option<(Arc<PodView>, Resource)> {
     let mut shortage = *shared.monitor.look().first()?;
     let resource = shortage.signal.resource();
@@ -62,7 +61,7 @@ async fn relieve(shared: &Shared, images: &Collector) -> Option<(Arc<PodView>, R
     Some((gone, shortage.signal.resource()))
 }
 
-/// Frees what nobody needs of the file system that is full.
+/// Frees unused data on the full file system.
 async fn reclaim(shared: &Shared, images: &Collector, signal: Signal) {
     let apart = beside(|| shared.monitor.images_are_apart());
     let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
@@ -84,7 +83,7 @@ async fn reclaim(shared: &Shared, images: &Collector, signal: Signal) {
     }
 }
 
-/// Of a pod that has ended, the node has nothing but logs. Whether there were any.
+/// Removes the logs of a pod that has ended. Returns whether there were any.
 fn remove_logs_of_ended(view: &PodView) -> bool {
     if !view.has_ended() || view.record.sandbox != Sandbox::None {
         return false;
@@ -101,10 +100,10 @@ fn remove_logs_of_ended(view: &PodView) -> bool {
     removed
 }
 
-/// Chooses a pod and tells it.
+/// Chooses a pod and evicts it.
 async fn evict(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> {
     let resource = shortage.signal.resource();
-    // A pod of which nothing is here has nothing to give back.
+    // A pod without containers here has no usage.
     let mut views = shared.pods.list();
     views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
     let measured = views.clone();
@@ -152,8 +151,8 @@ fn is_here(view: &PodView) -> bool {
     view.record.sandbox != Sandbox::None || view.record.volumes != Volumes::None
 }
 
-/// What the pod uses of what is lacking. Images are no pod's: where they have a disk of their own,
-/// no pod uses any of that.
+/// The pod's usage of the missing resource. Images belong to no pod: if they have a separate disk,
+/// no pod uses it.
 fn usage(view: &PodView, signal: Signal, images_apart: bool) -> Option<PodUsage> {
     match signal {
         Signal::MemoryAvailable => memory(view),
@@ -170,7 +169,7 @@ fn usage(view: &PodView, signal: Signal, images_apart: bool) -> Option<PodUsage>
     }
 }
 
-/// Memory of the pod and its containers, as it is now.
+/// The present memory usage of the pod and its containers.
 fn memory(view: &PodView) -> Option<PodUsage> {
     let Some(sandbox) = &view.sandbox else {
         return Some(PodUsage::default());
@@ -194,7 +193,7 @@ fn memory(view: &PodView) -> Option<PodUsage> {
     })
 }
 
-/// Waits until nothing of the pod is left here, for a time: what it has comes back only then.
+/// Waits, up to a limit, until the pod has ended: only then is its usage freed.
 async fn wait_for_end(shared: &Shared, gone: &PodView) {
     let begun = Instant::now();
     while begun.elapsed() < EVICTION_WAIT {

@@ -1,10 +1,10 @@
 //! Image garbage collection: unused images are removed when their disk is nearly full, and when
 //! they are old.
 //!
-//! Which ones go is decided in [`pod_lifecycle::node::image_gc`], that none goes which is needed in
-//! [`image_store`]. Here it is found out what is needed: the images of all pods that have not
-//! ended. A pod is known to the registry before it looks for its images, and it looks for them,
-//! and mounts them, while it holds `Shared::image_looks`; nothing is taken away meanwhile.
+//! [`pod_lifecycle::node::image_gc`] chooses the images, and [`image_store`] ensures that none in
+//! use is removed. This module finds the images in use: those of all pods that have not ended. A
+//! pod is in the registry before it looks for its images, and it looks for them, and mounts them,
+//! while it holds `Shared::image_looks`; meanwhile nothing is removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::limits::{IMAGE_GC_PERIOD, ORPHAN_LAYER_AGE};
 use crate::machine::machine_info;
 use crate::shared::Shared;
 
-/// How often it is tried to find a moment when nobody looks for images.
+/// Maximum number of attempts to find a moment without a lookup of images.
 const TRIES: u32 = 100;
 
 /// The pause between two tries.
@@ -36,19 +36,19 @@ pub struct Collector {
     history: Mutex<ImageHistory>,
 }
 
-/// What a round wants to achieve.
+/// The goal of a round.
 #[derive(Clone, Copy)]
 enum Goal {
     /// So many bytes less.
     Bytes(u64),
-    /// Nothing left that may go.
+    /// All unused images.
     Everything,
-    /// What is too old.
+    /// Images beyond the maximum age.
     Age,
 }
 
 impl Collector {
-    /// A collector that knows nothing yet; all pods that are on the node must be in the registry.
+    /// A collector without history; all pods of the node must be in the registry.
     pub fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
@@ -56,7 +56,7 @@ impl Collector {
         }
     }
 
-    /// Removes what has to go, at intervals, until `shutdown`.
+    /// Collects periodically, until `shutdown`.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
         if !self.shared.config.image_gc.collects() {
             return;
@@ -156,8 +156,8 @@ impl Collector {
         Ok(chosen.into_iter().map(str::to_owned).collect())
     }
 
-    /// Removes one image, unless somebody has come to need it; without an image, what is left of
-    /// former ones. The bytes that this freed.
+    /// Removes one image, unless it has come into use; without an image, remains of former ones.
+    /// Returns the freed bytes.
     async fn withdraw(&self, digest: Option<String>) -> Result<u64, String> {
         let turn = self.turn().await?;
         let needed = self.needed();
@@ -176,8 +176,8 @@ impl Collector {
         Ok(bytes)
     }
 
-    /// The time when no pod looks for an image or mounts one. Nobody who does has to wait for this
-    /// one: who begins meanwhile goes first.
+    /// Waits for a moment without lookups and mounts of images. Lookups do not wait for it: one
+    /// that starts in the meantime goes first.
     async fn turn(&self) -> Result<RwLockWriteGuard<'_, ()>, String> {
         for _ in 0..TRIES {
             if let Ok(turn) = self.shared.image_looks.try_write() {
@@ -188,7 +188,7 @@ impl Collector {
         Err("pods look for images all the time".to_owned())
     }
 
-    /// What the pods need that have not ended.
+    /// The images in use by pods that have not ended.
     fn needed(&self) -> Needed {
         let mut needed = Needed::default();
         for view in self.shared.pods.list() {

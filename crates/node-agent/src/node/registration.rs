@@ -53,7 +53,7 @@ pub struct NodeKeeper {
     left: Option<Value>,
 }
 
-/// What is said of the node besides what never changes.
+/// The variable part of the node's status.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Seen {
     pressure: BTreeSet<Condition>,
@@ -62,8 +62,8 @@ struct Seen {
     extended: Extended,
 }
 
-/// What others say that the node has (extended resources), as pods may use it; none of what they no
-/// longer say.
+/// Extended resources from other writers, as allocatable resources; `None` for those that were
+/// removed.
 type Extended = BTreeMap<String, Option<Quantity>>;
 
 /// The node as events about it name it: kubelet has no other uid for it than its name.
@@ -105,7 +105,7 @@ impl NodeKeeper {
         Ok(keeper)
     }
 
-    /// Makes the node's object, or takes over the one that is there, and writes the status.
+    /// Creates the Node object, or adopts the existing one, and writes the status.
     async fn make_or_take_over(&mut self) -> Result<(), kube::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
         let wanted = self.object();
@@ -213,7 +213,7 @@ impl NodeKeeper {
         }
     }
 
-    /// Writes what was seen, and tells users what of it is new.
+    /// Writes the observed status, and emits events about changes.
     async fn tell(&mut self, recorder: &Recorder, seen: Seen) -> Result<(), kube::Error> {
         self.write_status(&seen).await?;
         self.announce(recorder, &self.told.pressure, &seen.pressure);
@@ -222,21 +222,21 @@ impl NodeKeeper {
         Ok(())
     }
 
-    /// The object was deleted while the node works: it is made anew, before its pods are taken for
-    /// those of a node that is gone.
+    /// The Node object was deleted: it is created again, before its pods count as those of a
+    /// deleted node.
     async fn register_again(&mut self) -> Result<(), kube::Error> {
         tracing::warn!(node = self.config.node_name, "the node's object is gone");
         self.make_or_take_over().await?;
         self.renew_lease().await
     }
 
-    /// Whether the store still has what the last write left there: others write a node's status
-    /// too, first of all the node controller, which takes a silent node for lost.
+    /// Whether the stored status is that of the last write: others write it too, above all the node
+    /// lifecycle controller, which marks a silent node as lost.
     fn is_as_left(&self) -> bool {
         self.left.as_ref() == Some(&own_part(self.stored.get()))
     }
 
-    /// Tells users which conditions have come and gone.
+    /// Emits events about changed conditions.
     fn announce(
         &self,
         recorder: &Recorder,
@@ -335,7 +335,7 @@ impl NodeKeeper {
                 supplemental_groups_policy: Some(true),
             }),
             runtime_handlers: Some(vec![NodeRuntimeHandler {
-                // The one that pods get which ask for none.
+                // The default handler.
                 name: Some(String::new()),
                 features: Some(NodeRuntimeHandlerFeatures {
                     recursive_read_only_mounts: Some(true),
@@ -406,8 +406,8 @@ impl NodeKeeper {
     }
 }
 
-/// What of a status is not among the node's `own` resources. Operators write it into the capacity;
-/// as with kubelet, pods may use all of it.
+/// The extended resources in a status. Operators write them into the capacity; as with kubelet, all
+/// of it is allocatable.
 fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> Extended {
     let foreign = |of: &Option<BTreeMap<String, Quantity>>| {
         let all = of.clone().into_iter().flatten();
@@ -418,14 +418,14 @@ fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> Extended {
     gone.chain(there).collect()
 }
 
-/// The address that a status tells.
+/// The address in a status.
 fn address_of(status: &NodeStatus) -> Option<IpAddr> {
     let mut addresses = status.addresses.iter().flatten();
     let own = addresses.find(|address| address.type_ == "InternalIP")?;
     own.address.parse().ok()
 }
 
-/// What of a status the node decides, without times.
+/// The node's own part of a status, without times.
 fn own_part(status: &NodeStatus) -> Value {
     let conditions = status.conditions.iter().flatten();
     let own = conditions.filter(|condition| OWN_CONDITIONS.contains(&condition.type_.as_str()));
@@ -452,8 +452,8 @@ async fn due(at: Option<Instant>) {
     }
 }
 
-/// The node's conditions, after those that are stored: times of transition stay while nothing
-/// changes, and never go back.
+/// The node's conditions, based on the stored ones: a transition time changes only with its status,
+/// and never goes back.
 fn conditions(
     before: &[NodeCondition],
     seen: &BTreeSet<Condition>,

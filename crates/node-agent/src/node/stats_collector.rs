@@ -66,8 +66,8 @@ fn look(shared: &Shared) -> Vec<(UsageSubject, UsageSample)> {
     round
 }
 
-/// The machine's own counters: all processors' time but idle time, and all memory in use but
-/// files that nobody has touched for long.
+/// The machine's own counters: CPU time without idle time, and memory in use without inactive file
+/// cache.
 fn node(at: Moment) -> Option<UsageSample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)

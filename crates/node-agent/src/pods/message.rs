@@ -18,17 +18,17 @@ use crate::images::ImageTrouble;
 use crate::volumes::device_claims::NotPrepared;
 use crate::volumes::{PreparedVolumes, Reading};
 
-/// How the start of a container ended.
+/// The result of a container's start.
 pub enum StartResult {
     /// It runs.
     Running(Box<Running>),
     /// Its process could not be started; counts as a run.
     Failed(Exit),
-    /// It could not be created; nothing ran.
+    /// It could not be created.
     Refused {
         /// Status reason.
         reason: &'static str,
-        /// Why.
+        /// The error message.
         message: String,
     },
 }
@@ -37,9 +37,9 @@ pub enum StartResult {
 pub enum Message {
     /// The object was changed.
     Pod(Arc<Pod>),
-    /// The object is gone; its last state.
+    /// The object is deleted; its last state.
     Removed(Arc<Pod>),
-    /// The former pod of this name, by uid, is gone from the node.
+    /// The former pod of this name, by UID, was cleaned up.
     PredecessorGone(String),
     /// The node has another address.
     NodeAddressChanged,
@@ -51,27 +51,27 @@ pub enum Message {
     Runtime {
         /// Number of the sandbox that it reports of.
         sandbox: u32,
-        /// What happened.
+        /// The event.
         event: SandboxEvent,
     },
     /// The sandbox is there, or not.
     SandboxMade(Result<(Sandbox, Vec<String>), String>),
-    /// The sandbox is gone, or not.
+    /// The result of removing the sandbox.
     SandboxDestroyed(Result<(), String>),
-    /// Devices and volumes are there, or not; what the volumes are made of.
+    /// The result of preparing devices and volumes, and the sources of the volumes.
     VolumesPrepared(Result<PreparedVolumes, NotPrepared>, Reading),
-    /// The volumes are gone, or not.
+    /// The result of releasing the volumes.
     VolumesReleased(Result<(), String>),
     /// An object that volumes are made of has changed, or a token grows old.
     VolumesOutdated,
-    /// The volumes' files were made anew; what they are made of.
+    /// The volumes' files were refreshed, with their sources.
     VolumesRefreshed {
-        /// What was read for it.
+        /// Its sources.
         reading: Reading,
         /// Whether something was missing.
         failed: bool,
     },
-    /// What the pod has on the node's disk.
+    /// The pod's disk usage.
     StorageUsed(DiskUsage),
     /// A container's image is here, or not.
     Image {
@@ -142,7 +142,7 @@ pub enum Message {
     SignalFailed {
         /// The container.
         container: String,
-        /// Why.
+        /// The error message.
         message: String,
     },
     /// The status was written, or not.

@@ -24,7 +24,7 @@ pub struct PodView {
     pub status: PodStatus,
     /// Its sandbox, while there is one.
     pub sandbox: Option<Sandbox>,
-    /// Its volumes, those that are there.
+    /// Its prepared volumes.
     pub volumes: PreparedVolumes,
     /// Its files.
     pub dir: PodDir,
@@ -41,7 +41,8 @@ impl PodView {
 
 type Name = (String, String);
 
-/// All pods of the node by namespace and name; former ones of a name stay until they are gone.
+/// All pods of the node by namespace and name; former ones of a name stay until they are cleaned
+/// up.
 #[derive(Default)]
 pub struct PodManager {
     views: RwLock<BTreeMap<Name, Vec<Arc<PodView>>>>,
@@ -56,7 +57,7 @@ fn name_of(pod: &Pod) -> Name {
 }
 
 impl PodManager {
-    /// Replaces what is known of the pod.
+    /// Replaces the view of the pod.
     pub fn publish(&self, view: PodView) {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
         let of_name = views.entry(name_of(&view.pod)).or_default();

@@ -21,7 +21,7 @@ use crate::limits::{SHIM_LOOK_INTERVAL, SHIM_SETTLES_MAX};
 use crate::paths::{PodDir, pods_dir, runtime_id};
 use crate::volumes::PreparedVolumes;
 
-/// What is kept of a pod.
+/// The stored state of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoredPod {
     /// Its record.
@@ -50,14 +50,15 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub struct FoundPod {
     /// Its object as last seen.
     pub pod: Arc<Pod>,
-    /// What was known of it.
+    /// Its stored state.
     pub stored: StoredPod,
-    /// Whether anything was: not of a pod that had only just come, or was about to be gone.
+    /// Whether there was a record: a pod that had just arrived, or was about to be cleaned up, has
+    /// none.
     pub recorded: bool,
 }
 
-/// All pods that a former agent left, by uid. A record that cannot be read is told and kept aside;
-/// what its pod had is then looked for. What is not a pod's directory is told and left alone.
+/// All pods of a former agent, by UID. An unreadable record is logged and kept aside, and the pod's
+/// state is searched for. Other directories are logged and left alone.
 pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, FoundPod>> {
     let mut pods = BTreeMap::new();
     let root = pods_dir(data_dir);
@@ -98,8 +99,8 @@ fn find(dir: &PodDir) -> io::Result<FoundPod> {
     })
 }
 
-/// What a file says, if it is there and can be understood. One that cannot is moved aside, for
-/// people to look at.
+/// The contents of a file, if it exists and can be parsed. An invalid one is moved aside for
+/// inspection.
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -153,9 +154,9 @@ pub fn pod_of_sandbox(sandbox: &Sandbox) -> Pod {
     }
 }
 
-/// The sandbox's events from now on, and its state; no events of a dead one. A start that the former
-/// agent asked for has its outcome by then; and containers that it created and did not start are
-/// removed, since what they are made of may have changed.
+/// The sandbox's events from now on, and its state; no events of a dead one. A start requested by
+/// the former agent is finished by then; containers that were created and not started are removed,
+/// since their configuration may have changed.
 pub async fn look(sandbox: &Sandbox) -> container_runtime::Result<(SandboxState, Option<Events>)> {
     let events = sandbox.events().await.ok();
     let mut state = settled(sandbox).await?;
@@ -172,7 +173,7 @@ pub async fn look(sandbox: &Sandbox) -> container_runtime::Result<(SandboxState,
     Ok((state, events))
 }
 
-/// The sandbox's state when its shim has done what it was asked to, or after a while.
+/// The sandbox's state after its shim has finished its requests, or after a timeout.
 async fn settled(sandbox: &Sandbox) -> container_runtime::Result<SandboxState> {
     let deadline = tokio::time::Instant::now() + SHIM_SETTLES_MAX;
     loop {
@@ -193,7 +194,7 @@ fn unstarted(state: &SandboxState) -> Vec<String> {
         .collect()
 }
 
-/// Brings a record in line with what really runs; `image_id` is how statuses name an image.
+/// Updates a record from the real state; `image_id` gives the image's id for statuses.
 pub fn adopt(
     stored: StoredPod,
     pod: &Pod,
@@ -210,7 +211,7 @@ pub fn adopt(
         }
         adopt_containers(&mut record, pod, (dir, now), state, image_id);
         let alive = state.status == SandboxStatus::Ready;
-        // A sandbox whose making was not finished is begun anew.
+        // An unfinished sandbox is created again.
         record.sandbox = match record.sandbox {
             record::Sandbox::Ready if alive => record::Sandbox::Ready,
             _ if alive && record.anything_runs() => record::Sandbox::Ready,
@@ -223,7 +224,7 @@ pub fn adopt(
         let was = record.sandbox.clone();
         record.sandbox_lost(now);
         record.sandbox = was;
-        // The machine may have been started anew since.
+        // The machine may have been rebooted since.
         if record.volumes == record::Volumes::Ready {
             record.volumes = record::Volumes::Unknown;
         }
@@ -234,7 +235,7 @@ pub fn adopt(
     StoredPod { record, volumes }
 }
 
-/// Brings the containers of a record in line with those that are there.
+/// Updates the containers of a record from the real state.
 pub fn adopt_containers(
     record: &mut PodRecord,
     pod: &Pod,
@@ -282,7 +283,7 @@ pub fn adopt_containers(
     }
 }
 
-/// Whether the instance is one whose start the record has not heard of.
+/// Whether the record does not know the instance's start yet.
 fn starts_anew(known: &record::ContainerRecord, number: u32, sandbox: u32) -> bool {
     match &known.instance {
         Instance::Absent => true,
@@ -533,7 +534,7 @@ mod tests {
         store(&dir, &pod(), &known(2), true).unwrap();
         fs::remove_file(dir.object()).unwrap();
         assert_eq!(found(temp.path()).unwrap()["u"].stored, known(2));
-        // What is not a pod's is left alone.
+        // A foreign directory is left alone.
         let other = pods_dir(temp.path()).join("lost+found");
         fs::create_dir(&other).unwrap();
         assert_eq!(found(temp.path()).unwrap().len(), 1);
@@ -557,8 +558,8 @@ mod tests {
         }
     }
 
-    /// The record is version 0.1.0's, of a pod that ran: the pod goes on while the agent is
-    /// exchanged, and whoever follows has to know what was done for it.
+    /// The record of version 0.1.0 for a running pod: the pod keeps running during an upgrade of
+    /// the agent, and the new agent has to know its state.
     #[test]
     fn what_an_earlier_version_remembered_is_understood() {
         let record = include_str!("../../tests/formats/record.json");

@@ -44,7 +44,7 @@ impl ProbeCounts {
         *of_pod.entry(labels).or_default() += 1;
     }
 
-    /// Forgets a pod that is gone.
+    /// Removes the counts of a deleted pod.
     pub fn forget(&self, pod: &Pod) {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let mut all = self.by_pod.lock().unwrap_or_else(PoisonError::into_inner);

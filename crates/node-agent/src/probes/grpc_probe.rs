@@ -11,7 +11,7 @@ const SERVING: u64 = 1;
 /// Asks the server at the other end whether `service` (empty: all of it) serves.
 ///
 /// # Errors
-/// What it said instead, as the user reads it.
+/// *Errors.* The message for the user.
 pub async fn check(stream: TcpStream, address: &str, service: &str) -> Result<(), String> {
     let failed = |what: String| format!("error: health rpc probe failed: {what}");
     let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
@@ -78,7 +78,7 @@ fn put_varint(to: &mut BytesMut, mut value: usize) {
     to.put_u8(value as u8);
 }
 
-/// What a call failed with, unless it did not.
+/// The error of a call, if there is one.
 fn refusal(headers: &HeaderMap) -> Option<String> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let code = text("grpc-status").filter(|code| *code != "0")?;
@@ -120,7 +120,7 @@ mod tests {
                 Ok::<_, std::io::Error>(http::Response::new(body))
             });
             let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            // The client hangs up when it has its answer.
+            // The client disconnects after its response.
             http.serve_connection(TokioIo::new(stream), service)
                 .await
                 .ok();

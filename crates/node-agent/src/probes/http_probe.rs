@@ -14,7 +14,7 @@ use super::insecure_tls::{self, NoTls};
 use super::prober::{connect, host_and_port};
 use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
 
-/// Where a request goes.
+/// The target of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpTarget {
     /// Whether it is https.
@@ -27,7 +27,7 @@ pub struct HttpTarget {
     pub path: String,
 }
 
-/// What a server said.
+/// A server's response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
@@ -37,12 +37,12 @@ pub struct Answer {
     body: String,
 }
 
-/// Why there is no answer, as the user reads it.
+/// The error of a request, for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unanswered {
-    /// Who was asked by https does not speak TLS.
+    /// The server does not speak TLS, though the scheme is HTTPS.
     NotTls(String),
-    /// Anything else.
+    /// Any other error.
     Other(String),
 }
 
@@ -54,7 +54,7 @@ impl From<Unanswered> for String {
     }
 }
 
-/// Where a redirection leads.
+/// The target of a redirect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Redirect {
     /// Nowhere, or to another host: it is the answer.
@@ -63,8 +63,8 @@ enum Redirect {
     Here(HttpTarget),
 }
 
-/// What an answer says of the container. A redirection that was not followed counts as success, and
-/// users are told of it.
+/// The probe's result for a response. A redirect that was not followed counts as success, with a
+/// warning.
 pub fn outcome(answer: &Answer) -> ProbeOutcome {
     match answer.status {
         200..300 => ProbeOutcome::Success,
@@ -76,7 +76,7 @@ pub fn outcome(answer: &Answer) -> ProbeOutcome {
     }
 }
 
-/// Where a location leads from a page of `http://10.0.0.1:8080`, if it is followed.
+/// The target of a `Location` on a page of `http://10.0.0.1:8080`, if it is followed.
 pub fn followed(location: &str) -> Option<String> {
     let start = HttpTarget {
         tls: false,
@@ -100,7 +100,7 @@ impl HttpTarget {
         format!("{scheme}://{}{}", self.address(), self.path)
     }
 
-    /// Where a location leads from here (RFC 3986, 5.2).
+    /// The target of a `Location` from here (RFC 3986, 5.2).
     fn redirected(&self, location: &str) -> Result<Redirect, String> {
         let reference = Reference::of(location);
         let tls = match reference.scheme {
@@ -117,7 +117,7 @@ impl HttpTarget {
         };
         let host = authority.as_ref().map(Authority::host);
         let host = host.map(|host| host.trim_matches(['[', ']']));
-        // What has a scheme and no host is of no host.
+        // A reference with a scheme and without a host has no host.
         let host = host.or(reference.scheme.is_none().then_some(&*self.host));
         if host != Some(&self.host) {
             return Ok(Redirect::Away);
@@ -142,7 +142,7 @@ impl HttpTarget {
     }
 }
 
-/// The parts of what a location says; the path with its query.
+/// The parts of a `Location`; the path with its query.
 #[derive(Clone, Copy)]
 struct Reference<'a> {
     scheme: Option<&'a str>,
@@ -178,7 +178,7 @@ impl<'a> Reference<'a> {
         }
     }
 
-    /// The path, where the reference was found at `base`.
+    /// The resolved path, for a reference at `base`.
     fn path_from(self, base: &str) -> String {
         let here = base.split('?').next().unwrap_or_default();
         match self.path.bytes().next() {
@@ -218,7 +218,7 @@ fn without_dots(path: &str) -> String {
     format!("/{}{query}", kept.join("/"))
 }
 
-/// With what may not stand in a request written as `%20`.
+/// Escapes characters that are not allowed in a request, as `%20`.
 fn escaped(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for byte in path.bytes() {
@@ -255,7 +255,7 @@ fn failed(url: &str, what: &str) -> String {
     format!("Get \"{url}\": {what}")
 }
 
-/// Goes from one target to the next; the last one is left there.
+/// Follows redirects; returns the last target.
 async fn follow(
     target: &mut HttpTarget,
     agent: &str,
@@ -290,14 +290,14 @@ async fn follow(
             }
             Redirect::Away => return Ok(answer),
         };
-        // A name of its own goes no further than to what is named relative to it.
+        // A custom `Host` header is only kept for relative redirects.
         wishes.own_host &= Reference::of(location).scheme.is_none();
         wishes.referer = (!target.tls || next.tls).then(|| target.url());
         *target = next;
     }
 }
 
-/// What requests are to look like.
+/// The headers of requests.
 struct Wishes<'a> {
     agent: &'a str,
     headers: &'a [HTTPHeader],
@@ -328,7 +328,7 @@ async fn exchange(
     answer.map_err(Unanswered::Other)
 }
 
-/// What Go's client says of a server that speaks something else.
+/// The error of Go's client for a server that does not speak TLS.
 const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
 
 /// One request and its answer.
@@ -470,7 +470,7 @@ pub(crate) mod tests {
                 let mut request = vec![0; 4096];
                 let count = stream.read(&mut request).await.unwrap();
                 let request = String::from_utf8_lossy(&request[..count]).into_owned();
-                // What is not HTTP asks for nothing.
+                // Invalid HTTP gets the default response.
                 let answer = answers(request.split(' ').nth(1).unwrap_or_default());
                 seen.lock().unwrap().push(request);
                 stream.write_all(answer.as_bytes()).await.unwrap();
@@ -511,7 +511,7 @@ pub(crate) mod tests {
             )
         );
         assert_eq!(asked.lock().unwrap().len(), 2);
-        // So is one that leads nowhere.
+        // A redirect without a target is a success as well.
         let (target, _) = server(|_| "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()).await;
         let answer = get(target, "probe", &[], PATIENCE).await.unwrap();
         assert_eq!(

@@ -58,16 +58,16 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
-/// Why there is no connection.
+/// The error of a connection.
 #[derive(Debug)]
 pub enum NoTls {
-    /// What the server says is not TLS.
+    /// The server does not speak TLS.
     NotSpoken,
-    /// Anything else, as the user reads it.
+    /// Any other error, for the user.
     Failed(String),
 }
 
-/// Speaks TLS with whoever answers.
+/// Connects by TLS without verifying the server.
 pub async fn connect(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, NoTls> {
     let config = config().map_err(|error| NoTls::Failed(error.to_string()))?;
     let name = ServerName::try_from(host.to_owned());

@@ -16,7 +16,7 @@ use super::grpc_probe;
 use super::http_probe::{self, HttpTarget};
 use crate::limits::PROBE_OUTPUT_BYTES_MAX;
 
-/// The container that is asked.
+/// The probed container.
 #[derive(Clone)]
 pub struct ProbeTarget {
     /// Its sandbox.
@@ -29,7 +29,7 @@ pub struct ProbeTarget {
     pub pod_ip: String,
 }
 
-/// How a command ended.
+/// The result of a command.
 pub enum CommandResult {
     /// It ended by itself, with this code and output.
     Exited(i32, String),
@@ -175,7 +175,7 @@ fn host<'a>(asked: &'a ProbeTarget, own: Option<&'a str>) -> &'a str {
     own.filter(|host| !host.is_empty()).unwrap_or(&asked.pod_ip)
 }
 
-/// An address as it is dialled.
+/// An address for dialling.
 pub fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
@@ -214,7 +214,7 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
-/// What a request to a container asks.
+/// The request of an HTTP action.
 ///
 /// # Errors
 /// The port is none, or none of the container's; as the user reads it.

@@ -1,8 +1,8 @@
 //! Atomic updates of a volume's files (statefulset.md §12.13).
 //!
-//! Files are written into a fresh directory `..<time>`; the link `..data` is then swung to it by a
-//! rename. What users see are links through `..data`, so that a reader never sees half an update.
-//! Before the swing nothing changes, after it only what nobody sees is cleared away.
+//! Files are written into a new directory `..<time>`; then a rename replaces the link `..data`,
+//! which points to it. Users see links through `..data`, so a reader never sees half an update.
+//! Before the rename nothing visible changes; after it invisible files are removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +23,7 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// Its permission bits.
     pub mode: u32,
-    /// Whose it is; root's when absent.
+    /// Its owner; root if absent.
     pub uid: Option<u32>,
 }
 
@@ -120,7 +120,7 @@ fn write_files(dir: &Path, payload: &Payload, gid: Option<u32>) -> io::Result<()
             .mode(0o600)
             .open(&target)?;
         handle.write_all(&file.bytes)?;
-        // A group that owns the volume may read what is in it.
+        // The volume's group may read the files.
         let mode = if gid.is_some() {
             file.mode | 0o440
         } else {
@@ -154,7 +154,7 @@ fn make_dir(dir: &Path, gid: Option<u32>) -> io::Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
 }
 
-/// Makes the links that users see, and removes those that lead nowhere now.
+/// Creates the visible links, and removes dangling ones.
 fn link_names(dir: &Path, payload: &Payload) -> io::Result<()> {
     let first = |path: &String| path.split('/').next().unwrap_or_default().to_owned();
     let names: BTreeSet<String> = payload.keys().map(first).collect();

@@ -1,9 +1,9 @@
 //! Volumes that are block devices.
 //!
-//! A device of the node is given to containers as it is. The provisioner's volumes are images,
-//! files that become loop devices when a pod needs them. Which pods do, their own directories
-//! say: there is a link to the image where their other volumes are. So a new agent knows it too,
-//! and the device goes with the last link. After a reboot there are links without a device: a
+//! A device of the node is passed to containers unchanged. The provisioner's volumes are image
+//! files that are attached to loop devices when a pod needs them. The pods' directories record the
+//! users: each has a link to the image beside its other volumes. So a new agent knows them too, and
+//! the device is detached with the last link. After a reboot there are links without a device: a
 //! container that starts attaches it again.
 
 use std::fs;
@@ -16,7 +16,8 @@ use container_runtime::loop_device::LoopDevice;
 
 use crate::paths::PodDir;
 
-/// Whoever attaches or detaches: between looking for users and detaching nobody may come.
+/// Serialises attaching and detaching: between the search for users and the detach no user may be
+/// added.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
@@ -44,7 +45,7 @@ pub fn check_device(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Makes a device of an image for a pod, whose volume of that name it is.
+/// Attaches an image to a device for a pod's volume of that name.
 ///
 /// # Errors
 /// Of the disk, or when no device can be had.
@@ -79,7 +80,7 @@ fn device_over(image: &Path) -> io::Result<PathBuf> {
     Ok(LoopDevice::kept_over(image)?.path().to_owned())
 }
 
-/// Detaches what the pod was the last to use.
+/// Detaches the devices of which the pod was the last user.
 ///
 /// # Errors
 /// Of the disk and the kernel; then links are left, and it can be tried again.
@@ -108,7 +109,7 @@ fn is_used_elsewhere(dir: &PodDir, image: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Links in a directory, each with what it leads to.
+/// The links in a directory, with their targets.
 fn links(dir: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -10,7 +10,7 @@ use resource_kinds::reasons::devices::FAILED_PREPARE;
 use super::VolumeError;
 use crate::api::objects::ApiObjects;
 
-/// Why what a pod needs is not there.
+/// The reason why a pod's volumes or devices are not ready.
 #[derive(Debug, thiserror::Error)]
 pub enum NotPrepared {
     /// A volume.
@@ -34,7 +34,8 @@ impl NotPrepared {
 /// Prepares the devices of a pod.
 ///
 /// # Errors
-/// What is missing. No driver can register with the agent, so a claim with devices always is.
+/// *Errors.* The missing device. No driver can register with the agent, so a claim with devices
+/// always fails.
 pub async fn prepare(objects: &ApiObjects, pod: &Pod) -> Result<(), NotPrepared> {
     let mut names = claims(pod);
     if names.is_empty() {

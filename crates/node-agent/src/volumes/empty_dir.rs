@@ -15,7 +15,7 @@ use super::ownership;
 use super::release::mounts_below;
 use crate::resource_limits::{HUGE_PAGES, pod_resources};
 
-/// What a volume is made of.
+/// The medium of a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
     /// The disk of the data directory; its limit is watched, not enforced.
@@ -46,7 +46,7 @@ pub fn medium(
         "Memory" => {
             let own = source.size_limit.as_ref();
             let own = own.and_then(|limit| limit.0.parse::<Quantity>().ok());
-            // No volume is larger than what the pod may use at all, nor that than the node.
+            // A volume is limited by the pod's limit, and that by the node's memory.
             let limits = [
                 Some(node_memory),
                 pod_resources(spec).memory_bytes,

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Checks that `path` is what `type_` says, and makes it where the type says so.
+/// Checks that `path` has the type `type_`, and creates it if the type says so.
 ///
 /// # Errors
 /// With the text that users know from kubelet.

@@ -1,7 +1,7 @@
 //! `local` volumes that are block devices with a file system: formatted if they are blank, and
 //! mounted for the pod (kubelet's `SafeFormatAndMount`).
 //!
-//! Nothing is ever formatted that something was found on, or of which that could not be found out.
+//! A device with contents, or with unknown contents, is never formatted.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use super::release::mounts_below;
 /// The file system where the volume names none; kubelet's.
 const FILE_SYSTEM: &str = "ext4";
 
-/// `blkid` says so when it has found nothing.
+/// The exit code of `blkid` for a blank device.
 const BLANK: i32 = 2;
 
 /// Whether a path leads to a block device.
@@ -22,8 +22,8 @@ pub fn is_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
 }
 
-/// Mounts a device at `target`, which is made, unless it is mounted there. A blank one is formatted
-/// first, unless it is to be read only.
+/// Mounts a device at `target`, which is created, unless it is mounted there. A blank one is
+/// formatted first, unless it is read-only.
 ///
 /// # Errors
 /// As users read them.
@@ -58,7 +58,7 @@ pub fn mount_at(
             wanted.to_owned()
         }
     };
-    // Which options are the kernel's and which the file system's, that program knows.
+    // `mount` distinguishes the kernel's options from the file system's.
     let mut all = vec!["defaults".to_owned()];
     all.extend(read_only.then(|| "ro".to_owned()));
     all.extend_from_slice(options);
@@ -79,7 +79,7 @@ fn done(output: std::process::Output, program: &str, device: &Path) -> Result<()
     }
 }
 
-/// The file system on a device; `None` when there is nothing at all.
+/// The file system on a device; `None` for a blank one.
 fn found_on(device: &Path) -> Result<Option<String>, String> {
     let shown = device.display();
     let found = run(
@@ -109,7 +109,7 @@ fn found_on(device: &Path) -> Result<Option<String>, String> {
 fn format(device: &Path, file_system: &str) -> Result<(), String> {
     let program = format!("mkfs.{file_system}");
     let mut command = Command::new(&program);
-    // No room is kept for root, and a whole device is meant: as kubelet asks for it.
+    // No reserved blocks for root, and a whole device is allowed: kubelet's options.
     if matches!(file_system, "ext2" | "ext3" | "ext4") {
         command.args(["-F", "-m0"]);
     }

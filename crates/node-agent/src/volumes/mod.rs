@@ -1,8 +1,8 @@
 //! Volumes of a pod on the node: mounted, updated and unmounted here.
 //!
-//! A volume is a path on the node that containers mount. Nothing here deletes what a claim or a
-//! hostPath holds: only what lies in the pod's own directory, and only after all mounts below it
-//! are gone.
+//! A volume is a path on the node that containers mount. Nothing here deletes the data of a claim
+//! or a hostPath: only files in the pod's own directory, and only after all mounts below it are
+//! gone.
 
 mod atomic;
 pub mod block;
@@ -41,7 +41,7 @@ pub use release::release;
 pub struct Prepared {
     /// Its path on the node.
     pub path: PathBuf,
-    /// Where it is no directory or file: what it is.
+    /// The device, for a block volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block: Option<Block>,
     /// Whether no container may write to it.
@@ -49,12 +49,12 @@ pub struct Prepared {
     /// Whether its files belong to a project, by which it is limited.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_project: bool,
-    /// The layers of the image that it is, the topmost last; then there is nothing at the path.
+    /// The layers of an image volume, the topmost last; then there is nothing at the path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<PathBuf>,
 }
 
-/// What is at the path of a volume that containers have as a block device.
+/// The file behind a block volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Block {
@@ -73,11 +73,11 @@ pub type PreparedVolumes = BTreeMap<String, Prepared>;
 pub struct VolumeError {
     /// The volume.
     pub volume: String,
-    /// Why.
+    /// The error.
     pub trouble: Trouble,
 }
 
-/// Why a volume cannot be had.
+/// The error of preparing a volume.
 #[derive(Debug)]
 pub struct Trouble {
     /// Whether it was to be a block device.
@@ -112,7 +112,7 @@ impl From<String> for Trouble {
     }
 }
 
-/// What preparing and refreshing need.
+/// The context of preparing and refreshing volumes.
 #[derive(Clone, Copy)]
 pub struct VolumeContext<'a> {
     /// The source of objects.
@@ -123,13 +123,13 @@ pub struct VolumeContext<'a> {
     pub dir: &'a PodDir,
     /// The node's record of it.
     pub facts: &'a NodeFacts,
-    /// Where images come from.
+    /// The source of images.
     pub images: &'a Puller<'a>,
-    /// Whom to tell about pulls.
+    /// The receiver of events about pulls.
     pub events: &'a PodEvents,
 }
 
-/// Makes all volumes that the pod's containers mount, and notes what they are made of.
+/// Prepares all volumes of the pod's containers, and records their sources.
 pub async fn prepare(
     context: VolumeContext<'_>,
     reading: &mut Reading,
@@ -148,8 +148,7 @@ pub async fn prepare(
     Ok(prepared)
 }
 
-/// Writes the volumes that are made of objects anew where these have changed, and notes what they are
-/// made of.
+/// Rewrites the files of volumes whose source objects have changed, and records their sources.
 pub async fn refresh(context: VolumeContext<'_>, reading: &mut Reading) -> Result<(), VolumeError> {
     let projector = context.projector();
     for volume in used_volumes(context.pod) {
@@ -389,7 +388,7 @@ async fn prepare_claim(
     })
 }
 
-/// A volume is mounted, or it is a device: containers have to use it as what it is.
+/// Checks that containers use a block volume as a device, and a file system volume as a mount.
 fn check_use(pod: &Pod, volume: &str, block: bool) -> Result<(), String> {
     let Some(pod_spec) = &pod.spec else {
         return Ok(());
@@ -445,7 +444,7 @@ impl<'a> VolumeContext<'a> {
     }
 }
 
-/// Runs file system work where waiting harms nobody.
+/// Runs blocking file system work on a separate thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {

@@ -13,12 +13,12 @@ pub fn fs_group(pod: &Pod) -> Option<u32> {
     context.fs_group.and_then(|gid| u32::try_from(gid).ok())
 }
 
-/// Gives what `root` leads to, and everything below it, to the group: files may be read and written
-/// by it, directories also hand the group on to what is made in them. With `on_mismatch_only`, a
-/// root that belongs to the group already is left alone.
+/// Gives the target of `root`, and everything below it, to the group: files become readable and
+/// writable by it, directories also get the setgid bit. With `on_mismatch_only`, a root that
+/// belongs to the group already is skipped.
 ///
-/// The root may be a link, as that of a `local` volume; links below it are not followed. What is
-/// mounted below it is gone through, as kubelet does.
+/// The root may be a link, as that of a `local` volume; links below it are not followed. Mounts
+/// below it are included, as in kubelet.
 pub fn give_to_group(root: &Path, gid: u32, on_mismatch_only: bool) -> io::Result<()> {
     let root = Handle::at(root)?;
     let found = root.stat();

@@ -14,7 +14,7 @@ use crate::api::objects::{ApiObjects, ObjectKind, TokenWanted, Version, Versions
 
 const MODE_DEFAULT: i32 = 0o644;
 
-/// What a volume's files are made of.
+/// The sources of a volume's files.
 pub struct Projector<'a> {
     /// The source of objects.
     pub api_objects: &'a ApiObjects,
@@ -24,7 +24,7 @@ pub struct Projector<'a> {
     pub facts: &'a NodeFacts,
 }
 
-/// What files were made of.
+/// The objects that were read for files.
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The objects, as they were when they were first read.
@@ -34,7 +34,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// The files are to be made anew after that time at the latest.
+    /// The files must be rewritten after that time at the latest.
     pub fn replace_in(&mut self, time: SignedDuration) {
         self.refresh_in = Some(self.refresh_in.map_or(time, |known| known.min(time)));
     }
@@ -46,10 +46,10 @@ impl Reading {
 }
 
 impl Projector<'_> {
-    /// The files of a volume; `None` when it is of another type. Notes what it reads.
+    /// The files of a volume; `None` if it is of another type. Records the objects that it reads.
     ///
     /// # Errors
-    /// What is missing, as the user reads it.
+    /// *Errors.* The missing object, for the user.
     pub async fn project(
         &self,
         volume: &Volume,
@@ -216,8 +216,8 @@ impl Projector<'_> {
     }
 }
 
-/// Mode and owner of a file with a token, as kubelet has them: nobody else reads it where it is known
-/// who is to. A group of the volume gets its right to read when the file is written.
+/// Mode and owner of a token's file, as in kubelet: only the pod's user may read it, if that is
+/// known. The volume's group gets read permission when the file is written.
 fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
     let user = pod.spec.as_ref().and_then(spec::common_user);
     let user = user.and_then(|user| u32::try_from(user).ok());
@@ -227,7 +227,7 @@ fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
     }
 }
 
-/// Which keys of an object become files, and with what permissions.
+/// The keys of an object that become files, and their permissions.
 struct Pick<'a> {
     items: Option<&'a [KeyToPath]>,
     mode: i32,

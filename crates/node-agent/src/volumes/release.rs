@@ -11,8 +11,8 @@ use nix::mount::{MntFlags, umount2};
 use super::block;
 use crate::paths::PodDir;
 
-/// Undoes [`prepare`](super::prepare): unmounts and detaches everything in the pod's directory, and
-/// removes the files of all volumes except `kept`.
+/// The reverse of [`prepare`](super::prepare): unmounts and detaches everything in the pod's
+/// directory, and removes the files of all volumes except `kept`.
 pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     block::release(dir)?;
     let root = dir.volumes();

@@ -9,8 +9,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 /// Largest file that is read.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// The text of a file below `volume`; `None` when there is none. What is in the volume is a
-/// container's work: no link is followed, lest the node's own files are read.
+/// The text of a file below `volume`; `None` if there is none. A container controls the contents of
+/// the volume: no link is followed, so that the node's own files are never read.
 pub fn read(volume: &Path, path: &str) -> io::Result<Option<String>> {
     let dir = File::open(volume)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;

@@ -142,9 +142,9 @@ impl Worker {
         });
     }
 
-    /// Makes the files of volumes anew, unless that is under way.
+    /// Refreshes the files of volumes, unless that is in progress.
     pub(super) fn refresh_volumes(&mut self) {
-        // What a pod that ends is made of may go before it.
+        // The source objects of a terminating pod may be deleted before it.
         let ends = self.removed || self.pod.metadata.deletion_timestamp.is_some();
         if ends || self.refreshing || self.record.volumes != Volumes::Ready {
             return;
@@ -168,9 +168,9 @@ impl Worker {
             let mut reading = Reading::default();
             let refreshed = volumes::refresh(context, &mut reading).await;
             if let Err(error) = &refreshed {
-                // What is mounted stays as it is; a change or the next try may heal it. Once is no
-                // news: an object and the pod that is made of it are deleted together, and either
-                // may be seen first.
+                // Mounted volumes stay as they are; a change or the next attempt may succeed. A
+                // first failure is not reported: an object and its pod may be deleted together, in
+                // either order.
                 if failed_before {
                     tracing::warn!(%error, "volumes not refreshed");
                 } else {
@@ -183,8 +183,8 @@ impl Worker {
         });
     }
 
-    /// Listens for changes of the objects that volumes are made of since they were `read`, and of
-    /// those that containers still wait for.
+    /// Watches for changes since the `read` of the objects that volumes are made of, and of those
+    /// that containers still wait for.
     pub(super) fn watch_sources(&mut self, read: &Versions) {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let mut objects = volumes::watched_objects(&self.pod);
@@ -265,7 +265,7 @@ impl Worker {
         }
     }
 
-    /// What probes and hooks of a running container need.
+    /// The context of a running container's probes and hooks.
     fn asked(&mut self, name: &str) -> Option<(ProbeTarget, String)> {
         let container = self.container(name)?;
         let sandbox = self.sandbox.clone()?;

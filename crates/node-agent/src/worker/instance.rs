@@ -22,7 +22,7 @@ use crate::pods::message::{Message, StartResult};
 use crate::shared::Shared;
 use crate::volumes::{Block, PreparedVolumes, block, text_file};
 
-/// What starting one instance needs.
+/// The inputs of a start of an instance.
 struct Start {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
@@ -39,12 +39,12 @@ struct Start {
     pod_limits: Option<Resources>,
 }
 
-/// Whose processes the container is to see besides its own.
+/// The container whose processes the container shares.
 enum Target {
     None,
-    /// Those of the running instance of that id.
+    /// The running instance with that id.
     Running(String),
-    /// Those of a container of that name, which does not run.
+    /// A container of that name that does not run.
     Missing(String),
 }
 
@@ -141,8 +141,8 @@ impl Start {
         }
     }
 
-    /// What is said of a container that cannot be made. A path in a volume is configuration, and
-    /// whose the volume is on the node is nobody's business.
+    /// The error of a container that cannot be created. A `subPath` is configuration; the volume's
+    /// path on the node is not revealed.
     fn not_created(&self, error: &RuntimeError) -> Refused {
         let RuntimeError::Start(StartError {
             kind: StartErrorKind::SubPath,
@@ -163,7 +163,7 @@ impl Start {
         (messages::CREATE_CONTAINER_CONFIG_ERROR, message)
     }
 
-    /// Whom the container runs as, after names were looked up in the image.
+    /// The container's user, after a lookup of names in the image.
     async fn user(&self, id: &str) -> Option<User> {
         let state = self.sandbox.state().await.ok()?;
         state.containers.get(id).map(|found| user_of(&found.user))
@@ -257,8 +257,8 @@ impl Start {
         Ok((spec.map_err(config_error)?, image))
     }
 
-    /// The pod's volumes, with devices in the place of their images: those that the container
-    /// uses are attached, also where the node was started anew since.
+    /// The pod's volumes, with devices in place of images: the container's ones are attached, also
+    /// after a reboot.
     async fn attached_volumes(&self) -> Result<PreparedVolumes, String> {
         let mut volumes = self.volumes.clone();
         for wanted in self.container.volume_devices.iter().flatten() {
@@ -276,7 +276,7 @@ impl Start {
         Ok(volumes)
     }
 
-    /// The text of a file of one of the pod's volumes.
+    /// The text of a file in one of the pod's volumes.
     fn file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {
         let Some(prepared) = self.volumes.get(volume) else {
             return Err(format!("volume \"{volume}\" is not mounted"));

@@ -1,8 +1,8 @@
 //! The pod worker: one task per pod receives events, asks the planner, and starts its actions.
 //!
-//! The worker alone changes the pod's record. Work that takes time runs in tasks of its own that
-//! report back as messages; the worker never waits for them, so that a deletion is heard while an
-//! image is pulled. Whatever it knows is on disk before the next event is awaited.
+//! Only the worker changes the pod's record. Long work runs in separate tasks that report back by
+//! messages; the worker never waits for them, so that a deletion is handled during a pull. Its
+//! state is on disk before it waits for the next event.
 
 mod effects;
 mod instance;
@@ -37,15 +37,15 @@ use crate::volumes::PreparedVolumes;
 
 use crate::pods::message::Message;
 
-/// What a worker starts from.
+/// The initial state of a worker.
 pub struct WorkerStart {
     /// The pod's object.
     pub pod: Arc<Pod>,
-    /// Whether that is gone from the API already.
+    /// Whether it is deleted in the API already.
     pub removed: bool,
-    /// Why the node does not take the pod, which is then new here.
+    /// The reason why the node rejects the new pod.
     pub rejection: Option<Rejection>,
-    /// What a former agent knew of the pod.
+    /// The state from a former agent.
     pub stored: StoredPod,
     /// The pod's sandbox, if it is there.
     pub sandbox: Option<Sandbox>,
@@ -74,7 +74,7 @@ pub struct Worker {
     known: KnownStatus<PodStatus>,
     /// The difference that is being written.
     writing: Option<Value>,
-    /// One that was written and is a difference all the same.
+    /// A patch that was written without effect.
     futile: Option<Value>,
     status_failures: u32,
     removal_failures: u32,
@@ -86,7 +86,7 @@ pub struct Worker {
     refresh_failed: bool,
     /// Exits that were heard of before the start was.
     early_exits: BTreeMap<String, container_runtime::spec::Exit>,
-    /// Who listens for changes of the objects that volumes are made of.
+    /// The watches of objects that volumes are made of.
     watches: BTreeMap<ObjectName, AbortHandle>,
     sender: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
@@ -141,12 +141,12 @@ impl Worker {
             worker.record.failure = Some(rejection.failure());
         }
         worker.follow_address();
-        // The next pod that comes is held against this one.
+        // The next pod is checked against this one.
         worker.publish();
         (worker, sender)
     }
 
-    /// Runs until nothing of the pod is left here, or the agent leaves it.
+    /// Runs until the pod is cleaned up, or the agent leaves it.
     pub async fn run(mut self) {
         if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.removed {
             self.refresh_volumes();
@@ -167,7 +167,7 @@ impl Worker {
         self.end();
     }
 
-    /// Plans until there is nothing to do now.
+    /// Plans until there is no action left now.
     fn plan_and_act(&mut self) -> PodPlan {
         let host_ips = [self.shared.config.node_ip().to_string()];
         let mut rounds = 0;
@@ -231,7 +231,7 @@ impl Worker {
         if self.status_due.is_some_and(|due| due <= now) {
             self.status_due = None;
         }
-        // What changes while files are made may have been read before: they are made once more.
+        // A change during a refresh may have been missed: it is repeated.
         if !self.makes_files() && self.refresh_due.is_some_and(|due| due <= now) {
             self.refresh_due = None;
             self.refresh_volumes();
@@ -247,7 +247,7 @@ impl Worker {
         self.refreshing || self.record.volumes == pod_lifecycle::record::Volumes::Preparing
     }
 
-    /// Keeps what a new agent would need.
+    /// Stores the state for a new agent.
     fn persist(&mut self) {
         let now = StoredPod {
             record: self.record.durable(),
@@ -275,7 +275,7 @@ impl Worker {
         });
     }
 
-    /// Starts to write the status if it has changed and nothing is being written.
+    /// Starts to write the status if it has changed and no write is in progress.
     fn write_status(&mut self) {
         if self.writing.is_some() || self.status_due.is_some() || self.removed {
             return;
@@ -304,7 +304,7 @@ impl Worker {
         self.status_due = Some(self.shared.clock.instant() + delay);
     }
 
-    /// What is left to do when nothing of the pod runs any more.
+    /// The last clean-up after the pod.
     fn end(self) {
         self.shared.pods.remove(&self.pod);
         self.shared.probes.forget(&self.pod);
@@ -329,7 +329,7 @@ impl Worker {
     }
 }
 
-/// Reports to the worker; when it is gone, nobody needs to know any more.
+/// Sends a message to the worker; if it is gone, the message is dropped.
 async fn tell(worker: &mpsc::Sender<Message>, message: Message) {
     if worker.send(message).await.is_err() {
         tracing::debug!("the pod's worker is gone");

@@ -40,7 +40,7 @@ impl Worker {
         });
     }
 
-    /// Hears what happens in a sandbox that was found.
+    /// Forwards the events of a sandbox that was found.
     pub(super) fn follow_sandbox(&mut self, stream: Events) {
         self.tasks.spawn(forward(
             stream,
@@ -50,12 +50,12 @@ impl Worker {
     }
 }
 
-/// Passes on what the pod's sandbox of that number reports.
+/// Forwards the events of the pod's sandbox of that number.
 async fn forward(mut stream: Events, sandbox: u32, worker: mpsc::Sender<Message>) {
     while let Some(event) = stream.next().await {
         tell(&worker, Message::Runtime { sandbox, event }).await;
     }
-    // A stream that ends without a word means that the shim is gone, too.
+    // The end of the stream means that the shim has ended, too.
     tell(
         &worker,
         Message::Runtime {
@@ -66,7 +66,8 @@ async fn forward(mut stream: Events, sandbox: u32, worker: mpsc::Sender<Message>
     .await;
 }
 
-/// The pod's names. In the node's network the kernel's is the node's, whatever the pod asks for.
+/// The pod's host names. On the host network the kernel's name is the node's, whatever the pod's
+/// specification.
 pub(super) fn names(shared: &Shared, pod: &Pod) -> Result<Names, String> {
     let zone = &shared.config.cluster_domain;
     if pod.spec.as_ref().is_some_and(spec::uses_host_network) {
@@ -144,7 +145,7 @@ async fn connect(
     Ok((vec![address.ip.to_string()], stream))
 }
 
-/// Takes a sandbox and its network away, whatever is left of them.
+/// Removes a sandbox and its network, in any state.
 pub(super) async fn destroy(
     shared: &Shared,
     uid: &str,

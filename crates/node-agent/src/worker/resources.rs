@@ -19,7 +19,7 @@ use crate::pods::message::Message;
 use crate::resource_limits::{container_resources, pod_resources};
 
 impl Worker {
-    /// The pod with the resources that it has of the node: those that containers start with.
+    /// The pod with its allocated resources, for starting containers.
     pub(super) fn allocated_pod(&self) -> Arc<Pod> {
         let Some(spec) = self.pod.spec.as_ref() else {
             return self.pod.clone();
@@ -32,7 +32,7 @@ impl Worker {
         Arc::new(pod)
     }
 
-    /// What the node can give this pod; nothing while it asks for nothing new.
+    /// The node's resources for this pod; the default while no resize is requested.
     pub(super) fn node_resources(&self) -> NodeResources {
         let wanted = self.pod.spec.as_ref();
         if wanted.is_some_and(|spec| resize::is_wanted(spec, &self.record)) {
@@ -110,7 +110,7 @@ impl Worker {
         self.events.normal("ResizeCompleted", words);
     }
 
-    /// What the containers have that run, and what the others will start with.
+    /// The applied resources of running containers, and the allocated ones of the others.
     fn applied(&self) -> Allocation {
         let mut applied = self.record.resize.allocated.clone().unwrap_or_default();
         for (name, record) in &self.record.containers {
@@ -123,8 +123,7 @@ impl Worker {
         applied
     }
 
-    /// The pod's limits for a container that starts, when they are no longer those that its
-    /// sandbox was made with.
+    /// The pod's limits for a container that starts, if they differ from those of its sandbox.
     pub(super) fn new_pod_limits(&self) -> Option<Resources> {
         self.record.resize.progress.as_ref()?;
         let spec = self.pod.spec.as_ref()?;
@@ -206,7 +205,7 @@ impl Worker {
         self.resize_tried(result);
     }
 
-    /// Changes the limits of the pod as a whole to what is allocated.
+    /// Changes the pod's limits to the allocated ones.
     pub(super) fn update_pod_resources(&mut self) {
         let (Some(sandbox), Some(spec)) = (self.sandbox.clone(), self.pod.spec.as_ref()) else {
             return;
@@ -245,7 +244,7 @@ impl Worker {
         self.resize_tried(result);
     }
 
-    /// Notes how a step went, and tells users of the first failure.
+    /// Records the result of a step, and emits an event for the first failure.
     fn resize_tried(&mut self, result: Result<(), String>) {
         let Some(progress) = &mut self.record.resize.progress else {
             return;
@@ -265,7 +264,7 @@ async fn limit_pod(sandbox: &Sandbox, limits: Resources) -> Result<(), String> {
     changed.map_err(|error| error.to_string())
 }
 
-/// Refuses a limit below what is in use: the kernel would kill for it.
+/// Refuses a memory limit below the present usage: the kernel would kill processes.
 fn check_memory(sandbox: &Sandbox, id: Option<&str>, limits: &Resources) -> Result<(), String> {
     let Some(limit) = limits.memory_bytes else {
         return Ok(());
@@ -292,8 +291,7 @@ struct Change {
 }
 
 impl Change {
-    /// The pod's limits are never less than those of what is in it: they grow first and shrink
-    /// last.
+    /// The pod's limits are never lower than its containers': they grow first and shrink last.
     async fn apply(self, sandbox: &Sandbox, id: &str) -> Result<(), String> {
         check_memory(sandbox, Some(id), &self.container)?;
         let both = wider(&self.before, &self.after);

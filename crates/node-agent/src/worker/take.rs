@@ -109,7 +109,7 @@ impl Worker {
         }
     }
 
-    /// Notes, and tells users, that the pod has to go; what has ended already is as it is.
+    /// Records, and emits an event, that the pod fails; a pod that has ended is unchanged.
     pub(super) fn fail_pod(&mut self, failure: PodFailure) {
         let ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
         if ended || self.record.failure.is_some() {
@@ -133,11 +133,11 @@ impl Worker {
             self.record.images_changed(before, after);
         }
         self.pod = pod;
-        // The object on disk is what is left when the API has lost it.
+        // The record on disk is the last copy of a pod that the API has lost.
         self.stored = None;
     }
 
-    /// What failed for want of an object is tried again at once.
+    /// Retries at once what failed for a missing object.
     fn sources_changed(&mut self) {
         if matches!(self.record.volumes, Volumes::Failed { .. }) {
             self.record.volumes = Volumes::Unknown;
@@ -346,7 +346,7 @@ impl Worker {
                 Hook::Done
             }
             Err(message) => {
-                // What a hook prints may be secret, and more people read events.
+                // A hook's output may be secret, and more users can read events.
                 events.warning("FailedPostStartHook", "PostStartHook failed");
                 Hook::Failed(message)
             }
@@ -405,8 +405,8 @@ impl Worker {
         }
     }
 
-    /// What others have told of the node's conditions is a transition that counts from now on, once
-    /// it is told again as the node sees it.
+    /// A change of the node's conditions by others is a transition from now on, when the node's
+    /// view is written again.
     fn note_foreign_transitions(&mut self) {
         let now = self.shared.clock.now().wall;
         if self.writing.is_none() {
@@ -426,7 +426,7 @@ impl Worker {
                 let left = status_writer::difference(self.known.get(), &self.status);
                 self.futile = left.filter(|left| *left == sent);
             }
-            // The watch will say so as well; until then there is nobody to write to.
+            // The watch will report it as well; until then there is no object to write to.
             Written::Gone => self.futile = Some(sent),
             Written::Failed(reason) => self.status_failed(&reason),
         }
@@ -447,7 +447,7 @@ impl Worker {
     }
 }
 
-/// Tells what is odd about a hook that has done what it is for.
+/// Emits a warning about a hook that succeeded in an unusual way.
 fn hook_done(events: &PodEvents, done: HookOutcome) {
     match done {
         HookOutcome::AsAsked => {}

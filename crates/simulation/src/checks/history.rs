@@ -13,10 +13,10 @@ pub(super) struct PodRecord {
     pub name: String,
     /// uid of the set that it belongs to.
     pub owner: Option<String>,
-    /// When it last ceased to belong to one.
+    /// The time at which it was last released.
     pub freed_at: Option<Instant>,
     pub node: Option<String>,
-    /// What tells its template from others that the user has.
+    /// The template's distinguishing feature for the user.
     pub made_of: String,
     pub ready: bool,
     pub ended: bool,
@@ -49,7 +49,7 @@ impl PodRecord {
     }
 }
 
-/// What a set wanted for a while.
+/// A former specification of a set.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Version {
     pub start: i64,
@@ -90,8 +90,8 @@ impl Version {
         (self.start..self.start + self.replicas).contains(&ordinal)
     }
 
-    /// Whether a rolling update may replace a pod of that ordinal. Below the partition only what
-    /// does not do well is, when its template was given up.
+    /// Whether a rolling update may replace a pod of that ordinal. Below the partition only an
+    /// unhealthy pod of an abandoned template is replaced.
     pub fn may_update(&self, ordinal: i64, pod: &PodRecord) -> bool {
         let in_reach = ordinal >= self.start + self.partition || !pod.ready;
         self.made_of != pod.made_of && !self.on_delete && in_reach
@@ -128,13 +128,13 @@ impl SetRecord {
         }
     }
 
-    /// Whether it is being deleted, or is gone.
+    /// Whether it is being deleted, or is deleted.
     pub fn is_going(&self) -> bool {
         let last = self.versions.last();
         self.gone_at.is_some() || last.is_some_and(|(_, version)| version.deleting)
     }
 
-    /// What it wanted at any moment of that time.
+    /// Its specifications within that time.
     pub fn recent(&self, time: Duration) -> Vec<Version> {
         self.since(Instant::now().checked_sub(time))
     }
@@ -151,7 +151,7 @@ impl SetRecord {
     /// Whether it has let go of the claims of that ordinal at some time since then.
     pub fn gives_up(&self, ordinal: i64, since: Instant, staleness: Duration) -> bool {
         let versions = self.since(since.checked_sub(staleness));
-        // A set that goes in the background goes without a version that says so.
+        // A background deletion leaves no version with a deletion time.
         let last = self.versions.last().map(|(_, version)| version);
         let gone = self.gone_at.is_some_and(|at| at + staleness >= since)
             && last.is_some_and(|last| last.when_deleted && !last.orphaning);
@@ -161,8 +161,8 @@ impl SetRecord {
             || self.went_with_its_claims(staleness)
     }
 
-    /// Whether its deletion takes the claims along: the collector goes by the owners of the claims, which
-    /// the controller sets by the policy that it saw last.
+    /// Whether its deletion includes the claims: the garbage collector uses the claims' owners,
+    /// which the controller sets by the last policy that it saw.
     fn went_with_its_claims(&self, staleness: Duration) -> bool {
         let mut versions = self.versions.iter();
         let deletion = versions.find(|(_, version)| version.deleting && !version.orphaning);
@@ -197,7 +197,7 @@ pub(super) fn identity_of(object: &Value) -> Identity {
     (part("namespace"), part("name"))
 }
 
-/// What a condition says; `None` when it is missing.
+/// The status of a condition; `None` if it is missing.
 pub(super) fn condition(object: &Value, name: &str) -> Option<bool> {
     let conditions = object["status"]["conditions"].as_array()?;
     let mut conditions = conditions.iter();

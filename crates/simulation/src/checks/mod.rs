@@ -1,9 +1,9 @@
 //! Looks at every write to the store, in order, and says which promise it breaks.
 //!
-//! An observer cannot know what a controller had seen when it acted, only that it was no older than
-//! some time (`staleness`, much shorter in fair weather). So a write is wrong when it is not
-//! justified by any state of that time. That no identity has two bodies is checked where they are
-//! started ([`crate::bodies`]), and needs no such allowance.
+//! An observer cannot know a controller's view at the time of a write, only that it was no older
+//! than some time (`staleness`, which is much shorter without faults). So a write is wrong if no
+//! state within that time justifies it. The check that no identity has two instances is where they
+//! are started ([`crate::bodies`]), and needs no such allowance.
 
 mod history;
 
@@ -28,7 +28,7 @@ struct State {
     staleness: Duration,
     /// Whether no node ever has a reason to be silent.
     nodes_are_well: bool,
-    /// Sets by uid, those that are gone included.
+    /// Sets by UID, deleted ones included.
     sets: BTreeMap<String, SetRecord>,
     pods: BTreeMap<String, PodRecord>,
     /// Claims by uid: name, and since when they are there.
@@ -65,7 +65,7 @@ impl Checks {
         self.state().by_user.insert(uid.to_owned());
     }
 
-    /// Looks at what was committed.
+    /// Checks a commit.
     pub fn see(&self, change: &WatchEvents) {
         let WatchEvents::Events(events) = change else {
             return;
@@ -214,8 +214,8 @@ impl State {
             return;
         }
         let Some(set) = pod.owner.as_ref().and_then(|uid| self.sets.get(uid)) else {
-            // What was decided while it still had an owner may come a moment later: as in
-            // Kubernetes, a deletion names the pod, not the state it was seen in.
+            // A decision from before the release may take effect a moment later: as in Kubernetes,
+            // a deletion names the pod, not its state.
             if pod.freed_at.is_none() || !self.recently(pod.freed_at) {
                 trace::broken(format!("{} is deleted and is nobody's", identity.1));
             }
@@ -262,7 +262,7 @@ impl State {
         pod.seen_at + self.staleness < Instant::now()
     }
 
-    /// A pod that does well is taken down for an update only when those above it do well.
+    /// A healthy pod is taken down for an update only if the higher ones are healthy.
     fn update_is_in_order(
         &self,
         identity: &Identity,
@@ -321,7 +321,7 @@ impl State {
         })
     }
 
-    /// A volume goes after its claim.
+    /// A volume is deleted after its claim.
     fn see_volume(&mut self, old: &Value, new: &Value) {
         let claim = old["spec"]["claimRef"]["uid"].as_str().unwrap_or_default();
         if new.is_null() && self.claims.contains_key(claim) {

@@ -1,15 +1,15 @@
 //! Async code makes no call that waits for the disk: the same threads answer requests, renew leases and
 //! run probes.
 //!
-//! A call waits if it is one of [`WAITS`], or of a function of ours that makes such a call without being
-//! async. Functions are told by their names: one that several functions of a crate have, or that is in
-//! [`ORDINARY`], is not followed.
+//! A call blocks if it is in [`WAITS`], or calls a non-async function of the project that blocks.
+//! Functions are identified by name: one that is ambiguous in its crate, or in [`ORDINARY`], is not
+//! followed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, SourceFile};
 
-/// Where the rule holds: what runs in the process of the server.
+/// The scope of the rule: code in the server's process.
 const PLACES: &[&str] = &[
     "crates/api-server/src/",
     "crates/container-runtime/src/client/",
@@ -23,13 +23,13 @@ const PLACES: &[&str] = &[
     "crates/volume-provisioner/src/",
 ];
 
-/// Further places whose functions are called from there.
+/// Further directories whose functions are called from there.
 const CALLED: &[&str] = &["crates/container-runtime/src/"];
 
-/// Another process, which may wait as it likes.
+/// A separate process, which may block.
 const ELSEWHERE: &str = "crates/container-runtime/src/shim/";
 
-/// Whose functions other crates call.
+/// Crates whose functions other crates call.
 const SHARED: &[&str] = &[
     "crates/container-runtime/src/client/",
     "crates/image-store/src/",
@@ -115,7 +115,7 @@ const WAITS: &[&str] = &[
     "images.list(",
 ];
 
-/// What is done elsewhere than on the runtime's threads.
+/// Calls that move work off the runtime's threads.
 const BESIDE: &[&str] = &[
     "spawn_blocking(",
     "beside(",
@@ -216,7 +216,7 @@ struct Function {
     name: String,
     is_async: bool,
     is_shared: bool,
-    /// What it does itself.
+    /// Its own code.
     body: String,
 }
 
@@ -253,7 +253,7 @@ impl Functions {
         known
     }
 
-    /// Adds those that wait themselves, or by what is known; `false` when there is none.
+    /// Adds functions that block, directly or by known ones; `false` if there are none.
     fn add_callers(&mut self, of: &str, functions: &[Function]) -> bool {
         let waits = |function: &&Function| {
             !function.is_async
@@ -278,13 +278,13 @@ impl Functions {
         self.waiting.get(of).into_iter().flatten()
     }
 
-    /// Whether the name tells which function of the crate is meant.
+    /// Whether the name identifies one function of the crate.
     fn is_told(&self, of: &str, name: &str) -> bool {
         let times = self.defined.get(of).and_then(|defined| defined.get(name));
         times == Some(&1) && !ORDINARY.contains(&name)
     }
 
-    /// Those that are called in a part of a file.
+    /// The functions called in a part of a file.
     fn called(&self, path: &str, part: &str) -> Vec<&str> {
         let own = crate_of(path);
         let here = |name: &str| {
@@ -346,7 +346,7 @@ fn async_parts(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The text from the first opening mark to the one that closes it.
+/// The text from the first opening mark to its closing one.
 fn enclosed(text: &str, open: char, close: char) -> Option<&str> {
     let start = text.find(open)?;
     let mut depth = 0usize;
@@ -363,7 +363,7 @@ fn enclosed(text: &str, open: char, close: char) -> Option<&str> {
     None
 }
 
-/// A text without what is done elsewhere than on the runtime's threads.
+/// A text without the parts that run off the runtime's threads.
 fn without_beside(text: &str) -> String {
     let mut own = text.to_owned();
     for beside in BESIDE {
@@ -373,7 +373,7 @@ fn without_beside(text: &str) -> String {
             own.replace_range(call..end.max(call + beside.len()), "");
         }
     }
-    // Those of tokio do it beside by themselves.
+    // Functions of tokio move the work themselves.
     own.replace("tokio::fs::File::", "tokio::")
         .replace("tokio::fs::", "tokio::")
 }

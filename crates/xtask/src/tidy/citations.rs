@@ -9,15 +9,15 @@ use std::collections::BTreeSet;
 
 use super::{Finding, SourceFile};
 
-/// A document whose items are cited.
+/// A document with cited items.
 struct Contract {
     /// Its file below `docs/contract`.
     file: &'static str,
     /// Its name in a citation.
     name: &'static str,
-    /// The letters before the numbers of its items, beside paragraphs (`3.14`).
+    /// The letters of its numbered items, beside paragraphs (`3.14`).
     letters: &'static [&'static str],
-    /// The paragraphs and letters whose items tests must cite, with the last number that must be.
+    /// The paragraphs and letters whose items tests must cite, with the last required number.
     required: &'static [(&'static str, u32)],
     /// Items of these that no test has to cite yet, each with the reason.
     open: &'static [(&'static str, &'static str)],

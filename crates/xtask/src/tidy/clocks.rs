@@ -2,14 +2,14 @@
 
 use super::{Finding, SourceFile};
 
-/// Where the rule holds.
+/// The scope of the rule.
 const CRATES: &[&str] = &[
     "crates/node-agent/src/",
     "crates/pod-lifecycle/src/",
     "crates/volume-provisioner/src/",
 ];
 
-/// What reads the wall clock, or counts the time between two of its readings.
+/// Calls that read the wall clock, or measure time by it.
 const WALL_CLOCK: &[&str] = &[
     "Timestamp::now(",
     "SystemTime::now(",
@@ -17,7 +17,7 @@ const WALL_CLOCK: &[&str] = &[
     ".duration_since(",
 ];
 
-/// Who may all the same, each with its reason.
+/// Exceptions with their reasons.
 const ALLOWED: &[(&str, &str)] = &[
     ("crates/node-agent/src/clock.rs", "the clocks themselves"),
     (

@@ -1,14 +1,14 @@
 //! Every decoder of untrusted input has a target of the fuzzer.
 //!
-//! A decoder is known by the calls and the signatures in [`MARKS`]. Each file that has one says in
-//! [`TABLE`] which targets feed it, or whose words it reads instead of strangers'.
+//! A decoder is recognised by the calls and the signatures in [`MARKS`]. [`TABLE`] lists for each
+//! file with one the fuzz targets, or the trusted source of its input.
 
 use std::collections::BTreeSet;
 
 use super::{Finding, SourceFile};
 
-/// What is no part of the server and the node: the fuzzer, the tests around them, and the tools that
-/// somebody runs in a container of their own.
+/// Code outside of the server and the node: the fuzzer, the tests, and the tools that run in a
+/// user's container.
 const OUTSIDE: &[&str] = &[
     "debug-tools",
     "end-to-end",
@@ -19,7 +19,7 @@ const OUTSIDE: &[&str] = &[
     "xtask",
 ];
 
-/// What decodes bytes or texts.
+/// Marks of decoders.
 const MARKS: &[&str] = &[
     "serde_json::from_slice",
     "serde_json::from_str",
@@ -55,11 +55,11 @@ const MARKS: &[&str] = &[
     "fn read_control(",
 ];
 
-/// Who says what a file decodes.
+/// The source of a file's input.
 enum Said {
     /// Strangers; these targets feed it.
     ByStrangers(&'static [&'static str]),
-    /// Nobody else: why.
+    /// Trusted input, with the reason.
     ByOurs(&'static str),
 }
 
@@ -313,7 +313,7 @@ const TABLE: &[(&str, Said)] = &[
     ),
 ];
 
-/// Checks that the table is complete, and has nothing that is not there.
+/// Checks that the table is complete and has no obsolete entries.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let targets = targets(files);
     let mut findings = Vec::new();
@@ -330,7 +330,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             });
         }
     }
-    // A test of one file does not have the others.
+    // A test of one file lacks the others.
     if targets.is_empty() {
         return findings;
     }

@@ -26,7 +26,7 @@ pub const VOCABULARY: &[&str] = &[
     "admission-rules",
 ];
 
-/// What pure crates may use beside each other.
+/// Libraries that pure crates may use.
 const PURE_LIBRARIES: &[&str] = &[
     "k8s-openapi",
     "schemars",
@@ -81,8 +81,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("xtask", 8),
 ];
 
-/// Who may depend on the store: the server that serves it, and the programs that open it and hand
-/// it over.
+/// Crates that may depend on the store: the server, and the programs that open it.
 const OPEN_THE_STORE: &[&str] = &["api-server", "mainstay", "simulation"];
 
 /// Checks every crate's manifest.

@@ -1,9 +1,9 @@
 //! Modules import downwards: where the layers of a crate are listed, no module imports one of a layer
 //! above its own, and in no crate more than [`CIRCLE_MAX`] modules import each other in a circle.
 //!
-//! A module is a file. What it imports are the paths in its code that begin with `crate`, `super` or
-//! `self`; tests are left out. The modules of one folder may form a larger circle, since such a folder
-//! is one concept.
+//! A module is a file. Its imports are the paths in its code that begin with `crate`, `super` or
+//! `self`; tests are left out. The modules of one folder may form a larger cycle, since such a
+//! folder is one concept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +70,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Crates with larger circles: the most modules of one, and the reason.
+/// Crates with larger cycles: the number of modules, and the reason.
 const LARGER_CIRCLES: &[(&str, usize, &str)] = &[
     (
         "image-store",
@@ -124,7 +124,7 @@ fn source(file: &SourceFile) -> Option<(&str, &str)> {
 /// A module by its path in the crate; the root is empty.
 type Path = Vec<String>;
 
-/// What the modules of a crate import of each other.
+/// The imports between the modules of a crate.
 struct Graph<'a> {
     files: BTreeMap<Path, &'a str>,
     imports: BTreeMap<Path, BTreeSet<Path>>,
@@ -252,7 +252,7 @@ impl<'a> Graph<'a> {
         groups.into_iter().collect()
     }
 
-    /// All modules that one imports, and what these import.
+    /// All modules that one imports, directly or indirectly.
     fn reach(&self, from: &Path) -> BTreeSet<&Path> {
         let mut found = BTreeSet::new();
         let mut open: Vec<&Path> = self.imports.get(from).into_iter().flatten().collect();
@@ -337,7 +337,7 @@ fn statements(code: &str) -> impl Iterator<Item = &str> {
                 rest = &rest[line.len()..];
                 continue;
             }
-            // A list of imports goes on over lines.
+            // A list of imports spans several lines.
             let is_use = line.contains("use ") && !line.contains(';');
             let end = match is_use {
                 true => rest.find(';').map_or(rest.len(), |end| end + 1),
@@ -354,7 +354,7 @@ fn is_word(mark: char) -> bool {
     mark.is_alphanumeric() || mark == '_'
 }
 
-/// Reads a path, or a list of paths in braces; what follows it.
+/// Parses a path, or a list of paths in braces; returns the rest.
 fn tree<'t>(text: &'t str, before: Vec<&'t str>, found: &mut Vec<Vec<&'t str>>) -> &'t str {
     let text = text.trim_start();
     if let Some(mut rest) = text.strip_prefix('{') {
@@ -365,7 +365,7 @@ fn tree<'t>(text: &'t str, before: Vec<&'t str>, found: &mut Vec<Vec<&'t str>>) 
                 Some('}') => return &rest[1..],
                 Some(_) => rest = tree(rest, before.clone(), found),
             }
-            // Behind a path come another name for it, and the mark to the next.
+            // A path may be followed by an alias, and a separator.
             let end = rest.find([',', '}']).unwrap_or(rest.len());
             rest = rest[end..].strip_prefix(',').unwrap_or(&rest[end..]);
         }

@@ -1,12 +1,12 @@
-//! Leaks: nothing is kept for ever but what is there from the start. What a user makes and deletes
-//! leaves no memory behind.
+//! Leaks: only data from the start of the program may live for ever. Objects that a user creates
+//! and deletes leave no memory behind.
 
 use super::{Finding, SourceFile};
 
 /// Gives memory away for ever.
 const LEAKS: &[&str] = &["::leak(", ".leak(", "mem::forget("];
 
-/// Who may, each with its reason.
+/// Exceptions with their reasons.
 const ALLOWED: &[(&str, &str)] = &[(
     "crates/container-runtime/src/shim/mod.rs",
     "a lock that is held until the process ends, once in each process",

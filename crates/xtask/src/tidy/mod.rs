@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail};
 pub struct Finding {
     /// The file, relative to the workspace.
     pub file: String,
-    /// What is wrong and what to do instead.
+    /// The problem and the alternative.
     pub text: String,
 }
 

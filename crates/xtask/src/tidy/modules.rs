@@ -1,4 +1,4 @@
-//! No file is forgotten: what no module names is not built, and a test in it never runs.
+//! No file is forgotten: a file that is in no module is not built, and its tests never run.
 
 use super::{Finding, SourceFile};
 
@@ -24,7 +24,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     forgotten.map(finding).collect()
 }
 
-/// Where a file stands in its package.
+/// The position of a file in its package.
 struct Place<'a> {
     /// `crates/NAME`.
     package: &'a str,

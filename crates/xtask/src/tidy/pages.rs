@@ -1,15 +1,15 @@
-//! Commands on the pages of users are pasted by a test, or there is a reason why not: a block of commands
-//! without a language is pasted, one that says `sh` is not.
+//! A test runs the commands on users' pages, or there is a reason why not: a block of commands
+//! without a language is run, one with `sh` is not.
 
 use super::{Finding, SourceFile};
 
-/// Where the tests are that paste pages.
+/// The directory of the tests that run pages.
 const TESTS: &str = "crates/end-to-end/tests/";
 
-/// Pages of whoever works on the program; what they have is run by `cargo xtask`.
+/// Pages for contributors; `cargo xtask` runs their commands.
 const OF_DEVELOPERS: &[&str] = &["docs/benchmarks.md", "docs/contract/", "docs/contributing/"];
 
-/// Blocks that are not pasted: page, what their first command begins with, reason.
+/// Blocks that are not run: page, prefix of their first command, reason.
 const NOT_PASTED: &[(&str, &str, &str)] = &[
     (
         "README.md",

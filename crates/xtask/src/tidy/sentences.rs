@@ -96,7 +96,7 @@ fn clauses(text: &str, is_wrong: impl Fn(&str) -> bool) -> Vec<&str> {
         .collect()
 }
 
-/// Splits a text at the ends of its sentences. The end keeps its mark.
+/// Splits a text into sentences, with their final marks.
 fn sentences(text: &str) -> Vec<&str> {
     let mut rest = text;
     let mut sentences = Vec::new();
@@ -109,7 +109,8 @@ fn sentences(text: &str) -> Vec<&str> {
     sentences
 }
 
-/// The place behind the first mark that ends a sentence and has a space or a closing mark behind it.
+/// The index after the first mark that ends a sentence and is followed by a space or a closing
+/// mark.
 fn end_of_sentence(text: &str) -> Option<usize> {
     text.char_indices().find_map(|(at, mark)| {
         let behind = at + mark.len_utf8();

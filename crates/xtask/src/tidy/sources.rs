@@ -9,10 +9,10 @@ const LINES_MAX: usize = 600;
 /// Files that may be longer, each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[];
 
-/// Module names that say nothing.
+/// Module names without a meaning.
 const GRAB_BAGS: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc"];
 
-/// What a pure crate may not touch, with what to use instead.
+/// Forbidden names in pure crates, with their alternatives.
 const IMPURE: &[(&str, &str)] = &[
     ("std::fs", "take the data as an argument"),
     ("std::env", "take the setting as an argument"),
@@ -134,8 +134,8 @@ fn foreign_words(file: &SourceFile, report: &mut impl FnMut(String)) {
     }
 }
 
-/// Where `unsafe` may be: what talks to the kernel about containers, and the one file of the
-/// simulation, which no product is linked with, that takes the place of the system's clock.
+/// Files and directories that may contain `unsafe`: the container runtime's kernel calls, and the
+/// simulation's replacement of the system clock, which is not in the product.
 const UNSAFE: &[&str] = &[
     "crates/container-runtime/",
     "crates/simulation/src/system.rs",
@@ -211,7 +211,7 @@ fn purity(file: &SourceFile, report: &mut impl FnMut(String)) {
     }
 }
 
-/// The part of a file in front of its unit tests, which may use what they like.
+/// The part of a file before its unit tests, which have no restrictions.
 fn code_before_tests(text: &str) -> &str {
     text.split("#[cfg(test)]").next().unwrap_or(text)
 }

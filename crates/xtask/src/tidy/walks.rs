@@ -1,8 +1,8 @@
 //! Walks and changes by path in the places that touch directories of containers.
 //!
-//! A container can swap what a path leads to between two looks, so recursive walks, and changes of
-//! owners and modes, are made by `container_runtime::tree`, which goes by descriptors. Elsewhere
-//! they need a reason why no container can write there.
+//! A container can replace the target of a path between two calls, so recursive walks, and changes
+//! of owners and modes, use `container_runtime::tree`, which works on descriptors. Other calls need
+//! a reason why no container can write there.
 
 use super::{Finding, SourceFile};
 
@@ -13,7 +13,7 @@ const PLACES: &[&str] = &[
     "crates/mainstay/src/backup/",
 ];
 
-/// The calls, each with what to use instead.
+/// The calls, each with its alternative.
 const CALLS: &[(&str, &str)] = &[
     ("read_dir(", "tree::walk"),
     ("remove_dir_all(", "tree::remove"),

@@ -1,5 +1,5 @@
-//! The parts of the virtual machine: Debian's kernel, a small file system to start from, and a
-//! disk. All else it takes from this machine.
+//! The parts of the virtual machine: Debian's kernel, a small initial file system, and a disk.
+//! Everything else comes from this machine.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// The package that depends on the current kernel.
 const KERNEL: &str = "linux-image-amd64";
 
-/// What it takes to reach this machine's files and a disk.
+/// Kernel modules for this machine's files and a disk.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
@@ -46,13 +46,14 @@ pub struct Image {
     pub start: PathBuf,
     /// The disk.
     pub disk: PathBuf,
-    /// Where tests keep what they share; on the disk there, since file systems that are shown from
-    /// outside cannot hold all that is needed.
+    /// The tests' scratch directory; it is on the virtual disk, since shared file systems lack
+    /// required features.
     pub scratch: PathBuf,
 }
 
 impl Image {
-    /// Makes what is missing, and what is made anew each time. `script` is what the machine runs.
+    /// Creates missing parts, and those that change each time. `script` is the script that the
+    /// machine runs.
     pub fn make(target: &Path, script: impl FnOnce(&Image) -> String) -> Result<Image> {
         if std::env::consts::ARCH != "x86_64" || !setup::is_root() {
             bail!("the virtual machine needs root on x86-64: it shows this machine's files");
@@ -182,8 +183,8 @@ fn make_start(image: &Image, directory: &Path, release: &str, script: &str) -> R
     Ok(())
 }
 
-/// The files of modules, each after those that it needs. `needs` is `modules.dep`: lines of a file
-/// and those that it needs.
+/// The files of modules, each after its dependencies. `needs` is `modules.dep`: lines with a file
+/// and its dependencies.
 fn load_order<'a>(needs: &'a str, wanted: &[&str]) -> Result<Vec<&'a str>> {
     let lines = needs.lines().filter_map(|line| line.split_once(':'));
     let needs: BTreeMap<&str, Vec<&str>> = lines

@@ -1,4 +1,4 @@
-//! Runs the virtual machine, and listens to what it says.
+//! Runs the virtual machine, and reads its console.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::image::Image;
 
-/// What the machine's own lines begin with; see `run.sh`.
+/// The prefix of the machine's own lines; see `run.sh`.
 const SAYS: &str = "virtual machine: ";
 
 /// Until the machine says its first line. With this machine's processor it takes two seconds, or it
@@ -23,7 +23,7 @@ const EMULATED_START_MAX: Duration = Duration::from_secs(300);
 /// Until it has ended.
 const RUN_MAX: Duration = Duration::from_secs(3600);
 
-/// What runs the machine's instructions.
+/// The processor of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Processor {
     /// This machine's (KVM).
@@ -43,7 +43,7 @@ impl Processor {
     }
 }
 
-/// Starts the machine and returns the exit codes of its programs once it has ended.
+/// Starts the machine and returns the exit codes of its programs after its end.
 pub fn run(image: &Image, processor: Processor) -> Result<BTreeMap<String, i32>> {
     let begun = Instant::now();
     println!("xtask: starting the virtual machine ({processor:?} processor) …");
@@ -70,7 +70,7 @@ pub fn run(image: &Image, processor: Processor) -> Result<BTreeMap<String, i32>>
     Ok(ends)
 }
 
-/// Name and exit code of a program, where a line tells of its end.
+/// Name and exit code of a program, if the line reports its end.
 fn end(line: &str) -> Option<(String, i32)> {
     let (name, code) = line.strip_prefix(SAYS)?.split_once(" ended with ")?;
     Some((name.to_owned(), code.parse().ok()?))

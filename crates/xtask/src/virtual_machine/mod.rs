@@ -29,10 +29,10 @@ pub struct VirtualMachine {
     words: Vec<String>,
 }
 
-/// How a program is started there: functions of `run.sh`.
+/// The way to start a program there: functions of `run.sh`.
 #[derive(Clone, Copy)]
 enum Place {
-    /// As in a container with control groups of its own.
+    /// As in a container with its own cgroups.
     Container,
     /// As a service manager does.
     Service,
@@ -108,7 +108,7 @@ fn executable(line: &str) -> Option<(String, PathBuf)> {
     Some((name.to_owned(), path.into()))
 }
 
-/// What the machine runs once it is started.
+/// The script that the machine runs.
 fn script(image: &Image, programs: &BTreeMap<String, PathBuf>, words: &[String]) -> String {
     let mut script = format!(
         "KERNEL={}\nSCRATCH={}\n{}",
