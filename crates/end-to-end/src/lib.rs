@@ -59,12 +59,23 @@ pub fn example(name: &str) -> PathBuf {
 /// # Panics
 /// Where it has not been built.
 pub fn binary() -> PathBuf {
-    let path = target().join("release/mainstay");
-    assert!(
-        path.is_file(),
-        "{} is missing: cargo build --release",
-        path.display()
-    );
+    built("mainstay", "cargo build --release")
+}
+
+/// The release binary of the load generator.
+///
+/// # Panics
+/// Where it has not been built.
+pub fn load_generator() -> PathBuf {
+    built(
+        "mainstay-bench",
+        "cargo build --release --package load-generator",
+    )
+}
+
+fn built(name: &str, command: &str) -> PathBuf {
+    let path = target().join("release").join(name);
+    assert!(path.is_file(), "{} is missing: {command}", path.display());
     path
 }
 

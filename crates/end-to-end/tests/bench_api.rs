@@ -1,17 +1,17 @@
-//! `mainstay bench api` on a running server, with few pods: figures come, and nothing stays.
+//! `mainstay-bench` on a running server, with few pods: figures come, and nothing stays.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use end_to_end::{Instance, binary, text, wait_for};
+use end_to_end::{Instance, load_generator, text, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 fn bench(kubeconfig: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(load_generator());
     command
-        .args(["bench", "api", "--kubeconfig"])
+        .arg("--kubeconfig")
         .arg(kubeconfig)
         .args(arguments)
         .stdin(Stdio::null());
@@ -19,7 +19,7 @@ fn bench(kubeconfig: &Path, arguments: &[&str]) -> Command {
 }
 
 fn succeed(command: &mut Command) -> Output {
-    let output = command.output().expect("run mainstay bench");
+    let output = command.output().expect("run mainstay-bench");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     output
@@ -93,7 +93,7 @@ fn an_interrupted_run_cleans_up_too() {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .expect("run mainstay bench");
+        .expect("run mainstay-bench");
     let ours = [
         "get",
         "pods",
@@ -122,7 +122,7 @@ fn an_interrupted_run_cleans_up_too() {
 
     let pid = i32::try_from(running.id()).expect("a pid");
     kill(Pid::from_raw(pid), Signal::SIGINT).expect("send SIGINT");
-    let status = running.wait().expect("the end of mainstay bench");
+    let status = running.wait().expect("the end of mainstay-bench");
     assert_eq!(status.code(), Some(1));
     assert_eq!(kubectl.ok(&labelled), "");
 }
@@ -133,7 +133,7 @@ fn a_question_that_makes_no_sense_is_told_so() {
     let status = |arguments: &[&str]| {
         let output = bench(nowhere, arguments)
             .output()
-            .expect("run mainstay bench");
+            .expect("run mainstay-bench");
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), errors)
     };

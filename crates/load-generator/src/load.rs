@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use kube::Client;
 use tokio::task::JoinSet;
 
-use super::call::Call;
+use crate::call::Call;
 
 /// What came of a load.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use clap::error::{Error, ErrorKind};
 
-use super::ApiArguments;
+use crate::Arguments;
 
 /// What can be measured.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ const HANDS: u32 = 16;
 ///
 /// # Errors
 /// A mistake in the command line.
-pub fn plan(arguments: &ApiArguments) -> Result<Plan, Error> {
+pub fn plan(arguments: &Arguments) -> Result<Plan, Error> {
     let chosen = if arguments.only.is_empty() {
         let known = arguments.server_pid.is_some();
         let possible = |measure: &Measure| known || *measure != Measure::Memory;

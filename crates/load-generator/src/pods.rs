@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::call::Call;
+use crate::call::Call;
 
 /// Nobody serves it, so that nobody runs the pods.
 const SCHEDULER: &str = "mainstay-bench-nobody";

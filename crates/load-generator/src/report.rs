@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::load::Load;
-use super::plan::Step;
-use super::statistics::{Summary, per_second};
-use super::watchers::FanOut;
+use crate::load::Load;
+use crate::plan::Step;
+use crate::statistics::{Summary, per_second};
+use crate::watchers::FanOut;
 
 /// Everything that was measured.
 #[derive(Debug)]

@@ -5,15 +5,15 @@ use kube::Client;
 use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::call::Call;
-use super::load::{Load, send_all};
-use super::memory::Memory;
-use super::plan::{Operation, Plan, Step, plan};
-use super::pods::Pods;
-use super::report::{PodMemory, Report, Row};
-use super::target::Target;
-use super::watchers::{self, SETTLED};
-use super::{ApiArguments, Form};
+use crate::call::Call;
+use crate::load::{Load, send_all};
+use crate::memory::Memory;
+use crate::plan::{Operation, Plan, Step, plan};
+use crate::pods::Pods;
+use crate::report::{PodMemory, Report, Row};
+use crate::target::Target;
+use crate::watchers::{self, SETTLED};
+use crate::{Arguments, Form};
 
 /// So many lists each client asks for.
 const LISTS_PER_CLIENT: usize = 4;
@@ -23,7 +23,7 @@ const LISTS_MIN: usize = 20;
 const WEIGHED: usize = 100;
 
 /// Measures, removes what was made for it, and prints.
-pub async fn run(arguments: ApiArguments) -> Result<()> {
+pub async fn run(arguments: Arguments) -> Result<()> {
     let plan = plan(&arguments)?;
     if let Some(pid) = arguments.server_pid {
         Memory::of(pid)?;
@@ -36,13 +36,10 @@ pub async fn run(arguments: ApiArguments) -> Result<()> {
     };
     // What was measured before something failed, or somebody lost patience, is worth printing.
     match arguments.output {
-        Form::Text => crate::output::show(&report.text()),
-        Form::Json => crate::output::say(&format!("{:#}", report.json())),
+        Form::Text => crate::show(&report.text()),
+        Form::Json => crate::show(&format!("{:#}\n", report.json())),
     }
-    crate::output::warn(&format!(
-        "mainstay: removing the namespace {}",
-        target.namespace
-    ));
+    crate::warn(&format!("removing the namespace {}", target.namespace));
     let removed = target.remove().await;
     measured.and(removed)?;
     match report.first_failure() {
@@ -62,7 +59,7 @@ async fn interruption() -> Result<()> {
 async fn measure(
     target: &Target,
     plan: &Plan,
-    arguments: &ApiArguments,
+    arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
     target.make_account().await?;
@@ -73,7 +70,7 @@ async fn measure(
     for (index, step) in plan.steps.iter().enumerate() {
         let how = if step.reported { "" } else { " (not measured)" };
         let (what, count) = (step.operation.name(), step.clients);
-        crate::output::warn(&format!("mainstay: {what}, clients: {count}{how}"));
+        crate::warn(&format!("{what}, clients: {count}{how}"));
         let clients = target.clients(count).await?;
         let before = server.filter(|_| weigh).map(Memory::of).transpose()?;
         let load = send(target, *step, &clients, &names, &format!("{index}")).await?;
@@ -90,7 +87,7 @@ async fn measure(
         }
     }
     for &count in &plan.watchers {
-        crate::output::warn(&format!("mainstay: watchers: {count}"));
+        crate::warn(&format!("watchers: {count}"));
         report
             .fan_outs
             .push(watchers::measure(target, count, server).await?);

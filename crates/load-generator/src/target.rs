@@ -8,8 +8,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::json;
 
-use super::call::{Call, is_not_found};
-use super::pods::{ACCOUNT, Pods};
+use crate::call::{Call, is_not_found};
+use crate::pods::{ACCOUNT, Pods};
 
 /// A server that has nothing to say within that time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -4,22 +4,16 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::ApiArguments;
-use super::load::Load;
-use super::plan::{Operation, Plan, Step, plan};
-use super::report::{PodMemory, Report, Row};
-use super::statistics::Summary;
-use super::watchers::FanOut;
-
-#[derive(Parser, Debug)]
-struct Line {
-    #[command(flatten)]
-    arguments: ApiArguments,
-}
+use crate::Arguments;
+use crate::load::Load;
+use crate::plan::{Operation, Plan, Step, plan};
+use crate::report::{PodMemory, Report, Row};
+use crate::statistics::Summary;
+use crate::watchers::FanOut;
 
 fn parse(words: &str) -> Result<Plan, clap::Error> {
     let words = format!("bench --kubeconfig k.yaml {words}");
-    plan(&Line::try_parse_from(words.split_whitespace())?.arguments)
+    plan(&Arguments::try_parse_from(words.split_whitespace())?)
 }
 
 fn steps(words: &str) -> Vec<(Operation, u32, bool)> {
@@ -96,7 +90,9 @@ fn what_makes_no_sense_is_refused() {
         let refused = parse(words).unwrap_err().to_string();
         assert!(refused.contains(said), "{words}: {refused}");
     }
-    let nowhere = Line::try_parse_from(["bench"]).unwrap_err().to_string();
+    let nowhere = Arguments::try_parse_from(["bench"])
+        .unwrap_err()
+        .to_string();
     assert!(nowhere.contains("--kubeconfig"), "{nowhere}");
 }
 

@@ -12,9 +12,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::memory::Memory;
-use super::statistics::{Summary, percentile};
-use super::target::Target;
+use crate::memory::Memory;
+use crate::statistics::{Summary, percentile};
+use crate::target::Target;
 
 /// Writes that are followed to those who watch.
 const WRITES: u32 = 50;

@@ -1,5 +1,5 @@
-//! The cost of a directory's disk for a database: small writes that are synced one by one, one long
-//! write, scattered small writes, unsynced and synced by several writers.
+//! `mainstay bench disk`: the cost of a directory's disk for a database: small writes that are synced one
+//! by one, one long write, scattered small writes, unsynced and synced by several writers.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,16 +10,27 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::Form;
-
 /// A page of a database.
 const PAGE: usize = 8 << 10;
 const BLOCK: usize = 1 << 20;
 
+/// Arguments of `mainstay bench`.
+#[derive(clap::Args, Debug)]
+pub struct BenchArguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum What {
+    /// Measure the disk of a directory with the writes of a database
+    Disk(DiskArguments),
+}
+
 /// Arguments of `mainstay bench disk`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
-pub struct DiskArguments {
+struct DiskArguments {
     /// Directory for a temporary file
     directory: PathBuf,
     /// Number of pages that are written and synced one by one
@@ -43,6 +54,12 @@ const AFTER_HELP: &str = "\
 Inside a pod of the image mainstay/hello:
   kubectl exec web-0 -- /mainstay bench disk /data";
 
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+}
+
 /// What was measured.
 struct Figures {
     /// From the call of a write to the end of its fdatasync, sorted.
@@ -56,7 +73,13 @@ struct Figures {
 }
 
 /// Measures and prints.
-pub fn run(arguments: &DiskArguments) -> Result<()> {
+pub fn run(arguments: &BenchArguments) -> Result<()> {
+    match &arguments.what {
+        What::Disk(arguments) => measure_disk(arguments),
+    }
+}
+
+fn measure_disk(arguments: &DiskArguments) -> Result<()> {
     let path = arguments
         .directory
         .join(format!(".mainstay-bench-{}", std::process::id()));
@@ -207,7 +230,7 @@ mod tests {
             writers: 2,
             output: Form::Json,
         };
-        run(&arguments).unwrap();
+        measure_disk(&arguments).unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 

@@ -59,7 +59,7 @@ enum Command {
     Why(why::WhyArguments),
     /// Print or follow the logs of all pods of a workload
     Logs(logs::LogsArguments),
-    /// Measure a Kubernetes API server or a disk
+    /// Measure a disk with the writes of a database
     Bench(bench::BenchArguments),
     /// Install the program, man pages, shell completions and the systemd service
     Install(install::InstallArguments),
@@ -169,10 +169,7 @@ fn run(command: Command) -> Result<()> {
             prepare("off");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(logs::run(arguments))
         }
-        Command::Bench(arguments) => {
-            prepare("warn");
-            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(bench::run(arguments))
-        }
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Install(arguments) => install::install(&arguments, &CommandLine::command()),
         Command::Uninstall(arguments) => install::uninstall(&arguments),
         Command::Completion(arguments) => {

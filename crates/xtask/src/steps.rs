@@ -36,7 +36,8 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("tests", || run_inner_tests(root))?;
     step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
     step("release build", || {
-        cargo::run(root, &["build", "--release", "--package", "mainstay"])
+        let programs = ["--package", "mainstay", "--package", "load-generator"];
+        cargo::run(root, &[&["build", "--release"][..], &programs].concat())
     })?;
     step("end to end", || run_end_to_end_tests(root))
 }

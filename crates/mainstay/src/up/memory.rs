@@ -10,8 +10,6 @@ use mvcc_store::Store;
 use mvcc_store::embedded::EmbeddedStore;
 use tokio_util::sync::CancellationToken;
 
-use crate::bench::memory::Memory;
-
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Fewer bytes are not worth the work: the program itself takes some tens of MiB.
@@ -65,16 +63,30 @@ pub async fn keep_small(store: Arc<EmbeddedStore>, stop: CancellationToken) {
 
 /// The anonymous memory of the process, in bytes.
 async fn resident() -> Option<u64> {
-    let read = tokio::task::spawn_blocking(|| Memory::of(std::process::id()));
-    match read.await {
-        Ok(Ok(memory)) => Some(memory.anonymous),
-        _ => None,
-    }
+    let read = tokio::task::spawn_blocking(|| std::fs::read_to_string("/proc/self/status"));
+    anonymous(&read.await.ok()?.ok()?)
+}
+
+/// The anonymous memory that the kernel's status of a process states, in bytes.
+fn anonymous(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// findings R23: the measure is what the process itself made, without code and mapped files.
+    #[test]
+    fn the_kernels_form_is_read() {
+        let text = "Name:\tmainstay\nVmRSS:\t   56320 kB\nRssAnon:\t   20480 kB\nThreads:\t4\n";
+        assert_eq!(anonymous(text), Some(20480 * 1024));
+        assert_eq!(anonymous("Name:\tkthreadd\n"), None);
+    }
 
     /// findings R23: memory is given back after much was freed, and not again and again.
     #[test]

@@ -209,7 +209,7 @@ const TABLE: &[(&str, Said)] = &[
     ("mainstay/src/backup/mod.rs", STORED),
     ("mainstay/src/backup/restore.rs", ADMINISTRATOR),
     (
-        "mainstay/src/bench/call.rs",
+        "load-generator/src/call.rs",
         ByOurs("the server's own answer"),
     ),
     ("mainstay/src/data_directory/marker.rs", OWN_FILE),

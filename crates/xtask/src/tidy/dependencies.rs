@@ -75,6 +75,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("service-proxy", 6),
     ("dns-server", 6),
     ("mainstay", 7),
+    ("load-generator", 7),
     ("simulation", 8),
     ("fuzzing", 8),
     ("end-to-end", 8),
@@ -144,7 +145,7 @@ pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn manifest_of(path: &str) -> Option<&str> {
+pub fn manifest_of(path: &str) -> Option<&str> {
     path.strip_prefix("crates/")?
         .strip_suffix("/Cargo.toml")
         .filter(|name| !name.contains('/'))

@@ -1,42 +1,32 @@
-//! `mainstay bench`: measures a Kubernetes API, mainstay's or another, from the outside; and a disk.
+//! `mainstay-bench`: measures a Kubernetes API server, mainstay's or another, from the outside. It is a
+//! program of its own: no server has it in its file or in its memory.
 
 mod call;
-mod disk;
 mod load;
-pub mod memory;
+mod memory;
 mod plan;
 mod pods;
 mod report;
 mod run;
 mod statistics;
 mod target;
+#[cfg(test)]
+mod tests;
 mod watchers;
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use clap::Parser;
 
 use plan::Measure;
 
-/// Arguments of `mainstay bench`.
-#[derive(clap::Args, Debug)]
-pub struct BenchArguments {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(clap::Subcommand, Debug)]
-enum What {
-    /// Measure a Kubernetes API server: requests per second, latency, watches, memory
-    Api(ApiArguments),
-    /// Measure the disk of a directory with the writes of a database
-    Disk(disk::DiskArguments),
-}
-
-/// Arguments of `mainstay bench api`.
-#[derive(clap::Args, Debug)]
-#[command(after_help = AFTER_HELP)]
-struct ApiArguments {
+/// Measure a Kubernetes API server: requests per second, latency, watches, memory
+#[derive(Parser, Debug)]
+#[command(name = "mainstay-bench", version, about, after_help = AFTER_HELP)]
+struct Arguments {
     /// Kubeconfig of server and user
     #[arg(long, value_name = "FILE")]
     kubeconfig: PathBuf,
@@ -78,9 +68,9 @@ server and measure memory or watches alone.
 Exit status: 0 with results; 1 if a request failed or was refused; 2 if the arguments are wrong.
 
 Examples:
-  mainstay bench api --kubeconfig ~/.kube/config
-  mainstay bench api --kubeconfig k.yaml --only get,list --clients 16 -o json
-  mainstay bench api --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711";
+  mainstay-bench --kubeconfig ~/.kube/config
+  mainstay-bench --kubeconfig k.yaml --only get,list --clients 16 -o json
+  mainstay-bench --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711";
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
@@ -88,13 +78,35 @@ enum Form {
     Json,
 }
 
-/// Measures and prints.
-pub async fn run(arguments: BenchArguments) -> Result<()> {
-    match arguments.what {
-        What::Api(arguments) => run::run(arguments).await,
-        What::Disk(arguments) => disk::run(&arguments),
+fn main() -> ExitCode {
+    match measure(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast_ref::<clap::Error>() {
+            Some(mistake) => mistake.exit(),
+            None => {
+                warn(&format!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
-#[cfg(test)]
-mod tests;
+fn measure(arguments: Arguments) -> Result<()> {
+    // This fails only if a provider is installed already.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().build().context("start the runtime")?;
+    runtime.block_on(run::run(arguments))
+}
+
+/// Writes text to standard output. A reader that has ended is no error.
+fn show(text: &str) {
+    std::io::stdout().write_all(text.as_bytes()).ok();
+}
+
+/// Writes a line to standard error.
+fn warn(text: &str) {
+    writeln!(std::io::stderr(), "mainstay-bench: {text}").ok();
+}
