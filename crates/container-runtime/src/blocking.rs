@@ -2,9 +2,8 @@
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Does short work that waits for the disk. The runtime goes on without this thread meanwhile: the API,
-/// leases and probes run on the same threads. A runtime with one thread (tests) has no other to go on
-/// with.
+/// Runs short blocking work. The runtime continues without this thread: the API, leases and probes
+/// run on the same threads. A runtime with one thread (tests) has no other to continue with.
 pub fn beside<R>(work: impl FnOnce() -> R) -> R {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
@@ -18,7 +17,7 @@ mod tests {
 
     use super::*;
 
-    /// findings A9: what waits for the disk holds up no other task, even where there is one thread.
+    /// findings A9: blocking work delays no other task, even with one thread.
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn others_go_on_meanwhile() {
         let done = tokio::spawn(async {

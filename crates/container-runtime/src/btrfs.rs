@@ -103,7 +103,7 @@ mod call {
 /// Whether the path is on a btrfs file system.
 ///
 /// # Errors
-/// When the path cannot be looked at.
+/// The path cannot be read.
 pub fn is_btrfs(path: &Path) -> io::Result<bool> {
     Ok(statfs(path)?.f_type == MAGIC)
 }
@@ -111,7 +111,7 @@ pub fn is_btrfs(path: &Path) -> io::Result<bool> {
 /// Whether the path is the root of a subvolume; links are not followed.
 ///
 /// # Errors
-/// When the path cannot be looked at.
+/// The path cannot be read.
 pub fn is_subvolume(path: &Path) -> io::Result<bool> {
     let metadata = std::fs::symlink_metadata(path)?;
     Ok(metadata.is_dir() && metadata.ino() == SUBVOLUME_INODE && is_btrfs(path)?)
@@ -154,7 +154,7 @@ pub fn snapshot(source: &Path, path: &Path, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a subvolume with all that is in it, but for subvolumes of its own.
+/// Removes a subvolume with its contents, except for nested subvolumes.
 ///
 /// # Errors
 /// Of the kernel: `DirectoryNotEmpty` when there are subvolumes in it.
@@ -185,7 +185,7 @@ pub fn subvolume_id(path: &Path) -> io::Result<u64> {
     Ok(found.tree)
 }
 
-/// Limits what the subvolume may refer to, in bytes.
+/// Limits the bytes that the subvolume references.
 ///
 /// # Errors
 /// Of the kernel: `ENOTCONN` where quotas are off.
@@ -220,7 +220,7 @@ pub fn enable_quota(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts counting anew what each subvolume refers to; a count under way is fine.
+/// Restarts the count of each subvolume; a count in progress is fine.
 ///
 /// # Errors
 /// Of the kernel.
@@ -238,7 +238,7 @@ pub fn count_anew(root: &Path) -> io::Result<()> {
     }
 }
 
-/// Forgets the count of a subvolume that is gone.
+/// Removes the count of a deleted subvolume.
 ///
 /// # Errors
 /// Of the kernel: `EBUSY` while it is still being cleaned up.
@@ -279,7 +279,7 @@ pub fn sync(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the kernel shows the counts of the file system's subvolumes.
+/// The kernel's directory with the counts of the file system's subvolumes.
 ///
 /// # Errors
 /// Of the kernel.

@@ -1,7 +1,7 @@
 //! Descriptors that this process was started with and does not know of.
 //!
-//! Whoever starts the program may have left files open for it: a shell, a service manager, a build.
-//! They are of no use here, and what becomes a container must not find them.
+//! The parent process may have left files open: a shell, a service manager, a build. A container
+//! must not inherit them.
 
 use std::io;
 

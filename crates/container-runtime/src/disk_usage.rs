@@ -9,7 +9,7 @@ use crate::tree::{self, Entry, Handle, Mounts, Visitor};
 /// Unit of the size that the kernel says a file has on disk.
 const BLOCK_BYTES: u64 = 512;
 
-/// What something takes on its disk.
+/// Disk usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpace {
     /// Bytes.
@@ -38,18 +38,19 @@ impl DiskSpace {
     }
 }
 
-/// What a file takes on its disk, or a directory with all that is below it.
+/// The disk usage of a file, or of a directory with its contents.
 pub fn taken(root: &Path) -> io::Result<DiskSpace> {
     let root = Handle::at(root)?;
     Ok(content(&root)?.plus(DiskSpace::one(root.stat().st_blocks)))
 }
 
-/// What the files below a directory take on its disk, in bytes.
+/// The disk usage of the files below a directory, in bytes.
 pub fn below(root: &Path) -> io::Result<u64> {
     Ok(content(&Handle::at(root)?)?.bytes)
 }
 
-/// Links are not followed, what has several names counts once, and other file systems do not count.
+/// Links are not followed, a file with several names counts once, and other file systems do not
+/// count.
 fn content(root: &Handle) -> io::Result<DiskSpace> {
     let mut counter = Counter {
         device: root.stat().st_dev,
@@ -82,7 +83,7 @@ impl Visitor for Counter {
         Ok(())
     }
 
-    /// What was counted so far counts.
+    /// The sum so far is used.
     fn lost(&mut self) -> io::Result<()> {
         Ok(())
     }

@@ -10,12 +10,12 @@ pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
 /// An error of the container runtime.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The request itself is wrong: nothing was changed, repeating it is useless.
+    /// The request itself is invalid: nothing was changed, and a retry is useless.
     #[error("invalid {what}: {reason}")]
     Invalid {
         /// The field or argument.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// A live sandbox of that id exists with another specification.
@@ -30,13 +30,13 @@ pub enum RuntimeError {
         /// The sandbox.
         id: String,
     },
-    /// The sandbox's shim lives and says nothing: it is stopped, or waits for a disk. Only `destroy`,
-    /// and `signal` with `SIGKILL`, do without it.
+    /// The sandbox's shim lives and does not respond: it is stopped, or waits for a disk. Only
+    /// `destroy`, and `signal` with `SIGKILL`, work without it.
     #[error("the shim of sandbox {id} does not answer (waited {seconds} s)")]
     ShimSilent {
         /// The sandbox.
         id: String,
-        /// How long an answer was waited for, in seconds.
+        /// The time waited for a response, in seconds.
         seconds: u64,
     },
     /// No such container in the sandbox.
@@ -52,13 +52,13 @@ pub enum RuntimeError {
     WrongState {
         /// The container.
         container: String,
-        /// What it is now: `created`, `running`, `exited`.
+        /// Its state: `created`, `running`, `exited`.
         state: String,
     },
     /// A container or command could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The shim reported a failure of its own.
+    /// An error of the shim itself.
     #[error("{0}")]
     Shim(String),
     /// Every range of ids is some pod's.
@@ -70,11 +70,11 @@ pub enum RuntimeError {
     /// A file or socket of the runtime.
     #[error("{doing} {}", path.display())]
     Io {
-        /// What was being done.
+        /// The failed operation.
         doing: &'static str,
         /// To which path.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -83,13 +83,13 @@ pub enum RuntimeError {
     Protocol {
         /// The sandbox.
         id: String,
-        /// What was odd.
+        /// The deviation from the protocol.
         reason: String,
     },
 }
 
 impl RuntimeError {
-    /// Tells whether the command itself is missing or not executable, which no retry heals.
+    /// Whether the command itself is missing or not executable, so that a retry is useless.
     pub fn is_bad_command(&self) -> bool {
         matches!(
             self,

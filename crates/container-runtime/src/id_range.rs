@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Ids of each such pod: as many as images and pods commonly name (KEP-127).
 pub(crate) const IDS_PER_POD: u32 = 1 << 16;
 
-/// Ranges that there are. The first is for the node's own users; the last ends with the id that
-/// stands for none.
+/// All ranges. The first is for the node's own users; the last ends with the invalid id.
 const RANGES: std::ops::Range<u32> = 1..u32::MAX / IDS_PER_POD;
 
 /// User and group ids of the node that are one pod's alone: `first` is the pod's 0.
@@ -16,7 +15,7 @@ pub(crate) struct IdRange {
 }
 
 impl IdRange {
-    /// The lowest range that is nobody's.
+    /// The lowest free range.
     pub fn lowest_free(taken: &[IdRange]) -> Option<IdRange> {
         RANGES
             .map(|number| IdRange {
@@ -25,7 +24,7 @@ impl IdRange {
             .find(|range| !taken.contains(range))
     }
 
-    /// What an id of the pod is on the node, if the pod has it.
+    /// The node's id for an id of the pod, if the pod has it.
     pub fn on_node(self, id: u32) -> Option<u32> {
         (id < IDS_PER_POD).then(|| self.first + id)
     }
@@ -46,7 +45,7 @@ mod tests {
         assert_eq!(first.map(), "0 65536 65536\n");
         let second = IdRange::lowest_free(&[first]).unwrap();
         assert_eq!(second.map(), "0 131072 65536\n");
-        // What a pod leaves, another gets.
+        // A released range is assigned again.
         assert_eq!(IdRange::lowest_free(&[second]), Some(first));
         assert_eq!(first.on_node(1000), Some(66_536));
         assert_eq!(first.on_node(IDS_PER_POD), None);

@@ -1,8 +1,8 @@
 //! Loop devices: files of the host as block devices.
 //!
-//! A device is attached so that the kernel detaches it by itself when nobody has it open or
-//! mounted any more: nothing is left behind, however its user ends. One that is for others, who
-//! open and close it as they like, is [kept](LoopDevice::kept_over) until it is detached.
+//! The kernel detaches a device automatically when it is no longer open or mounted: nothing is left
+//! behind, however its user ends. A device for other processes, which open and close it, is
+//! [kept](LoopDevice::kept_over) until it is detached.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -18,7 +18,7 @@ const LOOP_CONFIGURE: u16 = 0x4c0a;
 const LOOP_CTL_GET_FREE: u16 = 0x4c82;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
-/// How often another process may take the device that was free a moment ago.
+/// Maximum number of attempts when another process takes the free device first.
 const ATTEMPTS: u32 = 64;
 
 /// `struct loop_info64` of `linux/loop.h`.
@@ -89,11 +89,11 @@ pub struct LoopDevice {
 }
 
 impl LoopDevice {
-    /// The device over `backing`: the one that is attached already, or a new one. Two devices over
-    /// one file would each have their own idea of what is in it.
+    /// The device over `backing`: the attached one, or a new one. Two devices over one file would
+    /// each have their own cache of its contents.
     ///
     /// # Errors
-    /// When the file cannot be opened, or no device can be had.
+    /// The file cannot be opened, or no device is available.
     pub fn over(backing: &Path) -> io::Result<Self> {
         match Self::find(backing)? {
             Some(device) => Ok(device),
@@ -112,7 +112,7 @@ impl LoopDevice {
         };
         let mut info = device.status()?;
         if info.flags & LO_FLAGS_AUTOCLEAR != 0 {
-            // It was detached while somebody had it open, and would go with them.
+            // It was detached while open, and would be removed with its last user.
             info.flags &= !LO_FLAGS_AUTOCLEAR;
             // SAFETY: `info` is a valid loop_info64 for the length of the call.
             unsafe { call::set_status(device.file.as_raw_fd(), &info) }?;
@@ -120,13 +120,12 @@ impl LoopDevice {
         Ok(device)
     }
 
-    /// Detaches the device: at once, or when the last one who has it open closes it. What was
-    /// written to it is on disk then.
+    /// Detaches the device: at once, or when it is closed. Its data is on disk then.
     ///
     /// # Errors
     /// Of the kernel, and of the disk: then it stays.
     pub fn detach(self) -> io::Result<()> {
-        // The kernel drops what is still in memory of a device that is going.
+        // The kernel drops the cached data of a device that is being removed.
         self.file.sync_all()?;
         // SAFETY: the call takes no memory of ours.
         unsafe { call::clear(self.file.as_raw_fd()) }?;
@@ -156,7 +155,7 @@ impl LoopDevice {
     /// The device that is attached to `backing`, if there is one.
     ///
     /// # Errors
-    /// When the file or the list of devices cannot be read.
+    /// The file or the list of devices cannot be read.
     pub fn find(backing: &Path) -> io::Result<Option<Self>> {
         let wanted = std::fs::metadata(backing)?;
         for entry in std::fs::read_dir("/sys/block")? {
@@ -167,11 +166,11 @@ impl LoopDevice {
                 continue;
             }
             let path = Path::new("/dev").join(name);
-            // One that goes at this very moment is none.
+            // A device that is being removed is skipped.
             let Ok(file) = open(&path) else { continue };
             let device = Self { path, file };
             let known = device.status();
-            // The kernel notes the device number in the form of its own, as `stat` gives it here.
+            // The kernel stores the device number in its own encoding, which `stat` returns here.
             if known.is_ok_and(|info| info.inode == wanted.ino() && info.device == wanted.dev()) {
                 return Ok(Some(device));
             }
@@ -237,7 +236,7 @@ mod tests {
         file.set_len(1 << 20).unwrap();
         assert!(LoopDevice::find(&backing).unwrap().is_none());
         let path = LoopDevice::kept_over(&backing).unwrap().path().to_owned();
-        // Nobody has it open now.
+        // No process has it open now.
         let found = LoopDevice::find(&backing).unwrap().unwrap();
         assert_eq!(found.path(), path);
         file.set_len(2 << 20).unwrap();

@@ -1,7 +1,7 @@
 //! Memory that this process has freed and its allocator still holds.
 
-/// Gives it back to the kernel. Takes a few milliseconds for each 100 MiB that are given back; other
-/// threads that allocate meanwhile may wait. Does nothing where the C library is not GNU's.
+/// Returns freed memory to the kernel. Takes a few milliseconds per 100 MiB; other threads that
+/// allocate in the meantime may wait. No-op without the GNU C library.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes an integer, and locks what it works on. What is in use is not touched.

@@ -1,8 +1,8 @@
-//! Project quotas: what all files of one project may hold together, on xfs, ext4 and whatever else
-//! has them.
+//! Project quotas: limits on the sum of all files of a project, on xfs, ext4 and other file systems
+//! that support them.
 //!
-//! A directory of a project hands it down to what is made in it. The calls and their structures are
-//! those of `linux/fs.h` and `linux/dqblk_xfs.h`, which serve every file system with such quotas.
+//! Files in a directory of a project inherit the project. The calls and their structures are those
+//! of `linux/fs.h` and `linux/dqblk_xfs.h`, which work on every file system with such quotas.
 
 use std::ffi::c_void;
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// `FS_XFLAG_PROJINHERIT`: what is made in a directory is of its project.
+/// `FS_XFLAG_PROJINHERIT`: new files of a directory inherit its project.
 const INHERIT: u32 = 0x200;
 
 const PROJECTS: u32 = 2;
@@ -89,33 +89,33 @@ mod call {
     nix::ioctl_write_ptr!(set_attributes, b'X', 32, Attributes);
 }
 
-/// What is known of a project.
+/// The usage of a project.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// What its files hold together, in bytes.
+    /// The size of its files in bytes.
     pub used: u64,
     /// The most that they may; `None` for any.
     pub limit: Option<u64>,
-    /// How many files there are, directories among them.
+    /// The number of its files, directories included.
     pub files: u64,
 }
 
 /// Whether the file system of the path holds projects to their limits: it can, and was mounted so.
 ///
 /// # Errors
-/// When the path cannot be opened.
+/// The path cannot be opened.
 pub fn are_enforced(path: &Path) -> io::Result<bool> {
     let mut state = State::default();
     let asked = control(&File::open(path)?, GET_STATE, 0, &mut state);
-    // Whatever else a file system answers that has none: it has none.
+    // A file system without quotas returns any other error.
     Ok(asked.is_ok() && state.flags & STATE_ENFORCED != 0)
 }
 
-/// The project of a directory or regular file; `None` where there are none, and for the one that
-/// everything belongs to in the beginning.
+/// The project of a directory or regular file; `None` without projects, and for the default
+/// project.
 ///
 /// # Errors
-/// When the path cannot be opened.
+/// The path cannot be opened.
 pub fn project(path: &Path) -> io::Result<Option<u32>> {
     match attributes(&open(path)?) {
         Ok(attributes) => Ok(Some(attributes.project).filter(|project| *project != 0)),
@@ -148,14 +148,14 @@ pub fn limit(path: &Path, project: u32, bytes: Option<u64>) -> io::Result<()> {
         flags: RECORD_OF_PROJECT,
         fields: FIELD_LIMIT,
         id: project,
-        // None is zero for the kernel, which is no limit that anybody would set.
+        // `None` is zero for the kernel, which is not a useful limit.
         blocks_max: bytes.map_or(0, |bytes| (bytes / UNIT).max(1)),
         ..Record::default()
     };
     control(&File::open(path)?, SET_LIMIT, project, &mut record)
 }
 
-/// What the file system of a path counts of a project; `None` where it does not.
+/// The file system's count of a project; `None` if it has none.
 ///
 /// # Errors
 /// Of the kernel.
@@ -203,7 +203,7 @@ fn attributes(file: &File) -> io::Result<Attributes> {
     Ok(found)
 }
 
-/// `quotactl_fd(2)` with what the command reads or writes.
+/// `quotactl_fd(2)` with the command's data.
 fn control<T>(file: &File, command: u32, id: u32, data: &mut T) -> io::Result<()> {
     let data: *mut T = data;
     // SAFETY: `data` is the structure of the command, valid and writable for the length of the call.

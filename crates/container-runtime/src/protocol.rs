@@ -24,14 +24,14 @@ pub const SOCKET: &str = "shim.sock";
 /// Bytes of kind and length before each frame.
 pub const HEADER_BYTES: usize = 5;
 
-/// Longest frame; a larger one ends the connection. Room for a specification with all the environment
-/// that the kernel takes, 6 MiB (execve(2)), and what JSON adds to it.
+/// Maximum size of a frame; a larger one ends the connection. It covers a specification with the
+/// kernel's maximum environment of 6 MiB (execve(2)), and the JSON overhead.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
-/// Most bytes of one stream frame, so that both sides work with small buffers.
+/// Maximum size of a stream frame, so that both sides work with small buffers.
 pub const STREAM_BYTES_MAX: usize = 16 << 10;
 
-/// What a frame carries.
+/// The kind of a frame's contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
@@ -64,7 +64,7 @@ impl FrameKind {
     }
 }
 
-/// Reads a header: kind and length of what follows.
+/// Parses a header: kind and length of the contents.
 pub fn parse_header(header: [u8; HEADER_BYTES]) -> Option<(FrameKind, usize)> {
     let [kind, a, b, c, d] = header;
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
@@ -91,11 +91,11 @@ pub fn json_frame<T: Serialize>(kind: FrameKind, body: &T) -> serde_json::Result
 pub struct Request {
     /// Version that the client speaks.
     pub version: u32,
-    /// What it wants.
+    /// The call.
     pub call: Call,
 }
 
-/// What can be asked of a shim.
+/// A call to a shim.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
@@ -122,7 +122,7 @@ pub enum Call {
         /// The new limits.
         resources: Resources,
     },
-    /// Kills what is left of a container and removes all it has.
+    /// Kills the rest of a container and removes its files.
     Remove {
         /// Container id.
         container: String,
@@ -146,28 +146,28 @@ pub enum Call {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// Done as asked; sessions and event streams start after it.
+    /// Success; sessions and event streams start after it.
     Done,
-    /// The state asked for.
+    /// The requested state.
     State(Box<SandboxState>),
     /// Not done.
     Failed(Failure),
 }
 
-/// Why a call was not done.
+/// The error of a call.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
-    /// The shim is older than the version asked for.
+    /// The shim is older than the requested version.
     Version {
-        /// What the shim speaks.
+        /// The shim's version.
         supported: u32,
     },
     /// The request is wrong.
     Invalid {
         /// The field.
         what: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// No such container.

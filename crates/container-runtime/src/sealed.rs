@@ -1,10 +1,10 @@
-//! The program of the shims, as nobody can change it.
+//! The shims' program, protected against changes.
 //!
 //! A container's first process, and each command run in it, is a copy of its shim until it executes
-//! what it is to run. A process of the container can get hold of the shim's program by
-//! `/proc/<pid>/exe`, so that must not be a way to the node's file (the class of CVE-2019-5736):
-//! shims are executed from a read-only copy of the mount that the file is on, which is attached
-//! nowhere. No right within a container makes it writable again, and its pages are the file's own.
+//! its command. A process of the container can open the shim's program by `/proc/<pid>/exe`, which
+//! must not give access to the node's file (the class of CVE-2019-5736): shims are executed from a
+//! detached, read-only copy of the file's mount. No permission inside a container makes it writable
+//! again, and its pages are shared with the file.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -51,7 +51,7 @@ impl SealedProgram {
     }
 }
 
-/// Which file it is, on which mount.
+/// The identity of a file and its mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     mount: u64,
@@ -70,7 +70,7 @@ pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
     })
 }
 
-/// The file by a mount of its own that is read-only.
+/// The file by a detached read-only mount.
 fn on_read_only_mount(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
@@ -104,7 +104,7 @@ fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     }
     let content = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK;
     fcntl_add_seals(&copy, content | SealFlags::SEAL)?;
-    // What is open for writing cannot be executed.
+    // A file that is open for writing cannot be executed.
     let name = format!("/proc/self/fd/{}", copy.as_raw_fd());
     Ok(File::open(name)?.into())
 }
@@ -113,7 +113,7 @@ fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    /// findings S2: what is done where a mount cannot be copied.
+    /// findings S2: the fallback where a mount cannot be copied.
     #[test]
     fn a_program_in_memory_runs_and_cannot_be_changed() {
         let program = SealedProgram(sealed_copy(Path::new("/usr/bin/true")).unwrap());

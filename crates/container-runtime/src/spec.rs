@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What a pod's sandbox is made of: the namespaces its containers share.
+/// The specification of a pod's sandbox: the namespaces that its containers share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SandboxSpec {
@@ -25,14 +25,14 @@ pub struct SandboxSpec {
     pub host_pid: bool,
     /// One process namespace for all containers of the pod.
     pub share_process_namespace: bool,
-    /// Users of its own: ids and capabilities of its containers count in its own namespaces only,
-    /// none of which may then be the node's.
+    /// Whether it has a user namespace: ids and capabilities of its containers are valid only
+    /// there, and it must not use the node's namespaces.
     pub own_users: bool,
     /// Kernel parameters of the pod's namespaces (`net.core.somaxconn` → value).
     pub sysctls: BTreeMap<String, String>,
     /// Limits of the pod as a whole (parent of all its containers' control groups).
     pub resources: Resources,
-    /// The caller's own notes (pod name, namespace, …): kept and given back, never read.
+    /// The caller's own annotations (pod name, namespace, …): stored and returned, never read.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -62,25 +62,25 @@ pub struct ContainerSpec {
     pub resources: Resources,
     /// Privileges.
     pub security: Security,
-    /// Id of a running container of the sandbox whose process namespace this one joins, where the
-    /// pod as a whole has none.
+    /// Id of a running container of the sandbox whose process namespace this one joins, if the pod
+    /// does not share one.
     pub process_target: Option<String>,
     /// Size limit in bytes of `/dev/shm`; the kernel's 64 MiB convention when absent.
     pub shm_bytes: Option<u64>,
-    /// Resource limits of the first process (`RLIMIT_NOFILE` → soft, hard). What the node
-    /// itself is not allowed to grant is lowered to what it may.
+    /// Resource limits of the first process (`RLIMIT_NOFILE` → soft, hard). They are lowered to the
+    /// node's own limits.
     pub rlimits: BTreeMap<String, (u64, u64)>,
-    /// `oom_score_adj` of the first process, lowered in reach to what the node may set.
+    /// `oom_score_adj` of the first process, limited to the range that the node may set.
     pub oom_score_adj: Option<i32>,
     /// Gives the container a terminal.
     pub tty: bool,
     /// Keeps standard input open for [`attach`](crate::Sandbox::attach).
     pub stdin: bool,
-    /// Closes standard input when the first attached client goes away.
+    /// Closes standard input when the first attached client disconnects.
     pub stdin_once: bool,
-    /// Where the output goes.
+    /// The container's log.
     pub log: LogSpec,
-    /// The caller's own notes: kept and given back, never read.
+    /// The caller's own annotations: stored and returned, never read.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -90,7 +90,7 @@ pub struct ContainerSpec {
 pub struct RootfsSpec {
     /// Unpacked layers, the **topmost last** (as `image_store::Image::layers` gives them).
     pub lowerdirs: Vec<PathBuf>,
-    /// Takes what the container writes. Made when missing, removed with the container.
+    /// Receives the container's writes. Created if missing, removed with the container.
     pub upper_dir: PathBuf,
     /// Overlayfs' scratch directory, on the same file system as `upper_dir`. Made when
     /// missing, removed with the container.
@@ -108,11 +108,11 @@ pub struct EnvVar {
     pub value: String,
 }
 
-/// Largest user or group id of a container, as in Kubernetes. The kernel takes the largest number of
-/// 32 bits for "leave it as it is", which would be the shim's own id: root.
+/// Maximum user or group id of a container, as in Kubernetes. For the kernel the largest 32-bit
+/// number means "unchanged", which would be the shim's own id: root.
 pub const ID_MAX: u32 = i32::MAX as u32;
 
-/// Whom the process runs as. No id is greater than [`ID_MAX`].
+/// The user of the process. No id is greater than [`ID_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UserSpec {
@@ -135,14 +135,14 @@ pub struct UserSpec {
 pub struct Mount {
     /// Absolute path inside the container; made when missing.
     pub destination: PathBuf,
-    /// What is mounted.
+    /// The source.
     pub source: MountSource,
     /// Mounts it read-only.
     #[serde(default)]
     pub read_only: bool,
 }
 
-/// Where a mount comes from.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MountSource {
@@ -150,14 +150,14 @@ pub enum MountSource {
     Bind {
         /// Its path on the node.
         path: PathBuf,
-        /// A path below `path` (`subPath`), resolved without ever leaving `path`, whatever
-        /// symbolic links the volume contains. Made as a directory when missing.
+        /// A path below `path` (`subPath`), resolved without ever leaving `path`, whatever symbolic
+        /// links the volume contains. Created as a directory if missing.
         #[serde(default)]
         sub_path: Option<PathBuf>,
         /// With `read_only`: submounts become read-only too.
         #[serde(default)]
         recursive_read_only: bool,
-        /// How later mounts travel between node and container.
+        /// The propagation of later mounts between node and container.
         #[serde(default)]
         propagation: Propagation,
     },
@@ -206,7 +206,7 @@ pub struct Device {
     pub container_path: PathBuf,
     /// Any of `r`, `w`, `m`.
     pub access: String,
-    /// Whose it is in the container; as on the node when absent.
+    /// Its owner in the container; if absent, the owner on the node.
     #[serde(default)]
     pub uid: Option<u32>,
     /// The group that may use it in the container as its owner may; as on the node when absent.
@@ -236,11 +236,11 @@ pub struct Resources {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Security {
-    /// All capabilities and devices, nothing masked.
+    /// All capabilities and devices, and no masked paths.
     pub privileged: bool,
     /// Capabilities added to the default set, with or without `CAP_`; `ALL` means all.
     pub capabilities_add: Vec<String>,
-    /// Capabilities taken from the default set and the additions; `ALL` means all but what is
+    /// Capabilities removed from the default set and the additions; `ALL` keeps those that are
     /// added by name.
     pub capabilities_drop: Vec<String>,
     /// `allowPrivilegeEscalation: false`.
@@ -249,8 +249,8 @@ pub struct Security {
     pub seccomp: Seccomp,
     /// `procMount: Unmasked`.
     pub unmasked_proc: bool,
-    /// Leaves files in the project by which a volume is limited, whatever their owners ask for;
-    /// privileged containers may do as they like.
+    /// Keeps files in the volume's project, whatever their owners do; privileged containers are not
+    /// restricted.
     pub keeps_projects: bool,
 }
 
@@ -258,7 +258,7 @@ pub struct Security {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seccomp {
-    /// None: what Kubernetes does when a pod says nothing.
+    /// No filter: the Kubernetes default.
     #[default]
     Unconfined,
     /// The runtime's profile: refuses calls that containers have no use for.
@@ -267,7 +267,7 @@ pub enum Seccomp {
     Localhost(PathBuf),
 }
 
-/// Where and how much output is kept.
+/// The location and size of a log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogSpec {
@@ -276,7 +276,7 @@ pub struct LogSpec {
     pub path: Option<PathBuf>,
     /// A file is rotated before it outgrows this many bytes.
     pub file_bytes_max: u64,
-    /// Number of files kept, the current one included.
+    /// Number of files, the current one included.
     pub files_max: u32,
 }
 
@@ -303,14 +303,14 @@ pub struct ExecSpec {
     pub env: Vec<EnvVar>,
     /// Working directory; the container's own when empty.
     pub cwd: String,
-    /// Gives the command a terminal; its output then all comes as standard output.
+    /// Gives the command a terminal; all its output is then standard output.
     pub tty: bool,
     /// Connects standard input.
     pub stdin: bool,
     /// First size of the terminal.
     pub terminal: Option<TerminalSize>,
-    /// Kills the command when the session is dropped (probes, hooks). Otherwise it only
-    /// loses its streams, and its terminal hangs up.
+    /// Kills the command when the session is dropped (probes, hooks). Otherwise it only loses its
+    /// streams, and its terminal hangs up.
     pub kill_on_drop: bool,
 }
 
@@ -335,7 +335,7 @@ pub struct TerminalSize {
     pub height: u16,
 }
 
-/// A sandbox as it is now.
+/// The state of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxState {
     /// Its specification.
@@ -344,7 +344,7 @@ pub struct SandboxState {
     pub status: SandboxStatus,
     /// The shim's process id (the former one when dead).
     pub pid: i32,
-    /// When it was created.
+    /// The creation time.
     pub created_at: Timestamp,
     /// Its containers by id.
     pub containers: BTreeMap<String, ContainerState>,
@@ -356,26 +356,26 @@ pub struct SandboxState {
 pub enum SandboxStatus {
     /// Its shim answers.
     Ready,
-    /// Its shim is gone; only [`destroy`](crate::Sandbox::destroy) remains to be done.
+    /// Its shim has ended; only [`destroy`](crate::Sandbox::destroy) is left to do.
     Dead,
 }
 
-/// A container as it is now.
+/// The state of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerState {
     /// Id inside the sandbox.
     pub id: String,
     /// The container's name in the pod.
     pub name: String,
-    /// When it was created.
+    /// The creation time.
     pub created_at: Timestamp,
-    /// What it does.
+    /// Its status.
     pub status: ContainerStatus,
     /// Its log file.
     pub log_path: Option<PathBuf>,
     /// The caller's notes from its specification.
     pub annotations: BTreeMap<String, String>,
-    /// Who it runs as, after names were looked up in the image.
+    /// Its user, after a lookup of names in the image.
     pub user: ResolvedUser,
     /// Whether its shim is at work on it: creates, starts or removes it. Shims of 0.1.0 do not say.
     #[serde(default)]
@@ -393,7 +393,7 @@ pub struct ResolvedUser {
     pub groups: Vec<u32>,
 }
 
-/// What a container does.
+/// The status of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerStatus {
@@ -410,7 +410,7 @@ pub enum ContainerStatus {
     Exited(Exit),
 }
 
-/// How a container ended.
+/// The exit of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// The exit code; 128 + signal when a signal ended it, 128 when it never started.
@@ -419,25 +419,25 @@ pub struct Exit {
     pub signal: Option<i32>,
     /// The kernel killed it (or a process of it) for want of memory.
     pub oom_killed: bool,
-    /// When it was started; absent when it never ran.
+    /// Its start time; absent if it never ran.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// Its end time.
     pub finished_at: Timestamp,
-    /// Why it could not be started (`StartError` in Kubernetes' status).
+    /// The error of its start (`StartError` in Kubernetes' status).
     pub start_error: Option<StartError>,
 }
 
-/// What helps where a process has too large an environment: nearly always it is that.
+/// The advice for a process with too large an environment, which is the most likely cause.
 pub(crate) const FEWER_VARIABLES: &str =
     "in a namespace with many Services, enableServiceLinks: false leaves their variables out";
 
-/// Why a process could not be started.
+/// The error of a process that could not be started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct StartError {
     /// The kind, for decisions.
     pub kind: StartErrorKind,
-    /// The whole text, as users know it (`exec: "foo": executable file not found in $PATH`).
+    /// The whole message, as users know it (`exec: "foo": executable file not found in $PATH`).
     pub message: String,
 }
 
@@ -455,7 +455,7 @@ pub enum StartErrorKind {
     Mount,
     /// A path in a volume that is missing, leads out of it, or cannot be made.
     SubPath,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
@@ -469,14 +469,14 @@ pub enum SandboxEvent {
         container: String,
         /// Process id on the node.
         pid: i32,
-        /// When.
+        /// The time.
         at: Timestamp,
     },
     /// A container ended.
     Exited {
         /// Container id.
         container: String,
-        /// How.
+        /// The exit.
         exit: Exit,
     },
     /// The kernel killed a process of the container for want of memory.
@@ -484,11 +484,11 @@ pub enum SandboxEvent {
         /// Container id.
         container: String,
     },
-    /// The shim is gone (destroyed or killed); the last event.
+    /// The shim has ended (destroyed or killed); the last event.
     Gone,
 }
 
-/// What a container or pod uses now.
+/// The usage of a container or pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU time used since start, in nanoseconds.
@@ -497,7 +497,7 @@ pub struct Usage {
     pub working_set_bytes: u64,
     /// All memory in bytes, with all page cache.
     pub memory_bytes: u64,
-    /// Memory in bytes that is no file's: anonymous memory, with what is left of it in caches for swap.
+    /// Memory in bytes that is not file-backed: anonymous memory, with its part of the swap cache.
     pub rss_bytes: u64,
     /// Processes and threads.
     pub pids: u64,

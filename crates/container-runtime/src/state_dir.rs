@@ -35,7 +35,7 @@ pub(crate) const CONTAINERS: &str = "containers";
 pub(crate) const SPEC_FILE: &str = "spec.json";
 pub(crate) const STATE_FILE: &str = "state.json";
 pub(crate) const BUNDLE: &str = "bundle";
-/// What a shim says on its standard output when its socket is open.
+/// A shim's line on its standard output when its socket is open.
 pub(crate) const READY: &str = "ready";
 
 /// `sandbox.json`.
@@ -47,8 +47,7 @@ pub(crate) struct SandboxFile {
     /// Control group of all shims, so that no pod pays for its shim nor can starve it.
     pub shim_cgroup: String,
     pub created_at: Timestamp,
-    /// The node's ids that are the pod's, where it has users of its own: as long as this file is
-    /// there, they are nobody else's.
+    /// The node's ids for the pod's user namespace: they are reserved as long as this file exists.
     #[serde(default)]
     pub ids: Option<IdRange>,
     pub spec: SandboxSpec,
@@ -102,8 +101,8 @@ mod tests {
     use crate::protocol::Reply;
     use crate::spec::{ContainerSpec, ContainerStatus};
 
-    /// The files and the answer are version 0.1.0's, of a pod that ran: the shims of that version
-    /// outlive it, and whoever follows has to understand them.
+    /// The files and the response of version 0.1.0, for a running pod: the shims of that version
+    /// outlive it, and later versions have to understand them.
     #[test]
     fn what_an_earlier_version_wrote_is_understood() {
         let sandbox = include_str!("../tests/formats/sandbox.json");

@@ -22,10 +22,10 @@ const LEVELS_OPEN: usize = 32;
 /// The mode of directories that are not for users of the host.
 const PRIVATE_MODE: u32 = 0o700;
 
-/// What a walk does about other file systems that are mounted in the tree.
+/// The treatment of other file systems mounted in the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mounts {
-    /// It goes into them.
+    /// They are entered.
     Enter,
     /// It leaves them alone.
     Skip,
@@ -39,7 +39,7 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// What the entry was when it was looked at.
+    /// The attributes of the entry at its visit.
     pub fn stat(&self) -> &Stat {
         &self.stat
     }
@@ -54,10 +54,10 @@ impl Entry<'_> {
         self.name
     }
 
-    /// A handle of what is there now; of a link, of the link itself.
+    /// A handle of the present entry; of a link, of the link itself.
     ///
     /// # Errors
-    /// When the entry is gone.
+    /// The entry is gone.
     pub fn handle(&self) -> io::Result<Handle> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Handle::of(rustix::fs::openat(
@@ -69,7 +69,7 @@ impl Entry<'_> {
     }
 }
 
-/// A file, directory or link that stays the same whatever happens to its names.
+/// A file, directory or link that stays the same when its names change.
 #[derive(Debug)]
 pub struct Handle {
     fd: OwnedFd,
@@ -77,10 +77,10 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A handle of what a path of the node leads to.
+    /// A handle of the target of a path on the node.
     ///
     /// # Errors
-    /// When there is nothing.
+    /// There is none.
     pub fn at(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         Self::of(rustix::fs::open(path, flags, Mode::empty())?)
@@ -91,7 +91,7 @@ impl Handle {
         Ok(Self { fd, stat })
     }
 
-    /// What it is.
+    /// Its attributes.
     pub fn stat(&self) -> &Stat {
         &self.stat
     }
@@ -104,7 +104,7 @@ impl Handle {
     /// Opens it to be read.
     ///
     /// # Errors
-    /// When it is neither a regular file nor a directory: opening a device would do something.
+    /// It is neither a regular file nor a directory: opening a device would have side effects.
     pub fn open(&self) -> io::Result<File> {
         match self.file_type() {
             FileType::RegularFile | FileType::Directory => File::open(self.itself()),
@@ -115,15 +115,16 @@ impl Handle {
         }
     }
 
-    /// What a link leads to.
+    /// The target of a link.
     ///
     /// # Errors
-    /// When it is no link.
+    /// It is not a link.
     pub fn link_target(&self) -> io::Result<CString> {
         Ok(rustix::fs::readlinkat(&self.fd, c"", Vec::new())?)
     }
 
-    /// The descriptor's name in /proc, which leads to the file itself, whatever its names do.
+    /// The descriptor's name in /proc, which leads to the file itself, whatever happens to its
+    /// names.
     fn itself(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }
@@ -154,18 +155,18 @@ impl Handle {
     }
 }
 
-/// What is done during a walk.
+/// The actions of a walk.
 pub trait Visitor {
-    /// Visits an entry; a directory before what is in it.
+    /// Visits an entry; a directory before its contents.
     ///
     /// # Errors
-    /// End the walk, but for [`io::ErrorKind::NotFound`]: the entry is gone then.
+    /// Ends the walk, except for [`io::ErrorKind::NotFound`]: the entry is gone then.
     fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()>;
 
-    /// Goes into a directory, called `name` in the one before.
+    /// Enters a directory with that name in the previous one.
     fn entered(&mut self, _name: &CStr) {}
 
-    /// Comes back from a directory, called `name` in `parent`.
+    /// Leaves a directory with that name in `parent`.
     ///
     /// # Errors
     /// End the walk.
@@ -173,8 +174,8 @@ pub trait Visitor {
         Ok(())
     }
 
-    /// The way back from a deep directory is lost, because it was moved meanwhile: what is beside
-    /// the directories above it is not visited.
+    /// The way back from a deep directory is lost, because it was moved: siblings of its parents
+    /// are not visited.
     ///
     /// # Errors
     /// End the walk.
@@ -192,15 +193,15 @@ struct Level {
     id: (u64, u64),
     /// Its name in the directory above.
     name: CString,
-    /// Directories in it that are still to be gone into.
+    /// Subdirectories that are still to be entered.
     dirs: Vec<CString>,
 }
 
 /// Visits all that is below a directory; the directory itself is the caller's.
 ///
 /// # Errors
-/// When the root is no directory, or what the visitor returns. What goes during the walk, or is
-/// replaced by a link, is left out.
+/// The root is not a directory, or the visitor fails. Entries that are removed during the walk, or
+/// replaced by a link, are skipped.
 pub fn walk(root: &Handle, mounts: Mounts, visitor: &mut dyn Visitor) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(&root.fd, c".", flags, Mode::empty())?;
@@ -226,7 +227,7 @@ pub fn walk(root: &Handle, mounts: Mounts, visitor: &mut dyn Visitor) -> io::Res
     Ok(())
 }
 
-/// Goes back to the directory above the last one, or the next one above it that is still open.
+/// Returns to the parent of the last directory, or the next one above that is still open.
 fn ascend(levels: &mut Vec<Level>, visitor: &mut dyn Visitor) -> io::Result<()> {
     let Some(done) = levels.pop() else {
         return Ok(());
@@ -301,11 +302,12 @@ fn read(fd: OwnedFd, name: CString, visitor: &mut dyn Visitor) -> io::Result<Lev
     Ok(Level { fd, id, name, dirs })
 }
 
-/// Removes a file, link or directory with all that is below it. Links are removed, not followed,
-/// and what is mounted in it stays, with what is above it.
+/// Removes a file, link or directory with its contents. Links are removed, not followed, and mounts
+/// in it stay, with their parents.
 ///
 /// # Errors
-/// [`io::ErrorKind::NotFound`] when there is nothing, or of the kernel; then a part may be gone.
+/// [`io::ErrorKind::NotFound`] if there is nothing, or the kernel's error; a part may then be
+/// removed.
 pub fn remove(path: &Path) -> io::Result<()> {
     struct Remover;
     impl Visitor for Remover {
@@ -336,9 +338,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
 }
 
-/// Makes a directory that users of the host do not get into, with those above it that are missing,
-/// or makes it one: they could read what belongs to pods there, and run programs of pods that run as
-/// another user.
+/// Creates a directory without access for other users, with missing parents, or restricts an
+/// existing one: they could read pods' data there, and run setuid programs of pods.
 ///
 /// # Errors
 /// Of the kernel.
@@ -351,10 +352,10 @@ pub fn make_private(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(PRIVATE_MODE))
 }
 
-/// Opens a regular file to read; a link is not followed, and nothing else is waited for.
+/// Opens a regular file to read; links are not followed, and the call never blocks.
 ///
 /// # Errors
-/// When there is none, or something else is in its place.
+/// There is none, or it is of another type.
 pub fn open_file(path: &Path) -> io::Result<File> {
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -376,7 +377,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory of its own, removed at the end.
+    /// A temporary directory, removed at the end.
     struct Place(PathBuf);
 
     impl Place {

@@ -26,7 +26,7 @@ const SRV: u16 = 33;
 const WINDOW: u16 = 32;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is asked, and the code of the answer.
+/// The query, and the code of the response.
 const QUESTIONS: [(&str, &str, u16, u8); 4] = [
     ("a Service", "front.default.svc.cluster.local", A, NO_ERROR),
     (

@@ -61,7 +61,7 @@ fn start(kubectl: &Kubectl, place: &str) {
     kubectl.wait_pods_ready(&[&format!("pod/{place}")]);
 }
 
-/// What one round does, in each place.
+/// The work of one round, in each place.
 fn arguments() -> [&'static str; 6] {
     let [pages, size] = sized(["1000", "128"], ["20", "4"]);
     ["--pages", pages, "--size", size, "-o", "json"]

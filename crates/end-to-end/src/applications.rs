@@ -61,7 +61,7 @@ pub fn old_busybox() -> Image {
     recipe.image()
 }
 
-/// What asks for names: BIND's `dig`, glibc's `getent`, busybox' `nslookup`, the one of old in
+/// The resolver programs: BIND's `dig`, glibc's `getent`, busybox' `nslookup`, the old one in
 /// `/usr/local/old`, and as `musl-getaddrinfo` a program with musl, which is built here.
 ///
 /// # Panics

@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 
 use crate::image::{Image, Settings};
 
-/// What an image is made of.
+/// The contents of an image.
 #[derive(Clone, Debug, Default)]
 pub struct Recipe<'a> {
-    /// What the image is kept under.
+    /// The name of the image.
     pub name: &'a str,
     /// The directory of packages that `cargo xtask setup` filled.
     pub packages: &'a str,

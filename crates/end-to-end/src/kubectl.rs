@@ -18,7 +18,7 @@ pub struct Kubectl {
     token: Option<String>,
 }
 
-/// What a command printed and how it ended.
+/// The output of a command and its exit code.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// Exit code; -1 for a signal.

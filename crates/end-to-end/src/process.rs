@@ -49,7 +49,7 @@ pub fn control_group(pid: Pid) -> String {
     found.expect("the group of a server").to_owned()
 }
 
-/// What a process has in memory, in MiB.
+/// The memory of a process in MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
     /// All of it (`Rss`).
@@ -60,7 +60,7 @@ pub struct Memory {
     pub own: f64,
 }
 
-/// What a process has in memory.
+/// The memory of a process.
 ///
 /// # Panics
 /// When it does not run.

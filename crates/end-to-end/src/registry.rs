@@ -16,7 +16,7 @@ pub struct Registry {
     login: &'static [&'static str],
 }
 
-/// Who a registry with a login answers to.
+/// The user of a registry with a login.
 pub const USER: &str = "somebody";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "secret";

@@ -39,7 +39,7 @@ pub fn watch(kubeconfig: &Path, found: &Violations) {
 type Watch = BoxStream<'static, Result<WatchEvent<Value>, kube::Error>>;
 type Events = SelectAll<Watch>;
 
-/// What is asked of a server.
+/// The requests to a server.
 trait Server {
     async fn get(&self, path: &str) -> Result<Value, kube::Error>;
 
@@ -91,7 +91,8 @@ async fn follow(server: &impl Server, found: &Violations) -> Result<(), kube::Er
     Ok(())
 }
 
-/// What a definition says, once its kind is served: its uid and generation, and whether it goes.
+/// The state of a definition once its kind is served: its UID and generation, and whether it is
+/// being deleted.
 fn definition(object: &Value) -> Option<String> {
     if object["kind"] != "CustomResourceDefinition" {
         return None;

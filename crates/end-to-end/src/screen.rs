@@ -17,7 +17,7 @@ pub fn in_terminal(command: &str, columns: usize, rows: usize, typescript: &Path
     script
 }
 
-/// What a terminal of that width shows, those lines too that have gone out of it at the top.
+/// The lines of a terminal of that width, including those that scrolled out at the top.
 ///
 /// It knows what mainstay writes: text, new lines, moves upwards, and clearing from the cursor on. Moves
 /// upwards end at the top of the screen.

@@ -120,7 +120,7 @@ impl Beside {
         Self { child, output }
     }
 
-    /// What it has printed so far.
+    /// The output so far.
     pub fn output(&self) -> String {
         read(self.output.path())
     }

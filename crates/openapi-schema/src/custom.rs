@@ -265,7 +265,7 @@ fn facts(schema: &Value) -> Facts {
     }
 }
 
-/// What OpenAPI 2.0 has no words for is left out: it then allows anything there.
+/// Parts that OpenAPI 2.0 cannot express are left out: it then allows anything there.
 pub(crate) fn for_v2(schema: &Value) -> Value {
     const UNKNOWN: [&str; 6] = ["nullable", "oneOf", "anyOf", "allOf", "not", "default"];
     let Value::Object(map) = schema else {

@@ -52,7 +52,7 @@ pub(crate) fn v3_index(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec
     json!({"paths": paths}).to_string().into_bytes()
 }
 
-/// What the index says of a document, so that clients know it again.
+/// The entry of a document in the index, with its hash.
 pub fn v3_hash(document: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     hasher.write(document);
@@ -82,7 +82,7 @@ pub(crate) fn v2_protobuf(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> 
     Source::with(custom).v2_protobuf(kinds)
 }
 
-/// What documents are made of; a few megabytes, dropped after use.
+/// The parts of documents; a few megabytes, dropped after use.
 struct Source<'a> {
     definitions: Map<String, Value>,
     names: BTreeMap<Gvk<'a>, String>,

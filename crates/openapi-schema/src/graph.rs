@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::facts::{FactTable, Facts};
 use crate::roots::{REFERENCE_PREFIX, definitions, roots};
 
-/// What a value is.
+/// The type of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
     /// Anything at all: raw extensions, field sets, JSON.
@@ -40,7 +40,7 @@ pub(crate) struct Definition {
     pub name: Box<str>,
     /// Sorted by name.
     pub fields: Box<[Field]>,
-    /// What fields of other names are; `None` where there are none.
+    /// The schema of additional fields; `None` if there are none.
     pub rest: Option<Box<Field>>,
     pub facts: Facts,
 }

@@ -3,7 +3,7 @@
 
 use resource_kinds::{KindInfo, Scope, Subresource, Verb};
 
-/// What an operation does; `x-kubernetes-action`.
+/// The action of an operation; `x-kubernetes-action`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     List,

@@ -29,7 +29,7 @@ pub(crate) struct Field {
     pub form: Form,
 }
 
-/// What a field holds.
+/// The type of a field.
 pub(crate) enum Form {
     Text,
     Texts,

@@ -14,13 +14,13 @@ macro_rules! name {
     };
 }
 
-/// What a node uses.
+/// The usage of a node.
 pub(crate) enum NodeMetrics {}
 
-/// What the containers of a pod use.
+/// The usage of a pod's containers.
 pub(crate) enum PodMetrics {}
 
-/// What one container uses.
+/// The usage of one container.
 enum ContainerMetrics {}
 
 impl Resource for NodeMetrics {
@@ -90,7 +90,7 @@ impl JsonSchema for ContainerMetrics {
     }
 }
 
-/// What nodes and pods have in common.
+/// The common fields of nodes' and pods' metrics.
 fn measured(generator: &mut SchemaGenerator, description: &str) -> Schema {
     let described = |mut schema: Schema, text: &str| {
         schema.insert("description".to_owned(), text.into());

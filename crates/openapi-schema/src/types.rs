@@ -4,7 +4,7 @@ use crate::Schema;
 use crate::facts::{Facts, ListType, MapType};
 use crate::graph::{Definition, Field, Node};
 
-/// What kind of value a type describes.
+/// The kind of a type's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Anything: nothing is known about its insides.
@@ -51,7 +51,7 @@ impl<'s> TypeRef<'s> {
         Self { schema, place }
     }
 
-    /// What kind of value it is.
+    /// The kind of the value.
     pub fn shape(&self) -> Shape {
         match self.place {
             Place::Definition(_) => Shape::Object,
@@ -184,7 +184,7 @@ impl<'s> FieldRef<'s> {
         self.facts().default == "{}"
     }
 
-    /// What the field is in a list's key when an element does not have it (`TCP` for `protocol`).
+    /// The default of the field in a list's key (`TCP` for `protocol`).
     pub fn key_default(&self) -> Option<&'s str> {
         Some(&*self.facts().default).filter(|default| !matches!(*default, "" | "{}"))
     }

@@ -11,8 +11,8 @@ use crate::json::parts;
 use crate::well_known::annotations::{DEFAULT_STORAGE_CLASS, RBAC_AUTOUPDATE};
 use crate::well_known::labels::RBAC_DEFAULTS;
 
-/// Default roles and bindings of the API, and those of this program's own parts (their names
-/// begin with `mainstay:`): each with kind, name, namespace, labels, and what it grants to whom.
+/// Default roles and bindings of the API, and those of this program's own parts (their names begin
+/// with `mainstay:`): each with kind, name, namespace, labels, rules and subjects.
 const RBAC: &str = include_str!("../data/default-rbac.json");
 
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -177,7 +177,7 @@ mod tests {
 
     const PROVISIONER: &str = "mainstay-provisioner";
 
-    /// What the program's parts do: who, verbs, API group, resource.
+    /// The permissions of the program's parts: user, verbs, API group, resource.
     const WORK: &[(&str, &str, &str, &str)] = &[
         (
             "system:kube-controller-manager",
@@ -555,7 +555,7 @@ mod tests {
         }
     }
 
-    /// Each part of the program works with no more than a role of its own.
+    /// Each part of the program works with the rights of its own role only.
     #[test]
     fn the_programs_own_parts_may_do_their_work() {
         let objects = default_objects();

@@ -1,4 +1,4 @@
-//! Removes what a sandbox has in the kernel and on disk, whatever state it was left in.
+//! Removes a sandbox's kernel objects and files, in any state.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -64,7 +64,7 @@ fn whole_file_lock() -> libc::flock {
 /// pod, unmounts, removes. Blocks.
 pub(crate) fn destroy(dir: &Path, group: &str, patience: Duration) -> Result<()> {
     end_shim(dir, patience)?;
-    // One that another directory of that name was made for, as before a backup was put back.
+    // The cgroup of another directory with that name, as before a backup was restored.
     if let (Some((parent, _)), Some(id)) = (group.rsplit_once('/'), dir.file_name()) {
         strays::end_shims(parent, &id.to_string_lossy())?;
     }
@@ -72,7 +72,7 @@ pub(crate) fn destroy(dir: &Path, group: &str, patience: Duration) -> Result<()>
     remove_dir(dir)
 }
 
-/// Kills every process of the pod, unmounts and removes what it had, but for the sandbox's
+/// Kills every process of the pod, unmounts and removes its files, except for the sandbox's
 /// directory. Blocks.
 pub(crate) fn clear(dir: &Path, group: &str) -> Result<()> {
     cgroup::kill(group).map_err(RuntimeError::io("kill control group", group))?;
@@ -82,7 +82,7 @@ pub(crate) fn clear(dir: &Path, group: &str) -> Result<()> {
     writable.iter().try_for_each(|path| remove_dir(path))
 }
 
-/// Kills the shim and every process of the pod, whatever they do. Blocks.
+/// Kills the shim and every process of the pod. Blocks.
 pub(crate) fn kill(dir: &Path, group: &str) -> Result<()> {
     end_shim(dir, Duration::ZERO)?;
     cgroup::kill(group).map_err(RuntimeError::io("kill control group", group))
@@ -98,7 +98,7 @@ fn end_shim(dir: &Path, patience: Duration) -> Result<()> {
             }
             killed = true;
             until = Instant::now() + SHIM_END_MAX;
-            // It may just have ended by itself: then there is nothing to kill.
+            // It may just have ended: then there is nothing to kill.
             if let Err(error) = signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
                 tracing::debug!(pid, %error, "shim has ended");
             }
@@ -126,8 +126,8 @@ fn writable_dirs(dir: &Path) -> Vec<PathBuf> {
 
 /// Unmounts everything at or below a directory, innermost first.
 ///
-/// What is there may be a peer of mounts of the node, as a bound volume is: cut off first, it goes
-/// alone, and the node keeps what it has mounted below its own.
+/// A mount may be a peer of the node's mounts, as a bound volume is: it is made private first, so
+/// that the node keeps its mounts below it.
 pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
     let table = mount_table::read().map_err(RuntimeError::io("list mounts below", dir))?;
     let mounted = mount_table::at_or_below(&table, dir);

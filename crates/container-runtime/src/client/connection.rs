@@ -29,7 +29,7 @@ pub(crate) struct Peer<'a> {
 }
 
 impl Peer<'_> {
-    /// Opens a connection, or `SandboxDead` when nobody listens.
+    /// Opens a connection; `SandboxDead` without a listener.
     pub async fn connect(&self) -> Result<UnixStream> {
         // The path of a socket has 108 bytes at most, a data directory may be longer: go
         // through a descriptor of the directory.
@@ -50,7 +50,7 @@ impl Peer<'_> {
         }
     }
 
-    /// Makes one call and leaves the connection open for what follows.
+    /// Makes one call and leaves the connection open for its stream.
     pub async fn open(&self, call: Call) -> Result<(UnixStream, Reply)> {
         let mut stream = self.connect().await?;
         let request = Request {
@@ -86,7 +86,7 @@ impl Peer<'_> {
         }
     }
 
-    /// Makes one call and wants nothing but success.
+    /// Makes one call and expects only success.
     pub async fn call(&self, call: Call) -> Result<()> {
         match self.open(call).await? {
             (_, Reply::Done) => Ok(()),

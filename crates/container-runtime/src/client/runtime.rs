@@ -30,15 +30,15 @@ use crate::tree;
 /// Longest id: it becomes a file name and part of a control group's name.
 const ID_BYTES_MAX: usize = 128;
 
-/// Longest time between a shim's lock and its socket; one that takes longer is ended.
+/// Maximum time between a shim's lock and its socket; a slower one is killed.
 const SHIM_START_MAX: Duration = Duration::from_secs(5);
 
-/// What a [`Runtime`] needs to know.
+/// The options of a [`Runtime`].
 #[derive(Clone, Debug)]
 pub struct RuntimeOptions {
     /// Holds one directory per sandbox; survives the agent.
     pub state_dir: PathBuf,
-    /// Tells the instances on one machine apart.
+    /// Distinguishes the instances on one machine.
     pub instance_id: String,
     /// The shim's program and first arguments (`/proc/self/exe`, `shim`).
     pub shim_command: Vec<String>,
@@ -46,7 +46,7 @@ pub struct RuntimeOptions {
     pub cgroup_parent: String,
 }
 
-/// Creates sandboxes and finds those that a former process created.
+/// Creates sandboxes and finds those of a former process.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     inner: Arc<Inner>,
@@ -103,10 +103,9 @@ impl Runtime {
         })
     }
 
-    /// Finds every sandbox there is, in order of id: live ones, and dead ones that still
-    /// need [`Sandbox::destroy`]. A directory that cannot be read or removed is told in the log and
-    /// left out: it is no reason not to take care of the others. What runs of sandboxes whose records
-    /// are lost is ended.
+    /// Finds every sandbox, in order of id: live ones, and dead ones that still need
+    /// [`Sandbox::destroy`]. A directory that cannot be read or removed is logged and skipped, so
+    /// that the others are handled. Processes of sandboxes without records are killed.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
         for id in beside(|| strays::ids(&self.inner.options.cgroup_parent))? {
             if let Err(error) = self.sandbox(&id).await {
@@ -148,8 +147,8 @@ impl Runtime {
 
     /// Makes a sandbox: its shim, its namespaces, its control group.
     ///
-    /// Calling it again with the same specification returns the living sandbox; what is left
-    /// of a dead one is removed first, so there are never two shims for one id.
+    /// Calling it again with the same specification returns the living sandbox; a dead one is
+    /// removed first, so there are never two shims for one id.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox> {
         check_id("sandbox id", &spec.id)?;
         if spec.own_users && (spec.host_network || spec.host_ipc || spec.host_pid) {
@@ -194,7 +193,7 @@ impl Runtime {
         Ok(sandbox)
     }
 
-    /// Removes what the runtime itself holds in the kernel, once all sandboxes are destroyed.
+    /// Removes the runtime's own kernel objects, once all sandboxes are destroyed.
     pub async fn close(&self) -> Result<()> {
         let parent = &self.inner.options.cgroup_parent;
         beside(|| cgroup::remove(parent)).map_err(RuntimeError::io("remove control group", parent))
@@ -211,7 +210,7 @@ impl Runtime {
                 Ok(other) => taken.extend(other.ids),
                 // Nothing was started from a directory without a file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // Not knowing whose ids are taken, none are given out.
+                // Without knowing the ids in use, none are assigned.
                 Err(error) => return Err(RuntimeError::io("read", path)(error)),
             }
         }
@@ -226,10 +225,10 @@ impl Runtime {
         };
         let log =
             beside(|| open_log(dir)).map_err(RuntimeError::io("open", dir.join("shim.log")))?;
-        // What the pod's processes have of it cannot be written, and no mode or owner be set.
+        // The pod's processes cannot write to their view of it, nor change its mode or owner.
         let sealed = beside(|| SealedProgram::open(Path::new(program), &self.inner.shim_in_memory))
             .map_err(RuntimeError::io("seal", program))?;
-        // Not killed when this future is dropped: the sandbox is then found by the next call.
+        // Not killed when this future is dropped: the next call finds the sandbox.
         let mut child = Command::new(sealed.path())
             .arg0(program)
             .args(arguments)
@@ -241,7 +240,7 @@ impl Runtime {
             .stderr(log)
             .spawn()
             .map_err(RuntimeError::io("start", program))?;
-        // The shim says `ready`, or what is wrong, and closes its standard output.
+        // The shim prints `ready`, or an error, and closes its standard output.
         let mut said = String::new();
         if let Some(mut stdout) = child.stdout.take() {
             stdout
@@ -279,12 +278,12 @@ impl Runtime {
         Ok(())
     }
 
-    /// Ends what runs of a sandbox without a record, and removes its directory.
+    /// Kills the processes of a sandbox without a record, and removes its directory.
     async fn end_strays(&self, id: &str) -> Result<()> {
         let (dir, id) = (self.dir(id), id.to_owned());
         let parent = self.inner.options.cgroup_parent.clone();
         let ended = tokio::task::spawn_blocking(move || {
-            // What is mounted is the sandbox's only if there was one.
+            // A mount belongs to the sandbox only if there was one.
             if strays::ids(&parent)?.contains(&id) {
                 strays::end(&parent, &id)?;
                 cleanup::unmount_below(&dir)?;
@@ -333,7 +332,7 @@ fn invalid(what: &str, reason: &str) -> RuntimeError {
     }
 }
 
-/// The names in a directory; one that is no text is left out.
+/// The names in a directory; names that are not text are skipped.
 fn names_in(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -358,7 +357,7 @@ fn open_log(dir: &Path) -> io::Result<File> {
 }
 
 impl Sandbox {
-    /// Tells whether the shim lives and answers; waits for one that is on its way up.
+    /// Whether the shim lives and responds; waits for one that is starting.
     pub(crate) async fn is_alive(&self) -> Result<bool> {
         let peer = Peer {
             id: self.id(),
@@ -371,7 +370,7 @@ impl Sandbox {
                 Err(RuntimeError::SandboxDead { .. }) => {}
                 Err(error) => return Err(error),
             }
-            // Nobody listens: dead, unless somebody holds the lock.
+            // No listener: dead, unless a process holds the lock.
             if beside(|| cleanup::shim_of(self.dir()))?.is_none() || Instant::now() > until {
                 return Ok(false);
             }

@@ -16,7 +16,7 @@ use crate::spec::{
 };
 use crate::state_dir::{self, SandboxFile};
 
-/// Handle of a sandbox; cheap to clone, holds nothing alive.
+/// Handle of a sandbox; cheap to clone, keeps nothing alive.
 ///
 /// Every call fails with [`RuntimeError::SandboxDead`] once the shim is gone, except
 /// [`state`](Sandbox::state) and [`destroy`](Sandbox::destroy).
@@ -43,7 +43,7 @@ impl Sandbox {
         &self.inner.file.spec.id
     }
 
-    /// What it was made from.
+    /// Its specification.
     pub fn spec(&self) -> &SandboxSpec {
         &self.inner.file.spec
     }
@@ -59,8 +59,8 @@ impl Sandbox {
 
     /// Path of the pod's network namespace, `None` with the host's network.
     ///
-    /// It is held by the shim alone: when the shim and the containers are gone, the kernel
-    /// removes it with all its links.
+    /// Only the shim holds it: when the shim and the containers have ended, the kernel removes it
+    /// with all its links.
     pub fn netns_path(&self) -> Result<Option<PathBuf>> {
         if self.spec().host_network {
             return Ok(None);
@@ -71,7 +71,7 @@ impl Sandbox {
         }
     }
 
-    /// Makes a container. Its root is mounted and its user looked up; nothing runs yet.
+    /// Creates a container. Its root is mounted and its user looked up; nothing runs yet.
     ///
     /// Doing it again with the same specification is no error.
     pub async fn create_container(&self, spec: ContainerSpec) -> Result<()> {
@@ -132,8 +132,8 @@ impl Sandbox {
             .await
     }
 
-    /// Kills what is left of a container and removes its root and records; its log files
-    /// stay. No error when there is no such container.
+    /// Kills the rest of a container and removes its root and records; its log files stay. No error
+    /// if there is no such container.
     pub async fn remove(&self, container: &str) -> Result<()> {
         match self
             .peer()
@@ -147,7 +147,7 @@ impl Sandbox {
         }
     }
 
-    /// Makes the shim open a container's log file anew, after somebody moved it away.
+    /// Makes the shim reopen a container's log file after a rotation.
     pub async fn reopen_log(&self, container: &str) -> Result<()> {
         self.peer()
             .call(Call::ReopenLog {
@@ -167,8 +167,7 @@ impl Sandbox {
         }
     }
 
-    /// Events from now on. Take the stream first and the state after it: then nothing is
-    /// missed.
+    /// Events from now on. Take the stream before the state, so that no event is missed.
     pub async fn events(&self) -> Result<Events> {
         let (stream, _) = self.peer().open(Call::Events).await?;
         Ok(Events::new(stream))
@@ -190,7 +189,7 @@ impl Sandbox {
         Ok(Session::new(stream, stdin))
     }
 
-    /// What a container uses now; of the whole pod when `container` is `None`.
+    /// The usage of a container, or of the whole pod if `container` is `None`.
     pub fn usage(&self, container: Option<&str>) -> Result<Usage> {
         let mut group = self.cgroup().to_owned();
         if let Some(container) = container {
@@ -214,7 +213,7 @@ impl Sandbox {
             .await
     }
 
-    /// Does what waits for processes to die and file systems to be unmounted, off this thread.
+    /// Runs blocking work (ends of processes, unmounts) off this thread.
     async fn blocking(
         &self,
         work: impl FnOnce(&Sandbox) -> Result<()> + Send + 'static,

@@ -14,7 +14,7 @@ use super::connection::{read_frame, write_frame, write_json};
 use crate::protocol::{FrameKind, STREAM_BYTES_MAX};
 use crate::spec::{SandboxEvent, TerminalSize};
 
-/// Bytes buffered per stream between the shim and whoever reads or writes.
+/// Bytes buffered per stream between the shim and the reader or writer.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Events that may wait; then the shim's socket buffer fills, then the shim drops the stream.
@@ -29,7 +29,7 @@ const RESIZES_MAX: usize = 16;
 /// [`ExecSpec::kill_on_drop`](crate::spec::ExecSpec::kill_on_drop).
 #[derive(Debug)]
 pub struct Session {
-    /// Standard input, when asked for. Shutting it down is the end of the input.
+    /// Standard input, if requested. Shutting it down ends the input.
     pub stdin: Option<SessionInput>,
     /// Standard output (and error, with a terminal).
     pub stdout: SessionOutput,
@@ -51,7 +51,7 @@ pub struct SessionInput {
 #[derive(Debug)]
 pub struct SessionOutput(DuplexStream);
 
-/// The rest of a session.
+/// The control of a session.
 #[derive(Debug)]
 pub struct SessionControl {
     resizes: mpsc::Sender<TerminalSize>,
@@ -106,10 +106,10 @@ impl Session {
 }
 
 impl SessionInput {
-    /// Waits until the shim has all of an input that was shut down: what is on the way is lost when
+    /// Waits until the shim has all of an input that was shut down: data on the way is lost when
     /// the session is dropped.
     pub async fn taken(mut self) {
-        // An error means that the shim is gone, and takes nothing more.
+        // An error means that the shim is gone and takes no more.
         if self.taken.wait_for(|taken| *taken).await.is_err() {
             tracing::debug!("the shim went before it had all of an input");
         }
@@ -117,9 +117,9 @@ impl SessionInput {
 }
 
 impl SessionControl {
-    /// Tells the terminal its new size.
+    /// Sets the size of the terminal.
     pub async fn resize(&self, size: TerminalSize) {
-        // The session has ended when nobody receives: nothing is left to resize.
+        // Without a receiver the session has ended: there is nothing to resize.
         if self.resizes.send(size).await.is_err() {
             tracing::debug!("resize after the end of a session");
         }
@@ -148,7 +148,7 @@ async fn pump_output(
             FrameKind::Stdout => &mut stdout,
             FrameKind::Stderr => &mut stderr,
             FrameKind::Exit => {
-                // Whoever sees the code must also see the end of the output.
+                // A receiver of the exit code must also see the end of the output.
                 (stdout, stderr) = (None, None);
                 if let Ok(code) = serde_json::from_slice(&body) {
                     exit.send_replace(Some(code));
@@ -157,7 +157,7 @@ async fn pump_output(
             }
             FrameKind::Message | FrameKind::Stdin | FrameKind::Resize => continue,
         };
-        // A reader that went away only means that this output is of no interest.
+        // Without a reader the output is not needed.
         let closed = match sink {
             Some(open) if !body.is_empty() => open.write_all(&body).await.is_err(),
             _ => true,
@@ -234,7 +234,7 @@ impl AsyncRead for SessionOutput {
     }
 }
 
-/// What happens in one sandbox, in order, from the moment of the call on.
+/// The events of one sandbox, in order, from the call on.
 #[derive(Debug)]
 pub struct Events {
     queue: mpsc::Receiver<SandboxEvent>,
@@ -251,8 +251,8 @@ impl Events {
         }
     }
 
-    /// Waits for the next event; may be cancelled without losing one.
-    /// [`SandboxEvent::Gone`] is the last, then `None`.
+    /// Waits for the next event; cancellation loses none. [`SandboxEvent::Gone`] is the last, then
+    /// `None`.
     pub async fn next(&mut self) -> Option<SandboxEvent> {
         self.queue.recv().await
     }

@@ -1,8 +1,8 @@
-//! Ends what runs of sandboxes whose records are lost, or come from a backup.
+//! Kills the processes of sandboxes whose records are lost, or come from a backup.
 //!
-//! The directory of sandboxes says what was made; the control groups and the shims themselves say
-//! what runs. Where the directory is silent, a second body of a pod must not be made beside the
-//! first. Without its socket a shim cannot be spoken to, so what is found is ended, not taken over.
+//! The directory of sandboxes records what was created; the cgroups and the shims show what runs. A
+//! second instance of a pod must not be created beside one without a record. A shim cannot be
+//! reached without its socket, so its processes are killed, not adopted.
 
 use std::fs;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::state_dir::SANDBOXES;
 
-/// Longest wait for a killed shim to be gone.
+/// Maximum wait for the end of a killed shim.
 const SHIM_END_MAX: Duration = Duration::from_secs(10);
 
-/// What the name of a pod's control group begins with.
+/// The name prefix of a pod's cgroup.
 const POD: &str = "pod";
 
 /// The control group of a pod below that of all.
@@ -47,7 +47,7 @@ pub(crate) fn end(parent: &str, id: &str) -> Result<()> {
     cgroup::remove(&group).map_err(RuntimeError::io("remove control group", &group))
 }
 
-/// Ends the shims of a sandbox, whichever directory they had open. Blocks.
+/// Kills the shims of a sandbox, with any directory. Blocks.
 pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
     let group = shim_group(parent);
     let until = Instant::now() + SHIM_END_MAX;
@@ -65,7 +65,7 @@ pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
         }
         for pid in left {
             tracing::warn!(sandbox = id, pid, "a shim without a record is ended");
-            // It may just have ended by itself: then there is nothing to kill.
+            // It may just have ended: then there is nothing to kill.
             if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
                 tracing::debug!(pid, %error, "shim has ended");
             }
@@ -74,7 +74,7 @@ pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
     }
 }
 
-/// Whether a process is the shim of a sandbox: the last of its arguments is the sandbox's directory.
+/// Whether a process is the shim of a sandbox: its last argument is the sandbox's directory.
 fn is_shim_of(pid: i32, id: &str) -> bool {
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let last = arguments

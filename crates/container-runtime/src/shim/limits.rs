@@ -8,11 +8,11 @@ pub(crate) const CLIENT_BYTES_MAX: usize = 256 << 10;
 /// Input that may wait for one process before its client is no longer read.
 pub(crate) const INPUT_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes taken from a stream at once.
+/// Bytes per read of a stream.
 pub(crate) const READ_BYTES: usize = 16 << 10;
 
-/// An attached client that takes nothing for this long is cut off: a container must not
-/// stand still because somebody's terminal does.
+/// An attached client that reads nothing for this time is disconnected, so that it cannot block the
+/// container.
 pub(crate) const STUCK_CLIENT_MS: u64 = 10_000;
 
 /// Connections at a time; more wait in the socket's queue.

@@ -40,11 +40,10 @@ const SHM: &str = "shm";
 /// Size of the pod's shared memory, as every container runtime has it.
 const SHM_BYTES: u64 = 64 << 20;
 
-/// The whole life of a shim. `args` is what follows `shim` on the command line: the
-/// sandbox's directory.
+/// The whole life of a shim. `args` follows `shim` on the command line: the sandbox's directory.
 ///
-/// Must be called before the process has started any thread or opened any file. Says `ready`, or what is wrong,
-/// on standard output; complains on standard error later.
+/// Must be called before the process has started any thread or opened any file. Prints `ready`, or
+/// an error, on standard output; later errors go to standard error.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
     let (Some(dir), None) = (args.next(), args.next()) else {
@@ -55,8 +54,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Err(error) = unsafe { descriptors::close_inherited() } {
         return refuse(&format!("close what the agent has open: {error}"));
     }
-    // The child is nobody's: the agent reaps this process at once and never the shim.
-    // SAFETY: no thread has been started, as the caller promises.
+    // The agent reaps this process at once; the child is reparented. SAFETY: no thread has been
+    // started, as the caller promises.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { .. }) => return ExitCode::SUCCESS,
         Ok(ForkResult::Child) => {}
@@ -67,7 +66,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return refuse(&error.to_string()),
     };
     if let Err(error) = say_ready() {
-        // The agent died before it knew of this sandbox, and nobody else does: nothing may stay.
+        // The agent died before it knew of this sandbox: nothing may stay.
         eprintln!("shim: nobody waits for it: {error}");
         if let Err(error) = cleanup::clear(&supervisor.dir, &supervisor.file.cgroup) {
             eprintln!("shim: {error}");
@@ -88,7 +87,7 @@ fn refuse(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Tells the agent, then lets go of the pipe to it.
+/// Tells the agent, then closes the pipe to it.
 fn say_ready() -> io::Result<()> {
     let mut stdout = io::stdout();
     writeln!(stdout, "{READY}")?;
@@ -144,7 +143,7 @@ fn doing(what: &'static str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// Makes the pod's namespaces and enters them, but for the one of users that it may have.
+/// Creates the pod's namespaces and enters them, except its user namespace.
 fn make_namespaces(file: &SandboxFile) -> io::Result<Option<UserNamespace>> {
     let spec = &file.spec;
     let mut kinds = CloneFlags::empty();
@@ -200,7 +199,7 @@ fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> io::Result<()> {
     if !(legal && (own_network || own_ipc)) {
         return Err(io::Error::other("is not of the pod's own namespaces"));
     }
-    // A name with slashes is taken as it is, as it may have dots in an interface's name.
+    // A name with slashes is used unchanged, because it may have dots in an interface's name.
     let path = if name.contains('/') {
         name.to_owned()
     } else {
@@ -279,7 +278,8 @@ fn listen() -> io::Result<UnixListener> {
     umask(old);
     let listener = listener?;
     listener.set_nonblocking(true)?;
-    // Seen by a restarted agent even after a power cut; otherwise the sandbox is dead anyway.
+    // Makes it visible to a restarted agent after a power failure; otherwise the sandbox is dead
+    // anyway.
     File::open(".")?.sync_all().ok();
     Ok(listener)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Contents;
 use crate::Schema;
 
-/// What a field of a message holds, for the reader.
+/// The expected contents of a message's field.
 enum Read {
     Text,
     Texts,

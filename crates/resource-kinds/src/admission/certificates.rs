@@ -1,5 +1,5 @@
-//! Requests for certificates: who asks is who asks, approving and signing need rights on the signer,
-//! and nobody gets a certificate that opens everything.
+//! Admission of CertificateSigningRequests: the requester is recorded, approval and signing need
+//! rights on the signer, and certificates of the group `system:masters` are refused.
 
 use object_model::Status;
 use serde_json::Value;
@@ -24,7 +24,7 @@ fn concerns(
         && subresource.is_none_or(|name| name == request.subresource)
 }
 
-/// Notes in a new request who makes it. (In Kubernetes the kind's storage does so.)
+/// Records the requester in a new request. (In Kubernetes the kind's storage does so.)
 pub(super) struct CertificateRequestor;
 
 impl Admission for CertificateRequestor {
@@ -97,7 +97,7 @@ impl Admission for CertificateSigning {
     }
 }
 
-/// The signer is that of the stored request, whatever the sent one says.
+/// The signer is the stored request's, whatever the sent one says.
 fn check(
     request: &AdmissionRequest<'_>,
     object: &Value,
@@ -123,7 +123,7 @@ fn check(
     Err(forbidden(request, object, &why))
 }
 
-/// A client certificate for the group that may do everything cannot be asked for.
+/// A client certificate of the group `system:masters` cannot be requested.
 pub(super) struct CertificateSubjectRestriction;
 
 impl Admission for CertificateSubjectRestriction {
@@ -141,7 +141,7 @@ impl Admission for CertificateSubjectRestriction {
         if !concerns(request, Operation::Create, None) || spec["signerName"] != signer::API_CLIENT {
             return Ok(());
         }
-        // What is no request is for validation to refuse.
+        // Validation refuses an invalid request.
         let asked = Request::of(&spec["request"]).unwrap_or_default();
         let organizations = asked.organizations;
         if organizations.iter().any(|group| group == MASTERS) {

@@ -28,7 +28,7 @@ impl Admission for DeviceAdminAccess {
             ("resourceclaims", "") => asked(&object["spec"], "spec"),
             ("resourceclaimtemplates", "") => asked(&object["spec"]["spec"], "spec.spec"),
             ("resourceclaims", "status") => {
-                // What is allocated stays; a second look would refuse what was allowed.
+                // An allocated claim stays; a second check would refuse what was allowed.
                 let before = request.old.and_then(granted).is_some();
                 granted(object).filter(|_| !before)
             }

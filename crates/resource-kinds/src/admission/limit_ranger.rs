@@ -10,7 +10,7 @@ use crate::kind::Lookup;
 use crate::quota::Amounts;
 use crate::quota::pod::{Side, amounts, together};
 
-/// Says what was filled in.
+/// The annotation with the defaults that were set.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 pub(super) struct LimitRanger;
@@ -83,7 +83,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Gives containers what they did not ask for; says what.
+/// Sets defaults of containers; returns their description.
 fn fill<'i>(object: &mut Value, items: impl Iterator<Item = &'i Value>) -> Vec<String> {
     let mut said = Vec::new();
     let Some(spec) = object.get_mut("spec") else {
@@ -129,7 +129,7 @@ fn annotate(object: &mut Value, filled: &[String]) {
     }
 }
 
-/// What a container, a pod or a claim asks for, and what it may have.
+/// The requests and limits of a container, a pod or a claim.
 struct Given {
     requests: Amounts,
     limits: Amounts,
@@ -143,7 +143,7 @@ impl Given {
         }
     }
 
-    /// Of all containers of a pod, by what is asked for.
+    /// The sum of a pod's containers, by request.
     fn together(spec: &Value) -> Self {
         let of = |side| together(spec, &Value::Null, side);
         Self {
@@ -185,7 +185,7 @@ impl Given {
             };
             let [limit, asked, most] =
                 [limit, asked, most].map(|amount| i128::from(amount.milli_value()));
-            // As whole thousandths, so that nothing is lost.
+            // As whole thousandths, so that no precision is lost.
             if limit * 1000 > asked * most {
                 let shown = limit * 1_000_000 / asked;
                 let (whole, part) = (shown / 1_000_000, shown % 1_000_000);
@@ -314,7 +314,7 @@ mod tests {
             refused.contains("per Container is 1, but limit is 2"),
             "{refused}"
         );
-        // A status says what is so already.
+        // A status reports existing amounts.
         assert!(admit("pods/status", sized("2")).is_ok());
     }
 

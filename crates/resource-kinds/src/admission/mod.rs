@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::kind::Lookup;
 
-/// What is being done.
+/// The operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// A new object.
@@ -35,7 +35,7 @@ pub enum Operation {
 /// The request as admission sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionRequest<'a> {
-    /// What is being done.
+    /// The operation.
     pub operation: Operation,
     /// API group, empty for core.
     pub group: &'a str,
@@ -47,7 +47,7 @@ pub struct AdmissionRequest<'a> {
     pub namespace: &'a str,
     /// Name; may be empty on create.
     pub name: &'a str,
-    /// Who asks.
+    /// The requester.
     pub user: &'a str,
     /// The stored object, on update and delete.
     pub old: Option<&'a Value>,
@@ -77,7 +77,7 @@ pub trait Admission: Send + Sync + 'static {
     }
 }
 
-/// All plug-ins, in the order in which they are to be asked.
+/// All plug-ins, in order.
 pub fn plugins() -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace_lifecycle::NamespaceLifecycle),
@@ -107,7 +107,7 @@ fn creates(request: &AdmissionRequest<'_>, plural: &str) -> bool {
         && request.subresource.is_empty()
 }
 
-/// A refusal of the request as it is.
+/// The 403 of a request.
 fn forbidden(request: &AdmissionRequest<'_>, object: &Value, why: &str) -> Status {
     let given = object["metadata"]["name"].as_str().unwrap_or_default();
     let name = if request.name.is_empty() {

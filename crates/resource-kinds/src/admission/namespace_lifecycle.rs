@@ -1,5 +1,5 @@
-//! Objects live in namespaces that exist; nothing is made in one that is on its way out; some
-//! namespaces stay for ever.
+//! Objects are created in existing namespaces that are not being deleted; some namespaces cannot be
+//! deleted.
 
 use object_model::{Cause, Status};
 use serde_json::Value;

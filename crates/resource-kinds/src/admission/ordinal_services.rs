@@ -1,5 +1,5 @@
-//! The annotation that gives each pod of a set a Service has Services made by a controller, so it is
-//! for those who may make Services themselves.
+//! The annotation for a Service per pod of a set makes a controller create Services, so a user
+//! needs the right to create Services to set it.
 
 use object_model::Status;
 use serde_json::Value;

@@ -103,7 +103,7 @@ fn scheduling(spec: &mut Value, wanted: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Tolerations without those that another of them includes; of equal ones the first stays.
+/// Tolerations without those that another one covers; of equal ones the first stays.
 fn merged(all: Vec<Value>) -> Vec<Value> {
     let mut kept: Vec<Value> = Vec::new();
     for (at, one) in all.iter().enumerate() {

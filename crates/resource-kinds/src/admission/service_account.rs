@@ -10,7 +10,7 @@ use crate::kind::Lookup;
 use crate::validation::volume_sources;
 use crate::well_known::annotations::MIRROR_POD;
 
-/// Where the token is mounted; client libraries look there.
+/// The mount path of the token; client libraries read it there.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// Letters and digits that do not make words.

@@ -52,7 +52,7 @@ pub(super) fn request(operation: Operation, plural: &'static str) -> AdmissionRe
     }
 }
 
-/// A cluster without objects, in which one thing is granted; nothing, where it is all empty.
+/// A cluster without objects and with one granted right; none if it is empty.
 pub(super) struct Granted(pub(super) Right<'static>);
 
 impl Granted {

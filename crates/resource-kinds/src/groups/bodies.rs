@@ -11,14 +11,14 @@ use serde_json::Value;
 
 use crate::json::decode::decode as typed;
 
-/// Checks the types of an object of one kind.
+/// The type check of one kind.
 type Decode = fn(Value) -> Result<Value, String>;
 
-/// An object of such a kind, with its types checked and nothing in it that the kind does not have.
-/// `apiVersion` and `kind` are filled in.
+/// Decodes such an object: types are checked, unknown fields removed. `apiVersion` and `kind` are
+/// set.
 ///
 /// # Errors
-/// What does not fit, in the manner of upstream's decoder; another kind than the expected one.
+/// *Errors.* The mismatch, as upstream's decoder reports it; another kind than the expected one.
 pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
     let (api_version, read): (&str, Decode) = match kind {
         "Binding" => ("v1", typed::<Binding>),
@@ -45,7 +45,7 @@ pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
     }
     map.insert("apiVersion".to_owned(), api_version.into());
     map.insert("kind".to_owned(), kind.into());
-    // What has no name has no metadata to speak of either.
+    // An object without a name has no metadata.
     if map.get("metadata").is_none_or(Value::is_null) {
         map.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
     }

@@ -15,14 +15,14 @@ const DEFINITIONS: &str = include_str!("../../data/snapshot-definitions.json");
 
 /// On the class that snapshots without a class get, one for each driver.
 pub const DEFAULT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
-/// On a content whose snapshot is being deleted.
+/// The annotation of a content whose snapshot is being deleted.
 pub const BEING_DELETED: &str = "snapshot.storage.kubernetes.io/volumesnapshot-being-deleted";
 /// Keeps a snapshot while a claim is made from it.
 pub const SOURCE_PROTECTION: &str =
     "snapshot.storage.kubernetes.io/volumesnapshot-as-source-protection";
 /// Keeps a snapshot until its content is dealt with.
 pub const BOUND_PROTECTION: &str = "snapshot.storage.kubernetes.io/volumesnapshot-bound-protection";
-/// Keeps a content until what it stands for is gone.
+/// The finalizer that keeps a content until its data is deleted.
 pub const CONTENT_PROTECTION: &str =
     "snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection";
 
@@ -31,7 +31,7 @@ pub fn definitions() -> Vec<Value> {
     serde_json::from_str(DEFINITIONS).unwrap_or_default()
 }
 
-/// What somebody wants kept of a claim, or brings from elsewhere.
+/// A VolumeSnapshot: a request for a snapshot of a claim, or an imported one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the API's own fields")]
 pub struct VolumeSnapshot {
@@ -54,7 +54,7 @@ pub struct SnapshotSpec {
     pub volume_snapshot_class_name: Option<String>,
 }
 
-/// What a snapshot is of: one of the two.
+/// The source of a snapshot: one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the API's own fields")]
@@ -82,7 +82,7 @@ pub struct SnapshotStatus {
     pub error: Option<SnapshotError>,
 }
 
-/// What went wrong last.
+/// The last error.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the API's own fields")]
 pub struct SnapshotError {
@@ -92,7 +92,7 @@ pub struct SnapshotError {
     pub message: Option<String>,
 }
 
-/// What was kept, as the storage knows it.
+/// A VolumeSnapshotContent: a snapshot in the storage.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the API's own fields")]
 pub struct VolumeSnapshotContent {
@@ -123,7 +123,7 @@ pub struct ContentSpec {
     pub volume_snapshot_ref: ObjectReference,
 }
 
-/// What a content is of: one of the two.
+/// The source of a content: one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the API's own fields")]
@@ -153,7 +153,7 @@ pub struct ContentStatus {
     pub error: Option<SnapshotError>,
 }
 
-/// How snapshots of a class are made.
+/// A VolumeSnapshotClass: the driver and its deletion policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "the API's own fields")]

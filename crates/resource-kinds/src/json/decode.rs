@@ -1,6 +1,6 @@
-//! From whatever JSON a client sent to an object of its kind: types are checked, unknown fields
-//! dropped, quantities made canonical, and what says nothing (null, empty lists, zero values
-//! that upstream leaves out) removed, so that equal objects have equal bytes.
+//! Decoding of a client's JSON into an object of its kind: types are checked, unknown fields
+//! removed, quantities made canonical, and empty values (null, empty lists, zero values that
+//! upstream omits) removed, so that equal objects have equal bytes.
 
 use object_model::Quantity;
 use serde::Serialize;
@@ -34,7 +34,7 @@ const QUANTITIES: &[&str] = &[
     "sizeLimit",
     "tolerance",
 ];
-/// Maps with free keys: what is in them is the user's.
+/// Maps with free keys: their contents belong to the user.
 const FREE_MAPS: &[&str] = &[
     "annotations",
     "attributes",
@@ -110,7 +110,7 @@ const ZEROES: &[&str] = &[
 /// Checks `object` against the type `T`.
 ///
 /// # Errors
-/// What does not fit, in the manner of upstream's decoder.
+/// *Errors.* The mismatch, as upstream's decoder reports it.
 pub(crate) fn decode<T: DeserializeOwned + Serialize>(mut object: Value) -> Result<Value, String> {
     canonical_quantities(&mut object)?;
     let typed: T = match T::deserialize(&object) {
@@ -148,7 +148,7 @@ fn canonical_quantities(value: &mut Value) -> Result<(), String> {
 }
 
 fn canonical_quantity(value: &mut Value, in_list: bool) -> Result<(), String> {
-    // What is no scalar is left to the type check, which knows the path.
+    // The type check reports other values, because it knows the path.
     if value.is_string() || value.is_number() {
         let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
         let kept = if in_list {
@@ -161,7 +161,7 @@ fn canonical_quantity(value: &mut Value, in_list: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes what upstream's encoder leaves out of optional fields; whether an empty text or list was
+/// Removes optional values that upstream's encoder omits; returns whether an empty text or list was
 /// removed.
 fn prune(value: &mut Value) -> bool {
     match value {
@@ -240,9 +240,8 @@ struct Found {
     path: Vec<Step>,
 }
 
-/// Follows the first thing that is wrong down to where it is. What stands beside the way is left
-/// out at each step, and the step is found by halving, so that even a large object takes but few
-/// attempts.
+/// Finds the position of the first error. Each step leaves out the siblings of the path, and is
+/// found by bisection, so that a large object takes few attempts.
 fn narrow<T: DeserializeOwned>(object: &Value) -> Found {
     let mut found = Found {
         value: object.clone(),
@@ -278,8 +277,8 @@ fn narrow<T: DeserializeOwned>(object: &Value) -> Found {
     }
 }
 
-/// The index of the first element without which what comes before it is fine; `None` if the
-/// fault is not in an element (as when there should be no list at all).
+/// The index of the first element that makes the list fail; `None` if the error is not in an
+/// element (as for a list that should not exist).
 fn first_failing<E: Clone>(elements: &[E], fails: impl Fn(&[E]) -> bool) -> Option<usize> {
     if fails(&[]) || !fails(elements) {
         return None;
@@ -296,7 +295,7 @@ fn first_failing<E: Clone>(elements: &[E], fails: impl Fn(&[E]) -> bool) -> Opti
     Some(fine)
 }
 
-/// An object that has nothing but the given part at the end of the path.
+/// An object that contains only the given part at the end of the path.
 fn wrap(path: &[Step], part: Value) -> Value {
     path.iter().rev().fold(part, |value, step| match step {
         Step::Field(name) => Value::Object([(name.clone(), value)].into_iter().collect()),
@@ -304,7 +303,7 @@ fn wrap(path: &[Step], part: Value) -> Value {
     })
 }
 
-/// The name of the structure that holds what was found: what the decoder says it expects there.
+/// The name of the structure with the error: the one that the decoder expects there.
 fn structure_name<T: DeserializeOwned>(found: &Found) -> Option<String> {
     let last_field = found.path.iter().rposition(|step| step.name().is_some())?;
     let probe = wrap(&found.path[..last_field], Value::Bool(true));

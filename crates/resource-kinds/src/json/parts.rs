@@ -1,4 +1,4 @@
-//! Moving parts between two versions of one object.
+//! Copying of parts between two versions of one object.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ pub(crate) fn remove(object: &mut Value, part: &str) {
     }
 }
 
-/// Makes a top-level part as it was.
+/// Restores a top-level part.
 pub(crate) fn restore(object: &mut Value, old: &Value, part: &str) {
     match (object.as_object_mut(), old.get(part)) {
         (Some(map), Some(value)) => {
@@ -22,7 +22,7 @@ pub(crate) fn restore(object: &mut Value, old: &Value, part: &str) {
     }
 }
 
-/// Makes everything as it was, but for the named top-level parts.
+/// Restores everything except the named top-level parts.
 pub(crate) fn restore_all_but(object: &mut Value, old: &Value, kept: &[&str]) {
     let mut result = old.clone();
     for part in kept {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use object_model::cidr::{Cidr, CidrError};
 
-/// Why a range cannot be that of Service addresses.
+/// The error of a range of Service addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     /// No range at all.
@@ -25,7 +25,7 @@ pub struct ServiceRange {
 }
 
 impl ServiceRange {
-    /// How many addresses there are, network and broadcast address included.
+    /// The number of addresses, network and broadcast address included.
     pub fn size(self) -> u32 {
         u32::try_from(self.range.size()).unwrap_or(u32::MAX)
     }
@@ -52,8 +52,8 @@ impl ServiceRange {
         self.at(10)
     }
 
-    /// The end of the lower part of the range, which dynamic choice leaves to people who pick
-    /// their own address as long as there are others (`statefulset.md` 10.15).
+    /// The end of the lower part of the range, which dynamic allocation uses last, because users
+    /// choose static addresses there (`statefulset.md` 10.15).
     pub fn static_band(self) -> u32 {
         (self.size() / 16).clamp(16, 256).min(self.size() - 1)
     }
@@ -93,7 +93,7 @@ impl fmt::Display for ServiceRange {
     }
 }
 
-/// What the kinds need to know of their cluster.
+/// The cluster's settings for kinds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClusterConfig {
     /// Addresses of Services.

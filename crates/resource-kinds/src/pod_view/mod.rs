@@ -1,9 +1,9 @@
-//! A pod as those keep it who watch all pods: the controllers and the scheduler.
+//! A reduced pod for components that watch all pods: the controllers and the scheduler.
 //!
-//! A decoded pod takes several times the memory of its text, most of it for what only its node
-//! reads, and most of the rest is the same in all pods of a template. A view has what decisions are
-//! made from: what is the pod's own lies together, what it has in common with others is shared
-//! ([`Sharing`]). It is read-only; whoever needs more of a pod asks the server.
+//! A decoded pod takes several times the memory of its text, most of it for fields that only its
+//! node reads, and most of the rest is equal in all pods of a template. A view has the fields for
+//! decisions: the pod's own ones are stored together, and equal specifications are shared
+//! ([`Sharing`]). It is read-only; a component that needs more of a pod asks the API server.
 
 mod sharing;
 mod spec;
@@ -36,7 +36,8 @@ pub type Text = Arc<str>;
 
 /// A pod.
 ///
-/// What every plan reads comes first, so that reading thousands of pods reads little more than that.
+/// The fields that every plan reads come first, so that reading thousands of pods touches little
+/// memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[repr(C)]
 pub struct PodView {
@@ -50,21 +51,21 @@ pub struct PodView {
     pub controller: Option<Arc<Controller>>,
     /// Conditions.
     pub conditions: Box<[Condition]>,
-    /// Where in its life it is.
+    /// Its phase.
     pub phase: Phase,
-    /// That it is being deleted.
+    /// Its deletion, if it is being deleted.
     pub deletion: Option<Deletion>,
-    /// When it was made.
+    /// The creation time.
     pub created: Option<Timestamp>,
     /// Identity.
     pub uid: Text,
     /// The state that was seen.
     pub resource_version: Text,
-    /// How often what it asks for has changed.
+    /// Its generation.
     pub generation: Option<i64>,
     /// Those annotations that are in [`ANNOTATIONS`].
     pub annotations: Labels,
-    /// What has to be done before it may go.
+    /// Its finalizers.
     pub finalizers: Box<[Text]>,
     /// Name of its node, never empty.
     pub node: Option<Text>,
@@ -74,25 +75,24 @@ pub struct PodView {
     pub hostname: Option<Text>,
     /// The claims that its volumes use.
     pub claims: Box<[Claim]>,
-    /// What it has in common with other pods of its template, without what only its node reads.
-    /// `nodeName`, `hostname` and `volumes` are not here.
+    /// The specification that it shares with other pods of its template, without fields that only
+    /// its node reads. `nodeName`, `hostname` and `volumes` are not here.
     pub spec: Arc<PodSpec>,
-    /// Why it is where in its life it is, in a word.
+    /// The status's reason.
     pub reason: Option<Text>,
     /// The same for people.
     pub message: Option<Text>,
-    /// When its node took it on.
+    /// Its start time.
     pub started: Option<Timestamp>,
-    /// How its init containers do.
+    /// The state of its init containers.
     pub init_containers: Box<[Container]>,
-    /// How its containers do.
+    /// The state of its containers.
     pub containers: Box<[Container]>,
     /// Its addresses, each once.
     pub addresses: Box<[Text]>,
     /// The ResourceClaims that were made for it, by their names in the pod.
     pub device_claims: Option<Box<BTreeMap<Text, Text>>>,
-    /// What it has of its node as a whole by name, where it has resources of its own and these are
-    /// not what it asks for.
+    /// The pod-level resources that it holds, if they differ from its requests.
     pub held: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
@@ -116,7 +116,7 @@ pub struct Controller {
 /// A deletion that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deletion {
-    /// When the pod is to be gone.
+    /// The end of the grace period.
     pub deadline: Timestamp,
     /// The time it has to stop, in seconds.
     pub grace: i64,
@@ -127,14 +127,14 @@ pub struct Deletion {
 pub struct Claim {
     /// Name.
     pub name: Text,
-    /// Whether it is made for this pod and goes with it.
+    /// Whether it is an ephemeral volume's claim.
     pub ephemeral: bool,
 }
 
-/// Where in its life a pod is.
+/// The phase of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Nobody has said yet.
+    /// No status yet.
     #[default]
     Unset,
     /// Not all containers have started.
@@ -145,19 +145,19 @@ pub enum Phase {
     Succeeded,
     /// Ended badly.
     Failed,
-    /// Nobody can tell.
+    /// The node is unreachable.
     Unknown,
 }
 
-/// A condition: what it says, and since when.
+/// A condition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     said: Arc<Said>,
-    /// Since when its status is what it is.
+    /// The time of its last transition.
     pub since: Option<Timestamp>,
 }
 
-/// What a condition says; the same for most pods.
+/// The text of a condition; the same for most pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Said {
     kind: Text,
@@ -166,7 +166,7 @@ struct Said {
     message: Option<Text>,
 }
 
-/// How a container does.
+/// The state of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
     /// Name.
@@ -175,27 +175,27 @@ pub struct Container {
     pub ready: bool,
     /// Whether it has started, its startup probe and hook included.
     pub started: bool,
-    /// How often it was started again.
+    /// The restart count.
     pub restarts: i32,
-    /// What it does now.
+    /// Its state.
     pub state: State,
-    /// How the run before this one ended.
+    /// The end of the previous run.
     pub last_end: Option<Box<ContainerStateTerminated>>,
-    /// What it has of its node by name, while that is not what it asks for.
+    /// The resources that it holds, while they differ from its requests.
     pub held: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
-/// What a container does.
+/// The state of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum State {
-    /// Nobody has said yet.
+    /// No status yet.
     #[default]
     Unset,
     /// It does not run yet.
     Waiting {
-        /// Why, in a word; may be empty.
+        /// The reason; may be empty.
         reason: Text,
-        /// Why, for people; may be empty.
+        /// The message; may be empty.
         message: Text,
     },
     /// It runs, since then.
@@ -299,19 +299,19 @@ impl Condition {
         self.status() == "True"
     }
 
-    /// Why, in a word.
+    /// The reason.
     pub fn reason(&self) -> Option<&str> {
         self.said.reason.as_deref()
     }
 
-    /// Why, for people.
+    /// The message.
     pub fn message(&self) -> Option<&str> {
         self.said.message.as_deref()
     }
 }
 
 impl Container {
-    /// How it ended, if it does not run any more.
+    /// The termination, if it does not run any more.
     pub fn end(&self) -> Option<&ContainerStateTerminated> {
         match &self.state {
             State::Ended(end) => Some(end),

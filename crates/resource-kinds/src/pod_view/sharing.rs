@@ -1,4 +1,4 @@
-//! Makes views of pods that share what is equal.
+//! Makes views of pods that share equal parts.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,12 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::{Controller, Deletion, Labels, PodView, Said, Text, spec, status};
 
-/// Values that are kept before those that nobody has any more are looked for.
+/// Number of stored values that starts a sweep of unused ones.
 const SWEEP_AT_MIN: usize = 256;
-/// Specifications of one controller that a new pod is compared with.
+/// Maximum number of specifications of one controller to compare a new pod with.
 const SPECS_MAX: usize = 8;
 
-/// What views of pods have in common. Whoever keeps many makes them all with the same one.
+/// The shared parts of views. A cache makes all its views with the same one.
 #[derive(Debug, Default)]
 pub struct Sharing {
     texts: Pool<str>,
@@ -127,7 +127,7 @@ impl Sharing {
     }
 }
 
-/// Equal values, each kept once, and forgotten when nobody else has them.
+/// Equal values, each stored once, and removed when unused.
 #[derive(Debug)]
 struct Pool<T: ?Sized> {
     values: BTreeSet<Arc<T>>,

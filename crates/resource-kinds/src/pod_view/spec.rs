@@ -28,7 +28,7 @@ fn claim(pod: &str, volume: &Volume) -> Option<Claim> {
     Some(Claim { name, ephemeral })
 }
 
-/// What scheduling and explaining need to know.
+/// The fields for scheduling and diagnosis.
 fn shared(spec: PodSpec) -> PodSpec {
     let containers = |all: Vec<Container>| all.into_iter().map(container).collect();
     PodSpec {
@@ -38,7 +38,7 @@ fn shared(spec: PodSpec) -> PodSpec {
         init_containers: spec.init_containers.map(containers),
         node_selector: spec.node_selector,
         overhead: spec.overhead,
-        // What is usual takes no room.
+        // The default is not stored.
         preemption_policy: spec.preemption_policy.filter(|policy| policy == "Never"),
         priority: spec.priority,
         readiness_gates: spec.readiness_gates,

@@ -94,8 +94,8 @@ fn held_by_container(
     held(asked, allocated, status.resources.as_ref())
 }
 
-/// What a container or a pod has that gets other resources than it has, or does not get those that
-/// it asks for: the more of what is allocated and what is applied.
+/// The held resources of a container or pod during a resize: the larger of the allocated and the
+/// applied ones.
 fn held(
     asked: Option<&ResourceRequirements>,
     allocated: Option<&BTreeMap<String, Amount>>,

@@ -52,12 +52,12 @@ pub(crate) fn age(object: &Value, now: Timestamp) -> Cell {
     since(&object["metadata"]["creationTimestamp"], now)
 }
 
-/// How long ago a moment was.
+/// The time since a moment.
 pub(crate) fn since(moment: &Value, now: Timestamp) -> Cell {
     json!(duration::age(moment.as_str(), now))
 }
 
-/// The text, or what stands for none.
+/// The text, or a placeholder if it is absent.
 pub(crate) fn text_or(value: &Value, none: &str) -> Cell {
     match value.as_str() {
         Some(text) if !text.is_empty() => json!(text),
@@ -65,7 +65,7 @@ pub(crate) fn text_or(value: &Value, none: &str) -> Cell {
     }
 }
 
-/// How many entries a list or map has.
+/// The number of entries of a list or map.
 pub(crate) fn count(value: &Value) -> i64 {
     let entries = match value {
         Value::Array(list) => list.len(),

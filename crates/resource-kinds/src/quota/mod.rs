@@ -30,7 +30,7 @@ const SHORT: &[(&str, &str)] = &[
     ("requests.storage", "persistentvolumeclaims"),
 ];
 
-/// What a container has to say when a quota is about it.
+/// The fields that a container must set under a quota.
 const COMPUTE: &[&str] = &[
     "cpu",
     "limits.cpu",
@@ -60,7 +60,7 @@ fn kind_of(name: &str) -> (String, String) {
     (String::new(), plural.to_owned())
 }
 
-/// What an object uses.
+/// The usage of an object.
 pub fn of(group: &str, plural: &str, object: &Value) -> Amounts {
     let mut used = Amounts::new();
     let counted = match group {
@@ -180,7 +180,7 @@ fn fits(term: &Value, pod: &Value) -> bool {
     }
 }
 
-/// What an object uses of the amounts that a quota limits.
+/// The usage of an object, restricted to the quota's amounts.
 fn used_of(quota: &Value, (group, plural): (&str, &str), object: Option<&Value>) -> Amounts {
     let counts = object.filter(|object| concerns(quota, group, plural, object));
     let mut used = counts.map_or_else(Amounts::new, |object| of(group, plural, object));
@@ -188,8 +188,7 @@ fn used_of(quota: &Value, (group, plural): (&str, &str), object: Option<&Value>)
     used
 }
 
-/// The status of a quota in whose namespace there are just the given objects, with their group
-/// and plural.
+/// The status of a quota in a namespace with the given objects, with their group and plural.
 pub fn count<'o>(
     quota: &Value,
     objects: impl Iterator<Item = (&'o str, &'o str, &'o Value)>,
@@ -215,7 +214,7 @@ fn shown(amounts: &Amounts) -> Value {
 
 /// The quota after an object came, changed or went; `None` if it is all the same to it.
 ///
-/// *Errors.* Upstream's words for what the quota does not allow.
+/// *Errors.* Upstream's message for an exceeded quota.
 pub fn charge(
     quota: &Value,
     kind: (&str, &str),
@@ -231,7 +230,7 @@ pub fn charge(
         return Err(format!("failed quota: {name}: must specify {missing}"));
     }
     let (before, after) = (used_of(quota, kind, old), used_of(quota, kind, new));
-    // What a status alone says is so already: it counts, but nobody can be refused it.
+    // A status update reports existing amounts: they count, but cannot be refused.
     let asked = old.is_none_or(|old| new.is_some_and(|new| old["spec"] != new["spec"]));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let amount = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or_default();
@@ -250,7 +249,7 @@ pub fn charge(
         if asked && !more.is_negative() && used > hard {
             exceeded.note(resource, &more, &status("used", resource), &hard);
         }
-        // Less than nothing is never used, whatever was counted before.
+        // Usage is never negative, whatever was counted before.
         changed.insert(resource.clone(), used.max(Quantity::default()));
     }
     if !exceeded.requested.is_empty() {
@@ -266,7 +265,7 @@ pub fn charge(
     Ok(Some(quota))
 }
 
-/// What goes beyond a quota, as lists of `name=amount`.
+/// The exceeded amounts, as lists of `name=amount`.
 #[derive(Default)]
 struct Exceeded {
     requested: Vec<String>,
@@ -293,7 +292,7 @@ impl std::fmt::Display for Exceeded {
     }
 }
 
-/// What the containers of a pod do not say although the quota limits it: `limits.cpu for: a,b`.
+/// The missing fields of a pod's containers that the quota limits: `limits.cpu for: a,b`.
 fn unsaid(quota: &Value, pod: &Value) -> Option<String> {
     let spec = &pod["spec"];
     let containers = || {

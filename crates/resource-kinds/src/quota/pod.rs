@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Amounts, add as sum_up, list, one};
 use crate::well_known::reasons::pod_condition;
 
-/// Adds what a pod uses, under the names that quotas have for it.
+/// Adds the usage of a pod, under the names of quotas.
 pub(super) fn add(pod: &Value, used: &mut Amounts) {
     sum_up(used, "pods", &one());
     for (name, amount) in with_overhead(pod, Side::Requests) {
@@ -22,7 +22,7 @@ pub(super) fn add(pod: &Value, used: &mut Amounts) {
     }
 }
 
-/// What is asked for, or what is allowed.
+/// Requests or limits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Requests,
@@ -49,8 +49,8 @@ fn with_overhead(pod: &Value, side: Side) -> Amounts {
     total
 }
 
-/// What a pod's containers need together at any time; by what it asks for alone if the status is
-/// null.
+/// The maximum that a pod's containers need at the same time; by the specification alone if the
+/// status is null.
 pub(crate) fn together(spec: &Value, status: &Value, side: Side) -> Amounts {
     let resizing = Resizing::of(status);
     let asked = |holder: &Value| amounts(&holder["resources"][side.field()]);
@@ -78,7 +78,7 @@ pub(crate) fn together(spec: &Value, status: &Value, side: Side) -> Amounts {
     let containers = list(&spec["containers"]).iter();
     let running = containers.fold(beside, |all, container| sum(all, &held(container)));
     raise(&mut peak, running);
-    // What is said of the pod as a whole counts instead.
+    // Pod-level resources override the sum.
     let of_pod = asked(spec);
     let names: Vec<String> = of_pod.keys().cloned().collect();
     let mut of_pod = resizing.larger(of_pod, status, side);
@@ -88,12 +88,12 @@ pub(crate) fn together(spec: &Value, status: &Value, side: Side) -> Amounts {
     peak
 }
 
-/// How a change of resources in place is going.
+/// The progress of a resize in place.
 #[derive(Clone, Copy)]
 enum Resizing {
     /// It may come to be, or has: the larger counts.
     Possible,
-    /// Its node will never do it: what is asked for does not count.
+    /// It is infeasible: the requested amount does not count.
     Infeasible,
 }
 
@@ -107,8 +107,8 @@ impl Resizing {
         }
     }
 
-    /// What counts of what is asked for and what a status says is there; a status that does not
-    /// say what is in force says nothing.
+    /// The larger of the requested and the applied amounts; a status without applied amounts does
+    /// not count.
     fn larger(self, asked: Amounts, status: &Value, side: Side) -> Amounts {
         if !status["resources"].is_object() {
             return asked;
@@ -125,7 +125,7 @@ impl Resizing {
     }
 }
 
-/// The amounts of a list, by resource; what cannot be read is left out.
+/// The amounts of a list, by resource; unreadable ones are left out.
 pub(crate) fn amounts(given: &Value) -> Amounts {
     let given = given.as_object().into_iter().flatten();
     given
@@ -191,12 +191,12 @@ mod tests {
             })
         };
         let cases = [
-            // Down: what is still there counts.
+            // Down: the applied amount counts.
             (("1", "1", "3", ""), ("3", "3")),
             (("1", "3", "2", ""), ("3", "2")),
-            // Up: what is wanted counts at once, also while it is put off.
+            // Up: the requested amount counts at once, also while it is deferred.
             (("4", "1", "1", "Deferred"), ("4", "4")),
-            // What will never be does not count.
+            // An infeasible request does not count.
             (("4", "2", "1", "Infeasible"), ("2", "1")),
         ];
         for ((asked, allocated, actual, why), (requests, limits)) in cases {
@@ -204,7 +204,7 @@ mod tests {
             assert_eq!(used(&pod, "requests.cpu"), requests, "{pod}");
             assert_eq!(used(&pod, "limits.cpu"), limits, "{pod}");
         }
-        // A status that says nothing of what is in force.
+        // A status without applied amounts.
         let mut pod = resized("1", "3", "3", "");
         pod["status"]["containerStatuses"][0]["resources"] = Value::Null;
         assert_eq!(used(&pod, "requests.cpu"), "1");

@@ -23,8 +23,7 @@ pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
     }
 }
 
-/// The address of an endpoint is one that a host can have and others can reach, in the form of its
-/// own family.
+/// The address of an endpoint must be a host's reachable address, in canonical form.
 pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
     let before = errors.len();
     check_ip(errors, at);
@@ -63,7 +62,7 @@ pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &At<'_>, family: &s
     let fits = match (at.text().parse::<IpAddr>(), family) {
         (Ok(address), "IPv4") => address.is_ipv4(),
         (Ok(address), "IPv6") => address.is_ipv6(),
-        // That is said elsewhere.
+        // Reported elsewhere.
         _ => true,
     };
     if !fits {

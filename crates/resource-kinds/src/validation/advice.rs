@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The warning for a new object of a kind that nothing acts on.
+/// The warning for a new object of a kind without an implementation.
 pub(crate) fn not_acted_on(kind: &str, what: &str, old: Option<&Value>) -> Vec<String> {
     match old {
         Some(_) => Vec::new(),

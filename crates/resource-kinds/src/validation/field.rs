@@ -1,12 +1,12 @@
-//! A place in an object: the value there together with its path, so that a check says what is
-//! wrong and where in one go. A place may be empty; then its value is null.
+//! A field of an object: its value together with its path, so that a check can report errors with
+//! the path. A field may be absent; then its value is null.
 
 use object_model::{FieldError, FieldPath};
 use serde_json::{Map, Value};
 
 const NOTHING: &Value = &Value::Null;
 
-/// A value and where it stands.
+/// A value and its path.
 #[derive(Clone, Debug)]
 pub(crate) struct At<'a> {
     pub(crate) value: &'a Value,
@@ -84,7 +84,7 @@ impl<'a> At<'a> {
         self.value.as_bool() == Some(true)
     }
 
-    /// How many elements the list has; none if it is no list.
+    /// The length of the list; 0 if it is not a list.
     pub(crate) fn len(&self) -> usize {
         self.value.as_array().map_or(0, Vec::len)
     }
@@ -94,7 +94,7 @@ impl<'a> At<'a> {
         !self.value.is_null()
     }
 
-    /// Whether there is nothing, or nothing in it.
+    /// Whether it is absent or empty.
     pub(crate) fn is_empty(&self) -> bool {
         match self.value {
             Value::Null => true,
@@ -131,7 +131,7 @@ impl<'a> At<'a> {
     }
 }
 
-/// Rules that many fields share. Each adds to a list of what is wrong.
+/// Rules that many fields share. Each adds to a list of errors.
 pub(crate) trait Rules {
     /// The clauses of a name check, for the text at a place.
     fn check_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
@@ -147,13 +147,13 @@ pub(crate) trait Rules {
     fn check_among(&mut self, at: &At<'_>, allowed: &[&str]);
     /// As [`check_one_of`](Self::check_one_of), unless there is no value.
     fn check_one_of_if_set(&mut self, at: &At<'_>, allowed: &[&str]);
-    /// The value is as it was.
+    /// The value must be unchanged.
     fn check_unchanged(&mut self, new: &At<'_>, old: &At<'_>);
 }
 
-/// What an immutable field's refusal says.
+/// The message for an immutable field.
 pub(crate) const IMMUTABLE: &str = "field is immutable";
-/// What a negative number's refusal says.
+/// The message for a negative number.
 pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
 
 impl Rules for Vec<FieldError> {

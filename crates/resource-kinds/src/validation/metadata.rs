@@ -15,7 +15,7 @@ pub fn validate(kind: &dyn Kind, object: &Value) -> Vec<FieldError> {
     let name = metadata.get("name");
     let prefix = metadata.get("generateName");
     if !prefix.text().is_empty() {
-        // What is generated ends in a letter, so a dash at the end of a prefix is fine.
+        // A generated name ends in a letter, so a dash at the end of its prefix is valid.
         let sample = match prefix.text().strip_suffix('-') {
             Some(start) if !start.is_empty() => format!("{start}a"),
             _ => prefix.text().to_owned(),
@@ -147,7 +147,7 @@ pub(crate) fn label_selector(selector: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-/// What occurs more than once in a list, by one of its fields.
+/// The duplicates in a list, by one of their fields.
 pub(crate) fn duplicates(list: &At<'_>, field: &str) -> Vec<FieldError> {
     let mut seen = BTreeSet::new();
     list.items()

@@ -49,7 +49,7 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What a container has when nothing is said: the set that Docker made customary.
+/// The default capabilities of a container: Docker's set.
 const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -88,9 +88,9 @@ fn bit(name: &str) -> Option<u64> {
 
 const ALL: u64 = (1 << NAMES.len()) - 1;
 
-/// The set for a container: the default; or all, or none, where `ALL` is added or dropped; then the
-/// additions by name, then the drops by name. So a name that is dropped is dropped for good, but
-/// `drop: [ALL]` leaves what is added by name.
+/// The set for a container: the default; or all, or none, if `ALL` is added or dropped; then the
+/// additions by name, then the drops by name. A dropped name is thus always dropped, but `drop:
+/// [ALL]` keeps capabilities that are added by name.
 ///
 /// *Errors:* the name that is no capability.
 pub(crate) fn of(security: &Security) -> Result<Capabilities, String> {
@@ -116,7 +116,7 @@ fn is_all(name: &str) -> bool {
     name.eq_ignore_ascii_case("ALL")
 }
 
-/// The capabilities that a list names, but for `ALL`.
+/// The capabilities in a list, without `ALL`.
 fn named(names: &[String]) -> Result<u64, String> {
     let mut bits = names
         .iter()
@@ -148,8 +148,8 @@ pub(crate) fn limit_bounding(set: Capabilities) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the process's permitted and effective set, and an empty inheritable one. What the
-/// process does not have itself is left out.
+/// Sets the process's permitted and effective set, and an empty inheritable one. Capabilities that
+/// the process does not have are left out.
 pub(crate) fn set_effective(set: Capabilities) -> io::Result<()> {
     let set = set.0 & permitted()?;
     let (low, high) = (set as u32, (set >> 32) as u32);

@@ -6,15 +6,14 @@ use std::io;
 const JOIN_SESSION_KEYRING: libc::c_ulong = 1;
 const SET_PERMISSIONS: libc::c_ulong = 5;
 
-/// Whoever has the keyring may do anything with it; others of the same user see that it is there.
+/// The owner of the keyring has all permissions; other processes of the same user can only see it.
 const PERMISSIONS: libc::c_ulong = 0x3f01_0000;
 
-/// Gives this process and what it becomes a session keyring that nobody else has: the shim's is the
-/// node's. It has no name by which a process of the same user could join it, or could have made it
-/// before.
+/// Gives this process and its children a new session keyring: the shim's is the node's. It is
+/// anonymous, so that no process of the same user can join it, or have created it before.
 ///
 /// # Errors
-/// The kernel refuses, as when the user has as many keys as it may.
+/// The kernel refuses, as when the user has its maximum number of keys.
 pub(crate) fn make_own() -> io::Result<()> {
     // SAFETY: without a name, the call takes an integer alone.
     let joined = unsafe {

@@ -1,7 +1,7 @@
 //! The check of mounts over a container's `/proc`.
 //!
-//! By files of `/proc` programs, and the runtime itself, tell the kernel what a process may do: so no
-//! volume may take their place. The rule is runc's (`checkProcMount`).
+//! Programs, and the runtime itself, control the kernel's permissions by files of `/proc`: so no
+//! volume may cover them. The rule is runc's (`checkProcMount`).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use mount_table::MountPoint;
 
 const PROC: &str = "/proc";
 
-/// Files that may be covered: LXCFS has its own of them, which tell of the container alone.
+/// Files that may be covered: LXCFS provides container-specific versions.
 const COVERED_BY_LXCFS: &[&str] = &[
     "/proc/cpuinfo",
     "/proc/diskstats",
@@ -28,10 +28,10 @@ const COVERED_BY_LXCFS: &[&str] = &[
     "/proc/sys/crypto/fips_enabled",
 ];
 
-/// File systems that a node has below its own `/proc`, which a container may have been given as it is.
+/// File systems that a node has below its own `/proc`, which a container may share.
 const OF_PROC: &[&str] = &["proc", "binfmt_misc", "autofs"];
 
-/// Tells, by its path alone, whether a mount of a pod may be made.
+/// Checks a pod's mount by its path.
 ///
 /// # Errors
 /// It may not; as the user reads it.
@@ -77,8 +77,8 @@ fn is_guarded(path: &Path) -> bool {
             .any(|known| path == Path::new(known))
 }
 
-/// Tells, by what has come to be mounted, whether this process's `/proc` is the kernel's: the image or
-/// a volume may have had links that led there. `own` are the paths that the runtime itself covers.
+/// Checks by the mount table that this process's `/proc` is the kernel's: the image or a volume may
+/// have had links to it. `own` are the paths that the runtime itself covers.
 ///
 /// # Errors
 /// Something else is mounted over it.

@@ -1,10 +1,10 @@
 //! The seccomp filter that keeps files in their quota projects.
 //!
 //! A project quota limits a volume only as long as its files stay in the project, and the kernel
-//! lets the owner of a file choose another. So those calls are answered as by a file system that
-//! has none of it: the ones that set a file's project, and the older one that sets a directory's
-//! flags, by which it no longer hands its project down. Programs of other architectures that the
-//! kernel also runs are held to it; all other calls are allowed.
+//! lets the owner of a file change it. So the filter refuses those calls with the error of a file
+//! system without projects: the calls that set a file's project, and the older one that sets a
+//! directory's flags, which can disable inheritance. It covers programs of other architectures that
+//! the kernel also runs; all other calls are allowed.
 
 use libc::sock_filter;
 
@@ -19,7 +19,7 @@ const FILE_SETATTR: u32 = 469;
 /// `ioctl` of 32-bit programs.
 const IOCTL_32: u32 = 54;
 
-/// What the machine's own programs set attributes with.
+/// The system call for attributes on the machine's own architecture.
 #[cfg(target_arch = "x86_64")]
 const SETATTR: &[u32] = &[FILE_SETATTR, X32_BIT | FILE_SETATTR];
 #[cfg(target_arch = "x86_64")]
@@ -47,7 +47,7 @@ pub(crate) fn kept() -> Vec<sock_filter> {
     code
 }
 
-/// What is said to the calls of one architecture.
+/// The filter for one architecture.
 fn calls(setattr: &[u32], ioctl: &[u32]) -> Vec<sock_filter> {
     let allowed = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
     let refused_if = |value: u32| [jump(libc::BPF_JEQ, value, 0, 1), answer(libc::EOPNOTSUPP)];
@@ -94,7 +94,7 @@ mod tests {
             assert_eq!(says(AUDIT_ARCH, *number, 0), refused);
         }
         assert_eq!(says(OTHER_ARCH, FILE_SETATTR, 0), refused);
-        // Numbers mean something else elsewhere, and arguments of other calls no requests.
+        // Numbers differ on other architectures, and arguments of other calls are not requests.
         let request = REQUESTS[0].into();
         let fchmod = libc::SYS_fchmod as u32;
         assert_eq!(says(AUDIT_ARCH, fchmod, request), libc::SECCOMP_RET_ALLOW);

@@ -21,8 +21,8 @@ pub(crate) const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 pub(crate) const AUDIT_ARCH: u32 = 0xc000_00b7;
 
-/// The youngest call that the published profile decides about (`removexattrat`): a later one is
-/// unknown, as it is where the profile is compiled by libseccomp.
+/// The newest call in the published profile (`removexattrat`): a later one is unknown, as where
+/// libseccomp compiles the profile.
 const NUMBER_MAX: u32 = 466;
 
 /// Set in the numbers of the x32 ABI.
@@ -50,12 +50,12 @@ const GET_KERNEL_SYMS: libc::c_long = 177;
 #[cfg(target_arch = "x86_64")]
 const QUERY_MODULE: libc::c_long = 178;
 
-/// Families of sockets that are refused: what they lead to is not divided by network namespaces.
-/// `AF_ALG` is the kernel's cryptography, `AF_VSOCK` the host of a virtual machine.
+/// Refused socket families: network namespaces do not isolate them. `AF_ALG` is the kernel's
+/// cryptography, `AF_VSOCK` the host of a virtual machine.
 const SOCKET_FAMILIES_REFUSED: [u32; 2] = [libc::AF_ALG as u32, libc::AF_VSOCK as u32];
 
-/// What a process may make itself be: an ordinary one, `UNAME26`, `PER_LINUX32`, both, and the
-/// question what it is. Others take protections of its memory away.
+/// Allowed personalities of a process: the default, `UNAME26`, `PER_LINUX32`, both, and the query.
+/// Others disable memory protections.
 const PERSONALITIES: [u32; 5] = [0, 0x0002_0000, 0x0008, 0x0002_0008, 0xffff_ffff];
 
 /// Refused calls, each with the capabilities of which any one lifts the refusal.
@@ -117,7 +117,7 @@ const REFUSED: &[(libc::c_long, &[&str])] = &[
     (libc::SYS_vhangup, &["SYS_TTY_CONFIG"]),
 ];
 
-/// Those that this architecture alone has.
+/// Calls of this architecture only.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_OF_ARCH: &[(libc::c_long, &[&str])] = &[
     (libc::SYS__sysctl, &[]),
@@ -154,7 +154,7 @@ pub(crate) fn guard_architecture() -> Vec<sock_filter> {
     code
 }
 
-/// The programs for a container, in the order in which they are to be installed.
+/// The programs for a container, in the order of their installation.
 ///
 /// *Errors:* the profile of the node cannot be used.
 pub(crate) fn programs(
@@ -281,7 +281,7 @@ pub(crate) fn install(program: &mut [sock_filter]) -> io::Result<()> {
 pub(crate) mod machine {
     use super::*;
 
-    /// What a filter says of one call.
+    /// The result of a filter for one call.
     pub(crate) fn run(code: &[sock_filter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
@@ -370,8 +370,8 @@ mod tests {
         assert_eq!(run(&code, 0x4000_0003, 1, first(0)), refused(libc::EPERM));
     }
 
-    /// What the published profile refuses on x86-64 whatever the arguments are, by number, with the
-    /// capabilities of which any one lifts it; all other calls that it knows are allowed.
+    /// The calls that the published profile refuses on x86-64 with any arguments, by number, with
+    /// the capabilities that allow them; all other known calls are allowed.
     #[cfg(target_arch = "x86_64")]
     const PUBLISHED: &[(&[&str], &[u32])] = &[
         (

@@ -1,9 +1,9 @@
 //! Seccomp profiles of the node's administrator (`seccompProfile` of type `Localhost`).
 //!
-//! The file is of the form that container runtimes share: an action for whatever is not listed, and
-//! rules with names of calls, an action, and conditions on arguments. Names that this machine's
-//! kernel interface does not have are passed over, as elsewhere: profiles are written for many
-//! kinds of machines. Of one call's rules, those with conditions come before those without.
+//! The file has the format of OCI container runtimes: a default action, and rules with names of
+//! calls, an action, and conditions on arguments. Names unknown to this machine's kernel are
+//! skipped, as elsewhere: profiles are written for many machines. Rules with conditions come before
+//! those without, for each call.
 
 use std::fs;
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::seccomp::{
 /// Most instructions that the kernel takes.
 const INSTRUCTIONS_MAX: usize = 4096;
 
-/// A filter as it is written down.
+/// A filter in its JSON form.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Profile {
@@ -60,7 +60,7 @@ enum Action {
 }
 
 impl Action {
-    /// What the kernel is told; `data` is the error number, or what a tracer gets.
+    /// The kernel's return value; `data` is the error number, or a tracer's value.
     fn verdict(self, data: Option<u16>) -> u32 {
         let data = u32::from(data.unwrap_or(libc::EPERM as u16));
         match self {
@@ -75,7 +75,7 @@ impl Action {
     }
 }
 
-/// What an argument of a call must be.
+/// A condition on an argument of a call.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Condition {
@@ -156,14 +156,14 @@ fn alternatives(conditions: &[Condition]) -> Vec<&[Condition]> {
     }
 }
 
-/// Where a comparison goes on.
+/// The next step of a comparison.
 #[derive(Clone, Copy)]
 enum Next {
     /// With the next instruction.
     On,
     /// After so many.
     Skip(u8),
-    /// Behind the rule: it does not hold.
+    /// The rule does not match.
     Out,
 }
 

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 
 use crate::spec::LogSpec;
 
-/// Longest text of one entry; longer lines are cut into several, as other runtimes do.
+/// Maximum length of one entry; longer lines are split, as by other runtimes.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 
-/// Which output a byte came from.
+/// The output of a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     Stdout,
@@ -26,7 +26,7 @@ pub(crate) struct Log {
     spec: LogSpec,
     file: Option<File>,
     bytes: u64,
-    // What was read of a line whose end has not come yet, per stream.
+    // The unfinished line of each stream.
     partial: [Vec<u8>; 2],
 }
 
@@ -42,7 +42,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Opens the file anew by its name.
+    /// Reopens the file by its name.
     pub fn reopen(&mut self) -> io::Result<()> {
         let Some(path) = &self.spec.path else {
             return Ok(());
@@ -60,10 +60,9 @@ impl Log {
         Ok(())
     }
 
-    /// Takes output as it comes.
+    /// Writes output.
     ///
-    /// A full disk loses lines but never stops the container: the next write that succeeds
-    /// goes on.
+    /// A full disk loses lines but never stops the container: the next successful write continues.
     pub fn write(&mut self, stream: Stream, data: &[u8], now: Timestamp) {
         if self.spec.path.is_none() {
             return;
@@ -74,8 +73,8 @@ impl Log {
         self.append(&entries);
     }
 
-    /// Writes what is left of a last line without an end, marked as a part: so readers do not add an
-    /// end that was never written, as with containerd.
+    /// Writes the rest of an unfinished last line, marked as partial: readers then add no newline,
+    /// as with containerd.
     pub fn finish(&mut self, stream: Stream, now: Timestamp) {
         let rest = std::mem::take(&mut self.partial[stream as usize]);
         if !rest.is_empty() {
@@ -91,14 +90,14 @@ impl Log {
             self.rotate();
         }
         let Some(file) = &mut self.file else { return };
-        // Lost lines are counted by nobody: there is no place to say so that is not full too.
+        // Lost lines are not counted: a place to record them would be full too.
         if file.write_all(entries).is_ok() {
             self.bytes += entries.len() as u64;
         }
     }
 
-    /// Moves `log` to `log.1`, `log.1` to `log.2` and so on. What cannot be moved is written
-    /// over: the space limit is kept.
+    /// Renames `log` to `log.1`, `log.1` to `log.2` and so on. A file that cannot be renamed is
+    /// overwritten: the space limit is kept.
     fn rotate(&mut self) {
         let Some(path) = self.spec.path.clone() else {
             return;
@@ -112,7 +111,7 @@ impl Log {
         if !moved && let Some(file) = &self.file {
             file.set_len(0).ok();
         }
-        // When it cannot be opened, the old file (by whatever name) goes on being written.
+        // If it cannot be opened, the old file is written further.
         self.bytes = 0;
         self.reopen().ok();
     }

@@ -13,14 +13,14 @@ use super::worker::{self, Streams};
 use crate::shim::limits::{INPUT_BYTES_MAX, READ_BYTES};
 use crate::spec::TerminalSize;
 
-/// Whose process it is.
+/// The purpose of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The first process of a container.
     Container(String),
     /// A command run in a container.
     Command {
-        /// Killed when its client goes away.
+        /// Killed when its client disconnects.
         kill_on_drop: bool,
     },
 }
@@ -35,7 +35,7 @@ pub(crate) struct Ends {
     terminal_socket: Option<OwnedFd>,
 }
 
-/// How a process is connected.
+/// The connections of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wiring {
     pub tty: bool,
@@ -134,10 +134,10 @@ pub(crate) struct Process {
     input_ends: bool,
 }
 
-/// What reading an output gave.
+/// The result of reading an output.
 pub(crate) enum Output {
     Data(Vec<u8>),
-    /// Nothing now.
+    /// No data now.
     Empty,
     End,
 }
@@ -168,7 +168,7 @@ impl Process {
                 return Output::Data(buffer);
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Output::Empty,
-            // A terminal that nobody holds open any more says EIO.
+            // A terminal without open descriptors returns EIO.
             Err(_) => {}
         }
         self.ends.outputs[stream as usize] = None;
@@ -197,7 +197,7 @@ impl Process {
         self.write_input();
     }
 
-    /// Writes what the process takes now.
+    /// Writes as much input as the process accepts now.
     pub fn write_input(&mut self) {
         while let Some(fd) = &self.ends.stdin
             && !self.input.is_empty()
@@ -205,7 +205,7 @@ impl Process {
             match rustix::io::write(fd.as_fd(), &self.input) {
                 Ok(count) => drop(self.input.drain(..count)),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
-                // Nobody reads any more.
+                // The input has no reader any more.
                 Err(_) => {
                     self.ends.stdin = None;
                     self.input = Vec::new();
@@ -214,7 +214,7 @@ impl Process {
         }
         if self.input.is_empty() {
             self.input = Vec::new();
-            // A terminal has no end of input of its own; it ends with the session.
+            // A terminal's input has no end of its own; it ends with the session.
             if self.input_ends && self.ends.terminal.is_none() {
                 self.ends.stdin = None;
             }

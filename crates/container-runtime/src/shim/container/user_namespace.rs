@@ -1,9 +1,9 @@
 //! The user namespace of a pod: its ids are not the node's, and its privileges are limited to its
 //! own namespaces.
 //!
-//! The shim itself stays a user of the node: mounts, control groups and logs are its work. So
-//! the namespaces are made by a child, which alone can own what it makes, and the shim joins all
-//! of them but the one of users.
+//! The shim itself stays a user of the node: mounts, cgroups and logs are its work. So a child
+//! creates the namespaces, because only their creator can own them, and the shim joins all of them
+//! except the user namespace.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -17,8 +17,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::id_range::IdRange;
 
-/// What the child says when it has made the namespaces, and when it has set them up. Anything
-/// else is what it failed at.
+/// The child's message after creating the namespaces, and after setting them up. Any other message
+/// is an error.
 const MADE: &str = "made";
 const SET_UP: &str = "set up";
 
@@ -38,7 +38,7 @@ impl UserNamespace {
         set_up: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<UserNamespace> {
         let (mut ours, theirs) = UnixStream::pair()?;
-        // SAFETY: this process has one thread, so the child may do whatever it likes.
+        // SAFETY: this process has one thread, so the child has no restrictions after the fork.
         let child = match unsafe { fork()? } {
             ForkResult::Parent { child } => child,
             ForkResult::Child => {

@@ -18,7 +18,7 @@ struct PasswdEntry<'a> {
 
 /// Resolves `spec` against the two files' contents.
 ///
-/// *Errors:* the text tells which name the image does not know, or which id there cannot be.
+/// *Errors:* the name that the image does not know, or the invalid id.
 pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<Account, String> {
     let (user_name, group_name) = match spec.name.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -70,7 +70,7 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<Acco
     })
 }
 
-/// Tells whether all ids are ones that a container may have, wherever they come from.
+/// Checks that all ids are valid for a container, from any source.
 pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>) -> Result<(), String> {
     match ids.into_iter().find(|id| **id > ID_MAX) {
         None => Ok(()),
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(resolved(spec), (101, 9, vec![4, 9], "/var/cache".into()));
     }
 
-    /// findings S1: to the kernel 4294967295 means "leave it as it is", and the shim is root.
+    /// findings S1: to the kernel 4294967295 means "unchanged", and the shim is root.
     #[test]
     fn no_way_leads_to_an_id_that_means_none() {
         for id in [2_147_483_648, u32::MAX] {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::protocol::{FrameKind, HEADER_BYTES, header, json_frame, parse_header};
 use crate::shim::limits::{CLIENT_BYTES_MAX, READ_BYTES};
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Its request has not come yet.
@@ -21,7 +21,7 @@ pub(crate) enum Role {
     Session { process: u64, stdin: bool },
     /// It takes events.
     Events,
-    /// It is closed as soon as everything is taken.
+    /// It is closed once all data is sent.
     Closing,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Connection {
     pub role: Role,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// Since when it has taken nothing although there was something.
+    /// The time since when it has sent nothing although there was data.
     pub stuck_since: Option<Instant>,
 }
 
@@ -60,7 +60,7 @@ impl Connection {
         self.output.len() >= CLIENT_BYTES_MAX
     }
 
-    /// Reads what is there. `Ok(false)` at the end of the connection.
+    /// Reads available data. `Ok(false)` at the end of the connection.
     pub fn fill(&mut self) -> io::Result<bool> {
         let mut buffer = [0; READ_BYTES];
         match self.stream.read(&mut buffer) {
@@ -109,7 +109,7 @@ impl Connection {
         }
     }
 
-    /// Writes what the client takes now.
+    /// Writes as much as the client accepts now.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {

@@ -14,10 +14,10 @@ use crate::shim::container::worker::{self, ContainerPaths, Report, Worker};
 use crate::spec::{ContainerStatus, Exit, SandboxEvent, StartError, StartErrorKind};
 use crate::state_dir;
 
-/// Exit code of a container whose command never ran, as other runtimes report it.
+/// Exit code of a container whose command never ran, as in other runtimes.
 const NOT_STARTED: i32 = 128;
 
-/// What a worker is at, and for whom.
+/// A worker's task, with its client.
 #[derive(Debug)]
 pub(crate) enum Job {
     Create {
@@ -58,7 +58,7 @@ impl Supervisor {
         }
     }
 
-    /// Goes on after a worker.
+    /// Continues after a worker's end.
     pub fn finish_job(&mut self, job: Job, report: Report) {
         match job {
             Job::Create {
@@ -208,7 +208,7 @@ impl Supervisor {
         }
     }
 
-    /// Goes on after a container's first process, or a command, has ended.
+    /// Continues after the end of a container's first process, or of a command.
     pub fn finish_process(&mut self, id: u64, status: WaitStatus) {
         self.drain(id);
         let Some(process) = self.processes.remove(&id) else {
@@ -226,7 +226,7 @@ impl Supervisor {
             };
             let group = self.place(container).cgroup;
             let oom_killed = cgroup::oom_kills(&group) > 0;
-            // In a process namespace of its own nothing is left; elsewhere there may be.
+            // With its own process namespace nothing is left; otherwise there may be processes.
             if let Err(error) = cgroup::kill_once(&group) {
                 eprintln!("container {container}: kill what is left: {error}");
             }
@@ -271,7 +271,7 @@ impl Supervisor {
         self.continue_removal(id);
     }
 
-    /// Starts a container's removal when it is wanted and nothing is in its way.
+    /// Starts a container's removal if it is requested and possible.
     pub fn continue_removal(&mut self, id: &str) {
         let place = self.place(id);
         let Some(container) = self.containers.get_mut(id) else {
@@ -281,7 +281,7 @@ impl Supervisor {
             return;
         }
         if let ContainerStatus::Running { pid, .. } = container.state.status {
-            // Goes on when it has been reaped.
+            // Continues when it has been reaped.
             kill(pid, libc::SIGKILL);
             return;
         }
@@ -358,7 +358,7 @@ impl Supervisor {
         }
     }
 
-    /// Where a container is.
+    /// The paths of a container.
     pub fn place(&self, id: &str) -> ContainerPaths {
         ContainerPaths {
             dir: self.dir.join(state_dir::CONTAINERS).join(id),

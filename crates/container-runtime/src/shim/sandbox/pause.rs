@@ -14,10 +14,10 @@ use crate::shim::confinement::capabilities::{self, Capabilities};
 use crate::shim::container::mapped_mounts;
 use crate::shim::container::user_namespace::UserNamespace;
 
-/// Whom the process runs as, as in other runtimes.
+/// The user of the process, as in other runtimes.
 const NOBODY: u32 = 65_535;
 
-/// Holds a process namespace open for a pod: reaps whatever is left to it, does nothing else.
+/// Keeps a process namespace open for a pod: reaps orphaned processes, and does nothing else.
 ///
 /// A child makes it, so that this process and its later children stay where they are; with
 /// `users` it is theirs.
@@ -46,7 +46,7 @@ pub(crate) fn start(group: &str, users: Option<&UserNamespace>) -> io::Result<i3
 }
 
 fn tell(writer: OwnedFd, said: &str) {
-    // Nobody is left to tell when this fails; the end of the pipe says enough.
+    // No process can receive a failure; the end of the pipe is sufficient.
     File::from(writer).write_all(said.as_bytes()).ok();
 }
 
@@ -65,24 +65,24 @@ fn make(group: &str, users: Option<&UserNamespace>) -> io::Result<i32> {
     }
 }
 
-/// Makes an empty directory this process's root. A container that may look into others' processes
-/// finds nothing of the node behind `/proc/1/root`.
+/// Makes an empty directory this process's root. A container with access to others' processes finds
+/// none of the node's files behind `/proc/1/root`.
 fn leave_the_nodes_files() -> io::Result<()> {
     mapped_mounts::leave_the_nodes()?;
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // Any directory will do: what it held is not needed any more.
+    // Any directory is suitable: its contents are not needed any more.
     let place = "/proc";
     let kind = Some("tmpfs");
     mount(kind, place, kind, flags, Some("size=4k"))?;
     chdir(place)?;
-    // The old root comes to lie over the new one, and is taken away.
+    // The old root is mounted over the new one, and unmounted.
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     chdir("/")?;
     Ok(())
 }
 
-/// Whoever makes this process do something gains nothing by it.
+/// Drops all permissions, so that control of this process has no value.
 fn give_up_rights() -> io::Result<()> {
     let none = Capabilities::default();
     nix::sys::prctl::set_no_new_privs()?;

@@ -1,7 +1,7 @@
 //! The shim's event loop, which also reaps child processes.
 //!
-//! What to wait for is derived anew from the state at each turn, so there is no registration
-//! to forget. Nothing is done on a timer unless a client is stuck: an idle shim sleeps.
+//! The set of awaited events is computed from the state in each turn, so no registration can be
+//! forgotten. Timers are used only while a client is stuck: an idle shim sleeps.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,7 +27,7 @@ use crate::shim::limits::{CONNECTIONS_MAX, EARLY_EXITS_MAX, STUCK_CLIENT_MS};
 use crate::spec::{ContainerState, LogSpec, SandboxEvent};
 use crate::state_dir::SandboxFile;
 
-/// Most bytes still taken from a process's outputs after it has ended.
+/// Maximum number of bytes read from a process's outputs after its end.
 const LAST_BYTES_MAX: usize = 1 << 20;
 
 /// A container as the shim keeps it.
@@ -42,7 +42,7 @@ pub(crate) struct Container {
     pub process: Option<u64>,
     /// A worker is busy with it.
     pub busy: bool,
-    /// Who waits for its removal; not empty: it is to be removed.
+    /// The clients that wait for its removal; not empty while it is being removed.
     pub removal: Vec<u64>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Supervisor {
     pub workers: BTreeMap<i32, (Worker, Job)>,
     /// Exits of processes that their workers have not told about yet.
     pub early_exits: BTreeMap<i32, WaitStatus>,
-    /// Who waits for the end of everything; not empty: it has begun.
+    /// The clients that wait for the destruction; not empty once it has begun.
     pub destruction: Vec<u64>,
     pub finished: bool,
     listener: UnixListener,
@@ -73,7 +73,7 @@ enum Source {
     Listener,
     Signals,
     Connection(u64),
-    /// A client is gone whose input nobody takes at the moment.
+    /// A client has disconnected while its input cannot be delivered.
     HangUp(u64),
     Output(u64, Stream),
     Input(u64),
@@ -196,7 +196,7 @@ impl Supervisor {
             .collect())
     }
 
-    /// What is not read shows its end again and again: it must be acted upon, or the loop spins.
+    /// An unread end of file is reported again and again: it must be handled, or the loop spins.
     fn hang_up_or(&self, source: Source, flags: PollFlags) -> Source {
         match source {
             Source::Connection(id)
@@ -288,12 +288,12 @@ impl Supervisor {
                     process.resize(size);
                 }
             }
-            // Anything else is of a newer version or of no meaning here.
+            // Anything else is of a newer version or without meaning here.
             _ => {}
         }
     }
 
-    /// Whether the end of one client's input is the end of the process's.
+    /// Whether the end of one client's input ends the process's.
     fn closes_input(&self, owner: &Owner, gone: bool) -> bool {
         match owner {
             Owner::Command { .. } => !gone,
@@ -396,7 +396,7 @@ impl Supervisor {
         self.forward_once(id, stream);
     }
 
-    /// Takes what is left of an ended process's output.
+    /// Reads the rest of an ended process's output.
     pub fn drain(&mut self, id: u64) {
         for stream in [Stream::Stdout, Stream::Stderr] {
             let mut taken = 0;
@@ -447,7 +447,7 @@ impl Supervisor {
             .map(|(id, _)| *id)
     }
 
-    /// Tells everybody who listens.
+    /// Sends an event to all listeners.
     pub fn announce(&mut self, event: &SandboxEvent) {
         for connection in self.connections.values_mut() {
             if connection.role == Role::Events {

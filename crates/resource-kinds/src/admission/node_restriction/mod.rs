@@ -23,11 +23,11 @@ use crate::kind::Lookup;
 const USER_PREFIX: &str = "system:node:";
 const LEASES: &str = "kube-node-lease";
 
-/// Why a request is refused.
+/// The reason of a refusal.
 pub(super) enum Refusal {
-    /// What the node may not.
+    /// The node may not do this.
     Forbidden(String),
-    /// What it names is not there.
+    /// The named object does not exist.
     Missing(Status),
 }
 
@@ -50,7 +50,7 @@ fn refuse(why: impl Into<Refusal>) -> Outcome {
     Err(why.into())
 }
 
-/// Refuses for a reason if something is not as it must be.
+/// Refuses with the reason if the condition does not hold.
 fn require(holds: bool, why: impl FnOnce() -> String) -> Outcome {
     if holds { Ok(()) } else { refuse(why()) }
 }
@@ -177,7 +177,7 @@ fn own_node(write: &Write<'_>) -> Outcome {
     }
 }
 
-/// What a node writes of a claim: how far its volume has grown.
+/// The fields of a claim's status that a node writes: the progress of an expansion.
 const OF_CLAIMS: [(&str, &[&str]); 2] = [
     ("metadata", &["managedFields", "resourceVersion"]),
     (

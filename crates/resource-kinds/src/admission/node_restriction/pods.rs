@@ -35,7 +35,7 @@ fn is_on(pod: &Value, node: &str) -> bool {
     pod["spec"]["nodeName"] == node
 }
 
-/// A node may create the image of a pod that it runs from a file, which needs nothing of the API.
+/// A node may create the mirror of a static pod, which must not refer to API objects.
 fn mirror(write: &Write<'_>) -> Outcome {
     let Write { node, object, .. } = *write;
     let spec = &object["spec"];
@@ -95,7 +95,7 @@ fn sources(spec: &Value) -> impl Iterator<Item = &Value> {
     })
 }
 
-/// A mirror pod belongs to its node, and goes with it.
+/// A mirror pod has its node as owner.
 fn owner(write: &Write<'_>) -> Outcome {
     let Write { node, object, .. } = *write;
     let owners = object["metadata"]["ownerReferences"].as_array();
@@ -171,7 +171,8 @@ fn eviction(write: &Write<'_>) -> Outcome {
     })
 }
 
-/// A token for a pod of the node's, for no longer than that lives, and for whom the pod means it.
+/// A token for a pod of the node: bound to the pod, and for an account and audience that the pod
+/// uses.
 pub(super) fn check_token(write: &Write<'_>) -> Outcome {
     if write.request.operation != Operation::Create {
         return Ok(());

@@ -1,7 +1,6 @@
-//! Every write of a node against a plain model: operation, kind, and whose the object is.
+//! Every write of a node against a plain model: operation, kind, and owner of the object.
 //!
-//! The objects are such that nothing but their owner can be wrong with them; what else is refused is
-//! in the tests beside this.
+//! Only the owner of these objects can be wrong; other refusals are tested beside this file.
 
 use serde_json::{Value, json};
 
@@ -11,12 +10,12 @@ use crate::well_known::annotations::MIRROR_POD;
 
 const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Update, Operation::Delete];
 
-/// What a node may do.
+/// The rights of a node.
 #[derive(Clone, Copy)]
 enum May {
-    /// These with what is its own.
+    /// These operations on its own objects.
     Own(&'static [Operation]),
-    /// Whatever its roles say: the plug-in does not know the kind.
+    /// Decided by its roles: the plug-in does not know the kind.
     Unknown,
 }
 
@@ -50,7 +49,7 @@ const TABLE: &[(&str, &str, &str, &str, May)] = &[
     ),
     ("coordination.k8s.io", "leases", "", "d", May::Own(&[])),
     ("storage.k8s.io", "csinodes", "", "", May::Own(&OPERATIONS)),
-    // Which ones a node may change is for the authoriser to say.
+    // The authoriser decides which ones a node may change.
     (
         "resource.k8s.io",
         "resourceslices",
@@ -62,7 +61,7 @@ const TABLE: &[(&str, &str, &str, &str, May)] = &[
     ("apps", "statefulsets", "", "d", May::Unknown),
 ];
 
-/// An object of the node, in whose place a plug-in finds what it looks for.
+/// An object of the node, with the fields that the plug-in checks.
 fn object(resource: &str, name: &str, node: &str) -> Value {
     let mut object = json!({"metadata": {"name": name, "namespace": "d"}});
     if resource == "resourceslices" {

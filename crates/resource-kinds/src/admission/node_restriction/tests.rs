@@ -1,4 +1,4 @@
-//! The plug-in's whole table: what a node writes, and with which words it is refused.
+//! The plug-in's whole table: the writes of a node, and the messages of refusals.
 
 use serde_json::json;
 

@@ -15,7 +15,7 @@ const LABELS: &str = "pod-security.kubernetes.io/";
 /// More existing pods are not looked at when a namespace becomes stricter.
 const PODS_MAX: usize = 3000;
 
-/// How much a pod may do.
+/// A level of the Pod Security Standards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Privileged,
@@ -23,14 +23,14 @@ enum Level {
     Restricted,
 }
 
-/// A level, with the version of the standards that somebody wrote beside it.
+/// A level, with its version in the label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Standard {
     level: Level,
     version: String,
 }
 
-/// What the labels of a namespace say.
+/// The labels of a namespace.
 #[derive(Debug)]
 struct Policy {
     enforce: Standard,
@@ -57,7 +57,7 @@ impl Standard {
             None | Some("privileged") => Level::Privileged,
             Some("baseline") => Level::Baseline,
             Some("restricted") => Level::Restricted,
-            // What cannot be read lets nothing in that could do harm, and does not nag.
+            // An invalid value enforces the strictest level, and produces no warnings.
             Some(_) if mode == "enforce" => Level::Restricted,
             Some(_) => Level::Privileged,
         };
@@ -76,7 +76,7 @@ impl Standard {
         }
     }
 
-    /// What is wrong with a pod, in a sentence after `violates` or `would violate`.
+    /// The violations of a pod, to follow `violates` or `would violate`.
     fn complaint(&self, pod: &Value) -> Option<String> {
         let all: Vec<String> = self
             .violations(pod)
@@ -117,7 +117,7 @@ impl Policy {
         let fine = errors.is_empty();
         Standard::read(labels, "audit", &mut errors);
         let mut warn = Standard::read(labels, "warn", &mut errors);
-        // Who wants to enforce something wants to be told of what will not become a pod.
+        // An enforcing namespace also warns about templates whose pods it would refuse.
         let silent = !labels.contains_key(&format!("{LABELS}warn"));
         if silent && fine && enforce.level > warn.level {
             warn.level = enforce.level;
@@ -190,7 +190,7 @@ fn policy_of(request: &AdmissionRequest<'_>, cluster: &dyn Lookup) -> Policy {
     Policy::of(namespace.as_ref().unwrap_or(&Value::Null))
 }
 
-/// Whether the request makes a pod, or changes what of it runs.
+/// Whether the request creates a pod, or changes its containers.
 fn is_pod(request: &AdmissionRequest<'_>, object: &Value) -> bool {
     let pods = request.group.is_empty() && request.plural == "pods";
     if !pods || !matches!(request.subresource, "" | "ephemeralcontainers" | "resize") {
@@ -239,7 +239,7 @@ fn check_labels(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), St
     Err(Status::invalid("", "Namespace", name, &errors))
 }
 
-/// What is said of pods that a stricter namespace would not take any more.
+/// The warnings about existing pods that a stricter namespace would refuse.
 fn existing(request: &AdmissionRequest<'_>, object: &Value, cluster: &dyn Lookup) -> Vec<String> {
     let Some(old) = request.old else {
         return Vec::new();

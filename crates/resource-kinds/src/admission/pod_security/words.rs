@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// What is wrong: in a word or two, and in which places.
+/// A violation: its short text, and the fields.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
     pub(super) reason: &'static str,
@@ -60,7 +60,7 @@ pub(super) fn told(names: &[&str]) -> String {
     format!("{word} {}", quoted(names))
 }
 
-/// `pod and container "a"`; empty if nobody set it.
+/// `pod and container "a"`; empty if none sets it.
 pub(super) fn setters(pod: bool, names: &[&str]) -> String {
     let mut all = Vec::new();
     if pod {
@@ -72,7 +72,7 @@ pub(super) fn setters(pod: bool, names: &[&str]) -> String {
     all.join(" and ")
 }
 
-/// Who sets a field of the security context to something bad: words for them, and the bad values.
+/// The setters of a forbidden value in the security context, and the values.
 pub(super) fn bad_values<'p>(
     pod: &'p Value,
     field: &str,

@@ -1,4 +1,4 @@
-//! admissionregistration.k8s.io: who else has a say in what is written.
+//! admissionregistration.k8s.io: webhooks and policies that admit writes.
 
 mod mutating_policy;
 mod policy;
@@ -11,5 +11,5 @@ pub use policy::ValidatingAdmissionPolicy;
 pub use policy_binding::PolicyBinding;
 pub use webhook_configuration::WebhookConfiguration;
 
-/// The group, whose own objects no webhook and no policy has a say in.
+/// The group; webhooks and policies do not apply to its objects.
 pub const GROUP: &str = "admissionregistration.k8s.io";

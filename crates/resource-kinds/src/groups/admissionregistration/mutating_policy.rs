@@ -16,8 +16,8 @@ use crate::printing::table;
 use crate::validation::field::{At, Rules};
 use crate::validation::metadata;
 
-/// admissionregistration.k8s.io/v1 MutatingAdmissionPolicy: what is made of what is written. What its
-/// expressions say is read by the crate that evaluates them.
+/// admissionregistration.k8s.io/v1 MutatingAdmissionPolicy. The crate that evaluates its
+/// expressions also checks them.
 #[derive(Debug)]
 pub struct MutatingAdmissionPolicy;
 
@@ -37,7 +37,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Each type of patch, and the field that has its expression.
+/// Each patch type, with the field of its expression.
 const PATCHES: [(&str, &str); 2] = [
     ("ApplyConfiguration", "applyConfiguration"),
     ("JSONPatch", "jsonPatch"),
@@ -101,7 +101,7 @@ fn validate(spec: &At<'_>) -> Vec<FieldError> {
     let rules = spec.get("matchConstraints").get("resourceRules");
     for rule in rules.items() {
         for operation in rule.get("operations").items() {
-            // Of what goes nothing can be changed.
+            // A deleted object cannot be mutated.
             if operation.text() == "DELETE" {
                 errors.push(operation.not_supported(&["*", "CONNECT", "CREATE", "UPDATE"]));
             }

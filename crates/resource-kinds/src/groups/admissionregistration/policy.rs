@@ -15,8 +15,8 @@ use crate::printing::table;
 use crate::validation::field::{At, Rules};
 use crate::validation::metadata;
 
-/// admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy: what writes must be like. What its
-/// expressions say is read by the crate that evaluates them.
+/// admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy. The crate that evaluates its
+/// expressions also checks them.
 #[derive(Debug)]
 pub struct ValidatingAdmissionPolicy;
 
@@ -106,7 +106,7 @@ fn validate(spec: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with what policies of either kind have.
+/// The errors of the fields that both kinds of policies have.
 pub(super) fn check_common(spec: &At<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.check_one_of(&spec.get("failurePolicy"), &["Fail", "Ignore"]);

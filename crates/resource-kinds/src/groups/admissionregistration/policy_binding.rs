@@ -15,7 +15,7 @@ use crate::printing::table;
 use crate::validation::field::{At, Rules};
 use crate::validation::{metadata, workload};
 
-/// Where a policy holds, with which settings, and, of one that refuses, what follows.
+/// The binding of a policy: its scope, its parameters, and the actions of a validating one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyBinding {
     /// MutatingAdmissionPolicyBinding.

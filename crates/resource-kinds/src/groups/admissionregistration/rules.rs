@@ -10,7 +10,7 @@ use crate::validation::metadata;
 /// Longest list of conditions.
 const CONDITIONS_MAX: usize = 64;
 
-/// Fills in what a rule or a selector that is left out means.
+/// Sets the defaults of absent rules and selectors.
 pub(super) fn default_match(part: &mut Value, rules: &[&str]) {
     parts::fill(part, "matchPolicy", "Equivalent");
     parts::fill(part, "namespaceSelector", json!({}));
@@ -75,7 +75,7 @@ fn listed<'a>(list: &At<'a>, errors: &mut Vec<FieldError>) -> Vec<&'a str> {
     words
 }
 
-/// A list that is not empty, in which `*` stands alone.
+/// A non-empty list, in which `*` must be the only item.
 fn check_words(list: &At<'_>, what: &str, errors: &mut Vec<FieldError>) {
     let words = listed(list, errors);
     if words.len() > 1 && words.contains(&"*") {
@@ -84,7 +84,7 @@ fn check_words(list: &At<'_>, what: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Resources, with or without sub-resources; each star leaves nothing to say for some others.
+/// Resources, with or without sub-resources; a wildcard excludes the items that it covers.
 fn check_resources(list: &At<'_>, errors: &mut Vec<FieldError>) {
     let words = listed(list, errors);
     for word in list.items() {
@@ -117,7 +117,7 @@ fn check_resources(list: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// All that is wrong with the names of conditions; what they say is read elsewhere.
+/// The errors of conditions' names; their expressions are checked elsewhere.
 pub(super) fn check_conditions(list: &At<'_>) -> Vec<FieldError> {
     let mut errors = metadata::duplicates(list, "name");
     if list.items().count() > CONDITIONS_MAX {

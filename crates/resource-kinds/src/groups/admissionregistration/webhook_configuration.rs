@@ -15,8 +15,7 @@ use crate::printing::table;
 use crate::validation::field::{At, Rules};
 use crate::validation::metadata;
 
-/// A list of webhooks that are asked about writes: those that may change what is written, or those
-/// that only refuse.
+/// A list of admission webhooks: mutating or validating ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookConfiguration {
     /// MutatingWebhookConfiguration.

@@ -14,8 +14,8 @@ use crate::validation::field::{At, Rules};
 use crate::validation::metadata;
 use crate::well_known::labels::API_SERVICE_AUTOMANAGED;
 
-/// apiregistration.k8s.io/v1 APIService: one version of one group. All of them are the server's
-/// own: it passes nothing on to others.
+/// apiregistration.k8s.io/v1 APIService: one version of one group. All of them are local: the
+/// server does not proxy to extension servers.
 #[derive(Debug)]
 pub struct APIService;
 

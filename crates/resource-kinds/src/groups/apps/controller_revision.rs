@@ -111,7 +111,7 @@ mod tests {
                 "metadata": {"creationTimestamp": null, "labels": {}}}}}})
     }
 
-    /// `statefulset.md` 4.3: the bytes of the data are what the name was computed from.
+    /// `statefulset.md` 4.3: the data's bytes determine the name.
     #[test]
     fn data_is_kept_as_it_is() {
         let decoded = ControllerRevision.decode(revision()).unwrap();

@@ -40,7 +40,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::wide("Selector", "What pods are selected by."),
 ];
 
-/// How long a rollout may make no progress.
+/// Default of `progressDeadlineSeconds`.
 const PROGRESS_DEADLINE: i64 = 600;
 /// Share of the pods that a rollout may add and take away.
 const SHARE: &str = "25%";

@@ -1,4 +1,4 @@
-//! autoscaling: how many replicas by what is measured.
+//! autoscaling: replicas by measured usage.
 
 mod horizontal_pod_autoscaler;
 

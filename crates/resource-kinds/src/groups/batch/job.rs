@@ -43,7 +43,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::wide("Selector", "What pods are selected by."),
 ];
 
-/// How often pods may fail.
+/// Default of `backoffLimit`.
 const BACKOFF_LIMIT: i64 = 6;
 
 impl Kind for Job {
@@ -242,7 +242,7 @@ fn running_time(object: &Value, now: Timestamp) -> String {
     let Some(start) = time("startTime") else {
         return String::new();
     };
-    // A job that failed has no time of completion: its condition tells when it ended.
+    // A failed job has no completion time: its condition has the time of its end.
     let failed = At::root(object)
         .get("status.conditions")
         .items()

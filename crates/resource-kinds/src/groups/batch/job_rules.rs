@@ -103,8 +103,7 @@ fn whole(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-/// What holds for the spec of a job, and for that in the template of a CronJob; `whole` looks at
-/// all of the template of pods.
+/// Validates the spec of a job, or of a CronJob's job template; `whole` includes the pod template.
 pub(super) fn settings(spec: &At<'_>, whole: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for field in [
@@ -227,9 +226,9 @@ fn success_policy(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// How many indexes a text like `0,2-4` names.
+/// The number of indexes in a text like `0,2-4`.
 ///
-/// *Errors.* What is not of that form, in order, or below `completions`.
+/// *Errors.* The first malformed part, or one out of order or not below `completions`.
 fn listed(text: &str, completions: i64) -> Result<i64, String> {
     let number = |text: &str| {
         let number = text.parse::<i64>();
@@ -299,7 +298,7 @@ fn failure_rule(spec: &At<'_>, rule: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What the server itself has put in must not have been given otherwise.
+/// Labels that the server generates must not have other values.
 fn generated(object: &Value, errors: &mut Vec<FieldError>) {
     let root = At::root(object);
     let metadata = root.get("spec.template.metadata");

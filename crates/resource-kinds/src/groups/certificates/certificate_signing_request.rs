@@ -53,10 +53,10 @@ const COLUMNS: &[Column<'static>] = &[
     ),
 ];
 
-/// The shortest life that may be asked for, in seconds.
+/// Minimum requested validity, in seconds.
 const LIFE_MIN: i64 = 600;
 
-/// What a certificate may be for.
+/// The usages of a certificate.
 const USAGES: &[&str] = &[
     "any",
     "cert sign",
@@ -97,7 +97,7 @@ impl Kind for CertificateSigningRequest {
 
     fn default(&self, _object: &mut Value) {}
 
-    /// Who asks is filled in by admission.
+    /// Admission sets the requester.
     fn prepare_create(&self, object: &mut Value) {
         parts::remove(object, "status");
         if let Some(spec) = parts::entry(object, "spec") {
@@ -225,7 +225,7 @@ fn has(status: &At<'_>, kind: &str) -> bool {
     conditions.any(|one| one.get("type").text() == kind)
 }
 
-/// A condition without a time of its own has changed when it was updated.
+/// A condition without a transition time gets its update time.
 fn date_conditions(object: &mut Value) {
     let Some(status) = object.get_mut("status") else {
         return;

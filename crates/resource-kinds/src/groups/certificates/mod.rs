@@ -1,4 +1,4 @@
-//! certificates.k8s.io: requests for certificates, which somebody approves and a signer signs.
+//! certificates.k8s.io: requests for certificates, which are approved and signed.
 
 mod certificate_signing_request;
 mod request;

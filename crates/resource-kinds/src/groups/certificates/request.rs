@@ -16,8 +16,8 @@ use x509_parser::x509::AttributeTypeAndValue;
 /// A request that has been read: all that is decided about it, and signed, is in here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The request itself, in DER. It is passed on as it is and never looked for in the PEM again: two
-    /// readers may find different requests in one text.
+    /// The request in DER. It is passed on unchanged and never extracted from the PEM again: two
+    /// parsers may find different requests in one text.
     der: Vec<u8>,
     /// The common name; empty if there is none.
     pub common_name: String,
@@ -33,18 +33,18 @@ pub struct Request {
     pub uris: Vec<String>,
 }
 
-/// Why something is no request.
+/// The error of an invalid request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// It is not one block of PEM of this kind, or something is around the block.
     #[error("PEM block type must be CERTIFICATE REQUEST")]
     NotPem,
-    /// What is inside cannot be read.
+    /// The contents cannot be parsed.
     #[error("malformed certificate request")]
     Malformed,
 }
 
-/// The bytes of a field that has them in base64; none where it has not.
+/// The bytes of a base64 field; empty if it is absent.
 pub(super) fn bytes(field: &Value) -> Vec<u8> {
     ByteString::deserialize(field).map_or_else(|_| Vec::new(), |bytes| bytes.0)
 }
@@ -58,7 +58,7 @@ impl Request {
     /// Reads a request (PEM). Whether its signature is right is for the signer to see.
     ///
     /// # Errors
-    /// What is not a request.
+    /// *Errors.* The text is not a request.
     pub fn parse(pem: &[u8]) -> Result<Self, RequestError> {
         let der = contents(pem).ok_or(RequestError::NotPem)?;
         let parsed = X509CertificationRequest::from_der(&der);
@@ -86,7 +86,7 @@ impl Request {
         Ok(request)
     }
 
-    /// The request in DER, for whoever signs it.
+    /// The request in DER, for the signer.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
@@ -104,11 +104,11 @@ impl Request {
     }
 }
 
-/// The bytes in the only block of a text in PEM; `None` where there is anything else, but for space
-/// around it.
+/// The bytes of the only block of a PEM text; `None` if there is anything else except space around
+/// it.
 ///
-/// Kubernetes takes the first block that it finds. To take nothing else is on purpose: what a person
-/// or another program reads in the text is what is decided about.
+/// Kubernetes uses the first block that it finds. Refusing anything else is intended: a person or
+/// another program reads the same text.
 fn contents(pem: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(pem).ok()?.trim_ascii();
     let inner = text.strip_prefix("-----BEGIN CERTIFICATE REQUEST-----")?;
@@ -125,7 +125,7 @@ fn contents(pem: &[u8]) -> Option<Vec<u8>> {
     Some(decoded.0)
 }
 
-/// When a certificate (PEM; the first, if there are several) ends to be valid.
+/// The end of validity of the first certificate in a PEM text.
 pub fn end_of_validity(pem: &[u8]) -> Option<Timestamp> {
     let (_, block) = parse_x509_pem(pem).ok()?;
     let (_, certificate) = parse_x509_certificate(&block.contents).ok()?;

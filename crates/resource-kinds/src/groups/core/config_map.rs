@@ -68,7 +68,7 @@ impl Kind for ConfigMap {
     }
 }
 
-/// What may not change once an object is marked as immutable.
+/// The fields of an immutable object that cannot change.
 pub(super) fn immutable(object: &Value, old: &Value, fields: &[&str]) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if old["immutable"].as_bool() != Some(true) {

@@ -33,7 +33,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// How many endpoints a row shows.
+/// Maximum number of endpoints in a row.
 const SHOWN: usize = 3;
 
 impl Kind for Endpoints {

@@ -168,8 +168,8 @@ fn source(object: &Value) -> String {
     )
 }
 
-/// An event lives in the namespace of what it is about; events about cluster-scoped objects in
-/// `default` (or `kube-system`).
+/// An event is in the namespace of its object; events about cluster-wide objects are in `default`
+/// (or `kube-system`).
 pub(crate) fn validate_event_namespace(object: &Value, about: &str) -> Vec<FieldError> {
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
     let at = At::root(object).get(about).get("namespace");

@@ -44,7 +44,7 @@ impl Kind for LimitRange {
         decode::<api::LimitRange>(object)
     }
 
-    /// What a container gets follows from what it may have.
+    /// Sets a container's defaults from its minimum and maximum.
     fn default(&self, object: &mut Value) {
         let Some(spec) = object.get_mut("spec") else {
             return;
@@ -114,7 +114,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// What is given in both is not more in the first than in the second.
+/// The first value must not be larger than the second where both are given.
 fn order(item: &At<'_>, less: &str, more: &str, errors: &mut Vec<FieldError>) {
     for (resource, low) in item.get(less).entries() {
         let high = item.get(more);

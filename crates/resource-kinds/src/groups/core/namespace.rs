@@ -77,8 +77,7 @@ impl Kind for Namespace {
         }
     }
 
-    /// The finalizer `kubernetes` stands for the objects in the namespace: it goes when they are
-    /// gone.
+    /// Adds the finalizer `kubernetes`, which stands for the objects in the namespace.
     fn prepare_create(&self, object: &mut Value) {
         parts::set(object, "status", json!({"phase": "Active"}));
         if let Some(spec) = parts::entry(object, "spec") {

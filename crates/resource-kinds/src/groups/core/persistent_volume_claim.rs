@@ -52,7 +52,7 @@ const ACCESS_MODES: &[&str] = &[
     "ReadWriteOnce",
     "ReadWriteOncePod",
 ];
-/// What a volume can look like in a container.
+/// The volume modes.
 pub(super) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 
 const SPEC_IMMUTABLE: &str = "spec is immutable after creation except resources.requests and \

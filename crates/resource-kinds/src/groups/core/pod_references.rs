@@ -39,7 +39,7 @@ pub fn names(spec: &Value, kind: Referenced) -> BTreeSet<&str> {
     found
 }
 
-/// The names of the claims that a pod uses, with those that are made for it alone.
+/// The names of the claims that a pod uses, ephemeral ones included.
 pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
     let own = pod["metadata"]["name"].as_str().unwrap_or_default();
     let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
@@ -55,7 +55,7 @@ pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
     })
 }
 
-/// The names of the ResourceClaims that a pod uses; those that were made for it are in its status.
+/// The names of the ResourceClaims that a pod uses; those created for it are in its status.
 pub fn resource_claims(pod: &Value) -> BTreeSet<&str> {
     let named = pod["spec"]["resourceClaims"].as_array();
     let made = pod["status"]["resourceClaimStatuses"].as_array();

@@ -53,7 +53,7 @@ impl Kind for Secret {
         decode::<api::Secret>(object)
     }
 
-    /// The texts of `stringData` are written to `data`, over what is there.
+    /// Copies `stringData` to `data`, over existing values.
     fn default(&self, object: &mut Value) {
         parts::fill(object, "type", "Opaque");
         let texts = object

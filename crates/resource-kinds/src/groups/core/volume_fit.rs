@@ -1,6 +1,5 @@
-//! The fit of a volume and a claim: rules that the binder, the scheduler and the provisioner share
-//! (statefulset.md §11.3). Pure questions about two objects; who binds what, and when, is decided
-//! elsewhere.
+//! The match of a volume and a claim: rules that the binder, the scheduler and the provisioner
+//! share (statefulset.md §11.3). Pure functions of two objects; the callers decide on bindings.
 
 use k8s_openapi::api::core::v1::{
     ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
@@ -12,18 +11,18 @@ use object_model::selector::LabelSelector;
 
 use crate::well_known::annotations::STORAGE_CLASS;
 
-/// Whom a volume is kept for, seen from one claim.
+/// The reservation of a volume, seen from one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reservation {
-    /// Nobody.
+    /// Not reserved.
     Free,
     /// This claim: by name, and by identity where the volume names one.
     ThisClaim,
-    /// Another claim, or one that had this claim's name.
+    /// Reserved for another claim, or a former one of this name.
     Other,
 }
 
-/// Why a volume that is free, or kept for a claim, cannot serve it.
+/// The reason why a volume cannot be bound to a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of what differs")]
 pub enum Misfit {
@@ -52,7 +51,7 @@ pub fn volume_class(volume: &PersistentVolume) -> &str {
     annotated.or_else(own).map_or("", String::as_str)
 }
 
-/// How much the claim asks for.
+/// The requested size of the claim.
 pub fn requested_size(claim: &PersistentVolumeClaim) -> Quantity {
     let requests = claim
         .spec
@@ -63,7 +62,7 @@ pub fn requested_size(claim: &PersistentVolumeClaim) -> Quantity {
         .unwrap_or_default()
 }
 
-/// How much the volume holds.
+/// The capacity of the volume.
 pub fn capacity(volume: &PersistentVolume) -> Quantity {
     let capacity = volume
         .spec
@@ -74,7 +73,7 @@ pub fn capacity(volume: &PersistentVolume) -> Quantity {
         .unwrap_or_default()
 }
 
-/// Whom the volume is kept for.
+/// The reservation of the volume.
 pub fn reservation(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Reservation {
     match volume
         .spec
@@ -97,7 +96,7 @@ fn names(reference: &ObjectReference, claim: &PersistentVolumeClaim) -> bool {
         && reference.namespace == claim.metadata.namespace
 }
 
-/// What a volume's `spec.claimRef` says when it is kept for a claim.
+/// The `spec.claimRef` of a volume reserved for the claim.
 pub fn claim_reference(claim: &PersistentVolumeClaim) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -110,8 +109,8 @@ pub fn claim_reference(claim: &PersistentVolumeClaim) -> ObjectReference {
     }
 }
 
-/// What makes the volume unfit to be taken for the claim when both are meant for each other by
-/// name: everything but the labels and, if the volume names the claim, the class.
+/// The reason why the volume cannot be bound to a claim if both name each other: all checks except
+/// labels and, if the volume names the claim, the class.
 pub fn misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Misfit> {
     let volume_spec = volume.spec.as_ref();
     let claim_spec = claim.spec.as_ref();
@@ -134,7 +133,7 @@ pub fn misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Optio
     None
 }
 
-/// What else must hold of a volume that is kept for nobody.
+/// The further checks for an unreserved volume.
 pub fn further_misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Misfit> {
     if volume_class(volume) != requested_class(claim).unwrap_or_default() {
         return Some(Misfit::Class);
@@ -159,12 +158,12 @@ pub fn covers_modes(volume: &PersistentVolume, claim: &PersistentVolumeClaim) ->
         .all(|mode| offered.contains(mode))
 }
 
-/// The volume that suits the claim best, or `None`: one that is kept for it; else, of those that
-/// are Available and fit, the one with the fewest modes to spare, then the smallest.
+/// The best volume for the claim, or `None`: one reserved for it; else, of those that are Available
+/// and match, the one with the fewest excess access modes, then the smallest.
 ///
-/// `permitted` narrows the choice (for the scheduler: what can be used on a node and is not
-/// taken by another claim of the pod); with `reserved_only` nothing but a volume that is kept for
-/// the claim is taken (for the binder: a claim that waits for its first consumer).
+/// `permitted` narrows the choice (for the scheduler: volumes that the node can use and that no
+/// other claim of the pod takes); with `reserved_only` only a volume reserved for the claim is
+/// chosen (for the binder: a claim that waits for its first consumer).
 pub fn find<'a>(
     claim: &PersistentVolumeClaim,
     volumes: impl IntoIterator<Item = &'a PersistentVolume>,

@@ -43,7 +43,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// How many ports or endpoints a row shows.
+/// Maximum number of ports or endpoints in a row.
 const SHOWN: usize = 3;
 
 impl Kind for EndpointSlice {

@@ -23,7 +23,7 @@ const INFO: KindInfo<'static> = namespaced(Names {
     short: &["ev"],
 });
 
-/// How core/v1 and events.k8s.io/v1 name the same field.
+/// The names of fields in core/v1 and in events.k8s.io/v1.
 const RENAMED: &[(&str, &str)] = &[
     ("involvedObject", "regarding"),
     ("message", "note"),
@@ -34,7 +34,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("reportingComponent", "reportingController"),
 ];
 
-/// The same event in core/v1's form, whichever form it has.
+/// The same event in core/v1's form.
 pub(crate) fn to_core(mut event: Value) -> Value {
     if event["apiVersion"] == "events.k8s.io/v1" {
         rename(&mut event, "v1", |(core, new)| (*new, *core));
@@ -52,8 +52,8 @@ fn from_core(mut event: Value) -> Value {
     event
 }
 
-/// When an event without an `eventTime` was first seen. This group requires the field: Kubernetes answers
-/// null for what came through the core group, which clients with strict types refuse.
+/// The first time of an event without an `eventTime`. This group requires the field: Kubernetes
+/// returns null for events from the core group, which clients with strict types refuse.
 fn first_seen(event: &Value) -> Option<Value> {
     if !event["eventTime"].is_null() {
         return None;

@@ -66,7 +66,7 @@ const VERBS: &[&str] = &[
     "watch",
 ];
 
-/// The schemas whose spec is fixed.
+/// The schemas with a fixed spec.
 static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let mut all = mandatory();
     all.retain(|object| object["kind"] == INFO.kind);
@@ -241,7 +241,7 @@ fn has_wildcard(list: &At<'_>) -> bool {
     list.items().any(|item| item.text() == "*")
 }
 
-/// A wildcard stands alone.
+/// A wildcard must be the only item.
 fn check_wildcard(list: &At<'_>, what: &str, errors: &mut Vec<FieldError>) {
     if list.len() > 1 && has_wildcard(list) {
         let text = format!("if '*' is present, must not specify other {what}");
@@ -303,7 +303,7 @@ fn check_path_rule(rule: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What is wrong with a path.
+/// The error of a path.
 fn path_refusal(path: &str) -> Option<&'static str> {
     let stars = path.matches('*').count();
     match path {

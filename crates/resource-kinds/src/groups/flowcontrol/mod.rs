@@ -30,7 +30,7 @@ pub const DANGLING: &str = "Dangling";
 /// The default of `matchingPrecedence`.
 const PRECEDENCE_DEFAULT: i64 = 1000;
 
-/// Each condition has a type of its own.
+/// Condition types must be unique.
 fn check_conditions(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut seen: Vec<&str> = Vec::new();

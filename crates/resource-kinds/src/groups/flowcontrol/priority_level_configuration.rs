@@ -53,7 +53,7 @@ const QUEUES_MAX: i64 = 10_000_000;
 /// A hand is dealt from a hash of so many bits.
 const HASH_BITS: i64 = 60;
 
-/// The levels whose spec is fixed.
+/// The levels with a fixed spec.
 static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let mut all = mandatory();
     all.retain(|object| object["kind"] == INFO.kind);
@@ -175,7 +175,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// What is wrong with the spec of a mandatory level. Of the exempt one the shares may be changed.
+/// The error of a mandatory level's spec. The shares of the exempt one may be changed.
 fn fixed_refusal(name: &str, spec: &Value, fixed: &Value) -> Option<String> {
     let mut wanted = fixed.clone();
     if name != EXEMPT {

@@ -15,7 +15,7 @@ use crate::validation::field::{At, Rules};
 use crate::validation::metadata;
 use crate::well_known::labels::{IP_FAMILY, IP_MANAGED_BY};
 
-/// networking.k8s.io/v1 IPAddress: one address, and whose it is.
+/// networking.k8s.io/v1 IPAddress: one address and its owner.
 #[derive(Debug)]
 pub struct IPAddress;
 

@@ -1,4 +1,4 @@
-//! networking.k8s.io: what comes in, and what may talk to what.
+//! networking.k8s.io: Ingresses, network policies, addresses.
 
 mod ingress;
 mod ingress_class;

@@ -106,7 +106,7 @@ pub fn default_range(range: ServiceRange) -> Value {
     })
 }
 
-/// A range in the form `10.96.0.0/16`: nothing but zeros behind the prefix.
+/// A range in the form `10.96.0.0/16`: only zeros after the prefix.
 fn range_errors(text: &str) -> Vec<String> {
     let wrong = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
     let parsed = text.split_once('/').and_then(|(address, prefix)| {

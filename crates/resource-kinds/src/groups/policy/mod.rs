@@ -1,4 +1,4 @@
-//! policy: what may be done to others' pods.
+//! policy: PodDisruptionBudgets.
 
 mod pod_disruption_budget;
 

@@ -1,5 +1,5 @@
-//! Decoding of this group's objects: quantities that have other places than in other groups, and
-//! configuration for drivers, which is kept as it is.
+//! Decoding of this group's objects: quantities at other paths than in other groups, and drivers'
+//! configuration, which is stored unchanged.
 
 use object_model::Quantity;
 use serde::Serialize;
@@ -23,7 +23,7 @@ const WITH_VALUE: &[&str] = &["capacity", "counters"];
 /// Checks `object` against the type `T`.
 ///
 /// # Errors
-/// What does not fit, in the manner of upstream's decoder.
+/// *Errors.* The mismatch, as upstream's decoder reports it.
 pub(super) fn decode_with_amounts<T: DeserializeOwned + Serialize>(
     mut object: Value,
 ) -> Result<Value, String> {
@@ -40,7 +40,7 @@ fn canonical(value: &mut Value) -> Result<(), String> {
         Value::Object(map) => map.iter_mut().try_for_each(|(key, child)| {
             let key = key.as_str();
             match child {
-                // What is in them belongs to the user or the driver.
+                // Their contents belong to the user or the driver.
                 _ if matches!(key, "attributes" | "metadata" | "parameters" | "data") => Ok(()),
                 Value::Object(entries) if WITH_VALUE.contains(&key) => {
                     entries.values_mut().try_for_each(|entry| {
@@ -65,7 +65,7 @@ fn canonical(value: &mut Value) -> Result<(), String> {
 }
 
 fn canonical_quantity(value: &mut Value) -> Result<(), String> {
-    // What is no scalar is left to the type check, which knows the path.
+    // The type check reports other values, because it knows the path.
     if value.is_string() || value.is_number() {
         let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
         *value = Value::String(quantity.to_string());
@@ -73,7 +73,7 @@ fn canonical_quantity(value: &mut Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Puts back configuration for drivers, from which the decoder removes what is empty.
+/// Restores drivers' configuration, from which the decoder removes empty values.
 fn restore_parameters(decoded: &mut Value, sent: &Value) {
     match (decoded, sent) {
         (Value::Array(decoded), Value::Array(sent)) => {

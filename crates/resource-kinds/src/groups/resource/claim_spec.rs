@@ -40,7 +40,7 @@ pub(super) fn requests(devices: &Value) -> Requests {
         .collect()
 }
 
-/// Fills in how many devices are asked for: one.
+/// Sets the default number of devices: one.
 pub(super) fn default(spec: &mut Value) {
     let Some(devices) = spec.get_mut("devices") else {
         return;
@@ -169,7 +169,7 @@ pub(super) fn request_names(at: &At<'_>, known: &Requests, errors: &mut Vec<Fiel
     set(at, REQUESTS_MAX, &itself, &name, errors);
 }
 
-/// Checks the name of a request, or of one of its alternatives.
+/// Checks the name of a request, or of one of its subrequests.
 pub(super) fn request_name(at: &At<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
     let parts: Vec<&str> = at.text().split('/').collect();
     if parts.len() > 2 {

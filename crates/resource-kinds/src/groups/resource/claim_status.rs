@@ -24,7 +24,7 @@ const INTERFACE_BYTES_MAX: usize = 256;
 const HARDWARE_ADDRESS_BYTES_MAX: usize = 128;
 const TOLERATIONS_MAX: usize = 16;
 
-/// The texts that name a device, or a share of one.
+/// The identity of a device, or of a share of one.
 fn device_key(device: &Value) -> [String; 4] {
     ["driver", "pool", "device", "shareID"]
         .map(|field| device[field].as_str().unwrap_or_default().to_owned())
@@ -35,7 +35,7 @@ fn results(claim: &Value) -> impl Iterator<Item = &Value> {
     results.as_array().into_iter().flatten()
 }
 
-/// Removes what is said of devices that the claim no longer has.
+/// Removes the status of devices that the claim no longer has.
 pub(super) fn forget_freed_devices(claim: &mut Value, old: &Value) {
     let here: BTreeSet<[String; 4]> = results(claim).map(device_key).collect();
     let freed: BTreeSet<[String; 4]> = results(old)
@@ -128,7 +128,7 @@ fn result(at: &At<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks what a device must become before a pod is bound.
+/// Checks the conditions of a device before a pod is bound.
 pub(super) fn binding_conditions(at: &At<'_>, errors: &mut Vec<FieldError>) {
     let good = at.get("bindingConditions");
     let bad = at.get("bindingFailureConditions");

@@ -114,7 +114,7 @@ pub(super) fn toleration(at: &At<'_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of_if_set(&at.get("effect"), EFFECTS);
 }
 
-/// What the taint of a device does.
+/// The effects of a device's taint.
 pub(super) const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "None"];
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ const COLUMNS: &[Column<'static>] = &[
     table::AGE,
 ];
 
-/// Most devices of a slice, and of one whose devices have taints or shared counters.
+/// Maximum number of devices of a slice, and of one whose devices have taints or shared counters.
 const DEVICES_MAX: usize = 128;
 const ADVANCED_DEVICES_MAX: usize = 64;
 const COUNTER_SETS_MAX: usize = 8;

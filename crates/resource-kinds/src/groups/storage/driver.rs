@@ -11,7 +11,7 @@ pub const LOCAL_COW_PROVISIONER: &str = "mainstay.dev/local-cow";
 /// The name that manifests written for minikube have.
 pub const MINIKUBE_PROVISIONER: &str = "k8s.io/minikube-hostpath";
 
-/// How a volume is made.
+/// The built-in drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Driver {
     /// A directory of the host's own file system.
@@ -21,7 +21,7 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// The driver that serves a provisioner's name; `None` for those of others.
+    /// The driver with a provisioner's name; `None` for those of others.
     pub fn of_provisioner(name: &str) -> Option<Self> {
         match name {
             LOCAL_PROVISIONER | MINIKUBE_PROVISIONER => Some(Self::Local),

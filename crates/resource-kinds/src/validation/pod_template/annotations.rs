@@ -6,7 +6,7 @@ use crate::validation::field::At;
 use crate::well_known::annotations::MIRROR_POD as MIRROR;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// What chose a profile of AppArmor before there was a field for it.
+/// The prefix of the deprecated annotation for an AppArmor profile.
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Checks the annotations of a pod.
@@ -36,7 +36,7 @@ fn is_cost(text: &str) -> bool {
     plain && text.parse::<i32>().is_ok()
 }
 
-/// Checks that what an annotation once decided stays decided.
+/// Checks that annotations with an effect are unchanged.
 pub(crate) fn validate_update(pod: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
     let (new, old) = (
         pod.get("metadata.annotations"),

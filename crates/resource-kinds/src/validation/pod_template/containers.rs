@@ -13,7 +13,7 @@ use crate::validation::field::{At, Rules};
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 
-/// Checks all containers of a spec. `volumes` are what containers can mount.
+/// Validates all containers of a spec. `volumes` are the mountable volumes.
 pub(super) fn validate(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     let list = spec.get("containers");
@@ -48,7 +48,7 @@ pub(super) fn validate(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<Fi
     }
 }
 
-/// The name is no other container's, of whatever list.
+/// The name must be unique among the containers of all lists.
 fn differs<'a>(container: &At<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut Vec<FieldError>) {
     let name = container.get("name");
     if !name.is_empty() && !seen.insert(name.text()) {
@@ -56,7 +56,7 @@ fn differs<'a>(container: &At<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut Ve
     }
 }
 
-/// Checks what containers of all lists have in common.
+/// Validates the common fields of containers of all lists.
 fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&container.get("name"), names::dns_label);
     if container.get("image").is_empty() {
@@ -74,8 +74,7 @@ fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut
     security::validate_container(&container.get("securityContext"), errors);
 }
 
-/// Checks what is wrong with the images of a pod, but not with those of a template, in which
-/// somebody may yet fill them in.
+/// Validates the images of a pod, but not those of a template, which may be set later.
 pub(super) fn images(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     for image in super::all_containers(spec)
         .iter()
@@ -108,7 +107,7 @@ mod tests {
         let spec = json!({"initContainers": [{"name": "a", "image": "x"}],
             "containers": [{"name": "a", "image": "x"}, {"name": "B"}, {"image": " x"}]});
         let errors = check(spec);
-        // The main containers come first, so that the init container is the second of its name.
+        // The main containers come first, so the init container is the second of its name.
         assert_eq!(errors.len(), 5, "{errors:#?}");
         assert!(
             errors[0].starts_with("spec.containers[1].name: Invalid value: \"B\": a lowercase")

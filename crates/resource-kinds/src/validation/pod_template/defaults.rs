@@ -43,7 +43,7 @@ pub(crate) fn default_spec(spec: &mut Value) {
     parts::fill(spec, "schedulerName", "default-scheduler");
 }
 
-/// Fills in what a pod has beyond a template.
+/// Sets the defaults that a pod has beyond a template.
 pub(crate) fn default_pod(spec: &mut Value) {
     if !spec.is_object() {
         return;

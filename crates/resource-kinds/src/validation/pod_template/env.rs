@@ -5,7 +5,7 @@ use object_model::{FieldError, Quantity, names};
 use crate::validation::field::{At, Rules};
 use crate::validation::volume_sources;
 
-/// What a variable can show of the pod.
+/// The fields of the pod for environment variables.
 const ENV_FIELDS: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
@@ -207,7 +207,7 @@ const BYTE_DIVISORS: &[&str] = &[
     "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
 ];
 
-/// In what unit a resource is shown. A refusal shows the resource, as upstream's does.
+/// The allowed divisors of a resource. An error shows the resource, as upstream's does.
 fn divisor(at: &At<'_>, resource: &str, errors: &mut Vec<FieldError>) {
     let unit = Quantity::from_json(at.value).unwrap_or_default();
     let name = resource

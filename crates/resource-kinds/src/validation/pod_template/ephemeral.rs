@@ -4,8 +4,7 @@ use object_model::FieldError;
 
 use crate::validation::field::At;
 
-/// All that such a container may have: it does no work of the pod, so that nothing waits for it,
-/// counts it or connects to it.
+/// The allowed fields of an ephemeral container: nothing waits for it, counts it or connects to it.
 const FIELDS: &[&str] = &[
     "args",
     "command",
@@ -27,7 +26,7 @@ const FIELDS: &[&str] = &[
 ];
 const REFUSED: &str = "cannot be set for an Ephemeral Container";
 
-/// Checks what is particular to such a container of a pod.
+/// Validates the particular fields of an ephemeral container of a pod.
 pub(super) fn validate(container: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let target = container.get("targetContainerName");
     let mut others = ["containers", "initContainers"]
@@ -43,7 +42,7 @@ pub(super) fn validate(container: &At<'_>, spec: &At<'_>, errors: &mut Vec<Field
             errors.push(at.forbidden(REFUSED));
         }
     }
-    // What is mounted from inside a volume stays mounted until the pod ends.
+    // A `subPath` mount would stay until the pod ends.
     for mount in container.get("volumeMounts").items() {
         for field in ["subPath", "subPathExpr"] {
             if !mount.get(field).is_empty() {

@@ -1,7 +1,6 @@
 //! References to images.
 
-/// The policy for an image whose author named none: what may change under its name is always
-/// pulled.
+/// The default pull policy: an image with the tag `latest` is always pulled.
 pub(super) fn pull_policy(image: &str) -> &'static str {
     match tag(image) {
         Some("latest") => "Always",

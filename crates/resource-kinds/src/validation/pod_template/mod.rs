@@ -38,7 +38,7 @@ use crate::validation::field::At;
 pub(crate) const CONTAINER_LISTS: [&str; 3] =
     ["containers", "initContainers", "ephemeralContainers"];
 
-/// All containers of a spec, of whatever list, the init containers first.
+/// All containers of a spec, of all lists, the init containers first.
 pub(crate) fn all_containers<'a>(spec: &At<'a>) -> Vec<At<'a>> {
     ["initContainers", "containers", "ephemeralContainers"]
         .iter()
@@ -46,7 +46,7 @@ pub(crate) fn all_containers<'a>(spec: &At<'a>) -> Vec<At<'a>> {
         .collect()
 }
 
-/// Whether an init container goes on running beside the others (`statefulset.md` 12.3).
+/// Whether an init container is a sidecar (`statefulset.md` 12.3).
 pub(crate) fn is_sidecar(container: &Value) -> bool {
     container["restartPolicy"] == "Always"
 }

@@ -44,7 +44,7 @@ pub(super) fn validate(container: &At<'_>, spec: &At<'_>, errors: &mut Vec<Field
     }
 }
 
-/// Checks that a container which runs once, before the others, has no probes and no hooks.
+/// Checks that an init container that is not a sidecar has no probes and no hooks.
 pub(super) fn forbid(container: &At<'_>, errors: &mut Vec<FieldError>) {
     let detail = "may not be set for init containers without restartPolicy=Always";
     let fields = std::iter::once(&"lifecycle").chain(PROBES);

@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::json::parts;
 use crate::validation::field::{At, NEGATIVE};
 
-/// What a container can have, beside huge pages.
+/// The resources of a container, beside huge pages.
 const OF_CONTAINERS: &[&str] = &["cpu", "ephemeral-storage", "memory"];
-/// What a pod as a whole can have, beside huge pages.
+/// The pod-level resources, beside huge pages.
 const OF_PODS: &[&str] = &["cpu", "memory"];
 /// Resources that there are, but that quotas and claims count only.
 const OTHERS: &[&str] = &[
@@ -50,12 +50,12 @@ pub(crate) fn is_extended(name: &str) -> bool {
         && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-/// Whether more of it may be asked for than there is.
+/// Whether the resource may be overcommitted.
 fn allows_overcommit(name: &str) -> bool {
     is_native(name) && !name.starts_with(HUGE_PAGES)
 }
 
-/// All that is wrong with the name of a resource as such; empty if nothing is.
+/// The errors of a resource's name.
 fn well_known(name: &str, path: &FieldPath) -> Vec<FieldError> {
     let wrong = |clause| FieldError::invalid(path, name, clause);
     let mut errors: Vec<_> = names::qualified_name(name).into_iter().map(wrong).collect();
@@ -175,8 +175,7 @@ fn requirements(resources: &At<'_>, check_name: NameCheck) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with the resources of a pod as a whole (KEP-2837): they bound those of its
-/// containers.
+/// The errors of pod-level resources (KEP-2837): they bound those of its containers.
 pub(super) fn of_pod(spec: &At<'_>) -> Vec<FieldError> {
     let resources = spec.get("resources");
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
@@ -228,7 +227,7 @@ pub(super) fn of_pod(spec: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-/// What the containers of a pod need of a resource at the same time: all main containers and
+/// The amount of a resource that a pod's containers need at the same time: all main containers and
 /// sidecars, or an init container with the sidecars before it (`statefulset.md` 12.3).
 fn needed(spec: &At<'_>, list: &str, name: &str) -> Quantity {
     let of = |container: &At<'_>| amount(&container.get("resources").get(list).get_key(name));
@@ -248,7 +247,7 @@ fn needed(spec: &At<'_>, list: &str, name: &str) -> Quantity {
     most.max(together)
 }
 
-/// What has a limit and no request requests as much as the limit.
+/// A missing request is set to the limit.
 pub(super) fn requests_from_limits(resources: &mut Value) {
     let Some(limits) = resources["limits"].as_object().cloned() else {
         return;
@@ -260,8 +259,8 @@ pub(super) fn requests_from_limits(resources: &mut Value) {
     }
 }
 
-/// Requests of the pod as a whole that it does not name, where it has limits of its own: as much as
-/// its containers request, or else as much as the limit (KEP-2837).
+/// Missing pod-level requests, if the pod has limits of its own: the sum of its containers'
+/// requests, or else the limit (KEP-2837).
 pub(super) fn requests_of_pod(spec: &mut Value) {
     let limits = spec["resources"]["limits"].as_object();
     let Some(limits) = limits.filter(|limits| !limits.is_empty()).cloned() else {
@@ -291,8 +290,7 @@ pub(super) fn requests_of_pod(spec: &mut Value) {
     }
 }
 
-/// The class of service of a pod (`statefulset.md` 12.16): of its own resources, where it has
-/// some.
+/// The QoS class of a pod (`statefulset.md` 12.16): by its pod-level resources, if it has any.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let spec = At::root(spec);
     let own = ["requests", "limits"].map(|list| spec.get("resources").get(list));

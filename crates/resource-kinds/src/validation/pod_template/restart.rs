@@ -47,14 +47,14 @@ fn at_most(list: &At<'_>, max: usize, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Here what is missing is as wrong as what is unknown.
+/// A missing value is as invalid as an unknown one.
 fn among(at: &At<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     if !allowed.contains(&at.text()) {
         errors.push(FieldError::not_supported(&at.path, at.text(), allowed));
     }
 }
 
-/// Checks what a change of its resources does to a container of a pod with the given policy.
+/// Validates the resize policies of a container in a pod with the given restart policy.
 pub(super) fn on_resize(container: &At<'_>, pod_policy: &str, errors: &mut Vec<FieldError>) {
     let list = container.get("resizePolicy");
     let mut seen = BTreeSet::new();
@@ -72,7 +72,7 @@ pub(super) fn on_resize(container: &At<'_>, pod_policy: &str, errors: &mut Vec<F
     }
 }
 
-/// Checks that a container which runs once, before the others, is not to start again in between.
+/// Checks that an init container has no resize policy that restarts it.
 pub(super) fn not_on_resize(container: &At<'_>, errors: &mut Vec<FieldError>) {
     for item in container.get("resizePolicy").items() {
         let policy = item.get("restartPolicy");

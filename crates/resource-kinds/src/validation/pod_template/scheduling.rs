@@ -18,7 +18,7 @@ pub(super) fn affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks what a pod waits for before it is ready, and before it gets a node.
+/// Validates readiness gates and scheduling gates.
 pub(super) fn gates(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     for gate in spec.get("readinessGates").items() {
         errors.check_text(&gate.get("conditionType"), names::qualified_name);
@@ -99,7 +99,7 @@ pub(crate) fn node_selector(selector: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Only what is required must be possible; a preference can ask for what no node has.
+/// Only required terms must be satisfiable; a preference may name labels that no node has.
 fn label_values(term: &At<'_>, errors: &mut Vec<FieldError>) {
     let expressions = term.get("matchExpressions");
     for value in expressions.items().flat_map(|e| e.get("values").items()) {

@@ -8,8 +8,8 @@ use super::windows;
 use crate::validation::field::{At, Rules};
 use crate::validation::volume_sources;
 
-/// Largest user or group id, as in Kubernetes (`IsValidUserID`): the kernel takes 2^32 - 1 for "leave
-/// it as it is", and some programs take the upper half for negative numbers.
+/// Maximum user or group id, as in Kubernetes (`IsValidUserID`): for the kernel 2^32 - 1 means
+/// "unchanged", and some programs read the upper half as negative numbers.
 const ID_MAX: i64 = 0x7fff_ffff;
 
 fn id(at: &At<'_>, errors: &mut Vec<FieldError>) {
@@ -70,7 +70,7 @@ fn profiles(context: &At<'_>, errors: &mut Vec<FieldError>) {
     windows::options(&context.get("windowsOptions"), errors);
 }
 
-/// Checks what holds for all containers of a pod.
+/// Validates the security context of a pod.
 pub(super) fn validate_pod(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let context = spec.get("securityContext");
     for field in ["fsGroup", "runAsUser", "runAsGroup"] {
@@ -144,7 +144,7 @@ fn is_sysctl(name: &str) -> bool {
         })
 }
 
-/// What goes with users of the pod's own only, and what does not go with them (KEP-127).
+/// The rules for pods with and without a user namespace (KEP-127).
 pub(super) fn users(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let containers = super::CONTAINER_LISTS.map(|list| spec.get(list));
     let containers = containers.iter().flat_map(At::items);
@@ -169,7 +169,7 @@ pub(super) fn users(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks the rights of one container.
+/// Validates the security context of one container.
 pub(super) fn validate_container(context: &At<'_>, errors: &mut Vec<FieldError>) {
     if !context.is_set() {
         return;
@@ -345,7 +345,7 @@ mod tests {
 
     #[test]
     fn ids_and_policies_are_known() {
-        // findings S1: 4294967295 is the kernel's "leave it as it is", which was root.
+        // findings S1: for the kernel 4294967295 means "unchanged", which was root.
         let range = "must be between 0 and 2147483647, inclusive";
         for wrong in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296_i64] {
             for field in ["fsGroup", "runAsUser", "runAsGroup"] {

@@ -98,7 +98,7 @@ fn names_of_others(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A name for the host that the kernel says and that DNS knows nothing of (KEP-4762).
+/// `hostnameOverride`: the kernel's host name without a DNS record (KEP-4762).
 fn other_hostname(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let name = spec.get("hostnameOverride");
     if !name.is_set() {
@@ -308,7 +308,7 @@ mod tests {
         for (spec, wanted) in table {
             assert_eq!(check(spec)[0], format!("spec.{wanted}"));
         }
-        // What is negative is taken for 1, and warned of.
+        // A negative value counts as 1, with a warning.
         assert_eq!(check(json!({"terminationGracePeriodSeconds": -1})), [""; 0]);
     }
 }

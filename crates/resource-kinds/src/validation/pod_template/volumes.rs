@@ -7,12 +7,12 @@ use object_model::{FieldError, names};
 use crate::validation::field::{At, Rules};
 use crate::validation::volume_sources;
 
-/// What a volume is made from, as far as containers must know.
+/// The kind of a volume, as far as mounts depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Backing {
     /// A claim, which can be a block device.
     Claim,
-    /// Anything else: files.
+    /// Files, for all other types.
     Files,
 }
 
@@ -61,8 +61,8 @@ pub(super) fn validate<'a>(
     good
 }
 
-/// Checks what is wrong with the volumes of a pod, but not with those of a template: names that
-/// come from the pod's, and what others may yet fill in.
+/// Validates the volumes of a pod, but not those of a template: names derived from the pod's, and
+/// fields that may be set later.
 pub(super) fn of_pod(pod: &At<'_>, errors: &mut Vec<FieldError>) {
     let (own, spec) = (pod.get("metadata.name"), pod.get("spec"));
     let claim_of = |volume: &At<'_>| format!("{}-{}", own.text(), volume.get("name").text());
@@ -100,7 +100,7 @@ pub(super) fn of_pod(pod: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks what a container mounts.
+/// Validates the mounts of a container.
 pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
     let of_devices = |field: &str| -> BTreeSet<&str> {
         let all = container.get("volumeDevices");
@@ -150,8 +150,7 @@ fn propagation(at: &At<'_>, privileged: bool, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What is mounted below a volume can be read-only only if the volume is, and nothing is mounted
-/// there from outside.
+/// Recursive read-only mounts require a read-only mount without propagation.
 fn read_only_below(mount: &At<'_>, errors: &mut Vec<FieldError>) {
     let at = mount.get("recursiveReadOnly");
     errors.check_one_of_if_set(&at, &["Disabled", "Enabled", "IfPossible"]);
@@ -167,7 +166,7 @@ fn read_only_below(mount: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks what a container has as block devices, beside what it mounts and where.
+/// Validates the block devices of a container, with its mounts.
 fn devices(
     container: &At<'_>,
     volumes: &Volumes<'_>,

@@ -7,7 +7,7 @@ use object_model::Quantity;
 use super::all_containers;
 use crate::validation::field::At;
 
-/// Labels that no node has any more, since when, and what to use in their place.
+/// Deprecated node labels, with the version and the replacement.
 const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
     ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
     ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),

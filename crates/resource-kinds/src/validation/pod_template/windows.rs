@@ -1,5 +1,5 @@
-//! Validation of fields that belong to one operating system. The pods run on Linux; those for
-//! Windows are kept for nodes that are not this cluster's.
+//! Validation of fields for one operating system. Pods run on Linux; those for Windows are stored
+//! for nodes outside of this cluster.
 
 use object_model::{FieldError, names};
 
@@ -7,7 +7,7 @@ use super::all_containers;
 use crate::validation::field::{At, Rules};
 
 const SYSTEMS: &[&str] = &["linux", "windows"];
-/// What only Linux has, of a pod.
+/// Fields of a pod that only Linux supports.
 const LINUX_PODS: &[&str] = &[
     "securityContext.appArmorProfile",
     "securityContext.seLinuxOptions",
@@ -25,7 +25,7 @@ const LINUX_PODS: &[&str] = &[
     "securityContext.supplementalGroupsPolicy",
     "securityContext.seLinuxChangePolicy",
 ];
-/// What only Linux has, of a container's rights.
+/// Security context fields of a container that only Linux supports.
 const LINUX_CONTAINERS: &[&str] = &[
     "appArmorProfile",
     "seLinuxOptions",
@@ -42,7 +42,7 @@ const CREDENTIAL_KIB_MAX: usize = 64;
 const DOMAIN_CHARS_MAX: usize = 256;
 const USER_CHARS_MAX: usize = 104;
 
-/// Checks that a pod asks for nothing that its system does not have.
+/// Checks that a pod has no fields of another operating system.
 pub(super) fn system(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let name = spec.get("os.name");
     if !spec.get("os").is_set() {
@@ -82,7 +82,7 @@ pub(super) fn system(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What is not said, and cannot be told from what is said not to be, is not given.
+/// A value that equals its default counts as absent.
 fn is_given(name: &str, field: &At<'_>) -> bool {
     match name {
         "hostPID" | "hostIPC" => field.is_true(),
@@ -147,7 +147,7 @@ pub(super) fn options(options: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What is wrong with the name of a user, with or without a domain before a backslash.
+/// The errors of a user name, with or without a domain before a backslash.
 fn user_name(text: &str) -> Vec<String> {
     let one = |clause: &str| vec![clause.to_owned()];
     if text.is_empty() {

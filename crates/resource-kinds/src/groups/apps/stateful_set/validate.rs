@@ -35,7 +35,7 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// All that is wrong with a changed set. What was stored under laxer rules may stay as it is
+/// The errors of an updated set. Values that were stored under laxer rules may stay
 /// (`statefulset.md` 6.12).
 pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
     let spec = At::root(object).get("spec");

@@ -22,7 +22,7 @@ use crate::validation::metadata;
 #[derive(Debug)]
 pub struct HorizontalPodAutoscaler;
 
-/// The share of processor time that is wanted where nothing is said, in percent.
+/// Default target of CPU utilization, in percent.
 const CPU_SHARE: i64 = 80;
 
 const INFO: KindInfo<'static> = KindInfo {

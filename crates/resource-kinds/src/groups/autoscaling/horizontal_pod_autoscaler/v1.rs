@@ -1,5 +1,5 @@
-//! autoscaling/v1 HorizontalPodAutoscaler: the same stored objects as autoscaling/v2, of which the
-//! first version knows the processor time only. The rest is kept in annotations, as Kubernetes does.
+//! autoscaling/v1 HorizontalPodAutoscaler: the same stored objects as autoscaling/v2. Version 1
+//! only has CPU utilization; annotations hold the rest, as in Kubernetes.
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1 as api;
@@ -27,7 +27,7 @@ const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const ANNOTATIONS: [&str; 4] = [METRICS, CURRENT_METRICS, BEHAVIOR, CONDITIONS];
 
-/// What the two versions call the parts of a metric: its field, and the parts in version 1 and 2.
+/// The names of a metric's parts in both versions: its field, and the parts in version 1 and 2.
 type Names = (&'static str, &'static [(&'static str, &'static str)]);
 
 const SPEC: &[Names] = &[
@@ -124,7 +124,7 @@ const STATUS: &[Names] = &[
     ),
 ];
 
-/// The same scaler in version 2, whichever version it has.
+/// The same autoscaler in version 2.
 pub(super) fn to_v2(mut scaler: Value) -> Value {
     if scaler["apiVersion"] != INFO.api_version() {
         return scaler;
@@ -170,7 +170,7 @@ pub(super) fn to_v2(mut scaler: Value) -> Value {
     scaler
 }
 
-/// The same scaler in version 1, whichever version it has.
+/// The same autoscaler in version 1.
 fn to_v1(mut scaler: Value) -> Value {
     if scaler["apiVersion"] != V2.api_version() {
         return scaler;
@@ -224,7 +224,7 @@ fn cpu_share<'m>(metric: &'m Value, part: &str) -> &'m Value {
     }
 }
 
-/// Takes the annotations out that say what version 1 has no fields for.
+/// Removes the annotations for fields that version 1 lacks.
 fn take_annotations(scaler: &mut Value) -> Map<String, Value> {
     let mut kept = Map::new();
     let Some(metadata) = scaler.get_mut("metadata") else {

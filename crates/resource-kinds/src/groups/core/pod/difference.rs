@@ -6,7 +6,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 
 /// Lines shown around a change.
 const CONTEXT: usize = 3;
-/// Most comparisons of lines; what differs more is shown as gone and come as a whole.
+/// Maximum number of line comparisons; a larger difference is shown as a replacement of the whole.
 const COMPARISONS_MAX: usize = 4_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-/// All lines of both versions: what is the same, and between it what went before what came.
+/// The lines of both versions: common ones, and between them removed ones before added ones.
 fn compared<'a>(old: &[&'a str], new: &[&'a str]) -> Vec<Line<'a>> {
     let same = |pair: &(&&str, &&str)| pair.0 == pair.1;
     let before = old.iter().zip(new).take_while(same).count();

@@ -93,7 +93,7 @@ impl Kind for Pod {
         parts::set(object, "status", status);
     }
 
-    /// A pod's class of service never changes; who reports a status need not know it.
+    /// A pod's QoS class never changes; a status update may omit it.
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         parts::restore_all_but(object, old, &["status", "metadata"]);
         let class = old["status"]["qosClass"].clone();
@@ -200,8 +200,8 @@ impl Kind for Pod {
         ])
     }
 
-    /// `statefulset.md` 12.7. Only who asks for 0 removes a pod without its node: a pod whose own
-    /// grace is 0 gets 1, or its successor could start while it still runs.
+    /// `statefulset.md` 12.7. Only an explicit 0 removes a pod without its node: a pod whose own
+    /// grace period is 0 gets 1, or its successor could start while it still runs.
     fn grace(&self, object: &Value, asked: Option<i64>) -> i64 {
         let root = At::root(object);
         let finished = matches!(root.get("status.phase").text(), "Succeeded" | "Failed");

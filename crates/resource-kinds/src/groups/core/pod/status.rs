@@ -39,7 +39,7 @@ fn generation(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A node is kept for a pod only until the pod has one.
+/// A nominated node is allowed only until the pod has a node.
 fn nominated_node(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let name = status.get("nominatedNodeName");
     if name.is_empty() || name.value == before.get("nominatedNodeName").value {
@@ -52,7 +52,7 @@ fn nominated_node(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut 
     }
 }
 
-/// A container that ended and is not to run again stays ended.
+/// A container that ended and must not be restarted stays terminated.
 fn ended(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let all = pod_template::all_containers(spec);
     let rules = all
@@ -79,7 +79,7 @@ fn ended(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<Field
             let mut containers = spec.get(list).items();
             let container = containers.find(|container| container.get("name").text() == name);
             let may = container.is_some_and(|c| restarts(&c, spec, code.unwrap_or_default()));
-            // Nobody starts an ephemeral container twice.
+            // An ephemeral container is never restarted.
             if goes_on && (!may || list == "ephemeralContainers") {
                 let detail = "may not be transitioned to non-terminated state";
                 errors.push(now.get("state").forbidden(detail));

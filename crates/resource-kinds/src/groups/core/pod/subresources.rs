@@ -18,7 +18,7 @@ const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerRefere
 /// Fields of a container that `resize` may change.
 const RESIZABLE: [&str; 2] = ["resources", "resizePolicy"];
 
-/// Puts back what the sub-resource may not change.
+/// Restores the fields that the sub-resource cannot change.
 pub(super) fn prepare(name: &str, object: &mut Value, old: &Value) {
     let sent = object["spec"].clone();
     parts::restore_all_but(object, old, &["metadata"]);
@@ -57,7 +57,7 @@ pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldErro
         "resize" => resize,
         _ => return Vec::new(),
     };
-    // Pods of a node's own files are what the files say.
+    // Static pods are defined by the node's files.
     if old.get("metadata.annotations").get_key(MIRROR_POD).is_set() {
         let detail = match name {
             "resize" => "static pods cannot be resized",
@@ -162,7 +162,7 @@ fn of_pod(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Whether all amounts but those of `cpu` and `memory` are equal.
+/// Whether all amounts except `cpu` and `memory` are equal.
 fn same_others(new: &At<'_>, old: &At<'_>) -> bool {
     let others = |list: &At<'_>| {
         let mut all = quantities(list);
@@ -172,7 +172,7 @@ fn same_others(new: &At<'_>, old: &At<'_>) -> bool {
     others(new) == others(old)
 }
 
-/// Whether an amount has gone.
+/// Whether an amount was removed.
 fn lacks(new: &At<'_>, old: &At<'_>) -> bool {
     let now = quantities(new);
     quantities(old).keys().any(|name| !now.contains_key(name))

@@ -28,7 +28,7 @@ pub(super) const COLUMNS: &[Column<'static>] = &[
     table::wide("Readiness Gates", "Extra conditions that hold, of all."),
 ];
 
-/// What the containers say, summed up.
+/// The summary of the containers.
 struct Summary {
     reason: String,
     ready: usize,
@@ -159,8 +159,8 @@ fn summary(object: &Value) -> Summary {
     summary
 }
 
-/// Goes through the init containers up to the first that is neither done nor a started sidecar;
-/// says whether there is one. `sidecars` counts the restarts that still matter later on.
+/// Counts the init containers up to the first that is neither done nor a started sidecar; returns
+/// whether there is one. `sidecars` counts the restarts that matter later.
 fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut Summary) -> bool {
     let root = At::root(object);
     let specs: Vec<_> = root.get("spec.initContainers").items().collect();

@@ -14,7 +14,7 @@ const SPEC_IMMUTABLE: &str = "pod updates may not change fields other than \
     `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
-/// All that is wrong with a change of a pod. What was stored under laxer rules may stay.
+/// The errors of a pod's update. Values that were stored under laxer rules may stay.
 pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     let (pod, old_pod) = (At::root(object), At::root(old));
     let (new_spec, old_spec) = (pod.get("spec"), old_pod.get("spec"));
@@ -44,7 +44,7 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// Leaves out of what is wrong now what was wrong before.
+/// Removes the errors that existed before.
 pub(super) fn drop_known(errors: &mut Vec<FieldError>, before: &[FieldError]) {
     errors.retain(|error| !before.contains(error));
 }
@@ -98,7 +98,7 @@ fn gates(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A pod that waits may ask for more of its node, and for nothing less.
+/// A gated pod's node selector may only be extended.
 fn node_selector(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
     let (new, old) = (new.get("nodeSelector"), old.get("nodeSelector"));
     let mut before = old.entries();
@@ -369,7 +369,7 @@ mod tests {
                  spec.nodeSelector are allowed (no mutations or deletions)"
             ]
         );
-        // Without a gate, nothing of it may change.
+        // Without a gate, it cannot change.
         assert_eq!(
             check(|spec| spec["nodeSelector"] = json!({"a": "b"})).len(),
             1

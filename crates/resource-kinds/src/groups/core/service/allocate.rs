@@ -44,8 +44,8 @@ pub(super) fn port_key(protocol: &str, port: i64) -> String {
     format!("node-port/{protocol}/{port}")
 }
 
-/// `clusterIP` and the first of `clusterIPs` are the same; whoever sets (or on an update,
-/// changes) one of them means both.
+/// `clusterIP` and the first of `clusterIPs` are equal; setting (or on an update, changing) one of
+/// them changes both.
 pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
     let Some(spec) = object.get_mut("spec") else {
         return;
@@ -68,8 +68,8 @@ pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
     }
 }
 
-/// What only the old type had goes with it, unless the user has changed it: it was most often filled
-/// in by default, so that nobody would know to remove it.
+/// Removes fields of the old type, unless the user has changed them: most were set by default, so
+/// users would not know to remove them.
 pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
     let balanced = |object: &Value| object["spec"]["type"] == "LoadBalancer";
     let mut gone = Vec::new();
@@ -101,7 +101,7 @@ pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
     }
 }
 
-/// An update that leaves out what the cluster had chosen keeps it.
+/// An update without allocated values keeps them.
 pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     let keeps_address = has_address(object) && has_address(old);
     let keeps_ports = has_node_ports(object) && has_node_ports(old);
@@ -152,7 +152,7 @@ fn keep_ports(spec: &mut Value, old: &Value) {
     }
 }
 
-/// Chooses what the user left to the cluster; releases what the type no longer has.
+/// Allocates the values that the user left open; releases those that the type no longer has.
 pub(super) fn allocate(
     range: ServiceRange,
     object: &mut Value,
@@ -197,7 +197,7 @@ fn allocate_address(
     let selectorless_headless =
         spec["clusterIP"] == "None" && At::root(spec).get("selector").is_empty();
     if selectorless_headless && spec["ipFamilyPolicy"].is_null() && spec["ipFamilies"].is_null() {
-        // Nobody knows the families of endpoints that the user keeps; upstream takes both.
+        // The families of endpoints without a selector are unknown; upstream uses both.
         parts::set(spec, "ipFamilyPolicy", "RequireDualStack");
         parts::set(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
     }
@@ -222,14 +222,14 @@ fn allocate_address(
     Ok(())
 }
 
-/// What is wrong with an address that a user asks for.
+/// The error of a requested address.
 fn explicit(range: ServiceRange, asked: &str, taken: &dyn AllocationLookup) -> Option<FieldError> {
     let path = FieldPath::root("spec").child("clusterIPs");
     let refuse = |why: &str| {
         let detail = format!("failed to allocate IP {asked}: {why}");
         Some(FieldError::invalid(&path, json!([asked]), detail))
     };
-    // What is no address at all is the validation's to refuse.
+    // Validation refuses an invalid address.
     let address: Ipv4Addr = asked.parse().ok()?;
     if range.offset(address).is_none() {
         refuse(&format!(
@@ -243,8 +243,8 @@ fn explicit(range: ServiceRange, asked: &str, taken: &dyn AllocationLookup) -> O
     }
 }
 
-/// A number that differs between objects and is the same for one: choices start there, so that
-/// addresses that were just given up are not at once given to others.
+/// A number that differs between objects and is constant for one: allocation starts there, so that
+/// recently released addresses are not reused at once.
 pub(super) fn seed(object: &Value) -> u32 {
     let metadata = &object["metadata"];
     let texts = ["uid", "namespace", "name"].map(|key| metadata[key].as_str().unwrap_or_default());
@@ -309,7 +309,7 @@ fn allocate_ports(
     Ok(())
 }
 
-/// What is wrong with a port of the nodes that a user asks for.
+/// The error of a requested node port.
 pub(super) fn explicit_port(
     at: &FieldPath,
     protocol: &str,

@@ -20,7 +20,7 @@ use crate::validation::metadata;
 /// core/v1 Service.
 #[derive(Debug)]
 pub struct Service {
-    /// Where its address comes from.
+    /// The range of its address.
     range: ServiceRange,
 }
 

@@ -15,7 +15,7 @@ const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
 /// Longest time, in seconds, that a client stays with one pod: a day.
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
 
-/// All that is wrong with a Service as it stands.
+/// The errors of a Service.
 pub(super) fn validate(object: &Value) -> Vec<FieldError> {
     let spec = At::root(object).get("spec");
     let kind = spec.get("type").text();
@@ -188,7 +188,7 @@ fn policies(spec: &At<'_>, kind: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What may not change: the address, once there is one, and where nodes are asked for endpoints.
+/// The immutable fields: an allocated address, and the health check node port.
 pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let check = At::root(object).get("spec.healthCheckNodePort");
