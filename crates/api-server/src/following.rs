@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::{BoxStream, select_all};
+use futures::stream::{BoxStream, SelectAll, select_all};
 use mvcc_store::{Revision, StoreError, WatchEvents};
 use object_model::Status;
 use reconcile::health::Streak;
@@ -14,7 +14,7 @@ use resource_kinds::{admissionregistration, flowcontrol};
 use crate::flow_control::upkeep;
 use crate::group_services;
 use crate::objects::definitions;
-use crate::server::ApiServer;
+use crate::server::{ApiServer, StartError};
 
 /// First delay before a failed watch or update is retried; it grows with further failures.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -28,13 +28,46 @@ enum What {
     Flows,
 }
 
+const ALL: [What; 3] = [What::Definitions, What::Registrations, What::Flows];
+
+impl What {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Definitions => "the kinds of the definitions",
+            Self::Registrations => "the webhooks and policies",
+            Self::Flows => "the flows of requests",
+        }
+    }
+}
+
 type Changes = BoxStream<'static, (What, Result<WatchEvents, StoreError>)>;
 
+/// A watch whose earlier writes are in force.
+pub(crate) struct Following(SelectAll<Changes>);
+
+/// Begins a watch, and puts in force what was written before.
+///
+/// *Errors.* What cannot be read.
+pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<Following, StartError> {
+    let following = Following(watch(server)?);
+    for what in ALL {
+        put_in_force(server, what)
+            .await
+            .map_err(|source| StartError::DefaultObject {
+                what: what.text().to_owned(),
+                source,
+            })?;
+    }
+    Ok(following)
+}
+
 /// Follows the store for as long as there is the server.
-pub(crate) async fn run(server: Weak<ApiServer>, streak: Streak) {
+pub(crate) async fn run(server: Weak<ApiServer>, first: Following, streak: Streak) {
     let mut failures: u32 = 0;
+    let mut begun = Some(first);
+    streak.succeeded();
     loop {
-        match follow(&server, &streak).await {
+        match follow(&server, begun.take(), &streak).await {
             Ok(()) | Err(Ended::Gone) => return,
             Err(Ended::Failed(why)) => {
                 streak.failed(&why);
@@ -56,21 +89,14 @@ enum Ended {
     Failed(String),
 }
 
-async fn follow(server: &Weak<ApiServer>, streak: &Streak) -> Result<(), Ended> {
-    let mut changes = {
-        let server = server.upgrade().ok_or(Ended::Gone)?;
-        let changes = watch(&server).map_err(|error| match error {
-            StoreError::Closed => Ended::Gone,
-            error => Ended::Failed(error.to_string()),
-        })?;
-        // Changes from before the watch.
-        for what in [What::Definitions, What::Registrations, What::Flows] {
-            put_in_force(&server, what)
-                .await
-                .map_err(|status| Ended::Failed(status.message))?;
-        }
-        streak.succeeded();
-        changes
+async fn follow(
+    server: &Weak<ApiServer>,
+    begun: Option<Following>,
+    streak: &Streak,
+) -> Result<(), Ended> {
+    let mut changes = match begun {
+        Some(Following(changes)) => changes,
+        None => again(server, streak).await?,
     };
     while let Some((what, events)) = changes.next().await {
         match events {
@@ -87,7 +113,24 @@ async fn follow(server: &Weak<ApiServer>, streak: &Streak) -> Result<(), Ended> 
     Err(Ended::Gone)
 }
 
-fn watch(server: &ApiServer) -> Result<futures::stream::SelectAll<Changes>, StoreError> {
+/// Begins another watch after one that ended.
+async fn again(server: &Weak<ApiServer>, streak: &Streak) -> Result<SelectAll<Changes>, Ended> {
+    let server = server.upgrade().ok_or(Ended::Gone)?;
+    let changes = watch(&server).map_err(|error| match error {
+        StoreError::Closed => Ended::Gone,
+        error => Ended::Failed(error.to_string()),
+    })?;
+    // What was written before the watch began.
+    for what in ALL {
+        put_in_force(&server, what)
+            .await
+            .map_err(|status| Ended::Failed(status.message))?;
+    }
+    streak.succeeded();
+    Ok(changes)
+}
+
+fn watch(server: &ApiServer) -> Result<SelectAll<Changes>, StoreError> {
     let next = Revision(server.objects.store.current_revision().0 + 1);
     let served = server.objects.catalog.snapshot();
     let mut streams = Vec::new();

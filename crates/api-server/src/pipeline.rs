@@ -10,25 +10,24 @@ use http::header::{ACCEPT_ENCODING, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use object_model::{Status, StatusReason};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access::audit::Record;
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
-use crate::flow_control::{Flow, Seat};
+use crate::flow_control::{Flow, Seat, Share};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, Held, Segments, boxed};
 use crate::http::call::{Answer, Call};
 use crate::http::connection::Connection;
-use crate::http::flow_control::{Good, Share, too_many};
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::http::warnings::Warnings;
-use crate::http::work::{self, Placed};
+use crate::http::work::{self, Payer, Placed};
 use crate::routing;
 use crate::server::ApiServer;
 
@@ -146,8 +145,9 @@ async fn respond(
 struct Kept {
     /// The authenticated user; empty before authentication.
     user: String,
-    /// Its place among all requests.
+    /// Its place among the arriving requests, or among the watches and streams.
     place: Option<OwnedSemaphorePermit>,
+    /// Its place among the watches and streams of its user.
     share: Option<Share>,
     flow: Option<Arc<Flow>>,
     seat: Option<Seat>,
@@ -235,14 +235,17 @@ async fn answer(
             return Err(unauthorized());
         }
     } else if !routing::is_public(&info.path) {
+        let mut payer: Option<Box<dyn Payer>> = None;
         if !local {
-            let (good, max) = places_of_one(server, &info, &query);
-            kept.share = server.shares.take(&user, good, max)?;
-            let bodies = server.shares.of(&user, Good::BodyBytes);
-            work::sent_by(bodies, server.limits.body_bytes_per_user_max);
-        } else {
-            work::sent_by(None, 0);
+            if info.is_long_running(&query) {
+                kept.share = server.flows.admit_long_running(&user)?;
+            }
+            payer = server
+                .flows
+                .bodies_of(&user)
+                .map(|share| Box::new(share) as _);
         }
+        work::sent_by(payer);
         let acts = impersonation::is_asked(&parts.headers);
         user = impersonate(&server.access.authorizer, user, &parts.headers)?;
         if let Some(record) = kept.record.as_mut().filter(|_| acts) {
@@ -250,7 +253,7 @@ async fn answer(
         }
         impersonation::without_headers(&mut parts.headers);
         if !local {
-            take_turn(server, (&user, &info), info.is_long_running(&query), kept).await?;
+            take_turn(server, &user, (&info, &query), kept).await?;
         }
         authorize(&server.access.authorizer, &user, &info)?;
     }
@@ -278,25 +281,20 @@ fn admit(
     if matches!(caller, Caller::Local(_)) || routing::is_public(&info.path) {
         return Ok(None);
     }
-    let places: &Arc<Semaphore> = if long {
-        &server.long_running
-    } else {
-        &server.requests
-    };
-    let place = places.clone().try_acquire_owned();
-    place.map(Some).map_err(|_| too_many())
+    server.flows.admit(long).map(Some)
 }
 
-/// Waits for a seat at the request's priority level. A limited request releases its place among all
-/// requests first, so that waiting requests do not block others; an exempt request keeps it.
+/// Waits for the request's seats at its priority level. A limited request releases its place among the arriving
+/// ones first, so that waiting requests do not block others; an exempt request keeps it.
 ///
-/// *Errors.* 429 if there is no seat, or not in time.
+/// *Errors.* 429 if there are no seats, or not in time.
 async fn take_turn(
     server: &ApiServer,
-    (user, info): (&UserInfo, &RequestInfo),
-    long: bool,
+    user: &UserInfo,
+    (info, query): (&RequestInfo, &Query),
     kept: &mut Kept,
 ) -> Result<(), Status> {
+    let long = info.is_long_running(query);
     // Streams take no seat, as upstream.
     if long && info.verb != "watch" {
         return Ok(());
@@ -308,20 +306,8 @@ async fn take_turn(
     if !long && !flow.is_exempt() {
         kept.place = None;
     }
-    // A request waits at most a quarter of its timeout, as upstream.
-    let patience = server.limits.request_timeout / 4;
-    kept.seat = Some(server.flows.seat(flow, (user, info), patience).await?);
+    kept.seat = Some(server.flows.seat(flow, user, (info, query)).await?);
     Ok(())
-}
-
-/// The bound of concurrent requests like this one for one user.
-fn places_of_one(server: &ApiServer, info: &RequestInfo, query: &Query) -> (Good, usize) {
-    let limits = &server.limits;
-    if info.is_long_running(query) {
-        (Good::LongRunning, limits.long_running_per_user_max)
-    } else {
-        (Good::Requests, limits.per_user_max)
-    }
 }
 
 /// Whether to pretty-print: if `?pretty` is set, or the client is curl, wget or a browser.

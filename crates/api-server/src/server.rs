@@ -4,7 +4,6 @@ use std::sync::{Arc, OnceLock};
 
 use mvcc_store::StoreError;
 use object_model::Status;
-use tokio::sync::Semaphore;
 use tokio_util::sync::DropGuard;
 
 use crate::access::Access;
@@ -22,7 +21,6 @@ use crate::handlers::health::Health;
 use crate::handlers::metrics::Metrics;
 use crate::handlers::nodes::NodeConnector;
 use crate::handlers::writer::Writer;
-use crate::http::flow_control::Shares;
 use crate::http::limits::Limits;
 use crate::http::work::Places;
 use crate::objects::storage::Objects;
@@ -58,9 +56,6 @@ pub struct ApiServer {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tls: Option<Tls>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) requests: Arc<Semaphore>,
-    pub(crate) long_running: Arc<Semaphore>,
-    pub(crate) shares: Shares,
     pub(crate) flows: FlowControl,
     pub(crate) places: Arc<Places>,
     /// Ends the tasks of the server with it.
@@ -96,10 +91,7 @@ impl ApiServer {
             components: Components::default(),
             metrics: Arc::default(),
             tls,
-            requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
-            long_running: Arc::new(Semaphore::new(limits.long_running_max)),
-            shares: Shares::default(),
-            flows: FlowControl::new(limits.requests_in_flight_max),
+            flows: FlowControl::new(limits.clone()),
             places: Arc::default(),
             limits,
             _background: background,

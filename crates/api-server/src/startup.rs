@@ -46,8 +46,8 @@ impl ApiServer {
                 source,
             });
         store_room::unless_full(&server, made)?;
-        upkeep::start(&server.flows, server.writer()).await?;
-        server.admission.follow_registrations();
+        upkeep::start(&server.flows, server.writer()).await;
+        let following = following::start(&server).await?;
         let sources = Sources::of(&server.objects.catalog.snapshot().registry);
         let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
         authorize::fill(rbac, store.as_ref(), &sources).await?;
@@ -55,7 +55,7 @@ impl ApiServer {
         let fresh = authorize::keep_fresh(rbac.clone(), store.clone(), sources, background);
         server.start("the index of roles", fresh);
         let streak = part.follow(Followed::Watch, "definitions, webhooks and flows");
-        let follow = following::run(Arc::downgrade(&server), streak);
+        let follow = following::run(Arc::downgrade(&server), following, streak);
         server.start("following", follow);
         let health = server.health.parts.clone();
         server.add_metrics(move || health.text());

@@ -81,6 +81,12 @@ impl FlowControl {
                 }
             }
         }
+        let name = "apiserver_flowcontrol_work_estimated_seats";
+        let help = "Requests by the seats that they take.";
+        writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram")?;
+        for flow in flows.all() {
+            write_widths(out, name, &labels(flow), &flow.counts)?;
+        }
         let name = "apiserver_flowcontrol_nominal_limit_seats";
         let help = "Nominal seats of each priority level.";
         writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge")?;
@@ -89,4 +95,20 @@ impl FlowControl {
         }
         Ok(())
     }
+}
+
+/// Requests by width, with upstream's buckets.
+fn write_widths(out: &mut String, name: &str, labels: &str, counts: &Counts) -> std::fmt::Result {
+    let (mut count, mut sum) = (0, 0);
+    for (width, requests) in (1_u64..).zip(&counts.widths) {
+        let requests = requests.load(Ordering::Relaxed);
+        count += requests;
+        sum += requests * width;
+        if matches!(width, 1 | 2 | 4 | 10) {
+            writeln!(out, "{name}_bucket{{{labels},le=\"{width}\"}} {count}")?;
+        }
+    }
+    writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}")?;
+    writeln!(out, "{name}_sum{{{labels}}} {sum}")?;
+    writeln!(out, "{name}_count{{{labels}}} {count}")
 }

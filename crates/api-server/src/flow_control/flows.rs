@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use http::{HeaderName, HeaderValue};
 use resource_kinds::flowcontrol::{self, CATCH_ALL};
 use serde_json::Value;
 
-use super::levels::{self, Bounds, Level, Limit};
+use super::levels::{self, Bounds, Level, Limit, WIDTH_MAX};
 use super::schemas::Schema;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
@@ -26,6 +26,8 @@ pub(crate) struct Flow {
     pub(super) schema: Schema,
     pub(super) level: Arc<str>,
     is_exempt: bool,
+    /// The seats that one of its requests may take.
+    pub(super) width_max: usize,
     headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) counts: Arc<Counts>,
 }
@@ -40,6 +42,18 @@ pub(super) struct Counts {
     pub(super) no_seat: AtomicU64,
     pub(super) timed_out: AtomicU64,
     pub(super) cancelled: AtomicU64,
+    /// Requests by the seats that they take, from one on.
+    pub(super) widths: [AtomicU64; WIDTH_MAX],
+}
+
+impl Counts {
+    /// Counts a request of that width.
+    pub(super) fn is_wide(&self, width: usize) {
+        let count = width.checked_sub(1).and_then(|at| self.widths.get(at));
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Flow {
@@ -81,7 +95,10 @@ impl Flows {
         let bounds = levels::bounds(&levels, total);
         let flows = read.into_iter().map(|schema| {
             let level = levels.iter().find(|level| level.name == schema.level);
-            Arc::new(flow(schema, level, before))
+            let width_max = bounds
+                .get(schema.level.as_str())
+                .map_or(1, |bounds| bounds.width_max);
+            Arc::new(flow(schema, (level, width_max), before))
         });
         let flows = Self {
             schemas: flows.collect(),
@@ -107,7 +124,11 @@ impl Flows {
     }
 }
 
-fn flow(schema: Schema, level: Option<&Level>, before: Option<&Flows>) -> Flow {
+fn flow(
+    schema: Schema,
+    (level, width_max): (Option<&Level>, usize),
+    before: Option<&Flows>,
+) -> Flow {
     let same = |flow: &&Flow| flow.schema.name == schema.name && *flow.level == *schema.level;
     let counts = before.and_then(|before| before.all().find(same));
     let counts = counts.map_or_else(Arc::default, |flow| flow.counts.clone());
@@ -125,6 +146,7 @@ fn flow(schema: Schema, level: Option<&Level>, before: Option<&Flows>) -> Flow {
     Flow {
         level: schema.level.as_str().into(),
         is_exempt: level.is_some_and(|level| matches!(level.limit, Limit::Exempt)),
+        width_max,
         headers: headers.into_iter().flatten().collect(),
         counts,
         schema,

@@ -8,6 +8,11 @@ use serde_json::Value;
 
 use crate::objects::metadata;
 
+/// The seats that one request may take at any level (upstream's figure).
+pub(super) const WIDTH_MAX: usize = 10;
+/// The percentage of a level's seats that one of its requests may take (upstream's figure).
+const WIDTH_PERCENT_MAX: usize = 15;
+
 /// A priority level.
 #[derive(Clone, Debug)]
 pub(crate) struct Level {
@@ -49,6 +54,8 @@ pub(crate) struct Bounds {
     pub(crate) lendable: usize,
     /// The seats that it may borrow.
     pub(crate) borrowable: usize,
+    /// The seats that one request may take.
+    pub(crate) width_max: usize,
     pub(crate) queues: Option<Queues>,
 }
 
@@ -118,6 +125,7 @@ pub(crate) fn bounds(levels: &[Level], total: usize) -> BTreeMap<Arc<str>, Bound
             } => (borrowing_percent.map_or(total as u64, percent), queues),
         };
         Bounds {
+            width_max: width_max(size(own), queues),
             own: size(own),
             lendable: size(percent(level.lendable_percent)),
             borrowable: size(borrowable),
@@ -128,6 +136,16 @@ pub(crate) fn bounds(levels: &[Level], total: usize) -> BTreeMap<Arc<str>, Bound
         .iter()
         .map(|level| (level.name.as_str().into(), of(level)))
         .collect()
+}
+
+/// The widest request of a level. With queues, each flow of a hand can have a request of that width.
+fn width_max(own: usize, queues: Option<Queues>) -> usize {
+    let Some(queues) = queues else {
+        return WIDTH_MAX;
+    };
+    let part = own.saturating_mul(WIDTH_PERCENT_MAX).div_ceil(100);
+    let each = own / queues.hand as usize;
+    part.min(each).clamp(1, WIDTH_MAX)
 }
 
 #[cfg(test)]

@@ -1,61 +1,123 @@
-//! API Priority and Fairness: a FlowSchema selects the flow and the priority level of a request; the level
-//! limits the requests that run and that wait.
+//! Flow control of requests from the network: API Priority and Fairness, and the shares of each user.
 //!
-//! Three decisions are pure: the matching schema (`schemas.rs`), the seats of each level (`levels.rs`) and
-//! the next request that gets a seat (`seats.rs`). The configuration in force (`flows.rs`) follows the store
-//! (`upkeep.rs`). Requests of this process are not limited; `system:masters` is exempt.
+//! A FlowSchema selects the flow and the priority level of a request; the level limits the requests that run and
+//! that wait. Five decisions are pure: the matching schema (`schemas.rs`), the seats of each level
+//! (`levels.rs`), the seats of a request (`width.rs`), the next request that gets its seats (`seats.rs`), and
+//! the advice to refused ones (`retry.rs`). The configuration in force (`flows.rs`) follows the store
+//! (`upkeep.rs`). What levels do not limit, watches and bodies, is limited by user (`shares.rs`).
+//!
+//! Requests of this process are not limited; `system:masters` is exempt.
 
 mod figures;
 mod flows;
 mod levels;
+mod retry;
 mod schemas;
 mod seats;
+mod shares;
 pub(crate) mod upkeep;
+mod width;
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
-use object_model::Status;
+use object_model::{Status, StatusDetails, StatusReason};
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 pub(crate) use flows::Flow;
 use flows::Flows;
 pub(crate) use levels::Level;
+use retry::Refusals;
 use seats::{Entered, Seats};
+pub(crate) use shares::Share;
+use shares::{Good, Shares};
+use width::Counts;
 
-use crate::http::flow_control::too_many;
+use crate::http::limits::Limits;
+use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 
 type Waiters = Mutex<Seats<oneshot::Sender<()>>>;
 
-/// The configuration in force, and the seats.
+/// The configuration in force, and what requests have taken.
 pub(crate) struct FlowControl {
-    /// The seats of all levels together.
-    total: usize,
+    limits: Arc<Limits>,
     current: RwLock<Arc<Flows>>,
     /// Held while the objects are read, so that older objects never replace newer ones.
     turn: Mutex<()>,
     seats: Arc<Waiters>,
+    /// The stored objects of each resource, counted from time to time.
+    counts: RwLock<Counts>,
+    refusals: Mutex<BTreeMap<Arc<str>, Refusals>>,
+    begun: Instant,
     /// A random key: clients cannot choose names that share the queues of another flow.
     hasher: RandomState,
+    /// Places of requests whose sender is not known yet, and of all watches and streams.
+    arriving: Arc<Semaphore>,
+    long_running: Arc<Semaphore>,
+    shares: Shares,
 }
 
 impl FlowControl {
-    pub(crate) fn new(total: usize) -> Self {
-        let (flows, bounds) = Flows::new(&[], &[], total, None);
+    pub(crate) fn new(limits: Arc<Limits>) -> Self {
+        let (flows, bounds) = Flows::new(&[], &[], limits.requests_in_flight_max, None);
         let mut seats = Seats::default();
         seats.configure(&bounds);
         Self {
-            total,
             current: RwLock::new(Arc::new(flows)),
             turn: Mutex::default(),
             seats: Arc::new(Mutex::new(seats)),
+            counts: RwLock::default(),
+            refusals: Mutex::default(),
+            begun: Instant::now(),
             hasher: RandomState::new(),
+            arriving: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
+            long_running: Arc::new(Semaphore::new(limits.long_running_max)),
+            shares: Shares::default(),
+            limits,
         }
+    }
+
+    /// Takes a place for a request that arrives: for a watch or a stream (`long`) one that it keeps, for
+    /// another one that lasts until its level is known.
+    ///
+    /// *Errors.* 429 when there is none.
+    pub(crate) fn admit(&self, long: bool) -> Result<OwnedSemaphorePermit, Status> {
+        let places = if long {
+            &self.long_running
+        } else {
+            &self.arriving
+        };
+        let place = places.clone().try_acquire_owned();
+        place.map_err(|_| too_many(1))
+    }
+
+    /// Takes a place among the watches and streams of a user; `None` for those without bounds.
+    ///
+    /// *Errors.* 429 when the user has too many.
+    pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<Option<Share>, Status> {
+        let max = self.limits.long_running_per_user_max;
+        let mut share = self.shares.of(user, Good::LongRunning, max);
+        if let Some(share) = &mut share {
+            share.grow(1)?;
+        }
+        Ok(share)
+    }
+
+    /// The share that the bodies of a user are paid from; `None` for those without bounds.
+    pub(crate) fn bodies_of(&self, user: &UserInfo) -> Option<Share> {
+        let max = self.limits.body_bytes_per_user_max;
+        self.shares.of(user, Good::BodyBytes, max)
+    }
+
+    /// Notes how many objects of each resource there are.
+    pub(crate) fn count(&self, counts: Counts) {
+        *self.counts.write().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
     /// Replaces the configuration in force by the schemas and levels that `read` returns.
@@ -68,9 +130,17 @@ impl FlowControl {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (schemas, levels) = read()?;
         let before = self.current();
-        let (flows, bounds) = Flows::new(&schemas, &levels, self.total, Some(&before));
+        let (flows, bounds) = Flows::new(
+            &schemas,
+            &levels,
+            self.limits.requests_in_flight_max,
+            Some(&before),
+        );
         // The seats come first: a new flow needs its level.
         tell(lock(&self.seats).configure(&bounds));
+        let mut refusals = self.refusals();
+        refusals.retain(|level, _| bounds.contains_key(level));
+        drop(refusals);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(flows);
         Ok(())
     }
@@ -80,18 +150,24 @@ impl FlowControl {
         self.current().of(user, info).cloned()
     }
 
-    /// Waits for a seat.
+    /// Waits for the seats of a request.
     ///
-    /// *Errors.* 429 after waiting for `patience`, or at once if the request may not wait.
+    /// *Errors.* 429 after a quarter of the time that a request has, as upstream, or at once if the request may
+    /// not wait.
     pub(crate) async fn seat(
         &self,
         flow: Arc<Flow>,
-        (user, info): (&UserInfo, &RequestInfo),
-        patience: Duration,
+        user: &UserInfo,
+        (info, query): (&RequestInfo, &Query),
     ) -> Result<Seat, Status> {
         if flow.is_exempt() {
-            return Ok(self.seated(flow, Held::Nothing));
+            return Ok(self.seated(flow, Held::Nothing, 0));
         }
+        let width = {
+            let counts = self.counts.read().unwrap_or_else(PoisonError::into_inner);
+            width::of(info, query, &counts, flow.width_max)
+        };
+        flow.counts.is_wide(width);
         let hash = || {
             let distinguisher = flow.schema.distinguisher(user, info);
             self.hasher.hash_one((&flow.schema.name, distinguisher))
@@ -102,15 +178,15 @@ impl FlowControl {
             turn = Some(receiver);
             sender
         };
-        let entered = lock(&self.seats).enter(&flow.level, hash, waiter);
+        let entered = lock(&self.seats).enter(&flow.level, width, hash, waiter);
         let refused = |count: &AtomicU64| {
             count.fetch_add(1, Ordering::Relaxed);
-            Err(too_many())
+            Err(self.refuse(&flow.level))
         };
         match entered {
-            Entered::Seated => Ok(self.seated(flow, Held::Seat)),
+            Entered::Seated => Ok(self.seated(flow, Held::Seats, width)),
             // The level was deleted in this moment.
-            Entered::NoLevel => Ok(self.seated(flow, Held::Nothing)),
+            Entered::NoLevel => Ok(self.seated(flow, Held::Nothing, width)),
             Entered::NoSeat => refused(&flow.counts.no_seat),
             Entered::QueuesFull => refused(&flow.counts.queue_full),
             Entered::Waiting(ticket) => {
@@ -118,6 +194,7 @@ impl FlowControl {
                 let mut seat = Seat {
                     seats: self.seats.clone(),
                     flow,
+                    width,
                     held: Held::Ticket(ticket),
                 };
                 let told = async {
@@ -126,6 +203,7 @@ impl FlowControl {
                         None => false,
                     }
                 };
+                let patience = self.limits.request_timeout / 4;
                 match tokio::time::timeout(patience, told).await {
                     Ok(true) => {
                         seat.begins();
@@ -133,19 +211,31 @@ impl FlowControl {
                     }
                     _ => {
                         seat.gives_up();
-                        Err(too_many())
+                        Err(self.refuse(&seat.flow.level))
                     }
                 }
             }
         }
     }
 
-    fn seated(&self, flow: Arc<Flow>, held: Held) -> Seat {
+    /// 429 for a request of a level.
+    fn refuse(&self, level: &Arc<str>) -> Status {
+        let mut refusals = self.refusals();
+        let of_level = refusals.entry(level.clone()).or_default();
+        too_many(of_level.count(self.begun.elapsed().as_secs()))
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Refusals>> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seated(&self, flow: Arc<Flow>, held: Held, width: usize) -> Seat {
         flow.counts.dispatched.fetch_add(1, Ordering::Relaxed);
         flow.counts.executing.fetch_add(1, Ordering::Relaxed);
         Seat {
             seats: self.seats.clone(),
             flow,
+            width,
             held,
         }
     }
@@ -156,17 +246,18 @@ impl FlowControl {
     }
 }
 
-/// A request's seat or its place in a queue, released on drop.
+/// A request's seats or its place in a queue, released on drop.
 pub(crate) struct Seat {
     seats: Arc<Waiters>,
     flow: Arc<Flow>,
+    width: usize,
     held: Held,
 }
 
 enum Held {
     /// The request needs no seat.
     Nothing,
-    Seat,
+    Seats,
     /// The request waits.
     Ticket(u64),
     /// Everything is released.
@@ -180,7 +271,7 @@ impl Seat {
         counts.waiting.fetch_sub(1, Ordering::Relaxed);
         counts.dispatched.fetch_add(1, Ordering::Relaxed);
         counts.executing.fetch_add(1, Ordering::Relaxed);
-        self.held = Held::Seat;
+        self.held = Held::Seats;
     }
 
     /// The request has waited too long.
@@ -200,18 +291,16 @@ impl Seat {
                 one_less(&counts.executing);
                 return;
             }
-            Held::Seat => {
+            Held::Seats => {
                 one_less(&counts.executing);
-                lock(&self.seats).leave(level)
+                lock(&self.seats).leave(level, self.width)
             }
             Held::Ticket(ticket) => {
                 one_less(&counts.waiting);
                 let mut seats = lock(&self.seats);
-                if seats.withdraw(level, ticket) {
-                    return;
-                }
-                // The request got a seat in this moment.
-                seats.leave(level)
+                let started = seats.withdraw(level, ticket);
+                // The request may have got its seats in this moment.
+                started.unwrap_or_else(|| seats.leave(level, self.width))
             }
         };
         tell(started);
@@ -239,13 +328,23 @@ fn lock(seats: &Waiters) -> MutexGuard<'_, Seats<oneshot::Sender<()>>> {
     seats.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// 429, with the advice to come back after so many seconds.
+fn too_many(seconds: u64) -> Status {
+    let text = "Too many requests, please try again later.";
+    let mut status = Status::new(StatusReason::TooManyRequests, text);
+    status.details = Some(Box::new(StatusDetails {
+        retry_after_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        ..StatusDetails::default()
+    }));
+    status
+}
+
 #[cfg(test)]
 mod tests {
     use http::Method;
     use serde_json::json;
 
     use super::*;
-    use crate::http::query::Query;
 
     /// One level with one seat, for all users.
     fn control(response: Value) -> FlowControl {
@@ -256,19 +355,21 @@ mod tests {
             "priorityLevelConfiguration": {"name": "l"}, "matchingPrecedence": 2, "rules": [{
                 "subjects": [{"kind": "User", "user": {"name": "*"}}],
                 "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}]}});
-        let control = FlowControl::new(1);
+        let control = FlowControl::new(Arc::new(Limits {
+            requests_in_flight_max: 1,
+            ..Limits::default()
+        }));
         control.replace(|| Ok((vec![schema], vec![level]))).unwrap();
         control
     }
 
     async fn seat(control: &FlowControl) -> Result<Seat, Status> {
         let user = UserInfo::new("u", ["g"]);
-        let info = RequestInfo::new(&Method::GET, "/x", &Query::parse(""));
+        let query = Query::parse("");
+        let info = RequestInfo::new(&Method::GET, "/x", &query);
         let flow = control.of(&user, &info).unwrap();
         assert_eq!(flow.schema.name, "s");
-        control
-            .seat(flow, (&user, &info), Duration::from_secs(15))
-            .await
+        control.seat(flow, &user, (&info, &query)).await
     }
 
     fn queue() -> Value {

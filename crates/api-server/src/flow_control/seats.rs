@@ -1,7 +1,9 @@
 //! Seats and queues of all priority levels: a pure state machine. The caller notifies the waiters.
+//!
+//! A request takes as many seats as it is wide (`width.rs`). A wide request at the head of the next queue
+//! holds up its level until there is room for it, so that narrow requests cannot starve it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use super::levels::{Bounds, Queues};
@@ -19,10 +21,17 @@ struct Seating<W> {
     gone: bool,
     taken: usize,
     waiting: usize,
-    /// The queues that are not empty; each request has a ticket.
-    queues: BTreeMap<u32, VecDeque<(u64, W)>>,
-    /// The queue that was served last.
-    last: u32,
+    /// The queues that are not empty.
+    queues: BTreeMap<u32, VecDeque<Waiting<W>>>,
+    /// The queue whose turn it is; it stays while its first request waits for room.
+    turn: u32,
+}
+
+/// A request that waits.
+struct Waiting<W> {
+    ticket: u64,
+    width: usize,
+    waiter: W,
 }
 
 /// The result for a request that arrives.
@@ -53,19 +62,66 @@ impl<W> Seating<W> {
         self.taken == 0 && self.waiting == 0
     }
 
-    /// The next request: the queues are served round-robin.
-    fn next(&mut self) -> Option<W> {
-        let after = (Bound::Excluded(self.last), Bound::Unbounded);
-        let next = self.queues.range(after).next();
-        let turn = *next.or_else(|| self.queues.first_key_value())?.0;
-        let queue = self.queues.get_mut(&turn)?;
-        let first = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(&turn);
+    /// The request whose turn it is.
+    fn first(&self) -> Option<&Waiting<W>> {
+        self.queues.get(&self.turn)?.front()
+    }
+
+    /// Adds a request to a queue.
+    fn push(&mut self, queue: u32, waiting: Waiting<W>) {
+        if self.waiting == 0 {
+            self.turn = queue;
         }
-        self.last = turn;
+        self.queues.entry(queue).or_default().push_back(waiting);
+        self.waiting += 1;
+    }
+
+    /// Takes the request whose turn it is; the queues are served round-robin.
+    fn next(&mut self) -> Option<Waiting<W>> {
+        let turn = self.turn;
+        let next = self.remove(turn, 0);
+        self.pass(turn + 1);
+        next
+    }
+
+    /// Takes a request out of a queue.
+    fn remove(&mut self, queue: u32, at: usize) -> Option<Waiting<W>> {
+        let waiting = self.queues.get_mut(&queue)?;
+        let removed = waiting.remove(at)?;
         self.waiting -= 1;
-        first.map(|(_, waiter)| waiter)
+        if waiting.is_empty() {
+            self.queues.remove(&queue);
+            if queue == self.turn {
+                self.pass(queue);
+            }
+        }
+        Some(removed)
+    }
+
+    /// It is the turn of the next queue from that one on.
+    fn pass(&mut self, from: u32) {
+        let next = self.queues.range(from..).next();
+        let next = next.or_else(|| self.queues.first_key_value());
+        self.turn = next.map_or(from, |(queue, _)| *queue);
+    }
+
+    /// Whether a request of that width may start. One that is wider than its level starts when the level is
+    /// empty, as upstream.
+    fn has_room(&self, width: usize, spare: usize) -> bool {
+        let Bounds {
+            own, borrowable, ..
+        } = self.bounds;
+        let after = self.taken.saturating_add(width);
+        let fits = self.borrows(width) <= spare && after <= own.saturating_add(borrowable);
+        let has_any = own > 0 || spare.min(borrowable) > 0;
+        after <= own || fits || (self.taken == 0 && has_any)
+    }
+
+    /// The seats of other levels that a request of that width takes.
+    fn borrows(&self, width: usize) -> usize {
+        let own = self.bounds.own;
+        let borrowed = |taken: usize| taken.saturating_sub(own);
+        borrowed(self.taken.saturating_add(width)) - borrowed(self.taken)
     }
 }
 
@@ -85,17 +141,18 @@ impl<W> Seats<W> {
                 taken: 0,
                 waiting: 0,
                 queues: BTreeMap::new(),
-                last: 0,
+                turn: 0,
             });
             level.bounds = *bounds;
         }
         self.start()
     }
 
-    /// Admits a request; `flow` is the hash of its flow.
+    /// Admits a request of that width; `flow` is the hash of its flow.
     pub(crate) fn enter(
         &mut self,
         name: &str,
+        width: usize,
         flow: impl FnOnce() -> u64,
         waiter: impl FnOnce() -> W,
     ) -> Entered {
@@ -103,8 +160,8 @@ impl<W> Seats<W> {
         let Some(level) = self.levels.get_mut(name) else {
             return Entered::NoLevel;
         };
-        if has_room(level, spare) {
-            level.taken += 1;
+        if level.waiting == 0 && level.has_room(width, spare) {
+            level.taken += width;
             return Entered::Seated;
         }
         let Some(queues) = level.bounds.queues else {
@@ -119,39 +176,33 @@ impl<W> Seats<W> {
             return Entered::QueuesFull;
         }
         self.tickets += 1;
-        let queue = level.queues.entry(shortest).or_default();
-        queue.push_back((self.tickets, waiter()));
-        level.waiting += 1;
+        let waiting = Waiting {
+            ticket: self.tickets,
+            width,
+            waiter: waiter(),
+        };
+        level.push(shortest, waiting);
         Entered::Waiting(self.tickets)
     }
 
-    /// A request stops waiting. False if it has a seat already.
-    pub(crate) fn withdraw(&mut self, name: &str, ticket: u64) -> bool {
+    /// A request stops waiting; returns the requests that may start now. `None` if it has its seats already.
+    pub(crate) fn withdraw(&mut self, name: &str, ticket: u64) -> Option<Vec<W>> {
         let Some(level) = self.levels.get_mut(name) else {
-            return true;
+            return Some(Vec::new());
         };
-        let found = level.queues.iter().find_map(|(queue, waiting)| {
-            let at = waiting.iter().position(|(other, _)| *other == ticket)?;
+        let (queue, at) = level.queues.iter().find_map(|(queue, waiting)| {
+            let at = waiting.iter().position(|other| other.ticket == ticket)?;
             Some((*queue, at))
-        });
-        let Some((queue, at)) = found else {
-            return false;
-        };
-        if let Some(waiting) = level.queues.get_mut(&queue) {
-            waiting.remove(at);
-            if waiting.is_empty() {
-                level.queues.remove(&queue);
-            }
-        }
-        level.waiting -= 1;
+        })?;
+        level.remove(queue, at);
         self.forget_if_gone(name);
-        true
+        Some(self.start())
     }
 
-    /// A seat is released; returns the requests that may start now.
-    pub(crate) fn leave(&mut self, name: &str) -> Vec<W> {
+    /// The seats of a request of that width are released; returns the requests that may start now.
+    pub(crate) fn leave(&mut self, name: &str, width: usize) -> Vec<W> {
         if let Some(level) = self.levels.get_mut(name) {
-            level.taken = level.taken.saturating_sub(1);
+            level.taken = level.taken.saturating_sub(width);
         }
         self.forget_if_gone(name);
         self.start()
@@ -189,30 +240,25 @@ impl<W> Seats<W> {
             let mut spare = self.spare();
             let before = started.len();
             for level in self.levels.values_mut() {
-                if level.waiting == 0 || !has_room(level, spare) {
-                    continue;
-                }
-                let borrows = level.taken >= level.bounds.own;
-                let Some(waiter) = level.next() else {
+                let Some(width) = level.first().map(|first| first.width) else {
                     continue;
                 };
-                level.taken += 1;
-                spare = spare.saturating_sub(usize::from(borrows));
-                started.push(waiter);
+                if !level.has_room(width, spare) {
+                    continue;
+                }
+                let borrows = level.borrows(width);
+                let Some(next) = level.next() else {
+                    continue;
+                };
+                level.taken += width;
+                spare = spare.saturating_sub(borrows);
+                started.push(next.waiter);
             }
             if started.len() == before {
                 return started;
             }
         }
     }
-}
-
-/// Whether one more request of a level may start.
-fn has_room<W>(level: &Seating<W>, spare: usize) -> bool {
-    let Bounds {
-        own, borrowable, ..
-    } = level.bounds;
-    level.taken < own || (spare > 0 && level.taken < own.saturating_add(borrowable))
 }
 
 /// The queues that a flow may use: distinct ones, dealt by the hash.
@@ -252,6 +298,7 @@ mod tests {
             own,
             lendable,
             borrowable,
+            width_max: 3,
             queues: Some(QUEUES),
         }
     }
@@ -270,7 +317,12 @@ mod tests {
     }
 
     fn enter(seats: &mut Seats<u64>, name: &str, flow: u64) -> Entered {
-        seats.enter(name, || flow, || flow)
+        seats.enter(name, 1, || flow, || flow)
+    }
+
+    /// A request that takes three seats.
+    fn enter_wide(seats: &mut Seats<u64>, name: &str, flow: u64) -> Entered {
+        seats.enter(name, 3, || flow, || flow)
     }
 
     /// findings C16: a level without queues rejects at once.
@@ -284,7 +336,7 @@ mod tests {
         assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
         assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
         assert_eq!(enter(&mut seats, "a", 0), Entered::NoSeat);
-        assert!(seats.leave("a").is_empty());
+        assert!(seats.leave("a", 1).is_empty());
         assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
         assert_eq!(enter(&mut seats, "b", 0), Entered::NoLevel);
     }
@@ -298,9 +350,9 @@ mod tests {
             assert!(matches!(enter(&mut seats, "a", flow), Entered::Waiting(_)));
         }
         assert_eq!(enter(&mut seats, "a", 1), Entered::QueuesFull);
-        let order: Vec<u64> = (0..4).flat_map(|_| seats.leave("a")).collect();
+        let order: Vec<u64> = (0..4).flat_map(|_| seats.leave("a", 1)).collect();
         assert_eq!(order, [1, 2, 3, 1]);
-        assert!(seats.leave("a").is_empty());
+        assert!(seats.leave("a", 1).is_empty());
         assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
     }
 
@@ -316,9 +368,9 @@ mod tests {
         for _ in 0..4 {
             assert_eq!(enter(&mut seats, "b", 0), Entered::Seated);
         }
-        assert!(seats.leave("a").is_empty(), "two are still borrowed");
-        assert!(seats.leave("b").is_empty());
-        assert!(seats.leave("b").len() == 1);
+        assert!(seats.leave("a", 1).is_empty(), "two are still borrowed");
+        assert!(seats.leave("b", 1).is_empty());
+        assert!(seats.leave("b", 1).len() == 1);
     }
 
     /// findings C16
@@ -330,6 +382,38 @@ mod tests {
         assert!(matches!(enter(&mut seats, "a", 0), Entered::Waiting(_)));
     }
 
+    /// findings C16: a wide request waits for all of its seats, and narrow ones do not overtake it.
+    #[test]
+    fn a_wide_request_takes_more_seats() {
+        let mut seats = seats(&[("a", bounds(4, 0, 0))]);
+        assert_eq!(enter(&mut seats, "a", 0), Entered::Seated);
+        assert_eq!(enter_wide(&mut seats, "a", 0), Entered::Seated);
+        let Entered::Waiting(ticket) = enter_wide(&mut seats, "a", 1) else {
+            panic!("it waits");
+        };
+        assert!(matches!(enter(&mut seats, "a", 1), Entered::Waiting(_)));
+        assert!(seats.leave("a", 1).is_empty(), "one seat is too few");
+        assert!(matches!(enter(&mut seats, "a", 2), Entered::Waiting(_)));
+        // It gives up; the narrow requests behind it start as there is room.
+        assert_eq!(seats.withdraw("a", ticket), Some(vec![1]));
+        assert_eq!(seats.leave("a", 3), [2]);
+        assert_eq!(enter(&mut seats, "a", 3), Entered::Seated);
+    }
+
+    /// findings C16: a request that is wider than its level runs alone.
+    #[test]
+    fn a_request_wider_than_its_level_runs_alone() {
+        let mut seats = seats(&[("a", bounds(2, 0, 0))]);
+        assert_eq!(enter_wide(&mut seats, "a", 0), Entered::Seated);
+        assert!(matches!(enter(&mut seats, "a", 1), Entered::Waiting(_)));
+        assert_eq!(seats.leave("a", 3), [1]);
+        assert!(matches!(
+            enter_wide(&mut seats, "a", 2),
+            Entered::Waiting(_)
+        ));
+        assert_eq!(seats.leave("a", 1), [2]);
+    }
+
     /// findings C16: a level without shares holds its requests until it changes.
     #[test]
     fn a_jail_holds_its_requests() {
@@ -338,10 +422,14 @@ mod tests {
             panic!("it waits");
         };
         assert!(matches!(enter(&mut seats, "a", 8), Entered::Waiting(_)));
-        assert!(seats.withdraw("a", ticket));
+        assert_eq!(seats.withdraw("a", ticket), Some(vec![]));
         assert_eq!(seats.configure(&all(&[("a", bounds(5, 0, 0))])), [8]);
-        assert!(!seats.withdraw("a", ticket + 1), "it has a seat by now");
-        assert!(seats.leave("a").is_empty());
+        assert_eq!(
+            seats.withdraw("a", ticket + 1),
+            None,
+            "it has a seat by now"
+        );
+        assert!(seats.leave("a", 1).is_empty());
     }
 
     /// findings C16: requests of a deleted level finish.
@@ -352,8 +440,8 @@ mod tests {
         assert!(matches!(enter(&mut seats, "a", 2), Entered::Waiting(_)));
         assert!(seats.configure(&BTreeMap::new()).is_empty());
         assert_eq!(seats.own().count(), 0);
-        assert_eq!(seats.leave("a"), [2]);
-        assert!(seats.leave("a").is_empty());
+        assert_eq!(seats.leave("a", 1), [2]);
+        assert!(seats.leave("a", 1).is_empty());
         assert!(seats.levels.is_empty());
     }
 
@@ -380,7 +468,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
-        Enter(usize, u64),
+        Enter(usize, usize, u64),
         Leave(usize),
         Withdraw(usize),
         Configure(Vec<(usize, usize, usize)>),
@@ -391,7 +479,8 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         let figures = || (0..4_usize, 0..4_usize, 0..4_usize);
         prop_oneof![
-            4 => (0..3_usize, 0..6_u64).prop_map(|(level, flow)| Step::Enter(level, flow)),
+            4 => (0..3_usize, 1..4_usize, 0..6_u64)
+                .prop_map(|(level, width, flow)| Step::Enter(level, width, flow)),
             3 => (0..3_usize).prop_map(Step::Leave),
             1 => (0..3_usize).prop_map(Step::Withdraw),
             1 => proptest::collection::vec(figures(), 0..=3).prop_map(Step::Configure),
@@ -402,15 +491,15 @@ mod tests {
         /// findings C16: no request waits while it has a free seat, and all seats are released.
         #[test]
         fn nobody_waits_who_could_run(steps in proptest::collection::vec(step(), 0..60)) {
-            // The expected seats and waiting requests of each level.
-            let mut seated = [0_usize; 3];
-            let mut waiting: [Vec<u64>; 3] = Default::default();
+            // The widths of the expected seated and waiting requests of each level.
+            let mut seated: [BTreeMap<u64, usize>; 3] = Default::default();
+            let mut waiting: [BTreeMap<u64, usize>; 3] = Default::default();
             let mut next = 0;
-            let sit = |started: Vec<(usize, u64)>, seated: &mut [usize; 3],
-                       waiting: &mut [Vec<u64>; 3]| {
+            let sit = |started: Vec<(usize, u64)>, seated: &mut [BTreeMap<u64, usize>; 3],
+                       waiting: &mut [BTreeMap<u64, usize>; 3]| {
                 for (level, who) in started {
-                    seated[level] += 1;
-                    waiting[level].retain(|other| *other != who);
+                    let width = waiting[level].remove(&who).expect("it waited");
+                    seated[level].insert(who, width);
                 }
             };
             let mut tickets = BTreeMap::new();
@@ -418,25 +507,30 @@ mod tests {
             seats.configure(&all(&[("a", bounds(1, 0, 2)), ("b", bounds(2, 1, 0))]));
             for step in steps {
                 match step {
-                    Step::Enter(level, flow) => {
+                    Step::Enter(level, width, flow) => {
                         next += 1;
-                        match seats.enter(NAMES[level], || flow, || (level, next)) {
-                            Entered::Seated => seated[level] += 1,
+                        match seats.enter(NAMES[level], width, || flow, || (level, next)) {
+                            Entered::Seated => {
+                                seated[level].insert(next, width);
+                            }
                             Entered::Waiting(ticket) => {
                                 tickets.insert(next, ticket);
-                                waiting[level].push(next);
+                                waiting[level].insert(next, width);
                             }
                             _ => {}
                         }
                     }
-                    Step::Leave(level) if seated[level] > 0 => {
-                        seated[level] -= 1;
-                        let started = seats.leave(NAMES[level]);
-                        sit(started, &mut seated, &mut waiting);
+                    Step::Leave(level) => {
+                        if let Some((_, width)) = seated[level].pop_first() {
+                            let started = seats.leave(NAMES[level], width);
+                            sit(started, &mut seated, &mut waiting);
+                        }
                     }
                     Step::Withdraw(level) => {
-                        if let Some(who) = waiting[level].pop() {
-                            prop_assert!(seats.withdraw(NAMES[level], tickets[&who]));
+                        if let Some((who, _)) = waiting[level].pop_last() {
+                            let started = seats.withdraw(NAMES[level], tickets[&who]);
+                            prop_assert!(started.is_some());
+                            sit(started.unwrap_or_default(), &mut seated, &mut waiting);
                         }
                     }
                     Step::Configure(figures) => {
@@ -447,19 +541,20 @@ mod tests {
                         let started = seats.configure(&all(&levels));
                         sit(started, &mut seated, &mut waiting);
                     }
-                    Step::Leave(_) => {}
                 }
                 let spare = seats.spare();
                 for (name, level) in &seats.levels {
                     let at = NAMES.iter().position(|other| *other == &**name).unwrap();
-                    prop_assert_eq!(level.taken, seated[at]);
+                    prop_assert_eq!(level.taken, seated[at].values().sum::<usize>());
                     prop_assert_eq!(level.waiting, waiting[at].len());
-                    prop_assert!(level.waiting == 0 || !has_room(level, spare));
+                    let first = level.first().map(|first| first.width);
+                    prop_assert_eq!(first.is_some(), level.waiting > 0);
+                    prop_assert!(first.is_none_or(|width| !level.has_room(width, spare)));
                 }
             }
-            while let Some(level) = (0..3).find(|level| seated[*level] > 0) {
-                seated[level] -= 1;
-                let started = seats.leave(NAMES[level]);
+            while let Some(level) = (0..3).find(|level| !seated[*level].is_empty()) {
+                let (_, width) = seated[level].pop_first().expect("it is not empty");
+                let started = seats.leave(NAMES[level], width);
                 sit(started, &mut seated, &mut waiting);
             }
             prop_assert!(seats.levels.values().all(|level| level.taken == 0));

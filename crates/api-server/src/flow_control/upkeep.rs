@@ -1,20 +1,23 @@
 //! Maintenance of flow control: the active configuration follows the store, the default objects are
 //! corrected, and the condition `Dangling` of each schema is written.
 
+use std::collections::BTreeMap;
 use std::sync::Weak;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
+use mvcc_store::Range;
 use object_model::Status;
 use resource_kinds::Lookup;
 use resource_kinds::flowcontrol::{self, AUTOUPDATE, DANGLING, GROUP, LEVELS, SCHEMAS};
 use serde_json::{Value, json};
 use tokio::task::yield_now;
 
+use super::{FlowControl, Level};
 use crate::bootstrap::{ensure, this_server, write_request};
-use crate::flow_control::{FlowControl, Level};
+use crate::catalog::registry::end_of;
 use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
 use crate::objects::metadata;
@@ -46,18 +49,10 @@ fn stored(objects: &Objects) -> Result<(Vec<Value>, Vec<Value>), Status> {
     })
 }
 
-/// Creates the default objects at the start, and puts the stored objects in force.
-pub(crate) async fn start(flows: &FlowControl, writer: Writer<'_>) -> Result<(), StartError> {
-    let in_force = put_in_force(flows, writer.objects);
-    in_force.map_err(|source| StartError::DefaultObject {
-        what: "the flows of requests".to_owned(),
-        source,
-    })?;
+/// Creates the default objects and counts the stored ones at the start.
+pub(crate) async fn start(flows: &FlowControl, writer: Writer<'_>) {
     keep(writer, true, AT_ONCE).await;
-    put_in_force(flows, writer.objects).map_err(|source| StartError::DefaultObject {
-        what: "the flows of requests".to_owned(),
-        source,
-    })
+    count(flows, writer.objects).await;
 }
 
 /// Puts a change in force, and corrects the mandatory objects.
@@ -70,15 +65,38 @@ pub(crate) async fn follow(flows: &FlowControl, writer: Writer<'_>) -> Result<()
     Ok(())
 }
 
-/// Corrects all default objects at intervals, for the life of the server.
+/// Counts the stored objects, and corrects all default objects, at intervals for the life of the server.
 pub(crate) async fn run(server: Weak<ApiServer>) {
     loop {
         tokio::time::sleep(INTERVAL).await;
         let Some(server) = server.upgrade() else {
             return;
         };
+        count(&server.flows, &server.objects).await;
         keep(server.writer(), true, 1).await;
     }
+}
+
+/// Counts the stored objects of each resource, by which the seats of lists are estimated. One that cannot be
+/// counted has a narrow list.
+async fn count(flows: &FlowControl, objects: &Objects) {
+    let mut counts = BTreeMap::new();
+    for resource in objects.catalog.snapshot().registry.resources() {
+        yield_now().await;
+        let start = resource.prefix("");
+        let range = Range {
+            end: Some(end_of(&start)),
+            start,
+            limit: Some(0),
+            ..Range::default()
+        };
+        if let Ok(found) = objects.read_range(range).await {
+            let info = resource.info();
+            let key = (info.group.to_owned(), info.plural.to_owned());
+            counts.insert(key, found.count);
+        }
+    }
+    flows.count(counts);
 }
 
 /// Corrects the mandatory objects, the suggested ones if requested, and the conditions of all schemas. A

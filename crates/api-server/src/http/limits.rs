@@ -18,14 +18,13 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// A request that is neither a watch nor a stream must be answered within this time.
     pub request_timeout: Duration,
-    /// Maximum number of concurrent network requests, without watches and streams.
+    /// Maximum number of concurrent network requests, without watches and streams: the seats of all priority
+    /// levels together.
     pub requests_in_flight_max: usize,
     /// Maximum number of concurrent watches and streams from the network.
     pub long_running_max: usize,
-    /// Maximum number of concurrent requests of one user, so that no client starves the others;
+    /// Maximum number of concurrent watches and streams of one user, so that no client starves the others;
     /// `system:masters` is not bounded by it.
-    pub per_user_max: usize,
-    /// Maximum number of concurrent watches and streams of one user.
     pub long_running_per_user_max: usize,
     /// Maximum cost of the concurrent request bodies of one user, in bytes; a byte of YAML, which
     /// takes longer to parse, counts eight times. Beyond it users other than `system:masters` get
@@ -55,7 +54,6 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(60),
             requests_in_flight_max: 400,
             long_running_max: 4000,
-            per_user_max: 200,
             long_running_per_user_max: 2000,
             body_bytes_per_user_max: 32 * 1024 * 1024,
             connections_max: 4096,

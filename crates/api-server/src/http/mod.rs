@@ -4,7 +4,6 @@ pub(crate) mod body;
 pub(crate) mod call;
 pub(crate) mod connection;
 pub(crate) mod decode;
-pub(crate) mod flow_control;
 pub(crate) mod guests;
 pub(crate) mod limits;
 pub(crate) mod negotiate;

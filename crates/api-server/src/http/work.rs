@@ -26,7 +26,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
 use crate::http::body::{BoxBody, BoxError, boxed};
-use crate::http::flow_control::Share;
 use crate::http::limits::{LIGHT_BYTES_MAX, YAML_COST};
 
 /// A request under way.
@@ -38,8 +37,16 @@ struct Request {
     exempt: AtomicBool,
     /// The cost of a byte of its body.
     cost: AtomicUsize,
-    /// The maximum cost of the sender's bodies, and this request's part of it.
-    share: Mutex<Option<(Share, usize)>>,
+    /// The sender's share, which its body is paid from.
+    payer: Mutex<Option<Box<dyn Payer>>>,
+}
+
+/// The share that the bodies of a sender are paid from; given back when dropped.
+pub(crate) trait Payer: Send {
+    /// Pays for some bytes.
+    ///
+    /// *Errors.* 429 when the share is used up.
+    fn pay(&mut self, cost: usize) -> Result<(), Status>;
 }
 
 tokio::task_local! {
@@ -77,9 +84,9 @@ pub(crate) async fn expect_body(bytes: usize) {
 pub(crate) fn charge(bytes: usize) -> Result<(), Status> {
     let charged = CURRENT.try_with(|request| {
         let cost = request.cost.load(Ordering::Relaxed).max(1);
-        let mut share = request.share.lock().unwrap_or_else(PoisonError::into_inner);
-        match share.as_mut() {
-            Some((share, max)) => share.grow(bytes.saturating_mul(cost), *max),
+        let mut payer = request.payer.lock().unwrap_or_else(PoisonError::into_inner);
+        match payer.as_mut() {
+            Some(payer) => payer.pay(bytes.saturating_mul(cost)),
             None => Ok(()),
         }
     });
@@ -87,13 +94,12 @@ pub(crate) fn charge(bytes: usize) -> Result<(), Status> {
     charged.unwrap_or(Ok(()))
 }
 
-/// Sets the sender's share and its bound; `None` for a sender without bounds.
-pub(crate) fn sent_by(share: Option<Share>, max: usize) {
+/// Sets the share that pays for the request's body; `None` for a sender without bounds.
+pub(crate) fn sent_by(payer: Option<Box<dyn Payer>>) {
     // Work outside of a request is not charged.
     let _unknown = CURRENT.try_with(|request| {
-        request.exempt.store(share.is_none(), Ordering::Relaxed);
-        let mut own = request.share.lock().unwrap_or_else(PoisonError::into_inner);
-        *own = share.map(|share| (share, max));
+        request.exempt.store(payer.is_none(), Ordering::Relaxed);
+        *request.payer.lock().unwrap_or_else(PoisonError::into_inner) = payer;
     });
 }
 

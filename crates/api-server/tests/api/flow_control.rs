@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api_server::Limits;
 use certificates::Identity;
+use mvcc_store::embedded::EmbeddedStore;
 use mvcc_store::{Operation, Range, Store, Txn};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -76,6 +77,18 @@ async fn a_fresh_cluster_has_the_default_flows() {
     let list = api.raw("GET", SCHEMAS, &TABLE, "").await.json();
     let rows = list["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 11);
+    // In matching order, as `kubectl get` shows them.
+    let order: Vec<(i64, &str)> = rows
+        .iter()
+        .map(|row| {
+            (
+                row["cells"][2].as_i64().unwrap(),
+                row["cells"][0].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert!(order.is_sorted(), "{order:?}");
+    assert_eq!(order[0], (1, "exempt"));
     let row = |name: &str| {
         let mut found = rows.iter().filter(|row| row["cells"][0] == name);
         found.next().unwrap()["cells"].clone()
@@ -327,6 +340,46 @@ async fn watches_keep_no_seat() {
         open.len() == 2
     })
     .await;
+}
+
+/// findings C16: a list of many objects takes all seats of its level; a get beside it waits.
+#[tokio::test]
+async fn a_long_list_takes_more_seats() {
+    let store = EmbeddedStore::in_memory();
+    {
+        let before = Api::over(store.clone(), Limits::default(), None).await;
+        for number in 0..201 {
+            let map = json!({"metadata": {"name": format!("m{number}")}});
+            before
+                .create("/api/v1/namespaces/default/configmaps", map)
+                .await;
+        }
+    }
+    let served = Served::over(store, Limits::default()).await;
+    // Two of 400 seats.
+    served
+        .api
+        .create(LEVELS, level("few", 1, json!({"type": "Reject"})))
+        .await;
+    served
+        .api
+        .create(SCHEMAS, schema("lister", "few", "lister"))
+        .await;
+    let lister = client(&served, "lister");
+    let seats = async |path: &str| {
+        let answer = ask(&served, &lister, path, "").await;
+        assert!(answer.starts_with("http/1.1 403"), "{answer}");
+        let metrics = served.api.raw("GET", "/metrics", &[], "").await.text();
+        let name = "apiserver_flowcontrol_work_estimated_seats_sum{flow_schema=\"lister\",";
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        let (_, sum) = line.rsplit_once(' ').unwrap();
+        sum.parse::<usize>().unwrap()
+    };
+    let first = seats("/api/v1/namespaces/default/configmaps/m1").await;
+    assert_eq!(first, 1);
+    let second = seats("/api/v1/configmaps").await;
+    assert_eq!(second, 1 + 3);
+    assert_eq!(seats("/api/v1/configmaps?limit=150").await, second + 2);
 }
 
 /// findings C16: mandatory objects cannot be changed, and come back when they are deleted.

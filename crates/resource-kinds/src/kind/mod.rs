@@ -360,6 +360,11 @@ pub trait Kind: Send + Sync + 'static {
     /// The cells of one row, in the order of the columns.
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell>;
 
+    /// The rank of an object's row in the table of a list; objects of the same rank are listed by name.
+    fn row_rank(&self, _object: &Value) -> i64 {
+        0
+    }
+
     /// Conditions of the row (`Completed` for finished pods): (type, status, reason, message).
     fn row_conditions(&self, _object: &Value) -> Vec<(&'static str, &'static str, String, String)> {
         Vec::new()

@@ -76,13 +76,19 @@ pub(super) fn table(
     let mut text = head.to_string();
     text.pop();
     text.push_str(",\"rows\":[");
-    for (index, item) in items.iter().enumerate() {
+    let mut rows = Vec::with_capacity(items.len());
+    for item in items {
+        // Row by row, so that no more than one object is ever held as a tree.
+        let object = storage::decode(resource, item)?;
+        let rank = resource.kind.row_rank(&object);
+        rows.push((rank, row(resource, object, style, now).to_string()));
+    }
+    rows.sort_by_key(|(rank, _)| *rank);
+    for (index, (_, row)) in rows.iter().enumerate() {
         if index > 0 {
             text.push(',');
         }
-        // Row by row, so that no more than one object is ever held as a tree.
-        let object = storage::decode(resource, item)?;
-        text.push_str(&row(resource, object, style, now).to_string());
+        text.push_str(row);
     }
     text.push_str("]}\n");
     Ok(text.into())

@@ -129,6 +129,13 @@ impl Kind for FlowSchema {
             dangling.map_or(json!("?"), |found| table::text_or(&found["status"], "")),
         ]
     }
+
+    /// Rows are in the order in which requests are matched.
+    fn row_rank(&self, object: &Value) -> i64 {
+        object["spec"]["matchingPrecedence"]
+            .as_i64()
+            .unwrap_or_default()
+    }
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {

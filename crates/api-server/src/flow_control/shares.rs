@@ -1,0 +1,129 @@
+//! The shares of each user: the watches and streams at once, and the cost of request bodies. Priority levels do
+//! not limit them: a watch takes a seat until it has started only, and a body is read for as long as it comes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use object_model::Status;
+
+use super::too_many;
+use crate::http::user::UserInfo;
+use crate::http::work::Payer;
+
+/// Those who run the cluster must be able to do so whatever else goes on.
+const EXEMPT: &str = "system:masters";
+
+/// What there are shares of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Good {
+    /// Watches and streams.
+    LongRunning,
+    /// The cost of bodies.
+    BodyBytes,
+}
+
+type Key = (String, Good);
+
+/// Who has how much of what. Entries without any are removed, so that names cost nothing.
+#[derive(Default)]
+pub(crate) struct Shares(Arc<Mutex<BTreeMap<Key, usize>>>);
+
+/// What a user has taken; given back when dropped.
+pub(crate) struct Share {
+    shares: Arc<Mutex<BTreeMap<Key, usize>>>,
+    key: Key,
+    amount: usize,
+    max: usize,
+}
+
+impl Shares {
+    /// An empty share of the user's, of at most `max`; `None` for those who have no bounds.
+    pub(crate) fn of(&self, user: &UserInfo, good: Good, max: usize) -> Option<Share> {
+        if user.groups.iter().any(|group| group == EXEMPT) {
+            return None;
+        }
+        Some(Share {
+            shares: self.0.clone(),
+            key: (user.name.clone(), good),
+            amount: 0,
+            max,
+        })
+    }
+}
+
+impl Share {
+    /// Takes more, as long as all shares of the user's together stay within the bound.
+    ///
+    /// *Errors.* 429 if they would not; nothing is taken then.
+    pub(crate) fn grow(&mut self, more: usize) -> Result<(), Status> {
+        let mut taken = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = taken.get(&self.key).copied().unwrap_or(0);
+        let grown = now.checked_add(more).filter(|grown| *grown <= self.max);
+        let grown = grown.ok_or_else(|| too_many(1))?;
+        if grown > 0 {
+            taken.insert(self.key.clone(), grown);
+        }
+        self.amount += more;
+        Ok(())
+    }
+}
+
+impl Payer for Share {
+    fn pay(&mut self, cost: usize) -> Result<(), Status> {
+        self.grow(cost)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut taken = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.key) {
+            *count -= self.amount;
+            if *count == 0 {
+                taken.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_takes_no_more_than_a_share() {
+        let shares = Shares::default();
+        let take = |name: &str, group: &str, good: Good| {
+            let mut share = shares.of(&UserInfo::new(name, [group]), good, 1)?;
+            Some(share.grow(1).map(|()| share))
+        };
+        let watch = Good::LongRunning;
+        let first = take("greedy", "a", watch).unwrap().unwrap();
+        let refused = take("greedy", "a", watch).unwrap().err().unwrap();
+        assert_eq!(refused.code, 429);
+        assert!(take("other", "a", watch).unwrap().is_ok());
+        assert!(take("greedy", "system:masters", watch).is_none());
+        // Bodies take no places of watches.
+        assert!(take("greedy", "a", Good::BodyBytes).unwrap().is_ok());
+        drop(first);
+        assert!(take("greedy", "a", watch).unwrap().is_ok());
+        assert!(shares.0.lock().unwrap().is_empty());
+    }
+
+    /// findings S14: bytes count into the sender's share, and are given back.
+    #[test]
+    fn a_share_grows_up_to_its_bound() {
+        let shares = Shares::default();
+        let user = UserInfo::new("u", ["a"]);
+        let mut one = shares.of(&user, Good::BodyBytes, 10).unwrap();
+        let mut two = shares.of(&user, Good::BodyBytes, 10).unwrap();
+        assert!(one.grow(6).is_ok());
+        assert_eq!(two.grow(5).unwrap_err().code, 429);
+        assert!(two.grow(4).is_ok());
+        assert!(two.grow(usize::MAX).is_err());
+        drop(one);
+        assert!(two.grow(6).is_ok());
+        drop(two);
+        assert!(shares.0.lock().unwrap().is_empty());
+    }
+}
