@@ -58,7 +58,7 @@ async fn what_grows_is_refused_over_the_quota_and_room_comes_back() {
     write(&store, put("key/0", 3000)).await.unwrap();
     let error = write(&store, put("key/1", 20_000)).await.unwrap_err();
     assert!(matches!(error, StoreError::Quota { .. }), "{error}");
-    for number in 0..10 {
+    for number in 0..20 {
         let key = format!("key/{number}").into();
         write(&store, Operation::Delete { key }).await.unwrap();
     }

@@ -208,6 +208,9 @@ async fn a_full_store_says_so_and_lets_things_be_deleted() {
     assert_eq!(refused["code"], 500);
     let text = refused["message"].as_str().unwrap();
     assert!(text.contains("the quota of the store is used up"), "{text}");
+    // The metric says so from the first refusal on.
+    let metrics = api.raw("GET", "/metrics", &[], "").await.text();
+    assert!(metrics.contains("\nmainstay_store_full 1\n"), "{metrics}");
     // Small things would still fit, until they do not.
     while api
         .send(

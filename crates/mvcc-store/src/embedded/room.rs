@@ -12,10 +12,10 @@ const CHANGES_BEYOND: u64 = 16;
 /// Keys with a lease may exceed the quota by this fraction.
 const LEASED_BEYOND: u64 = 32;
 
-/// The store counts as full without space for an object of this size, or for this part of the
-/// quota.
+/// The store counts as full without space for the largest object that clients may create, or for this part of
+/// a small quota.
 const OBJECT_BYTES: u64 = 1536 * 1024;
-const OBJECT_PART: u64 = 64;
+const OBJECT_PART: u64 = 8;
 
 /// The space requirement of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,20 @@ mod tests {
                 max: 3200
             })
         ));
+    }
+
+    /// findings S26: where an object of the largest size is refused, the store says that it is full.
+    #[test]
+    fn a_store_without_room_for_a_large_object_is_full() {
+        let quota = 16 << 20;
+        let room = Room {
+            free_bytes: u64::MAX,
+            live_bytes_max: quota,
+        };
+        for live in (0..=quota).step_by(4096) {
+            let refused = room.check(Need::New, live + OBJECT_BYTES).is_err();
+            assert_eq!(room.full(live).is_some(), refused, "{live}");
+        }
     }
 
     #[test]
