@@ -91,9 +91,7 @@ pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Resul
     let namespaces = watch_namespaces(client.clone(), &part).await;
     let services = Cache::spawn_all(&client, &part);
     let slices = Cache::spawn_all(&client, &part);
-    server
-        .serve(namespaces, services, slices, part.shutdown)
-        .await;
+    server.serve(namespaces, services, slices, part).await;
     Ok(())
 }
 
@@ -127,14 +125,15 @@ impl Server {
             .collect()
     }
 
-    /// Answers queries from the caches until `shutdown`.
+    /// Answers queries from the caches until the end of the part.
     pub async fn serve(
         self,
         namespaces: Cache<PartialObjectMeta<Namespace>>,
         services: Cache<Service>,
         slices: Cache<EndpointSlice>,
-        shutdown: CancellationToken,
+        part: impl Into<Part>,
     ) {
+        let part = part.into();
         let own = self.addresses();
         let Config {
             domain,
@@ -164,20 +163,20 @@ impl Server {
             slices,
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow(watched, settings, zone, shutdown.clone()));
+        let followed = follow(watched, settings, zone, part.shutdown.clone());
+        tasks.spawn(part.watched("the zone", followed));
         for socket in self.udp {
-            let served = serve_udp(Arc::new(socket), clients.clone(), resolver.clone());
-            tasks.spawn(until(shutdown.clone(), served));
+            let answering = (clients.clone(), resolver.clone());
+            let served = serve_udp(Arc::new(socket), answering, part.clone());
+            let served = part.watched("questions by UDP", served);
+            tasks.spawn(until(part.shutdown.clone(), served));
         }
         let connections = Arc::new(Semaphore::new(limits::TCP_CONNECTIONS_MAX));
         for listener in self.tcp {
-            let served = serve_tcp(
-                listener,
-                clients.clone(),
-                resolver.clone(),
-                connections.clone(),
-            );
-            tasks.spawn(until(shutdown.clone(), served));
+            let answering = (clients.clone(), resolver.clone());
+            let served = serve_tcp(listener, answering, connections.clone(), part.clone());
+            let served = part.watched("connections", served);
+            tasks.spawn(until(part.shutdown.clone(), served));
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -217,7 +216,7 @@ async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
     shutdown.run_until_cancelled(work).await.unwrap_or_default();
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, clients: Clients, resolver: Resolver) {
+async fn serve_udp(socket: Arc<UdpSocket>, (clients, resolver): (Clients, Resolver), part: Part) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     let mut waiting = JoinSet::new();
     loop {
@@ -248,11 +247,12 @@ async fn serve_udp(socket: Arc<UdpSocket>, clients: Clients, resolver: Resolver)
             }
             Local::Elsewhere(query, so_far) => {
                 let (socket, resolver) = (socket.clone(), resolver.clone());
-                waiting.spawn(async move {
+                let work = async move {
                     let proof = request.wants_proof();
                     let response = resolver.elsewhere(proof, &query, so_far).await;
                     respond(&socket, &request, response, client).await;
-                });
+                };
+                waiting.spawn(part.watched("a question for others", work));
                 continue;
             }
         };
@@ -274,9 +274,9 @@ async fn send(socket: &UdpSocket, bytes: &[u8], client: SocketAddr) {
 
 async fn serve_tcp(
     listener: TcpListener,
-    clients: Clients,
-    resolver: Resolver,
+    (clients, resolver): (Clients, Resolver),
     connections: Arc<Semaphore>,
+    part: Part,
 ) {
     let mut open = JoinSet::new();
     loop {
@@ -288,12 +288,13 @@ async fn serve_tcp(
             Ok((_, client)) if !clients.has(client.ip()) => {}
             Ok((stream, client)) => {
                 let resolver = resolver.clone();
-                open.spawn(async move {
+                let work = async move {
                     if let Err(error) = converse(stream, resolver).await {
                         tracing::debug!(%client, %error, "conversation by tcp");
                     }
                     drop(permit);
-                });
+                };
+                open.spawn(part.watched("a connection", work));
             }
             Err(error) => {
                 tracing::warn!(%error, "accept DNS connections");

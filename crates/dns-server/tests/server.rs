@@ -16,7 +16,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::watcher::Event;
-use reconcile::Cache;
+use reconcile::{Cache, Health, SlowPolls};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -48,6 +48,20 @@ struct World {
     slices: mpsc::UnboundedSender<Event<EndpointSlice>>,
     shutdown: CancellationToken,
     done: tokio::task::JoinHandle<()>,
+    _slow_polls: NoSlowPolls,
+}
+
+/// findings A9: no poll of the server takes longer.
+const POLL_MAX: Duration = Duration::from_millis(50);
+
+/// Fails the test if there was a slow poll.
+struct NoSlowPolls(Arc<SlowPolls>);
+
+impl Drop for NoSlowPolls {
+    fn drop(&mut self) {
+        let found = self.0.found();
+        assert!(found.is_empty() || std::thread::panicking(), "{found:?}");
+    }
 }
 
 impl World {
@@ -108,13 +122,15 @@ impl World {
         let namespaces = stream::iter([Event::Init, Event::InitDone]).chain(stream::pending());
         let (slices, receive) = mpsc::unbounded();
         let shutdown = CancellationToken::new();
+        let slow_polls = SlowPolls::new(POLL_MAX);
         let serving = server.serve(
             Cache::from_events(namespaces),
             Cache::from_events(services),
             Cache::from_events(receive),
-            shutdown.clone(),
+            Health::watched_by(slow_polls.clone()).part("DNS server", shutdown.clone()),
         );
         World {
+            _slow_polls: NoSlowPolls(slow_polls),
             address,
             slices,
             shutdown,

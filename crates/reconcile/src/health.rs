@@ -142,9 +142,14 @@ impl Part {
     }
 
     /// Runs a task of the part; its slow polls are recorded if enabled.
-    pub async fn watched<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+    pub fn watched<W: Future>(
+        &self,
+        what: &str,
+        work: W,
+    ) -> impl Future<Output = W::Output> + use<W> {
         let what = format!("{}: {what}", self.name);
-        polls::watched(self.health.slow_polls.clone(), &what, work).await
+        let slow_polls = self.health.slow_polls.clone();
+        async move { polls::watched(slow_polls, &what, work).await }
     }
 
     /// Counts the failures of one more watch or controller, as long as the returned value exists.

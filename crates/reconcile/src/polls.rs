@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::resource::{UsageWho, getrusage};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Steps of the work by which the pace is measured.
 const PACE_STEPS: u64 = 2000;
@@ -108,16 +108,11 @@ fn pace_now() -> Duration {
     (0..PACE_TIMES).map(once).max().unwrap_or_default()
 }
 
-/// The processor time of this thread.
+/// The processor time of this thread. `getrusage` would lag behind by up to a tick of the scheduler.
 pub fn processor_time() -> Duration {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
-        return Duration::ZERO;
-    };
-    let time = |time: nix::sys::time::TimeVal| {
-        let seconds = Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or(0));
-        seconds + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or(0))
-    };
-    time(usage.user_time()) + time(usage.system_time())
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0));
+    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use reconcile::Part;
 use serde_json::json;
 use service_routing::{HealthCheck, ServiceName};
 use tokio::net::TcpListener;
@@ -31,6 +32,7 @@ pub(crate) struct HealthChecks {
     wanted: BTreeMap<ServiceName, HealthCheck>,
     open: BTreeMap<ServiceName, Open>,
     in_step: watch::Sender<bool>,
+    part: Part,
 }
 
 /// A port that is listened on.
@@ -47,8 +49,9 @@ impl Drop for Open {
 }
 
 impl HealthChecks {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(part: Part) -> Self {
         Self {
+            part,
             wanted: BTreeMap::new(),
             open: BTreeMap::new(),
             in_step: watch::Sender::new(false),
@@ -94,10 +97,11 @@ impl HealthChecks {
                         local_endpoints: local_endpoints.subscribe(),
                         in_step: self.in_step.subscribe(),
                     };
+                    let work = serve(listener, answers);
                     let open = Open {
                         port: check.port,
                         local_endpoints,
-                        serving: tokio::spawn(serve(listener, answers)),
+                        serving: tokio::spawn(self.part.watched("health checks", work)),
                     };
                     self.open.insert(name.clone(), open);
                 }

@@ -18,7 +18,6 @@ use service_routing::{
 };
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 
 use crate::conntrack;
 use crate::firewalls::{self, PodLinks};
@@ -71,7 +70,7 @@ pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Resul
     let part = part.into();
     let services = Cache::spawn_all(&client, &part);
     let slices = Cache::spawn_all(&client, &part);
-    serve(services, slices, config, part.shutdown).await
+    serve(services, slices, config, part).await
 }
 
 /// The same with existing caches.
@@ -81,9 +80,21 @@ pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Resul
 pub async fn serve(
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
-    mut config: Config,
-    shutdown: CancellationToken,
+    config: Config,
+    part: impl Into<Part>,
 ) -> Result<(), Error> {
+    let part = part.into();
+    let work = keep_in_step((services, slices), config, part.clone());
+    part.watched("the table", work).await
+}
+
+/// Keeps the table in step until the end of the part.
+async fn keep_in_step(
+    (services, slices): (Cache<Service>, Cache<EndpointSlice>),
+    mut config: Config,
+    part: Part,
+) -> Result<(), Error> {
+    let shutdown = part.shutdown.clone();
     let settings = Settings {
         pod_range: config.pod_cidr,
         cluster_range: config.cluster_cidr,
@@ -116,7 +127,7 @@ pub async fn serve(
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
     let mut changes = ServiceChanges::new(services, &slices);
     let mut flows = StaleFlows::default();
-    let mut checks = HealthChecks::new();
+    let mut checks = HealthChecks::new(part);
     let mut due = synced;
     let mut rest = Rest::new(Instant::now());
     while !shutdown.is_cancelled() {

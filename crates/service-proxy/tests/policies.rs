@@ -20,7 +20,10 @@ use serde_json::{Value, json};
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod world;
 
-use world::{BOTH, Namespace, SERVICE, World, config, count, objects, refused, service, slice, to};
+use world::{
+    BOTH, Namespace, NoSlowPolls, SERVICE, World, config, count, objects, refused, service, slice,
+    to,
+};
 
 /// The host's address on the cable to the machine outside.
 const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -198,7 +201,9 @@ fn balancers_outside_learn_which_node_has_ready_endpoints() {
         let host_ports = tokio::sync::watch::channel(Vec::new());
         let shutdown = tokio_util::sync::CancellationToken::new();
         let config = config(host_ports.1);
-        let proxy = service_proxy::serve(services, slices, config, shutdown.clone());
+        let slow_polls = NoSlowPolls::new();
+        let part = slow_polls.part(shutdown.clone());
+        let proxy = service_proxy::serve(services, slices, config, part);
         let proxy = tokio::spawn(proxy);
         let answers = |port: u16, status: u16, count: usize| {
             let world = asker.clone();

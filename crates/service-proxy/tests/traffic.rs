@@ -14,7 +14,7 @@ use service_routing::{PublishedPort, misled_flows, ports, stale_flows, table};
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod world;
 
-use world::{BOTH, Namespace, SERVICE, World, config, count, objects, refused, to};
+use world::{BOTH, Namespace, NoSlowPolls, SERVICE, World, config, count, objects, refused, to};
 
 /// A port of the node that leads to `10.244.0.<pod>`.
 fn published(pod: u8, port: &str) -> PublishedPort {
@@ -303,7 +303,9 @@ fn the_proxy_follows_what_it_watches() {
             send.unbounded_send(event).unwrap();
         }
         let shutdown = tokio_util::sync::CancellationToken::new();
-        let proxy = service_proxy::serve(services, slices, config, shutdown.clone());
+        let slow_polls = NoSlowPolls::new();
+        let part = slow_polls.part(shutdown.clone());
+        let proxy = service_proxy::serve(services, slices, config, part);
         let proxy = tokio::spawn(proxy);
         let answers = |at: SocketAddr, name: &'static str| {
             let world = asker.clone();

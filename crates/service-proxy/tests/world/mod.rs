@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod_network::{PodNetwork, PodNetworkOptions};
+use reconcile::{Health, Part, SlowPolls};
 use serde_json::{Value, json};
 use service_proxy::{Config, Kernel};
 use service_routing::{PublishedPort, Settings, Table, changes, ports, publish, table};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 #[path = "../../../pod-network/tests/namespaces/mod.rs"]
 mod namespaces;
@@ -124,6 +128,30 @@ impl World {
     /// Programs one Service with the endpoints (address, node).
     pub fn program(&mut self, spec: Value, endpoints: &[(&str, &str)]) {
         self.program_with(spec, endpoints, &[]);
+    }
+}
+
+/// findings A9: no poll of the proxy takes longer.
+const POLL_MAX: Duration = Duration::from_millis(50);
+
+/// Fails the test if the proxy had a slow poll.
+pub struct NoSlowPolls(Arc<SlowPolls>);
+
+impl NoSlowPolls {
+    pub fn new() -> NoSlowPolls {
+        NoSlowPolls(SlowPolls::new(POLL_MAX))
+    }
+
+    /// The watched part of the program that the proxy is.
+    pub fn part(&self, shutdown: CancellationToken) -> Part {
+        Health::watched_by(self.0.clone()).part("service proxy", shutdown)
+    }
+}
+
+impl Drop for NoSlowPolls {
+    fn drop(&mut self) {
+        let found = self.0.found();
+        assert!(found.is_empty() || std::thread::panicking(), "{found:?}");
     }
 }
 
