@@ -2,7 +2,7 @@
 //! Everything else comes from this machine.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -49,6 +49,8 @@ pub struct Image {
     /// The tests' scratch directory; it is on the virtual disk, since shared file systems lack
     /// required features.
     pub scratch: PathBuf,
+    /// Held by the run that uses the parts.
+    pub in_use: Option<File>,
 }
 
 impl Image {
@@ -68,6 +70,7 @@ impl Image {
         }
         let directory = target.join("virtual-machine");
         fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+        let in_use = lock(&directory.join("in-use"))?;
         let kernel = directory.join("kernel");
         install_kernel(&directory, &kernel)?;
         let release = release(&kernel)?;
@@ -77,11 +80,27 @@ impl Image {
             disk: directory.join("disk"),
             scratch: target.join("tmp"),
             kernel,
+            in_use: Some(in_use),
         };
         make_start(&image, &directory.join("start"), &release, &script(&image))?;
         make_disk(&image.disk)?;
         Ok(image)
     }
+}
+
+/// Waits for other runs: the disk and the archive are made anew for each.
+fn lock(path: &Path) -> Result<File> {
+    let failed = || format!("lock {}", path.display());
+    let file = File::create(path).with_context(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            println!("xtask: waiting for another run of the virtual machine …");
+            file.lock().with_context(failed)?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
+    }
+    Ok(file)
 }
 
 /// Downloads and unpacks the kernel; not installed, it does not touch this machine's.
