@@ -1,9 +1,10 @@
 //! The steps of `cargo xtask test`, in the order in which a failure is cheapest to find.
 
+use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::fuzz::{self, Fuzz};
 use crate::{cargo, setup, tidy};
@@ -37,9 +38,27 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
     step("release build", || {
         let programs = ["--package", "mainstay", "--package", "load-generator"];
-        cargo::run(root, &[&["build", "--release"][..], &programs].concat())
+        cargo::run(root, &[&["build", "--release"][..], &programs].concat())?;
+        check_size(&setup::target(root).join("release/mainstay"))
     })?;
     step("end to end", || run_end_to_end_tests(root))
+}
+
+/// The largest size of the release binary. It is to shrink: the goal is 35 MB.
+const PROGRAM_BYTES_MAX: u64 = 72_000_000;
+
+fn check_size(program: &Path) -> Result<()> {
+    let metadata =
+        fs::metadata(program).with_context(|| format!("look at {}", program.display()))?;
+    judge_size(metadata.len())
+}
+
+fn judge_size(bytes: u64) -> Result<()> {
+    ensure!(
+        bytes <= PROGRAM_BYTES_MAX,
+        "the release binary has {bytes} bytes, and may have {PROGRAM_BYTES_MAX}: see docs/contributing/performance.md"
+    );
+    Ok(())
 }
 
 /// Tests that are programs of their own, without the usual harness: they are run one by one. Tidy checks that none is missing here.
@@ -138,4 +157,16 @@ fn step(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
     body().with_context(|| format!("step '{name}' failed"))?;
     println!("xtask: {name} passed in {:.0?}", started.elapsed());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binary_that_grew_fails() {
+        judge_size(PROGRAM_BYTES_MAX).unwrap();
+        let grown = judge_size(PROGRAM_BYTES_MAX + 1).unwrap_err().to_string();
+        assert!(grown.contains("may have 72000000"), "{grown}");
+    }
 }

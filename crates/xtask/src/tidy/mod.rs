@@ -10,6 +10,7 @@ mod documents;
 mod layers;
 mod leaks;
 mod modules;
+mod packages;
 mod pages;
 mod sentences;
 mod sources;
@@ -81,6 +82,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(leaks::check(&files));
     findings.extend(walks::check(&files));
     findings.extend(decoders::check(&files));
+    findings.extend(packages::check(root, &files)?);
     findings.extend(pages::check(&files));
     findings.sort();
     Ok(findings)
