@@ -132,6 +132,7 @@ fn run(command: Command) -> Result<()> {
         Command::Up(arguments) => {
             container_runtime::descriptors::keep_from_children()
                 .context("keep open files from the programs that are started")?;
+            container_runtime::memory::limit_arenas();
             prepare("warn");
             runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(up::run(*arguments))
         }
