@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
-use crate::pull::Credentials;
+use crate::credentials::Credentials;
 use crate::reference::{InvalidReference, normalize};
 
 /// Maximum number of stored secrets per repository; further ones are verified at each use. As
@@ -142,18 +141,6 @@ fn repository(reference: &str) -> &str {
     match name[slash..].find(':') {
         Some(colon) => &name[..slash + colon],
         None => name,
-    }
-}
-
-impl Credentials {
-    /// By which they are known again, and from which they cannot be had.
-    fn hash(&self) -> String {
-        let parts = match self {
-            Self::Basic { username, password } => ["basic", username, password],
-            Self::Bearer(token) => ["bearer", token, ""],
-        };
-        let lengths = parts.map(|part| part.len().to_string());
-        Digest::of(format!("{} {}", lengths.join(" "), parts.concat()).as_bytes()).to_string()
     }
 }
 

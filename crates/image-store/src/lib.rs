@@ -8,6 +8,7 @@
 mod access;
 mod collection;
 mod compression;
+mod credentials;
 pub mod decoders;
 mod digest;
 mod import;
@@ -24,11 +25,12 @@ mod unpack;
 
 pub use access::{PullSecret, SecretName};
 pub use collection::{Needed, Withdrawn};
+pub use credentials::Credentials;
 pub use import::ImportError;
 pub use index::Image;
 pub use manifest::ImageConfig;
 pub use pace::{Pace, Progress};
-pub use pull::{Credentials, PullError, PullOptions};
+pub use pull::{PullError, PullOptions};
 pub use reference::{InvalidReference, normalize};
 pub use registries::{RegistriesConfig, RegistriesError};
 pub use room::{KeepFree, Lack, NoRoom};

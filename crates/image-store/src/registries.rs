@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::pull::Credentials;
+use crate::credentials::Credentials;
 
 /// The error of a registries file.
 #[derive(Debug, thiserror::Error)]

@@ -13,11 +13,8 @@ use planners::stateful_set::{Action, Plan, PodWork, invariants, plan};
 use crate::hashing::Quick;
 use crate::objects::{Builder, NOW};
 use crate::seeded::Seeded;
-use crate::state::{Ids, Objects, Op, Renumbering};
+use crate::state::{Ids, Objects, Op, Renumbering, Shape};
 use crate::world::World;
-
-/// A plan without its content, for its course.
-pub type Shape = Arc<Plan>;
 
 /// The decision for an observed state.
 #[derive(Debug)]

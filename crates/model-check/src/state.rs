@@ -4,9 +4,13 @@
 //! that only say whether two things are the same. [`State::canonical`] renumbers them, so that
 //! histories that lead to the same situation lead to the same state.
 
+use std::sync::Arc;
+
+use planners::stateful_set::Plan;
 use planners::stateful_set::course::{Course, Place};
 
-use crate::plans::Shape;
+/// A plan without its content, for its course.
+pub type Shape = Arc<Plan>;
 
 /// Ordinals that a world may use.
 pub const ORDINALS: usize = 4;

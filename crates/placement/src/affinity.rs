@@ -5,7 +5,8 @@ use object_model::LabelSelector;
 use resource_kinds::pod_view::PodView;
 
 use crate::labels::{matches, parsed};
-use crate::scene::{Objection, Scene};
+use crate::objection::Objection;
+use crate::scene::Scene;
 
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";

@@ -9,9 +9,11 @@
 
 mod admission;
 mod affinity;
+mod case;
 mod devices;
 mod labels;
 mod node;
+mod objection;
 mod place;
 mod ports;
 mod preempt;

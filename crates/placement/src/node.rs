@@ -5,7 +5,7 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint::UNSCHEDULABLE;
 
 use crate::labels::node_selector_matches;
-use crate::scene::Objection;
+use crate::objection::Objection;
 
 /// The node's own objection to the pod, or `None`.
 pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<Objection> {

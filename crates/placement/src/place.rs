@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use resource_kinds::pod_view::PodView;
 
+use crate::case::Case;
+use crate::objection::Objection;
 use crate::preempt::{Verdict, preempt, without_nodes};
 use crate::resources::Room;
-use crate::scene::{Case, Objection, Scene};
+use crate::scene::Scene;
 use crate::spread::Preference;
 use crate::view::{ClusterView, Decision, Obstacle, Preemption};
 

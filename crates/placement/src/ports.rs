@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::ContainerPort;
 use resource_kinds::pod_view::PodView;
 
-use crate::scene::Objection;
+use crate::objection::Objection;
 
 const TAKEN: &str = "node(s) didn't have free ports for the requested pod ports";
 

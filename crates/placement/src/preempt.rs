@@ -16,9 +16,11 @@ use object_model::LabelSelector;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition::{DISRUPTION_TARGET, PREEMPTION_BY_SCHEDULER};
 
+use crate::case::{Case, priority};
 use crate::labels::parsed;
+use crate::objection::Objection;
 use crate::resources::{Room, requests};
-use crate::scene::{Case, Objection, Scene, priority};
+use crate::scene::Scene;
 use crate::view::ClusterView;
 
 const NEVER: &str = "not eligible due to preemptionPolicy=Never.";

@@ -9,7 +9,7 @@ use object_model::Quantity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
-use crate::scene::Objection;
+use crate::objection::Objection;
 
 /// Amounts by resource name.
 pub(crate) type Resources = BTreeMap<String, Quantity>;

@@ -11,7 +11,8 @@ use resource_kinds::pod_view::PodView;
 use crate::affinity::node_of;
 use crate::labels::parsed;
 use crate::node;
-use crate::scene::{Objection, Scene};
+use crate::objection::Objection;
+use crate::scene::Scene;
 
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const UNLABELLED: &str =

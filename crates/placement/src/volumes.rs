@@ -12,7 +12,8 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
-use crate::scene::{Objection, Scene};
+use crate::objection::Objection;
+use crate::scene::Scene;
 use crate::view::{ClaimStep, ClusterView};
 
 const NO_MATCH: &str = "node(s) didn't find available persistent volumes to bind";

@@ -2,7 +2,19 @@
 
 use std::path::PathBuf;
 
-use crate::ranges::NoFreeRange;
+use object_model::cidr::Cidr;
+
+/// A wanted range is in use and there is no other, or none other was allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{purpose} range {range} is used by {by}")]
+pub struct NoFreeRange {
+    /// `pod` or `service`.
+    pub purpose: &'static str,
+    /// The wanted range.
+    pub range: Cidr,
+    /// Its user.
+    pub by: String,
+}
 
 /// The error of an operation on the pod network.
 #[derive(Debug, thiserror::Error)]

@@ -22,10 +22,10 @@ mod neighbours;
 mod network;
 pub mod ranges;
 
-pub use error::Error;
+pub use error::{Error, NoFreeRange};
 pub use names::link_prefix;
 pub use namespace::tcp_socket;
 pub use neighbours::INSTANCES;
 pub use network::{PodAddress, PodNetwork, PodNetworkOptions, remove};
 pub use object_model::cidr::Cidr;
-pub use ranges::{NoFreeRange, Ranges, Taken, Wanted, choose_ranges, reserve_ranges};
+pub use ranges::{Ranges, Taken, Wanted, choose_ranges, reserve_ranges};

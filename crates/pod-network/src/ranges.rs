@@ -13,7 +13,7 @@ use object_model::cidr::Cidr;
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::make_private;
-use crate::error::{Error, file};
+use crate::error::{Error, NoFreeRange, file};
 use crate::host::Host;
 use crate::neighbours::Neighbours;
 
@@ -70,18 +70,6 @@ pub struct Ranges {
     pub pod: Cidr,
     /// Range of the Services.
     pub service: Cidr,
-}
-
-/// A wanted range is in use and there is no other, or none other was allowed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{purpose} range {range} is used by {by}")]
-pub struct NoFreeRange {
-    /// `pod` or `service`.
-    pub purpose: &'static str,
-    /// The wanted range.
-    pub range: Cidr,
-    /// Its user.
-    pub by: String,
 }
 
 /// Chooses the ranges: the configured ones, or the next ones that overlap nothing in `taken`. Those

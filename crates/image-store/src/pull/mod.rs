@@ -20,6 +20,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::access::{Accesses, PullSecret};
 use crate::compression::decompressed;
+use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::index::{Image, Record};
 use crate::manifest::{
@@ -48,26 +49,6 @@ const CONFIG_BYTES_MAX: u64 = 8 << 20;
 const ATTEMPTS: u32 = 3;
 /// The wait before the second attempt; four times as long before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
-/// Credentials for a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Credentials {
-    /// Name and password.
-    Basic {
-        /// Name.
-        username: String,
-        /// Password.
-        password: String,
-    },
-    /// A token.
-    Bearer(String),
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credentials(…)")
-    }
-}
 
 /// The options of a pull: registries and credentials.
 #[derive(Clone, Debug, Default)]

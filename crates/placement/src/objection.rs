@@ -1,0 +1,44 @@
+//! The objection of a rule to a node.
+
+/// The first failed rule's objection to a node, as user messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Objection {
+    pub texts: Vec<String>,
+    /// Whether fewer pods on the node would help.
+    pub is_of_pods: bool,
+}
+
+impl Objection {
+    /// An objection that does not depend on pods.
+    pub fn lasting(text: &str) -> Self {
+        Self {
+            texts: vec![text.to_owned()],
+            is_of_pods: false,
+        }
+    }
+
+    /// An objection that depends on the node's pods.
+    pub fn of_pods(text: &str) -> Self {
+        Self {
+            is_of_pods: true,
+            ..Self::lasting(text)
+        }
+    }
+
+    /// Several of a rule; `None` where there is none.
+    pub fn all_lasting(texts: impl IntoIterator<Item = String>) -> Option<Self> {
+        let texts: Vec<String> = texts.into_iter().collect();
+        (!texts.is_empty()).then_some(Self {
+            texts,
+            is_of_pods: false,
+        })
+    }
+
+    /// The same, about the pods that are there.
+    pub fn all_of_pods(texts: impl IntoIterator<Item = String>) -> Option<Self> {
+        Self::all_lasting(texts).map(|all| Self {
+            is_of_pods: true,
+            ..all
+        })
+    }
+}
