@@ -68,29 +68,20 @@ const LAYERS: &[(&str, &[&str])] = &[
             "plan",
         ],
     ),
-];
-
-/// Crates with larger cycles: the number of modules, and the reason.
-const LARGER_CIRCLES: &[(&str, usize, &str)] = &[
     (
-        "image-store",
-        5,
-        "a pull and the store share the index of images; the crate has few files",
-    ),
-    (
-        "model-check",
-        4,
-        "the model's state and what is planned from it are one small program",
-    ),
-    (
-        "placement",
-        8,
-        "filters and scores of the scheduler read one scene; the crate is one decision",
-    ),
-    (
-        "pod-network",
-        5,
-        "addresses, ranges and neighbours are parts of one host's network",
+        "resource-kinds",
+        &[
+            "well_known",
+            "json",
+            "printing",
+            "kind",
+            "pod_view",
+            "validation",
+            "quota",
+            "groups",
+            "admission",
+            "bootstrap",
+        ],
     ),
 ];
 
@@ -107,9 +98,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         let layers = LAYERS.iter().find(|(layered, _)| *layered == name);
         let layers = layers.map_or(&[][..], |(_, layers)| *layers);
         findings.extend(graph.upward(layers));
-        let allowed = LARGER_CIRCLES.iter().find(|(known, ..)| *known == name);
-        let max = allowed.map_or(CIRCLE_MAX, |(_, max, _)| *max);
-        findings.extend(graph.circles(layers, max));
+        findings.extend(graph.circles(layers));
     }
     findings
 }
@@ -185,18 +174,18 @@ impl<'a> Graph<'a> {
             .collect()
     }
 
-    /// Circles of more than so many modules that are not in one folder.
-    fn circles(&self, layers: &[&str], max: usize) -> Vec<Finding> {
+    /// Circles of more than [`CIRCLE_MAX`] modules that are not in one folder.
+    fn circles(&self, layers: &[&str]) -> Vec<Finding> {
         let circles = self.connected().into_iter().filter(|circle| {
             let folder = self.folder(circle);
             let is_layer = matches!(&folder[..], [layer] if layers.contains(&layer.as_str()));
-            circle.len() > max && (folder.is_empty() || is_layer)
+            circle.len() > CIRCLE_MAX && (folder.is_empty() || is_layer)
         });
         let finding = |circle: Vec<Path>| {
             let names: Vec<String> = circle.iter().map(shown).collect();
             let text = format!(
                 "{} modules import each other in a circle: {}. Let one of them take what it needs as \
-                 a parameter, or give the reason in tidy/layers.rs",
+                 a parameter, or move what both need to a module below",
                 circle.len(),
                 names.join(", ")
             );

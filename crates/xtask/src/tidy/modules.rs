@@ -1,8 +1,9 @@
-//! No file is forgotten: a file that is in no module is not built, and its tests never run.
+//! Module files: each is built, and a module with submodules is `NAME/mod.rs`.
 
 use super::{Finding, SourceFile};
 
-/// Finds Rust files that are neither roots of crates nor named as modules beside or above them.
+/// Finds Rust files that are neither roots of crates nor named as modules beside or above them, and
+/// modules in the other style.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let rust = || files.iter().filter(|file| file.path.ends_with(".rs"));
     let one_program = |package: &str| {
@@ -17,11 +18,19 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         let root = place.is_root(one_program(place.package));
         !root && !rust().any(|other| place.is_named_by(other))
     });
-    let finding = |file: &SourceFile| Finding {
+    let finding = |file: &SourceFile, text: &str| Finding {
         file: file.path.clone(),
-        text: "no module names this file: it is not built".to_owned(),
+        text: text.to_owned(),
     };
-    forgotten.map(finding).collect()
+    let forgotten =
+        forgotten.map(|file| finding(file, "no module names this file: it is not built"));
+    // The other style of Rust, a file beside a folder of its name.
+    let beside = rust().filter(|file| {
+        let folder = format!("{}/", file.path.trim_end_matches(".rs"));
+        rust().any(|other| other.path.starts_with(&folder))
+    });
+    let beside = beside.map(|file| finding(file, "has a folder beside it: name it NAME/mod.rs"));
+    forgotten.chain(beside).collect()
 }
 
 /// The position of a file in its package.
@@ -105,7 +114,7 @@ mod tests {
                 ("crates/a/src/lib.rs", "pub mod b;\nmod c;"),
                 ("crates/a/src/b/mod.rs", "pub(crate) mod d;"),
                 ("crates/a/src/b/d.rs", ""),
-                ("crates/a/src/c.rs", "#[cfg(test)]\nmod tests;"),
+                ("crates/a/src/c/mod.rs", "#[cfg(test)]\nmod tests;"),
                 ("crates/a/src/c/tests.rs", ""),
                 ("crates/a/tests/t.rs", "#[path = \"world/net.rs\"]\nmod w;"),
                 ("crates/a/tests/world/net.rs", ""),
@@ -139,5 +148,17 @@ mod tests {
                 "crates/b/tests/g.rs"
             ]
         );
+    }
+
+    #[test]
+    fn a_module_with_submodules_has_one_style() {
+        let found = found(&[
+            ("crates/a/src/lib.rs", "mod b;\nmod c;"),
+            ("crates/a/src/b.rs", "mod d;"),
+            ("crates/a/src/b/d.rs", ""),
+            ("crates/a/src/c/mod.rs", "mod e;"),
+            ("crates/a/src/c/e.rs", ""),
+        ]);
+        assert_eq!(found, ["crates/a/src/b.rs"]);
     }
 }
