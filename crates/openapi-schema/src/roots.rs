@@ -1,4 +1,5 @@
-//! The kinds whose schemas are known: one line each. A kind that the server gains is added here.
+//! The kinds whose schemas are known, one line each. Tests compare the list with the served kinds in both
+//! directions.
 
 use std::borrow::Cow;
 
@@ -202,6 +203,34 @@ mod tests {
 
     /// Required fields of every served definition in the published document of 1.36.
     const PUBLISHED: &str = include_str!("../tests/published_required.tsv");
+
+    /// Kinds that the server answers itself, without stored objects, and definitions of other kinds.
+    const ELSEWHERE: [(&str, &str); 4] = [
+        ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+        ("v1", "ComponentStatus"),
+        ("metrics.k8s.io/v1beta1", "NodeMetrics"),
+        ("metrics.k8s.io/v1beta1", "PodMetrics"),
+    ];
+
+    /// A kind that is no longer served must leave this list too. That every served kind has a schema
+    /// is a test of the crate.
+    #[test]
+    fn every_schema_is_of_a_kind_that_is_served() {
+        let kinds = resource_kinds::all(&resource_kinds::ClusterConfig::default());
+        let stored = kinds.iter().map(|kind| {
+            let info = kind.info();
+            (info.api_version(), info.kind.to_owned())
+        });
+        let others = resource_kinds::bodies::kinds().chain(ELSEWHERE);
+        let others = others.map(|(version, kind)| (version.to_owned(), kind.to_owned()));
+        let known: BTreeSet<(String, String)> = stored.chain(others).collect();
+        let listed = roots().into_iter().map(|root| {
+            let version = [root.group, root.version].join("/");
+            let version = version.trim_start_matches('/');
+            (version.to_owned(), root.kind.to_owned())
+        });
+        assert_eq!(listed.collect::<BTreeSet<_>>(), known);
+    }
 
     /// findings C16: clients with strict types rely on what the document requires.
     #[test]

@@ -14,26 +14,57 @@ use crate::json::decode::decode as typed;
 /// The type check of one kind.
 type Decode = fn(Value) -> Result<Value, String>;
 
+/// The kinds of such objects, with their `apiVersion`.
+const BODIES: &[(&str, &str, Decode)] = &[
+    ("v1", "Binding", typed::<Binding>),
+    ("policy/v1", "Eviction", typed::<Eviction>),
+    ("autoscaling/v1", "Scale", typed::<Scale>),
+    (AUTHENTICATION, "TokenRequest", typed::<TokenRequest>),
+    (AUTHENTICATION, "TokenReview", typed::<TokenReview>),
+    (
+        AUTHENTICATION,
+        "SelfSubjectReview",
+        typed::<SelfSubjectReview>,
+    ),
+    (
+        AUTHORIZATION,
+        "SubjectAccessReview",
+        typed::<SubjectAccessReview>,
+    ),
+    (
+        AUTHORIZATION,
+        "LocalSubjectAccessReview",
+        typed::<LocalSubjectAccessReview>,
+    ),
+    (
+        AUTHORIZATION,
+        "SelfSubjectAccessReview",
+        typed::<SelfSubjectAccessReview>,
+    ),
+    (
+        AUTHORIZATION,
+        "SelfSubjectRulesReview",
+        typed::<SelfSubjectRulesReview>,
+    ),
+];
+
+const AUTHENTICATION: &str = "authentication.k8s.io/v1";
+const AUTHORIZATION: &str = "authorization.k8s.io/v1";
+
+/// `apiVersion` and kind of all such objects.
+pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str)> {
+    BODIES.iter().map(|(version, kind, _)| (*version, *kind))
+}
+
 /// Decodes such an object: types are checked, unknown fields removed. `apiVersion` and `kind` are
 /// set.
 ///
 /// # Errors
 /// *Errors.* The mismatch, as upstream's decoder reports it; another kind than the expected one.
 pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
-    let (api_version, read): (&str, Decode) = match kind {
-        "Binding" => ("v1", typed::<Binding>),
-        "Eviction" => ("policy/v1", typed::<Eviction>),
-        "Scale" => ("autoscaling/v1", typed::<Scale>),
-        "TokenRequest" => ("authentication.k8s.io/v1", typed::<TokenRequest>),
-        "TokenReview" => ("authentication.k8s.io/v1", typed::<TokenReview>),
-        "SelfSubjectReview" => ("authentication.k8s.io/v1", typed::<SelfSubjectReview>),
-        "SubjectAccessReview" => ("authorization.k8s.io/v1", typed::<SubjectAccessReview>),
-        "LocalSubjectAccessReview" => {
-            ("authorization.k8s.io/v1", typed::<LocalSubjectAccessReview>)
-        }
-        "SelfSubjectAccessReview" => ("authorization.k8s.io/v1", typed::<SelfSubjectAccessReview>),
-        "SelfSubjectRulesReview" => ("authorization.k8s.io/v1", typed::<SelfSubjectRulesReview>),
-        other => return Err(format!("no kind {other:?} is registered")),
+    let known = BODIES.iter().find(|(_, known, _)| *known == kind);
+    let Some((api_version, _, read)) = known else {
+        return Err(format!("no kind {kind:?} is registered"));
     };
     let Some(map) = object.as_object_mut() else {
         return Err("the body is not an object".to_owned());
@@ -43,7 +74,7 @@ pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
         Some(Value::String(given)) if given.is_empty() || given == kind => {}
         Some(given) => return Err(format!("it is of kind {given}")),
     }
-    map.insert("apiVersion".to_owned(), api_version.into());
+    map.insert("apiVersion".to_owned(), (*api_version).into());
     map.insert("kind".to_owned(), kind.into());
     // An object without a name has no metadata.
     if map.get("metadata").is_none_or(Value::is_null) {

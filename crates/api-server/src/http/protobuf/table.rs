@@ -209,4 +209,34 @@ mod tests {
         }
         assert!(seen.len() > 250, "{}", seen.len());
     }
+
+    /// A kind that is no longer served must leave the table too: a message is a kind, or the type of
+    /// a field.
+    #[test]
+    fn every_message_belongs_to_a_kind_that_is_served() {
+        /// Forms of other objects, and answers without a body of their own.
+        const FORMS: [&str; 2] = ["meta/v1.PartialObjectMetadata", "meta/v1.Status"];
+        let table = Table::published();
+        let kinds = resource_kinds::all(&resource_kinds::ClusterConfig::default());
+        let virtual_kinds = [
+            ("v1", "ComponentStatus"),
+            ("metrics.k8s.io/v1beta1", "NodeMetrics"),
+            ("metrics.k8s.io/v1beta1", "PodMetrics"),
+        ];
+        let bodies = resource_kinds::bodies::kinds().chain(virtual_kinds);
+        let bodies = bodies.map(|(version, kind)| {
+            let message = table.of_kind(version, kind);
+            message.unwrap_or_else(|| panic!("{version} {kind}"))
+        });
+        let stored = kinds.iter().filter_map(|kind| {
+            let info = kind.info();
+            table.of_kind(&info.api_version(), info.kind)
+        });
+        let mut served: BTreeSet<&str> = bodies.chain(stored).chain(FORMS).collect();
+        for field in table.0.values().flatten() {
+            served.insert(field.kind);
+        }
+        let idle = table.0.keys().filter(|message| !served.contains(**message));
+        assert_eq!(idle.collect::<Vec<_>>(), Vec::<&&str>::new());
+    }
 }
