@@ -1,7 +1,7 @@
 //! Policies of either kind and the places where they hold: for which requests, and with which
 //! settings.
 
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use serde_json::Value;
 
 use crate::matching::{rule_matches, selected};
@@ -14,7 +14,7 @@ pub type PluralOf<'a> = dyn Fn(&str, &str) -> Option<(String, String)> + 'a;
 #[derive(Clone, Copy)]
 pub struct Cluster<'a> {
     /// All objects.
-    pub objects: &'a dyn Lookup,
+    pub objects: &'a dyn ObjectReader,
     /// All kinds.
     pub plural_of: &'a PluralOf<'a>,
 }

@@ -2,7 +2,7 @@
 
 use custom_resources::{Expression, Values};
 use object_model::{FieldError, FieldPath, Status};
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use resource_kinds::admission::{Admission, AdmissionRequest, Operation};
 use resource_kinds::admissionregistration::GROUP;
 use serde_json::Value;
@@ -116,7 +116,7 @@ impl Admission for Expressions {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        _cluster: &dyn Lookup,
+        _cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         let writes = matches!(request.operation, Operation::Create | Operation::Update);
         if request.group != GROUP || !writes || !request.subresource.is_empty() {

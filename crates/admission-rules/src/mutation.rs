@@ -220,7 +220,7 @@ impl MutatingPolicy {
 
 #[cfg(test)]
 mod tests {
-    use resource_kinds::{Lookup, Scope};
+    use resource_kinds::{ObjectReader, Scope};
     use serde_json::json;
 
     use super::*;
@@ -229,7 +229,7 @@ mod tests {
     /// A cluster with one object of settings.
     struct Settings;
 
-    impl Lookup for Settings {
+    impl ObjectReader for Settings {
         fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
             let found = (plural, namespace, name) == ("configmaps", "d", "settings");
             found.then(|| json!({"metadata": {"name": "settings"}, "data": {"team": "red"}}))

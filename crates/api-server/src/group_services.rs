@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use object_model::{Status, StatusReason};
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use resource_kinds::apiregistration::local_service;
 use resource_kinds::labels::API_SERVICE_AUTOMANAGED;
 use serde_json::Value;

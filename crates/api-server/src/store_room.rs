@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use jiff::Timestamp;
 use mvcc_store::StoreError;
 use object_model::Status;
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use serde_json::{Value, json};
 
 use crate::bootstrap::{this_server, write_request};

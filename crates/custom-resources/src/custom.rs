@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath};
-use resource_kinds::{Cell, Column, Kind, KindInfo, Words, metadata};
+use resource_kinds::{
+    Cell, Column, Kind, KindInfo, Printer, Scalable, Selectable, StatusUpdate, Words, metadata,
+};
 use serde_json::{Map, Value, json};
 
 use crate::columns::Columns;
@@ -120,10 +122,6 @@ impl Kind for CustomKind {
         self.deprecation.as_deref()
     }
 
-    fn takes_unversioned_updates(&self) -> bool {
-        false
-    }
-
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut object = object;
         let Some(map) = object.as_object_mut() else {
@@ -149,22 +147,76 @@ impl Kind for CustomKind {
         default(object, &self.schema);
     }
 
-    fn has_generation(&self) -> bool {
-        true
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(self.judge(object, None));
+        errors
     }
 
-    fn scale(&self, object: &Value) -> Option<Value> {
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(self.judge(object, Some(old)));
+        errors
+    }
+
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+
+    fn scalable(&self) -> Option<&dyn Scalable> {
         let paths = self.scale.as_ref()?;
+        Some(paths)
+    }
+
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for CustomKind {
+    fn columns(&self) -> Vec<Column<'_>> {
+        self.columns.headings()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        self.columns.row(object, now)
+    }
+}
+
+impl StatusUpdate for CustomKind {
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        self.judge(object, Some(old))
+    }
+}
+
+impl Selectable for CustomKind {
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        let place = self.selectable.iter().position(|name| name == field)?;
+        let found = self.selected.get(place)?.first(object);
+        Some(match found {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => String::new(),
+            Some(other) => other.to_string(),
+        })
+    }
+
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Owned(&self.selectable)
+    }
+}
+
+impl Scalable for ScalePaths {
+    fn scale(&self, object: &Value) -> Value {
         let number = |path: &JsonPath| {
             path.first(object)
                 .and_then(Value::as_i64)
                 .unwrap_or_default()
         };
-        let selector = paths
+        let selector = self
             .selector
             .as_ref()
             .and_then(|path| path.first(object)?.as_str());
-        let mut status = json!({"replicas": number(&paths.current)});
+        let mut status = json!({"replicas": number(&self.current)});
         if let Some(selector) = selector {
             status["selector"] = selector.into();
         }
@@ -181,28 +233,25 @@ impl Kind for CustomKind {
                 kept.insert(name.to_owned(), value.clone());
             }
         }
-        Some(json!({
+        json!({
             "kind": "Scale",
             "apiVersion": "autoscaling/v1",
             "metadata": kept,
-            "spec": {"replicas": number(&paths.wanted)},
+            "spec": {"replicas": number(&self.wanted)},
             "status": status,
-        }))
+        })
     }
 
     fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
-        let Some(paths) = &self.scale else {
-            return Vec::new();
-        };
         let wanted = &scale["spec"]["replicas"];
         let at = FieldPath::root("spec").child("replicas");
         match wanted.as_i64() {
             None if wanted.is_null() => {
-                paths.wanted.set(object, json!(0));
+                self.wanted.set(object, json!(0));
                 Vec::new()
             }
             Some(number) if number >= 0 => {
-                paths.wanted.set(object, json!(number));
+                self.wanted.set(object, json!(number));
                 Vec::new()
             }
             _ => vec![FieldError::invalid(
@@ -211,44 +260,6 @@ impl Kind for CustomKind {
                 "must be greater than or equal to 0",
             )],
         }
-    }
-
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(self, object);
-        errors.extend(self.judge(object, None));
-        errors
-    }
-
-    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate_update(object);
-        errors.extend(self.judge(object, Some(old)));
-        errors
-    }
-
-    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        self.judge(object, Some(old))
-    }
-
-    fn columns(&self) -> Vec<Column<'_>> {
-        self.columns.headings()
-    }
-
-    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        self.columns.row(object, now)
-    }
-
-    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
-        let place = self.selectable.iter().position(|name| name == field)?;
-        let found = self.selected.get(place)?.first(object);
-        Some(match found {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Null) | None => String::new(),
-            Some(other) => other.to_string(),
-        })
-    }
-
-    fn selectable_fields(&self) -> Words<'_> {
-        Words::Owned(&self.selectable)
     }
 }
 
@@ -339,18 +350,25 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
         assert_eq!(kind.row(&object, now), [json!("a"), json!(4), json!("60s")]);
         assert_eq!(kind.columns().len(), 3);
-        let scale = kind.scale(&object).unwrap();
+        let scalable = kind.scalable().unwrap();
+        let scale = scalable.scale(&object);
         assert_eq!(scale["spec"]["replicas"], 4);
         assert_eq!(scale["status"], json!({"replicas": 3, "selector": "a=b"}));
         assert!(
-            kind.set_scale(&mut object, &json!({"spec": {"replicas": 7}}))
+            scalable
+                .set_scale(&mut object, &json!({"spec": {"replicas": 7}}))
                 .is_empty()
         );
         assert_eq!(object["spec"]["crew"], 7);
         assert_eq!(
-            kind.selectable_field(&object, "spec.colour").as_deref(),
+            kind.selectable()
+                .selectable_field(&object, "spec.colour")
+                .as_deref(),
             Some("red")
         );
-        assert_eq!(kind.selectable_field(&object, "spec.other"), None);
+        assert_eq!(
+            kind.selectable().selectable_field(&object, "spec.other"),
+            None
+        );
     }
 }

@@ -7,7 +7,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
 use object_model::{FieldError, FieldPath, names};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use resource_kinds::info::{ALL, STATUS};
-use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Words, metadata, table};
+use resource_kinds::{
+    Cell, Column, Kind, KindInfo, Printer, Scope, Words, WriteRules, metadata, table,
+};
 use serde_json::{Map, Value, json};
 
 use crate::deprecation;
@@ -24,6 +26,13 @@ pub const PLURAL: &str = "customresourcedefinitions";
 pub struct Definition;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        unconditional_update: false,
+        has_generation: true,
+        finalizers: &[CUSTOM_RESOURCE_CLEANUP],
+        ..WriteRules::ORDINARY
+    },
+
     group: GROUP,
     version: "v1",
     kind: "CustomResourceDefinition",
@@ -52,10 +61,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for Definition {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn takes_unversioned_updates(&self) -> bool {
-        false
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -122,10 +127,6 @@ impl Kind for Definition {
         object["status"] = status;
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object));
@@ -172,13 +173,11 @@ impl Kind for Definition {
         }
         errors
     }
+}
 
+impl Printer for Definition {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
-    }
-
-    fn initial_finalizers(&self) -> &'static [&'static str] {
-        &[CUSTOM_RESOURCE_CLEANUP]
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {

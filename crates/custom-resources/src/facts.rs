@@ -1,7 +1,7 @@
 //! The properties of a custom kind, from its definition.
 
 use resource_kinds::info::{ALL, SCALE, STATUS};
-use resource_kinds::{KindInfo, Scope, Subresource, Words};
+use resource_kinds::{KindInfo, Scope, Subresource, Words, WriteRules};
 use serde_json::Value;
 
 /// The properties of one version of a definition. It owns its strings, which are freed with the
@@ -64,6 +64,11 @@ impl Facts {
             verbs: ALL,
             subresources: self.subresources,
             storage: &self.storage,
+            writes: WriteRules {
+                has_generation: true,
+                unconditional_update: false,
+                ..WriteRules::ORDINARY
+            },
         }
     }
 }

@@ -50,7 +50,7 @@ fn make_and_drop(number: usize) {
         info.short_names.to_vec()[0],
         info.categories.to_vec()[0],
         version.kind.columns()[1].description,
-        version.kind.selectable_fields().to_vec()[0],
+        version.kind.selectable().selectable_fields().to_vec()[0],
         crew.list_map_keys().next().unwrap(),
         rank.key_default().unwrap(),
     ];

@@ -5,7 +5,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use planners::diagnosis::{self, Reason};
 use resource_kinds::pod_view::PodView;
-use resource_kinds::{Cell, Kind, reasons};
+use resource_kinds::{Cell, Printer, reasons};
 use serde::Serialize;
 
 /// Reasons that the column STATUS shows already, or that are short-lived.
@@ -71,20 +71,20 @@ pub fn in_namespace(namespace: &str, name: &str) -> String {
 
 /// Converts pods to rows, by the printer columns of pods.
 pub struct PodRows<'a> {
-    kind: &'a dyn Kind,
+    printer: &'a dyn Printer,
     columns: [usize; 5],
 }
 
 impl<'a> PodRows<'a> {
-    /// Rows by this kind's table. None if it lacks one of the columns.
-    pub fn new(kind: &'a dyn Kind) -> Option<Self> {
+    /// Rows by this table of the Pod kind. None if it lacks one of the columns.
+    pub fn new(printer: &'a dyn Printer) -> Option<Self> {
         let column = |name: &str| {
-            let columns = kind.columns();
+            let columns = printer.columns();
             let mut columns = columns.iter();
             columns.position(|column| column.name.eq_ignore_ascii_case(name))
         };
         Some(Self {
-            kind,
+            printer,
             columns: [
                 column("Ready")?,
                 column("Status")?,
@@ -98,7 +98,7 @@ impl<'a> PodRows<'a> {
     /// A pod's row.
     pub fn of(&self, pod: &Pod, now: Timestamp) -> PodRow {
         let object = serde_json::to_value(pod).unwrap_or_default();
-        let cells = self.kind.row(&object, now);
+        let cells = self.printer.row(&object, now);
         let [containers, state, restarts, age, address] =
             self.columns.map(|index| cells.get(index).map(text));
         let view: PodView = pod.into();

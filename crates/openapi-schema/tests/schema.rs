@@ -4,7 +4,7 @@
 
 use openapi_schema::{ListType, MapType, Schema, Shape};
 use resource_kinds::info::{SCALE, STATUS};
-use resource_kinds::{Body, KindInfo, Scope, Subresource, Verb, Words};
+use resource_kinds::{Body, KindInfo, Scope, Subresource, Verb, Words, WriteRules};
 use serde_json::{Value, json};
 
 const ALL: &[Verb] = &[
@@ -37,6 +37,7 @@ fn kind(
         verbs: ALL,
         subresources: &[STATUS, SCALE],
         storage: plural,
+        writes: WriteRules::ORDINARY,
     }
 }
 
@@ -357,7 +358,7 @@ fn older_watches_and_what_is_passed_on_are_in_the_document() {
 
 mod custom {
     use openapi_schema::{CustomKind, ListType, Schema, Shape};
-    use resource_kinds::{KindInfo, Scope, Verb, Words};
+    use resource_kinds::{KindInfo, Scope, Verb, Words, WriteRules};
     use serde_json::{Value, json};
 
     const BOAT: KindInfo<'static> = KindInfo {
@@ -373,6 +374,7 @@ mod custom {
         verbs: &[Verb::Get, Verb::List, Verb::Create, Verb::Patch],
         subresources: &[],
         storage: "example.org/boats",
+        writes: WriteRules::ORDINARY,
     };
 
     fn definition() -> Value {

@@ -14,6 +14,7 @@ mod well_known;
 
 use std::sync::Arc;
 
+pub use admission::{ObjectReader, ResourceAttributes};
 pub use groups::core::{pod_references, volume_fit};
 pub use groups::{
     admissionregistration, apiregistration, apps, autoscaling, batch, bodies, certificates,
@@ -23,12 +24,12 @@ pub use groups::{
 pub use kind::cluster::{ClusterConfig, ServiceRange};
 pub use kind::info;
 pub use kind::{
-    Allocation, AllocationLookup, Body, Cell, Column, Kind, KindInfo, Lookup, Refusal, Right,
-    Scope, Subresource, Verb, Words,
+    Allocating, Allocation, AllocationLookup, Body, Deletion, Kind, KindInfo, Refusal, Scalable,
+    Scope, Selectable, StatusUpdate, Subresource, SubresourceUpdate, Verb, Words, WriteRules,
 };
 
-pub use printing::table;
-pub use validation::metadata;
+pub use printing::{Cell, Column, Printer, table};
+pub use validation::{metadata, own_annotations};
 pub use well_known::{annotations, labels, limits, reasons, sysctls};
 
 /// All kinds that the cluster serves.

@@ -57,13 +57,19 @@ fn a_row_has_a_cell_for_each_column() {
 #[test]
 fn fields_that_can_be_selected_have_a_value() {
     for kind in kinds() {
-        for field in kind.selectable_fields().iter() {
+        for field in kind.selectable().selectable_fields().iter() {
             assert!(
-                kind.selectable_field(&json!({}), field).is_some(),
+                kind.selectable()
+                    .selectable_field(&json!({}), field)
+                    .is_some(),
                 "{field}"
             );
         }
-        assert_eq!(kind.selectable_field(&json!({}), "spec.unknown"), None);
+        assert_eq!(
+            kind.selectable()
+                .selectable_field(&json!({}), "spec.unknown"),
+            None
+        );
     }
 }
 
@@ -321,19 +327,24 @@ fn an_object_sent_back_is_the_same_object() {
         kind.default(&mut stored);
         kind.prepare_create(&mut stored);
         kind.default(&mut stored);
-        kind.allocate(&mut stored, None, &Nothing).unwrap();
+        kind.allocating()
+            .allocate(&mut stored, None, &Nothing)
+            .unwrap();
         assert_eq!(kind.validate_create(&stored), [], "{}", info.plural);
 
         let mut again = kind.decode(stored.clone()).unwrap();
         kind.default(&mut again);
         kind.prepare_update(&mut again, &stored);
-        kind.allocate(&mut again, Some(&stored), &Nothing).unwrap();
+        kind.allocating()
+            .allocate(&mut again, Some(&stored), &Nothing)
+            .unwrap();
         assert_eq!(again, stored, "{}", info.plural);
         assert_eq!(kind.validate_update(&again, &stored), [], "{}", info.plural);
-        kind.prepare_status_update(&mut again, &stored);
+        kind.status_update()
+            .prepare_status_update(&mut again, &stored);
         assert_eq!(again, stored, "{}", info.plural);
         assert_eq!(
-            kind.validate_status_update(&again, &stored),
+            kind.status_update().validate_status_update(&again, &stored),
             [],
             "{}",
             info.plural
@@ -418,22 +429,24 @@ proptest! {
             for mut object in decoded.into_iter().chain([given.clone()]) {
                 kind.default(&mut object);
                 kind.prepare_create(&mut object);
-                let _ = kind.allocate(&mut object, None, &Nothing);
+                let _ = kind.allocating().allocate(&mut object, None, &Nothing);
                 let _ = kind.validate_create(&object);
                 kind.prepare_update(&mut object, &old);
-                let _ = kind.allocate(&mut object, Some(&old), &Nothing);
+                let _ = kind.allocating().allocate(&mut object, Some(&old), &Nothing);
                 let _ = kind.validate_update(&object, &old);
-                kind.prepare_status_update(&mut object, &old);
-                let _ = kind.validate_status_update(&object, &old);
+                kind.status_update().prepare_status_update(&mut object, &old);
+                let _ = kind.status_update().validate_status_update(&object, &old);
                 let _ = kind.warnings(&object, Some(&old));
                 let _ = kind.row(&object, Timestamp::UNIX_EPOCH);
                 let _ = kind.row_conditions(&object);
-                let _ = kind.allocations(&object);
-                let _ = kind.scale(&object);
-                let _ = kind.set_scale(&mut object, &old);
-                let _ = kind.grace(&object, None);
-                for field in kind.selectable_fields().iter() {
-                    let _ = kind.selectable_field(&object, field);
+                let _ = kind.allocating().allocations(&object);
+                if let Some(scalable) = kind.scalable() {
+                    let _ = scalable.scale(&object);
+                    let _ = scalable.set_scale(&mut object, &old);
+                }
+                let _ = kind.deletion().grace_seconds(&object, None);
+                for field in kind.selectable().selectable_fields().iter() {
+                    let _ = kind.selectable().selectable_field(&object, field);
                 }
             }
         }

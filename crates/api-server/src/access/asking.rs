@@ -1,6 +1,6 @@
 //! Lookups of admission plug-ins on behalf of a user, with the rights of that user.
 
-use resource_kinds::{Lookup, Right};
+use resource_kinds::{ObjectReader, ResourceAttributes};
 use serde_json::{Value, json};
 
 use crate::access::authorize::{self, Asked, Authorizer};
@@ -14,7 +14,7 @@ pub(crate) struct Asking<'s> {
     pub(crate) user: &'s UserInfo,
 }
 
-impl Lookup for Asking<'_> {
+impl ObjectReader for Asking<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         self.reads.get(group, plural, namespace, name)
     }
@@ -23,7 +23,7 @@ impl Lookup for Asking<'_> {
         self.reads.list(group, plural, namespace)
     }
 
-    fn asker(&self) -> Value {
+    fn requester(&self) -> Value {
         let user = self.user;
         let mut asker = json!({});
         if !user.uid.is_empty() {
@@ -38,7 +38,7 @@ impl Lookup for Asking<'_> {
         asker
     }
 
-    fn allows(&self, asked: &Right<'_>) -> bool {
+    fn allows(&self, asked: &ResourceAttributes<'_>) -> bool {
         let asked = Asked {
             verb: asked.verb,
             group: asked.group,

@@ -1,6 +1,6 @@
 //! A new pod waits for the default ServiceAccount of a new namespace.
 
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 

@@ -1,6 +1,6 @@
 //! Virtual resources: their objects are made when a client asks, and never stored.
 
-use resource_kinds::{KindInfo, Scope, Verb, Words};
+use resource_kinds::{KindInfo, Scope, Verb, Words, WriteRules};
 
 use crate::catalog::registry::is_at;
 
@@ -27,6 +27,7 @@ const fn review(
         verbs: &[Verb::Create],
         subresources: &[],
         storage: "",
+        writes: WriteRules::ORDINARY,
     }
 }
 
@@ -97,6 +98,7 @@ const fn metrics(
         verbs: &[Verb::Get, Verb::List],
         subresources: &[],
         storage: "",
+        writes: WriteRules::ORDINARY,
     }
 }
 
@@ -122,6 +124,7 @@ pub(crate) const COMPONENT_STATUS: KindInfo<'static> = KindInfo {
     verbs: &[Verb::Get, Verb::List],
     subresources: &[],
     storage: "",
+    writes: WriteRules::ORDINARY,
 };
 
 /// The facts of all of them.

@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use mvcc_store::Range;
 use object_model::Status;
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use resource_kinds::flowcontrol::{self, AUTOUPDATE, DANGLING, GROUP, LEVELS, SCHEMAS};
 use serde_json::{Value, json};
 use tokio::task::yield_now;

@@ -37,7 +37,7 @@ fn not_selectable(resource: &Resource, field: &str) -> String {
     if (info.group, info.kind) == ("batch", "Job") {
         return format!("field label {field:?} not supported for Job");
     }
-    if resource.is_custom() || !resource.kind.selectable_fields().is_empty() {
+    if resource.is_custom() || !resource.kind.selectable().selectable_fields().is_empty() {
         return format!("field label not supported: {field}");
     }
     format!(
@@ -78,7 +78,14 @@ impl Selection {
             match field {
                 "metadata.name" => {}
                 "metadata.namespace" if resource.namespaced() => {}
-                _ if resource.kind.selectable_fields().contains(field) => deep = true,
+                _ if resource
+                    .kind
+                    .selectable()
+                    .selectable_fields()
+                    .contains(field) =>
+                {
+                    deep = true
+                }
                 _ => return Err(Status::bad_request(not_selectable(resource, field))),
             }
         }
@@ -120,7 +127,7 @@ impl Selection {
         Ok(self.fields.matches_by(|field| match (field, &object) {
             ("metadata.name", _) => Some(name.to_owned()),
             ("metadata.namespace", _) => Some(namespace.to_owned()),
-            (_, Some(object)) => resource.kind.selectable_field(object, field),
+            (_, Some(object)) => resource.kind.selectable().selectable_field(object, field),
             (_, None) => None,
         }))
     }

@@ -75,14 +75,14 @@ pub(crate) fn prepare_create(
     }
     metadata.insert("uid".to_owned(), json!(uuid::Uuid::new_v4().to_string()));
     metadata.insert("creationTimestamp".to_owned(), time(now));
-    if resource.kind.has_generation() {
+    let rules = resource.info().writes;
+    if rules.has_generation {
         metadata.insert("generation".to_owned(), json!(1));
     }
-    let initial = resource.kind.initial_finalizers();
-    if !initial.is_empty() {
+    if !rules.finalizers.is_empty() {
         let list = metadata.entry("finalizers").or_insert_with(|| json!([]));
         if let Value::Array(list) = list {
-            for finalizer in initial {
+            for finalizer in rules.finalizers {
                 if !list.iter().any(|present| present == finalizer) {
                     list.push(json!(finalizer));
                 }

@@ -14,7 +14,7 @@ use mvcc_store::{
     Compare, KeyValue, Operation as Write, OperationResult, Range, Txn, TxnResult, Value as Stored,
 };
 use object_model::Status;
-use resource_kinds::{Lookup, quota as rules};
+use resource_kinds::{ObjectReader, quota as rules};
 use serde_json::Value;
 
 use crate::catalog::registry::{Resource, end_of};

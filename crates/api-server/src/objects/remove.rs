@@ -21,7 +21,7 @@ pub(crate) async fn remove(
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
         operations: vec![Write::Delete { key }],
     };
-    for allocation in resource.kind.allocations(&object) {
+    for allocation in resource.kind.allocating().allocations(&object) {
         release(&objects.catalog, &mut txn, &allocation);
     }
     let (namespace, name) = resource.names(&stored.key);

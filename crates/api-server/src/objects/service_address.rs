@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use object_model::dialling::dialled;
 use object_model::{Status, StatusReason};
 use rand::RngExt;
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use serde_json::Value;
 
 use crate::catalog::registry::Resource;

@@ -213,7 +213,7 @@ fn message(answer: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use resource_kinds::Words;
+    use resource_kinds::{Words, WriteRules};
     use serde_json::json;
 
     const SET: KindInfo<'static> = KindInfo {
@@ -229,6 +229,7 @@ mod tests {
         verbs: &[],
         subresources: &[],
         storage: "statefulsets",
+        writes: WriteRules::ORDINARY,
     };
 
     fn manifest(object: Value) -> Manifest {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use resource_kinds::pod_view::{Container as Status, PodView, State};
+use resource_kinds::pod_view::{Container as Status, PodView, RunState};
 use resource_kinds::reasons::pod_condition;
 use serde_json::{Value, json};
 
@@ -125,10 +125,10 @@ impl Subject<'_> {
 
     fn diagnose(&self) -> Diagnosis {
         let diagnosis = match self.status.map(|status| &status.state) {
-            Some(State::Waiting { reason, message }) => self.waiting(reason, message),
-            Some(State::Ended(end)) => self.crashed(Some(end)),
-            Some(State::Running(since)) => self.running(*since),
-            Some(State::Unset) | None => self.starting(),
+            Some(RunState::Waiting { reason, message }) => self.waiting(reason, message),
+            Some(RunState::Ended(end)) => self.crashed(Some(end)),
+            Some(RunState::Running(since)) => self.running(*since),
+            Some(RunState::Unset) | None => self.starting(),
         };
         diagnosis.of_container(&self.container.name)
     }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Event, Node};
 use resource_kinds::annotations::SELECTED_NODE;
-use resource_kinds::pod_view::{PodView, State};
+use resource_kinds::pod_view::{PodView, RunState};
 use resource_kinds::reasons::node_condition;
 
 use super::chain::Object;
@@ -286,7 +286,7 @@ fn tells_of_an_end(pod: &PodView, found: &Diagnosis) -> bool {
 fn ran_again(pod: &PodView, found: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
     let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
-    own.any(|status| matches!(status.state, State::Running(_)))
+    own.any(|status| matches!(status.state, RunState::Running(_)))
 }
 
 /// Whether a signal ended the container's last run.

@@ -5,9 +5,9 @@ use object_model::Status;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
+use crate::admission::{ObjectReader, ResourceAttributes};
 use crate::groups::certificates::{GROUP, Request, signer};
 use crate::json::parts;
-use crate::kind::{Lookup, Right};
 
 const PLURAL: &str = "certificatesigningrequests";
 /// The group that may do everything.
@@ -36,12 +36,12 @@ impl Admission for CertificateRequestor {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if !concerns(request, Operation::Create, None) {
             return Ok(());
         }
-        let asker = cluster.asker();
+        let asker = cluster.requester();
         if let Some(spec) = parts::entry(object, "spec") {
             parts::set(spec, "username", request.user);
             for field in ["uid", "groups", "extra"] {
@@ -64,7 +64,7 @@ impl Admission for CertificateApproval {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if concerns(request, Operation::Update, Some("approval")) {
             check(request, object, cluster, "approve")?;
@@ -85,7 +85,7 @@ impl Admission for CertificateSigning {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         let before = request.old.map(|old| &old["status"]);
         if concerns(request, Operation::Update, Some("status"))
@@ -101,19 +101,19 @@ impl Admission for CertificateSigning {
 fn check(
     request: &AdmissionRequest<'_>,
     object: &Value,
-    cluster: &dyn Lookup,
+    cluster: &dyn ObjectReader,
     verb: &str,
 ) -> Result<(), Status> {
     let stored = request.old.unwrap_or(object);
     let name = stored["spec"]["signerName"].as_str().unwrap_or_default();
     let domain = name.split_once('/').map_or(name, |(domain, _)| domain);
     let whole_domain = format!("{domain}/*");
-    let right = |name| Right {
+    let right = |name| ResourceAttributes {
         verb,
         group: GROUP,
         resource: "signers",
         name,
-        ..Right::default()
+        ..ResourceAttributes::default()
     };
     let mut names = [name, &whole_domain].into_iter();
     if names.any(|name| cluster.allows(&right(name))) {
@@ -135,7 +135,7 @@ impl Admission for CertificateSubjectRestriction {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        _cluster: &dyn Lookup,
+        _cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         let spec = &object["spec"];
         if !concerns(request, Operation::Create, None) || spec["signerName"] != signer::API_CLIENT {
@@ -165,12 +165,12 @@ mod tests {
 
     /// May do one thing with the requests of a signer.
     fn signer_right(verb: &'static str, name: &'static str) -> Granted {
-        Granted(Right {
+        Granted(ResourceAttributes {
             verb,
             group: GROUP,
             resource: "signers",
             name,
-            ..Right::default()
+            ..ResourceAttributes::default()
         })
     }
 

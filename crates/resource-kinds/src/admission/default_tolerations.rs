@@ -4,8 +4,8 @@ use object_model::Status;
 use serde_json::{Value, json};
 
 use super::{Admission, AdmissionRequest, creates};
+use crate::admission::ObjectReader;
 use crate::json::parts;
-use crate::kind::Lookup;
 use crate::well_known::limits;
 use crate::well_known::reasons::taint;
 
@@ -20,7 +20,7 @@ impl Admission for DefaultTolerationSeconds {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        _cluster: &dyn Lookup,
+        _cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if !creates(request, "pods") {
             return Ok(());

@@ -5,8 +5,8 @@ use object_model::{FieldError, FieldPath, Status};
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation};
+use crate::admission::ObjectReader;
 use crate::groups::resource::{ADMIN_ACCESS_LABEL, GROUP};
-use crate::kind::Lookup;
 
 pub(super) struct DeviceAdminAccess;
 
@@ -19,7 +19,7 @@ impl Admission for DeviceAdminAccess {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if request.group != GROUP || request.operation == Operation::Delete {
             return Ok(());

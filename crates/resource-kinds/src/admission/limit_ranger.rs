@@ -5,8 +5,8 @@ use object_model::Status;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, creates, forbidden};
+use crate::admission::ObjectReader;
 use crate::json::parts;
-use crate::kind::Lookup;
 use crate::quota::Amounts;
 use crate::quota::pod::{Side, amounts, together};
 
@@ -24,7 +24,7 @@ impl Admission for LimitRanger {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         let resizes = request.operation == Operation::Update
             && request.group.is_empty()

@@ -1,5 +1,5 @@
 //! The built-in admission plug-ins: changes and refusals of a request that depend on other objects.
-//! Each is pure over the object and a [`Lookup`].
+//! Each is pure over the object and a [`ObjectReader`].
 
 mod certificates;
 mod default_tolerations;
@@ -10,6 +10,7 @@ mod node_restriction;
 mod ordinal_services;
 mod pod_security;
 mod priority;
+mod reader;
 mod runtime_class;
 mod service_account;
 mod storage;
@@ -19,7 +20,7 @@ mod testing;
 use object_model::Status;
 use serde_json::Value;
 
-use crate::kind::Lookup;
+pub use reader::{ObjectReader, ResourceAttributes};
 
 /// The operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub trait Admission: Send + Sync + 'static {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status>;
 
     /// Advice on a request that is not refused.
@@ -71,7 +72,7 @@ pub trait Admission: Send + Sync + 'static {
         &self,
         _request: &AdmissionRequest<'_>,
         _object: &Value,
-        _cluster: &dyn Lookup,
+        _cluster: &dyn ObjectReader,
     ) -> Vec<String> {
         Vec::new()
     }

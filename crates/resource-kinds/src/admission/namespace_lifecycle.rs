@@ -5,7 +5,7 @@ use object_model::{Cause, Status};
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
-use crate::kind::Lookup;
+use crate::admission::ObjectReader;
 
 /// Namespaces that cannot be deleted.
 const PERMANENT: &[&str] = &["default", "kube-public", "kube-system"];
@@ -21,7 +21,7 @@ impl Admission for NamespaceLifecycle {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if request.group.is_empty() && request.plural == "namespaces" {
             let permanent = PERMANENT.contains(&request.name);

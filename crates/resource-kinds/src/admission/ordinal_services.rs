@@ -5,7 +5,7 @@ use object_model::Status;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
-use crate::kind::{Lookup, Right};
+use crate::admission::{ObjectReader, ResourceAttributes};
 use crate::well_known::annotations::ORDINAL_NODE_PORT;
 
 pub(super) struct OrdinalServices;
@@ -19,7 +19,7 @@ impl Admission for OrdinalServices {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         let of_sets = (request.group, request.plural) == ("apps", "statefulsets");
         if !of_sets || request.operation == Operation::Delete {
@@ -27,11 +27,11 @@ impl Admission for OrdinalServices {
         }
         let asked = |set: &Value| set["metadata"]["annotations"][ORDINAL_NODE_PORT].clone();
         let (new, old) = (asked(object), request.old.map(asked).unwrap_or_default());
-        let right = Right {
+        let right = ResourceAttributes {
             verb: "create",
             resource: "services",
             namespace: request.namespace,
-            ..Right::default()
+            ..ResourceAttributes::default()
         };
         if new.is_null() || new == old || cluster.allows(&right) {
             return Ok(());
@@ -54,11 +54,11 @@ mod tests {
 
     /// May create Services in one namespace.
     fn creator(namespace: &'static str) -> Granted {
-        Granted(Right {
+        Granted(ResourceAttributes {
             verb: "create",
             resource: "services",
             namespace,
-            ..Right::default()
+            ..ResourceAttributes::default()
         })
     }
 
@@ -77,7 +77,7 @@ mod tests {
             old: Some(&old),
             ..create
         };
-        let may = |request: &AdmissionRequest<'_>, set: Value, who: &dyn Lookup| {
+        let may = |request: &AdmissionRequest<'_>, set: Value, who: &dyn ObjectReader| {
             let outcome = OrdinalServices.admit(request, &mut set.clone(), who);
             outcome.map_err(|status| status.code)
         };

@@ -4,9 +4,9 @@ use object_model::Status;
 use serde_json::{Value, json};
 
 use super::{Admission, AdmissionRequest, creates, forbidden};
+use crate::admission::ObjectReader;
 use crate::groups::scheduling::priority_class::SYSTEM;
 use crate::json::parts;
-use crate::kind::Lookup;
 
 const GROUP: &str = "scheduling.k8s.io";
 
@@ -21,7 +21,7 @@ impl Admission for Priority {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if !creates(request, "pods") || !object["spec"].is_object() {
             return Ok(());
@@ -78,7 +78,7 @@ impl Admission for Priority {
 }
 
 /// The class of pods that name none: the lowest of those marked so.
-fn default_class(cluster: &dyn Lookup) -> Option<Value> {
+fn default_class(cluster: &dyn ObjectReader) -> Option<Value> {
     let all = cluster.list(GROUP, "priorityclasses", "").into_iter();
     all.filter(|class| class["globalDefault"] == true)
         .min_by_key(|class| class["value"].as_i64().unwrap_or_default())

@@ -5,8 +5,8 @@ use object_model::{Quantity, Status};
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, creates, forbidden};
+use crate::admission::ObjectReader;
 use crate::json::parts;
-use crate::kind::Lookup;
 
 pub(super) struct RuntimeClass;
 
@@ -19,7 +19,7 @@ impl Admission for RuntimeClass {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if !creates(request, "pods") || !object["spec"].is_object() {
             return Ok(());

@@ -5,8 +5,8 @@ use object_model::Status;
 use serde_json::{Value, json};
 
 use super::{Admission, AdmissionRequest, creates, forbidden};
+use crate::admission::ObjectReader;
 use crate::json::parts;
-use crate::kind::Lookup;
 use crate::validation::volume_sources;
 use crate::well_known::annotations::MIRROR_POD;
 
@@ -27,7 +27,7 @@ impl Admission for ServiceAccount {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if !creates(request, "pods") || object["metadata"]["annotations"][MIRROR_POD].is_string() {
             return Ok(());

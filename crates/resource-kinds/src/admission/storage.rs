@@ -4,9 +4,9 @@ use object_model::{Quantity, Status};
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, creates, forbidden};
+use crate::admission::ObjectReader;
 use crate::groups::storage::is_default;
 use crate::json::parts;
-use crate::kind::Lookup;
 use crate::well_known::annotations::STORAGE_CLASS;
 
 const GROUP: &str = "storage.k8s.io";
@@ -22,7 +22,7 @@ impl Admission for DefaultStorageClass {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         let named = object["spec"]["storageClassName"].is_string()
             || object["metadata"]["annotations"][STORAGE_CLASS].is_string();
@@ -37,7 +37,7 @@ impl Admission for DefaultStorageClass {
 }
 
 /// The name of the default class; the newest of several, then the first by name.
-fn default_class(cluster: &dyn Lookup) -> Option<String> {
+fn default_class(cluster: &dyn ObjectReader) -> Option<String> {
     let mut all: Vec<Value> = cluster.list(GROUP, "storageclasses", "");
     all.retain(is_default);
     let text = |class: &Value, field: &str| {
@@ -68,7 +68,7 @@ impl Admission for PersistentVolumeClaimResize {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         let claim = request.group.is_empty() && request.plural == "persistentvolumeclaims";
         let update = request.operation == Operation::Update && request.subresource.is_empty();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{AdmissionRequest, Operation};
-use crate::kind::{Lookup, Right};
+use crate::admission::{ObjectReader, ResourceAttributes};
 
 /// Objects by plural, namespace and name.
 #[derive(Default)]
@@ -25,7 +25,7 @@ impl Objects {
     }
 }
 
-impl Lookup for Objects {
+impl ObjectReader for Objects {
     fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
         self.0.get(&key).cloned()
@@ -53,15 +53,15 @@ pub(super) fn request(operation: Operation, plural: &'static str) -> AdmissionRe
 }
 
 /// A cluster without objects and with one granted right; none if it is empty.
-pub(super) struct Granted(pub(super) Right<'static>);
+pub(super) struct Granted(pub(super) ResourceAttributes<'static>);
 
 impl Granted {
     pub(super) fn nothing() -> Self {
-        Self(Right::default())
+        Self(ResourceAttributes::default())
     }
 }
 
-impl Lookup for Granted {
+impl ObjectReader for Granted {
     fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Value> {
         None
     }
@@ -70,11 +70,11 @@ impl Lookup for Granted {
         Vec::new()
     }
 
-    fn asker(&self) -> Value {
+    fn requester(&self) -> Value {
         json!({"username": "me", "groups": ["us"], "uid": "7"})
     }
 
-    fn allows(&self, right: &Right<'_>) -> bool {
+    fn allows(&self, right: &ResourceAttributes<'_>) -> bool {
         *right == self.0
     }
 }

@@ -1,6 +1,174 @@
-//! Short ways to write down the facts of a kind.
+//! The fixed facts of a kind, and short ways to write them down.
 
-use crate::kind::{Body, KindInfo, Scope, Subresource, Verb, Words};
+/// Where objects of a kind live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In a namespace.
+    Namespaced,
+    /// In the cluster as a whole.
+    Cluster,
+}
+
+/// What may be done with objects of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the API's own verbs")]
+pub enum Verb {
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+}
+
+/// A part of an object, or an action on it, with a path of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subresource {
+    /// Last path segment, for instance `status`, `scale`, `log`.
+    pub name: &'static str,
+    /// What is read or sent.
+    pub body: Body,
+    /// What may be done with it.
+    pub verbs: &'static [Verb],
+}
+
+/// What is read or sent at a sub-resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The object itself, as for `status`.
+    Object,
+    /// An object of another kind, as for `scale`.
+    Other {
+        /// Its API group.
+        group: &'static str,
+        /// Its version.
+        version: &'static str,
+        /// Its kind, for instance `Scale`.
+        kind: &'static str,
+    },
+}
+
+/// A list of words: a built-in kind has it in the program, a custom kind owns it.
+#[derive(Clone, Copy, Debug)]
+pub enum Words<'a> {
+    /// Of a built-in kind.
+    Fixed(&'static [&'static str]),
+    /// Of a custom kind.
+    Owned(&'a [String]),
+}
+
+impl<'a> Words<'a> {
+    /// The words one by one.
+    pub fn iter(self) -> impl Iterator<Item = &'a str> {
+        let (fixed, owned): (&'static [&'static str], &'a [String]) = match self {
+            Self::Fixed(words) => (words, &[]),
+            Self::Owned(words) => (&[], words),
+        };
+        let fixed = fixed.iter().copied();
+        fixed.chain(owned.iter().map(String::as_str))
+    }
+
+    /// All the words.
+    pub fn to_vec(self) -> Vec<&'a str> {
+        self.iter().collect()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Whether a word is in the list.
+    pub fn contains(self, word: &str) -> bool {
+        self.iter().any(|known| known == word)
+    }
+}
+
+/// The fixed facts of a kind. The texts of a custom kind live as long as the kind does.
+#[derive(Clone, Copy, Debug)]
+pub struct KindInfo<'a> {
+    /// API group, empty for core.
+    pub group: &'a str,
+    /// Version served.
+    pub version: &'a str,
+    /// `StatefulSet`.
+    pub kind: &'a str,
+    /// `StatefulSetList`.
+    pub list_kind: &'a str,
+    /// `statefulsets`.
+    pub plural: &'a str,
+    /// `statefulset`.
+    pub singular: &'a str,
+    /// `sts`.
+    pub short_names: Words<'a>,
+    /// `all`.
+    pub categories: Words<'a>,
+    /// Namespaced or not.
+    pub scope: Scope,
+    /// Verbs on the object itself; empty for a kind that only exists as a sub-resource's body.
+    pub verbs: &'static [Verb],
+    /// Sub-resources; `status` and `scale` are generic, the rest are routed by name.
+    pub subresources: &'static [Subresource],
+    /// Storage prefix segment; two kinds that name the same one share their objects
+    /// (core/v1 and events.k8s.io/v1 Event). The decoder of each converts.
+    pub storage: &'a str,
+    /// How objects are written.
+    pub writes: WriteRules,
+}
+
+/// How objects of a kind are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteRules {
+    /// Whether `metadata.generation` counts changes: 1 at first, one more with each update that
+    /// changes anything besides the metadata and the status.
+    pub has_generation: bool,
+    /// Whether a PUT may leave out the resource version that it replaces.
+    pub unconditional_update: bool,
+    /// Whether a PUT creates an object that does not exist.
+    pub create_on_update: bool,
+    /// The finalizers of every new object.
+    pub finalizers: &'static [&'static str],
+}
+
+impl WriteRules {
+    /// The rules of most kinds.
+    pub const ORDINARY: Self = Self {
+        has_generation: false,
+        unconditional_update: true,
+        create_on_update: false,
+        finalizers: &[],
+    };
+}
+
+impl<'a> KindInfo<'a> {
+    /// Group, version and kind of what is read or sent at a sub-resource.
+    pub fn body(&self, part: &Subresource) -> (&'a str, &'a str, &'a str) {
+        match part.body {
+            Body::Object => (self.group, self.version, self.kind),
+            Body::Other {
+                group,
+                version,
+                kind,
+            } => (group, version, kind),
+        }
+    }
+
+    /// Whether objects of the kind have the named sub-resource.
+    pub fn has_subresource(&self, name: &str) -> bool {
+        self.subresources.iter().any(|sub| sub.name == name)
+    }
+
+    /// `apps/v1`, or `v1` for the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+}
 
 /// All verbs, as ordinary kinds have them.
 pub const ALL: &[Verb] = &[
@@ -42,6 +210,7 @@ pub(crate) const fn namespaced(names: Names) -> KindInfo<'static> {
         verbs: ALL,
         subresources: &[],
         storage: names.plural,
+        writes: WriteRules::ORDINARY,
     }
 }
 

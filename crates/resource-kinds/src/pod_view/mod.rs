@@ -178,7 +178,7 @@ pub struct Container {
     /// The restart count.
     pub restarts: i32,
     /// Its state.
-    pub state: State,
+    pub state: RunState,
     /// The end of the previous run.
     pub last_end: Option<Box<ContainerStateTerminated>>,
     /// The resources that it holds, while they differ from its requests.
@@ -187,7 +187,7 @@ pub struct Container {
 
 /// The state of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum State {
+pub enum RunState {
     /// No status yet.
     #[default]
     Unset,
@@ -314,7 +314,7 @@ impl Container {
     /// The termination, if it does not run any more.
     pub fn end(&self) -> Option<&ContainerStateTerminated> {
         match &self.state {
-            State::Ended(end) => Some(end),
+            RunState::Ended(end) => Some(end),
             _ => None,
         }
     }

@@ -163,7 +163,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::pod_view::{Claim, Phase, State};
+    use crate::pod_view::{Claim, Phase, RunState};
 
     fn pod(ordinal: u8, change: Value) -> Pod {
         let name = format!("web-{ordinal}");
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(ready.since, at("2026-01-01T00:00:05Z"));
         assert_eq!(*view.addresses, ["10.0.0.1".into(), "fd00::1".into()]);
         let main = &view.containers[0];
-        assert_eq!(main.state, State::Running(at("2026-01-01T00:00:04Z")));
+        assert_eq!(main.state, RunState::Running(at("2026-01-01T00:00:04Z")));
         let end = main.last_end.as_ref().expect("an end");
         assert_eq!((end.exit_code, end.container_id.as_ref()), (1, None));
     }

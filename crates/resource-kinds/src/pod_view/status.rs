@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use object_model::Quantity;
 
-use super::{Condition, Container, Phase, PodView, Said, Sharing, State, Text};
+use super::{Condition, Container, Phase, PodView, RunState, Said, Sharing, Text};
 
 pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus) {
     view.phase = match status.phase.as_deref() {
@@ -76,7 +76,9 @@ fn container(sharing: &mut Sharing, spec: &PodSpec, status: ContainerStatus) -> 
         ready: status.ready,
         started: status.started.unwrap_or_default(),
         restarts: status.restart_count,
-        state: status.state.map_or(State::Unset, |one| state(sharing, one)),
+        state: status
+            .state
+            .map_or(RunState::Unset, |one| state(sharing, one)),
         last_end: status.last_state.and_then(|last| last.terminated).map(end),
     }
 }
@@ -116,19 +118,19 @@ fn held(
     (!held.iter().all(is_asked)).then_some(held)
 }
 
-fn state(sharing: &mut Sharing, state: ContainerState) -> State {
+fn state(sharing: &mut Sharing, state: ContainerState) -> RunState {
     if let Some(waiting) = state.waiting {
         let mut text = |text: Option<String>| sharing.text(text.as_deref().unwrap_or_default());
-        State::Waiting {
+        RunState::Waiting {
             reason: text(waiting.reason),
             message: text(waiting.message),
         }
     } else if let Some(ended) = state.terminated {
-        State::Ended(end(ended))
+        RunState::Ended(end(ended))
     } else if let Some(running) = state.running {
-        State::Running(running.started_at.map(|time| time.0))
+        RunState::Running(running.started_at.map(|time| time.0))
     } else {
-        State::Unset
+        RunState::Unset
     }
 }
 

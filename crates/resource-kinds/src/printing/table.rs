@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use object_model::duration;
 use serde_json::{Value, json};
 
-use crate::kind::{Cell, Column};
+use super::{Cell, Column};
 
 /// A column that is always shown.
 pub const fn column(name: &'static str, description: &'static str) -> Column<'static> {

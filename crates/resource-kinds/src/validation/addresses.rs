@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use object_model::dialling::{Special, special};
 use object_model::{FieldError, names};
 
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 /// Protocols that ports may have.
 pub(crate) const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// The text at a place is an IP address in canonical form, without a zone.
-pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
+pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
     let Ok(address) = at.text().parse::<IpAddr>() else {
         let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
         errors.push(at.invalid(detail));
@@ -24,7 +24,7 @@ pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
 }
 
 /// The address of an endpoint must be a host's reachable address, in canonical form.
-pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
+pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &Field<'_>) {
     let before = errors.len();
     check_ip(errors, at);
     let Ok(address) = at.text().parse::<IpAddr>() else {
@@ -58,7 +58,7 @@ pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
 }
 
 /// The address is one of this family (`IPv4` or `IPv6`).
-pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &At<'_>, family: &str) {
+pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &Field<'_>, family: &str) {
     let fits = match (at.text().parse::<IpAddr>(), family) {
         (Ok(address), "IPv4") => address.is_ipv4(),
         (Ok(address), "IPv6") => address.is_ipv6(),
@@ -71,7 +71,7 @@ pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &At<'_>, family: &s
 }
 
 /// A port number, and the protocol beside it.
-pub(crate) fn check_port_and_protocol(errors: &mut Vec<FieldError>, port: &At<'_>) {
+pub(crate) fn check_port_and_protocol(errors: &mut Vec<FieldError>, port: &Field<'_>) {
     let number = port.get("port");
     for clause in names::port_number(number.int().unwrap_or_default()) {
         errors.push(FieldError::invalid(

@@ -8,12 +8,12 @@ const NOTHING: &Value = &Value::Null;
 
 /// A value and its path.
 #[derive(Clone, Debug)]
-pub(crate) struct At<'a> {
+pub(crate) struct Field<'a> {
     pub(crate) value: &'a Value,
     pub(crate) path: FieldPath,
 }
 
-impl<'a> At<'a> {
+impl<'a> Field<'a> {
     /// The whole of an object.
     pub(crate) fn root(value: &'a Value) -> Self {
         Self {
@@ -42,17 +42,20 @@ impl<'a> At<'a> {
     }
 
     /// The elements of a list.
-    pub(crate) fn items(&self) -> impl Iterator<Item = At<'a>> + use<'a> {
+    pub(crate) fn items(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
         let path = self.path.clone();
         let elements = self.value.as_array().map_or(&[][..], Vec::as_slice);
-        elements.iter().enumerate().map(move |(index, value)| At {
-            value,
-            path: path.index(index),
-        })
+        elements
+            .iter()
+            .enumerate()
+            .map(move |(index, value)| Field {
+                value,
+                path: path.index(index),
+            })
     }
 
     /// The entries of a map, each with its key.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, At<'a>)> + use<'a> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, Field<'a>)> + use<'a> {
         let path = self.path.clone();
         self.value
             .as_object()
@@ -60,7 +63,7 @@ impl<'a> At<'a> {
             .flatten()
             .map(move |(key, value)| {
                 let path = path.key(key);
-                (key.as_str(), At { value, path })
+                (key.as_str(), Field { value, path })
             })
     }
 
@@ -134,21 +137,21 @@ impl<'a> At<'a> {
 /// Rules that many fields share. Each adds to a list of errors.
 pub(crate) trait Rules {
     /// The clauses of a name check, for the text at a place.
-    fn check_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
+    fn check_text(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>);
     /// As [`check_text`](Self::check_text); an empty text is `Required`.
-    fn check_required_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
+    fn check_required_text(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>);
     /// As [`check_text`](Self::check_text), unless the text is empty.
-    fn check_text_if_set(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
+    fn check_text_if_set(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>);
     /// The number, if given, is not below zero.
-    fn check_not_negative(&mut self, at: &At<'_>);
+    fn check_not_negative(&mut self, at: &Field<'_>);
     /// The text is one of those allowed; an empty one is `Required`.
-    fn check_one_of(&mut self, at: &At<'_>, allowed: &[&str]);
+    fn check_one_of(&mut self, at: &Field<'_>, allowed: &[&str]);
     /// As [`check_one_of`](Self::check_one_of); a refusal keeps the order of the values.
-    fn check_among(&mut self, at: &At<'_>, allowed: &[&str]);
+    fn check_among(&mut self, at: &Field<'_>, allowed: &[&str]);
     /// As [`check_one_of`](Self::check_one_of), unless there is no value.
-    fn check_one_of_if_set(&mut self, at: &At<'_>, allowed: &[&str]);
+    fn check_one_of_if_set(&mut self, at: &Field<'_>, allowed: &[&str]);
     /// The value must be unchanged.
-    fn check_unchanged(&mut self, new: &At<'_>, old: &At<'_>);
+    fn check_unchanged(&mut self, new: &Field<'_>, old: &Field<'_>);
 }
 
 /// The message for an immutable field.
@@ -157,13 +160,13 @@ pub(crate) const IMMUTABLE: &str = "field is immutable";
 pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
 
 impl Rules for Vec<FieldError> {
-    fn check_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>) {
+    fn check_text(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>) {
         let text = at.text();
         let clauses = check(text).into_iter();
         self.extend(clauses.map(|clause| FieldError::invalid(&at.path, text, clause)));
     }
 
-    fn check_required_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>) {
+    fn check_required_text(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>) {
         if at.is_empty() {
             self.push(at.required(""));
         } else {
@@ -171,19 +174,19 @@ impl Rules for Vec<FieldError> {
         }
     }
 
-    fn check_text_if_set(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>) {
+    fn check_text_if_set(&mut self, at: &Field<'_>, check: fn(&str) -> Vec<String>) {
         if !at.text().is_empty() {
             self.check_text(at, check);
         }
     }
 
-    fn check_not_negative(&mut self, at: &At<'_>) {
+    fn check_not_negative(&mut self, at: &Field<'_>) {
         if at.int().is_some_and(|number| number < 0) {
             self.push(at.invalid(NEGATIVE));
         }
     }
 
-    fn check_one_of(&mut self, at: &At<'_>, allowed: &[&str]) {
+    fn check_one_of(&mut self, at: &Field<'_>, allowed: &[&str]) {
         if at.is_empty() {
             self.push(at.required(""));
         } else if !allowed.contains(&at.text()) {
@@ -191,7 +194,7 @@ impl Rules for Vec<FieldError> {
         }
     }
 
-    fn check_among(&mut self, at: &At<'_>, allowed: &[&str]) {
+    fn check_among(&mut self, at: &Field<'_>, allowed: &[&str]) {
         if at.is_empty() {
             self.push(at.required(""));
         } else if !allowed.contains(&at.text()) {
@@ -199,13 +202,13 @@ impl Rules for Vec<FieldError> {
         }
     }
 
-    fn check_one_of_if_set(&mut self, at: &At<'_>, allowed: &[&str]) {
+    fn check_one_of_if_set(&mut self, at: &Field<'_>, allowed: &[&str]) {
         if !at.is_empty() {
             self.check_one_of(at, allowed);
         }
     }
 
-    fn check_unchanged(&mut self, new: &At<'_>, old: &At<'_>) {
+    fn check_unchanged(&mut self, new: &Field<'_>, old: &Field<'_>) {
         if new.value != old.value {
             self.push(new.invalid(IMMUTABLE));
         }

@@ -6,11 +6,11 @@ use object_model::{FieldError, FieldPath, names};
 use serde_json::Value;
 
 use crate::kind::{Kind, Scope};
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 /// All that is wrong with the metadata of a new object.
 pub fn validate(kind: &dyn Kind, object: &Value) -> Vec<FieldError> {
-    let metadata = At::root(object).get("metadata");
+    let metadata = Field::root(object).get("metadata");
     let mut errors = Vec::new();
     let name = metadata.get("name");
     let prefix = metadata.get("generateName");
@@ -44,10 +44,10 @@ pub fn validate(kind: &dyn Kind, object: &Value) -> Vec<FieldError> {
 
 /// All that is wrong with those parts of the metadata that an update may change.
 pub fn validate_update(object: &Value) -> Vec<FieldError> {
-    validate_free_parts(&At::root(object).get("metadata"))
+    validate_free_parts(&Field::root(object).get("metadata"))
 }
 
-fn validate_free_parts(metadata: &At<'_>) -> Vec<FieldError> {
+fn validate_free_parts(metadata: &Field<'_>) -> Vec<FieldError> {
     let mut errors = labels(&metadata.get("labels"));
     errors.extend(annotations(&metadata.get("annotations")));
     errors.extend(owner_references(&metadata.get("ownerReferences")));
@@ -62,7 +62,7 @@ fn validate_free_parts(metadata: &At<'_>) -> Vec<FieldError> {
 }
 
 /// All that is wrong with a map of labels.
-pub(crate) fn labels(at: &At<'_>) -> Vec<FieldError> {
+pub(crate) fn labels(at: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in at.entries() {
         for clause in names::qualified_name(key) {
@@ -76,7 +76,7 @@ pub(crate) fn labels(at: &At<'_>) -> Vec<FieldError> {
 }
 
 /// All that is wrong with a map of annotations.
-pub(crate) fn annotations(at: &At<'_>) -> Vec<FieldError> {
+pub(crate) fn annotations(at: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut bytes = 0;
     for (key, value) in at.entries() {
@@ -91,7 +91,7 @@ pub(crate) fn annotations(at: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn owner_references(list: &At<'_>) -> Vec<FieldError> {
+fn owner_references(list: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut controllers: Vec<String> = Vec::new();
     for owner in list.items() {
@@ -122,7 +122,7 @@ fn owner_references(list: &At<'_>) -> Vec<FieldError> {
 }
 
 /// All that is wrong with a `metav1.LabelSelector`.
-pub(crate) fn label_selector(selector: &At<'_>) -> Vec<FieldError> {
+pub(crate) fn label_selector(selector: &Field<'_>) -> Vec<FieldError> {
     let mut errors = labels(&selector.get("matchLabels"));
     for expression in selector.get("matchExpressions").items() {
         let operator = expression.get("operator");
@@ -148,7 +148,7 @@ pub(crate) fn label_selector(selector: &At<'_>) -> Vec<FieldError> {
 }
 
 /// The duplicates in a list, by one of their fields.
-pub(crate) fn duplicates(list: &At<'_>, field: &str) -> Vec<FieldError> {
+pub(crate) fn duplicates(list: &Field<'_>, field: &str) -> Vec<FieldError> {
     let mut seen = BTreeSet::new();
     list.items()
         .map(|item| item.get(field))

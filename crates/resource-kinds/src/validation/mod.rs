@@ -2,8 +2,11 @@
 
 pub(crate) mod addresses;
 pub(crate) mod advice;
+pub(crate) mod claim;
 pub(crate) mod field;
 pub mod metadata;
+pub mod own_annotations;
 pub(crate) mod pod_template;
+pub(crate) mod references;
 pub(crate) mod volume_sources;
 pub(crate) mod workload;

@@ -5,10 +5,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::groups::core::both_account_names;
 use crate::json::{decode, parts};
-use crate::kind::Cell;
-use crate::validation::field::{At, NEGATIVE, Rules};
+use crate::printing::Cell;
+use crate::validation::field::{Field, NEGATIVE, Rules};
 use crate::validation::{metadata, pod_template};
 
 /// As many old revisions are kept as upstream keeps.
@@ -34,7 +33,7 @@ pub(crate) fn decode<T: DeserializeOwned + Serialize>(object: Value) -> Result<V
 /// Finishes the decoding of the template in a spec.
 pub(crate) fn decode_template(spec: Option<&mut Value>) {
     if let Some(spec) = spec.and_then(|spec| spec.pointer_mut("/template/spec")) {
-        both_account_names(spec);
+        pod_template::both_account_names(spec);
     }
 }
 
@@ -85,7 +84,7 @@ pub(crate) fn scale(object: &Value, selector: &str) -> Value {
 
 /// Takes over what a Scale asks for.
 pub(crate) fn set_scale(object: &mut Value, scale: &Value) -> Vec<FieldError> {
-    let replicas = At::root(scale).get("spec.replicas");
+    let replicas = Field::root(scale).get("spec.replicas");
     let mut errors = Vec::new();
     errors.check_not_negative(&replicas);
     match replicas.int() {
@@ -107,7 +106,7 @@ pub(crate) fn set_scale(object: &mut Value, scale: &Value) -> Vec<FieldError> {
 }
 
 /// A selector that has to be there and must not select everything.
-pub(crate) fn check_selector(selector: &At<'_>, what: &str, errors: &mut Vec<FieldError>) {
+pub(crate) fn check_selector(selector: &Field<'_>, what: &str, errors: &mut Vec<FieldError>) {
     if !selector.is_set() {
         errors.push(selector.required(""));
         return;
@@ -120,7 +119,7 @@ pub(crate) fn check_selector(selector: &At<'_>, what: &str, errors: &mut Vec<Fie
 
 /// The selector must match the labels of the template.
 pub(crate) fn check_labels(
-    spec: &At<'_>,
+    spec: &Field<'_>,
     selector: Option<&LabelSelector>,
     errors: &mut Vec<FieldError>,
 ) {
@@ -147,7 +146,7 @@ pub(crate) fn has_new_template(object: &Value, old: Option<&Value>) -> bool {
 
 /// The template of pods that run for ever; `whole` looks at all of it, for templates that are new.
 pub(crate) fn check_template(
-    spec: &At<'_>,
+    spec: &Field<'_>,
     what: &str,
     claims: &[&str],
     whole: bool,
@@ -163,7 +162,7 @@ pub(crate) fn check_template(
 
 /// The template of pods that restart in one of the named ways.
 pub(crate) fn check_template_for(
-    spec: &At<'_>,
+    spec: &Field<'_>,
     restart_policies: &[&str],
     claims: &[&str],
     whole: bool,
@@ -182,7 +181,7 @@ pub(crate) fn check_template_for(
 }
 
 /// A number that is not negative, or a percentage.
-pub(crate) fn check_int_or_percent(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn check_int_or_percent(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     match IntOrPercent::from_json(at.value) {
         Some(IntOrPercent::Int(count)) if count < 0 => errors.push(at.invalid(NEGATIVE)),
         None if at.is_set() => {
@@ -194,7 +193,7 @@ pub(crate) fn check_int_or_percent(at: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A percentage that is not more than everything.
-pub(crate) fn check_share(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn check_share(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if let Some(IntOrPercent::Percent(share)) = IntOrPercent::from_json(at.value)
         && share > 100
     {
@@ -212,7 +211,7 @@ pub(crate) fn is_none(value: &Value) -> bool {
 
 /// The counts of a status are not negative, and none of `parts` is more than `replicas`.
 pub(crate) fn check_counts(object: &Value, parts: &[&str]) -> Vec<FieldError> {
-    let status = At::root(object).get("status");
+    let status = Field::root(object).get("status");
     let all = status.get("replicas");
     let mut errors = Vec::new();
     errors.check_not_negative(&all);
@@ -229,7 +228,7 @@ pub(crate) fn check_counts(object: &Value, parts: &[&str]) -> Vec<FieldError> {
 
 /// Advice on the template of an object, and on its history.
 pub(crate) fn warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut all = Vec::new();
     let same = old.is_some_and(|old| old["spec"]["template"] == object["spec"]["template"]);
     if !same {
@@ -248,7 +247,7 @@ pub(crate) fn count(object: &Value, part: &str, field: &str) -> i64 {
 }
 
 /// The names and the images of a template's containers.
-pub(crate) fn containers(template: &At<'_>) -> [Cell; 2] {
+pub(crate) fn containers(template: &Field<'_>) -> [Cell; 2] {
     let containers = template.get("spec.containers");
     ["name", "image"].map(|field| {
         let texts: Vec<&str> = containers.items().map(|c| c.get(field).text()).collect();

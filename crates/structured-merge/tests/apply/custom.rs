@@ -1,7 +1,7 @@
 //! Custom resources, with and without a schema.
 
 use openapi_schema::Schema;
-use resource_kinds::{KindInfo, Scope, Words};
+use resource_kinds::{KindInfo, Scope, Words, WriteRules};
 use serde_json::json;
 
 use crate::bench::*;
@@ -19,6 +19,7 @@ const BOAT: KindInfo<'static> = KindInfo {
     verbs: &[],
     subresources: &[],
     storage: "boats",
+    writes: WriteRules::ORDINARY,
 };
 
 #[test]

@@ -6,7 +6,7 @@
 //! no access to a kind outside of it, whatever roles say.
 
 use object_model::Status;
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use resource_kinds::annotations::MIRROR_POD;
 use resource_kinds::pod_references::{self, Referenced};
 use resource_kinds::resource;

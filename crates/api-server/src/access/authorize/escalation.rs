@@ -6,7 +6,7 @@
 //! prevention and bootstrapping".
 
 use object_model::Status;
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use serde_json::Value;
 
 use super::{Asked, Authorizer, Rule};

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use admission_rules::{MutatingPolicies, Policies, Webhook, webhooks};
 use object_model::Status;
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use resource_kinds::admission::Operation;
 use resource_kinds::admissionregistration::GROUP;
 use resource_kinds::info::SCALE;
@@ -161,10 +161,10 @@ pub(crate) async fn validate(
         return Ok(());
     }
     let kind = &attempt.resource.kind;
-    let scales =
-        is_scale(attempt).then(|| (kind.scale(object), old.and_then(|old| kind.scale(old))));
+    let scalable = kind.scalable().filter(|_| is_scale(attempt));
+    let scales = scalable.map(|kind| (kind.scale(object), old.map(|old| kind.scale(old))));
     let (object, old) = match &scales {
-        Some((Some(object), old)) => (object, old.as_ref()),
+        Some((object, old)) => (object, old.as_ref()),
         _ => (object, old),
     };
     let mut round = Round::new(&admission.objects, attempt, word(operation), old)?;
@@ -229,13 +229,14 @@ async fn change_scale(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let kind = &attempt.resource.kind;
-    let Some(mut scale) = kind.scale(object) else {
+    let Some(scalable) = kind.scalable() else {
         return Ok(());
     };
-    let before = old.and_then(|old| kind.scale(old));
+    let mut scale = scalable.scale(object);
+    let before = old.map(|old| scalable.scale(old));
     let mut round = Round::new(&admission.objects, attempt, "UPDATE", before.as_ref())?;
     if change_all(&mut round, registrations, &mut scale).await? {
-        let errors = kind.set_scale(object, &scale);
+        let errors = scalable.set_scale(object, &scale);
         if !errors.is_empty() {
             let (group, _, kind) = kind.info().body(&SCALE);
             return Err(Status::invalid(group, kind, attempt.name, &errors));

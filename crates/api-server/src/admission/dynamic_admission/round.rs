@@ -8,7 +8,7 @@ use admission_rules::{
 };
 use object_model::Status;
 use openapi_schema::Schema;
-use resource_kinds::{Body, Lookup};
+use resource_kinds::{Body, ObjectReader};
 use serde_json::{Value, json};
 use structured_merge::apply::overlay;
 use structured_merge::{PatchError, json_patch};

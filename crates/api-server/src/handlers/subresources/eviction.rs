@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
-use resource_kinds::Lookup;
+use resource_kinds::ObjectReader;
 use serde_json::{Value, json};
 
 use crate::admission::dynamic_admission;

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use object_model::Status;
 use openapi_schema::Schema;
-use resource_kinds::{KindInfo, Scope, Verb, Words};
+use resource_kinds::{KindInfo, Scope, Verb, Words, WriteRules};
 use serde_json::{Map, Value, json};
 
 use crate::catalog::registry::Resource;
@@ -38,6 +38,7 @@ const SCALE: KindInfo<'static> = KindInfo {
     verbs: &[],
     subresources: &[],
     storage: "",
+    writes: WriteRules::ORDINARY,
 };
 
 /// Answers a request for the scale of an object.
@@ -161,7 +162,8 @@ fn set_scale(
     scale: &Value,
     name: &str,
 ) -> Result<(), Status> {
-    let errors = resource.kind.set_scale(object, scale);
+    let scalable = resource.kind.scalable().ok_or_else(unknown_path)?;
+    let errors = scalable.set_scale(object, scale);
     if errors.is_empty() {
         Ok(())
     } else {
@@ -171,7 +173,8 @@ fn set_scale(
 
 /// The Scale of an object. None wanted is the zero value of the field, which is left out.
 fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
-    let mut scale = resource.kind.scale(object).ok_or_else(unknown_path)?;
+    let scalable = resource.kind.scalable().ok_or_else(unknown_path)?;
+    let mut scale = scalable.scale(object);
     if scale["spec"]["replicas"] == 0
         && let Some(spec) = scale["spec"].as_object_mut()
     {

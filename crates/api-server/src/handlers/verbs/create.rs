@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
-use resource_kinds::{Allocation, annotations};
+use resource_kinds::{Allocation, own_annotations};
 use serde_json::Value;
 
 use crate::access::authorize;
@@ -112,23 +112,23 @@ async fn create_named(
     dynamic_admission::admit_and_change(writer.admission, attempt, create, &mut object, None)
         .await?;
     kind.default(&mut object);
-    let asked = kind.allocations(&object);
+    let asked = kind.allocating().allocations(&object);
     let draft = object;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let mut object = draft.clone();
         reading(writer.objects, |reads| {
-            kind.allocate(&mut object, None, reads)
+            kind.allocating().allocate(&mut object, None, reads)
         })?;
         quota::count(writer.objects, resource, attempt.namespace, &mut object)?;
         let mut errors = kind.validate_create(&object);
-        errors.extend(annotations::validate(kind.info().kind, &object, None));
+        errors.extend(own_annotations::validate(kind.info().kind, &object, None));
         if !errors.is_empty() {
             return Err(resource.invalid(&name, &errors));
         }
         attempt.warn(kind.warnings(&object, None));
         advise(&writer.admission.plugins, attempt, create, &object, None);
         dynamic_admission::validate(writer.admission, attempt, create, &object, None).await?;
-        let wanted = kind.allocations(&object);
+        let wanted = kind.allocating().allocations(&object);
         let outcome = if attempt.dry_run {
             dry_create(writer.objects, attempt, &object, &wanted).await?
         } else {

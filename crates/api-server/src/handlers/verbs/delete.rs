@@ -166,7 +166,7 @@ impl DeleteOptions {
     /// Warns a client without a propagation policy about the default, if the kind has advice.
     pub(super) fn warn(&self, attempt: &WriteRequest<'_>) {
         if self.propagation_policy.is_none() && self.orphan_dependents.is_none() {
-            let advice = attempt.resource.kind.deletion_warning();
+            let advice = attempt.resource.kind.deletion().deletion_warning();
             attempt.warn(advice.map(str::to_owned));
         }
     }
@@ -295,7 +295,8 @@ fn mark(resource: &Resource, object: &Value, options: &DeleteOptions, now: Times
     mark_dependents(resource, &mut marked, options);
     let grace = resource
         .kind
-        .grace(object, options.grace_period_seconds)
+        .deletion()
+        .grace_seconds(object, options.grace_period_seconds)
         .max(0);
     let metadata = metadata::of(&mut marked);
     let end = |from: Timestamp, seconds: i64| {
@@ -344,7 +345,9 @@ fn mark_dependents(resource: &Resource, object: &mut Value, options: &DeleteOpti
         (Some(policy), _) => policy.as_str(),
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
-        (None, None) if resource.kind.orphans_by_default() && !is_marked(object) => "Orphan",
+        (None, None) if resource.kind.deletion().orphans_by_default() && !is_marked(object) => {
+            "Orphan"
+        }
         (None, None) => return,
     };
     let wanted = match policy {

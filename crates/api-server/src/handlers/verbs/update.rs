@@ -4,7 +4,7 @@ use http::StatusCode;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
-use resource_kinds::{Allocation, annotations};
+use resource_kinds::{Allocation, own_annotations};
 use serde_json::Value;
 
 use crate::access::authorize;
@@ -59,7 +59,7 @@ pub(crate) async fn answer(
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
     let mut change = |old: &Value| {
         check(Some(old))?;
-        if versioned || kind.takes_unversioned_updates() {
+        if versioned || kind.info().writes.unconditional_update {
             Ok(object.clone())
         } else {
             Err(unversioned(resource, &call.info.name))
@@ -69,7 +69,7 @@ pub(crate) async fn answer(
         Err(status)
             if status.reason == StatusReason::NotFound
                 && part == Part::Whole
-                && kind.is_created_by_updates() =>
+                && kind.info().writes.create_on_update =>
         {
             let info = call.info.with_verb("create");
             authorize::authorize(&writer.access.authorizer, &call.user, &info)?;
@@ -162,8 +162,11 @@ async fn prepare(
     kind.default(&mut object);
     match part {
         Part::Whole => kind.prepare_update(&mut object, old),
-        Part::Status => kind.prepare_status_update(&mut object, old),
-        Part::Subresource => kind.prepare_subresource_update(sub, &mut object, old),
+        Part::Status => kind.status_update().prepare_status_update(&mut object, old),
+        Part::Subresource => {
+            let rules = kind.subresource_update();
+            rules.prepare_subresource_update(sub, &mut object, old);
+        }
         // Other fully validated objects have their kind's form; this one must be converted.
         Part::Trusted => {
             let decoded = kind.decode(object);
@@ -192,28 +195,35 @@ async fn prepare(
         )?;
     }
     kind.default(&mut object);
-    let asked = kind.allocations(&object);
+    let asked = kind.allocating().allocations(&object);
     let mut errors = metadata::validate_update(&object, old);
     match part {
         Part::Whole => {
             reading(writer.objects, |reads| {
-                kind.allocate(&mut object, Some(old), reads)
+                kind.allocating().allocate(&mut object, Some(old), reads)
             })?;
             errors.extend(kind.validate_update(&object, old));
-            if kind.has_generation() {
+            if kind.info().writes.has_generation {
                 metadata::count_generation(&mut object, old);
             }
         }
-        Part::Status => errors.extend(kind.validate_status_update(&object, old)),
+        Part::Status => {
+            errors.extend(kind.status_update().validate_status_update(&object, old));
+        }
         Part::Subresource => {
-            errors.extend(kind.validate_subresource_update(sub, &object, old));
-            if kind.has_generation() {
+            let rules = kind.subresource_update();
+            errors.extend(rules.validate_subresource_update(sub, &object, old));
+            if kind.info().writes.has_generation {
                 metadata::count_generation(&mut object, old);
             }
         }
         Part::Trusted => {}
     }
-    errors.extend(annotations::validate(kind.info().kind, &object, Some(old)));
+    errors.extend(own_annotations::validate(
+        kind.info().kind,
+        &object,
+        Some(old),
+    ));
     if !errors.is_empty() {
         return Err(resource.invalid(attempt.name, &errors));
     }
@@ -224,8 +234,8 @@ async fn prepare(
     if outside {
         dynamic_admission::validate(writer.admission, attempt, update, &object, before).await?;
     }
-    let before = kind.allocations(old);
-    let after = kind.allocations(&object);
+    let before = kind.allocating().allocations(old);
+    let after = kind.allocating().allocations(&object);
     let held =
         |list: &[Allocation], one: &Allocation| list.iter().any(|other| other.key == one.key);
     Ok(Draft {

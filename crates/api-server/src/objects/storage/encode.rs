@@ -193,7 +193,7 @@ fn write(out: &mut Vec<u8>, value: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use resource_kinds::{Scope, Verb, Words};
+    use resource_kinds::{Scope, Verb, Words, WriteRules};
     use serde_json::json;
 
     const INFO: KindInfo<'static> = KindInfo {
@@ -209,6 +209,7 @@ mod tests {
         verbs: &[Verb::Get],
         subresources: &[],
         storage: "things",
+        writes: WriteRules::ORDINARY,
     };
 
     #[test]

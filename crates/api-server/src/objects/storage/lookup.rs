@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use futures::FutureExt;
 use mvcc_store::{KeyValue, Range};
 use object_model::Status;
-use resource_kinds::{AllocationLookup, Lookup};
+use resource_kinds::{AllocationLookup, ObjectReader};
 use serde_json::Value;
 
 use super::Objects;
@@ -113,7 +113,7 @@ impl SyncReads<'_> {
     }
 }
 
-impl Lookup for SyncReads<'_> {
+impl ObjectReader for SyncReads<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         let resource = self.objects.catalog.any_version(group, plural)?;
         let range = Range {

@@ -15,10 +15,10 @@ use object_model::Status;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
+use crate::admission::ObjectReader;
 use crate::groups::certificates::{self, Request, signer};
 use crate::groups::resource;
 use crate::json::parts;
-use crate::kind::Lookup;
 
 const USER_PREFIX: &str = "system:node:";
 const LEASES: &str = "kube-node-lease";
@@ -43,15 +43,15 @@ impl From<&str> for Refusal {
     }
 }
 
-type Outcome = Result<(), Refusal>;
+type Decision = Result<(), Refusal>;
 
 /// Refuses for a reason.
-fn refuse(why: impl Into<Refusal>) -> Outcome {
+fn refuse(why: impl Into<Refusal>) -> Decision {
     Err(why.into())
 }
 
 /// Refuses with the reason if the condition does not hold.
-fn require(holds: bool, why: impl FnOnce() -> String) -> Outcome {
+fn require(holds: bool, why: impl FnOnce() -> String) -> Decision {
     if holds { Ok(()) } else { refuse(why()) }
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Write<'a> {
     node: &'a str,
     request: &'a AdmissionRequest<'a>,
     object: &'a Value,
-    cluster: &'a dyn Lookup,
+    cluster: &'a dyn ObjectReader,
 }
 
 impl Write<'_> {
@@ -97,7 +97,7 @@ impl Admission for NodeRestriction {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         let Some(node) = request.user.strip_prefix(USER_PREFIX) else {
             return Ok(());
@@ -116,7 +116,7 @@ impl Admission for NodeRestriction {
     }
 }
 
-fn check(write: &Write<'_>) -> Outcome {
+fn check(write: &Write<'_>) -> Decision {
     let AdmissionRequest {
         group,
         plural,
@@ -142,7 +142,7 @@ fn check(write: &Write<'_>) -> Outcome {
     }
 }
 
-fn own_node(write: &Write<'_>) -> Outcome {
+fn own_node(write: &Write<'_>) -> Decision {
     let Write { node, object, .. } = *write;
     let (name, old) = (write.name(), write.old());
     require(name == node, || {
@@ -191,7 +191,7 @@ const OF_CLAIMS: [(&str, &[&str]); 2] = [
     ),
 ];
 
-fn claim(write: &Write<'_>, part: &str) -> Outcome {
+fn claim(write: &Write<'_>, part: &str) -> Decision {
     require(part == "status", || "may only update PVC status".to_owned())?;
     if write.request.operation != Operation::Update {
         let operation = write.operation();
@@ -215,7 +215,7 @@ fn claim(write: &Write<'_>, part: &str) -> Outcome {
     })
 }
 
-fn lease(write: &Write<'_>) -> Outcome {
+fn lease(write: &Write<'_>) -> Decision {
     require(write.request.namespace == LEASES, || {
         format!("can only access leases in the {LEASES:?} system namespace")
     })?;
@@ -225,7 +225,7 @@ fn lease(write: &Write<'_>) -> Outcome {
 }
 
 /// A node offers its own devices. That it changes only its own is for the authoriser to say.
-fn resource_slice(write: &Write<'_>) -> Outcome {
+fn resource_slice(write: &Write<'_>) -> Decision {
     let (slice, verb) = match write.request.operation {
         Operation::Create => (write.object, "create"),
         Operation::Delete => (write.old(), "delete"),
@@ -237,7 +237,7 @@ fn resource_slice(write: &Write<'_>) -> Outcome {
 }
 
 /// A certificate of a node is for the node that asks.
-fn certificate(write: &Write<'_>) -> Outcome {
+fn certificate(write: &Write<'_>) -> Decision {
     let spec = &write.object["spec"];
     let of_nodes =
         spec["signerName"] == signer::NODE_CLIENT || spec["signerName"] == signer::NODE_SERVING;

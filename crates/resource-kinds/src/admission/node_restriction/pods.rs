@@ -2,16 +2,16 @@
 
 use serde_json::Value;
 
-use super::{Outcome, Refusal, Write, refuse, require};
+use super::{Decision, Refusal, Write, refuse, require};
 use crate::admission::Operation;
+use crate::admission::ResourceAttributes;
 use crate::groups::core::pod_references::{Referenced, names};
-use crate::kind::Right;
 use crate::well_known::annotations::MIRROR_POD;
 
 /// The right to tokens for audiences that the pod does not ask for.
 const AUDIENCE_VERB: &str = "request-serviceaccounts-token-audience";
 
-pub(super) fn check(write: &Write<'_>, part: &str) -> Outcome {
+pub(super) fn check(write: &Write<'_>, part: &str) -> Decision {
     let node = write.node;
     match (part, write.request.operation) {
         ("", Operation::Create) => mirror(write),
@@ -36,7 +36,7 @@ fn is_on(pod: &Value, node: &str) -> bool {
 }
 
 /// A node may create the mirror of a static pod, which must not refer to API objects.
-fn mirror(write: &Write<'_>) -> Outcome {
+fn mirror(write: &Write<'_>) -> Decision {
     let Write { node, object, .. } = *write;
     let spec = &object["spec"];
     require(
@@ -96,7 +96,7 @@ fn sources(spec: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// A mirror pod has its node as owner.
-fn owner(write: &Write<'_>) -> Outcome {
+fn owner(write: &Write<'_>) -> Decision {
     let Write { node, object, .. } = *write;
     let owners = object["metadata"]["ownerReferences"].as_array();
     let owner = match owners.map_or(&[][..], Vec::as_slice) {
@@ -132,7 +132,7 @@ fn owner(write: &Write<'_>) -> Outcome {
     })
 }
 
-fn status(write: &Write<'_>) -> Outcome {
+fn status(write: &Write<'_>) -> Decision {
     let Write { node, object, .. } = *write;
     let old = write.old();
     require(is_on(old, node), || {
@@ -154,7 +154,7 @@ fn status(write: &Write<'_>) -> Outcome {
     })
 }
 
-fn eviction(write: &Write<'_>) -> Outcome {
+fn eviction(write: &Write<'_>) -> Decision {
     let stored;
     let pod = match write.request.old {
         Some(pod) => pod,
@@ -173,7 +173,7 @@ fn eviction(write: &Write<'_>) -> Outcome {
 
 /// A token for a pod of the node: bound to the pod, and for an account and audience that the pod
 /// uses.
-pub(super) fn check_token(write: &Write<'_>) -> Outcome {
+pub(super) fn check_token(write: &Write<'_>) -> Decision {
     if write.request.operation != Operation::Create {
         return Ok(());
     }
@@ -200,7 +200,7 @@ pub(super) fn check_token(write: &Write<'_>) -> Outcome {
     audience(write, &pod)
 }
 
-fn audience(write: &Write<'_>, pod: &Value) -> Outcome {
+fn audience(write: &Write<'_>, pod: &Value) -> Decision {
     let asked = write.object["spec"]["audiences"].as_array();
     let audience = match asked.map_or(&[][..], Vec::as_slice) {
         [] => "",
@@ -211,7 +211,7 @@ fn audience(write: &Write<'_>, pod: &Value) -> Outcome {
     let mut named = tokens
         .filter(|token| !token.is_null())
         .map(|token| token["audience"].as_str().unwrap_or_default());
-    let right = Right {
+    let right = ResourceAttributes {
         verb: AUDIENCE_VERB,
         group: "",
         resource: audience,

@@ -8,7 +8,7 @@ use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Map, Value, json};
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
-use crate::kind::Lookup;
+use crate::admission::ObjectReader;
 use words::Violation;
 
 const LABELS: &str = "pod-security.kubernetes.io/";
@@ -144,7 +144,7 @@ impl Admission for PodSecurity {
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Result<(), Status> {
         if is_namespace(request) {
             return check_labels(request, object);
@@ -163,7 +163,7 @@ impl Admission for PodSecurity {
         &self,
         request: &AdmissionRequest<'_>,
         object: &Value,
-        cluster: &dyn Lookup,
+        cluster: &dyn ObjectReader,
     ) -> Vec<String> {
         if is_namespace(request) {
             return existing(request, object, cluster);
@@ -185,7 +185,7 @@ fn is_namespace(request: &AdmissionRequest<'_>) -> bool {
         && request.operation != Operation::Delete
 }
 
-fn policy_of(request: &AdmissionRequest<'_>, cluster: &dyn Lookup) -> Policy {
+fn policy_of(request: &AdmissionRequest<'_>, cluster: &dyn ObjectReader) -> Policy {
     let namespace = cluster.get("", "namespaces", "", request.namespace);
     Policy::of(namespace.as_ref().unwrap_or(&Value::Null))
 }
@@ -240,7 +240,11 @@ fn check_labels(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), St
 }
 
 /// The warnings about existing pods that a stricter namespace would refuse.
-fn existing(request: &AdmissionRequest<'_>, object: &Value, cluster: &dyn Lookup) -> Vec<String> {
+fn existing(
+    request: &AdmissionRequest<'_>,
+    object: &Value,
+    cluster: &dyn ObjectReader,
+) -> Vec<String> {
     let Some(old) = request.old else {
         return Vec::new();
     };

@@ -6,14 +6,14 @@ use object_model::FieldError;
 use serde_json::{Value, json};
 
 use super::GROUP;
-use super::policy::{check_common, check_expression, settings_kind};
 use super::rules::default_match;
+use super::validating_policy::{check_common, check_expression, settings_kind};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// admissionregistration.k8s.io/v1 MutatingAdmissionPolicy. The crate that evaluates its
@@ -21,14 +21,20 @@ use crate::validation::metadata;
 #[derive(Debug)]
 pub struct MutatingAdmissionPolicy;
 
-const INFO: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "MutatingAdmissionPolicy",
-    list_kind: "MutatingAdmissionPolicyList",
-    plural: "mutatingadmissionpolicies",
-    singular: "mutatingadmissionpolicy",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "MutatingAdmissionPolicy",
+        list_kind: "MutatingAdmissionPolicyList",
+        plural: "mutatingadmissionpolicies",
+        singular: "mutatingadmissionpolicy",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -63,22 +69,20 @@ impl Kind for MutatingAdmissionPolicy {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate(&At::root(object).get("spec")));
+        errors.extend(validate(&Field::root(object).get("spec")));
         errors
     }
 
     fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate(&At::root(object).get("spec")));
+        errors.extend(validate(&Field::root(object).get("spec")));
         errors
     }
+}
 
+impl Printer for MutatingAdmissionPolicy {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -94,7 +98,7 @@ impl Kind for MutatingAdmissionPolicy {
     }
 }
 
-fn validate(spec: &At<'_>) -> Vec<FieldError> {
+fn validate(spec: &Field<'_>) -> Vec<FieldError> {
     let mut errors = check_common(spec);
     let again = spec.get("reinvocationPolicy");
     errors.check_one_of(&again, &["IfNeeded", "Never"]);
@@ -117,7 +121,7 @@ fn validate(spec: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_mutation(mutation: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_mutation(mutation: &Field<'_>, errors: &mut Vec<FieldError>) {
     let kind = mutation.get("patchType");
     let names = PATCHES.map(|(name, _)| name);
     errors.check_one_of(&kind, &names);

@@ -10,9 +10,9 @@ use super::rules::{check_match, check_rules, default_match};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
 /// The binding of a policy: its scope, its parameters, and the actions of a validating one.
@@ -24,23 +24,35 @@ pub enum PolicyBinding {
     Validating,
 }
 
-const MUTATING: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "MutatingAdmissionPolicyBinding",
-    list_kind: "MutatingAdmissionPolicyBindingList",
-    plural: "mutatingadmissionpolicybindings",
-    singular: "mutatingadmissionpolicybinding",
-    short: &[],
-});
+const MUTATING: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "MutatingAdmissionPolicyBinding",
+        list_kind: "MutatingAdmissionPolicyBindingList",
+        plural: "mutatingadmissionpolicybindings",
+        singular: "mutatingadmissionpolicybinding",
+        short: &[],
+    })
+};
 
-const VALIDATING: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "ValidatingAdmissionPolicyBinding",
-    list_kind: "ValidatingAdmissionPolicyBindingList",
-    plural: "validatingadmissionpolicybindings",
-    singular: "validatingadmissionpolicybinding",
-    short: &[],
-});
+const VALIDATING: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "ValidatingAdmissionPolicyBinding",
+        list_kind: "ValidatingAdmissionPolicyBindingList",
+        plural: "validatingadmissionpolicybindings",
+        singular: "validatingadmissionpolicybinding",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -76,22 +88,20 @@ impl Kind for PolicyBinding {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(self.validate(&At::root(object).get("spec")));
+        errors.extend(self.validate(&Field::root(object).get("spec")));
         errors
     }
 
     fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(self.validate(&At::root(object).get("spec")));
+        errors.extend(self.validate(&Field::root(object).get("spec")));
         errors
     }
+}
 
+impl Printer for PolicyBinding {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -118,7 +128,7 @@ impl Kind for PolicyBinding {
 }
 
 impl PolicyBinding {
-    fn validate(self, spec: &At<'_>) -> Vec<FieldError> {
+    fn validate(self, spec: &Field<'_>) -> Vec<FieldError> {
         let mut errors = check_common(spec);
         if self == Self::Validating {
             check_actions(&spec.get("validationActions"), &mut errors);
@@ -127,7 +137,7 @@ impl PolicyBinding {
     }
 }
 
-fn check_common(spec: &At<'_>) -> Vec<FieldError> {
+fn check_common(spec: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let policy = spec.get("policyName");
     errors.check_required_text(&policy, names::dns_subdomain);
@@ -154,7 +164,7 @@ fn check_common(spec: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_actions(actions: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_actions(actions: &Field<'_>, errors: &mut Vec<FieldError>) {
     if actions.is_empty() {
         errors.push(actions.required("at least one validation action is required"));
     }

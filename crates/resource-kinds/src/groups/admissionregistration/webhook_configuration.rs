@@ -10,9 +10,9 @@ use super::rules::{check_conditions, check_match, check_rules, default_match};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// A list of admission webhooks: mutating or validating ones.
@@ -24,23 +24,35 @@ pub enum WebhookConfiguration {
     Validating,
 }
 
-const MUTATING: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "MutatingWebhookConfiguration",
-    list_kind: "MutatingWebhookConfigurationList",
-    plural: "mutatingwebhookconfigurations",
-    singular: "mutatingwebhookconfiguration",
-    short: &[],
-});
+const MUTATING: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "MutatingWebhookConfiguration",
+        list_kind: "MutatingWebhookConfigurationList",
+        plural: "mutatingwebhookconfigurations",
+        singular: "mutatingwebhookconfiguration",
+        short: &[],
+    })
+};
 
-const VALIDATING: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "ValidatingWebhookConfiguration",
-    list_kind: "ValidatingWebhookConfigurationList",
-    plural: "validatingwebhookconfigurations",
-    singular: "validatingwebhookconfiguration",
-    short: &[],
-});
+const VALIDATING: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "ValidatingWebhookConfiguration",
+        list_kind: "ValidatingWebhookConfigurationList",
+        plural: "validatingwebhookconfigurations",
+        singular: "validatingwebhookconfiguration",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -78,10 +90,6 @@ impl Kind for WebhookConfiguration {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object));
@@ -93,7 +101,9 @@ impl Kind for WebhookConfiguration {
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for WebhookConfiguration {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -108,13 +118,13 @@ impl Kind for WebhookConfiguration {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let hooks = At::root(object).get("webhooks");
+    let hooks = Field::root(object).get("webhooks");
     let mut errors = metadata::duplicates(&hooks, "name");
     errors.extend(hooks.items().flat_map(|hook| check(&hook)));
     errors
 }
 
-fn check(hook: &At<'_>) -> Vec<FieldError> {
+fn check(hook: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let name = hook.get("name");
     errors.check_required_text(&name, qualified);
@@ -158,7 +168,7 @@ fn qualified(name: &str) -> Vec<String> {
     errors
 }
 
-fn check_client(client: &At<'_>) -> Vec<FieldError> {
+fn check_client(client: &Field<'_>) -> Vec<FieldError> {
     let (url, service) = (client.get("url"), client.get("service"));
     match (url.is_set(), service.is_set()) {
         (true, false) => check_url(&url),
@@ -169,7 +179,7 @@ fn check_client(client: &At<'_>) -> Vec<FieldError> {
 
 const FORM: &str = "; desired format: https://host[/path]";
 
-fn check_url(url: &At<'_>) -> Vec<FieldError> {
+fn check_url(url: &Field<'_>) -> Vec<FieldError> {
     let text = url.text();
     let Some(rest) = text.strip_prefix("https://") else {
         return vec![url.invalid(format!("'https' is the only allowed URL scheme{FORM}"))];
@@ -195,7 +205,7 @@ fn check_url(url: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_service(service: &At<'_>) -> Vec<FieldError> {
+fn check_service(service: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for part in ["name", "namespace"] {
         let at = service.get(part);

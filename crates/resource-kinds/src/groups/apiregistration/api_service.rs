@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, Words};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::labels::API_SERVICE_AUTOMANAGED;
 
@@ -94,7 +94,9 @@ impl Kind for APIService {
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for APIService {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -122,7 +124,7 @@ impl Kind for APIService {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let (name, group) = (root.get("metadata.name"), root.get("spec.group"));
     let version = root.get("spec.version");
     let mut errors = Vec::new();

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// apps/v1 ControllerRevision.
@@ -54,16 +54,21 @@ impl Kind for ControllerRevision {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
-        errors.check_unchanged(&At::root(object).get("data"), &At::root(old).get("data"));
+        errors.check_unchanged(
+            &Field::root(object).get("data"),
+            &Field::root(old).get("data"),
+        );
         errors
     }
+}
 
+impl Printer for ControllerRevision {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let owners = At::root(object).get("metadata.ownerReferences");
+        let owners = Field::root(object).get("metadata.ownerReferences");
         let controller = owners
             .items()
             .find(|owner| owner.get("controller").is_true());
@@ -79,7 +84,7 @@ impl Kind for ControllerRevision {
 }
 
 /// `statefulset.apps/web`
-fn shown(owner: &At<'_>) -> String {
+fn shown(owner: &Field<'_>) -> String {
     let kind = owner.get("kind").text().to_lowercase();
     let name = owner.get("name").text();
     match owner.get("apiVersion").text().split_once('/') {
@@ -89,7 +94,7 @@ fn shown(owner: &At<'_>) -> String {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let mut errors = Vec::new();
     if !root.get("data").is_set() {
         errors.push(root.get("data").required("data is mandatory"));

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, StatusUpdate, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
 /// apps/v1 DaemonSet.
@@ -17,6 +17,11 @@ use crate::validation::{metadata, workload};
 pub struct DaemonSet;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[STATUS],
     ..namespaced(Names {
@@ -93,10 +98,6 @@ impl Kind for DaemonSet {
         parts::set(object, "status", Value::Object(counts.collect()));
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object, None));
@@ -106,19 +107,8 @@ impl Kind for DaemonSet {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object, Some(old)));
-        let selector = |object| At::root(object).get("spec.selector");
+        let selector = |object| Field::root(object).get("spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
-        errors
-    }
-
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let status = At::root(object).get("status");
-        let mut errors = Vec::new();
-        for count in COUNTS.iter().chain(LESSER_COUNTS) {
-            errors.check_not_negative(&status.get(count));
-        }
-        errors.check_not_negative(&status.get("observedGeneration"));
-        errors.check_not_negative(&status.get("collisionCount"));
         errors
     }
 
@@ -126,14 +116,20 @@ impl Kind for DaemonSet {
         workload::warnings(object, old)
     }
 
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+}
+
+impl Printer for DaemonSet {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let [names, images] = workload::containers(&At::root(object).get("spec.template"));
+        let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
         let count = |field| json!(workload::count(object, "status", field));
-        let nodes = At::root(object).get("spec.template.spec.nodeSelector");
+        let nodes = Field::root(object).get("spec.template.spec.nodeSelector");
         vec![
             table::name(object),
             count("desiredNumberScheduled"),
@@ -150,8 +146,21 @@ impl Kind for DaemonSet {
     }
 }
 
+impl StatusUpdate for DaemonSet {
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let status = Field::root(object).get("status");
+        let mut errors = Vec::new();
+        for count in COUNTS.iter().chain(LESSER_COUNTS) {
+            errors.check_not_negative(&status.get(count));
+        }
+        errors.check_not_negative(&status.get("observedGeneration"));
+        errors.check_not_negative(&status.get("collisionCount"));
+        errors
+    }
+}
+
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     workload::check_selector(&spec.get("selector"), "daemonset", &mut errors);
     let selector = LabelSelector::from_json(spec.get("selector").value).ok();
@@ -169,7 +178,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-fn rolling(rolling: &At<'_>, errors: &mut Vec<FieldError>) {
+fn rolling(rolling: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (less, more) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
     for at in [&less, &more] {
         workload::check_int_or_percent(at, errors);

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, Scalable, StatusUpdate, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
 /// apps/v1 Deployment.
@@ -17,6 +17,11 @@ use crate::validation::{metadata, workload};
 pub struct Deployment;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[SCALE, STATUS],
     ..namespaced(Names {
@@ -85,19 +90,6 @@ impl Kind for Deployment {
         parts::set(object, "status", json!({}));
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
-    fn scale(&self, object: &Value) -> Option<Value> {
-        let selector = workload::selector_text(&object["spec"]["selector"]);
-        Some(workload::scale(object, &selector))
-    }
-
-    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
-        workload::set_scale(object, scale)
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object, None));
@@ -107,24 +99,8 @@ impl Kind for Deployment {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object, Some(old)));
-        let selector = |object| At::root(object).get("spec.selector");
+        let selector = |object| Field::root(object).get("spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
-        errors
-    }
-
-    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = workload::check_counts(object, PARTS);
-        let status = At::root(object).get("status");
-        errors.check_not_negative(&status.get("unavailableReplicas"));
-        if status.get("availableReplicas").int() > Some(ready(object)) {
-            let at = status.get("availableReplicas");
-            errors.push(at.invalid("cannot be greater than readyReplicas"));
-        }
-        let collisions = status.get("collisionCount");
-        errors.check_not_negative(&collisions);
-        if collisions.int().unwrap_or_default() < workload::count(old, "status", "collisionCount") {
-            errors.push(collisions.invalid("cannot be decremented"));
-        }
         errors
     }
 
@@ -132,12 +108,22 @@ impl Kind for Deployment {
         workload::warnings(object, old)
     }
 
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+
+    fn scalable(&self) -> Option<&dyn Scalable> {
+        Some(self)
+    }
+}
+
+impl Printer for Deployment {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let [names, images] = workload::containers(&At::root(object).get("spec.template"));
+        let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
         let wanted = workload::count(object, "spec", "replicas");
         vec![
             table::name(object),
@@ -152,12 +138,41 @@ impl Kind for Deployment {
     }
 }
 
+impl StatusUpdate for Deployment {
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = workload::check_counts(object, PARTS);
+        let status = Field::root(object).get("status");
+        errors.check_not_negative(&status.get("unavailableReplicas"));
+        if status.get("availableReplicas").int() > Some(ready(object)) {
+            let at = status.get("availableReplicas");
+            errors.push(at.invalid("cannot be greater than readyReplicas"));
+        }
+        let collisions = status.get("collisionCount");
+        errors.check_not_negative(&collisions);
+        if collisions.int().unwrap_or_default() < workload::count(old, "status", "collisionCount") {
+            errors.push(collisions.invalid("cannot be decremented"));
+        }
+        errors
+    }
+}
+
+impl Scalable for Deployment {
+    fn scale(&self, object: &Value) -> Value {
+        let selector = workload::selector_text(&object["spec"]["selector"]);
+        workload::scale(object, &selector)
+    }
+
+    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
+        workload::set_scale(object, scale)
+    }
+}
+
 fn ready(object: &Value) -> i64 {
     workload::count(object, "status", "readyReplicas")
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("replicas"));
     workload::check_selector(&spec.get("selector"), "deployment", &mut errors);
@@ -177,7 +192,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-fn strategy(strategy: &At<'_>, errors: &mut Vec<FieldError>) {
+fn strategy(strategy: &Field<'_>, errors: &mut Vec<FieldError>) {
     let rolling = strategy.get("rollingUpdate");
     match strategy.get("type").text() {
         "Recreate" => {

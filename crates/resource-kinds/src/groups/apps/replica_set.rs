@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, Scalable, Selectable, StatusUpdate, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
 /// apps/v1 ReplicaSet.
@@ -17,6 +17,11 @@ use crate::validation::{metadata, workload};
 pub struct ReplicaSet;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[SCALE, STATUS],
     ..namespaced(Names {
@@ -66,19 +71,6 @@ impl Kind for ReplicaSet {
         parts::set(object, "status", json!({"replicas": 0}));
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
-    fn scale(&self, object: &Value) -> Option<Value> {
-        let selector = workload::selector_text(&object["spec"]["selector"]);
-        Some(workload::scale(object, &selector))
-    }
-
-    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
-        workload::set_scale(object, scale)
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object, None));
@@ -88,19 +80,29 @@ impl Kind for ReplicaSet {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object, Some(old)));
-        let selector = |object| At::root(object).get("spec.selector");
+        let selector = |object| Field::root(object).get("spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors
-    }
-
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        workload::check_counts(object, PARTS)
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         workload::warnings(object, old)
     }
 
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+
+    fn scalable(&self) -> Option<&dyn Scalable> {
+        Some(self)
+    }
+
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for ReplicaSet {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -109,7 +111,26 @@ impl Kind for ReplicaSet {
         let selector = workload::selector_cell(&object["spec"]["selector"]);
         row(object, selector, now)
     }
+}
 
+impl StatusUpdate for ReplicaSet {
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        workload::check_counts(object, PARTS)
+    }
+}
+
+impl Scalable for ReplicaSet {
+    fn scale(&self, object: &Value) -> Value {
+        let selector = workload::selector_text(&object["spec"]["selector"]);
+        workload::scale(object, &selector)
+    }
+
+    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
+        workload::set_scale(object, scale)
+    }
+}
+
+impl Selectable for ReplicaSet {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let count = workload::count(object, "status", "replicas");
         (field == "status.replicas").then(|| count.to_string())
@@ -122,7 +143,7 @@ impl Kind for ReplicaSet {
 
 /// The row of a kind that keeps a number of equal pods.
 pub(crate) fn row(object: &Value, selector: Cell, now: Timestamp) -> Vec<Cell> {
-    let [names, images] = workload::containers(&At::root(object).get("spec.template"));
+    let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
     vec![
         table::name(object),
         json!(workload::count(object, "spec", "replicas")),
@@ -136,7 +157,7 @@ pub(crate) fn row(object: &Value, selector: Cell, now: Timestamp) -> Vec<Cell> {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("replicas"));
     errors.check_not_negative(&spec.get("minReadySeconds"));

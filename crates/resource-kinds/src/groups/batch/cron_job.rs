@@ -11,9 +11,9 @@ use super::job_rules;
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, pod_template, workload};
 
 /// batch/v1 CronJob.
@@ -21,6 +21,11 @@ use crate::validation::{metadata, pod_template, workload};
 pub struct CronJob;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[STATUS],
     ..namespaced(Names {
@@ -81,14 +86,10 @@ impl Kind for CronJob {
         parts::set(object, "status", json!({}));
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object, None));
-        let name = At::root(object).get("metadata.name");
+        let name = Field::root(object).get("metadata.name");
         if name.text().len() > NAME_CHARS_MAX {
             let detail = format!("must be no more than {NAME_CHARS_MAX} characters");
             errors.push(name.invalid(detail));
@@ -103,16 +104,18 @@ impl Kind for CronJob {
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let template = At::root(object).get("spec.jobTemplate.spec.template.spec");
+        let template = Field::root(object).get("spec.jobTemplate.spec.template.spec");
         pod_template::warnings(&template)
     }
+}
 
+impl Printer for CronJob {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let template = At::root(object).get("spec.jobTemplate.spec.template");
+        let template = Field::root(object).get("spec.jobTemplate.spec.template");
         let [names, images] = workload::containers(&template);
         let last = match &object["status"]["lastScheduleTime"] {
             Value::Null => json!("<none>"),
@@ -134,7 +137,7 @@ impl Kind for CronJob {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     schedule(&spec.get("schedule"), &mut errors);
     let zone = spec.get("timeZone");
@@ -165,7 +168,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     errors
 }
 
-fn schedule(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn schedule(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));
     } else if at.text().contains("TZ") {
@@ -176,7 +179,7 @@ fn schedule(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn time_zone(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn time_zone(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let name = at.text();
     if name.is_empty() {
         errors.push(at.invalid("timeZone must be nil or non-empty string"));

@@ -9,9 +9,9 @@ use super::job_rules as rules;
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::At;
+use crate::kind::{Deletion, Kind, KindInfo, Selectable, StatusUpdate, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
 use crate::validation::{metadata, workload};
 use crate::well_known::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 
@@ -20,6 +20,11 @@ use crate::well_known::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID,
 pub struct Job;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[STATUS],
     ..namespaced(Names {
@@ -49,19 +54,6 @@ const BACKOFF_LIMIT: i64 = 6;
 impl Kind for Job {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    /// As before there was garbage collection.
-    fn orphans_by_default(&self) -> bool {
-        true
-    }
-
-    fn deletion_warning(&self) -> Option<&'static str> {
-        Some(
-            "child pods are preserved by default when jobs are deleted; set \
-             propagationPolicy=Background to remove them or set propagationPolicy=Orphan to \
-             suppress this warning",
-        )
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -94,10 +86,6 @@ impl Kind for Job {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(rules::create(object));
@@ -110,20 +98,30 @@ impl Kind for Job {
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        rules::status(object, old)
-    }
-
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         workload::warnings(object, old)
     }
 
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+
+    fn deletion(&self) -> &dyn Deletion {
+        self
+    }
+}
+
+impl Printer for Job {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let [names, images] = workload::containers(&At::root(object).get("spec.template"));
+        let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
         vec![
             table::name(object),
             json!(state(object)),
@@ -135,7 +133,15 @@ impl Kind for Job {
             workload::selector_cell(&object["spec"]["selector"]),
         ]
     }
+}
 
+impl StatusUpdate for Job {
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        rules::status(object, old)
+    }
+}
+
+impl Selectable for Job {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let count = workload::count(object, "status", "succeeded");
         (field == "status.successful").then(|| count.to_string())
@@ -143,6 +149,21 @@ impl Kind for Job {
 
     fn selectable_fields(&self) -> Words<'_> {
         Words::Fixed(&["status.successful"])
+    }
+}
+
+impl Deletion for Job {
+    /// As before there was garbage collection.
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
+    fn deletion_warning(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set \
+             propagationPolicy=Background to remove them or set propagationPolicy=Orphan to \
+             suppress this warning",
+        )
     }
 }
 
@@ -199,7 +220,7 @@ fn generate_selector(object: &mut Value) {
 
 /// Whether a condition of the job holds.
 fn is_true(object: &Value, condition: &str) -> bool {
-    let conditions = At::root(object).get("status.conditions");
+    let conditions = Field::root(object).get("status.conditions");
     conditions
         .items()
         .any(|c| c.get("type").text() == condition && c.get("status").text() == "True")
@@ -243,7 +264,7 @@ fn running_time(object: &Value, now: Timestamp) -> String {
         return String::new();
     };
     // A failed job has no completion time: its condition has the time of its end.
-    let failed = At::root(object)
+    let failed = Field::root(object)
         .get("status.conditions")
         .items()
         .find(|c| c.get("type").text() == "Failed" && c.get("status").text() == "True")

@@ -4,7 +4,7 @@ use object_model::{FieldError, LabelSelector, names};
 use serde_json::Value;
 
 use crate::json::parts;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 use crate::well_known::labels::{CONTROLLER_UID, JOB_NAME, LEGACY_CONTROLLER_UID, LEGACY_JOB_NAME};
 
@@ -25,7 +25,10 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
 /// All that is wrong with a changed job.
 pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = whole(object, Some(old));
-    let (new, before) = (At::root(object).get("spec"), At::root(old).get("spec"));
+    let (new, before) = (
+        Field::root(object).get("spec"),
+        Field::root(old).get("spec"),
+    );
     if !is_elastic(object, old) {
         errors.check_unchanged(&new.get("completions"), &before.get("completions"));
     }
@@ -81,7 +84,7 @@ fn take_directives(template: &mut Value, from: &Value) {
 }
 
 fn whole(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = settings(&spec, workload::has_new_template(object, old));
     let selector = spec.get("selector");
     if selector.is_set() {
@@ -92,7 +95,7 @@ fn whole(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.push(selector.required(""));
     }
     let last = workload::count(object, "spec", "completions") - 1;
-    let name = At::root(object).get("metadata.name");
+    let name = Field::root(object).get("metadata.name");
     if object["spec"]["completionMode"] == "Indexed" && last >= 0 && !name.is_empty() {
         let pod = format!("{}-{last}", name.text());
         if !names::dns_label(&pod).is_empty() {
@@ -104,7 +107,7 @@ fn whole(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 }
 
 /// Validates the spec of a job, or of a CronJob's job template; `whole` includes the pod template.
-pub(super) fn settings(spec: &At<'_>, whole: bool) -> Vec<FieldError> {
+pub(super) fn settings(spec: &Field<'_>, whole: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for field in [
         "parallelism",
@@ -142,7 +145,7 @@ pub(super) fn settings(spec: &At<'_>, whole: bool) -> Vec<FieldError> {
     errors
 }
 
-fn indexed(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn indexed(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let completions = spec.get("completions");
     if !completions.is_set() {
         errors.push(completions.required("when completion mode is Indexed"));
@@ -159,7 +162,7 @@ fn indexed(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn failure_policy(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn failure_policy(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let policy = spec.get("podFailurePolicy");
     if !policy.is_set() {
         return;
@@ -182,7 +185,7 @@ fn failure_policy(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn success_policy(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn success_policy(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let policy = spec.get("successPolicy");
     if !policy.is_set() {
         return;
@@ -253,7 +256,7 @@ fn listed(text: &str, completions: i64) -> Result<i64, String> {
     Ok(all)
 }
 
-fn failure_rule(spec: &At<'_>, rule: &At<'_>, errors: &mut Vec<FieldError>) {
+fn failure_rule(spec: &Field<'_>, rule: &Field<'_>, errors: &mut Vec<FieldError>) {
     let action = rule.get("action");
     errors.check_one_of(&action, ACTIONS);
     if action.text() == "FailIndex" && !spec.get("backoffLimitPerIndex").is_set() {
@@ -300,7 +303,7 @@ fn failure_rule(spec: &At<'_>, rule: &At<'_>, errors: &mut Vec<FieldError>) {
 
 /// Labels that the server generates must not have other values.
 fn generated(object: &Value, errors: &mut Vec<FieldError>) {
-    let root = At::root(object);
+    let root = Field::root(object);
     let metadata = root.get("spec.template.metadata");
     let (name, uid) = (root.get("metadata.name"), root.get("metadata.uid"));
     if uid.is_empty() {
@@ -324,7 +327,7 @@ fn generated(object: &Value, errors: &mut Vec<FieldError>) {
 
 /// All that is wrong with a changed status.
 pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
-    let status = At::root(object).get("status");
+    let status = Field::root(object).get("status");
     let mut errors = Vec::new();
     for field in ["active", "succeeded", "failed", "ready", "terminating"] {
         errors.check_not_negative(&status.get(field));
@@ -337,7 +340,7 @@ pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
         }
     }
     let holds = |object: &Value, condition: &str| {
-        let conditions = At::root(object).get("status.conditions");
+        let conditions = Field::root(object).get("status.conditions");
         conditions
             .items()
             .any(|c| c.get("type").text() == condition && c.get("status").text() == "True")
@@ -360,7 +363,7 @@ mod tests {
 
     use super::super::Job;
     use super::*;
-    use crate::kind::Kind;
+    use crate::kind::{Kind, StatusUpdate};
 
     fn accept(change: impl FnOnce(&mut Value)) -> Value {
         let mut object = json!({"metadata": {"name": "pi", "namespace": "d", "uid": "u"}, "spec": {

@@ -12,9 +12,11 @@ use super::{GROUP, Request, condition, signer};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{
+    Kind, KindInfo, Selectable, StatusUpdate, Subresource, SubresourceUpdate, Words,
+};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// certificates.k8s.io/v1 CertificateSigningRequest.
@@ -112,24 +114,9 @@ impl Kind for CertificateSigningRequest {
         parts::restore(object, old, "spec");
     }
 
-    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
-        parts::restore_all_but(object, old, &["status", "metadata"]);
-        date_conditions(object);
-    }
-
-    fn prepare_subresource_update(&self, _name: &str, object: &mut Value, old: &Value) {
-        parts::restore_all_but(object, old, &["status", "metadata"]);
-        let before = &old["status"];
-        let concerned = object["status"].is_object() || !before["certificate"].is_null();
-        if concerned && let Some(status) = parts::entry(object, "status") {
-            parts::restore(status, before, "certificate");
-        }
-        date_conditions(object);
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate_spec(&At::root(object).get("spec")));
+        errors.extend(validate_spec(&Field::root(object).get("spec")));
         errors
     }
 
@@ -137,9 +124,47 @@ impl Kind for CertificateSigningRequest {
         metadata::validate_update(object)
     }
 
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+
+    fn subresource_update(&self) -> &dyn SubresourceUpdate {
+        self
+    }
+
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for CertificateSigningRequest {
+    fn columns(&self) -> Vec<Column<'_>> {
+        COLUMNS.to_vec()
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let spec = &object["spec"];
+        let life = spec["expirationSeconds"].as_i64();
+        vec![
+            table::name(object),
+            table::age(object, now),
+            table::text_or(&spec["signerName"], "<none>"),
+            table::text_or(&spec["username"], ""),
+            json!(life.map_or("<none>".to_owned(), duration::human)),
+            json!(state(object)),
+        ]
+    }
+}
+
+impl StatusUpdate for CertificateSigningRequest {
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        parts::restore_all_but(object, old, &["status", "metadata"]);
+        date_conditions(object);
+    }
+
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        let status = At::root(object).get("status");
-        let before = At::root(old).get("status");
+        let status = Field::root(object).get("status");
+        let before = Field::root(old).get("status");
         let mut errors = validate_conditions(&status, &before);
         let conditions = status.get("conditions");
         for kind in [condition::APPROVED, condition::DENIED] {
@@ -157,6 +182,18 @@ impl Kind for CertificateSigningRequest {
         }
         errors
     }
+}
+
+impl SubresourceUpdate for CertificateSigningRequest {
+    fn prepare_subresource_update(&self, _name: &str, object: &mut Value, old: &Value) {
+        parts::restore_all_but(object, old, &["status", "metadata"]);
+        let before = &old["status"];
+        let concerned = object["status"].is_object() || !before["certificate"].is_null();
+        if concerned && let Some(status) = parts::entry(object, "status") {
+            parts::restore(status, before, "certificate");
+        }
+        date_conditions(object);
+    }
 
     fn validate_subresource_update(
         &self,
@@ -164,27 +201,15 @@ impl Kind for CertificateSigningRequest {
         object: &Value,
         old: &Value,
     ) -> Vec<FieldError> {
-        let (status, before) = (At::root(object).get("status"), At::root(old).get("status"));
+        let (status, before) = (
+            Field::root(object).get("status"),
+            Field::root(old).get("status"),
+        );
         validate_conditions(&status, &before)
     }
+}
 
-    fn columns(&self) -> Vec<Column<'_>> {
-        COLUMNS.to_vec()
-    }
-
-    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let spec = &object["spec"];
-        let life = spec["expirationSeconds"].as_i64();
-        vec![
-            table::name(object),
-            table::age(object, now),
-            table::text_or(&spec["signerName"], "<none>"),
-            table::text_or(&spec["username"], ""),
-            json!(life.map_or("<none>".to_owned(), duration::human)),
-            json!(state(object)),
-        ]
-    }
-
+impl Selectable for CertificateSigningRequest {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let field = field.strip_prefix("spec.")?;
         let known = field == "signerName";
@@ -203,7 +228,7 @@ impl Kind for CertificateSigningRequest {
 
 /// `Approved,Issued`
 fn state(object: &Value) -> String {
-    let status = At::root(object).get("status");
+    let status = Field::root(object).get("status");
     let words = [
         (has(&status, condition::APPROVED), "Approved"),
         (has(&status, condition::DENIED), "Denied"),
@@ -220,7 +245,7 @@ fn state(object: &Value) -> String {
     }
 }
 
-fn has(status: &At<'_>, kind: &str) -> bool {
+fn has(status: &Field<'_>, kind: &str) -> bool {
     let mut conditions = status.get("conditions").items();
     conditions.any(|one| one.get("type").text() == kind)
 }
@@ -238,7 +263,7 @@ fn date_conditions(object: &mut Value) {
     }
 }
 
-fn validate_spec(spec: &At<'_>) -> Vec<FieldError> {
+fn validate_spec(spec: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let request = spec.get("request");
     if let Err(error) = Request::of(request.value) {
@@ -271,7 +296,7 @@ fn validate_spec(spec: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_signer(errors: &mut Vec<FieldError>, name: &At<'_>) {
+fn check_signer(errors: &mut Vec<FieldError>, name: &Field<'_>) {
     if name.is_empty() {
         errors.push(name.required(""));
         return;
@@ -294,7 +319,7 @@ fn check_signer(errors: &mut Vec<FieldError>, name: &At<'_>) {
     }
 }
 
-fn validate_conditions(status: &At<'_>, before: &At<'_>) -> Vec<FieldError> {
+fn validate_conditions(status: &Field<'_>, before: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let conditions = status.get("conditions");
     let mut seen = BTreeSet::new();

@@ -7,23 +7,30 @@ use serde_json::Value;
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// coordination.k8s.io/v1 Lease.
 #[derive(Debug)]
 pub struct Lease;
 
-const INFO: KindInfo<'static> = namespaced(Names {
-    group: "coordination.k8s.io",
-    kind: "Lease",
-    list_kind: "LeaseList",
-    plural: "leases",
-    singular: "lease",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        unconditional_update: false,
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: "coordination.k8s.io",
+        kind: "Lease",
+        list_kind: "LeaseList",
+        plural: "leases",
+        singular: "lease",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -34,14 +41,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for Lease {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn takes_unversioned_updates(&self) -> bool {
-        false
-    }
-
-    fn is_created_by_updates(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -61,7 +60,9 @@ impl Kind for Lease {
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for Lease {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -73,7 +74,7 @@ impl Kind for Lease {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     let duration = spec.get("leaseDurationSeconds");
     if duration.int().is_some_and(|seconds| seconds <= 0) {

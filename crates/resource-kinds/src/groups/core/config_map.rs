@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::limits;
 
@@ -57,7 +57,9 @@ impl Kind for ConfigMap {
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for ConfigMap {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -74,7 +76,7 @@ pub(super) fn immutable(object: &Value, old: &Value, fields: &[&str]) -> Vec<Fie
     if old["immutable"].as_bool() != Some(true) {
         return errors;
     }
-    let (new, old) = (At::root(object), At::root(old));
+    let (new, old) = (Field::root(object), Field::root(old));
     let detail = "field is immutable when `immutable` is set";
     if !new.get("immutable").is_true() {
         errors.push(new.get("immutable").forbidden(detail));
@@ -88,14 +90,14 @@ pub(super) fn immutable(object: &Value, old: &Value, fields: &[&str]) -> Vec<Fie
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let mut errors = Vec::new();
     let mut bytes = 0;
     let mut text_keys = BTreeSet::new();
     for (key, value) in root.get("data").entries() {
         text_keys.insert(key);
         errors.check_text(
-            &At {
+            &Field {
                 value: &json!(key),
                 path: value.path.clone(),
             },
@@ -105,7 +107,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     }
     for (key, value) in root.get("binaryData").entries() {
         errors.check_text(
-            &At {
+            &Field {
                 value: &json!(key),
                 path: value.path.clone(),
             },

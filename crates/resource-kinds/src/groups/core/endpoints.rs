@@ -8,24 +8,30 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::addresses::{check_endpoint_ip, check_port_and_protocol};
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// core/v1 Endpoints.
 #[derive(Debug)]
 pub struct Endpoints;
 
-const INFO: KindInfo<'static> = namespaced(Names {
-    group: "",
-    kind: "Endpoints",
-    list_kind: "EndpointsList",
-    plural: "endpoints",
-    singular: "endpoints",
-    short: &["ep"],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: "",
+        kind: "Endpoints",
+        list_kind: "EndpointsList",
+        plural: "endpoints",
+        singular: "endpoints",
+        short: &["ep"],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -43,10 +49,6 @@ impl Kind for Endpoints {
 
     fn deprecation(&self) -> Option<&str> {
         Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
-    }
-
-    fn is_created_by_updates(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -72,7 +74,9 @@ impl Kind for Endpoints {
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for Endpoints {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -88,7 +92,7 @@ impl Kind for Endpoints {
 
 fn shown(object: &Value) -> String {
     let mut all = Vec::new();
-    for subset in At::root(object).get("subsets").items() {
+    for subset in Field::root(object).get("subsets").items() {
         let addresses: Vec<&str> = subset
             .get("addresses")
             .items()
@@ -115,7 +119,7 @@ fn shown(object: &Value) -> String {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for subset in At::root(object).get("subsets").items() {
+    for subset in Field::root(object).get("subsets").items() {
         let (ready, others) = (subset.get("addresses"), subset.get("notReadyAddresses"));
         if ready.is_empty() && others.is_empty() {
             errors.push(subset.required("must specify `addresses` or `notReadyAddresses`"));

@@ -8,23 +8,29 @@ use serde_json::{Value, json};
 use crate::groups::events::to_core;
 use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::At;
+use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
 use crate::validation::metadata;
 
 /// core/v1 Event.
 #[derive(Debug)]
 pub struct Event;
 
-const INFO: KindInfo<'static> = namespaced(Names {
-    group: "",
-    kind: "Event",
-    list_kind: "EventList",
-    plural: "events",
-    singular: "event",
-    short: &["ev"],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: "",
+        kind: "Event",
+        list_kind: "EventList",
+        plural: "events",
+        singular: "event",
+        short: &["ev"],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::column("Last Seen", "Time since this was seen last."),
@@ -50,10 +56,6 @@ impl Kind for Event {
         INFO
     }
 
-    fn is_created_by_updates(&self) -> bool {
-        true
-    }
-
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::Event>(to_core(object))
     }
@@ -72,6 +74,12 @@ impl Kind for Event {
         errors
     }
 
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for Event {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -100,7 +108,9 @@ impl Kind for Event {
             table::name(object),
         ]
     }
+}
 
+impl Selectable for Event {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let text = |value: &Value| Some(value.as_str().unwrap_or_default().to_owned());
         match field {
@@ -172,7 +182,7 @@ fn source(object: &Value) -> String {
 /// (or `kube-system`).
 pub(crate) fn validate_event_namespace(object: &Value, about: &str) -> Vec<FieldError> {
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    let at = At::root(object).get(about).get("namespace");
+    let at = Field::root(object).get(about).get("namespace");
     let fits = match at.text() {
         "" => matches!(namespace, "default" | "kube-system"),
         other => other == namespace,
@@ -180,7 +190,7 @@ pub(crate) fn validate_event_namespace(object: &Value, about: &str) -> Vec<Field
     if fits {
         return Vec::new();
     }
-    let path = At::root(object).get("involvedObject.namespace").path;
+    let path = Field::root(object).get("involvedObject.namespace").path;
     vec![FieldError::invalid(
         &path,
         at.text(),

@@ -8,36 +8,38 @@ use serde_json::Value;
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::At;
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
 use crate::validation::metadata;
 
 /// core/v1 LimitRange.
 #[derive(Debug)]
 pub struct LimitRange;
 
-const INFO: KindInfo<'static> = namespaced(Names {
-    group: "",
-    kind: "LimitRange",
-    list_kind: "LimitRangeList",
-    plural: "limitranges",
-    singular: "limitrange",
-    short: &["limits"],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: "",
+        kind: "LimitRange",
+        list_kind: "LimitRangeList",
+        plural: "limitranges",
+        singular: "limitrange",
+        short: &["limits"],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
-    table::column("Created At", "When the object was created."),
+    table::column("Created Field", "When the object was created."),
 ];
 
 impl Kind for LimitRange {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn is_created_by_updates(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -67,7 +69,9 @@ impl Kind for LimitRange {
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for LimitRange {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -92,7 +96,7 @@ fn take_over(item: &mut Value, to: &str, from: &str) {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for item in At::root(object).get("spec.limits").items() {
+    for item in Field::root(object).get("spec.limits").items() {
         let kind = item.get("type");
         if kind.is_empty() {
             errors.push(kind.required(""));
@@ -115,7 +119,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 }
 
 /// The first value must not be larger than the second where both are given.
-fn order(item: &At<'_>, less: &str, more: &str, errors: &mut Vec<FieldError>) {
+fn order(item: &Field<'_>, less: &str, more: &str, errors: &mut Vec<FieldError>) {
     for (resource, low) in item.get(less).entries() {
         let high = item.get(more);
         let (Ok(low_amount), Ok(high_amount)) = (

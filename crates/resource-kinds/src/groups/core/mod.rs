@@ -35,7 +35,3 @@ pub use service::Service;
 pub use service_account::ServiceAccount;
 
 pub(crate) use event::validate_event_namespace;
-pub(crate) use persistent_volume_claim::{
-    default as default_claim, validate_spec as validate_claim_spec,
-};
-pub(crate) use pod::both_account_names;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Body, Cell, Column, Kind, KindInfo, Subresource, Verb, Words};
-use crate::printing::table;
-use crate::validation::field::At;
+use crate::kind::{Body, Kind, KindInfo, Selectable, StatusUpdate, Subresource, Verb, Words};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
 use crate::validation::metadata;
 use crate::well_known::labels;
 
@@ -101,7 +101,7 @@ impl Kind for Namespace {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        for finalizer in At::root(object).get("spec.finalizers").items() {
+        for finalizer in Field::root(object).get("spec.finalizers").items() {
             let clauses = names::qualified_name(finalizer.text());
             errors.extend(clauses.into_iter().map(|clause| finalizer.invalid(clause)));
         }
@@ -112,18 +112,16 @@ impl Kind for Namespace {
         metadata::validate_update(object)
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let deleting = !object["metadata"]["deletionTimestamp"].is_null();
-        let phase = At::root(object).get("status.Phase");
-        let detail = match (deleting, object["status"]["phase"].as_str()) {
-            (false, Some("Active")) | (true, Some("Terminating")) => return Vec::new(),
-            (false, _) => "may only be 'Active' if `deletionTimestamp` is empty",
-            (true, _) => "may only be 'Terminating' if `deletionTimestamp` is not empty",
-        };
-        let value = object["status"]["phase"].clone();
-        vec![FieldError::invalid(&phase.path, value, detail)]
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
     }
 
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for Namespace {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -132,7 +130,23 @@ impl Kind for Namespace {
         let phase = table::text_or(&object["status"]["phase"], "");
         vec![table::name(object), phase, table::age(object, now)]
     }
+}
 
+impl StatusUpdate for Namespace {
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let deleting = !object["metadata"]["deletionTimestamp"].is_null();
+        let phase = Field::root(object).get("status.Phase");
+        let detail = match (deleting, object["status"]["phase"].as_str()) {
+            (false, Some("Active")) | (true, Some("Terminating")) => return Vec::new(),
+            (false, _) => "may only be 'Active' if `deletionTimestamp` is empty",
+            (true, _) => "may only be 'Terminating' if `deletionTimestamp` is not empty",
+        };
+        let value = object["status"]["phase"].clone();
+        vec![FieldError::invalid(&phase.path, value, detail)]
+    }
+}
+
+impl Selectable for Namespace {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let phase = object["status"]["phase"].as_str().unwrap_or_default();
         (field == "status.phase").then(|| phase.to_owned())

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster, proxy};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, Selectable, Words};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::labels;
 
@@ -73,7 +73,10 @@ impl Kind for Node {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
-        let (new, old) = (At::root(object).get("spec"), At::root(old).get("spec"));
+        let (new, old) = (
+            Field::root(object).get("spec"),
+            Field::root(old).get("spec"),
+        );
         for field in ["podCIDRs", "providerID"] {
             let (new, old) = (new.get(field), old.get(field));
             if !old.is_empty() && new.value != old.value {
@@ -85,6 +88,12 @@ impl Kind for Node {
         errors
     }
 
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for Node {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -104,7 +113,9 @@ impl Kind for Node {
             table::text_or(&info["containerRuntimeVersion"], "<unknown>"),
         ]
     }
+}
 
+impl Selectable for Node {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let unschedulable = object["spec"]["unschedulable"]
             .as_bool()
@@ -118,7 +129,7 @@ impl Kind for Node {
 }
 
 fn state(object: &Value) -> String {
-    let conditions = At::root(object).get("status.conditions");
+    let conditions = Field::root(object).get("status.conditions");
     let ready = conditions
         .items()
         .find(|condition| condition.get("type").text() == "Ready");
@@ -135,7 +146,7 @@ fn state(object: &Value) -> String {
 }
 
 fn roles(object: &Value) -> String {
-    let map = At::root(object).get("metadata.labels");
+    let map = Field::root(object).get("metadata.labels");
     let mut roles: Vec<&str> = map
         .entries()
         .filter_map(
@@ -155,7 +166,7 @@ fn roles(object: &Value) -> String {
 }
 
 fn address(object: &Value, kind: &str) -> String {
-    let addresses = At::root(object).get("status.addresses");
+    let addresses = Field::root(object).get("status.addresses");
     let found = addresses
         .items()
         .find(|address| address.get("type").text() == kind);
@@ -166,7 +177,7 @@ fn address(object: &Value, kind: &str) -> String {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for taint in spec.get("taints").items() {

@@ -5,14 +5,14 @@ use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, Quantity, names};
 use serde_json::{Value, json};
 
-use super::persistent_volume_claim::{VOLUME_MODES, access_modes, class_of};
+use super::persistent_volume_claim::class_of;
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
-use crate::validation::{metadata, volume_sources};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
+use crate::validation::{claim, metadata, volume_sources};
 use crate::well_known::annotations::PV_PROTECTION;
 
 /// core/v1 PersistentVolume.
@@ -20,6 +20,11 @@ use crate::well_known::annotations::PV_PROTECTION;
 pub struct PersistentVolume;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        finalizers: &[PV_PROTECTION],
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[STATUS],
     ..cluster(Names {
         group: "",
@@ -98,7 +103,10 @@ impl Kind for PersistentVolume {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
-        let (new, old) = (At::root(object).get("spec"), At::root(old).get("spec"));
+        let (new, old) = (
+            Field::root(object).get("spec"),
+            Field::root(old).get("spec"),
+        );
         if source(&new) != source(&old) {
             let at = new.get("persistentvolumesource");
             errors.push(at.forbidden("spec.persistentvolumesource is immutable after creation"));
@@ -109,7 +117,9 @@ impl Kind for PersistentVolume {
         }
         errors
     }
+}
 
+impl Printer for PersistentVolume {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -141,14 +151,10 @@ impl Kind for PersistentVolume {
             table::text_or(&spec["volumeMode"], "<unset>"),
         ]
     }
-
-    fn initial_finalizers(&self) -> &'static [&'static str] {
-        &[PV_PROTECTION]
-    }
 }
 
 /// The part of the spec that says where the data is.
-fn source(spec: &At<'_>) -> Vec<(String, Value)> {
+fn source(spec: &Field<'_>) -> Vec<(String, Value)> {
     let map = spec.map().into_iter().flatten();
     map.filter(|(key, _)| !COMMON.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
@@ -156,8 +162,8 @@ fn source(spec: &At<'_>) -> Vec<(String, Value)> {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
-    let mut errors = access_modes(&spec, "");
+    let spec = Field::root(object).get("spec");
+    let mut errors = claim::access_modes(&spec, "");
     let capacity = spec.get("capacity");
     if capacity.is_empty() {
         errors.push(capacity.required(""));
@@ -172,7 +178,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     }
     let policies = ["Delete", "Recycle", "Retain"];
     errors.check_one_of_if_set(&spec.get("persistentVolumeReclaimPolicy"), &policies);
-    errors.check_one_of_if_set(&spec.get("volumeMode"), VOLUME_MODES);
+    errors.check_one_of_if_set(&spec.get("volumeMode"), claim::VOLUME_MODES);
     errors.check_text_if_set(&spec.get("storageClassName"), names::dns_subdomain);
     errors.extend(validate_source(&spec));
     let terms = spec.get("nodeAffinity.required.nodeSelectorTerms");
@@ -183,7 +189,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn validate_source(spec: &At<'_>) -> Vec<FieldError> {
+fn validate_source(spec: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let sources = source(spec);
     for (name, _) in sources.iter().skip(1) {

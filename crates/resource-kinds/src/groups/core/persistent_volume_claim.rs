@@ -2,16 +2,16 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as api;
-use object_model::{FieldError, Quantity, names};
+use object_model::{FieldError, Quantity};
 use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
-use crate::validation::metadata;
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
+use crate::validation::{claim, metadata};
 use crate::well_known::annotations::{PVC_PROTECTION, STORAGE_CLASS};
 
 /// core/v1 PersistentVolumeClaim.
@@ -19,6 +19,11 @@ use crate::well_known::annotations::{PVC_PROTECTION, STORAGE_CLASS};
 pub struct PersistentVolumeClaim;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        finalizers: &[PVC_PROTECTION],
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[STATUS],
     ..namespaced(Names {
         group: "",
@@ -45,16 +50,6 @@ const COLUMNS: &[Column<'static>] = &[
     table::wide("VolumeMode", "File system or block device."),
 ];
 
-/// The ways in which a volume can be mounted.
-const ACCESS_MODES: &[&str] = &[
-    "ReadOnlyMany",
-    "ReadWriteMany",
-    "ReadWriteOnce",
-    "ReadWriteOncePod",
-];
-/// The volume modes.
-pub(super) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
-
 const SPEC_IMMUTABLE: &str = "spec is immutable after creation except resources.requests and \
                               volumeAttributesClassName for bound claims";
 
@@ -68,7 +63,7 @@ impl Kind for PersistentVolumeClaim {
     }
 
     fn default(&self, object: &mut Value) {
-        default(object);
+        claim::default(object);
         both_data_sources(object);
     }
 
@@ -78,17 +73,19 @@ impl Kind for PersistentVolumeClaim {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate_spec(&At::root(object).get("spec")));
+        errors.extend(claim::validate_spec(&Field::root(object).get("spec")));
         errors
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate_spec(&At::root(object).get("spec")));
+        errors.extend(claim::validate_spec(&Field::root(object).get("spec")));
         errors.extend(validate_change(object, old));
         errors
     }
+}
 
+impl Printer for PersistentVolumeClaim {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -121,22 +118,6 @@ impl Kind for PersistentVolumeClaim {
             table::text_or(&spec["volumeMode"], "<unset>"),
         ]
     }
-
-    fn initial_finalizers(&self) -> &'static [&'static str] {
-        &[PVC_PROTECTION]
-    }
-}
-
-/// Fills in a claim, or a claim template of a StatefulSet.
-pub(crate) fn default(claim: &mut Value) {
-    if let Some(status) = parts::entry(claim, "status") {
-        parts::fill(status, "phase", "Pending");
-    }
-    if let Some(spec) = parts::entry(claim, "spec") {
-        parts::fill(spec, "volumeMode", "Filesystem");
-        // Written even if empty, as upstream's encoder does.
-        parts::fill(spec, "resources", json!({}));
-    }
 }
 
 /// `dataSource` is the old name of `dataSourceRef`; a claim carries both where both can say it.
@@ -158,70 +139,6 @@ pub(super) fn class_of(object: &Value) -> String {
     let beta = object["metadata"]["annotations"][STORAGE_CLASS].as_str();
     let class = beta.or_else(|| object["spec"]["storageClassName"].as_str());
     class.unwrap_or_default().to_owned()
-}
-
-/// All that is wrong with the access modes of a claim or volume.
-pub(super) fn access_modes(spec: &At<'_>, when_missing: &str) -> Vec<FieldError> {
-    let modes = spec.get("accessModes");
-    let mut errors = Vec::new();
-    if modes.is_empty() {
-        errors.push(modes.required(when_missing));
-    }
-    for mode in modes.items() {
-        if !ACCESS_MODES.contains(&mode.text()) {
-            let error = FieldError::not_supported(&modes.path, mode.value.clone(), ACCESS_MODES);
-            errors.push(error);
-        }
-    }
-    let single = modes.items().any(|mode| mode.text() == "ReadWriteOncePod");
-    if single && table::count(modes.value) > 1 {
-        errors.push(modes.forbidden("may not use ReadWriteOncePod with other access modes"));
-    }
-    errors
-}
-
-/// All that is wrong with the spec of a claim or claim template.
-pub(crate) fn validate_spec(spec: &At<'_>) -> Vec<FieldError> {
-    let mut errors = access_modes(spec, "at least 1 access mode is required");
-    errors.extend(metadata::label_selector(&spec.get("selector")));
-    let amount = At {
-        path: spec.get("resources").path.key("storage"),
-        ..spec.get("resources.requests.storage")
-    };
-    if amount.is_set() {
-        let quantity = Quantity::from_json(amount.value).unwrap_or_default();
-        if quantity.is_zero() || quantity.is_negative() {
-            errors.push(amount.invalid("must be greater than zero"));
-        }
-    } else {
-        errors.push(amount.required(""));
-    }
-    errors.check_text_if_set(&spec.get("storageClassName"), names::dns_subdomain);
-    errors.check_one_of_if_set(&spec.get("volumeMode"), VOLUME_MODES);
-    errors.check_text_if_set(&spec.get("volumeAttributesClassName"), names::dns_subdomain);
-    errors.extend(data_sources(spec));
-    errors
-}
-
-fn data_sources(spec: &At<'_>) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for field in ["dataSource", "dataSourceRef"] {
-        let source = spec.get(field);
-        if !source.is_set() {
-            continue;
-        }
-        for part in ["name", "kind"] {
-            if source.get(part).is_empty() {
-                errors.push(source.get(part).required(""));
-            }
-        }
-        let core = source.get("apiGroup").is_empty();
-        if core && !matches!(source.get("kind").text(), "PersistentVolumeClaim" | "") {
-            let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
-            errors.push(source.invalid(detail));
-        }
-    }
-    errors
 }
 
 fn storage_request(object: &Value) -> Quantity {
@@ -263,7 +180,7 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     if unbound {
         parts::remove(&mut before, "volumeName");
     }
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     if comparable != before {
         errors.push(spec.forbidden(SPEC_IMMUTABLE));
     }

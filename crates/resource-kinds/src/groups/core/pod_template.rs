@@ -7,23 +7,29 @@ use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::At;
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
 use crate::validation::{metadata, pod_template, workload};
 
 /// core/v1 PodTemplate.
 #[derive(Debug)]
 pub struct PodTemplate;
 
-const INFO: KindInfo<'static> = namespaced(Names {
-    group: "",
-    kind: "PodTemplate",
-    list_kind: "PodTemplateList",
-    plural: "podtemplates",
-    singular: "podtemplate",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: "",
+        kind: "PodTemplate",
+        list_kind: "PodTemplateList",
+        plural: "podtemplates",
+        singular: "podtemplate",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -47,34 +53,32 @@ impl Kind for PodTemplate {
         workload::default_template(object);
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        let template = At::root(object).get("template");
+        let template = Field::root(object).get("template");
         errors.extend(pod_template::validate_template(&template, &[]));
         errors
     }
 
     fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        let template = At::root(object).get("template");
+        let template = Field::root(object).get("template");
         errors.extend(pod_template::validate_template(&template, &[]));
         errors
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        pod_template::warnings(&At::root(object).get("template.spec"))
+        pod_template::warnings(&Field::root(object).get("template.spec"))
     }
+}
 
+impl Printer for PodTemplate {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {
-        let [names, images] = workload::containers(&At::root(object).get("template"));
+        let [names, images] = workload::containers(&Field::root(object).get("template"));
         let labels = table::labels(&object["template"]["metadata"]["labels"]);
         vec![table::name(object), names, images, json!(labels)]
     }

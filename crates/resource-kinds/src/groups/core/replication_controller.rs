@@ -9,9 +9,11 @@ use crate::groups::apps::replica_set::{COLUMNS, PARTS, row};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{
+    Deletion, Kind, KindInfo, Scalable, Selectable, StatusUpdate, Words, WriteRules,
+};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
 /// core/v1 ReplicationController.
@@ -19,6 +21,11 @@ use crate::validation::{metadata, workload};
 pub struct ReplicationController;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[SCALE, STATUS],
     ..namespaced(Names {
@@ -34,11 +41,6 @@ const INFO: KindInfo<'static> = KindInfo {
 impl Kind for ReplicationController {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    /// As before there was garbage collection.
-    fn orphans_by_default(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -75,19 +77,6 @@ impl Kind for ReplicationController {
         parts::set(object, "status", json!({"replicas": 0}));
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
-    fn scale(&self, object: &Value) -> Option<Value> {
-        let selector = LabelSelector::from_labels(&object["spec"]["selector"]);
-        Some(workload::scale(object, &selector.to_string()))
-    }
-
-    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
-        workload::set_scale(object, scale)
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object, None));
@@ -100,14 +89,28 @@ impl Kind for ReplicationController {
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        workload::check_counts(object, PARTS)
-    }
-
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         workload::warnings(object, old)
     }
 
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+
+    fn scalable(&self) -> Option<&dyn Scalable> {
+        Some(self)
+    }
+
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+
+    fn deletion(&self) -> &dyn Deletion {
+        self
+    }
+}
+
+impl Printer for ReplicationController {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -116,7 +119,26 @@ impl Kind for ReplicationController {
         let selector = json!(table::labels(&object["spec"]["selector"]));
         row(object, selector, now)
     }
+}
 
+impl StatusUpdate for ReplicationController {
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        workload::check_counts(object, PARTS)
+    }
+}
+
+impl Scalable for ReplicationController {
+    fn scale(&self, object: &Value) -> Value {
+        let selector = LabelSelector::from_labels(&object["spec"]["selector"]);
+        workload::scale(object, &selector.to_string())
+    }
+
+    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
+        workload::set_scale(object, scale)
+    }
+}
+
+impl Selectable for ReplicationController {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let count = workload::count(object, "status", "replicas");
         (field == "status.replicas").then(|| count.to_string())
@@ -127,8 +149,15 @@ impl Kind for ReplicationController {
     }
 }
 
+impl Deletion for ReplicationController {
+    /// As before there was garbage collection.
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+}
+
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("minReadySeconds"));
     let selector = spec.get("selector");
@@ -163,7 +192,7 @@ mod tests {
         object["spec"]["selector"] = json!({});
         let errors = ReplicationController.validate_create(&object);
         assert_eq!(errors[0].to_string(), "spec.selector: Required value");
-        let scale = ReplicationController.scale(&object).unwrap();
+        let scale = ReplicationController.scale(&object);
         assert_eq!(scale["spec"]["replicas"], 1);
     }
 }

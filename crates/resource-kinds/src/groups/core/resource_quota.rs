@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// core/v1 ResourceQuota.
@@ -61,19 +61,21 @@ impl Kind for ResourceQuota {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
         errors.check_unchanged(
-            &At::root(object).get("spec.scopes"),
-            &At::root(old).get("spec.scopes"),
+            &Field::root(object).get("spec.scopes"),
+            &Field::root(old).get("spec.scopes"),
         );
         errors
     }
+}
 
+impl Printer for ResourceQuota {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let used = |limits: bool| {
-            let hard = At::root(object).get("status.hard");
+            let hard = Field::root(object).get("status.hard");
             let shown: Vec<String> = hard
                 .entries()
                 .filter(|(name, _)| name.starts_with("limits.") == limits)
@@ -95,7 +97,7 @@ impl Kind for ResourceQuota {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for (name, amount) in At::root(object).get("spec.hard").entries() {
+    for (name, amount) in Field::root(object).get("spec.hard").entries() {
         for clause in names::qualified_name(name) {
             errors.push(amount.invalid(clause));
         }

@@ -10,9 +10,9 @@ use super::config_map::immutable;
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, Selectable, Words};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::limits;
 
@@ -78,12 +78,21 @@ impl Kind for Secret {
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.check_unchanged(&At::root(object).get("type"), &At::root(old).get("type"));
+        errors.check_unchanged(
+            &Field::root(object).get("type"),
+            &Field::root(old).get("type"),
+        );
         errors.extend(immutable(object, old, &["data"]));
         errors.extend(validate(object));
         errors
     }
 
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for Secret {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -96,7 +105,9 @@ impl Kind for Secret {
             table::age(object, now),
         ]
     }
+}
 
+impl Selectable for Secret {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         (field == "type").then(|| object["type"].as_str().unwrap_or_default().to_owned())
     }
@@ -107,12 +118,12 @@ impl Kind for Secret {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let data = At::root(object).get("data");
+    let data = Field::root(object).get("data");
     let mut errors = Vec::new();
     let mut bytes = 0;
     for (key, value) in data.entries() {
         errors.check_text(
-            &At {
+            &Field {
                 value: &json!(key),
                 path: value.path.clone(),
             },
@@ -133,7 +144,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     }
     let service_account = "kubernetes.io/service-account.name";
     if kind == "kubernetes.io/service-account-token" {
-        let annotations = At::root(object).get("metadata.annotations");
+        let annotations = Field::root(object).get("metadata.annotations");
         if annotations.value.get(service_account).is_none() {
             errors.push(FieldError::required(
                 &annotations.path.key(service_account),

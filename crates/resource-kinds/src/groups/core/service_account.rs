@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, action, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::metadata;
 
 /// core/v1 ServiceAccount.
@@ -16,6 +16,11 @@ use crate::validation::metadata;
 pub struct ServiceAccount;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        unconditional_update: false,
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[action("token", "authentication.k8s.io", "TokenRequest")],
     ..namespaced(Names {
         group: "",
@@ -41,10 +46,6 @@ impl Kind for ServiceAccount {
         INFO
     }
 
-    fn takes_unversioned_updates(&self) -> bool {
-        false
-    }
-
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::ServiceAccount>(object)
     }
@@ -58,7 +59,9 @@ impl Kind for ServiceAccount {
     fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         metadata::validate_update(object)
     }
+}
 
+impl Printer for ServiceAccount {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }

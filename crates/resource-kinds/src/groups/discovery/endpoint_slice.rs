@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::addresses::{PROTOCOLS, check_endpoint_ip, check_family};
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::{labels, limits};
 
@@ -26,14 +26,20 @@ pub fn service_of(slice: &api::EndpointSlice) -> Option<(&str, &str)> {
 #[derive(Debug)]
 pub struct EndpointSlice;
 
-const INFO: KindInfo<'static> = namespaced(Names {
-    group: "discovery.k8s.io",
-    kind: "EndpointSlice",
-    list_kind: "EndpointSliceList",
-    plural: "endpointslices",
-    singular: "endpointslice",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: "discovery.k8s.io",
+        kind: "EndpointSlice",
+        list_kind: "EndpointSliceList",
+        plural: "endpointslices",
+        singular: "endpointslice",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -65,32 +71,30 @@ impl Kind for EndpointSlice {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         let kinds = ["IPv4", "IPv6", "FQDN"];
-        errors.check_one_of(&At::root(object).get("addressType"), &kinds);
+        errors.check_one_of(&Field::root(object).get("addressType"), &kinds);
         errors.extend(validate(object));
         errors
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        let (new, old) = (At::root(object), At::root(old));
+        let (new, old) = (Field::root(object), Field::root(old));
         errors.check_unchanged(&new.get("addressType"), &old.get("addressType"));
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for EndpointSlice {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let ports: Vec<String> = At::root(object)
+        let ports: Vec<String> = Field::root(object)
             .get("ports")
             .items()
             .map(|port| match port.get("port").int() {
@@ -98,7 +102,7 @@ impl Kind for EndpointSlice {
                 None => "*".to_owned(),
             })
             .collect();
-        let addresses: Vec<String> = At::root(object)
+        let addresses: Vec<String> = Field::root(object)
             .get("endpoints")
             .items()
             .flat_map(|endpoint| endpoint.get("addresses").items())
@@ -122,7 +126,7 @@ fn some_of(all: &[String], none: &str) -> String {
     }
 }
 
-fn too_many(at: &At<'_>, max: usize) -> FieldError {
+fn too_many(at: &Field<'_>, max: usize) -> FieldError {
     FieldError {
         kind: FieldErrorType::TooMany,
         field: at.path.clone(),
@@ -132,7 +136,7 @@ fn too_many(at: &At<'_>, max: usize) -> FieldError {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let kind = root.get("addressType").text();
     let mut errors = Vec::new();
     let endpoints = root.get("endpoints");

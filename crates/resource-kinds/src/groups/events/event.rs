@@ -7,21 +7,28 @@ use serde_json::Value;
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
+use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer};
 use crate::validation::metadata;
 
 /// events.k8s.io/v1 Event.
 #[derive(Debug)]
 pub struct Event;
 
-const INFO: KindInfo<'static> = namespaced(Names {
-    group: "events.k8s.io",
-    kind: "Event",
-    list_kind: "EventList",
-    plural: "events",
-    singular: "event",
-    short: &["ev"],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: "events.k8s.io",
+        kind: "Event",
+        list_kind: "EventList",
+        plural: "events",
+        singular: "event",
+        short: &["ev"],
+    })
+};
 
 /// The names of fields in core/v1 and in events.k8s.io/v1.
 const RENAMED: &[(&str, &str)] = &[
@@ -88,10 +95,6 @@ impl Kind for Event {
         INFO
     }
 
-    fn is_created_by_updates(&self) -> bool {
-        true
-    }
-
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::Event>(from_core(object))
     }
@@ -111,6 +114,12 @@ impl Kind for Event {
         metadata::validate_update(object)
     }
 
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for Event {
     fn columns(&self) -> Vec<Column<'_>> {
         crate::groups::core::Event.columns()
     }
@@ -118,7 +127,9 @@ impl Kind for Event {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         crate::groups::core::Event.row(&to_core(object.clone()), now)
     }
+}
 
+impl Selectable for Event {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let field = match field.strip_prefix("regarding.") {
             Some(rest) => format!("involvedObject.{rest}"),

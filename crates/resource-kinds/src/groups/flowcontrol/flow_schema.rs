@@ -11,9 +11,9 @@ use super::{DANGLING, EXEMPT, GROUP, PRECEDENCE_DEFAULT, SCHEMAS, check_conditio
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// flowcontrol.apiserver.k8s.io/v1 FlowSchema.
@@ -21,6 +21,11 @@ use crate::validation::metadata;
 pub struct FlowSchema;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[STATUS],
     ..cluster(Names {
         group: GROUP,
@@ -91,10 +96,6 @@ impl Kind for FlowSchema {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object));
@@ -107,10 +108,12 @@ impl Kind for FlowSchema {
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        check_conditions(object)
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
     }
+}
 
+impl Printer for FlowSchema {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -138,8 +141,14 @@ impl Kind for FlowSchema {
     }
 }
 
+impl StatusUpdate for FlowSchema {
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        check_conditions(object)
+    }
+}
+
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let name = root.get("metadata.name");
     let spec = root.get("spec");
     let mut errors = Vec::new();
@@ -182,7 +191,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn check_rule(rule: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_rule(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
     let subjects = rule.get("subjects");
     if subjects.is_empty() {
         errors.push(subjects.required("subjects must contain at least one value"));
@@ -203,7 +212,7 @@ fn check_rule(rule: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_subject(subject: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_subject(subject: &Field<'_>, errors: &mut Vec<FieldError>) {
     const KINDS: [(&str, &str); 3] = [
         ("ServiceAccount", "serviceAccount"),
         ("User", "user"),
@@ -232,7 +241,7 @@ fn check_subject(subject: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_account(account: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_account(account: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (name, namespace) = (account.get("name"), account.get("namespace"));
     if name.text() != "*" {
         errors.check_required_text(&name, names::dns_subdomain);
@@ -244,19 +253,19 @@ fn check_account(account: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn has_wildcard(list: &At<'_>) -> bool {
+fn has_wildcard(list: &Field<'_>) -> bool {
     list.items().any(|item| item.text() == "*")
 }
 
 /// A wildcard must be the only item.
-fn check_wildcard(list: &At<'_>, what: &str, errors: &mut Vec<FieldError>) {
+fn check_wildcard(list: &Field<'_>, what: &str, errors: &mut Vec<FieldError>) {
     if list.len() > 1 && has_wildcard(list) {
         let text = format!("if '*' is present, must not specify other {what}");
         errors.push(list.invalid(text));
     }
 }
 
-fn check_verbs(rule: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_verbs(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
     let verbs = rule.get("verbs");
     if verbs.is_empty() {
         errors.push(verbs.required("verbs must contain at least one value"));
@@ -266,7 +275,7 @@ fn check_verbs(rule: &At<'_>, errors: &mut Vec<FieldError>) {
     check_wildcard(&verbs, "verbs", errors);
 }
 
-fn check_resource_rule(rule: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_resource_rule(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
     check_verbs(rule, errors);
     for (field, one, many) in [
         ("apiGroups", "api group", "api groups"),
@@ -296,7 +305,7 @@ fn check_resource_rule(rule: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_path_rule(rule: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_path_rule(rule: &Field<'_>, errors: &mut Vec<FieldError>) {
     check_verbs(rule, errors);
     let paths = rule.get("nonResourceURLs");
     if paths.is_empty() {

@@ -10,7 +10,7 @@ use object_model::FieldError;
 pub use priority_level_configuration::PriorityLevelConfiguration;
 use serde_json::Value;
 
-use crate::validation::field::At;
+use crate::validation::field::Field;
 
 /// The API group.
 pub const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -34,7 +34,7 @@ const PRECEDENCE_DEFAULT: i64 = 1000;
 fn check_conditions(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut seen: Vec<&str> = Vec::new();
-    for condition in At::root(object).get("status.conditions").items() {
+    for condition in Field::root(object).get("status.conditions").items() {
         let kind = condition.get("type");
         if seen.contains(&kind.text()) {
             errors.push(kind.duplicate());

@@ -11,9 +11,9 @@ use super::{EXEMPT, GROUP, LEVELS, check_conditions, mandatory};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::At;
+use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
 use crate::validation::metadata;
 
 /// flowcontrol.apiserver.k8s.io/v1 PriorityLevelConfiguration.
@@ -21,6 +21,11 @@ use crate::validation::metadata;
 pub struct PriorityLevelConfiguration;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[STATUS],
     ..cluster(Names {
         group: GROUP,
@@ -98,10 +103,6 @@ impl Kind for PriorityLevelConfiguration {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object));
@@ -114,10 +115,12 @@ impl Kind for PriorityLevelConfiguration {
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        check_conditions(object)
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
     }
+}
 
+impl Printer for PriorityLevelConfiguration {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -139,8 +142,14 @@ impl Kind for PriorityLevelConfiguration {
     }
 }
 
+impl StatusUpdate for PriorityLevelConfiguration {
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        check_conditions(object)
+    }
+}
+
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let name = root.get("metadata.name").text();
     let spec = root.get("spec");
     let (kind, limited, exempt) = (spec.get("type"), spec.get("limited"), spec.get("exempt"));
@@ -189,7 +198,7 @@ fn fixed_refusal(name: &str, spec: &Value, fixed: &Value) -> Option<String> {
     })
 }
 
-fn check_shares(of: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_shares(of: &Field<'_>, errors: &mut Vec<FieldError>) {
     let shares = of.get("nominalConcurrencyShares");
     if shares.int().is_some_and(|number| number < 0) {
         errors.push(shares.invalid("must be a non-negative integer"));
@@ -203,7 +212,7 @@ fn check_shares(of: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_limited(limited: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_limited(limited: &Field<'_>, errors: &mut Vec<FieldError>) {
     check_shares(limited, errors);
     let percent = limited.get("borrowingLimitPercent");
     if percent.int().is_some_and(|number| number < 0) {
@@ -226,7 +235,7 @@ fn check_limited(limited: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_queuing(queuing: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_queuing(queuing: &Field<'_>, errors: &mut Vec<FieldError>) {
     let field = |name: &str| {
         let at = queuing.get(name);
         let number = at.int().unwrap_or_default();

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{advice, metadata};
 
 /// networking.k8s.io/v1 Ingress.
@@ -18,6 +18,11 @@ use crate::validation::{advice, metadata};
 pub struct Ingress;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[STATUS],
     ..namespaced(Names {
         group: "networking.k8s.io",
@@ -53,10 +58,6 @@ impl Kind for Ingress {
         parts::set(object, "status", json!({"loadBalancer": {}}));
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object));
@@ -76,13 +77,15 @@ impl Kind for Ingress {
             old,
         )
     }
+}
 
+impl Printer for Ingress {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let spec = At::root(object).get("spec");
+        let spec = Field::root(object).get("spec");
         let rules = spec.get("rules");
         let hosts: Vec<&str> = rules
             .items()
@@ -93,7 +96,7 @@ impl Kind for Ingress {
             true => "*".to_owned(),
             false => hosts.join(","),
         };
-        let addresses = At::root(object).get("status.loadBalancer.ingress");
+        let addresses = Field::root(object).get("status.loadBalancer.ingress");
         let addresses: Vec<&str> = addresses
             .items()
             .map(|one| match one.get("ip").text() {
@@ -117,7 +120,7 @@ impl Kind for Ingress {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let (rules, backend) = (spec.get("rules"), spec.get("defaultBackend"));
     let mut errors = Vec::new();
     if rules.is_empty() && !backend.is_set() {
@@ -152,7 +155,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn check_path(path: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_path(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     let kind = path.get("pathType");
     let text = path.get("path");
     if !kind.is_set() {
@@ -172,7 +175,7 @@ fn check_path(path: &At<'_>, errors: &mut Vec<FieldError>) {
     check_backend(&path.get("backend"), errors);
 }
 
-fn check_backend(backend: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_backend(backend: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (service, resource) = (backend.get("service"), backend.get("resource"));
     match (service.is_set(), resource.is_set()) {
         (true, true) => {
@@ -187,7 +190,7 @@ fn check_backend(backend: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_service(service: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_service(service: &Field<'_>, errors: &mut Vec<FieldError>) {
     let name = service.get("name");
     errors.check_required_text(&name, names::dns_1035_label);
     let (number, port) = (service.get("port.number"), service.get("port.name"));

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{advice, metadata};
 
 /// networking.k8s.io/v1 IngressClass.
@@ -52,7 +52,7 @@ impl Kind for IngressClass {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
-        let controller = |object| At::root(object).get("spec.controller");
+        let controller = |object| Field::root(object).get("spec.controller");
         errors.check_unchanged(&controller(object), &controller(old));
         errors
     }
@@ -64,7 +64,9 @@ impl Kind for IngressClass {
             old,
         )
     }
+}
 
+impl Printer for IngressClass {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -90,7 +92,7 @@ impl Kind for IngressClass {
 const CONTROLLER_CHARS_MAX: usize = 250;
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let controller = At::root(object).get("spec.controller");
+    let controller = Field::root(object).get("spec.controller");
     let mut errors = Vec::new();
     if controller.is_empty() {
         errors.push(controller.required("controller name is required"));

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, Selectable};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::labels::{IP_FAMILY, IP_MANAGED_BY};
 
@@ -66,11 +66,17 @@ impl Kind for IPAddress {
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        let parent = |object| At::root(object).get("spec.parentRef");
+        let parent = |object| Field::root(object).get("spec.parentRef");
         errors.check_unchanged(&parent(object), &parent(old));
         errors
     }
 
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for IPAddress {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -82,7 +88,9 @@ impl Kind for IPAddress {
             table::age(object, now),
         ]
     }
+}
 
+impl Selectable for IPAddress {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let part = field.strip_prefix("spec.parentRef.")?;
         let known = ["group", "resource", "namespace", "name"].contains(&part);
@@ -126,7 +134,7 @@ fn parent(parent: &Value) -> String {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let parent = At::root(object).get("spec.parentRef");
+    let parent = Field::root(object).get("spec.parentRef");
     let mut errors = Vec::new();
     if !parent.is_set() {
         return vec![parent.required("")];

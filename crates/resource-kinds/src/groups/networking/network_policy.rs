@@ -8,23 +8,29 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{advice, metadata, workload};
 
 /// networking.k8s.io/v1 NetworkPolicy.
 #[derive(Debug)]
 pub struct NetworkPolicy;
 
-const INFO: KindInfo<'static> = namespaced(Names {
-    group: "networking.k8s.io",
-    kind: "NetworkPolicy",
-    list_kind: "NetworkPolicyList",
-    plural: "networkpolicies",
-    singular: "networkpolicy",
-    short: &["netpol"],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: "networking.k8s.io",
+        kind: "NetworkPolicy",
+        list_kind: "NetworkPolicyList",
+        plural: "networkpolicies",
+        singular: "networkpolicy",
+        short: &["netpol"],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -59,10 +65,6 @@ impl Kind for NetworkPolicy {
         parts::fill(spec, "policyTypes", types);
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(validate(object));
@@ -78,7 +80,9 @@ impl Kind for NetworkPolicy {
     fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
         advice::not_acted_on("NetworkPolicy", "it allows and denies nothing", old)
     }
+}
 
+impl Printer for NetworkPolicy {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -93,7 +97,7 @@ impl Kind for NetworkPolicy {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = metadata::label_selector(&spec.get("podSelector"));
     for (list, side) in [("ingress", "from"), ("egress", "to")] {
         for rule in spec.get(list).items() {
@@ -111,7 +115,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn check_peer(peer: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_peer(peer: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (pods, spaces, block) = (
         peer.get("podSelector"),
         peer.get("namespaceSelector"),

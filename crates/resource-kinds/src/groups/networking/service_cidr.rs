@@ -9,9 +9,9 @@ use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::cluster::ServiceRange;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{advice, metadata};
 
 /// The range that a cluster starts with.
@@ -68,7 +68,7 @@ impl Kind for ServiceCIDR {
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        let ranges = |object| At::root(object).get("spec.cidrs");
+        let ranges = |object| Field::root(object).get("spec.cidrs");
         errors.check_unchanged(&ranges(object), &ranges(old));
         errors
     }
@@ -80,7 +80,9 @@ impl Kind for ServiceCIDR {
         let what = "Services get their addresses from the range that the program was started with";
         advice::not_acted_on("ServiceCIDR", what, old)
     }
+}
 
+impl Printer for ServiceCIDR {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -127,13 +129,13 @@ fn range_errors(text: &str) -> Vec<String> {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let ranges = At::root(object).get("spec.cidrs");
+    let ranges = Field::root(object).get("spec.cidrs");
     let mut errors = Vec::new();
     if ranges.is_empty() {
         return vec![ranges.required("at least one CIDR required")];
     }
-    let v6 = |at: &At<'_>| at.text().contains(':');
-    let all: Vec<At<'_>> = ranges.items().collect();
+    let v6 = |at: &Field<'_>| at.text().contains(':');
+    let all: Vec<Field<'_>> = ranges.items().collect();
     match all.as_slice() {
         [_] => {}
         [one, other] if v6(one) != v6(other) => {}

@@ -7,23 +7,29 @@ use serde_json::Value;
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, pod_template};
 
 /// node.k8s.io/v1 RuntimeClass.
 #[derive(Debug)]
 pub struct RuntimeClass;
 
-const INFO: KindInfo<'static> = cluster(Names {
-    group: "node.k8s.io",
-    kind: "RuntimeClass",
-    list_kind: "RuntimeClassList",
-    plural: "runtimeclasses",
-    singular: "runtimeclass",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        unconditional_update: false,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: "node.k8s.io",
+        kind: "RuntimeClass",
+        list_kind: "RuntimeClassList",
+        plural: "runtimeclasses",
+        singular: "runtimeclass",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -34,10 +40,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for RuntimeClass {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn takes_unversioned_updates(&self) -> bool {
-        false
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -56,12 +58,14 @@ impl Kind for RuntimeClass {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
         errors.check_unchanged(
-            &At::root(object).get("handler"),
-            &At::root(old).get("handler"),
+            &Field::root(object).get("handler"),
+            &Field::root(old).get("handler"),
         );
         errors
     }
+}
 
+impl Printer for RuntimeClass {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -77,7 +81,7 @@ impl Kind for RuntimeClass {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let class = At::root(object);
+    let class = Field::root(object);
     errors.check_text(&class.get("handler"), names::dns_label);
     errors.extend(pod_template::amounts(&class.get("overhead.podFixed")));
     let scheduling = class.get("scheduling");

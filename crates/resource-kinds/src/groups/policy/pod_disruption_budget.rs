@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{metadata, workload};
 
 /// policy/v1 PodDisruptionBudget.
@@ -18,6 +18,12 @@ use crate::validation::{metadata, workload};
 pub struct PodDisruptionBudget;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        unconditional_update: false,
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[STATUS],
     ..namespaced(Names {
         group: "policy",
@@ -49,10 +55,6 @@ impl Kind for PodDisruptionBudget {
         INFO
     }
 
-    fn takes_unversioned_updates(&self) -> bool {
-        false
-    }
-
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::PodDisruptionBudget>(object)
     }
@@ -62,10 +64,6 @@ impl Kind for PodDisruptionBudget {
     fn prepare_create(&self, object: &mut Value) {
         let counts = COUNTS.iter().map(|count| ((*count).to_owned(), json!(0)));
         parts::set(object, "status", Value::Object(counts.collect()));
-    }
-
-    fn has_generation(&self) -> bool {
-        true
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -80,15 +78,12 @@ impl Kind for PodDisruptionBudget {
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
-        let status = At::root(object).get("status");
-        let mut errors = Vec::new();
-        for count in COUNTS {
-            errors.check_not_negative(&status.get(count));
-        }
-        errors
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
     }
+}
 
+impl Printer for PodDisruptionBudget {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -109,8 +104,19 @@ impl Kind for PodDisruptionBudget {
     }
 }
 
+impl StatusUpdate for PodDisruptionBudget {
+    fn validate_status_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+        let status = Field::root(object).get("status");
+        let mut errors = Vec::new();
+        for count in COUNTS {
+            errors.check_not_negative(&status.get(count));
+        }
+        errors
+    }
+}
+
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let (least, most) = (spec.get("minAvailable"), spec.get("maxUnavailable"));
     let mut errors = Vec::new();
     if least.is_set() && most.is_set() {

@@ -1,10 +1,10 @@
 //! rbac.authorization.k8s.io: roles and their bindings.
 
-mod binding;
 mod role;
+mod role_binding;
 
-pub use binding::{ClusterRoleBinding, RoleBinding};
 pub use role::{ClusterRole, Role};
+pub use role_binding::{ClusterRoleBinding, RoleBinding};
 
 /// The group's name.
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";

@@ -9,9 +9,9 @@ use super::GROUP;
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::At;
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
 use crate::validation::metadata;
 
 /// rbac.authorization.k8s.io/v1 Role.
@@ -22,36 +22,44 @@ pub struct Role;
 #[derive(Debug)]
 pub struct ClusterRole;
 
-const ROLE: KindInfo<'static> = namespaced(Names {
-    group: GROUP,
-    kind: "Role",
-    list_kind: "RoleList",
-    plural: "roles",
-    singular: "role",
-    short: &[],
-});
+const ROLE: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: GROUP,
+        kind: "Role",
+        list_kind: "RoleList",
+        plural: "roles",
+        singular: "role",
+        short: &[],
+    })
+};
 
-const CLUSTER_ROLE: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "ClusterRole",
-    list_kind: "ClusterRoleList",
-    plural: "clusterroles",
-    singular: "clusterrole",
-    short: &[],
-});
+const CLUSTER_ROLE: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "ClusterRole",
+        list_kind: "ClusterRoleList",
+        plural: "clusterroles",
+        singular: "clusterrole",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
-    table::column("Created At", "When the role was created."),
+    table::column("Created Field", "When the role was created."),
 ];
 
 impl Kind for Role {
     fn info(&self) -> KindInfo<'_> {
         ROLE
-    }
-
-    fn is_created_by_updates(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -75,7 +83,9 @@ impl Kind for Role {
         errors.extend(validate(object, true));
         errors
     }
+}
 
+impl Printer for Role {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -88,10 +98,6 @@ impl Kind for Role {
 impl Kind for ClusterRole {
     fn info(&self) -> KindInfo<'_> {
         CLUSTER_ROLE
-    }
-
-    fn is_created_by_updates(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -115,7 +121,9 @@ impl Kind for ClusterRole {
         errors.extend(validate(object, false));
         errors
     }
+}
 
+impl Printer for ClusterRole {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -139,7 +147,7 @@ fn row(object: &Value) -> Vec<Cell> {
 }
 
 fn validate(object: &Value, in_namespace: bool) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let mut errors = Vec::new();
     for rule in root.get("rules").items() {
         errors.extend(validate_rule(&rule, in_namespace));
@@ -155,7 +163,7 @@ fn validate(object: &Value, in_namespace: bool) -> Vec<FieldError> {
     errors
 }
 
-fn validate_rule(rule: &At<'_>, in_namespace: bool) -> Vec<FieldError> {
+fn validate_rule(rule: &Field<'_>, in_namespace: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let missing = |field: &str| rule.get(field).is_empty();
     if missing("verbs") {

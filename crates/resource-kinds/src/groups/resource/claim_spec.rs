@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::identifiers::{driver, fully_qualified, toleration};
 use super::lists::{by_name, itself, list, set};
 use crate::json::parts;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 /// Most requests of a claim, and most devices that a claim can have.
 pub(super) const REQUESTS_MAX: usize = 32;
@@ -61,7 +61,7 @@ fn default_request(request: &mut Value) {
 }
 
 /// All that is wrong with the spec of a claim.
-pub(super) fn validate(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let devices = spec.get("devices");
     let known = requests(devices.value);
     set(
@@ -71,21 +71,21 @@ pub(super) fn validate(spec: &At<'_>, errors: &mut Vec<FieldError>) {
         &request,
         errors,
     );
-    let constraint = |at: &At<'_>, errors: &mut Vec<FieldError>| constraint(at, &known, errors);
+    let constraint = |at: &Field<'_>, errors: &mut Vec<FieldError>| constraint(at, &known, errors);
     list(
         &devices.get("constraints"),
         CONSTRAINTS_MAX,
         &constraint,
         errors,
     );
-    let config = |at: &At<'_>, errors: &mut Vec<FieldError>| {
+    let config = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
         request_names(&at.get("requests"), &known, errors);
         configuration(at, errors);
     };
     list(&devices.get("config"), CONFIG_MAX, &config, errors);
 }
 
-fn request(request: &At<'_>, errors: &mut Vec<FieldError>) {
+fn request(request: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_text(&request.get("name"), names::dns_label);
     let (exactly, first) = (request.get("exactly"), request.get("firstAvailable"));
     match (exactly.is_set(), !first.is_empty()) {
@@ -98,7 +98,7 @@ fn request(request: &At<'_>, errors: &mut Vec<FieldError>) {
         )),
         (true, false) => exact(&exactly, errors),
         (false, true) => {
-            let alternative = |at: &At<'_>, errors: &mut Vec<FieldError>| {
+            let alternative = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
                 errors.check_text(&at.get("name"), names::dns_label);
                 exact(at, errors);
             };
@@ -107,7 +107,7 @@ fn request(request: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn exact(request: &At<'_>, errors: &mut Vec<FieldError>) {
+fn exact(request: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&request.get("deviceClassName"), names::dns_subdomain);
     selectors(&request.get("selectors"), errors);
     let (mode, count) = (request.get("allocationMode"), request.get("count"));
@@ -130,8 +130,8 @@ fn exact(request: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks which devices are meant. Whether an expression can be read is for admission to say.
-pub(super) fn selectors(at: &At<'_>, errors: &mut Vec<FieldError>) {
-    let selector = |at: &At<'_>, errors: &mut Vec<FieldError>| {
+pub(super) fn selectors(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+    let selector = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
         let (cel, expression) = (at.get("cel"), at.get("cel.expression"));
         if !cel.is_set() {
             errors.push(cel.required(""));
@@ -144,7 +144,7 @@ pub(super) fn selectors(at: &At<'_>, errors: &mut Vec<FieldError>) {
     list(at, SELECTORS_MAX, &selector, errors);
 }
 
-fn constraint(constraint: &At<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+fn constraint(constraint: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
     request_names(&constraint.get("requests"), known, errors);
     let same = constraint.get("matchAttribute");
     let distinct = constraint.get("distinctAttribute");
@@ -164,13 +164,13 @@ fn constraint(constraint: &At<'_>, known: &Requests, errors: &mut Vec<FieldError
 }
 
 /// Checks a list of names of requests.
-pub(super) fn request_names(at: &At<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
-    let name = |at: &At<'_>, errors: &mut Vec<FieldError>| request_name(at, known, errors);
+pub(super) fn request_names(at: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+    let name = |at: &Field<'_>, errors: &mut Vec<FieldError>| request_name(at, known, errors);
     set(at, REQUESTS_MAX, &itself, &name, errors);
 }
 
 /// Checks the name of a request, or of one of its subrequests.
-pub(super) fn request_name(at: &At<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+pub(super) fn request_name(at: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
     let parts: Vec<&str> = at.text().split('/').collect();
     if parts.len() > 2 {
         errors.push(at.invalid(NO_SUCH_REQUEST));
@@ -193,7 +193,7 @@ pub(super) fn request_name(at: &At<'_>, known: &Requests, errors: &mut Vec<Field
 }
 
 /// Checks configuration for a driver.
-pub(super) fn configuration(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn configuration(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let opaque = at.get("opaque");
     if !opaque.is_set() {
         errors.push(opaque.required(""));
@@ -205,7 +205,7 @@ pub(super) fn configuration(at: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks data that is the driver's own: an object of a bounded size.
-pub(super) fn raw(at: &At<'_>, max: usize, errors: &mut Vec<FieldError>) {
+pub(super) fn raw(at: &Field<'_>, max: usize, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         errors.push(at.required(""));
     } else if at.value.to_string().len() > max {
@@ -227,7 +227,7 @@ mod tests {
         let mut spec = json!({"devices": devices});
         default(&mut spec);
         let mut errors = Vec::new();
-        validate(&At::root(&spec), &mut errors);
+        validate(&Field::root(&spec), &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 

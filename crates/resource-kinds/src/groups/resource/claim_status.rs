@@ -12,7 +12,7 @@ use super::claim_spec::{
 };
 use super::identifiers::{driver, pool, toleration, uid};
 use super::lists::{itself, list, set};
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::pod_template::node_selector;
 
 const RESERVED_MAX: usize = 256;
@@ -56,21 +56,21 @@ pub(super) fn forget_freed_devices(claim: &mut Value, old: &Value) {
 /// All that is wrong with a changed status.
 pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let status = At::root(claim).get("status");
-    let before = At::root(old).get("status");
+    let status = Field::root(claim).get("status");
+    let before = Field::root(old).get("status");
     let (allocation, reserved) = (status.get("allocation"), status.get("reservedFor"));
-    let by_uid = |at: &At<'_>| at.get("uid").text().to_owned();
+    let by_uid = |at: &Field<'_>| at.get("uid").text().to_owned();
     set(&reserved, RESERVED_MAX, &by_uid, &consumer, &mut errors);
     let allocated: BTreeSet<[String; 4]> = results(claim).map(device_key).collect();
-    let key = |at: &At<'_>| device_key(at.value).join("/");
-    let said = |at: &At<'_>, errors: &mut Vec<FieldError>| device_status(at, &allocated, errors);
+    let key = |at: &Field<'_>| device_key(at.value).join("/");
+    let said = |at: &Field<'_>, errors: &mut Vec<FieldError>| device_status(at, &allocated, errors);
     set(&status.get("devices"), usize::MAX, &key, &said, &mut errors);
     if !reserved.is_empty() {
         if !allocation.is_set() {
             errors.push(reserved.forbidden("may not be specified when `allocated` is not set"));
         } else if !claim["metadata"]["deletionTimestamp"].is_null() {
             let users = before.get("reservedFor");
-            let known = |user: &At<'_>| users.items().any(|other| other.value == user.value);
+            let known = |user: &Field<'_>| users.items().any(|other| other.value == user.value);
             if reserved.items().any(|user| !known(&user)) {
                 errors.push(reserved.forbidden(
                     "new entries may not be added while `deallocationRequested` or \
@@ -90,7 +90,7 @@ pub(super) fn validate(claim: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn consumer(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn consumer(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     for field in ["resource", "name", "uid"] {
         let at = at.get(field);
         if at.is_empty() {
@@ -99,11 +99,11 @@ fn consumer(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn new_allocation(allocation: &At<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+fn new_allocation(allocation: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
     let devices = allocation.get("devices");
-    let result = |at: &At<'_>, errors: &mut Vec<FieldError>| result(at, known, errors);
+    let result = |at: &Field<'_>, errors: &mut Vec<FieldError>| result(at, known, errors);
     list(&devices.get("results"), REQUESTS_MAX, &result, errors);
-    let config = |at: &At<'_>, errors: &mut Vec<FieldError>| {
+    let config = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
         errors.check_one_of(&at.get("source"), &["FromClaim", "FromClass"]);
         request_names(&at.get("requests"), known, errors);
         configuration(at, errors);
@@ -116,7 +116,7 @@ fn new_allocation(allocation: &At<'_>, known: &Requests, errors: &mut Vec<FieldE
     }
 }
 
-fn result(at: &At<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
+fn result(at: &Field<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
     request_name(&at.get("request"), known, errors);
     driver(&at.get("driver"), errors);
     pool(&at.get("pool"), errors);
@@ -129,10 +129,10 @@ fn result(at: &At<'_>, known: &Requests, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the conditions of a device before a pod is bound.
-pub(super) fn binding_conditions(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn binding_conditions(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let good = at.get("bindingConditions");
     let bad = at.get("bindingFailureConditions");
-    let name = |at: &At<'_>, errors: &mut Vec<FieldError>| {
+    let name = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
         errors.check_text(at, names::qualified_name);
     };
     for conditions in [&good, &bad] {
@@ -153,7 +153,7 @@ pub(super) fn binding_conditions(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn device_status(at: &At<'_>, allocated: &BTreeSet<[String; 4]>, errors: &mut Vec<FieldError>) {
+fn device_status(at: &Field<'_>, allocated: &BTreeSet<[String; 4]>, errors: &mut Vec<FieldError>) {
     driver(&at.get("driver"), errors);
     pool(&at.get("pool"), errors);
     errors.check_text(&at.get("device"), names::dns_label);
@@ -177,7 +177,7 @@ fn device_status(at: &At<'_>, allocated: &BTreeSet<[String; 4]>, errors: &mut Ve
     network(&at.get("networkData"), errors);
 }
 
-fn condition(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn condition(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&at.get("type"), names::qualified_name);
     errors.check_one_of(&at.get("status"), &["False", "True", "Unknown"]);
     errors.check_not_negative(&at.get("observedGeneration"));
@@ -188,7 +188,7 @@ fn condition(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn network(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn network(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     for (field, max) in [
         ("interfaceName", INTERFACE_BYTES_MAX),
         ("hardwareAddress", HARDWARE_ADDRESS_BYTES_MAX),
@@ -198,7 +198,7 @@ fn network(at: &At<'_>, errors: &mut Vec<FieldError>) {
             errors.push(FieldError::too_long(&at.path, max));
         }
     }
-    let address = |at: &At<'_>, errors: &mut Vec<FieldError>| {
+    let address = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
         let parts = at.text().split_once('/');
         let parsed = parts.and_then(|(address, length)| {
             let address: IpAddr = address.parse().ok()?;

@@ -5,7 +5,7 @@ use object_model::{FieldError, Quantity, Semver, names};
 use super::claim_status::binding_conditions;
 use super::identifiers::{EFFECTS, qualified};
 use super::lists::{list, set};
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::pod_template::node_selector;
 
 const ATTRIBUTES_AND_CAPACITIES_MAX: usize = 32;
@@ -16,7 +16,7 @@ const COUNTERS_MAX: usize = 32;
 const OPTIONS_MAX: usize = 10;
 
 /// Checks a device; `own_nodes` if each device of the slice says where it is.
-pub(super) fn validate(device: &At<'_>, own_nodes: bool, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(device: &Field<'_>, own_nodes: bool, errors: &mut Vec<FieldError>) {
     errors.check_text(&device.get("name"), names::dns_label);
     let (attributes, capacity) = (device.get("attributes"), device.get("capacity"));
     let count = attributes.entries().count() + capacity.entries().count();
@@ -42,8 +42,8 @@ pub(super) fn validate(device: &At<'_>, own_nodes: bool, errors: &mut Vec<FieldE
         }
     }
     list(&device.get("taints"), TAINTS_MAX, &taint, errors);
-    let by_set = |at: &At<'_>| at.get("counterSet").text().to_owned();
-    let consumption = |at: &At<'_>, errors: &mut Vec<FieldError>| {
+    let by_set = |at: &Field<'_>| at.get("counterSet").text().to_owned();
+    let consumption = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
         errors.check_required_text(&at.get("counterSet"), names::dns_label);
         counters(&at.get("counters"), errors);
     };
@@ -59,12 +59,12 @@ pub(super) fn validate(device: &At<'_>, own_nodes: bool, errors: &mut Vec<FieldE
 }
 
 /// Checks counters that devices of a pool share.
-pub(super) fn counter_set(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn counter_set(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&at.get("name"), names::dns_label);
     counters(&at.get("counters"), errors);
 }
 
-fn counters(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn counters(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let count = at.entries().count();
     if count == 0 {
         errors.push(at.required(""));
@@ -78,7 +78,7 @@ fn counters(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn attribute(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn attribute(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (text, version) = (at.get("string"), at.get("version"));
     let kinds = [at.get("bool"), at.get("int"), text.clone(), version.clone()];
     match kinds.iter().filter(|kind| kind.is_set()).count() {
@@ -100,13 +100,13 @@ fn attribute(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn taint(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn taint(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_text(&at.get("key"), names::qualified_name);
     errors.check_text_if_set(&at.get("value"), names::label_value);
     errors.check_one_of(&at.get("effect"), EFFECTS);
 }
 
-fn nodes(device: &At<'_>, own: bool, errors: &mut Vec<FieldError>) {
+fn nodes(device: &Field<'_>, own: bool, errors: &mut Vec<FieldError>) {
     let fields = ["nodeName", "nodeSelector", "allNodes"].map(|field| device.get(field));
     let given = fields.iter().filter(|field| field.is_set()).count();
     let [name, selector, all] = fields;
@@ -143,12 +143,12 @@ fn nodes(device: &At<'_>, own: bool, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn amount(at: &At<'_>) -> Option<Quantity> {
+fn amount(at: &Field<'_>) -> Option<Quantity> {
     Quantity::from_json(at.value).ok()
 }
 
 /// Checks how much of a shared device a claim may ask for.
-fn request_policy(policy: &At<'_>, capacity: &At<'_>, errors: &mut Vec<FieldError>) {
+fn request_policy(policy: &Field<'_>, capacity: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (values, range) = (policy.get("validValues"), policy.get("validRange"));
     let default = policy.get("default");
     let missing = |which: &str| default.required(&format!("required when {which} is defined"));
@@ -165,20 +165,25 @@ fn request_policy(policy: &At<'_>, capacity: &At<'_>, errors: &mut Vec<FieldErro
     }
 }
 
-fn options(values: &At<'_>, default: &At<'_>, most: &At<'_>, errors: &mut Vec<FieldError>) {
+fn options(
+    values: &Field<'_>,
+    default: &Field<'_>,
+    most: &Field<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     let amounts: Vec<Option<Quantity>> = values.items().map(|at| amount(&at)).collect();
     for (index, at) in values.items().enumerate().skip(1) {
         if amounts[index - 1] > amounts[index] {
             errors.push(at.invalid("values must be sorted in ascending order"));
         }
     }
-    let check = |at: &At<'_>, errors: &mut Vec<FieldError>| {
+    let check = |at: &Field<'_>, errors: &mut Vec<FieldError>| {
         if amount(at) > amount(most) {
             let detail = format!("option is larger than capacity value: {}", most.text());
             errors.push(at.invalid(detail));
         }
     };
-    let key = |at: &At<'_>| at.text().to_owned();
+    let key = |at: &Field<'_>| at.text().to_owned();
     set(values, OPTIONS_MAX, &key, &check, errors);
     if !amounts.contains(&amount(default)) {
         let detail = "default value is not valid according to the requestPolicy";
@@ -186,9 +191,14 @@ fn options(values: &At<'_>, default: &At<'_>, most: &At<'_>, errors: &mut Vec<Fi
     }
 }
 
-fn range_of(range: &At<'_>, default: &At<'_>, most: &At<'_>, errors: &mut Vec<FieldError>) {
+fn range_of(
+    range: &Field<'_>,
+    default: &Field<'_>,
+    most: &Field<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     let (least, max, step) = (range.get("min"), range.get("max"), range.get("step"));
-    let default = At {
+    let default = Field {
         value: default.value,
         path: range.path.child("default"),
     };
@@ -196,7 +206,7 @@ fn range_of(range: &At<'_>, default: &At<'_>, most: &At<'_>, errors: &mut Vec<Fi
         errors.push(least.required("required when validRange is defined"));
         return;
     };
-    let mut bound = |at: &At<'_>, over: bool, detail: String| {
+    let mut bound = |at: &Field<'_>, over: bool, detail: String| {
         if over {
             errors.push(at.invalid(detail));
         }
@@ -265,7 +275,7 @@ mod tests {
             device.extend(more.clone());
         }
         let mut errors = Vec::new();
-        validate(&At::root(&device), own_nodes, &mut errors);
+        validate(&Field::root(&device), own_nodes, &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 

@@ -10,9 +10,9 @@ use super::amounts::decode_with_amounts;
 use super::claim_spec::{CONFIG_MAX, configuration, selectors};
 use super::lists::list;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::At;
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
 use crate::validation::metadata;
 use crate::validation::pod_template::is_extended;
 
@@ -20,24 +20,26 @@ use crate::validation::pod_template::is_extended;
 #[derive(Debug)]
 pub struct DeviceClass;
 
-const INFO: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "DeviceClass",
-    list_kind: "DeviceClassList",
-    plural: "deviceclasses",
-    singular: "deviceclass",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "DeviceClass",
+        list_kind: "DeviceClassList",
+        plural: "deviceclasses",
+        singular: "deviceclass",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[table::NAME, table::AGE];
 
 impl Kind for DeviceClass {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn has_generation(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -57,7 +59,9 @@ impl Kind for DeviceClass {
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for DeviceClass {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -68,7 +72,7 @@ impl Kind for DeviceClass {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     selectors(&spec.get("selectors"), &mut errors);
     list(&spec.get("config"), CONFIG_MAX, &configuration, &mut errors);

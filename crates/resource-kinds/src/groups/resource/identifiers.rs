@@ -2,7 +2,7 @@
 
 use object_model::{FieldError, FieldPath, names};
 
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 pub(super) use crate::validation::volume_sources::driver;
 
 /// Most bytes of the domain of an attribute.
@@ -11,7 +11,7 @@ const DOMAIN_BYTES_MAX: usize = 63;
 const ID_BYTES_MAX: usize = 32;
 
 /// Checks the name of a pool of devices: subdomains with slashes between them.
-pub(super) fn pool(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn pool(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));
         return;
@@ -58,7 +58,7 @@ pub(super) fn qualified(name: &str, path: &FieldPath, errors: &mut Vec<FieldErro
 }
 
 /// Checks the name of an attribute with its domain.
-pub(super) fn fully_qualified(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn fully_qualified(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     qualified(at.text(), &at.path, errors);
     if !at.text().contains('/') {
         errors.push(
@@ -84,7 +84,7 @@ fn identifier(id: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the id of a share of a device.
-pub(super) fn uid(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn uid(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let text = at.text();
     let hex = |part: &str| {
         let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
@@ -100,7 +100,7 @@ pub(super) fn uid(at: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks a toleration of the taints of devices.
-pub(super) fn toleration(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn toleration(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_text_if_set(&at.get("key"), names::qualified_name);
     let (operator, value) = (at.get("operator"), at.get("value"));
     match operator.text() {
@@ -142,7 +142,7 @@ mod tests {
         }
         let mut errors = Vec::new();
         let name = json!("memory");
-        fully_qualified(&At::root(&name), &mut errors);
+        fully_qualified(&Field::root(&name), &mut errors);
         assert!(errors[0].detail.starts_with("a fully qualified name"));
     }
 
@@ -152,7 +152,7 @@ mod tests {
         for (name, count) in [("node/gpus.x", 0), ("", 1), ("A", 1), ("a//b", 1)] {
             let name = json!(name);
             let mut errors = Vec::new();
-            pool(&At::root(&name), &mut errors);
+            pool(&Field::root(&name), &mut errors);
             assert_eq!(errors.len(), count, "{name}: {errors:?}");
         }
     }

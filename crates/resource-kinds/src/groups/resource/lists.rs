@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use object_model::FieldError;
 
-use crate::validation::field::At;
+use crate::validation::field::Field;
 
-type Check<'c> = &'c dyn Fn(&At<'_>, &mut Vec<FieldError>);
+type Check<'c> = &'c dyn Fn(&Field<'_>, &mut Vec<FieldError>);
 
 /// Checks a list of at most `max` elements.
-pub(super) fn list(at: &At<'_>, max: usize, check: Check<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn list(at: &Field<'_>, max: usize, check: Check<'_>, errors: &mut Vec<FieldError>) {
     if at.len() > max {
         errors.push(FieldError::too_many(&at.path, at.len(), max));
         return;
@@ -20,9 +20,9 @@ pub(super) fn list(at: &At<'_>, max: usize, check: Check<'_>, errors: &mut Vec<F
 
 /// As [`list`]; no two elements have the same key.
 pub(super) fn set(
-    at: &At<'_>,
+    at: &Field<'_>,
     max: usize,
-    key: &dyn Fn(&At<'_>) -> String,
+    key: &dyn Fn(&Field<'_>) -> String,
     check: Check<'_>,
     errors: &mut Vec<FieldError>,
 ) {
@@ -40,11 +40,11 @@ pub(super) fn set(
 }
 
 /// The text of an element, as its key.
-pub(super) fn itself(at: &At<'_>) -> String {
+pub(super) fn itself(at: &Field<'_>) -> String {
     at.text().to_owned()
 }
 
 /// The `name` of an element, as its key.
-pub(super) fn by_name(at: &At<'_>) -> String {
+pub(super) fn by_name(at: &Field<'_>) -> String {
     at.get("name").text().to_owned()
 }

@@ -9,9 +9,9 @@ use super::amounts::decode_with_amounts;
 use super::{GROUP, claim_spec, claim_status};
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, StatusUpdate};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// resource.k8s.io/v1 ResourceClaim: devices that pods share, or that one pod has.
@@ -54,28 +54,25 @@ impl Kind for ResourceClaim {
         }
     }
 
-    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
-        parts::restore_all_but(object, old, &["status", "metadata"]);
-        claim_status::forget_freed_devices(object, old);
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        claim_spec::validate(&At::root(object).get("spec"), &mut errors);
+        claim_spec::validate(&Field::root(object).get("spec"), &mut errors);
         errors
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        let spec = |object| At::root(object).get("spec");
+        let spec = |object| Field::root(object).get("spec");
         errors.check_unchanged(&spec(object), &spec(old));
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        claim_status::validate(object, old)
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
     }
+}
 
+impl Printer for ResourceClaim {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -86,6 +83,17 @@ impl Kind for ResourceClaim {
             json!(state(object)),
             table::age(object, now),
         ]
+    }
+}
+
+impl StatusUpdate for ResourceClaim {
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        parts::restore_all_but(object, old, &["status", "metadata"]);
+        claim_status::forget_freed_devices(object, old);
+    }
+
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        claim_status::validate(object, old)
     }
 }
 

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::amounts::decode_with_amounts;
 use super::{GROUP, claim_spec};
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// resource.k8s.io/v1 ResourceClaimTemplate: the claim that each of some pods gets.
@@ -45,7 +45,7 @@ impl Kind for ResourceClaimTemplate {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        let spec = At::root(object).get("spec");
+        let spec = Field::root(object).get("spec");
         errors.extend(metadata::labels(&spec.get("metadata.labels")));
         errors.extend(metadata::annotations(&spec.get("metadata.annotations")));
         claim_spec::validate(&spec.get("spec"), &mut errors);
@@ -54,11 +54,13 @@ impl Kind for ResourceClaimTemplate {
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        let spec = |object| At::root(object).get("spec");
+        let spec = |object| Field::root(object).get("spec");
         errors.check_unchanged(&spec(object), &spec(old));
         errors
     }
+}
 
+impl Printer for ResourceClaimTemplate {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }

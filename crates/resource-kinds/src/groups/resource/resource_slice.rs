@@ -12,9 +12,9 @@ use super::identifiers::{driver, pool};
 use super::lists::{by_name, set};
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::validation::pod_template::node_selector;
 
@@ -22,14 +22,20 @@ use crate::validation::pod_template::node_selector;
 #[derive(Debug)]
 pub struct ResourceSlice;
 
-const INFO: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "ResourceSlice",
-    list_kind: "ResourceSliceList",
-    plural: "resourceslices",
-    singular: "resourceslice",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "ResourceSlice",
+        list_kind: "ResourceSliceList",
+        plural: "resourceslices",
+        singular: "resourceslice",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -47,10 +53,6 @@ const COUNTER_SETS_MAX: usize = 8;
 impl Kind for ResourceSlice {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn has_generation(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -94,6 +96,12 @@ impl Kind for ResourceSlice {
         )]
     }
 
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for ResourceSlice {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -108,7 +116,9 @@ impl Kind for ResourceSlice {
             table::age(object, now),
         ]
     }
+}
 
+impl Selectable for ResourceSlice {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let name = field.strip_prefix("spec.")?;
         let known = ["driver", "nodeName"].contains(&name);
@@ -122,7 +132,7 @@ impl Kind for ResourceSlice {
 }
 
 fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     driver(&spec.get("driver"), &mut errors);
     pool(&spec.get("pool.name"), &mut errors);
@@ -139,7 +149,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         errors.push(generation.invalid("must be greater than or equal to zero"));
     }
     if let Some(old) = old {
-        let before = At::root(old).get("spec");
+        let before = Field::root(old).get("spec");
         for field in ["pool.name", "driver", "nodeName"] {
             errors.check_unchanged(&spec.get(field), &before.get(field));
         }
@@ -159,7 +169,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
         DEVICES_MAX
     };
     let each = spec.get("perDeviceNodeSelection").is_true();
-    let check = |at: &At<'_>, errors: &mut Vec<FieldError>| device::validate(at, each, errors);
+    let check = |at: &Field<'_>, errors: &mut Vec<FieldError>| device::validate(at, each, errors);
     set(&devices, most, &by_name, &check, &mut errors);
     set(
         &counters,
@@ -172,7 +182,7 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
 }
 
 /// Checks on which nodes the devices are.
-fn nodes(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn nodes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let mut given = Vec::new();
     let (name, selector) = (spec.get("nodeName"), spec.get("nodeSelector"));
     if name.is_set() {

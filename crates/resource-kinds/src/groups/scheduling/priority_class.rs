@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// scheduling.k8s.io/v1 PriorityClass.
@@ -64,13 +64,15 @@ impl Kind for PriorityClass {
         errors.extend(validate(object));
         for field in ["value", "preemptionPolicy"] {
             if object[field] != old[field] {
-                let at = At::root(object).get(field);
+                let at = Field::root(object).get(field);
                 errors.push(at.forbidden("may not be changed in an update."));
             }
         }
         errors
     }
+}
 
+impl Printer for PriorityClass {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -95,7 +97,7 @@ pub(crate) const SYSTEM: &[(&str, i64)] = &[
 const USER_MAX: i64 = 1_000_000_000;
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let (name, value) = (root.get("metadata.name"), root.get("value"));
     let mut errors = Vec::new();
     let known = SYSTEM

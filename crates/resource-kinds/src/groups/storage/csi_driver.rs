@@ -8,23 +8,29 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{advice, metadata};
 
 /// storage.k8s.io/v1 CSIDriver.
 #[derive(Debug)]
 pub struct CSIDriver;
 
-const INFO: KindInfo<'static> = cluster(Names {
-    group: "storage.k8s.io",
-    kind: "CSIDriver",
-    list_kind: "CSIDriverList",
-    plural: "csidrivers",
-    singular: "csidriver",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        unconditional_update: false,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: "storage.k8s.io",
+        kind: "CSIDriver",
+        list_kind: "CSIDriverList",
+        plural: "csidrivers",
+        singular: "csidriver",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -52,10 +58,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for CSIDriver {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn takes_unversioned_updates(&self) -> bool {
-        false
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -88,7 +90,7 @@ impl Kind for CSIDriver {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
-        let required = |object| At::root(object).get("spec.attachRequired");
+        let required = |object| Field::root(object).get("spec.attachRequired");
         errors.check_unchanged(&required(object), &required(old));
         errors
     }
@@ -100,7 +102,9 @@ impl Kind for CSIDriver {
             old,
         )
     }
+}
 
+impl Printer for CSIDriver {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -133,7 +137,7 @@ impl Kind for CSIDriver {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     let policies = ["File", "None", "ReadWriteOnceWithFSType"];
     errors.check_one_of_if_set(&spec.get("fsGroupPolicy"), &policies);

@@ -7,23 +7,29 @@ use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{advice, metadata};
 
 /// storage.k8s.io/v1 CSINode.
 #[derive(Debug)]
 pub struct CSINode;
 
-const INFO: KindInfo<'static> = cluster(Names {
-    group: "storage.k8s.io",
-    kind: "CSINode",
-    list_kind: "CSINodeList",
-    plural: "csinodes",
-    singular: "csinode",
-    short: &[],
-});
+const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        unconditional_update: false,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: "storage.k8s.io",
+        kind: "CSINode",
+        list_kind: "CSINodeList",
+        plural: "csinodes",
+        singular: "csinode",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -34,10 +40,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for CSINode {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn takes_unversioned_updates(&self) -> bool {
-        false
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -65,7 +67,9 @@ impl Kind for CSINode {
             old,
         )
     }
+}
 
+impl Printer for CSINode {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -80,7 +84,7 @@ impl Kind for CSINode {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let drivers = At::root(object).get("spec.drivers");
+    let drivers = Field::root(object).get("spec.drivers");
     let mut errors = metadata::duplicates(&drivers, "name");
     for driver in drivers.items() {
         errors.check_text(&driver.get("name"), names::dns_subdomain);

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, NEGATIVE, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, NEGATIVE, Rules};
 use crate::validation::{advice, metadata};
 
 /// storage.k8s.io/v1 CSIStorageCapacity.
@@ -50,7 +50,7 @@ impl Kind for CSIStorageCapacity {
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        let (new, old) = (At::root(object), At::root(old));
+        let (new, old) = (Field::root(object), Field::root(old));
         for field in ["nodeTopology", "storageClassName"] {
             errors.check_unchanged(&new.get(field), &old.get(field));
         }
@@ -62,7 +62,9 @@ impl Kind for CSIStorageCapacity {
         let what = "volumes are the built-in provisioner's";
         advice::not_acted_on("CSIStorageCapacity", what, old)
     }
+}
 
+impl Printer for CSIStorageCapacity {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -77,7 +79,7 @@ impl Kind for CSIStorageCapacity {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let mut errors = metadata::label_selector(&root.get("nodeTopology"));
     errors.check_text(&root.get("storageClassName"), names::dns_subdomain);
     let capacity = root.get("capacity");

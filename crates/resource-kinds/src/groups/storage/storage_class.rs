@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 use crate::well_known::annotations::DEFAULT_STORAGE_CLASS;
 
@@ -63,16 +63,18 @@ impl Kind for StorageClass {
         let mut errors = metadata::validate_update(object);
         for field in ["parameters", "provisioner", "reclaimPolicy"] {
             if object[field] != old[field] {
-                let at = At::root(object).get(field);
+                let at = Field::root(object).get(field);
                 errors.push(at.forbidden(format!("updates to {field} are forbidden.")));
             }
         }
-        let (new, old) = (At::root(object), At::root(old));
+        let (new, old) = (Field::root(object), Field::root(old));
         errors.check_unchanged(&new.get("volumeBindingMode"), &old.get("volumeBindingMode"));
         errors.extend(validate(object));
         errors
     }
+}
 
+impl Printer for StorageClass {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -112,7 +114,7 @@ pub(crate) fn is_default(object: &Value) -> bool {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let mut errors = Vec::new();
     let provisioner = root.get("provisioner");
     errors.check_required_text(&provisioner, |text| {

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::json::decode::decode;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{advice, metadata};
 
 /// storage.k8s.io/v1 VolumeAttachment.
@@ -17,6 +17,11 @@ use crate::validation::{advice, metadata};
 pub struct VolumeAttachment;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        unconditional_update: false,
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[STATUS],
     ..cluster(Names {
         group: "storage.k8s.io",
@@ -45,10 +50,6 @@ impl Kind for VolumeAttachment {
         INFO
     }
 
-    fn takes_unversioned_updates(&self) -> bool {
-        false
-    }
-
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::VolumeAttachment>(object)
     }
@@ -64,14 +65,19 @@ impl Kind for VolumeAttachment {
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
-        errors.check_unchanged(&At::root(object).get("spec"), &At::root(old).get("spec"));
+        errors.check_unchanged(
+            &Field::root(object).get("spec"),
+            &Field::root(old).get("spec"),
+        );
         errors
     }
 
     fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
         advice::not_acted_on("VolumeAttachment", "volumes are not attached to nodes", old)
     }
+}
 
+impl Printer for VolumeAttachment {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -90,7 +96,7 @@ impl Kind for VolumeAttachment {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = Vec::new();
     for field in ["attacher", "nodeName"] {
         errors.check_text(&spec.get(field), names::dns_subdomain);

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::storage_class;
 use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::{advice, metadata};
 
 /// storage.k8s.io/v1 VolumeAttributesClass.
@@ -53,7 +53,7 @@ impl Kind for VolumeAttributesClass {
         let mut errors = metadata::validate_update(object);
         for field in ["driverName", "parameters"] {
             if object[field] != old[field] {
-                let at = At::root(object).get(field);
+                let at = Field::root(object).get(field);
                 errors.push(at.forbidden(format!("updates to {field} are forbidden.")));
             }
         }
@@ -64,7 +64,9 @@ impl Kind for VolumeAttributesClass {
         let what = "volumes have no attributes that could be changed";
         advice::not_acted_on("VolumeAttributesClass", what, old)
     }
+}
 
+impl Printer for VolumeAttributesClass {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -79,7 +81,7 @@ impl Kind for VolumeAttributesClass {
 }
 
 fn validate(object: &Value) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let mut errors = Vec::new();
     let driver = root.get("driverName");
     errors.check_required_text(&driver, |text| names::qualified_name(&text.to_lowercase()));

@@ -2,7 +2,7 @@
 
 use object_model::FieldError;
 
-use crate::validation::field::At;
+use crate::validation::field::Field;
 use crate::well_known::annotations::MIRROR_POD as MIRROR;
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -10,7 +10,7 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// Checks the annotations of a pod.
-pub(super) fn validate(pod: &At<'_>) -> Vec<FieldError> {
+pub(super) fn validate(pod: &Field<'_>) -> Vec<FieldError> {
     let (all, spec) = (pod.get("metadata.annotations"), pod.get("spec"));
     let mut errors = Vec::new();
     for (key, at) in all.entries() {
@@ -37,7 +37,7 @@ fn is_cost(text: &str) -> bool {
 }
 
 /// Checks that annotations with an effect are unchanged.
-pub(crate) fn validate_update(pod: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
+pub(crate) fn validate_update(pod: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
     let (new, old) = (
         pod.get("metadata.annotations"),
         old.get("metadata.annotations"),
@@ -88,7 +88,7 @@ mod tests {
             ("", false),
             ("x", false),
         ] {
-            let errors = validate(&At::root(&pod(json!({DELETION_COST: text}))));
+            let errors = validate(&Field::root(&pod(json!({DELETION_COST: text}))));
             assert_eq!(errors.is_empty(), fine, "{text}");
             if let [error] = errors.as_slice() {
                 assert_eq!(
@@ -100,14 +100,14 @@ mod tests {
                 );
             }
         }
-        assert_eq!(validate(&At::root(&pod(json!({MIRROR: "x"})))).len(), 1);
+        assert_eq!(validate(&Field::root(&pod(json!({MIRROR: "x"})))).len(), 1);
     }
 
     #[test]
     fn what_is_decided_stays() {
         let key = format!("{APP_ARMOR}a");
         let check = |new: Value, old: Value| {
-            let errors = validate_update(&At::root(&pod(new)), &At::root(&pod(old)));
+            let errors = validate_update(&Field::root(&pod(new)), &Field::root(&pod(old)));
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let path = format!("metadata.annotations[{key}]: Forbidden: may not");

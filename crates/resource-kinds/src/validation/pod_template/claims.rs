@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 
 use object_model::{FieldError, names};
 
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 /// Checks the claims of a pod.
-pub(super) fn of_pod(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn of_pod(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     for claim in spec.get("resourceClaims").items() {
         let name = claim.get("name");
@@ -39,7 +39,7 @@ pub(super) fn of_pod(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks which of the pod's claims a container uses: each once, as a whole or by request.
-pub(super) fn of_container(list: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn of_container(list: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let claims = spec.get("resourceClaims");
     let known: BTreeSet<String> = claims
         .items()
@@ -88,10 +88,10 @@ mod tests {
         let spec = json!({"resourceClaims": [{"name": "a", "resourceClaimName": "x"},
             {"name": "a", "resourceClaimTemplateName": "y"}]});
         let mut errors = Vec::new();
-        of_pod(&At::root(&spec), &mut errors);
+        of_pod(&Field::root(&spec), &mut errors);
         let list = json!([{"name": "a", "request": "r"}, {"name": "a", "request": "r"},
             {"name": "a"}, {"name": "b"}, {}]);
-        of_container(&At::root(&list), &At::root(&spec), &mut errors);
+        of_container(&Field::root(&list), &Field::root(&spec), &mut errors);
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             errors,
@@ -106,7 +106,7 @@ mod tests {
         let both = json!({"resourceClaims": [{"name": "a", "resourceClaimName": "x",
             "resourceClaimTemplateName": "y"}, {"name": "b"}]});
         let mut errors = Vec::new();
-        of_pod(&At::root(&both), &mut errors);
+        of_pod(&Field::root(&both), &mut errors);
         assert!(errors[0].detail.starts_with("at most one of"));
         assert!(errors[1].detail.starts_with("must specify one of"));
     }

@@ -8,13 +8,13 @@ use super::volumes::Volumes;
 use super::{
     claims, env, ephemeral, is_sidecar, ports, probes, resources, restart, security, volumes,
 };
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 
 /// Validates all containers of a spec. `volumes` are the mountable volumes.
-pub(super) fn validate(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(spec: &Field<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     let list = spec.get("containers");
     if list.is_empty() {
@@ -49,7 +49,7 @@ pub(super) fn validate(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<Fi
 }
 
 /// The name must be unique among the containers of all lists.
-fn differs<'a>(container: &At<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut Vec<FieldError>) {
+fn differs<'a>(container: &Field<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut Vec<FieldError>) {
     let name = container.get("name");
     if !name.is_empty() && !seen.insert(name.text()) {
         errors.push(name.duplicate());
@@ -57,7 +57,12 @@ fn differs<'a>(container: &At<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut Ve
 }
 
 /// Validates the common fields of containers of all lists.
-fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
+fn common(
+    container: &Field<'_>,
+    spec: &Field<'_>,
+    volumes: &Volumes<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     errors.check_required_text(&container.get("name"), names::dns_label);
     if container.get("image").is_empty() {
         errors.push(container.get("image").required(""));
@@ -75,7 +80,7 @@ fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut
 }
 
 /// Validates the images of a pod, but not those of a template, which may be set later.
-pub(super) fn images(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn images(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     for image in super::all_containers(spec)
         .iter()
         .map(|container| container.get("image"))
@@ -95,7 +100,7 @@ mod tests {
     fn check(mut spec: Value) -> Vec<String> {
         super::super::default_spec(&mut spec);
         let object = json!({"spec": spec});
-        let spec = At::root(&object).get("spec");
+        let spec = Field::root(&object).get("spec");
         let mut errors = Vec::new();
         validate(&spec, &Volumes::new(), &mut errors);
         images(&spec, &mut errors);

@@ -121,6 +121,21 @@ fn default_handler(handler: &mut Value) {
     }
 }
 
+/// `serviceAccount` is the old name of `serviceAccountName`; a pod carries both.
+pub(crate) fn both_account_names(spec: &mut Value) {
+    let name = match spec["serviceAccountName"].as_str() {
+        Some(name) => name.to_owned(),
+        None => spec["serviceAccount"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    };
+    if !name.is_empty() {
+        parts::set(spec, "serviceAccountName", name.clone());
+        parts::set(spec, "serviceAccount", name);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

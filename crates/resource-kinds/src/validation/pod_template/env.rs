@@ -1,38 +1,11 @@
 //! Validation of the environment of a container (`statefulset.md` 12.11 and 12.12).
 
-use object_model::{FieldError, Quantity, names};
+use object_model::{FieldError, names};
 
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
+use crate::validation::references::{ENV_FIELDS, field_reference, resource_reference};
 use crate::validation::volume_sources;
 
-/// The fields of the pod for environment variables.
-const ENV_FIELDS: &[&str] = &[
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-/// Fields that there are, but that neither variables nor files can show.
-const OTHER_FIELDS: &[&str] = &[
-    "metadata.annotations",
-    "metadata.labels",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "status.phase",
-];
-const RESOURCES: &[&str] = &[
-    "limits.cpu",
-    "limits.ephemeral-storage",
-    "limits.memory",
-    "requests.cpu",
-    "requests.ephemeral-storage",
-    "requests.memory",
-];
 const SOURCES: &[&str] = &[
     "fieldRef",
     "resourceFieldRef",
@@ -42,7 +15,7 @@ const SOURCES: &[&str] = &[
 ];
 
 /// Checks the variables of a container.
-pub(super) fn validate(container: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
     for variable in container.get("env").items() {
         let name = variable.get("name");
         errors.check_required_text(&name, names::env_var_name);
@@ -72,7 +45,7 @@ pub(super) fn validate(container: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A file of variables in a volume (KEP-3721, `statefulset.md` 12.12).
-fn file_reference(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn file_reference(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(&at.get("key"), names::env_var_name);
     errors.check_required_text(&at.get("volumeName"), names::dns_label);
     let path = at.get("path");
@@ -84,7 +57,7 @@ fn file_reference(at: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks that files of variables are in volumes that are the pod's own.
-pub(super) fn file_volumes(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn file_volumes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let containers = super::all_containers(spec);
     let variables = containers.iter().flat_map(|c| c.get("env").items());
     for variable in variables {
@@ -104,7 +77,7 @@ pub(super) fn file_volumes(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn source(variable: &At<'_>, errors: &mut Vec<FieldError>) {
+fn source(variable: &Field<'_>, errors: &mut Vec<FieldError>) {
     let from = variable.get("valueFrom");
     let given: Vec<&str> = SOURCES
         .iter()
@@ -136,102 +109,6 @@ fn source(variable: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// A reference to a field of the pod, by a variable or a file.
-pub(crate) fn field_reference(at: &At<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
-    if at.get("apiVersion").is_empty() {
-        errors.push(at.get("apiVersion").required(""));
-        return;
-    }
-    let path = at.get("fieldPath");
-    if path.is_empty() {
-        errors.push(path.required(""));
-        return;
-    }
-    let version = at.get("apiVersion").text();
-    if version != "v1" {
-        let detail = format!("error converting fieldPath: unsupported pod version: {version}");
-        errors.push(path.invalid(detail));
-        return;
-    }
-    let keyed = path
-        .text()
-        .strip_suffix("']")
-        .and_then(|text| text.split_once("['"));
-    let Some((map, key)) = keyed else {
-        let known = ENV_FIELDS.contains(&path.text()) || OTHER_FIELDS.contains(&path.text());
-        if !known {
-            errors.push(unknown_field(&path, "not supported"));
-        } else if !allowed.contains(&path.text()) {
-            errors.push(path.not_supported(allowed));
-        }
-        return;
-    };
-    match map {
-        "metadata.annotations" => {
-            let clauses = names::qualified_name(&key.to_lowercase()).into_iter();
-            errors.extend(clauses.map(|clause| FieldError::invalid(&path.path, key, clause)));
-        }
-        "metadata.labels" => {
-            let clauses = names::qualified_name(key).into_iter();
-            errors.extend(clauses.map(|clause| FieldError::invalid(&path.path, key, clause)));
-        }
-        _ => errors.push(unknown_field(&path, "does not support subscript")),
-    }
-}
-
-fn unknown_field(path: &At<'_>, why: &str) -> FieldError {
-    let name = path.text();
-    path.invalid(format!(
-        "error converting fieldPath: field label {why}: {name}"
-    ))
-}
-
-/// A reference to a request or limit of a container, by a variable or a file.
-pub(crate) fn resource_reference(at: &At<'_>, errors: &mut Vec<FieldError>) {
-    let resource = at.get("resource");
-    let huge = ["limits.hugepages-", "requests.hugepages-"];
-    if resource.is_empty() {
-        errors.push(resource.required(""));
-    } else if !RESOURCES.contains(&resource.text())
-        && !huge
-            .iter()
-            .any(|prefix| resource.text().starts_with(prefix))
-    {
-        errors.push(resource.not_supported(RESOURCES));
-    }
-    divisor(&at.get("divisor"), resource.text(), errors);
-}
-
-const CPU_DIVISORS: &[&str] = &["1m", "1"];
-const BYTE_DIVISORS: &[&str] = &[
-    "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
-];
-
-/// The allowed divisors of a resource. An error shows the resource, as upstream's does.
-fn divisor(at: &At<'_>, resource: &str, errors: &mut Vec<FieldError>) {
-    let unit = Quantity::from_json(at.value).unwrap_or_default();
-    let name = resource
-        .strip_prefix("limits.")
-        .or_else(|| resource.strip_prefix("requests."))
-        .unwrap_or_default();
-    let (allowed, what) = match name {
-        "cpu" => (CPU_DIVISORS, "the cpu resource"),
-        "memory" => (BYTE_DIVISORS, "the memory resource"),
-        "ephemeral-storage" => (BYTE_DIVISORS, "the local ephemeral storage resource"),
-        _ if name.starts_with("hugepages-") => (BYTE_DIVISORS, "the hugepages resource"),
-        _ => return,
-    };
-    if !unit.is_zero() && !allowed.contains(&unit.to_string().as_str()) {
-        let (last, first) = allowed.split_last().unwrap_or((&"", &[]));
-        let units = match allowed.len() {
-            2 => format!("{} and {last}", first.join(", ")),
-            _ => allowed.join(", "),
-        };
-        let detail = format!("only divisor's values {units} are supported with {what}");
-        errors.push(FieldError::invalid(&at.path, resource, detail));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -241,7 +118,7 @@ mod tests {
     fn check(variable: Value) -> Vec<String> {
         let container = json!({"env": [variable]});
         let mut errors = Vec::new();
-        validate(&At::root(&container), &mut errors);
+        validate(&Field::root(&container), &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -358,7 +235,7 @@ mod tests {
                     {"name": "b", "hostPath": {"path": "/b"}}],
                 "containers": [{"env": [{"name": "A", "valueFrom": from}]}]});
             let mut errors = Vec::new();
-            file_volumes(&At::root(&spec), &mut errors);
+            file_volumes(&Field::root(&spec), &mut errors);
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let at = "containers[0].env[0].valueFrom.fileKeyRef.volumeName";

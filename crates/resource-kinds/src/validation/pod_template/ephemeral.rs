@@ -2,7 +2,7 @@
 
 use object_model::FieldError;
 
-use crate::validation::field::At;
+use crate::validation::field::Field;
 
 /// The allowed fields of an ephemeral container: nothing waits for it, counts it or connects to it.
 const FIELDS: &[&str] = &[
@@ -27,7 +27,7 @@ const FIELDS: &[&str] = &[
 const REFUSED: &str = "cannot be set for an Ephemeral Container";
 
 /// Validates the particular fields of an ephemeral container of a pod.
-pub(super) fn validate(container: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(container: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let target = container.get("targetContainerName");
     let mut others = ["containers", "initContainers"]
         .into_iter()
@@ -63,7 +63,7 @@ mod tests {
         let spec = json!({"containers": [{"name": "a"}]});
         let check = |container: serde_json::Value| {
             let mut errors = Vec::new();
-            validate(&At::root(&container), &At::root(&spec), &mut errors);
+            validate(&Field::root(&container), &Field::root(&spec), &mut errors);
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let fine = json!({"name": "d", "image": "x", "targetContainerName": "a", "resources": {},

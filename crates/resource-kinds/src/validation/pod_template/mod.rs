@@ -23,8 +23,7 @@ mod warnings;
 mod windows;
 
 pub(crate) use annotations::validate_update as validate_annotations_update;
-pub(crate) use defaults::{default_pod, default_spec};
-pub(crate) use env::{field_reference, resource_reference};
+pub(crate) use defaults::{both_account_names, default_pod, default_spec};
 pub(crate) use resources::{amounts, is_extended, qos_class};
 pub(crate) use scheduling::{node_selector, tolerations};
 pub(crate) use spec::{validate_pod, validate_template};
@@ -32,14 +31,14 @@ pub(crate) use warnings::{fractions, warnings};
 
 use serde_json::Value;
 
-use crate::validation::field::At;
+use crate::validation::field::Field;
 
 /// The lists of containers of a pod's spec.
 pub(crate) const CONTAINER_LISTS: [&str; 3] =
     ["containers", "initContainers", "ephemeralContainers"];
 
 /// All containers of a spec, of all lists, the init containers first.
-pub(crate) fn all_containers<'a>(spec: &At<'a>) -> Vec<At<'a>> {
+pub(crate) fn all_containers<'a>(spec: &Field<'a>) -> Vec<Field<'a>> {
     ["initContainers", "containers", "ephemeralContainers"]
         .iter()
         .flat_map(|list| spec.get(list).items())

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use object_model::{FieldError, names};
 
 use crate::validation::addresses::PROTOCOLS;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 /// Checks the ports of one container by themselves.
-pub(super) fn validate(container: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     for port in container.get("ports").items() {
         let name = port.get("name");
@@ -33,13 +33,16 @@ pub(super) fn validate(container: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn in_range(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn in_range(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let clauses = names::port_number(at.int().unwrap_or_default()).into_iter();
     errors.extend(clauses.map(|clause| at.invalid(clause)));
 }
 
 /// Checks that containers which run side by side take different ports of the host.
-pub(super) fn differ<'a>(containers: impl Iterator<Item = At<'a>>, errors: &mut Vec<FieldError>) {
+pub(super) fn differ<'a>(
+    containers: impl Iterator<Item = Field<'a>>,
+    errors: &mut Vec<FieldError>,
+) {
     let mut taken = BTreeSet::new();
     for port in containers.flat_map(|container| container.get("ports").items()) {
         let host = port.get("hostPort");
@@ -55,7 +58,7 @@ pub(super) fn differ<'a>(containers: impl Iterator<Item = At<'a>>, errors: &mut 
 }
 
 /// Checks that a port of a pod on the host's network is the host's port of that number.
-pub(super) fn of_host(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn of_host(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     if !spec.get("hostNetwork").is_true() {
         return;
     }
@@ -77,7 +80,7 @@ mod tests {
 
     fn check(spec: Value) -> Vec<String> {
         let mut errors = Vec::new();
-        let spec = At::root(&spec);
+        let spec = Field::root(&spec);
         for container in spec.get("containers").items() {
             validate(&container, &mut errors);
         }

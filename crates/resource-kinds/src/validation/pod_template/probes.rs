@@ -4,14 +4,14 @@ use object_model::{FieldError, names};
 use serde_json::Value;
 
 use super::stop_signals;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 const PROBES: &[&str] = &["livenessProbe", "readinessProbe", "startupProbe"];
 const PROBE_HANDLERS: &[&str] = &["exec", "httpGet", "tcpSocket", "grpc"];
 const HOOK_HANDLERS: &[&str] = &["exec", "httpGet", "tcpSocket", "sleep"];
 
 /// Checks the probes and hooks of a container of the given pod.
-pub(super) fn validate(container: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(container: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let lifecycle = container.get("lifecycle");
     for hook in ["postStart", "preStop"] {
         let hook = lifecycle.get(hook);
@@ -45,19 +45,19 @@ pub(super) fn validate(container: &At<'_>, spec: &At<'_>, errors: &mut Vec<Field
 }
 
 /// Checks that an init container that is not a sidecar has no probes and no hooks.
-pub(super) fn forbid(container: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn forbid(container: &Field<'_>, errors: &mut Vec<FieldError>) {
     let detail = "may not be set for init containers without restartPolicy=Always";
     let fields = std::iter::once(&"lifecycle").chain(PROBES);
     let given = fields.map(|field| container.get(field));
     errors.extend(
         given
-            .filter(At::is_set)
+            .filter(Field::is_set)
             .map(|field| field.forbidden(detail)),
     );
 }
 
 /// A hook sleeps no longer than the pod has time to end.
-fn sleep(action: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn sleep(action: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let grace = spec.get("terminationGracePeriodSeconds").int();
     let seconds = action.get("seconds").int().unwrap_or_default();
     if let Some(grace) = grace
@@ -70,7 +70,7 @@ fn sleep(action: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn probe(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn probe(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     handler(at, PROBE_HANDLERS, errors);
     for field in [
         "initialDelaySeconds",
@@ -83,7 +83,7 @@ fn probe(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn handler(at: &At<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
+fn handler(at: &Field<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     let given: Vec<&str> = allowed
         .iter()
         .copied()
@@ -121,7 +121,7 @@ fn handler(at: &At<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     }
 }
 
-fn port(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn port(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     match at.value {
         Value::String(_) => errors.check_text(at, names::port_name),
         _ => {
@@ -142,8 +142,8 @@ mod tests {
         let mut spec = json!({"containers": [container]});
         super::super::default_spec(&mut spec);
         let mut errors = Vec::new();
-        let container = At::root(&spec["containers"][0]);
-        validate(&container, &At::root(&spec), &mut errors);
+        let container = Field::root(&spec["containers"][0]);
+        validate(&container, &Field::root(&spec), &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 

@@ -7,7 +7,7 @@ use object_model::{FieldError, FieldPath, Quantity, names};
 use serde_json::Value;
 
 use crate::json::parts;
-use crate::validation::field::{At, NEGATIVE};
+use crate::validation::field::{Field, NEGATIVE};
 
 /// The resources of a container, beside huge pages.
 const OF_CONTAINERS: &[&str] = &["cpu", "ephemeral-storage", "memory"];
@@ -34,7 +34,7 @@ const OTHERS: &[&str] = &[
 ];
 const HUGE_PAGES: &str = "hugepages-";
 
-fn amount(at: &At<'_>) -> Quantity {
+fn amount(at: &Field<'_>) -> Quantity {
     Quantity::from_json(at.value).unwrap_or_default()
 }
 
@@ -99,11 +99,11 @@ fn name_for_pod(name: &str, path: &FieldPath) -> Vec<FieldError> {
 type NameCheck = fn(&str, &FieldPath) -> Vec<FieldError>;
 
 /// All that is wrong with a list of amounts by resource, in which containers may be.
-pub(crate) fn amounts(list: &At<'_>) -> Vec<FieldError> {
+pub(crate) fn amounts(list: &Field<'_>) -> Vec<FieldError> {
     checked(list, name_for_container)
 }
 
-fn checked(list: &At<'_>, check_name: NameCheck) -> Vec<FieldError> {
+fn checked(list: &Field<'_>, check_name: NameCheck) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (name, at) in list.entries() {
         errors.extend(check_name(name, &at.path));
@@ -130,11 +130,11 @@ fn is_multiple(quantity: &Quantity, size: &str) -> bool {
 }
 
 /// All that is wrong with the resources of a container.
-pub(super) fn validate(resources: &At<'_>) -> Vec<FieldError> {
+pub(super) fn validate(resources: &Field<'_>) -> Vec<FieldError> {
     requirements(resources, name_for_container)
 }
 
-fn requirements(resources: &At<'_>, check_name: NameCheck) -> Vec<FieldError> {
+fn requirements(resources: &Field<'_>, check_name: NameCheck) -> Vec<FieldError> {
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     let mut errors = checked(&limits, check_name);
     errors.extend(checked(&requests, check_name));
@@ -165,7 +165,7 @@ fn requirements(resources: &At<'_>, check_name: NameCheck) -> Vec<FieldError> {
     }
     let given: Vec<&str> = [&limits, &requests]
         .into_iter()
-        .flat_map(At::entries)
+        .flat_map(Field::entries)
         .map(|(name, _)| name)
         .collect();
     let computes = given.iter().any(|name| matches!(*name, "cpu" | "memory"));
@@ -176,7 +176,7 @@ fn requirements(resources: &At<'_>, check_name: NameCheck) -> Vec<FieldError> {
 }
 
 /// The errors of pod-level resources (KEP-2837): they bound those of its containers.
-pub(super) fn of_pod(spec: &At<'_>) -> Vec<FieldError> {
+pub(super) fn of_pod(spec: &Field<'_>) -> Vec<FieldError> {
     let resources = spec.get("resources");
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     if !resources.is_set() {
@@ -229,8 +229,8 @@ pub(super) fn of_pod(spec: &At<'_>) -> Vec<FieldError> {
 
 /// The amount of a resource that a pod's containers need at the same time: all main containers and
 /// sidecars, or an init container with the sidecars before it (`statefulset.md` 12.3).
-fn needed(spec: &At<'_>, list: &str, name: &str) -> Quantity {
-    let of = |container: &At<'_>| amount(&container.get("resources").get(list).get_key(name));
+fn needed(spec: &Field<'_>, list: &str, name: &str) -> Quantity {
+    let of = |container: &Field<'_>| amount(&container.get("resources").get(list).get_key(name));
     let mut together = Quantity::default();
     let mut most = Quantity::default();
     for container in spec.get("initContainers").items() {
@@ -267,9 +267,9 @@ pub(super) fn requests_of_pod(spec: &mut Value) {
         return;
     };
     let of_containers = {
-        let spec = At::root(spec);
+        let spec = Field::root(spec);
         let lists = ["containers", "initContainers"].map(|list| spec.get(list));
-        let containers = lists.iter().flat_map(At::items);
+        let containers = lists.iter().flat_map(Field::items);
         let mut names: BTreeSet<String> = BTreeSet::new();
         for container in containers {
             let asked = container.get("resources.requests");
@@ -292,13 +292,13 @@ pub(super) fn requests_of_pod(spec: &mut Value) {
 
 /// The QoS class of a pod (`statefulset.md` 12.16): by its pod-level resources, if it has any.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
-    let spec = At::root(spec);
+    let spec = Field::root(spec);
     let own = ["requests", "limits"].map(|list| spec.get("resources").get(list));
     let holders = if own.iter().any(|list| list.entries().next().is_some()) {
         vec![spec]
     } else {
         let lists = ["containers", "initContainers"].map(|list| spec.get(list));
-        lists.iter().flat_map(At::items).collect()
+        lists.iter().flat_map(Field::items).collect()
     };
     let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut limits: BTreeMap<&str, Quantity> = BTreeMap::new();
@@ -337,7 +337,7 @@ mod tests {
     use super::*;
 
     fn check(resources: Value) -> Vec<String> {
-        let at = At {
+        let at = Field {
             value: &resources,
             path: FieldPath::root("resources"),
         };
@@ -440,7 +440,7 @@ mod tests {
             let spec = json!({"resources": resources,
                 "initContainers": [sidecar, container("5")],
                 "containers": [container("2"), container("2")]});
-            let errors = of_pod(&At::root(&spec));
+            let errors = of_pod(&Field::root(&spec));
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use object_model::FieldError;
 
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 const POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
 const ACTIONS: &[&str] = &["Restart", "RestartAllContainers"];
@@ -16,7 +16,7 @@ const ON_RESIZE: &[&str] = &["NotRequired", "RestartContainer"];
 
 /// Checks the policy and the rules of a container that runs for its own sake (KEP-5307,
 /// `statefulset.md` 12.4).
-pub(super) fn validate(container: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(container: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (policy, rules) = (
         container.get("restartPolicy"),
         container.get("restartPolicyRules"),
@@ -41,21 +41,21 @@ pub(super) fn validate(container: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn at_most(list: &At<'_>, max: usize, errors: &mut Vec<FieldError>) {
+fn at_most(list: &Field<'_>, max: usize, errors: &mut Vec<FieldError>) {
     if list.len() > max {
         errors.push(FieldError::too_many(&list.path, list.len(), max));
     }
 }
 
 /// A missing value is as invalid as an unknown one.
-fn among(at: &At<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
+fn among(at: &Field<'_>, allowed: &[&str], errors: &mut Vec<FieldError>) {
     if !allowed.contains(&at.text()) {
         errors.push(FieldError::not_supported(&at.path, at.text(), allowed));
     }
 }
 
 /// Validates the resize policies of a container in a pod with the given restart policy.
-pub(super) fn on_resize(container: &At<'_>, pod_policy: &str, errors: &mut Vec<FieldError>) {
+pub(super) fn on_resize(container: &Field<'_>, pod_policy: &str, errors: &mut Vec<FieldError>) {
     let list = container.get("resizePolicy");
     let mut seen = BTreeSet::new();
     for item in list.items() {
@@ -73,7 +73,7 @@ pub(super) fn on_resize(container: &At<'_>, pod_policy: &str, errors: &mut Vec<F
 }
 
 /// Checks that an init container has no resize policy that restarts it.
-pub(super) fn not_on_resize(container: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn not_on_resize(container: &Field<'_>, errors: &mut Vec<FieldError>) {
     for item in container.get("resizePolicy").items() {
         let policy = item.get("restartPolicy");
         if policy.text() == "RestartContainer" {
@@ -91,7 +91,7 @@ mod tests {
 
     fn check(container: Value) -> Vec<String> {
         let mut errors = Vec::new();
-        validate(&At::root(&container), &mut errors);
+        validate(&Field::root(&container), &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -170,7 +170,7 @@ mod tests {
         let check = |pod: &str, list: Value| {
             let container = json!({"resizePolicy": list});
             let mut errors = Vec::new();
-            on_resize(&At::root(&container), pod, &mut errors);
+            on_resize(&Field::root(&container), pod, &mut errors);
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let restart = json!({"resourceName": "cpu", "restartPolicy": "RestartContainer"});
@@ -196,7 +196,7 @@ mod tests {
         );
         let container = json!({"resizePolicy": [restart]});
         let mut errors = Vec::new();
-        not_on_resize(&At::root(&container), &mut errors);
+        not_on_resize(&Field::root(&container), &mut errors);
         assert_eq!(errors.len(), 1);
     }
 }

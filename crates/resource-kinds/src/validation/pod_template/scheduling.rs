@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use object_model::{FieldError, names};
 
 use super::spread;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Checks which nodes a pod wants, and beside which pods.
-pub(super) fn affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
     node_affinity(&affinity.get("nodeAffinity"), errors);
     for field in ["podAffinity", "podAntiAffinity"] {
         pod_affinity(&affinity.get(field), errors);
@@ -19,7 +19,7 @@ pub(super) fn affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Validates readiness gates and scheduling gates.
-pub(super) fn gates(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn gates(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     for gate in spec.get("readinessGates").items() {
         errors.check_text(&gate.get("conditionType"), names::qualified_name);
     }
@@ -35,7 +35,7 @@ pub(super) fn gates(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// All that is wrong with a list of tolerations.
-pub(crate) fn tolerations(list: &At<'_>) -> Vec<FieldError> {
+pub(crate) fn tolerations(list: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for toleration in list.items() {
         let (key, operator) = (toleration.get("key"), toleration.get("operator"));
@@ -73,7 +73,7 @@ pub(crate) fn tolerations(list: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn node_affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
+fn node_affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
     let required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution");
     if required.is_set() {
         node_selector(&required, errors);
@@ -88,7 +88,7 @@ fn node_affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks a selector of nodes.
-pub(crate) fn node_selector(selector: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn node_selector(selector: &Field<'_>, errors: &mut Vec<FieldError>) {
     let terms = selector.get("nodeSelectorTerms");
     if terms.is_empty() {
         errors.push(terms.required("must have at least one node selector term"));
@@ -100,20 +100,20 @@ pub(crate) fn node_selector(selector: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Only required terms must be satisfiable; a preference may name labels that no node has.
-fn label_values(term: &At<'_>, errors: &mut Vec<FieldError>) {
+fn label_values(term: &Field<'_>, errors: &mut Vec<FieldError>) {
     let expressions = term.get("matchExpressions");
     for value in expressions.items().flat_map(|e| e.get("values").items()) {
         errors.check_text(&value, names::label_value);
     }
 }
 
-fn weight(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn weight(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if !at.int().is_some_and(|weight| (1..=100).contains(&weight)) {
         errors.push(at.invalid("must be in the range 1-100"));
     }
 }
 
-fn node_term(term: &At<'_>, errors: &mut Vec<FieldError>) {
+fn node_term(term: &Field<'_>, errors: &mut Vec<FieldError>) {
     for expression in term.get("matchExpressions").items() {
         node_requirement(&expression, errors);
         errors.check_text(&expression.get("key"), names::qualified_name);
@@ -137,7 +137,7 @@ fn node_term(term: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn node_requirement(expression: &At<'_>, errors: &mut Vec<FieldError>) {
+fn node_requirement(expression: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (operator, values) = (expression.get("operator"), expression.get("values"));
     let count = values.len();
     match operator.text() {
@@ -157,7 +157,7 @@ fn node_requirement(expression: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn pod_affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
+fn pod_affinity(affinity: &Field<'_>, errors: &mut Vec<FieldError>) {
     for term in affinity
         .get("requiredDuringSchedulingIgnoredDuringExecution")
         .items()
@@ -173,7 +173,7 @@ fn pod_affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn pod_term(term: &At<'_>, errors: &mut Vec<FieldError>) {
+fn pod_term(term: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.extend(metadata::label_selector(&term.get("labelSelector")));
     errors.extend(metadata::label_selector(&term.get("namespaceSelector")));
     for namespace in term.get("namespaces").items() {
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     fn check(spec: Value) -> Vec<String> {
-        let spec = At::root(&spec);
+        let spec = Field::root(&spec);
         let mut errors = tolerations(&spec.get("tolerations"));
         affinity(&spec.get("affinity"), &mut errors);
         gates(&spec, &mut errors);

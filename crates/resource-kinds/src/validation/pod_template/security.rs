@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use object_model::{FieldError, names};
 
 use super::windows;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::volume_sources;
 
 /// Maximum user or group id, as in Kubernetes (`IsValidUserID`): for the kernel 2^32 - 1 means
 /// "unchanged", and some programs read the upper half as negative numbers.
 const ID_MAX: i64 = 0x7fff_ffff;
 
-fn id(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn id(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if at.int().is_some_and(|id| !(0..=ID_MAX).contains(&id)) {
         errors.push(at.invalid(names::outside_range(0, ID_MAX)));
     }
@@ -22,7 +22,7 @@ fn id(at: &At<'_>, errors: &mut Vec<FieldError>) {
 const PROFILES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 
 /// A profile that the kernel filters by: one of the node's own has a name, others have none.
-fn profile(at: &At<'_>, field: &str, what: &str, errors: &mut Vec<FieldError>) {
+fn profile(at: &Field<'_>, field: &str, what: &str, errors: &mut Vec<FieldError>) {
     if !at.is_set() {
         return;
     }
@@ -50,7 +50,7 @@ fn profile(at: &At<'_>, field: &str, what: &str, errors: &mut Vec<FieldError>) {
 /// The longest path that the kernel takes, without its end.
 const PATH_BYTES_MAX: usize = 4095;
 
-fn profiles(context: &At<'_>, errors: &mut Vec<FieldError>) {
+fn profiles(context: &Field<'_>, errors: &mut Vec<FieldError>) {
     let seccomp = context.get("seccompProfile");
     profile(&seccomp, "seccompProfile", "seccomp", errors);
     if seccomp.get("type").text() == "Localhost" {
@@ -71,7 +71,7 @@ fn profiles(context: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Validates the security context of a pod.
-pub(super) fn validate_pod(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate_pod(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let context = spec.get("securityContext");
     for field in ["fsGroup", "runAsUser", "runAsGroup"] {
         id(&context.get(field), errors);
@@ -95,7 +95,7 @@ pub(super) fn validate_pod(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Kernel parameters are named once, and are of a namespace that is the pod's own.
-fn sysctls(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn sysctls(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
     for sysctl in spec.get("securityContext.sysctls").items() {
         let name = sysctl.get("name");
@@ -145,9 +145,9 @@ fn is_sysctl(name: &str) -> bool {
 }
 
 /// The rules for pods with and without a user namespace (KEP-127).
-pub(super) fn users(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn users(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let containers = super::CONTAINER_LISTS.map(|list| spec.get(list));
-    let containers = containers.iter().flat_map(At::items);
+    let containers = containers.iter().flat_map(Field::items);
     if spec.get("hostUsers").value == false {
         let detail = "when `hostUsers` is false";
         for field in ["hostNetwork", "hostPID", "hostIPC"] {
@@ -170,7 +170,7 @@ pub(super) fn users(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Validates the security context of one container.
-pub(super) fn validate_container(context: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate_container(context: &Field<'_>, errors: &mut Vec<FieldError>) {
     if !context.is_set() {
         return;
     }
@@ -203,20 +203,20 @@ mod tests {
         let context = json!({"privileged": true, "allowPrivilegeEscalation": false,
             "runAsUser": -1});
         let mut errors = Vec::new();
-        validate_container(&At::root(&context), &mut errors);
+        validate_container(&Field::root(&context), &mut errors);
         assert_eq!(errors.len(), 2);
         let wanted = "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive";
         assert_eq!(errors[0].to_string(), wanted);
         let spec = json!({"shareProcessNamespace": true, "hostPID": true});
         let mut errors = Vec::new();
-        validate_pod(&At::root(&spec), &mut errors);
+        validate_pod(&Field::root(&spec), &mut errors);
         assert_eq!(errors.len(), 1);
     }
 
     fn pod_errors(spec: serde_json::Value) -> Vec<String> {
         let mut errors = Vec::new();
-        validate_pod(&At::root(&spec), &mut errors);
-        users(&At::root(&spec), &mut errors);
+        validate_pod(&Field::root(&spec), &mut errors);
+        users(&Field::root(&spec), &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -361,7 +361,7 @@ mod tests {
             assert_eq!(pod_errors(json!({"securityContext": groups})), [refused]);
             for field in ["runAsUser", "runAsGroup"] {
                 let mut errors = Vec::new();
-                validate_container(&At::root(&json!({field: wrong})), &mut errors);
+                validate_container(&Field::root(&json!({field: wrong})), &mut errors);
                 assert_eq!(errors.len(), 1, "{field}: {wrong}");
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use object_model::{FieldError, names};
 
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 const UNSATISFIABLE: &[&str] = &["DoNotSchedule", "ScheduleAnyway"];
@@ -13,8 +13,8 @@ const NODE_POLICIES: &[&str] = &["Honor", "Ignore"];
 const NOT_POSITIVE: &str = "must be greater than zero";
 
 /// Checks the spreading of a pod.
-pub(super) fn validate(spec: &At<'_>, errors: &mut Vec<FieldError>) {
-    let constraints: Vec<At<'_>> = spec.get("topologySpreadConstraints").items().collect();
+pub(super) fn validate(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
+    let constraints: Vec<Field<'_>> = spec.get("topologySpreadConstraints").items().collect();
     for (index, constraint) in constraints.iter().enumerate() {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or_default() <= 0 {
@@ -28,7 +28,7 @@ pub(super) fn validate(spec: &At<'_>, errors: &mut Vec<FieldError>) {
         if !UNSATISFIABLE.contains(&otherwise.text()) {
             errors.push(otherwise.not_supported(UNSATISFIABLE));
         }
-        let pair = |of: &At<'_>| {
+        let pair = |of: &Field<'_>| {
             let (key, otherwise) = (of.get("topologyKey"), of.get("whenUnsatisfiable"));
             format!("{{{}, {}}}", key.text(), otherwise.text())
         };
@@ -50,7 +50,7 @@ pub(super) fn validate(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn domains(at: &At<'_>, otherwise: &str, errors: &mut Vec<FieldError>) {
+fn domains(at: &Field<'_>, otherwise: &str, errors: &mut Vec<FieldError>) {
     let Some(count) = at.int() else {
         return;
     };
@@ -65,7 +65,7 @@ fn domains(at: &At<'_>, otherwise: &str, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks `matchLabelKeys` and `mismatchLabelKeys` beside the selector that they add to.
-pub(super) fn label_keys(holder: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn label_keys(holder: &Field<'_>, errors: &mut Vec<FieldError>) {
     let selector = holder.get("labelSelector");
     let lists = ["matchLabelKeys", "mismatchLabelKeys"].map(|list| holder.get(list));
     for list in lists.iter().filter(|list| !list.is_empty()) {
@@ -104,7 +104,7 @@ mod tests {
     fn check(constraints: Value) -> Vec<String> {
         let spec = json!({"topologySpreadConstraints": constraints});
         let mut errors = Vec::new();
-        validate(&At::root(&spec), &mut errors);
+        validate(&Field::root(&spec), &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -181,7 +181,7 @@ mod tests {
     fn keys_of_labels_need_a_selector() {
         let check = |holder: Value| {
             let mut errors = Vec::new();
-            label_keys(&At::root(&holder), &mut errors);
+            label_keys(&Field::root(&holder), &mut errors);
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use object_model::FieldError;
 
-use crate::validation::field::At;
+use crate::validation::field::Field;
 
 const WINDOWS: &[&str] = &["SIGKILL", "SIGTERM"];
 const LINUX: &[&str] = &[
@@ -74,7 +74,7 @@ const LINUX: &[&str] = &[
 ];
 
 /// Checks the signal of a container of the given pod (KEP-4960, `statefulset.md` 12.6).
-pub(super) fn validate(signal: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn validate(signal: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     if !signal.is_set() {
         return;
     }
@@ -107,8 +107,8 @@ mod tests {
             let spec = json!({"os": {"name": system}});
             let mut errors = Vec::new();
             validate(
-                &At::root(&signal).get("stopSignal"),
-                &At::root(&spec),
+                &Field::root(&signal).get("stopSignal"),
+                &Field::root(&spec),
                 &mut errors,
             );
             errors.iter().map(ToString::to_string).collect::<Vec<_>>()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use object_model::{FieldError, names};
 
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::volume_sources;
 
 /// The kind of a volume, as far as mounts depend on it.
@@ -21,7 +21,7 @@ pub(super) type Volumes<'a> = BTreeMap<&'a str, Backing>;
 
 /// Checks the volumes of a spec. `claims` are volumes that are added later.
 pub(super) fn validate<'a>(
-    spec: &At<'a>,
+    spec: &Field<'a>,
     claims: &[&'a str],
     errors: &mut Vec<FieldError>,
 ) -> Volumes<'a> {
@@ -63,10 +63,10 @@ pub(super) fn validate<'a>(
 
 /// Validates the volumes of a pod, but not those of a template: names derived from the pod's, and
 /// fields that may be set later.
-pub(super) fn of_pod(pod: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn of_pod(pod: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (own, spec) = (pod.get("metadata.name"), pod.get("spec"));
-    let claim_of = |volume: &At<'_>| format!("{}-{}", own.text(), volume.get("name").text());
-    let volumes: Vec<At<'_>> = spec.get("volumes").items().collect();
+    let claim_of = |volume: &Field<'_>| format!("{}-{}", own.text(), volume.get("name").text());
+    let volumes: Vec<Field<'_>> = spec.get("volumes").items().collect();
     let made: Vec<String> = volumes
         .iter()
         .filter(|volume| volume.get("ephemeral").is_set() && !own.is_empty())
@@ -101,7 +101,7 @@ pub(super) fn of_pod(pod: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Validates the mounts of a container.
-pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn mounts(container: &Field<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
     let of_devices = |field: &str| -> BTreeSet<&str> {
         let all = container.get("volumeDevices");
         all.items().map(|device| device.get(field).text()).collect()
@@ -142,7 +142,7 @@ pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec
     devices(container, volumes, &mounted, &paths, errors);
 }
 
-fn propagation(at: &At<'_>, privileged: bool, errors: &mut Vec<FieldError>) {
+fn propagation(at: &Field<'_>, privileged: bool, errors: &mut Vec<FieldError>) {
     errors.check_one_of_if_set(at, &["Bidirectional", "HostToContainer", "None"]);
     if at.text() == "Bidirectional" && !privileged {
         let detail = "Bidirectional mount propagation is available only to privileged containers";
@@ -151,7 +151,7 @@ fn propagation(at: &At<'_>, privileged: bool, errors: &mut Vec<FieldError>) {
 }
 
 /// Recursive read-only mounts require a read-only mount without propagation.
-fn read_only_below(mount: &At<'_>, errors: &mut Vec<FieldError>) {
+fn read_only_below(mount: &Field<'_>, errors: &mut Vec<FieldError>) {
     let at = mount.get("recursiveReadOnly");
     errors.check_one_of_if_set(&at, &["Disabled", "Enabled", "IfPossible"]);
     if !matches!(at.text(), "Enabled" | "IfPossible") {
@@ -168,7 +168,7 @@ fn read_only_below(mount: &At<'_>, errors: &mut Vec<FieldError>) {
 
 /// Validates the block devices of a container, with its mounts.
 fn devices(
-    container: &At<'_>,
+    container: &Field<'_>,
     volumes: &Volumes<'_>,
     mounted: &BTreeSet<&str>,
     mount_paths: &BTreeSet<&str>,
@@ -220,8 +220,8 @@ mod tests {
     fn check_container(volumes: Value, container: Value) -> Vec<String> {
         let spec = json!({"volumes": volumes});
         let mut errors = Vec::new();
-        let names = validate(&At::root(&spec), &["data"], &mut errors);
-        mounts(&At::root(&container), &names, &mut errors);
+        let names = validate(&Field::root(&spec), &["data"], &mut errors);
+        mounts(&Field::root(&container), &names, &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -390,7 +390,7 @@ mod tests {
             {"name": "c", "image": {}},
             {"name": "d", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}});
         let mut errors = Vec::new();
-        of_pod(&At::root(&pod), &mut errors);
+        of_pod(&Field::root(&pod), &mut errors);
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             errors,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use object_model::Quantity;
 
 use super::all_containers;
-use crate::validation::field::At;
+use crate::validation::field::Field;
 
 /// Deprecated node labels, with the version and the replacement.
 const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
@@ -29,7 +29,7 @@ const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
 ];
 
 /// Advice on the spec of a pod.
-pub(crate) fn warnings(spec: &At<'_>) -> Vec<String> {
+pub(crate) fn warnings(spec: &Field<'_>) -> Vec<String> {
     let mut all = Vec::new();
     for (key, at) in spec.get("nodeSelector").entries() {
         if let Some((_, since, better)) = OLD_NODE_LABELS.iter().find(|(old, ..)| *old == key) {
@@ -71,7 +71,7 @@ pub(crate) fn warnings(spec: &At<'_>) -> Vec<String> {
     all
 }
 
-fn variables(container: &At<'_>, all: &mut Vec<String>) {
+fn variables(container: &Field<'_>, all: &mut Vec<String>) {
     let mut seen = std::collections::BTreeSet::new();
     for variable in container.get("env").items() {
         let name = variable.get("name").text();
@@ -85,7 +85,7 @@ fn variables(container: &At<'_>, all: &mut Vec<String>) {
     }
 }
 
-fn ports(container: &At<'_>, all: &mut Vec<String>) {
+fn ports(container: &Field<'_>, all: &mut Vec<String>) {
     let mut seen = BTreeMap::new();
     for port in container.get("ports").items() {
         let key = (port.get("containerPort").int(), port.get("protocol").text());
@@ -102,7 +102,7 @@ fn ports(container: &At<'_>, all: &mut Vec<String>) {
 }
 
 /// Advice on amounts of bytes that are no whole numbers, below the given place's `resources`.
-pub(crate) fn fractions(holder: &At<'_>) -> Vec<String> {
+pub(crate) fn fractions(holder: &Field<'_>) -> Vec<String> {
     let mut all = Vec::new();
     for list in ["limits", "requests"] {
         for (name, amount) in holder.get("resources").get(list).entries() {
@@ -130,7 +130,7 @@ mod tests {
             "ports": [{"containerPort": 1}, {"containerPort": 1}],
             "resources": {"limits": {"memory": "100m"}}}]});
         assert_eq!(
-            warnings(&At::root(&spec)),
+            warnings(&Field::root(&spec)),
             [
                 "containers[0].env[1]: hides previous definition of \"A\", which may be dropped \
                  when using apply",

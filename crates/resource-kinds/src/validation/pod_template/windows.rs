@@ -4,7 +4,7 @@
 use object_model::{FieldError, names};
 
 use super::all_containers;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 
 const SYSTEMS: &[&str] = &["linux", "windows"];
 /// Fields of a pod that only Linux supports.
@@ -43,7 +43,7 @@ const DOMAIN_CHARS_MAX: usize = 256;
 const USER_CHARS_MAX: usize = 104;
 
 /// Checks that a pod has no fields of another operating system.
-pub(super) fn system(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn system(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let name = spec.get("os.name");
     if !spec.get("os").is_set() {
         return;
@@ -54,7 +54,7 @@ pub(super) fn system(spec: &At<'_>, errors: &mut Vec<FieldError>) {
             let holders = std::iter::once(spec).chain(&all);
             let options = holders.map(|holder| holder.get("securityContext.windowsOptions"));
             let detail = "windows options cannot be set for a linux pod";
-            errors.extend(options.filter(At::is_set).map(|at| at.forbidden(detail)));
+            errors.extend(options.filter(Field::is_set).map(|at| at.forbidden(detail)));
         }
         "windows" => {
             let detail = "cannot be set for a windows pod";
@@ -69,7 +69,7 @@ pub(super) fn system(spec: &At<'_>, errors: &mut Vec<FieldError>) {
                 let of_container = LINUX_CONTAINERS.iter().map(|field| rights.get(field));
                 errors.extend(
                     of_container
-                        .filter(At::is_set)
+                        .filter(Field::is_set)
                         .map(|at| at.forbidden(detail)),
                 );
             }
@@ -83,7 +83,7 @@ pub(super) fn system(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A value that equals its default counts as absent.
-fn is_given(name: &str, field: &At<'_>) -> bool {
+fn is_given(name: &str, field: &Field<'_>) -> bool {
     match name {
         "hostPID" | "hostIPC" => field.is_true(),
         "securityContext.sysctls" => !field.is_empty(),
@@ -92,7 +92,7 @@ fn is_given(name: &str, field: &At<'_>) -> bool {
 }
 
 /// Checks that all containers of a pod are processes of the host, or none is.
-pub(super) fn host_processes(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn host_processes(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let field = "securityContext.windowsOptions.hostProcess";
     let of_pod = spec.get(field).value.as_bool();
     let containers = all_containers(spec);
@@ -128,7 +128,7 @@ pub(super) fn host_processes(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks the options of a pod or a container for Windows.
-pub(super) fn options(options: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn options(options: &Field<'_>, errors: &mut Vec<FieldError>) {
     let spec_name = options.get("gmsaCredentialSpecName");
     if spec_name.is_set() {
         errors.check_text(&spec_name, names::dns_subdomain);
@@ -208,7 +208,7 @@ mod tests {
 
     fn check(spec: Value) -> Vec<String> {
         let object = json!({"spec": spec});
-        let spec = At::root(&object).get("spec");
+        let spec = Field::root(&object).get("spec");
         let mut errors = Vec::new();
         host_processes(&spec, &mut errors);
         system(&spec, &mut errors);

@@ -5,18 +5,19 @@ use std::collections::BTreeSet;
 use object_model::FieldError;
 
 use super::below;
-use crate::validation::field::At;
+use crate::validation::field::Field;
+use crate::validation::references;
 
 pub(super) const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
-fn mode(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn mode(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if at.int().is_some_and(|mode| !(0..=0o777).contains(&mode)) {
         errors.push(at.invalid(FILE_MODE));
     }
 }
 
 /// The path of a file that is made from an item; names that begin with `..` are the node's own.
-fn file_path(path: &At<'_>, errors: &mut Vec<FieldError>) {
+fn file_path(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     if path.is_empty() {
         errors.push(path.required(""));
         return;
@@ -28,12 +29,12 @@ fn file_path(path: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks files made from the keys of a ConfigMap or a Secret.
-pub(super) fn from_keys(source: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn from_keys(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     items(source, errors);
 }
 
-fn items(source: &At<'_>, errors: &mut Vec<FieldError>) {
+fn items(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     for item in source.get("items").items() {
         if item.get("key").is_empty() {
             errors.push(item.get("key").required(""));
@@ -44,7 +45,7 @@ fn items(source: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Checks files made from what is known of the pod.
-pub(super) fn from_pod(source: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn from_pod(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     for item in source.get("items").items() {
         file_path(&item.get("path"), errors);
@@ -55,15 +56,13 @@ pub(super) fn from_pod(source: &At<'_>, errors: &mut Vec<FieldError>) {
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
                 errors.push(item.invalid(detail));
             }
-            (true, false) => {
-                crate::validation::pod_template::field_reference(&field, VOLUME_FIELDS, errors)
-            }
+            (true, false) => references::field_reference(&field, VOLUME_FIELDS, errors),
             (false, true) => {
                 let container = resource.get("containerName");
                 if container.is_empty() {
                     errors.push(container.required(""));
                 }
-                crate::validation::pod_template::resource_reference(&resource, errors);
+                references::resource_reference(&resource, errors);
             }
             (false, false) => {
                 errors.push(item.required("one of fieldRef and resourceFieldRef is required"));
@@ -82,11 +81,11 @@ const VOLUME_FIELDS: &[&str] = &[
 ];
 
 /// Sources of files that share a folder: each part is one source, and no two make one file.
-pub(super) fn projected(source: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn projected(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     let mut paths = BTreeSet::new();
     for part in source.get("sources").items() {
-        let given: Vec<(&str, At<'_>)> = PARTS
+        let given: Vec<(&str, Field<'_>)> = PARTS
             .iter()
             .map(|kind| (*kind, part.get(kind)))
             .filter(|(_, at)| at.is_set())
@@ -129,7 +128,7 @@ const PARTS: [&str; 6] = [
 
 /// Which files a part makes, where it names them. A token may be put over another file, as
 /// upstream lets it.
-fn made_by<'a>(kind: &str, part: &At<'a>) -> Vec<At<'a>> {
+fn made_by<'a>(kind: &str, part: &Field<'a>) -> Vec<Field<'a>> {
     let fields: &[&str] = match kind {
         "serviceAccountToken" => &[],
         "clusterTrustBundle" => &["path"],
@@ -142,7 +141,7 @@ fn made_by<'a>(kind: &str, part: &At<'a>) -> Vec<At<'a>> {
     fields.iter().map(|field| part.get(field)).collect()
 }
 
-fn token(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn token(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     let seconds = at.get("expirationSeconds");
     match seconds.int() {
         Some(given) if given < 600 => {
@@ -164,7 +163,7 @@ mod tests {
 
     fn check(source: serde_json::Value) -> Vec<String> {
         let mut errors = Vec::new();
-        projected(&At::root(&source), &mut errors);
+        projected(&Field::root(&source), &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 

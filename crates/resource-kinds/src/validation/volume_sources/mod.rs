@@ -6,7 +6,8 @@ use object_model::{FieldError, Quantity, names};
 use serde_json::{Value, json};
 
 use crate::json::parts;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
+use crate::validation::{claim, metadata};
 use crate::well_known::limits;
 
 const HOST_PATH_TYPES: &[&str] = &[
@@ -112,7 +113,7 @@ const BYTES: &[(&str, &str, i64)] = &[
 ];
 
 /// All that is wrong with the source of the given name.
-pub(crate) fn validate(name: &str, source: &At<'_>) -> Vec<FieldError> {
+pub(crate) fn validate(name: &str, source: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let required = REQUIRED.iter().filter(|(kind, _)| *kind == name);
     for field in required.flat_map(|(_, fields)| *fields) {
@@ -132,7 +133,7 @@ pub(crate) fn validate(name: &str, source: &At<'_>) -> Vec<FieldError> {
 }
 
 /// What is particular to one source.
-fn particular(name: &str, source: &At<'_>, errors: &mut Vec<FieldError>) {
+fn particular(name: &str, source: &Field<'_>, errors: &mut Vec<FieldError>) {
     match name {
         "hostPath" if !source.get("path").is_empty() => {
             no_back_steps(&source.get("path"), errors);
@@ -181,24 +182,20 @@ fn particular(name: &str, source: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// The template of a claim that lives as long as its pod: no names, which are the pod's.
-fn claim_template(template: &At<'_>, errors: &mut Vec<FieldError>) {
+fn claim_template(template: &Field<'_>, errors: &mut Vec<FieldError>) {
     let metadata = template.get("metadata");
-    errors.extend(crate::validation::metadata::annotations(
-        &metadata.get("annotations"),
-    ));
-    errors.extend(crate::validation::metadata::labels(&metadata.get("labels")));
+    errors.extend(metadata::annotations(&metadata.get("annotations")));
+    errors.extend(metadata::labels(&metadata.get("labels")));
     for field in metadata.map().into_iter().flatten().map(|(key, _)| key) {
         let at = metadata.get(field);
         if !matches!(field.as_str(), "annotations" | "labels") && !at.is_empty() {
             errors.push(at.forbidden("cannot be set"));
         }
     }
-    errors.extend(crate::groups::core::validate_claim_spec(
-        &template.get("spec"),
-    ));
+    errors.extend(claim::validate_spec(&template.get("spec")));
 }
 
-fn fibre_channel(source: &At<'_>, errors: &mut Vec<FieldError>) {
+fn fibre_channel(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (targets, ids, lun) = (
         source.get("targetWWNs"),
         source.get("wwids"),
@@ -218,7 +215,7 @@ fn fibre_channel(source: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn iscsi(source: &At<'_>, errors: &mut Vec<FieldError>) {
+fn iscsi(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     for field in ["iqn", "initiatorName"] {
         let at = source.get(field);
         let known = ["iqn", "eui", "naa"]
@@ -235,7 +232,7 @@ fn iscsi(source: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn flocker(source: &At<'_>, errors: &mut Vec<FieldError>) {
+fn flocker(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (name, id) = (source.get("datasetName"), source.get("datasetUUID"));
     match (name.is_empty(), id.is_empty()) {
         (true, true) => {
@@ -253,7 +250,7 @@ fn flocker(source: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// The name of a driver of the container storage interface.
-pub(crate) fn driver(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn driver(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if at.is_empty() {
         errors.push(at.required(""));
         return;
@@ -266,14 +263,14 @@ pub(crate) fn driver(at: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A path must not climb out of where it is put.
-pub(crate) fn no_back_steps(path: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn no_back_steps(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     if path.text().split('/').any(|segment| segment == "..") {
         errors.push(path.invalid("must not contain '..'"));
     }
 }
 
 /// A path must be relative and must not climb.
-pub(crate) fn below(path: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn below(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     if path.text().starts_with('/') {
         errors.push(path.invalid("must be a relative path"));
     }
@@ -306,7 +303,7 @@ pub(crate) fn service_account_volume(name: &str) -> Value {
 }
 
 /// The name of a volume.
-pub(crate) fn name(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(crate) fn name(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_required_text(at, names::dns_label);
 }
 
@@ -317,7 +314,7 @@ mod tests {
 
     fn check(name: &str, source: Value) -> Vec<String> {
         let volume = json!({name: source});
-        let errors = validate(name, &At::root(&volume).get(name));
+        let errors = validate(name, &Field::root(&volume).get(name));
         let prefix = format!("{name}.");
         errors
             .iter()

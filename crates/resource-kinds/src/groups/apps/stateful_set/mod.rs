@@ -7,19 +7,23 @@ use k8s_openapi::api::apps::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::groups::core::default_claim;
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
-use crate::validation::field::At;
-use crate::validation::{metadata, pod_template, workload};
+use crate::kind::{Kind, KindInfo, Scalable, StatusUpdate, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::Field;
+use crate::validation::{claim, metadata, pod_template, workload};
 
 /// apps/v1 StatefulSet.
 #[derive(Debug)]
 pub struct StatefulSet;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[SCALE, STATUS],
     ..namespaced(Names {
@@ -67,7 +71,7 @@ impl Kind for StatefulSet {
         for claim in parts::each(spec, "volumeClaimTemplates") {
             parts::fill(claim, "apiVersion", "v1");
             parts::fill(claim, "kind", "PersistentVolumeClaim");
-            default_claim(claim);
+            claim::default(claim);
         }
     }
 
@@ -79,22 +83,9 @@ impl Kind for StatefulSet {
         );
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     /// `statefulset.md` 6.6
     fn name_errors(&self, name: &str) -> Vec<String> {
         names::dns_label(name)
-    }
-
-    fn scale(&self, object: &Value) -> Option<Value> {
-        let selector = workload::selector_text(&object["spec"]["selector"]);
-        Some(workload::scale(object, &selector))
-    }
-
-    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
-        workload::set_scale(object, scale)
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -109,17 +100,13 @@ impl Kind for StatefulSet {
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        validate::status(object, old)
-    }
-
     /// `statefulset.md` 6.14
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let claims = At::root(object).get("spec.volumeClaimTemplates");
+        let claims = Field::root(object).get("spec.volumeClaimTemplates");
         let mut all = workload::warnings(object, old);
         for claim in claims.items().filter(|_| old.is_none()) {
             // As upstream, which leaves the spec out of the path.
-            let spec = At {
+            let spec = Field {
                 value: &claim.value["spec"],
                 path: claim.path,
             };
@@ -128,6 +115,16 @@ impl Kind for StatefulSet {
         all
     }
 
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+
+    fn scalable(&self) -> Option<&dyn Scalable> {
+        Some(self)
+    }
+}
+
+impl Printer for StatefulSet {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -136,7 +133,7 @@ impl Kind for StatefulSet {
         let number = |value: &Value| value.as_i64().unwrap_or_default();
         let ready = number(&object["status"]["readyReplicas"]);
         let wanted = number(&object["spec"]["replicas"]);
-        let [names, images] = workload::containers(&At::root(object).get("spec.template"));
+        let [names, images] = workload::containers(&Field::root(object).get("spec.template"));
         vec![
             table::name(object),
             json!(format!("{ready}/{wanted}")),
@@ -144,6 +141,23 @@ impl Kind for StatefulSet {
             names,
             images,
         ]
+    }
+}
+
+impl StatusUpdate for StatefulSet {
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        validate::status(object, old)
+    }
+}
+
+impl Scalable for StatefulSet {
+    fn scale(&self, object: &Value) -> Value {
+        let selector = workload::selector_text(&object["spec"]["selector"]);
+        workload::scale(object, &selector)
+    }
+
+    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
+        workload::set_scale(object, scale)
     }
 }
 
@@ -269,7 +283,7 @@ mod tests {
     #[test]
     fn a_set_scales() {
         let mut set = accept(web());
-        let mut scale = StatefulSet.scale(&set).unwrap();
+        let mut scale = StatefulSet.scale(&set);
         assert_eq!(
             scale["status"],
             json!({"replicas": 0, "selector": "app=foo"})

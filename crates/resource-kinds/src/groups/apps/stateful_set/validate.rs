@@ -3,10 +3,9 @@
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
 use serde_json::Value;
 
-use crate::groups::core::validate_claim_spec;
 use crate::json::parts;
-use crate::validation::field::{At, Rules};
-use crate::validation::{metadata, workload};
+use crate::validation::field::{Field, Rules};
+use crate::validation::{claim, metadata, workload};
 
 /// `statefulset.md` 6.5
 const MUTABLE: &[&str] = &[
@@ -24,7 +23,7 @@ const SPEC_IMMUTABLE: &str = "updates to statefulset spec for fields other than 
 
 /// All that is wrong with a new set.
 pub(super) fn create(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = settings(&spec);
     errors.check_text_if_set(&spec.get("serviceName"), names::dns_label);
     template(&spec, true, &mut errors);
@@ -38,7 +37,7 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
 /// The errors of an updated set. Values that were stored under laxer rules may stay
 /// (`statefulset.md` 6.12).
 pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut errors = settings(&spec);
     template(
         &spec,
@@ -55,7 +54,7 @@ pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn settings(spec: &At<'_>) -> Vec<FieldError> {
+fn settings(spec: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let management = spec.get("podManagementPolicy");
     match management.text() {
@@ -79,7 +78,7 @@ fn settings(spec: &At<'_>) -> Vec<FieldError> {
 }
 
 /// `statefulset.md` 6.9 and 6.10
-fn strategy(strategy: &At<'_>, errors: &mut Vec<FieldError>) {
+fn strategy(strategy: &Field<'_>, errors: &mut Vec<FieldError>) {
     let rolling = strategy.get("rollingUpdate");
     match strategy.get("type").text() {
         "" => errors.push(strategy.required("")),
@@ -115,7 +114,7 @@ fn strategy(strategy: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// `statefulset.md` 6.7, 6.8 and 6.12
-fn template(spec: &At<'_>, whole: bool, errors: &mut Vec<FieldError>) {
+fn template(spec: &Field<'_>, whole: bool, errors: &mut Vec<FieldError>) {
     let selector = LabelSelector::from_json(spec.get("selector").value).ok();
     workload::check_labels(spec, selector.as_ref(), errors);
     let claims: Vec<&str> = spec
@@ -126,16 +125,16 @@ fn template(spec: &At<'_>, whole: bool, errors: &mut Vec<FieldError>) {
     workload::check_template(spec, "StatefulSet", &claims, whole, errors);
 }
 
-fn claim_template(claim: &At<'_>, errors: &mut Vec<FieldError>) {
+fn claim_template(claim: &Field<'_>, errors: &mut Vec<FieldError>) {
     let metadata = claim.get("metadata");
     let name = metadata.get("name");
     errors.check_required_text(&name, names::dns_subdomain);
     errors.extend(metadata::labels(&metadata.get("labels")));
     errors.extend(metadata::annotations(&metadata.get("annotations")));
-    errors.extend(validate_claim_spec(&claim.get("spec")));
+    errors.extend(claim::validate_spec(&claim.get("spec")));
 }
 
-fn claim_names(spec: &At<'_>) -> Vec<FieldError> {
+fn claim_names(spec: &Field<'_>) -> Vec<FieldError> {
     let mut seen = std::collections::BTreeSet::new();
     spec.get("volumeClaimTemplates")
         .items()
@@ -147,7 +146,7 @@ fn claim_names(spec: &At<'_>) -> Vec<FieldError> {
 
 /// `statefulset.md` 5.17
 pub(super) fn status(object: &Value, old: &Value) -> Vec<FieldError> {
-    let status = At::root(object).get("status");
+    let status = Field::root(object).get("status");
     let count = |field: &str| status.get(field).int().unwrap_or_default();
     let mut errors = Vec::new();
     let parts = [
@@ -192,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::groups::apps::StatefulSet;
-    use crate::kind::Kind;
+    use crate::kind::{Kind, StatusUpdate};
 
     fn set(change: impl Fn(&mut Value)) -> Value {
         let mut object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Words};
-use crate::printing::table;
+use crate::kind::{Kind, KindInfo, Words, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::metadata;
 
 /// autoscaling/v2 HorizontalPodAutoscaler.
@@ -26,6 +26,11 @@ pub struct HorizontalPodAutoscaler;
 const CPU_SHARE: i64 = 80;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     version: "v2",
     categories: Words::Fixed(&["all"]),
     subresources: &[STATUS],
@@ -91,10 +96,6 @@ impl Kind for HorizontalPodAutoscaler {
         parts::set(object, "status", json!({"desiredReplicas": 0}));
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(rules::validate(object));
@@ -106,7 +107,9 @@ impl Kind for HorizontalPodAutoscaler {
         errors.extend(rules::validate(object));
         errors
     }
+}
 
+impl Printer for HorizontalPodAutoscaler {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }

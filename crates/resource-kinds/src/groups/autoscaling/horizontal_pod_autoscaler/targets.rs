@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use crate::validation::field::At;
+use crate::validation::field::Field;
 
 /// Metrics that are shown; of others only how many there are.
 const SHOWN_MAX: usize = 2;
 
 /// `cpu: 12%/80%`
 pub(super) fn shown(object: &Value) -> String {
-    let metrics = At::root(object).get("spec.metrics");
+    let metrics = Field::root(object).get("spec.metrics");
     let measured = object["status"]["currentMetrics"].as_array();
     let measured = measured.map_or(&[][..], Vec::as_slice);
     let all: Vec<String> = metrics
@@ -27,7 +27,7 @@ pub(super) fn shown(object: &Value) -> String {
     }
 }
 
-fn one(metric: &At<'_>, measured: &Value) -> String {
+fn one(metric: &Field<'_>, measured: &Value) -> String {
     let source = match metric.get("type").text() {
         "ContainerResource" => "containerResource",
         "External" => "external",

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
 use crate::json::decode::decode;
 use crate::json::parts;
-use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer};
 use crate::validation::metadata;
 
 /// autoscaling/v1 HorizontalPodAutoscaler.
@@ -17,6 +18,11 @@ use crate::validation::metadata;
 pub struct HorizontalPodAutoscalerV1;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     version: "v1",
     ..V2
 };
@@ -333,10 +339,6 @@ impl Kind for HorizontalPodAutoscalerV1 {
         parts::set(object, "status", status);
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         errors.extend(super::rules::validate(&to_v2(object.clone())));
@@ -348,7 +350,9 @@ impl Kind for HorizontalPodAutoscalerV1 {
         errors.extend(super::rules::validate(&to_v2(object.clone())));
         errors
     }
+}
 
+impl Printer for HorizontalPodAutoscalerV1 {
     fn columns(&self) -> Vec<Column<'_>> {
         HorizontalPodAutoscaler.columns()
     }

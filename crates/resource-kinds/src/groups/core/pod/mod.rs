@@ -14,8 +14,12 @@ use serde_json::{Value, json};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{self, Names, READ_WRITE, action, namespaced, proxy, v1};
-use crate::kind::{Body, Cell, Column, Kind, KindInfo, Subresource, Verb, Words};
-use crate::validation::field::At;
+use crate::kind::{
+    Body, Deletion, Kind, KindInfo, Selectable, StatusUpdate, Subresource, SubresourceUpdate, Verb,
+    Words, WriteRules,
+};
+use crate::printing::{Cell, Column, Printer};
+use crate::validation::field::Field;
 use crate::validation::{metadata, pod_template};
 
 /// core/v1 Pod.
@@ -28,6 +32,11 @@ const fn part(name: &'static str, body: Body, verbs: &'static [Verb]) -> Subreso
 }
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[
         part(
@@ -67,7 +76,7 @@ impl Kind for Pod {
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut pod = decode::<api::Pod>(object)?;
         if let Some(spec) = pod.get_mut("spec") {
-            both_account_names(spec);
+            pod_template::both_account_names(spec);
         }
         Ok(pod)
     }
@@ -82,7 +91,7 @@ impl Kind for Pod {
     fn prepare_create(&self, object: &mut Value) {
         let class = pod_template::qos_class(&object["spec"]);
         let mut status = json!({"phase": "Pending", "qosClass": class});
-        if !At::root(object).get("spec.schedulingGates").is_empty() {
+        if !Field::root(object).get("spec.schedulingGates").is_empty() {
             status["conditions"] = json!([{
                 "type": "PodScheduled",
                 "status": "False",
@@ -93,38 +102,10 @@ impl Kind for Pod {
         parts::set(object, "status", status);
     }
 
-    /// A pod's QoS class never changes; a status update may omit it.
-    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
-        parts::restore_all_but(object, old, &["status", "metadata"]);
-        let class = old["status"]["qosClass"].clone();
-        if class.is_string()
-            && let Some(status) = parts::entry(object, "status")
-        {
-            parts::set(status, "qosClass", class);
-        }
-    }
-
-    fn prepare_subresource_update(&self, name: &str, object: &mut Value, old: &Value) {
-        subresources::prepare(name, object, old);
-    }
-
-    fn validate_subresource_update(
-        &self,
-        name: &str,
-        object: &Value,
-        old: &Value,
-    ) -> Vec<FieldError> {
-        subresources::validate(name, object, old)
-    }
-
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        let spec = At::root(object).get("spec");
-        errors.extend(pod_template::validate_pod(&At::root(object)));
+        let spec = Field::root(object).get("spec");
+        errors.extend(pod_template::validate_pod(&Field::root(object)));
         if !spec.get("ephemeralContainers").is_empty() {
             let detail = "cannot be set on create";
             errors.push(spec.get("ephemeralContainers").forbidden(detail));
@@ -142,17 +123,31 @@ impl Kind for Pod {
         errors
     }
 
-    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        status::validate(object, old)
-    }
-
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         match old {
             Some(_) => Vec::new(),
-            None => pod_template::warnings(&At::root(object).get("spec")),
+            None => pod_template::warnings(&Field::root(object).get("spec")),
         }
     }
 
+    fn status_update(&self) -> &dyn StatusUpdate {
+        self
+    }
+
+    fn subresource_update(&self) -> &dyn SubresourceUpdate {
+        self
+    }
+
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+
+    fn deletion(&self) -> &dyn Deletion {
+        self
+    }
+}
+
+impl Printer for Pod {
     fn columns(&self) -> Vec<Column<'_>> {
         table::COLUMNS.to_vec()
     }
@@ -164,7 +159,41 @@ impl Kind for Pod {
     fn row_conditions(&self, object: &Value) -> Vec<(&'static str, &'static str, String, String)> {
         table::conditions(object)
     }
+}
 
+impl StatusUpdate for Pod {
+    /// A pod's QoS class never changes; a status update may omit it.
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        parts::restore_all_but(object, old, &["status", "metadata"]);
+        let class = old["status"]["qosClass"].clone();
+        if class.is_string()
+            && let Some(status) = parts::entry(object, "status")
+        {
+            parts::set(status, "qosClass", class);
+        }
+    }
+
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        status::validate(object, old)
+    }
+}
+
+impl SubresourceUpdate for Pod {
+    fn prepare_subresource_update(&self, name: &str, object: &mut Value, old: &Value) {
+        subresources::prepare(name, object, old);
+    }
+
+    fn validate_subresource_update(
+        &self,
+        name: &str,
+        object: &Value,
+        old: &Value,
+    ) -> Vec<FieldError> {
+        subresources::validate(name, object, old)
+    }
+}
+
+impl Selectable for Pod {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let text = |value: &Value| Some(value.as_str().unwrap_or_default().to_owned());
         match field {
@@ -181,7 +210,7 @@ impl Kind for Pod {
                 })
             }
             _ if self.selectable_fields().contains(field) => {
-                text(At::root(object).get(field).value)
+                text(Field::root(object).get(field).value)
             }
             _ => None,
         }
@@ -199,11 +228,13 @@ impl Kind for Pod {
             "status.nominatedNodeName",
         ])
     }
+}
 
+impl Deletion for Pod {
     /// `statefulset.md` 12.7. Only an explicit 0 removes a pod without its node: a pod whose own
     /// grace period is 0 gets 1, or its successor could start while it still runs.
-    fn grace(&self, object: &Value, asked: Option<i64>) -> i64 {
-        let root = At::root(object);
+    fn grace_seconds(&self, object: &Value, asked: Option<i64>) -> i64 {
+        let root = Field::root(object);
         let finished = matches!(root.get("status.phase").text(), "Succeeded" | "Failed");
         if finished || root.get("spec.nodeName").is_empty() {
             return 0;
@@ -216,21 +247,6 @@ impl Kind for Pod {
     }
 }
 
-/// `serviceAccount` is the old name of `serviceAccountName`; a pod carries both.
-pub(crate) fn both_account_names(spec: &mut Value) {
-    let name = match spec["serviceAccountName"].as_str() {
-        Some(name) => name.to_owned(),
-        None => spec["serviceAccount"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
-    };
-    if !name.is_empty() {
-        parts::set(spec, "serviceAccountName", name.clone());
-        parts::set(spec, "serviceAccount", name);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,16 +256,16 @@ mod tests {
     fn grace_is_for_pods_that_run() {
         let mut pod = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30},
             "status": {"phase": "Running"}});
-        assert_eq!(Pod.grace(&pod, None), 30);
-        assert_eq!(Pod.grace(&pod, Some(5)), 5);
-        assert_eq!(Pod.grace(&pod, Some(0)), 0);
-        assert_eq!(Pod.grace(&pod, Some(-1)), 1);
+        assert_eq!(Pod.grace_seconds(&pod, None), 30);
+        assert_eq!(Pod.grace_seconds(&pod, Some(5)), 5);
+        assert_eq!(Pod.grace_seconds(&pod, Some(0)), 0);
+        assert_eq!(Pod.grace_seconds(&pod, Some(-1)), 1);
         pod["spec"]["terminationGracePeriodSeconds"] = json!(0);
-        assert_eq!(Pod.grace(&pod, None), 1);
-        assert_eq!(Pod.grace(&pod, Some(0)), 0);
+        assert_eq!(Pod.grace_seconds(&pod, None), 1);
+        assert_eq!(Pod.grace_seconds(&pod, Some(0)), 0);
         pod["status"]["phase"] = json!("Failed");
-        assert_eq!(Pod.grace(&pod, None), 0);
-        assert_eq!(Pod.grace(&json!({"spec": {}}), Some(30)), 0);
+        assert_eq!(Pod.grace_seconds(&pod, None), 0);
+        assert_eq!(Pod.grace_seconds(&json!({"spec": {}}), Some(30)), 0);
     }
 
     #[test]

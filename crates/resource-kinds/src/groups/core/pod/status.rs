@@ -4,15 +4,18 @@ use object_model::{FieldError, names};
 use serde_json::Value;
 
 use crate::validation::addresses::check_ip;
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::pod_template;
 
 const PHASES: &[&str] = &["Failed", "Pending", "Running", "Succeeded", "Unknown"];
 
 /// All that is wrong with a change of a pod's status.
 pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
-    let (status, spec) = (At::root(object).get("status"), At::root(old).get("spec"));
-    let before = At::root(old).get("status");
+    let (status, spec) = (
+        Field::root(object).get("status"),
+        Field::root(old).get("spec"),
+    );
+    let before = Field::root(old).get("status");
     let mut errors = Vec::new();
     for condition in status.get("conditions").items() {
         generation(&condition.get("observedGeneration"), &mut errors);
@@ -33,14 +36,19 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn generation(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn generation(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if at.int().is_some_and(|generation| generation < 0) {
         errors.push(at.invalid("must be a non-negative integer"));
     }
 }
 
 /// A nominated node is allowed only until the pod has a node.
-fn nominated_node(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn nominated_node(
+    status: &Field<'_>,
+    before: &Field<'_>,
+    spec: &Field<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     let name = status.get("nominatedNodeName");
     if name.is_empty() || name.value == before.get("nominatedNodeName").value {
         return;
@@ -53,7 +61,7 @@ fn nominated_node(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut 
 }
 
 /// A container that ended and must not be restarted stays terminated.
-fn ended(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn ended(status: &Field<'_>, before: &Field<'_>, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let all = pod_template::all_containers(spec);
     let rules = all
         .iter()
@@ -90,8 +98,8 @@ fn ended(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<Field
 
 /// Whether a container runs again after it ended so: by the first rule that fits, by its own
 /// policy, or by its pod's (`statefulset.md` 12.4).
-fn restarts(container: &At<'_>, spec: &At<'_>, code: i64) -> bool {
-    let fits = |rule: &At<'_>| {
+fn restarts(container: &Field<'_>, spec: &Field<'_>, code: i64) -> bool {
+    let fits = |rule: &Field<'_>| {
         let codes = rule.get("exitCodes.values");
         let listed = codes.items().any(|one| one.int() == Some(code));
         match rule.get("exitCodes.operator").text() {
@@ -121,7 +129,7 @@ fn restarts(container: &At<'_>, spec: &At<'_>, code: i64) -> bool {
 }
 
 /// Addresses are well formed, unless they were there before, and at most one of each family.
-fn addresses(status: &At<'_>, before: &At<'_>, field: &str, errors: &mut Vec<FieldError>) {
+fn addresses(status: &Field<'_>, before: &Field<'_>, field: &str, errors: &mut Vec<FieldError>) {
     let list = status.get(field);
     for address in list.items().map(|item| item.get("ip")) {
         let mut known = before.get(field).items();

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{difference, update};
 use crate::json::parts;
-use crate::validation::field::At;
+use crate::validation::field::Field;
 use crate::validation::pod_template;
 use crate::well_known::annotations::MIRROR_POD;
 
@@ -51,7 +51,7 @@ fn take_resources(object: &mut Value, sent: &Value) {
 
 /// All that is wrong with a change through the sub-resource.
 pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldError> {
-    let (pod, old) = (At::root(object), At::root(old));
+    let (pod, old) = (Field::root(object), Field::root(old));
     let check = match name {
         "ephemeralcontainers" => ephemeral_containers,
         "resize" => resize,
@@ -71,11 +71,11 @@ pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldErro
     errors
 }
 
-fn named<'a>(list: &At<'a>, name: &str) -> Option<At<'a>> {
+fn named<'a>(list: &Field<'a>, name: &str) -> Option<Field<'a>> {
     list.items().find(|item| item.get("name").text() == name)
 }
 
-fn ephemeral_containers(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
+fn ephemeral_containers(new: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
     let list = new.get("ephemeralContainers");
     let mut errors = Vec::new();
     for before in old.get("ephemeralContainers").items() {
@@ -93,7 +93,7 @@ fn ephemeral_containers(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn resize(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
+fn resize(new: &Field<'_>, old: &Field<'_>) -> Vec<FieldError> {
     if old.get("os.name").text() == "windows" {
         let path = FieldPath::default();
         return vec![FieldError::forbidden(
@@ -140,7 +140,7 @@ fn resize(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
 }
 
 /// Resources of the pod as a whole may come and become others; none may go away (KEP-5419).
-fn of_pod(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+fn of_pod(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
     if old.is_set() && !new.is_set() {
         errors.push(new.forbidden("pod-level resources cannot be removed"));
         return;
@@ -163,8 +163,8 @@ fn of_pod(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// Whether all amounts except `cpu` and `memory` are equal.
-fn same_others(new: &At<'_>, old: &At<'_>) -> bool {
-    let others = |list: &At<'_>| {
+fn same_others(new: &Field<'_>, old: &Field<'_>) -> bool {
+    let others = |list: &Field<'_>| {
         let mut all = quantities(list);
         all.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
         all
@@ -173,12 +173,12 @@ fn same_others(new: &At<'_>, old: &At<'_>) -> bool {
 }
 
 /// Whether an amount was removed.
-fn lacks(new: &At<'_>, old: &At<'_>) -> bool {
+fn lacks(new: &Field<'_>, old: &Field<'_>) -> bool {
     let now = quantities(new);
     quantities(old).keys().any(|name| !now.contains_key(name))
 }
 
-fn quantities(list: &At<'_>) -> BTreeMap<String, Quantity> {
+fn quantities(list: &Field<'_>) -> BTreeMap<String, Quantity> {
     let entries = list.entries();
     entries
         .map(|(name, at)| {

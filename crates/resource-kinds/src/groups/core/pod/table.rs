@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use object_model::duration;
 use serde_json::{Value, json};
 
-use crate::kind::{Cell, Column};
 use crate::printing::table;
-use crate::validation::field::At;
+use crate::printing::{Cell, Column};
+use crate::validation::field::Field;
 use crate::validation::pod_template::is_sidecar;
 
 /// Columns of the table of pods.
@@ -37,7 +37,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn count_restarts(&mut self, status: &At<'_>) {
+    fn count_restarts(&mut self, status: &Field<'_>) {
         self.restarts += status.get("restartCount").int().unwrap_or_default();
         let finished = status.get("lastState.terminated.finishedAt");
         self.last_restart = self.last_restart.max(finished.text().parse().ok());
@@ -48,11 +48,11 @@ impl Summary {
 pub(super) fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let summary = summary(object);
-    let sidecars = At::root(spec)
+    let sidecars = Field::root(spec)
         .get("initContainers")
         .items()
         .filter(|c| is_sidecar(c.value));
-    let total = At::root(spec).get("containers").items().count() + sidecars.count();
+    let total = Field::root(spec).get("containers").items().count() + sidecars.count();
     let restarts = match summary.last_restart {
         Some(last) if summary.restarts != 0 => {
             let age = duration::human(now.as_second() - last.as_second());
@@ -98,26 +98,26 @@ fn address(status: &Value) -> String {
 }
 
 fn condition_holds(object: &Value, kind: &str) -> bool {
-    let conditions = At::root(object).get("status.conditions");
+    let conditions = Field::root(object).get("status.conditions");
     conditions
         .items()
         .any(|c| c.get("type").text() == kind && c.get("status").text() == "True")
 }
 
 fn readiness_gates(object: &Value) -> String {
-    let gates: Vec<_> = At::root(object)
+    let gates: Vec<_> = Field::root(object)
         .get("spec.readinessGates")
         .items()
         .collect();
     if gates.is_empty() {
         return "<none>".to_owned();
     }
-    let holds = |gate: &&At<'_>| condition_holds(object, gate.get("conditionType").text());
+    let holds = |gate: &&Field<'_>| condition_holds(object, gate.get("conditionType").text());
     format!("{}/{}", gates.iter().filter(holds).count(), gates.len())
 }
 
 fn summary(object: &Value) -> Summary {
-    let root = At::root(object);
+    let root = Field::root(object);
     let phase = root.get("status.phase").text();
     let given = root.get("status.reason").text();
     let mut summary = Summary {
@@ -162,7 +162,7 @@ fn summary(object: &Value) -> Summary {
 /// Counts the init containers up to the first that is neither done nor a started sidecar; returns
 /// whether there is one. `sidecars` counts the restarts that matter later.
 fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut Summary) -> bool {
-    let root = At::root(object);
+    let root = Field::root(object);
     let specs: Vec<_> = root.get("spec.initContainers").items().collect();
     for (index, status) in root.get("status.initContainerStatuses").items().enumerate() {
         summary.count_restarts(&status);
@@ -194,7 +194,7 @@ fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut S
 }
 
 fn count_containers(object: &Value, summary: &mut Summary) {
-    let statuses: Vec<_> = At::root(object)
+    let statuses: Vec<_> = Field::root(object)
         .get("status.containerStatuses")
         .items()
         .collect();
@@ -219,7 +219,7 @@ fn count_containers(object: &Value, summary: &mut Summary) {
     }
 }
 
-fn ended(terminated: &At<'_>) -> String {
+fn ended(terminated: &Field<'_>) -> String {
     let reason = terminated.get("reason").text();
     let signal = terminated.get("signal").int().unwrap_or_default();
     if !reason.is_empty() {

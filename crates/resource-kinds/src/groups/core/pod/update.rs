@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::difference;
 use crate::json::parts;
-use crate::validation::field::At;
+use crate::validation::field::Field;
 use crate::validation::pod_template;
 
 const SPEC_IMMUTABLE: &str = "pod updates may not change fields other than \
@@ -16,7 +16,7 @@ const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 
 /// The errors of a pod's update. Values that were stored under laxer rules may stay.
 pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
-    let (pod, old_pod) = (At::root(object), At::root(old));
+    let (pod, old_pod) = (Field::root(object), Field::root(old));
     let (new_spec, old_spec) = (pod.get("spec"), old_pod.get("spec"));
     let mut errors = pod_template::validate_pod(&pod);
     drop_known(&mut errors, &pod_template::validate_pod(&old_pod));
@@ -49,7 +49,7 @@ pub(super) fn drop_known(errors: &mut Vec<FieldError>, before: &[FieldError]) {
     errors.retain(|error| !before.contains(error));
 }
 
-fn deadline(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+fn deadline(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (new, old) = (
         new.get("activeDeadlineSeconds"),
         old.get("activeDeadlineSeconds"),
@@ -66,8 +66,8 @@ fn deadline(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn tolerations(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
-    let without_seconds = |at: At<'_>| {
+fn tolerations(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
+    let without_seconds = |at: Field<'_>| {
         let mut toleration = at.value.clone();
         parts::remove(&mut toleration, "tolerationSeconds");
         toleration
@@ -81,7 +81,7 @@ fn tolerations(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn gates(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+fn gates(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
     let before: Vec<&Value> = old
         .get("schedulingGates")
         .items()
@@ -99,7 +99,7 @@ fn gates(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 /// A gated pod's node selector may only be extended.
-fn node_selector(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+fn node_selector(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (new, old) = (new.get("nodeSelector"), old.get("nodeSelector"));
     let mut before = old.entries();
     if !before.all(|(key, value)| new.get_key(key).value == value.value) {
@@ -110,7 +110,7 @@ fn node_selector(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
 
 /// As [`node_selector`]: each term may get more to match; there are no more terms, which would
 /// let the pod onto more nodes.
-fn node_affinity(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+fn node_affinity(new: &Field<'_>, old: &Field<'_>, errors: &mut Vec<FieldError>) {
     let [new, old] = [new, old].map(|spec| {
         let affinity = spec.get("affinity.nodeAffinity");
         affinity.get(REQUIRED).get("nodeSelectorTerms")

@@ -11,7 +11,7 @@ use crate::groups::networking::address_of;
 use crate::json::parts;
 use crate::kind::cluster::ServiceRange;
 use crate::kind::{Allocation, AllocationLookup, Refusal};
-use crate::validation::field::At;
+use crate::validation::field::Field;
 use crate::well_known::limits;
 
 const NODE_PORT_RANGE: &str = "provided port is not in the valid range. The range of valid ports \
@@ -96,7 +96,7 @@ pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
 pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
     match spec["type"].as_str() {
         Some("NodePort" | "LoadBalancer") => true,
-        Some("ClusterIP") => !At::root(spec).get("externalIPs").is_empty(),
+        Some("ClusterIP") => !Field::root(spec).get("externalIPs").is_empty(),
         _ => false,
     }
 }
@@ -129,7 +129,7 @@ pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
 /// node port.
 fn keep_ports(spec: &mut Value, old: &Value) {
     let numbers = |spec: &Value| -> BTreeMap<String, i64> {
-        let ports = At::root(spec).get("ports");
+        let ports = Field::root(spec).get("ports");
         ports
             .items()
             .filter_map(|port| {
@@ -195,7 +195,7 @@ fn allocate_address(
         return Ok(());
     };
     let selectorless_headless =
-        spec["clusterIP"] == "None" && At::root(spec).get("selector").is_empty();
+        spec["clusterIP"] == "None" && Field::root(spec).get("selector").is_empty();
     if selectorless_headless && spec["ipFamilyPolicy"].is_null() && spec["ipFamilies"].is_null() {
         // The families of endpoints without a selector are unknown; upstream uses both.
         parts::set(spec, "ipFamilyPolicy", "RequireDualStack");
@@ -283,7 +283,7 @@ fn allocate_ports(
     let Some(spec) = object.get_mut("spec") else {
         return Ok(());
     };
-    let asked: BTreeSet<i64> = At::root(spec)
+    let asked: BTreeSet<i64> = Field::root(spec)
         .get("ports")
         .items()
         .filter_map(|port| port.get("nodePort").int())
@@ -347,7 +347,7 @@ fn release_ports(object: &mut Value, old: &Value) {
 }
 
 pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
-    let ports = At::root(object).get("spec.ports");
+    let ports = Field::root(object).get("spec.ports");
     ports
         .items()
         .filter_map(|port| {
@@ -360,7 +360,7 @@ pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
 /// The address and the node ports that a Service holds.
 pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
     let mut all = Vec::new();
-    for address in At::root(object).get("spec.clusterIPs").items() {
+    for address in Field::root(object).get("spec.clusterIPs").items() {
         if has_address(object) && !matches!(address.text(), "" | "None") {
             all.push(Allocation {
                 key: address_key(address.text()),
@@ -372,7 +372,7 @@ pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
             });
         }
     }
-    for port in At::root(object).get("spec.ports").items() {
+    for port in Field::root(object).get("spec.ports").items() {
         let number = port.get("nodePort");
         if let Some(value) = number.int().filter(|value| *value != 0) {
             all.push(Allocation {
@@ -393,26 +393,26 @@ pub(super) fn allocations(object: &Value) -> Vec<Allocation> {
 pub(super) mod tests {
     use super::*;
     use crate::groups::core::Service;
-    use crate::kind::Kind;
+    use crate::kind::{Allocating, Kind};
 
     /// What other Services hold.
-    pub struct Held(pub BTreeSet<String>);
+    pub struct AllocatedKeys(pub BTreeSet<String>);
 
-    impl AllocationLookup for Held {
+    impl AllocationLookup for AllocatedKeys {
         fn is_allocated(&self, key: &str) -> bool {
             self.0.contains(key)
         }
     }
 
-    pub fn held(keys: &[&str]) -> Held {
-        Held(keys.iter().map(|key| (*key).to_owned()).collect())
+    pub fn held(keys: &[&str]) -> AllocatedKeys {
+        AllocatedKeys(keys.iter().map(|key| (*key).to_owned()).collect())
     }
 
     pub fn service() -> Service {
         Service::new("10.96.0.0/24".parse().unwrap())
     }
 
-    pub fn create(spec: Value, taken: &Held) -> Result<Value, Status> {
+    pub fn create(spec: Value, taken: &AllocatedKeys) -> Result<Value, Status> {
         let mut object = json!({"metadata": {"name": "s", "namespace": "d"}, "spec": spec});
         service().default(&mut object);
         service().prepare_create(&mut object);
@@ -488,7 +488,7 @@ pub(super) mod tests {
         service().default(&mut new);
         service().prepare_update(&mut new, &old);
         service()
-            .allocate(&mut new, Some(&old), &Held(keys.clone()))
+            .allocate(&mut new, Some(&old), &AllocatedKeys(keys.clone()))
             .unwrap();
         assert_eq!(node_port_keys(&new), keys);
         new["spec"]["type"] = json!("ClusterIP");

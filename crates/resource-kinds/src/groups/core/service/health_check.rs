@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::allocate::{PORT_TAKEN, choose_port, explicit_port, node_port_keys, port_key, seed};
 use crate::json::parts;
 use crate::kind::{Allocation, AllocationLookup, Refusal};
-use crate::validation::field::At;
+use crate::validation::field::Field;
 
 /// Whether a balancer outside has to learn on which nodes there are endpoints.
 pub(super) fn is_served(spec: &Value) -> bool {
@@ -48,7 +48,7 @@ pub(super) fn allocate(
 
 /// The port, which no other Service may have.
 pub(super) fn allocation(object: &Value) -> Option<Allocation> {
-    let check = At::root(object).get("spec.healthCheckNodePort");
+    let check = Field::root(object).get("spec.healthCheckNodePort");
     let port = check.int().filter(|port| *port != 0)?;
     Some(Allocation {
         key: port_key("TCP", port),
@@ -66,8 +66,8 @@ mod tests {
 
     use super::*;
     use crate::groups::core::service::allocate;
-    use crate::groups::core::service::allocate::tests::{Held, create, held, service};
-    use crate::kind::Kind;
+    use crate::groups::core::service::allocate::tests::{AllocatedKeys, create, held, service};
+    use crate::kind::{Allocating, Kind};
 
     #[test]
     fn a_local_balancer_has_a_port_that_tells_of_endpoints() {
@@ -90,7 +90,7 @@ mod tests {
             let mut new = json!({"metadata": old["metadata"], "spec": spec});
             service().default(&mut new);
             service().prepare_update(&mut new, &old);
-            let taken = Held(
+            let taken = AllocatedKeys(
                 allocate::allocations(&old)
                     .into_iter()
                     .map(|held| held.key)

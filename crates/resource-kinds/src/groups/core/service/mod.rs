@@ -14,7 +14,10 @@ use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::cluster::ServiceRange;
 use crate::kind::info::{Names, STATUS, namespaced, proxy};
-use crate::kind::{Allocation, AllocationLookup, Cell, Column, Kind, KindInfo, Words};
+use crate::kind::{
+    Allocating, Allocation, AllocationLookup, Kind, KindInfo, Selectable, Words, WriteRules,
+};
+use crate::printing::{Cell, Column, Printer};
 use crate::validation::metadata;
 
 /// core/v1 Service.
@@ -32,6 +35,11 @@ impl Service {
 }
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+
     categories: Words::Fixed(&["all"]),
     subresources: &[proxy("ServiceProxyOptions"), STATUS],
     ..namespaced(Names {
@@ -47,10 +55,6 @@ const INFO: KindInfo<'static> = KindInfo {
 impl Kind for Service {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn is_created_by_updates(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -102,19 +106,6 @@ impl Kind for Service {
         allocate::keep_allocations(object, old);
     }
 
-    fn allocate(
-        &self,
-        object: &mut Value,
-        old: Option<&Value>,
-        taken: &dyn AllocationLookup,
-    ) -> Result<(), Status> {
-        allocate::allocate(self.range, object, old, taken)
-    }
-
-    fn allocations(&self, object: &Value) -> Vec<Allocation> {
-        allocate::allocations(object)
-    }
-
     fn name_errors(&self, name: &str) -> Vec<String> {
         names::dns_1035_label(name)
     }
@@ -132,6 +123,16 @@ impl Kind for Service {
         errors
     }
 
+    fn allocating(&self) -> &dyn Allocating {
+        self
+    }
+
+    fn selectable(&self) -> &dyn Selectable {
+        self
+    }
+}
+
+impl Printer for Service {
     fn columns(&self) -> Vec<Column<'_>> {
         table::COLUMNS.to_vec()
     }
@@ -139,7 +140,24 @@ impl Kind for Service {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         table::row(object, now)
     }
+}
 
+impl Allocating for Service {
+    fn allocate(
+        &self,
+        object: &mut Value,
+        old: Option<&Value>,
+        taken: &dyn AllocationLookup,
+    ) -> Result<(), Status> {
+        allocate::allocate(self.range, object, old, taken)
+    }
+
+    fn allocations(&self, object: &Value) -> Vec<Allocation> {
+        allocate::allocations(object)
+    }
+}
+
+impl Selectable for Service {
     fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
         let field = match field {
             "spec.clusterIP" => "clusterIP",

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::kind::{Cell, Column};
 use crate::printing::table;
-use crate::validation::field::At;
+use crate::printing::{Cell, Column};
+use crate::validation::field::Field;
 
 /// Columns of the table of Services.
 pub(super) const COLUMNS: &[Column<'static>] = &[
@@ -33,7 +33,7 @@ pub(super) fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
 }
 
 fn external_address(object: &Value) -> String {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let mut addresses: Vec<&str> = spec
         .get("externalIPs")
         .items()
@@ -42,7 +42,7 @@ fn external_address(object: &Value) -> String {
     match spec.get("type").text() {
         "ExternalName" => return spec.get("externalName").text().to_owned(),
         "LoadBalancer" => {
-            let ingress: Vec<_> = At::root(object)
+            let ingress: Vec<_> = Field::root(object)
                 .get("status.loadBalancer.ingress")
                 .items()
                 .collect();
@@ -66,7 +66,7 @@ fn external_address(object: &Value) -> String {
 }
 
 fn ports(spec: &Value) -> String {
-    let shown: Vec<String> = At::root(spec)
+    let shown: Vec<String> = Field::root(spec)
         .get("ports")
         .items()
         .map(|port| {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::allocate::has_address;
 use super::health_check;
 use crate::validation::addresses::{PROTOCOLS, check_endpoint_ip, check_ip};
-use crate::validation::field::{At, Rules};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -17,7 +17,7 @@ const AFFINITY_SECONDS_MAX: i64 = 86_400;
 
 /// The errors of a Service.
 pub(super) fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
+    let spec = Field::root(object).get("spec");
     let kind = spec.get("type").text();
     let headless = spec.get("clusterIP").text() == "None";
     let mut errors = Vec::new();
@@ -46,7 +46,7 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn external_name(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn external_name(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     if !spec.get("clusterIPs").is_empty() {
         let at = spec.get("clusterIPs");
         errors.push(at.forbidden("may not be set for ExternalName services"));
@@ -61,7 +61,7 @@ fn external_name(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn ports(spec: &At<'_>, headless: bool, errors: &mut Vec<FieldError>) {
+fn ports(spec: &Field<'_>, headless: bool, errors: &mut Vec<FieldError>) {
     let list = spec.get("ports");
     let several = list.value.as_array().is_some_and(|ports| ports.len() > 1);
     let mut seen_names = BTreeSet::new();
@@ -106,7 +106,7 @@ fn ports(spec: &At<'_>, headless: bool, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn target_port(at: &At<'_>, errors: &mut Vec<FieldError>) {
+fn target_port(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     match at.value {
         Value::Number(number) => {
             let clauses = names::port_number(number.as_i64().unwrap_or_default());
@@ -116,7 +116,7 @@ fn target_port(at: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn affinity(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn affinity(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     errors.check_one_of(&spec.get("sessionAffinity"), &["ClientIP", "None"]);
     let config = spec.get("sessionAffinityConfig");
     let seconds = config.get("clientIP.timeoutSeconds");
@@ -136,7 +136,7 @@ fn affinity(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn addresses(object: &Value, spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn addresses(object: &Value, spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let list = spec.get("clusterIPs");
     let (single, first) = (spec.get("clusterIP"), spec.get("clusterIPs").value.get(0));
     let first = first.and_then(Value::as_str).unwrap_or_default();
@@ -163,7 +163,7 @@ fn addresses(object: &Value, spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn policies(spec: &At<'_>, kind: &str, errors: &mut Vec<FieldError>) {
+fn policies(spec: &Field<'_>, kind: &str, errors: &mut Vec<FieldError>) {
     let external = spec.get("externalTrafficPolicy");
     let outside =
         matches!(kind, "NodePort" | "LoadBalancer") || !spec.get("externalIPs").is_empty();
@@ -191,8 +191,8 @@ fn policies(spec: &At<'_>, kind: &str, errors: &mut Vec<FieldError>) {
 /// The immutable fields: an allocated address, and the health check node port.
 pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let check = At::root(object).get("spec.healthCheckNodePort");
-    let before = At::root(old).get("spec.healthCheckNodePort");
+    let check = Field::root(object).get("spec.healthCheckNodePort");
+    let before = Field::root(old).get("spec.healthCheckNodePort");
     let stays = health_check::is_served(&object["spec"]) && health_check::is_served(&old["spec"]);
     if stays && before.is_set() && check.int() != before.int() {
         errors.push(check.forbidden("field is immutable"));
@@ -200,7 +200,10 @@ pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     if !has_address(object) || !has_address(old) {
         return errors;
     }
-    let (new, old) = (At::root(object).get("spec"), At::root(old).get("spec"));
+    let (new, old) = (
+        Field::root(object).get("spec"),
+        Field::root(old).get("spec"),
+    );
     let before = old
         .get("clusterIPs")
         .value
@@ -220,7 +223,7 @@ pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid(&path, value, "may not change once set"));
     }
     let (families, families_before) = (new.get("ipFamilies"), old.get("ipFamilies"));
-    let first = |at: &At<'_>| at.value.get(0).cloned();
+    let first = |at: &Field<'_>| at.value.get(0).cloned();
     if families_before.is_set() && first(&families) != first(&families_before) {
         let path = families.path.index(0);
         let value = families.value.clone();

@@ -10,9 +10,9 @@ use super::rules::{check_conditions, check_match, check_rules, default_match};
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy. The crate that evaluates its
@@ -21,6 +21,11 @@ use crate::validation::metadata;
 pub struct ValidatingAdmissionPolicy;
 
 const INFO: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        has_generation: true,
+        ..WriteRules::ORDINARY
+    },
+
     subresources: &[STATUS],
     ..cluster(Names {
         group: GROUP,
@@ -58,22 +63,20 @@ impl Kind for ValidatingAdmissionPolicy {
         }
     }
 
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate(&At::root(object).get("spec")));
+        errors.extend(validate(&Field::root(object).get("spec")));
         errors
     }
 
     fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate(&At::root(object).get("spec")));
+        errors.extend(validate(&Field::root(object).get("spec")));
         errors
     }
+}
 
+impl Printer for ValidatingAdmissionPolicy {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -100,14 +103,14 @@ pub(super) fn settings_kind(spec: &Value) -> String {
     }
 }
 
-fn validate(spec: &At<'_>) -> Vec<FieldError> {
+fn validate(spec: &Field<'_>) -> Vec<FieldError> {
     let mut errors = check_common(spec);
     check_validations(spec, &mut errors);
     errors
 }
 
 /// The errors of the fields that both kinds of policies have.
-pub(super) fn check_common(spec: &At<'_>) -> Vec<FieldError> {
+pub(super) fn check_common(spec: &Field<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.check_one_of(&spec.get("failurePolicy"), &["Fail", "Ignore"]);
     let settings = spec.get("paramKind");
@@ -140,7 +143,7 @@ pub(super) fn check_common(spec: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn check_validations(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+fn check_validations(spec: &Field<'_>, errors: &mut Vec<FieldError>) {
     let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
         let text = "validations or auditAnnotations must contain at least one item";
@@ -179,7 +182,7 @@ fn check_validations(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-pub(super) fn check_expression(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn check_expression(at: &Field<'_>, errors: &mut Vec<FieldError>) {
     if at.text().trim().is_empty() {
         let name = at.path.to_string();
         let name = name.rsplit('.').next().unwrap_or_default();

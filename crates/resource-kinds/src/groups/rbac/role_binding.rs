@@ -9,9 +9,9 @@ use super::GROUP;
 use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::printing::table;
-use crate::validation::field::{At, Rules};
+use crate::kind::{Kind, KindInfo, WriteRules};
+use crate::printing::{Cell, Column, Printer, table};
+use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
 
 /// rbac.authorization.k8s.io/v1 RoleBinding.
@@ -22,23 +22,35 @@ pub struct RoleBinding;
 #[derive(Debug)]
 pub struct ClusterRoleBinding;
 
-const ROLE_BINDING: KindInfo<'static> = namespaced(Names {
-    group: GROUP,
-    kind: "RoleBinding",
-    list_kind: "RoleBindingList",
-    plural: "rolebindings",
-    singular: "rolebinding",
-    short: &[],
-});
+const ROLE_BINDING: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..namespaced(Names {
+        group: GROUP,
+        kind: "RoleBinding",
+        list_kind: "RoleBindingList",
+        plural: "rolebindings",
+        singular: "rolebinding",
+        short: &[],
+    })
+};
 
-const CLUSTER_ROLE_BINDING: KindInfo<'static> = cluster(Names {
-    group: GROUP,
-    kind: "ClusterRoleBinding",
-    list_kind: "ClusterRoleBindingList",
-    plural: "clusterrolebindings",
-    singular: "clusterrolebinding",
-    short: &[],
-});
+const CLUSTER_ROLE_BINDING: KindInfo<'static> = KindInfo {
+    writes: WriteRules {
+        create_on_update: true,
+        ..WriteRules::ORDINARY
+    },
+    ..cluster(Names {
+        group: GROUP,
+        kind: "ClusterRoleBinding",
+        list_kind: "ClusterRoleBindingList",
+        plural: "clusterrolebindings",
+        singular: "clusterrolebinding",
+        short: &[],
+    })
+};
 
 const COLUMNS: &[Column<'static>] = &[
     table::NAME,
@@ -52,10 +64,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for RoleBinding {
     fn info(&self) -> KindInfo<'_> {
         ROLE_BINDING
-    }
-
-    fn is_created_by_updates(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -82,7 +90,9 @@ impl Kind for RoleBinding {
         errors.extend(unchanged(object, old));
         errors
     }
+}
 
+impl Printer for RoleBinding {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -95,10 +105,6 @@ impl Kind for RoleBinding {
 impl Kind for ClusterRoleBinding {
     fn info(&self) -> KindInfo<'_> {
         CLUSTER_ROLE_BINDING
-    }
-
-    fn is_created_by_updates(&self) -> bool {
-        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
@@ -125,7 +131,9 @@ impl Kind for ClusterRoleBinding {
         errors.extend(unchanged(object, old));
         errors
     }
+}
 
+impl Printer for ClusterRoleBinding {
     fn columns(&self) -> Vec<Column<'_>> {
         COLUMNS.to_vec()
     }
@@ -149,7 +157,7 @@ fn fill_groups(object: &mut Value) {
 fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
     let role = &object["roleRef"];
     let subjects = |kind: &str| {
-        let all = At::root(object).get("subjects");
+        let all = Field::root(object).get("subjects");
         let named: Vec<String> = all
             .items()
             .filter(|subject| subject.get("kind").text() == kind)
@@ -172,12 +180,12 @@ fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
 }
 
 fn unchanged(object: &Value, old: &Value) -> Option<FieldError> {
-    let role = At::root(object).get("roleRef");
+    let role = Field::root(object).get("roleRef");
     (object["roleRef"] != old["roleRef"]).then(|| role.invalid("cannot change roleRef"))
 }
 
 fn validate(object: &Value, roles: &[&str]) -> Vec<FieldError> {
-    let root = At::root(object);
+    let root = Field::root(object);
     let role = root.get("roleRef");
     let mut errors = Vec::new();
     if role.get("apiGroup").text() != GROUP {
@@ -193,7 +201,7 @@ fn validate(object: &Value, roles: &[&str]) -> Vec<FieldError> {
     errors
 }
 
-fn validate_subject(subject: &At<'_>, in_namespace: bool) -> Vec<FieldError> {
+fn validate_subject(subject: &Field<'_>, in_namespace: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (name, group) = (subject.get("name"), subject.get("apiGroup"));
     if name.is_empty() {

@@ -1,0 +1,35 @@
+//! Reads of other objects during admission.
+
+use serde_json::Value;
+
+/// Reads of other objects that admission and defaulting may do. Answers are those of the store
+/// at the time of the request.
+pub trait ObjectReader {
+    /// One object, by group, plural, namespace (empty for cluster scope) and name.
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
+    /// All objects of a kind in a namespace (empty for all or cluster scope).
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value>;
+    /// The user of the request: `uid`, `groups` and `extra`, as far as there are any.
+    fn requester(&self) -> Value {
+        Value::Null
+    }
+    /// Whether the user of the request is authorised.
+    fn allows(&self, _attributes: &ResourceAttributes<'_>) -> bool {
+        false
+    }
+}
+
+/// The attributes of an authorisation, as in a SubjectAccessReview.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResourceAttributes<'a> {
+    /// The verb.
+    pub verb: &'a str,
+    /// API group, empty for core.
+    pub group: &'a str,
+    /// Resource, plural.
+    pub resource: &'a str,
+    /// Namespace, empty for cluster scope.
+    pub namespace: &'a str,
+    /// Name, empty for all.
+    pub name: &'a str,
+}

@@ -1,0 +1,22 @@
+//! Deletion.
+
+use serde_json::Value;
+
+/// The rules of deletion. The defaults are those of most kinds.
+pub trait Deletion: Send + Sync {
+    /// The grace period in seconds, where the request asks for so many; 0 removes the object at
+    /// once. Only pods that run on a node have one.
+    fn grace_seconds(&self, _object: &Value, _asked: Option<i64>) -> i64 {
+        0
+    }
+
+    /// Whether a deletion without a propagation policy leaves the dependents behind.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// The warning for a deletion without a propagation policy.
+    fn deletion_warning(&self) -> Option<&'static str> {
+        None
+    }
+}

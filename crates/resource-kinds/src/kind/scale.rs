@@ -1,0 +1,13 @@
+//! The sub-resource `scale`.
+
+use object_model::FieldError;
+use serde_json::Value;
+
+/// A kind with the sub-resource `scale`.
+pub trait Scalable: Send + Sync {
+    /// The `autoscaling/v1` Scale of an object.
+    fn scale(&self, object: &Value) -> Value;
+
+    /// Takes over what an updated Scale asks for; returns all that is wrong with the Scale.
+    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError>;
+}

@@ -1,0 +1,19 @@
+//! Field selectors.
+
+use serde_json::Value;
+
+use super::info::Words;
+
+/// A kind with field selectors beyond `metadata.name` and `metadata.namespace`. The defaults are
+/// those of a kind without them.
+pub trait Selectable: Send + Sync {
+    /// The names for which [`selectable_field`](Self::selectable_field) answers.
+    fn selectable_fields(&self) -> Words<'_> {
+        Words::Fixed(&[])
+    }
+
+    /// The object's value for a field selector; `None` if the kind cannot be selected by it.
+    fn selectable_field(&self, _object: &Value, _field: &str) -> Option<String> {
+        None
+    }
+}

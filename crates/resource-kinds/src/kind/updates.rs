@@ -1,0 +1,39 @@
+//! Updates through sub-resources that are a part of the object.
+
+use object_model::FieldError;
+use serde_json::Value;
+
+use crate::json::parts;
+
+/// The rules of updates through `status`. The defaults are those of most kinds.
+pub trait StatusUpdate: Send + Sync {
+    /// Restores what the update may not touch: all but the status. The metadata stays as sent, its
+    /// rules are those of the pipeline.
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        parts::restore_all_but(object, old, &["status", "metadata"]);
+    }
+
+    /// All that is wrong with a changed status.
+    fn validate_status_update(&self, _object: &Value, _old: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+}
+
+/// The rules of updates through other sub-resources, such as `resize` of a pod. The defaults are
+/// those of a kind without such sub-resources.
+pub trait SubresourceUpdate: Send + Sync {
+    /// Restores what the update may not touch.
+    fn prepare_subresource_update(&self, _name: &str, object: &mut Value, old: &Value) {
+        old.clone_into(object);
+    }
+
+    /// All that is wrong with the update.
+    fn validate_subresource_update(
+        &self,
+        _name: &str,
+        _object: &Value,
+        _old: &Value,
+    ) -> Vec<FieldError> {
+        Vec::new()
+    }
+}

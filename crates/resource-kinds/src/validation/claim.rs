@@ -1,0 +1,94 @@
+//! Defaults and rules of claims and claim templates.
+
+use object_model::{FieldError, Quantity, names};
+use serde_json::{Value, json};
+
+use super::field::{Field, Rules};
+use super::metadata;
+use crate::json::parts;
+
+/// The ways in which a volume can be mounted.
+const ACCESS_MODES: &[&str] = &[
+    "ReadOnlyMany",
+    "ReadWriteMany",
+    "ReadWriteOnce",
+    "ReadWriteOncePod",
+];
+/// The volume modes.
+pub(crate) const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
+
+/// Fills in a claim, or a claim template of a StatefulSet.
+pub(crate) fn default(claim: &mut Value) {
+    if let Some(status) = parts::entry(claim, "status") {
+        parts::fill(status, "phase", "Pending");
+    }
+    if let Some(spec) = parts::entry(claim, "spec") {
+        parts::fill(spec, "volumeMode", "Filesystem");
+        // Written even if empty, as upstream's encoder does.
+        parts::fill(spec, "resources", json!({}));
+    }
+}
+
+/// All that is wrong with the access modes of a claim or volume.
+pub(crate) fn access_modes(spec: &Field<'_>, when_missing: &str) -> Vec<FieldError> {
+    let modes = spec.get("accessModes");
+    let mut errors = Vec::new();
+    if modes.is_empty() {
+        errors.push(modes.required(when_missing));
+    }
+    for mode in modes.items() {
+        if !ACCESS_MODES.contains(&mode.text()) {
+            let error = FieldError::not_supported(&modes.path, mode.value.clone(), ACCESS_MODES);
+            errors.push(error);
+        }
+    }
+    let single = modes.items().any(|mode| mode.text() == "ReadWriteOncePod");
+    if single && modes.len() > 1 {
+        errors.push(modes.forbidden("may not use ReadWriteOncePod with other access modes"));
+    }
+    errors
+}
+
+/// All that is wrong with the spec of a claim or claim template.
+pub(crate) fn validate_spec(spec: &Field<'_>) -> Vec<FieldError> {
+    let mut errors = access_modes(spec, "at least 1 access mode is required");
+    errors.extend(metadata::label_selector(&spec.get("selector")));
+    let amount = Field {
+        path: spec.get("resources").path.key("storage"),
+        ..spec.get("resources.requests.storage")
+    };
+    if amount.is_set() {
+        let quantity = Quantity::from_json(amount.value).unwrap_or_default();
+        if quantity.is_zero() || quantity.is_negative() {
+            errors.push(amount.invalid("must be greater than zero"));
+        }
+    } else {
+        errors.push(amount.required(""));
+    }
+    errors.check_text_if_set(&spec.get("storageClassName"), names::dns_subdomain);
+    errors.check_one_of_if_set(&spec.get("volumeMode"), VOLUME_MODES);
+    errors.check_text_if_set(&spec.get("volumeAttributesClassName"), names::dns_subdomain);
+    errors.extend(data_sources(spec));
+    errors
+}
+
+fn data_sources(spec: &Field<'_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for field in ["dataSource", "dataSourceRef"] {
+        let source = spec.get(field);
+        if !source.is_set() {
+            continue;
+        }
+        for part in ["name", "kind"] {
+            if source.get(part).is_empty() {
+                errors.push(source.get(part).required(""));
+            }
+        }
+        let core = source.get("apiGroup").is_empty();
+        if core && !matches!(source.get("kind").text(), "PersistentVolumeClaim" | "") {
+            let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.push(source.invalid(detail));
+        }
+    }
+    errors
+}

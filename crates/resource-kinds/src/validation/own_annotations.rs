@@ -1,0 +1,329 @@
+//! Rules for mainstay's own annotations.
+
+use object_model::{FieldError, FieldPath};
+use serde_json::Value;
+
+use super::field::Field;
+use crate::well_known::annotations::{
+    MAX_UNAVAILABLE, ORDINAL_NODE_PORT, OWN_PREFIX, PROGRESS_DEADLINE_SECONDS, SCALE_DOWN,
+    STUCK_ROLLOUT,
+};
+
+/// An annotation of mainstay's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnAnnotation {
+    /// Its key, `mainstay.dev/…`.
+    pub name: &'static str,
+    /// The kinds that it may stand on.
+    pub kinds: &'static [&'static str],
+    /// What it may say.
+    pub values: Values,
+    /// What holds without it.
+    pub default: &'static str,
+    /// What it is for, in a line.
+    pub purpose: &'static str,
+}
+
+/// What an annotation may say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// A whole number in decimal digits.
+    Number {
+        /// The least.
+        min: i64,
+        /// The greatest.
+        max: i64,
+    },
+}
+
+/// All annotations of mainstay's own, by name. `docs/annotations.md` shows them.
+pub const OWN: &[OwnAnnotation] = &[
+    OwnAnnotation {
+        name: MAX_UNAVAILABLE,
+        kinds: &["StatefulSet"],
+        values: Values::Words(&["AsReleased", "Corrected"]),
+        default: "Corrected",
+        purpose: "how pods that are unavailable already count against `maxUnavailable`",
+    },
+    OwnAnnotation {
+        name: ORDINAL_NODE_PORT,
+        kinds: &["StatefulSet"],
+        values: Values::Number {
+            min: 1,
+            max: u16::MAX as i64,
+        },
+        default: "none",
+        purpose: "node port of ordinal 0; each pod gets a Service at that port plus its ordinal",
+    },
+    OwnAnnotation {
+        name: PROGRESS_DEADLINE_SECONDS,
+        kinds: &["StatefulSet"],
+        values: Values::Number {
+            min: 1,
+            max: i32::MAX as i64,
+        },
+        default: "none",
+        purpose: "seconds without progress after which the set is `Stalled`",
+    },
+    OwnAnnotation {
+        name: SCALE_DOWN,
+        kinds: &["StatefulSet"],
+        values: Values::Words(&["HighestFirst", "WaitAMoment", "WaitForLowest"]),
+        default: "WaitAMoment",
+        purpose: "time that an unhealthy surplus pod waits for a lower unhealthy one: none, a minute, no limit",
+    },
+    OwnAnnotation {
+        name: STUCK_ROLLOUT,
+        kinds: &["StatefulSet"],
+        values: Values::Words(&["Replace", "Wait"]),
+        default: "Replace",
+        purpose: "handling of a pod that an earlier template broke: it is replaced, or stays",
+    },
+];
+
+/// Where an object has annotations, and of which kind the thing is that gets them.
+const TEMPLATES: [(&str, &str); 5] = [
+    ("template", "Pod"),
+    ("spec.template", "Pod"),
+    ("spec.jobTemplate", "Job"),
+    ("spec.jobTemplate.spec.template", "Pod"),
+    ("spec.volumeClaimTemplates", "PersistentVolumeClaim"),
+];
+
+/// All that is wrong with the annotations of mainstay's own, on an object and in the templates in
+/// it. What was stored before may stay as it is.
+pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let before = |at: &Field<'_>, key: &str| {
+        let same_place = old.and_then(|old| old.pointer(&pointer(&at.path)));
+        same_place
+            .is_some_and(|map| map.get(key) == Some(at.value.get(key).unwrap_or(&Value::Null)))
+    };
+    let mut errors = Vec::new();
+    for (kind, at) in places(kind, object) {
+        for (key, value) in at.entries() {
+            if key.starts_with(OWN_PREFIX) && !before(&at, key) {
+                errors.extend(wrong(kind, key, &value));
+            }
+        }
+    }
+    errors
+}
+
+fn places<'a>(kind: &'a str, object: &'a Value) -> Vec<(&'a str, Field<'a>)> {
+    let root = Field::root(object);
+    let mut places = vec![(kind, root.get("metadata.annotations"))];
+    for (path, kind) in TEMPLATES {
+        let at = root.get(path);
+        let list: Vec<Field<'a>> = at.items().collect();
+        let one = if list.is_empty() { vec![at] } else { list };
+        places.extend(one.iter().map(|at| (kind, at.get("metadata.annotations"))));
+    }
+    places
+}
+
+/// `a.b[0].c` as `/a/b/0/c`.
+fn pointer(path: &FieldPath) -> String {
+    let slashes = path.to_string().replace(['.', '['], "/").replace(']', "");
+    format!("/{slashes}")
+}
+
+fn wrong(kind: &str, key: &str, value: &Field<'_>) -> Option<FieldError> {
+    let Some(known) = OWN.iter().find(|own| own.name == key) else {
+        return Some(FieldError::invalid(
+            &value.path,
+            key,
+            unknown(kind, "no such annotation"),
+        ));
+    };
+    if !known.kinds.contains(&kind) {
+        let detail = unknown(kind, &format!("it is for a {}", known.kinds.join(" or a ")));
+        return Some(FieldError::invalid(&value.path, key, detail));
+    }
+    match known.values {
+        Values::Words(words) if words.contains(&value.text()) => None,
+        Values::Words(words) => Some(value.not_supported(words)),
+        Values::Number { min, max } => {
+            let digits = value.text().bytes().all(|byte| byte.is_ascii_digit());
+            let number = value.text().parse().ok().filter(|_| digits);
+            let fits = number.is_some_and(|number: i64| (min..=max).contains(&number));
+            let detail = format!("must be a whole number from {min} to {max}");
+            (!fits).then(|| value.invalid(detail))
+        }
+    }
+}
+
+/// Why an annotation may not stand there, and which may.
+fn unknown(kind: &str, why: &str) -> String {
+    let allowed: Vec<String> = OWN
+        .iter()
+        .filter(|own| own.kinds.contains(&kind))
+        .map(|own| format!("{} ({})", own.name, own.values))
+        .collect();
+    if allowed.is_empty() {
+        format!("{why}; a {kind} may have none that begins with {OWN_PREFIX}")
+    } else {
+        format!("{why}; a {kind} may have: {}", allowed.join(", "))
+    }
+}
+
+impl std::fmt::Display for Values {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Words(words) => f.write_str(&words.join(" or ")),
+            Self::Number { min, max } => write!(f, "{min} to {max}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn wrongs(kind: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let errors = validate(kind, object, old);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn with(key: &str, value: &str) -> Value {
+        json!({"metadata": {"annotations": {key: value, "example.com/else": "free"}}})
+    }
+
+    fn on_a_set(key: &str, value: &str) -> Vec<String> {
+        wrongs("StatefulSet", &with(key, value), None)
+    }
+
+    #[test]
+    fn every_annotation_has_values_that_are_taken_and_others_that_are_not() {
+        for own in OWN {
+            let (good, bad) = match own.values {
+                Values::Words(words) => (words.to_vec(), ["", "replace", "Replace ", "1"]),
+                Values::Number { min, max } => {
+                    let (low, high) = (on_a_set(own.name, &min.to_string()), max.to_string());
+                    assert!(low.is_empty(), "{}", own.name);
+                    assert!(on_a_set(own.name, &high).is_empty(), "{}", own.name);
+                    (vec!["600"], ["", "0", "+1", "10s"])
+                }
+            };
+            assert!(own.kinds == ["StatefulSet"], "{}", own.name);
+            assert!(good.contains(&own.default) || own.default == "none");
+            for value in good {
+                assert!(on_a_set(own.name, value).is_empty(), "{} {value}", own.name);
+            }
+            for value in bad {
+                assert_eq!(on_a_set(own.name, value).len(), 1, "{} {value}", own.name);
+            }
+        }
+        assert!(OWN.is_sorted_by_key(|own| own.name));
+    }
+
+    #[test]
+    fn a_value_that_is_not_allowed_is_told_those_that_are() {
+        assert_eq!(
+            on_a_set(STUCK_ROLLOUT, "Maybe"),
+            [
+                "metadata.annotations[mainstay.dev/stuck-rollout]: Unsupported value: \"Maybe\": \
+                 supported values: \"Replace\", \"Wait\""
+            ]
+        );
+        assert_eq!(
+            on_a_set(PROGRESS_DEADLINE_SECONDS, "2147483648"),
+            [
+                "metadata.annotations[mainstay.dev/progress-deadline-seconds]: Invalid value: \
+                 \"2147483648\": must be a whole number from 1 to 2147483647"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_told_those_that_are() {
+        assert_eq!(
+            on_a_set("mainstay.dev/stuck", "Wait"),
+            [
+                "metadata.annotations[mainstay.dev/stuck]: Invalid value: \"mainstay.dev/stuck\": \
+                 no such annotation; a StatefulSet may have: mainstay.dev/max-unavailable \
+                 (AsReleased or Corrected), mainstay.dev/ordinal-node-port (1 to 65535), \
+                 mainstay.dev/progress-deadline-seconds (1 to 2147483647), mainstay.dev/scale-down (HighestFirst or WaitAMoment or WaitForLowest), \
+                 mainstay.dev/stuck-rollout (Replace or Wait)"
+            ]
+        );
+        assert_eq!(
+            wrongs("Service", &with(STUCK_ROLLOUT, "Wait"), None),
+            [
+                "metadata.annotations[mainstay.dev/stuck-rollout]: Invalid value: \
+                 \"mainstay.dev/stuck-rollout\": it is for a StatefulSet; a Service may have none \
+                 that begins with mainstay.dev/"
+            ]
+        );
+    }
+
+    #[test]
+    fn templates_are_held_to_what_is_made_of_them() {
+        let mut set = json!({"spec": {"volumeClaimTemplates": [{}, {}]}});
+        set["spec"]["template"] = with(STUCK_ROLLOUT, "Wait");
+        set["spec"]["volumeClaimTemplates"][1] = with(SCALE_DOWN, "HighestFirst");
+        let fields: Vec<String> = validate("StatefulSet", &set, None)
+            .iter()
+            .map(|error| error.field.to_string())
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.template.metadata.annotations[mainstay.dev/stuck-rollout]",
+                "spec.volumeClaimTemplates[1].metadata.annotations[mainstay.dev/scale-down]",
+            ]
+        );
+        assert!(
+            wrongs("StatefulSet", &set, Some(&set)).is_empty(),
+            "stored already"
+        );
+        let mut job = with(STUCK_ROLLOUT, "Wait");
+        job["spec"]["template"] = with(STUCK_ROLLOUT, "Wait");
+        let errors = wrongs("CronJob", &json!({"spec": {"jobTemplate": job}}), None);
+        assert!(errors[0].contains("a Job may have none"), "{errors:?}");
+        assert!(errors[1].contains("a Pod may have none"), "{errors:?}");
+    }
+
+    #[test]
+    fn what_is_stored_may_stay_but_not_change() {
+        let old = with("mainstay.dev/of-old", "x");
+        let mut new = old.clone();
+        new["metadata"]["labels"] = json!({"a": "b"});
+        assert!(wrongs("StatefulSet", &new, Some(&old)).is_empty());
+        assert_eq!(
+            wrongs("StatefulSet", &with("mainstay.dev/of-old", "y"), Some(&old)).len(),
+            1
+        );
+        assert_eq!(
+            wrongs("StatefulSet", &with("mainstay.dev/new", "x"), Some(&old)).len(),
+            1
+        );
+        for odd in [
+            json!({}),
+            Value::Null,
+            json!({"metadata": {"annotations": 1}, "spec": []}),
+        ] {
+            assert!(wrongs("Pod", &odd, Some(&odd)).is_empty());
+        }
+    }
+
+    /// The table is the same for readers and for the server.
+    #[test]
+    fn the_document_shows_all_of_them() {
+        let document = include_str!("../../../../docs/annotations.md");
+        let rows: Vec<String> = OWN
+            .iter()
+            .map(|own| {
+                let kinds = own.kinds.join(", ");
+                let values = own.values.to_string().replace(" or ", "`, `");
+                let (name, default, purpose) = (own.name, own.default, own.purpose);
+                format!("| `{name}` | {kinds} | `{values}` | `{default}` | {purpose} |")
+            })
+            .collect();
+        let shown: Vec<&str> = document.lines().filter(|l| l.starts_with("| `")).collect();
+        assert_eq!(shown, rows);
+    }
+}
