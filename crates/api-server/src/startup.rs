@@ -50,9 +50,10 @@ impl ApiServer {
         let following = following::start(&server).await?;
         let sources = Sources::of(&server.objects.catalog.snapshot().registry);
         let (rbac, store) = (&server.access.authorizer.rbac, &server.objects.store);
-        authorize::fill(rbac, store.as_ref(), &sources).await?;
+        let filled = authorize::fill(rbac, store.as_ref(), &sources).await?;
         let part = server.health.parts.part("API server", background.clone());
-        let fresh = authorize::keep_fresh(rbac.clone(), store.clone(), sources, background);
+        let fresh =
+            authorize::keep_fresh(rbac.clone(), store.clone(), (sources, filled), background);
         server.start("the index of roles", fresh);
         let streak = part.follow(Followed::Watch, "definitions, webhooks and flows");
         let follow = following::run(Arc::downgrade(&server), following, streak);

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Index, Rbac};
 use crate::catalog::registry::{Registry, Resource, end_of};
 
+/// Objects that are decoded in one poll.
+const AT_ONCE: usize = 16;
+
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// The resources that the index is made of; true for bindings.
@@ -28,15 +31,16 @@ struct Source {
     binding: bool,
 }
 
-/// Fills the index and follows changes until `stop`.
+/// Follows changes until `stop`. The index was filled at the revision `filled`.
 pub(crate) async fn run(
     rbac: Arc<Rbac>,
     store: Arc<dyn Store>,
-    sources: Sources,
+    (sources, filled): (Sources, Revision),
     stop: CancellationToken,
 ) {
+    let mut filled = Some(filled);
     loop {
-        let turn = follow(&rbac, store.as_ref(), &sources);
+        let turn = follow(&rbac, store.as_ref(), &sources, filled.take());
         tokio::select! {
             () = stop.cancelled() => return,
             ended = turn => {
@@ -84,8 +88,9 @@ pub(crate) async fn fill(
             revision: Some(revision),
             ..Range::default()
         };
-        for item in store.range(range).await?.items {
-            put(&mut index, source, &item);
+        for items in store.range(range).await?.items.chunks(AT_ONCE) {
+            items.iter().for_each(|item| put(&mut index, source, item));
+            tokio::task::yield_now().await;
         }
     }
     rbac.write(|current| *current = index);
@@ -93,8 +98,16 @@ pub(crate) async fn fill(
     Ok(revision)
 }
 
-async fn follow(rbac: &Rbac, store: &dyn Store, sources: &Sources) -> Result<(), StoreError> {
-    let revision = fill(rbac, store, sources).await?;
+async fn follow(
+    rbac: &Rbac,
+    store: &dyn Store,
+    sources: &Sources,
+    filled: Option<Revision>,
+) -> Result<(), StoreError> {
+    let revision = match filled {
+        Some(revision) => revision,
+        None => fill(rbac, store, sources).await?,
+    };
     let mut streams = Vec::new();
     for (at, source) in sources.0.iter().enumerate() {
         let stream = store.watch(source.resource.prefix(""), Revision(revision.0 + 1))?;
