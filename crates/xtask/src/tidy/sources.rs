@@ -50,6 +50,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
             })
         };
         foreign_words(file, &mut report);
+        conflict_markers(file, &mut report);
         if !file.path.ends_with(".rs") {
             continue;
         }
@@ -78,6 +79,14 @@ fn foreign_words(file: &SourceFile, report: &mut impl FnMut(String)) {
     let home = ["/wo", "rk/"].concat();
     if file.text.contains(&home) {
         report(format!("names a path of one machine: {home}"));
+    }
+}
+
+/// No rest of a merge.
+fn conflict_markers(file: &SourceFile, report: &mut impl FnMut(String)) {
+    let is_marker = |line: &&str| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ");
+    if let Some(marker) = file.text.lines().find(is_marker) {
+        report(format!("has a conflict marker of git: {marker}"));
     }
 }
 
@@ -245,6 +254,13 @@ mod tests {
             texts("crates/container-runtime/src/x.rs", &text),
             Vec::<String>::new()
         );
+    }
+
+    #[test]
+    fn the_rest_of_a_merge_is_found() {
+        let text = format!("a\n{} HEAD\nb\n", "<".repeat(7));
+        assert!(texts("docs/a.md", &text)[0].contains("conflict marker"));
+        assert_eq!(texts("docs/a.md", "<< HEAD"), Vec::<String>::new());
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub struct Image {
     /// required features.
     pub scratch: PathBuf,
     /// Held by the run that uses the parts.
+    #[expect(dead_code, reason = "held, not read")]
     pub in_use: Option<File>,
 }
 
