@@ -12,6 +12,8 @@ use crate::spec::Propagation;
 pub(crate) const READ_ONLY: u64 = 0x1;
 pub(crate) const NO_SETUID: u64 = 0x2;
 pub(crate) const NO_DEVICES: u64 = 0x4;
+pub(crate) const NO_EXECUTION: u64 = 0x8;
+pub(crate) const STRICT_ACCESS_TIME: u64 = 0x20;
 pub(crate) const IDS_MAPPED: u64 = 0x0010_0000;
 
 /// `struct mount_attr` of `linux/mount.h`.

@@ -8,7 +8,7 @@
 //!     containers/<id>/
 //!         spec.json           what was asked for
 //!         state.json          created, running or how it ended
-//!         bundle/             the container's config.json and root mount point
+//!         bundle/             the mount point of the container's root
 //! ```
 //!
 //! Every file is written under another name, synced and renamed, so that none is ever seen

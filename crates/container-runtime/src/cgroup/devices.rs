@@ -1,5 +1,5 @@
-//! The device filter of a cgroup of version 2: a program that the kernel asks at each use. With
-//! version 1 there are lists instead, which libcontainer writes.
+//! The device filter of a control group: with version 2 a program that the kernel asks at each use,
+//! with version 1 a list.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -7,41 +7,66 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
-
 // What a process wants with a device, as the kernel's `bpf.h` has it (`BPF_DEVCG_ACC_*`).
 const MAKE_NODE: u32 = 1;
 const READ: u32 = 2;
 const WRITE: u32 = 4;
 const ANYTHING: u32 = MAKE_NODE | READ | WRITE;
 
+/// The letters of [`Device::access`](crate::spec::Device::access).
+const LETTERS: [(char, u32); 3] = [('r', READ), ('w', WRITE), ('m', MAKE_NODE)];
+
 /// A kind of device, by its number there (`BPF_DEVCG_DEV_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum DeviceKind {
     Block = 1,
     Character = 2,
 }
 
 /// Devices that may be used; without a number, those of every number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Rule {
-    kind: Kind,
-    major: Option<i32>,
-    minor: Option<i32>,
+pub(crate) struct DeviceRule {
+    kind: DeviceKind,
+    major: Option<u32>,
+    minor: Option<u32>,
     access: u32,
 }
 
-const fn character(major: i32, minor: Option<i32>) -> Rule {
-    Rule {
-        kind: Kind::Character,
+impl DeviceRule {
+    /// One device; `access` is any of `r`, `w`, `m`.
+    pub fn new(kind: DeviceKind, major: u32, minor: u32, access: &str) -> DeviceRule {
+        let named = LETTERS
+            .iter()
+            .filter(|(letter, _)| access.contains(*letter));
+        DeviceRule {
+            kind,
+            major: Some(major),
+            minor: Some(minor),
+            access: named.fold(0, |set, (_, bit)| set | bit),
+        }
+    }
+}
+
+/// The devices that a container may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceRules {
+    /// All of the node.
+    All,
+    /// Those that every container has, and these.
+    Only(Vec<DeviceRule>),
+}
+
+const fn character(major: u32, minor: Option<u32>) -> DeviceRule {
+    DeviceRule {
+        kind: DeviceKind::Character,
         major: Some(major),
         minor,
         access: ANYTHING,
     }
 }
 
-const fn nodes(kind: Kind) -> Rule {
-    Rule {
+const fn nodes(kind: DeviceKind) -> DeviceRule {
+    DeviceRule {
         kind,
         major: None,
         minor: None,
@@ -49,11 +74,10 @@ const fn nodes(kind: Kind) -> Rule {
     }
 }
 
-/// What every container has, with version 1 as well: its own devices, and nodes, which are no use
-/// by themselves.
-const USUAL: [Rule; 12] = [
-    nodes(Kind::Block),
-    nodes(Kind::Character),
+/// Devices of every container, and the right to make nodes, which are no use by themselves.
+const USUAL: [DeviceRule; 12] = [
+    nodes(DeviceKind::Block),
+    nodes(DeviceKind::Character),
     character(1, Some(3)),    // null
     character(1, Some(5)),    // zero
     character(1, Some(7)),    // full
@@ -122,7 +146,7 @@ fn answer(yes: bool) -> [Instruction; 2] {
 }
 
 /// The program that lets pass what the rules and the usual ones allow; pure.
-fn program(rules: &[Rule]) -> Vec<Instruction> {
+fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
     // The question: access in the upper and kind in the lower half of a word, major, minor.
     let mut code = vec![
         load(KIND, 0),
@@ -136,7 +160,7 @@ fn program(rules: &[Rule]) -> Vec<Instruction> {
         let mut conditions = vec![with(JUMP_UNLESS_EQUAL, KIND, rule.kind as i32)];
         let numbers = [(MAJOR, rule.major), (MINOR, rule.minor)];
         let numbers = numbers.into_iter().filter_map(|(r, n)| Some((r, n?)));
-        conditions.extend(numbers.map(|(register, n)| with(JUMP_UNLESS_EQUAL, register, n)));
+        conditions.extend(numbers.map(|(register, n)| with(JUMP_UNLESS_EQUAL, register, n as i32)));
         // Nothing is wanted that the rule does not give.
         conditions.push(copy(ACCESS, REST));
         conditions.push(with(AND, REST, (ANYTHING & !rule.access) as i32));
@@ -155,35 +179,31 @@ fn program(rules: &[Rule]) -> Vec<Instruction> {
     code
 }
 
-/// What a list of the runtime specification allows, as the lists are here: everything, or what is
-/// named. `None` is everything; pure.
-fn allowed(list: &[LinuxDeviceCgroup]) -> Option<Vec<Rule>> {
-    let mut rules = Vec::new();
-    for entry in list.iter().filter(|entry| entry.allow()) {
-        let kind = match entry.typ() {
-            Some(LinuxDeviceType::B) => Kind::Block,
-            Some(LinuxDeviceType::C | LinuxDeviceType::U) => Kind::Character,
-            Some(LinuxDeviceType::P) => continue,
-            Some(LinuxDeviceType::A) | None => return None,
+/// Files and lines that set the rules in a group of version 1; pure.
+pub(super) fn list(rules: &DeviceRules) -> Vec<(&'static str, String)> {
+    let DeviceRules::Only(rules) = rules else {
+        // A new group has the rights of the one above.
+        return Vec::new();
+    };
+    let mut lines = vec![("devices.deny", "a".to_owned())];
+    lines.extend(rules.iter().chain(&USUAL).map(|rule| {
+        let kind = match rule.kind {
+            DeviceKind::Block => 'b',
+            DeviceKind::Character => 'c',
         };
-        let number = |n: Option<i64>| n.and_then(|n| i32::try_from(n).ok()).filter(|n| *n >= 0);
-        let access = entry.access().as_deref().unwrap_or_default();
-        let bits = [('m', MAKE_NODE), ('r', READ), ('w', WRITE)];
-        let named = bits.iter().filter(|(letter, _)| access.contains(*letter));
-        rules.push(Rule {
-            kind,
-            major: number(entry.major()),
-            minor: number(entry.minor()),
-            access: named.fold(0, |set, (_, bit)| set | bit),
-        });
-    }
-    Some(rules)
+        let number = |n: Option<u32>| n.map_or("*".to_owned(), |n| n.to_string());
+        let letters = LETTERS.iter().filter(|(_, bit)| rule.access & bit != 0);
+        let access: String = letters.map(|(letter, _)| letter).collect();
+        let (major, minor) = (number(rule.major), number(rule.minor));
+        ("devices.allow", format!("{kind} {major}:{minor} {access}"))
+    }));
+    lines
 }
 
-/// Keeps the processes of the group at `dir`, now and later, from all devices but those that the
-/// list allows.
-pub(crate) fn guard(dir: &Path, list: &[LinuxDeviceCgroup]) -> io::Result<()> {
-    let Some(rules) = allowed(list) else {
+/// Keeps the processes of the group of version 2 at `dir`, now and later, from all devices but those
+/// that the rules allow.
+pub(super) fn guard(dir: &Path, rules: &DeviceRules) -> io::Result<()> {
+    let DeviceRules::Only(rules) = rules else {
         return Ok(());
     };
     let group = File::open(dir)?;
@@ -194,7 +214,7 @@ pub(crate) fn guard(dir: &Path, list: &[LinuxDeviceCgroup]) -> io::Result<()> {
     };
     // SAFETY: the limit lives through the call. Failing is fine: most kernels do not ask.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
-    load_program(&program(&rules))
+    load_program(&program(rules))
         .and_then(|program| attach(&program, &group))
         .map_err(|error| {
             let needs = "which needs a kernel with CONFIG_CGROUP_BPF and the right to use it";
@@ -279,12 +299,10 @@ unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int
 
 #[cfg(test)]
 mod tests {
-    use oci_spec::runtime::LinuxDeviceCgroupBuilder;
-
     use super::*;
 
     /// Runs a program as the kernel would.
-    fn passes(code: &[Instruction], kind: Kind, numbers: (i32, i32), access: u32) -> bool {
+    fn passes(code: &[Instruction], kind: DeviceKind, numbers: (i32, i32), access: u32) -> bool {
         let question = [
             access << 16 | kind as u32,
             numbers.0 as u32,
@@ -315,26 +333,12 @@ mod tests {
         }
     }
 
-    fn entry(allow: bool, kind: Option<LinuxDeviceType>, access: &str) -> LinuxDeviceCgroup {
-        let builder = LinuxDeviceCgroupBuilder::default()
-            .allow(allow)
-            .access(access);
-        match kind {
-            Some(kind) => builder.typ(kind).major(7).minor(3).build().unwrap(),
-            None => builder.build().unwrap(),
-        }
-    }
-
     #[test]
     fn nothing_passes_but_the_usual_and_what_is_given() {
         // statefulset.md 12.16
-        let list = [
-            entry(false, None, "rwm"),
-            entry(true, Some(LinuxDeviceType::B), "r"),
-        ];
-        let code = program(&allowed(&list).unwrap());
-        let block = |numbers, access| passes(&code, Kind::Block, numbers, access);
-        let character = |numbers, access| passes(&code, Kind::Character, numbers, access);
+        let code = program(&[DeviceRule::new(DeviceKind::Block, 7, 3, "r")]);
+        let block = |numbers, access| passes(&code, DeviceKind::Block, numbers, access);
+        let character = |numbers, access| passes(&code, DeviceKind::Character, numbers, access);
         assert!(block((7, 3), READ));
         assert!(!block((7, 3), WRITE));
         assert!(!block((7, 3), READ | WRITE));
@@ -348,9 +352,15 @@ mod tests {
     }
 
     #[test]
-    fn who_may_use_all_devices_is_asked_nothing() {
-        let all = [entry(true, None, "rwm")];
-        assert_eq!(allowed(&all), None);
-        assert_eq!(allowed(&[entry(false, None, "rwm")]), Some(Vec::new()));
+    fn the_list_of_version_1_begins_with_nothing() {
+        // statefulset.md 12.16
+        assert_eq!(list(&DeviceRules::All), []);
+        let rules = vec![DeviceRule::new(DeviceKind::Block, 7, 3, "rw")];
+        let lines = list(&DeviceRules::Only(rules));
+        assert_eq!(lines[0], ("devices.deny", "a".to_owned()));
+        let allowed: Vec<_> = lines[1..].iter().map(|(_, line)| line.as_str()).collect();
+        assert!(lines[1..].iter().all(|(file, _)| *file == "devices.allow"));
+        assert_eq!(allowed[..3], ["b 7:3 rw", "b *:* m", "c *:* m"]);
+        assert!(allowed.contains(&"c 1:3 rwm") && allowed.contains(&"c 136:* rwm"));
     }
 }

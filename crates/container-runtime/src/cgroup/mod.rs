@@ -1,8 +1,8 @@
 //! Control groups by plain files, for version 1 (one tree per controller) and version 2.
 //!
-//! libcontainer sets up the containers' own groups; this module makes the pods' groups above
-//! them, changes limits, reads usage, and kills and removes whole trees. A group is named by
-//! its path below the hierarchies' roots and has the same one in each.
+//! Makes the groups of pods and, below them, of containers, sets and changes limits, reads usage, and
+//! kills and removes whole trees. A group is named by its path below the hierarchies' roots and has
+//! the same one in each.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,15 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxDeviceCgroup;
-
 use crate::spec::{Resources, Usage};
 
+mod container;
 mod delegation;
 mod devices;
 mod killing;
 mod listing;
 
+pub(crate) use container::{ContainerGroup, container_trees};
+pub(crate) use devices::{DeviceKind, DeviceRule, DeviceRules};
 pub(crate) use killing::{kill, kill_once};
 pub(crate) use listing::{children, processes};
 
@@ -135,35 +136,6 @@ fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets for a container's group what libcontainer leaves out: huge pages; and, with version 2,
-/// which devices may be used, that nothing of the container is swapped out, and that all of it ends
-/// when memory runs out, not one process of it.
-pub(crate) fn complete(
-    group: &str,
-    resources: &Resources,
-    device_rules: &[LinuxDeviceCgroup],
-) -> io::Result<()> {
-    let hierarchies = Hierarchies::detect()?;
-    if let Hierarchies::Unified(root) = &hierarchies {
-        devices::guard(&join(root, group), device_rules)?;
-    }
-    write_known(completion(&hierarchies, group, resources))
-}
-
-fn completion(
-    hierarchies: &Hierarchies,
-    group: &str,
-    resources: &Resources,
-) -> Vec<(PathBuf, String)> {
-    let mut found = huge_pages(hierarchies, group, resources);
-    if let Hierarchies::Unified(root) = hierarchies {
-        let dir = join(root, group);
-        found.push((dir.join("memory.swap.max"), "0".to_owned()));
-        found.push((dir.join("memory.oom.group"), "1".to_owned()));
-    }
-    found
-}
-
 /// Writes the files that this kernel has.
 fn write_known(settings: Vec<(PathBuf, String)>) -> io::Result<()> {
     for (path, value) in settings {
@@ -256,7 +228,7 @@ fn or_max(limit: i64) -> String {
 }
 
 /// Version 2 weight (1..10000) for version 1 shares (2..262144): kubelet converts a pod's in
-/// proportion, runtimes (from runc 1.3.2 on, libcontainer too) a container's so that both defaults,
+/// proportion, runtimes (runc from 1.3.2 on) a container's so that both defaults,
 /// 1024 and 100, are the same.
 fn weight(shares: u64, holder: Holder) -> u64 {
     let shares = shares.clamp(2, 262_144);
@@ -324,7 +296,7 @@ pub(crate) fn join_self(group: &str) -> io::Result<()> {
             Ok(mut file) => file.write_all(b"0").map_err(|error| {
                 io::Error::new(error.kind(), format!("join {}: {error}", procs.display()))
             })?,
-            // libcontainer makes no group in trees without a controller.
+            // No container has a group in trees without a controller.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -508,7 +480,7 @@ mod tests {
             ["/c/g/memory.max 1048576", "/c/g/pids.max max"]
         );
         assert_eq!(
-            set(completion(&two, "/g", &resources())),
+            set(container::completion(&two, "/g", &resources())),
             [
                 "/c/g/hugetlb.2MB.max 4194304",
                 "/c/g/memory.swap.max 0",
@@ -525,7 +497,7 @@ mod tests {
             ["/c/memory/g/memory.limit_in_bytes 1048576"]
         );
         assert_eq!(
-            set(completion(&one, "/g", &resources())),
+            set(container::completion(&one, "/g", &resources())),
             ["/c/hugetlb/g/hugetlb.2MB.limit_in_bytes 4194304"]
         );
     }

@@ -2,7 +2,7 @@
 //!
 //! It is started by [`Runtime`](crate::Runtime), cuts every tie to the agent, makes the pod's
 //! namespaces, and serves its socket until it is told to destroy the sandbox. It must never
-//! start a thread: libcontainer and `fork` rely on that.
+//! start a thread: `fork` relies on that.
 
 mod confinement;
 mod container;

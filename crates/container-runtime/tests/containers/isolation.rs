@@ -19,6 +19,7 @@ async fn the_usual_file_systems_are_there_and_guarded() {
          touch /sys/x 2>/dev/null || echo ro-sysfs; \
          touch /dev/shm/x && echo shm; \
          echo ok > /dev/null && echo null; \
+         set -- $(stat -L -c %d:%i /dev/null /proc/self/fd/0); [ $1 = $2 ] && echo own-null; \
          ls /sys/fs/cgroup | head -1 | wc -l; \
          for f in /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max; do \
              (echo 7 > $f) 2>/dev/null && echo raised; done; \
@@ -30,7 +31,7 @@ async fn the_usual_file_systems_are_there_and_guarded() {
     assert_eq!(
         logged(&spec),
         [
-            "1", "4", "0", "ro-sys", "ro-sysfs", "shm", "null", "1", "no-disk", "0"
+            "1", "4", "0", "ro-sys", "ro-sysfs", "shm", "null", "own-null", "1", "no-disk", "0"
         ]
     );
     world.end().await;

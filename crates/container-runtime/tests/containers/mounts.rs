@@ -120,6 +120,23 @@ async fn later_mounts_travel_as_far_as_is_asked() {
     world.end().await;
 }
 
+/// A privileged pod may mount the node's `/dev` as a whole: the container's own devices and links are
+/// below it then, and what is masked stays so.
+#[tokio::test]
+async fn a_volume_may_be_mounted_over_dev() {
+    let world = World::new("over-dev");
+    let sandbox = world.sandbox("p1").await;
+    let volume = world.dir.join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    fs::write(volume.join("stdin"), "a file\n").unwrap();
+    let mut spec = world.shell("a", "ls /dev; cat /dev/stdin; cat /proc/kcore | wc -c");
+    spec.mounts = vec![bind(&volume, "/dev")];
+    run(&sandbox, &spec).await;
+    assert_eq!(logged(&spec), ["stdin", "a file", "0"]);
+    assert_eq!(fs::read_dir(&volume).unwrap().count(), 1);
+    world.end().await;
+}
+
 #[tokio::test]
 async fn read_only_goes_as_deep_as_is_asked() {
     let world = World::new("recursive");

@@ -1,8 +1,8 @@
 //! The last steps inside the container, before the command takes over: terminal, limits,
 //! working directory, filter, user, capabilities, `execve`.
 //!
-//! Runs in a process of its own, either as libcontainer's executor or after joining a running
-//! container's namespaces. Until the end it has all capabilities of the shim. Whatever fails
+//! Runs in a process of its own: a container's first, after [`init`](super::init) has made the root,
+//! or one that has joined a running container's namespaces. Until the end it has all capabilities of the shim. Whatever fails
 //! is written to `status` as a [`StartError`]; success is that pipe's end, for `execve`
 //! closes it.
 
@@ -14,7 +14,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::mount::MsFlags;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
@@ -24,9 +23,7 @@ use crate::descriptors;
 use crate::sealed::{self, Identity};
 use crate::shim::confinement::capabilities::{self, Capabilities};
 use crate::shim::confinement::{keyring, proc_guard, seccomp};
-use crate::spec::{
-    FEWER_VARIABLES, Propagation, ResolvedUser, StartError, StartErrorKind, TerminalSize,
-};
+use crate::spec::{FEWER_VARIABLES, ResolvedUser, StartError, StartErrorKind, TerminalSize};
 
 /// `PATH` where the environment has none.
 pub(crate) const DEFAULT_PATH: &str =
@@ -45,8 +42,6 @@ pub(crate) struct Launch {
     /// System call filters, the first to be installed first.
     pub filters: Vec<Vec<libc::sock_filter>>,
     pub rlimits: Vec<(u32, u64, u64)>,
-    /// Mounts whose propagation is still to be set: libcontainer leaves all of them as the root.
-    pub propagation: Vec<(PathBuf, Propagation)>,
     /// What the runtime covers of `/proc` in a container that is begun; `None` for a command in a
     /// running one, whose mounts are its own affair.
     pub covered: Option<&'static [&'static str]>,
@@ -68,9 +63,14 @@ impl Launch {
             Ok(()) => self.execute(),
             Err(error) => error,
         };
+        self.report(&error);
+    }
+
+    /// Says why there will be no command.
+    pub fn report(self, error: &StartError) {
         // SAFETY: the descriptor was opened for this process alone and is closed with it.
         let mut status = unsafe { File::from_raw_fd(self.status) };
-        if let Ok(text) = serde_json::to_vec(&error) {
+        if let Ok(text) = serde_json::to_vec(error) {
             // Nobody is left to tell when this fails; the end of the pipe says enough.
             status.write_all(&text).ok();
         }
@@ -84,12 +84,6 @@ impl Launch {
         if let Some(socket) = self.terminal {
             self.open_terminal(socket)
                 .map_err(other("open a terminal"))?;
-        }
-        for (mount, propagation) in &self.propagation {
-            set_propagation(mount, *propagation).map_err(other(&format!(
-                "set the propagation of {}",
-                mount.display()
-            )))?;
         }
         if let Some(covered) = self.covered {
             proc_guard::check_mounted(covered).map_err(|error| StartError {
@@ -337,18 +331,6 @@ fn other(doing: &str) -> impl FnOnce(io::Error) -> StartError {
         kind: StartErrorKind::Other,
         message: format!("{doing}: {error}"),
     }
-}
-
-/// Cuts a mount off from its origin as far as is asked for. A shared one was left as it is.
-fn set_propagation(mount: &Path, propagation: Propagation) -> io::Result<()> {
-    let kind = match propagation {
-        Propagation::Private => MsFlags::MS_PRIVATE,
-        Propagation::HostToContainer => MsFlags::MS_SLAVE,
-        Propagation::Bidirectional => return Ok(()),
-    };
-    let flags = kind | MsFlags::MS_REC;
-    nix::mount::mount(None::<&str>, mount, None::<&str>, flags, None::<&str>)?;
-    Ok(())
 }
 
 /// Sets a limit, or the nearest that this process is allowed to set.

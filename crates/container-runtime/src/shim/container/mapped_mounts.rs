@@ -58,7 +58,7 @@ fn make_target(found: &OwnedFd, target: &Path) -> io::Result<()> {
 }
 
 /// A copy of the mounts at a place, attached nowhere yet.
-fn copy(found: &OwnedFd, depth: Depth) -> io::Result<OwnedFd> {
+pub(crate) fn copy(found: &OwnedFd, depth: Depth) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
@@ -146,6 +146,11 @@ impl Drop for MappedLayers {
 /// Gives this process mounts of its own: what is mounted later is seen by nobody else.
 pub(crate) fn leave_the_nodes() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
+    cut_off()
+}
+
+/// Keeps what this process mounts, in mounts of its own, from the mounts that they are copies of.
+pub(crate) fn cut_off() -> io::Result<()> {
     let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
     Ok(())

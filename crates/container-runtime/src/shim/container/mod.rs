@@ -1,12 +1,16 @@
 //! Containers of a sandbox: workers that create, start and remove them, their root, their processes
 //! and their logs.
 
+mod devices;
+pub(crate) mod init;
+mod inside;
 mod launch;
 pub(crate) mod log;
 pub(crate) mod mapped_mounts;
-pub(crate) mod oci;
 pub(crate) mod prepare;
 pub(crate) mod process;
+mod root;
+mod root_plan;
 mod rootfs;
 pub(crate) mod user_namespace;
 pub(crate) mod users;

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use super::devices;
 use super::mapped_mounts::{self, Depth};
+use super::rootfs;
 use super::user_namespace::UserNamespace;
 use super::users::{self, Account};
 use super::worker::{ContainerPaths, Report, remove};
-use super::{oci, rootfs};
 use crate::id_range::{IDS_PER_POD, IdRange};
 use crate::mounts;
 use crate::protocol::Failure;
@@ -46,7 +47,11 @@ fn prepare(
         let target = place.staged().join(index.to_string());
         prepare_mount(mount, &target, users)?;
     }
-    for device in spec.devices.iter().filter(|device| !oci::is_in_dev(device)) {
+    for device in spec
+        .devices
+        .iter()
+        .filter(|device| !devices::is_in_dev(device))
+    {
         make_device(device, &place.root(), users).map_err(mount_error)?;
     }
     if let Seccomp::Localhost(path) = &spec.security.seccomp {
@@ -180,8 +185,8 @@ fn make_device(device: &Device, root: &Path, users: Option<&UserNamespace>) -> R
         ));
     }
     let failed = |error: &dyn std::fmt::Display| format!("device {from} at {to}: {error}");
-    let node = oci::device_node(device).map_err(|error| failed(&error))?;
-    rootfs::make_node(root, &device.container_path, &node).map_err(|error| failed(&error))
+    let node = devices::node(device).map_err(|error| failed(&error))?;
+    rootfs::make_node(root, &node).map_err(|error| failed(&error))
 }
 
 fn bind_sub_path(

@@ -8,11 +8,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
+use super::devices::DeviceNode;
 use super::mapped_mounts::{self, Depth, MappedLayers};
 use super::user_namespace::UserNamespace;
+use crate::cgroup::DeviceKind;
 use crate::spec::RootfsSpec;
 
 /// Longest mount data: one page, with the end of the string.
@@ -185,37 +186,44 @@ pub(crate) fn bind_sub_path(
     mapped_mounts::bind(&found, target, Depth::All, users)
 }
 
-/// Makes a device node at `path` of a root, without leaving it, in the place of what is there.
-pub(crate) fn make_node(root: &Path, path: &Path, node: &LinuxDevice) -> io::Result<()> {
+/// Makes a device node in a root, without leaving it, in the place of what is there.
+pub(crate) fn make_node(root: &Path, node: &DeviceNode) -> io::Result<()> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let inside = path.strip_prefix("/").map_err(|_| invalid())?;
-    let name = inside.file_name().ok_or_else(invalid)?;
+    let inside = node.path.strip_prefix("/").map_err(|_| invalid())?;
     let parent = inside
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     let dir = open_beneath(root, parent.unwrap_or(Path::new(".")))?;
-    let kind = match node.typ() {
-        LinuxDeviceType::B => FileType::BlockDevice,
-        _ => FileType::CharacterDevice,
+    make_node_in(&dir, node)
+}
+
+/// Makes a device node in the directory it is to be in, in the place of what is there.
+pub(crate) fn make_node_in(dir: &OwnedFd, node: &DeviceNode) -> io::Result<()> {
+    let name = node
+        .path
+        .file_name()
+        .ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+    let kind = match node.kind {
+        DeviceKind::Block => FileType::BlockDevice,
+        DeviceKind::Character => FileType::CharacterDevice,
     };
-    let number = |part: i64| u32::try_from(part).map_err(|_| invalid());
-    let device = rustix::fs::makedev(number(node.major())?, number(node.minor())?);
-    let mode = Mode::from_raw_mode(node.file_mode().unwrap_or(0o660));
-    match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
+    let device = rustix::fs::makedev(node.major, node.minor);
+    let mode = Mode::from_raw_mode(node.mode);
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    rustix::fs::mknodat(&dir, name, kind, mode, device)?;
+    rustix::fs::mknodat(dir, name, kind, mode, device)?;
     // The mask took its part of the mode.
-    rustix::fs::chmodat(&dir, name, mode, AtFlags::empty())?;
-    let owner = node.uid().map(Uid::from_raw);
-    let group = node.gid().map(Gid::from_raw);
+    rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?;
+    let (owner, group) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
     Ok(rustix::fs::chownat(
-        &dir,
+        dir,
         name,
-        owner,
-        group,
-        AtFlags::SYMLINK_NOFOLLOW,
+        Some(owner),
+        Some(group),
+        flags,
     )?)
 }
 

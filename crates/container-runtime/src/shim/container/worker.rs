@@ -1,7 +1,7 @@
 //! Workers: short-lived children of the shim that create, start, execute and remove.
 //!
-//! The shim itself must stay small, quick to answer and alive: libcontainer, mounts and
-//! removals run in a forked child (legal without further ado, since a shim has one thread),
+//! The shim itself must stay small, quick to answer and alive: mounts, namespaces and removals
+//! run in a forked child (legal without further ado, since a shim has one thread),
 //! which ends with one line of JSON about how it went. What it leaves running becomes the
 //! shim's child, because the shim is the sub-reaper.
 
@@ -11,31 +11,21 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use durable_file::Durability;
-use libcontainer::container::builder::ContainerBuilder;
-use libcontainer::error::LibcontainerError;
-use libcontainer::syscall::syscall::SyscallType;
-use libcontainer::workload::{
-    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
-};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, fork};
 use serde::{Deserialize, Serialize};
 
+use super::init::{self, Surroundings};
 use super::launch::Launch;
 use super::mapped_mounts::{self, Depth};
-use super::oci::{self, Surroundings};
 use super::prepare::account;
-use super::user_namespace;
-use crate::cgroup::{self, Hierarchies};
+use super::{devices, root_plan, user_namespace};
+use crate::cgroup::{self, ContainerGroup, Hierarchies};
 use crate::client::cleanup;
 use crate::protocol::Failure;
 use crate::sealed;
 use crate::shim::confinement::seccomp;
-use crate::spec::{
-    ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, StartError,
-    StartErrorKind,
-};
+use crate::spec::{ContainerSpec, ExecSpec, ResolvedUser, StartError, StartErrorKind};
 use crate::state_dir;
 
 /// How a worker's task went.
@@ -157,39 +147,23 @@ fn run_container(
     let mut launch = launch(spec, &spec.args, place, &streams)?;
     launch.status = status_writer.as_raw_fd();
     launch.console = true;
-    launch.propagation = propagation(&spec.mounts);
-    launch.covered = Some(oci::masked(spec));
+    launch.covered = Some(root_plan::masked(spec));
     connect(streams.pipes).map_err(failed("connect the container's streams"))?;
     set_oom_score(spec.oom_score_adj.unwrap_or(0));
+    // Nobody in the container may look into its first process before that has become the command.
+    nix::sys::prctl::set_dumpable(false).map_err(|errno| describe("hide", &errno))?;
     if around.users.is_some() {
         mapped_mounts::leave_the_nodes()
             .and_then(|()| stage_shm(&mut around))
             .and_then(|()| mapped_mounts::open_the_way_to(&place.dir))
             .map_err(failed("prepare the way to the container's root"))?;
     }
-    let bundle = place.dir.join(state_dir::BUNDLE);
-    let config = oci::spec(spec, &around).map_err(|error| describe("specify", &error))?;
-    state_dir::write_json(&bundle.join("config.json"), &config, Durability::PageCache)
-        .map_err(failed("write the container's configuration"))?;
-    let library_root = place.dir.join("libcontainer");
-    fs::create_dir_all(&library_root).map_err(failed("make the container's state"))?;
-    let mut container = ContainerBuilder::new("c".to_owned(), SyscallType::default())
-        .with_executor(InContainer { launch })
-        .with_root_path(library_root)
-        .and_then(|builder| builder.validate_id())
-        .map_err(|error| describe("create container", &error))?
-        .as_init(&bundle)
-        .with_systemd(false)
-        .with_detach(true)
-        .build()
-        .map_err(|error| creation_error(&error))?;
-    let pid = container.pid().map_or(0, |pid| pid.as_raw());
-    let devices = oci::device_rules(spec).map_err(|error| describe("specify", &error))?;
-    cgroup::complete(&place.cgroup, &spec.resources, &devices)
-        .map_err(failed("complete the container's limits"))?;
-    container
-        .start()
-        .map_err(|error| describe("start container", &error))?;
+    let nodes = devices::in_dev(spec).map_err(|error| describe("specify", &error))?;
+    let rules = devices::rules(spec).map_err(|error| describe("specify", &error))?;
+    let plan = root_plan::plan(spec, &around, nodes);
+    let group = ContainerGroup::create(&place.cgroup, &spec.resources, &rules)
+        .map_err(failed("make the container's control group"))?;
+    let pid = init::start(&around, &plan, group, launch)?;
     drop(status_writer);
     wait_for_exec(status).map(|()| pid)
 }
@@ -218,9 +192,6 @@ pub(crate) struct Machine {
 
 /// Runs a command in a running container.
 ///
-/// Joins the namespaces by itself instead of through libcontainer: it needs neither the
-/// container's configuration nor its state read again, takes about a millisecond, and the
-/// reason of a failed `execve` comes back as it is.
 pub(crate) fn exec(
     exec: &ExecSpec,
     place: &ContainerPaths,
@@ -375,7 +346,6 @@ fn launch(
         no_new_privileges: spec.security.no_new_privileges,
         filters,
         rlimits: crate::shim::limits::rlimits(&spec.rlimits).map_err(invalid)?,
-        propagation: Vec::new(),
         covered: None,
         own_program: sealed::identity(Path::new("/proc/self/exe"))
             .map_err(failed("find the shim's program"))?,
@@ -384,15 +354,6 @@ fn launch(
         console: false,
         status: -1,
     })
-}
-
-/// How mounts of the node travel on, by their place in the container.
-fn propagation(mounts: &[Mount]) -> Vec<(PathBuf, Propagation)> {
-    let binds = mounts.iter().filter_map(|mount| match &mount.source {
-        MountSource::Bind { propagation, .. } => Some((mount.destination.clone(), *propagation)),
-        MountSource::Layers { .. } | MountSource::Tmpfs { .. } => None,
-    });
-    binds.collect()
 }
 
 /// Keeps the last of each name, at the place of the first.
@@ -471,72 +432,6 @@ fn describe(doing: &str, error: &dyn std::error::Error) -> StartError {
         message: format!("{doing}: {}", chain(error)),
     }
 }
-
-/// libcontainer's chain says the same thing several times over, or hardly anything.
-fn creation_error(error: &LibcontainerError) -> StartError {
-    let mut error = describe("create container", error);
-    if error.message.contains("mount") {
-        error.kind = StartErrorKind::Mount;
-    }
-    error
-}
-
-/// The last steps, run by libcontainer inside the container it has made.
-#[derive(Clone)]
-struct InContainer {
-    launch: Launch,
-}
-
-impl Executor for InContainer {
-    fn exec(&self, _: &oci_spec::runtime::Spec) -> Result<(), ExecutorError> {
-        self.launch.clone().run();
-        // The reason has gone through the status pipe.
-        Err(ExecutorError::Other("not executed".to_owned()))
-    }
-
-    fn validate(&self, _: &oci_spec::runtime::Spec) -> Result<(), ExecutorValidationError> {
-        Ok(())
-    }
-
-    fn setup_envs(
-        &self,
-        _: std::collections::HashMap<String, String>,
-    ) -> Result<(), ExecutorSetEnvsError> {
-        // `execve` gets the environment itself, in order.
-        Ok(())
-    }
-}
-
-/// Roots of the version 1 trees in which libcontainer makes a group for each container: those
-/// with a controller that it knows.
-pub(crate) fn cgroup_trees() -> Vec<PathBuf> {
-    match Hierarchies::detect() {
-        Ok(Hierarchies::Split { trees, .. }) => {
-            let with_controller =
-                |names: &[String]| names.iter().any(|n| CONTROLLERS.contains(&n.as_str()));
-            let trees = trees
-                .into_iter()
-                .filter(|(names, _)| with_controller(names));
-            trees.map(|(_, root)| root).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-const CONTROLLERS: [&str; 12] = [
-    "cpu",
-    "cpuacct",
-    "cpuset",
-    "devices",
-    "hugetlb",
-    "memory",
-    "pids",
-    "perf_event",
-    "blkio",
-    "net_prio",
-    "net_cls",
-    "freezer",
-];
 
 /// Tells whether control groups are version 2.
 pub(crate) fn is_unified() -> bool {

@@ -2,11 +2,11 @@
 //! the container.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
+
+use super::inside::{self, Links};
 
 /// Enters a directory below `root`, which is made when it is missing.
 ///
@@ -16,7 +16,9 @@ use rustix::io::Errno;
 /// # Errors
 /// The directory cannot be made or entered, or is not below the root of this process.
 pub(crate) fn enter(root: &Path, path: &Path) -> io::Result<()> {
-    rustix::process::fchdir(open_or_make(root, path)?)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags, Mode::empty())?;
+    rustix::process::fchdir(inside::directory(root, path, Links::Followed)?)?;
     check_reachable(rustix::process::getcwd(Vec::new())?.as_bytes())
 }
 
@@ -28,64 +30,9 @@ fn check_reachable(name: &[u8]) -> io::Result<()> {
     }
 }
 
-fn open_or_make(root: &Path, path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(root, flags, Mode::empty())?;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let open = |path: &Path| rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve);
-    match open(path) {
-        Err(Errno::NOENT) => {}
-        other => return Ok(other?),
-    }
-    let mut dir = open(Path::new("/"))?;
-    let mut so_far = PathBuf::new();
-    for part in path.components() {
-        so_far.push(part);
-        dir = match open(&so_far) {
-            Err(Errno::NOENT) => {
-                let name: &Path = part.as_ref();
-                rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o777))?;
-                open(&so_far)?
-            }
-            other => other?,
-        };
-    }
-    Ok(dir)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn what_is_missing_is_made_where_links_of_the_root_lead() {
-        let root = std::env::temp_dir().join(format!("working-dir-{}", std::process::id()));
-        fs::create_dir_all(root.join("run")).unwrap();
-        symlink("/run", root.join("var")).unwrap();
-        symlink("/proc/self/root", root.join("magic")).unwrap();
-        symlink("../../../../..", root.join("up")).unwrap();
-        let made = |path: &str| open_or_make(&root, Path::new(path)).map(drop);
-        made("/var/app/x").unwrap();
-        assert!(root.join("run/app/x").is_dir());
-        made("/up/up/y").unwrap();
-        assert!(root.join("y").is_dir());
-        made("/new/../z").unwrap();
-        assert!(root.join("z").is_dir());
-        // There is no /proc below this root.
-        assert!(made("/magic/etc").is_err());
-        fs::remove_dir_all(&root).unwrap();
-        // findings S16
-        for link in [
-            "/proc/self/root",
-            "/proc/self/cwd",
-            "/proc/thread-self/root",
-        ] {
-            let refused = open_or_make(Path::new("/"), Path::new(link)).unwrap_err();
-            assert_eq!(refused.raw_os_error(), Some(libc::ELOOP), "{link}");
-        }
-    }
 
     #[test]
     fn a_directory_without_a_slash_in_front_is_outside() {

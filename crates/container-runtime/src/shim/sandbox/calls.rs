@@ -11,7 +11,7 @@ use super::jobs::Job;
 use super::supervisor::{Container, Supervisor, kill};
 use crate::cgroup::{self, Holder};
 use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
-use crate::shim::container::oci::{PidNamespace, Surroundings};
+use crate::shim::container::init::{self, PidNamespace, Surroundings};
 use crate::shim::container::prepare;
 use crate::shim::container::process::{Ends, Owner, Wiring};
 use crate::shim::container::worker::{self, Machine, Report};
@@ -166,6 +166,7 @@ impl Supervisor {
         container.busy = true;
         let (shm, unified) = (self.shm(), self.unified);
         let (cgroup, users) = (place.cgroup.clone(), self.users.clone());
+        let pod_of_node = users.is_none();
         let around = move |root, staged| Surroundings {
             root,
             cgroup,
@@ -174,7 +175,8 @@ impl Supervisor {
             staged,
             users,
             unified,
-            cgroup_trees: worker::cgroup_trees(),
+            cgroup_trees: init::cgroup_trees(),
+            can_make_nodes: pod_of_node && init::has_users_of_the_machine(),
         };
         let job = Job::Start {
             container: id.to_owned(),

@@ -54,8 +54,8 @@ fn quoted(paths: &[&str]) -> String {
     paths.iter().map(|path| format!("'{path}',")).collect()
 }
 
-/// Protected by `MASKED` of the runtime's specification, which libcontainer covers after all other
-/// mounts, with an empty file system or the null device of the container's own `/dev`.
+/// Protected by `MASKED` of the plan of the root, which is covered after all other mounts, with an empty
+/// file system or the null device of the container's own `/dev`.
 #[tokio::test]
 async fn what_is_masked_shows_nothing() {
     let world = World::new("masked");
@@ -235,8 +235,8 @@ async fn no_volume_covers_proc() {
 /// its own devices (the class of CVE-2025-31133 and CVE-2025-52565): what the runtime finds there by
 /// name must be what it has put there.
 ///
-/// Protected by libcontainer, which mounts on directories only, and by `/dev` being a file system of
-/// the container's own before anything in it is used.
+/// Protected by `Links::Refused`: no link is followed to where the runtime mounts the kernel's file
+/// systems; and by `/dev` being a file system of the container's own before anything in it is used.
 #[tokio::test]
 async fn links_of_an_image_lead_no_mount_astray() {
     let world = World::new("astray");

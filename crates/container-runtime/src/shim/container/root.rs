@@ -1,0 +1,327 @@
+//! The making of a container's root by its plan.
+//!
+//! Runs in the process that becomes the container's first. Below the root everything is found by
+//! descriptors (see [`inside`]) and mounted on what was found; paths of the node are the agent's own.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use nix::mount::{MntFlags, umount2};
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::devices::NULL;
+use super::inside::{self, Links};
+use super::mapped_mounts::{self, Depth};
+use super::root_plan::{RootMount, RootPlan, RootSource};
+use super::rootfs;
+use crate::mounts::{Attributes, NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, set_attributes};
+use crate::spec::{Propagation, StartError, StartErrorKind};
+
+/// Attributes of what covers a path or makes it read-only.
+const COVER: u64 = READ_ONLY | NO_SETUID | NO_DEVICES | NO_EXECUTION;
+
+/// Device number of the null device.
+const NULL_NUMBER: (u32, u32) = (1, 3);
+
+/// Makes a container's root and enters it, in mounts of this process's own.
+///
+/// # Errors
+/// A part of the plan is not possible; says which.
+pub(crate) fn enter(plan: &RootPlan) -> Result<(), StartError> {
+    // Before the node's mounts are left: those that travel would not any more.
+    let system = prepare(&plan.system)?;
+    let volumes = prepare(&plan.volumes)?;
+    let root = mapped_mounts::cut_off()
+        .and_then(|()| mount_root(&plan.root))
+        .map_err(failed("mount the container's root"))?;
+    for (mount, tree) in plan.system.iter().zip(&system) {
+        attach(&root, mount, tree, Links::Refused)?;
+    }
+    for node in &plan.devices {
+        // The directory is of a file system that was just made.
+        inside::directory(&root, parent(&node.path), Links::Refused)
+            .map_err(io::Error::from)
+            .and_then(|dir| rootfs::make_node_in(&dir, node))
+            .map_err(failed(&format!("make {}", node.path.display())))?;
+    }
+    for (target, path) in plan.links {
+        link(&root, target, Path::new(path)).map_err(failed(&format!("make {path}")))?;
+    }
+    // A volume may come to lie over it.
+    let null = null_device(&root).map_err(failed("open /dev/null"))?;
+    for (mount, tree) in plan.volumes.iter().zip(&volumes) {
+        attach(&root, mount, tree, Links::Followed)?;
+    }
+    for path in &plan.write_protected {
+        write_protect(&root, path).map_err(failed(&format!("mount {path} read-only")))?;
+    }
+    mask(&root, &null, plan.masked)?;
+    use_null(&null).map_err(failed("open /dev/null"))?;
+    pivot(&root).map_err(failed("enter the container's root"))?;
+    set(&root, 0, access(plan.read_only), shared(plan.shared))
+        .map_err(failed("mount the container's root"))
+}
+
+fn access(read_only: bool) -> u64 {
+    match read_only {
+        true => READ_ONLY,
+        false => 0,
+    }
+}
+
+fn shared(shared: bool) -> u64 {
+    match shared {
+        true => libc::MS_SHARED,
+        false => 0,
+    }
+}
+
+fn failed(doing: &str) -> impl FnOnce(io::Error) -> StartError {
+    let doing = doing.to_owned();
+    move |error| StartError {
+        kind: StartErrorKind::Mount,
+        message: format!("{doing}: {error}"),
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// Makes what the plan mounts, attached nowhere yet.
+fn prepare(planned: &[RootMount]) -> Result<Vec<OwnedFd>, StartError> {
+    let made = planned
+        .iter()
+        .map(|mount| make(mount).map_err(mount_failed(mount)));
+    made.collect()
+}
+
+fn make(mount: &RootMount) -> io::Result<OwnedFd> {
+    match &mount.source {
+        RootSource::New {
+            kind,
+            options,
+            or_else,
+        } => match (new(kind, options, mount.attributes), or_else) {
+            (Err(_), Some(path)) => {
+                let tree = take(path, Depth::One)?;
+                finish(&tree, mount, Propagation::Private).map(|()| tree)
+            }
+            (made, _) => made,
+        },
+        RootSource::Tree {
+            path,
+            depth,
+            propagation,
+        } => {
+            let tree = take(path, *depth)?;
+            finish(&tree, mount, *propagation).map(|()| tree)
+        }
+    }
+}
+
+fn mount_failed(mount: &RootMount) -> impl FnOnce(io::Error) -> StartError {
+    let what = match &mount.source {
+        RootSource::New { kind, .. } => Path::new(*kind),
+        RootSource::Tree { path, .. } => path,
+    };
+    let doing = format!("mount {} to {}", what.display(), mount.to.display());
+    move |error| match error.raw_os_error() {
+        Some(libc::ELOOP) => failed(&doing)(io::Error::other(
+            "symbolic links on the way lead where nothing may be mounted",
+        )),
+        _ => failed(&doing)(error),
+    }
+}
+
+/// A copy of the mounts at a path of the node, attached nowhere yet.
+fn take(path: &Path, depth: Depth) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, depth == Depth::All);
+    Ok(open_tree(CWD, path, flags)?)
+}
+
+/// Gives a tree that is attached nowhere its attributes and propagation.
+fn finish(tree: &OwnedFd, mount: &RootMount, propagation: Propagation) -> io::Result<()> {
+    let propagation = match propagation {
+        Propagation::Private => libc::MS_PRIVATE,
+        Propagation::HostToContainer => libc::MS_SLAVE,
+        // A shared one stays as it is.
+        Propagation::Bidirectional => 0,
+    };
+    set(
+        tree,
+        libc::AT_RECURSIVE,
+        mount.attributes_below,
+        propagation,
+    )?;
+    set(tree, 0, mount.attributes, 0)
+}
+
+fn set(tree: &OwnedFd, flags: libc::c_int, attributes: u64, propagation: u64) -> io::Result<()> {
+    if attributes == 0 && propagation == 0 {
+        return Ok(());
+    }
+    let wanted = Attributes {
+        set: attributes,
+        propagation,
+        ..Attributes::default()
+    };
+    set_attributes(tree, &wanted, flags)
+}
+
+/// Mounts the root once more over itself: so it can become this process's, whoever owns the mount
+/// below. Returns the new mount.
+fn mount_root(path: &Path) -> io::Result<OwnedFd> {
+    let root = take(path, Depth::All)?;
+    set(&root, libc::AT_RECURSIVE, 0, libc::MS_PRIVATE)?;
+    move_mount(
+        &root,
+        "",
+        CWD,
+        path,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?;
+    Ok(root)
+}
+
+/// Mounts what was made in the root; where nothing is to mount it on, that is made.
+fn attach(
+    root: &OwnedFd,
+    mount: &RootMount,
+    tree: &OwnedFd,
+    links: Links,
+) -> Result<(), StartError> {
+    let place = || {
+        let is_directory = File::from(tree.try_clone()?).metadata()?.is_dir();
+        let found = match is_directory {
+            true => inside::directory(root, &mount.to, links),
+            false => inside::file(root, &mount.to, links),
+        };
+        Ok(found?)
+    };
+    place()
+        .and_then(|target| put(tree, &target))
+        .map_err(mount_failed(mount))
+}
+
+/// A new file system, attached nowhere yet.
+fn new(kind: &str, options: &[(&'static str, String)], attributes: u64) -> io::Result<OwnedFd> {
+    let made = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&made, "source", kind)?;
+    for (name, value) in options {
+        fsconfig_set_string(&made, *name, value.as_str())?;
+    }
+    fsconfig_create(&made)?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes as u32);
+    Ok(fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Attaches a tree to what was found.
+fn put(tree: &OwnedFd, target: &OwnedFd) -> io::Result<()> {
+    let by_descriptors =
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(tree, "", target, "", by_descriptors)?)
+}
+
+fn link(root: &OwnedFd, target: &str, path: &Path) -> io::Result<()> {
+    let dir = inside::directory(root, parent(path), Links::Refused)?;
+    let name = path.file_name().unwrap_or_default();
+    match rustix::fs::symlinkat(target, &dir, name) {
+        // A device that the pod asked for may have the name.
+        Err(Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The container's own null device.
+fn null_device(root: &OwnedFd) -> io::Result<OwnedFd> {
+    let null = inside::find(root, Path::new(NULL), Links::Refused)?;
+    match is_null(&null)? {
+        true => Ok(null),
+        false => Err(io::Error::other("it is not the null device")),
+    }
+}
+
+fn is_null(found: impl AsFd) -> io::Result<bool> {
+    let metadata = File::from(found.as_fd().try_clone_to_owned()?).metadata()?;
+    let number = metadata.rdev();
+    let is_number = (libc::major(number), libc::minor(number)) == NULL_NUMBER;
+    Ok(metadata.file_type().is_char_device() && is_number)
+}
+
+/// Puts the container's null device in the place of the node's in the standard streams.
+fn use_null(null: &OwnedFd) -> io::Result<()> {
+    // By the descriptor's own name: the device may be covered by a volume.
+    let name = format!("/proc/self/fd/{}", null.as_raw_fd());
+    for stream in 0..=2 {
+        // SAFETY: the standard streams are open in every process of the shim, and are not closed here.
+        let held = unsafe { std::os::fd::BorrowedFd::borrow_raw(stream) };
+        if is_null(held)? {
+            let own = File::options().read(true).write(true).open(&name)?;
+            nix::unistd::dup2(own.as_raw_fd(), stream)?;
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a path once more over itself, read-only; none is no error.
+fn write_protect(root: &OwnedFd, path: &str) -> io::Result<()> {
+    let found = match inside::find(root, Path::new(path), Links::Refused) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let tree = mapped_mounts::copy(&found, Depth::All)?;
+    set(&tree, libc::AT_RECURSIVE, COVER, libc::MS_PRIVATE)?;
+    put(&tree, &found)
+}
+
+/// Covers directories by an empty file system and files by the null device; none is no error.
+fn mask(root: &OwnedFd, null: &OwnedFd, paths: &[&str]) -> Result<(), StartError> {
+    let mut empty = None;
+    for path in paths {
+        cover(root, null, &mut empty, path).map_err(failed(&format!("mount over {path}")))?;
+    }
+    Ok(())
+}
+
+fn cover(
+    root: &OwnedFd,
+    null: &OwnedFd,
+    empty: &mut Option<OwnedFd>,
+    path: &str,
+) -> io::Result<()> {
+    let found = match inside::find(root, Path::new(path), Links::Refused) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    if !File::from(found.try_clone()?).metadata()?.is_dir() {
+        return put(&mapped_mounts::copy(null, Depth::One)?, &found);
+    }
+    // One file system for all: it is attached once, then copied.
+    let tree = match empty {
+        Some(attached) => mapped_mounts::copy(attached, Depth::One)?,
+        None => new("tmpfs", &[("size", "4k".to_owned())], COVER)?,
+    };
+    put(&tree, &found)?;
+    empty.get_or_insert(tree);
+    Ok(())
+}
+
+/// Makes a mount this process's root, and takes the node's away.
+fn pivot(root: &OwnedFd) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    // The old root comes to lie over the new one, and is taken away.
+    nix::unistd::pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    nix::unistd::chdir("/")?;
+    Ok(())
+}
