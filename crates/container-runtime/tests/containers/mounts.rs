@@ -129,10 +129,13 @@ async fn a_volume_may_be_mounted_over_dev() {
     let volume = world.dir.join("volume");
     fs::create_dir_all(&volume).unwrap();
     fs::write(volume.join("stdin"), "a file\n").unwrap();
-    let mut spec = world.shell("a", "ls /dev; cat /dev/stdin; cat /proc/kcore 2>/dev/null | wc -c");
+    let mut spec = world.shell(
+        "a",
+        "ls /dev; cat /dev/stdin; [ -s /proc/kcore ] || echo masked",
+    );
     spec.mounts = vec![bind(&volume, "/dev")];
     run(&sandbox, &spec).await;
-    assert_eq!(logged(&spec), ["stdin", "a file", "0"]);
+    assert_eq!(logged(&spec), ["stdin", "a file", "masked"]);
     assert_eq!(fs::read_dir(&volume).unwrap().count(), 1);
     world.end().await;
 }
