@@ -88,7 +88,7 @@ fn an_interrupted_run_cleans_up_too() {
     let instance = Instance::start(&[]);
     let kubectl = instance.kubectl();
     let kubeconfig = instance.data().join("kubeconfig");
-    let only = ["--only", "get", "--clients", "1", "--objects", "100000"];
+    let only = ["--only", "get", "--clients", "1", "--objects", "20000"];
     let mut running = bench(&kubeconfig, &only)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -102,7 +102,7 @@ fn an_interrupted_run_cleans_up_too() {
         "-l",
         "app.kubernetes.io/name=bench",
     ];
-    let pods = wait_for("pods", 30, || {
+    let pods = wait_for("pods", 60, || {
         let found = kubectl.ok(&ours);
         if found.is_empty() {
             Err(found)
