@@ -26,7 +26,7 @@ struct Arguments {
     /// How long each target runs
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// What the inputs follow from; a new one each time unless given
+    /// Seed of the inputs; a random one unless given
     #[arg(long)]
     seed: Option<u64>,
     /// Runs this one input, and prints it

@@ -1,4 +1,4 @@
-//! One request, as bytes: nothing of a reply is decoded that need not be.
+//! One request, as bytes: a response is decoded only as far as necessary.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub struct Call {
     all_pages: bool,
 }
 
-/// What came of it.
+/// The result of a request.
 pub struct Reply {
     /// From the first byte sent to the last received; of pages, all together.
     pub latency: Duration,
@@ -75,7 +75,7 @@ impl Call {
         }
     }
 
-    /// Sends it and reads, and drops, what comes.
+    /// Sends it and reads, and drops, the response.
     pub async fn send(self, client: &Client) -> Result<Reply> {
         let mut total = Reply {
             latency: Duration::ZERO,
@@ -130,7 +130,7 @@ struct PageMetadata {
     next: String,
 }
 
-/// The body of the reply, empty unless it is to be kept, or unless it says what is wrong.
+/// The body of the response; empty unless it is requested or an error.
 async fn exchange(
     client: &Client,
     request: Request<Body>,
@@ -155,7 +155,7 @@ async fn exchange(
     Ok(kept)
 }
 
-/// What a refusal says, be it a `Status` or not.
+/// The message of an error response, a `Status` or not.
 fn message(body: &[u8]) -> String {
     let status: Option<Value> = serde_json::from_slice(body).ok();
     let said = status

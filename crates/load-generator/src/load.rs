@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::call::Call;
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Debug, Default)]
 pub struct Load {
     pub latencies: Vec<Duration>,

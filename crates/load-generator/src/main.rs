@@ -1,5 +1,5 @@
-//! `mainstay-bench`: measures a Kubernetes API server, mainstay's or another, from the outside. It is a
-//! program of its own: no server has it in its file or in its memory.
+//! `mainstay-bench`: measures a Kubernetes API server, mainstay's or another, from outside. It is a
+//! separate program and not a part of the server's binary.
 
 mod call;
 mod load;

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 
-/// What of a process is in memory, in bytes.
+/// The memory of a process in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Everything.
     pub resident: u64,
-    /// What the process itself made: neither code nor mapped files.
+    /// Anonymous memory: neither code nor mapped files.
     pub anonymous: u64,
 }
 
@@ -33,7 +33,7 @@ impl Memory {
         })
     }
 
-    /// How much each of so many took; what shrank took nothing.
+    /// The growth per object; 0 if the memory shrank.
     pub fn grown_per(self, before: Self, count: u32) -> u64 {
         let grown = self.anonymous.saturating_sub(before.anonymous);
         grown / u64::from(count.max(1))

@@ -4,7 +4,7 @@ use clap::error::{Error, ErrorKind};
 
 use crate::Arguments;
 
-/// What can be measured.
+/// The measurements.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
     Create,
@@ -36,7 +36,7 @@ impl Measure {
         Self::Watch,
         Self::Memory,
     ];
-    /// What is asked of pods that are there, and leaves them.
+    /// Operations on existing pods, which leave them in place.
     const ON_PODS: [Operation; 6] = [
         Operation::Get,
         Operation::List,
@@ -93,11 +93,11 @@ impl Operation {
 pub struct Step {
     pub operation: Operation,
     pub clients: u32,
-    /// Whether anybody asked for it; else it only makes or removes what others need or must not find.
+    /// Whether it was requested; otherwise it only prepares other operations.
     pub reported: bool,
 }
 
-/// What was asked for.
+/// The requested measurements.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     pub steps: Vec<Step>,
@@ -108,7 +108,7 @@ pub struct Plan {
 /// Clients that make and remove pods where that is not measured.
 const HANDS: u32 = 16;
 
-/// Puts what is asked for in order.
+/// Orders the requested measurements.
 ///
 /// # Errors
 /// A mistake in the command line.

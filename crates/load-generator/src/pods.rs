@@ -1,17 +1,18 @@
-//! The pods that are made, and what is asked about them.
+//! The created pods, and the requests about them.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::call::Call;
 
-/// Nobody serves it, so that nobody runs the pods.
+/// No scheduler has this name, so the pods never run.
 const SCHEDULER: &str = "mainstay-bench-nobody";
-/// The account that pods name: made for them, so that nobody has to wait for the namespace's own.
+/// The account of the pods: created for them, so that they need not wait for the namespace's
+/// default.
 pub const ACCOUNT: &str = "mainstay-bench";
 /// As `kubectl` pages.
 const PAGE: u32 = 500;
-/// What writes change.
+/// The annotation that writes change.
 const ANNOTATION: &str = "bench/written-by";
 
 /// The pods of a namespace.
@@ -19,7 +20,7 @@ const ANNOTATION: &str = "bench/written-by";
 pub struct Pods {
     /// `/api/v1/namespaces/NAMESPACE/pods`
     path: String,
-    /// Whether each is of a template of its own.
+    /// Whether each pod has a different template.
     distinct: bool,
 }
 
@@ -52,8 +53,8 @@ impl Pods {
         Call::pages(format!("{}?limit={PAGE}", self.path))
     }
 
-    /// Replaces the pod as it was read, with one change. Here and below, `word` has to be another one
-    /// each time, else nothing changes.
+    /// Replaces the pod as it was read, with one change. Here and below, `word` must differ each
+    /// time, or nothing changes.
     pub fn update(&self, mut read: Value, word: &str) -> Result<Call> {
         let name = read["metadata"]["name"].as_str();
         let uri = self.one(name.context("a pod in a list has no name")?);
@@ -88,7 +89,7 @@ impl Pods {
     }
 }
 
-/// A pod like those of a database: with probes, volumes, limits; allowed everywhere.
+/// A pod like a database's: with probes, volumes, limits; allowed at every Pod Security level.
 fn manifest(name: &str, template: &str) -> Value {
     let probe = |path: &str| {
         let path = format!("/{template}/{path}");

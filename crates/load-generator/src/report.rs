@@ -31,12 +31,12 @@ pub struct Row {
     first_failure: Option<String>,
 }
 
-/// What a stored pod costs.
+/// The cost of a stored pod.
 #[derive(Debug)]
 pub struct PodMemory {
     /// Its size in a reply.
     pub json_bytes: u64,
-    /// What the server has grown by, for each.
+    /// The growth of the server's memory per pod.
     pub bytes_per_pod: u64,
     pub resident_before: u64,
     pub resident_after: u64,
@@ -97,7 +97,7 @@ impl Report {
         }
     }
 
-    /// What the first request that failed was told.
+    /// The error of the first failed request.
     pub fn first_failure(&self) -> Option<String> {
         let of = |row: &Row| {
             let failure = row.first_failure.as_ref()?;

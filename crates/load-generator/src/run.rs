@@ -1,4 +1,4 @@
-//! Does what is planned, and cleans up whatever happens.
+//! Runs the plan, and cleans up in any case.
 
 use anyhow::{Context, Result, bail};
 use kube::Client;
@@ -19,10 +19,10 @@ use crate::{Arguments, Form};
 const LISTS_PER_CLIENT: usize = 4;
 /// One client alone asks for so many lists, or more.
 const LISTS_MIN: usize = 20;
-/// Pods whose JSON is weighed.
+/// Number of pods whose JSON size is measured.
 const WEIGHED: usize = 100;
 
-/// Measures, removes what was made for it, and prints.
+/// Measures, removes the created objects, and prints.
 pub async fn run(arguments: Arguments) -> Result<()> {
     let plan = plan(&arguments)?;
     if let Some(pid) = arguments.server_pid {
@@ -34,7 +34,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         measured = measure(&target, &plan, &arguments, &mut report) => measured,
         interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
     };
-    // What was measured before something failed, or somebody lost patience, is worth printing.
+    // Measurements from before a failure or an interruption are printed.
     match arguments.output {
         Form::Text => crate::show(&report.text()),
         Form::Json => crate::show(&format!("{:#}\n", report.json())),
@@ -65,7 +65,7 @@ async fn measure(
     target.make_account().await?;
     let names: Vec<String> = (0..arguments.objects).map(|i| format!("pod-{i}")).collect();
     let server = arguments.server_pid;
-    // The first pods are those that are weighed: later ones take the place of earlier ones.
+    // The first pods are measured: later ones reuse the memory of earlier ones.
     let mut weigh = plan.memory;
     for (index, step) in plan.steps.iter().enumerate() {
         let how = if step.reported { "" } else { " (not measured)" };
@@ -130,7 +130,7 @@ async fn updates(target: &Target, pods: &Pods, word: &str) -> Result<Vec<Call>> 
         .collect()
 }
 
-/// What the pods that were just made weigh, in the server and as JSON.
+/// The size of the recently created pods, in the server's memory and as JSON.
 async fn pod_memory(
     target: &Target,
     names: &[String],

@@ -24,14 +24,14 @@ impl Summary {
     }
 }
 
-/// The smallest of the sorted durations that so many per cent do not exceed; zero of none.
+/// The given percentile of the sorted durations; zero for an empty list.
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
     let found = sorted.get(rank.saturating_sub(1));
     found.copied().unwrap_or_default()
 }
 
-/// How many of them happen in a second.
+/// The number of events per second.
 pub fn per_second(count: f64, elapsed: Duration) -> f64 {
     if elapsed.is_zero() {
         return 0.0;

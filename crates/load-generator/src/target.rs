@@ -11,19 +11,19 @@ use serde_json::json;
 use crate::call::{Call, is_not_found};
 use crate::pods::{ACCOUNT, Pods};
 
-/// A server that has nothing to say within that time is not there.
+/// Timeout of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A thousand pods a second are removed with a namespace by slow servers, too.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The label that says whose a namespace is.
+/// The label with the creator of a namespace.
 const LABEL: &str = "app.kubernetes.io/managed-by";
 const LABEL_VALUE: &str = "mainstay-bench";
 
 /// A server, and a namespace on it.
 pub struct Target {
     config: Config,
-    /// For what is not measured.
+    /// A client for requests that are not measured.
     pub client: Client,
     pub namespace: String,
     distinct: bool,
@@ -54,7 +54,7 @@ impl Target {
         Pods::of(&self.namespace, self.distinct)
     }
 
-    /// What pods need beside a namespace.
+    /// Creates the account of the pods.
     pub async fn make_account(&self) -> Result<()> {
         let uri = format!("/api/v1/namespaces/{}/serviceaccounts", self.namespace);
         let account = json!({"metadata": {"name": ACCOUNT}});
@@ -74,7 +74,7 @@ impl Target {
         Ok(clients)
     }
 
-    /// Removes the namespace with all that is in it, and waits until it is gone.
+    /// Removes the namespace with its contents, and waits until it is gone.
     pub async fn remove(&self) -> Result<()> {
         let name = &self.namespace;
         let uri = format!("/api/v1/namespaces/{name}");

@@ -16,13 +16,13 @@ use crate::memory::Memory;
 use crate::statistics::{Summary, percentile};
 use crate::target::Target;
 
-/// Writes that are followed to those who watch.
+/// Number of writes whose watch events are measured.
 const WRITES: u32 = 50;
 /// Connections that are opened at once.
 const OPENING: usize = 32;
 /// No event is that late.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After that the server's memory is what it stays.
+/// After this time the server's memory is stable.
 pub const SETTLED: Duration = Duration::from_secs(1);
 const NAME: &str = "watched";
 
@@ -45,7 +45,7 @@ pub async fn measure(target: &Target, watchers: u32, server: Option<u32>) -> Res
     let pod = pods.create(NAME).json(&target.client).await?;
     let version = pod["metadata"]["resourceVersion"].as_str();
     let uri = pods.watch(version.context("a pod without a resourceVersion")?);
-    // A client of its own, whose connections end with it.
+    // A separate client, whose connections end with it.
     let client = target.clients(1).await?.remove(0);
     let before = server.map(Memory::of).transpose()?;
     let (events, mut received) = mpsc::unbounded_channel();
@@ -111,7 +111,7 @@ async fn open(
     Ok(watching)
 }
 
-/// Tells the time of each event: each is one line.
+/// Reports the time of each event: each is one line.
 async fn follow(mut body: Body, events: mpsc::UnboundedSender<Arrival>) {
     let why = loop {
         match body.frame().await {

@@ -60,7 +60,7 @@ enum Form {
     Json,
 }
 
-/// What was measured.
+/// The measurements.
 struct Figures {
     /// From the call of a write to the end of its fdatasync, sorted.
     durable: Vec<Duration>,

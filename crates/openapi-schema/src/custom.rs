@@ -1,4 +1,4 @@
-//! Kinds whose schema comes with a CustomResourceDefinition instead of with the server.
+//! Kinds whose schema comes from a CustomResourceDefinition.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::facts::{Facts, ListType, MapType};
 use crate::graph::{Definition, Field, Graph, Node};
 use crate::roots::REFERENCE_PREFIX;
 
-// What Kubernetes says of these fields, of its own kinds and of all others.
+// Kubernetes' description of these fields, for all kinds.
 pub(crate) const API_VERSION_DESCRIPTION: &str = "APIVersion defines the versioned schema of this \
     representation of an object. Servers should convert recognized schemas to the latest internal \
     value, and may reject unrecognized values. More info: \
@@ -40,7 +40,7 @@ impl CustomKind<'_> {
         words.join(".")
     }
 
-    /// The schema with what every object has.
+    /// The schema with the common fields of all objects.
     pub(crate) fn definition(&self) -> Value {
         let mut schema = self.schema.clone();
         let Some(map) = schema.as_object_mut() else {
@@ -57,7 +57,7 @@ impl CustomKind<'_> {
     }
 }
 
-/// Gives an object, and those that are embedded in it, the fields that every object has.
+/// Adds the common fields to an object, and to embedded ones.
 fn add_identity(schema: &mut Map<String, Value>) {
     embed(schema);
     let properties = schema.entry("properties").or_insert_with(|| json!({}));
@@ -125,8 +125,8 @@ struct Maker {
 }
 
 impl Maker {
-    /// Takes over a published definition and all that it is made of; `known` are those that have
-    /// been taken over already, and where they are.
+    /// Copies a published definition with its dependencies; `known` are the copied ones with their
+    /// indices.
     fn copy(
         &mut self,
         published: &Graph,

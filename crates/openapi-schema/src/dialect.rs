@@ -28,7 +28,7 @@ impl Dialect {
         json!({"$ref": format!("{}{name}", self.prefix())})
     }
 
-    /// A definition as it is published: with merge facts and the kinds that it is.
+    /// A definition as published: with merge facts and its kinds.
     pub fn definition(self, name: &str, source: &Value, facts: &FactTable) -> Value {
         if let Some(special) = self.special(source) {
             return special;
@@ -115,7 +115,7 @@ impl Dialect {
         }
         if let Some(name) = reference(source) {
             let reference = self.reference(name);
-            // OpenAPI 3.0 ignores what stands beside a reference.
+            // OpenAPI 3.0 ignores siblings of a reference.
             match self {
                 Self::V3 if !published.is_empty() => {
                     published.insert("allOf".into(), json!([reference]));

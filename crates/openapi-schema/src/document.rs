@@ -31,8 +31,8 @@ const CUSTOM_PATCH_TYPES: [&str; 3] = [
 ];
 const BODY_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
-/// `{paths: {"apis/apps/v1": {serverRelativeURL: …?hash=…}}}`; the hash is of the document, so
-/// that clients may keep what they have for as long as it is the same.
+/// `{paths: {"apis/apps/v1": {serverRelativeURL: …?hash=…}}}`; the hash is of the document, so that
+/// clients may cache it until it changes.
 pub(crate) fn v3_index(kinds: &[KindInfo<'_>], custom: &[CustomKind<'_>]) -> Vec<u8> {
     let source = Source::with(custom);
     let group_versions: BTreeSet<(&str, &str)> = kinds

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 const TABLE: &str = include_str!("merge_facts.tsv");
 const DEFAULTS: &str = include_str!("defaults.tsv");
 
-/// `x-kubernetes-list-type`: what makes two elements of a list the same to server-side apply.
+/// `x-kubernetes-list-type`: the identity of list elements in server-side apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListType {
     /// The list is one value.
     #[default]
     Atomic,
-    /// Each scalar element stands for itself.
+    /// Scalar elements are unique.
     Set,
     /// Each element is known by its map keys.
     Map,
@@ -22,14 +22,14 @@ pub enum ListType {
 /// `x-kubernetes-map-type`: whether the entries of a map have owners of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MapType {
-    /// Each entry is a value of its own.
+    /// Each entry is merged separately.
     #[default]
     Granular,
     /// The map is one value.
     Atomic,
 }
 
-/// The facts about one field (or about a type as a whole). Those of custom kinds own their texts.
+/// The facts about one field (or about a type as a whole). Those of custom kinds own their strings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub list_type: Option<ListType>,
@@ -40,7 +40,7 @@ pub(crate) struct Facts {
     pub patch_strategy: &'static str,
     /// Empty for none.
     pub patch_merge_key: &'static str,
-    /// `{}` for a structure that is always there, or the default of a list's key; else empty.
+    /// `{}` for a structure that is always present, or the default of a list's key; else empty.
     pub default: Cow<'static, str>,
 }
 

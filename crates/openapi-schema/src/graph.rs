@@ -1,5 +1,6 @@
-//! The types as a compact graph: field names, shapes and merge facts, no descriptions. This is
-//! what stays in memory (some hundred kilobytes); documents are made from the source types anew.
+//! The types as a compact graph: field names, shapes and merge facts, no descriptions. Only the
+//! graph stays in memory (some hundred kilobytes); documents are generated again from the source
+//! types.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ pub(crate) struct Field {
     pub facts: Facts,
 }
 
-/// An object type with fields; no fields for what only has a name (times, quantities).
+/// An object type with fields; types without structure (times, quantities) have none.
 #[derive(Clone, Debug)]
 pub(crate) struct Definition {
     pub name: Box<str>,
@@ -164,7 +165,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A reference to a definition, or, where the definition has no fields, what it stands for.
+    /// A reference to a definition, or the type that it stands for, if it has no fields.
     fn named(&self, name: &str) -> Node {
         let (Some(schema), Some(index)) = (self.source.get(name), self.index.get(name)) else {
             return Node::Any;

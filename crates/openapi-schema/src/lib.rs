@@ -2,7 +2,7 @@
 //! documents that clients read. Derived at run time from the types of `k8s-openapi` and from a
 //! table of the published merge facts. Pure: no I/O, no clock.
 //!
-//! Only a compact graph is kept in memory; documents are made when asked for.
+//! Only a compact graph is kept in memory; documents are generated on request.
 
 mod custom;
 mod dialect;
@@ -45,7 +45,7 @@ impl Schema {
         })
     }
 
-    /// The schema of a custom kind, made from the `openAPIV3Schema` of its definition.
+    /// The schema of a custom kind, from the `openAPIV3Schema` of its definition.
     pub fn custom(info: &KindInfo<'_>, schema: &Value) -> Self {
         Self {
             graph: custom::graph(&Self::published().graph, info, schema),

@@ -17,7 +17,7 @@ pub(crate) enum Action {
     Connect,
     /// Requests by one method that are passed on (`proxy`).
     Pass(Passed),
-    /// Changes of one object, by the older path.
+    /// Changes of one object, by the deprecated path.
     Watch,
     /// Changes of a collection, by the older path.
     WatchList,
@@ -154,7 +154,7 @@ pub(crate) struct Operation<'a> {
     pub subresource: &'static str,
 }
 
-/// A path and what can be done there.
+/// A path and its operations.
 #[derive(Clone, Debug)]
 pub(crate) struct Path<'a> {
     pub path: String,
@@ -162,7 +162,7 @@ pub(crate) struct Path<'a> {
     pub in_namespace: bool,
     /// Has `{name}`.
     pub named: bool,
-    /// Has `{path}`: what follows is for whoever is asked in the end.
+    /// Whether it has `{path}`: the rest is for the backend.
     pub onwards: bool,
     pub operations: Vec<Operation<'a>>,
 }
@@ -190,7 +190,7 @@ pub(crate) fn paths<'a>(info: &KindInfo<'a>) -> Vec<Path<'a>> {
             ""
         };
         let id = match action {
-            // The method stands behind the group there.
+            // The method follows the group there.
             Action::Connect | Action::Pass(_) => {
                 let method = action.id_verb().trim_start_matches("connect");
                 format!("connect{title}{method}{subject}")

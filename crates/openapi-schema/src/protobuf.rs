@@ -1,13 +1,12 @@
-//! Writes messages of the protocol buffers wire format, each from a JSON value and a table of
-//! the message's fields. Only what documents need: no groups, no packed numbers.
+//! Writes messages of the protocol buffers wire format, each from a JSON value and a table of the
+//! message's fields. Only the features for documents: no groups, no packed numbers.
 //!
-//! As proto3 has it, a field that has its type's zero value (`false`, `0`, `""`) is left out; a
-//! message that is there but empty is written. Members of a JSON object that the table does not
-//! name are left out.
+//! As in proto3, a field with its type's zero value (`false`, `0`, `""`) is left out; an empty
+//! message is written. Members of a JSON object that are not in the table are left out.
 
 use serde_json::{Map, Value};
 
-/// How the wire tells one kind of content from another.
+/// The wire type of a field.
 #[derive(Clone, Copy)]
 enum WireType {
     Varint = 0,
@@ -22,7 +21,7 @@ pub(crate) struct Shape {
     pub extensions: Option<u32>,
 }
 
-/// A field of a message, with the JSON member that it comes from.
+/// A field of a message, with its JSON member.
 pub(crate) struct Field {
     pub member: &'static str,
     pub number: u32,

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 
 use crate::resource_metrics::{NodeMetrics, PodMetrics};
 
-/// Where references point while schemas are being generated.
+/// The prefix of references while schemas are generated.
 pub(crate) const REFERENCE_PREFIX: &str = "#/components/schemas/";
 
 /// A kind and the type that describes it.
@@ -167,8 +167,8 @@ const REQUIRED: &[(&str, &[&str])] = &[
 /// The type of any JSON value, which the Rust types call an object.
 const ANY_JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
 
-/// Makes the definitions say what the published document says where the Rust types differ. Metadata,
-/// which the Rust types of all kinds require, is filled in by the server.
+/// Corrects the definitions where the Rust types differ from the published document. Metadata,
+/// which the Rust types of all kinds require, is set by the server.
 fn correct(definitions: &mut Map<String, Value>) {
     for root in roots() {
         let definition = definitions.get_mut(root.definition().as_ref());
@@ -184,7 +184,7 @@ fn correct(definitions: &mut Map<String, Value>) {
     if let Some(Value::Object(any)) = definitions.get_mut(ANY_JSON) {
         any.remove("type");
     }
-    // A schema that requires nothing has no list of what it requires.
+    // A schema without required fields has no list of them.
     for definition in definitions.values_mut().filter_map(Value::as_object_mut) {
         if definition
             .get("required")
@@ -259,7 +259,8 @@ mod tests {
             }
         }
         assert_eq!(generator.definitions()[ANY_JSON].get("type"), None);
-        // A definition without a row requires nothing, but for kinds that are not Kubernetes' own.
+        // A definition without a row requires no fields, except for kinds that are not Kubernetes'
+        // own.
         for name in generator.definitions().keys() {
             let listed = published.iter().any(|(known, _)| known == name);
             if !listed && !name.starts_with("io.k8s.metrics.") {

@@ -1,4 +1,4 @@
-//! Looking at types: what patches and server-side apply ask.
+//! Queries of types, for patches and server-side apply.
 
 use crate::Schema;
 use crate::facts::{Facts, ListType, MapType};
@@ -7,7 +7,7 @@ use crate::graph::{Definition, Field, Node};
 /// The kind of a type's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Anything: nothing is known about its insides.
+    /// Any value, of unknown structure.
     Any,
     /// One indivisible value.
     Scalar,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::Schema;
 use crate::graph::{Definition, Node};
 
-/// How many are reported at most, as the API server does.
+/// Maximum number of reported fields, as in kube-apiserver.
 const REPORTED_MAX: usize = 100;
 
 /// Collects the paths of fields of `value` that `definition` does not have. Values of a wrong

@@ -11,8 +11,8 @@ use crate::setup;
 /// What to run.
 #[derive(clap::Args)]
 pub struct Fuzz {
-    /// What the fuzzer is told: targets (all, if none is named), `--seconds N`, `--list` and others that
-    /// `--help` after `--` shows
+    /// Arguments of the fuzzer: targets (all, if none is named), `--seconds N`, `--list` and others
+    /// that `--help` after `--` shows
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
 }

@@ -9,7 +9,7 @@ use crate::cargo;
 /// What to explore.
 #[derive(clap::Args)]
 pub struct ModelCheck {
-    /// What the checker is told: `--world NAME`, `--deep`, `--list`, `--threads N` and others that
+    /// Arguments of the checker: `--world NAME`, `--deep`, `--list`, `--threads N` and others that
     /// `--help` after `--` shows
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,

@@ -1,4 +1,4 @@
-//! Written messages are read back by a reader that shares nothing with the writer but the format.
+//! An independent reader reads the written messages.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ fn field(message: &str, number: u64) -> (&'static str, Read) {
     }
 }
 
-/// Messages that stand for what is in their only field.
+/// Messages that stand for the contents of their only field.
 fn inner(message: &str, number: u64) -> Option<&'static str> {
     Some(match (message, number) {
         ("ParametersItem", 1) => "Parameter",
@@ -72,7 +72,7 @@ fn inner(message: &str, number: u64) -> Option<&'static str> {
     })
 }
 
-/// Messages that are maps: the number of their pairs and what those hold.
+/// Messages that are maps: the number of their pairs and the type of their values.
 fn map_of(message: &str) -> Option<(u64, &'static str)> {
     Some(match message {
         "Paths" => (2, "PathItem"),
@@ -288,7 +288,7 @@ fn alternatives_are_told_apart() {
     assert_eq!(read("Document", &written(&document)), document);
 }
 
-/// Nothing of the served document is lost: a member that no table names would be missing here.
+/// The document is complete: a member that is missing in the tables would be missing here.
 #[test]
 fn the_served_document_is_the_same_in_both_forms() {
     let served = resource_kinds::all(&resource_kinds::ClusterConfig::default());

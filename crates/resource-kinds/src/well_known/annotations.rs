@@ -8,9 +8,9 @@ pub const STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// The binding was the controller's choice, not the user's.
 pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-/// Who made a volume.
+/// The provisioner of a volume.
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-/// Who is to make a volume for a claim.
+/// The provisioner for a claim's volume.
 pub const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 /// The old spelling of [`STORAGE_PROVISIONER`].
 pub const BETA_STORAGE_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";
@@ -20,40 +20,40 @@ pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 pub const PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Keeps a volume while it is bound.
 pub const PV_PROTECTION: &str = "kubernetes.io/pv-protection";
-/// Keeps a CustomResourceDefinition until all its objects are gone.
+/// The finalizer that keeps a CustomResourceDefinition until all its objects are deleted.
 pub const CUSTOM_RESOURCE_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// The container that `kubectl logs` and `exec` take by themselves.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
-/// Why a rollout was made; `kubectl rollout history` shows it.
+/// The cause of a rollout, for `kubectl rollout history`.
 pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 /// Keeps default roles as the server has them.
 pub const RBAC_AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
-/// When the first of an endpoint's pods became (un)ready last.
+/// The time of the last change of an endpoint's readiness.
 pub const ENDPOINTS_LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// How much a pod of a ReplicaSet is missed; the cheapest go first.
+/// The deletion cost of a ReplicaSet's pod; the cheapest pods are deleted first.
 pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The number of a Deployment's rollout, on it and on its ReplicaSets.
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 /// The numbers that a ReplicaSet had before.
 pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
-/// The replicas that the Deployment asked for when it scaled a ReplicaSet last.
+/// The Deployment's replicas when it last scaled a ReplicaSet.
 pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
 /// The pods that it allowed for.
 pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
-/// What client-side apply applied last.
+/// The last configuration of client-side apply.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Says that a pod mirrors one that a node runs from a file.
+/// Marks the mirror of a static pod.
 pub const MIRROR_POD: &str = "kubernetes.io/config.mirror";
 
-/// What the annotations of mainstay's own begin with.
+/// The prefix of mainstay's own annotations.
 pub const OWN_PREFIX: &str = "mainstay.dev/";
-/// What becomes of a pod that a bad template broke, once the template is another.
+/// The treatment of a pod that a bad template broke, after the template was changed.
 pub const STUCK_ROLLOUT: &str = "mainstay.dev/stuck-rollout";
-/// Which of several unhealthy surplus pods goes first.
+/// The order of deletion of several unhealthy surplus pods.
 pub const SCALE_DOWN: &str = "mainstay.dev/scale-down";
-/// How pods that are down anyway count against `maxUnavailable`.
+/// The cost of unavailable pods against `maxUnavailable`.
 pub const MAX_UNAVAILABLE: &str = "mainstay.dev/max-unavailable";
-/// The node port of the first ordinal, where each pod of a set is to have one of its own.
+/// The node port of the first ordinal, for a node port per pod of a set.
 pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
-/// How long a set may get no further before it counts as stalled.
+/// Seconds without progress after which a set counts as stalled.
 pub const PROGRESS_DEADLINE_SECONDS: &str = "mainstay.dev/progress-deadline-seconds";

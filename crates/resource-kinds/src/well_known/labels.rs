@@ -2,9 +2,9 @@
 
 /// On the object of an address: its family.
 pub const IP_FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
-/// On the object of an address: who gave it out.
+/// On an IPAddress: its manager.
 pub const IP_MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
-/// On objects that the server keeps in step with what it serves.
+/// On objects that the server maintains for its own API groups.
 pub const API_SERVICE_AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// A namespace's own name.
 pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
@@ -30,11 +30,11 @@ pub const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
 pub const REVISION_HASH: &str = "controller.kubernetes.io/hash";
 /// The Service that a slice belongs to.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Who keeps a slice.
+/// The manager of a slice.
 pub const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Marks slices and endpoints of headless Services.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
-/// Marks cluster roles whose rules are added to others'.
+/// Marks cluster roles whose rules are aggregated into others.
 pub const AGGREGATE_PREFIX: &str = "rbac.authorization.k8s.io/aggregate-to-";
 /// Marks the roles and bindings that every cluster starts with.
 pub const RBAC_DEFAULTS: &str = "kubernetes.io/bootstrapping";
@@ -50,9 +50,9 @@ pub const LEGACY_CONTROLLER_UID: &str = "controller-uid";
 pub const LEGACY_JOB_NAME: &str = "job-name";
 /// The index of a pod of an Indexed job.
 pub const JOB_COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
-/// How often pods of that index failed before (an annotation).
+/// The number of failures of an index's former pods (an annotation).
 pub const JOB_INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
-/// How often they failed in a way that does not count (an annotation).
+/// The number of its ignored failures (an annotation).
 pub const JOB_INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 /// Keeps load balancers away from a node.
 pub const EXCLUDE_FROM_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";

@@ -1,10 +1,10 @@
-//! Numbers that bound what objects may hold.
+//! Limits on the contents of objects.
 
-/// Most bytes of the data of a Secret or ConfigMap: what etcd takes with room to spare.
+/// Maximum size of the data of a Secret or ConfigMap: below etcd's limit.
 pub const SECRET_BYTES_MAX: usize = 1024 * 1024;
 /// Most endpoints of a slice.
 pub const ENDPOINTS_MAX: usize = 1000;
-/// Most addresses of one endpoint.
+/// Maximum number of addresses of one endpoint.
 pub const ENDPOINT_ADDRESSES_MAX: usize = 100;
 /// Lowest node port.
 pub const NODE_PORT_MIN: i64 = 30_000;
@@ -12,7 +12,7 @@ pub const NODE_PORT_MIN: i64 = 30_000;
 pub const NODE_PORT_MAX: i64 = 32_767;
 /// Grace that a pod gets when its author named none.
 pub const POD_GRACE_SECONDS: i64 = 30;
-/// How long a pod stays on a node that is not ready or not reachable, unless it says otherwise.
+/// Default time for which a pod stays on a node that is not ready or unreachable.
 pub const EVICTION_SECONDS: i64 = 300;
 /// Life of the tokens that pods get: an hour and some, so that an hourly clock never just misses.
 pub const POD_TOKEN_SECONDS: i64 = 3607;

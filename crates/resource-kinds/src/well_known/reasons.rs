@@ -2,7 +2,7 @@
 
 /// Pod conditions.
 pub mod pod_condition {
-    /// A node was found.
+    /// A node was chosen.
     pub const SCHEDULED: &str = "PodScheduled";
     /// Sandbox, network and volumes are there.
     pub const READY_TO_START: &str = "PodReadyToStartContainers";
@@ -16,7 +16,7 @@ pub mod pod_condition {
     pub const RESIZE_PENDING: &str = "PodResizePending";
     /// The pod is about to go on account of something that happened.
     pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
-    /// Why it is about to go: another, more important one gets its place.
+    /// The reason of a preempted pod's condition.
     pub const PREEMPTION_BY_SCHEDULER: &str = "PreemptionByScheduler";
 }
 
@@ -32,15 +32,15 @@ pub mod node_condition {
     pub const PID_PRESSURE: &str = "PIDPressure";
 }
 
-/// Taints that say what is wrong with a node.
+/// Taints about problems of a node.
 pub mod taint {
     /// The node says it is not ready.
     pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
-    /// The node says nothing any more.
+    /// The node sends no heartbeats.
     pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
     /// The node takes no new pods.
     pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
-    /// The node is gone for good, says a person.
+    /// A person declared the node out of service.
     pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 }
 
@@ -58,7 +58,7 @@ pub mod stateful_set {
     pub const FAILED_DELETE: &str = "FailedDelete";
     /// A pod could not be repaired.
     pub const FAILED_UPDATE: &str = "FailedUpdate";
-    /// A claim belongs to somebody else.
+    /// A claim belongs to another owner.
     pub const CONFLICTING_CONTROLLER: &str = "ConflictingController";
     /// A pod of an abandoned revision held up a rollout.
     pub const REPLACED_STUCK_POD: &str = "ReplacedStuckPod";
@@ -69,23 +69,23 @@ pub mod stateful_set {
     pub const ALL_REPLICAS_AVAILABLE: &str = "AllReplicasAvailable";
     /// Some wanted pod is not.
     pub const REPLICAS_UNAVAILABLE: &str = "ReplicasUnavailable";
-    /// Everything is as it should be.
+    /// The rollout is complete.
     pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
-    /// Everything is as it should be, and the partition keeps some pods from the update.
+    /// The rollout is complete, and the partition keeps some pods at the old revision.
     pub const PARTITION_COMPLETE: &str = "PartitionComplete";
-    /// Outdated pods are somebody else's to delete.
+    /// The user must delete outdated pods.
     pub const WAITING_FOR_DELETION: &str = "WaitingForDeletion";
     /// Pods are missing or not available.
     pub const WAITING_FOR_PODS: &str = "WaitingForPods";
-    /// Pods are replaced by those of another revision.
+    /// Pods are being replaced by those of another revision.
     pub const UPDATING_PODS: &str = "UpdatingPods";
     /// Surplus pods go.
     pub const SCALING_DOWN: &str = "ScalingDown";
-    /// Nothing got further for too long.
+    /// There was no progress for too long.
     pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
-    /// Somebody else's pod has a name that the set needs.
+    /// A foreign pod has a name that the set needs.
     pub const NAME_TAKEN: &str = "NameTaken";
-    /// The template that a pod is to be made from cannot be read.
+    /// The template for a pod cannot be parsed.
     pub const REVISION_UNREADABLE: &str = "RevisionUnreadable";
     /// The selector cannot be read or selects everything.
     pub const INVALID_SELECTOR: &str = "InvalidSelector";
@@ -97,7 +97,7 @@ pub mod stateful_set {
 pub mod stateful_set_condition {
     /// Every wanted pod is available.
     pub const AVAILABLE: &str = "Available";
-    /// The set is, or comes closer to, what it should be.
+    /// The set is complete, or makes progress.
     pub const PROGRESSING: &str = "Progressing";
     /// No waiting helps.
     pub const STALLED: &str = "Stalled";
@@ -105,15 +105,15 @@ pub mod stateful_set_condition {
 
 /// Reasons of the events of claims and volumes (`statefulset.md` §11).
 pub mod volume {
-    /// No volume fits, or the one asked for is taken.
+    /// No volume matches, or the requested one is in use.
     pub const FAILED_BINDING: &str = "FailedBinding";
-    /// The volume asked for does not fit.
+    /// The requested volume does not match.
     pub const VOLUME_MISMATCH: &str = "VolumeMismatch";
     /// Binding waits for a pod.
     pub const WAIT_FOR_FIRST_CONSUMER: &str = "WaitForFirstConsumer";
     /// Binding waits for a pod's node.
     pub const WAIT_FOR_POD_SCHEDULED: &str = "WaitForPodScheduled";
-    /// A provisioner is to make a volume.
+    /// A provisioner must provide a volume.
     pub const EXTERNAL_PROVISIONING: &str = "ExternalProvisioning";
     /// A volume was made.
     pub const PROVISIONING_SUCCEEDED: &str = "ProvisioningSucceeded";
@@ -125,17 +125,17 @@ pub mod volume {
     pub const RESIZE_SUCCESSFUL: &str = "VolumeResizeSuccessful";
     /// A claim's volume could not grow.
     pub const RESIZE_FAILED: &str = "VolumeResizeFailed";
-    /// A volume that nothing limits holds nearly as much as its claim says.
+    /// An unlimited volume holds nearly as much as its claim requests.
     pub const NEARLY_FULL: &str = "VolumeNearlyFull";
-    /// A volume that nothing limits holds more than its claim says.
+    /// An unlimited volume holds more than its claim requests.
     pub const OVERFULL: &str = "VolumeOverfull";
-    /// The claim's volume is gone.
+    /// The claim's volume was deleted.
     pub const CLAIM_LOST: &str = "ClaimLost";
     /// Two claims name the same volume.
     pub const CLAIM_MISBOUND: &str = "ClaimMisbound";
 }
 
-/// Reasons of the events of those who keep interchangeable pods.
+/// Reasons of the events of controllers of interchangeable pods.
 pub mod pods {
     /// A pod was made.
     pub const SUCCESSFUL_CREATE: &str = "SuccessfulCreate";

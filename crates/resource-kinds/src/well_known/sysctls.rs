@@ -1,6 +1,6 @@
 //! Kernel parameters of pods.
 
-/// Those that concern nobody but the pod.
+/// Namespaced sysctls, which are safe.
 pub const SAFE: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",

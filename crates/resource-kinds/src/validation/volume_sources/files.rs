@@ -71,7 +71,7 @@ pub(super) fn from_pod(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What a downward API file can show.
+/// The fields for a downward API file.
 const VOLUME_FIELDS: &[&str] = &[
     "metadata.annotations",
     "metadata.labels",
@@ -116,7 +116,7 @@ pub(super) fn projected(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// What can be a part of a projected volume.
+/// The parts of a projected volume.
 const PARTS: [&str; 6] = [
     "secret",
     "configMap",

@@ -1,4 +1,4 @@
-//! Volume sources: those that pods and PersistentVolumes name alike, and those that only pods have.
+//! Volume sources: those common to pods and PersistentVolumes, and those of pods only.
 
 mod files;
 
@@ -77,7 +77,7 @@ pub(crate) fn default_selectors(item: &mut Value) {
     }
 }
 
-/// What each source must have.
+/// The required fields of each source.
 const REQUIRED: &[(&str, &[&str])] = &[
     ("awsElasticBlockStore", &["volumeID"]),
     ("azureDisk", &["diskName", "diskURI"]),
@@ -277,8 +277,8 @@ pub(crate) fn below(path: &Field<'_>, errors: &mut Vec<FieldError>) {
     no_back_steps(path, errors);
 }
 
-/// The volume that gives a pod its ServiceAccount's token, the cluster's certificate and the
-/// name of its namespace (`statefulset.md` 12.15).
+/// The volume with a pod's ServiceAccount token, the cluster's CA certificate and its namespace
+/// (`statefulset.md` 12.15).
 pub(crate) fn service_account_volume(name: &str) -> Value {
     json!({
         "name": name,
