@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(listed.collect::<BTreeSet<_>>(), known);
     }
 
-    /// findings C16: clients with strict types rely on what the document requires.
+    /// findings C16: clients with strict types rely on the required fields of the document.
     #[test]
     fn required_fields_are_those_of_the_published_document() {
         let rows = PUBLISHED.lines().filter(|line| !line.starts_with('#'));

@@ -9,7 +9,7 @@ pub enum Scope {
     Cluster,
 }
 
-/// What may be done with objects of a kind.
+/// A verb of the API on a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the API's own verbs")]
 pub enum Verb {
@@ -28,13 +28,13 @@ pub enum Verb {
 pub struct Subresource {
     /// Last path segment, for instance `status`, `scale`, `log`.
     pub name: &'static str,
-    /// What is read or sent.
+    /// The kind that is read or sent.
     pub body: Body,
-    /// What may be done with it.
+    /// Its verbs.
     pub verbs: &'static [Verb],
 }
 
-/// What is read or sent at a sub-resource.
+/// The kind of a sub-resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
     /// The object itself, as for `status`.

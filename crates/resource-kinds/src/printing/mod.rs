@@ -14,7 +14,7 @@ pub struct Column<'a> {
     pub kind: &'a str,
     /// OpenAPI format: `name` for the first column, else mostly empty.
     pub format: &'a str,
-    /// What the column shows.
+    /// The contents of the column.
     pub description: &'a str,
     /// 0 always, 1 only with `-o wide`.
     pub priority: u8,

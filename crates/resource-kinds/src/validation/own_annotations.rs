@@ -16,15 +16,15 @@ pub struct OwnAnnotation {
     pub name: &'static str,
     /// The kinds that it may stand on.
     pub kinds: &'static [&'static str],
-    /// What it may say.
+    /// The allowed values.
     pub values: Values,
-    /// What holds without it.
+    /// The default.
     pub default: &'static str,
-    /// What it is for, in a line.
+    /// Its purpose, in a line.
     pub purpose: &'static str,
 }
 
-/// What an annotation may say.
+/// The allowed values of an annotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
     /// One of these words.
@@ -92,8 +92,8 @@ const TEMPLATES: [(&str, &str); 5] = [
     ("spec.volumeClaimTemplates", "PersistentVolumeClaim"),
 ];
 
-/// All that is wrong with the annotations of mainstay's own, on an object and in the templates in
-/// it. What was stored before may stay as it is.
+/// The errors of mainstay's own annotations, on an object and in its templates. Stored values may
+/// stay.
 pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let before = |at: &Field<'_>, key: &str| {
         let same_place = old.and_then(|old| old.pointer(&pointer(&at.path)));

@@ -9,8 +9,8 @@ use toml::{Table, Value};
 
 use super::{Finding, SourceFile};
 
-/// The limit of packages, the program's own crates and those of other platforms included. Whoever removes
-/// packages lowers it; a new one needs a reason in `docs/contributing/dependencies.md`.
+/// The limit of packages, the program's own crates and those of other platforms included. A change
+/// that removes packages lowers it; a new one needs a reason in `docs/contributing/dependencies.md`.
 const PACKAGES_MAX: usize = 431;
 
 /// The package whose dependencies are counted.

@@ -44,7 +44,7 @@ fn items(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// Checks files made from what is known of the pod.
+/// Validates files from the downward API.
 pub(super) fn from_pod(source: &Field<'_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     for item in source.get("items").items() {
@@ -126,8 +126,7 @@ const PARTS: [&str; 6] = [
     "podCertificate",
 ];
 
-/// Which files a part makes, where it names them. A token may be put over another file, as
-/// upstream lets it.
+/// The files of a part, where it names them. A token may replace another file, as upstream allows.
 fn made_by<'a>(kind: &str, part: &Field<'a>) -> Vec<Field<'a>> {
     let fields: &[&str] = match kind {
         "serviceAccountToken" => &[],

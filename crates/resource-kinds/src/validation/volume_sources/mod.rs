@@ -132,7 +132,7 @@ pub(crate) fn validate(name: &str, source: &Field<'_>) -> Vec<FieldError> {
     errors
 }
 
-/// What is particular to one source.
+/// The rules of one source.
 fn particular(name: &str, source: &Field<'_>, errors: &mut Vec<FieldError>) {
     match name {
         "hostPath" if !source.get("path").is_empty() => {

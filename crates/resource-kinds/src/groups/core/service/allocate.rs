@@ -395,7 +395,7 @@ pub(super) mod tests {
     use crate::groups::core::Service;
     use crate::kind::{Allocating, Kind};
 
-    /// What other Services hold.
+    /// The allocations of other Services.
     pub struct AllocatedKeys(pub BTreeSet<String>);
 
     impl AllocationLookup for AllocatedKeys {
