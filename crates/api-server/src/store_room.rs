@@ -43,7 +43,7 @@ pub(crate) async fn watch(server: Weak<ApiServer>) {
 async fn tell(server: &Arc<ApiServer>, why: &StoreError) {
     let nodes = match reading(&server.objects, |reads| Ok(reads.list("", "nodes", ""))) {
         Ok(nodes) => nodes,
-        Err(error) => return tracing::warn!(%error, "nobody to tell of a full store"),
+        Err(error) => return tracing::warn!(%error, "no node for the event of a full store"),
     };
     for node in nodes {
         if let Err(error) = tell_of(server, &node, why).await {

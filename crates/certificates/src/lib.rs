@@ -30,7 +30,7 @@ pub enum CertificateError {
     /// A file could not be read or written.
     #[error("{action} {path}", path = .path.display())]
     Io {
-        /// What was being done.
+        /// The failed operation.
         action: &'static str,
         /// To which file.
         path: PathBuf,

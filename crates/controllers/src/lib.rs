@@ -52,7 +52,7 @@ use inventory::Inventory;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A controller ended before the shutdown.
-    #[error("controller {name} ended by itself")]
+    #[error("controller {name} ended unexpectedly")]
     Ended {
         /// Name of the controller.
         name: &'static str,

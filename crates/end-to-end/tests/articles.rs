@@ -24,7 +24,7 @@ fn fields(table: &str, row: usize) -> Vec<&str> {
     fields.unwrap_or_else(|| panic!("no row {row} in:\n{table}"))
 }
 
-/// What a pod goes through until it runs, as a watch shows it.
+/// The states of a pod until it runs, as a watch shows them.
 fn births(pods: &[&str]) -> Vec<String> {
     let stages = [
         "0/1 Pending",

@@ -28,7 +28,7 @@ fn completions(instance: &Instance, shell: &str) -> PathBuf {
     file
 }
 
-/// What the shell completes the last word of the line to.
+/// The shell's completion of the last word of the line.
 fn completed(instance: &Instance, shell: &str, line: &str) -> Vec<String> {
     let file = completions(instance, shell);
     let file = file.display();

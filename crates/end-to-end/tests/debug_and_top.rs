@@ -153,7 +153,7 @@ fn rows(text: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What nodes and pods use, once they have run for a while.
+/// The usage of nodes and pods after a while.
 #[test]
 fn the_top_shows_who_uses_what() {
     let (_registry, instance) = with_images();

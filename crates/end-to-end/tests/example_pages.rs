@@ -1,5 +1,5 @@
-//! The pages of `examples`, pasted as they are by somebody who has only them (findings U7). What each
-//! application is good for, the tests of their names show.
+//! The pages of `examples`, pasted by a user who has only them (findings U7). The names of the tests
+//! show the purpose of each application.
 
 use end_to_end::applications::{
     busybox, cassandra, mariadb, postgres, redis, wordpress, zookeeper,

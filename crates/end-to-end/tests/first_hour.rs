@@ -47,7 +47,7 @@ impl Terminal {
         self.directory.path().join("typescript")
     }
 
-    /// What somebody sees, from the first line on.
+    /// The visible output, from the first line on.
     fn shown(&self) -> Vec<String> {
         let written = fs::read(self.typescript()).unwrap_or_default();
         let written = String::from_utf8_lossy(&written).into_owned();

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const PODS: [&str; 3] = ["web-0", "web-1", "web-2"];
 
-/// What `mainstay/hello` says of itself.
+/// The description of `mainstay/hello`.
 fn hello(kubectl: &Kubectl, pod: &str) -> Value {
     let url = format!("http://{}/", kubectl.pod_ip(pod));
     let answer = wait_for(&format!("{pod} to answer"), 20, || {

@@ -10,7 +10,7 @@ fn chart_of_tests(name: &str) -> String {
     charts.join(name).display().to_string()
 }
 
-/// What a release with this name left behind.
+/// The remains of a release with this name.
 fn left(kubectl: &Kubectl, selector: &str) -> Vec<String> {
     let kinds = "deployments,statefulsets,services,jobs,pods,configmaps,secrets,serviceaccounts,\
                  roles,rolebindings,poddisruptionbudgets";

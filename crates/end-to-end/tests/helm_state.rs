@@ -51,7 +51,7 @@ fn manager(kubectl: &Kubectl, set: &str) -> String {
     format!("{} {}", text(entry, "/manager"), text(entry, "/operation"))
 }
 
-/// What is done to any release, from its installation to its end.
+/// The steps of any release, from its installation to its end.
 fn through_its_life(helm: &Helm, kubectl: &Kubectl, chart: &str, name: &str, way: &str) {
     let wait = ["--wait", "--timeout", "90s"];
     let run = |verb: &str, more: &[&str]| {

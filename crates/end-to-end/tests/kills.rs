@@ -35,7 +35,7 @@ const BEGINNING: u64 = 800;
 const POD: &str = "/api/v1/namespaces/default/pods";
 const SET: &str = "/apis/apps/v1/namespaces/default/statefulsets";
 
-/// What every container runs, with its name as argument.
+/// The command of every container, with its name as argument.
 const KEEP_BOOK: &str = r#"
 exec 8>>/book/lock.$POD_NAME.$0 9>>/book/lock.$POD_UID.$0
 for lock in 8 9; do flock -n $lock || echo "$POD_NAME $POD_UID $0 $lock" >> /book/twice; done
@@ -47,7 +47,7 @@ rm /book/crash.$POD_NAME.$0
 exit 1
 "#;
 
-/// What a kill may cut off, and how the node's record of a pod says that it was under way.
+/// An operation that a kill may interrupt, with its mark in the node's record of a pod.
 const UNDER_WAY: [(&str, &str); 9] = [
     ("sandbox made", r#""sandbox":"Creating""#),
     ("sandbox destroyed", r#""sandbox":"Destroying""#),
@@ -112,7 +112,7 @@ fn image(label: u64) -> Image {
     Image::of_directory(root.path(), &Settings::default())
 }
 
-/// What a pod is made of: two containers that go on, one before them, hooks, and volumes of most kinds.
+/// The pod: two main containers, one init container, hooks, and volumes of most types.
 fn spec(image: u64, book: &Path) -> Value {
     let container = |name: &str| {
         json!({
@@ -355,7 +355,7 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What pods have of the machine: directories, mounts, control groups, links, shims, locks.
+/// The pods' objects on the machine: directories, mounts, cgroups, links, shims, locks.
 fn left_of_pods(instance: &Instance, book: &Path) -> Vec<String> {
     let data = instance.data();
     let digest = Sha256::digest(data.to_string_lossy().as_bytes());

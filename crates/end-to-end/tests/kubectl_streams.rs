@@ -34,7 +34,7 @@ metadata: {name: page}
 spec: {selector: {app: page}, ports: [{port: 8080, targetPort: http, name: http}]}
 ";
 
-/// What ends with the test.
+/// The processes that end with the test.
 struct Background(Child);
 
 impl Drop for Background {

@@ -9,7 +9,7 @@ use end_to_end::{Kubectl, Page, Shell, example, wait_for, wait_for_text, with_re
 
 const PODS: [&str; 3] = ["mariadb-0", "mariadb-1", "mariadb-2"];
 
-/// What a member answers to a question, column by column.
+/// The response of a member to a query, column by column.
 fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
     let client = format!("MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -N -e \"{sql}\"");
     let output = kubectl.run(&["exec", pod, "-c", "mariadb", "--", "sh", "-c", &client]);
@@ -112,7 +112,7 @@ fn no_acknowledged_row_is_lost() {
     no_empty_primary(&kubectl, &shell);
 }
 
-/// What the page shows of the primary, and of a replica.
+/// The page's output for the primary, and for a replica.
 fn who_follows_whom(page: &Page) {
     let primary = page.ok(concat!(
         "kubectl exec mariadb-0 -c mariadb -- sh -c ",

@@ -6,7 +6,7 @@ use serde_json::json;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const COUNT: usize = 4000;
-/// What stays for minutes: the history of changes (16 MiB), and buffers.
+/// Memory that stays for minutes: the history of changes (16 MiB), and buffers.
 const REST_MIB: f64 = 64.0;
 
 /// findings R23: after much was stored and deleted, its memory goes back to the machine.

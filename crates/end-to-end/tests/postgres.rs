@@ -4,7 +4,7 @@ use end_to_end::applications::postgres;
 use end_to_end::process::kill_in_pod;
 use end_to_end::{Kubectl, Page, Shell, example, wait_for, with_registry_of};
 
-/// What a member answers, or how it failed.
+/// The response of a member, or its error.
 fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
     let client = [
         "psql",

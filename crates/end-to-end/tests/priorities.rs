@@ -44,7 +44,7 @@ fn low(milli: i64) -> String {
     .to_string()
 }
 
-/// What the node has of processor time that nobody has asked for, in thousandths.
+/// The node's unrequested CPU, in thousandths.
 fn free(kubectl: &Kubectl) -> i64 {
     let nodes = kubectl.json(&["get", "nodes"]);
     let all = text(&nodes, "/items/0/status/allocatable/cpu").to_owned();

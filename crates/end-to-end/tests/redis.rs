@@ -4,7 +4,7 @@
 use end_to_end::applications::redis;
 use end_to_end::{Kubectl, Page, Shell, example, wait_for, with_registry_of};
 
-/// What redis-cli prints in a pod, or how it failed.
+/// The output of redis-cli in a pod, or its error.
 fn ask(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
     let mut words = vec!["exec", pod, "--", "redis-cli", "--raw"];
     words.extend(command.split(' '));
@@ -90,7 +90,7 @@ fn sentinels_replace_a_primary_that_stays_away() {
     page.finish();
 }
 
-/// Who is the primary now, by all Sentinels.
+/// The current primary, by all Sentinels.
 fn primary(kubectl: &Kubectl) -> String {
     wait_for("one primary", 90, || {
         let answers = ["sentinel-0", "sentinel-1", "sentinel-2"].map(|pod| ask(kubectl, pod, WHO));
@@ -186,7 +186,8 @@ fn replication_by_hand() {
     assert_eq!(claims.matches("redis-100m-pvc-redis-pv-sts-").count(), 2);
 }
 
-/// Who made a pod, what there is, and how a Service becomes headless: it is made anew.
+/// The creator of a pod, the existing objects, and the change of a Service to headless: it is
+/// recreated.
 fn what_readers_ask(kubectl: &Kubectl, shell: &Shell) {
     let described = shell.ok("kubectl describe pod redis-sts-0");
     let owner = "Controlled By:  StatefulSet/redis-sts\n";

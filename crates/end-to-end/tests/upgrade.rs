@@ -114,7 +114,7 @@ fn a_service_manager_exchanges_the_program_under_the_pods() {
     answers().expect_err("the rules of Services are gone");
 }
 
-/// What is mounted below the data directory.
+/// The mounts below the data directory.
 fn instance_mounts(instance: &Instance) -> Vec<PathBuf> {
     let mounts = mount_table::read().expect("the mounts");
     let mut below = mount_table::at_or_below(&mounts, &instance.data());

@@ -292,7 +292,7 @@ impl<R: Read> Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.observer.is_gone() {
-            return Err(io::Error::other("nobody waits for it any more"));
+            return Err(io::Error::other("the observer has cancelled"));
         }
         let count = self.inner.read(buffer)?;
         self.left = self.left.checked_sub(count as u64).ok_or_else(|| {

@@ -44,7 +44,7 @@ pub enum StoreError {
         reference: String,
     },
     /// The unpacked data does not match its digest.
-    #[error("layer is not what it should be: expected {expected}, got {actual}")]
+    #[error("layer does not match its digest: expected {expected}, got {actual}")]
     DigestMismatch {
         /// Promised by the image's configuration.
         expected: String,
@@ -60,7 +60,7 @@ pub enum StoreError {
     /// The disk failed.
     #[error("{action} {path}")]
     Io {
-        /// What was being done.
+        /// The failed operation.
         action: &'static str,
         /// The path.
         path: PathBuf,

@@ -21,7 +21,7 @@ fn digest(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-/// What a registry answers.
+/// The response of a registry.
 #[derive(Clone)]
 struct Answer {
     status: u16,
@@ -55,7 +55,7 @@ impl Answer {
     }
 }
 
-/// What it is asked: the path with its query, and who asks.
+/// The requests: the path with its query, and the credentials.
 struct Question {
     path: String,
     authorization: String,

@@ -219,7 +219,7 @@ pub enum StoreError {
         /// The newest version that this program reads.
         supported: String,
     },
-    /// What is on disk is damaged beyond a torn tail.
+    /// The data on disk is damaged beyond a torn tail.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
     /// The disk is full. The writes are not visible; if they turn out to be on the disk, they
@@ -227,9 +227,7 @@ pub enum StoreError {
     #[error("no room on the disk of the store: {0}")]
     Full(String),
     /// The quota is used up. Existing keys can be deleted, and changed if they do not grow.
-    #[error(
-        "the quota of the store is used up: {stored} bytes of {max}; delete what is not needed"
-    )]
+    #[error("the quota of the store is used up: {stored} bytes of {max}; delete unneeded objects")]
     Quota {
         /// The number of bytes with this write.
         stored: u64,

@@ -46,7 +46,7 @@ impl Clock {
     pub fn open(data_dir: &Path, boot_id: &str) -> io::Result<Self> {
         let kept = match fs::read(file(data_dir)) {
             Ok(bytes) => serde_json::from_slice(&bytes)
-                .inspect_err(|error| tracing::warn!(%error, "the node's clock begins anew"))
+                .inspect_err(|error| tracing::warn!(%error, "the node's clock starts again"))
                 .ok(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),

@@ -254,7 +254,7 @@ fn on_delete_somebody_else_deletes() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever the templates do, no more pods are taken away than the update may.
+    /// For any templates, an update takes down at most the allowed number of pods.
     #[test]
     fn an_update_keeps_within_its_limit(
         limit in 1_usize..4,

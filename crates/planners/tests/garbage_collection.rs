@@ -179,8 +179,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// Whatever is deleted, however: it comes to rest, what is being deleted is gone, and what
-    /// is left has no owner that is not there.
+    /// After any deletion the collector comes to rest, deleted objects are removed, and no
+    /// remaining object has only absent owners.
     #[test]
     fn deletions_come_to_an_end(
         mut world in graph(),

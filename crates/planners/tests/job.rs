@@ -102,7 +102,7 @@ impl World {
         self.collect();
     }
 
-    /// What is deleted and held by nothing is gone.
+    /// Removes deleted pods without finalizers.
     fn collect(&mut self) {
         self.pods.retain(|pod| {
             let held = pod.metadata.finalizers.iter().flatten().next().is_some();

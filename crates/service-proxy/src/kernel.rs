@@ -17,7 +17,7 @@ pub enum KernelError {
     /// The netlink socket failed; root is needed.
     #[error("{doing} on the netfilter socket")]
     Socket {
-        /// What was being done.
+        /// The failed operation.
         doing: &'static str,
         /// The cause.
         #[source]

@@ -336,7 +336,7 @@ impl Proxy {
                 let took_us = started.elapsed().as_micros();
                 tracing::debug!(steps, took_us, "services programmed");
             }
-            Err(error) => tracing::warn!(%error, "service rules refused; making the table anew"),
+            Err(error) => tracing::warn!(%error, "service rules refused; replacing the table"),
         }
         Ok(self.in_step)
     }

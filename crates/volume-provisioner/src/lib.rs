@@ -71,7 +71,7 @@ pub enum ProvisionerError {
     /// The disk said no.
     #[error("{doing} {}", path.display())]
     Directory {
-        /// What was being done.
+        /// The failed operation.
         doing: &'static str,
         /// The path.
         path: PathBuf,

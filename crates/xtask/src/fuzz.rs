@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::cargo;
 use crate::setup;
 
-/// What to run.
+/// The arguments of the fuzzer.
 #[derive(clap::Args)]
 pub struct Fuzz {
     /// Arguments of the fuzzer: targets (all, if none is named), `--seconds N`, `--list` and others

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::cargo;
 
-/// What to explore.
+/// The arguments of the model checker.
 #[derive(clap::Args)]
 pub struct ModelCheck {
     /// Arguments of the checker: `--world NAME`, `--deep`, `--list`, `--threads N` and others that

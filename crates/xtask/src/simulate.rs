@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::cargo;
 
-/// What to run.
+/// The arguments of the simulation.
 #[derive(clap::Args)]
 pub struct Simulate {
     /// The first seed

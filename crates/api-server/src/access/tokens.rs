@@ -133,7 +133,7 @@ pub(crate) enum Refused {
     Audience,
     #[error("the token lacks claims")]
     Claims,
-    #[error("the {0} that the token is bound to is gone")]
+    #[error("the {0} that the token is bound to was deleted")]
     Gone(&'static str),
     #[error("read what the token is bound to: {0}")]
     Store(Status),

@@ -13,7 +13,7 @@ use crate::http::work::Payer;
 /// Those who run the cluster must be able to do so whatever else goes on.
 const EXEMPT: &str = "system:masters";
 
-/// What there are shares of.
+/// The bounded resource of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Good {
     /// Watches and streams.
@@ -24,11 +24,11 @@ pub(crate) enum Good {
 
 type Key = (String, Good);
 
-/// Who has how much of what. Entries without any are removed, so that names cost nothing.
+/// The used amount by user and resource. Entries of zero are removed, so that names use no memory.
 #[derive(Default)]
 pub(crate) struct Shares(Arc<Mutex<BTreeMap<Key, usize>>>);
 
-/// What a user has taken; given back when dropped.
+/// The amount that a user holds; released when dropped.
 pub(crate) struct Share {
     shares: Arc<Mutex<BTreeMap<Key, usize>>>,
     key: Key,

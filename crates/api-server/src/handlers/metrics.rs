@@ -306,7 +306,7 @@ fn write_all(
         revision,
     )?;
     let occupancy = objects.store.occupancy();
-    let help = "Bytes of what is stored, which is all in memory.";
+    let help = "Bytes of stored objects, all of which are in memory.";
     gauge(out, "mainstay_store_bytes", help, occupancy.live_bytes)?;
     let (help, quota) = ("Bytes that may be stored.", occupancy.live_bytes_max);
     gauge(out, "mainstay_store_quota_bytes", help, quota)?;

@@ -298,6 +298,6 @@ async fn tokens_live_and_die_with_their_account() {
     let gone = review(&token, Value::Null).await;
     assert_eq!(
         gone["error"],
-        "the service account that the token is bound to is gone"
+        "the service account that the token is bound to was deleted"
     );
 }

@@ -40,7 +40,7 @@ fn secret(name: &str) -> Value {
     json!({"metadata": {"name": name}, "stringData": {"word": "hush"}})
 }
 
-/// What is on disk of an object.
+/// The bytes of an object on disk.
 async fn stored(api: &Api, key: &str) -> String {
     let range = Range {
         start: key.as_bytes().to_vec(),

@@ -53,8 +53,8 @@ const NOT_SERVED: &[&str] = &[
     "storagemigration.k8s.io/v1beta1",
 ];
 
-/// What this program adds: figures of pods, which elsewhere an extension serves, and snapshots, which
-/// are custom kinds.
+/// Additions of this program: metrics of pods, which an extension serves elsewhere, and snapshots,
+/// which are custom kinds elsewhere.
 const ADDED: &[&str] = &["metrics.k8s.io/v1beta1", "snapshot.storage.k8s.io/v1"];
 
 /// findings C16

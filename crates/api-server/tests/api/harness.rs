@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 use crate::published;
 
-/// What a request was answered with.
+/// The response to a request.
 #[derive(Debug)]
 pub struct Answer {
     pub code: u16,
@@ -42,7 +42,7 @@ impl Answer {
 #[derive(Default)]
 pub struct EchoNode {
     pub seen: Mutex<Vec<String>>,
-    /// What it tells of its usage.
+    /// The node's usage summary.
     pub summary: Mutex<Option<Value>>,
 }
 
@@ -104,7 +104,7 @@ pub struct Api {
     pub server: Arc<ApiServer>,
     pub store: Arc<EmbeddedStore>,
     pub node: Arc<EchoNode>,
-    /// What signs the tokens of accounts.
+    /// The signer of tokens.
     pub signer: Arc<TokenSigner>,
     service: LocalService,
     slow_polls: Arc<SlowPolls>,

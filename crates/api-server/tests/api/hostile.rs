@@ -22,7 +22,7 @@ use crate::network::{Served, get};
 
 const JSON: &str = "application/json";
 
-/// What this process has in memory, in bytes.
+/// The memory of this process in bytes.
 fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = text.split(' ').nth(1).unwrap().parse().unwrap();

@@ -102,7 +102,8 @@ async fn advice_comes_with_what_passed_validation() {
     assert_eq!((refused.code, said(&refused)), (422, Vec::new()));
 }
 
-/// Whoever else refuses, the level's warning is there; with the level's own refusal it is not.
+/// If another plug-in refuses, the level's warning is present; if the level itself refuses, it is
+/// not.
 #[tokio::test]
 async fn levels_warn_of_what_others_refuse() {
     let api = Api::new().await;
@@ -149,7 +150,7 @@ async fn levels_warn_of_what_others_refuse() {
     assert_eq!((refused.code, said(&refused)), (403, Vec::new()));
 }
 
-/// Whatever is asked, and whatever is answered.
+/// For any request and any response.
 #[tokio::test]
 async fn clients_of_a_deprecated_kind_are_told_so() {
     let api = Api::new().await;

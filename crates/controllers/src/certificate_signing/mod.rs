@@ -123,10 +123,10 @@ impl Worker {
         }});
         let review: SubjectAccessReview = serde_json::from_value(review)
             .map_err(kube::Error::SerdeError)
-            .map_err(failed_to("ask what somebody may do"))?;
+            .map_err(failed_to("check the requester's rights"))?;
         let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(failed_to("ask what somebody may do"))?;
+        let answer = answer.map_err(failed_to("check the requester's rights"))?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 

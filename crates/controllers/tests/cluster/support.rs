@@ -33,7 +33,7 @@ pub struct Cluster {
     pub client: Client,
     server: Arc<ApiServer>,
     pub shutdown: CancellationToken,
-    /// What signs certificates, if anything does.
+    /// The certificate authority, if any.
     pub authority: Option<Arc<certificates::Authority>>,
     slow_polls: Arc<SlowPolls>,
     _end: DropGuard,

@@ -75,7 +75,7 @@ spec: {selector: {app: web}, ports: [{port: 80}]}
 ",
         web: Some(DEPLOYMENT),
         asked: "svc/web",
-        cause: &["its pods are not there: deploy/web", "exceeded quota"],
+        cause: &["its pods do not exist: deploy/web", "exceeded quota"],
         ..USUAL
     },
     Situation {

@@ -24,23 +24,23 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Situation {
     /// The name, a namespace's, which is also in the table of `docs/why.md`.
     pub name: &'static str,
-    /// What is applied.
+    /// The applied objects.
     pub manifest: &'static str,
-    /// What is applied beside it.
+    /// Further applied objects.
     pub web: Option<Web>,
     /// Lines that are typed after that.
     pub before: &'static [&'static str],
-    /// What is asked about: `sts/web`.
+    /// The object of the question: `sts/web`.
     pub asked: &'static str,
     /// Parts that the answer has to have.
     pub cause: &'static [&'static str],
-    /// What unblocks it.
+    /// The remedy.
     pub remedy: Remedy,
-    /// What becomes of it then.
+    /// The state after the remedy.
     pub end: End,
 }
 
-/// What unblocks a situation.
+/// The remedy of a situation.
 pub enum Remedy {
     /// The commands of the answer, as they are.
     Typed,
@@ -54,7 +54,7 @@ pub enum Remedy {
     Noted,
 }
 
-/// What becomes of what was asked about.
+/// The state of the object afterwards.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Nothing waits.
@@ -65,7 +65,7 @@ pub enum End {
     Unnoted,
 }
 
-/// What most situations are like.
+/// The defaults of situations.
 pub const USUAL: Situation = Situation {
     name: "",
     manifest: "",
@@ -140,7 +140,7 @@ struct Walk<'i> {
     shell: Shell,
 }
 
-/// What `mainstay why` answered.
+/// The answer of `mainstay why`.
 enum Answer {
     /// It has one.
     Given { text: String, json: Value },

@@ -6,15 +6,15 @@ pub struct Web {
     pub kind: Kind,
     /// How many pods it makes.
     pub replicas: u32,
-    /// What else its own `spec` has.
+    /// Further fields of its `spec`.
     pub spec: &'static str,
-    /// What else the pods' `spec` has.
+    /// Further fields of the pods' `spec`.
     pub pod: &'static str,
     /// The image of the container `main`.
     pub image: &'static str,
-    /// What that runs.
+    /// The command.
     pub command: &'static str,
-    /// What else it has.
+    /// Further fields.
     pub container: &'static str,
 }
 

@@ -60,7 +60,7 @@ const PARTS: &[(&str, &str, &str, &str, &str)] = &[
     ),
 ];
 
-/// What the parts belong to: collection, object.
+/// The owner of the parts: collection, object.
 const OBJECTS: &[(&str, &str)] = &[
     (
         "/api/v1/namespaces/default/serviceaccounts",

@@ -84,7 +84,7 @@ fn check(file: &Path) -> Result<Header> {
         }
         Ok(())
     })?;
-    let text = header.with_context(|| format!("{} is no backup", file.display()))?;
+    let text = header.with_context(|| format!("{} is not a backup", file.display()))?;
     let said: serde_json::Value = serde_json::from_str(&text).context("read the header")?;
     if said["format"].as_u64() > Some(FORMAT.into()) {
         bail!(

@@ -24,7 +24,7 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
     let found = store
         .range(range)
         .await
-        .context("read whose the store is")?;
+        .context("read the store's instance")?;
     if let Some(noted) = found.items.first() {
         let noted = String::from_utf8_lossy(&noted.value).into_owned();
         return match noted == claim.marker.instance {
@@ -54,7 +54,7 @@ pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
             warn(&format!("mainstay: the store is not marked yet: {why}"));
             Ok(())
         }
-        Err(error) => Err(error).context("note whose the store is"),
+        Err(error) => Err(error).context("record the store's instance"),
     }
 }
 

@@ -37,7 +37,9 @@ impl Target {
             ))
         })?;
         if name.is_empty() || name.contains('/') {
-            return Err(mistake(format!("{name:?} is no name; give KIND/NAME")));
+            return Err(mistake(format!(
+                "{name:?} is not a valid name; give KIND/NAME"
+            )));
         }
         let found = TargetKind::called(kind).filter(|kind| KINDS.contains(kind));
         let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.short()).collect();

@@ -79,7 +79,7 @@ pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken
 }
 
 async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<()> {
-    let peer = stream.peer_cred().context("find out who asks")?.uid();
+    let peer = stream.peer_cred().context("identify the client")?.uid();
     if peer != 0 && peer != nix::unistd::geteuid().as_raw() {
         bail!("user id {peer} is not allowed to request a backup");
     }

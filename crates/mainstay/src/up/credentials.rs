@@ -88,7 +88,7 @@ impl Credentials {
             let left = left.unwrap_or_default();
             if left < limit {
                 let days = left.as_secs() / DAY.as_secs();
-                tracing::error!("{whose} ends in {days} days: then nobody is let in any more");
+                tracing::error!("{whose} ends in {days} days; after that no client can connect");
             }
         }
         Ok(())

@@ -34,7 +34,7 @@ impl Target {
         };
         if name.is_empty() || name.contains('/') {
             return Err(mistake(format!(
-                "{name:?} is no name; give KIND/NAME or KIND NAME"
+                "{name:?} is not a valid name; give KIND/NAME or KIND NAME"
             )));
         }
         Ok(Self {

@@ -3,8 +3,8 @@
 //! All live objects are in memory in an ordered persistent map, so that a range is a snapshot
 //! that blocks nobody. One thread commits (`commit`): it decides transactions in order (`apply`,
 //! pure), makes a group of them durable with one sync (`disk`), and hands them to watchers
-//! (`watch`). Reads (`published`) never touch the disk. What lies on disk is guarded by
-//! `directory` (lock, version stamp) and `journal` (damage or torn tail).
+//! (`watch`). Reads (`published`) never touch the disk. `directory` (lock, version stamp) and
+//! `journal` (damage or torn tail) guard the data on disk.
 
 mod apply;
 mod commit;

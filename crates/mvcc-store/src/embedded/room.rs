@@ -69,7 +69,7 @@ impl Room {
         };
         if self.free_bytes < free_min {
             return Err(StoreError::Full(format!(
-                "{} MiB are free, new objects need {}; what is there can be deleted",
+                "{} MiB are free, new objects need {}; existing objects can be deleted",
                 self.free_bytes >> 20,
                 FREE_BYTES_MIN >> 20
             )));

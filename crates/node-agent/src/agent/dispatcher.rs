@@ -120,7 +120,7 @@ impl Dispatcher {
             tracing::error!(%error, "heartbeat ended unexpectedly");
         }
         if let Err(error) = figures.await {
-            tracing::error!(%error, "usage is no longer looked at");
+            tracing::error!(%error, "usage is no longer sampled");
         }
     }
 
@@ -409,7 +409,7 @@ impl Dispatcher {
                 .publish(sandbox.id(), ports.unwrap_or_default())
                 .await
             {
-                tracing::error!(sandbox = sandbox.id(), %error, "host ports of a pod not kept");
+                tracing::error!(sandbox = sandbox.id(), %error, "host ports of a pod not stored");
             }
             match recovery::look(sandbox).await {
                 Ok((seen, stream)) => (state, events) = (Some(seen), stream),

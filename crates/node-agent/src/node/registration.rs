@@ -209,7 +209,7 @@ impl NodeKeeper {
             .clock
             .keep(&self.config.data_dir, &self.machine.boot_id);
         if let Err(error) = kept {
-            tracing::warn!(%error, "the node's clock is not kept");
+            tracing::warn!(%error, "the node's clock is not stored");
         }
     }
 

@@ -259,7 +259,7 @@ impl Worker {
         let is_new = self.stored.is_none();
         match beside(|| recovery::store(&self.dir, &self.pod, &now, is_new)) {
             Ok(()) => self.stored = Some(now),
-            Err(error) => tracing::error!(pod = self.name(), %error, "pod record not kept"),
+            Err(error) => tracing::error!(pod = self.name(), %error, "pod record not stored"),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::world::{IMAGE, World, layer, phase, state};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// What is served by path; without contents, a promise that is not kept.
+/// The responses by path; one without contents ends early.
 type Pages = BTreeMap<String, Option<Vec<u8>>>;
 
 /// Serves pages until it is dropped.

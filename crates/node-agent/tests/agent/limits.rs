@@ -70,7 +70,7 @@ pub async fn pods_that_write_more_than_they_may_are_driven_out() {
     world.end().await;
 }
 
-/// What each file of a container's log takes, by its name.
+/// The size of each file of a container's log, by name.
 fn sizes(dir: &Path) -> BTreeMap<PathBuf, fs::Metadata> {
     let entries = fs::read_dir(dir)
         .unwrap()

@@ -175,9 +175,8 @@ async fn seen<T>(what: &str, looked: impl AsyncFn() -> Option<T>) -> T {
     }
 }
 
-/// What the node controller does to a node that was silent for longer than its grace, and to the
-/// pods on it, is answered at once by a node that works: the agent's own belief, in which nothing
-/// has changed, is not what is stored.
+/// The marks that the node lifecycle controller sets on a silent node and its pods are corrected at
+/// once by a working node: the stored status counts, not the agent's last one.
 pub async fn who_was_taken_for_lost_says_that_it_works() {
     // findings R2, R18
     let world = World::started("silent").await;

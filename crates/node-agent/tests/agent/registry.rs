@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// What is served: bodies by path.
+/// The response bodies by path.
 type Pages = BTreeMap<String, Vec<u8>>;
 
 /// Serves images until it is dropped.

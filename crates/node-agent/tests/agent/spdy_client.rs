@@ -30,7 +30,7 @@ fn data(stream: u32, fin: bool, text: &'static str) -> Frame {
     Frame::Data { stream, fin, data }
 }
 
-/// What comes in each stream until those named have ended.
+/// The data of each stream until the named ones have ended.
 async fn collect<C: AsyncRead + Unpin>(client: &mut C, until: &[u32]) -> BTreeMap<u32, String> {
     let mut texts: BTreeMap<u32, String> = BTreeMap::new();
     let mut ended = Vec::new();

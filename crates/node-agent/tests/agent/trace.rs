@@ -28,7 +28,7 @@ impl Trace {
         json!({"name": "trace", "mountPath": "/trace"})
     }
 
-    /// What was written to a file so far.
+    /// The contents of a file so far.
     pub fn written(&self, name: &str) -> String {
         fs::read_to_string(self.0.join(name)).unwrap_or_default()
     }

@@ -55,8 +55,8 @@ pub struct World {
     pub node_ip: watch::Sender<IpAddr>,
     /// In which order the next agent stops its pods.
     pub shutdown_order: ShutdownOrder,
-    /// What the next agent does when the node runs out of something: nothing, unless a test sets
-    /// it, for what else is on the machine is nothing to its pods.
+    /// The next agent's eviction settings: none unless a test sets them, because the rest of the
+    /// machine does not concern its pods.
     pub eviction: Eviction,
     /// When the next agent removes images.
     pub image_gc: ImageGcPolicy,

@@ -37,7 +37,7 @@ pub(super) fn signing_request(
         };
         let since = end.last_update_time.as_ref().map(|time| time.0);
         trail.link(object.clone(), &*end.type_, format!("{what}{said}"), since);
-        let text = "that stays so: put right what is said, and ask anew, after this";
+        let text = "it stays failed: correct the error, and create a new request after this";
         trail.remedy(Remedy::new(text).with(delete));
         "refused"
     } else if status.certificate.is_some_and(|bytes| !bytes.0.is_empty()) {
@@ -49,13 +49,13 @@ pub(super) fn signing_request(
         let text = if signer.starts_with("kubernetes.io/") {
             "nothing to do; the controller is about to sign it; if it does not, give the request up"
         } else {
-            "whoever signs for that name has to run, or the request be given up"
+            "run the controller of that signer; or delete the request"
         };
         trail.remedy(Remedy::new(text).with(delete));
         "approved"
     } else {
         let user = request.spec.username.as_deref().unwrap_or_default();
-        let message = format!("{user} asks for it, and nobody has approved or denied it");
+        let message = format!("{user} requested it, and it is neither approved nor denied");
         trail.link(object.clone(), "PendingApproval", message, created);
         let text =
             format!("decide, if {user} may have it (kubectl certificate deny {name} if not)");
@@ -89,7 +89,7 @@ pub(super) fn definition(
         let plural = format!("{}.{}", definition.spec.names.plural, definition.spec.group);
         trail.remedy(
             Remedy::new(
-                "whoever set finalizers on objects of the kind has to remove them; this shows them",
+                "the owner of finalizers on objects of the kind has to remove them; this shows them",
             )
             .with(format!("kubectl get {plural} -A")),
         );
@@ -113,7 +113,7 @@ pub(super) fn definition(
         let message = format!("is not served yet{}", words::then(": ", &why));
         trail.link(object.clone(), "NotEstablished", message, None);
         trail.remedy(
-            Remedy::new("nothing to do if it is new; otherwise correct what is said")
+            Remedy::new("nothing to do if it is new; otherwise correct the error")
                 .with(format!("kubectl edit crd {name}")),
         );
         return Explanation::fine(object, "not served").waits([trail.chain()]);
@@ -150,8 +150,7 @@ pub(super) fn api_service(
     let behind = behind.unwrap_or_else(|| "behind it".to_owned());
     trail.remedy(
         Remedy::new(format!(
-            "the Service {behind} has to answer; if its program is gone for good, this part of \
-             the API has to go"
+            "the Service {behind} must respond; if its program was removed for good, delete this APIService"
         ))
         .with(format!("kubectl delete apiservice {}", object.name)),
     );

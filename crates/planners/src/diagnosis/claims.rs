@@ -83,7 +83,7 @@ fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -
     let message = format!("is to grow from {has} to {wanted}");
     trail.link(object.clone(), "Resizing", message, None);
     if find(&["FileSystemResizePending"]).is_some() {
-        trail.remedy("a pod that uses it has to be started anew: the rest is done at its start");
+        trail.remedy("restart a pod that uses it: the rest is done at its start");
     } else {
         trail.remedy("nothing to do; the provisioner of its class is about to do it");
     }
@@ -138,7 +138,7 @@ fn retention(set: &StatefulSet, ordinal: i64) -> String {
     let deleted = (deleted == Some("Delete")).then(|| format!("StatefulSet {name} is deleted"));
     let when: Vec<String> = scaled.into_iter().chain(deleted).collect();
     match when.as_slice() {
-        [] => format!("kept for {pod} of StatefulSet {name}, whatever becomes of it"),
+        [] => format!("kept for {pod} of StatefulSet {name}, even if the pod is deleted"),
         when => format!("deleted when {}", when.join(" or ")),
     }
 }
@@ -213,14 +213,15 @@ impl Trail<'_> {
             self.link(object, "ProtectedByPods", message, since);
             let delete = format!("delete pod {}", first.name);
             let delete = words::kubectl(words::namespace(&claim.metadata), &delete);
-            let text = "the pod has to go; the data then goes as the volume's policy says";
+            let text =
+                "delete the pod; the data is then deleted or kept by the volume's reclaim policy";
             self.remedy(Remedy::new(text).with(delete));
             if first.is_deleting() {
                 self.pod(first);
             }
         } else if foreign.is_empty() {
             self.link(object, "Terminating", "being deleted", since);
-            self.remedy("nothing to do; nobody uses it, so it is about to be gone");
+            self.remedy("nothing to do; it is unused and will be removed shortly");
         } else {
             let list = foreign.join(", ");
             let message = format!("being deleted: finalizers hold it: {list}");
@@ -229,7 +230,7 @@ impl Trail<'_> {
                 "patch pvc {name} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
             );
             let patch = words::kubectl(words::namespace(&claim.metadata), &patch);
-            let text = format!("whoever set {list} has to finish and remove it; by force");
+            let text = format!("the owner of {list} has to finish and remove it; by force");
             self.remedy(Remedy::new(text).with(patch));
         }
     }
@@ -306,8 +307,7 @@ impl Trail<'_> {
             self.link(class_object, "NotFound", "does not exist", None);
             let first = classes.first().copied().unwrap_or("CLASS");
             let text = format!(
-                "create StorageClass {name}, or make the claim anew with one that is there \
-                 ({known}), as a claim's class cannot be changed"
+                "create StorageClass {name}, or recreate the claim with an existing one ({known}), because a claim's class is immutable"
             );
             let anew = anew(claim, &json!({ "storageClassName": first }));
             self.remedy(Remedy::new(text).with(anew));
@@ -373,7 +373,7 @@ impl Trail<'_> {
             && self.node(node)
         {
             self.remedy(format!(
-                "node {node} has to be well again: kubectl describe node {node}"
+                "node {node} must be healthy again: kubectl describe node {node}"
             ));
             return;
         }
@@ -381,8 +381,8 @@ impl Trail<'_> {
         let said = self.claim_event(claim, object, warning).unwrap_or_default();
         if said.contains("access mode") {
             let anew = anew(claim, &json!({ "accessModes": ["ReadWriteOnce"] }));
-            let text = "access modes that the provisioner offers; a claim's cannot be changed, so it \
-                has to be made anew";
+            let text =
+                "access modes that the provisioner offers; a claim's are immutable, so recreate it";
             self.remedy(Remedy::new(text).with(anew));
         }
     }

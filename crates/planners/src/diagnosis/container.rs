@@ -176,7 +176,7 @@ impl Subject<'_> {
                 Reason::ContainerConfigError,
                 format!("{title} cannot be configured{}", words::then(": ", message)),
                 format!(
-                    "create what is missing, or correct the reference: {}",
+                    "create the missing object, or correct the reference: {}",
                     self.kubectl(&format!("edit {owner}"))
                 ),
             ),

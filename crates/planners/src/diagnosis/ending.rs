@@ -37,7 +37,7 @@ pub(super) fn terminating(pod: &PodView, around: &Surroundings<'_>) -> Diagnosis
     let remedy = if overdue {
         format!("if the machine behind {node} is off for good: {force}")
     } else {
-        "nothing to do; it is gone when its containers have stopped".to_owned()
+        "nothing to do; it is removed when its containers have stopped".to_owned()
     };
     Diagnosis::new(Reason::Terminating, message, remedy).since(asked_at)
 }
@@ -52,7 +52,7 @@ fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
         Reason::HeldByFinalizer,
         format!("being deleted: finalizers hold it: {list}"),
         Remedy::new(format!(
-            "whoever set {list} has to finish and remove it; by force"
+            "the owner of {list} has to finish and remove it; by force"
         ))
         .with(words::kubectl(&pod.namespace, &patch)),
     )
@@ -89,7 +89,7 @@ pub(super) fn node_lost(pod: &PodView, around: &Surroundings<'_>) -> Option<Diag
 pub(super) fn unheard(node: &str) -> Diagnosis {
     Diagnosis::new(
         Reason::NodeLost,
-        format!("node {node} does not answer: nobody can tell whether its containers run"),
+        format!("node {node} does not respond: its containers may still run"),
         format!(
             "node {node} has to come back; kubectl describe node {node} says since when it is \
              silent"
@@ -134,7 +134,7 @@ pub(super) fn ended(pod: &PodView) -> Diagnosis {
         None => {
             let command = format!("delete pod {}", &pod.name);
             format!(
-                "create it anew, after {}",
+                "create it again, after {}",
                 words::kubectl(&pod.namespace, &command)
             )
         }

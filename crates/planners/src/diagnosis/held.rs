@@ -31,7 +31,7 @@ pub(super) fn held(evidence: &Evidence, object: &Object, meta: &ObjectMeta) -> O
         let namespace = object.namespace.clone().unwrap_or_default();
         let message = format!("being deleted: finalizers hold it: {list}");
         trail.link(object, "HeldByFinalizer", message, Some(since));
-        let text = format!("whoever set {list} has to finish and remove it; by force");
+        let text = format!("the owner of {list} has to finish and remove it; by force");
         trail.remedy(Remedy::new(text).with(words::kubectl(&namespace, &patch)));
         return Some(trail.chain());
     }

@@ -130,13 +130,11 @@ fn failure(evidence: &Evidence, job: &Job, object: &Object, failed: &JobConditio
     let name = &object.name;
     let (text, change) = match &*reason {
         "DeadlineExceeded" => (
-            "a Job that has failed is not begun again: make it anew, here without \
-             activeDeadlineSeconds",
+            "a failed Job is not restarted: recreate it, here without activeDeadlineSeconds",
             json!({ "activeDeadlineSeconds": null }),
         ),
         _ => (
-            "a Job that has failed is not begun again, and its template cannot be changed: put \
-             right what made it fail, then make it anew",
+            "a failed Job is not restarted, and its template is immutable: correct the cause, then recreate it",
             json!({}),
         ),
     };
@@ -175,8 +173,7 @@ fn retried(evidence: &Evidence, job: &Job, object: &Object, pod: &PodView) -> Ch
     trail.pod(pod);
     trail.remedy(
         Remedy::new(
-            "put right what makes it fail; if that is the template, make the Job anew with \
-             another, as a Job's template cannot be changed",
+            "correct the cause; if it is the template, recreate the Job with another, because a Job's template is immutable",
         )
         .with(remedy::job_anew(
             &evidence.namespace,

@@ -22,7 +22,7 @@ pub(super) fn explain(evidence: &Evidence, namespace: &Namespace, object: Object
     let mut trail = Trail::of(evidence);
     let message = "being deleted: first all that is in it";
     trail.link(object.clone(), "Terminating", message, Some(since.0));
-    trail.remedy("nothing to do; it goes when all that is in it has gone");
+    trail.remedy("nothing to do; it is removed after its contents");
     let failed = [
         "NamespaceDeletionDiscoveryFailure",
         "NamespaceDeletionGroupVersionParsingFailure",
@@ -45,7 +45,7 @@ pub(super) fn explain(evidence: &Evidence, namespace: &Namespace, object: Object
         trail.link(object.clone(), "SomeFinalizersRemain", &*finalizers, None);
         let name = &object.name;
         let mut remedy =
-            Remedy::new("whoever set these finalizers has to finish and remove them; by force");
+            Remedy::new("the owner of these finalizers has to finish and remove them; by force");
         for resource in resources(&left) {
             remedy = remedy.with(format!(
                 "kubectl -n {name} get {resource} -o name | xargs -r -n 1 kubectl -n {name} patch \

@@ -26,7 +26,7 @@ const PRESSURES: [(&str, &str, &str); 3] = [
     (
         node_condition::PID_PRESSURE,
         "is short of process ids: pods are evicted, and it takes no new ones",
-        "find what starts so many processes",
+        "find the program that starts so many processes",
     ),
 ];
 /// An event of a node counts for this time.
@@ -111,7 +111,7 @@ fn not_ready(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain>
         let message = format!("is not Ready{said}");
         trail.link(object.clone(), reason.unwrap_or_default(), message, since);
         trail.remedy(
-            Remedy::new("what the node says has to be put right").with(usage(&object.name)),
+            Remedy::new("correct the problem that the node reports").with(usage(&object.name)),
         );
     }
     Some(trail.chain())

@@ -119,7 +119,7 @@ fn closed_gates(pod: &PodView) -> Option<Diagnosis> {
         Diagnosis::new(
             Reason::ReadinessGate,
             closed.join(", "),
-            format!("whoever is to set the pod's condition {names} has to set it to True"),
+            format!("the controller of the pod's condition {names} has to set it to True"),
         )
         .since(since)
     })

@@ -194,7 +194,7 @@ impl Trail<'_> {
         let describe = words::kubectl(&pod.namespace, &describe);
         self.event(event, object.clone());
         self.remedy(format!(
-            "what that warning says has to be put right; more in {describe}"
+            "correct the cause of that warning; more in {describe}"
         ));
         event.message.clone()
     }
@@ -246,9 +246,7 @@ impl Trail<'_> {
         let Some(node) = node else {
             if self.visit(&object) {
                 self.link(object, "NotFound", "does not exist", None);
-                self.remedy(
-                    "nothing to do; pods of a node that is gone are collected after 40 seconds",
-                );
+                self.remedy("nothing to do; pods of a deleted node are removed after 40 seconds");
             }
             return true;
         };

@@ -70,10 +70,8 @@ pub(super) fn remedy(evidence: &Evidence, said: &str, template: &str, missing: i
         .or_else(|| refused.by_policy())
         .or_else(|| refused.by_webhook())
         .unwrap_or_else(|| {
-            Remedy::new(
-                "what the API server says has to be put right, in the template if it is invalid",
-            )
-            .with(refused.edit())
+            Remedy::new("correct the API server's error, in the template if it is invalid")
+                .with(refused.edit())
         })
 }
 
@@ -123,13 +121,13 @@ impl Refused<'_> {
     fn for_account(&self) -> Option<Remedy> {
         let name = between(self.said, "serviceaccount \"", "\" not found")?;
         let create = self.kubectl(&format!("create serviceaccount {name}"));
-        Some(Remedy::new("the account has to be there").with(create))
+        Some(Remedy::new("the ServiceAccount must exist").with(create))
     }
 
     fn for_priority(&self) -> Option<Remedy> {
         let name = between(self.said, "no PriorityClass with name ", " was found")?;
         let create = format!("kubectl create priorityclass {name} --value=0");
-        Some(Remedy::new("the class has to be there").with(create))
+        Some(Remedy::new("the class must exist").with(create))
     }
 
     fn by_pod_security(&self) -> Option<Remedy> {
@@ -163,7 +161,9 @@ impl Refused<'_> {
             "set resources {} --limits={amount} --requests={amount}",
             self.template
         );
-        Some(Remedy::new("ask for what the LimitRange allows").with(self.kubectl(&set)))
+        Some(
+            Remedy::new("request only amounts that the LimitRange allows").with(self.kubectl(&set)),
+        )
     }
 
     fn by_policy(&self) -> Option<Remedy> {
@@ -192,8 +192,7 @@ impl Refused<'_> {
         };
         Some(
             Remedy::new(format!(
-                "the program behind the webhook {name} has to answer; if it is gone for good, its \
-                 configuration has to go"
+                "the program behind the webhook {name} must respond; if it was removed for good, delete its configuration"
             ))
             .with(command),
         )

@@ -53,17 +53,14 @@ pub(super) fn autoscaler(
     let namespace = &evidence.namespace;
     let edit = words::kubectl(namespace, &format!("edit hpa {}", object.name));
     let remedy = if reason == "FailedGetScale" {
-        Remedy::new(format!(
-            "{target_name} has to be there, or another target be named"
-        ))
-        .with(edit)
+        Remedy::new(format!("{target_name} must exist; or name another target")).with(edit)
     } else if message.contains("missing request for") {
         let resource = message.split_once("missing request for ");
         let resource = resource.and_then(|(_, rest)| rest.split_whitespace().next());
         let resource = resource.unwrap_or("cpu");
         let amount = if resource == "memory" { "64Mi" } else { "100m" };
         let set = format!("set resources {target_name} --requests={resource}={amount}");
-        Remedy::new("its pods have to ask for what is measured, here with an amount to be adapted")
+        Remedy::new("its pods must request the measured resource, here with an amount to adapt")
             .with(words::kubectl(namespace, &set))
     } else {
         Remedy::new("metrics of its pods, which have to run for a minute; or another metric")

@@ -19,7 +19,7 @@ pub(super) fn without_node(pod: &PodView) -> Diagnosis {
         return Diagnosis::new(
             Reason::SchedulingGated,
             format!("scheduling gates hold it back: {gates}"),
-            format!("whoever set the scheduling gates {gates} has to remove them"),
+            format!("the owner of the scheduling gates {gates} has to remove them"),
         )
         .since(since);
     }
@@ -43,7 +43,7 @@ pub(super) fn without_node(pod: &PodView) -> Diagnosis {
         return about_claims(pod, message).since(since);
     }
     let remedy = format!(
-        "make room on a node or ask for less; {} shows what nodes have",
+        "free resources on a node or request less; {} shows the nodes' resources",
         "kubectl describe nodes"
     );
     Diagnosis::new(
@@ -88,7 +88,7 @@ fn about_claims(pod: &PodView, message: String) -> Diagnosis {
     let mut diagnosis = Diagnosis::new(
         Reason::WaitingForClaim,
         format!("no node until its claims are usable ({list}): {message}"),
-        format!("its claims have to be bound; {describe} says what they wait for"),
+        format!("its claims must be bound; {describe} shows why they wait"),
     );
     diagnosis.claims = claims;
     diagnosis

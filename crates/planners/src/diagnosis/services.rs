@@ -129,7 +129,7 @@ impl<'e> View<'e> {
     }
 
     fn without_selector(&self) -> Chain {
-        let message = "it has no selector, and nobody has made endpoints for it";
+        let message = "it has no selector and no endpoints";
         let mut trail = self.trail("NoSelector", message);
         let set = self.kubectl(&format!(
             "set selector service {} {}",
@@ -230,7 +230,7 @@ impl<'e> View<'e> {
                 return answer.note(format!("{owner}, which makes its pods, wants none"));
             }
             let chains = chains.into_iter().map(|mut chain| {
-                let head = self.trail("NoPods", format!("its pods are not there: {owner}"));
+                let head = self.trail("NoPods", format!("its pods do not exist: {owner}"));
                 chain.links.splice(0..0, head.chain().links);
                 chain
             });
@@ -345,7 +345,7 @@ impl<'e> View<'e> {
         let own = class.is_none_or(|class| class == crate::load_balancer::CLASS);
         if let Some(class) = class.filter(|_| !own) {
             trail.remedy(format!(
-                "whoever serves the class {class} has to be installed; the machine's own \
+                "install the controller of the class {class}; the machine's own \
                  addresses are for Services without a class or of the class {}",
                 crate::load_balancer::CLASS
             ));
@@ -359,8 +359,7 @@ impl<'e> View<'e> {
                     format!("patch service {name} -p '{{\"spec\":{{\"loadBalancerIP\":null}}}}'");
                 Remedy::new("leave the choice of the address out").with(self.kubectl(&patch))
             } else if said.contains("is taken by") {
-                Remedy::new("another port, or the one who has it gives it up")
-                    .with(self.another_port("port"))
+                Remedy::new("use another port, or free this one").with(self.another_port("port"))
             } else {
                 Remedy::new("a node that is Ready").with("kubectl get nodes")
             };
@@ -401,7 +400,7 @@ pub(super) fn ingress(evidence: &Evidence, ingress: &Ingress, object: Object) ->
             let port = port.map_or_else(|| "PORT".to_owned(), |port| port.to_string());
             let create = format!("create service clusterip {name} --tcp={port}");
             let create = words::kubectl(&evidence.namespace, &create);
-            trail.remedy(Remedy::new("the Service has to be there").with(create));
+            trail.remedy(Remedy::new("the Service must exist").with(create));
             answer = answer.waits([trail.chain()]);
             continue;
         };
@@ -427,8 +426,7 @@ pub(super) fn ingress(evidence: &Evidence, ingress: &Ingress, object: Object) ->
         let message = format!("no ingress controller{class} has taken it");
         trail.link(object, "NoController", message, None);
         trail.remedy(
-            "install an ingress controller, which no cluster has by itself; or a Service of the \
-             type LoadBalancer",
+            "install an ingress controller (a cluster has none by default); or use a Service of the type LoadBalancer",
         );
         answer = answer.waits([trail.chain()]);
     }

@@ -218,7 +218,7 @@ impl<'e> View<'e> {
         if !pod.is_deleting() && updatable && outdated {
             let delete = words::kubectl(&pod.namespace, &format!("delete pod {name}"));
             trail.or(format!(
-                "or, as the template has changed since, make it anew from that: {delete}"
+                "or, as the template has changed since, recreate it from that: {delete}"
             ));
         }
     }
@@ -295,7 +295,9 @@ impl<'e> View<'e> {
                 self.say(&mut trail, "LowerUnhealthy", waiting);
                 self.follow(&mut trail, lower);
                 if let Some(until) = until {
-                    trail.remedy(format!("nothing to do; it goes at {until} at the latest"));
+                    trail.remedy(format!(
+                        "nothing to do; it is deleted at {until} at the latest"
+                    ));
                 }
             }
             Cause::After { pod } => self.follow(&mut trail, pod),
@@ -331,7 +333,7 @@ impl<'e> View<'e> {
             Cause::Selector => (
                 "InvalidSelector",
                 format!(
-                    "make the set anew with a selector that can be read; its pods stay: {}",
+                    "recreate the set with a valid selector; its pods stay: {}",
                     kubectl(format!("delete sts {name} --cascade=orphan"))
                 )
                 .into(),
@@ -393,7 +395,7 @@ impl<'e> View<'e> {
             }
             None => {
                 trail.remedy(format!(
-                    "whoever set the finalizers has to remove them: {}",
+                    "the owner of the finalizers has to remove them: {}",
                     words::kubectl(words::namespace(meta), &format!("edit sts {}", self.name))
                 ));
             }

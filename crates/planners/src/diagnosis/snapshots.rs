@@ -24,7 +24,7 @@ pub(super) fn explain(
     let bound = status.bound_volume_snapshot_content_name.as_deref();
     if let (Some(bound), Some(_), None) = (bound, &evidence.cluster.snapshot_contents, content) {
         let mut trail = Trail::of(evidence);
-        let message = format!("its content {bound} is gone, and with it what was kept");
+        let message = format!("its content {bound} was deleted with the stored data");
         trail.link(object.clone(), "SnapshotContentMissing", message, None);
         let delete = delete(evidence, &object);
         let text = "take another snapshot; this one cannot come back";
@@ -105,7 +105,7 @@ fn unready(
     if let Some(name) = source.filter(|_| gone) {
         let of_claim = evidence.object("PersistentVolumeClaim", name);
         trail.link(of_claim, "NotFound", "does not exist", None);
-        let text = format!("a snapshot of a claim that is there ({name} is not)");
+        let text = format!("a snapshot of an existing claim ({name} does not exist)");
         trail.remedy(Remedy::new(text).with(delete(evidence, object)));
     } else if said.contains("is not yet bound") {
         trail.claim(source.unwrap_or_default());
@@ -120,7 +120,7 @@ fn unready(
             .with(delete(evidence, object)),
         );
     } else if said.contains("failed") || said.contains("rror") || said.contains("missing") {
-        let text = "what the error says has to be put right, or the snapshot be given up";
+        let text = "correct the error, or delete the snapshot";
         trail.remedy(Remedy::new(text).with(delete(evidence, object)));
     }
     trail.chain()
@@ -145,8 +145,7 @@ fn class_remedy(
     name.filter(|_| missing).map(|name| {
         let known = words::list(names.iter().copied());
         let text = format!(
-            "a class that is there ({known}), as {name} is not; the snapshot has to be made anew \
-             with it"
+            "an existing class ({known}), because {name} does not exist; recreate the snapshot with it"
         );
         let patch = format!(
             "patch volumesnapshot {} --type merge --dry-run=client -o yaml -p \

@@ -37,19 +37,19 @@ pub(super) fn explain(
             let message = format!("could not be taken back{}", words::then(": ", said));
             trail.link(object.clone(), "Failed", message, since);
             let delete = format!("kubectl delete pv {name}");
-            let text = "its data has to be removed by hand; then the volume itself";
+            let text = "delete its data by hand; then the volume itself";
             trail.remedy(Remedy::new(text).with(delete));
             answer.waits([trail.chain()])
         }
         ("Released", Some("Delete")) => {
-            let message = "its claim is gone: its provisioner is to delete it";
+            let message = "its claim was deleted: its provisioner must delete it";
             trail.link(object.clone(), "Released", message, since);
             trail.remedy("nothing to do; the provisioner of its class deletes it");
             let uid = volume.metadata.uid.as_deref().unwrap_or_default();
             let warns = |event: &Event| event.type_.as_deref() == Some("Warning");
             if let Some(event) = evidence.newest_event(object.kind, name, uid, warns) {
                 trail.event(event, object.clone());
-                let text = "what the provisioner says has to be put right; by hand";
+                let text = "correct the provisioner's error; by hand";
                 trail.remedy(Remedy::new(text).with(format!("kubectl delete pv {name}")));
             }
             answer.waits([trail.chain()])

@@ -56,7 +56,7 @@ pub fn plan(observed: &Observed) -> Plan {
         match by_name.get(name.as_str()) {
             Some(there) if !is_ours(set, there) => {
                 plan.problem.get_or_insert(format!(
-                    "Service {name} is there already, and is not of this set"
+                    "Service {name} already exists and does not belong to this set"
                 ));
             }
             Some(there) if there.metadata.deletion_timestamp.is_some() => {}
@@ -327,7 +327,7 @@ mod tests {
             services,
         });
         assert_eq!(shown(&plan), ["web-0:6379→6379@30100"]);
-        let problem = "Service web-1 is there already, and is not of this set";
+        let problem = "Service web-1 already exists and does not belong to this set";
         assert_eq!(plan.problem.as_deref(), Some(problem));
         assert_eq!(plan.delete, []);
     }

@@ -174,7 +174,7 @@ fn completion(world: &World<'_>, chosen: &Chosen) -> Option<Progress> {
         ),
         (left, Strategy::OnDelete) => Progress::fine(
             reasons::WAITING_FOR_DELETION,
-            format!("{left} of {wanted} pods get revision {update} when somebody deletes them"),
+            format!("{left} of {wanted} pods get revision {update} when they are deleted"),
         ),
         (left, Strategy::RollingUpdate(_)) => Progress::fine(
             reasons::PARTITION_COMPLETE,

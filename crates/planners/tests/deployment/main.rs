@@ -168,7 +168,7 @@ fn an_orphan_is_adopted_after_a_fresh_look() {
     assert_eq!(kinds, ["confirm", "adopt"]);
 }
 
-/// What may happen to a Deployment.
+/// A random event of a Deployment.
 #[derive(Clone, Debug)]
 enum Event {
     Image(&'static str),
@@ -194,8 +194,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever happened before: once nothing happens any more and the template works, the
-    /// Deployment has its pods, and then there is nothing to do.
+    /// After any events: once they stop and the template works, the Deployment has its pods, and
+    /// then the plan is empty.
     #[test]
     fn a_deployment_gets_there(
         events in events(), surge in 0_i32..3, unavailable in 0_i32..3, recreate in any::<bool>()

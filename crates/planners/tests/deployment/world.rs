@@ -116,8 +116,8 @@ impl World {
         self.now += SignedDuration::from_secs(1);
     }
 
-    /// Plans once, carries it out, and lets the ReplicaSets follow. What was done, with ReplicaSets
-    /// named by their images.
+    /// Plans once, executes the plan, and lets the ReplicaSets follow. Returns the actions, with
+    /// ReplicaSets named by their images.
     pub fn step(&mut self) -> Vec<String> {
         let plan = self.plan();
         let done = plan.actions.iter().map(|action| self.named(brief(action)));
@@ -205,7 +205,7 @@ impl World {
         panic!("does not settle: {} {:?}", self.shows(), self.plan());
     }
 
-    /// What holds at every moment of a rolling update: not too many pods, unless it was scaled.
+    /// The invariant of a rolling update: not too many pods, unless it was scaled.
     pub fn check(&self) {
         let spec = self.observed.deployment.spec.as_ref().unwrap();
         let old: Vec<String> = self.observed.sets.iter().map(|set| image(set)).collect();

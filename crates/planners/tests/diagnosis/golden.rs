@@ -50,8 +50,8 @@ fn the_answer_for_programs_is_the_same_a_second_later() {
     }
 }
 
-/// What is missing, because it may not be read or has just gone, leaves an answer or none, but
-/// never one without end or remedy.
+/// If any object is missing, because it may not be read or was just deleted, there is an answer or
+/// none, but never one without end or remedy.
 #[test]
 fn any_part_may_be_missing() {
     for given in situations() {
@@ -75,7 +75,7 @@ fn situations() -> Vec<String> {
         .collect()
 }
 
-/// What is asked, and in which form.
+/// The question and its format.
 struct Question<'g> {
     /// Of one object, or all that waits.
     about: Option<(TargetKind, &'g str)>,

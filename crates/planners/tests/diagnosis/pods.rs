@@ -87,7 +87,7 @@ fn a_pod_without_a_node_says_what_the_scheduler_said() {
         [
             "Unschedulable",
             "no node fits: 0/1 nodes are available: 1 Insufficient cpu.",
-            "make room on a node or ask for less; kubectl describe nodes shows what nodes have",
+            "free resources on a node or request less; kubectl describe nodes shows the nodes' resources",
         ],
     );
     // What others could do about it is left out.
@@ -128,7 +128,7 @@ fn scheduling_gates_are_named() {
         [
             "SchedulingGated",
             "scheduling gates hold it back: example.com/quota",
-            "whoever set the scheduling gates example.com/quota has to remove them",
+            "the owner of the scheduling gates example.com/quota has to remove them",
         ],
     );
 }
@@ -152,8 +152,7 @@ fn a_pod_that_waits_for_a_claim_names_it() {
             "WaitingForClaim",
             "no node until its claims are usable (www-web-1): 0/1 nodes are available: \
              persistentvolumeclaim \"www-web-1\" not found.",
-            "its claims have to be bound; kubectl -n default describe pvc www-web-1 says what \
-             they wait for",
+            "its claims must be bound; kubectl -n default describe pvc www-web-1 shows why they wait",
         ],
     );
     let unbound = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
@@ -213,7 +212,7 @@ fn missing_configuration_and_failed_starts_say_what_the_node_said() {
         [
             "ContainerConfigError",
             "container main cannot be configured: secret \"db\" not found",
-            "create what is missing, or correct the reference: kubectl -n default edit sts/web",
+            "create the missing object, or correct the reference: kubectl -n default edit sts/web",
         ],
     );
     check(
@@ -375,7 +374,7 @@ fn readiness_gates_have_the_texts_of_the_kubelet() {
         [
             "ReadinessGate",
             "corresponding condition of pod readiness gate \"example.com/lb\" does not exist.",
-            "whoever is to set the pod's condition example.com/lb has to set it to True",
+            "the controller of the pod's condition example.com/lb has to set it to True",
         ],
     );
     let closed = gated(vec![
@@ -402,7 +401,7 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
         [
             "Terminating",
             "being deleted: its containers have 30s to stop",
-            "nothing to do; it is gone when its containers have stopped",
+            "nothing to do; it is removed when its containers have stopped",
         ],
     );
     let since = pod(&stopping).unwrap().since.unwrap();
@@ -414,7 +413,7 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
         [
             "HeldByFinalizer",
             "being deleted: finalizers hold it: example.com/backup",
-            "whoever set example.com/backup has to finish and remove it; by force: kubectl -n \
+            "the owner of example.com/backup has to finish and remove it; by force: kubectl -n \
              default patch pod web-1 --type merge -p '{\"metadata\":{\"finalizers\":null}}'",
         ],
     );
@@ -463,7 +462,7 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
             "restartCount": 0 }] } }));
     let wanted = [
         "NodeLost",
-        "node n1 does not answer: nobody can tell whether its containers run",
+        "node n1 does not respond: its containers may still run",
         "node n1 has to come back; kubectl describe node n1 says since when it is silent",
     ];
     check(pod_in(&unready, &around), wanted);
@@ -490,7 +489,7 @@ fn pods_that_have_ended_say_how() {
         [
             "Completed",
             "ended, all containers with exit code 0",
-            "create it anew, after kubectl -n default delete pod web-1",
+            "create it again, after kubectl -n default delete pod web-1",
         ],
     );
 }

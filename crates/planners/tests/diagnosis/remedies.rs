@@ -319,7 +319,7 @@ fn who_is_not_placed_is_told_what_would_help() {
     let found = chain(&[unplaced(port(), &taken), other], &[]);
     assert_eq!(
         found.remedy.text,
-        "port 8080 of the node is taken by pod other: take another one"
+        "port 8080 of the node is in use by pod other: use another one"
     );
     assert!(found.remedy.commands[0].contains("\"hostPort\":PORT"));
     let mut own = unplaced(json!({ "schedulerName": "own" }), "");

@@ -476,7 +476,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None,
         ..ProptestConfig::default() })]
 
-    /// Whatever is measured: bounds and rates are kept.
+    /// For any measurements bounds and rates are kept.
     #[test]
     fn bounds_and_rates_hold(
         current in 1..40_i32,

@@ -18,7 +18,7 @@ pub fn at(seconds: i64) -> Timestamp {
 pub struct World {
     pub observed: Observed,
     spec: Value,
-    /// What the server says to a rescale.
+    /// The API server's refusal of a rescale.
     pub refusal: Option<String>,
     memory: Memory,
     notices: Vec<Notice>,

@@ -279,7 +279,8 @@ fn what_only_needs_time_is_not_late() {
     assert_eq!(short(&world, "Stalled"), "True ProgressDeadlineExceeded");
 }
 
-/// Who waits for a person's deletions, or stops at a partition, is done as far as it goes.
+/// A rollout that waits for a user's deletions, or stops at a partition, is complete as far as it
+/// goes.
 #[test]
 fn a_set_that_is_held_back_on_purpose_is_not_late() {
     for (words, reason) in [

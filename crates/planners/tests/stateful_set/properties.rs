@@ -119,8 +119,8 @@ proptest! {
         prop_assert!(broken.is_empty(), "{broken:?}\n{}", describe(&plan));
     }
 
-    /// What has been said is not said again: with the status stored the same view gives no other,
-    /// but for the once that the update has become the current revision, which begins a stage.
+    /// An event is not repeated: with the stored status the same view gives no other event, except
+    /// once when the update becomes the current revision, which begins a stage.
     #[test]
     fn a_status_that_was_written_is_not_written_again(text in situation()) {
         let mut observed = parse(&text);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::situation::{describe, now, parse, revision_name};
 
-/// What a revision may hold once somebody has been at it.
+/// The possible contents of a revision that a user has edited.
 fn data() -> impl Strategy<Value = Option<Value>> {
     let odd = vec![
         None,

@@ -18,7 +18,7 @@ pub struct World {
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
     pub revisions: BTreeMap<String, ControllerRevision>,
     pub now: Timestamp,
-    /// What was written to pods, in order.
+    /// The writes to pods, in order.
     pub log: Vec<String>,
     uids: u64,
 }
@@ -207,8 +207,8 @@ impl World {
         pod.metadata.deletion_timestamp = Some(Time(self.now));
     }
 
-    /// What is terminating goes; what is there gets Ready, unless its image is bad. Claims whose
-    /// owner went go with it.
+    /// Terminating pods are removed; existing pods become Ready, unless their image is bad. Claims
+    /// of deleted owners are deleted.
     pub fn kubelet(&mut self) {
         self.pods
             .retain(|_, pod| pod.metadata.deletion_timestamp.is_none());

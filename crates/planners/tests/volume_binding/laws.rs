@@ -69,9 +69,9 @@ fn any_world() -> impl Strategy<Value = World> {
 }
 
 proptest! {
-    /// Whatever the state, planning and doing comes to rest; at rest at most one volume is bound
-    /// to the claim, a bound claim and its volume agree, and what is not bound says why. A volume that
-    /// says already that it is bound to the claim, which does not want it, is left as it is.
+    /// From any state the planner comes to rest; at rest at most one volume is bound to the claim,
+    /// a bound claim and its volume agree, and an unbound one has a reason. A volume whose status
+    /// is already bound to a claim that names another volume is unchanged.
     #[test]
     fn every_world_comes_to_rest(start in any_world()) {
         let is_bound = |volume: &Value| volume["status"]["phase"] == "Bound";

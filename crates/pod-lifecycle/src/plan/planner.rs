@@ -6,7 +6,7 @@ use super::action::Action;
 use crate::input::PodInput;
 use crate::monotonic::{Instant, Moment};
 
-/// What is to be done, said and waited for.
+/// The planned actions, the status and the reasons for waiting.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodPlan {
     /// Actions to perform now, in any order.

@@ -284,7 +284,7 @@ async fn a_volume_lives_as_long_as_its_claim() {
     eventually(true, || cluster.is_gone(&name, &path)).await;
 }
 
-/// What manifests written for minikube ask for.
+/// The annotations in manifests for minikube.
 #[tokio::test]
 async fn an_immediate_claim_is_served_without_a_pod() {
     let cluster = Cluster::new().await;

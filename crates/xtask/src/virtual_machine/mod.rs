@@ -16,7 +16,7 @@ use crate::{cargo, setup};
 use image::Image;
 use machine::Processor;
 
-/// What to run.
+/// The arguments of the virtual machine test.
 #[derive(clap::Args)]
 pub struct VirtualMachine {
     /// Emulates the processor, also where the machine's own could be used

@@ -46,7 +46,7 @@ pub(crate) async fn run(
             ended = turn => {
                 match ended {
                     Err(StoreError::Closed) => return,
-                    Err(error) => tracing::warn!(%error, "watch of roles ended; reading them anew"),
+                    Err(error) => tracing::warn!(%error, "watch of roles ended; reading them again"),
                     Ok(()) => {}
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -2,7 +2,7 @@
 
 pub const TEAM: &str = "team";
 
-/// What the server did with a request.
+/// The server's result for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     Forbidden,
@@ -124,7 +124,7 @@ pub struct Ask<'a> {
     pub query: Query,
 }
 
-/// What is authorised.
+/// The authorised request.
 #[derive(Debug)]
 pub struct Attributes<'a> {
     verb: &'static str,

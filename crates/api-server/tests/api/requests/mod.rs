@@ -24,7 +24,7 @@ use fits::{fits, fits_text};
 
 const FILES: [&str; 2] = [include_str!("reading.yaml"), include_str!("writing.yaml")];
 
-/// What rows call by a short name.
+/// The short names in rows.
 const NAMES: [(&str, &str); 6] = [
     ("accounts", "/api/v1/namespaces/default/serviceaccounts"),
     (
@@ -65,7 +65,7 @@ impl TryFrom<Value> for Row {
     }
 }
 
-/// What happens to a server between two requests.
+/// An action on a server between two requests.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Deed {
@@ -188,7 +188,7 @@ impl Ask {
         api.raw(method, &kept.fill(path), &headers, body).await
     }
 
-    /// What is wrong with the answer.
+    /// The difference of the response.
     fn check(&self, answer: &Answer, kept: &Kept) -> Vec<String> {
         let mut wrong = Vec::new();
         if answer.code != self.code {

@@ -34,7 +34,7 @@ pub struct Item<'a> {
 pub fn read(path: &Path, each: &mut dyn FnMut(Item<'_>) -> Result<()>) -> Result<()> {
     let broken = || {
         format!(
-            "{} is no whole backup: it was cut off, or changed",
+            "{} is not a complete backup: it was truncated or changed",
             path.display()
         )
     };

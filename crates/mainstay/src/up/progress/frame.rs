@@ -43,7 +43,7 @@ fn heading(view: &View) -> String {
     let ready = view.rows.iter().filter(|row| row.ready).count();
     let (title, all) = (view.set.title(), view.rows.len());
     if !view.exists {
-        return format!("statefulset {title}: is not there");
+        return format!("statefulset {title}: does not exist");
     }
     format!("statefulset {title}: {ready}/{all} ready")
 }
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(lines, ["statefulset web: 0/0 ready"]);
         views[0].exists = false;
         let lines = frame(&views, size(80, 24));
-        assert_eq!(lines, ["statefulset web: is not there"]);
+        assert_eq!(lines, ["statefulset web: does not exist"]);
     }
 
     #[test]

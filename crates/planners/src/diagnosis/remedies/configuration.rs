@@ -188,8 +188,7 @@ impl Case<'_> {
         if volume.persistent_volume_claim.is_some()
             && let Some(path) = between(said, "path \"", "\" does not exist")
         {
-            let text = "bring back what was there: a disk that is not mounted, or a backup; to go \
-                        on with an empty volume, on the node";
+            let text = "restore the volume: mount its disk, or use a backup; to continue with an empty volume, on the node";
             return Some(Remedy::new(text).with(format!("mkdir -m 0777 {}", quoted(path))));
         }
         let (_, key) = said.rsplit_once(" key: ").unwrap_or_default();

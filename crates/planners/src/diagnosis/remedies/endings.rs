@@ -56,8 +56,8 @@ impl Case<'_> {
         }
         let text = match (self.pod.phase, self.found.reason) {
             (Phase::Succeeded, _) => "it has done its work; to clear it away",
-            (_, Reason::Evicted) => "nobody makes it anew; to clear it away",
-            _ => "put right what made it fail, clear it away, and create it anew",
+            (_, Reason::Evicted) => "no controller recreates it; to delete it",
+            _ => "correct the cause, delete it, and create it again",
         };
         Some(Remedy::new(text).with(remedy::delete(self.pod)))
     }

@@ -16,8 +16,7 @@ impl Case<'_> {
         let image = container.image.as_deref().unwrap_or_default();
         let message = &self.found.message;
         if container.image_pull_policy.as_deref() == Some("Always") && self.is_on_a_node(image) {
-            let text = "the image is on the node, but imagePullPolicy Always asks the registry \
-                        each time; to use what is there";
+            let text = "the image is on the node, but imagePullPolicy Always asks the registry each time; to use the present image";
             let change = json!({ "imagePullPolicy": "IfNotPresent" });
             return Some(self.by(text, self.change_container(change)));
         }

@@ -20,7 +20,7 @@ impl Case<'_> {
             quoted(&json!([{ "op": "remove", "path": "/spec/schedulingGates" }]).to_string());
         let patch = format!("patch pod {} --type json -p {patch}", self.pod.name);
         Remedy::new(format!(
-            "whoever set the scheduling gates {} has to remove them; by hand",
+            "the owner of the scheduling gates {} has to remove them; by hand",
             gates.join(", ")
         ))
         .with(self.kubectl(&patch))
@@ -44,7 +44,7 @@ impl Case<'_> {
             self.pod.name
         );
         Remedy::new(format!(
-            "whoever is to set the pod's condition {} has to set it to True; by hand",
+            "the controller of the pod's condition {} has to set it to True; by hand",
             closed.join(", ")
         ))
         .with(self.kubectl(&patch))
@@ -192,7 +192,7 @@ impl Case<'_> {
             { "containerPort": port.container_port, "hostPort": "PORT" },
         ] });
         Some(self.by(
-            format!("port {taken} of the node is taken by {whose}: take another one"),
+            format!("port {taken} of the node is in use by {whose}: use another one"),
             self.change_of(&container.name, change),
         ))
     }
@@ -212,8 +212,7 @@ impl Case<'_> {
             resources["limits"] = json!({ resource: "AMOUNT" });
         }
         let text = format!(
-            "ask for less {resource}, or make room (kubectl describe nodes shows what nodes have \
-             and who asks for it)"
+            "request less {resource}, or free some (kubectl describe nodes shows the nodes' resources and their users)"
         );
         let change = json!({ "resources": resources });
         Some(self.by(text, self.change_of(&largest.name, change)))
