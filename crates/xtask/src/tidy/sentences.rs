@@ -1,6 +1,6 @@
-//! A rule on the English of documents and of the first sentence of each module: no sentence starts with a
-//! free relative clause ("What …", "Whoever …"), and no module's with another clause in place of a noun
-//! ("How …", "Which …"). Such a sentence has no noun that a reader can search for.
+//! A rule on the English of documents and of documentation comments: no sentence starts with a free
+//! relative clause ("What …", "Whoever …"), and the first one of a module with no other clause in
+//! place of a noun ("How …", "Which …"). Such a sentence has no noun that a reader can search for.
 
 use super::{Finding, SourceFile};
 
@@ -15,22 +15,35 @@ const QUESTION_WORDS: [&str; 9] = [
 /// Documents that the rule does not cover: the contracts quote other texts.
 const EXCEPT: [&str; 1] = ["docs/contract/"];
 
-/// Checks all documents, and the first sentence of each module.
+/// Crates of which only the first sentence of each module is checked.
+const FIRST_SENTENCES_ONLY: [&str; 1] = ["crates/container-runtime/"];
+
+/// Checks all documents, the documentation of each module, and that of each item.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files {
         if EXCEPT.iter().any(|prefix| file.path.starts_with(prefix)) {
             continue;
         }
-        let texts = match file.path.rsplit_once('.') {
-            Some((_, "md")) => blocks(&file.text),
-            Some((_, "rs")) => vec![first_sentence(&file.text)],
-            _ => Vec::new(),
+        let is_source = file.path.ends_with(".rs");
+        let (first, texts) = match file.path.rsplit_once('.') {
+            Some((_, "md")) => (String::new(), blocks(&file.text)),
+            Some((_, "rs")) => {
+                let first = first_sentence(&file.text);
+                match FIRST_SENTENCES_ONLY
+                    .iter()
+                    .any(|path| file.path.starts_with(path))
+                {
+                    true => (first.clone(), vec![first]),
+                    false => (first, comments(&file.text)),
+                }
+            }
+            _ => continue,
         };
-        let of_module = file.path.ends_with(".rs");
-        let is_wrong =
-            |word: &str| WORDS.contains(&word) || of_module && QUESTION_WORDS.contains(&word);
-        for sentence in texts.iter().flat_map(|text| clauses(text, is_wrong)) {
+        let in_first = |word: &str| is_source && QUESTION_WORDS.contains(&word);
+        let in_all = |word: &str| WORDS.contains(&word);
+        let found = clauses(&first, in_first).into_iter();
+        for sentence in found.chain(texts.iter().flat_map(|text| clauses(text, in_all))) {
             let start: String = sentence.chars().take(60).collect();
             findings.push(Finding {
                 file: file.path.clone(),
@@ -53,6 +66,16 @@ fn first_sentence(source: &str) -> String {
     let paragraph = paragraph.join(" ");
     let end = end_of_sentence(&paragraph).unwrap_or(paragraph.len());
     paragraph.get(..end).unwrap_or_default().to_owned()
+}
+
+/// The paragraphs and list items of the documentation comments of a source file.
+fn comments(source: &str) -> Vec<String> {
+    let lines = source.lines().map(|line| {
+        let line = line.trim_start();
+        let text = line.strip_prefix("///").or(line.strip_prefix("//!"));
+        text.unwrap_or_default()
+    });
+    blocks(&lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// The paragraphs, list items, headings and table cells of a document, without code.
@@ -166,15 +189,27 @@ mod tests {
     }
 
     #[test]
-    fn the_first_sentence_of_a_module_counts() {
-        let module = |text: &str| SourceFile {
+    fn documentation_comments_count() {
+        let source = |text: &str| SourceFile {
             path: "crates/a/src/b.rs".to_owned(),
             text: text.to_owned(),
         };
-        let wrong = module("//! What a store\n//! does. The rest.\n\nfn f() {}\n");
-        assert_eq!(check(&[wrong]).len(), 1);
-        let right = module("//! The work of a store. What follows is not looked at.\n");
-        assert_eq!(check(&[right]), Vec::new());
+        for wrong in [
+            "//! What a store\n//! does. The rest.\n\nfn f() {}\n",
+            "//! How a store works.\n",
+            "//! The work of a store. What follows counts too.\n",
+            "struct A {\n    /// Who\n    /// asks.\n    pub user: String,\n}\n",
+            "/// A list:\n/// - What is first\nfn f() {}\n",
+        ] {
+            assert_eq!(check(&[source(wrong)]).len(), 1, "{wrong}");
+        }
+        for right in [
+            "//! The work of a store.\n",
+            "/// How many there are.\nfn f() {}\n",
+            "// What is no documentation is not looked at.\nfn f() {}\n",
+        ] {
+            assert_eq!(check(&[source(right)]), Vec::new(), "{right}");
+        }
     }
 
     #[test]
