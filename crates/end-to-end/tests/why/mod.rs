@@ -7,6 +7,7 @@ mod configuration;
 mod containers;
 mod endings;
 mod images;
+mod nodes;
 mod placement;
 mod refusals;
 mod room;
@@ -149,6 +150,7 @@ const TABLE: &[&[Situation]] = &[
     services::SERVICES,
     storage::STORAGE,
     workloads::WORKLOADS,
+    nodes::LOST,
     room::DISK,
     room::DRAIN,
     room::PRESSURE,
@@ -200,6 +202,13 @@ fn a_node_without_room() {
     kubectl.ok(&["uncordon", &node]);
     resolve_with(&world.0, &words, room::PRESSURE);
     resolve_with(&world.0, &words, room::STORE);
+}
+
+/// findings U3
+#[test]
+fn lost_nodes_and_what_runs_there() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, nodes::LOST);
 }
 
 /// findings U3: all that waits, one block for each root; and nothing once it is unblocked.

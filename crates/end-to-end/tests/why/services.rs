@@ -138,6 +138,26 @@ spec:
         ..USUAL
     },
     Situation {
+        name: "autoscaler-without-target",
+        manifest: "
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: web}
+spec:
+  minReplicas: 1
+  maxReplicas: 2
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: wev}
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: AverageValue, averageValue: 50m}}}]
+",
+        web: Some(DEPLOYMENT),
+        asked: "hpa/web",
+        cause: &["deployment/wev has to be there"],
+        remedy: Remedy::Described(&[
+            "kubectl -n NAMESPACE patch hpa web --type merge -p '{\"spec\":{\"scaleTargetRef\":{\"name\":\"web\"}}}'",
+        ]),
+        ..USUAL
+    },
+    Situation {
         name: "ingress-without-controller",
         manifest: "
 apiVersion: v1

@@ -64,6 +64,39 @@ spec:
         ..USUAL
     },
     Situation {
+        name: "volume-held-by-finalizer",
+        manifest: "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: why-kept, finalizers: [example.com/keep]}
+spec:
+  capacity: {storage: 16Mi}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: why-kept
+  hostPath: {path: /tmp/why-kept, type: DirectoryOrCreate}
+",
+        before: &["kubectl delete pv why-kept --wait=false"],
+        asked: "pv/why-kept",
+        cause: &["example.com/keep"],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "snapshot-held-by-finalizer",
+        manifest: "
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata: {name: before, finalizers: [example.com/keep]}
+spec: {source: {persistentVolumeClaimName: data}}
+",
+        before: &["kubectl -n NAMESPACE delete volumesnapshot before --wait=false"],
+        asked: "volumesnapshot/before",
+        cause: &["finalizers hold it: example.com/keep"],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
         name: "claim-lost",
         manifest: "
 apiVersion: v1

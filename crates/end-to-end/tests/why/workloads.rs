@@ -214,6 +214,77 @@ spec:
         ..USUAL
     },
     Situation {
+        name: "replication-controller-quota",
+        manifest: "
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: small}
+spec: {hard: {pods: '0'}}
+---
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {app: web}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        asked: "rc/web",
+        cause: &["2 pods are to be made", "exceeded quota: small"],
+        ..USUAL
+    },
+    Situation {
+        name: "daemon-set-image",
+        manifest: "
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'nowhere:1'
+        command: [sleep, '1000']
+",
+        asked: "ds/web",
+        cause: &["image \"nowhere:1\""],
+        remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
+        ..USUAL
+    },
+    Situation {
+        name: "cron-job-suspended",
+        manifest: "
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: load}
+spec:
+  schedule: '0 0 1 1 *'
+  suspend: true
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          containers: [{name: main, image: 'busybox:1', command: ['true']}]
+",
+        asked: "cronjob/load",
+        cause: &["it is suspended: no jobs are made"],
+        remedy: Remedy::Noted,
+        end: End::Unnoted,
+        ..USUAL
+    },
+    Situation {
         name: "daemon-set-no-node",
         manifest: "
 apiVersion: apps/v1
