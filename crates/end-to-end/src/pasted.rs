@@ -4,35 +4,41 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::kubectl::finish;
-use crate::{Instance, Output, example};
+use crate::{Instance, Machine, Output, example};
 
 /// Where a page is pasted: a directory with what a checkout has, and programs on the path.
 #[derive(Debug)]
-pub struct Pasted {
+pub struct Pasted<'m> {
     directory: PathBuf,
-    data: PathBuf,
     replaced: Vec<(String, String)>,
+    place: Place<'m>,
+    scripts: AtomicUsize,
+}
+
+/// Where the shell runs.
+#[derive(Debug)]
+enum Place<'m> {
+    /// Here, beside a server with that data directory.
+    Beside(PathBuf),
+    /// On a machine of its own.
+    On(&'m Machine),
 }
 
 /// How long a whole page may take, in seconds, before it counts as one that hangs.
 const PATIENCE: &str = "400";
 
-impl Pasted {
+impl<'m> Pasted<'m> {
     /// A fresh directory beside the data of a server.
     ///
     /// # Panics
     /// When it cannot be made.
     #[track_caller]
     pub fn beside(instance: &Instance) -> Self {
-        let directory = instance.data().with_file_name("newcomer");
-        fs::create_dir_all(directory.join("target/release")).expect("make a directory");
-        let checkout = example("..").canonicalize().expect("the checkout");
-        symlink(checkout.join("examples"), directory.join("examples")).expect("link the examples");
-        fs::copy(checkout.join("README.md"), directory.join("README.md")).expect("copy a page");
-        symlink(crate::binary(), directory.join("target/release/mainstay")).expect("link");
+        let directory = checkout(&instance.data().with_file_name("newcomer"));
         let data = instance.data();
         let program = format!("{}/target/release/mainstay", directory.display());
         let shown = data.display().to_string();
@@ -49,7 +55,22 @@ impl Pasted {
         Self {
             replaced,
             directory,
-            data,
+            place: Place::Beside(data),
+            scripts: AtomicUsize::new(0),
+        }
+    }
+
+    /// A fresh directory on a machine of its own, where nothing of the page is replaced.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[track_caller]
+    pub fn on(machine: &'m Machine) -> Self {
+        Self {
+            directory: checkout(&machine.directory().join("newcomer")),
+            replaced: Vec::new(),
+            place: Place::On(machine),
+            scripts: AtomicUsize::new(0),
         }
     }
 
@@ -72,6 +93,24 @@ impl Pasted {
     /// When a command fails or warns, or nothing goes on any more.
     #[track_caller]
     pub fn part(&self, page: &str, from: &str, to: Option<&str>) -> Output {
+        let script = self.script(page, from, to);
+        self.run(page, &script)
+    }
+
+    /// Pastes a part whose last command keeps running, into a shell of its own.
+    ///
+    /// # Panics
+    /// When the page has no such part.
+    #[track_caller]
+    pub fn keep_running(&self, page: &str, from: &str, to: Option<&str>) -> Running {
+        let file = self.script(page, from, to);
+        let shell = self.shell(&file, &["bash", "-e", "-v"]).spawn();
+        Running(shell.expect("start a shell"))
+    }
+
+    /// Writes the commands of a part into a file.
+    #[track_caller]
+    fn script(&self, page: &str, from: &str, to: Option<&str>) -> PathBuf {
         let file = example("..").join(page);
         let text = fs::read_to_string(file).expect("read the page");
         let start = text.find(from);
@@ -81,7 +120,15 @@ impl Pasted {
             let found = rest.find(to);
             found.unwrap_or_else(|| panic!("{page} has no {to:?}"))
         });
-        self.run(page, &commands(rest.get(..end).unwrap_or_default()))
+        let mut script = commands(rest.get(..end).unwrap_or_default());
+        assert!(!script.is_empty(), "{page} has no commands there");
+        for (on_the_page, here) in &self.replaced {
+            script = script.replace(on_the_page, here);
+        }
+        let name = format!("pasted-{}.sh", self.scripts.fetch_add(1, Ordering::Relaxed));
+        let file = self.directory.join(name);
+        fs::write(&file, script).expect("write the commands");
+        file
     }
 
     /// Pastes a whole page.
@@ -94,15 +141,12 @@ impl Pasted {
     }
 
     #[track_caller]
-    fn run(&self, page: &str, commands: &str) -> Output {
-        assert!(!commands.is_empty(), "{page} has no commands there");
-        let mut script = commands.to_owned();
-        for (on_the_page, here) in &self.replaced {
-            script = script.replace(on_the_page, here);
-        }
-        let file = self.directory.join("pasted.sh");
-        fs::write(&file, script).expect("write the commands");
-        let output = self.shell(&file);
+    fn run(&self, page: &str, script: &Path) -> Output {
+        // Each command is shown before it runs, so that the last one shown is the one that failed.
+        let shell = ["bash", "-e", "-o", "pipefail", "-v"];
+        let timeout = ["timeout", "--kill-after=5", PATIENCE];
+        let mut command = self.shell(script, &[&timeout[..], &shell].concat());
+        let output = finish(command.spawn(), None);
         let shown = format!("{}{}", output.stdout, output.stderr);
         assert_eq!(
             output.code, 0,
@@ -115,33 +159,61 @@ impl Pasted {
         output
     }
 
-    #[track_caller]
-    fn shell(&self, file: &Path) -> Output {
-        let mut path = crate::tools().into_os_string();
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap_or_default());
-        // Each command is shown before it runs, so that the last one shown is the one that failed.
-        let mut command = Command::new("timeout");
+    fn shell(&self, script: &Path, words: &[&str]) -> Command {
+        let (program, arguments) = words.split_first().expect("a program");
+        let mut command = match &self.place {
+            Place::Beside(data) => {
+                let mut path = crate::tools().into_os_string();
+                path.push(":");
+                path.push(std::env::var_os("PATH").unwrap_or_default());
+                let mut command = Command::new(program);
+                command
+                    .current_dir(&self.directory)
+                    .env("PATH", path)
+                    .env("KUBECONFIG", data.join("kubeconfig"))
+                    .env("KUBECACHEDIR", data.join("kubectl-cache"));
+                command
+            }
+            Place::On(machine) => machine.command(&self.directory, program),
+        };
         command
-            .args([
-                "--kill-after=5",
-                PATIENCE,
-                "bash",
-                "-e",
-                "-o",
-                "pipefail",
-                "-v",
-            ])
-            .arg(file)
-            .current_dir(&self.directory)
-            .env("PATH", path)
-            .env("KUBECONFIG", self.data.join("kubeconfig"))
-            .env("KUBECACHEDIR", self.data.join("kubectl-cache"))
+            .args(arguments)
+            .arg(script)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        finish(command.spawn(), None)
+        command
     }
+}
+
+/// A shell whose last command keeps running.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Ends the server that runs in it as Ctrl-C does; returns what was shown.
+    ///
+    /// # Panics
+    /// When no server runs.
+    #[track_caller]
+    pub fn interrupt(self, machine: &Machine) -> Output {
+        machine.ok("kill -INT $(cut -d ' ' -f 1 /var/lib/mainstay/process)");
+        finish(Ok(self.0), None)
+    }
+}
+
+/// What a newcomer has: a checkout with the built program. It is made once.
+#[track_caller]
+fn checkout(directory: &Path) -> PathBuf {
+    if directory.exists() {
+        return directory.to_owned();
+    }
+    fs::create_dir_all(directory.join("target/release")).expect("make a directory");
+    let checkout = example("..").canonicalize().expect("the checkout");
+    symlink(checkout.join("examples"), directory.join("examples")).expect("link the examples");
+    fs::copy(checkout.join("README.md"), directory.join("README.md")).expect("copy a page");
+    symlink(crate::binary(), directory.join("target/release/mainstay")).expect("link");
+    directory.to_owned()
 }
 
 /// The blocks of commands of a page: those that name no other language.

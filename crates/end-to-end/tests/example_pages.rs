@@ -9,7 +9,7 @@ use end_to_end::{Instance, Output, Pasted, Registry, with_registry_of};
 
 /// Somebody with a server that can have the images.
 struct Newcomer {
-    pasted: Pasted,
+    pasted: Pasted<'static>,
     _instance: Instance,
     _registry: Registry,
 }

@@ -96,6 +96,12 @@ fn the_tour_can_be_pasted() {
         assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
     }
     // What other pages do to the same set.
+    let output = pasted.part(
+        "docs/troubleshooting.md",
+        "1. Show the state",
+        Some("3. Run the printed"),
+    );
+    assert!(output.stdout.contains("nothing is waiting"), "{output:#?}");
     pasted.page("docs/conditions.md");
     pasted.part(
         "docs/storage.md",

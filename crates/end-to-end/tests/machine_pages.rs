@@ -1,0 +1,107 @@
+//! Pages that change the machine, pasted on one that is the test's own (findings U7, U11): installation, first
+//! set, upgrade, backup, removal.
+
+use end_to_end::{Machine, Pasted};
+
+/// The program is installed, as the page says.
+fn installed() -> Machine {
+    let machine = Machine::start();
+    let pasted = Pasted::on(&machine);
+    let output = pasted.part("docs/install.md", "2. Install it", Some("3. Start it"));
+    let written = "/usr/local/bin/mainstay";
+    assert!(output.stdout.contains(written), "{output:#?}");
+    machine
+}
+
+/// What the administrator types.
+const KUBECTL: &str = "kubectl --kubeconfig /var/lib/mainstay/kubeconfig";
+
+/// findings U7: from nothing to a server of a newer program, and back to nothing.
+#[test]
+fn install_upgrade_and_uninstall_can_be_pasted() {
+    let machine = installed();
+    let pasted = Pasted::on(&machine);
+    machine.ok("mainstay up --detach");
+    let output = pasted.part(
+        "docs/install.md",
+        "4. Give your own user",
+        Some("An installation is not required"),
+    );
+    assert!(output.stdout.contains(" Ready "), "{output:#?}");
+    let process = "cut -d ' ' -f 1 /var/lib/mainstay/process";
+    let before = machine.ok(process).stdout;
+    let output = pasted.part(
+        "docs/upgrade.md",
+        "Without systemd",
+        Some("Rename the new binary"),
+    );
+    assert!(output.stdout.contains("ready in "), "{output:#?}");
+    assert_ne!(machine.ok(process).stdout, before);
+    machine.ok(&format!("{KUBECTL} get nodes"));
+    pasted.part(
+        "docs/uninstall.md",
+        "1. Stop the server",
+        Some("2. Delete the data"),
+    );
+    machine.ok("mainstay down --all --yes");
+    pasted.part(
+        "docs/uninstall.md",
+        "3. Remove the program",
+        Some("## Expected"),
+    );
+    machine.ok(
+        "! ls -d /var/lib/mainstay /usr/local/bin/mainstay /etc/systemd/system/mainstay.service",
+    );
+}
+
+/// findings U7: the first set, in two shells.
+#[test]
+fn the_first_set_can_be_pasted() {
+    let machine = installed();
+    let pasted = Pasted::on(&machine);
+    let running = pasted.keep_running(
+        "docs/first-set.md",
+        "1. Start the program",
+        Some("2. In a second shell"),
+    );
+    machine.ok(&format!(
+        "for i in $(seq 600); do {KUBECTL} get sts web && exit 0; sleep 0.1; done; exit 1"
+    ));
+    let output = pasted.part(
+        "docs/first-set.md",
+        "2. In a second shell",
+        Some("5. Stop with Ctrl-C"),
+    );
+    for shown in ["web-1", "persistentvolumeclaim/data-web-2"] {
+        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    }
+    let ended = running.interrupt(&machine);
+    assert_eq!(ended.code, 0, "{ended:#?}");
+    machine.ok("mainstay down --all --yes");
+}
+
+/// findings U7: a backup is what brings the instance back.
+#[test]
+fn backup_and_restore_can_be_pasted() {
+    let machine = installed();
+    let backups = machine.directory().join("backups");
+    let backups = backups.display().to_string();
+    let pasted = Pasted::on(&machine).with("/backups", &backups);
+    machine.ok(&format!("mkdir {backups} && mainstay up --detach"));
+    machine.ok(&format!(
+        "{KUBECTL} create configmap kept --from-literal=a=b"
+    ));
+    pasted.part("docs/backup.md", "## Back up", Some("The command works"));
+    machine.ok("mainstay down --all --yes && test ! -e /var/lib/mainstay");
+    pasted.part(
+        "docs/backup.md",
+        "2. Restore into an empty directory",
+        Some("3. Copy the directories"),
+    );
+    pasted.part("docs/backup.md", "4. Start.", Some("`restore` verifies"));
+    let kept = machine.ok(&format!(
+        "{KUBECTL} get configmap kept -o jsonpath={{.data.a}}"
+    ));
+    assert_eq!(kept.stdout, "b");
+    machine.ok("mainstay down --all --yes");
+}
