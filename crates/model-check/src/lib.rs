@@ -1,7 +1,7 @@
 //! Model checking of the StatefulSet planner: every interleaving, in small worlds.
 //!
 //! The explored code is the production code: `planners::stateful_set::plan` decides, and
-//! `planners::stateful_set::course` orders the writes, as it does for the executor. Around them is
+//! `planners::stateful_set::write_schedule` orders the writes, as it does for the executor. Around them is
 //! a model: an API server that refuses the same writes as the real one, a controller whose watches
 //! may each be behind, a second one that takes over while the first still sends writes, nodes with
 //! running instances of pods, a garbage collector, users.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use planners::stateful_set::course::{Course, Outcome, Place};
+use planners::stateful_set::write_schedule::{Course, Outcome, Place};
 use stateright::{Model, Property};
 
 use crate::counters::Counters;

@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
 };
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use planners::stateful_set::course::Write;
+use planners::stateful_set::write_schedule::Write;
 use planners::stateful_set::{Action, Observed, identity, revisions};
 use resource_kinds::labels;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
-use planners::stateful_set::course::Place;
+use planners::stateful_set::write_schedule::Place;
 use planners::stateful_set::{Action, Plan, PodWork, invariants, plan};
 
 use crate::hashing::Quick;

@@ -3,7 +3,7 @@
 //! It also checks the rules that no controller can break unnoticed: they are about the real state,
 //! not about a view of it.
 
-use planners::stateful_set::course::Outcome;
+use planners::stateful_set::write_schedule::Outcome;
 
 use crate::seeded::Guards;
 use crate::state::{Claim, Fate, Health, Kind, Op, Phase, Pod, Revision, Set, State, Status};

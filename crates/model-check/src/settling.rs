@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::RwLock;
 
-use planners::stateful_set::course::Place;
+use planners::stateful_set::write_schedule::Place;
 
 use crate::environment::{self, Progress};
 use crate::hashing::Quick;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use planners::stateful_set::Plan;
-use planners::stateful_set::course::{Course, Place};
+use planners::stateful_set::write_schedule::{Course, Place};
 
 /// A plan without its content, for its course.
 pub type Shape = Arc<Plan>;

@@ -6,7 +6,7 @@ use model_check::check::{Report, check, check_seeded};
 use model_check::seeded::{Guards, Seeded};
 use model_check::state::Budget;
 use model_check::world::{Edit, Fault, World};
-use planners::stateful_set::course::Write;
+use planners::stateful_set::write_schedule::Write;
 use planners::stateful_set::{Action, Observed, Plan, identity};
 use resource_kinds::annotations;
 use resource_kinds::pod_view::{Condition, Phase, PodView};
@@ -371,6 +371,6 @@ fn without_a_mistake_nothing_is_changed() {
     let status = plan.status.as_ref().map(Write::Status);
     assert_eq!(
         status,
-        plan.write(planners::stateful_set::course::Place::Status)
+        plan.write(planners::stateful_set::write_schedule::Place::Status)
     );
 }

@@ -9,7 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::bodies::Bodies;
+use crate::instances::Bodies;
 use crate::control_plane::{Part, Server, second_for_a_while};
 use crate::disk::Disk;
 use crate::link::{Address, Conditions, Link, Weather};

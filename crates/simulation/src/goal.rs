@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use planners::stateful_set::{Observed, identity, invariants, plan};
 
-use crate::bodies::Bodies;
+use crate::instances::Bodies;
 use crate::user::{self, NAMESPACE, User};
 
 /// The deviations from the goal; empty if there are none.

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::bodies::{Bodies, Body, Identity};
+use crate::instances::{Bodies, Body, Identity};
 use crate::random;
 
 const LEASES: &str = "kube-node-lease";

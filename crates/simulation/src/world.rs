@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::bodies::Bodies;
+use crate::instances::Bodies;
 use crate::checks::Checks;
 use crate::control_plane::{Part, Server, supervise};
 use crate::disk::Disk;

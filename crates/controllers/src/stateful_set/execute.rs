@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
-use planners::stateful_set::course::{Course, Outcome, Place, Write};
+use planners::stateful_set::write_schedule::{Course, Outcome, Place, Write};
 use planners::stateful_set::{Action, Notice, Plan, Refused, identity};
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{EventType, Key, Recorder, reference};

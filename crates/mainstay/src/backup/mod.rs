@@ -18,7 +18,7 @@ use serde_json::Value;
 use volume_provisioner::Class;
 
 use crate::data_directory::{MARKER_FILE, Marker};
-use crate::down::left;
+use crate::down::left_pods;
 use crate::output::say;
 use crate::process;
 use crate::settings::DataDirectory;
@@ -176,7 +176,7 @@ pub async fn run(arguments: &BackupArguments) -> Result<()> {
             data.display()
         );
     };
-    let runs = process::serving(&data).is_some() || !left::pods(&data).is_empty();
+    let runs = process::serving(&data).is_some() || !left_pods::pods(&data).is_empty();
     let target = std::path::absolute(&arguments.file)
         .with_context(|| format!("write {}", arguments.file.display()))?;
     let request = Request {

@@ -19,7 +19,7 @@ use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
 use volume_provisioner::Storage;
 
-use super::left::Left;
+use super::left_pods::Left;
 use crate::data_directory::{Marker, kernel_name};
 use crate::output::{say, warn};
 

@@ -1,7 +1,7 @@
 //! `mainstay down`: stops the server of a data directory, cleans up after a killed one, and deletes
 //! data if requested, but only in directories with an instance's marker.
 
-pub mod left;
+pub mod left_pods;
 mod leftovers;
 mod removal;
 
@@ -76,13 +76,13 @@ pub async fn run(arguments: &DownArguments) -> Result<()> {
         }
         None => false,
     };
-    let left = left::pods(&data);
+    let left = left_pods::pods(&data);
     if !left.is_empty() {
         say(&format!(
             "no server runs on {}; ending {} of a killed server: {}",
             data.display(),
-            left::counted(left.len()),
-            left::listed(&left)
+            left_pods::counted(left.len()),
+            left_pods::listed(&left)
         ));
         leftovers::end(&data, marker.as_ref(), &left).await?;
         say("ended");
@@ -116,20 +116,20 @@ fn not_marked(data: &Path) -> String {
 
 /// Stops the server as Ctrl-C does: with its pods, whatever its behaviour on SIGTERM.
 fn stop(server: Identity, data: &Path) -> Result<()> {
-    let mut pods = left::pods(data);
+    let mut pods = left_pods::pods(data);
     say(&format!(
         "stopping process {} and {}",
         server.pid,
-        left::counted(pods.len())
+        left_pods::counted(pods.len())
     ));
     kill(Pid::from_raw(server.pid), Signal::SIGINT)
         .with_context(|| format!("stop process {}", server.pid))?;
     let started = Instant::now();
     let deadline = started + STOP_TIMEOUT;
     while server.is_alive() {
-        let now = left::pods(data);
+        let now = left_pods::pods(data);
         if pods != now && !now.is_empty() {
-            let text = format!("{} left: {}", left::counted(now.len()), left::listed(&now));
+            let text = format!("{} left: {}", left_pods::counted(now.len()), left_pods::listed(&now));
             step(started, &text);
         }
         pods = now;
@@ -137,8 +137,8 @@ fn stop(server: Identity, data: &Path) -> Result<()> {
             bail!(
                 "process {} has not stopped after {STOP_TIMEOUT:?}; {} left: {}",
                 server.pid,
-                left::counted(pods.len()),
-                left::listed(&pods)
+                left_pods::counted(pods.len()),
+                left_pods::listed(&pods)
             );
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -2,7 +2,7 @@
 //!
 //! `found` reads, `model` and `workloads` choose the shown objects, `render` formats them.
 
-mod found;
+mod objects;
 mod model;
 mod render;
 mod workloads;
@@ -18,7 +18,7 @@ use crate::pod_row::PodRows;
 use crate::settings::{DataDirectory, program};
 use crate::terminal;
 use crate::why::{Reach, Server, overview};
-use found::read;
+use objects::read;
 use model::{ServerStatus, status};
 use render::Call;
 

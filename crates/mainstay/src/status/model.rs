@@ -12,7 +12,7 @@ use resource_kinds::pod_view::PodView;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::found::Found;
+use super::objects::Found;
 use super::workloads;
 use crate::pod_row::{PodRow, PodRows};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use planners::diagnosis::{Cluster, Evidence};
 use serde_json::{Value, json};
 
-use super::found::Found;
+use super::objects::Found;
 use super::*;
 
 const NOW: &str = "2026-01-01T01:00:00Z";

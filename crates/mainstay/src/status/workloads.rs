@@ -9,7 +9,7 @@ use kube::core::{Selector, SelectorExt};
 use object_model::duration::human;
 use planners::diagnosis::Evidence;
 
-use super::found::Found;
+use super::objects::Found;
 use super::model::{Workload, name, namespace};
 use crate::pod_row::PodRows;
 

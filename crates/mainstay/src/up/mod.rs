@@ -34,7 +34,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::data_directory::{self, Claim};
-use crate::down::left;
+use crate::down::left_pods;
 use crate::output::{leave_foot, say, warn};
 use crate::pod_row::PodRows;
 use crate::process::NOT_APPLIED;
@@ -162,7 +162,7 @@ impl Cluster {
             };
             let mut server = Server::start(config, &stop_serving).await?;
             claim.settle(data_dir, &host.name).or_else(unless_full)?;
-            let ran_before = !left::pods(data_dir).is_empty() || has_pods(&server).await?;
+            let ran_before = !left_pods::pods(data_dir).is_empty() || has_pods(&server).await?;
             if !ran_before {
                 check(&server, manifests).await?;
             }
@@ -340,7 +340,7 @@ impl Cluster {
 
 /// Takes the network down after a start that failed, unless pods of a killed server still use it.
 async fn take_down(network: &PodNetwork, data_dir: &Path) {
-    if !left::pods(data_dir).is_empty() {
+    if !left_pods::pods(data_dir).is_empty() {
         return;
     }
     if let Err(error) = network.close(true).await {

@@ -1,7 +1,7 @@
 //! `mainstay why`: reads the input of `planners::diagnosis` from any Kubernetes API, and prints the
 //! answer.
 
-mod evidence;
+mod cluster_objects;
 mod expiry;
 mod logs;
 mod server;
@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use planners::diagnosis::{Explanation, Overview, explain};
 
 use crate::settings::DataDirectory;
-use evidence::Scope;
-pub use evidence::{Found, Reach, read_all};
+use cluster_objects::Scope;
+pub use cluster_objects::{Found, Reach, read_all};
 pub use server::Server;
 use target::Target;
 
@@ -103,13 +103,13 @@ async fn ask(
     now: Timestamp,
 ) -> Result<Explanation> {
     let scope = Scope::Object(target.kind, namespace);
-    let read = evidence::read(&server.client, scope, now).await;
+    let read = cluster_objects::read(&server.client, scope, now).await;
     let found = read.map_err(|error| server.explain(error))?;
     let evidence = found.namespaces.first().context("read the namespace")?;
     let Some(mut answer) = explain(target.kind, &target.name, evidence) else {
         let kind = target.kind.kind();
         let name = &target.name;
-        let others = evidence::names(evidence, target.kind);
+        let others = cluster_objects::names(evidence, target.kind);
         let place = match target.kind.is_namespaced() {
             true => format!(" in namespace {namespace:?}"),
             false => String::new(),

@@ -4,11 +4,11 @@ use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 
-use super::chain::{Explanation, Object};
-use super::evidence::Evidence;
+use super::explanation::{Explanation, Object};
+use super::observed::Evidence;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 
 pub(super) fn signing_request(
     evidence: &Evidence,
@@ -30,7 +30,7 @@ pub(super) fn signing_request(
     let mut trail = Trail::of(evidence);
     let delete = format!("kubectl delete csr {name}");
     let summary = if let Some(end) = find("Denied").or_else(|| find("Failed")) {
-        let said = words::then(": ", end.message.as_deref().unwrap_or_default());
+        let said = text::then(": ", end.message.as_deref().unwrap_or_default());
         let what = match end.type_.as_str() {
             "Denied" => "was denied",
             _ => "could not be signed",
@@ -77,13 +77,13 @@ pub(super) fn definition(
         let mut conditions = status.conditions.iter().flatten();
         conditions.find(|condition| condition.type_ == kind && condition.status == value)
     };
-    let said = |message: &Option<String>| words::line(message.as_deref().unwrap_or_default());
+    let said = |message: &Option<String>| text::line(message.as_deref().unwrap_or_default());
     if let Some(since) = &definition.metadata.deletion_timestamp {
         let terminating = find("Terminating", "True");
         let text = terminating.map_or(String::new(), |one| said(&one.message));
         let message = format!(
             "being deleted: first all objects of the kind{}",
-            words::then(": ", &text)
+            text::then(": ", &text)
         );
         trail.link(object.clone(), "Terminating", message, Some(since.0));
         let plural = format!("{}.{}", definition.spec.names.plural, definition.spec.group);
@@ -110,7 +110,7 @@ pub(super) fn definition(
         let condition =
             find("NonStructuralSchema", "True").or_else(|| find("Established", "False"));
         let why = condition.map_or(String::new(), |one| said(&one.message));
-        let message = format!("is not served yet{}", words::then(": ", &why));
+        let message = format!("is not served yet{}", text::then(": ", &why));
         trail.link(object.clone(), "NotEstablished", message, None);
         trail.remedy(
             Remedy::new("nothing to do if it is new; otherwise correct the error")
@@ -133,7 +133,7 @@ pub(super) fn api_service(
         return Explanation::fine(object, "available");
     };
     let reason = unavailable.reason.unwrap_or_default();
-    let said = words::then(": ", unavailable.message.as_deref().unwrap_or_default());
+    let said = text::then(": ", unavailable.message.as_deref().unwrap_or_default());
     let since = unavailable.last_transition_time.map(|time| time.0);
     let mut trail = Trail::of(evidence);
     trail.link(

@@ -9,12 +9,12 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::requested_class;
 use serde_json::{Value, json};
 
-use super::chain::{Chain, Explanation, Object};
-use super::evidence::Evidence;
+use super::explanation::{Chain, Explanation, Object};
+use super::observed::Evidence;
 use super::remedy::Remedy;
 use super::sets;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 use crate::stateful_set::identity;
 use crate::volume_binding::{ClaimView, plan_claim};
 use crate::volume_protection::{names, uses};
@@ -44,7 +44,7 @@ pub(super) fn explain(
         return answer.waits(grows);
     }
     let mut trail = Trail::of(evidence);
-    trail.claim(words::name(&claim.metadata));
+    trail.claim(text::name(&claim.metadata));
     answer.chains.push(trail.chain());
     answer
 }
@@ -67,7 +67,7 @@ fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -
     let (has, wanted) = (&has.0, &wanted.0);
     let failed = find(&["ControllerResizeError", "NodeResizeError"]);
     if let Some(failed) = failed {
-        let said = words::then(": ", failed.message.as_deref().unwrap_or_default());
+        let said = text::then(": ", failed.message.as_deref().unwrap_or_default());
         let since = failed.last_transition_time.as_ref().map(|time| time.0);
         let message = format!("could not grow from {has} to {wanted}{said}");
         trail.link(object.clone(), &*failed.type_, message, since);
@@ -75,7 +75,7 @@ fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -
             "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"SIZE\"}}}}}}}}'",
             object.name
         );
-        let patch = words::kubectl(&evidence.namespace, &patch);
+        let patch = text::kubectl(&evidence.namespace, &patch);
         let text = format!("room where its volume is, or a smaller size of more than {has}");
         trail.remedy(Remedy::new(text).with(patch));
         return Some(trail.chain());
@@ -94,22 +94,22 @@ fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -
 fn anew(claim: &PersistentVolumeClaim, change: &Value) -> String {
     let patch = format!(
         "patch pvc {} --dry-run=client -o yaml -p '{}'",
-        words::name(&claim.metadata),
+        text::name(&claim.metadata),
         json!({ "spec": change })
     );
     format!(
         "{} | kubectl replace --force -f -",
-        words::kubectl(words::namespace(&claim.metadata), &patch)
+        text::kubectl(text::namespace(&claim.metadata), &patch)
     )
 }
 
 /// The users of the claim, and the condition for its deletion.
 fn notes(evidence: &Evidence, claim: &PersistentVolumeClaim) -> Vec<String> {
-    let name = words::name(&claim.metadata);
+    let name = text::name(&claim.metadata);
     let mut notes = Vec::new();
     let users = users(evidence, name, |_| true);
     if !users.is_empty() {
-        let list = words::list(users.iter().map(|pod| &*pod.name));
+        let list = text::list(users.iter().map(|pod| &*pod.name));
         notes.push(format!("used by {list}"));
     }
     let made_by = evidence
@@ -124,7 +124,7 @@ fn notes(evidence: &Evidence, claim: &PersistentVolumeClaim) -> Vec<String> {
 
 /// The effect of the set's retention policy on the claim (`statefulset.md` 2.11).
 fn retention(set: &StatefulSet, ordinal: i64) -> String {
-    let name = words::name(&set.metadata);
+    let name = text::name(&set.metadata);
     let policy = set.spec.as_ref().and_then(|spec| {
         let policy = spec.persistent_volume_claim_retention_policy.as_ref()?;
         Some((
@@ -190,7 +190,7 @@ impl Trail<'_> {
         let maker = sets.find(|set| sets::claim_ordinal(set, &name).is_some());
         match maker {
             Some(set) => {
-                let set = words::name(&set.metadata);
+                let set = text::name(&set.metadata);
                 self.remedy(format!("nothing to do; StatefulSet {set} makes it again"))
             }
             None => self.remedy(format!("create a claim of the name {name}")),
@@ -204,15 +204,15 @@ impl Trail<'_> {
             .deletion_timestamp
             .as_ref()
             .map(|time| time.0);
-        let name = words::name(&claim.metadata);
+        let name = text::name(&claim.metadata);
         let users = users(self.evidence, name, |pod| uses(pod, name));
-        let foreign = words::finalizers(claim.metadata.finalizers.iter().flatten());
+        let foreign = text::finalizers(claim.metadata.finalizers.iter().flatten());
         if let Some(first) = users.first() {
-            let list = words::list(users.iter().map(|pod| &*pod.name));
+            let list = text::list(users.iter().map(|pod| &*pod.name));
             let message = format!("being deleted, but kept while {list} uses it (pvc-protection)");
             self.link(object, "ProtectedByPods", message, since);
             let delete = format!("delete pod {}", first.name);
-            let delete = words::kubectl(words::namespace(&claim.metadata), &delete);
+            let delete = text::kubectl(text::namespace(&claim.metadata), &delete);
             let text =
                 "delete the pod; the data is then deleted or kept by the volume's reclaim policy";
             self.remedy(Remedy::new(text).with(delete));
@@ -229,7 +229,7 @@ impl Trail<'_> {
             let patch = format!(
                 "patch pvc {name} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
             );
-            let patch = words::kubectl(words::namespace(&claim.metadata), &patch);
+            let patch = text::kubectl(text::namespace(&claim.metadata), &patch);
             let text = format!("the owner of {list} has to finish and remove it; by force");
             self.remedy(Remedy::new(text).with(patch));
         }
@@ -246,7 +246,7 @@ impl Trail<'_> {
             // Volumes and classes could not be read.
             let reason = phase(claim).to_owned();
             let describe = format!("describe pvc {}", object.name);
-            let describe = words::kubectl(words::namespace(&claim.metadata), &describe);
+            let describe = text::kubectl(text::namespace(&claim.metadata), &describe);
             self.link(object.clone(), reason, "has no volume yet", since);
             self.remedy(format!("look at {describe}"));
             self.claim_event(claim, &object, |_| true);
@@ -256,7 +256,7 @@ impl Trail<'_> {
         if phase(claim) == "Lost" {
             let volume = volume_name(claim).unwrap_or("of the claim");
             let delete = format!("delete pvc {}", object.name);
-            let delete = words::kubectl(words::namespace(&claim.metadata), &delete);
+            let delete = text::kubectl(text::namespace(&claim.metadata), &delete);
             let text = format!(
                 "the PersistentVolume {volume} has to come back; its data is lost with it: to go \
                  on with an empty volume, delete the claim, and the pods that use it"
@@ -273,7 +273,7 @@ impl Trail<'_> {
 
     /// The claim's newest event from the volume binder.
     fn claim_waits_for(&self, claim: &PersistentVolumeClaim) -> Option<String> {
-        let name = words::name(&claim.metadata);
+        let name = text::name(&claim.metadata);
         let unscheduled = users(self.evidence, name, |pod| pod.node.is_none());
         let unscheduled: Vec<String> = unscheduled.iter().map(|pod| pod.name.to_string()).collect();
         let view = ClaimView {
@@ -297,8 +297,8 @@ impl Trail<'_> {
         let class_object = Object::new("StorageClass", None, name);
         let Some(class) = self.evidence.class(name) else {
             let classes = self.evidence.cluster.classes.iter().flatten();
-            let classes: Vec<&str> = classes.map(|class| words::name(&class.metadata)).collect();
-            let known = words::list(classes.iter().copied());
+            let classes: Vec<&str> = classes.map(|class| text::name(&class.metadata)).collect();
+            let known = text::list(classes.iter().copied());
             let known = if known.is_empty() {
                 "none".to_owned()
             } else {
@@ -339,7 +339,7 @@ impl Trail<'_> {
 
     /// The volume is provisioned after the first pod is scheduled (`statefulset.md` 11.6).
     fn consumer(&mut self, claim: &PersistentVolumeClaim) {
-        let name = words::name(&claim.metadata);
+        let name = text::name(&claim.metadata);
         match users(self.evidence, name, |pod| pod.node.is_none()).first() {
             None => {
                 self.remedy("a pod that uses it: the volume is made where the pod goes");
@@ -367,7 +367,7 @@ impl Trail<'_> {
         self.remedy(format!(
             "provisioner {provisioner} of StorageClass {} has to make the volume{place}: see that \
              it runs",
-            words::name(&class.metadata)
+            text::name(&class.metadata)
         ));
         if let Some(node) = node
             && self.node(node)
@@ -393,7 +393,7 @@ impl Trail<'_> {
         object: &Object,
         wanted: impl Fn(&Event) -> bool,
     ) -> Option<String> {
-        let (kind, name) = ("PersistentVolumeClaim", words::name(&claim.metadata));
+        let (kind, name) = ("PersistentVolumeClaim", text::name(&claim.metadata));
         let uid = claim.metadata.uid.as_deref().unwrap_or_default();
         let event = self.evidence.newest_event(kind, name, uid, wanted)?;
         self.event(event, object.clone());

@@ -2,10 +2,10 @@
 
 use k8s_openapi::api::core::v1::ComponentStatus;
 
-use super::chain::{Explanation, Object};
-use super::evidence::Evidence;
+use super::explanation::{Explanation, Object};
+use super::observed::Evidence;
 use super::remedy::Remedy;
-use super::trail::Trail;
+use super::chain_builder::Trail;
 
 pub(super) fn explain(
     evidence: &Evidence,

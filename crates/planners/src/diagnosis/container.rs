@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::pod::Diagnosis;
 use super::reason::Reason;
 use super::remedy::Remedy;
-use super::{exit, remedy, words};
+use super::{exit, remedy, text};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -98,7 +98,7 @@ fn not_begun(pod: &PodView) -> Diagnosis {
         format!("node {node} has not begun with it yet"),
         format!("nothing to do if node {node} is well: kubectl describe node {node}"),
     )
-    .since(words::changed_at(pod.condition(pod_condition::SCHEDULED)))
+    .since(text::changed_at(pod.condition(pod_condition::SCHEDULED)))
 }
 
 impl Subject<'_> {
@@ -135,7 +135,7 @@ impl Subject<'_> {
 
     fn finding(&self, reason: Reason, message: String, remedy: impl Into<Remedy>) -> Diagnosis {
         let ready = self.pod.condition(pod_condition::READY);
-        Diagnosis::new(reason, message, remedy).since(words::changed_at(ready))
+        Diagnosis::new(reason, message, remedy).since(text::changed_at(ready))
     }
 
     fn waiting(&self, reason: &str, message: &str) -> Diagnosis {
@@ -146,7 +146,7 @@ impl Subject<'_> {
         let set_image = self.kubectl(&format!("set image {owner} {name}=IMAGE"));
         match reason {
             "ErrImagePull" | "ImagePullBackOff" => {
-                let said = words::then(": ", pull_error(message));
+                let said = text::then(": ", pull_error(message));
                 self.finding(
                     Reason::ImagePullFailed,
                     format!("image \"{image}\" of {title} cannot be pulled{said}"),
@@ -174,7 +174,7 @@ impl Subject<'_> {
             ),
             "CreateContainerConfigError" => self.finding(
                 Reason::ContainerConfigError,
-                format!("{title} cannot be configured{}", words::then(": ", message)),
+                format!("{title} cannot be configured{}", text::then(": ", message)),
                 format!(
                     "create the missing object, or correct the reference: {}",
                     self.kubectl(&format!("edit {owner}"))
@@ -182,7 +182,7 @@ impl Subject<'_> {
             ),
             "CreateContainerError" | "RunContainerError" | "StartError" => self.finding(
                 Reason::ContainerStartError,
-                format!("{title} cannot be started{}", words::then(": ", message)),
+                format!("{title} cannot be started{}", text::then(": ", message)),
                 format!(
                     "correct its command, image or security context: {}",
                     self.kubectl(&format!("edit {owner}"))
@@ -192,7 +192,7 @@ impl Subject<'_> {
                 Reason::PostStartHook,
                 format!(
                     "postStart hook of {title} fails{}",
-                    words::then(": ", message)
+                    text::then(": ", message)
                 ),
                 format!(
                     "the hook has to end well: {}",
@@ -203,7 +203,7 @@ impl Subject<'_> {
             "" | "ContainerCreating" | "PodInitializing" => self.starting(),
             other => self.finding(
                 Reason::ContainerWaiting,
-                format!("{title} waits: {other}{}", words::then(": ", message)),
+                format!("{title} waits: {other}{}", text::then(": ", message)),
                 format!("look at {}", self.describe()),
             ),
         }
@@ -236,7 +236,7 @@ impl Subject<'_> {
         let since = end
             .and_then(|end| end.finished_at.as_ref())
             .map(|time| time.0);
-        let started_over = words::changed_at(self.pod.condition(pod_condition::READY));
+        let started_over = text::changed_at(self.pod.condition(pod_condition::READY));
         self.finding(
             Reason::ContainerCrashed,
             format!("{title} {doing}: {how}"),
@@ -293,7 +293,7 @@ impl Subject<'_> {
             _ => format!("the program has to answer the probe; its output: {logs}"),
         };
         let message = format!("{message}{}", self.last_run());
-        let ready = words::changed_at(self.pod.condition(pod_condition::READY));
+        let ready = text::changed_at(self.pod.condition(pod_condition::READY));
         self.finding(reason, message, remedy)
             .since(ready.max(since))
     }
@@ -338,7 +338,7 @@ impl Subject<'_> {
     }
 
     fn kubectl(&self, rest: &str) -> String {
-        words::kubectl(&self.pod.namespace, rest)
+        text::kubectl(&self.pod.namespace, rest)
     }
 
     fn describe(&self) -> String {
@@ -382,7 +382,7 @@ pub(super) fn describe_probe(probe: &Probe) -> String {
         return format!("gRPC on port {}", grpc.port);
     }
     let command = probe.exec.as_ref().and_then(|exec| exec.command.as_ref());
-    words::line(&format!(
+    text::line(&format!(
         "command {}",
         command.cloned().unwrap_or_default().join(" ")
     ))

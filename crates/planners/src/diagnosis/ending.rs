@@ -7,7 +7,7 @@ use resource_kinds::reasons::{node_condition, taint};
 use super::pod::{Diagnosis, Surroundings};
 use super::reason::Reason;
 use super::remedy::Remedy;
-use super::{exit, words};
+use super::{exit, text};
 
 /// The cause why a terminating pod still exists.
 pub(super) fn terminating(pod: &PodView, around: &Surroundings<'_>) -> Diagnosis {
@@ -15,7 +15,7 @@ pub(super) fn terminating(pod: &PodView, around: &Surroundings<'_>) -> Diagnosis
     let deadline = pod.deletion.map(|deletion| deletion.deadline);
     let asked_at =
         deadline.and_then(|at| at.checked_sub(jiff::SignedDuration::from_secs(grace)).ok());
-    let finalizers = words::finalizers(&pod.finalizers);
+    let finalizers = text::finalizers(&pod.finalizers);
     let stopped = grace == 0 || pod.node.as_deref().is_none() || pod.has_ended();
     if !finalizers.is_empty() && stopped {
         return held(pod, &finalizers).since(asked_at);
@@ -54,14 +54,14 @@ fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
         Remedy::new(format!(
             "the owner of {list} has to finish and remove it; by force"
         ))
-        .with(words::kubectl(&pod.namespace, &patch)),
+        .with(text::kubectl(&pod.namespace, &patch)),
     )
 }
 
 /// The containers of a pod on a lost node may still run, so the pod's name stays in use
 /// (`statefulset.md` 3.31).
 fn on_lost_node(pod: &PodView, node: &Node) -> Diagnosis {
-    let name = words::name(&node.metadata);
+    let name = text::name(&node.metadata);
     let force = force(pod);
     Diagnosis::new(
         Reason::NodeLost,
@@ -99,7 +99,7 @@ pub(super) fn unheard(node: &str) -> Diagnosis {
 
 fn force(pod: &PodView) -> String {
     let command = format!("delete pod {} --force --grace-period=0", &pod.name);
-    words::kubectl(&pod.namespace, &command)
+    text::kubectl(&pod.namespace, &command)
 }
 
 /// Whether the node has sent no heartbeat for the grace period.
@@ -118,8 +118,8 @@ fn node_ready(node: &Node) -> Option<&k8s_openapi::api::core::v1::NodeCondition>
 
 /// A pod that has ended.
 pub(super) fn ended(pod: &PodView) -> Diagnosis {
-    let cause = words::line(pod.reason.as_deref().unwrap_or_default());
-    let said = words::then(": ", pod.message.as_deref().unwrap_or_default());
+    let cause = text::line(pod.reason.as_deref().unwrap_or_default());
+    let said = text::then(": ", pod.message.as_deref().unwrap_or_default());
     let (reason, how) = match (pod.phase, cause.as_str()) {
         (Phase::Succeeded, _) => (
             Reason::Completed,
@@ -135,12 +135,12 @@ pub(super) fn ended(pod: &PodView) -> Diagnosis {
             let command = format!("delete pod {}", &pod.name);
             format!(
                 "create it again, after {}",
-                words::kubectl(&pod.namespace, &command)
+                text::kubectl(&pod.namespace, &command)
             )
         }
     };
     let mut diagnosis = Diagnosis::new(reason, format!("{how}{said}"), remedy)
-        .since(words::changed_at(pod.condition("Ready")));
+        .since(text::changed_at(pod.condition("Ready")));
     if reason == Reason::Failed {
         diagnosis.container = failed(pod).map(|(name, _)| name.to_owned());
     }

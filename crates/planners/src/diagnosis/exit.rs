@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated};
 
-use super::words;
+use super::text;
 
 /// The exit code of a process that a signal ended is this number plus the signal.
 const SIGNAL_BASE: i32 = 128;
@@ -10,7 +10,7 @@ const SIGNAL_BASE: i32 = 128;
 /// `exit code 1 (Error): last words` and the like.
 pub(super) fn describe(end: &ContainerStateTerminated, container: Option<&Container>) -> String {
     let reason = end.reason.as_deref().unwrap_or_default();
-    let last_words = words::then(": ", end.message.as_deref().unwrap_or_default());
+    let last_words = text::then(": ", end.message.as_deref().unwrap_or_default());
     let code = end.exit_code;
     if reason == "OOMKilled" {
         let limit = container.and_then(memory_limit);

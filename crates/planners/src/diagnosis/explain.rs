@@ -3,15 +3,15 @@
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
-use super::chain::{Chain, Explanation, Object};
-use super::evidence::{Evidence, named};
+use super::explanation::{Chain, Explanation, Object};
+use super::observed::{Evidence, named};
 use super::kinds::TargetKind;
 use super::pod::{Surroundings, pod_in};
 use super::reason::Reason;
-use super::trail::Trail;
+use super::chain_builder::Trail;
 use super::{
     api, claims, components, jobs, namespaces, nodes, scaling, services, sets, snapshots, volumes,
-    words, workloads,
+    text, workloads,
 };
 
 /// Explains why the object waits, or that it does not. `None` if there is no such object and no
@@ -58,7 +58,7 @@ pub fn explain(kind: TargetKind, name: &str, evidence: &Evidence) -> Option<Expl
         TargetKind::Snapshot => {
             let mut snapshots = e.snapshots.iter();
             snapshots
-                .find(|snapshot| words::name(&snapshot.metadata) == name)
+                .find(|snapshot| text::name(&snapshot.metadata) == name)
                 .map(|snapshot| snapshots::explain(e, snapshot, object))
         }
         TargetKind::Autoscaler => {
@@ -115,7 +115,7 @@ fn of_pod(evidence: &Evidence, pod: &PodView, object: Object) -> Explanation {
             } else {
                 "Ready, but not all is done that its set wants of it".to_owned()
             };
-            let since = words::changed_at(pod.condition(pod_condition::READY));
+            let since = text::changed_at(pod.condition(pod_condition::READY));
             if let Some(since) = since {
                 answer.notes.push(format!("Ready since {since}"));
             }

@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::Event;
 use resource_kinds::pod_view::{Phase, PodView};
 use serde_json::{Value, json};
 
-use super::chain::{Chain, Explanation, Object, merged};
-use super::evidence::{self, Evidence};
-use super::held::held;
+use super::explanation::{Chain, Explanation, Object, merged};
+use super::observed::{self, Evidence};
+use super::deletion::held;
 use super::kinds::TargetKind;
 use super::remedy::{self, Remedy};
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 use super::workloads::{Work, controller};
 use crate::cron_job::missed_and_next;
 
@@ -48,7 +48,7 @@ pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation
             "patch job {} -p '{{\"spec\":{{\"suspend\":false}}}}'",
             object.name
         );
-        let patch = words::kubectl(&evidence.namespace, &patch);
+        let patch = text::kubectl(&evidence.namespace, &patch);
         trail.remedy(Remedy::new("go on with it").with(patch));
         return answer.waits([trail.chain()]);
     }
@@ -80,7 +80,7 @@ pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation
 fn template(job: &Job) -> String {
     match controller(&job.metadata) {
         Some(("CronJob", name)) => format!("cronjob/{name}"),
-        _ => format!("job/{}", words::name(&job.metadata)),
+        _ => format!("job/{}", text::name(&job.metadata)),
     }
 }
 
@@ -122,7 +122,7 @@ fn failure(evidence: &Evidence, job: &Job, object: &Object, failed: &JobConditio
     let mut trail = Trail::of(evidence);
     let since = failed.last_transition_time.as_ref().map(|time| time.0);
     let reason = failed.reason.clone().unwrap_or_default();
-    let said = words::then(": ", failed.message.as_deref().unwrap_or_default());
+    let said = text::then(": ", failed.message.as_deref().unwrap_or_default());
     trail.link(object.clone(), &*reason, format!("failed{said}"), since);
     if let Some(pod) = last_failed(evidence, job) {
         trail.pod(pod);
@@ -151,7 +151,7 @@ fn failure(evidence: &Evidence, job: &Job, object: &Object, failed: &JobConditio
 
 fn at_once(evidence: &Evidence, cron_job: &str, after: &str) -> String {
     let create = format!("create job {after}-again --from=cronjob/{cron_job}");
-    words::kubectl(&evidence.namespace, &create)
+    text::kubectl(&evidence.namespace, &create)
 }
 
 /// A pod failed, and the next one is created after a back-off.
@@ -192,7 +192,7 @@ pub(super) fn cron_job(evidence: &Evidence, cron_job: &CronJob, object: Object) 
     let name = object.name.clone();
     let patch = |spec: Value| {
         let patch = format!("patch cronjob {name} -p '{}'", json!({ "spec": spec }));
-        words::kubectl(&evidence.namespace, &patch)
+        text::kubectl(&evidence.namespace, &patch)
     };
     let spec = &cron_job.spec;
     let (missed, next) = match missed_and_next(cron_job, evidence.now) {
@@ -233,7 +233,7 @@ pub(super) fn cron_job(evidence: &Evidence, cron_job: &CronJob, object: Object) 
         .last()
         .filter(|job| condition(job, "Complete").is_none());
     if let Some(last) = last {
-        let of_job = evidence.object("Job", words::name(&last.metadata));
+        let of_job = evidence.object("Job", text::name(&last.metadata));
         answer = answer.waits(self::job(evidence, last, of_job).chains);
     } else if let Some(missed) = missed.filter(|at| evidence.now.duration_since(*at) > PUNCTUAL) {
         answer = not_begun(evidence, cron_job, answer, missed);
@@ -243,7 +243,7 @@ pub(super) fn cron_job(evidence: &Evidence, cron_job: &CronJob, object: Object) 
 
 /// The jobs of a CronJob, oldest first.
 fn jobs_of<'e>(evidence: &'e Evidence, cron_job: &CronJob) -> Vec<&'e Job> {
-    let name = words::name(&cron_job.metadata);
+    let name = text::name(&cron_job.metadata);
     let jobs = evidence.jobs.iter().map(AsRef::as_ref);
     let own = jobs.filter(|job: &&Job| controller(&job.metadata) == Some(("CronJob", name)));
     let mut own: Vec<&Job> = own.collect();
@@ -257,7 +257,7 @@ fn has_ended(job: &Job) -> bool {
 
 /// The previous job still runs, and the concurrency policy forbids a second one.
 fn forbidden(evidence: &Evidence, object: &Object, running: &Job, allow: String) -> Chain {
-    let name = words::name(&running.metadata);
+    let name = text::name(&running.metadata);
     let mut trail = Trail::of(evidence);
     let message =
         format!("its next job waits for the end of job {name} (concurrencyPolicy: Forbid)");
@@ -288,7 +288,7 @@ fn not_begun(
     let object = answer.object.clone();
     let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
     let refused = |event: &Event| {
-        event.reason.as_deref() == Some("FailedCreate") && evidence::last_seen(event) > Some(missed)
+        event.reason.as_deref() == Some("FailedCreate") && observed::last_seen(event) > Some(missed)
     };
     if evidence
         .newest_event(object.kind, &object.name, uid, refused)

@@ -4,10 +4,10 @@ use k8s_openapi::api::core::v1::{Container, Event};
 use resource_kinds::pod_view::PodView;
 
 use super::container::describe_probe;
-use super::evidence::{container, last_seen};
+use super::observed::{container, last_seen};
 use super::pod::Diagnosis;
 use super::reason::Reason;
-use super::trail::Trail;
+use super::chain_builder::Trail;
 
 impl Trail<'_> {
     /// The diagnosis, or the kill of the container by the node for a failed probe or hook.

@@ -14,21 +14,21 @@
 //! process.
 
 mod api;
-mod chain;
+mod explanation;
 mod claims;
 mod components;
 mod container;
 mod ending;
-mod evidence;
+mod observed;
 mod exit;
 mod explain;
-mod held;
+mod deletion;
 mod jobs;
 mod kills;
 mod kinds;
 mod namespaces;
 mod nodes;
-mod notes;
+mod set_summary;
 mod overview;
 mod pod;
 mod pods;
@@ -42,13 +42,13 @@ mod scheduling;
 mod services;
 mod sets;
 mod snapshots;
-mod trail;
+mod chain_builder;
 mod volumes;
-mod words;
+mod text;
 mod workloads;
 
-pub use chain::{Chain, Explanation, Link, Log, Object, Seen, State};
-pub use evidence::{Cluster, Evidence, Webhook};
+pub use explanation::{Chain, Explanation, Link, Log, Object, Seen, State};
+pub use observed::{Cluster, Evidence, Webhook};
 pub use explain::explain;
 pub use kinds::TargetKind;
 pub use overview::Overview;

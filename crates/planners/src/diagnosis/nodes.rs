@@ -3,12 +3,12 @@
 use k8s_openapi::api::core::v1::{Event, Node, NodeCondition};
 use resource_kinds::reasons::node_condition;
 
-use super::chain::{Chain, Explanation, Object, merged};
-use super::evidence::{self, Evidence};
-use super::held::held;
+use super::explanation::{Chain, Explanation, Object, merged};
+use super::observed::{self, Evidence};
+use super::deletion::held;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 
 /// The pressure conditions of a node, and the remedy for each.
 const PRESSURES: [(&str, &str, &str); 3] = [
@@ -93,7 +93,7 @@ fn not_ready(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain>
     let since = ready.and_then(|ready| ready.last_transition_time.as_ref());
     let since = since.map(|time| time.0);
     let said = ready.and_then(|ready| ready.message.as_deref());
-    let said = words::then(": ", said.unwrap_or_default());
+    let said = text::then(": ", said.unwrap_or_default());
     let mut trail = Trail::of(evidence);
     if status == "Unknown" {
         let message = format!("nothing is heard of it{said}");
@@ -147,7 +147,7 @@ fn warning(evidence: &Evidence, object: &Object) -> Option<Chain> {
     ];
     let wanted = |event: &Event| {
         let reason = event.reason.as_deref().unwrap_or_default();
-        let recent = evidence::last_seen(event)
+        let recent = observed::last_seen(event)
             .is_some_and(|last| evidence.now.duration_since(last) <= RECENT);
         lasting.contains(&reason) && recent
     };
@@ -175,7 +175,7 @@ fn store_is_full(evidence: &Evidence) -> bool {
             .filter(|condition| condition.status != "True")
             .count()
             > 0;
-        words::name(&component.metadata) == "etcd-0" && unwell
+        text::name(&component.metadata) == "etcd-0" && unwell
     })
 }
 
@@ -187,7 +187,7 @@ pub(super) fn missing(evidence: &Evidence, object: Object) -> Option<Explanation
         pod.node.as_deref() == Some(name.as_str())
     };
     let pods = evidence.pods.iter().filter(on_it).map(|pod| &*pod.name);
-    let pods = words::list(pods);
+    let pods = text::list(pods);
     (!pods.is_empty()).then(|| {
         let mut trail = Trail::of(evidence);
         let message = format!("does not exist, and {pods} should run there");

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::chain::{Explanation, Object, State};
-use super::evidence::{Cluster, Evidence, named};
+use super::explanation::{Explanation, Object, State};
+use super::observed::{Cluster, Evidence, named};
 use super::explain::explain;
 use super::kinds::TargetKind;
 use super::nodes;

@@ -7,7 +7,7 @@ use resource_kinds::reasons::pod_condition;
 
 use super::reason::Reason;
 use super::remedy::Remedy;
-use super::{container, ending, scheduling, words};
+use super::{container, ending, scheduling, text};
 
 /// The cause why a pod is not Ready, or still exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,11 +86,11 @@ pub fn pod_in(pod: &PodView, around: &Surroundings<'_>) -> Option<Diagnosis> {
         .or_else(|| forsaken(pod, node));
     Some(found.unwrap_or_else(|| {
         let said = ready.and_then(|ready| ready.message());
-        let said = words::then(": ", said.unwrap_or_default());
+        let said = text::then(": ", said.unwrap_or_default());
         let message = format!("not ready, and its status does not say why{said}");
         let describe = format!("describe pod {}", &pod.name);
-        let remedy = format!("look at {}", words::kubectl(&pod.namespace, &describe));
-        Diagnosis::new(Reason::Unknown, message, remedy).since(words::changed_at(ready))
+        let remedy = format!("look at {}", text::kubectl(&pod.namespace, &describe));
+        Diagnosis::new(Reason::Unknown, message, remedy).since(text::changed_at(ready))
     }))
 }
 
@@ -114,7 +114,7 @@ fn closed_gates(pod: &PodView) -> Option<Diagnosis> {
         names.push(name);
     }
     let names = names.join(", ");
-    let since = words::changed_at(pod.condition(pod_condition::READY));
+    let since = text::changed_at(pod.condition(pod_condition::READY));
     (!closed.is_empty()).then(|| {
         Diagnosis::new(
             Reason::ReadinessGate,
@@ -131,5 +131,5 @@ fn forsaken(pod: &PodView, node: &str) -> Option<Diagnosis> {
     let ready = pod.condition(pod_condition::READY)?;
     let containers = pod.condition(pod_condition::CONTAINERS_READY)?;
     let silent = containers.holds() && ready.reason().is_none();
-    silent.then(|| ending::unheard(node).since(words::changed_at(Some(ready))))
+    silent.then(|| ending::unheard(node).since(text::changed_at(Some(ready))))
 }

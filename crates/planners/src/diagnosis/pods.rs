@@ -5,15 +5,15 @@ use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::pod_view::{PodView, RunState};
 use resource_kinds::reasons::node_condition;
 
-use super::chain::Object;
-use super::evidence;
+use super::explanation::Object;
+use super::observed;
 use super::pod::{Diagnosis, Surroundings, pod_in};
 use super::reason::Reason;
 use super::remedies::Case;
 use super::remedy::Remedy;
 use super::scheduling::claim_names;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 
 /// Exit codes of processes that a signal stopped.
 const STOPPED: [i32; 2] = [137, 143];
@@ -103,7 +103,7 @@ impl Trail<'_> {
                             object.name,
                             found.container.as_deref().unwrap_or_default()
                         );
-                        let logs = words::kubectl(&pod.namespace, &logs);
+                        let logs = text::kubectl(&pod.namespace, &logs);
                         self.remedy(format!(
                             "the program has to answer the probe, or be given more time for it; \
                              its output: {logs}"
@@ -125,7 +125,7 @@ impl Trail<'_> {
     fn probe(&mut self, pod: &PodView, object: &Object, found: &Diagnosis, kind: &str) -> bool {
         let container = found.container.as_deref();
         let wanted = |event: &Event| {
-            let about = evidence::container(event);
+            let about = observed::container(event);
             let message = event.message.as_deref().unwrap_or_default();
             message.starts_with(kind) && (about.is_none() || about == container)
         };
@@ -182,7 +182,7 @@ impl Trail<'_> {
         container: Option<&str>,
     ) -> Option<String> {
         let wanted = |event: &Event| {
-            let other = container.is_some() && evidence::container(event) != container;
+            let other = container.is_some() && observed::container(event) != container;
             event.type_.as_deref() == Some("Warning")
                 && event.reason.as_deref() != Some("FailedScheduling")
                 && !other
@@ -191,7 +191,7 @@ impl Trail<'_> {
             .evidence
             .newest_event("Pod", &pod.name, &pod.uid, wanted)?;
         let describe = format!("describe pod {}", object.name);
-        let describe = words::kubectl(&pod.namespace, &describe);
+        let describe = text::kubectl(&pod.namespace, &describe);
         self.event(event, object.clone());
         self.remedy(format!(
             "correct the cause of that warning; more in {describe}"
@@ -217,7 +217,7 @@ impl Trail<'_> {
     fn closed_nodes(&mut self) {
         // One node is enough.
         let mut nodes = self.evidence.cluster.nodes.iter().flatten();
-        let found = nodes.find_map(|node| Some((words::name(&node.metadata), closed(node)?)));
+        let found = nodes.find_map(|node| Some((text::name(&node.metadata), closed(node)?)));
         let Some((name, (reason, message, remedy))) = found else {
             return;
         };
@@ -242,7 +242,7 @@ impl Trail<'_> {
         let object = Object::new("Node", None, name);
         let node = nodes
             .iter()
-            .find(|node| words::name(&node.metadata) == name);
+            .find(|node| text::name(&node.metadata) == name);
         let Some(node) = node else {
             if self.visit(&object) {
                 self.link(object, "NotFound", "does not exist", None);
@@ -260,7 +260,7 @@ impl Trail<'_> {
         };
         if self.visit(&object) {
             let since = ready.last_transition_time.as_ref().map(|time| time.0);
-            let said = words::then(": ", ready.message.as_deref().unwrap_or_default());
+            let said = text::then(": ", ready.message.as_deref().unwrap_or_default());
             let reason = ready.reason.clone().unwrap_or_default();
             self.link(object, reason, format!("is not Ready{said}"), since);
         }
@@ -300,7 +300,7 @@ fn was_stopped(pod: &PodView, found: &Diagnosis) -> bool {
 
 /// The reason why a node takes no new pods, and the remedy.
 fn closed(node: &Node) -> Option<(&'static str, String, Remedy)> {
-    let name = words::name(&node.metadata);
+    let name = text::name(&node.metadata);
     let spec = node.spec.as_ref()?;
     if spec.unschedulable == Some(true) {
         return Some((

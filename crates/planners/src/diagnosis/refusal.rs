@@ -3,11 +3,11 @@
 use k8s_openapi::api::core::v1::Event;
 use object_model::Quantity;
 
-use super::chain::Object;
-use super::evidence::{self, Evidence};
+use super::explanation::Object;
+use super::observed::{self, Evidence};
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 
 /// A failed write counts as the reason for a missing pod for this time after its last report.
 /// Controllers retry after 1000 seconds at the latest (`statefulset.md` 3.1).
@@ -27,7 +27,7 @@ impl Trail<'_> {
     ) -> bool {
         let now = self.evidence.now;
         let recent = |event: &Event| {
-            let last = evidence::last_seen(event);
+            let last = observed::last_seen(event);
             last.is_some_and(|last| now.duration_since(last) <= FAILURE_COUNTS_FOR)
         };
         let newest = |reason: &str| {
@@ -41,8 +41,8 @@ impl Trail<'_> {
         let Some(event) = newest("FailedCreate") else {
             return false;
         };
-        let created = newest("SuccessfulCreate").and_then(evidence::last_seen);
-        if created > evidence::last_seen(event) {
+        let created = newest("SuccessfulCreate").and_then(observed::last_seen);
+        if created > observed::last_seen(event) {
             return false;
         }
         let message = event.message.clone().unwrap_or_default();
@@ -84,7 +84,7 @@ struct Refused<'a> {
 
 impl Refused<'_> {
     fn kubectl(&self, rest: &str) -> String {
-        words::kubectl(&self.evidence.namespace, rest)
+        text::kubectl(&self.evidence.namespace, rest)
     }
 
     fn edit(&self) -> String {

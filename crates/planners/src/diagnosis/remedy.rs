@@ -6,7 +6,7 @@ use resource_kinds::labels::POD_TEMPLATE_HASH;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
-use super::words;
+use super::text;
 
 /// The steps that would resolve a cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub(super) fn change(pod: &PodView, change: Value) -> Vec<String> {
     let patch = |target: &str, options: &str, patch: Value| {
         // `PORT` is a placeholder for a number.
         let patch = quoted(&patch.to_string().replace("\"PORT\"", "PORT"));
-        words::kubectl(
+        text::kubectl(
             &pod.namespace,
             &format!("patch {target}{options} -p {patch}"),
         )
@@ -168,13 +168,13 @@ pub(super) fn job_anew(namespace: &str, name: &str, change: Value) -> String {
     let patch = format!("patch job {name} --dry-run=client -o yaml -p {patch}");
     format!(
         "{} | kubectl replace --force -f -",
-        words::kubectl(namespace, &patch)
+        text::kubectl(namespace, &patch)
     )
 }
 
 /// `kubectl delete pod NAME`
 pub(super) fn delete(pod: &PodView) -> String {
-    words::kubectl(&pod.namespace, &format!("delete pod {}", pod.name))
+    text::kubectl(&pod.namespace, &format!("delete pod {}", pod.name))
 }
 
 /// A text quoted as one word for a shell.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use object_model::duration::human;
 use serde_json::{Map, Value, json};
 
-use super::chain::{Chain, Explanation, Link, Log, Object, State};
+use super::explanation::{Chain, Explanation, Link, Log, Object, State};
 
 impl Explanation {
     /// Human-readable text: the object, then each chain, indented link by link, with its remedy.

@@ -3,12 +3,12 @@
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use super::chain::{Chain, Explanation, Object};
-use super::evidence::Evidence;
-use super::held::held;
+use super::explanation::{Chain, Explanation, Object};
+use super::observed::Evidence;
+use super::deletion::held;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 use super::workloads::of_pods;
 use crate::disruption::selected;
 
@@ -41,17 +41,17 @@ pub(super) fn autoscaler(
         };
     };
     let reason = failed.reason.clone().unwrap_or_default();
-    let message = words::line(failed.message.as_deref().unwrap_or_default());
+    let message = text::line(failed.message.as_deref().unwrap_or_default());
     if reason == "ScalingDisabled" {
         let scale = format!("scale {target_name} --replicas=1");
-        let scale = words::kubectl(&evidence.namespace, &scale);
+        let scale = text::kubectl(&evidence.namespace, &scale);
         return answer.note(format!("{message}; to begin again: {scale}"));
     }
     let since = failed.last_transition_time.as_ref().map(|time| time.0);
     let mut trail = Trail::of(evidence);
     trail.link(object.clone(), &*reason, &*message, since);
     let namespace = &evidence.namespace;
-    let edit = words::kubectl(namespace, &format!("edit hpa {}", object.name));
+    let edit = text::kubectl(namespace, &format!("edit hpa {}", object.name));
     let remedy = if reason == "FailedGetScale" {
         Remedy::new(format!("{target_name} must exist; or name another target")).with(edit)
     } else if message.contains("missing request for") {
@@ -61,7 +61,7 @@ pub(super) fn autoscaler(
         let amount = if resource == "memory" { "64Mi" } else { "100m" };
         let set = format!("set resources {target_name} --requests={resource}={amount}");
         Remedy::new("its pods must request the measured resource, here with an amount to adapt")
-            .with(words::kubectl(namespace, &set))
+            .with(text::kubectl(namespace, &set))
     } else {
         Remedy::new("metrics of its pods, which have to run for a minute; or another metric")
             .with(edit)
@@ -116,11 +116,11 @@ pub(super) fn budget(
                 trail.link(
                     object.clone(),
                     "SyncFailed",
-                    words::line(&failed.message),
+                    text::line(&failed.message),
                     None,
                 );
                 let edit = format!("edit pdb {}", object.name);
-                let edit = words::kubectl(&evidence.namespace, &edit);
+                let edit = text::kubectl(&evidence.namespace, &edit);
                 trail.remedy(Remedy::new("a selector of pods that a controller scales").with(edit));
                 answer.waits([trail.chain()])
             }
@@ -132,7 +132,7 @@ pub(super) fn budget(
          \"maxUnavailable\":1}}}}'",
         object.name
     );
-    let allow = words::kubectl(&evidence.namespace, &allow);
+    let allow = text::kubectl(&evidence.namespace, &allow);
     if healthy >= desired {
         if let Some(chain) = drained(evidence, budget, &object, &allow) {
             return answer.waits([chain]);
@@ -170,10 +170,10 @@ fn drained(
     let node = pods.iter().find_map(|pod| {
         let node = evidence.node(pod.node.as_deref()?)?;
         let spec = node.spec.as_ref()?;
-        (spec.unschedulable == Some(true)).then(|| words::name(&node.metadata))
+        (spec.unschedulable == Some(true)).then(|| text::name(&node.metadata))
     })?;
     let there = pods.iter().filter(|pod| pod.node.as_deref() == Some(node));
-    let there = words::list(there.map(|pod| &*pod.name));
+    let there = text::list(there.map(|pod| &*pod.name));
     let mut trail = Trail::of(evidence);
     let message = format!(
         "node {node} is cordoned, and {there} may not be evicted from it: all that are healthy have \

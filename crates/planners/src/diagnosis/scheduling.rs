@@ -6,12 +6,12 @@ use resource_kinds::reasons::pod_condition;
 use super::pod::Diagnosis;
 use super::reason::Reason;
 use super::remedies::is_held_by_another;
-use super::words;
+use super::text;
 
 /// The cause why the pod has no node yet.
 pub(super) fn without_node(pod: &PodView) -> Diagnosis {
     let scheduled = pod.condition(pod_condition::SCHEDULED);
-    let since = words::changed_at(scheduled);
+    let since = text::changed_at(scheduled);
     let gates = pod.spec.scheduling_gates.as_deref().unwrap_or_default();
     if !gates.is_empty() {
         let gates: Vec<&str> = gates.iter().map(|gate| gate.name.as_str()).collect();
@@ -35,7 +35,7 @@ pub(super) fn without_node(pod: &PodView) -> Diagnosis {
     let message = message.unwrap_or_default();
     // The result of preemption is no cause of its own.
     let (message, _) = message.split_once(" preemption: ").unwrap_or((message, ""));
-    let message = words::line(message);
+    let message = text::line(message);
     if message.is_empty() {
         return not_looked_at(pod);
     }
@@ -84,7 +84,7 @@ fn about_claims(pod: &PodView, message: String) -> Diagnosis {
     }
     let list = claims.join(", ");
     let first = claims.first().map(String::as_str).unwrap_or_default();
-    let describe = words::kubectl(&pod.namespace, &format!("describe pvc {first}"));
+    let describe = text::kubectl(&pod.namespace, &format!("describe pvc {first}"));
     let mut diagnosis = Diagnosis::new(
         Reason::WaitingForClaim,
         format!("no node until its claims are usable ({list}): {message}"),

@@ -11,13 +11,13 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::service as reasons;
 use serde_json::json;
 
-use super::chain::{Chain, Explanation, Object};
-use super::evidence::{Evidence, named};
-use super::held::held;
+use super::explanation::{Chain, Explanation, Object};
+use super::observed::{Evidence, named};
+use super::deletion::held;
 use super::kinds::TargetKind;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 use super::workloads::of_pods;
 
 type Labels = BTreeMap<String, String>;
@@ -93,7 +93,7 @@ fn covers(selector: &Labels, label: impl Fn(&str) -> Option<String>) -> bool {
 
 impl<'e> View<'e> {
     fn kubectl(&self, rest: &str) -> String {
-        words::kubectl(&self.evidence.namespace, rest)
+        text::kubectl(&self.evidence.namespace, rest)
     }
 
     fn trail(&self, reason: &str, message: impl Into<String>) -> Trail<'e> {
@@ -177,7 +177,7 @@ impl<'e> View<'e> {
             Some((TargetKind::DaemonSet, &set.metadata, labels(template)))
         });
         let all = sets.chain(deployments).chain(daemons);
-        all.map(|(kind, meta, labels)| (kind, words::name(meta).to_owned(), labels))
+        all.map(|(kind, meta, labels)| (kind, text::name(meta).to_owned(), labels))
             .filter(|(.., labels)| !labels.is_empty())
             .collect()
     }
@@ -399,7 +399,7 @@ pub(super) fn ingress(evidence: &Evidence, ingress: &Ingress, object: Object) ->
             let port = backend.port.as_ref().and_then(|port| port.number);
             let port = port.map_or_else(|| "PORT".to_owned(), |port| port.to_string());
             let create = format!("create service clusterip {name} --tcp={port}");
-            let create = words::kubectl(&evidence.namespace, &create);
+            let create = text::kubectl(&evidence.namespace, &create);
             trail.remedy(Remedy::new("the Service must exist").with(create));
             answer = answer.waits([trail.chain()]);
             continue;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use resource_kinds::pod_view::PodView;
 
-use super::chain::{Chain, Explanation, Object, merged};
-use super::evidence::Evidence;
+use super::explanation::{Chain, Explanation, Object, merged};
+use super::observed::Evidence;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::{notes, words};
+use super::chain_builder::Trail;
+use super::{set_summary, text};
 use crate::stateful_set::{Action, Cause, Observed, Plan, Waiting, identity, plan};
 
 /// Explains the state of the set.
@@ -18,15 +18,15 @@ pub(super) fn explain(evidence: &Evidence, set: &Arc<StatefulSet>, object: Objec
     let view = View::of(evidence, set);
     Explanation {
         object,
-        summary: notes::summary(set, &view.plan),
+        summary: set_summary::summary(set, &view.plan),
         chains: view.chains(None),
-        notes: notes::notes(evidence, set, &view.plan),
+        notes: set_summary::notes(evidence, set, &view.plan),
     }
 }
 
 /// The causes of one pod of the set, besides the pod's own state.
 pub(super) fn chains_of_pod(evidence: &Evidence, set: &Arc<StatefulSet>, pod: &str) -> Vec<Chain> {
-    let ordinal = identity::ordinal(words::name(&set.metadata), pod);
+    let ordinal = identity::ordinal(text::name(&set.metadata), pod);
     match ordinal {
         Some(ordinal) => View::of(evidence, set).chains(Some(ordinal)),
         None => Vec::new(),
@@ -40,7 +40,7 @@ pub(super) fn of_missing_pod(
     object: Object,
 ) -> Option<Explanation> {
     let (set, ordinal) = evidence.sets.iter().find_map(|set| {
-        let ordinal = identity::ordinal(words::name(&set.metadata), pod)?;
+        let ordinal = identity::ordinal(text::name(&set.metadata), pod)?;
         wants(set, ordinal).then_some((set, ordinal))
     })?;
     Some(missing(evidence, set, ordinal, object))
@@ -65,7 +65,7 @@ fn missing(
     ordinal: i64,
     object: Object,
 ) -> Explanation {
-    let name = words::name(&set.metadata);
+    let name = text::name(&set.metadata);
     let pod = identity::pod_name(name, ordinal);
     let maker = if object.name == pod {
         format!("does not exist yet: StatefulSet {name} is to make it")
@@ -99,8 +99,8 @@ pub(super) fn start(spec: &StatefulSetSpec) -> i64 {
 pub fn claim_ordinal(set: &StatefulSet, claim: &str) -> Option<i64> {
     let templates = set.spec.as_ref()?.volume_claim_templates.iter().flatten();
     templates.into_iter().find_map(|template| {
-        let prefix = format!("{}-", words::name(&template.metadata));
-        identity::ordinal(words::name(&set.metadata), claim.strip_prefix(&prefix)?)
+        let prefix = format!("{}-", text::name(&template.metadata));
+        identity::ordinal(text::name(&set.metadata), claim.strip_prefix(&prefix)?)
     })
 }
 
@@ -115,7 +115,7 @@ struct View<'e> {
 impl<'e> View<'e> {
     fn of(evidence: &'e Evidence, set: &'e Arc<StatefulSet>) -> Self {
         let claims = evidence.claims.iter().map(|claim| {
-            let name = words::name(&claim.metadata).to_owned();
+            let name = text::name(&claim.metadata).to_owned();
             (name, Arc::clone(claim))
         });
         let observed = Observed {
@@ -128,7 +128,7 @@ impl<'e> View<'e> {
         Self {
             evidence,
             set,
-            name: words::name(&set.metadata),
+            name: text::name(&set.metadata),
             plan: plan(&observed, evidence.now),
         }
     }
@@ -190,7 +190,7 @@ impl<'e> View<'e> {
             0 | 1 => "waits",
             _ => "wait",
         };
-        let names = words::list(held.iter().map(String::as_str));
+        let names = text::list(held.iter().map(String::as_str));
         let message = format!("{names} {verb} for {pod} {goal}");
         trail.link(self.object(), "PodsInTurn", message, None);
     }
@@ -213,10 +213,10 @@ impl<'e> View<'e> {
     fn or_by_hand(&self, trail: &mut Trail<'_>, pod: &PodView) {
         let name = &pod.name;
         let updatable = identity::ordinal(self.name, name)
-            .is_some_and(|ordinal| ordinal >= notes::first_updatable(self.set));
-        let outdated = notes::is_outdated(self.set, &self.plan, pod);
+            .is_some_and(|ordinal| ordinal >= set_summary::first_updatable(self.set));
+        let outdated = set_summary::is_outdated(self.set, &self.plan, pod);
         if !pod.is_deleting() && updatable && outdated {
-            let delete = words::kubectl(&pod.namespace, &format!("delete pod {name}"));
+            let delete = text::kubectl(&pod.namespace, &format!("delete pod {name}"));
             trail.or(format!(
                 "or, as the template has changed since, recreate it from that: {delete}"
             ));
@@ -227,7 +227,7 @@ impl<'e> View<'e> {
     fn pending(&self, pod: &str, actions: &[Action], held: &[String]) -> Option<Chain> {
         let (what, goal) = actions.iter().find_map(|action| match action {
             Action::CreateClaim(claim) => {
-                let claim = words::name(&claim.metadata);
+                let claim = text::name(&claim.metadata);
                 Some((format!("claim {claim} is to be made"), "to be made"))
             }
             Action::CreatePod(_) => Some((format!("pod {pod} is to be made"), "to be made")),
@@ -251,8 +251,8 @@ impl<'e> View<'e> {
                 let object = self.evidence.object("Pod", pod);
                 trail.link(object, found.reason.as_str(), found.message, found.since);
             }
-            let delete = words::kubectl(
-                words::namespace(&self.set.metadata),
+            let delete = text::kubectl(
+                text::namespace(&self.set.metadata),
                 &format!("delete pod {pod}"),
             );
             trail.or(format!("or do it by hand: {delete}"));
@@ -326,7 +326,7 @@ impl<'e> View<'e> {
     /// Causes without a deeper cause.
     fn dead_end(&self, trail: &mut Trail<'_>, waiting: &Waiting) {
         let meta = &self.set.metadata;
-        let kubectl = |rest: String| words::kubectl(words::namespace(meta), &rest);
+        let kubectl = |rest: String| text::kubectl(text::namespace(meta), &rest);
         let name = self.name;
         let (reason, remedy) = match &waiting.cause {
             Cause::SetDeleting => return self.deleting(trail),
@@ -355,8 +355,8 @@ impl<'e> View<'e> {
                 return self.first_unavailable(trail);
             }
             Cause::OnDelete { .. } => {
-                let outdated = notes::outdated(self.evidence, self.set, &self.plan);
-                let list = words::list(outdated.iter().copied());
+                let outdated = set_summary::outdated(self.evidence, self.set, &self.plan);
+                let list = text::list(outdated.iter().copied());
                 let delete = outdated
                     .iter()
                     .map(|pod| kubectl(format!("delete pod {pod}")));
@@ -384,8 +384,8 @@ impl<'e> View<'e> {
             let owner = pod.controller.as_ref();
             owner.is_some_and(|owner| Some(&*owner.uid) == meta.uid.as_deref())
         });
-        let finalizers = words::finalizers(meta.finalizers.iter().flatten()).join(", ");
-        let held = words::then("; finalizers hold it: ", &finalizers);
+        let finalizers = text::finalizers(meta.finalizers.iter().flatten()).join(", ");
+        let held = text::then("; finalizers hold it: ", &finalizers);
         let message = format!("being deleted{held}");
         trail.link(self.object(), "SetDeleting", message, since);
         match left {
@@ -396,7 +396,7 @@ impl<'e> View<'e> {
             None => {
                 trail.remedy(format!(
                     "the owner of the finalizers has to remove them: {}",
-                    words::kubectl(words::namespace(meta), &format!("edit sts {}", self.name))
+                    text::kubectl(text::namespace(meta), &format!("edit sts {}", self.name))
                 ));
             }
         }

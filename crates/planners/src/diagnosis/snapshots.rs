@@ -2,12 +2,12 @@
 
 use resource_kinds::snapshot::{DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotContent};
 
-use super::chain::{Chain, Explanation, Object};
-use super::evidence::Evidence;
-use super::held::held;
+use super::explanation::{Chain, Explanation, Object};
+use super::observed::Evidence;
+use super::deletion::held;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 use crate::volume_snapshot::{View, plan_snapshot};
 
 pub(super) fn explain(
@@ -46,12 +46,12 @@ fn content<'e>(
 ) -> Option<&'e VolumeSnapshotContent> {
     let name = View::content_name(snapshot);
     let mut contents = evidence.cluster.snapshot_contents.iter().flatten();
-    let content = contents.find(|content| words::name(&content.metadata) == name);
+    let content = contents.find(|content| text::name(&content.metadata) == name);
     content.map(AsRef::as_ref)
 }
 
 fn delete(evidence: &Evidence, object: &Object) -> String {
-    words::kubectl(
+    text::kubectl(
         &evidence.namespace,
         &format!("delete volumesnapshot {}", object.name),
     )
@@ -93,7 +93,7 @@ fn unready(
     let said = planned.or(told);
     let said = said.unwrap_or_else(|| "it is about to be taken".to_owned());
     let mut trail = Trail::of(evidence);
-    let message = format!("not ready to use: {}", words::line(&said));
+    let message = format!("not ready to use: {}", text::line(&said));
     trail.link(
         object.clone(),
         "NotReady",
@@ -134,7 +134,7 @@ fn class_remedy(
     said: &str,
 ) -> Option<Remedy> {
     let classes = evidence.cluster.snapshot_classes.iter().flatten();
-    let names: Vec<&str> = classes.map(|class| words::name(&class.metadata)).collect();
+    let names: Vec<&str> = classes.map(|class| text::name(&class.metadata)).collect();
     let first = names.first().copied().unwrap_or("CLASS");
     if said.contains("default snapshot class") {
         let command = format!("kubectl annotate volumesnapshotclass {first} {DEFAULT_CLASS}=true");
@@ -143,7 +143,7 @@ fn class_remedy(
     let missing = said.contains("snapshot class with error") || said.contains("the class is of");
     let name = snapshot.spec.volume_snapshot_class_name.as_deref();
     name.filter(|_| missing).map(|name| {
-        let known = words::list(names.iter().copied());
+        let known = text::list(names.iter().copied());
         let text = format!(
             "an existing class ({known}), because {name} does not exist; recreate the snapshot with it"
         );
@@ -154,7 +154,7 @@ fn class_remedy(
         );
         Remedy::new(text).with(format!(
             "{} | kubectl replace --force -f -",
-            words::kubectl(&evidence.namespace, &patch)
+            text::kubectl(&evidence.namespace, &patch)
         ))
     })
 }

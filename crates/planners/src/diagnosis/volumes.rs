@@ -3,11 +3,11 @@
 use k8s_openapi::api::core::v1::{Event, PersistentVolume};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::chain::{Chain, Explanation, Object};
-use super::evidence::Evidence;
+use super::explanation::{Chain, Explanation, Object};
+use super::observed::Evidence;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 
 pub(super) fn explain(
     evidence: &Evidence,
@@ -34,7 +34,7 @@ pub(super) fn explain(
     }
     match (phase, spec.persistent_volume_reclaim_policy.as_deref()) {
         ("Failed", _) => {
-            let message = format!("could not be taken back{}", words::then(": ", said));
+            let message = format!("could not be taken back{}", text::then(": ", said));
             trail.link(object.clone(), "Failed", message, since);
             let delete = format!("kubectl delete pv {name}");
             let text = "delete its data by hand; then the volume itself";
@@ -95,7 +95,7 @@ fn deleting(
              (pv-protection)"
         );
         trail.link(object.clone(), "ProtectedByClaim", message, Some(since));
-        let delete = words::kubectl(&namespace, &format!("delete pvc {claim}"));
+        let delete = text::kubectl(&namespace, &format!("delete pvc {claim}"));
         trail.remedy(Remedy::new("the claim has to go first").with(delete));
         if namespace == evidence.namespace
             && evidence
@@ -106,8 +106,8 @@ fn deleting(
         }
         trail.chain()
     });
-    let finalizers = words::finalizers(volume.metadata.finalizers.iter().flatten());
-    let held = super::held::held(evidence, &object, &volume.metadata);
+    let finalizers = text::finalizers(volume.metadata.finalizers.iter().flatten());
+    let held = super::deletion::held(evidence, &object, &volume.metadata);
     match chain {
         Some(chain) if finalizers.is_empty() => answer.waits([chain]),
         _ => answer.waits(held),

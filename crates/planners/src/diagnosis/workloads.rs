@@ -7,14 +7,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::labels::{CONTROLLER_REVISION_HASH, POD_TEMPLATE_HASH};
 use resource_kinds::pod_view::PodView;
 
-use super::chain::{Chain, Explanation, Object, merged};
-use super::evidence::Evidence;
-use super::held::held;
+use super::explanation::{Chain, Explanation, Object, merged};
+use super::observed::Evidence;
+use super::deletion::held;
 use super::kinds::TargetKind;
 use super::pod::pod as diagnose;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 use crate::replica_set::converted;
 
 /// The state of an owner of pods.
@@ -91,7 +91,7 @@ fn counted(available: i32, wanted: i32) -> String {
 }
 
 fn template_owner(kind: TargetKind, meta: &ObjectMeta) -> String {
-    format!("{}/{}", kind.short(), words::name(meta))
+    format!("{}/{}", kind.short(), text::name(meta))
 }
 
 pub(super) fn controller(meta: &ObjectMeta) -> Option<(&str, &str)> {
@@ -157,8 +157,8 @@ pub(super) fn deployment(
     let chains = merged(chains);
     let current = sets.iter().find(|set| has_template(set, &spec.template));
     let paused = spec.paused == Some(true);
-    let resume = words::kubectl(
-        words::namespace(meta),
+    let resume = text::kubectl(
+        text::namespace(meta),
         &format!("rollout resume {template}"),
     );
     let updated = number(status.updated_replicas);
@@ -193,7 +193,7 @@ pub(super) fn deployment(
             answer = answer.note(format!(
                 "{kept} pods of the former template stay until new ones are available \
                  (maxUnavailable); to go back: {}",
-                words::kubectl(words::namespace(meta), &format!("rollout undo {template}"))
+                text::kubectl(text::namespace(meta), &format!("rollout undo {template}"))
             ));
         }
     }
@@ -224,7 +224,7 @@ fn of_set<'e>(
     let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
     Work {
         evidence,
-        object: evidence.object(kind, words::name(&set.metadata)),
+        object: evidence.object(kind, text::name(&set.metadata)),
         meta: &set.metadata,
         template,
         wanted: replicas.unwrap_or(1),
@@ -322,7 +322,7 @@ fn no_node(evidence: &Evidence, object: &Object, template: &PodTemplateSpec) -> 
         .collect();
     let mut trail = Trail::of(evidence);
     let namespace = object.namespace.as_deref().unwrap_or_default();
-    let edit = words::kubectl(namespace, &format!("edit {}", object.short()));
+    let edit = text::kubectl(namespace, &format!("edit {}", object.short()));
     match nodes.first() {
         None => {
             trail.link(object.clone(), "NoNode", "there is no node", None);
@@ -333,7 +333,7 @@ fn no_node(evidence: &Evidence, object: &Object, template: &PodTemplateSpec) -> 
             trail.link(object.clone(), "NoNode", message, None);
             let label = format!(
                 "kubectl label node {} {}",
-                words::name(&node.metadata),
+                text::name(&node.metadata),
                 wanted.join(" ")
             );
             let text = "a node with these labels, or another nodeSelector in the template";
@@ -380,7 +380,7 @@ fn on_delete(evidence: &Evidence, set: &DaemonSet, object: &Object, outdated: i3
     let message =
         format!("{outdated} {noun} of a former template and replaced only when deleted (OnDelete)");
     trail.link(object.clone(), "OnDelete", message, None);
-    let delete = words::kubectl(
+    let delete = text::kubectl(
         &evidence.namespace,
         &format!("delete pod {}", names.join(" ")),
     );

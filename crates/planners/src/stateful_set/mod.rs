@@ -11,11 +11,11 @@
 //! `revisions` finds the templates for pods, `replica` walks the wanted ordinals, `scale` the
 //! surplus, `rollout` the outdated, `recovery` unblocks a stuck rollout, `held_back` gives the
 //! reasons for waiting, `refused` the API server's refusals, `status` counts, `conditions` and
-//! `deadline` set conditions, `metrics` gives metrics. `course` decides the order of writes.
+//! `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the order of writes.
 
 pub mod claims;
 mod conditions;
-pub mod course;
+pub mod write_schedule;
 mod deadline;
 mod draft;
 mod held_back;

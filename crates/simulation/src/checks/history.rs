@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::bodies::Identity;
+use crate::instances::Identity;
 
 /// A pod as last written.
 #[derive(Clone, Debug)]

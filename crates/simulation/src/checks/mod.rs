@@ -3,7 +3,7 @@
 //! An observer cannot know a controller's view at the time of a write, only that it was no older
 //! than some time (`staleness`, which is much shorter without faults). So a write is wrong if no
 //! state within that time justifies it. The check that no identity has two instances is where they
-//! are started ([`crate::bodies`]), and needs no such allowance.
+//! are started ([`crate::instances`]), and needs no such allowance.
 
 mod history;
 
@@ -16,7 +16,7 @@ use planners::stateful_set::identity;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::bodies::Identity;
+use crate::instances::Identity;
 use crate::trace;
 use history::{PodRecord, SetRecord, Version, uid_of};
 

@@ -12,11 +12,11 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
-use super::evidence::Evidence;
+use super::observed::Evidence;
 use super::pod::Diagnosis;
 use super::reason::Reason;
 use super::remedy::{self, Remedy};
-use super::words;
+use super::text;
 pub(super) use placement::is_held_by_another;
 
 /// A waiting pod with its diagnosis.
@@ -59,7 +59,7 @@ impl<'a> Case<'a> {
     }
 
     fn kubectl(&self, rest: &str) -> String {
-        words::kubectl(&self.pod.namespace, rest)
+        text::kubectl(&self.pod.namespace, rest)
     }
 
     /// The commands that merge `change` into the pod's spec.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Case, between};
 use crate::diagnosis::remedy::{self, Remedy, quoted};
-use crate::diagnosis::words;
+use crate::diagnosis::text;
 
 /// The scheduler of pods without `schedulerName`.
 const DEFAULT_SCHEDULER: &str = "default-scheduler";
@@ -114,7 +114,7 @@ impl Case<'_> {
             return self.by(text, self.change(without_required("nodeAffinity")));
         }
         let text = "a node with the labels of its nodeSelector; or another nodeSelector";
-        let name = node.map_or("NODE", |node| words::name(&node.metadata));
+        let name = node.map_or("NODE", |node| text::name(&node.metadata));
         let missing = missing.concat();
         Remedy::new(text).with(format!("kubectl label --overwrite node {name}{missing}"))
     }
@@ -148,7 +148,7 @@ impl Case<'_> {
         let missing_label = self.found.message.contains("missing required label");
         if let (Some(node), Some(first), true) = (self.a_node(), strict.first(), missing_label) {
             let label = format!("{}=VALUE", first.topology_key);
-            let name = words::name(&node.metadata);
+            let name = text::name(&node.metadata);
             return Some(
                 Remedy::new("nodes with the label that the pods are spread by")
                     .with(format!("kubectl label node {name} {label}")),

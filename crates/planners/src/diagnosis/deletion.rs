@@ -2,11 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::chain::{Chain, Object};
-use super::evidence::Evidence;
+use super::explanation::{Chain, Object};
+use super::observed::Evidence;
 use super::remedy::Remedy;
-use super::trail::Trail;
-use super::words;
+use super::chain_builder::Trail;
+use super::text;
 
 /// The finalizers of the garbage collector.
 const COLLECTORS: [&str; 2] = ["foregroundDeletion", "orphan"];
@@ -15,7 +15,7 @@ const COLLECTORS: [&str; 2] = ["foregroundDeletion", "orphan"];
 pub(super) fn held(evidence: &Evidence, object: &Object, meta: &ObjectMeta) -> Option<Chain> {
     let since = meta.deletion_timestamp.as_ref()?.0;
     let mut trail = Trail::of(evidence);
-    let all = words::finalizers(meta.finalizers.iter().flatten());
+    let all = text::finalizers(meta.finalizers.iter().flatten());
     let foreign: Vec<&str> = all
         .iter()
         .copied()
@@ -32,7 +32,7 @@ pub(super) fn held(evidence: &Evidence, object: &Object, meta: &ObjectMeta) -> O
         let message = format!("being deleted: finalizers hold it: {list}");
         trail.link(object, "HeldByFinalizer", message, Some(since));
         let text = format!("the owner of {list} has to finish and remove it; by force");
-        trail.remedy(Remedy::new(text).with(words::kubectl(&namespace, &patch)));
+        trail.remedy(Remedy::new(text).with(text::kubectl(&namespace, &patch)));
         return Some(trail.chain());
     }
     let dependents = evidence.controlled(meta.uid.as_deref());

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 
-use super::chain::{Chain, Link, Log, Object};
-use super::evidence::{self, Evidence};
+use super::explanation::{Chain, Link, Log, Object};
+use super::observed::{self, Evidence};
 use super::remedy::Remedy;
 
 pub(super) struct Trail<'e> {
@@ -106,7 +106,7 @@ impl<'e> Trail<'e> {
 
     /// Adds an event as a link, unless its message is on the chain.
     pub fn event(&mut self, event: &Event, object: Object) -> &mut Self {
-        let link = evidence::told(event, object);
+        let link = observed::told(event, object);
         let said = |text: &str| text.ends_with(&link.message);
         if !link.message.is_empty() && !self.links.iter().any(|other| said(&other.message)) {
             self.links.push(link);

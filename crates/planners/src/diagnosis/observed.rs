@@ -24,9 +24,9 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
-use super::chain::{Link, Log, Object, Seen};
+use super::explanation::{Link, Log, Object, Seen};
 use super::kinds::TargetKind;
-use super::words;
+use super::text;
 
 /// The cluster-wide objects that were read.
 ///
@@ -121,12 +121,12 @@ pub(super) fn named<'e, T: Metadata<Ty = ObjectMeta>>(
     name: &str,
 ) -> Option<&'e Arc<T>> {
     let mut all = all.iter();
-    all.find(|object| words::name(object.metadata()) == name)
+    all.find(|object| text::name(object.metadata()) == name)
 }
 
 fn names<T: Metadata<Ty = ObjectMeta>>(all: &[Arc<T>]) -> Vec<&str> {
     let all = all.iter();
-    all.map(|object| words::name(object.metadata())).collect()
+    all.map(|object| text::name(object.metadata())).collect()
 }
 
 fn names_of<T: Metadata<Ty = ObjectMeta>>(all: Option<&Vec<Arc<T>>>) -> Vec<&str> {
@@ -196,7 +196,7 @@ impl Evidence {
             TargetKind::Claim => names(&self.claims),
             TargetKind::Snapshot => {
                 let snapshots = self.snapshots.iter();
-                let names = snapshots.map(|snapshot| words::name(&snapshot.metadata));
+                let names = snapshots.map(|snapshot| text::name(&snapshot.metadata));
                 names.collect()
             }
             TargetKind::Service => names(&self.services),
@@ -310,7 +310,7 @@ pub(super) fn told(event: &Event, object: Object) -> Link {
         object,
         container: container(event).map(str::to_owned),
         reason: event.reason.clone().unwrap_or_default(),
-        message: words::line(event.message.as_deref().unwrap_or_default()),
+        message: text::line(event.message.as_deref().unwrap_or_default()),
         since: first.or_else(|| last_seen(event)),
         seen: last_seen(event).map(|last| Seen { count, last }),
         log: Log::NotWanted,

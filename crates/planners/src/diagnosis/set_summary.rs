@@ -5,8 +5,8 @@ use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set_condition;
 
-use super::evidence::Evidence;
-use super::{sets, words};
+use super::observed::Evidence;
+use super::{sets, text};
 use crate::stateful_set::{Plan, identity};
 
 fn status<'p>(set: &'p StatefulSet, plan: &'p Plan) -> Option<&'p StatefulSetStatus> {
@@ -46,7 +46,7 @@ pub(super) fn outdated<'e>(evidence: &'e Evidence, set: &StatefulSet, plan: &Pla
     let mut found: Vec<(i64, &str)> = owned
         .filter_map(|pod| {
             let name: &str = &pod.name;
-            let ordinal = identity::ordinal(words::name(&set.metadata), name)?;
+            let ordinal = identity::ordinal(text::name(&set.metadata), name)?;
             let old = sets::wants(set, ordinal) && is_outdated(set, plan, pod);
             old.then_some((ordinal, name))
         })
@@ -77,15 +77,15 @@ fn partition(evidence: &Evidence, set: &StatefulSet, plan: &Plan) -> Option<Stri
     let rolling = spec.update_strategy.as_ref()?.rolling_update.as_ref()?;
     let partition = rolling.partition.filter(|partition| *partition > 0)?;
     let first = first_updatable(set);
-    let name = words::name(&set.metadata);
+    let name = text::name(&set.metadata);
     let below = |pod: &&str| identity::ordinal(name, pod).is_some_and(|ordinal| ordinal < first);
     let outdated = outdated(evidence, set, plan);
-    let kept = words::list(outdated.into_iter().filter(below));
+    let kept = text::list(outdated.into_iter().filter(below));
     let patch = format!(
         "patch sts {name} -p '{{\"spec\":{{\"updateStrategy\":{{\"rollingUpdate\":\
          {{\"partition\":0}}}}}}}}'"
     );
-    let patch = words::kubectl(words::namespace(&set.metadata), &patch);
+    let patch = text::kubectl(text::namespace(&set.metadata), &patch);
     (!kept.is_empty()).then(|| {
         format!("partition {partition} keeps {kept} at the former revision; to go on: {patch}")
     })
