@@ -20,5 +20,5 @@ pub use mutation::{About, MutatingPolicies, MutatingPolicy, Patch};
 pub use policy::{Judgement, Policies, Seen, SeenAs};
 pub use request::{ObjectKind, Request, Subject};
 pub use resource_kinds::Scope;
-pub use review::{Verdict, review, verdict};
+pub use review::{WebhookVerdict, review, verdict};
 pub use webhook::{Client, Webhook, webhooks};

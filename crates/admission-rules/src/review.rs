@@ -8,7 +8,7 @@ use crate::webhook::Webhook;
 
 /// The response of a webhook.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
+pub enum WebhookVerdict {
     /// The request may go on.
     Allowed {
         /// A JSON patch in base64, if the object is changed.
@@ -41,7 +41,7 @@ pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
 ///
 /// # Errors
 /// *Errors.* The response is malformed, has another UID, or a patch of another type.
-pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<Verdict, String> {
+pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<WebhookVerdict, String> {
     let version = format!("admission.k8s.io/{}", webhook.version);
     let response = &review["response"];
     if webhook.version == "v1" {
@@ -68,7 +68,7 @@ pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<Verdict, 
         .collect();
     if response["allowed"] != true {
         let status = denied(&webhook.name, &response["status"]);
-        return Ok(Verdict::Denied { status, warnings });
+        return Ok(WebhookVerdict::Denied { status, warnings });
     }
     let patch = response["patch"].as_str().filter(|patch| !patch.is_empty());
     match (patch, response["patchType"].as_str()) {
@@ -82,7 +82,7 @@ pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<Verdict, 
             ));
         }
     }
-    Ok(Verdict::Allowed {
+    Ok(WebhookVerdict::Allowed {
         patch: patch.map(str::to_owned),
         warnings,
     })
@@ -144,7 +144,7 @@ mod tests {
             "v1",
             json!({"uid": "u", "allowed": true, "warnings": ["w"]}),
         );
-        let allowed = Verdict::Allowed {
+        let allowed = WebhookVerdict::Allowed {
             patch: None,
             warnings: vec!["w".to_owned()],
         };
@@ -177,7 +177,7 @@ mod tests {
         let told = |status: Value| {
             let response = json!({"uid": "u", "allowed": false, "status": status});
             match verdict(&hook("v1"), "u", &answer("v1", response)) {
-                Ok(Verdict::Denied { status, .. }) => (status.code, status.message),
+                Ok(WebhookVerdict::Denied { status, .. }) => (status.code, status.message),
                 other => panic!("{other:?}"),
             }
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use admission_rules::{Verdict, Webhook, verdict};
+use admission_rules::{Webhook, WebhookVerdict, verdict};
 use bytes::Bytes;
 use certificates::TokenSigner;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -63,9 +63,9 @@ pub fn request(target: &str, accept: &str) {
 pub fn webhook_answer(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<Value> {
     let review = answers::body(bytes).ok()?;
     match verdict(webhook, "u", &review).ok()? {
-        Verdict::Allowed { patch: None, .. } => Some(object),
-        Verdict::Allowed { patch, .. } => answers::patched(object, &patch?).ok(),
-        Verdict::Denied { .. } => None,
+        WebhookVerdict::Allowed { patch: None, .. } => Some(object),
+        WebhookVerdict::Allowed { patch, .. } => answers::patched(object, &patch?).ok(),
+        WebhookVerdict::Denied { .. } => None,
     }
 }
 

@@ -133,7 +133,7 @@ impl Expression {
     /// # Errors
     /// A text: a function that failed, a field that is not there, or more work than one expression
     /// may make.
-    pub fn say(&self, values: &Values) -> Result<Said, String> {
+    pub fn say(&self, values: &Values) -> Result<EvaluationResult, String> {
         if values.nodes.saturating_pow(self.depth.max(1)) > BUDGET {
             return Err("running out of cost budget".to_owned());
         }
@@ -143,7 +143,8 @@ impl Expression {
             context.add_variable_from_value(name.as_str(), value.clone());
         }
         let said = self.program.execute(&context);
-        said.map(Said).map_err(|error| error.to_string())
+        said.map(EvaluationResult)
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -168,7 +169,7 @@ impl Values {
     }
 
     /// Adds an expression's result, as an entry of the map of that name.
-    pub fn add_entry(&mut self, name: &str, key: &str, said: &Said) {
+    pub fn add_entry(&mut self, name: &str, key: &str, said: &EvaluationResult) {
         let mut entries = match self.all.remove(name) {
             Some(Cel::Map(map)) => Arc::unwrap_or_clone(map.map),
             _ => Default::default(),
@@ -183,9 +184,9 @@ impl Values {
 
 /// The result of an expression.
 #[derive(Clone, Debug)]
-pub struct Said(Cel);
+pub struct EvaluationResult(Cel);
 
-impl Said {
+impl EvaluationResult {
     /// Yes or no, if it is either.
     pub fn as_bool(&self) -> Option<bool> {
         match self.0 {

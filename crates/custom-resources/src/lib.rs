@@ -24,7 +24,7 @@ pub mod version_order;
 pub use custom::{CustomKind, DefinedVersion, served_versions, withdrawn_versions};
 pub use definition::{Definition, GROUP, PLURAL};
 pub use device_selector::DeviceSelector;
-pub use expression::{Expression, Said, Values};
+pub use expression::{EvaluationResult, Expression, Values};
 pub use json_path::JsonPath;
 pub use rules::broken_rules;
 pub use schema::{Additional, Limits, ListType, Pattern, Schema, Type, Validation};

@@ -73,7 +73,7 @@ impl Data {
 
 /// The answer to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lookup {
+pub enum LookupResult {
     /// The name is not in this zone: another server may know it.
     NotOurs,
     /// There is no such name (NXDOMAIN).

@@ -10,7 +10,7 @@ mod records;
 mod tree;
 mod zone;
 
-pub use answer::{Data, Kind, Lookup};
+pub use answer::{Data, Kind, LookupResult};
 pub use zone::{Settings, Zone};
 
 /// Time to live of a record, in seconds.

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
 
-use crate::answer::{Data, Kind, Lookup};
+use crate::answer::{Data, Kind, LookupResult};
 use crate::names;
 use crate::records::{self, Record, address_data};
 use crate::tree::{Node, Tree};
@@ -158,7 +158,7 @@ impl Zone {
     }
 
     /// Answers a question. Case does not matter, nor a final dot.
-    pub fn lookup(&self, name: &str, kind: Kind) -> Lookup {
+    pub fn lookup(&self, name: &str, kind: Kind) -> LookupResult {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         if let Some(node) = self.tree.get(&name) {
             return self.found(node, kind);
@@ -167,7 +167,7 @@ impl Zone {
             .strip_suffix(self.tree.domain())
             .and_then(|n| n.strip_suffix('.'))
         {
-            return self.pod(above, kind).unwrap_or(Lookup::NoSuchName);
+            return self.pod(above, kind).unwrap_or(LookupResult::NoSuchName);
         }
         let ours = |address: IpAddr| match address {
             IpAddr::V4(address) => self
@@ -178,12 +178,12 @@ impl Zone {
             IpAddr::V6(_) => false,
         };
         match names::reversed_address(&name) {
-            Some(address) if ours(address) => Lookup::NoSuchName,
-            _ => Lookup::NotOurs,
+            Some(address) if ours(address) => LookupResult::NoSuchName,
+            _ => LookupResult::NotOurs,
         }
     }
 
-    fn found(&self, node: &Node, kind: Kind) -> Lookup {
+    fn found(&self, node: &Node, kind: Kind) -> LookupResult {
         let alias = |data: &&Data| data.kind() == Kind::Cname;
         let wanted = |data: &&Data| kind == Kind::Any || data.kind() == kind;
         let mut answers: Vec<Data> = match node.data().find(alias) {
@@ -192,7 +192,7 @@ impl Zone {
             None => node.data().filter(wanted).cloned().collect(),
         };
         if answers.is_empty() {
-            return Lookup::NoData;
+            return LookupResult::NoData;
         }
         share_weight(&mut answers);
         let targets: BTreeSet<&String> = answers
@@ -212,25 +212,25 @@ impl Zone {
                 .collect::<Vec<_>>()
         };
         let additional = targets.into_iter().flat_map(addresses).collect();
-        Lookup::Found {
+        LookupResult::Found {
             answers,
             additional,
         }
     }
 
     /// Names that say an address: `a-b-c-d.<namespace>.pod` (statefulset.md §10.6).
-    fn pod(&self, above: &str, kind: Kind) -> Option<Lookup> {
+    fn pod(&self, above: &str, kind: Kind) -> Option<LookupResult> {
         let (label, namespace) = above.strip_suffix(".pod")?.split_once('.')?;
         let address = names::label_address(label)?;
         if !self.namespaces.contains_key(namespace) {
             return None;
         }
         Some(match kind {
-            Kind::A | Kind::Any => Lookup::Found {
+            Kind::A | Kind::Any => LookupResult::Found {
                 answers: vec![Data::A(address)],
                 additional: Vec::new(),
             },
-            _ => Lookup::NoData,
+            _ => LookupResult::NoData,
         })
     }
 

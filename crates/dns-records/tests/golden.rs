@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use dns_records::{Data, Kind, Lookup, Settings, Zone};
+use dns_records::{Data, Kind, LookupResult, Settings, Zone};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -146,10 +146,10 @@ fn check(name: &str, kind: Kind, expected: &[&str]) {
         None => format!("{name}.cluster.local"),
     };
     let shown = match zone().lookup(&full, kind) {
-        Lookup::NotOurs => vec!["not ours".to_owned()],
-        Lookup::NoSuchName => vec!["NXDOMAIN".to_owned()],
-        Lookup::NoData => vec!["NODATA".to_owned()],
-        Lookup::Found {
+        LookupResult::NotOurs => vec!["not ours".to_owned()],
+        LookupResult::NoSuchName => vec!["NXDOMAIN".to_owned()],
+        LookupResult::NoData => vec!["NODATA".to_owned()],
+        LookupResult::Found {
             answers,
             additional,
         } => {
@@ -354,13 +354,13 @@ fn a_dns_service_is_preferred_to_the_invented_name() {
     let expected = Data::Ptr("names.default.svc.cluster.local".to_owned());
     assert_eq!(
         name,
-        Lookup::Found {
+        LookupResult::Found {
             answers: vec![expected],
             additional: Vec::new()
         }
     );
     let invented = zone.lookup("kube-dns.kube-system.svc.cluster.local", Kind::A);
-    assert_eq!(invented, Lookup::NoSuchName);
+    assert_eq!(invented, LookupResult::NoSuchName);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use dns_records::{Kind, Lookup, Settings, Zone};
+use dns_records::{Kind, LookupResult, Settings, Zone};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
@@ -100,6 +100,6 @@ fn the_way_to_a_zone_does_not_matter() {
             "seed {seed}: nothing is left"
         );
         let gone = zone.lookup("web.default.svc.cluster.local", Kind::A);
-        assert_eq!(gone, Lookup::NoSuchName);
+        assert_eq!(gone, LookupResult::NoSuchName);
     }
 }

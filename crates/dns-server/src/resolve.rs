@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use dns_records::{Data, Kind, Lookup, NEGATIVE_TTL_SECONDS, TTL_SECONDS, Zone};
+use dns_records::{Data, Kind, LookupResult, NEGATIVE_TTL_SECONDS, TTL_SECONDS, Zone};
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -125,17 +125,17 @@ impl Resolver {
         let mut lookup = zone.lookup(&asked, kind);
         for _ in 0..limits::ALIASES_MAX {
             let (answers, additional) = match lookup {
-                Lookup::Found {
+                LookupResult::Found {
                     answers,
                     additional,
                 } => (answers, additional),
-                Lookup::NotOurs => {
+                LookupResult::NotOurs => {
                     let mut query = query.clone();
                     query.name = owner;
                     return Local::Elsewhere(Box::new(query), response);
                 }
-                Lookup::NoSuchName | Lookup::NoData => {
-                    let missing = matches!(lookup, Lookup::NoSuchName);
+                LookupResult::NoSuchName | LookupResult::NoData => {
+                    let missing = matches!(lookup, LookupResult::NoSuchName);
                     // With an alias the requested name exists.
                     if missing && response.answers.is_empty() {
                         response.code = ResponseCode::NXDomain;

@@ -2,7 +2,7 @@
 
 use crate::server::terminate;
 use crate::state::{
-    Body, Deletion, Fate, Health, Id, Kind, ORDINALS, Owners, Phase, Pod, Set, Spec, State,
+    ClaimFate, Deletion, Health, Id, Instance, Kind, ORDINALS, Owners, Phase, Pod, Set, Spec, State,
 };
 use crate::world::{Edit, Fault, World};
 
@@ -61,7 +61,7 @@ pub fn possible(world: &World, state: &State) -> Vec<Progress> {
             }
         }
     }
-    for (at, body) in state.bodies.iter().enumerate() {
+    for (at, body) in state.instances.iter().enumerate() {
         let cut_off = body.node == 0 && state.node_lost;
         if !cut_off && state.pod_with(body.ordinal, body.uid).is_none() {
             steps.push(Progress::Reap(at));
@@ -190,7 +190,7 @@ pub fn progress(world: &World, state: &mut State, step: Progress) {
                 pod.node = Some(node);
                 pod.phase = Phase::Running;
                 let (uid, ordinal) = (pod.uid, u8::try_from(ordinal).unwrap_or(u8::MAX));
-                state.bodies.push(Body { ordinal, uid, node });
+                state.instances.push(Instance { ordinal, uid, node });
             }
         }
         Progress::Ready(at) => with_pod(state, at, |pod| pod.health = Health::Ready(0)),
@@ -199,7 +199,7 @@ pub fn progress(world: &World, state: &mut State, step: Progress) {
             state.api.pods[at] = None;
         }
         Progress::Reap(at) => {
-            state.bodies.remove(at);
+            state.instances.remove(at);
         }
         Progress::Evict(at) | Progress::CollectPod(at) => terminate(state, at),
         Progress::NodeBack => state.node_lost = false,
@@ -227,7 +227,7 @@ fn with_pod(state: &mut State, at: usize, change: impl FnOnce(&mut Pod)) {
 
 fn end_body(state: &mut State, at: usize) {
     let uid = state.api.pods[at].map(|pod| pod.uid);
-    state.bodies.retain(|body| Some(body.uid) != uid);
+    state.instances.retain(|body| Some(body.uid) != uid);
 }
 
 /// Deletes a claim whose owners are all gone, or removes the missing ones from its owners. Data is
@@ -245,7 +245,7 @@ fn collect_claim(world: &World, state: &mut State, at: usize) {
         state.api.claims[at] = Some(claim);
         return;
     }
-    let kept = state.fates[at] == Fate::Kept || !world.ever_deletes_when_scaled();
+    let kept = state.fates[at] == ClaimFate::Kept || !world.ever_deletes_when_scaled();
     if gone.pod.is_some() && kept {
         state.breaks(format!(
             "the claim data-web-{at} is deleted though it was to be kept"
@@ -303,9 +303,9 @@ fn leave_open(state: &mut State, spec: Spec) {
         let before = state.fates[at];
         state.leave_open(at);
         let settled = match before {
-            Fate::Kept => spec.wants(at),
-            Fate::Open => false,
-            Fate::Goes => spec.fate(at) == Fate::Goes,
+            ClaimFate::Kept => spec.wants(at),
+            ClaimFate::Open => false,
+            ClaimFate::Goes => spec.fate(at) == ClaimFate::Goes,
         };
         if settled {
             state.fates[at] = before;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use planners::stateful_set::write_schedule::{Course, Outcome, Place};
+use planners::stateful_set::write_schedule::{WriteOutcome, WritePosition, WriteSchedule};
 use stateright::{Model, Property};
 
 use crate::counters::Counters;
@@ -11,7 +11,7 @@ use crate::plans::Plans;
 use crate::seeded::Seeded;
 use crate::server;
 use crate::settling::Rest;
-use crate::state::{Fate, Kind, ORDINALS, Op, Set, State, UNLIMITED, Work};
+use crate::state::{ClaimFate, Kind, ORDINALS, Op, Set, State, UNLIMITED, Work};
 use crate::world::{Begin, Edit, Fault, World};
 
 /// A kind of object with its own watch, which may be behind.
@@ -31,7 +31,7 @@ const WATCHES: [Watch; 4] = [Watch::Set, Watch::Pods, Watch::Claims, Watch::Revi
 
 /// One of two controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum ControllerRole {
     /// The active one, which plans.
     Active,
     /// The replaced one, with writes left to send.
@@ -48,9 +48,9 @@ pub enum Step {
     /// The controller plans.
     Plan,
     /// A write reaches the API server, and its answer the controller.
-    Write(Who, Place),
+    Write(ControllerRole, WritePosition),
     /// A write reaches the API server; its answer is lost.
-    WriteUnanswered(Who, Place),
+    WriteUnanswered(ControllerRole, WritePosition),
     /// Another controller takes over; the former one does not know it, or has crashed.
     TakeOver {
         /// Whether the former one continues its writes.
@@ -116,7 +116,11 @@ impl StatefulSetModel {
         state.api.set = Some(set);
         for at in 0..ORDINALS {
             let wanted = self.world.spec.wants(at);
-            state.fates[at] = if wanted { Fate::Kept } else { Fate::Open };
+            state.fates[at] = if wanted {
+                ClaimFate::Kept
+            } else {
+                ClaimFate::Open
+            };
         }
         if self.world.begin == Begin::Settled {
             state = self.settled(&state);
@@ -147,7 +151,7 @@ impl StatefulSetModel {
         }
         state.work = Some(Work {
             ops,
-            course: Course::of(&planned.shape),
+            schedule: WriteSchedule::of(&planned.shape),
             shape: planned.shape.clone(),
             fates,
         });
@@ -157,8 +161,8 @@ impl StatefulSetModel {
     /// The fates of claims that the present plan knows, from its view of the claims and their real
     /// pods: it has the time to do what the specification wants. Claims of a former pod or set are
     /// about to be deleted already.
-    fn known_fates(&self, state: &State) -> [Fate; ORDINALS] {
-        let mut fates = [Fate::Open; ORDINALS];
+    fn known_fates(&self, state: &State) -> [ClaimFate; ORDINALS] {
+        let mut fates = [ClaimFate::Open; ORDINALS];
         let (Some(set), Some(seen)) = (&state.api.set, &state.seen.set) else {
             return fates;
         };
@@ -182,10 +186,16 @@ impl StatefulSetModel {
     }
 
     /// Carries out one write of a plan in hand.
-    pub fn write(&self, state: &mut State, who: Who, place: Place, answered: bool) -> Option<Op> {
+    pub fn write(
+        &self,
+        state: &mut State,
+        who: ControllerRole,
+        place: WritePosition,
+        answered: bool,
+    ) -> Option<Op> {
         let slot = |state: &mut State| match who {
-            Who::Active => state.work.take(),
-            Who::Former => state.former.take(),
+            ControllerRole::Active => state.work.take(),
+            ControllerRole::Former => state.former.take(),
         };
         let mut work = slot(state)?;
         let at = work.ops.iter().position(|(other, _)| *other == place)?;
@@ -195,23 +205,23 @@ impl StatefulSetModel {
         let outcome = if answered {
             reply.outcome(&op)
         } else {
-            Outcome::Refused
+            WriteOutcome::Refused
         };
-        work.course.sent(place);
-        work.course.ended(&work.shape, place, outcome);
-        if work.course.is_over() {
-            if !work.course.refused() {
+        work.schedule.sent(place);
+        work.schedule.ended(&work.shape, place, outcome);
+        if work.schedule.is_over() {
+            if !work.schedule.refused() {
                 decide_fates(state, work.fates);
             }
             return Some(op);
         }
         // Writes that cannot be sent any more do not distinguish states.
-        if outcome == Outcome::Refused {
+        if outcome == WriteOutcome::Refused {
             forget_what_cannot_follow(&mut work, place);
         }
         match who {
-            Who::Active => state.work = Some(work),
-            Who::Former => state.former = Some(work),
+            ControllerRole::Active => state.work = Some(work),
+            ControllerRole::Former => state.former = Some(work),
         }
         Some(op)
     }
@@ -239,7 +249,7 @@ impl StatefulSetModel {
                 state.budget.takeovers -= 1;
                 let work = state.work.take();
                 state.former = work.filter(|_| former_goes_on).map(|work| Work {
-                    fates: [Fate::Open; ORDINALS],
+                    fates: [ClaimFate::Open; ORDINALS],
                     ..work
                 });
                 state.lagging = [false; 4];
@@ -263,10 +273,10 @@ impl StatefulSetModel {
 }
 
 /// Records the known fates. `false` if nothing changes.
-fn decide_fates(state: &mut State, known: [Fate; ORDINALS]) -> bool {
+fn decide_fates(state: &mut State, known: [ClaimFate; ORDINALS]) -> bool {
     let mut news = false;
     for (fate, known) in state.fates.iter_mut().zip(known) {
-        if known != Fate::Open && *fate != known {
+        if known != ClaimFate::Open && *fate != known {
             *fate = known;
             news = true;
         }
@@ -275,13 +285,15 @@ fn decide_fates(state: &mut State, known: [Fate; ORDINALS]) -> bool {
 }
 
 /// Drops the writes of a part of the plan that was cut short.
-fn forget_what_cannot_follow(work: &mut Work, refused: Place) {
-    let ready: Vec<Place> = work.course.ready().collect();
+fn forget_what_cannot_follow(work: &mut Work, refused: WritePosition) {
+    let ready: Vec<WritePosition> = work.schedule.ready().collect();
     work.ops.retain(|(place, _)| {
         let follows_refused = match (refused, *place) {
-            (Place::Prepare(_), Place::Prepare(_) | Place::Pod { .. }) => true,
-            (Place::Pod { work: of, .. }, Place::Pod { work, .. }) => of == work,
-            (_, Place::Cleanup(_)) => true,
+            (WritePosition::Prepare(_), WritePosition::Prepare(_) | WritePosition::Pod { .. }) => {
+                true
+            }
+            (WritePosition::Pod { work: of, .. }, WritePosition::Pod { work, .. }) => of == work,
+            (_, WritePosition::Cleanup(_)) => true,
             _ => false,
         };
         !follows_refused || ready.contains(place)
@@ -310,10 +322,13 @@ impl Model for StatefulSetModel {
         if state.work.is_none() {
             steps.push(Step::Plan);
         }
-        let hands = [(Who::Active, &state.work), (Who::Former, &state.former)];
+        let hands = [
+            (ControllerRole::Active, &state.work),
+            (ControllerRole::Former, &state.former),
+        ];
         for (who, work) in hands {
             let Some(work) = work else { continue };
-            for place in work.course.ready() {
+            for place in work.schedule.ready() {
                 steps.push(Step::Write(who, place));
                 if state.budget.lost_answers > 0 {
                     steps.push(Step::WriteUnanswered(who, place));
@@ -362,5 +377,5 @@ impl Model for StatefulSetModel {
 fn one_body_each(state: &State) -> bool {
     let mut seen = [false; ORDINALS];
     let mut first = |ordinal: u8| !std::mem::replace(&mut seen[usize::from(ordinal)], true);
-    state.bodies.iter().all(|body| first(body.ordinal))
+    state.instances.iter().all(|body| first(body.ordinal))
 }

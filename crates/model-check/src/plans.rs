@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
-use planners::stateful_set::write_schedule::Place;
+use planners::stateful_set::write_schedule::WritePosition;
 use planners::stateful_set::{Action, Plan, PodWork, invariants, plan};
 
 use crate::hashing::Quick;
@@ -20,7 +20,7 @@ use crate::world::World;
 #[derive(Debug)]
 pub struct Planned {
     /// The writes, with identities as in the situation's renumbered form.
-    pub ops: Vec<(Place, Op)>,
+    pub ops: Vec<(WritePosition, Op)>,
     /// Their order.
     pub shape: Shape,
     /// The rules that it breaks.
@@ -80,7 +80,7 @@ impl Plans {
     }
 
     /// The plan for an observed state, with its writes.
-    pub fn of(&self, seen: &Objects) -> (Arc<Planned>, Vec<(Place, Op)>) {
+    pub fn of(&self, seen: &Objects) -> (Arc<Planned>, Vec<(WritePosition, Op)>) {
         let mut situation = seen.clone();
         let mut numbers = Renumbering::default();
         situation.ids(&mut |kind, id| numbers.apply(kind, id));
@@ -169,13 +169,13 @@ fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH + SignedDuration::from_secs(NOW)
 }
 
-fn places(plan: &Plan) -> Vec<Place> {
-    let prepare = (0..plan.prepare.len()).map(Place::Prepare);
+fn places(plan: &Plan) -> Vec<WritePosition> {
+    let prepare = (0..plan.prepare.len()).map(WritePosition::Prepare);
     let pods = plan.pods.iter().enumerate().flat_map(|(work, of)| {
         let steps = 0..of.actions.len();
-        steps.map(move |step| Place::Pod { work, step })
+        steps.map(move |step| WritePosition::Pod { work, step })
     });
-    let status = plan.status.iter().map(|_| Place::Status);
-    let cleanup = (0..plan.cleanup.len()).map(Place::Cleanup);
+    let status = plan.status.iter().map(|_| WritePosition::Status);
+    let cleanup = (0..plan.cleanup.len()).map(WritePosition::Cleanup);
     prepare.chain(pods).chain(status).chain(cleanup).collect()
 }

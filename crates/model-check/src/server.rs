@@ -3,10 +3,10 @@
 //! It also checks the rules that no controller can break unnoticed: they are about the real state,
 //! not about a view of it.
 
-use planners::stateful_set::write_schedule::Outcome;
+use planners::stateful_set::write_schedule::WriteOutcome;
 
 use crate::seeded::Guards;
-use crate::state::{Claim, Fate, Health, Kind, Op, Phase, Pod, Revision, Set, State, Status};
+use crate::state::{Claim, ClaimFate, Health, Kind, Op, Phase, Pod, Revision, Set, State, Status};
 
 /// The reply to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Reply {
 
 impl Reply {
     /// The executor's interpretation, as for the real API server's replies.
-    pub fn outcome(self, op: &Op) -> Outcome {
+    pub fn outcome(self, op: &Op) -> WriteOutcome {
         let harmless = match op {
             // Another writer was faster.
             Op::DeletePod { .. } | Op::DeleteRevision { .. } => {
@@ -33,9 +33,9 @@ impl Reply {
             _ => false,
         };
         if self == Self::Done || harmless {
-            Outcome::Done
+            WriteOutcome::Done
         } else {
-            Outcome::Refused
+            WriteOutcome::Refused
         }
     }
 }
@@ -206,7 +206,11 @@ fn create_claim(state: &mut State, ordinal: u8, set: Option<u8>) -> Reply {
         terminating: false,
     });
     let wanted = state.api.set.is_some_and(|set| set.spec.wants(place));
-    state.fates[place] = if wanted { Fate::Kept } else { Fate::Open };
+    state.fates[place] = if wanted {
+        ClaimFate::Kept
+    } else {
+        ClaimFate::Open
+    };
     Reply::Done
 }
 
@@ -236,7 +240,7 @@ fn set_owners(state: &mut State, op: &Op, guards: Guards) -> Reply {
     claim.owners = owners;
     claim.version = next;
     if taken_back && state.api.set.is_some_and(|set| set.spec.wants(place)) {
-        state.fates[place] = Fate::Kept;
+        state.fates[place] = ClaimFate::Kept;
     }
     // A controller with an old view may still give away a kept claim.
     if as_seen && owners.pod.is_some() {

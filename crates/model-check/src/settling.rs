@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::sync::RwLock;
 
-use planners::stateful_set::write_schedule::Place;
+use planners::stateful_set::write_schedule::WritePosition;
 
 use crate::environment::{self, Progress};
 use crate::hashing::Quick;
-use crate::model::{StatefulSetModel, Who};
-use crate::state::{Budget, Fate, ORDINALS, State};
+use crate::model::{ControllerRole, StatefulSetModel};
+use crate::state::{Budget, ClaimFate, ORDINALS, State};
 use crate::world::Strategy;
 
 /// Number of rounds without rest that counts as a violation. The slowest known world needs a third
@@ -79,15 +79,15 @@ impl StatefulSetModel {
         let mut state = state.clone();
         state.budget = Budget::default();
         state.lagging = [false; 4];
-        self.finish(&mut state, Who::Former);
-        self.finish(&mut state, Who::Active);
+        self.finish(&mut state, ControllerRole::Former);
+        self.finish(&mut state, ControllerRole::Active);
         state
     }
 
     /// A fair round. `false` if nothing changes.
     fn round(&self, state: &mut State) -> bool {
         let mut busy = self.plan(state);
-        self.finish(state, Who::Active);
+        self.finish(state, ControllerRole::Active);
         loop {
             let steps = environment::possible(&self.world, state);
             // The last of several nodes is never lost.
@@ -100,13 +100,14 @@ impl StatefulSetModel {
         }
     }
 
-    fn finish(&self, state: &mut State, who: Who) {
+    fn finish(&self, state: &mut State, who: ControllerRole) {
         loop {
             let work = match who {
-                Who::Active => &state.work,
-                Who::Former => &state.former,
+                ControllerRole::Active => &state.work,
+                ControllerRole::Former => &state.former,
             };
-            let next: Option<Place> = work.as_ref().and_then(|work| work.course.ready().next());
+            let next: Option<WritePosition> =
+                work.as_ref().and_then(|work| work.schedule.ready().next());
             let Some(place) = next else { return };
             self.write(state, who, place, true);
         }
@@ -167,18 +168,18 @@ impl StatefulSetModel {
             return Ok(());
         };
         for at in 0..ORDINALS {
-            let bodies = state
-                .bodies
+            let instances = state
+                .instances
                 .iter()
                 .filter(|body| usize::from(body.ordinal) == at);
             let wanted = set.spec.wants(at);
-            if bodies.count() != usize::from(wanted) {
+            if instances.count() != usize::from(wanted) {
                 return Err(format!("rest, but web-{at} does not run as it should"));
             }
             // A claim in use is kept until the pod is gone, even if it is being deleted.
             let claim = state.api.claims[at];
-            let open = state.fates[at] != Fate::Kept;
-            if state.fates[at] == Fate::Goes && claim.is_some_and(|claim| !claim.terminating) {
+            let open = state.fates[at] != ClaimFate::Kept;
+            if state.fates[at] == ClaimFate::Goes && claim.is_some_and(|claim| !claim.terminating) {
                 return Err(format!("rest, but data-web-{at} has not gone with its pod"));
             }
             let claim = claim.is_some_and(|claim| !claim.terminating || open);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use planners::stateful_set::Plan;
-use planners::stateful_set::write_schedule::{Course, Place};
+use planners::stateful_set::write_schedule::{WritePosition, WriteSchedule};
 
 /// A plan without its content, for its course.
 pub type Shape = Arc<Plan>;
@@ -67,11 +67,11 @@ pub struct Spec {
 
 impl Spec {
     /// The specified fate of an existing pod's claim.
-    pub fn fate(&self, ordinal: usize) -> Fate {
+    pub fn fate(&self, ordinal: usize) -> ClaimFate {
         if self.delete_when_scaled && !self.wants(ordinal) {
-            Fate::Goes
+            ClaimFate::Goes
         } else {
-            Fate::Kept
+            ClaimFate::Kept
         }
     }
 
@@ -102,7 +102,7 @@ pub enum Deletion {
 
 /// The fate of a claim after its pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Fate {
+pub enum ClaimFate {
     /// It stays: its ordinal is wanted or the policy says Retain, and a controller has carried out a
     /// plan that knew so while the pod was there.
     Kept,
@@ -264,19 +264,19 @@ pub enum Op {
 #[derive(Clone, Debug)]
 pub struct Work {
     /// The writes that have not been sent.
-    pub ops: Vec<(Place, Op)>,
+    pub ops: Vec<(WritePosition, Op)>,
     /// The progress of its writes.
-    pub course: Course,
+    pub schedule: WriteSchedule,
     /// The plan that the course is of.
     pub shape: Shape,
     /// The fates of claims after the plan, as known when it was made. A change of the specification
     /// makes them open.
-    pub fates: [Fate; ORDINALS],
+    pub fates: [ClaimFate; ORDINALS],
 }
 
 impl PartialEq for Work {
     fn eq(&self, other: &Self) -> bool {
-        (&self.ops, &self.course, self.fates) == (&other.ops, &other.course, other.fates)
+        (&self.ops, &self.schedule, self.fates) == (&other.ops, &other.schedule, other.fates)
     }
 }
 
@@ -284,13 +284,13 @@ impl Eq for Work {}
 
 impl std::hash::Hash for Work {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (&self.ops, &self.course, self.fates).hash(state);
+        (&self.ops, &self.schedule, self.fates).hash(state);
     }
 }
 
 /// A running instance of a pod on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Body {
+pub struct Instance {
     /// Under which identity.
     pub ordinal: u8,
     /// For which pod.
@@ -331,11 +331,11 @@ pub struct State {
     /// The work in progress of a replaced controller.
     pub former: Option<Work>,
     /// The running instances.
-    pub bodies: Vec<Body>,
+    pub instances: Vec<Instance>,
     /// Whether the first node is cut off.
     pub node_lost: bool,
     /// The fates of claims.
-    pub fates: [Fate; ORDINALS],
+    pub fates: [ClaimFate; ORDINALS],
     /// The remaining budget.
     pub budget: Budget,
     /// A rule that the last step broke.
@@ -353,19 +353,19 @@ impl State {
 
     /// The fate of that ordinal's claim becomes open, whatever pending plans assumed.
     pub fn leave_open(&mut self, at: usize) {
-        self.fates[at] = Fate::Open;
+        self.fates[at] = ClaimFate::Open;
         for work in [&mut self.work, &mut self.former].into_iter().flatten() {
-            work.fates[at] = Fate::Open;
+            work.fates[at] = ClaimFate::Open;
         }
     }
 
     /// The same state with its identities renumbered in order of occurrence.
     pub fn canonical(mut self) -> Self {
         self.deliver();
-        self.bodies.sort_unstable();
+        self.instances.sort_unstable();
         let mut numbers = Renumbering::default();
         self.ids(&mut |kind, id| numbers.apply(kind, id));
-        self.bodies.sort_unstable();
+        self.instances.sort_unstable();
         self.next = numbers.next;
         self
     }
@@ -451,7 +451,7 @@ impl Ids for State {
                 op.ids(visit);
             }
         }
-        for body in &mut self.bodies {
+        for body in &mut self.instances {
             visit(Kind::Pod, &mut body.uid);
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::environment::Progress;
-use crate::model::{StatefulSetModel, Step, Watch, Who};
+use crate::model::{ControllerRole, StatefulSetModel, Step, Watch};
 use crate::plans::letter;
 use crate::server;
 use crate::state::{Health, Objects, Op, Owners, Phase, Pod, State};
@@ -51,8 +51,8 @@ fn step_in_words(model: &StatefulSetModel, before: &State, step: Step) -> String
         }
         Step::Write(who, place) | Step::WriteUnanswered(who, place) => {
             let (name, work) = match who {
-                Who::Active => ("the controller", &before.work),
-                Who::Former => ("the former controller", &before.former),
+                ControllerRole::Active => ("the controller", &before.work),
+                ControllerRole::Former => ("the former controller", &before.former),
             };
             let ops = work.iter().flat_map(|work| &work.ops);
             let op = ops.into_iter().find(|(other, _)| *other == place);
@@ -172,12 +172,12 @@ fn owners_in_words(owners: Owners) -> String {
 /// The state, and the differences in the controller's view.
 fn situation(state: &State) -> String {
     let mut text = objects(&state.api);
-    let bodies: Vec<String> = state
-        .bodies
+    let instances: Vec<String> = state
+        .instances
         .iter()
         .map(|body| format!("web-{}#{}@{}", body.ordinal, body.uid, body.node))
         .collect();
-    let _ = write!(text, " | runs: {}", bodies.join(" "));
+    let _ = write!(text, " | runs: {}", instances.join(" "));
     let mut without_lag = state.clone();
     without_lag.lagging = [false; 4];
     without_lag.deliver();

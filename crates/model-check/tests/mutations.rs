@@ -371,6 +371,6 @@ fn without_a_mistake_nothing_is_changed() {
     let status = plan.status.as_ref().map(Write::Status);
     assert_eq!(
         status,
-        plan.write(planners::stateful_set::write_schedule::Place::Status)
+        plan.write(planners::stateful_set::write_schedule::WritePosition::Status)
     );
 }

@@ -35,7 +35,7 @@ impl fmt::Display for Transport {
 
 /// The address and port of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ListeningAddress {
     /// The transport.
     pub transport: Transport,
     /// The address; all of the machine's when there is none.
@@ -48,12 +48,12 @@ pub struct Place {
 /// processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listening {
-    places: BTreeSet<Place>,
+    places: BTreeSet<ListeningAddress>,
 }
 
 impl Listening {
     /// The sockets, sorted.
-    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+    pub fn places(&self) -> impl Iterator<Item = ListeningAddress> + '_ {
         self.places.iter().copied()
     }
 
@@ -68,7 +68,7 @@ impl Listening {
     }
 
     fn has(&self, transport: Transport, address: Option<Ipv4Addr>, port: u16) -> bool {
-        self.places.contains(&Place {
+        self.places.contains(&ListeningAddress {
             transport,
             address,
             port,
@@ -76,8 +76,8 @@ impl Listening {
     }
 }
 
-impl FromIterator<Place> for Listening {
-    fn from_iter<T: IntoIterator<Item = Place>>(places: T) -> Self {
+impl FromIterator<ListeningAddress> for Listening {
+    fn from_iter<T: IntoIterator<Item = ListeningAddress>>(places: T) -> Self {
         Self {
             places: places.into_iter().collect(),
         }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_socket_on_all_addresses_holds_its_port_on_each() {
-        let place = |address, port| Place {
+        let place = |address, port| ListeningAddress {
             transport: Transport::Tcp,
             address,
             port,

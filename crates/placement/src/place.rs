@@ -6,7 +6,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::case::Case;
 use crate::objection::Objection;
-use crate::preempt::{Verdict, preempt, without_nodes};
+use crate::preempt::{PreemptionResult, preempt, without_nodes};
 use crate::resources::Room;
 use crate::scene::Scene;
 use crate::spread::Preference;
@@ -91,9 +91,9 @@ fn unschedulable(message: String, keeps_nomination: bool) -> Obstacle {
 }
 
 /// The decision for a pod without a feasible node.
-fn unplaced(message: String, verdict: Verdict) -> Decision {
+fn unplaced(message: String, verdict: PreemptionResult) -> Decision {
     let (text, keeps_nomination) = match verdict {
-        Verdict::Victims {
+        PreemptionResult::Victims {
             node,
             victims,
             displaced,
@@ -105,8 +105,8 @@ fn unplaced(message: String, verdict: Verdict) -> Decision {
                 obstacle: unschedulable(message, true),
             });
         }
-        Verdict::NotEligible(text) => (text.to_owned(), true),
-        Verdict::NoHelp(texts) => {
+        PreemptionResult::NotEligible(text) => (text.to_owned(), true),
+        PreemptionResult::NoHelp(texts) => {
             let total = texts.len();
             (explain(total, texts.iter().flatten()), false)
         }

@@ -29,7 +29,7 @@ const NO_HELP: &str = "Preemption is not helpful for scheduling";
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 
 /// The result of preemption for a pod without a feasible node.
-pub(crate) enum Verdict {
+pub(crate) enum PreemptionResult {
     /// It fits on the node without the victims (the most important first). The displaced pods, of
     /// lower priority too, were only nominated for the node.
     Victims {
@@ -44,12 +44,12 @@ pub(crate) enum Verdict {
 }
 
 /// The verdict on a pod that no node is looked at for.
-pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> Verdict {
+pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> PreemptionResult {
     if never(pod) {
-        return Verdict::NotEligible(NEVER);
+        return PreemptionResult::NotEligible(NEVER);
     }
     let why = || vec![NO_HELP.to_owned()];
-    Verdict::NoHelp(view.nodes.iter().map(|_| why()).collect())
+    PreemptionResult::NoHelp(view.nodes.iter().map(|_| why()).collect())
 }
 
 /// Chooses the victims. `against` has each node's objection to the pod.
@@ -57,12 +57,12 @@ pub(crate) fn preempt<'v>(
     case: &Case<'v>,
     scene: &Scene<'v>,
     against: &BTreeMap<&str, Objection>,
-) -> Verdict {
+) -> PreemptionResult {
     if never(case.pod) {
-        return Verdict::NotEligible(NEVER);
+        return PreemptionResult::NotEligible(NEVER);
     }
     if is_waited_for(case.pod, scene, against) {
-        return Verdict::NotEligible(ENDING);
+        return PreemptionResult::NotEligible(ENDING);
     }
     let mut why = Vec::new();
     let mut candidates = Vec::new();
@@ -80,12 +80,12 @@ pub(crate) fn preempt<'v>(
     // Of equal ones the first name wins.
     let best = candidates.into_iter().min_by_key(|(_, found)| found.cost());
     let Some((node, found)) = best else {
-        return Verdict::NoHelp(why);
+        return PreemptionResult::NoHelp(why);
     };
     let is_displaced =
         |other: &&Arc<PodView>| other.node.as_deref() == Some(node) && is_below(other, case.pod);
     let nominated = scene.view.nominated.iter();
-    Verdict::Victims {
+    PreemptionResult::Victims {
         node: node.to_owned(),
         victims: found.pods.into_iter().cloned().collect(),
         displaced: nominated.filter(is_displaced).cloned().collect(),

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
-use planners::resource_claims::{ClaimStep, PodStep, Seen, claim_name, plan_claim, plan_pod};
+use planners::resource_claims::{
+    ClaimStep, ConsumerState, PodStep, claim_name, plan_claim, plan_pod,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -170,12 +172,12 @@ fn reserved(finalizers: Value, users: &[&str]) -> Arc<ResourceClaim> {
         "status": {"allocation": {}, "reservedFor": users}}))
 }
 
-fn seen(name: &str, _: &str) -> Seen {
+fn seen(name: &str, _: &str) -> ConsumerState {
     match name.split('-').next() {
-        Some("lives") => Seen::Living,
-        Some("over") => Seen::Over,
-        Some("gone") => Seen::Gone,
-        _ => Seen::Unknown,
+        Some("lives") => ConsumerState::Living,
+        Some("over") => ConsumerState::Over,
+        Some("gone") => ConsumerState::Gone,
+        _ => ConsumerState::Unknown,
     }
 }
 

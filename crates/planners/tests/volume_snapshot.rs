@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use jiff::Timestamp;
-use planners::volume_snapshot::{Action, Handle, Plan, Step, View, plan_on_node, plan_snapshot};
+use planners::volume_snapshot::{
+    Action, ContentStep, Handle, Plan, View, plan_on_node, plan_snapshot,
+};
 use resource_kinds::snapshot::{
     BEING_DELETED, BOUND_PROTECTION, CONTENT_PROTECTION, DEFAULT_CLASS, SOURCE_PROTECTION,
     VolumeSnapshotClass, VolumeSnapshotContent,
@@ -86,7 +88,7 @@ impl World {
     }
 }
 
-fn step(content: &Value, volume: Option<&Value>, node: &str) -> Step {
+fn step(content: &Value, volume: Option<&Value>, node: &str) -> ContentStep {
     let volume = volume.map(typed);
     plan_on_node(
         &typed(content),
@@ -129,14 +131,17 @@ fn a_snapshot_becomes_ready_with_its_content() {
         node: "n1".to_owned(),
         name: "snapshot-u1".to_owned(),
     };
-    let take = Step::Take {
+    let take = ContentStep::Take {
         driver: Driver::LocalCow,
         volume: "pvc-1".to_owned(),
         handle,
         bytes: 1 << 30,
     };
     assert_eq!(step(&content, Some(&world.volume), "n1"), take);
-    assert_eq!(step(&content, Some(&world.volume), "n2"), Step::Nothing);
+    assert_eq!(
+        step(&content, Some(&world.volume), "n2"),
+        ContentStep::Nothing
+    );
 
     // Bound, not ready yet.
     world.content = Some(content.clone());
@@ -151,7 +156,10 @@ fn a_snapshot_becomes_ready_with_its_content() {
     let mut ready = content;
     ready["status"] = json!({"snapshotHandle": "n1/snapshot-u1", "readyToUse": true,
         "restoreSize": 1_u64 << 30, "creationTime": 1_500_000_000_i64});
-    assert_eq!(step(&ready, Some(&world.volume), "n1"), Step::Nothing);
+    assert_eq!(
+        step(&ready, Some(&world.volume), "n1"),
+        ContentStep::Nothing
+    );
     world.content = Some(ready);
     let plan = world.plan();
     let [Action::SetStatus(status)] = &plan.actions[..] else {
@@ -213,15 +221,15 @@ fn a_content_that_was_there_first_is_bound_to_the_snapshot_that_it_names() {
         uid: "u1".to_owned(),
     };
     assert_eq!(world.plan().actions, [bind]);
-    let find = Step::Find {
+    let find = ContentStep::Find {
         driver: Driver::LocalCow,
         handle: Handle::parse("n1/snapshot-u0").unwrap(),
     };
     assert_eq!(step(&content, None, "n1"), find);
     let mut unprotected = content.clone();
     unprotected["metadata"]["finalizers"] = Value::Null;
-    assert_eq!(step(&unprotected, None, "n1"), Step::Protect);
-    assert_eq!(step(&unprotected, None, "n2"), Step::Nothing);
+    assert_eq!(step(&unprotected, None, "n1"), ContentStep::Protect);
+    assert_eq!(step(&unprotected, None, "n2"), ContentStep::Nothing);
     world.content.as_mut().unwrap()["spec"]["volumeSnapshotRef"]["name"] = "another".into();
     assert!(world.error().contains("is bound to another snapshot"));
 }
@@ -233,7 +241,10 @@ fn what_is_kept_goes_with_the_snapshot_if_the_policy_says_so() {
     content["status"] = json!({"snapshotHandle": "n1/snapshot-u1", "readyToUse": true});
     content["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     // Deleted by hand while its snapshot is there: it waits.
-    assert_eq!(step(&content, Some(&world.volume), "n1"), Step::Nothing);
+    assert_eq!(
+        step(&content, Some(&world.volume), "n1"),
+        ContentStep::Nothing
+    );
     content["metadata"]["deletionTimestamp"] = Value::Null;
 
     world.content = Some(content.clone());
@@ -246,7 +257,7 @@ fn what_is_kept_goes_with_the_snapshot_if_the_policy_says_so() {
 
     content["metadata"]["annotations"] = json!({BEING_DELETED: "yes"});
     content["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-    let remove = Step::Remove {
+    let remove = ContentStep::Remove {
         driver: Driver::LocalCow,
         handle: Handle::parse("n1/snapshot-u1").unwrap(),
     };
@@ -257,7 +268,7 @@ fn what_is_kept_goes_with_the_snapshot_if_the_policy_says_so() {
     assert_eq!(world.plan().actions, [Action::SetFinalizers(vec![])]);
 
     content["spec"]["deletionPolicy"] = "Retain".into();
-    assert_eq!(step(&content, None, "n1"), Step::LetGo);
+    assert_eq!(step(&content, None, "n1"), ContentStep::LetGo);
     world.content = Some(content);
     assert_eq!(world.plan().actions, [Action::SetFinalizers(vec![])]);
 }

@@ -13,7 +13,7 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::error::{Error, file, kernel};
 use crate::names;
-use crate::ranges::{Ranges, Taken};
+use crate::ranges::{Ranges, UsedRange};
 
 /// `lo` is the first device of every network namespace.
 pub(crate) const LOOPBACK_INDEX: u32 = 1;
@@ -47,7 +47,7 @@ impl Host {
     }
 
     /// Returns the ranges that others on this machine use: addresses, routes and name servers.
-    pub(crate) async fn taken(&self) -> Result<Vec<Taken>, Error> {
+    pub(crate) async fn taken(&self) -> Result<Vec<UsedRange>, Error> {
         let names = self.link_names().await?;
         let own: Vec<Ipv4Addr> = self
             .own_addresses()
@@ -59,7 +59,7 @@ impl Host {
         for address in self.addresses().await? {
             if let Some(ip) = local(&address).filter(|ip| !own.contains(ip)) {
                 let range = Cidr::new(ip, address.header.prefix_len);
-                taken.push(Taken {
+                taken.push(UsedRange {
                     range,
                     by: format!("address {ip}"),
                 });
@@ -74,12 +74,12 @@ impl Host {
                     || "a route".to_owned(),
                     |name| format!("a route via {name}"),
                 );
-                taken.push(Taken { range, by });
+                taken.push(UsedRange { range, by });
             }
         }
         let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         for server in name_servers(&resolv_conf) {
-            taken.push(Taken {
+            taken.push(UsedRange {
                 range: Cidr::new(server, 32),
                 by: format!("name server {server}"),
             });

@@ -28,4 +28,4 @@ pub use namespace::tcp_socket;
 pub use neighbours::INSTANCES;
 pub use network::{PodAddress, PodNetwork, PodNetworkOptions, remove};
 pub use object_model::cidr::Cidr;
-pub use ranges::{Ranges, Taken, Wanted, choose_ranges, reserve_ranges};
+pub use ranges::{Ranges, UsedRange, WantedRanges, choose_ranges, reserve_ranges};

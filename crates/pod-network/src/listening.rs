@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Seek};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use object_model::listening::{Listening, Place, Transport};
+use object_model::listening::{Listening, ListeningAddress, Transport};
 
 use crate::error::{Error, file};
 
@@ -26,7 +26,7 @@ pub(crate) struct Sockets {
     udp: Vec<File>,
     client_ports: RangeInclusive<u16>,
     /// UDP sockets on ports of clients at the last look.
-    perhaps: BTreeSet<Place>,
+    perhaps: BTreeSet<ListeningAddress>,
 }
 
 impl Sockets {
@@ -56,10 +56,10 @@ impl Sockets {
         for list in &mut self.udp {
             read(list, Transport::Udp, &mut udp).map_err(failed())?;
         }
-        let (perhaps, certain): (BTreeSet<Place>, _) = udp
+        let (perhaps, certain): (BTreeSet<ListeningAddress>, _) = udp
             .into_iter()
             .partition(|place| self.client_ports.contains(&place.port));
-        places.extend::<BTreeSet<Place>>(certain);
+        places.extend::<BTreeSet<ListeningAddress>>(certain);
         places.extend(perhaps.intersection(&self.perhaps));
         self.perhaps = perhaps;
         Ok(places.into_iter().collect())
@@ -80,14 +80,18 @@ fn ports(text: &str) -> Option<RangeInclusive<u16>> {
     Some(next()?..=next()?)
 }
 
-fn read(list: &mut File, transport: Transport, places: &mut BTreeSet<Place>) -> io::Result<()> {
+fn read(
+    list: &mut File,
+    transport: Transport,
+    places: &mut BTreeSet<ListeningAddress>,
+) -> io::Result<()> {
     list.rewind()?;
     for line in BufReader::new(list).lines().skip(1) {
         let line = line?;
         match socket(&line) {
             Some((place, state)) => match (transport, state) {
                 (Transport::Tcp, TCP_LISTEN) | (Transport::Udp, UDP_UNCONNECTED) => {
-                    places.extend(place.map(|(address, port)| Place {
+                    places.extend(place.map(|(address, port)| ListeningAddress {
                         transport,
                         address,
                         port,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use durable_file::Durability;
 
-use crate::ranges::{self, Taken};
+use crate::ranges::{self, UsedRange};
 
 /// The machine's list.
 pub const INSTANCES: &str = "/var/lib/mainstay-instances";
@@ -41,11 +41,11 @@ impl Neighbours {
     }
 
     /// The ranges of the others.
-    pub(crate) fn ranges(&self) -> Vec<Taken> {
+    pub(crate) fn ranges(&self) -> Vec<UsedRange> {
         let of = |path: &PathBuf| {
             let ranges = ranges::read(path).ok().flatten()?;
             let by = format!("the instance of {}", path.display());
-            Some([ranges.pod, ranges.service].map(|range| Taken {
+            Some([ranges.pod, ranges.service].map(|range| UsedRange {
                 range,
                 by: by.clone(),
             }))

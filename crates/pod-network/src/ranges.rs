@@ -32,7 +32,7 @@ const ROUTE_PREFIX_MIN: u8 = 8;
 
 /// A range in use on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct UsedRange {
     /// The addresses.
     pub range: Cidr,
     /// Its user, for messages: `route via eth0`, `address of docker0`.
@@ -41,7 +41,7 @@ pub struct Taken {
 
 /// The configured ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedRanges {
     /// Range of the pods of this node.
     pub pod: Cidr,
     /// Range of the Services.
@@ -52,9 +52,9 @@ pub struct Wanted {
     pub service_fixed: bool,
 }
 
-impl Default for Wanted {
-    fn default() -> Wanted {
-        Wanted {
+impl Default for WantedRanges {
+    fn default() -> WantedRanges {
+        WantedRanges {
             pod: Cidr::new([10, 244, 0, 0].into(), 24),
             service: Cidr::new([10, 96, 0, 0].into(), 16),
             pod_fixed: false,
@@ -79,9 +79,9 @@ pub struct Ranges {
 /// # Errors
 /// A range that the user fixed is in use, or no range of its size is free.
 pub fn choose_ranges(
-    taken: &[Taken],
-    kept: &[Taken],
-    wanted: &Wanted,
+    taken: &[UsedRange],
+    kept: &[UsedRange],
+    wanted: &WantedRanges,
 ) -> Result<Ranges, NoFreeRange> {
     let mut taken = taken.to_vec();
     let service = choose(
@@ -91,7 +91,7 @@ pub fn choose_ranges(
         wanted.service,
         wanted.service_fixed,
     )?;
-    taken.push(Taken {
+    taken.push(UsedRange {
         range: service,
         by: "this instance's Services".to_owned(),
     });
@@ -101,8 +101,8 @@ pub fn choose_ranges(
 
 fn choose(
     purpose: &'static str,
-    taken: &[Taken],
-    kept: &[Taken],
+    taken: &[UsedRange],
+    kept: &[UsedRange],
     wanted: Cidr,
     fixed: bool,
 ) -> Result<Cidr, NoFreeRange> {
@@ -124,9 +124,10 @@ fn choose(
 }
 
 /// Returns the user of an overlapping range, or `None`.
-pub(crate) fn user_of(taken: &[Taken], range: Cidr) -> Option<&str> {
-    let used =
-        |taken: &&Taken| taken.range.prefix() >= ROUTE_PREFIX_MIN && taken.range.overlaps(&range);
+pub(crate) fn user_of(taken: &[UsedRange], range: Cidr) -> Option<&str> {
+    let used = |taken: &&UsedRange| {
+        taken.range.prefix() >= ROUTE_PREFIX_MIN && taken.range.overlaps(&range)
+    };
     taken.iter().find(used).map(|taken| taken.by.as_str())
 }
 
@@ -168,7 +169,7 @@ fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> + Clone {
 pub async fn reserve_ranges(
     instance_id: &str,
     state_dir: &Path,
-    wanted: &Wanted,
+    wanted: &WantedRanges,
     instances: &Path,
 ) -> Result<Ranges, Error> {
     let _lock = lock().await?;
@@ -187,7 +188,7 @@ pub async fn reserve_ranges(
                     by,
                 });
             }
-            let wanted = Wanted {
+            let wanted = WantedRanges {
                 pod: before.pod,
                 service: before.service,
                 ..*wanted
@@ -242,10 +243,10 @@ async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{NoFreeRange, Taken, Wanted, choose_ranges};
+    use super::{NoFreeRange, UsedRange, WantedRanges, choose_ranges};
 
-    fn taken(ranges: &[&str]) -> Vec<Taken> {
-        let taken = |text: &&str| Taken {
+    fn taken(ranges: &[&str]) -> Vec<UsedRange> {
+        let taken = |text: &&str| UsedRange {
             range: text.parse().unwrap(),
             by: format!("{text} user"),
         };
@@ -254,7 +255,7 @@ mod tests {
 
     #[track_caller]
     fn check(used: &[&str], pod: &str, service: &str) {
-        let ranges = choose_ranges(&taken(used), &[], &Wanted::default()).unwrap();
+        let ranges = choose_ranges(&taken(used), &[], &WantedRanges::default()).unwrap();
         assert_eq!(
             (ranges.pod.to_string(), ranges.service.to_string()),
             (pod.into(), service.into())
@@ -312,13 +313,13 @@ mod tests {
     #[test]
     fn what_a_stopped_instance_had_is_left_alone() {
         let kept = taken(&["10.96.0.0/16", "10.244.0.0/24", "10.244.1.0/24"]);
-        let ranges = choose_ranges(&[], &kept, &Wanted::default()).unwrap();
+        let ranges = choose_ranges(&[], &kept, &WantedRanges::default()).unwrap();
         assert_eq!(ranges.service.to_string(), "10.97.0.0/16");
         assert_eq!(ranges.pod.to_string(), "10.244.2.0/24");
-        let fixed = Wanted {
+        let fixed = WantedRanges {
             pod_fixed: true,
             service_fixed: true,
-            ..Wanted::default()
+            ..WantedRanges::default()
         };
         let ranges = choose_ranges(&[], &kept, &fixed).unwrap();
         assert_eq!(ranges.service, fixed.service);
@@ -329,15 +330,15 @@ mod tests {
             "192.168.0.0/16",
             "100.64.0.0/10",
         ]);
-        let ranges = choose_ranges(&[], &everything, &Wanted::default()).unwrap();
-        assert_eq!(ranges.service, Wanted::default().service);
+        let ranges = choose_ranges(&[], &everything, &WantedRanges::default()).unwrap();
+        assert_eq!(ranges.service, WantedRanges::default().service);
     }
 
     #[test]
     fn a_fixed_range_is_refused_with_the_name_of_its_user() {
-        let wanted = Wanted {
+        let wanted = WantedRanges {
             pod_fixed: true,
-            ..Wanted::default()
+            ..WantedRanges::default()
         };
         let error = choose_ranges(&taken(&["10.244.0.0/16"]), &[], &wanted).unwrap_err();
         assert_eq!(
@@ -350,7 +351,7 @@ mod tests {
             "192.168.0.0/16",
             "100.64.0.0/10",
         ]);
-        let error = choose_ranges(&all, &[], &Wanted::default()).unwrap_err();
+        let error = choose_ranges(&all, &[], &WantedRanges::default()).unwrap_err();
         assert!(matches!(
             error,
             NoFreeRange {

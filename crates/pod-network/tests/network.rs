@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use pod_network::{Error, PodAddress, PodNetwork, PodNetworkOptions, Wanted, reserve_ranges};
+use pod_network::{Error, PodAddress, PodNetwork, PodNetworkOptions, WantedRanges, reserve_ranges};
 
 #[allow(dead_code, reason = "other tests share the module and use the rest")]
 mod namespaces;
@@ -177,9 +177,9 @@ fn two_instances_get_ranges_apart_and_keep_them() {
     let list = dirs[0].path().join("instances");
     let reserve = |instance: &'static str, dir: &Path| {
         let (dir, list) = (dir.to_owned(), list.clone());
-        host.block_on(
-            || async move { reserve_ranges(instance, &dir, &Wanted::default(), &list).await },
-        )
+        host.block_on(|| async move {
+            reserve_ranges(instance, &dir, &WantedRanges::default(), &list).await
+        })
     };
     let first = reserve("111111", dirs[0].path()).unwrap();
     let second = reserve("222222", dirs[1].path()).unwrap();

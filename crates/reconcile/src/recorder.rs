@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::execute::{Refusal, is_of_the_object, refusal};
 use crate::limits;
-use crate::similarity::{Memory, Topic, Verdict};
+use crate::similarity::{EventVerdict, Memory, Topic};
 
 /// `Normal` or `Warning`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,9 +193,9 @@ impl Writer {
     async fn write(&mut self, report: Report) {
         let topic = topic(&report);
         match self.memory.judge(&topic, &report.message, report.at) {
-            Verdict::Silence => {}
-            Verdict::Create { message } => self.create(report, message).await,
-            Verdict::Repeat {
+            EventVerdict::Silence => {}
+            EventVerdict::Create { message } => self.create(report, message).await,
+            EventVerdict::Repeat {
                 name,
                 count,
                 message,

@@ -23,7 +23,7 @@ pub(crate) struct Topic {
 
 /// The planned writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum EventVerdict {
     /// A new event.
     Create { message: String },
     /// One more of an event that was written under that name.
@@ -66,7 +66,7 @@ const COMBINED: &str = "(combined from similar events): ";
 
 impl Memory {
     /// Decides how to write this event.
-    pub(crate) fn judge(&mut self, topic: &Topic, message: &str, now: Timestamp) -> Verdict {
+    pub(crate) fn judge(&mut self, topic: &Topic, message: &str, now: Timestamp) -> EventVerdict {
         let (key, text) = if self.is_one_of_many(topic, message, now) {
             (COMBINED.to_owned(), format!("{COMBINED}{message}"))
         } else {
@@ -75,18 +75,18 @@ impl Memory {
         let verdict = match self.written.get_mut(&(topic.clone(), key)) {
             Some(written) => {
                 written.count = written.count.saturating_add(1);
-                Verdict::Repeat {
+                EventVerdict::Repeat {
                     name: written.name.clone(),
                     count: written.count,
                     message: text,
                 }
             }
-            None => Verdict::Create { message: text },
+            None => EventVerdict::Create { message: text },
         };
         if self.spend(topic, now) {
             verdict
         } else {
-            Verdict::Silence
+            EventVerdict::Silence
         }
     }
 
@@ -239,12 +239,12 @@ mod tests {
     #[test]
     fn the_same_event_again_raises_its_count() {
         let mut memory = Memory::default();
-        let created = Verdict::Create {
+        let created = EventVerdict::Create {
             message: "m".to_owned(),
         };
         assert_eq!(memory.judge(&topic(), "m", at(1)), created);
         memory.remember(&topic(), "m", "web.1".to_owned());
-        let again = Verdict::Repeat {
+        let again = EventVerdict::Repeat {
             name: "web.1".to_owned(),
             count: 2,
             message: "m".to_owned(),
@@ -259,17 +259,17 @@ mod tests {
             let message = format!("m{number}");
             assert_eq!(
                 memory.judge(&topic(), &message, at(1)),
-                Verdict::Create { message }
+                EventVerdict::Create { message }
             );
         }
         let message = "(combined from similar events): m10".to_owned();
-        let combined = Verdict::Create {
+        let combined = EventVerdict::Create {
             message: message.clone(),
         };
         assert_eq!(memory.judge(&topic(), "m10", at(2)), combined);
         memory.remember(&topic(), &message, "web.2".to_owned());
         let message = "(combined from similar events): m11".to_owned();
-        let again = Verdict::Repeat {
+        let again = EventVerdict::Repeat {
             name: "web.2".to_owned(),
             count: 2,
             message,
@@ -280,15 +280,15 @@ mod tests {
     #[test]
     fn an_object_with_too_many_events_of_a_reason_has_no_more_of_it_for_a_while() {
         let mut memory = Memory::default();
-        let verdicts: Vec<Verdict> = (0..26)
+        let verdicts: Vec<EventVerdict> = (0..26)
             .map(|_| memory.judge(&topic(), "m", at(1)))
             .collect();
-        assert_ne!(verdicts[24], Verdict::Silence);
-        assert_eq!(verdicts[25], Verdict::Silence);
+        assert_ne!(verdicts[24], EventVerdict::Silence);
+        assert_eq!(verdicts[25], EventVerdict::Silence);
         let mut other = topic();
         other.reason = "Killing".to_owned();
-        assert_ne!(memory.judge(&other, "m", at(1)), Verdict::Silence);
-        assert_ne!(memory.judge(&topic(), "m", at(302)), Verdict::Silence);
+        assert_ne!(memory.judge(&other, "m", at(1)), EventVerdict::Silence);
+        assert_ne!(memory.judge(&topic(), "m", at(302)), EventVerdict::Silence);
     }
 
     #[test]

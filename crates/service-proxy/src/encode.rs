@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use object_model::cidr::Cidr;
 use service_routing::{
-    Action, Change, Hook, HookKind, Key, MARK_MASQUERADE, MapName, Match, Rule, Verdict,
+    Action, Hook, HookKind, Key, MARK_MASQUERADE, MapName, Match, Rule, TableChange, Verdict,
 };
 
 use crate::limits;
@@ -137,37 +137,37 @@ impl<'a> Encoder<'a> {
     }
 
     /// Writes one step.
-    pub(crate) fn change(&mut self, change: &Change) {
+    pub(crate) fn change(&mut self, change: &TableChange) {
         let table = self.table;
         match change {
-            Change::AddSet(name, seconds) => {
+            TableChange::AddSet(name, seconds) => {
                 self.add_set(name, SET_TIMEOUT | SET_EVAL, TYPE_IPV4, 4, Some(*seconds));
             }
-            Change::AddChain(name, hook) => self.batch.message(NEW_CHAIN, NLM_F_CREATE, |a| {
+            TableChange::AddChain(name, hook) => self.batch.message(NEW_CHAIN, NLM_F_CREATE, |a| {
                 a.text(1, table);
                 a.text(3, name);
                 if let Some(hook) = hook {
                     base_chain(a, *hook);
                 }
             }),
-            Change::FlushChain(name) => self.batch.message(DELETE_RULE, 0, |a| {
+            TableChange::FlushChain(name) => self.batch.message(DELETE_RULE, 0, |a| {
                 a.text(1, table);
                 a.text(2, name);
             }),
-            Change::AddRule(chain, rule) => self.add_rule(chain, rule),
-            Change::AddElement(map, key, verdict) => {
+            TableChange::AddRule(chain, rule) => self.add_rule(chain, rule),
+            TableChange::AddElement(map, key, verdict) => {
                 let element = (key_bytes(*key), verdict.clone());
                 self.elements(NEW_ELEMENT, map.as_str(), None, &[element]);
             }
-            Change::RemoveElement(map, key, verdict) => {
+            TableChange::RemoveElement(map, key, verdict) => {
                 let element = (key_bytes(*key), verdict.clone());
                 self.elements(DELETE_ELEMENT, map.as_str(), None, &[element]);
             }
-            Change::RemoveChain(name) => self.batch.message(DELETE_CHAIN, 0, |a| {
+            TableChange::RemoveChain(name) => self.batch.message(DELETE_CHAIN, 0, |a| {
                 a.text(1, table);
                 a.text(3, name);
             }),
-            Change::RemoveSet(name) => self.batch.message(DELETE_SET, 0, |a| {
+            TableChange::RemoveSet(name) => self.batch.message(DELETE_SET, 0, |a| {
                 a.text(1, table);
                 a.text(2, name);
             }),

@@ -2,7 +2,7 @@
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
-use service_routing::{Change, Table, changes};
+use service_routing::{Table, TableChange, changes};
 
 use crate::encode::{Encoder, GET_TABLE};
 use crate::limits;
@@ -83,7 +83,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel refuses; its table is unchanged.
-    pub fn change(&mut self, steps: &[Change]) -> Result<(), KernelError> {
+    pub fn change(&mut self, steps: &[TableChange]) -> Result<(), KernelError> {
         if steps.is_empty() {
             return Ok(());
         }
@@ -173,7 +173,7 @@ impl Kernel {
     }
 }
 
-fn with_steps(mut encoder: Encoder<'_>, steps: &[Change]) -> Vec<u8> {
+fn with_steps(mut encoder: Encoder<'_>, steps: &[TableChange]) -> Vec<u8> {
     for step in steps {
         encoder.change(step);
     }

@@ -13,7 +13,7 @@ use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use reconcile::{Cache, Part, ServiceChanges, ServiceState};
 use service_routing::{
-    Change, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
+    Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings, TableChange,
     has_lost_endpoints, health_check, misled_flows, ports, stale_flows, udp_differs,
 };
 use tokio::sync::watch;
@@ -320,7 +320,7 @@ impl Proxy {
 
     /// Programs the steps that led to the routes, or all of them where the kernel is not in step, and
     /// says whether the kernel took it.
-    async fn apply(&mut self, routes: &Routes, steps: Vec<Change>) -> Result<bool, Error> {
+    async fn apply(&mut self, routes: &Routes, steps: Vec<TableChange>) -> Result<bool, Error> {
         let started = Instant::now();
         let done = if self.in_step {
             let changed = move |kernel: &mut Kernel| kernel.change(&steps).map(|()| steps.len());

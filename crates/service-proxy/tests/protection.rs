@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use object_model::listening::{Listening, Place, Transport};
+use object_model::listening::{Listening, ListeningAddress, Transport};
 use serde_json::json;
 use service_routing::{PublishedPort, hold, ports, publish, table};
 
@@ -22,8 +22,8 @@ const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
-fn listens(address: Option<Ipv4Addr>, port: u16) -> Place {
-    Place {
+fn listens(address: Option<Ipv4Addr>, port: u16) -> ListeningAddress {
+    ListeningAddress {
         transport: Transport::Tcp,
         address,
         port,

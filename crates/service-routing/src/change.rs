@@ -10,7 +10,7 @@ use crate::model::{Action, Chain, Hook, Key, MapName, Match, Rule, Table, Verdic
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum TableChange {
     /// Makes a set of clients, each forgotten after so many seconds.
     AddSet(String, u32),
     /// Creates a chain without rules.
@@ -30,7 +30,7 @@ pub enum Change {
 }
 
 /// Returns the steps from `old` to `new`; none when they are equal.
-pub fn changes(old: &Table, new: &Table) -> Vec<Change> {
+pub fn changes(old: &Table, new: &Table) -> Vec<TableChange> {
     let mut steps = Vec::new();
     let remade: BTreeSet<&String> = new
         .chains
@@ -46,17 +46,17 @@ pub fn changes(old: &Table, new: &Table) -> Vec<Change> {
         .sets
         .iter()
         .filter(|(name, _)| !old.sets.contains_key(*name));
-    steps.extend(added_sets.map(|(name, seconds)| Change::AddSet(name.clone(), *seconds)));
+    steps.extend(added_sets.map(|(name, seconds)| TableChange::AddSet(name.clone(), *seconds)));
     // A chain with another hook is recreated; other chains do not refer to base chains.
     steps.extend(remade.iter().flat_map(|name| {
         [
-            Change::FlushChain((*name).clone()),
-            Change::RemoveChain((*name).clone()),
+            TableChange::FlushChain((*name).clone()),
+            TableChange::RemoveChain((*name).clone()),
         ]
     }));
     let is_new = |name: &String| !old.chains.contains_key(name) || remade.contains(name);
     let added = new.chains.iter().filter(|(name, _)| is_new(name));
-    steps.extend(added.map(|(name, chain)| Change::AddChain(name.clone(), chain.hook)));
+    steps.extend(added.map(|(name, chain)| TableChange::AddChain(name.clone(), chain.hook)));
     let removed: Vec<&String> = old
         .chains
         .keys()
@@ -65,7 +65,7 @@ pub fn changes(old: &Table, new: &Table) -> Vec<Change> {
     steps.extend(
         removed
             .iter()
-            .map(|name| Change::FlushChain((*name).clone())),
+            .map(|name| TableChange::FlushChain((*name).clone())),
     );
     for (name, chain) in &new.chains {
         let before = if is_new(name) {
@@ -79,65 +79,66 @@ pub fn changes(old: &Table, new: &Table) -> Vec<Change> {
     steps.extend(
         removed
             .iter()
-            .map(|name| Change::RemoveChain((*name).clone())),
+            .map(|name| TableChange::RemoveChain((*name).clone())),
     );
     let removed_sets = old.sets.keys().filter(|name| !new.sets.contains_key(*name));
-    steps.extend(removed_sets.map(|name| Change::RemoveSet(name.clone())));
+    steps.extend(removed_sets.map(|name| TableChange::RemoveSet(name.clone())));
     steps
 }
 
-fn rules(name: &str, before: Option<&Chain>, chain: &Chain) -> Vec<Change> {
+fn rules(name: &str, before: Option<&Chain>, chain: &Chain) -> Vec<TableChange> {
     if before.is_some_and(|before| before.rules == chain.rules) {
         return Vec::new();
     }
     let flush = before.filter(|before| !before.rules.is_empty());
-    let flush = flush.map(|_| Change::FlushChain(name.to_owned()));
+    let flush = flush.map(|_| TableChange::FlushChain(name.to_owned()));
     let add = chain
         .rules
         .iter()
-        .map(|rule| Change::AddRule(name.to_owned(), rule.clone()));
+        .map(|rule| TableChange::AddRule(name.to_owned(), rule.clone()));
     flush.into_iter().chain(add).collect()
 }
 
-fn elements(old: &Table, new: &Table) -> Vec<Change> {
+fn elements(old: &Table, new: &Table) -> Vec<TableChange> {
     let removed = old
         .elements
         .iter()
         .filter(|(key, verdict)| new.elements.get(key) != Some(verdict));
-    let removed =
-        removed.map(|((map, key), verdict)| Change::RemoveElement(*map, *key, verdict.clone()));
+    let removed = removed
+        .map(|((map, key), verdict)| TableChange::RemoveElement(*map, *key, verdict.clone()));
     let added = new
         .elements
         .iter()
         .filter(|(key, verdict)| old.elements.get(key) != Some(verdict));
-    let added = added.map(|((map, key), verdict)| Change::AddElement(*map, *key, verdict.clone()));
+    let added =
+        added.map(|((map, key), verdict)| TableChange::AddElement(*map, *key, verdict.clone()));
     removed.chain(added).collect()
 }
 
 /// The kernel would refuse a step: it names something that is not there, or removes something
 /// that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApplyError(pub Change);
+pub struct ApplyError(pub TableChange);
 
 /// Does the steps to a table as the kernel would: the model against which [`changes`] is checked.
 ///
 /// # Errors
 /// The first step that the kernel would refuse.
-pub fn apply(mut table: Table, steps: &[Change]) -> Result<Table, ApplyError> {
+pub fn apply(mut table: Table, steps: &[TableChange]) -> Result<Table, ApplyError> {
     for step in steps {
         step_on(&mut table, step).ok_or_else(|| ApplyError(step.clone()))?;
     }
     Ok(table)
 }
 
-fn step_on(table: &mut Table, step: &Change) -> Option<()> {
+fn step_on(table: &mut Table, step: &TableChange) -> Option<()> {
     match step {
-        Change::AddSet(name, seconds) => table
+        TableChange::AddSet(name, seconds) => table
             .sets
             .insert(name.clone(), *seconds)
             .is_none()
             .then_some(()),
-        Change::AddChain(name, hook) => {
+        TableChange::AddChain(name, hook) => {
             let chain = Chain {
                 hook: *hook,
                 rules: Vec::new(),
@@ -148,11 +149,11 @@ fn step_on(table: &mut Table, step: &Change) -> Option<()> {
                 .is_none()
                 .then_some(())
         }
-        Change::FlushChain(name) => {
+        TableChange::FlushChain(name) => {
             table.chains.get_mut(name)?.rules.clear();
             Some(())
         }
-        Change::AddRule(name, rule) => {
+        TableChange::AddRule(name, rule) => {
             let named = rule
                 .action
                 .chains()
@@ -167,8 +168,8 @@ fn step_on(table: &mut Table, step: &Change) -> Option<()> {
                 .push(rule.clone());
             Some(())
         }
-        Change::RemoveElement(map, key, _) => table.elements.remove(&(*map, *key)).map(|_| ()),
-        Change::AddElement(map, key, verdict) => {
+        TableChange::RemoveElement(map, key, _) => table.elements.remove(&(*map, *key)).map(|_| ()),
+        TableChange::AddElement(map, key, verdict) => {
             let named = match verdict {
                 Verdict::Goto(chain) => table.chains.contains_key(chain),
                 Verdict::Drop | Verdict::Return => true,
@@ -180,11 +181,11 @@ fn step_on(table: &mut Table, step: &Change) -> Option<()> {
                 .is_none();
             (named && fits && free).then_some(())
         }
-        Change::RemoveChain(name) => {
+        TableChange::RemoveChain(name) => {
             let chain = table.chains.remove(name)?;
             (chain.rules.is_empty() && !is_chain_used(table, name)).then_some(())
         }
-        Change::RemoveSet(name) => {
+        TableChange::RemoveSet(name) => {
             let used = all_rules(table).any(|rule| sets_of(rule).any(|set| set == name));
             table.sets.remove(name).filter(|_| !used).map(|_| ())
         }

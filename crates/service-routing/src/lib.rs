@@ -18,7 +18,7 @@ mod model;
 mod routes;
 mod services;
 
-pub use change::{ApplyError, Change, apply, changes};
+pub use change::{ApplyError, TableChange, apply, changes};
 pub use compile::{MARK_MASQUERADE, Settings, hold, table};
 pub use endpoints::{Endpoint, Endpoints};
 pub use flows::{Flow, has_lost_endpoints, stale_flows};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use object_model::listening::Listening;
 
-use crate::change::{Change, changes};
+use crate::change::{TableChange, changes};
 use crate::compile::{Settings, add_port, hold, table};
 use crate::host_ports::{PublishedPort, publish};
 use crate::model::{Key, MapName, Table, Verdict};
@@ -70,7 +70,10 @@ impl Routes {
     }
 
     /// Replaces the ports of Services, removes deleted ones, and returns the changes of the table.
-    pub fn replace(&mut self, changed: BTreeMap<ServiceName, Vec<ServicePort>>) -> Vec<Change> {
+    pub fn replace(
+        &mut self,
+        changed: BTreeMap<ServiceName, Vec<ServicePort>>,
+    ) -> Vec<TableChange> {
         // Chains and sets belong to one Service; an element may pass from one to another.
         let (mut old, mut new) = (Table::default(), Table::default());
         let (mut released, mut claimed) = (Vec::new(), Vec::new());
@@ -115,7 +118,7 @@ impl Routes {
     }
 
     /// Replaces the pods' host ports, and returns the changes of the table.
-    pub fn publish(&mut self, ports: Vec<PublishedPort>) -> Vec<Change> {
+    pub fn publish(&mut self, ports: Vec<PublishedPort>) -> Vec<TableChange> {
         let (mut old, mut new) = (Table::default(), Table::default());
         publish(&mut old, &self.published);
         publish(&mut new, &ports);
@@ -124,7 +127,7 @@ impl Routes {
     }
 
     /// Replaces the node's listening sockets, and returns the changes of the table.
-    pub fn hold(&mut self, listening: Listening) -> Vec<Change> {
+    pub fn hold(&mut self, listening: Listening) -> Vec<TableChange> {
         let (mut old, mut new) = (Table::default(), Table::default());
         hold(&mut old, &self.held);
         hold(&mut new, &listening);

@@ -295,8 +295,8 @@ fn services_that_are_not_the_proxys_leave_no_trace() {
 // findings S11, S12
 #[test]
 fn where_the_node_listens_nothing_is_done() {
-    use object_model::listening::{Listening, Place, Transport};
-    let place = |transport, address: Option<&str>, port| Place {
+    use object_model::listening::{Listening, ListeningAddress, Transport};
+    let place = |transport, address: Option<&str>, port| ListeningAddress {
         transport,
         address: address.map(|text| text.parse().unwrap()),
         port,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use object_model::listening::{Listening, Place, Transport};
+use object_model::listening::{Listening, ListeningAddress, Transport};
 use service_routing::{
     Affinity, Endpoint, Endpoints, HostPort, Protocol, PublishedPort, Routes, ServiceName,
     ServicePort, Settings, Table, apply, changes, hold, publish, table,
@@ -99,8 +99,8 @@ fn host_port(numbers: &mut Numbers) -> PublishedPort {
     }
 }
 
-fn place(numbers: &mut Numbers) -> Place {
-    Place {
+fn place(numbers: &mut Numbers) -> ListeningAddress {
+    ListeningAddress {
         transport: Transport::Udp,
         address: numbers.chance().then(|| address(numbers, [203, 0, 113])),
         port: 30_000 + u16::try_from(numbers.below(3)).unwrap(),

@@ -18,7 +18,7 @@ use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use reconcile::{Cache, WatchConfig};
 use serde_json::json;
-use simulation::{Bodies, node, start_server};
+use simulation::{Instances, node, start_server};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 const NODES: usize = 10;
@@ -133,7 +133,7 @@ impl Cluster {
             let settings = node::Settings::instant(name);
             tokio::spawn(node::run(
                 settings,
-                Bodies::default(),
+                Instances::default(),
                 clients,
                 stop.clone(),
             ));

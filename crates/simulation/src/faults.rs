@@ -9,9 +9,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::instances::Bodies;
 use crate::control_plane::{Part, Server, second_for_a_while};
 use crate::disk::Disk;
+use crate::instances::Instances;
 use crate::link::{Address, Conditions, Link, Weather};
 use crate::node::{self, Settings};
 use crate::random::{below, between, millis, one_of};
@@ -20,7 +20,7 @@ use crate::{system, trace};
 /// A machine with its agent, if that is up.
 pub struct Machine {
     settings: Settings,
-    bodies: Bodies,
+    instances: Instances,
     address: Address,
     conditions: Arc<Conditions>,
     agent: Mutex<Option<Agent>>,
@@ -34,10 +34,10 @@ struct Agent {
 
 impl Machine {
     /// A machine with a stopped agent.
-    pub fn new(settings: Settings, bodies: Bodies, address: Address) -> Self {
+    pub fn new(settings: Settings, instances: Instances, address: Address) -> Self {
         Self {
             settings,
-            bodies,
+            instances,
             address,
             conditions: Arc::default(),
             agent: Mutex::new(None),
@@ -63,12 +63,12 @@ impl Machine {
         let (address, conditions) = (self.address.clone(), self.conditions.clone());
         let link = Link::new(name, user, address, conditions);
         let stop = CancellationToken::new();
-        let (settings, bodies) = (self.settings.clone(), self.bodies.clone());
+        let (settings, instances) = (self.settings.clone(), self.instances.clone());
         let clients = node::Clients {
             agent: link.client(),
             provisioner: link.of(provisioner()).client(),
         };
-        let work = node::run(settings, bodies, clients, stop.clone());
+        let work = node::run(settings, instances, clients, stop.clone());
         let work = tokio::spawn(work).abort_handle();
         *agent = Some(Agent { link, stop, work });
     }
@@ -86,7 +86,7 @@ impl Machine {
     fn crash(&self) {
         trace!("{} crashes", self.settings.name);
         self.crash_agent();
-        self.bodies.end_all(&self.settings.name);
+        self.instances.end_all(&self.settings.name);
     }
 }
 
@@ -97,7 +97,7 @@ fn provisioner() -> UserInfo {
 
 /// The extent of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum FaultExtent {
     /// Controllers see the real state, or are dead.
     Contained,
     /// Controllers may also be cut off, and return with an old view.
@@ -117,7 +117,7 @@ pub struct Faults {
     /// The nodes.
     pub machines: Vec<Arc<Machine>>,
     /// All that runs on them.
-    pub bodies: Bodies,
+    pub instances: Instances,
 }
 
 impl Faults {
@@ -130,7 +130,7 @@ impl Faults {
     }
 
     /// Starts a fault; its end is scheduled in `repairs`.
-    pub fn strike(self: &Arc<Self>, extent: Extent, repairs: &mut JoinSet<()>) {
+    pub fn strike(self: &Arc<Self>, extent: FaultExtent, repairs: &mut JoinSet<()>) {
         let faults = self.clone();
         match below(100) {
             0..25 => self.controllers.die_at_write(between(1, 15)),
@@ -145,7 +145,7 @@ impl Faults {
             60..66 => {
                 repairs.spawn(async move { faults.slow_disk().await });
             }
-            66..74 if extent == Extent::Everything => {
+            66..74 if extent == FaultExtent::Everything => {
                 repairs.spawn(async move { faults.cut_off_a_part().await });
             }
             74..80 => {
@@ -200,16 +200,16 @@ impl Faults {
     fn hurt_a_body(&self) {
         let machine = self.machine();
         let name = &machine.settings.name;
-        let on_node = self.bodies.on(name);
+        let on_node = self.instances.on(name);
         if on_node.is_empty() {
             return;
         }
         let identity = &on_node[below(on_node.len() as u64) as usize];
         let now = Instant::now();
         let (ready_at, evicted) = (now + millis(100, 30_000), below(5) == 0);
-        for body in self.bodies.running(name, identity) {
+        for body in self.instances.running(name, identity) {
             trace!("{name} hurts {} (evicted: {evicted})", identity.1);
-            self.bodies.change(name, &body.uid, |body| {
+            self.instances.change(name, &body.uid, |body| {
                 if evicted {
                     body.ends_at.get_or_insert(now);
                 } else {

@@ -9,11 +9,11 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use planners::stateful_set::{Observed, identity, invariants, plan};
 
-use crate::instances::Bodies;
+use crate::instances::Instances;
 use crate::user::{self, NAMESPACE, User};
 
 /// The deviations from the goal; empty if there are none.
-pub async fn missing(user: &User, bodies: &Bodies) -> kube::Result<Vec<String>> {
+pub async fn missing(user: &User, instances: &Instances) -> kube::Result<Vec<String>> {
     let all = ListParams::default();
     let sets = user.api::<StatefulSet>().list(&all).await?.items;
     let pods = user.api::<Pod>().list(&all).await?.items;
@@ -21,7 +21,7 @@ pub async fn missing(user: &User, bodies: &Bodies) -> kube::Result<Vec<String>> 
     let revisions = user.api::<ControllerRevision>().list(&all).await?.items;
     let mut found = Vec::new();
     for pod in &pods {
-        leftovers(pod, &sets, bodies, &mut found);
+        leftovers(pod, &sets, instances, &mut found);
     }
     let now = Timestamp::now();
     for set in sets {
@@ -46,7 +46,7 @@ pub async fn missing(user: &User, bodies: &Bodies) -> kube::Result<Vec<String>> 
 }
 
 /// A terminating pod, a pod of a deleted set, or one that does not run on its node.
-fn leftovers(pod: &Pod, sets: &[StatefulSet], bodies: &Bodies, found: &mut Vec<String>) {
+fn leftovers(pod: &Pod, sets: &[StatefulSet], instances: &Instances, found: &mut Vec<String>) {
     let name = pod.name_any();
     let owners = pod.owner_references().iter();
     let mut owners = owners.filter(|owner| owner.kind == identity::KIND);
@@ -63,7 +63,7 @@ fn leftovers(pod: &Pod, sets: &[StatefulSet], bodies: &Bodies, found: &mut Vec<S
         .flat_map(|status| status.conditions.iter().flatten());
     let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-    let running = bodies.running(
+    let running = instances.running(
         &node.unwrap_or_default(),
         &(NAMESPACE.to_owned(), name.clone()),
     );

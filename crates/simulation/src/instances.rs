@@ -12,7 +12,7 @@ pub type Identity = (String, String);
 
 /// A pod's containers on a node, from the moment they are started until they have ended.
 #[derive(Clone, Debug)]
-pub struct Body {
+pub struct Instance {
     /// The place.
     pub node: String,
     /// The pod's uid.
@@ -23,7 +23,7 @@ pub struct Body {
     pub ends_at: Option<Instant>,
 }
 
-impl Body {
+impl Instance {
     /// Whether anything of it still runs.
     pub fn runs(&self, now: Instant) -> bool {
         self.ends_at.is_none_or(|at| now < at)
@@ -32,16 +32,16 @@ impl Body {
 
 /// All bodies on all nodes.
 #[derive(Clone, Default)]
-pub struct Bodies(Arc<Mutex<BTreeMap<Identity, Vec<Body>>>>);
+pub struct Instances(Arc<Mutex<BTreeMap<Identity, Vec<Instance>>>>);
 
-impl Bodies {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<Identity, Vec<Body>>> {
+impl Instances {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Identity, Vec<Instance>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a body is started. That no other body of the identity runs anywhere is the first
     /// promise of all.
-    pub fn start(&self, identity: &Identity, body: Body) {
+    pub fn start(&self, identity: &Identity, body: Instance) {
         let now = Instant::now();
         let mut all = self.all();
         let same = all.entry(identity.clone()).or_default();
@@ -57,7 +57,7 @@ impl Bodies {
     }
 
     /// The body of a pod on a node.
-    pub fn of(&self, node: &str, identity: &Identity, uid: &str) -> Option<Body> {
+    pub fn of(&self, node: &str, identity: &Identity, uid: &str) -> Option<Instance> {
         let all = self.all();
         let mut same = all.get(identity)?.iter();
         same.find(|body| body.node == node && body.uid == uid)
@@ -65,7 +65,7 @@ impl Bodies {
     }
 
     /// The bodies of an identity on a node that still run.
-    pub fn running(&self, node: &str, identity: &Identity) -> Vec<Body> {
+    pub fn running(&self, node: &str, identity: &Identity) -> Vec<Instance> {
         let now = Instant::now();
         let all = self.all();
         let same = all.get(identity).into_iter().flatten();
@@ -76,14 +76,16 @@ impl Bodies {
     /// The identities with bodies on a node.
     pub fn on(&self, node: &str) -> Vec<Identity> {
         let now = Instant::now();
-        let here = |body: &Body| body.node == node && body.runs(now);
+        let here = |body: &Instance| body.node == node && body.runs(now);
         let all = self.all();
-        let on_node = all.iter().filter(|(_, bodies)| bodies.iter().any(here));
+        let on_node = all
+            .iter()
+            .filter(|(_, instances)| instances.iter().any(here));
         on_node.map(|(identity, _)| identity.clone()).collect()
     }
 
     /// Changes the body of a pod, if it is there.
-    pub fn change(&self, node: &str, uid: &str, change: impl Fn(&mut Body)) {
+    pub fn change(&self, node: &str, uid: &str, change: impl Fn(&mut Instance)) {
         let mut all = self.all();
         for body in all.values_mut().flatten() {
             if body.node == node && body.uid == uid {
@@ -95,17 +97,17 @@ impl Bodies {
     /// Ends all instances on a node at once: a power failure.
     pub fn end_all(&self, node: &str) {
         let mut all = self.all();
-        for bodies in all.values_mut() {
-            bodies.retain(|body| body.node != node);
+        for instances in all.values_mut() {
+            instances.retain(|body| body.node != node);
         }
     }
 
     /// Forgets a body that has ended.
     pub fn forget(&self, node: &str, identity: &Identity, uid: &str) {
         let mut all = self.all();
-        if let Some(bodies) = all.get_mut(identity) {
-            bodies.retain(|body| body.node != node || body.uid != uid);
-            if bodies.is_empty() {
+        if let Some(instances) = all.get_mut(identity) {
+            instances.retain(|body| body.node != node || body.uid != uid);
+            if instances.is_empty() {
                 all.remove(identity);
             }
         }

@@ -7,12 +7,12 @@
 //! Start with [`world`]: it sets everything up, runs users and faults, and at the end waits until
 //! the goal is reached. [`checks`] check every write and every instance on a node.
 
-mod instances;
 mod checks;
 mod control_plane;
 mod disk;
 mod faults;
 mod goal;
+mod instances;
 mod link;
 pub mod node;
 mod random;
@@ -23,5 +23,5 @@ pub mod trace;
 mod user;
 mod world;
 
-pub use instances::Bodies;
 pub use control_plane::{StartError, start_server};
+pub use instances::Instances;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::instances::{Bodies, Body, Identity};
+use crate::instances::{Identity, Instance, Instances};
 use crate::random;
 
 const LEASES: &str = "kube-node-lease";
@@ -84,7 +84,7 @@ impl Settings {
 /// Refusals and lost connections are tried again.
 pub async fn run(
     settings: Settings,
-    bodies: Bodies,
+    instances: Instances,
     clients: Clients,
     shutdown: CancellationToken,
 ) {
@@ -95,7 +95,7 @@ pub async fn run(
         claims: cache(&provisioner, &shutdown),
         volumes: cache(&provisioner, &shutdown),
         settings,
-        bodies,
+        instances,
         client,
         provisioner,
         written: Mutex::default(),
@@ -130,7 +130,7 @@ where
 
 struct Agent {
     settings: Settings,
-    bodies: Bodies,
+    instances: Instances,
     client: Client,
     provisioner: Client,
     pods: Cache<Pod>,
@@ -231,7 +231,7 @@ impl Agent {
         };
         let housekeeping = async {
             loop {
-                for (namespace, name) in self.bodies.on(&self.settings.name) {
+                for (namespace, name) in self.instances.on(&self.settings.name) {
                     queue.add(Key::new(namespace, name));
                 }
                 for pod in self.pods.list() {
@@ -260,7 +260,7 @@ impl Agent {
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let uid = uid.unwrap_or_default();
         // An instance whose object is deleted must end, and nothing is started before.
-        let mut others = self.bodies.running(&self.settings.name, &identity);
+        let mut others = self.instances.running(&self.settings.name, &identity);
         others.retain(|body| body.uid != uid);
         if let Some(other) = others.first() {
             let at = self.end(other, Duration::from_secs(30));
@@ -276,21 +276,21 @@ impl Agent {
     }
 
     /// Lets a body end, if it does not already; returns when it will have.
-    fn end(&self, body: &Body, grace: Duration) -> Instant {
+    fn end(&self, body: &Instance, grace: Duration) -> Instant {
         if let Some(at) = body.ends_at {
             return at;
         }
         let (from, to) = self.settings.shutdown_millis;
         let at = Instant::now() + random::millis(from, to).min(grace);
         let name = &self.settings.name;
-        self.bodies
+        self.instances
             .change(name, &body.uid, |body| body.ends_at = Some(at));
         at
     }
 
     async fn finish(&self, pod: &Pod, identity: &Identity, uid: &str) -> kube::Result<Outcome> {
         let name = &self.settings.name;
-        if let Some(body) = self.bodies.of(name, identity, uid) {
+        if let Some(body) = self.instances.of(name, identity, uid) {
             let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
             let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
             let at = self.end(&body, grace);
@@ -310,7 +310,7 @@ impl Agent {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &identity.0);
         delete(&api, &identity.1, Delete::of_uid(uid).at_once()).await?;
         if !self.settings.hasty {
-            self.bodies.forget(name, identity, uid);
+            self.instances.forget(name, identity, uid);
         }
         self.written().remove(uid);
         Ok(Outcome::Done)
@@ -335,15 +335,15 @@ impl Agent {
             self.show(pod, uid, pending).await?;
             return Ok(Outcome::Done);
         }
-        let Some(body) = self.bodies.of(name, identity, uid) else {
+        let Some(body) = self.instances.of(name, identity, uid) else {
             let (from, to) = self.settings.startup_millis;
-            let body = Body {
+            let body = Instance {
                 node: name.clone(),
                 uid: uid.to_owned(),
                 ready_at: now + random::millis(from, to),
                 ends_at: None,
             };
-            self.bodies.start(identity, body.clone());
+            self.instances.start(identity, body.clone());
             if body.ready_at > now {
                 self.show(
                     pod,

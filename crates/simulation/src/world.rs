@@ -9,11 +9,11 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::instances::Bodies;
 use crate::checks::Checks;
 use crate::control_plane::{Part, Server, supervise};
 use crate::disk::Disk;
-use crate::faults::{Extent, Faults, Machine, some_settings};
+use crate::faults::{FaultExtent, Faults, Machine, some_settings};
+use crate::instances::Instances;
 use crate::link::{Conditions, Link, Weather};
 use crate::random::{below, between, chance, millis};
 use crate::run::{Mutation, stand_still};
@@ -28,7 +28,7 @@ const AT_REST: Duration = Duration::from_secs(20);
 /// The kind of a world.
 struct Climate {
     weather: Weather,
-    faults: Option<Extent>,
+    faults: Option<FaultExtent>,
     /// Whether controllers run twice all the time, as when each takes the other for dead.
     two_controllers: bool,
     /// Maximum age of a view.
@@ -66,7 +66,7 @@ impl Climate {
             // No faults but the users' actions: here the checks are strict.
             0 => fair,
             1 => Self {
-                faults: Some(Extent::Contained),
+                faults: Some(FaultExtent::Contained),
                 staleness: Duration::from_secs(15),
                 ..fair
             },
@@ -79,7 +79,7 @@ impl Climate {
                     latency_millis: between(0, 300),
                     lateness_millis: between(100, 8_000),
                 },
-                faults: Some(Extent::Everything),
+                faults: Some(FaultExtent::Everything),
                 staleness: Duration::from_secs(180),
                 ..fair
             },
@@ -111,11 +111,11 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let admin = UserInfo::new("admin", ["system:masters"]);
     let link = Link::new("user", admin, address.clone(), Arc::default());
     let user = User::new(link.client(), checks);
-    let bodies = Bodies::default();
+    let instances = Instances::default();
     let hasty = mutation == Some(Mutation::HastyNode);
     let machine = |number| {
         let settings = some_settings(number, hasty);
-        Arc::new(Machine::new(settings, bodies.clone(), address.clone()))
+        Arc::new(Machine::new(settings, instances.clone(), address.clone()))
     };
     let machines: Vec<_> = (0..between(1, 3) as usize).map(machine).collect();
     let controllers = Arc::new(Conditions::default());
@@ -141,7 +141,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
         controllers,
         scheduler,
         machines,
-        bodies: bodies.clone(),
+        instances: instances.clone(),
     });
     for machine in &faults.machines {
         machine.start();
@@ -170,7 +170,7 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     faults.controllers.die_at_write(0);
     faults.scheduler.die_at_write(0);
     system::set_skew(0);
-    come_to_rest(&user, &bodies).await;
+    come_to_rest(&user, &instances).await;
 }
 
 /// Mostly short, so that one thing meets another half-way.
@@ -192,7 +192,7 @@ async fn wait_for_account(user: &User) {
     }
 }
 
-async fn come_to_rest(user: &User, bodies: &Bodies) {
+async fn come_to_rest(user: &User, instances: &Instances) {
     if let Err(error) = user.mend().await {
         trace::broken(format!("the user cannot mend: {error}"));
     }
@@ -205,7 +205,7 @@ async fn come_to_rest(user: &User, bodies: &Bodies) {
         if let Err(error) = user.tidy().await {
             trace!("user: refused: {error}");
         }
-        match goal::missing(user, bodies).await {
+        match goal::missing(user, instances).await {
             Ok(missing) => last = missing,
             Err(error) => last = vec![error.to_string()],
         }

@@ -90,7 +90,7 @@ pub(crate) fn demand(
 
 fn unsupported(claim: &PersistentVolumeClaim, driver: Driver) -> Option<String> {
     let spec = claim.spec.as_ref()?;
-    if form_of(claim) == Form::Image && driver == Driver::LocalCow {
+    if form_of(claim) == VolumeForm::Image && driver == Driver::LocalCow {
         // A copy-on-write file below a block device that overwrites its blocks can run out of
         // space: the device would fail, and with it its users.
         return Some(format!(
@@ -107,14 +107,14 @@ fn unsupported(claim: &PersistentVolumeClaim, driver: Driver) -> Option<String> 
 
 /// The form of a volume on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum VolumeForm {
     /// A directory (`volumeMode: Filesystem`).
     Directory,
     /// The image of a block device, in a separate directory (`volumeMode: Block`).
     Image,
 }
 
-impl Form {
+impl VolumeForm {
     fn of_mode(mode: Option<&str>) -> Self {
         match mode {
             Some("Block") => Self::Image,
@@ -132,15 +132,15 @@ impl Form {
 }
 
 /// The form for a claim's volume.
-pub(crate) fn form_of(claim: &PersistentVolumeClaim) -> Form {
+pub(crate) fn form_of(claim: &PersistentVolumeClaim) -> VolumeForm {
     let spec = claim.spec.as_ref();
-    Form::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
+    VolumeForm::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
 }
 
 /// The form of a volume.
-pub(crate) fn form_of_volume(volume: &PersistentVolume) -> Form {
+pub(crate) fn form_of_volume(volume: &PersistentVolume) -> VolumeForm {
     let spec = volume.spec.as_ref();
-    Form::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
+    VolumeForm::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
 }
 
 /// The reason why a volume cannot be copied from one of another form; `None` if it can.
@@ -148,7 +148,7 @@ pub(crate) fn other_form(
     claim: &PersistentVolumeClaim,
     source_mode: Option<&str>,
 ) -> Option<String> {
-    let (wanted, source) = (form_of(claim), Form::of_mode(source_mode));
+    let (wanted, source) = (form_of(claim), VolumeForm::of_mode(source_mode));
     (wanted != source).then(|| {
         format!(
             "its volumeMode is {}, and the claim asks for {}",
@@ -299,7 +299,7 @@ pub(crate) fn volume(
 
 /// The action for a volume of this provisioner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum VolumeFate {
     /// None.
     Keep,
     /// The directory and the object go.
@@ -309,9 +309,9 @@ pub(crate) enum Fate {
 }
 
 /// The action for a volume on this node.
-pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> Fate {
+pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> VolumeFate {
     if !is_ours(volume, node) {
-        return Fate::Keep;
+        return VolumeFate::Keep;
     }
     let spec = volume.spec.as_ref();
     let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
@@ -323,10 +323,10 @@ pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> Fate {
     // An unbound volume is removed when its object is deleted.
     let over = matches!(phase, Some("Released" | "Failed")) || (going && phase != Some("Bound"));
     match policy {
-        Some("Delete") if over => Fate::Remove,
-        Some("Delete") => Fate::Keep,
-        _ if going && holds(volume) => Fate::LetGo,
-        _ => Fate::Keep,
+        Some("Delete") if over => VolumeFate::Remove,
+        Some("Delete") => VolumeFate::Keep,
+        _ if going && holds(volume) => VolumeFate::LetGo,
+        _ => VolumeFate::Keep,
     }
 }
 
@@ -497,7 +497,7 @@ mod tests {
             made.spec.as_ref().unwrap().volume_mode.as_deref(),
             Some("Block")
         );
-        assert_eq!(form_of_volume(&made), Form::Image);
+        assert_eq!(form_of_volume(&made), VolumeForm::Image);
         assert_eq!(other_form(&block, Some("Block")), None);
         assert_eq!(other_form(&files, None), None);
         assert!(other_form(&block, Some("Filesystem")).is_some());
@@ -522,22 +522,22 @@ mod tests {
             }
             fate(&serde_json::from_value(made).unwrap(), "n")
         };
-        assert_eq!(with("Bound", "Delete", false), Fate::Keep);
-        assert_eq!(with("Bound", "Delete", true), Fate::Keep);
+        assert_eq!(with("Bound", "Delete", false), VolumeFate::Keep);
+        assert_eq!(with("Bound", "Delete", true), VolumeFate::Keep);
         // findings R16
-        assert_eq!(with("Available", "Delete", false), Fate::Keep);
-        assert_eq!(with("Available", "Delete", true), Fate::Remove);
-        assert_eq!(with("Available", "Retain", true), Fate::LetGo);
-        assert_eq!(with("Released", "Retain", false), Fate::Keep);
-        assert_eq!(with("Released", "Retain", true), Fate::LetGo);
-        assert_eq!(with("Released", "Delete", false), Fate::Remove);
-        assert_eq!(with("Failed", "Delete", true), Fate::Remove);
+        assert_eq!(with("Available", "Delete", false), VolumeFate::Keep);
+        assert_eq!(with("Available", "Delete", true), VolumeFate::Remove);
+        assert_eq!(with("Available", "Retain", true), VolumeFate::LetGo);
+        assert_eq!(with("Released", "Retain", false), VolumeFate::Keep);
+        assert_eq!(with("Released", "Retain", true), VolumeFate::LetGo);
+        assert_eq!(with("Released", "Delete", false), VolumeFate::Remove);
+        assert_eq!(with("Failed", "Delete", true), VolumeFate::Remove);
         let mut foreign = made.clone();
         foreign.metadata.annotations = None;
         foreign.status.get_or_insert_default().phase = Some("Released".to_owned());
-        assert_eq!(fate(&foreign, "n"), Fate::Keep);
+        assert_eq!(fate(&foreign, "n"), VolumeFate::Keep);
         let mut elsewhere = made;
         elsewhere.status.get_or_insert_default().phase = Some("Released".to_owned());
-        assert_eq!(fate(&elsewhere, "other"), Fate::Keep);
+        assert_eq!(fate(&elsewhere, "other"), VolumeFate::Keep);
     }
 }

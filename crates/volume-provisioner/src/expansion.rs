@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
-use planners::volume_expansion::{Step, failure, plan};
+use planners::volume_expansion::{ExpansionStep, failure, plan};
 use reconcile::Outcome;
 use reconcile::execute::chain;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;
 
-use crate::decide::{Form, form_of_volume, is_ours};
+use crate::decide::{VolumeForm, form_of_volume, is_ours};
 use crate::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
@@ -28,17 +28,17 @@ impl Provisioner {
         }
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         match plan(claim, volume, Timestamp::now()) {
-            Step::Nothing => {}
-            Step::Announce(status) => {
+            ExpansionStep::Nothing => {}
+            ExpansionStep::Announce(status) => {
                 self.write_claim_status(claim, status).await?;
                 let text = format!("External resizer is resizing volume {name}");
                 self.recorder.normal(claim, reasons::RESIZING, text);
             }
-            Step::Grow {
+            ExpansionStep::Grow {
                 bytes,
                 volume: patch,
             } => return self.grow(claim, volume, driver, bytes, patch).await,
-            Step::Finish(status) => {
+            ExpansionStep::Finish(status) => {
                 self.write_claim_status(claim, status).await?;
                 let text = "Resize volume succeeded";
                 self.recorder
@@ -63,8 +63,8 @@ impl Provisioner {
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         let storage = &self.config.storage;
         let grown = match form_of_volume(volume) {
-            Form::Directory => storage.limit(driver, name, bytes).await,
-            Form::Image => storage.grow_image(driver, name, bytes).await,
+            VolumeForm::Directory => storage.limit(driver, name, bytes).await,
+            VolumeForm::Image => storage.grow_image(driver, name, bytes).await,
         };
         if let Err(error) = grown {
             let delay = self.note_setback(&uid);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::Api;
-use planners::volume_snapshot::{Handle, Step, plan_on_node};
+use planners::volume_snapshot::{ContentStep, Handle, plan_on_node};
 use reconcile::Outcome;
 use reconcile::execute::{chain, found};
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
@@ -24,7 +24,7 @@ impl Provisioner {
             return Ok(Outcome::Done);
         };
         let step = self.content_step(&content);
-        if step == Step::Nothing {
+        if step == ContentStep::Nothing {
             return Ok(Outcome::Done);
         }
         let uid = content.metadata.uid.clone().unwrap_or_default();
@@ -45,7 +45,7 @@ impl Provisioner {
         }
     }
 
-    fn content_step(&self, content: &Arc<VolumeSnapshotContent>) -> Step {
+    fn content_step(&self, content: &Arc<VolumeSnapshotContent>) -> ContentStep {
         let source = content.spec.source.volume_handle.as_ref();
         let volume = source.and_then(|name| self.volumes.get("", name));
         let on = volume.as_ref().and_then(|volume| node_of(volume));
@@ -53,18 +53,22 @@ impl Provisioner {
         plan_on_node(content, known, &self.config.node_name)
     }
 
-    async fn take_step(&self, content: &VolumeSnapshotContent, step: Step) -> Result<(), Error> {
+    async fn take_step(
+        &self,
+        content: &VolumeSnapshotContent,
+        step: ContentStep,
+    ) -> Result<(), Error> {
         let storage = &self.config.storage;
         match step {
-            Step::Nothing => Ok(()),
-            Step::Protect => {
+            ContentStep::Nothing => Ok(()),
+            ContentStep::Protect => {
                 let finalizers = content.metadata.finalizers.iter().flatten();
                 let own = CONTENT_PROTECTION.to_owned();
                 let all: Vec<String> = finalizers.cloned().chain([own]).collect();
                 let api = Api::all(self.client.clone());
                 writes::merge(&api, content, json!({"metadata": {"finalizers": all}})).await
             }
-            Step::Take {
+            ContentStep::Take {
                 driver,
                 volume,
                 handle,
@@ -79,7 +83,7 @@ impl Provisioner {
                 });
                 self.write_content_status(content, status).await
             }
-            Step::Find { driver, handle } => {
+            ContentStep::Find { driver, handle } => {
                 if !storage.has_snapshot(driver, &handle.name).await? {
                     let text = format!("there is no snapshot {handle}");
                     return Err(Error::Source(text));
@@ -89,12 +93,12 @@ impl Provisioner {
                 });
                 self.write_content_status(content, status).await
             }
-            Step::Remove { driver, handle } => {
+            ContentStep::Remove { driver, handle } => {
                 storage.remove_snapshot(driver, &handle.name).await?;
                 tracing::info!(snapshot = handle.name, "snapshot removed");
                 self.let_content_go(content).await
             }
-            Step::LetGo => self.let_content_go(content).await,
+            ContentStep::LetGo => self.let_content_go(content).await,
         }
     }
 

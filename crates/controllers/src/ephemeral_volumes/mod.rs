@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::Api;
 use kube::api::PostParams;
-use planners::ephemeral_volumes::{Step, is_of_pod, plan};
+use planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
 use reconcile::execute::{Refusal, found, refusal};
 use reconcile::{Key, Outcome, Queue, Recorder};
 use resource_kinds::pod_view::PodView;
@@ -91,7 +91,7 @@ impl reconcile::Controller for Worker {
         let mut outcome = Outcome::Done;
         for step in plan(&pod, |name| claims.get(&key.namespace, name)) {
             match step {
-                Step::Create(claim) => {
+                ClaimAction::Create(claim) => {
                     match api.create(&PostParams::default(), &claim).await {
                         Ok(_) => tracing::info!(claim = claim.metadata.name, "claim made"),
                         // The cache will show it soon.
@@ -106,7 +106,7 @@ impl reconcile::Controller for Worker {
                         }
                     }
                 }
-                Step::Conflict(text) => {
+                ClaimAction::Conflict(text) => {
                     self.recorder.warning(&pod, FAILED_BINDING, text);
                     outcome = Outcome::RequeueAfter(RETRY);
                 }

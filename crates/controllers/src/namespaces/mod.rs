@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use planners::namespaces::{FINALIZER, Step, step};
+use planners::namespaces::{DeletionStep, FINALIZER, step};
 use reconcile::{Cache, Change, Key, Outcome, Queue};
 
 use crate::Context;
@@ -86,16 +86,16 @@ async fn empty(executor: &Executor, namespace: &Namespace) -> Result<Outcome, Er
     let name = namespace.metadata.name.clone().unwrap_or_default();
     let contents = executor.contents(&name).await?;
     let failures = match step(&contents) {
-        Step::Finish => Vec::new(),
-        Step::DeletePods => executor.delete_contents(&name, true).await,
-        Step::DeleteAll => executor.delete_contents(&name, false).await,
+        DeletionStep::Finish => Vec::new(),
+        DeletionStep::DeletePods => executor.delete_contents(&name, true).await,
+        DeletionStep::DeleteAll => executor.delete_contents(&name, false).await,
     };
     let contents = executor.contents(&name).await?;
     executor
         .write_conditions(namespace, &contents, &failures, Timestamp::now())
         .await?;
     match step(&contents) {
-        Step::Finish => executor.finish(namespace).await.map(|()| Outcome::Done),
+        DeletionStep::Finish => executor.finish(namespace).await.map(|()| Outcome::Done),
         _ if failures.is_empty() => Ok(Outcome::RequeueAfter(LOOK_AGAIN)),
         _ => Err(Error::Left {
             failures: failures.len(),

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::{Api, Client};
-use planners::resource_claims::{Seen, consumers};
+use planners::resource_claims::{ConsumerState, consumers};
 use reconcile::Cache;
 use reconcile::execute::found;
 use resource_kinds::pod_view::PodView;
 
 /// Pods by name and UID.
-pub(super) type Pods = BTreeMap<(String, String), Seen>;
+pub(super) type Pods = BTreeMap<(String, String), ConsumerState>;
 
 /// Whether a pod has ResourceClaims.
 pub(super) fn has_claims(pod: &PodView) -> bool {
@@ -50,7 +50,7 @@ pub(super) async fn seen(
             Some(pod) => state(&pod),
             None => match found(api.get(name).await)?.map(PodView::from) {
                 Some(pod) if *pod.uid == *uid => state(&pod),
-                _ => Seen::Gone,
+                _ => ConsumerState::Gone,
             },
         };
         pods.insert((name.to_owned(), uid.to_owned()), found);
@@ -59,16 +59,16 @@ pub(super) async fn seen(
 }
 
 /// The state of a pod.
-pub(super) fn look_up(pods: &Pods, name: &str, uid: &str) -> Seen {
+pub(super) fn look_up(pods: &Pods, name: &str, uid: &str) -> ConsumerState {
     let key = (name.to_owned(), uid.to_owned());
-    pods.get(&key).copied().unwrap_or(Seen::Unknown)
+    pods.get(&key).copied().unwrap_or(ConsumerState::Unknown)
 }
 
-fn state(pod: &PodView) -> Seen {
+fn state(pod: &PodView) -> ConsumerState {
     let never_runs = pod.is_deleting() && pod.node.is_none();
     if pod.has_ended() || never_runs {
-        Seen::Over
+        ConsumerState::Over
     } else {
-        Seen::Living
+        ConsumerState::Living
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
-use planners::stateful_set::write_schedule::{Course, Outcome, Place, Write};
+use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
 use planners::stateful_set::{Action, Notice, Plan, Refused, identity};
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{EventType, Key, Recorder, reference};
@@ -135,14 +135,14 @@ impl<'a> Run<'a> {
     /// Sends writes as soon as the order of the plan allows. Returns the first error, and the API
     /// server's refusals.
     async fn follow(&self, plan: &Plan) -> (Result<(), Error>, Vec<Refused>) {
-        let mut course = Course::of(plan);
+        let mut schedule = WriteSchedule::of(plan);
         let mut sent = FuturesUnordered::new();
         let mut result = Ok(());
         let mut refusals = Vec::new();
         loop {
-            let ready: Vec<Place> = course.ready().collect();
+            let ready: Vec<WritePosition> = schedule.ready().collect();
             for place in ready {
-                course.sent(place);
+                schedule.sent(place);
                 let write = plan.write(place);
                 sent.push(async move { (place, self.write(write).await) });
             }
@@ -150,14 +150,14 @@ impl<'a> Run<'a> {
                 return (result, refusals);
             };
             let outcome = match &done {
-                Ok(()) => Outcome::Done,
+                Ok(()) => WriteOutcome::Done,
                 Err(error) => {
                     let room = refusals.len() < REFUSALS_MAX;
                     refusals.extend(refused(plan.write(place), error).filter(|_| room));
-                    Outcome::Refused
+                    WriteOutcome::Refused
                 }
             };
-            course.ended(plan, place, outcome);
+            schedule.ended(plan, place, outcome);
             result = result.and(done);
         }
     }

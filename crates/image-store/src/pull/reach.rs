@@ -24,7 +24,7 @@ const METADATA: [IpAddr; 3] = [
 
 /// The class of an address, seen from the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum AddressClass {
     /// Anywhere that others reach, too.
     Open,
     /// The node itself.
@@ -34,20 +34,20 @@ pub(super) enum Place {
 }
 
 /// The class of an address.
-pub(super) fn place(address: IpAddr) -> Place {
+pub(super) fn place(address: IpAddr) -> AddressClass {
     match special(address) {
-        Some(Special::Loopback) => Place::Loopback,
-        Some(_) => Place::Closed,
-        None if METADATA.contains(&address.to_canonical()) => Place::Closed,
-        None => Place::Open,
+        Some(Special::Loopback) => AddressClass::Loopback,
+        Some(_) => AddressClass::Closed,
+        None if METADATA.contains(&address.to_canonical()) => AddressClass::Closed,
+        None => AddressClass::Open,
     }
 }
 
 /// The class of a URL without a DNS lookup: `None` for most names.
-fn literal_place(url: &Url) -> Option<Place> {
+fn literal_place(url: &Url) -> Option<AddressClass> {
     let host = url.host_str()?;
     if is_localhost(host) {
-        return Some(Place::Loopback);
+        return Some(AddressClass::Loopback);
     }
     let bare = host.trim_matches(['[', ']']);
     bare.parse().ok().map(place)
@@ -77,12 +77,12 @@ impl Reach {
 
     /// Whether the endpoint itself is allowed.
     pub fn allows_endpoint(&self) -> bool {
-        self.configured || literal_place(&self.endpoint) != Some(Place::Closed)
+        self.configured || literal_place(&self.endpoint) != Some(AddressClass::Closed)
     }
 
     /// Whether the endpoint must prove that it is a registry before any other request.
     pub fn must_show_itself(&self) -> bool {
-        !self.configured && literal_place(&self.endpoint) == Some(Place::Loopback)
+        !self.configured && literal_place(&self.endpoint) == Some(AddressClass::Loopback)
     }
 
     /// Whether the endpoint may send the node to a URL.
@@ -92,7 +92,10 @@ impl Reach {
         }
         let same = url.host() == self.endpoint.host()
             && url.port_or_known_default() == self.endpoint.port_or_known_default();
-        same || !matches!(literal_place(url), Some(Place::Loopback | Place::Closed))
+        same || !matches!(
+            literal_place(url),
+            Some(AddressClass::Loopback | AddressClass::Closed)
+        )
     }
 
     /// Follows redirects within the reach, and no more than a few.
@@ -112,9 +115,9 @@ impl Reach {
     fn allows_address(&self, name: &str, address: IpAddr) -> bool {
         let own = self.endpoint.host_str() == Some(name);
         match place(address) {
-            Place::Open => true,
-            Place::Loopback => own && (self.configured || is_localhost(name)),
-            Place::Closed => own && self.configured,
+            AddressClass::Open => true,
+            AddressClass::Loopback => own && (self.configured || is_localhost(name)),
+            AddressClass::Closed => own && self.configured,
         }
     }
 }
@@ -158,10 +161,10 @@ mod tests {
     fn addresses_of_the_node_and_its_links_are_told_apart() {
         let of = |text: &str| place(text.parse().unwrap());
         for open in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "100.64.0.1"] {
-            assert_eq!(of(open), Place::Open, "{open}");
+            assert_eq!(of(open), AddressClass::Open, "{open}");
         }
         for own in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert_eq!(of(own), Place::Loopback, "{own}");
+            assert_eq!(of(own), AddressClass::Loopback, "{own}");
         }
         let closed = [
             "169.254.169.254",
@@ -174,7 +177,7 @@ mod tests {
             "100.100.100.200",
         ];
         for address in closed {
-            assert_eq!(of(address), Place::Closed, "{address}");
+            assert_eq!(of(address), AddressClass::Closed, "{address}");
         }
     }
 

@@ -109,7 +109,7 @@ impl Request {
 }
 
 /// The contents of a store and its volumes, for a backup.
-pub struct Taken {
+pub struct BackupContents {
     /// The header.
     pub summary: Summary,
     /// The objects, without those that have a lease (events).
@@ -118,7 +118,11 @@ pub struct Taken {
 
 /// Reads the store at one revision, and then freezes the volumes: a volume that was made in between
 /// is in the backup without its object, never an object without its volume.
-pub async fn take(store: &dyn Store, storage: &Storage, request: Request) -> Result<Taken> {
+pub async fn take(
+    store: &dyn Store,
+    storage: &Storage,
+    request: Request,
+) -> Result<BackupContents> {
     let everything = Range {
         end: Some(vec![u8::MAX]),
         ..Range::default()
@@ -154,7 +158,7 @@ pub async fn take(store: &dyn Store, storage: &Storage, request: Request) -> Res
             .collect(),
         configured_by: Vec::new(),
     };
-    Ok(Taken { summary, pairs })
+    Ok(BackupContents { summary, pairs })
 }
 
 /// The source of the contents. The volumes are frozen as long as it exists.

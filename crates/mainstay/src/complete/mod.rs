@@ -31,7 +31,7 @@ pub struct CompleteArguments {
 
 /// The kind of completion of a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Wanted {
+enum Completion {
     /// A kind, to be followed by a name.
     Kind(Vec<&'static str>),
     /// The name of an object, after a prefix in the same word.
@@ -56,8 +56,8 @@ pub async fn run(arguments: &CompleteArguments, program: &Command) {
         return;
     };
     match wanted {
-        Wanted::Kind(kinds) => kinds.iter().for_each(|kind| say(&format!("{kind}/"))),
-        Wanted::Name(kind, before) => {
+        Completion::Kind(kinds) => kinds.iter().for_each(|kind| say(&format!("{kind}/"))),
+        Completion::Name(kind, before) => {
             let names = tokio::time::timeout(TIMEOUT, names(kind, &options)).await;
             for name in names.ok().flatten().unwrap_or_default() {
                 say(&format!("{before}{name}"));
@@ -67,7 +67,7 @@ pub async fn run(arguments: &CompleteArguments, program: &Command) {
 }
 
 /// The completion of the last word. `None` if the program's own words suffice.
-fn read(words: &[String], program: &Command) -> Option<(Wanted, Options)> {
+fn read(words: &[String], program: &Command) -> Option<(Completion, Options)> {
     // bash has the sign between an option and its value as a word.
     let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
     words.retain(|word| *word != "=");
@@ -96,12 +96,12 @@ fn read(words: &[String], program: &Command) -> Option<(Wanted, Options)> {
     options.retain(|option| known.iter().any(|known| option.starts_with(known)));
     let options = Options::try_parse_from(options).ok()?;
     let wanted = match (open.as_deref(), command_name) {
-        (Some("namespace"), _) => Wanted::Name(TargetKind::Namespace, String::new()),
+        (Some("namespace"), _) => Completion::Name(TargetKind::Namespace, String::new()),
         (Some(_), _) => return None,
         (None, _) if last.starts_with('-') => {
             let value = last.strip_prefix("--namespace=")?;
             let before = last.strip_suffix(value).unwrap_or_default();
-            Wanted::Name(TargetKind::Namespace, before.to_owned())
+            Completion::Name(TargetKind::Namespace, before.to_owned())
         }
         (None, "status") => return None,
         (None, "logs") => object(last, &positions, logs::KINDS)?,
@@ -127,15 +127,15 @@ fn option(command: &Command, word: &str) -> Option<(String, Option<String>)> {
 }
 
 /// `sts/web`, or `sts web` after a first word.
-fn object(last: &str, before: &[&str], kinds: &[TargetKind]) -> Option<Wanted> {
+fn object(last: &str, before: &[&str], kinds: &[TargetKind]) -> Option<Completion> {
     let kind = |word: &str| TargetKind::called(word).filter(|kind| kinds.contains(kind));
     match (before, last.split_once('/')) {
-        ([], Some((word, _))) => Some(Wanted::Name(kind(word)?, format!("{word}/"))),
+        ([], Some((word, _))) => Some(Completion::Name(kind(word)?, format!("{word}/"))),
         ([], None) => {
             let kinds = kinds.iter().map(|kind| kind.short());
-            Some(Wanted::Kind(kinds.collect()))
+            Some(Completion::Kind(kinds.collect()))
         }
-        ([word], None) if !word.contains('/') => Some(Wanted::Name(kind(word)?, String::new())),
+        ([word], None) if !word.contains('/') => Some(Completion::Name(kind(word)?, String::new())),
         _ => None,
     }
 }
@@ -164,15 +164,15 @@ mod tests {
 
     use super::*;
 
-    fn wanted(line: &str) -> Option<Wanted> {
+    fn wanted(line: &str) -> Option<Completion> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let mut program = crate::CommandLine::command();
         program.build();
         read(&words, &program).map(|(wanted, _)| wanted)
     }
 
-    fn name(kind: TargetKind, before: &str) -> Option<Wanted> {
-        Some(Wanted::Name(kind, before.to_owned()))
+    fn name(kind: TargetKind, before: &str) -> Option<Completion> {
+        Some(Completion::Name(kind, before.to_owned()))
     }
 
     /// findings U11
@@ -205,7 +205,7 @@ mod tests {
         ] {
             assert_eq!(wanted(line), expected, "{line:?}");
         }
-        let Some(Wanted::Kind(kinds)) = wanted("logs ") else {
+        let Some(Completion::Kind(kinds)) = wanted("logs ") else {
             panic!("no kinds");
         };
         assert_eq!(kinds, ["pod", "sts", "deploy", "ds", "rs", "job"]);

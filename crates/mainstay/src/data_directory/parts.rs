@@ -7,14 +7,14 @@ pub struct Part {
     /// Its name.
     pub name: &'static str,
     /// Its owner.
-    pub of: Of,
+    pub of: PartOwner,
     /// Whether it shows, when there is something in it, that there was a cluster.
     pub is_trace: bool,
 }
 
 /// The owner of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum PartOwner {
     /// The cluster: its objects, and their data. Deleted by `down --volumes`.
     Cluster,
     /// The instance: images, and files that the user has written. Deleted by `down --all`.
@@ -24,7 +24,7 @@ pub enum Of {
 const fn of_cluster(name: &'static str) -> Part {
     Part {
         name,
-        of: Of::Cluster,
+        of: PartOwner::Cluster,
         is_trace: false,
     }
 }
@@ -38,7 +38,7 @@ const fn trace(name: &'static str) -> Part {
 
 const fn of_instance(name: &'static str) -> Part {
     Part {
-        of: Of::Instance,
+        of: PartOwner::Instance,
         ..of_cluster(name)
     }
 }

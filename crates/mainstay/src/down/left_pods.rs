@@ -8,7 +8,7 @@ const LISTED_MAX: usize = 8;
 
 /// A pod with a sandbox, alive or not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Left {
+pub struct LeftPod {
     /// `name`, or `namespace/name` outside of `default`; the uid of a pod that is not known.
     pub name: String,
     /// Its uid.
@@ -18,13 +18,13 @@ pub struct Left {
 }
 
 /// The pods that a server has, or that one which did not stop in order has left, in order of name.
-pub fn pods(data: &Path) -> Vec<Left> {
+pub fn pods(data: &Path) -> Vec<LeftPod> {
     let known: Vec<PathBuf> = fs::read_dir(data.join("pods"))
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .collect();
-    let mut left: Vec<Left> = fs::read_dir(data.join("sandboxes"))
+    let mut left: Vec<LeftPod> = fs::read_dir(data.join("sandboxes"))
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -34,7 +34,7 @@ pub fn pods(data: &Path) -> Vec<Left> {
     left
 }
 
-fn of_uid(uid: String, known: &[PathBuf]) -> Left {
+fn of_uid(uid: String, known: &[PathBuf]) -> LeftPod {
     for directory in known {
         let name = directory.file_name().and_then(|name| name.to_str());
         let mut parts = name.unwrap_or_default().split('_');
@@ -46,14 +46,14 @@ fn of_uid(uid: String, known: &[PathBuf]) -> Left {
                 "default" => name.to_owned(),
                 namespace => format!("{namespace}/{name}"),
             };
-            return Left {
+            return LeftPod {
                 name,
                 uid,
                 directory: Some(directory.clone()),
             };
         }
     }
-    Left {
+    LeftPod {
         name: format!("uid {uid}"),
         uid,
         directory: None,
@@ -69,7 +69,7 @@ pub fn counted(pods: usize) -> String {
 }
 
 /// The names, of many only the first.
-pub fn listed(pods: &[Left]) -> String {
+pub fn listed(pods: &[LeftPod]) -> String {
     let names: Vec<&str> = pods
         .iter()
         .take(LISTED_MAX)
@@ -103,7 +103,7 @@ mod tests {
         let left = pods(data.path());
         assert_eq!(listed(&left), "shop/db-0, uid u3, web-0");
         assert_eq!(counted(left.len()), "3 pods");
-        let many: Vec<Left> = std::iter::repeat_n(left[0].clone(), 10).collect();
+        let many: Vec<LeftPod> = std::iter::repeat_n(left[0].clone(), 10).collect();
         assert!(listed(&many).ends_with("shop/db-0 and 2 more"));
         assert!(pods(Path::new("/nonexistent")).is_empty());
     }

@@ -19,7 +19,7 @@ use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
 use volume_provisioner::Storage;
 
-use super::left_pods::Left;
+use super::left_pods::LeftPod;
 use crate::data_directory::{Marker, kernel_name};
 use crate::output::{say, warn};
 
@@ -28,7 +28,7 @@ const MOUNTED_IN: [&str; 3] = ["sandboxes", "pods", "pool"];
 
 /// Stops the pods with their hooks, signals and grace periods, then removes all other kernel
 /// objects of the instance.
-pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[Left]) -> Result<()> {
+pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[LeftPod]) -> Result<()> {
     let instance_id = match marker {
         Some(marker) => marker.kernel_name.clone(),
         None => kernel_name(data, &BTreeSet::new()),
@@ -47,7 +47,7 @@ pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[Left]) -> Result<
     detach_devices(&data.join("volumes"))
 }
 
-async fn end_pods(data: &Path, instance_id: &str, pods: &[Left]) -> Result<()> {
+async fn end_pods(data: &Path, instance_id: &str, pods: &[LeftPod]) -> Result<()> {
     let runtime = Runtime::open(RuntimeOptions {
         state_dir: data.to_owned(),
         instance_id: instance_id.to_owned(),

@@ -18,7 +18,7 @@ use crate::data_directory::Marker;
 use crate::output::{say, show};
 use crate::process::{self, Identity};
 use crate::settings::DataDirectory;
-use removal::{Extent, Listener};
+use removal::{DeletionExtent, Listener};
 
 /// Maximum time of `down`: longer than any usual grace period of a database.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
@@ -43,10 +43,10 @@ pub struct DownArguments {
 }
 
 impl DownArguments {
-    fn extent(&self) -> Option<Extent> {
+    fn extent(&self) -> Option<DeletionExtent> {
         match (self.volumes, self.all) {
-            (_, true) => Some(Extent::All),
-            (true, false) => Some(Extent::Cluster),
+            (_, true) => Some(DeletionExtent::All),
+            (true, false) => Some(DeletionExtent::Cluster),
             (false, false) => None,
         }
     }
@@ -129,7 +129,11 @@ fn stop(server: Identity, data: &Path) -> Result<()> {
     while server.is_alive() {
         let now = left_pods::pods(data);
         if pods != now && !now.is_empty() {
-            let text = format!("{} left: {}", left_pods::counted(now.len()), left_pods::listed(&now));
+            let text = format!(
+                "{} left: {}",
+                left_pods::counted(now.len()),
+                left_pods::listed(&now)
+            );
             step(started, &text);
         }
         pods = now;
@@ -148,11 +152,11 @@ fn stop(server: Identity, data: &Path) -> Result<()> {
 }
 
 /// Deletes data, and says every second how far it is.
-fn delete(data: &Path, extent: Extent, mut marker: Marker) -> Result<()> {
+fn delete(data: &Path, extent: DeletionExtent, mut marker: Marker) -> Result<()> {
     let shown = data.display();
     match extent {
-        Extent::Cluster => say(&format!("deleting the cluster in {shown}")),
-        Extent::All => say(&format!("deleting {shown}")),
+        DeletionExtent::Cluster => say(&format!("deleting the cluster in {shown}")),
+        DeletionExtent::All => say(&format!("deleting {shown}")),
     }
     let started = Instant::now();
     let mut last = started;
@@ -167,7 +171,7 @@ fn delete(data: &Path, extent: Extent, mut marker: Marker) -> Result<()> {
         },
     };
     removal::delete(data, extent, &mut listener)?;
-    if extent == Extent::Cluster {
+    if extent == DeletionExtent::Cluster {
         marker.cluster = false;
         marker.write(data)?;
         say(&format!("deleted the cluster in {shown}; {}", kept(data)));
@@ -203,17 +207,17 @@ fn step(started: Instant, text: &str) {
     say(&format!("{elapsed:6.2}s {text}"));
 }
 
-fn confirmed(data: &Path, extent: Extent) -> Result<bool> {
+fn confirmed(data: &Path, extent: DeletionExtent) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("--volumes and --all delete data: add --yes if there is no terminal");
     }
     let shown = data.display();
     let what = match extent {
-        Extent::Cluster => format!(
+        DeletionExtent::Cluster => format!(
             "the cluster in {shown}: all objects, and the data of {} volumes",
             removal::volumes(data)
         ),
-        Extent::All => format!(
+        DeletionExtent::All => format!(
             "{shown}: all objects, the data of {} volumes, all images and registries.yaml",
             removal::volumes(data)
         ),

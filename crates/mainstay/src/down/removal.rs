@@ -9,23 +9,23 @@ use anyhow::{Context, Result, bail};
 
 use super::leftovers;
 use crate::data_directory::MARKER_FILE;
-use crate::data_directory::parts::{Of, Part};
+use crate::data_directory::parts::{Part, PartOwner};
 
 /// Depth of progress messages below a part of the data, such as an image's layers.
 const DEPTH: usize = 2;
 
 /// The extent of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum DeletionExtent {
     /// The cluster: objects and volumes.
     Cluster,
     /// Everything of the instance.
     All,
 }
 
-impl Extent {
+impl DeletionExtent {
     fn has(self, part: &Part) -> bool {
-        self == Self::All || part.of == Of::Cluster
+        self == Self::All || part.of == PartOwner::Cluster
     }
 }
 
@@ -42,7 +42,7 @@ pub struct Listener<'a> {
 ///
 /// # Errors
 /// An entry cannot be deleted, or something is mounted inside a part: it may be anyone's.
-pub fn delete(data: &Path, extent: Extent, listener: &mut Listener<'_>) -> Result<()> {
+pub fn delete(data: &Path, extent: DeletionExtent, listener: &mut Listener<'_>) -> Result<()> {
     let table = mount_table::read().context("list the mounts")?;
     let parts = Part::ALL.iter().filter(|part| extent.has(part));
     let parts: Vec<&Part> = parts.collect();
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    fn said(data: &Path, extent: Extent, due: bool) -> (Vec<String>, Result<()>) {
+    fn said(data: &Path, extent: DeletionExtent, due: bool) -> (Vec<String>, Result<()>) {
         let mut said = Vec::new();
         let mut listener = Listener {
             say: &mut |text| said.push(text.to_owned()),
@@ -200,7 +200,7 @@ mod tests {
     fn each_part_is_named_and_the_store_goes_first() {
         let around = instance();
         let data = around.path().join("data");
-        let (texts, result) = said(&data, Extent::All, false);
+        let (texts, result) = said(&data, DeletionExtent::All, false);
         result.unwrap();
         assert_eq!(texts, ["store", "volumes", "images"]);
         assert_eq!(remove_root(&data).unwrap(), Vec::<String>::new());
@@ -213,7 +213,7 @@ mod tests {
     fn images_and_registries_survive_the_cluster() {
         let around = instance();
         let data = around.path().join("data");
-        let (texts, result) = said(&data, Extent::Cluster, false);
+        let (texts, result) = said(&data, DeletionExtent::Cluster, false);
         result.unwrap();
         assert_eq!(texts, ["store", "volumes"]);
         assert_eq!(
@@ -228,7 +228,7 @@ mod tests {
         let around = instance();
         let data = around.path().join("data");
         fs::create_dir(data.join("holiday-photos")).unwrap();
-        said(&data, Extent::All, false).1.unwrap();
+        said(&data, DeletionExtent::All, false).1.unwrap();
         assert_eq!(remove_root(&data).unwrap(), ["holiday-photos"]);
         assert_eq!(names_in(&data), ["holiday-photos"]);
     }
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn what_has_gone_is_counted() {
         let around = instance();
-        let (texts, result) = said(&around.path().join("data"), Extent::All, true);
+        let (texts, result) = said(&around.path().join("data"), DeletionExtent::All, true);
         result.unwrap();
         let images = texts.iter().filter(|text| text.starts_with("images"));
         let images: Vec<&String> = images.collect();

@@ -2,8 +2,8 @@
 //!
 //! `found` reads, `model` and `workloads` choose the shown objects, `render` formats them.
 
-mod objects;
 mod model;
+mod objects;
 mod render;
 mod workloads;
 
@@ -18,8 +18,8 @@ use crate::pod_row::PodRows;
 use crate::settings::{DataDirectory, program};
 use crate::terminal;
 use crate::why::{Reach, Server, overview};
-use objects::read;
 use model::{ServerStatus, status};
+use objects::read;
 use render::Call;
 
 /// Arguments of `mainstay status`.

@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::diagnosis::{Evidence, Explanation, Overview, claim_ordinal};
+use planners::diagnosis::{Explanation, ObservedNamespace, Overview, claim_ordinal};
 use planners::stateful_set::identity;
 use resource_kinds::pod_view::PodView;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::objects::Found;
+use super::objects::StatusObjects;
 use super::workloads;
 use crate::pod_row::{PodRow, PodRows};
 
@@ -167,7 +167,7 @@ impl Waiting {
 /// The overview of the objects and of the waiting ones.
 pub fn status(
     server: ServerStatus,
-    found: &Found,
+    found: &StatusObjects,
     overview: &Overview,
     rows: &PodRows<'_>,
     now: Timestamp,
@@ -216,8 +216,8 @@ fn key(meta: &ObjectMeta) -> (&str, &str) {
 
 fn set(
     object: &StatefulSet,
-    evidence: &Evidence,
-    found: &Found,
+    evidence: &ObservedNamespace,
+    found: &StatusObjects,
     rows: &PodRows<'_>,
     now: Timestamp,
 ) -> SetStatus {
@@ -255,7 +255,7 @@ fn set(
     }
 }
 
-fn claim(object: &PersistentVolumeClaim, found: &Found) -> ClaimStatus {
+fn claim(object: &PersistentVolumeClaim, found: &StatusObjects) -> ClaimStatus {
     let status = object.status.as_ref();
     let spec = object.spec.as_ref();
     let phase = status.and_then(|status| status.phase.clone());
@@ -280,7 +280,7 @@ fn claim(object: &PersistentVolumeClaim, found: &Found) -> ClaimStatus {
 
 /// The usage of a volume. For a directory on the node's disk the file system reports the disk's
 /// usage, which is not the volume's.
-fn used(claim: &PersistentVolumeClaim, found: &Found) -> Option<i64> {
+fn used(claim: &PersistentVolumeClaim, found: &StatusObjects) -> Option<i64> {
     let (namespace, name) = key(&claim.metadata);
     found.figures.iter().find_map(|node| {
         let disk = &node["node"]["fs"]["capacityBytes"];
@@ -293,7 +293,7 @@ fn used(claim: &PersistentVolumeClaim, found: &Found) -> Option<i64> {
     })
 }
 
-fn node(object: &Node, found: &Found) -> NodeStatus {
+fn node(object: &Node, found: &StatusObjects) -> NodeStatus {
     let name = name(&object.metadata);
     let status = object.status.as_ref();
     let addresses = status.and_then(|status| status.addresses.as_deref());

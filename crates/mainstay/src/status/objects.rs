@@ -16,17 +16,17 @@ const FIGURES_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The objects that were read. Objects that the user may not read are missing.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct StatusObjects {
     /// The version of the server.
     pub version: String,
     /// The usage of each node, in kubelet's format.
     pub figures: Vec<Value>,
     /// The objects.
-    pub objects: why::Found,
+    pub objects: why::ClusterObjects,
 }
 
 /// Reads all of it.
-pub async fn read(server: &Server, reach: &Reach, now: Timestamp) -> Result<Found> {
+pub async fn read(server: &Server, reach: &Reach, now: Timestamp) -> Result<StatusObjects> {
     let version = async {
         let version = server.client.apiserver_version().await;
         version.map_err(|error| server.explain(error))
@@ -35,7 +35,7 @@ pub async fn read(server: &Server, reach: &Reach, now: Timestamp) -> Result<Foun
     let nodes = objects.cluster.nodes.iter().flatten();
     let figures = nodes.map(|node| figures(&server.client, node.name_any()));
     let figures = join_all(figures).await.into_iter().flatten().collect();
-    Ok(Found {
+    Ok(StatusObjects {
         version: version.git_version,
         figures,
         objects,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use planners::diagnosis::{Cluster, Evidence};
+use planners::diagnosis::{ObservedCluster, ObservedNamespace};
 use serde_json::{Value, json};
 
-use super::objects::Found;
+use super::objects::StatusObjects;
 use super::*;
 
 const NOW: &str = "2026-01-01T01:00:00Z";
@@ -43,12 +43,12 @@ fn claim(name: &str, class: &str) -> Value {
         "status": {"phase": "Bound", "capacity": {"storage": "67108864"}}})
 }
 
-fn found() -> Found {
+fn found() -> StatusObjects {
     let volume = |claim: &str, capacity: i64| {
         json!({"name": "data", "pvcRef": {"name": claim, "namespace": "default"},
             "capacityBytes": capacity, "usedBytes": 3 << 20})
     };
-    let mut own = Evidence::of("default", NOW.parse().unwrap());
+    let mut own = ObservedNamespace::of("default", NOW.parse().unwrap());
     own.sets = vec![decoded(json!({
         "metadata": {"name": "web", "namespace": "default", "uid": "w"},
         "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
@@ -69,7 +69,7 @@ fn found() -> Found {
         "spec": {"template": {}},
         "status": {"conditions": [{"type": "Failed", "status": "True",
             "message": "Job has reached the specified backoff limit"}]}}))];
-    let mut shop = Evidence::of("shop", NOW.parse().unwrap());
+    let mut shop = ObservedNamespace::of("shop", NOW.parse().unwrap());
     shop.deployments = vec![decoded(json!({
         "metadata": {"name": "front", "namespace": "shop"},
         "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "front"}}, "template": {}},
@@ -79,26 +79,26 @@ fn found() -> Found {
         "addresses": [{"type": "InternalIP", "address": "192.0.2.7"}],
         "conditions": [{"type": "Ready", "status": "True"},
             {"type": "DiskPressure", "status": "True"}]}}));
-    let cluster = Cluster {
+    let cluster = ObservedCluster {
         nodes: Some(vec![node]),
-        ..Cluster::default()
+        ..ObservedCluster::default()
     };
-    Found {
+    StatusObjects {
         version: "v1.36.0+mainstay.0.1.0".to_owned(),
         figures: vec![json!({
             "node": {"nodeName": "here", "fs": {"usedBytes": 30_i64 << 30,
                 "availableBytes": 10_i64 << 30, "capacityBytes": 40_i64 << 30}},
             "pods": [{"volume": [volume("data-web-0", 64 << 20)]},
                 {"volume": [volume("data-web-1", 40 << 30)]}]})],
-        objects: crate::why::Found {
+        objects: crate::why::ClusterObjects {
             cluster: Arc::new(cluster),
             namespaces: vec![own, shop],
-            ..crate::why::Found::default()
+            ..crate::why::ClusterObjects::default()
         },
     }
 }
 
-fn shown(found: &Found, width: Option<usize>) -> Vec<String> {
+fn shown(found: &StatusObjects, width: Option<usize>) -> Vec<String> {
     let kinds = resource_kinds::all(&ClusterConfig::default());
     let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
     let rows = PodRows::new(kind.as_ref()).unwrap();
@@ -166,7 +166,7 @@ fn lines_fit_into_the_terminal() {
 
 #[test]
 fn an_empty_server_says_what_to_do() {
-    let lines = shown(&Found::default(), None);
+    let lines = shown(&StatusObjects::default(), None);
     assert_eq!(
         lines.last().unwrap(),
         "No workload exists yet: kubectl apply -f FILE"

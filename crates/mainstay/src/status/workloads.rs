@@ -7,14 +7,14 @@ use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::core::{Selector, SelectorExt};
 use object_model::duration::human;
-use planners::diagnosis::Evidence;
+use planners::diagnosis::ObservedNamespace;
 
-use super::objects::Found;
 use super::model::{Workload, name, namespace};
+use super::objects::StatusObjects;
 use crate::pod_row::PodRows;
 
 /// All of them: by kind, then by name, as they were listed.
-pub fn all(found: &Found, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
+pub fn all(found: &StatusObjects, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
     let objects = &found.objects;
     let reason = |meta: &ObjectMeta, selector: Option<&LabelSelector>| {
         let selector = Selector::try_from(selector?.clone()).ok()?;
@@ -55,7 +55,10 @@ pub fn all(found: &Found, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
         let job = job(object).because(|| reason(&object.metadata, selector));
         all.push(under_way(job));
     }
-    let pods = objects.namespaces.iter().flat_map(Evidence::viewed_pods);
+    let pods = objects
+        .namespaces
+        .iter()
+        .flat_map(ObservedNamespace::viewed_pods);
     let free = pods.filter(|(view, _)| view.controller.is_none());
     all.extend(free.map(|(_, object)| pod(object, rows, now)));
     all

@@ -17,7 +17,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
 
-use crate::backup::contents::{Request, SOCKET, Summary, Taken, socket_below, take, write_pair};
+use crate::backup::contents::{
+    BackupContents, Request, SOCKET, Summary, socket_below, take, write_pair,
+};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: u64 = 256;
@@ -124,7 +126,7 @@ async fn send_summary(to: &mut (impl AsyncWriteExt + Unpin), summary: &Summary) 
 
 async fn send(
     to: &mut (impl AsyncWriteExt + Unpin),
-    taken: Taken,
+    taken: BackupContents,
     configured_by: &[PathBuf],
 ) -> Result<()> {
     let summary = Summary {

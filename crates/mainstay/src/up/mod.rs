@@ -29,7 +29,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, PartialObjectMeta};
 use node_agent::OnShutdown;
-use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted};
+use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -385,8 +385,8 @@ async fn announce_dns(server: &Server, ranges: &Ranges) -> Result<()> {
 
 async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<PodNetwork>, Ranges)> {
     let state_dir = settings.data_dir.join("network");
-    let default = Wanted::default();
-    let wanted = Wanted {
+    let default = WantedRanges::default();
+    let wanted = WantedRanges {
         pod: settings.pod_cidr.unwrap_or(default.pod),
         service: settings.service_cidr.unwrap_or(default.service),
         pod_fixed: settings.pod_cidr.is_some(),

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
-use planners::diagnosis::{Cluster, Evidence, TargetKind, Webhook};
+use planners::diagnosis::{ObservedCluster, ObservedNamespace, TargetKind, Webhook};
 use resource_kinds::snapshot::VolumeSnapshotClass;
 use serde::de::DeserializeOwned;
 
@@ -49,29 +49,29 @@ pub enum Reach {
 
 /// The objects that were read.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct ClusterObjects {
     /// The cluster-wide objects.
-    pub cluster: Arc<Cluster>,
+    pub cluster: Arc<ObservedCluster>,
     /// The namespaces, by name.
-    pub namespaces: Vec<Evidence>,
+    pub namespaces: Vec<ObservedNamespace>,
     /// The one namespace that it is limited to.
     pub namespace: Option<String>,
     /// The kinds that could not be read.
     pub unread: Vec<String>,
 }
 
-impl Found {
+impl ClusterObjects {
     /// All objects of a kind, by namespace.
     pub fn each<'f, K: 'f>(
         &'f self,
-        of: impl Fn(&'f Evidence) -> &'f Vec<Arc<K>>,
+        of: impl Fn(&'f ObservedNamespace) -> &'f Vec<Arc<K>>,
     ) -> impl Iterator<Item = &'f K> {
         self.namespaces.iter().flat_map(of).map(AsRef::as_ref)
     }
 }
 
 /// Reads everything that the user may read of these namespaces, and of the cluster around them.
-pub async fn read_all(server: &Server, reach: &Reach, now: Timestamp) -> Result<Found> {
+pub async fn read_all(server: &Server, reach: &Reach, now: Timestamp) -> Result<ClusterObjects> {
     let scope = match reach {
         Reach::All | Reach::Readable => Scope::All,
         Reach::One(namespace) => Scope::Namespace(namespace),
@@ -93,7 +93,11 @@ pub async fn read_all(server: &Server, reach: &Reach, now: Timestamp) -> Result<
 
 /// Reads all objects for the question. Kinds without permission are reported, unless the question
 /// is about them.
-pub async fn read(client: &Client, scope: Scope<'_>, now: Timestamp) -> Result<Found, kube::Error> {
+pub async fn read(
+    client: &Client,
+    scope: Scope<'_>,
+    now: Timestamp,
+) -> Result<ClusterObjects, kube::Error> {
     let reader = Reader {
         client,
         scope,
@@ -101,7 +105,7 @@ pub async fn read(client: &Client, scope: Scope<'_>, now: Timestamp) -> Result<F
     };
     let (cluster, namespaces) = tokio::try_join!(reader.cluster(), reader.namespaces(now))?;
     let cluster = Arc::new(cluster);
-    let mut namespaces: Vec<Evidence> = namespaces.0.into_values().collect();
+    let mut namespaces: Vec<ObservedNamespace> = namespaces.0.into_values().collect();
     for evidence in &mut namespaces {
         evidence.cluster = Arc::clone(&cluster);
     }
@@ -110,7 +114,7 @@ pub async fn read(client: &Client, scope: Scope<'_>, now: Timestamp) -> Result<F
         Scope::All => None,
         Scope::Object(_, namespace) | Scope::Namespace(namespace) => Some(namespace.to_owned()),
     };
-    Ok(Found {
+    Ok(ClusterObjects {
         cluster,
         namespaces,
         namespace,
@@ -137,20 +141,20 @@ enum Need {
 }
 
 /// By name.
-struct Namespaces(BTreeMap<String, Evidence>, Timestamp);
+struct Namespaces(BTreeMap<String, ObservedNamespace>, Timestamp);
 
 impl Namespaces {
     /// Adds each object to those of its namespace.
     fn add<K: ResourceExt>(
         &mut self,
         objects: Option<Vec<Arc<K>>>,
-        to: impl Fn(&mut Evidence) -> &mut Vec<Arc<K>>,
+        to: impl Fn(&mut ObservedNamespace) -> &mut Vec<Arc<K>>,
     ) {
         for object in objects.into_iter().flatten() {
             let namespace = object.namespace().unwrap_or_default();
             let now = self.1;
             let evidence = self.0.entry(namespace);
-            let evidence = evidence.or_insert_with_key(|name| Evidence::of(name, now));
+            let evidence = evidence.or_insert_with_key(|name| ObservedNamespace::of(name, now));
             to(evidence).push(object);
         }
     }
@@ -161,7 +165,7 @@ impl Reader<'_> {
         use TargetKind as Kind;
         let mut all = Namespaces(BTreeMap::new(), now);
         if let Scope::Object(_, namespace) | Scope::Namespace(namespace) = self.scope {
-            let evidence = Evidence::of(namespace, now);
+            let evidence = ObservedNamespace::of(namespace, now);
             all.0.insert(namespace.to_owned(), evidence);
         }
         let (pods, sets, revisions, claims, events) = tokio::try_join!(
@@ -214,7 +218,7 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    async fn cluster(&self) -> Result<Cluster, kube::Error> {
+    async fn cluster(&self) -> Result<ObservedCluster, kube::Error> {
         use TargetKind as Kind;
         let (nodes, volumes, classes, snapshot_classes, snapshot_contents) = tokio::try_join!(
             self.list_all(Need::Always, "nodes"),
@@ -232,7 +236,7 @@ impl Reader<'_> {
         )?;
         let snapshot_classes: Option<Vec<Arc<VolumeSnapshotClass>>> = snapshot_classes;
         let owned = |all: Vec<Arc<_>>| all.into_iter().map(Arc::unwrap_or_clone).collect();
-        Ok(Cluster {
+        Ok(ObservedCluster {
             nodes,
             volumes,
             classes,
@@ -365,7 +369,7 @@ fn webhook(name: &str, configuration: &str) -> Webhook {
 }
 
 /// The names of the objects of that kind, for a hint.
-pub fn names(evidence: &Evidence, kind: TargetKind) -> String {
+pub fn names(evidence: &ObservedNamespace, kind: TargetKind) -> String {
     let names = evidence.names(kind);
     let elsewhere = match kind.is_namespaced() {
         true => "; -n names another namespace",

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use kube::{Api, Client};
-use planners::diagnosis::{Explanation, Link, Log};
+use planners::diagnosis::{Explanation, Finding, Log};
 
 /// Lines of a log that are shown.
 const LINES: i64 = 10;
@@ -40,7 +40,7 @@ pub async fn attach(client: &Client, answers: &mut [Explanation]) -> Option<Stri
     ))
 }
 
-async fn read(client: &Client, link: &Link, previous: bool) -> Result<Vec<String>, kube::Error> {
+async fn read(client: &Client, link: &Finding, previous: bool) -> Result<Vec<String>, kube::Error> {
     let namespace = link.object.namespace.as_deref().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let parameters = LogParams {

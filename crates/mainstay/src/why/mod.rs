@@ -15,7 +15,7 @@ use planners::diagnosis::{Explanation, Overview, explain};
 
 use crate::settings::DataDirectory;
 use cluster_objects::Scope;
-pub use cluster_objects::{Found, Reach, read_all};
+pub use cluster_objects::{ClusterObjects, Reach, read_all};
 pub use server::Server;
 use target::Target;
 
@@ -123,7 +123,7 @@ async fn ask(
 }
 
 /// All waiting objects, out of those that were read.
-pub fn overview(found: &Found, reach: &Reach, now: Timestamp) -> Overview {
+pub fn overview(found: &ClusterObjects, reach: &Reach, now: Timestamp) -> Overview {
     let mut all = match reach {
         Reach::All | Reach::Readable => {
             Overview::of_cluster(&found.cluster, &found.namespaces, now)

@@ -10,7 +10,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use mvcc_store::embedded::EmbeddedStore;
-use planners::diagnosis::{State, TargetKind};
+use planners::diagnosis::{TargetKind, WaitState};
 use planners::stateful_set::revisions;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ async fn the_chain_goes_from_the_set_to_the_image() {
     let set: StatefulSet = create(&client, set(2)).await;
     stuck_pod(&client, &set).await;
     let answer = ask_for(&client, &["sts/web"]).await.unwrap();
-    assert_eq!(answer.state(), State::Waiting);
+    assert_eq!(answer.state(), WaitState::Waiting);
     let links: Vec<_> = answer.chains[0]
         .links
         .iter()
@@ -188,7 +188,7 @@ async fn who_may_not_see_nodes_is_told_so_and_gets_the_rest() {
     });
     let _: RoleBinding = create(&admin, binding).await;
     let answer = ask_for(&stranger, &["sts/web"]).await.unwrap();
-    assert_eq!(answer.state(), State::Fine);
+    assert_eq!(answer.state(), WaitState::Fine);
     let notes = answer.notes.join("\n");
     for kind in ["volumes", "storage classes", "nodes"] {
         assert!(

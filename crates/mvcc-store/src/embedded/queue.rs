@@ -23,7 +23,7 @@ pub(crate) enum Request {
 }
 
 /// The result of taking from the queue.
-pub(crate) enum Taken {
+pub(crate) enum QueuedWork {
     /// Requests, oldest first; never empty.
     Group(Vec<Request>),
     /// Nothing until the deadline.
@@ -71,7 +71,7 @@ impl Queue {
     }
 
     /// Blocks until there is something to do, the deadline has passed, or the queue is closed.
-    pub(crate) fn take(&self, deadline: Option<Instant>) -> Taken {
+    pub(crate) fn take(&self, deadline: Option<Instant>) -> QueuedWork {
         let mut waiting = self.lock();
         while waiting.requests.is_empty() && !waiting.closed {
             waiting = match deadline {
@@ -82,7 +82,7 @@ impl Queue {
                 Some(deadline) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     if left.is_zero() {
-                        return Taken::Idle;
+                        return QueuedWork::Idle;
                     }
                     let waited = self.arrived.wait_timeout(waiting, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
@@ -90,13 +90,13 @@ impl Queue {
             };
         }
         if waiting.requests.is_empty() {
-            return Taken::Closed;
+            return QueuedWork::Closed;
         }
         let count = waiting.requests.len().min(REQUESTS_PER_GROUP_MAX);
         let group: Vec<Request> = waiting.requests.drain(..count).collect();
         drop(waiting);
         self.room.add_permits(count);
-        Taken::Group(group)
+        QueuedWork::Group(group)
     }
 
     /// Refuses new requests; those already in the queue are still served.

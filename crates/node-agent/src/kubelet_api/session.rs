@@ -15,7 +15,7 @@ pub const OUTGOING_MAX: usize = 8;
 
 /// The streams that the client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct SessionStreams {
     /// Input.
     pub stdin: bool,
     /// Output.
@@ -31,7 +31,7 @@ pub struct Wanted {
 
 /// A message of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ClientMessage {
     /// Input.
     Input(Bytes),
     /// The terminal's size.
@@ -52,7 +52,7 @@ pub enum Output {
 /// The client's messages.
 pub trait FromClient: Send {
     /// The next message; `None` after a disconnect.
-    fn next(&mut self) -> impl Future<Output = Option<Said>> + Send;
+    fn next(&mut self) -> impl Future<Output = Option<ClientMessage>> + Send;
 }
 
 /// The output to the client.
@@ -65,7 +65,7 @@ pub trait ToClient: Sync {
 /// `exit_code` is set. `None` if the client disconnects.
 pub async fn carry(
     session: Session,
-    (wanted, exit_code): (Wanted, bool),
+    (wanted, exit_code): (SessionStreams, bool),
     from: impl FromClient,
     to: &impl ToClient,
 ) -> Option<Value> {
@@ -112,13 +112,13 @@ async fn take_input(
 ) -> InputEnd {
     while let Some(said) = from.next().await {
         match said {
-            Said::Input(bytes) => write_input(&mut stdin, &bytes).await,
-            Said::Size(size) => {
+            ClientMessage::Input(bytes) => write_input(&mut stdin, &bytes).await,
+            ClientMessage::Size(size) => {
                 if let Err(late) = sizes.send(size).await {
                     tracing::debug!(size = ?late.0, "resize after the end of a session");
                 }
             }
-            Said::InputEnds => {
+            ClientMessage::InputEnds => {
                 let closed = close_input(&mut stdin).await;
                 if ends_with_input {
                     all_taken(closed).await;

@@ -12,7 +12,9 @@ use serde_json::Value;
 use spdy::{Stream, StreamReader, StreamWriter};
 use tokio::sync::mpsc;
 
-use super::session::{self, FromClient, Output, Said, ToClient, Wanted, failure, terminal_size};
+use super::session::{
+    self, ClientMessage, FromClient, Output, SessionStreams, ToClient, failure, terminal_size,
+};
 
 /// The client opens its streams within this time (upstream's figure).
 const OPENING_MAX: Duration = Duration::from_secs(30);
@@ -59,7 +61,7 @@ impl Version {
 pub async fn carry(
     connection: Upgraded,
     version: Version,
-    wanted: Wanted,
+    wanted: SessionStreams,
     open: impl Future<Output = Result<Session, String>> + Send,
     exit_code: bool,
 ) {
@@ -97,7 +99,7 @@ pub async fn carry(
 }
 
 /// The names of the streams that the client opens for its request.
-fn expected(wanted: Wanted, version: Version) -> Vec<&'static str> {
+fn expected(wanted: SessionStreams, version: Version) -> Vec<&'static str> {
     let all = [
         ("error", true),
         ("stdin", wanted.stdin),
@@ -148,7 +150,7 @@ impl Parts {
         self,
         version: Version,
         open: impl Future<Output = Result<Session, String>>,
-        wanted: (Wanted, bool),
+        wanted: (SessionStreams, bool),
     ) {
         let status = match open.await {
             Err(message) => Some(failure(&message)),
@@ -197,17 +199,17 @@ struct Reading {
 
 impl FromClient for Reading {
     /// Never ends: a disconnect is detected elsewhere.
-    async fn next(&mut self) -> Option<Said> {
+    async fn next(&mut self) -> Option<ClientMessage> {
         loop {
             if let Some(size) = self.whole_size() {
-                return Some(Said::Size(size));
+                return Some(ClientMessage::Size(size));
             }
             tokio::select! {
                 bytes = read(&mut self.stdin) => match bytes {
-                    Some(bytes) => return Some(Said::Input(bytes)),
+                    Some(bytes) => return Some(ClientMessage::Input(bytes)),
                     None => {
                         self.stdin = None;
-                        return Some(Said::InputEnds);
+                        return Some(ClientMessage::InputEnds);
                     }
                 },
                 bytes = read(&mut self.resize) => match bytes {
@@ -257,7 +259,7 @@ mod tests {
     #[test]
     fn streams_and_versions_are_those_that_clients_know() {
         // kubectl.md 5.1, 5.2
-        let wanted = Wanted {
+        let wanted = SessionStreams {
             stdin: true,
             stdout: true,
             stderr: true,

@@ -23,7 +23,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use super::session::{self, FromClient, Output, Said, ToClient, Wanted, failure, terminal_size};
+use super::session::{
+    self, ClientMessage, FromClient, Output, SessionStreams, ToClient, failure, terminal_size,
+};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -131,7 +133,7 @@ pub async fn socket(connection: Upgraded) -> Socket {
 pub async fn carry(
     socket: Socket,
     protocol: Protocol,
-    wanted: Wanted,
+    wanted: SessionStreams,
     session: Result<Session, String>,
     exit_code: bool,
 ) {
@@ -157,7 +159,7 @@ struct Reading {
 }
 
 impl FromClient for Reading {
-    async fn next(&mut self) -> Option<Said> {
+    async fn next(&mut self) -> Option<ClientMessage> {
         while let Some(Ok(message)) = self.stream.next().await {
             if let Message::Close(_) = message {
                 return None;
@@ -209,7 +211,7 @@ impl Writing {
 }
 
 /// Interprets a message; `None` if it has no meaning here.
-pub(super) fn said(message: Message, protocol: Protocol) -> Option<Said> {
+pub(super) fn said(message: Message, protocol: Protocol) -> Option<ClientMessage> {
     let bytes: Bytes = match message {
         Message::Binary(bytes) => bytes,
         Message::Text(text) => text.into(),
@@ -217,9 +219,9 @@ pub(super) fn said(message: Message, protocol: Protocol) -> Option<Said> {
     };
     let (channel, rest) = protocol.content(bytes)?;
     match (channel, protocol) {
-        (STDIN, _) => Some(Said::Input(rest)),
-        (RESIZE, _) => terminal_size(&rest).map(Said::Size),
-        (CLOSE, Protocol::V5) if rest.first() == Some(&STDIN) => Some(Said::InputEnds),
+        (STDIN, _) => Some(ClientMessage::Input(rest)),
+        (RESIZE, _) => terminal_size(&rest).map(ClientMessage::Size),
+        (CLOSE, Protocol::V5) if rest.first() == Some(&STDIN) => Some(ClientMessage::InputEnds),
         _ => None,
     }
 }
@@ -258,7 +260,7 @@ mod tests {
                 width: 80,
                 height: 24,
             };
-            assert_eq!(said(message, protocol), Some(Said::Size(size)));
+            assert_eq!(said(message, protocol), Some(ClientMessage::Size(size)));
         }
         assert_eq!(
             Protocol::V1Text.message(STDOUT, b"hi\n"),

@@ -10,7 +10,7 @@ use pod_lifecycle::record::Instance;
 
 use super::query::{is_set, parameters};
 use super::response::{BoxBody, Target, refused};
-use super::session::Wanted;
+use super::session::SessionStreams;
 use super::spdy_streams::{self, Version};
 use super::streams::{self, Protocol};
 use super::upgrade::{Transport, accept, none_offered};
@@ -84,10 +84,10 @@ pub fn attach(
     })
 }
 
-fn wanted(parameters: &[(String, String)]) -> Result<Wanted, Box<Status>> {
+fn wanted(parameters: &[(String, String)]) -> Result<SessionStreams, Box<Status>> {
     // The API calls them `stdin` and so on, kubelet's own clients `input` and so on.
     let is = |name: &str, other: &str| is_set(parameters, name) || is_set(parameters, other);
-    let wanted = Wanted {
+    let wanted = SessionStreams {
         stdin: is("stdin", "input"),
         stdout: is("stdout", "output"),
         stderr: is("stderr", "error"),
@@ -121,7 +121,7 @@ fn running(shared: &Shared, target: &Target<'_>) -> Result<(Sandbox, String), Bo
 /// Answers the upgrade, then runs the session that `open` creates over the connection.
 fn carry(
     request: Request<BoxBody>,
-    wanted: Wanted,
+    wanted: SessionStreams,
     exit_code: bool,
     open: impl Future<Output = Result<Session, String>> + Send + 'static,
 ) -> Result<Response<BoxBody>, Box<Status>> {

@@ -17,7 +17,7 @@ use mvcc_store::embedded::EmbeddedStore;
 use node_agent::{
     Config, Eviction, ImageGcPolicy, LogLimits, NodeAgent, OnShutdown, ShutdownOrder, Thresholds,
 };
-use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted, reserve_ranges};
+use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges, reserve_ranges};
 use reconcile::{Health, SlowPolls};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -155,7 +155,7 @@ impl World {
         let dir =
             std::env::temp_dir().join(format!("mainstay-agent-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let wanted = Wanted {
+        let wanted = WantedRanges {
             pod: "10.213.0.0/24".parse().unwrap(),
             service: "10.214.0.0/16".parse().unwrap(),
             pod_fixed: false,

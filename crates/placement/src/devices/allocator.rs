@@ -7,8 +7,8 @@ use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceAllocationResult, DeviceRequestAllocationResult,
 };
 
-use super::pools::{DeviceId, Offered, Place};
-use super::wishes::{Count, Demand, Wish};
+use super::pools::{DeviceId, DeviceNodes, Offered};
+use super::wishes::{ClaimRequests, Count, Demand};
 
 /// Maximum number of devices to try for one pod and node: an unlucky combination of claims and
 /// devices must not delay other pods.
@@ -32,11 +32,11 @@ pub(super) struct Offer {
 
 impl Offer {
     /// Looks at every device once for each demand.
-    pub fn of(devices: Vec<Offered>, taken: BTreeSet<DeviceId>, wishes: &[Wish]) -> Self {
+    pub fn of(devices: Vec<Offered>, taken: BTreeSet<DeviceId>, wishes: &[ClaimRequests]) -> Self {
         let of_demand =
             |demand: &Demand| devices.iter().map(|device| demand.takes(device)).collect();
         let of_request = |request: &Vec<Demand>| request.iter().map(of_demand).collect();
-        let of_wish = |wish: &Wish| wish.requests.iter().map(of_request).collect();
+        let of_wish = |wish: &ClaimRequests| wish.requests.iter().map(of_request).collect();
         Self {
             matches: wishes.iter().map(of_wish).collect(),
             devices,
@@ -54,7 +54,7 @@ struct Pick<'s> {
 }
 
 struct Search<'s> {
-    wishes: &'s [Wish],
+    wishes: &'s [ClaimRequests],
     offer: &'s Offer,
     node: &'s Node,
     picks: Vec<Pick<'s>>,
@@ -66,7 +66,7 @@ struct Search<'s> {
 /// # Errors
 /// *Errors.* There are too few devices, or the search was cut off.
 pub(super) fn allocate(
-    wishes: &[Wish],
+    wishes: &[ClaimRequests],
     offer: &Offer,
     node: &Node,
 ) -> Result<Vec<AllocationResult>, String> {
@@ -240,7 +240,7 @@ impl<'s> Search<'s> {
 }
 
 /// The allocation result of a claim.
-fn result(wish: &Wish, picks: &[Pick<'_>]) -> AllocationResult {
+fn result(wish: &ClaimRequests, picks: &[Pick<'_>]) -> AllocationResult {
     let results = picks.iter().map(|pick| {
         let DeviceId(driver, pool, device) = pick.device.id.clone();
         let tolerations = &pick.demand.tolerations;
@@ -275,8 +275,8 @@ fn nodes(picks: &[Pick<'_>]) -> Option<NodeSelector> {
     let mut term = NodeSelectorTerm::default();
     for pick in picks {
         let (fields, labels) = match &pick.device.place {
-            Place::Everywhere => continue,
-            Place::On(name) => {
+            DeviceNodes::Everywhere => continue,
+            DeviceNodes::On(name) => {
                 let own = NodeSelectorRequirement {
                     key: "metadata.name".to_owned(),
                     operator: "In".to_owned(),
@@ -284,7 +284,7 @@ fn nodes(picks: &[Pick<'_>]) -> Option<NodeSelector> {
                 };
                 (vec![own], Vec::new())
             }
-            Place::OnNodes(selector) => {
+            DeviceNodes::OnNodes(selector) => {
                 let first = selector.node_selector_terms.first().cloned();
                 let first = first.unwrap_or_default();
                 (

@@ -19,7 +19,7 @@ use crate::labels::node_selector_matches;
 use crate::view::{ClaimStep, ClusterView};
 use allocator::{Offer, allocate};
 use pools::{DeviceId, pools};
-use wishes::{Wish, wish};
+use wishes::{ClaimRequests, wish};
 
 /// Most pods that one claim serves.
 const USERS_MAX: usize = 256;
@@ -29,7 +29,7 @@ const USERS_MAX: usize = 256;
 pub(crate) struct Devices<'v> {
     /// Allocated claims, and whether they are reserved for the pod.
     allocated: Vec<(&'v ResourceClaim, bool)>,
-    wishes: Vec<Wish>,
+    wishes: Vec<ClaimRequests>,
     offer: Offer,
 }
 

@@ -15,7 +15,7 @@ pub(super) struct DeviceId(pub String, pub String, pub String);
 
 /// The nodes that can reach a device.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Place {
+pub(super) enum DeviceNodes {
     On(String),
     OnNodes(NodeSelector),
     Everywhere,
@@ -28,7 +28,7 @@ pub(super) struct Offered {
     pub device: Device,
     /// The same, as expressions read it.
     pub json: Value,
-    pub place: Place,
+    pub place: DeviceNodes,
     /// Whether its pool is complete: not while the driver rewrites it.
     pub pool_is_whole: bool,
 }
@@ -37,9 +37,9 @@ impl Offered {
     /// Whether a node has the device.
     pub fn is_on(&self, node: &Node) -> bool {
         match &self.place {
-            Place::Everywhere => true,
-            Place::On(name) => node.metadata.name.as_ref() == Some(name),
-            Place::OnNodes(selector) => node_selector_matches(selector, node),
+            DeviceNodes::Everywhere => true,
+            DeviceNodes::On(name) => node.metadata.name.as_ref() == Some(name),
+            DeviceNodes::OnNodes(selector) => node_selector_matches(selector, node),
         }
     }
 
@@ -107,9 +107,9 @@ fn offer(slice: &ResourceSlice, device: &Device, whole: bool) -> Option<Offered>
         _ => (&spec.node_name, &spec.node_selector, spec.all_nodes),
     };
     let place = match (name, selector, all) {
-        (Some(name), _, _) => Place::On(name.clone()),
-        (None, Some(selector), _) => Place::OnNodes(selector.clone()),
-        (None, None, Some(true)) => Place::Everywhere,
+        (Some(name), _, _) => DeviceNodes::On(name.clone()),
+        (None, Some(selector), _) => DeviceNodes::OnNodes(selector.clone()),
+        (None, None, Some(true)) => DeviceNodes::Everywhere,
         (None, None, _) => return None,
     };
     Some(Offered {

@@ -45,7 +45,7 @@ pub(super) struct Constraint {
 
 /// The requests of a claim.
 #[derive(Clone, Debug)]
-pub(super) struct Wish {
+pub(super) struct ClaimRequests {
     /// The claim's name.
     pub claim: String,
     /// For each request the ways to fulfil it, the best first.
@@ -75,7 +75,7 @@ fn names(requests: &BTreeSet<String>, request: &str) -> bool {
 ///
 /// # Errors
 /// A text for people: it cannot be fulfilled on any node.
-pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<Wish, String> {
+pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<ClaimRequests, String> {
     let name = claim.metadata.name.clone().unwrap_or_default();
     let devices = claim.spec.devices.clone().unwrap_or_default();
     let requests = devices.requests.unwrap_or_default();
@@ -104,7 +104,7 @@ pub(super) fn wish(claim: &ResourceClaim, classes: &Classes) -> Result<Wish, Str
         requests: config.requests,
         source: "FromClaim".to_owned(),
     });
-    Ok(Wish {
+    Ok(ClaimRequests {
         claim: name,
         requests,
         constraints: constraints.collect(),

@@ -52,7 +52,7 @@ fn accept_names<'d>(
     status: &mut CustomResourceDefinitionStatus,
     now: Timestamp,
 ) {
-    let taken = Taken::by(definition, others);
+    let taken = UsedNames::by(definition, others);
     let names = &definition.spec.names;
     let conflict = taken.conflict(names);
     let accepted = condition(status, "NamesAccepted").is_some_and(|c| c.status == "True");
@@ -88,12 +88,12 @@ fn accept_names<'d>(
 
 /// The names in a group that other definitions use.
 #[derive(Default)]
-struct Taken<'d> {
+struct UsedNames<'d> {
     resources: BTreeSet<&'d str>,
     kinds: BTreeSet<&'d str>,
 }
 
-impl<'d> Taken<'d> {
+impl<'d> UsedNames<'d> {
     fn by(
         definition: &CustomResourceDefinition,
         others: impl IntoIterator<Item = &'d CustomResourceDefinition>,

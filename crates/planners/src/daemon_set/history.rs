@@ -46,7 +46,7 @@ pub enum RevisionAction {
 }
 
 /// The revision for new pods.
-pub(super) struct Chosen {
+pub(super) struct ChosenRevision {
     pub hash: String,
     pub collisions: Option<i32>,
     pub actions: Vec<RevisionAction>,
@@ -69,7 +69,7 @@ fn hash_of(revision: &ControllerRevision) -> &str {
 }
 
 /// Finds, renumbers or creates the revision of the template.
-pub(super) fn choose(world: &World<'_>) -> Chosen {
+pub(super) fn choose(world: &World<'_>) -> ChosenRevision {
     let all = of_set(world);
     let status = world.observed.set.status.as_ref();
     let mut collisions = status.and_then(|status| status.collision_count);
@@ -100,7 +100,7 @@ pub(super) fn choose(world: &World<'_>) -> Chosen {
                 revision,
             });
         }
-        return Chosen {
+        return ChosenRevision {
             hash: hash_of(found).to_owned(),
             collisions,
             actions,
@@ -132,7 +132,7 @@ pub(super) fn choose(world: &World<'_>) -> Chosen {
         data: Some(RawExtension(data)),
         revision: newest.saturating_add(1),
     })));
-    Chosen {
+    ChosenRevision {
         hash,
         collisions,
         actions,

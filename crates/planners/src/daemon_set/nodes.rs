@@ -20,7 +20,7 @@ struct Update {
 }
 
 /// The pods on a node.
-struct Place<'w, 'a> {
+struct NodePods<'w, 'a> {
     name: &'w str,
     /// The pod of the current revision.
     new: Option<&'w PodState<'a>>,
@@ -48,7 +48,7 @@ pub(super) fn decide(world: &World<'_>, hash: &str) -> (Vec<Action>, Option<Time
             if fit.starts {
                 create.push(name);
             }
-            places.push(Place {
+            places.push(NodePods {
                 name,
                 new: None,
                 old: None,
@@ -60,7 +60,7 @@ pub(super) fn decide(world: &World<'_>, hash: &str) -> (Vec<Action>, Option<Time
         let (new, old): (Vec<_>, Vec<_>) = active.by_ref().partition(is_new);
         // The oldest pod of each revision stays. If a node has both, the update decides.
         delete.extend(new.iter().skip(1).chain(old.iter().skip(1)));
-        places.push(Place {
+        places.push(NodePods {
             name,
             new: new.first().copied(),
             old: old.first().copied(),
@@ -85,7 +85,7 @@ pub(super) fn decide(world: &World<'_>, hash: &str) -> (Vec<Action>, Option<Time
 /// Replaces old pods, with `maxUnavailable` or with `maxSurge`.
 fn update<'w, 'a>(
     world: &World<'_>,
-    places: &[Place<'w, 'a>],
+    places: &[NodePods<'w, 'a>],
     create: &mut Vec<&'w str>,
     delete: &mut Vec<&'w PodState<'a>>,
 ) {
@@ -102,7 +102,11 @@ fn update<'w, 'a>(
     }
 }
 
-fn in_place<'w, 'a>(places: &[Place<'w, 'a>], update: &Update, delete: &mut Vec<&'w PodState<'a>>) {
+fn in_place<'w, 'a>(
+    places: &[NodePods<'w, 'a>],
+    update: &Update,
+    delete: &mut Vec<&'w PodState<'a>>,
+) {
     let mut unavailable = 0;
     let mut candidates = Vec::new();
     for place in places {
@@ -126,7 +130,7 @@ fn in_place<'w, 'a>(places: &[Place<'w, 'a>], update: &Update, delete: &mut Vec<
 
 fn beside<'w, 'a>(
     world: &World<'_>,
-    places: &[Place<'w, 'a>],
+    places: &[NodePods<'w, 'a>],
     update: &Update,
     create: &mut Vec<&'w str>,
     delete: &mut Vec<&'w PodState<'a>>,

@@ -5,29 +5,29 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 
-use super::explanation::{Chain, Link, Log, Object};
-use super::observed::{self, Evidence};
+use super::explanation::{CauseChain, Finding, Log, Object};
+use super::observed::{self, ObservedNamespace};
 use super::remedy::Remedy;
 
-pub(super) struct Trail<'e> {
-    pub evidence: &'e Evidence,
-    links: Vec<Link>,
+pub(super) struct ChainBuilder<'e> {
+    pub observed: &'e ObservedNamespace,
+    links: Vec<Finding>,
     remedy: Remedy,
     visited: BTreeSet<Object>,
 }
 
-impl<'e> Trail<'e> {
-    pub fn of(evidence: &'e Evidence) -> Self {
+impl<'e> ChainBuilder<'e> {
+    pub fn of(observed: &'e ObservedNamespace) -> Self {
         Self {
-            evidence,
+            observed,
             links: Vec::new(),
             remedy: Remedy::default(),
             visited: BTreeSet::new(),
         }
     }
 
-    pub fn chain(self) -> Chain {
-        Chain {
+    pub fn chain(self) -> CauseChain {
+        CauseChain {
             links: self.links,
             remedy: self.remedy,
             likewise: Vec::new(),
@@ -47,7 +47,7 @@ impl<'e> Trail<'e> {
         message: impl Into<String>,
         since: Option<Timestamp>,
     ) -> &mut Self {
-        self.links.push(Link {
+        self.links.push(Finding {
             object,
             container: None,
             reason: reason.into(),

@@ -9,11 +9,11 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::requested_class;
 use serde_json::{Value, json};
 
-use super::explanation::{Chain, Explanation, Object};
-use super::observed::Evidence;
+use super::chain_builder::ChainBuilder;
+use super::explanation::{CauseChain, Explanation, Object};
+use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
 use super::sets;
-use super::chain_builder::Trail;
 use super::text;
 use crate::stateful_set::identity;
 use crate::volume_binding::{ClaimView, plan_claim};
@@ -21,7 +21,7 @@ use crate::volume_protection::{names, uses};
 
 /// Explains why the claim waits, or what it is bound to.
 pub(super) fn explain(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     claim: &PersistentVolumeClaim,
     object: Object,
 ) -> Explanation {
@@ -35,22 +35,26 @@ pub(super) fn explain(
         }
         .to_owned(),
         chains: Vec::new(),
-        notes: notes(evidence, claim),
+        notes: notes(observed, claim),
     };
     if phase(claim) == "Bound" && !deleting {
         let volume = volume_name(claim).unwrap_or_default();
         answer.summary = format!("Bound to volume {volume}");
-        let grows = growth(evidence, claim, &answer.object);
+        let grows = growth(observed, claim, &answer.object);
         return answer.waits(grows);
     }
-    let mut trail = Trail::of(evidence);
-    trail.claim(text::name(&claim.metadata));
-    answer.chains.push(trail.chain());
+    let mut builder = ChainBuilder::of(observed);
+    builder.claim(text::name(&claim.metadata));
+    answer.chains.push(builder.chain());
     answer
 }
 
 /// The cause of a pending expansion of the claim.
-fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -> Option<Chain> {
+fn growth(
+    observed: &ObservedNamespace,
+    claim: &PersistentVolumeClaim,
+    object: &Object,
+) -> Option<CauseChain> {
     let status = claim.status.as_ref()?;
     let has = status.capacity.as_ref()?.get("storage")?;
     let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
@@ -63,31 +67,31 @@ fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -
         let mut conditions = status.conditions.iter().flatten();
         conditions.find(|one| kinds.contains(&one.type_.as_str()) && one.status == "True")
     };
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let (has, wanted) = (&has.0, &wanted.0);
     let failed = find(&["ControllerResizeError", "NodeResizeError"]);
     if let Some(failed) = failed {
         let said = text::then(": ", failed.message.as_deref().unwrap_or_default());
         let since = failed.last_transition_time.as_ref().map(|time| time.0);
         let message = format!("could not grow from {has} to {wanted}{said}");
-        trail.link(object.clone(), &*failed.type_, message, since);
+        builder.link(object.clone(), &*failed.type_, message, since);
         let patch = format!(
             "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"SIZE\"}}}}}}}}'",
             object.name
         );
-        let patch = text::kubectl(&evidence.namespace, &patch);
+        let patch = text::kubectl(&observed.namespace, &patch);
         let text = format!("room where its volume is, or a smaller size of more than {has}");
-        trail.remedy(Remedy::new(text).with(patch));
-        return Some(trail.chain());
+        builder.remedy(Remedy::new(text).with(patch));
+        return Some(builder.chain());
     }
     let message = format!("is to grow from {has} to {wanted}");
-    trail.link(object.clone(), "Resizing", message, None);
+    builder.link(object.clone(), "Resizing", message, None);
     if find(&["FileSystemResizePending"]).is_some() {
-        trail.remedy("restart a pod that uses it: the rest is done at its start");
+        builder.remedy("restart a pod that uses it: the rest is done at its start");
     } else {
-        trail.remedy("nothing to do; the provisioner of its class is about to do it");
+        builder.remedy("nothing to do; the provisioner of its class is about to do it");
     }
-    Some(trail.chain())
+    Some(builder.chain())
 }
 
 /// The command that recreates a claim with a change to an immutable field.
@@ -104,15 +108,15 @@ fn anew(claim: &PersistentVolumeClaim, change: &Value) -> String {
 }
 
 /// The users of the claim, and the condition for its deletion.
-fn notes(evidence: &Evidence, claim: &PersistentVolumeClaim) -> Vec<String> {
+fn notes(observed: &ObservedNamespace, claim: &PersistentVolumeClaim) -> Vec<String> {
     let name = text::name(&claim.metadata);
     let mut notes = Vec::new();
-    let users = users(evidence, name, |_| true);
+    let users = users(observed, name, |_| true);
     if !users.is_empty() {
         let list = text::list(users.iter().map(|pod| &*pod.name));
         notes.push(format!("used by {list}"));
     }
-    let made_by = evidence
+    let made_by = observed
         .sets
         .iter()
         .find_map(|set| Some((set, sets::claim_ordinal(set, name)?)));
@@ -144,11 +148,11 @@ fn retention(set: &StatefulSet, ordinal: i64) -> String {
 }
 
 fn users<'e>(
-    evidence: &'e Evidence,
+    observed: &'e ObservedNamespace,
     claim: &str,
     wanted: impl Fn(&PodView) -> bool,
 ) -> Vec<&'e PodView> {
-    let pods = evidence.pods.iter().map(AsRef::as_ref);
+    let pods = observed.pods.iter().map(AsRef::as_ref);
     let users = pods.filter(|pod| names(pod, claim));
     users.filter(|pod| wanted(pod)).collect()
 }
@@ -163,14 +167,14 @@ fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
     name.filter(|name| !name.is_empty())
 }
 
-impl Trail<'_> {
+impl ChainBuilder<'_> {
     /// Adds the causes why the claim waits.
     pub fn claim(&mut self, name: &str) {
-        let object = self.evidence.object("PersistentVolumeClaim", name);
+        let object = self.observed.object("PersistentVolumeClaim", name);
         if !self.visit(&object) {
             return;
         }
-        let Some(claim) = self.evidence.claim(name) else {
+        let Some(claim) = self.observed.claim(name) else {
             return self.missing_claim(object);
         };
         if claim.metadata.deletion_timestamp.is_some() {
@@ -186,7 +190,7 @@ impl Trail<'_> {
     fn missing_claim(&mut self, object: Object) {
         let name = object.name.clone();
         self.link(object, "NotFound", "does not exist", None);
-        let mut sets = self.evidence.sets.iter();
+        let mut sets = self.observed.sets.iter();
         let maker = sets.find(|set| sets::claim_ordinal(set, &name).is_some());
         match maker {
             Some(set) => {
@@ -205,7 +209,7 @@ impl Trail<'_> {
             .as_ref()
             .map(|time| time.0);
         let name = text::name(&claim.metadata);
-        let users = users(self.evidence, name, |pod| uses(pod, name));
+        let users = users(self.observed, name, |pod| uses(pod, name));
         let foreign = text::finalizers(claim.metadata.finalizers.iter().flatten());
         if let Some(first) = users.first() {
             let list = text::list(users.iter().map(|pod| &*pod.name));
@@ -274,15 +278,15 @@ impl Trail<'_> {
     /// The claim's newest event from the volume binder.
     fn claim_waits_for(&self, claim: &PersistentVolumeClaim) -> Option<String> {
         let name = text::name(&claim.metadata);
-        let unscheduled = users(self.evidence, name, |pod| pod.node.is_none());
+        let unscheduled = users(self.observed, name, |pod| pod.node.is_none());
         let unscheduled: Vec<String> = unscheduled.iter().map(|pod| pod.name.to_string()).collect();
         let view = ClaimView {
             claim,
-            volumes: self.evidence.cluster.volumes.as_deref()?,
-            classes: self.evidence.cluster.classes.as_deref()?,
+            volumes: self.observed.cluster.volumes.as_deref()?,
+            classes: self.observed.cluster.classes.as_deref()?,
             unscheduled_pods: &unscheduled,
         };
-        let plan = plan_claim(&view, self.evidence.now);
+        let plan = plan_claim(&view, self.observed.now);
         Some(
             plan.waiting_on
                 .unwrap_or_else(|| "is about to be bound".to_owned()),
@@ -295,8 +299,8 @@ impl Trail<'_> {
             return self.no_class(claim);
         };
         let class_object = Object::new("StorageClass", None, name);
-        let Some(class) = self.evidence.class(name) else {
-            let classes = self.evidence.cluster.classes.iter().flatten();
+        let Some(class) = self.observed.class(name) else {
+            let classes = self.observed.cluster.classes.iter().flatten();
             let classes: Vec<&str> = classes.map(|class| text::name(&class.metadata)).collect();
             let known = text::list(classes.iter().copied());
             let known = if known.is_empty() {
@@ -340,7 +344,7 @@ impl Trail<'_> {
     /// The volume is provisioned after the first pod is scheduled (`statefulset.md` 11.6).
     fn consumer(&mut self, claim: &PersistentVolumeClaim) {
         let name = text::name(&claim.metadata);
-        match users(self.evidence, name, |pod| pod.node.is_none()).first() {
+        match users(self.observed, name, |pod| pod.node.is_none()).first() {
             None => {
                 self.remedy("a pod that uses it: the volume is made where the pod goes");
             }
@@ -395,7 +399,7 @@ impl Trail<'_> {
     ) -> Option<String> {
         let (kind, name) = ("PersistentVolumeClaim", text::name(&claim.metadata));
         let uid = claim.metadata.uid.as_deref().unwrap_or_default();
-        let event = self.evidence.newest_event(kind, name, uid, wanted)?;
+        let event = self.observed.newest_event(kind, name, uid, wanted)?;
         self.event(event, object.clone());
         event.message.clone()
     }

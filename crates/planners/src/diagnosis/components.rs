@@ -2,13 +2,13 @@
 
 use k8s_openapi::api::core::v1::ComponentStatus;
 
+use super::chain_builder::ChainBuilder;
 use super::explanation::{Explanation, Object};
-use super::observed::Evidence;
+use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 
 pub(super) fn explain(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     component: &ComponentStatus,
     object: Object,
 ) -> Explanation {
@@ -25,8 +25,8 @@ pub(super) fn explain(
         true => format!("the store cannot be written: {said}"),
         false => format!("is not healthy: {said}"),
     };
-    let mut trail = Trail::of(evidence);
-    trail.link(object.clone(), "Unhealthy", message, None);
+    let mut builder = ChainBuilder::of(observed);
+    builder.link(object.clone(), "Unhealthy", message, None);
     let remedy = if is_store {
         "free space on the file system of the data directory, or delete objects; deleting works \
          all the time"
@@ -34,6 +34,6 @@ pub(super) fn explain(
         "the server's log says more"
     };
     let verbose = "kubectl get --raw '/readyz?verbose'";
-    trail.remedy(Remedy::new(remedy).with(verbose));
-    Explanation::fine(object, "not healthy").waits([trail.chain()])
+    builder.remedy(Remedy::new(remedy).with(verbose));
+    Explanation::fine(object, "not healthy").waits([builder.chain()])
 }

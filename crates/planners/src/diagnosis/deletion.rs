@@ -2,19 +2,23 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::explanation::{Chain, Object};
-use super::observed::Evidence;
+use super::chain_builder::ChainBuilder;
+use super::explanation::{CauseChain, Object};
+use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::text;
 
 /// The finalizers of the garbage collector.
 const COLLECTORS: [&str; 2] = ["foregroundDeletion", "orphan"];
 
 /// The finalizers that keep a terminating object; `None` for an object that is not being deleted.
-pub(super) fn held(evidence: &Evidence, object: &Object, meta: &ObjectMeta) -> Option<Chain> {
+pub(super) fn blocked_deletion(
+    observed: &ObservedNamespace,
+    object: &Object,
+    meta: &ObjectMeta,
+) -> Option<CauseChain> {
     let since = meta.deletion_timestamp.as_ref()?.0;
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let all = text::finalizers(meta.finalizers.iter().flatten());
     let foreign: Vec<&str> = all
         .iter()
@@ -30,21 +34,21 @@ pub(super) fn held(evidence: &Evidence, object: &Object, meta: &ObjectMeta) -> O
         );
         let namespace = object.namespace.clone().unwrap_or_default();
         let message = format!("being deleted: finalizers hold it: {list}");
-        trail.link(object, "HeldByFinalizer", message, Some(since));
+        builder.link(object, "HeldByFinalizer", message, Some(since));
         let text = format!("the owner of {list} has to finish and remove it; by force");
-        trail.remedy(Remedy::new(text).with(text::kubectl(&namespace, &patch)));
-        return Some(trail.chain());
+        builder.remedy(Remedy::new(text).with(text::kubectl(&namespace, &patch)));
+        return Some(builder.chain());
     }
-    let dependents = evidence.controlled(meta.uid.as_deref());
+    let dependents = observed.controlled(meta.uid.as_deref());
     let message = if all.is_empty() {
         "being deleted"
     } else {
         "being deleted: what it owns goes first (foreground deletion)"
     };
-    trail.link(object, "Terminating", message, Some(since));
-    trail.remedy("nothing to do; the garbage collector does the rest");
+    builder.link(object, "Terminating", message, Some(since));
+    builder.remedy("nothing to do; the garbage collector does the rest");
     if let Some(pod) = dependents.first() {
-        trail.pod(pod);
+        builder.pod(pod);
     }
-    Some(trail.chain())
+    Some(builder.chain())
 }

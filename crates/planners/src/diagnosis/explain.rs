@@ -3,23 +3,23 @@
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
-use super::explanation::{Chain, Explanation, Object};
-use super::observed::{Evidence, named};
+use super::chain_builder::ChainBuilder;
+use super::explanation::{CauseChain, Explanation, Object};
 use super::kinds::TargetKind;
+use super::observed::{ObservedNamespace, named};
 use super::pod::{Surroundings, pod_in};
 use super::reason::Reason;
-use super::chain_builder::Trail;
 use super::{
-    api, claims, components, jobs, namespaces, nodes, scaling, services, sets, snapshots, volumes,
-    text, workloads,
+    api, claims, components, jobs, namespaces, nodes, scaling, services, sets, snapshots, text,
+    volumes, workloads,
 };
 
 /// Explains why the object waits, or that it does not. `None` if there is no such object and no
 /// controller is to create it.
-pub fn explain(kind: TargetKind, name: &str, evidence: &Evidence) -> Option<Explanation> {
-    let namespace = kind.is_namespaced().then_some(&*evidence.namespace);
+pub fn explain(kind: TargetKind, name: &str, observed: &ObservedNamespace) -> Option<Explanation> {
+    let namespace = kind.is_namespaced().then_some(&*observed.namespace);
     let object = Object::new(kind.kind(), namespace, name);
-    let e = evidence;
+    let e = observed;
     let cluster = &*e.cluster;
     match kind {
         TargetKind::StatefulSet => {
@@ -88,11 +88,11 @@ pub fn explain(kind: TargetKind, name: &str, evidence: &Evidence) -> Option<Expl
     }
 }
 
-fn of_pod(evidence: &Evidence, pod: &PodView, object: Object) -> Explanation {
-    let node = pod.node.as_deref().and_then(|name| evidence.node(name));
+fn of_pod(observed: &ObservedNamespace, pod: &PodView, object: Object) -> Explanation {
+    let node = pod.node.as_deref().and_then(|name| observed.node(name));
     let around = Surroundings {
         node: node.map(AsRef::as_ref),
-        now: Some(evidence.now),
+        now: Some(observed.now),
     };
     let mut answer = Explanation::fine(object, "");
     match pod_in(pod, &around) {
@@ -101,15 +101,15 @@ fn of_pod(evidence: &Evidence, pod: &PodView, object: Object) -> Explanation {
             answer.notes.push(done.message);
         }
         Some(_) => {
-            let mut trail = Trail::of(evidence);
-            trail.pod(pod);
-            let chain = trail.chain();
+            let mut builder = ChainBuilder::of(observed);
+            builder.pod(pod);
+            let chain = builder.chain();
             let first = chain.links.first();
             answer.summary = first.map_or(String::new(), |link| link.reason.clone());
             answer.chains.push(chain);
         }
         None => {
-            answer.chains = update_of(evidence, pod);
+            answer.chains = update_of(observed, pod);
             answer.summary = if answer.chains.is_empty() {
                 "Ready".to_owned()
             } else {
@@ -125,9 +125,9 @@ fn of_pod(evidence: &Evidence, pod: &PodView, object: Object) -> Explanation {
 }
 
 /// The causes why a Ready pod still waits: to become available, or to be replaced.
-fn update_of(evidence: &Evidence, pod: &PodView) -> Vec<Chain> {
-    let Some(set) = evidence.owner(pod) else {
+fn update_of(observed: &ObservedNamespace, pod: &PodView) -> Vec<CauseChain> {
+    let Some(set) = observed.owner(pod) else {
         return Vec::new();
     };
-    sets::chains_of_pod(evidence, set, &pod.name)
+    sets::chains_of_pod(observed, set, &pod.name)
 }

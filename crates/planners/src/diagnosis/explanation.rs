@@ -18,7 +18,7 @@ pub struct Object {
 
 /// One finding about an object; the next one in the chain is its cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct Finding {
     /// The object.
     pub object: Object,
     /// The container of the pod.
@@ -30,7 +30,7 @@ pub struct Link {
     /// The time since when this holds.
     pub since: Option<Timestamp>,
     /// The number and the last time of the event that reports it.
-    pub seen: Option<Seen>,
+    pub seen: Option<EventSeries>,
     /// The last lines of the container's log, where they may help.
     pub log: Log,
 }
@@ -52,7 +52,7 @@ pub enum Log {
 
 /// The series of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct EventSeries {
     /// Number of occurrences.
     pub count: i32,
     /// Time of the last occurrence.
@@ -61,9 +61,9 @@ pub struct Seen {
 
 /// A chain of causes, from an object or one of its pods to one root cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Chain {
+pub struct CauseChain {
     /// The links; the last is the root cause.
-    pub links: Vec<Link>,
+    pub links: Vec<Finding>,
     /// The steps that would resolve it.
     pub remedy: Remedy,
     /// Other pods with the same root cause.
@@ -72,14 +72,14 @@ pub struct Chain {
 
 /// Whether something is waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum WaitState {
     /// Nothing is waiting.
     Fine,
     /// Something is waiting; the chains say why.
     Waiting,
 }
 
-impl State {
+impl WaitState {
     /// The value in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -97,7 +97,7 @@ pub struct Explanation {
     /// The state in one line.
     pub summary: String,
     /// The causes; empty if nothing is waiting.
-    pub chains: Vec<Chain>,
+    pub chains: Vec<CauseChain>,
     /// Intended states that are worth knowing.
     pub notes: Vec<String>,
 }
@@ -114,7 +114,7 @@ impl Explanation {
     }
 
     /// Adds causes.
-    pub(super) fn waits(mut self, chains: impl IntoIterator<Item = Chain>) -> Self {
+    pub(super) fn waits(mut self, chains: impl IntoIterator<Item = CauseChain>) -> Self {
         self.chains.extend(chains);
         self
     }
@@ -126,11 +126,11 @@ impl Explanation {
     }
 
     /// Whether something is waiting.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> WaitState {
         if self.chains.is_empty() {
-            State::Fine
+            WaitState::Fine
         } else {
-            State::Waiting
+            WaitState::Waiting
         }
     }
 }
@@ -154,14 +154,14 @@ impl Object {
 }
 
 /// Merges chains that end in the same message.
-pub(super) fn merged(chains: Vec<Chain>) -> Vec<Chain> {
-    let mut merged: Vec<Chain> = Vec::new();
+pub(super) fn merged(chains: Vec<CauseChain>) -> Vec<CauseChain> {
+    let mut merged: Vec<CauseChain> = Vec::new();
     for chain in chains {
-        let root = |chain: &Chain| {
+        let root = |chain: &CauseChain| {
             let last = chain.links.last()?;
             Some((last.object.kind, last.reason.clone(), last.message.clone()))
         };
-        let pod = |chain: &Chain| {
+        let pod = |chain: &CauseChain| {
             let mut links = chain.links.iter();
             let link = links.find(|link| link.object.kind == "Pod")?;
             Some(link.object.name.clone())

@@ -6,12 +6,12 @@ use k8s_openapi::api::core::v1::Event;
 use resource_kinds::pod_view::{Phase, PodView};
 use serde_json::{Value, json};
 
-use super::explanation::{Chain, Explanation, Object, merged};
-use super::observed::{self, Evidence};
-use super::deletion::held;
+use super::chain_builder::ChainBuilder;
+use super::deletion::blocked_deletion;
+use super::explanation::{CauseChain, Explanation, Object, merged};
 use super::kinds::TargetKind;
+use super::observed::{self, ObservedNamespace};
 use super::remedy::{self, Remedy};
-use super::chain_builder::Trail;
 use super::text;
 use super::workloads::{Work, controller};
 use crate::cron_job::missed_and_next;
@@ -19,26 +19,26 @@ use crate::cron_job::missed_and_next;
 /// A job may be created this late without a finding.
 const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
 
-pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation {
+pub(super) fn job(observed: &ObservedNamespace, job: &Job, object: Object) -> Explanation {
     let meta = &job.metadata;
-    if let Some(chain) = held(evidence, &object, meta) {
+    if let Some(chain) = blocked_deletion(observed, &object, meta) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let summary = summary(job);
     let answer = Explanation::fine(object.clone(), summary);
     if let Some(failed) = condition(job, "Failed").or_else(|| condition(job, "FailureTarget")) {
-        return answer.waits([failure(evidence, job, &object, failed)]);
+        return answer.waits([failure(observed, job, &object, failed)]);
     }
     if condition(job, "Complete").is_some() {
         return answer;
     }
     let spec = job.spec.clone().unwrap_or_default();
     if spec.suspend == Some(true) {
-        let mut trail = Trail::of(evidence);
+        let mut builder = ChainBuilder::of(observed);
         let since = condition(job, "Suspended");
         let since = since.and_then(|one| one.last_transition_time.as_ref());
         let message = "it is suspended: no pods are started";
-        trail.link(
+        builder.link(
             object.clone(),
             "Suspended",
             message,
@@ -48,9 +48,9 @@ pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation
             "patch job {} -p '{{\"spec\":{{\"suspend\":false}}}}'",
             object.name
         );
-        let patch = text::kubectl(&evidence.namespace, &patch);
-        trail.remedy(Remedy::new("go on with it").with(patch));
-        return answer.waits([trail.chain()]);
+        let patch = text::kubectl(&observed.namespace, &patch);
+        builder.remedy(Remedy::new("go on with it").with(patch));
+        return answer.waits([builder.chain()]);
     }
     let status = job.status.clone().unwrap_or_default();
     let left = spec
@@ -59,17 +59,17 @@ pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation
     let wanted = spec.parallelism.unwrap_or(1);
     let wanted = left.map_or(wanted, |left| left.min(wanted));
     let work = Work {
-        evidence,
+        observed,
         object: object.clone(),
         meta,
         template: template(job),
         wanted,
     };
     let mut chains = work.pods();
-    let last = last_failed(evidence, job);
+    let last = last_failed(observed, job);
     match (chains.is_empty(), last) {
         // A failed pod is retried.
-        (true, Some(pod)) => chains.push(retried(evidence, job, &object, pod)),
+        (true, Some(pod)) => chains.push(retried(observed, job, &object, pod)),
         (true, None) if spec.completions.is_some() => chains.extend(work.missing()),
         _ => {}
     }
@@ -111,21 +111,26 @@ fn condition<'j>(job: &'j Job, kind: &str) -> Option<&'j JobCondition> {
     conditions.find(|condition| condition.type_ == kind && condition.status == "True")
 }
 
-fn last_failed<'e>(evidence: &'e Evidence, job: &Job) -> Option<&'e PodView> {
-    let pods = evidence.controlled(job.metadata.uid.as_deref());
+fn last_failed<'e>(observed: &'e ObservedNamespace, job: &Job) -> Option<&'e PodView> {
+    let pods = observed.controlled(job.metadata.uid.as_deref());
     let failed = pods.into_iter().filter(|pod| pod.phase == Phase::Failed);
     failed.max_by_key(|pod| pod.created)
 }
 
 /// The job is over.
-fn failure(evidence: &Evidence, job: &Job, object: &Object, failed: &JobCondition) -> Chain {
-    let mut trail = Trail::of(evidence);
+fn failure(
+    observed: &ObservedNamespace,
+    job: &Job,
+    object: &Object,
+    failed: &JobCondition,
+) -> CauseChain {
+    let mut builder = ChainBuilder::of(observed);
     let since = failed.last_transition_time.as_ref().map(|time| time.0);
     let reason = failed.reason.clone().unwrap_or_default();
     let said = text::then(": ", failed.message.as_deref().unwrap_or_default());
-    trail.link(object.clone(), &*reason, format!("failed{said}"), since);
-    if let Some(pod) = last_failed(evidence, job) {
-        trail.pod(pod);
+    builder.link(object.clone(), &*reason, format!("failed{said}"), since);
+    if let Some(pod) = last_failed(observed, job) {
+        builder.pod(pod);
     }
     let name = &object.name;
     let (text, change) = match &*reason {
@@ -142,21 +147,21 @@ fn failure(evidence: &Evidence, job: &Job, object: &Object, failed: &JobConditio
         Some(("CronJob", owner)) => Remedy::new(format!(
             "nothing to do; CronJob {owner} makes the next at its time; at once"
         ))
-        .with(at_once(evidence, owner, name)),
-        _ => Remedy::new(text).with(remedy::job_anew(&evidence.namespace, name, change)),
+        .with(at_once(observed, owner, name)),
+        _ => Remedy::new(text).with(remedy::job_anew(&observed.namespace, name, change)),
     };
-    trail.remedy(remedy);
-    trail.chain()
+    builder.remedy(remedy);
+    builder.chain()
 }
 
-fn at_once(evidence: &Evidence, cron_job: &str, after: &str) -> String {
+fn at_once(observed: &ObservedNamespace, cron_job: &str, after: &str) -> String {
     let create = format!("create job {after}-again --from=cronjob/{cron_job}");
-    text::kubectl(&evidence.namespace, &create)
+    text::kubectl(&observed.namespace, &create)
 }
 
 /// A pod failed, and the next one is created after a back-off.
-fn retried(evidence: &Evidence, job: &Job, object: &Object, pod: &PodView) -> Chain {
-    let mut trail = Trail::of(evidence);
+fn retried(observed: &ObservedNamespace, job: &Job, object: &Object, pod: &PodView) -> CauseChain {
+    let mut builder = ChainBuilder::of(observed);
     let spec = job.spec.clone().unwrap_or_default();
     let failed = job.status.as_ref().and_then(|status| status.failed);
     let (failed, limit) = (failed.unwrap_or_default(), spec.backoff_limit.unwrap_or(6));
@@ -169,40 +174,44 @@ fn retried(evidence: &Evidence, job: &Job, object: &Object, pod: &PodView) -> Ch
             "{failed} of its pods failed so far; it is tried again {limit} times (backoffLimit)"
         ),
     };
-    trail.link(object.clone(), "Retrying", message, None);
-    trail.pod(pod);
-    trail.remedy(
+    builder.link(object.clone(), "Retrying", message, None);
+    builder.pod(pod);
+    builder.remedy(
         Remedy::new(
             "correct the cause; if it is the template, recreate the Job with another, because a Job's template is immutable",
         )
         .with(remedy::job_anew(
-            &evidence.namespace,
+            &observed.namespace,
             &object.name,
             json!({}),
         )),
     );
-    trail.chain()
+    builder.chain()
 }
 
-pub(super) fn cron_job(evidence: &Evidence, cron_job: &CronJob, object: Object) -> Explanation {
+pub(super) fn cron_job(
+    observed: &ObservedNamespace,
+    cron_job: &CronJob,
+    object: Object,
+) -> Explanation {
     let meta = &cron_job.metadata;
-    if let Some(chain) = held(evidence, &object, meta) {
+    if let Some(chain) = blocked_deletion(observed, &object, meta) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let name = object.name.clone();
     let patch = |spec: Value| {
         let patch = format!("patch cronjob {name} -p '{}'", json!({ "spec": spec }));
-        text::kubectl(&evidence.namespace, &patch)
+        text::kubectl(&observed.namespace, &patch)
     };
     let spec = &cron_job.spec;
-    let (missed, next) = match missed_and_next(cron_job, evidence.now) {
+    let (missed, next) = match missed_and_next(cron_job, observed.now) {
         Ok(times) => times,
         Err(why) => {
-            let mut trail = Trail::of(evidence);
-            trail.link(object.clone(), "UnparseableSchedule", why, None);
+            let mut builder = ChainBuilder::of(observed);
+            builder.link(object.clone(), "UnparseableSchedule", why, None);
             let text = "a schedule that can be read";
-            trail.remedy(Remedy::new(text).with(patch(json!({ "schedule": "*/5 * * * *" }))));
-            return Explanation::fine(object, "no times").waits([trail.chain()]);
+            builder.remedy(Remedy::new(text).with(patch(json!({ "schedule": "*/5 * * * *" }))));
+            return Explanation::fine(object, "no times").waits([builder.chain()]);
         }
     };
     if spec.suspend == Some(true) {
@@ -213,14 +222,14 @@ pub(super) fn cron_job(evidence: &Evidence, cron_job: &CronJob, object: Object) 
     }
     let next = next.map_or_else(|| "never".to_owned(), |at| format!("at {at}"));
     let mut answer = Explanation::fine(object.clone(), format!("its next job comes {next}"));
-    let jobs = jobs_of(evidence, cron_job);
+    let jobs = jobs_of(observed, cron_job);
     let running = jobs.iter().rev().find(|job| !has_ended(job));
     if let Some(running) = running
         && spec.concurrency_policy.as_deref() == Some("Forbid")
         && missed.is_some()
     {
         let chain = forbidden(
-            evidence,
+            observed,
             &object,
             running,
             patch(json!({
@@ -233,18 +242,18 @@ pub(super) fn cron_job(evidence: &Evidence, cron_job: &CronJob, object: Object) 
         .last()
         .filter(|job| condition(job, "Complete").is_none());
     if let Some(last) = last {
-        let of_job = evidence.object("Job", text::name(&last.metadata));
-        answer = answer.waits(self::job(evidence, last, of_job).chains);
-    } else if let Some(missed) = missed.filter(|at| evidence.now.duration_since(*at) > PUNCTUAL) {
-        answer = not_begun(evidence, cron_job, answer, missed);
+        let of_job = observed.object("Job", text::name(&last.metadata));
+        answer = answer.waits(self::job(observed, last, of_job).chains);
+    } else if let Some(missed) = missed.filter(|at| observed.now.duration_since(*at) > PUNCTUAL) {
+        answer = not_begun(observed, cron_job, answer, missed);
     }
     answer
 }
 
 /// The jobs of a CronJob, oldest first.
-fn jobs_of<'e>(evidence: &'e Evidence, cron_job: &CronJob) -> Vec<&'e Job> {
+fn jobs_of<'e>(observed: &'e ObservedNamespace, cron_job: &CronJob) -> Vec<&'e Job> {
     let name = text::name(&cron_job.metadata);
-    let jobs = evidence.jobs.iter().map(AsRef::as_ref);
+    let jobs = observed.jobs.iter().map(AsRef::as_ref);
     let own = jobs.filter(|job: &&Job| controller(&job.metadata) == Some(("CronJob", name)));
     let mut own: Vec<&Job> = own.collect();
     own.sort_by_key(|job| job.metadata.creation_timestamp.as_ref().map(|time| time.0));
@@ -256,31 +265,36 @@ fn has_ended(job: &Job) -> bool {
 }
 
 /// The previous job still runs, and the concurrency policy forbids a second one.
-fn forbidden(evidence: &Evidence, object: &Object, running: &Job, allow: String) -> Chain {
+fn forbidden(
+    observed: &ObservedNamespace,
+    object: &Object,
+    running: &Job,
+    allow: String,
+) -> CauseChain {
     let name = text::name(&running.metadata);
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let message =
         format!("its next job waits for the end of job {name} (concurrencyPolicy: Forbid)");
-    trail.link(object.clone(), "JobAlreadyActive", message, None);
-    let of_job = evidence.object("Job", name);
+    builder.link(object.clone(), "JobAlreadyActive", message, None);
+    let of_job = observed.object("Job", name);
     let since = running
         .metadata
         .creation_timestamp
         .as_ref()
         .map(|time| time.0);
-    trail.link(of_job, "Running", summary(running), since);
-    let pods = evidence.controlled(running.metadata.uid.as_deref());
+    builder.link(of_job, "Running", summary(running), since);
+    let pods = observed.controlled(running.metadata.uid.as_deref());
     let mut unwell = pods.iter().filter(|pod| super::pod(pod).is_some());
     if let Some(pod) = unwell.next() {
-        trail.pod(pod);
+        builder.pod(pod);
     }
-    trail.remedy(Remedy::new("the job has to end; or let others run beside it").with(allow));
-    trail.chain()
+    builder.remedy(Remedy::new("the job has to end; or let others run beside it").with(allow));
+    builder.chain()
 }
 
 /// A scheduled time has passed without a job.
 fn not_begun(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     cron_job: &CronJob,
     answer: Explanation,
     missed: jiff::Timestamp,
@@ -290,16 +304,16 @@ fn not_begun(
     let refused = |event: &Event| {
         event.reason.as_deref() == Some("FailedCreate") && observed::last_seen(event) > Some(missed)
     };
-    if evidence
+    if observed
         .newest_event(object.kind, &object.name, uid, refused)
         .is_some()
     {
-        let mut trail = Trail::of(evidence);
+        let mut builder = ChainBuilder::of(observed);
         let message = format!("the job of {missed} could not be made");
-        trail.link(object.clone(), "FailedCreate", message, None);
+        builder.link(object.clone(), "FailedCreate", message, None);
         let template = format!("{}/{}", TargetKind::CronJob.short(), object.name);
-        trail.refusal(&object, uid, "", &template, 1);
-        return answer.waits([trail.chain()]);
+        builder.refusal(&object, uid, "", &template, 1);
+        return answer.waits([builder.chain()]);
     }
     let deadline = cron_job.spec.starting_deadline_seconds;
     let late = deadline.map_or(String::new(), |seconds| {
@@ -307,6 +321,6 @@ fn not_begun(
     });
     answer.note(format!(
         "there is no job of {missed}{late}; to make one: {}",
-        at_once(evidence, &object.name, &object.name)
+        at_once(observed, &object.name, &object.name)
     ))
 }

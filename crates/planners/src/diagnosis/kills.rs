@@ -3,13 +3,13 @@
 use k8s_openapi::api::core::v1::{Container, Event};
 use resource_kinds::pod_view::PodView;
 
+use super::chain_builder::ChainBuilder;
 use super::container::describe_probe;
 use super::observed::{container, last_seen};
 use super::pod::Diagnosis;
 use super::reason::Reason;
-use super::chain_builder::Trail;
 
-impl Trail<'_> {
+impl ChainBuilder<'_> {
     /// The diagnosis, or the kill of the container by the node for a failed probe or hook.
     pub fn killed(&self, pod: &PodView, mut found: Diagnosis) -> Diagnosis {
         let is_end = found.reason == Reason::ContainerCrashed;
@@ -20,7 +20,7 @@ impl Trail<'_> {
             return found;
         };
         let said = event.message.as_deref().unwrap_or_default();
-        let full = self.evidence.in_full(pod);
+        let full = self.observed.in_full(pod);
         let full = full.and_then(|pod| find(pod.spec.as_ref()?, &name));
         let asks = |probe: Option<_>| {
             probe.map_or(String::new(), |probe| {
@@ -57,7 +57,7 @@ impl Trail<'_> {
             event.reason.as_deref() == Some("Killing") && container(event) == Some(name)
         };
         let event = self
-            .evidence
+            .observed
             .newest_event("Pod", &pod.name, &pod.uid, wanted)?;
         let mut statuses = pod.containers.iter().chain(&pod.init_containers);
         let status = statuses.find(|status| &*status.name == name)?;

@@ -6,7 +6,7 @@
 //! ages, counters or back-off times, so that a condition may hold it.
 //!
 //! [`explain()`] goes further: it follows an object's dependencies to the root causes, with all
-//! objects of a namespace and of the cluster (`evidence`). Each file covers one family of kinds;
+//! objects of a namespace and of the cluster (`observed`). Each file covers one family of kinds;
 //! [`Overview`] explains all objects; `render` writes the answer as text and JSON.
 //!
 //! `pod` checks in the order in which things can go wrong; `ending` covers terminating and ended
@@ -14,21 +14,21 @@
 //! process.
 
 mod api;
-mod explanation;
+mod chain_builder;
 mod claims;
 mod components;
 mod container;
+mod deletion;
 mod ending;
-mod observed;
 mod exit;
 mod explain;
-mod deletion;
+mod explanation;
 mod jobs;
 mod kills;
 mod kinds;
 mod namespaces;
 mod nodes;
-mod set_summary;
+mod observed;
 mod overview;
 mod pod;
 mod pods;
@@ -40,17 +40,17 @@ mod render;
 mod scaling;
 mod scheduling;
 mod services;
+mod set_summary;
 mod sets;
 mod snapshots;
-mod chain_builder;
-mod volumes;
 mod text;
+mod volumes;
 mod workloads;
 
-pub use explanation::{Chain, Explanation, Link, Log, Object, Seen, State};
-pub use observed::{Cluster, Evidence, Webhook};
 pub use explain::explain;
+pub use explanation::{CauseChain, EventSeries, Explanation, Finding, Log, Object, WaitState};
 pub use kinds::TargetKind;
+pub use observed::{ObservedCluster, ObservedNamespace, Webhook};
 pub use overview::Overview;
 pub use pod::{Diagnosis, Surroundings, pod, pod_in};
 pub use reason::Reason;

@@ -2,12 +2,16 @@
 
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 
+use super::chain_builder::ChainBuilder;
 use super::explanation::{Explanation, Object};
-use super::observed::Evidence;
+use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 
-pub(super) fn explain(evidence: &Evidence, namespace: &Namespace, object: Object) -> Explanation {
+pub(super) fn explain(
+    observed: &ObservedNamespace,
+    namespace: &Namespace,
+    object: Object,
+) -> Explanation {
     let Some(since) = &namespace.metadata.deletion_timestamp else {
         return Explanation::fine(object, "Active");
     };
@@ -19,10 +23,10 @@ pub(super) fn explain(evidence: &Evidence, namespace: &Namespace, object: Object
         let message = condition.and_then(|condition| condition.message.clone());
         message.unwrap_or_default()
     };
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let message = "being deleted: first all that is in it";
-    trail.link(object.clone(), "Terminating", message, Some(since.0));
-    trail.remedy("nothing to do; it is removed after its contents");
+    builder.link(object.clone(), "Terminating", message, Some(since.0));
+    builder.remedy("nothing to do; it is removed after its contents");
     let failed = [
         "NamespaceDeletionDiscoveryFailure",
         "NamespaceDeletionGroupVersionParsingFailure",
@@ -30,19 +34,19 @@ pub(super) fn explain(evidence: &Evidence, namespace: &Namespace, object: Object
     ];
     if let Some(failed) = failed.into_iter().find_map(&holds) {
         let reason = failed.reason.clone().unwrap_or_default();
-        trail.link(object.clone(), reason, said(Some(failed)), None);
-        trail.remedy(
+        builder.link(object.clone(), reason, said(Some(failed)), None);
+        builder.remedy(
             Remedy::new("a part of the API that does not answer has to answer again, or to go")
                 .with("kubectl get apiservices"),
         );
     }
     let left = said(holds("NamespaceContentRemaining"));
     if !left.is_empty() {
-        trail.link(object.clone(), "SomeResourcesRemain", &*left, None);
+        builder.link(object.clone(), "SomeResourcesRemain", &*left, None);
     }
     let finalizers = said(holds("NamespaceFinalizersRemaining"));
     if !finalizers.is_empty() {
-        trail.link(object.clone(), "SomeFinalizersRemain", &*finalizers, None);
+        builder.link(object.clone(), "SomeFinalizersRemain", &*finalizers, None);
         let name = &object.name;
         let mut remedy =
             Remedy::new("the owner of these finalizers has to finish and remove them; by force");
@@ -52,9 +56,9 @@ pub(super) fn explain(evidence: &Evidence, namespace: &Namespace, object: Object
                  --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
             ));
         }
-        trail.remedy(remedy);
+        builder.remedy(remedy);
     }
-    Explanation::fine(object, "Terminating").waits([trail.chain()])
+    Explanation::fine(object, "Terminating").waits([builder.chain()])
 }
 
 /// The resources of `Some resources are remaining: pods. has 1 resource instances, …`.

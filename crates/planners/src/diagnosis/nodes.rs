@@ -3,11 +3,11 @@
 use k8s_openapi::api::core::v1::{Event, Node, NodeCondition};
 use resource_kinds::reasons::node_condition;
 
-use super::explanation::{Chain, Explanation, Object, merged};
-use super::observed::{self, Evidence};
-use super::deletion::held;
+use super::chain_builder::ChainBuilder;
+use super::deletion::blocked_deletion;
+use super::explanation::{CauseChain, Explanation, Object, merged};
+use super::observed::{self, ObservedNamespace};
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::text;
 
 /// The pressure conditions of a node, and the remedy for each.
@@ -32,24 +32,24 @@ const PRESSURES: [(&str, &str, &str); 3] = [
 /// An event of a node counts for this time.
 const RECENT: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
 
-pub(super) fn explain(evidence: &Evidence, node: &Node, object: Object) -> Explanation {
+pub(super) fn explain(observed: &ObservedNamespace, node: &Node, object: Object) -> Explanation {
     let mut answer = Explanation::fine(object.clone(), "");
-    let mut chains: Vec<Chain> = held(evidence, &object, &node.metadata)
+    let mut chains: Vec<CauseChain> = blocked_deletion(observed, &object, &node.metadata)
         .into_iter()
         .collect();
-    chains.extend(not_ready(evidence, node, &object));
+    chains.extend(not_ready(observed, node, &object));
     for (kind, message, remedy) in PRESSURES {
         let Some(condition) = condition(node, kind).filter(|one| one.status == "True") else {
             continue;
         };
         let since = condition.last_transition_time.as_ref().map(|time| time.0);
-        let mut trail = Trail::of(evidence);
-        trail.link(object.clone(), kind, message, since);
-        trail.remedy(Remedy::new(remedy).with(usage(&object.name)));
-        chains.push(trail.chain());
+        let mut builder = ChainBuilder::of(observed);
+        builder.link(object.clone(), kind, message, since);
+        builder.remedy(Remedy::new(remedy).with(usage(&object.name)));
+        chains.push(builder.chain());
     }
-    chains.extend(cordoned(evidence, node, &object));
-    chains.extend(warning(evidence, &object));
+    chains.extend(cordoned(observed, node, &object));
+    chains.extend(warning(observed, &object));
     let spec = node.spec.clone().unwrap_or_default();
     let own = |key: &str| key.starts_with("node.kubernetes.io/");
     for taint in spec
@@ -84,7 +84,7 @@ fn condition<'n>(node: &'n Node, kind: &str) -> Option<&'n NodeCondition> {
     conditions.find(|condition| condition.type_ == kind)
 }
 
-fn not_ready(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain> {
+fn not_ready(observed: &ObservedNamespace, node: &Node, object: &Object) -> Option<CauseChain> {
     let ready = condition(node, node_condition::READY);
     let status = ready.map_or("Unknown", |ready| ready.status.as_str());
     if status == "True" {
@@ -94,11 +94,11 @@ fn not_ready(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain>
     let since = since.map(|time| time.0);
     let said = ready.and_then(|ready| ready.message.as_deref());
     let said = text::then(": ", said.unwrap_or_default());
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     if status == "Unknown" {
         let message = format!("nothing is heard of it{said}");
-        trail.link(object.clone(), "NodeStatusUnknown", message, since);
-        trail.remedy(
+        builder.link(object.clone(), "NodeStatusUnknown", message, since);
+        builder.remedy(
             Remedy::new(format!(
                 "see that its machine and mainstay run there; if it is gone for good, its pods \
                  are given up with the node {}",
@@ -109,36 +109,36 @@ fn not_ready(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain>
     } else {
         let reason = ready.and_then(|ready| ready.reason.clone());
         let message = format!("is not Ready{said}");
-        trail.link(object.clone(), reason.unwrap_or_default(), message, since);
-        trail.remedy(
+        builder.link(object.clone(), reason.unwrap_or_default(), message, since);
+        builder.remedy(
             Remedy::new("correct the problem that the node reports").with(usage(&object.name)),
         );
     }
-    Some(trail.chain())
+    Some(builder.chain())
 }
 
-fn cordoned(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain> {
+fn cordoned(observed: &ObservedNamespace, node: &Node, object: &Object) -> Option<CauseChain> {
     let spec = node.spec.as_ref()?;
     (spec.unschedulable == Some(true)).then(|| {
         let mut taints = spec.taints.iter().flatten();
         let taint = taints.find(|taint| taint.key == resource_kinds::reasons::taint::UNSCHEDULABLE);
         let since = taint.and_then(|taint| taint.time_added.as_ref());
-        let mut trail = Trail::of(evidence);
+        let mut builder = ChainBuilder::of(observed);
         let message = "is cordoned: it takes no new pods";
-        trail.link(
+        builder.link(
             object.clone(),
             "Cordoned",
             message,
             since.map(|time| time.0),
         );
         let uncordon = format!("kubectl uncordon {}", object.name);
-        trail.remedy(Remedy::new("let it take pods again").with(uncordon));
-        trail.chain()
+        builder.remedy(Remedy::new("let it take pods again").with(uncordon));
+        builder.chain()
     })
 }
 
 /// Trouble that a node reports by events and not by conditions: a full store, images.
-fn warning(evidence: &Evidence, object: &Object) -> Option<Chain> {
+fn warning(observed: &ObservedNamespace, object: &Object) -> Option<CauseChain> {
     let lasting = [
         "StoreFull",
         "ImageGCFailed",
@@ -148,25 +148,25 @@ fn warning(evidence: &Evidence, object: &Object) -> Option<Chain> {
     let wanted = |event: &Event| {
         let reason = event.reason.as_deref().unwrap_or_default();
         let recent = observed::last_seen(event)
-            .is_some_and(|last| evidence.now.duration_since(last) <= RECENT);
+            .is_some_and(|last| observed.now.duration_since(last) <= RECENT);
         lasting.contains(&reason) && recent
     };
-    let event = evidence.newest_event("Node", &object.name, &object.name, wanted)?;
-    if event.reason.as_deref() == Some("StoreFull") && !store_is_full(evidence) {
+    let event = observed.newest_event("Node", &object.name, &object.name, wanted)?;
+    if event.reason.as_deref() == Some("StoreFull") && !store_is_full(observed) {
         return None;
     }
-    let mut trail = Trail::of(evidence);
-    trail.event(event, object.clone());
-    trail.remedy(
+    let mut builder = ChainBuilder::of(observed);
+    builder.event(event, object.clone());
+    builder.remedy(
         Remedy::new("free space on the file system of the data directory, or delete objects")
             .with(usage(&object.name)),
     );
-    Some(trail.chain())
+    Some(builder.chain())
 }
 
 /// Whether the store refuses writes now, or its state is unknown.
-fn store_is_full(evidence: &Evidence) -> bool {
-    let Some(components) = &evidence.cluster.components else {
+fn store_is_full(observed: &ObservedNamespace) -> bool {
+    let Some(components) = &observed.cluster.components else {
         return true;
     };
     components.iter().any(|component| {
@@ -180,22 +180,22 @@ fn store_is_full(evidence: &Evidence) -> bool {
 }
 
 /// A node that pods name and that does not exist.
-pub(super) fn missing(evidence: &Evidence, object: Object) -> Option<Explanation> {
+pub(super) fn missing(observed: &ObservedNamespace, object: Object) -> Option<Explanation> {
     let name = object.name.clone();
     let on_it = |pod: &&std::sync::Arc<_>| {
         let pod: &resource_kinds::pod_view::PodView = pod;
         pod.node.as_deref() == Some(name.as_str())
     };
-    let pods = evidence.pods.iter().filter(on_it).map(|pod| &*pod.name);
+    let pods = observed.pods.iter().filter(on_it).map(|pod| &*pod.name);
     let pods = text::list(pods);
     (!pods.is_empty()).then(|| {
-        let mut trail = Trail::of(evidence);
+        let mut builder = ChainBuilder::of(observed);
         let message = format!("does not exist, and {pods} should run there");
-        trail.link(object.clone(), "NotFound", message, None);
-        trail.remedy(
+        builder.link(object.clone(), "NotFound", message, None);
+        builder.remedy(
             "nothing to do; the mainstay of its machine makes it again; if it does not run there, \
              start it: mainstay up",
         );
-        Explanation::fine(object, "does not exist").waits([trail.chain()])
+        Explanation::fine(object, "does not exist").waits([builder.chain()])
     })
 }

@@ -24,7 +24,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
-use super::explanation::{Link, Log, Object, Seen};
+use super::explanation::{EventSeries, Finding, Log, Object};
 use super::kinds::TargetKind;
 use super::text;
 
@@ -32,7 +32,7 @@ use super::text;
 ///
 /// A list that could not be read is `None`: then no conclusion is drawn from a missing object.
 #[derive(Clone, Debug, Default)]
-pub struct Cluster {
+pub struct ObservedCluster {
     /// All nodes.
     pub nodes: Option<Vec<Arc<Node>>>,
     /// All volumes.
@@ -70,13 +70,13 @@ pub struct Webhook {
 
 /// The objects that were read of one namespace, and the cluster-wide ones.
 #[derive(Clone, Debug)]
-pub struct Evidence {
+pub struct ObservedNamespace {
     /// The namespace.
     pub namespace: String,
     /// The time.
     pub now: Timestamp,
     /// The cluster-wide objects.
-    pub cluster: Arc<Cluster>,
+    pub cluster: Arc<ObservedCluster>,
     /// Sets of the namespace.
     pub sets: Vec<Arc<StatefulSet>>,
     /// Deployments of the namespace.
@@ -133,7 +133,7 @@ fn names_of<T: Metadata<Ty = ObjectMeta>>(all: Option<&Vec<Arc<T>>>) -> Vec<&str
     all.map(|all| names(all)).unwrap_or_default()
 }
 
-impl Evidence {
+impl ObservedNamespace {
     /// Empty evidence for a namespace at a time.
     pub fn of(namespace: &str, now: Timestamp) -> Self {
         Self {
@@ -301,18 +301,18 @@ pub(super) fn last_seen(event: &Event) -> Option<Timestamp> {
 }
 
 /// The event as a link.
-pub(super) fn told(event: &Event, object: Object) -> Link {
+pub(super) fn told(event: &Event, object: Object) -> Finding {
     let series = event.series.as_ref().and_then(|series| series.count);
     let count = event.count.or(series).unwrap_or(1).max(1);
     let first = event.first_timestamp.as_ref().map(|t| t.0);
     let first = first.or_else(|| event.event_time.as_ref().map(|t| t.0));
-    Link {
+    Finding {
         object,
         container: container(event).map(str::to_owned),
         reason: event.reason.clone().unwrap_or_default(),
         message: text::line(event.message.as_deref().unwrap_or_default()),
         since: first.or_else(|| last_seen(event)),
-        seen: last_seen(event).map(|last| Seen { count, last }),
+        seen: last_seen(event).map(|last| EventSeries { count, last }),
         log: Log::NotWanted,
     }
 }

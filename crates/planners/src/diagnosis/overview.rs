@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::explanation::{Explanation, Object, State};
-use super::observed::{Cluster, Evidence, named};
 use super::explain::explain;
+use super::explanation::{Explanation, Object, WaitState};
 use super::kinds::TargetKind;
 use super::nodes;
+use super::observed::{ObservedCluster, ObservedNamespace, named};
 
 /// All waiting objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,17 +25,21 @@ pub struct Overview {
 
 impl Overview {
     /// The waiting cluster-wide objects.
-    pub fn of_cluster(cluster: &Arc<Cluster>, namespaces: &[Evidence], now: Timestamp) -> Self {
-        let mut evidence = Evidence::of("", now);
-        evidence.cluster = Arc::clone(cluster);
+    pub fn of_cluster(
+        cluster: &Arc<ObservedCluster>,
+        namespaces: &[ObservedNamespace],
+        now: Timestamp,
+    ) -> Self {
+        let mut observed = ObservedNamespace::of("", now);
+        observed.cluster = Arc::clone(cluster);
         let kinds = TargetKind::ALL.into_iter();
         let kinds = kinds.filter(|kind| !kind.is_namespaced());
         let answers = kinds.flat_map(|kind| {
-            let mut names = evidence.names(kind);
+            let mut names = observed.names(kind);
             names.sort_unstable();
             let answers = names
                 .into_iter()
-                .filter_map(|name| explain(kind, name, &evidence));
+                .filter_map(|name| explain(kind, name, &observed));
             answers.collect::<Vec<_>>()
         });
         let mut answers: Vec<Explanation> = answers.filter(is_waiting).collect();
@@ -47,14 +51,14 @@ impl Overview {
     }
 
     /// The waiting objects of a namespace.
-    pub fn of_namespace(evidence: &Evidence) -> Self {
-        let mut told = Told::default();
+    pub fn of_namespace(observed: &ObservedNamespace) -> Self {
+        let mut told = ReportedCauses::default();
         let kinds = TargetKind::ALL.into_iter();
         for kind in kinds.filter(|kind| kind.is_namespaced()) {
-            let mut names = evidence.names(kind);
+            let mut names = observed.names(kind);
             names.sort_unstable();
             for name in names {
-                told.look_at(evidence, kind, name);
+                told.look_at(observed, kind, name);
             }
         }
         Self {
@@ -72,11 +76,11 @@ impl Overview {
     }
 
     /// Whether anything is waiting.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> WaitState {
         if self.answers.is_empty() {
-            State::Fine
+            WaitState::Fine
         } else {
-            State::Waiting
+            WaitState::Waiting
         }
     }
 
@@ -101,21 +105,21 @@ impl Overview {
 }
 
 fn is_waiting(answer: &Explanation) -> bool {
-    answer.state() == State::Waiting
+    answer.state() == WaitState::Waiting
 }
 
 /// Nodes that pods name and that do not exist.
-fn missing_nodes(cluster: &Cluster, namespaces: &[Evidence]) -> Vec<Explanation> {
+fn missing_nodes(cluster: &ObservedCluster, namespaces: &[ObservedNamespace]) -> Vec<Explanation> {
     let Some(nodes) = &cluster.nodes else {
         return Vec::new();
     };
     let mut seen = BTreeSet::new();
     let mut answers = Vec::new();
-    for evidence in namespaces {
-        for name in evidence.pods.iter().filter_map(|pod| pod.node.as_deref()) {
+    for observed in namespaces {
+        for name in observed.pods.iter().filter_map(|pod| pod.node.as_deref()) {
             if named(nodes, name).is_none() && seen.insert(name) {
                 let object = Object::new("Node", None, name);
-                answers.extend(nodes::missing(evidence, object));
+                answers.extend(nodes::missing(observed, object));
             }
         }
     }
@@ -124,22 +128,22 @@ fn missing_nodes(cluster: &Cluster, namespaces: &[Evidence]) -> Vec<Explanation>
 
 /// The root causes that are in the answer, and the objects that they explain.
 #[derive(Default)]
-struct Told {
+struct ReportedCauses {
     answers: Vec<Explanation>,
     /// UIDs of the waiting objects in the answer, and of objects that they own.
     owners: BTreeSet<String>,
     objects: BTreeSet<Object>,
 }
 
-impl Told {
-    fn look_at(&mut self, evidence: &Evidence, kind: TargetKind, name: &str) {
-        let (uid, owner) = identity(evidence, kind, name);
-        let pod = evidence.pod(name).filter(|_| kind == TargetKind::Pod);
+impl ReportedCauses {
+    fn look_at(&mut self, observed: &ObservedNamespace, kind: TargetKind, name: &str) {
+        let (uid, owner) = identity(observed, kind, name);
+        let pod = observed.pod(name).filter(|_| kind == TargetKind::Pod);
         // Its owner has replaced it.
         if pod.is_some_and(|pod| pod.has_ended() && pod.controller.is_some()) {
             return;
         }
-        let Some(answer) = explain(kind, name, evidence).filter(is_waiting) else {
+        let Some(answer) = explain(kind, name, observed).filter(is_waiting) else {
             return;
         };
         let explained = owner.is_some_and(|owner| self.owners.contains(&owner))
@@ -152,7 +156,7 @@ impl Told {
         }
         for chain in &answer.chains {
             let linked = chain.links.iter().map(|link| link.object.clone());
-            let likewise = chain.likewise.iter().map(|pod| evidence.object("Pod", pod));
+            let likewise = chain.likewise.iter().map(|pod| observed.object("Pod", pod));
             self.objects.extend(linked.chain(likewise));
         }
         self.answers.push(answer);
@@ -168,14 +172,18 @@ impl Told {
 }
 
 /// The UID of an object, and that of its owner.
-fn identity(evidence: &Evidence, kind: TargetKind, name: &str) -> (Option<String>, Option<String>) {
+fn identity(
+    observed: &ObservedNamespace,
+    kind: TargetKind,
+    name: &str,
+) -> (Option<String>, Option<String>) {
     let of = |meta: Option<&ObjectMeta>| {
         let meta = meta?;
         let mut owners = meta.owner_references.iter().flatten();
         let owner = owners.find(|owner| owner.controller == Some(true));
         Some((meta.uid.clone(), owner.map(|owner| owner.uid.clone())))
     };
-    let e = evidence;
+    let e = observed;
     let found = match kind {
         TargetKind::Pod => e.pod(name).map(|pod| {
             let owner = pod.controller.as_ref().map(|owner| owner.uid.to_string());

@@ -5,6 +5,7 @@ use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::pod_view::{PodView, RunState};
 use resource_kinds::reasons::node_condition;
 
+use super::chain_builder::ChainBuilder;
 use super::explanation::Object;
 use super::observed;
 use super::pod::{Diagnosis, Surroundings, pod_in};
@@ -12,25 +13,24 @@ use super::reason::Reason;
 use super::remedies::Case;
 use super::remedy::Remedy;
 use super::scheduling::claim_names;
-use super::chain_builder::Trail;
 use super::text;
 
 /// Exit codes of processes that a signal stopped.
 const STOPPED: [i32; 2] = [137, 143];
 
-impl Trail<'_> {
+impl ChainBuilder<'_> {
     /// Adds the cause why the pod waits, and the causes of that cause.
     pub fn pod(&mut self, pod: &PodView) {
         let name = &pod.name;
-        let object = self.evidence.object("Pod", name);
+        let object = self.observed.object("Pod", name);
         if !self.visit(&object) {
             return;
         }
         let node = pod.node.as_deref();
-        let known = node.and_then(|name| self.evidence.node(name));
+        let known = node.and_then(|name| self.observed.node(name));
         let around = Surroundings {
             node: known.map(AsRef::as_ref),
-            now: Some(self.evidence.now),
+            now: Some(self.observed.now),
         };
         let Some(found) = pod_in(pod, &around) else {
             self.link(object, "Ready", "is Ready by now", None);
@@ -49,7 +49,7 @@ impl Trail<'_> {
         if found.container.is_some() && tells_of_an_end(pod, &found) {
             self.wants_log(ran_again(pod, &found));
         }
-        let case = Case::of(self.evidence, pod, &found);
+        let case = Case::of(self.observed, pod, &found);
         self.remedy(case.remedy().unwrap_or_else(|| found.remedy.clone()));
         self.behind(pod, &object, &found);
     }
@@ -60,7 +60,7 @@ impl Trail<'_> {
             return found;
         }
         let chosen = |name: &&String| {
-            let claim = self.evidence.claim(name);
+            let claim = self.observed.claim(name);
             let annotations = claim.and_then(|claim| claim.metadata.annotations.as_ref());
             annotations.is_some_and(|all| all.contains_key(SELECTED_NODE))
         };
@@ -74,7 +74,7 @@ impl Trail<'_> {
     }
 
     fn behind(&mut self, pod: &PodView, object: &Object, found: &Diagnosis) {
-        let case = |trail: &Self| Case::of(trail.evidence, pod, found);
+        let case = |builder: &Self| Case::of(builder.observed, pod, found);
         match found.reason {
             Reason::WaitingForClaim => self.first_open_claim(&found.claims),
             Reason::NotScheduled => self.first_open_claim(&claim_names(pod)),
@@ -130,7 +130,7 @@ impl Trail<'_> {
             message.starts_with(kind) && (about.is_none() || about == container)
         };
         let event = self
-            .evidence
+            .observed
             .newest_event("Pod", &pod.name, &pod.uid, wanted);
         if let Some(event) = event {
             self.event(event, object.clone());
@@ -149,7 +149,7 @@ impl Trail<'_> {
             _ => "readinessProbe",
         };
         let said = self.last_message().to_owned();
-        if let Some(remedy) = Case::of(self.evidence, pod, found).probe(field, &said) {
+        if let Some(remedy) = Case::of(self.observed, pod, found).probe(field, &said) {
             self.remedy(remedy);
         }
     }
@@ -188,7 +188,7 @@ impl Trail<'_> {
                 && !other
         };
         let event = self
-            .evidence
+            .observed
             .newest_event("Pod", &pod.name, &pod.uid, wanted)?;
         let describe = format!("describe pod {}", object.name);
         let describe = text::kubectl(&pod.namespace, &describe);
@@ -201,7 +201,7 @@ impl Trail<'_> {
 
     fn first_open_claim(&mut self, claims: &[String]) {
         let open = |name: &&String| {
-            let claim = self.evidence.claim(name);
+            let claim = self.observed.claim(name);
             claim.is_none_or(|claim| {
                 let status = claim.status.as_ref();
                 let phase = status.and_then(|status| status.phase.as_deref());
@@ -216,7 +216,7 @@ impl Trail<'_> {
     /// Adds cordoned nodes, if the scheduler found no feasible node.
     fn closed_nodes(&mut self) {
         // One node is enough.
-        let mut nodes = self.evidence.cluster.nodes.iter().flatten();
+        let mut nodes = self.observed.cluster.nodes.iter().flatten();
         let found = nodes.find_map(|node| Some((text::name(&node.metadata), closed(node)?)));
         let Some((name, (reason, message, remedy))) = found else {
             return;
@@ -236,13 +236,11 @@ impl Trail<'_> {
 
     /// Adds a node, if it is unhealthy: then it is the cause.
     pub fn node(&mut self, name: &str) -> bool {
-        let Some(nodes) = &self.evidence.cluster.nodes else {
+        let Some(nodes) = &self.observed.cluster.nodes else {
             return false;
         };
         let object = Object::new("Node", None, name);
-        let node = nodes
-            .iter()
-            .find(|node| text::name(&node.metadata) == name);
+        let node = nodes.iter().find(|node| text::name(&node.metadata) == name);
         let Some(node) = node else {
             if self.visit(&object) {
                 self.link(object, "NotFound", "does not exist", None);

@@ -3,10 +3,10 @@
 use k8s_openapi::api::core::v1::Event;
 use object_model::Quantity;
 
+use super::chain_builder::ChainBuilder;
 use super::explanation::Object;
-use super::observed::{self, Evidence};
+use super::observed::{self, ObservedNamespace};
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::text;
 
 /// A failed write counts as the reason for a missing pod for this time after its last report.
@@ -15,7 +15,7 @@ const FAILURE_COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_mins
 /// Maximum number of missing pods in the computation of a sufficient quota.
 const MISSING_MAX: i32 = 1000;
 
-impl Trail<'_> {
+impl ChainBuilder<'_> {
     /// The refusal of an owner's pods, from its events, and the remedy. `about` selects the events.
     pub fn refusal(
         &mut self,
@@ -25,7 +25,7 @@ impl Trail<'_> {
         template: &str,
         missing: i32,
     ) -> bool {
-        let now = self.evidence.now;
+        let now = self.observed.now;
         let recent = |event: &Event| {
             let last = observed::last_seen(event);
             last.is_some_and(|last| now.duration_since(last) <= FAILURE_COUNTS_FOR)
@@ -35,7 +35,7 @@ impl Trail<'_> {
                 let message = event.message.as_deref().unwrap_or_default();
                 event.reason.as_deref() == Some(reason) && message.contains(about) && recent(event)
             };
-            self.evidence
+            self.observed
                 .newest_event(owner.kind, &owner.name, uid, wanted)
         };
         let Some(event) = newest("FailedCreate") else {
@@ -47,7 +47,7 @@ impl Trail<'_> {
         }
         let message = event.message.clone().unwrap_or_default();
         self.event(event, owner.clone());
-        let remedy = remedy(self.evidence, &message, template, missing);
+        let remedy = remedy(self.observed, &message, template, missing);
         self.remedy(remedy);
         true
     }
@@ -55,9 +55,14 @@ impl Trail<'_> {
 
 /// The remedy for a refused pod, where `template` names the object with its template
 /// (`deploy/web`).
-pub(super) fn remedy(evidence: &Evidence, said: &str, template: &str, missing: i32) -> Remedy {
+pub(super) fn remedy(
+    observed: &ObservedNamespace,
+    said: &str,
+    template: &str,
+    missing: i32,
+) -> Remedy {
     let refused = Refused {
-        evidence,
+        observed,
         said,
         template,
     };
@@ -77,14 +82,14 @@ pub(super) fn remedy(evidence: &Evidence, said: &str, template: &str, missing: i
 
 /// A refusal and the object that it concerns.
 struct Refused<'a> {
-    evidence: &'a Evidence,
+    observed: &'a ObservedNamespace,
     said: &'a str,
     template: &'a str,
 }
 
 impl Refused<'_> {
     fn kubectl(&self, rest: &str) -> String {
-        text::kubectl(&self.evidence.namespace, rest)
+        text::kubectl(&self.observed.namespace, rest)
     }
 
     fn edit(&self) -> String {
@@ -140,7 +145,7 @@ impl Refused<'_> {
         Some(Remedy::new(text).with(format!(
             "kubectl label --overwrite namespace {} \
              pod-security.kubernetes.io/enforce=privileged",
-            self.evidence.namespace
+            self.observed.namespace
         )))
     }
 
@@ -184,7 +189,7 @@ impl Refused<'_> {
             return Some(Remedy::new(text).with(self.edit()));
         }
         let name = between(self.said, "failed calling webhook \"", "\"")?;
-        let mut known = self.evidence.cluster.webhooks.iter();
+        let mut known = self.observed.cluster.webhooks.iter();
         let command = match known.find(|webhook| webhook.name == name) {
             Some(webhook) => format!("kubectl delete {}", webhook.configuration),
             None => "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use object_model::duration::human;
 use serde_json::{Map, Value, json};
 
-use super::explanation::{Chain, Explanation, Link, Log, Object, State};
+use super::explanation::{CauseChain, Explanation, Finding, Log, Object, WaitState};
 
 impl Explanation {
     /// Human-readable text: the object, then each chain, indented link by link, with its remedy.
@@ -24,8 +24,8 @@ impl Explanation {
 
     fn lines(&self, object: String, now: Timestamp) -> String {
         let mut lines = vec![match self.state() {
-            State::Fine => format!("{object}: nothing is waiting ({})", self.summary),
-            State::Waiting => format!("{object} is waiting ({})", self.summary),
+            WaitState::Fine => format!("{object}: nothing is waiting ({})", self.summary),
+            WaitState::Waiting => format!("{object} is waiting ({})", self.summary),
         }];
         for chain in &self.chains {
             chain_lines(chain, &self.object, now, &mut lines);
@@ -47,7 +47,7 @@ impl Explanation {
     }
 }
 
-fn chain_lines(chain: &Chain, asked: &Object, now: Timestamp, lines: &mut Vec<String>) {
+fn chain_lines(chain: &CauseChain, asked: &Object, now: Timestamp, lines: &mut Vec<String>) {
     let mut before = Some(asked);
     for (depth, link) in chain.links.iter().enumerate() {
         let indent = "  ".repeat(depth + 1);
@@ -76,7 +76,7 @@ fn chain_lines(chain: &Chain, asked: &Object, now: Timestamp, lines: &mut Vec<St
 }
 
 /// ` (for 2m)`, ` (12 times, last 4s ago)`
-fn times(link: &Link, now: Timestamp) -> String {
+fn times(link: &Finding, now: Timestamp) -> String {
     let ago = |then: Timestamp| human((now.as_second() - then.as_second()).max(0));
     match (&link.seen, link.since) {
         (Some(seen), _) if seen.count > 1 => {
@@ -98,7 +98,7 @@ fn object_value(object: &Object) -> Value {
     Value::Object(value)
 }
 
-fn link_value(link: &Link) -> Value {
+fn link_value(link: &Finding) -> Value {
     let mut value = json!({
         "object": object_value(&link.object),
         "reason": link.reason,
@@ -120,7 +120,7 @@ fn link_value(link: &Link) -> Value {
     value
 }
 
-fn chain_value(chain: &Chain) -> Value {
+fn chain_value(chain: &CauseChain) -> Value {
     let links: Vec<Value> = chain.links.iter().map(link_value).collect();
     json!({
         "links": links,

@@ -3,21 +3,21 @@
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use super::explanation::{Chain, Explanation, Object};
-use super::observed::Evidence;
-use super::deletion::held;
+use super::chain_builder::ChainBuilder;
+use super::deletion::blocked_deletion;
+use super::explanation::{CauseChain, Explanation, Object};
+use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::text;
 use super::workloads::of_pods;
 use crate::disruption::selected;
 
 pub(super) fn autoscaler(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     scaler: &HorizontalPodAutoscaler,
     object: Object,
 ) -> Explanation {
-    if let Some(chain) = held(evidence, &object, &scaler.metadata) {
+    if let Some(chain) = blocked_deletion(observed, &object, &scaler.metadata) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let target = &scaler.spec.scale_target_ref;
@@ -44,13 +44,13 @@ pub(super) fn autoscaler(
     let message = text::line(failed.message.as_deref().unwrap_or_default());
     if reason == "ScalingDisabled" {
         let scale = format!("scale {target_name} --replicas=1");
-        let scale = text::kubectl(&evidence.namespace, &scale);
+        let scale = text::kubectl(&observed.namespace, &scale);
         return answer.note(format!("{message}; to begin again: {scale}"));
     }
     let since = failed.last_transition_time.as_ref().map(|time| time.0);
-    let mut trail = Trail::of(evidence);
-    trail.link(object.clone(), &*reason, &*message, since);
-    let namespace = &evidence.namespace;
+    let mut builder = ChainBuilder::of(observed);
+    builder.link(object.clone(), &*reason, &*message, since);
+    let namespace = &observed.namespace;
     let edit = text::kubectl(namespace, &format!("edit hpa {}", object.name));
     let remedy = if reason == "FailedGetScale" {
         Remedy::new(format!("{target_name} must exist; or name another target")).with(edit)
@@ -66,8 +66,8 @@ pub(super) fn autoscaler(
         Remedy::new("metrics of its pods, which have to run for a minute; or another metric")
             .with(edit)
     };
-    trail.remedy(remedy);
-    let unwell: Vec<_> = evidence
+    builder.remedy(remedy);
+    let unwell: Vec<_> = observed
         .pods
         .iter()
         .filter(|pod| {
@@ -79,17 +79,17 @@ pub(super) fn autoscaler(
         .filter(|pod| super::pod(pod).is_some())
         .collect();
     if let Some(pod) = unwell.first() {
-        trail.pod(pod);
+        builder.pod(pod);
     }
-    answer.waits([trail.chain()])
+    answer.waits([builder.chain()])
 }
 
 pub(super) fn budget(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     budget: &PodDisruptionBudget,
     object: Object,
 ) -> Explanation {
-    if let Some(chain) = held(evidence, &object, &budget.metadata) {
+    if let Some(chain) = blocked_deletion(observed, &object, &budget.metadata) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let status = budget.status.clone().unwrap_or_default();
@@ -112,17 +112,18 @@ pub(super) fn budget(
         let failed = conditions.find(|one| one.reason == "SyncFailed");
         return match failed {
             Some(failed) => {
-                let mut trail = Trail::of(evidence);
-                trail.link(
+                let mut builder = ChainBuilder::of(observed);
+                builder.link(
                     object.clone(),
                     "SyncFailed",
                     text::line(&failed.message),
                     None,
                 );
                 let edit = format!("edit pdb {}", object.name);
-                let edit = text::kubectl(&evidence.namespace, &edit);
-                trail.remedy(Remedy::new("a selector of pods that a controller scales").with(edit));
-                answer.waits([trail.chain()])
+                let edit = text::kubectl(&observed.namespace, &edit);
+                builder
+                    .remedy(Remedy::new("a selector of pods that a controller scales").with(edit));
+                answer.waits([builder.chain()])
             }
             None => answer.note("no pod has the labels of its selector: it protects nothing"),
         };
@@ -132,9 +133,9 @@ pub(super) fn budget(
          \"maxUnavailable\":1}}}}'",
         object.name
     );
-    let allow = text::kubectl(&evidence.namespace, &allow);
+    let allow = text::kubectl(&observed.namespace, &allow);
     if healthy >= desired {
-        if let Some(chain) = drained(evidence, budget, &object, &allow) {
+        if let Some(chain) = drained(observed, budget, &object, &allow) {
             return answer.waits([chain]);
         }
         return answer.note(format!(
@@ -142,14 +143,14 @@ pub(super) fn budget(
              {allow}"
         ));
     }
-    let pods = selected(budget, &evidence.pods).into_iter();
-    let chains = of_pods(evidence, pods.filter(|pod| !pod.has_ended()));
+    let pods = selected(budget, &observed.pods).into_iter();
+    let chains = of_pods(observed, pods.filter(|pod| !pod.has_ended()));
     let waits = !chains.is_empty();
     let chains = chains.into_iter().map(|mut chain| {
-        let mut trail = Trail::of(evidence);
+        let mut builder = ChainBuilder::of(observed);
         let message = format!("no pod may be evicted: {healthy} are healthy, {desired} have to be");
-        trail.link(object.clone(), "InsufficientPods", message, None);
-        chain.links.splice(0..0, trail.chain().links);
+        builder.link(object.clone(), "InsufficientPods", message, None);
+        chain.links.splice(0..0, builder.chain().links);
         chain
     });
     let answer = answer.waits(chains);
@@ -161,29 +162,29 @@ pub(super) fn budget(
 
 /// A drain that a disruption budget blocks.
 fn drained(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     budget: &PodDisruptionBudget,
     object: &Object,
     allow: &str,
-) -> Option<Chain> {
-    let pods = selected(budget, &evidence.pods);
+) -> Option<CauseChain> {
+    let pods = selected(budget, &observed.pods);
     let node = pods.iter().find_map(|pod| {
-        let node = evidence.node(pod.node.as_deref()?)?;
+        let node = observed.node(pod.node.as_deref()?)?;
         let spec = node.spec.as_ref()?;
         (spec.unschedulable == Some(true)).then(|| text::name(&node.metadata))
     })?;
     let there = pods.iter().filter(|pod| pod.node.as_deref() == Some(node));
     let there = text::list(there.map(|pod| &*pod.name));
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let message = format!(
         "node {node} is cordoned, and {there} may not be evicted from it: all that are healthy have \
          to be"
     );
-    trail.link(object.clone(), "HoldsEvictions", message, None);
+    builder.link(object.clone(), "HoldsEvictions", message, None);
     let text = format!(
         "more pods; or let the node have pods again (kubectl uncordon {node}); or allow one to be \
          evicted"
     );
-    trail.remedy(Remedy::new(text).with(allow));
-    Some(trail.chain())
+    builder.remedy(Remedy::new(text).with(allow));
+    Some(builder.chain())
 }

@@ -11,19 +11,23 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::service as reasons;
 use serde_json::json;
 
-use super::explanation::{Chain, Explanation, Object};
-use super::observed::{Evidence, named};
-use super::deletion::held;
+use super::chain_builder::ChainBuilder;
+use super::deletion::blocked_deletion;
+use super::explanation::{CauseChain, Explanation, Object};
 use super::kinds::TargetKind;
+use super::observed::{ObservedNamespace, named};
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::text;
 use super::workloads::of_pods;
 
 type Labels = BTreeMap<String, String>;
 
-pub(super) fn explain(evidence: &Evidence, service: &Service, object: Object) -> Explanation {
-    if let Some(chain) = held(evidence, &object, &service.metadata) {
+pub(super) fn explain(
+    observed: &ObservedNamespace,
+    service: &Service,
+    object: Object,
+) -> Explanation {
+    if let Some(chain) = blocked_deletion(observed, &object, &service.metadata) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let spec = service.spec.clone().unwrap_or_default();
@@ -35,7 +39,7 @@ pub(super) fn explain(evidence: &Evidence, service: &Service, object: Object) ->
         );
     }
     let view = View {
-        evidence,
+        observed,
         service,
         object: object.clone(),
     };
@@ -75,7 +79,7 @@ fn is_answered_by_nodes(service: &Service) -> bool {
 }
 
 struct View<'e> {
-    evidence: &'e Evidence,
+    observed: &'e ObservedNamespace,
     service: &'e Service,
     object: Object,
 }
@@ -93,21 +97,21 @@ fn covers(selector: &Labels, label: impl Fn(&str) -> Option<String>) -> bool {
 
 impl<'e> View<'e> {
     fn kubectl(&self, rest: &str) -> String {
-        text::kubectl(&self.evidence.namespace, rest)
+        text::kubectl(&self.observed.namespace, rest)
     }
 
-    fn trail(&self, reason: &str, message: impl Into<String>) -> Trail<'e> {
-        let mut trail = Trail::of(self.evidence);
-        trail.link(self.object.clone(), reason, message, None);
-        trail
+    fn builder(&self, reason: &str, message: impl Into<String>) -> ChainBuilder<'e> {
+        let mut builder = ChainBuilder::of(self.observed);
+        builder.link(self.object.clone(), reason, message, None);
+        builder
     }
 
     /// Number of ready endpoints.
     fn endpoints(&self) -> usize {
         let own = |slice: &&std::sync::Arc<_>| {
-            service_of(slice) == Some((&*self.evidence.namespace, &*self.object.name))
+            service_of(slice) == Some((&*self.observed.namespace, &*self.object.name))
         };
-        let slices = self.evidence.slices.iter().filter(own);
+        let slices = self.observed.slices.iter().filter(own);
         let endpoints = slices.flat_map(|slice| slice.endpoints.iter().flatten());
         let ready = endpoints.filter(|endpoint| {
             let conditions = endpoint.conditions.as_ref();
@@ -128,18 +132,18 @@ impl<'e> View<'e> {
         marked.is_some_and(|marked| marked == "true") && selector.is_none()
     }
 
-    fn without_selector(&self) -> Chain {
+    fn without_selector(&self) -> CauseChain {
         let message = "it has no selector and no endpoints";
-        let mut trail = self.trail("NoSelector", message);
+        let mut builder = self.builder("NoSelector", message);
         let set = self.kubectl(&format!(
             "set selector service {} {}",
             self.object.name,
             self.likely_labels()
         ));
-        trail.remedy(
+        builder.remedy(
             Remedy::new("a selector for its pods, or an EndpointSlice made by hand").with(set),
         );
-        trail.chain()
+        builder.chain()
     }
 
     /// The labels of the pods that the selector most likely means.
@@ -154,7 +158,7 @@ impl<'e> View<'e> {
 
     /// The workloads of the namespace, with their pods' labels.
     fn workloads(&self) -> Vec<(TargetKind, String, Labels)> {
-        let e = self.evidence;
+        let e = self.observed;
         let labels = |template: &k8s_openapi::api::core::v1::PodTemplateSpec| {
             let meta = template.metadata.as_ref();
             meta.and_then(|meta| meta.labels.clone())
@@ -186,7 +190,7 @@ impl<'e> View<'e> {
         let selected = |pod: &&PodView| {
             !pod.has_ended() && covers(selector, |key| pod.label(key).map(str::to_owned))
         };
-        let pods = self.evidence.pods.iter().map(AsRef::as_ref);
+        let pods = self.observed.pods.iter().map(AsRef::as_ref);
         let pods: Vec<&PodView> = pods.filter(selected).collect();
         if pods.is_empty() {
             return self.no_pods(answer, selector);
@@ -203,13 +207,13 @@ impl<'e> View<'e> {
             };
         }
         let count = unready.len();
-        let chains = of_pods(self.evidence, unready.into_iter());
+        let chains = of_pods(self.observed, unready.into_iter());
         let chains = chains.into_iter().map(|mut chain| {
             let message = match count {
                 1 => "its pod is not Ready".to_owned(),
                 count => format!("none of its {count} pods is Ready"),
             };
-            let head = self.trail("NoReadyPods", message).chain();
+            let head = self.builder("NoReadyPods", message).chain();
             chain.links.splice(0..0, head.links);
             chain
         });
@@ -224,13 +228,13 @@ impl<'e> View<'e> {
             .find(|(.., labels)| covers(selector, |key| labels.get(key).cloned()));
         if let Some((kind, name, _)) = maker {
             let owner = format!("{}/{name}", kind.short());
-            let found = super::explain(*kind, name, self.evidence);
+            let found = super::explain(*kind, name, self.observed);
             let chains = found.map(|found| found.chains).unwrap_or_default();
             if chains.is_empty() {
                 return answer.note(format!("{owner}, which makes its pods, wants none"));
             }
             let chains = chains.into_iter().map(|mut chain| {
-                let head = self.trail("NoPods", format!("its pods do not exist: {owner}"));
+                let head = self.builder("NoPods", format!("its pods do not exist: {owner}"));
                 chain.links.splice(0..0, head.chain().links);
                 chain
             });
@@ -238,7 +242,7 @@ impl<'e> View<'e> {
         }
         let wanted = text(selector);
         let message = format!("no pod has the labels of its selector ({wanted})");
-        let mut trail = self.trail("NoPods", message);
+        let mut builder = self.builder("NoPods", message);
         let likely = self.likely_labels();
         let remedy = if all.is_empty() {
             Remedy::new(format!("pods with the labels {wanted}"))
@@ -246,12 +250,12 @@ impl<'e> View<'e> {
             let set = format!("set selector service {} {likely}", self.object.name);
             Remedy::new("the labels that its pods have").with(self.kubectl(&set))
         };
-        trail.remedy(remedy);
-        answer.waits([trail.chain()])
+        builder.remedy(remedy);
+        answer.waits([builder.chain()])
     }
 
     /// Target ports that no container names.
-    fn ports(&self, pods: &[&PodView]) -> Vec<Chain> {
+    fn ports(&self, pods: &[&PodView]) -> Vec<CauseChain> {
         let spec = self.service.spec.as_ref();
         let ports = spec.and_then(|spec| spec.ports.as_ref());
         let known: Vec<(&str, i32)> = pods
@@ -275,7 +279,7 @@ impl<'e> View<'e> {
                 Some(IntOrString::String(name)) => name.as_str(),
                 _ => "",
             };
-            let mut trail = self.trail(
+            let mut builder = self.builder(
                 "NoSuchPort",
                 format!("no container of its pods has a port of the name {target:?}"),
             );
@@ -291,8 +295,8 @@ impl<'e> View<'e> {
                 self.object.name
             );
             let text = "a targetPort that the containers have";
-            trail.remedy(Remedy::new(text).with(self.kubectl(&patch)));
-            trail.chain()
+            builder.remedy(Remedy::new(text).with(self.kubectl(&patch)));
+            builder.chain()
         });
         chains.collect()
     }
@@ -300,7 +304,7 @@ impl<'e> View<'e> {
     fn event(&self, reason: &str) -> Option<&'e Event> {
         let uid = self.service.metadata.uid.as_deref().unwrap_or_default();
         let wanted = |event: &Event| event.reason.as_deref() == Some(reason);
-        self.evidence
+        self.observed
             .newest_event(self.object.kind, &self.object.name, uid, wanted)
     }
 
@@ -313,7 +317,7 @@ impl<'e> View<'e> {
     }
 
     /// Addresses and ports of the machine that the Service does not get.
-    fn balancer(&self) -> Option<Chain> {
+    fn balancer(&self) -> Option<CauseChain> {
         let spec = self.service.spec.as_ref()?;
         let status = self.service.status.as_ref();
         let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
@@ -327,31 +331,31 @@ impl<'e> View<'e> {
             let number = port.node_port.unwrap_or(port.port);
             said.contains(&format!("port {number}/"))
         })?;
-        let mut trail = Trail::of(self.evidence);
-        trail.event(event, self.object.clone());
+        let mut builder = ChainBuilder::of(self.observed);
+        builder.event(event, self.object.clone());
         let field = if port.node_port.is_some() {
             "nodePort"
         } else {
             "port"
         };
         let text = "end the program that listens there, or choose another port";
-        trail.remedy(Remedy::new(text).with(self.another_port(field)));
-        Some(trail.chain())
+        builder.remedy(Remedy::new(text).with(self.another_port(field)));
+        Some(builder.chain())
     }
 
-    fn no_address(&self, class: Option<&str>) -> Chain {
+    fn no_address(&self, class: Option<&str>) -> CauseChain {
         let name = &self.object.name;
-        let mut trail = self.trail("Pending", "no load balancer has given it an address");
+        let mut builder = self.builder("Pending", "no load balancer has given it an address");
         let own = class.is_none_or(|class| class == crate::load_balancer::CLASS);
         if let Some(class) = class.filter(|_| !own) {
-            trail.remedy(format!(
+            builder.remedy(format!(
                 "install the controller of the class {class}; the machine's own \
                  addresses are for Services without a class or of the class {}",
                 crate::load_balancer::CLASS
             ));
-            return trail.chain();
+            return builder.chain();
         }
-        trail.remedy("nothing to do; the controller is about to give it one");
+        builder.remedy("nothing to do; the controller is about to give it one");
         if let Some(event) = self.event(reasons::SYNC_LOAD_BALANCER_FAILED) {
             let said = event.message.as_deref().unwrap_or_default();
             let remedy = if said.contains("is no address of a node") {
@@ -363,15 +367,19 @@ impl<'e> View<'e> {
             } else {
                 Remedy::new("a node that is Ready").with("kubectl get nodes")
             };
-            trail.event(event, self.object.clone());
-            trail.remedy(remedy);
+            builder.event(event, self.object.clone());
+            builder.remedy(remedy);
         }
-        trail.chain()
+        builder.chain()
     }
 }
 
-pub(super) fn ingress(evidence: &Evidence, ingress: &Ingress, object: Object) -> Explanation {
-    if let Some(chain) = held(evidence, &object, &ingress.metadata) {
+pub(super) fn ingress(
+    observed: &ObservedNamespace,
+    ingress: &Ingress,
+    object: Object,
+) -> Explanation {
+    if let Some(chain) = blocked_deletion(observed, &object, &ingress.metadata) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let spec = ingress.spec.clone().unwrap_or_default();
@@ -392,24 +400,24 @@ pub(super) fn ingress(evidence: &Evidence, ingress: &Ingress, object: Object) ->
         }) {
             continue;
         }
-        let of_service = evidence.object("Service", name);
-        let Some(service) = named(&evidence.services, name) else {
-            let mut trail = Trail::of(evidence);
-            trail.link(of_service, "NotFound", "does not exist", None);
+        let of_service = observed.object("Service", name);
+        let Some(service) = named(&observed.services, name) else {
+            let mut builder = ChainBuilder::of(observed);
+            builder.link(of_service, "NotFound", "does not exist", None);
             let port = backend.port.as_ref().and_then(|port| port.number);
             let port = port.map_or_else(|| "PORT".to_owned(), |port| port.to_string());
             let create = format!("create service clusterip {name} --tcp={port}");
-            let create = text::kubectl(&evidence.namespace, &create);
-            trail.remedy(Remedy::new("the Service must exist").with(create));
-            answer = answer.waits([trail.chain()]);
+            let create = text::kubectl(&observed.namespace, &create);
+            builder.remedy(Remedy::new("the Service must exist").with(create));
+            answer = answer.waits([builder.chain()]);
             continue;
         };
-        let chains = explain(evidence, service, of_service.clone()).chains;
+        let chains = explain(observed, service, of_service.clone()).chains;
         answer = answer.waits(chains.into_iter().map(|mut chain| {
-            let mut trail = Trail::of(evidence);
+            let mut builder = ChainBuilder::of(observed);
             let message = format!("its Service {name} does not answer");
-            trail.link(object.clone(), "NoBackend", message, None);
-            chain.links.splice(0..0, trail.chain().links);
+            builder.link(object.clone(), "NoBackend", message, None);
+            chain.links.splice(0..0, builder.chain().links);
             chain
         }));
     }
@@ -419,16 +427,16 @@ pub(super) fn ingress(evidence: &Evidence, ingress: &Ingress, object: Object) ->
         .and_then(|s| s.load_balancer.as_ref());
     let served = status.is_some_and(|status| status.ingress.iter().flatten().count() > 0);
     if !served {
-        let mut trail = Trail::of(evidence);
+        let mut builder = ChainBuilder::of(observed);
         let class = spec
             .ingress_class_name
             .map_or(String::new(), |class| format!(" of class {class}"));
         let message = format!("no ingress controller{class} has taken it");
-        trail.link(object, "NoController", message, None);
-        trail.remedy(
+        builder.link(object, "NoController", message, None);
+        builder.remedy(
             "install an ingress controller (a cluster has none by default); or use a Service of the type LoadBalancer",
         );
-        answer = answer.waits([trail.chain()]);
+        answer = answer.waits([builder.chain()]);
     }
     answer
 }

@@ -5,7 +5,7 @@ use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set_condition;
 
-use super::observed::Evidence;
+use super::observed::ObservedNamespace;
 use super::{sets, text};
 use crate::stateful_set::{Plan, identity};
 
@@ -38,8 +38,12 @@ pub(super) fn is_outdated(set: &StatefulSet, plan: &Plan, pod: &PodView) -> bool
 }
 
 /// Names of the wanted pods without the update revision, by ordinal.
-pub(super) fn outdated<'e>(evidence: &'e Evidence, set: &StatefulSet, plan: &Plan) -> Vec<&'e str> {
-    let owned = evidence.pods.iter().filter(|pod| {
+pub(super) fn outdated<'e>(
+    observed: &'e ObservedNamespace,
+    set: &StatefulSet,
+    plan: &Plan,
+) -> Vec<&'e str> {
+    let owned = observed.pods.iter().filter(|pod| {
         let owner = pod.controller.as_ref();
         owner.is_some_and(|owner| Some(&*owner.uid) == set.metadata.uid.as_deref())
     });
@@ -55,8 +59,8 @@ pub(super) fn outdated<'e>(evidence: &'e Evidence, set: &StatefulSet, plan: &Pla
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-pub(super) fn notes(evidence: &Evidence, set: &StatefulSet, plan: &Plan) -> Vec<String> {
-    let all = [partition(evidence, set, plan), deadline(set), unseen(set)];
+pub(super) fn notes(observed: &ObservedNamespace, set: &StatefulSet, plan: &Plan) -> Vec<String> {
+    let all = [partition(observed, set, plan), deadline(set), unseen(set)];
     all.into_iter().flatten().collect()
 }
 
@@ -72,14 +76,14 @@ pub(super) fn first_updatable(set: &StatefulSet) -> i64 {
 }
 
 /// Pods that a partition keeps from an update (`statefulset.md` 5.4).
-fn partition(evidence: &Evidence, set: &StatefulSet, plan: &Plan) -> Option<String> {
+fn partition(observed: &ObservedNamespace, set: &StatefulSet, plan: &Plan) -> Option<String> {
     let spec = set.spec.as_ref()?;
     let rolling = spec.update_strategy.as_ref()?.rolling_update.as_ref()?;
     let partition = rolling.partition.filter(|partition| *partition > 0)?;
     let first = first_updatable(set);
     let name = text::name(&set.metadata);
     let below = |pod: &&str| identity::ordinal(name, pod).is_some_and(|ordinal| ordinal < first);
-    let outdated = outdated(evidence, set, plan);
+    let outdated = outdated(observed, set, plan);
     let kept = text::list(outdated.into_iter().filter(below));
     let patch = format!(
         "patch sts {name} -p '{{\"spec\":{{\"updateStrategy\":{{\"rollingUpdate\":\

@@ -6,61 +6,69 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use resource_kinds::pod_view::PodView;
 
-use super::explanation::{Chain, Explanation, Object, merged};
-use super::observed::Evidence;
+use super::chain_builder::ChainBuilder;
+use super::explanation::{CauseChain, Explanation, Object, merged};
+use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::{set_summary, text};
 use crate::stateful_set::{Action, Cause, Observed, Plan, Waiting, identity, plan};
 
 /// Explains the state of the set.
-pub(super) fn explain(evidence: &Evidence, set: &Arc<StatefulSet>, object: Object) -> Explanation {
-    let view = View::of(evidence, set);
+pub(super) fn explain(
+    observed: &ObservedNamespace,
+    set: &Arc<StatefulSet>,
+    object: Object,
+) -> Explanation {
+    let view = View::of(observed, set);
     Explanation {
         object,
         summary: set_summary::summary(set, &view.plan),
         chains: view.chains(None),
-        notes: set_summary::notes(evidence, set, &view.plan),
+        notes: set_summary::notes(observed, set, &view.plan),
     }
 }
 
 /// The causes of one pod of the set, besides the pod's own state.
-pub(super) fn chains_of_pod(evidence: &Evidence, set: &Arc<StatefulSet>, pod: &str) -> Vec<Chain> {
+pub(super) fn chains_of_pod(
+    observed: &ObservedNamespace,
+    set: &Arc<StatefulSet>,
+    pod: &str,
+) -> Vec<CauseChain> {
     let ordinal = identity::ordinal(text::name(&set.metadata), pod);
     match ordinal {
-        Some(ordinal) => View::of(evidence, set).chains(Some(ordinal)),
+        Some(ordinal) => View::of(observed, set).chains(Some(ordinal)),
         None => Vec::new(),
     }
 }
 
 /// The causes why a pod of a set does not exist. `None` if no set wants it.
 pub(super) fn of_missing_pod(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     pod: &str,
     object: Object,
 ) -> Option<Explanation> {
-    let (set, ordinal) = evidence.sets.iter().find_map(|set| {
+    let (set, ordinal) = observed.sets.iter().find_map(|set| {
         let ordinal = identity::ordinal(text::name(&set.metadata), pod)?;
         wants(set, ordinal).then_some((set, ordinal))
     })?;
-    Some(missing(evidence, set, ordinal, object))
+    Some(missing(observed, set, ordinal, object))
 }
 
 /// The causes why a claim of a set does not exist. `None` if no set wants it.
 pub(super) fn of_missing_claim(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     claim: &str,
     object: Object,
 ) -> Option<Explanation> {
-    let (set, ordinal) = evidence.sets.iter().find_map(|set| {
+    let (set, ordinal) = observed.sets.iter().find_map(|set| {
         let ordinal = claim_ordinal(set, claim)?;
         wants(set, ordinal).then_some((set, ordinal))
     })?;
-    Some(missing(evidence, set, ordinal, object))
+    Some(missing(observed, set, ordinal, object))
 }
 
 fn missing(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     set: &Arc<StatefulSet>,
     ordinal: i64,
     object: Object,
@@ -75,7 +83,7 @@ fn missing(
     Explanation {
         object,
         summary: maker,
-        chains: View::of(evidence, set).chains(Some(ordinal)),
+        chains: View::of(observed, set).chains(Some(ordinal)),
         notes: Vec::new(),
     }
 }
@@ -106,35 +114,35 @@ pub fn claim_ordinal(set: &StatefulSet, claim: &str) -> Option<i64> {
 
 /// A set with its controller's plan.
 struct View<'e> {
-    evidence: &'e Evidence,
+    observed: &'e ObservedNamespace,
     set: &'e StatefulSet,
     name: &'e str,
     plan: Plan,
 }
 
 impl<'e> View<'e> {
-    fn of(evidence: &'e Evidence, set: &'e Arc<StatefulSet>) -> Self {
-        let claims = evidence.claims.iter().map(|claim| {
+    fn of(observed: &'e ObservedNamespace, set: &'e Arc<StatefulSet>) -> Self {
+        let claims = observed.claims.iter().map(|claim| {
             let name = text::name(&claim.metadata).to_owned();
             (name, Arc::clone(claim))
         });
-        let observed = Observed {
+        let input = Observed {
             set: Arc::clone(set),
-            pods: evidence.pods.clone(),
-            revisions: evidence.revisions.clone(),
+            pods: observed.pods.clone(),
+            revisions: observed.revisions.clone(),
             claims: claims.collect(),
             refused: Vec::new(),
         };
         Self {
-            evidence,
+            observed,
             set,
             name: text::name(&set.metadata),
-            plan: plan(&observed, evidence.now),
+            plan: plan(&input, observed.now),
         }
     }
 
     fn object(&self) -> Object {
-        self.evidence.object("StatefulSet", self.name)
+        self.observed.object("StatefulSet", self.name)
     }
 
     fn pod_name(&self, ordinal: i64) -> String {
@@ -142,7 +150,7 @@ impl<'e> View<'e> {
     }
 
     /// One chain for each cause; with `only`, the chains that concern that ordinal.
-    fn chains(&self, only: Option<i64>) -> Vec<Chain> {
+    fn chains(&self, only: Option<i64>) -> Vec<CauseChain> {
         let mut after: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for waiting in &self.plan.waiting_on {
             if let (Cause::After { pod }, Some(ordinal)) = (&waiting.cause, waiting.ordinal)
@@ -176,55 +184,55 @@ impl<'e> View<'e> {
             }
         }
         for (pod, held) in after {
-            let mut trail = Trail::of(self.evidence);
-            self.head(&mut trail, &held, pod, "to be done");
-            self.follow(&mut trail, pod);
-            chains.push(trail.chain());
+            let mut builder = ChainBuilder::of(self.observed);
+            self.head(&mut builder, &held, pod, "to be done");
+            self.follow(&mut builder, pod);
+            chains.push(builder.chain());
         }
         merged(chains)
     }
 
     /// `web-2 and web-3 wait for web-1 to be Ready`
-    fn head(&self, trail: &mut Trail<'_>, held: &[String], pod: &str, goal: &str) {
+    fn head(&self, builder: &mut ChainBuilder<'_>, held: &[String], pod: &str, goal: &str) {
         let verb = match held.len() {
             0 | 1 => "waits",
             _ => "wait",
         };
         let names = text::list(held.iter().map(String::as_str));
         let message = format!("{names} {verb} for {pod} {goal}");
-        trail.link(self.object(), "PodsInTurn", message, None);
+        builder.link(self.object(), "PodsInTurn", message, None);
     }
 
-    fn follow(&self, trail: &mut Trail<'_>, pod: &str) {
-        match self.evidence.pod(pod) {
+    fn follow(&self, builder: &mut ChainBuilder<'_>, pod: &str) {
+        match self.observed.pod(pod) {
             Some(pod) => {
-                trail.pod(pod);
-                self.or_by_hand(trail, pod);
+                builder.pod(pod);
+                self.or_by_hand(builder, pod);
             }
             None => {
-                let object = self.evidence.object("Pod", pod);
-                trail.link(object, "NotFound", "does not exist yet", None);
-                trail.remedy(format!("nothing to do; StatefulSet {} makes it", self.name));
+                let object = self.observed.object("Pod", pod);
+                builder.link(object, "NotFound", "does not exist yet", None);
+                builder.remedy(format!("nothing to do; StatefulSet {} makes it", self.name));
             }
         }
     }
 
     /// A pod that is not Ready and outdated may block its own replacement (`statefulset.md` 5.20).
-    fn or_by_hand(&self, trail: &mut Trail<'_>, pod: &PodView) {
+    fn or_by_hand(&self, builder: &mut ChainBuilder<'_>, pod: &PodView) {
         let name = &pod.name;
         let updatable = identity::ordinal(self.name, name)
             .is_some_and(|ordinal| ordinal >= set_summary::first_updatable(self.set));
         let outdated = set_summary::is_outdated(self.set, &self.plan, pod);
         if !pod.is_deleting() && updatable && outdated {
             let delete = text::kubectl(&pod.namespace, &format!("delete pod {name}"));
-            trail.or(format!(
+            builder.or(format!(
                 "or, as the template has changed since, recreate it from that: {delete}"
             ));
         }
     }
 
     /// The controller's pending write to a pod. If it fails, the set has an event about it.
-    fn pending(&self, pod: &str, actions: &[Action], held: &[String]) -> Option<Chain> {
+    fn pending(&self, pod: &str, actions: &[Action], held: &[String]) -> Option<CauseChain> {
         let (what, goal) = actions.iter().find_map(|action| match action {
             Action::CreateClaim(claim) => {
                 let claim = text::name(&claim.metadata);
@@ -236,36 +244,36 @@ impl<'e> View<'e> {
             }
             _ => None,
         })?;
-        let mut trail = Trail::of(self.evidence);
+        let mut builder = ChainBuilder::of(self.observed);
         if !held.is_empty() {
-            self.head(&mut trail, held, pod, goal);
+            self.head(&mut builder, held, pod, goal);
         }
-        trail.link(self.object(), "Acting", what, None);
-        trail.remedy(
+        builder.link(self.object(), "Acting", what, None);
+        builder.remedy(
             "nothing to do; the StatefulSet controller is about to do it; if it stays so, see that \
              the controller runs",
         );
-        if let Some(present) = self.evidence.pod(pod) {
+        if let Some(present) = self.observed.pod(pod) {
             let found = super::pod(present).filter(|_| goal == "to be deleted");
             if let Some(found) = found {
-                let object = self.evidence.object("Pod", pod);
-                trail.link(object, found.reason.as_str(), found.message, found.since);
+                let object = self.observed.object("Pod", pod);
+                builder.link(object, found.reason.as_str(), found.message, found.since);
             }
             let delete = text::kubectl(
                 text::namespace(&self.set.metadata),
                 &format!("delete pod {pod}"),
             );
-            trail.or(format!("or do it by hand: {delete}"));
+            builder.or(format!("or do it by hand: {delete}"));
         }
         let uid = self.set.metadata.uid.as_deref().unwrap_or_default();
         let template = format!("sts/{}", self.name);
         let about = format!("Pod {pod} ");
-        trail.refusal(&self.object(), uid, &about, &template, 1);
-        Some(trail.chain())
+        builder.refusal(&self.object(), uid, &about, &template, 1);
+        Some(builder.chain())
     }
 
-    fn waiting(&self, waiting: &Waiting, held: &[String]) -> Chain {
-        let mut trail = Trail::of(self.evidence);
+    fn waiting(&self, waiting: &Waiting, held: &[String]) -> CauseChain {
+        let mut builder = ChainBuilder::of(self.observed);
         let own = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
         let goal = match &waiting.cause {
             Cause::PodTerminating { .. } => "to be gone",
@@ -273,63 +281,63 @@ impl<'e> View<'e> {
             _ => "to be Ready",
         };
         if let (Some(pod), false) = (&own, held.is_empty()) {
-            self.head(&mut trail, held, pod, goal);
+            self.head(&mut builder, held, pod, goal);
         }
         match &waiting.cause {
             Cause::PodTerminating { pod } | Cause::PodNotReady { pod, .. } => {
                 if held.is_empty() {
                     let message = format!("waits for {pod} {goal}");
-                    trail.link(self.object(), "PodNotReady", message, None);
+                    builder.link(self.object(), "PodNotReady", message, None);
                 }
-                self.follow(&mut trail, pod);
+                self.follow(&mut builder, pod);
             }
             Cause::FormerPod { pod } => {
-                self.say(&mut trail, "FormerPod", waiting);
-                self.follow(&mut trail, pod);
+                self.say(&mut builder, "FormerPod", waiting);
+                self.follow(&mut builder, pod);
             }
             Cause::ClaimStale { claim } | Cause::ClaimTerminating { claim } => {
-                self.say(&mut trail, "ClaimTerminating", waiting);
-                trail.claim(claim);
+                self.say(&mut builder, "ClaimTerminating", waiting);
+                builder.claim(claim);
             }
             Cause::LowerUnhealthy { lower, until, .. } => {
-                self.say(&mut trail, "LowerUnhealthy", waiting);
-                self.follow(&mut trail, lower);
+                self.say(&mut builder, "LowerUnhealthy", waiting);
+                self.follow(&mut builder, lower);
                 if let Some(until) = until {
-                    trail.remedy(format!(
+                    builder.remedy(format!(
                         "nothing to do; it is deleted at {until} at the latest"
                     ));
                 }
             }
-            Cause::After { pod } => self.follow(&mut trail, pod),
+            Cause::After { pod } => self.follow(&mut builder, pod),
             Cause::PodNotAvailable { pod, at } => {
-                let object = self.evidence.object("Pod", pod);
+                let object = self.observed.object("Pod", pod);
                 let message = format!("Ready, but available only at {at} (minReadySeconds)");
-                trail.link(object, "NotAvailable", message, None);
-                trail.remedy(format!(
+                builder.link(object, "NotAvailable", message, None);
+                builder.remedy(format!(
                     "nothing to do; it is available at {at} if it stays Ready"
                 ));
             }
-            _ => self.dead_end(&mut trail, waiting),
+            _ => self.dead_end(&mut builder, waiting),
         }
-        trail.chain()
+        builder.chain()
     }
 
-    fn say(&self, trail: &mut Trail<'_>, reason: &str, waiting: &Waiting) {
+    fn say(&self, builder: &mut ChainBuilder<'_>, reason: &str, waiting: &Waiting) {
         let pod = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
         let message = match pod {
             Some(pod) => format!("{pod} waits: {}", waiting.cause),
             None => waiting.cause.to_string(),
         };
-        trail.link(self.object(), reason, message, None);
+        builder.link(self.object(), reason, message, None);
     }
 
     /// Causes without a deeper cause.
-    fn dead_end(&self, trail: &mut Trail<'_>, waiting: &Waiting) {
+    fn dead_end(&self, builder: &mut ChainBuilder<'_>, waiting: &Waiting) {
         let meta = &self.set.metadata;
         let kubectl = |rest: String| text::kubectl(text::namespace(meta), &rest);
         let name = self.name;
         let (reason, remedy) = match &waiting.cause {
-            Cause::SetDeleting => return self.deleting(trail),
+            Cause::SetDeleting => return self.deleting(builder),
             Cause::Selector => (
                 "InvalidSelector",
                 format!(
@@ -351,11 +359,11 @@ impl<'e> View<'e> {
                 Remedy::new("the other pod has to go").with(kubectl(format!("delete pod {pod}"))),
             ),
             Cause::Unavailable { .. } => {
-                self.say(trail, "MaxUnavailable", waiting);
-                return self.first_unavailable(trail);
+                self.say(builder, "MaxUnavailable", waiting);
+                return self.first_unavailable(builder);
             }
             Cause::OnDelete { .. } => {
-                let outdated = set_summary::outdated(self.evidence, self.set, &self.plan);
+                let outdated = set_summary::outdated(self.observed, self.set, &self.plan);
                 let list = text::list(outdated.iter().copied());
                 let delete = outdated
                     .iter()
@@ -371,15 +379,15 @@ impl<'e> View<'e> {
                 format!("look at {}", kubectl(format!("describe sts {name}"))).into(),
             ),
         };
-        self.say(trail, reason, waiting);
-        trail.remedy(remedy);
+        self.say(builder, reason, waiting);
+        builder.remedy(remedy);
     }
 
     /// With `foregroundDeletion` the set stays until its pods are gone (`statefulset.md` 8.7).
-    fn deleting(&self, trail: &mut Trail<'_>) {
+    fn deleting(&self, builder: &mut ChainBuilder<'_>) {
         let meta = &self.set.metadata;
         let since = meta.deletion_timestamp.as_ref().map(|time| time.0);
-        let mut pods = self.evidence.pods.iter();
+        let mut pods = self.observed.pods.iter();
         let left = pods.find(|pod| {
             let owner = pod.controller.as_ref();
             owner.is_some_and(|owner| Some(&*owner.uid) == meta.uid.as_deref())
@@ -387,14 +395,14 @@ impl<'e> View<'e> {
         let finalizers = text::finalizers(meta.finalizers.iter().flatten()).join(", ");
         let held = text::then("; finalizers hold it: ", &finalizers);
         let message = format!("being deleted{held}");
-        trail.link(self.object(), "SetDeleting", message, since);
+        builder.link(self.object(), "SetDeleting", message, since);
         match left {
             Some(pod) => {
-                trail.remedy("nothing to do; the garbage collector deletes its pods");
-                trail.pod(pod);
+                builder.remedy("nothing to do; the garbage collector deletes its pods");
+                builder.pod(pod);
             }
             None => {
-                trail.remedy(format!(
+                builder.remedy(format!(
                     "the owner of the finalizers has to remove them: {}",
                     text::kubectl(text::namespace(meta), &format!("edit sts {}", self.name))
                 ));
@@ -402,15 +410,15 @@ impl<'e> View<'e> {
         }
     }
 
-    fn first_unavailable(&self, trail: &mut Trail<'_>) {
-        let mut pods = self.evidence.pods.iter().filter(|pod| {
+    fn first_unavailable(&self, builder: &mut ChainBuilder<'_>) {
+        let mut pods = self.observed.pods.iter().filter(|pod| {
             let ordinal = identity::ordinal(self.name, &pod.name);
             ordinal.is_some_and(|ordinal| wants(self.set, ordinal))
         });
         if let Some(pod) = pods.find(|pod| super::pod(pod).is_some()) {
-            trail.pod(pod);
+            builder.pod(pod);
         } else {
-            trail.remedy("nothing to do; the pods have to be available again first");
+            builder.remedy("nothing to do; the pods have to be available again first");
         }
     }
 }

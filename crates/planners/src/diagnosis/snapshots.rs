@@ -2,77 +2,77 @@
 
 use resource_kinds::snapshot::{DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotContent};
 
-use super::explanation::{Chain, Explanation, Object};
-use super::observed::Evidence;
-use super::deletion::held;
+use super::chain_builder::ChainBuilder;
+use super::deletion::blocked_deletion;
+use super::explanation::{CauseChain, Explanation, Object};
+use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::text;
 use crate::volume_snapshot::{View, plan_snapshot};
 
 pub(super) fn explain(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     snapshot: &VolumeSnapshot,
     object: Object,
 ) -> Explanation {
-    if let Some(chain) = held(evidence, &object, &snapshot.metadata) {
+    if let Some(chain) = blocked_deletion(observed, &object, &snapshot.metadata) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let status = snapshot.status.clone().unwrap_or_default();
-    let content = content(evidence, snapshot);
+    let content = content(observed, snapshot);
     let ready = status.ready_to_use == Some(true);
     let bound = status.bound_volume_snapshot_content_name.as_deref();
-    if let (Some(bound), Some(_), None) = (bound, &evidence.cluster.snapshot_contents, content) {
-        let mut trail = Trail::of(evidence);
+    if let (Some(bound), Some(_), None) = (bound, &observed.cluster.snapshot_contents, content) {
+        let mut builder = ChainBuilder::of(observed);
         let message = format!("its content {bound} was deleted with the stored data");
-        trail.link(object.clone(), "SnapshotContentMissing", message, None);
-        let delete = delete(evidence, &object);
+        builder.link(object.clone(), "SnapshotContentMissing", message, None);
+        let delete = delete(observed, &object);
         let text = "take another snapshot; this one cannot come back";
-        trail.remedy(Remedy::new(text).with(delete));
-        return Explanation::fine(object, "lost").waits([trail.chain()]);
+        builder.remedy(Remedy::new(text).with(delete));
+        return Explanation::fine(object, "lost").waits([builder.chain()]);
     }
     if ready {
         let taken = status.creation_time.map(|time| time.0.to_string());
         let taken = taken.map_or(String::new(), |at| format!(", taken at {at}"));
         return Explanation::fine(object, format!("ready to use{taken}"));
     }
-    let chain = unready(evidence, snapshot, content, &object);
+    let chain = unready(observed, snapshot, content, &object);
     Explanation::fine(object, "not ready to use").waits([chain])
 }
 
 fn content<'e>(
-    evidence: &'e Evidence,
+    observed: &'e ObservedNamespace,
     snapshot: &VolumeSnapshot,
 ) -> Option<&'e VolumeSnapshotContent> {
     let name = View::content_name(snapshot);
-    let mut contents = evidence.cluster.snapshot_contents.iter().flatten();
+    let mut contents = observed.cluster.snapshot_contents.iter().flatten();
     let content = contents.find(|content| text::name(&content.metadata) == name);
     content.map(AsRef::as_ref)
 }
 
-fn delete(evidence: &Evidence, object: &Object) -> String {
+fn delete(observed: &ObservedNamespace, object: &Object) -> String {
     text::kubectl(
-        &evidence.namespace,
+        &observed.namespace,
         &format!("delete volumesnapshot {}", object.name),
     )
 }
 
 fn unready(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     snapshot: &VolumeSnapshot,
     content: Option<&VolumeSnapshotContent>,
     object: &Object,
-) -> Chain {
+) -> CauseChain {
     let source = snapshot.spec.source.persistent_volume_claim_name.as_deref();
-    let claim = source.and_then(|name| evidence.claim(name));
+    let claim = source.and_then(|name| observed.claim(name));
     let volume = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.as_deref());
-    let volume = volume.and_then(|name| evidence.volume(name));
+    let volume = volume.and_then(|name| observed.volume(name));
     let view = View {
         snapshot,
         content,
         claim: claim.map(AsRef::as_ref),
         volume: volume.map(AsRef::as_ref),
-        classes: evidence
+        classes: observed
             .cluster
             .snapshot_classes
             .as_deref()
@@ -87,53 +87,53 @@ fn unready(
     let since = since.or_else(|| snapshot.metadata.creation_timestamp.clone());
     let told = error.and_then(|error| error.message);
     // The current state says more than the last error, if it can be read.
-    let seen = evidence.cluster.snapshot_classes.is_some() && evidence.cluster.volumes.is_some();
-    let planned = plan_snapshot(&view, evidence.now).waiting_on;
+    let seen = observed.cluster.snapshot_classes.is_some() && observed.cluster.volumes.is_some();
+    let planned = plan_snapshot(&view, observed.now).waiting_on;
     let planned = planned.filter(|_| seen && content.is_none());
     let said = planned.or(told);
     let said = said.unwrap_or_else(|| "it is about to be taken".to_owned());
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let message = format!("not ready to use: {}", text::line(&said));
-    trail.link(
+    builder.link(
         object.clone(),
         "NotReady",
         message,
         since.map(|time| time.0),
     );
-    trail.remedy("nothing to do; the volume's node is about to take it");
+    builder.remedy("nothing to do; the volume's node is about to take it");
     let gone = claim.is_none() && source.is_some();
     if let Some(name) = source.filter(|_| gone) {
-        let of_claim = evidence.object("PersistentVolumeClaim", name);
-        trail.link(of_claim, "NotFound", "does not exist", None);
+        let of_claim = observed.object("PersistentVolumeClaim", name);
+        builder.link(of_claim, "NotFound", "does not exist", None);
         let text = format!("a snapshot of an existing claim ({name} does not exist)");
-        trail.remedy(Remedy::new(text).with(delete(evidence, object)));
+        builder.remedy(Remedy::new(text).with(delete(observed, object)));
     } else if said.contains("is not yet bound") {
-        trail.claim(source.unwrap_or_default());
-    } else if let Some(remedy) = class_remedy(evidence, snapshot, object, &said) {
-        trail.remedy(remedy);
+        builder.claim(source.unwrap_or_default());
+    } else if let Some(remedy) = class_remedy(observed, snapshot, object, &said) {
+        builder.remedy(remedy);
     } else if said.contains("cannot make snapshots") || said.contains("was not made by") {
-        trail.remedy(
+        builder.remedy(
             Remedy::new(
                 "this snapshot can never be ready: snapshots are made of volumes of a class that \
                  can (local-cow, docs/storage.md); copy the data into a claim of such a class",
             )
-            .with(delete(evidence, object)),
+            .with(delete(observed, object)),
         );
     } else if said.contains("failed") || said.contains("rror") || said.contains("missing") {
         let text = "correct the error, or delete the snapshot";
-        trail.remedy(Remedy::new(text).with(delete(evidence, object)));
+        builder.remedy(Remedy::new(text).with(delete(observed, object)));
     }
-    trail.chain()
+    builder.chain()
 }
 
 /// The class is missing or unknown.
 fn class_remedy(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     snapshot: &VolumeSnapshot,
     object: &Object,
     said: &str,
 ) -> Option<Remedy> {
-    let classes = evidence.cluster.snapshot_classes.iter().flatten();
+    let classes = observed.cluster.snapshot_classes.iter().flatten();
     let names: Vec<&str> = classes.map(|class| text::name(&class.metadata)).collect();
     let first = names.first().copied().unwrap_or("CLASS");
     if said.contains("default snapshot class") {
@@ -154,7 +154,7 @@ fn class_remedy(
         );
         Remedy::new(text).with(format!(
             "{} | kubectl replace --force -f -",
-            text::kubectl(&evidence.namespace, &patch)
+            text::kubectl(&observed.namespace, &patch)
         ))
     })
 }

@@ -3,14 +3,14 @@
 use k8s_openapi::api::core::v1::{Event, PersistentVolume};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::explanation::{Chain, Explanation, Object};
-use super::observed::Evidence;
+use super::chain_builder::ChainBuilder;
+use super::explanation::{CauseChain, Explanation, Object};
+use super::observed::ObservedNamespace;
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::text;
 
 pub(super) fn explain(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     volume: &PersistentVolume,
     object: Object,
 ) -> Explanation {
@@ -27,32 +27,32 @@ pub(super) fn explain(
         .as_ref()
         .map(|time| time.0);
     let said = status.message.as_deref().unwrap_or_default();
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let name = &object.name;
     if let Some(deleted) = &volume.metadata.deletion_timestamp {
-        return deleting(evidence, volume, answer, deleted.0, claim);
+        return deleting(observed, volume, answer, deleted.0, claim);
     }
     match (phase, spec.persistent_volume_reclaim_policy.as_deref()) {
         ("Failed", _) => {
             let message = format!("could not be taken back{}", text::then(": ", said));
-            trail.link(object.clone(), "Failed", message, since);
+            builder.link(object.clone(), "Failed", message, since);
             let delete = format!("kubectl delete pv {name}");
             let text = "delete its data by hand; then the volume itself";
-            trail.remedy(Remedy::new(text).with(delete));
-            answer.waits([trail.chain()])
+            builder.remedy(Remedy::new(text).with(delete));
+            answer.waits([builder.chain()])
         }
         ("Released", Some("Delete")) => {
             let message = "its claim was deleted: its provisioner must delete it";
-            trail.link(object.clone(), "Released", message, since);
-            trail.remedy("nothing to do; the provisioner of its class deletes it");
+            builder.link(object.clone(), "Released", message, since);
+            builder.remedy("nothing to do; the provisioner of its class deletes it");
             let uid = volume.metadata.uid.as_deref().unwrap_or_default();
             let warns = |event: &Event| event.type_.as_deref() == Some("Warning");
-            if let Some(event) = evidence.newest_event(object.kind, name, uid, warns) {
-                trail.event(event, object.clone());
+            if let Some(event) = observed.newest_event(object.kind, name, uid, warns) {
+                builder.event(event, object.clone());
                 let text = "correct the provisioner's error; by hand";
-                trail.remedy(Remedy::new(text).with(format!("kubectl delete pv {name}")));
+                builder.remedy(Remedy::new(text).with(format!("kubectl delete pv {name}")));
             }
-            answer.waits([trail.chain()])
+            answer.waits([builder.chain()])
         }
         ("Released", _) => {
             let (namespace, claim) = claim.unwrap_or_default();
@@ -60,7 +60,7 @@ pub(super) fn explain(
                 "its claim {namespace}/{claim} is gone, and its data is kept (policy Retain): no \
                  other claim gets it"
             );
-            trail.link(object.clone(), "Released", message, since);
+            builder.link(object.clone(), "Released", message, since);
             let patch = format!(
                 "kubectl patch pv {name} --type json -p \
                  '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
@@ -69,8 +69,8 @@ pub(super) fn explain(
                 "look whether its data is needed; to give it to a new claim (kubectl delete pv \
                  {name} gives it up)"
             );
-            trail.remedy(Remedy::new(text).with(patch));
-            answer.waits([trail.chain()])
+            builder.remedy(Remedy::new(text).with(patch));
+            answer.waits([builder.chain()])
         }
         ("Bound", _) => {
             let (namespace, claim) = claim.unwrap_or_default();
@@ -81,41 +81,45 @@ pub(super) fn explain(
 }
 
 fn deleting(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     volume: &PersistentVolume,
     answer: Explanation,
     since: jiff::Timestamp,
     claim: Option<(String, String)>,
 ) -> Explanation {
     let object = answer.object.clone();
-    let chain: Option<Chain> = claim.map(|(namespace, claim)| {
-        let mut trail = Trail::of(evidence);
+    let chain: Option<CauseChain> = claim.map(|(namespace, claim)| {
+        let mut builder = ChainBuilder::of(observed);
         let message = format!(
             "being deleted, but kept while claim {namespace}/{claim} is bound to it \
              (pv-protection)"
         );
-        trail.link(object.clone(), "ProtectedByClaim", message, Some(since));
+        builder.link(object.clone(), "ProtectedByClaim", message, Some(since));
         let delete = text::kubectl(&namespace, &format!("delete pvc {claim}"));
-        trail.remedy(Remedy::new("the claim has to go first").with(delete));
-        if namespace == evidence.namespace
-            && evidence
+        builder.remedy(Remedy::new("the claim has to go first").with(delete));
+        if namespace == observed.namespace
+            && observed
                 .claim(&claim)
                 .is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
         {
-            trail.claim(&claim);
+            builder.claim(&claim);
         }
-        trail.chain()
+        builder.chain()
     });
     let finalizers = text::finalizers(volume.metadata.finalizers.iter().flatten());
-    let held = super::deletion::held(evidence, &object, &volume.metadata);
+    let held = super::deletion::blocked_deletion(observed, &object, &volume.metadata);
     match chain {
         Some(chain) if finalizers.is_empty() => answer.waits([chain]),
         _ => answer.waits(held),
     }
 }
 
-pub(super) fn class(evidence: &Evidence, class: &StorageClass, object: Object) -> Explanation {
-    let used = evidence.claims.iter().filter(|claim| {
+pub(super) fn class(
+    observed: &ObservedNamespace,
+    class: &StorageClass,
+    object: Object,
+) -> Explanation {
+    let used = observed.claims.iter().filter(|claim| {
         let spec = claim.spec.as_ref();
         let name = spec.and_then(|spec| spec.storage_class_name.as_deref());
         name == Some(object.name.as_str())
@@ -124,7 +128,7 @@ pub(super) fn class(evidence: &Evidence, class: &StorageClass, object: Object) -
         "its volumes are made by {}; {} claims of namespace {} are of it",
         class.provisioner,
         used.count(),
-        evidence.namespace
+        observed.namespace
     );
     Explanation::fine(object, summary)
 }

@@ -7,19 +7,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::labels::{CONTROLLER_REVISION_HASH, POD_TEMPLATE_HASH};
 use resource_kinds::pod_view::PodView;
 
-use super::explanation::{Chain, Explanation, Object, merged};
-use super::observed::Evidence;
-use super::deletion::held;
+use super::chain_builder::ChainBuilder;
+use super::deletion::blocked_deletion;
+use super::explanation::{CauseChain, Explanation, Object, merged};
 use super::kinds::TargetKind;
+use super::observed::ObservedNamespace;
 use super::pod::pod as diagnose;
 use super::remedy::Remedy;
-use super::chain_builder::Trail;
 use super::text;
 use crate::replica_set::converted;
 
 /// The state of an owner of pods.
 pub(super) struct Work<'e> {
-    pub evidence: &'e Evidence,
+    pub observed: &'e ObservedNamespace,
     /// The owner.
     pub object: Object,
     pub meta: &'e ObjectMeta,
@@ -35,31 +35,31 @@ impl Work<'_> {
     }
 
     /// The causes of its pods, without pods that end or have ended.
-    pub fn pods(&self) -> Vec<Chain> {
-        let pods = self.evidence.controlled(self.meta.uid.as_deref());
+    pub fn pods(&self) -> Vec<CauseChain> {
+        let pods = self.observed.controlled(self.meta.uid.as_deref());
         let pods = pods.into_iter().filter(|pod| is_wanted(pod));
-        of_pods(self.evidence, pods)
+        of_pods(self.observed, pods)
     }
 
     /// The cause why pods are missing.
-    pub fn missing(&self) -> Option<Chain> {
-        let pods = self.evidence.controlled(self.meta.uid.as_deref());
+    pub fn missing(&self) -> Option<CauseChain> {
+        let pods = self.observed.controlled(self.meta.uid.as_deref());
         let there = pods.into_iter().filter(|pod| is_wanted(pod)).count();
         let missing = self.wanted - i32::try_from(there).unwrap_or(i32::MAX);
         if missing <= 0 {
             return None;
         }
-        let mut trail = Trail::of(self.evidence);
+        let mut builder = ChainBuilder::of(self.observed);
         let noun = if missing == 1 { "pod is" } else { "pods are" };
         let message = format!("{missing} {noun} to be made");
-        trail.link(self.object.clone(), "Acting", message, None);
-        trail.remedy(format!(
+        builder.link(self.object.clone(), "Acting", message, None);
+        builder.remedy(format!(
             "nothing to do; the {} controller is about to do it; if it stays so, see that the \
              controller runs",
             self.object.kind
         ));
-        trail.refusal(&self.object, self.uid(), "", &self.template, missing);
-        Some(trail.chain())
+        builder.refusal(&self.object, self.uid(), "", &self.template, missing);
+        Some(builder.chain())
     }
 }
 
@@ -70,14 +70,14 @@ fn is_wanted(pod: &PodView) -> bool {
 
 /// The causes of each of these pods.
 pub(super) fn of_pods<'e>(
-    evidence: &'e Evidence,
+    observed: &'e ObservedNamespace,
     pods: impl Iterator<Item = &'e PodView>,
-) -> Vec<Chain> {
+) -> Vec<CauseChain> {
     let unwell = pods.filter(|pod| diagnose(pod).is_some());
     let chains = unwell.map(|pod| {
-        let mut trail = Trail::of(evidence);
-        trail.pod(pod);
-        trail.chain()
+        let mut builder = ChainBuilder::of(observed);
+        builder.pod(pod);
+        builder.chain()
     });
     merged(chains.collect())
 }
@@ -106,36 +106,40 @@ fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
 }
 
 /// The pods are Ready, but not for `minReadySeconds` yet.
-fn only_young(evidence: &Evidence, object: &Object, min_ready: Option<i32>) -> Option<Chain> {
+fn only_young(
+    observed: &ObservedNamespace,
+    object: &Object,
+    min_ready: Option<i32>,
+) -> Option<CauseChain> {
     let seconds = min_ready.filter(|seconds| *seconds > 0)?;
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let message = format!(
         "its pods are Ready, but count as available only {seconds} seconds later (minReadySeconds)"
     );
-    trail.link(object.clone(), "NotAvailable", message, None);
-    trail.remedy("nothing to do as long as the pods stay Ready");
-    Some(trail.chain())
+    builder.link(object.clone(), "NotAvailable", message, None);
+    builder.remedy("nothing to do as long as the pods stay Ready");
+    Some(builder.chain())
 }
 
 /// The controller has not acted yet.
-fn not_done(evidence: &Evidence, object: &Object, what: &str) -> Chain {
-    let mut trail = Trail::of(evidence);
-    trail.link(object.clone(), "Acting", what, None);
-    trail.remedy(format!(
+fn not_done(observed: &ObservedNamespace, object: &Object, what: &str) -> CauseChain {
+    let mut builder = ChainBuilder::of(observed);
+    builder.link(object.clone(), "Acting", what, None);
+    builder.remedy(format!(
         "nothing to do; the {} controller is about to do it; if it stays so, see that the \
          controller runs",
         object.kind
     ));
-    trail.chain()
+    builder.chain()
 }
 
 pub(super) fn deployment(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     deployment: &Deployment,
     object: Object,
 ) -> Explanation {
     let meta = &deployment.metadata;
-    if let Some(chain) = held(evidence, &object, meta) {
+    if let Some(chain) = blocked_deletion(observed, &object, meta) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let spec = deployment.spec.clone().unwrap_or_default();
@@ -145,22 +149,19 @@ pub(super) fn deployment(
     let available = number(status.available_replicas);
     let mut answer = Explanation::fine(object.clone(), counted(available, wanted));
     let template = template_owner(TargetKind::Deployment, meta);
-    let sets = evidence.replica_sets.iter();
+    let sets = observed.replica_sets.iter();
     let sets = sets.filter(|set| is_controlled_by(&set.metadata, meta.uid.as_deref()));
     let sets: Vec<&ReplicaSet> = sets.map(AsRef::as_ref).collect();
     let mut chains = Vec::new();
     for set in &sets {
-        let work = of_set(evidence, set, "ReplicaSet", template.clone());
+        let work = of_set(observed, set, "ReplicaSet", template.clone());
         chains.extend(work.missing());
         chains.extend(work.pods());
     }
     let chains = merged(chains);
     let current = sets.iter().find(|set| has_template(set, &spec.template));
     let paused = spec.paused == Some(true);
-    let resume = text::kubectl(
-        text::namespace(meta),
-        &format!("rollout resume {template}"),
-    );
+    let resume = text::kubectl(text::namespace(meta), &format!("rollout resume {template}"));
     let updated = number(status.updated_replicas);
     let complete = available >= wanted && updated >= wanted && number(status.replicas) == wanted;
     let deadline = status.conditions.iter().flatten().any(|condition| {
@@ -170,17 +171,17 @@ pub(super) fn deployment(
     let unseen = status.observed_generation < meta.generation;
     answer = answer.waits(chains);
     if answer.chains.is_empty() && paused && current.is_none() {
-        let mut trail = Trail::of(evidence);
+        let mut builder = ChainBuilder::of(observed);
         let message = "its rollout is paused: the changed template is not rolled out";
-        trail.link(object.clone(), "Paused", message, None);
-        trail.remedy(Remedy::new("go on with it").with(resume.clone()));
-        answer = answer.waits([trail.chain()]);
+        builder.link(object.clone(), "Paused", message, None);
+        builder.remedy(Remedy::new("go on with it").with(resume.clone()));
+        answer = answer.waits([builder.chain()]);
     } else if answer.chains.is_empty() && !paused && !complete {
-        let chain = only_young(evidence, &object, spec.min_ready_seconds)
-            .unwrap_or_else(|| not_done(evidence, &object, "its pods are to be replaced or made"));
+        let chain = only_young(observed, &object, spec.min_ready_seconds)
+            .unwrap_or_else(|| not_done(observed, &object, "its pods are to be replaced or made"));
         answer = answer.waits([chain]);
     } else if answer.chains.is_empty() && unseen {
-        answer = answer.waits([not_done(evidence, &object, "its last change is to be seen")]);
+        answer = answer.waits([not_done(observed, &object, "its last change is to be seen")]);
     } else if paused {
         answer = answer.note(format!("its rollout is paused; to go on: {resume}"));
     }
@@ -216,44 +217,48 @@ fn has_template(set: &ReplicaSet, wanted: &PodTemplateSpec) -> bool {
 }
 
 fn of_set<'e>(
-    evidence: &'e Evidence,
+    observed: &'e ObservedNamespace,
     set: &'e ReplicaSet,
     kind: &'static str,
     template: String,
 ) -> Work<'e> {
     let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
     Work {
-        evidence,
-        object: evidence.object(kind, text::name(&set.metadata)),
+        observed,
+        object: observed.object(kind, text::name(&set.metadata)),
         meta: &set.metadata,
         template,
         wanted: replicas.unwrap_or(1),
     }
 }
 
-pub(super) fn replica_set(evidence: &Evidence, set: &ReplicaSet, object: Object) -> Explanation {
-    numbered(evidence, set, "ReplicaSet", TargetKind::ReplicaSet, object)
+pub(super) fn replica_set(
+    observed: &ObservedNamespace,
+    set: &ReplicaSet,
+    object: Object,
+) -> Explanation {
+    numbered(observed, set, "ReplicaSet", TargetKind::ReplicaSet, object)
 }
 
 pub(super) fn replication_controller(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     controller: &ReplicationController,
     object: Object,
 ) -> Explanation {
     let kind = TargetKind::ReplicationController;
     let set = converted(controller);
-    numbered(evidence, &set, "ReplicationController", kind, object)
+    numbered(observed, &set, "ReplicationController", kind, object)
 }
 
 fn numbered(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     set: &ReplicaSet,
     name: &'static str,
     kind: TargetKind,
     object: Object,
 ) -> Explanation {
     let meta = &set.metadata;
-    if let Some(chain) = held(evidence, &object, meta) {
+    if let Some(chain) = blocked_deletion(observed, &object, meta) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     // The template of a ReplicaSet is changed in its Deployment.
@@ -261,21 +266,25 @@ fn numbered(
         Some(("Deployment", owner)) => format!("deploy/{owner}"),
         _ => template_owner(kind, meta),
     };
-    let work = of_set(evidence, set, name, template);
+    let work = of_set(observed, set, name, template);
     let available = set.status.as_ref().and_then(|s| s.available_replicas);
     let available = available.unwrap_or_default();
-    let mut chains: Vec<Chain> = work.missing().into_iter().collect();
+    let mut chains: Vec<CauseChain> = work.missing().into_iter().collect();
     chains.extend(work.pods());
     if chains.is_empty() && available < work.wanted {
         let young = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
-        chains.extend(only_young(evidence, &object, young));
+        chains.extend(only_young(observed, &object, young));
     }
     Explanation::fine(object, counted(available, work.wanted)).waits(merged(chains))
 }
 
-pub(super) fn daemon_set(evidence: &Evidence, set: &DaemonSet, object: Object) -> Explanation {
+pub(super) fn daemon_set(
+    observed: &ObservedNamespace,
+    set: &DaemonSet,
+    object: Object,
+) -> Explanation {
     let meta = &set.metadata;
-    if let Some(chain) = held(evidence, &object, meta) {
+    if let Some(chain) = blocked_deletion(observed, &object, meta) {
         return Explanation::fine(object, "being deleted").waits([chain]);
     }
     let status = set.status.clone().unwrap_or_default();
@@ -283,25 +292,25 @@ pub(super) fn daemon_set(evidence: &Evidence, set: &DaemonSet, object: Object) -
     let wanted = status.desired_number_scheduled;
     let available = status.number_available.unwrap_or_default();
     let work = Work {
-        evidence,
+        observed,
         object: object.clone(),
         meta,
         template: template_owner(TargetKind::DaemonSet, meta),
         wanted,
     };
-    let mut chains: Vec<Chain> = work.missing().into_iter().collect();
+    let mut chains: Vec<CauseChain> = work.missing().into_iter().collect();
     chains.extend(work.pods());
     let seen = status.observed_generation >= meta.generation;
     if wanted == 0 && seen {
-        chains.extend(no_node(evidence, &object, &spec.template));
+        chains.extend(no_node(observed, &object, &spec.template));
     }
     let outdated = wanted - status.updated_number_scheduled.unwrap_or_default();
     let strategy = spec.update_strategy.and_then(|strategy| strategy.type_);
     if chains.is_empty() && strategy.as_deref() == Some("OnDelete") && outdated > 0 && seen {
-        chains.push(on_delete(evidence, set, &object, outdated));
+        chains.push(on_delete(observed, set, &object, outdated));
     }
     if chains.is_empty() && available < wanted {
-        chains.extend(only_young(evidence, &object, spec.min_ready_seconds));
+        chains.extend(only_young(observed, &object, spec.min_ready_seconds));
     }
     let summary =
         format!("{available} of {wanted} pods are available, one for each node that fits");
@@ -309,8 +318,12 @@ pub(super) fn daemon_set(evidence: &Evidence, set: &DaemonSet, object: Object) -
 }
 
 /// No node is feasible for a pod of the set.
-fn no_node(evidence: &Evidence, object: &Object, template: &PodTemplateSpec) -> Option<Chain> {
-    let nodes = evidence.cluster.nodes.as_ref()?;
+fn no_node(
+    observed: &ObservedNamespace,
+    object: &Object,
+    template: &PodTemplateSpec,
+) -> Option<CauseChain> {
+    let nodes = observed.cluster.nodes.as_ref()?;
     let selector = template
         .spec
         .as_ref()
@@ -320,32 +333,32 @@ fn no_node(evidence: &Evidence, object: &Object, template: &PodTemplateSpec) -> 
         .flatten()
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let namespace = object.namespace.as_deref().unwrap_or_default();
     let edit = text::kubectl(namespace, &format!("edit {}", object.short()));
     match nodes.first() {
         None => {
-            trail.link(object.clone(), "NoNode", "there is no node", None);
-            trail.remedy("a node: mainstay up makes that of its machine");
+            builder.link(object.clone(), "NoNode", "there is no node", None);
+            builder.remedy("a node: mainstay up makes that of its machine");
         }
         Some(node) if !wanted.is_empty() && !nodes.iter().any(|node| has_labels(node, &wanted)) => {
             let message = format!("no node has the labels {}", wanted.join(", "));
-            trail.link(object.clone(), "NoNode", message, None);
+            builder.link(object.clone(), "NoNode", message, None);
             let label = format!(
                 "kubectl label node {} {}",
                 text::name(&node.metadata),
                 wanted.join(" ")
             );
             let text = "a node with these labels, or another nodeSelector in the template";
-            trail.remedy(Remedy::new(text).with(label));
+            builder.remedy(Remedy::new(text).with(label));
         }
         Some(_) => {
             let message = "no node fits: its affinity, or taints that it does not tolerate";
-            trail.link(object.clone(), "NoNode", message, None);
-            trail.remedy(Remedy::new("correct its affinity and tolerations").with(edit));
+            builder.link(object.clone(), "NoNode", message, None);
+            builder.remedy(Remedy::new("correct its affinity and tolerations").with(edit));
         }
     }
-    Some(trail.chain())
+    Some(builder.chain())
 }
 
 fn has_labels(node: &Node, wanted: &[String]) -> bool {
@@ -356,9 +369,14 @@ fn has_labels(node: &Node, wanted: &[String]) -> bool {
     wanted.iter().all(|one| labels.contains(one))
 }
 
-fn on_delete(evidence: &Evidence, set: &DaemonSet, object: &Object, outdated: i32) -> Chain {
-    let pods = evidence.controlled(set.metadata.uid.as_deref());
-    let mut hashes: Vec<(i64, &str)> = evidence
+fn on_delete(
+    observed: &ObservedNamespace,
+    set: &DaemonSet,
+    object: &Object,
+    outdated: i32,
+) -> CauseChain {
+    let pods = observed.controlled(set.metadata.uid.as_deref());
+    let mut hashes: Vec<(i64, &str)> = observed
         .revisions
         .iter()
         .filter(|revision| is_controlled_by(&revision.metadata, set.metadata.uid.as_deref()))
@@ -375,22 +393,22 @@ fn on_delete(evidence: &Evidence, set: &DaemonSet, object: &Object, outdated: i3
         hash.is_some() && hash != newest
     });
     let names: Vec<&str> = old.map(|pod| &*pod.name).collect();
-    let mut trail = Trail::of(evidence);
+    let mut builder = ChainBuilder::of(observed);
     let noun = if outdated == 1 { "pod is" } else { "pods are" };
     let message =
         format!("{outdated} {noun} of a former template and replaced only when deleted (OnDelete)");
-    trail.link(object.clone(), "OnDelete", message, None);
+    builder.link(object.clone(), "OnDelete", message, None);
     let delete = text::kubectl(
-        &evidence.namespace,
+        &observed.namespace,
         &format!("delete pod {}", names.join(" ")),
     );
-    trail.remedy(Remedy::new("delete them when it suits").with(delete));
-    trail.chain()
+    builder.remedy(Remedy::new("delete them when it suits").with(delete));
+    builder.chain()
 }
 
 /// The causes of a missing pod whose name is one that an owner would make.
 pub(super) fn of_missing_pod(
-    evidence: &Evidence,
+    observed: &ObservedNamespace,
     pod: &str,
     object: Object,
 ) -> Option<Explanation> {
@@ -406,11 +424,11 @@ pub(super) fn of_missing_pod(
         TargetKind::ReplicationController,
     ];
     let owners = kinds.into_iter().flat_map(|kind| {
-        let names = evidence.names(kind).into_iter().filter(is_of);
+        let names = observed.names(kind).into_iter().filter(is_of);
         names.map(move |name| (name.len(), kind, name))
     });
     let (_, kind, name) = owners.max_by_key(|(length, ..)| *length)?;
-    let owner = super::explain(kind, name, evidence)?;
+    let owner = super::explain(kind, name, observed)?;
     let summary = format!(
         "does not exist; {} {name} makes pods of such names: {}",
         kind.kind(),

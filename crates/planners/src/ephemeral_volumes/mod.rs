@@ -10,7 +10,7 @@ use crate::ownership::controller;
 
 /// The action for one volume.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum ClaimAction {
     /// Make the claim.
     Create(Box<PersistentVolumeClaim>),
     /// Another owner's claim has the name; the message for an event.
@@ -32,7 +32,7 @@ pub fn is_of_pod(claim: &PersistentVolumeClaim, pod_uid: &str) -> bool {
 pub fn plan<C: AsRef<PersistentVolumeClaim>>(
     pod: &Pod,
     claim: impl Fn(&str) -> Option<C>,
-) -> Vec<Step> {
+) -> Vec<ClaimAction> {
     let ended = pod
         .status
         .as_ref()
@@ -49,9 +49,9 @@ pub fn plan<C: AsRef<PersistentVolumeClaim>>(
             let name = wanted.metadata.name.clone().unwrap_or_default();
             let uid = pod.metadata.uid.as_deref().unwrap_or_default();
             match claim(&name) {
-                None => Some(Step::Create(Box::new(wanted))),
+                None => Some(ClaimAction::Create(Box::new(wanted))),
                 Some(there) if is_of_pod(there.as_ref(), uid) => None,
-                Some(_) => Some(Step::Conflict(conflict(pod, volume, &name))),
+                Some(_) => Some(ClaimAction::Conflict(conflict(pod, volume, &name))),
             }
         })
         .collect()
@@ -107,7 +107,7 @@ mod tests {
                         "resources": {"requests": {"storage": "1Gi"}}}}}}]}})
     }
 
-    fn steps(pod: &Value, claim: Option<Value>) -> Vec<Step> {
+    fn steps(pod: &Value, claim: Option<Value>) -> Vec<ClaimAction> {
         let claim: Option<Box<PersistentVolumeClaim>> =
             claim.map(|claim| serde_json::from_value(claim).unwrap());
         plan(&serde_json::from_value(pod.clone()).unwrap(), |name| {
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_made_for_the_pod_and_owned_by_it() {
-        let [Step::Create(claim)] = &steps(&pod(), None)[..] else {
+        let [ClaimAction::Create(claim)] = &steps(&pod(), None)[..] else {
             panic!("not one claim");
         };
         let made = json!(claim);
@@ -136,7 +136,7 @@ mod tests {
             not owner)";
         assert_eq!(
             steps(&pod(), Some(foreign)),
-            [Step::Conflict(text.to_owned())]
+            [ClaimAction::Conflict(text.to_owned())]
         );
     }
 

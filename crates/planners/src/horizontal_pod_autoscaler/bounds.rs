@@ -12,7 +12,7 @@ const DOWN_WINDOW: SignedDuration = SignedDuration::from_mins(5);
 const UP_LEAST: i32 = 4;
 
 /// The demanded number of replicas, and its bounds.
-pub(super) struct Wish {
+pub(super) struct DesiredReplicas {
     pub current: i32,
     /// The number that the metrics demand.
     pub asked: i32,
@@ -64,7 +64,7 @@ const DOWN_TOO_FAST: (&str, &str) = (
 /// Applies the stabilization window, the bounds and the rates to the demand, and records the demand
 /// in the memory.
 pub(super) fn bound(
-    wish: &Wish,
+    wish: &DesiredReplicas,
     behavior: Option<&api::HorizontalPodAutoscalerBehavior>,
     memory: &mut Memory,
     now: Timestamp,
@@ -164,12 +164,12 @@ impl Direction {
 /// The stabilized demand: at most the lowest demand in the window for scaling up, at least the
 /// highest one in the window for scaling down.
 fn steady(
-    wish: &Wish,
+    wish: &DesiredReplicas,
     rules: Option<&Rules>,
     memory: &mut Memory,
     now: Timestamp,
 ) -> (i32, (&'static str, &'static str)) {
-    let Wish { current, asked, .. } = *wish;
+    let DesiredReplicas { current, asked, .. } = *wish;
     let Some(Rules { up, down }) = rules else {
         let highest = memory.recommended(DOWN_WINDOW, now).fold(asked, i32::max);
         memory.recommend(asked, DOWN_WINDOW, now);
@@ -187,7 +187,7 @@ fn steady(
     (steady, why)
 }
 
-fn without_behavior(wish: &Wish, steady: i32) -> (i32, (&'static str, &'static str)) {
+fn without_behavior(wish: &DesiredReplicas, steady: i32) -> (i32, (&'static str, &'static str)) {
     let fastest = wish.current.saturating_mul(2).max(UP_LEAST);
     let (most, why) = if wish.most > fastest {
         (fastest, UP_TOO_FAST)
@@ -202,7 +202,7 @@ fn without_behavior(wish: &Wish, steady: i32) -> (i32, (&'static str, &'static s
 }
 
 fn at_rate(
-    wish: &Wish,
+    wish: &DesiredReplicas,
     steady: i32,
     rules: &Rules,
     memory: &Memory,

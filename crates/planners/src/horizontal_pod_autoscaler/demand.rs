@@ -35,7 +35,7 @@ pub(super) struct Failure {
 }
 
 /// The results of all metrics.
-pub(super) struct Outcome {
+pub(super) struct Evaluation {
     /// The demand, or the reason why there is none.
     pub demand: Result<Demand, String>,
     /// One for each metric; empty where nothing was measured.
@@ -45,7 +45,7 @@ pub(super) struct Outcome {
 }
 
 /// Evaluates every metric; the largest demand wins. If a metric is missing, nothing is scaled down.
-pub(super) fn of_all(observed: &Observed, replicas: i32, now: Timestamp) -> Outcome {
+pub(super) fn of_all(observed: &Observed, replicas: i32, now: Timestamp) -> Evaluation {
     let metrics = observed.autoscaler.spec.metrics.as_deref();
     let metrics = metrics.unwrap_or_default();
     let mut best: Option<Demand> = None;
@@ -81,7 +81,7 @@ pub(super) fn of_all(observed: &Observed, replicas: i32, now: Timestamp) -> Outc
         (Some(best), Some(invalid)) if best.replicas < replicas => Err(invalid),
         (Some(best), _) => Ok(best),
     };
-    Outcome {
+    Evaluation {
         demand,
         statuses,
         failures,
@@ -378,7 +378,7 @@ struct Pods<'o> {
 }
 
 /// The result of a metric.
-struct Found {
+struct MetricResult {
     replicas: i32,
     usage: Usage,
 }
@@ -442,9 +442,14 @@ impl<'o> Pods<'o> {
 
     /// The number of replicas that brings usage to the goal. Pods that are unmeasured or not ready
     /// are assumed to work against the change; they never reverse its direction.
-    fn replicas(&self, goal: &Goal, current: i32, tolerance: Tolerance) -> Result<Found, String> {
+    fn replicas(
+        &self,
+        goal: &Goal,
+        current: i32,
+        tolerance: Tolerance,
+    ) -> Result<MetricResult, String> {
         let usage = goal.usage(&self.metrics)?;
-        let found = |replicas: i32| Found { replicas, usage };
+        let found = |replicas: i32| MetricResult { replicas, usage };
         let up_with_unready = !self.unready.is_empty() && usage.ratio > 1.0;
         if !up_with_unready && self.missing.is_empty() {
             return Ok(found(match tolerance.covers(usage.ratio) {

@@ -10,7 +10,7 @@ use k8s_openapi::api::autoscaling::v2::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use object_model::LabelSelector;
 
-use super::bounds::{self, Wish};
+use super::bounds::{self, DesiredReplicas};
 use super::demand;
 use super::memory::Memory;
 use super::observed::{Observed, Scale};
@@ -168,7 +168,7 @@ impl Draft {
             "ValidMetricFound",
             format!("the HPA was able to successfully calculate a replica count from {metric}"),
         );
-        let wish = Wish {
+        let wish = DesiredReplicas {
             current,
             asked: demand.replicas,
             least,

@@ -8,7 +8,7 @@ use crate::pod_set::{Phase, PodState};
 
 /// The effect of a pod's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum FailureEffect {
     /// It counts towards `backoffLimit`.
     Count,
     /// It does not count.
@@ -19,28 +19,28 @@ pub(super) enum Verdict {
     FailJob(String),
 }
 
-pub(super) fn verdict(spec: &JobSpec, pod: &PodState<'_>) -> Verdict {
+pub(super) fn verdict(spec: &JobSpec, pod: &PodState<'_>) -> FailureEffect {
     let Some(policy) = &spec.pod_failure_policy else {
-        return Verdict::Count;
+        return FailureEffect::Count;
     };
     if pod.phase != Phase::Failed {
-        return Verdict::Count;
+        return FailureEffect::Count;
     }
     for (number, rule) in policy.rules.iter().enumerate() {
         let Some(what) = matched(rule, pod) else {
             continue;
         };
         return match rule.action.as_str() {
-            "Ignore" => Verdict::Ignore,
-            "FailIndex" => Verdict::FailIndex,
-            "FailJob" => Verdict::FailJob(format!(
+            "Ignore" => FailureEffect::Ignore,
+            "FailIndex" => FailureEffect::FailIndex,
+            "FailJob" => FailureEffect::FailJob(format!(
                 "{what} matching {} rule at index {number}",
                 rule.action
             )),
-            _ => Verdict::Count,
+            _ => FailureEffect::Count,
         };
     }
-    Verdict::Count
+    FailureEffect::Count
 }
 
 /// The match of the rule in words; `None` if it does not match.

@@ -11,13 +11,13 @@ use super::tracking::{Counted, active, number};
 
 /// The result of a job, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct JobResult {
     pub well: bool,
     pub reason: String,
     pub message: String,
 }
 
-impl Outcome {
+impl JobResult {
     fn bad(reason: &str, message: &str) -> Self {
         Self {
             well: false,
@@ -28,12 +28,12 @@ impl Outcome {
 }
 
 /// The result of the job, decided now or before; `None` while the job goes on.
-pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<Outcome> {
+pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<JobResult> {
     // A decided result stays.
     for (kind, well) in [("FailureTarget", false), ("SuccessCriteriaMet", true)] {
         let mut conditions = world.stored.conditions.iter().flatten();
         if let Some(met) = conditions.find(|c| c.type_ == kind && c.status == "True") {
-            return Some(Outcome {
+            return Some(JobResult {
                 well,
                 reason: met.reason.clone().unwrap_or_default(),
                 message: met.message.clone().unwrap_or_default(),
@@ -41,27 +41,27 @@ pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<Outcome> {
         }
     }
     if let Some(why) = &counted.fatal {
-        return Some(Outcome::bad("PodFailurePolicy", why));
+        return Some(JobResult::bad("PodFailurePolicy", why));
     }
     if is_past_limit(world, counted) {
         let text = "Job has reached the specified backoff limit";
-        return Some(Outcome::bad("BackoffLimitExceeded", text));
+        return Some(JobResult::bad("BackoffLimitExceeded", text));
     }
     if let Some((reason, text)) = too_many_failed_indexes(world, counted) {
-        return Some(Outcome::bad(reason, text));
+        return Some(JobResult::bad(reason, text));
     }
     if deadline(world).is_some_and(|at| at <= world.now) {
         let text = "Job was active longer than specified deadline";
-        return Some(Outcome::bad("DeadlineExceeded", text));
+        return Some(JobResult::bad("DeadlineExceeded", text));
     }
     if let Some(message) = success_policy::met(&world.spec, &counted.done) {
-        return Some(Outcome {
+        return Some(JobResult {
             well: true,
             reason: "SuccessPolicy".to_owned(),
             message,
         });
     }
-    is_done(world, counted).then(|| Outcome {
+    is_done(world, counted).then(|| JobResult {
         well: true,
         reason: "CompletionsReached".to_owned(),
         message: "Reached expected number of succeeded pods".to_owned(),
@@ -136,7 +136,7 @@ pub(super) fn expiry(world: &World<'_>) -> Option<Timestamp> {
 /// no pod runs any more.
 pub(super) fn write(
     status: &mut JobStatus,
-    outcome: &Outcome,
+    outcome: &JobResult,
     nothing_runs: bool,
     now: Timestamp,
 ) -> Option<Notice> {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels::{JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES};
 
-use super::failure_policy::{self, Verdict};
+use super::failure_policy::{self, FailureEffect};
 use super::observed::{World, index};
 use super::pods::{delay, ended_at};
 use crate::pod_set::PodState;
@@ -27,7 +27,7 @@ pub(super) fn failure(
     world: &World<'_>,
     pod: &PodState<'_>,
     index: Option<u32>,
-    verdict: &Verdict,
+    verdict: &FailureEffect,
 ) -> Failure {
     let Some(limit) = world.limit_per_index else {
         return Failure::Pod;
@@ -35,13 +35,13 @@ pub(super) fn failure(
     let known = world
         .indexes
         .is_some_and(|end| index.is_some_and(|index| index < end));
-    let exhausted = *verdict == Verdict::Count && failures(pod) >= i64::from(limit);
+    let exhausted = *verdict == FailureEffect::Count && failures(pod) >= i64::from(limit);
     match verdict {
         // Pods that the end of the job stopped have not failed.
         _ if !known || world.is_ending() => Failure::Pod,
-        Verdict::FailIndex => Failure::Index,
+        FailureEffect::FailIndex => Failure::Index,
         _ if exhausted => Failure::Index,
-        Verdict::FailJob(_) => Failure::Pod,
+        FailureEffect::FailJob(_) => Failure::Pod,
         _ => Failure::IndexSoFar,
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn history(world: &World<'_>, wanted: u32) -> Option<History> {
     };
     let (mut failures, mut ignored) = (failures(last), ignored(last));
     match failure_policy::verdict(&world.spec, last) {
-        Verdict::Ignore => ignored += 1,
+        FailureEffect::Ignore => ignored += 1,
         _ => failures += 1,
     }
     let all = usize::try_from(failures.saturating_add(ignored)).unwrap_or_default();

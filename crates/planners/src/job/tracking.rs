@@ -10,7 +10,7 @@ use k8s_openapi::api::batch::v1::{JobStatus, UncountedTerminatedPods};
 use resource_kinds::pod_view::PodView;
 
 use super::TRACKING;
-use super::failure_policy::{self, Verdict};
+use super::failure_policy::{self, FailureEffect};
 use super::indexes::Indexes;
 use super::observed::{World, index, tracked};
 use super::per_index::{self, Failure};
@@ -91,10 +91,10 @@ pub(super) fn count(world: &World<'_>) -> Counted {
                 if failed == Failure::Index {
                     index.map(|index| counted.lost.insert(index));
                 }
-                if verdict != Verdict::Ignore {
+                if verdict != FailureEffect::Ignore {
                     bad.insert(uid);
                 }
-                if let Verdict::FailJob(why) = verdict {
+                if let FailureEffect::FailJob(why) = verdict {
                     counted.fatal.get_or_insert(why);
                 }
             }

@@ -480,7 +480,7 @@ mod tests {
     fn listening(places: &[&str]) -> Listening {
         let place = |text: &&str| {
             let words: Vec<&str> = text.split(' ').collect();
-            object_model::listening::Place {
+            object_model::listening::ListeningAddress {
                 transport: object_model::listening::Transport::of(words[0]).unwrap(),
                 address: words[1].parse().ok(),
                 port: words.last().unwrap().parse().unwrap(),

@@ -26,7 +26,7 @@ pub struct Content {
 
 /// The next step of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum DeletionStep {
     /// Delete pods only.
     DeletePods,
     /// Delete everything.
@@ -36,17 +36,17 @@ pub enum Step {
 }
 
 /// Plans the next step for a namespace that is being deleted.
-pub fn step(contents: &[Content]) -> Step {
+pub fn step(contents: &[Content]) -> DeletionStep {
     let mut left = contents
         .iter()
         .filter(|content| content.count > 0)
         .peekable();
     if left.peek().is_none() {
-        Step::Finish
+        DeletionStep::Finish
     } else if left.any(|content| content.resource == "pods.") {
-        Step::DeletePods
+        DeletionStep::DeletePods
     } else {
-        Step::DeleteAll
+        DeletionStep::DeleteAll
     }
 }
 
@@ -175,13 +175,13 @@ mod tests {
     fn pods_go_first() {
         assert_eq!(
             step(&[content("pods.", 1), content("secrets.", 3)]),
-            Step::DeletePods
+            DeletionStep::DeletePods
         );
         assert_eq!(
             step(&[content("pods.", 0), content("secrets.", 3)]),
-            Step::DeleteAll
+            DeletionStep::DeleteAll
         );
-        assert_eq!(step(&[content("pods.", 0)]), Step::Finish);
+        assert_eq!(step(&[content("pods.", 0)]), DeletionStep::Finish);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::ownership::controller;
 
 /// The state of a pod that a claim is reserved for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum ConsumerState {
     /// It runs, or may run.
     Living,
     /// It has ended.
@@ -51,11 +51,18 @@ fn is_pod(user: &ResourceClaimConsumerReference) -> bool {
 }
 
 /// Plans the actions for a claim; `seen` gives the state of pods of its namespace by name and UID.
-pub fn plan_claim(claim: &ResourceClaim, seen: impl Fn(&str, &str) -> Seen) -> Vec<ClaimStep> {
+pub fn plan_claim(
+    claim: &ResourceClaim,
+    seen: impl Fn(&str, &str) -> ConsumerState,
+) -> Vec<ClaimStep> {
     let users = consumers(claim);
     let stays = |user: &&ResourceClaimConsumerReference| {
         // Consumers of other kinds are unknown here and keep the claim.
-        !is_pod(user) || matches!(seen(&user.name, &user.uid), Seen::Living | Seen::Unknown)
+        !is_pod(user)
+            || matches!(
+                seen(&user.name, &user.uid),
+                ConsumerState::Living | ConsumerState::Unknown
+            )
     };
     let kept: Vec<ResourceClaimConsumerReference> = users.iter().filter(stays).cloned().collect();
     let finalizers = claim.metadata.finalizers.as_deref().unwrap_or_default();
@@ -84,7 +91,7 @@ pub fn plan_claim(claim: &ResourceClaim, seen: impl Fn(&str, &str) -> Seen) -> V
     if let Some(owner) = owner
         && unused
         && !going
-        && seen(&owner.name, &owner.uid) == Seen::Over
+        && seen(&owner.name, &owner.uid) == ConsumerState::Over
     {
         steps.push(ClaimStep::Delete);
     }

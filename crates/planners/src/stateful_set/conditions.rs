@@ -14,7 +14,7 @@ use super::draft::Draft;
 use super::identity;
 use super::observed::{Strategy, World};
 use super::plan::Notice;
-use super::revisions::Chosen;
+use super::revisions::ChosenRevisions;
 use super::rollout;
 use super::waiting::{Cause, Weight};
 
@@ -54,7 +54,7 @@ impl Progress {
 /// The conditions to store; adds their events to the draft.
 pub(super) fn next(
     world: &World<'_>,
-    chosen: &Chosen,
+    chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) -> Option<Vec<StatefulSetCondition>> {
     let stored = stored(world);
@@ -125,7 +125,7 @@ fn condition(
     }
 }
 
-fn progress(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Progress {
+fn progress(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> Progress {
     let mut causes = draft.waiting.iter().map(|waiting| &waiting.cause);
     if let Some((cause, reason)) = causes.find_map(|cause| Some((cause, cause.hopeless()?))) {
         return Progress::stuck(reason, cause.told());
@@ -158,7 +158,7 @@ fn trouble(draft: &Draft) -> Option<(Weight, String)> {
 }
 
 /// The progress of a set that has reached its goal.
-fn completion(world: &World<'_>, chosen: &Chosen) -> Option<Progress> {
+fn completion(world: &World<'_>, chosen: &ChosenRevisions) -> Option<Progress> {
     let (available, wanted) = available(world);
     let outdated = |member: &&_| rollout::outdated(member, chosen);
     let awaits = |member| rollout::awaits_update(world, chosen, member);
@@ -186,7 +186,7 @@ fn completion(world: &World<'_>, chosen: &Chosen) -> Option<Progress> {
 }
 
 /// The current stage of the set, and the pod that it waits for.
-fn stage(world: &World<'_>, chosen: &Chosen, draft: &Draft) -> (&'static str, String) {
+fn stage(world: &World<'_>, chosen: &ChosenRevisions, draft: &Draft) -> (&'static str, String) {
     let (available, wanted) = available(world);
     let subject = || draft.blocker.clone().unwrap_or_else(|| first_amiss(world));
     let updatable = world.spec.first_updatable().max(world.spec.start)..world.spec.ordinals().end;

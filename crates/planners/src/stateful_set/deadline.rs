@@ -11,10 +11,14 @@ use resource_kinds::reasons::stateful_set_condition as kinds;
 use super::conditions;
 use super::draft::Draft;
 use super::observed::{Member, World};
-use super::revisions::Chosen;
+use super::revisions::ChosenRevisions;
 
 /// The set's deadline in seconds, if it has passed. Otherwise schedules a plan at the deadline.
-pub(super) fn exceeded(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Option<i64> {
+pub(super) fn exceeded(
+    world: &World<'_>,
+    chosen: &ChosenRevisions,
+    draft: &mut Draft,
+) -> Option<i64> {
     let deadline = world.spec.options.progress_deadline?;
     let last = last_progress(world, chosen);
     let due = last.checked_add(deadline).unwrap_or(Timestamp::MAX);
@@ -25,7 +29,7 @@ pub(super) fn exceeded(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) ->
     None
 }
 
-fn last_progress(world: &World<'_>, chosen: &Chosen) -> Timestamp {
+fn last_progress(world: &World<'_>, chosen: &ChosenRevisions) -> Timestamp {
     let status = world.spec.set.status.as_ref();
     let seen = status.and_then(|status| status.observed_generation);
     let stored = conditions::stored(world);

@@ -15,7 +15,6 @@
 
 pub mod claims;
 mod conditions;
-pub mod write_schedule;
 mod deadline;
 mod draft;
 mod held_back;
@@ -33,6 +32,7 @@ mod rollout;
 mod scale;
 mod status;
 mod waiting;
+pub mod write_schedule;
 
 pub use metrics::{Metrics, metrics};
 pub use observed::{Member, Observed, Phase, Refused};

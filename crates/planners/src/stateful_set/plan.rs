@@ -221,7 +221,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
 }
 
 /// Owners of claims come first, then wanted pods, surplus pods, outdated pods, and stuck pods.
-fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
+fn decide(world: &World<'_>, chosen: &revisions::ChosenRevisions, draft: &mut Draft) {
     claims::settle_owners(world, draft);
     let mut flow = replica::walk(world, chosen, draft);
     if flow == Flow::Go || !world.spec.ordered {

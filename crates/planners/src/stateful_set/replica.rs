@@ -12,14 +12,14 @@ use super::draft::{Draft, Flow};
 use super::identity;
 use super::observed::{Member, Phase, Strategy, World};
 use super::plan::Action;
-use super::revisions::Chosen;
+use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
 
 /// Maximum number of creations of one plan; the next plan continues. As kube-controller-manager's
 /// largest batch.
 const CREATIONS_MAX: usize = 500;
 
-pub(super) fn walk(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Flow {
+pub(super) fn walk(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) -> Flow {
     let mut created = 0;
     for ordinal in world.spec.ordinals() {
         let step = match world.members.get(&ordinal) {
@@ -129,7 +129,7 @@ fn repair(member: &Member<'_>, draft: &mut Draft) {
     }
 }
 
-fn create(world: &World<'_>, chosen: &Chosen, ordinal: i64, draft: &mut Draft) -> Step {
+fn create(world: &World<'_>, chosen: &ChosenRevisions, ordinal: i64, draft: &mut Draft) -> Step {
     let name = identity::pod_name(world.spec.name, ordinal);
     if let Some(holder) = world.taken.get(name.as_str()) {
         draft.wait(ordinal, name_taken(world, holder, name));
@@ -170,7 +170,7 @@ fn name_taken(world: &World<'_>, holder: &PodView, pod: String) -> Cause {
 }
 
 /// The pod of an ordinal at its desired revision; `None` if the revision cannot be parsed.
-fn new_pod(world: &World<'_>, chosen: &Chosen, ordinal: i64) -> Option<Pod> {
+fn new_pod(world: &World<'_>, chosen: &ChosenRevisions, ordinal: i64) -> Option<Pod> {
     let set = world.spec.set;
     if !needs_current(world, ordinal) || chosen.current == chosen.update {
         return Some(identity::pod(

@@ -105,7 +105,7 @@ fn sorted(value: Value) -> Value {
 }
 
 /// The revisions for new pods.
-pub(super) struct Chosen {
+pub(super) struct ChosenRevisions {
     /// Name of the current revision.
     pub current: String,
     /// Name of the update revision.
@@ -116,7 +116,7 @@ pub(super) struct Chosen {
     template: OnceCell<Option<PodTemplateSpec>>,
 }
 
-impl Chosen {
+impl ChosenRevisions {
     /// The template of the current revision, if it can be parsed.
     pub fn current_template(&self, world: &World<'_>) -> Option<&PodTemplateSpec> {
         let read = || {
@@ -129,7 +129,7 @@ impl Chosen {
 }
 
 /// Finds, renumbers or creates the revision of the template, and finds the current one.
-pub(super) fn choose(world: &World<'_>, draft: &mut Draft) -> Chosen {
+pub(super) fn choose(world: &World<'_>, draft: &mut Draft) -> ChosenRevisions {
     let history = history(world);
     let stored = world.spec.set.status.as_ref();
     let mut collisions = stored.and_then(|status| status.collision_count);
@@ -159,7 +159,7 @@ pub(super) fn choose(world: &World<'_>, draft: &mut Draft) -> Chosen {
     let current = named.filter(|named| {
         frozen || history.iter().any(|revision| name_of(revision) == *named) || *named == update
     });
-    Chosen {
+    ChosenRevisions {
         current: current.unwrap_or(&update).to_owned(),
         update,
         collisions,
@@ -301,7 +301,7 @@ fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {
 }
 
 /// Deletes the oldest unused revisions beyond the limit.
-pub(super) fn truncate(world: &World<'_>, chosen: &Chosen, cleanup: &mut Vec<Action>) {
+pub(super) fn truncate(world: &World<'_>, chosen: &ChosenRevisions, cleanup: &mut Vec<Action>) {
     let Some(limit) = world.spec.history_limit else {
         return;
     };

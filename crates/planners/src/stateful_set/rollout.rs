@@ -6,10 +6,10 @@ use super::identity;
 use super::observed::{Member, Strategy, World};
 use super::options::MaxUnavailable;
 use super::replica;
-use super::revisions::Chosen;
+use super::revisions::ChosenRevisions;
 use super::waiting::Cause;
 
-pub(super) fn replace_outdated(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
+pub(super) fn replace_outdated(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     match world.spec.budget() {
         None => one_at_a_time(world, chosen, draft),
         Some(max) => within_budget(world, chosen, max, draft),
@@ -22,7 +22,7 @@ fn updatable(world: &World<'_>) -> impl Iterator<Item = i64> + use<> {
 }
 
 /// Deletes the highest outdated pod, if all higher pods are available.
-fn one_at_a_time(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
+fn one_at_a_time(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     for ordinal in updatable(world) {
         // The plan already creates the missing pod.
         let Some(member) = world.members.get(&ordinal) else {
@@ -42,7 +42,7 @@ fn one_at_a_time(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
 /// Deletes outdated pods from the highest while at most `max` pods are unavailable. In `Parallel`
 /// unavailable pods cost nothing and are deleted at once (statefulset.md 3.45), except with the
 /// option for the original algorithm (3.43).
-fn within_budget(world: &World<'_>, chosen: &Chosen, max: i64, draft: &mut Draft) {
+fn within_budget(world: &World<'_>, chosen: &ChosenRevisions, max: i64, draft: &mut Draft) {
     let available = world
         .members
         .values()
@@ -72,7 +72,7 @@ fn within_budget(world: &World<'_>, chosen: &Chosen, max: i64, draft: &mut Draft
 }
 
 /// With `OnDelete` the user deletes outdated pods; they are only reported.
-pub(super) fn mention_outdated(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
+pub(super) fn mention_outdated(world: &World<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     let outdated = world
         .members
         .values()
@@ -83,18 +83,22 @@ pub(super) fn mention_outdated(world: &World<'_>, chosen: &Chosen, draft: &mut D
     }
 }
 
-pub(super) fn outdated(member: &Member<'_>, chosen: &Chosen) -> bool {
+pub(super) fn outdated(member: &Member<'_>, chosen: &ChosenRevisions) -> bool {
     member.revision != chosen.update
 }
 
 /// Whether a rolling update will replace the pod.
-pub(super) fn awaits_update(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
+pub(super) fn awaits_update(
+    world: &World<'_>,
+    chosen: &ChosenRevisions,
+    member: &Member<'_>,
+) -> bool {
     matches!(world.spec.strategy, Strategy::RollingUpdate(_))
         && member.ordinal >= world.spec.first_updatable()
         && outdated(member, chosen)
 }
 
-pub(super) fn replace(member: &Member<'_>, chosen: &Chosen, draft: &mut Draft) {
+pub(super) fn replace(member: &Member<'_>, chosen: &ChosenRevisions, draft: &mut Draft) {
     // The plan already deletes this failed pod.
     if draft.changes(member.ordinal) {
         return;

@@ -5,12 +5,12 @@ use k8s_openapi::api::apps::v1::StatefulSetStatus;
 use super::conditions;
 use super::draft::Draft;
 use super::observed::{Strategy, World};
-use super::revisions::Chosen;
+use super::revisions::ChosenRevisions;
 
 /// The status to write; `None` if the stored one is equal.
 pub(super) fn next(
     world: &World<'_>,
-    chosen: &Chosen,
+    chosen: &ChosenRevisions,
     draft: &mut Draft,
 ) -> Option<StatefulSetStatus> {
     let stored = world.spec.set.status.clone().unwrap_or_default();
@@ -43,7 +43,7 @@ fn number(value: Option<i32>) -> i32 {
     value.unwrap_or_default()
 }
 
-fn count(world: &World<'_>, chosen: &Chosen, current_less: i32) -> StatefulSetStatus {
+fn count(world: &World<'_>, chosen: &ChosenRevisions, current_less: i32) -> StatefulSetStatus {
     let (mut replicas, mut ready, mut available, mut current, mut updated) = (0, 0, 0, 0, 0);
     for member in world.all() {
         ready += i32::from(member.ready_since.is_some());

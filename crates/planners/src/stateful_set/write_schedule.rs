@@ -27,7 +27,7 @@ pub enum Write<'p> {
 
 /// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// It was carried out, or was not necessary.
     Done,
     /// It was refused, or its outcome is unknown.
@@ -36,7 +36,7 @@ pub enum Outcome {
 
 /// The position of a write in a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum WritePosition {
     /// In the preparation.
     Prepare(usize),
     /// In the work on a pod.
@@ -54,12 +54,12 @@ pub enum Place {
 
 impl Plan {
     /// The write at that position; `None` past the end of its part.
-    pub fn write(&self, place: Place) -> Option<Write<'_>> {
+    pub fn write(&self, place: WritePosition) -> Option<Write<'_>> {
         let action = match place {
-            Place::Prepare(step) => self.prepare.get(step),
-            Place::Pod { work, step } => self.pods.get(work)?.actions.get(step),
-            Place::Status => return self.status.as_ref().map(Write::Status),
-            Place::Cleanup(step) => self.cleanup.get(step),
+            WritePosition::Prepare(step) => self.prepare.get(step),
+            WritePosition::Pod { work, step } => self.pods.get(work)?.actions.get(step),
+            WritePosition::Status => return self.status.as_ref().map(Write::Status),
+            WritePosition::Cleanup(step) => self.cleanup.get(step),
         };
         action.map(Write::Action)
     }
@@ -80,10 +80,10 @@ enum Part {
 
 /// The progress of carrying out a plan. It belongs to one plan, which is passed to each call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Course {
+pub struct WriteSchedule {
     part: Part,
     /// The writes that may be sent, and the sent ones without an outcome.
-    open: Vec<(Place, Sent)>,
+    open: Vec<(WritePosition, Sent)>,
     refused: bool,
 }
 
@@ -93,17 +93,17 @@ enum Sent {
     Yes,
 }
 
-impl Course {
+impl WriteSchedule {
     /// The start of a plan.
     pub fn of(plan: &Plan) -> Self {
-        let mut course = Self {
+        let mut schedule = Self {
             part: Part::Prepare,
             open: Vec::new(),
             refused: false,
         };
-        course.open_at(plan, Place::Prepare(0));
-        course.settle(plan);
-        course
+        schedule.open_at(plan, WritePosition::Prepare(0));
+        schedule.settle(plan);
+        schedule
     }
 
     /// Whether nothing is left to write and nothing is on its way.
@@ -117,13 +117,13 @@ impl Course {
     }
 
     /// The writes that may be sent now, in any order or concurrently.
-    pub fn ready(&self) -> impl Iterator<Item = Place> {
+    pub fn ready(&self) -> impl Iterator<Item = WritePosition> {
         let ready = self.open.iter().filter(|(_, sent)| *sent == Sent::No);
         ready.map(|(place, _)| *place)
     }
 
     /// Records that a write is on its way.
-    pub fn sent(&mut self, place: Place) {
+    pub fn sent(&mut self, place: WritePosition) {
         for (open, sent) in &mut self.open {
             if *open == place {
                 *sent = Sent::Yes;
@@ -132,27 +132,31 @@ impl Course {
     }
 
     /// Records the outcome of a write, and releases the writes that follow it.
-    pub fn ended(&mut self, plan: &Plan, place: Place, outcome: Outcome) {
+    pub fn ended(&mut self, plan: &Plan, place: WritePosition, outcome: WriteOutcome) {
         let Some(at) = self.open.iter().position(|(open, _)| *open == place) else {
             return;
         };
         self.open.remove(at);
         match outcome {
-            Outcome::Refused => self.refused = true,
-            Outcome::Done => match place {
-                Place::Prepare(step) => self.open_at(plan, Place::Prepare(step + 1)),
-                Place::Pod { work, step } => {
-                    let step = step + 1;
-                    self.open_at(plan, Place::Pod { work, step });
+            WriteOutcome::Refused => self.refused = true,
+            WriteOutcome::Done => match place {
+                WritePosition::Prepare(step) => {
+                    self.open_at(plan, WritePosition::Prepare(step + 1))
                 }
-                Place::Status => {}
-                Place::Cleanup(step) => self.open_at(plan, Place::Cleanup(step + 1)),
+                WritePosition::Pod { work, step } => {
+                    let step = step + 1;
+                    self.open_at(plan, WritePosition::Pod { work, step });
+                }
+                WritePosition::Status => {}
+                WritePosition::Cleanup(step) => {
+                    self.open_at(plan, WritePosition::Cleanup(step + 1))
+                }
             },
         }
         self.settle(plan);
     }
 
-    fn open_at(&mut self, plan: &Plan, place: Place) {
+    fn open_at(&mut self, plan: &Plan, place: WritePosition) {
         if plan.write(place).is_some() {
             self.open.push((place, Sent::No));
             self.open.sort_by_key(|(place, _)| *place);
@@ -166,11 +170,11 @@ impl Course {
             match self.part {
                 Part::Pods { end, size } => {
                     for work in end - size..end {
-                        self.open_at(plan, Place::Pod { work, step: 0 });
+                        self.open_at(plan, WritePosition::Pod { work, step: 0 });
                     }
                 }
-                Part::Status => self.open_at(plan, Place::Status),
-                Part::Cleanup => self.open_at(plan, Place::Cleanup(0)),
+                Part::Status => self.open_at(plan, WritePosition::Status),
+                Part::Cleanup => self.open_at(plan, WritePosition::Cleanup(0)),
                 Part::Prepare | Part::Over => {}
             }
         }
@@ -230,13 +234,16 @@ mod tests {
     }
 
     /// Sends all released writes, round by round; `refuse` is refused.
-    fn rounds(plan: &Plan, refuse: Option<Place>) -> Vec<String> {
-        let mut course = Course::of(plan);
+    fn rounds(plan: &Plan, refuse: Option<WritePosition>) -> Vec<String> {
+        let mut schedule = WriteSchedule::of(plan);
         let mut rounds = Vec::new();
-        while !course.is_over() {
-            let ready: Vec<Place> = course.ready().collect();
-            assert!(!ready.is_empty(), "nothing to do and not over: {course:?}");
-            let text = |place: &Place| match plan.write(*place) {
+        while !schedule.is_over() {
+            let ready: Vec<WritePosition> = schedule.ready().collect();
+            assert!(
+                !ready.is_empty(),
+                "nothing to do and not over: {schedule:?}"
+            );
+            let text = |place: &WritePosition| match plan.write(*place) {
                 Some(Write::Action(Action::DeletePod { name, .. })) => name.clone(),
                 Some(Write::Action(_)) => "confirm".to_owned(),
                 Some(Write::Status(_)) => "status".to_owned(),
@@ -244,15 +251,15 @@ mod tests {
             };
             rounds.push(ready.iter().map(text).collect::<Vec<_>>().join(" "));
             for place in ready {
-                course.sent(place);
-                assert!(!course.ready().any(|other| other == place), "sent once");
+                schedule.sent(place);
+                assert!(!schedule.ready().any(|other| other == place), "sent once");
                 let refused = refuse == Some(place);
                 let outcome = if refused {
-                    Outcome::Refused
+                    WriteOutcome::Refused
                 } else {
-                    Outcome::Done
+                    WriteOutcome::Done
                 };
-                course.ended(plan, place, outcome);
+                schedule.ended(plan, place, outcome);
             }
         }
         rounds
@@ -286,7 +293,7 @@ mod tests {
     /// statefulset.md 2.4, 3.20: no pod without its claims, and no further batch.
     #[test]
     fn a_refusal_ends_the_work_after_its_batch_but_not_the_status() {
-        let refuse = Place::Pod { work: 1, step: 0 };
+        let refuse = WritePosition::Pod { work: 1, step: 0 };
         let after = |pace| rounds(&plan(4, pace), Some(refuse)).split_off(4);
         assert_eq!(after(Pace::Batches), ["claim-1 claim-2", "pod-2", "status"]);
         assert_eq!(after(Pace::OneByOne), ["claim-1", "status"]);
@@ -295,13 +302,13 @@ mod tests {
     /// statefulset.md 5.14: the counters are told even when nothing else can be done.
     #[test]
     fn a_refused_preparation_leaves_only_the_status() {
-        let rounds = rounds(&plan(2, Pace::Batches), Some(Place::Prepare(0)));
+        let rounds = rounds(&plan(2, Pace::Batches), Some(WritePosition::Prepare(0)));
         assert_eq!(rounds, ["confirm", "status"]);
     }
 
     #[test]
     fn a_refused_status_leaves_out_the_cleanup() {
-        let rounds = rounds(&plan(0, Pace::Batches), Some(Place::Status));
+        let rounds = rounds(&plan(0, Pace::Batches), Some(WritePosition::Status));
         assert_eq!(rounds, ["confirm", "prepare", "status"]);
     }
 }

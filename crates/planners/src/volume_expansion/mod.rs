@@ -19,7 +19,7 @@ const RESIZE_ERROR: &str = "ControllerResizeError";
 
 /// The next step for a claim.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum ExpansionStep {
     /// None: it has its requested size, or is not bound.
     Nothing,
     /// Write the started expansion into the claim's status.
@@ -36,7 +36,11 @@ pub enum Step {
 }
 
 /// Plans the next step for a claim and its volume.
-pub fn plan(claim: &PersistentVolumeClaim, volume: &PersistentVolume, now: Timestamp) -> Step {
+pub fn plan(
+    claim: &PersistentVolumeClaim,
+    volume: &PersistentVolume,
+    now: Timestamp,
+) -> ExpansionStep {
     let spec = claim.spec.as_ref();
     let status = claim.status.as_ref();
     let bound = status.and_then(|status| status.phase.as_deref()) == Some("Bound")
@@ -47,16 +51,16 @@ pub fn plan(claim: &PersistentVolumeClaim, volume: &PersistentVolume, now: Times
         .and_then(|resources| resources.requests.as_ref())
         .and_then(|requests| requests.get("storage"));
     let (Some(asked), true, false) = (asked, bound, going) else {
-        return Step::Nothing;
+        return ExpansionStep::Nothing;
     };
     let has = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
     let Some(wanted) = quantity(Some(asked)).filter(|wanted| Some(*wanted) > quantity(has)) else {
-        return Step::Nothing;
+        return ExpansionStep::Nothing;
     };
     let offered = volume.spec.as_ref();
     let offered = offered.and_then(|spec| spec.capacity.as_ref()?.get("storage"));
     if quantity(offered) >= Some(wanted) {
-        return Step::Finish(json!({"status": {
+        return ExpansionStep::Finish(json!({"status": {
             "capacity": {"storage": offered},
             "allocatedResources": null,
             "allocatedResourceStatuses": null,
@@ -68,13 +72,13 @@ pub fn plan(claim: &PersistentVolumeClaim, volume: &PersistentVolume, now: Times
     if !announced {
         let mut conditions = others(claim);
         conditions.push(new_condition(RESIZING, "", now));
-        return Step::Announce(json!({"status": {
+        return ExpansionStep::Announce(json!({"status": {
             "allocatedResources": {"storage": asked},
             "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
             "conditions": conditions,
         }}));
     }
-    Step::Grow {
+    ExpansionStep::Grow {
         bytes: bytes(wanted),
         volume: json!({"spec": {"capacity": {"storage": asked}}}),
     }
@@ -148,7 +152,7 @@ mod tests {
             "status": {"phase": "Bound", "capacity": {"storage": has}}})
     }
 
-    fn step(claim: &Value, volume_has: &str) -> Step {
+    fn step(claim: &Value, volume_has: &str) -> ExpansionStep {
         let claim = serde_json::from_value(claim.clone()).unwrap();
         let volume = json!({"metadata": {"name": "v"},
             "spec": {"capacity": {"storage": volume_has}}});
@@ -170,48 +174,48 @@ mod tests {
     #[test]
     fn a_claim_grows_step_by_step() {
         let asked = claim("2Gi", "1Gi");
-        let Step::Announce(patch) = step(&asked, "1Gi") else {
+        let ExpansionStep::Announce(patch) = step(&asked, "1Gi") else {
             panic!("not announced");
         };
         assert_eq!(patch["status"]["allocatedResources"]["storage"], "2Gi");
         assert_eq!(patch["status"]["conditions"][0]["type"], RESIZING);
         let announced = merged(asked, &patch);
-        let grow = Step::Grow {
+        let grow = ExpansionStep::Grow {
             bytes: 2 << 30,
             volume: json!({"spec": {"capacity": {"storage": "2Gi"}}}),
         };
         assert_eq!(step(&announced, "1Gi"), grow);
-        let Step::Finish(patch) = step(&announced, "2Gi") else {
+        let ExpansionStep::Finish(patch) = step(&announced, "2Gi") else {
             panic!("not finished");
         };
         assert_eq!(patch["status"]["capacity"]["storage"], "2Gi");
         let grown = merged(announced, &patch);
         assert_eq!(grown["status"]["conditions"], json!([]));
-        assert_eq!(step(&grown, "2Gi"), Step::Nothing);
+        assert_eq!(step(&grown, "2Gi"), ExpansionStep::Nothing);
     }
 
     /// statefulset.md §11.12.
     #[test]
     fn nothing_shrinks_and_what_is_not_bound_waits() {
-        assert_eq!(step(&claim("1Gi", "1Gi"), "1Gi"), Step::Nothing);
-        assert_eq!(step(&claim("1Gi", "2Gi"), "2Gi"), Step::Nothing);
+        assert_eq!(step(&claim("1Gi", "1Gi"), "1Gi"), ExpansionStep::Nothing);
+        assert_eq!(step(&claim("1Gi", "2Gi"), "2Gi"), ExpansionStep::Nothing);
         let mut pending = claim("2Gi", "1Gi");
         pending["status"]["phase"] = "Pending".into();
-        assert_eq!(step(&pending, "1Gi"), Step::Nothing);
+        assert_eq!(step(&pending, "1Gi"), ExpansionStep::Nothing);
         let mut going = claim("2Gi", "1Gi");
         going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-        assert_eq!(step(&going, "1Gi"), Step::Nothing);
+        assert_eq!(step(&going, "1Gi"), ExpansionStep::Nothing);
     }
 
     #[test]
     fn another_request_is_announced_anew() {
         let asked = claim("2Gi", "1Gi");
-        let Step::Announce(patch) = step(&asked, "1Gi") else {
+        let ExpansionStep::Announce(patch) = step(&asked, "1Gi") else {
             panic!("not announced");
         };
         let mut more = merged(asked, &patch);
         more["spec"]["resources"]["requests"]["storage"] = "3Gi".into();
-        let Step::Announce(patch) = step(&more, "1Gi") else {
+        let ExpansionStep::Announce(patch) = step(&more, "1Gi") else {
             panic!("not announced");
         };
         assert_eq!(patch["status"]["allocatedResources"]["storage"], "3Gi");

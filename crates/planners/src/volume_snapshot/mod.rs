@@ -9,7 +9,7 @@
 mod on_node;
 mod snapshot;
 
-pub use on_node::{Handle, Step, plan_on_node};
+pub use on_node::{ContentStep, Handle, plan_on_node};
 pub use snapshot::{Action, Note, Plan, View, plan_snapshot};
 
 /// The name of the stored snapshot, from the UID of its VolumeSnapshot.

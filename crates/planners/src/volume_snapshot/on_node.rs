@@ -37,7 +37,7 @@ impl std::fmt::Display for Handle {
 
 /// The next step on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ContentStep {
     /// None: it is done, or belongs to another node.
     Nothing,
     /// Add a finalizer to the content, so that its data is handled before it is deleted: a content
@@ -77,9 +77,9 @@ pub fn plan_on_node(
     content: &VolumeSnapshotContent,
     volume: Option<(&PersistentVolume, &str)>,
     node: &str,
-) -> Step {
+) -> ContentStep {
     let Some(driver) = Driver::of_provisioner(&content.spec.driver) else {
-        return Step::Nothing;
+        return ContentStep::Nothing;
     };
     let status = content.status.clone().unwrap_or_default();
     let uid = content.spec.volume_snapshot_ref.uid.as_deref();
@@ -102,36 +102,36 @@ pub fn plan_on_node(
     };
     if content.metadata.deletion_timestamp.is_some() {
         return match end(content) {
-            End::Wait => Step::Nothing,
-            End::Remove => Step::Remove { driver, handle },
-            End::LetGo => Step::LetGo,
+            End::Wait => ContentStep::Nothing,
+            End::Remove => ContentStep::Remove { driver, handle },
+            End::LetGo => ContentStep::LetGo,
         };
     }
     if !holds(content) {
-        return Step::Protect;
+        return ContentStep::Protect;
     }
     if status.ready_to_use == Some(true) {
-        return Step::Nothing;
+        return ContentStep::Nothing;
     }
     match (&source.volume_handle, volume) {
-        (Some(name), Some((volume, _))) => Step::Take {
+        (Some(name), Some((volume, _))) => ContentStep::Take {
             driver,
             volume: name.clone(),
             handle,
             bytes: bytes(capacity(volume)),
         },
-        (Some(_), None) => Step::Nothing,
-        (None, _) => Step::Find { driver, handle },
+        (Some(_), None) => ContentStep::Nothing,
+        (None, _) => ContentStep::Find { driver, handle },
     }
 }
 
 /// A content that never had data may be deleted.
-fn nowhere(content: &VolumeSnapshotContent, never_was: bool) -> Step {
+fn nowhere(content: &VolumeSnapshotContent, never_was: bool) -> ContentStep {
     let going = content.metadata.deletion_timestamp.is_some();
     if never_was && going && holds(content) {
-        Step::LetGo
+        ContentStep::LetGo
     } else {
-        Step::Nothing
+        ContentStep::Nothing
     }
 }
 

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use jiff::SignedDuration;
-use planners::diagnosis::{Evidence, Explanation, Overview, TargetKind, explain};
+use planners::diagnosis::{Explanation, ObservedNamespace, Overview, TargetKind, explain};
 use serde_json::Value;
 
 use crate::situation::{now, parse};
@@ -39,14 +39,14 @@ fn each_situation_has_an_answer_that_leads_to_its_cause() {
 fn the_answer_for_programs_is_the_same_a_second_later() {
     for given in situations() {
         let question = question(&given);
-        let mut evidence = parse(&given);
-        let json = |evidence: &Evidence| question.ask(evidence).json;
-        let before = json(&evidence);
-        evidence.now = evidence
+        let mut observed = parse(&given);
+        let json = |observed: &ObservedNamespace| question.ask(observed).json;
+        let before = json(&observed);
+        observed.now = observed
             .now
             .checked_add(SignedDuration::from_secs(1))
             .unwrap();
-        assert_eq!(json(&evidence), before, "{given}");
+        assert_eq!(json(&observed), before, "{given}");
     }
 }
 
@@ -59,8 +59,8 @@ fn any_part_may_be_missing() {
         for left_out in 0..lines.len() {
             let mut rest = lines.clone();
             let line = rest.remove(left_out);
-            let evidence = parse(&rest.join("\n"));
-            let answer = question(&given).ask(&evidence);
+            let observed = parse(&rest.join("\n"));
+            let answer = question(&given).ask(&observed);
             check(&answer.answers, &format!("{given}without {line}"));
         }
     }
@@ -90,18 +90,18 @@ struct Answer {
 }
 
 impl Question<'_> {
-    fn ask(&self, evidence: &Evidence) -> Answer {
+    fn ask(&self, observed: &ObservedNamespace) -> Answer {
         let Some((kind, name)) = self.about else {
-            let namespaces = std::slice::from_ref(evidence);
-            let all = Overview::of_cluster(&evidence.cluster, namespaces, evidence.now)
-                .and(Overview::of_namespace(evidence));
+            let namespaces = std::slice::from_ref(observed);
+            let all = Overview::of_cluster(&observed.cluster, namespaces, observed.now)
+                .and(Overview::of_namespace(observed));
             return Answer {
                 text: all.text(now()),
                 json: Some(all.json()),
                 answers: all.answers,
             };
         };
-        let found = explain(kind, name, evidence);
+        let found = explain(kind, name, observed);
         let text = found.as_ref().map(|answer| answer.text(now()));
         Answer {
             text: text.unwrap_or_else(|| "not found\n".to_owned()),

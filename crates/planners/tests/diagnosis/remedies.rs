@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use planners::diagnosis::{Chain, Evidence, Log, TargetKind, explain};
+use planners::diagnosis::{CauseChain, Log, ObservedNamespace, TargetKind, explain};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -60,18 +60,18 @@ fn event(kind: &str, reason: &str, message: &str) -> Value {
     })
 }
 
-fn chain(pods: &[Value], events: &[Value]) -> Chain {
-    let mut evidence = Evidence::of("shop", now());
+fn chain(pods: &[Value], events: &[Value]) -> CauseChain {
+    let mut observed = ObservedNamespace::of("shop", now());
     for pod in pods {
         let pod: Pod = serde_json::from_value(pod.clone()).unwrap();
-        evidence.pods.push(Arc::new(PodView::from(&pod)));
-        evidence.full_pods.push(Arc::new(pod));
+        observed.pods.push(Arc::new(PodView::from(&pod)));
+        observed.full_pods.push(Arc::new(pod));
     }
     for event in events {
         let event = serde_json::from_value(event.clone()).unwrap();
-        evidence.events.push(Arc::new(event));
+        observed.events.push(Arc::new(event));
     }
-    let mut answer = explain(TargetKind::Pod, "web", &evidence).unwrap();
+    let mut answer = explain(TargetKind::Pod, "web", &observed).unwrap();
     answer.chains.remove(0)
 }
 

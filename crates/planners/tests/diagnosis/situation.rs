@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::serde::de::DeserializeOwned;
-use planners::diagnosis::{Cluster, Evidence};
+use planners::diagnosis::{ObservedCluster, ObservedNamespace};
 use planners::stateful_set::{identity, revisions};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -57,20 +57,20 @@ fn object<T: DeserializeOwned>(value: Value) -> Arc<T> {
 }
 
 /// Reads a situation; panics on what it does not know, as it is part of a test.
-pub fn parse(text: &str) -> Evidence {
-    let mut evidence = Evidence::of("default", now());
-    let mut cluster = Cluster {
+pub fn parse(text: &str) -> ObservedNamespace {
+    let mut observed = ObservedNamespace::of("default", now());
+    let mut cluster = ObservedCluster {
         nodes: Some(Vec::new()),
         volumes: Some(Vec::new()),
         classes: Some(Vec::new()),
-        ..Cluster::default()
+        ..ObservedCluster::default()
     };
     let lines = text.lines();
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (words, said) = line.split_once(" | ").unwrap_or((line, ""));
         if line.starts_with('{') {
             let value = serde_json::from_str(line).unwrap();
-            whole(value, &mut evidence, &mut cluster);
+            whole(value, &mut observed, &mut cluster);
             continue;
         }
         let mut words = words.split_whitespace();
@@ -83,19 +83,19 @@ pub fn parse(text: &str) -> Evidence {
         };
         match kind {
             "set" => {
-                evidence.sets.push(object(set(&line)));
+                observed.sets.push(object(set(&line)));
                 let images = ["a", "b"].into_iter().zip(1..);
-                evidence
+                observed
                     .revisions
                     .extend(images.map(|(image, number)| revision(image, number)));
             }
             "pod" => {
                 let pod: Arc<Pod> = object(pod(&line));
-                evidence.pods.push(Arc::new(PodView::from(&*pod)));
-                evidence.full_pods.push(pod);
+                observed.pods.push(Arc::new(PodView::from(&*pod)));
+                observed.full_pods.push(pod);
             }
-            "claim" => evidence.claims.push(object(claim(&line))),
-            "event" => evidence.events.push(object(event(&line))),
+            "claim" => observed.claims.push(object(claim(&line))),
+            "event" => observed.events.push(object(event(&line))),
             "node" => push(&mut cluster.nodes, node(&line)),
             "class" => push(&mut cluster.classes, class(&line)),
             "forbidden" => {
@@ -107,8 +107,8 @@ pub fn parse(text: &str) -> Evidence {
             other => panic!("what is {other}?"),
         }
     }
-    evidence.cluster = Arc::new(cluster);
-    evidence
+    observed.cluster = Arc::new(cluster);
+    observed
 }
 
 fn push<T: DeserializeOwned>(to: &mut Option<Vec<Arc<T>>>, value: Value) {
@@ -116,7 +116,7 @@ fn push<T: DeserializeOwned>(to: &mut Option<Vec<Arc<T>>>, value: Value) {
 }
 
 /// An object as the server has it.
-fn whole(mut value: Value, evidence: &mut Evidence, cluster: &mut Cluster) {
+fn whole(mut value: Value, observed: &mut ObservedNamespace, cluster: &mut ObservedCluster) {
     let kind = value.as_object_mut().unwrap().remove("kind").unwrap();
     let meta = &mut value["metadata"];
     let name = meta["name"].as_str().unwrap().to_owned();
@@ -128,25 +128,25 @@ fn whole(mut value: Value, evidence: &mut Evidence, cluster: &mut Cluster) {
         meta["namespace"] = "default".into();
     }
     match kind {
-        "Deployment" => evidence.deployments.push(object(value)),
-        "ReplicaSet" => evidence.replica_sets.push(object(value)),
-        "ReplicationController" => evidence.replication_controllers.push(object(value)),
-        "DaemonSet" => evidence.daemon_sets.push(object(value)),
-        "Job" => evidence.jobs.push(object(value)),
-        "CronJob" => evidence.cron_jobs.push(object(value)),
+        "Deployment" => observed.deployments.push(object(value)),
+        "ReplicaSet" => observed.replica_sets.push(object(value)),
+        "ReplicationController" => observed.replication_controllers.push(object(value)),
+        "DaemonSet" => observed.daemon_sets.push(object(value)),
+        "Job" => observed.jobs.push(object(value)),
+        "CronJob" => observed.cron_jobs.push(object(value)),
         "Pod" => {
             let pod: Arc<Pod> = object(value);
-            evidence.pods.push(Arc::new(PodView::from(&*pod)));
-            evidence.full_pods.push(pod);
+            observed.pods.push(Arc::new(PodView::from(&*pod)));
+            observed.full_pods.push(pod);
         }
-        "PersistentVolumeClaim" => evidence.claims.push(object(value)),
-        "Service" => evidence.services.push(object(value)),
-        "EndpointSlice" => evidence.slices.push(object(value)),
-        "Ingress" => evidence.ingresses.push(object(value)),
-        "HorizontalPodAutoscaler" => evidence.autoscalers.push(object(value)),
-        "PodDisruptionBudget" => evidence.budgets.push(object(value)),
-        "VolumeSnapshot" => evidence.snapshots.push(object(value)),
-        "Event" => evidence.events.push(object(value)),
+        "PersistentVolumeClaim" => observed.claims.push(object(value)),
+        "Service" => observed.services.push(object(value)),
+        "EndpointSlice" => observed.slices.push(object(value)),
+        "Ingress" => observed.ingresses.push(object(value)),
+        "HorizontalPodAutoscaler" => observed.autoscalers.push(object(value)),
+        "PodDisruptionBudget" => observed.budgets.push(object(value)),
+        "VolumeSnapshot" => observed.snapshots.push(object(value)),
+        "Event" => observed.events.push(object(value)),
         "Node" => push(&mut cluster.nodes, value),
         "PersistentVolume" => push(&mut cluster.volumes, value),
         "Namespace" => push(&mut cluster.namespaces, value),

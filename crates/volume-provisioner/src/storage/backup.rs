@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Storage;
 use crate::ProvisionerError as Error;
-use crate::decide::Form;
+use crate::decide::VolumeForm;
 use crate::directories::{Directories, failed};
 use crate::pool::Pool;
 use crate::subvolumes::{self, Content};
@@ -204,7 +204,7 @@ impl Storage {
         volume: &str,
         bytes: u64,
     ) -> Result<PathBuf, Error> {
-        let form = Form::Directory;
+        let form = VolumeForm::Directory;
         self.make(class.driver(), volume, bytes, Content::Empty, form)
             .await
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use resource_kinds::storage::Driver;
 
 use crate::ProvisionerError as Error;
-use crate::decide::Form;
+use crate::decide::VolumeForm;
 use crate::directories::Directories;
 use crate::pool::Pool;
 use crate::subvolumes::{Content, Count};
@@ -108,7 +108,7 @@ impl Storage {
         volume: &str,
         bytes: u64,
         content: Content,
-        form: Form,
+        form: VolumeForm,
     ) -> Result<PathBuf, Error> {
         let volume = volume.to_owned();
         self.on(driver, move |directories, pool| {
@@ -118,8 +118,8 @@ impl Storage {
                 pool.make_room(directories.reserved()?.saturating_add(bytes))?;
             }
             match form {
-                Form::Directory => directories.make(&volume, bytes, &content),
-                Form::Image => directories.make_image(&volume, bytes, &content),
+                VolumeForm::Directory => directories.make(&volume, bytes, &content),
+                VolumeForm::Image => directories.make_image(&volume, bytes, &content),
             }
         })
         .await

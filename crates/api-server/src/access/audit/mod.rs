@@ -24,7 +24,7 @@ use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::http::work;
 use log::Log;
-use policy::{Level, Policy, Stage, Verdict};
+use policy::{AuditVerdict, Level, Policy, Stage};
 
 pub use log::LogOptions;
 pub use policy::PolicyError;
@@ -156,7 +156,7 @@ fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: Level) -> Va
 /// A request that is noted. Dropped, it notes its end.
 pub(crate) struct Record {
     audit: Arc<Audit>,
-    verdict: Verdict,
+    verdict: AuditVerdict,
     event: Value,
     /// Whether the body is recorded.
     keeps: bool,

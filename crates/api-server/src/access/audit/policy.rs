@@ -69,7 +69,7 @@ impl Stage {
 
 /// The audit level and stages for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct AuditVerdict {
     pub(super) level: Level,
     pub(super) omit: Vec<Stage>,
     pub(super) without_managers: bool,
@@ -174,12 +174,12 @@ impl Policy {
     }
 
     /// The verdict of the first matching rule; without one nothing is recorded.
-    pub(super) fn verdict(&self, user: &UserInfo, info: &RequestInfo) -> Verdict {
+    pub(super) fn verdict(&self, user: &UserInfo, info: &RequestInfo) -> AuditVerdict {
         let rule = self.rules.iter().find(|rule| rule.fits(user, info));
         let level = rule.map_or(Level::None, |rule| rule.level);
         let own = rule.map_or(&[][..], |rule| &rule.omit_stages);
         let managers = rule.and_then(|rule| rule.omit_managed_fields);
-        Verdict {
+        AuditVerdict {
             level,
             omit: self.omit_stages.iter().chain(own).copied().collect(),
             without_managers: managers.unwrap_or(self.omit_managed_fields),

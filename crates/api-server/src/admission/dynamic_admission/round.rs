@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use admission_rules::{
     About, Cluster, MutatingPolicy, ObjectKind, Patch, Request, Scope, Seen, Subject, Target,
-    Verdict, Webhook, verdict,
+    Webhook, WebhookVerdict, verdict,
 };
 use object_model::Status;
 use openapi_schema::Schema;
@@ -362,11 +362,11 @@ impl<'a> Round<'a> {
         let review = admission_rules::review(webhook, &self.request(place, &uid, (&object, &old)));
         let answer = call::ask(self.objects, webhook, &review).await;
         match answer.and_then(|answer| verdict(webhook, &uid, &answer)) {
-            Ok(Verdict::Allowed { patch, warnings }) => {
+            Ok(WebhookVerdict::Allowed { patch, warnings }) => {
                 self.attempt.warn(warnings);
                 Ok(Some((place, patch)))
             }
-            Ok(Verdict::Denied { status, warnings }) => {
+            Ok(WebhookVerdict::Denied { status, warnings }) => {
                 self.attempt.warn(warnings);
                 Err(status)
             }

@@ -21,7 +21,7 @@ use super::{
     leases::Leases,
     limits::{FULL_RETRY_INTERVAL, ROOM_LOOK_INTERVAL},
     published::Published,
-    queue::{Queue, Reply, Request, Taken},
+    queue::{Queue, QueuedWork, Reply, Request},
     room::Room,
     watch::{self, SharedHub},
 };
@@ -151,9 +151,9 @@ impl Committer {
     /// queue is closed and empty.
     fn step(&mut self, queue: &Queue, deadline: Option<Instant>) -> bool {
         match queue.take(deadline) {
-            Taken::Group(requests) => self.commit(requests),
-            Taken::Idle => {}
-            Taken::Closed => return false,
+            QueuedWork::Group(requests) => self.commit(requests),
+            QueuedWork::Idle => {}
+            QueuedWork::Closed => return false,
         }
         self.run_timers(Instant::now());
         true

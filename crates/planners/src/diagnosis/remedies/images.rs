@@ -70,7 +70,7 @@ impl Case<'_> {
     /// Whether some node's status lists the image.
     fn is_on_a_node(&self, image: &str) -> bool {
         let wanted = canonical(image);
-        let nodes = self.evidence.nodes().iter();
+        let nodes = self.observed.nodes().iter();
         let images = nodes.filter_map(|node| node.status.as_ref()?.images.as_ref());
         let mut names = images
             .flatten()

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
-use super::observed::Evidence;
+use super::observed::ObservedNamespace;
 use super::pod::Diagnosis;
 use super::reason::Reason;
 use super::remedy::{self, Remedy};
@@ -21,7 +21,7 @@ pub(super) use placement::is_held_by_another;
 
 /// A waiting pod with its diagnosis.
 pub(super) struct Case<'a> {
-    evidence: &'a Evidence,
+    observed: &'a ObservedNamespace,
     pod: &'a PodView,
     /// The pod's specification, if it is known.
     spec: Option<&'a PodSpec>,
@@ -29,11 +29,11 @@ pub(super) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
-    pub fn of(evidence: &'a Evidence, pod: &'a PodView, found: &'a Diagnosis) -> Self {
+    pub fn of(observed: &'a ObservedNamespace, pod: &'a PodView, found: &'a Diagnosis) -> Self {
         Self {
-            evidence,
+            observed,
             pod,
-            spec: evidence.in_full(pod).and_then(|pod| pod.spec.as_ref()),
+            spec: observed.in_full(pod).and_then(|pod| pod.spec.as_ref()),
             found,
         }
     }

@@ -93,7 +93,7 @@ impl Case<'_> {
 
     /// The node in the message: a pod on one machine has no choice.
     fn a_node(&self) -> Option<&Node> {
-        let mut nodes = self.evidence.nodes().iter();
+        let mut nodes = self.observed.nodes().iter();
         nodes.next().map(AsRef::as_ref)
     }
 
@@ -121,7 +121,7 @@ impl Case<'_> {
 
     /// The remedy for the anti-affinity of existing pods.
     fn repelled(&self) -> Option<Remedy> {
-        let mut pods = self.evidence.pods.iter();
+        let mut pods = self.observed.pods.iter();
         let other = pods.find(|other| {
             let affinity = other.spec.affinity.as_ref();
             let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
@@ -179,7 +179,7 @@ impl Case<'_> {
             Some((container, ports.find(|port| port.host_port.is_some())?))
         })?;
         let taken = port.host_port?;
-        let mut pods = self.evidence.pods.iter();
+        let mut pods = self.observed.pods.iter();
         let other = pods.find(|other| {
             let ports = other.spec.containers.iter();
             let mut ports = ports.flat_map(|container| container.ports.iter().flatten());
@@ -221,7 +221,7 @@ impl Case<'_> {
     /// The remedy for a ReadWriteOncePod claim that another pod uses.
     fn holder(&self) -> Option<Remedy> {
         let uses = |other: &PodView, name: &str| other.claims.iter().any(|it| &*it.name == name);
-        let mut pods = self.evidence.pods.iter();
+        let mut pods = self.observed.pods.iter();
         let other = pods.find(|other| {
             let running = other.node.is_some() && !other.has_ended();
             let mut claims = self.pod.claims.iter();
