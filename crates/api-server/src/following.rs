@@ -47,7 +47,7 @@ pub(crate) struct Following(SelectAll<Changes>);
 
 /// Begins a watch, and puts in force what was written before.
 ///
-/// *Errors.* What cannot be read.
+/// *Errors.* An object that cannot be read.
 pub(crate) async fn start(server: &Arc<ApiServer>) -> Result<Following, StartError> {
     let following = Following(watch(server)?);
     for what in ALL {

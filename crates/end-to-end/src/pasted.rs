@@ -202,7 +202,7 @@ impl Running {
     }
 }
 
-/// What a newcomer has: a checkout with the built program. It is made once.
+/// The checkout of a newcomer, with the built program. It is made once.
 #[track_caller]
 fn checkout(directory: &Path) -> PathBuf {
     if directory.exists() {

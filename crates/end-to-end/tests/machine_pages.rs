@@ -13,7 +13,7 @@ fn installed() -> Machine {
     machine
 }
 
-/// What the administrator types.
+/// kubectl as the administrator.
 const KUBECTL: &str = "kubectl --kubeconfig /var/lib/mainstay/kubeconfig";
 
 /// findings U7: from nothing to a server of a newer program, and back to nothing.

@@ -4,7 +4,7 @@
 //! that wait. Five decisions are pure: the matching schema (`schemas.rs`), the seats of each level
 //! (`levels.rs`), the seats of a request (`width.rs`), the next request that gets its seats (`seats.rs`), and
 //! the advice to refused ones (`retry.rs`). The configuration in force (`flows.rs`) follows the store
-//! (`upkeep.rs`). What levels do not limit, watches and bodies, is limited by user (`shares.rs`).
+//! (`upkeep.rs`). Watches and bodies, which levels do not limit, are limited by user (`shares.rs`).
 //!
 //! Requests of this process are not limited; `system:masters` is exempt.
 
