@@ -151,7 +151,7 @@ spec:
 ",
         web: Some(DEPLOYMENT),
         asked: "hpa/web",
-        cause: &["deployment/wev has to be there"],
+        cause: &["deployment/wev must exist"],
         remedy: Remedy::Described(&[
             "kubectl -n NAMESPACE patch hpa web --type merge -p '{\"spec\":{\"scaleTargetRef\":{\"name\":\"web\"}}}'",
         ]),
