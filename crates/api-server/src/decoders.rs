@@ -126,7 +126,7 @@ impl Server {
 
 /// Whether webhooks can be believed by a bundle of certificates, as a configuration has it.
 pub fn webhook_trust(bundle: &str) -> bool {
-    call::trust(bundle).is_ok()
+    call::authorities(bundle).is_ok()
 }
 
 /// The target and port of a proxy request.

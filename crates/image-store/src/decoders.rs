@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tar::{EntryType, Header};
 
 use crate::manifest::{self, ConfigBlob};

@@ -299,16 +299,8 @@ fn image(layers: &[(Vec<u8>, Vec<u8>)]) -> Blobs {
     blobs
 }
 
-fn tls_provider() {
-    // The program does this at its start.
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .ok();
-}
-
 #[tokio::test]
 async fn layers_of_several_zstd_frames_are_whole() {
-    tls_provider();
     let (_directory, store) = store();
     let plain = Layer::default()
         .file("a", &"x".repeat(9_000))
@@ -332,7 +324,6 @@ async fn layers_of_several_zstd_frames_are_whole() {
 
 #[tokio::test]
 async fn a_registry_that_hiccups_is_asked_again() {
-    tls_provider();
     let (_directory, store) = store();
     let plain = Layer::default().file("a", "x").finish();
     let registry = registry(image(&[(plain.clone(), plain)]), Box::new(|_| {}));
@@ -343,7 +334,6 @@ async fn a_registry_that_hiccups_is_asked_again() {
 
 #[tokio::test]
 async fn clearing_up_during_a_pull_takes_nothing_that_the_pull_needs() {
-    tls_provider();
     let (directory, store) = store();
     let first = Layer::default().file("first", "x").finish();
     let second = Layer::default().file("second", "y").finish();
@@ -415,7 +405,6 @@ async fn pull_layer(store: &ImageStore, plain: Vec<u8>) -> Result<image_store::I
 
 #[tokio::test]
 async fn a_bomb_ends_where_the_disk_has_no_more_room() {
-    tls_provider();
     let disk = Disk::new(64);
     let store = ImageStore::open(disk.0.path()).unwrap();
     let before = disk.available();
@@ -447,7 +436,6 @@ async fn a_bomb_ends_where_the_disk_has_no_more_room() {
 
 #[tokio::test]
 async fn an_image_of_which_one_layer_does_not_fit_leaves_none() {
-    tls_provider();
     let disk = Disk::new(64);
     let store = ImageStore::open(disk.0.path()).unwrap();
     let layer = |name: &str, mib: usize| {
@@ -476,7 +464,6 @@ async fn an_image_of_which_one_layer_does_not_fit_leaves_none() {
 
 #[tokio::test]
 async fn what_cannot_fit_is_not_even_asked_for() {
-    tls_provider();
     let disk = Disk::new(16);
     let store = ImageStore::open(disk.0.path()).unwrap();
     let plain = Layer::default().file("a", "x").finish();
@@ -504,7 +491,6 @@ async fn what_cannot_fit_is_not_even_asked_for() {
 
 #[tokio::test]
 async fn a_full_disk_takes_the_image_when_there_is_room() {
-    tls_provider();
     let disk = Disk::new(32);
     let store = ImageStore::open(disk.0.path()).unwrap();
     let layer = || Layer::default().file("a", &"x".repeat(8 << 20)).finish();
@@ -535,7 +521,6 @@ async fn a_full_disk_takes_the_image_when_there_is_room() {
 
 #[tokio::test]
 async fn a_pull_that_nobody_waits_for_leaves_nothing() {
-    tls_provider();
     let (directory, store) = store();
     let plain = Layer::default().file("a", "x").finish();
     let layer = digest(&plain);

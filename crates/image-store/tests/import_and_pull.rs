@@ -271,7 +271,6 @@ fn options(directory: &Path, address: &str) -> PullOptions {
 async fn pull(
     paths: BTreeMap<String, (u16, Vec<u8>)>,
 ) -> (tempfile::TempDir, ImageStore, Result<String, PullError>) {
-    drop(rustls::crypto::ring::default_provider().install_default());
     let (directory, store) = store();
     let options = options(directory.path(), &registry(paths));
     let result = store.pull("app:1", &options).await;
@@ -323,7 +322,6 @@ async fn an_image_for_other_machines_is_refused() {
 
 #[tokio::test]
 async fn a_registry_that_is_down_cannot_be_reached() {
-    drop(rustls::crypto::ring::default_provider().install_default());
     let (directory, store) = store();
     let closed = TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -203,7 +203,6 @@ fn image() -> BTreeMap<String, Vec<u8>> {
 }
 
 fn store() -> (tempfile::TempDir, ImageStore) {
-    drop(rustls::crypto::ring::default_provider().install_default());
     let directory = tempfile::tempdir().unwrap();
     let store = ImageStore::open(directory.path()).unwrap();
     (directory, store)

@@ -1,7 +1,7 @@
 //! The challenges of a registry in `WWW-Authenticate` (RFC 9110, section 11.6.1).
 
-use reqwest::Url;
-use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, WWW_AUTHENTICATE};
+use http_client::Url;
 
 use super::client::RequestError;
 
@@ -74,7 +74,7 @@ pub(super) fn token_url(
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
+    use http::header::HeaderValue;
 
     use super::*;
 

@@ -1,15 +1,20 @@
 //! Requests to a registry (OCI distribution specification; tokens as in "Docker Registry v2
 //! authentication"). The size of every response is bounded, because a registry is not trusted.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, USER_AGENT};
+use http::{Response, StatusCode};
+use http_client::tls::{self, Roots};
+use http_client::{Body, BodyError, Error, Pool, Proxies, Settings, Url};
 use oci_spec::distribution::Reference;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +26,8 @@ use crate::manifest::{ACCEPTED, json_fault};
 use crate::pace::{Meter, Pace, Progress, TooSlow};
 use crate::registries::Endpoint;
 
+const USER_AGENT_VALUE: HeaderValue =
+    HeaderValue::from_static(concat!("mainstay/", env!("CARGO_PKG_VERSION")));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of a read.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -98,16 +105,19 @@ pub(super) enum RequestError {
     /// It does not keep to the protocol.
     #[error("{0}")]
     Protocol(String),
-    /// It cannot be reached, or the connection broke.
+    /// It cannot be reached, or gives no answer.
     #[error(transparent)]
-    Connection(#[from] reqwest::Error),
+    Connection(#[from] Error),
+    /// Its answer breaks off.
+    #[error(transparent)]
+    Body(#[from] BodyError),
     /// The trusted certificates cannot be read.
     #[error("read {path}: {source}")]
     Certificates {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -117,7 +127,9 @@ impl RequestError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Status { passing, .. } => *passing,
-            Self::Connection(error) => !error.is_connect() && !error.is_builder(),
+            Self::Connection(Error::Url | Error::Redirect(_)) => false,
+            Self::Connection(error) => !error.is_connect(),
+            Self::Body(_) => true,
             _ => false,
         }
     }
@@ -125,9 +137,9 @@ impl RequestError {
 
 /// A client of one repository of a registry, with credentials.
 pub(super) struct RegistryClient {
-    http: reqwest::Client,
+    http: Pool,
     /// `https://host/v2/`
-    root: String,
+    root: Url,
     /// `https://host/v2/repository`
     base: String,
     reach: Reach,
@@ -159,21 +171,16 @@ impl RegistryClient {
         if !reach.allows_endpoint() {
             return Err(RequestError::OutOfReach);
         }
-        let mut http = reqwest::Client::builder()
-            .user_agent(concat!("mainstay/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(reach.redirects())
-            .dns_resolver(Arc::new(reach.clone()))
-            .tls_danger_accept_invalid_certs(endpoint.insecure_skip_verify);
-        if let Some(path) = &endpoint.ca_file {
-            let pem = tokio::fs::read(path).await;
-            let pem = pem.map_err(|source| RequestError::Certificates {
-                path: path.clone(),
-                source,
-            })?;
-            http = http.tls_certs_merge(Certificate::from_pem_bundle(&pem)?);
-        }
+        let root = Url::parse(&format!("{scheme}://{}/v2/", endpoint.host));
+        let root = root.map_err(|_| Error::Url)?;
+        let allowed = reach.clone();
+        let http = Pool::new(Settings {
+            connect_limit: CONNECT_TIMEOUT,
+            silence_limit: READ_TIMEOUT,
+            tls: trust(endpoint).await?,
+            proxies: Proxies::Environment,
+            allows: Arc::new(move |name, address| allowed.allows_address(name, address)),
+        });
         let repository = reference.repository().to_owned();
         let is_mirror = endpoint.host != reference.resolve_registry();
         let authorization = match &credentials {
@@ -181,8 +188,8 @@ impl RegistryClient {
             _ => None,
         };
         Ok(Self {
-            http: http.build()?,
-            root: format!("{scheme}://{}/v2/", endpoint.host),
+            http,
+            root,
             reach,
             shown: AtomicBool::new(false),
             base: format!("{scheme}://{}/v2/{repository}", endpoint.host),
@@ -210,7 +217,7 @@ impl RegistryClient {
             Ok(answer) => speaks_distribution(answer).await,
             Err(error) => {
                 tracing::info!(
-                    url = self.root,
+                    url = %self.root,
                     error = chain(&error),
                     "no registry answers"
                 );
@@ -241,6 +248,7 @@ impl RegistryClient {
 
     async fn get(&self, what: &str) -> Result<Answer, RequestError> {
         let url = format!("{}/{what}{}", self.base, self.query);
+        let url = Url::parse(&url).map_err(|_| Error::Url)?;
         let known = self.authorization().clone();
         let mut answer = self.ask(&url, known).await?;
         if answer.status() == StatusCode::UNAUTHORIZED
@@ -262,17 +270,23 @@ impl RegistryClient {
 
     async fn ask(
         &self,
-        url: &str,
+        url: &Url,
         authorization: Option<HeaderValue>,
     ) -> Result<Answer, RequestError> {
-        let mut request = self.http.get(url).header(ACCEPT, ACCEPTED.join(", "));
-        if let Some(authorization) = authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        Ok(self.answer(request.send().await?))
+        let accepted = HeaderValue::from_str(&ACCEPTED.join(", "));
+        let mut headers = HeaderMap::from_iter([(USER_AGENT, USER_AGENT_VALUE)]);
+        headers.extend(accepted.ok().map(|accepted| (ACCEPT, accepted)));
+        headers.extend(authorization.map(|value| (AUTHORIZATION, value)));
+        self.send(url, headers).await
     }
 
-    fn answer(&self, response: Response) -> Answer {
+    async fn send(&self, url: &Url, headers: HeaderMap) -> Result<Answer, RequestError> {
+        let follows = |url: &Url, followed| self.reach.follows(url, followed);
+        let response = self.http.get(url, headers, follows).await?;
+        Ok(self.answer(response))
+    }
+
+    fn answer(&self, response: Response<Body>) -> Answer {
         Answer {
             response,
             meter: Meter::new(self.pace, Instant::now()),
@@ -293,9 +307,7 @@ impl RegistryClient {
                 let Some((username, password)) = given else {
                     return Ok(None);
                 };
-                let request = self.http.get(&self.base);
-                let request = request.basic_auth(username, Some(password)).build()?;
-                Ok(request.headers().get(AUTHORIZATION).cloned())
+                basic(username, password).map(Some)
             }
             Some(Challenge::Bearer {
                 realm,
@@ -308,11 +320,11 @@ impl RegistryClient {
                     let text = "it sends for a token to an address that pulls may not reach";
                     return Err(RequestError::Protocol(text.to_owned()));
                 }
-                let mut request = self.http.get(url);
+                let mut headers = HeaderMap::from_iter([(USER_AGENT, USER_AGENT_VALUE)]);
                 if let Some((username, password)) = given {
-                    request = request.basic_auth(username, Some(password));
+                    headers.insert(AUTHORIZATION, basic(username, password)?);
                 }
-                let answer = self.answer(request.send().await?);
+                let answer = self.send(&url, headers).await?;
                 match answer.status() {
                     StatusCode::OK => {}
                     // Some say 400 when they do not know a name.
@@ -335,7 +347,7 @@ impl RegistryClient {
 
 /// An answer that is coming in.
 pub(super) struct Answer {
-    response: Response,
+    response: Response<Body>,
     meter: Meter,
     progress: Progress,
 }
@@ -348,7 +360,7 @@ impl Answer {
     /// The next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
         loop {
-            let chunk = timeout_at(self.meter.end(), self.response.chunk()).await;
+            let chunk = timeout_at(self.meter.end(), self.response.body_mut().chunk()).await;
             if let Ok(chunk) = chunk {
                 let chunk = chunk?;
                 let length = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
@@ -403,6 +415,36 @@ async fn speaks_distribution(answer: Answer) -> bool {
     }
 }
 
+/// The certificates that an endpoint is verified with.
+async fn trust(endpoint: &Endpoint) -> Result<Arc<tls::ClientConfig>, RequestError> {
+    let tls = |error: tls::Error| RequestError::Protocol(error.to_string());
+    if endpoint.insecure_skip_verify {
+        return tls::insecure().map_err(tls);
+    }
+    let mut roots = Roots::of_machine().await;
+    if let Some(path) = &endpoint.ca_file {
+        let unreadable = |source| RequestError::Certificates {
+            path: path.clone(),
+            source,
+        };
+        let pem = tokio::fs::read(path).await.map_err(unreadable)?;
+        let with = roots.with_pem(&pem);
+        roots = with.map_err(|error| unreadable(io::Error::other(error)))?;
+    }
+    tls::trusting(roots).map_err(tls)
+}
+
+fn basic(username: &str, password: &str) -> Result<HeaderValue, RequestError> {
+    let text = format!(
+        "Basic {}",
+        STANDARD.encode(format!("{username}:{password}"))
+    );
+    let value = HeaderValue::from_str(&text);
+    let mut value = value.map_err(|error| RequestError::Protocol(error.to_string()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 fn bearer(token: &str) -> Result<HeaderValue, RequestError> {
     let value = HeaderValue::from_str(&format!("Bearer {token}"));
     let mut value = value.map_err(|_| RequestError::Protocol("the token is none".to_owned()))?;
@@ -419,6 +461,7 @@ async fn whole(
     let too_long = RequestError::TooLong { what, limit };
     if answer
         .response
+        .body()
         .content_length()
         .is_some_and(|length| length > limit)
     {

@@ -5,12 +5,10 @@
 //! serve the machine's credentials. Endpoints in `registries.yaml` are the administrator's choice
 //! and may be anywhere.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
+use http_client::Url;
 use object_model::dialling::{Special, special};
-use reqwest::Url;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::{Action, Attempt, Policy};
 
 /// Most redirects in a row: registries send to a store of layers, and that at most once further.
 const REDIRECTS_MAX: usize = 5;
@@ -98,21 +96,22 @@ impl Reach {
         )
     }
 
-    /// Follows redirects within the reach, and no more than a few.
-    pub fn redirects(&self) -> Policy {
-        let reach = self.clone();
-        Policy::custom(move |attempt: Attempt<'_>| -> Action {
-            if attempt.previous().len() > REDIRECTS_MAX {
-                return attempt.error("too many redirects");
-            }
-            match reach.allows(attempt.url()) {
-                true => attempt.follow(),
-                false => attempt.error("it sends to an address that pulls may not reach"),
-            }
-        })
+    /// Whether a redirect is followed, after so many others.
+    ///
+    /// # Errors
+    /// The reason, for users.
+    pub fn follows(&self, url: &Url, followed: usize) -> Result<(), String> {
+        if followed >= REDIRECTS_MAX {
+            return Err("too many redirects".to_owned());
+        }
+        match self.allows(url) {
+            true => Ok(()),
+            false => Err("it sends to an address that pulls may not reach".to_owned()),
+        }
     }
 
-    fn allows_address(&self, name: &str, address: IpAddr) -> bool {
+    /// Whether an address that a name resolves to may be connected to.
+    pub fn allows_address(&self, name: &str, address: IpAddr) -> bool {
         let own = self.endpoint.host_str() == Some(name);
         match place(address) {
             AddressClass::Open => true,
@@ -129,23 +128,6 @@ pub(crate) fn may_send(endpoint: &str, location: &str) -> bool {
         return false;
     };
     Reach::new(endpoint, false).allows(&location)
-}
-
-/// Resolves names, and drops addresses out of reach.
-impl Resolve for Reach {
-    fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.clone();
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found
-                .filter(|address| reach.allows_address(name.as_str(), address.ip()))
-                .collect();
-            if allowed.is_empty() {
-                return Err("its name leads to no address that pulls may reach".into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
 }
 
 #[cfg(test)]

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use http::header;
-use http::uri::Authority;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
+use http_body_util::Empty;
+use http_client::tls::{self, TlsError};
+use http_client::{Url, exchange, redirect};
 use k8s_openapi::api::core::v1::HTTPHeader;
 use pod_lifecycle::record::probes::ProbeOutcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::insecure_tls::{self, NoTls};
 use super::prober::{connect, host_and_port};
 use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
 
@@ -100,134 +98,30 @@ impl HttpTarget {
         format!("{scheme}://{}{}", self.address(), self.path)
     }
 
-    /// The target of a `Location` from here (RFC 3986, 5.2).
+    /// The target of a `Location` from here.
     fn redirected(&self, location: &str) -> Result<Redirect, String> {
-        let reference = Reference::of(location);
-        let tls = match reference.scheme {
-            None => Some(self.tls),
-            Some("http") => Some(false),
-            Some("https") => Some(true),
-            Some(_) => None,
-        };
-        let authority = match reference.authority {
-            Some(text) => text.parse::<Authority>().map(Some).map_err(|error| {
-                format!("failed to parse Location header {location:?}: {error}")
-            })?,
-            None => None,
-        };
-        let host = authority.as_ref().map(Authority::host);
-        let host = host.map(|host| host.trim_matches(['[', ']']));
-        // A reference with a scheme and without a host has no host.
-        let host = host.or(reference.scheme.is_none().then_some(&*self.host));
-        if host != Some(&self.host) {
+        let malformed = |error| format!("failed to parse Location header {location:?}: {error}");
+        let here = Url::parse(&self.url()).map_err(malformed)?;
+        let there = redirect::target(&here, location).map_err(malformed)?;
+        if there.host_str() != here.host_str() {
             return Ok(Redirect::Away);
         }
-        let Some(tls) = tls else {
-            let scheme = reference.scheme.unwrap_or_default();
-            return Err(format!("unsupported protocol scheme {scheme:?}"));
+        let tls = match there.scheme() {
+            "http" => false,
+            "https" => true,
+            scheme => return Err(format!("unsupported protocol scheme {scheme:?}")),
         };
-        let path = match authority.is_some() {
-            true => without_dots(reference.path),
-            false => reference.path_from(&self.path),
+        let path = match there.query() {
+            Some(query) => format!("{}?{query}", there.path()),
+            None => there.path().to_owned(),
         };
         Ok(Redirect::Here(Self {
             tls,
             host: self.host.clone(),
-            port: match &authority {
-                Some(authority) => authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-                None => self.port,
-            },
-            path: escaped(&path),
+            port: there.port().unwrap_or(if tls { 443 } else { 80 }),
+            path,
         }))
     }
-}
-
-/// The parts of a `Location`; the path with its query.
-#[derive(Clone, Copy)]
-struct Reference<'a> {
-    scheme: Option<&'a str>,
-    authority: Option<&'a str>,
-    path: &'a str,
-}
-
-impl<'a> Reference<'a> {
-    fn of(location: &'a str) -> Self {
-        let rest = location.split('#').next().unwrap_or_default();
-        let is_name = |name: &str| {
-            let mut bytes = name.bytes();
-            bytes
-                .next()
-                .is_some_and(|first| first.is_ascii_alphabetic())
-                && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-        };
-        let (scheme, rest) = match rest.split_once(':') {
-            Some((name, rest)) if is_name(name) => (Some(name), rest),
-            _ => (None, rest),
-        };
-        let (authority, path) = match rest.strip_prefix("//") {
-            Some(rest) => {
-                let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-                (Some(authority), path)
-            }
-            None => (None, rest),
-        };
-        Self {
-            scheme,
-            authority,
-            path,
-        }
-    }
-
-    /// The resolved path, for a reference at `base`.
-    fn path_from(self, base: &str) -> String {
-        let here = base.split('?').next().unwrap_or_default();
-        match self.path.bytes().next() {
-            None => base.to_owned(),
-            Some(b'/') => without_dots(self.path),
-            Some(b'?') => format!("{here}{}", self.path),
-            Some(_) => {
-                let dir = here.rsplit_once('/').map_or("", |(dir, _)| dir);
-                without_dots(&format!("{dir}/{}", self.path))
-            }
-        }
-    }
-}
-
-/// A path, absolute in any case, without the parts `.` and `..`; the query stays.
-fn without_dots(path: &str) -> String {
-    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
-    let mut kept: Vec<&str> = Vec::new();
-    let mut parts = path
-        .split('/')
-        .skip(usize::from(path.starts_with('/')))
-        .peekable();
-    while let Some(part) = parts.next() {
-        let last = parts.peek().is_none();
-        match part {
-            "." | ".." => {
-                if part == ".." {
-                    kept.pop();
-                }
-                if last {
-                    kept.push("");
-                }
-            }
-            part => kept.push(part),
-        }
-    }
-    format!("/{}{query}", kept.join("/"))
-}
-
-/// Escapes characters that are not allowed in a request, as `%20`.
-fn escaped(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'!'..=b'~' if !b"\"<>\\^`{|}".contains(&byte) => escaped.push(char::from(byte)),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
 }
 
 /// Sends a GET request and follows redirections that stay on the host; the last answer.
@@ -271,14 +165,13 @@ async fn follow(
     let mut sent = 0;
     loop {
         sent += 1;
-        let answer = exchange(target, &wishes, timeout).await;
+        let answer = ask(target, &wishes, timeout).await;
         let answer = answer.map_err(|unanswered| match unanswered {
             Unanswered::NotTls(why) => Unanswered::NotTls(failed(&target.url(), &why)),
             Unanswered::Other(why) => Unanswered::Other(failed(&target.url(), &why)),
         })?;
-        let location = match (answer.status, &answer.location) {
-            (301 | 302 | 303 | 307 | 308, Some(location)) if !location.is_empty() => location,
-            _ => return Ok(answer),
+        let Some(location) = &answer.location else {
+            return Ok(answer);
         };
         let next = target.redirected(location);
         let next = next.map_err(|error| Unanswered::Other(failed(&target.url(), &error)));
@@ -291,7 +184,7 @@ async fn follow(
             Redirect::Away => return Ok(answer),
         };
         // A custom `Host` header is only kept for relative redirects.
-        wishes.own_host &= Reference::of(location).scheme.is_none();
+        wishes.own_host &= is_relative(location);
         wishes.referer = (!target.tls || next.tls).then(|| target.url());
         *target = next;
     }
@@ -306,7 +199,7 @@ struct Wishes<'a> {
     referer: Option<String>,
 }
 
-async fn exchange(
+async fn ask(
     target: &HttpTarget,
     wishes: &Wishes<'_>,
     timeout: Duration,
@@ -318,11 +211,15 @@ async fn exchange(
         .await
         .map_err(Unanswered::Other)?;
     let answer = match target.tls {
-        true => match insecure_tls::connect(stream, &target.host).await {
-            Ok(stream) => converse(stream, request).await,
-            Err(NoTls::NotSpoken) => return Err(Unanswered::NotTls(NOT_TLS.to_owned())),
-            Err(NoTls::Failed(why)) => Err(why),
-        },
+        true => {
+            let config = tls::insecure().map_err(|error| Unanswered::Other(error.to_string()))?;
+            match tls::handshake(stream, &target.host, config).await {
+                Ok(stream) => converse(stream, request).await,
+                Err(TlsError::NotTls(_)) => return Err(Unanswered::NotTls(NOT_TLS.to_owned())),
+                Err(TlsError::Failed(error)) => Err(format!("tls: {error}")),
+                Err(error @ TlsError::Name(_)) => Err(error.to_string()),
+            }
+        }
         false => converse(stream, request).await,
     };
     answer.map_err(Unanswered::Other)
@@ -331,55 +228,27 @@ async fn exchange(
 /// The error of Go's client for a server that does not speak TLS.
 const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
 
-/// One request and its answer.
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: http::Request<Empty<bytes::Bytes>>,
-) -> Result<Answer, String> {
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-        .await
-        .map_err(|error| error.to_string())?;
-    let answer = async {
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(|error| error.to_string())?;
-        let location = answer.headers().get(header::LOCATION);
-        let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        let status = answer.status();
-        let body = match status.is_redirection() {
-            true => beginning(answer.into_body()).await,
-            false => String::new(),
-        };
-        Ok::<Answer, String>(Answer {
-            status: status.as_u16(),
-            location,
-            body,
-        })
-    };
-    tokio::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        ended = connection => match ended {
-            // The connection may end in the same breath in which it delivers the answer.
-            Ok(()) => answer.await,
-            Err(error) => Err(error.to_string()),
-        },
-    }
+/// Whether a location names no scheme.
+fn is_relative(location: &str) -> bool {
+    Url::parse(location).is_err()
 }
 
-/// As much of a body as users are shown.
-async fn beginning(mut body: Incoming) -> String {
-    let mut kept = Vec::new();
-    while kept.len() < PROBE_OUTPUT_BYTES_MAX
-        && let Some(Ok(frame)) = body.frame().await
-    {
-        let data = frame.into_data().unwrap_or_default();
-        let room = PROBE_OUTPUT_BYTES_MAX - kept.len();
-        kept.extend_from_slice(&data[..data.len().min(room)]);
-    }
-    String::from_utf8_lossy(&kept).into_owned()
+/// One request and its answer.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: http::Request<Empty<bytes::Bytes>>,
+) -> Result<Answer, String> {
+    let answer = exchange(stream, request).await;
+    let (head, body) = answer.map_err(|error| error.to_string())?.into_parts();
+    let body = match head.status.is_redirection() {
+        true => body.beginning(PROBE_OUTPUT_BYTES_MAX).await,
+        false => Vec::new(),
+    };
+    Ok(Answer {
+        status: head.status.as_u16(),
+        location: redirect::location(head.status, &head.headers),
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
 }
 
 fn request(

@@ -3,5 +3,4 @@
 pub(crate) mod counts;
 mod grpc_probe;
 pub(crate) mod http_probe;
-mod insecure_tls;
 pub(crate) mod prober;

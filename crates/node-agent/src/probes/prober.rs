@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use container_runtime::spec::ExecSpec;
 use container_runtime::{RuntimeError, Sandbox};
+use http_client::ConnectError;
 use k8s_openapi::api::core::v1::{
     Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction,
 };
@@ -197,11 +198,11 @@ pub async fn connect_tcp(
 
 /// A connection within the time that a probe has.
 pub async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, String> {
-    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(format!("dial tcp {address}: connect: {}", plain(&error))),
-        Err(_) => Err(format!("dial tcp {address}: i/o timeout")),
-    }
+    let connected = http_client::connect(address, timeout).await;
+    connected.map_err(|error| match error {
+        ConnectError::Io(error) => format!("dial tcp {address}: connect: {}", plain(&error)),
+        ConnectError::TimedOut => format!("dial tcp {address}: i/o timeout"),
+    })
 }
 
 /// An error's text as Go prints the kernel's.

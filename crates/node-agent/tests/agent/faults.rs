@@ -12,7 +12,6 @@ use crate::world::{World, phase, state};
 
 pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     // statefulset.md 12.9
-    drop(rustls::crypto::ring::default_provider().install_default());
     let world = World::started("registries").await;
     let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // Takes connections, and says nothing.

@@ -215,7 +215,6 @@ fn pod(image: String, script: &str) -> Value {
 
 pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
     // statefulset.md 12.9
-    drop(rustls::crypto::ring::default_provider().install_default());
     let plain = entry(EntryType::Regular, "file", "", 0, (0, 0));
     let another = digest(b"another");
     let mut foreign = Image::new("foreign", plain.clone());
@@ -308,7 +307,6 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
 
 pub async fn a_slow_registry_leaves_turns_to_others() {
     // statefulset.md 12.9
-    drop(rustls::crypto::ring::default_provider().install_default());
     let own = entry(EntryType::Regular, "slow", "", 0, (0, 0));
     let slow = Hostile::start([Image::new("slow", own).lying(Lie::Nothing)]).await;
     let fine = Hostile::start([Image::fine("two")]).await;
@@ -348,7 +346,6 @@ pub async fn a_slow_registry_leaves_turns_to_others() {
 
 pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
     // statefulset.md 12.9, 12.16
-    drop(rustls::crypto::ring::default_provider().install_default());
     let mut app = Image::new("app", layer());
     let mut data = entry(EntryType::Regular, "data", "", 2 << 20, (0, 0));
     data.resize(data.len() + (2 << 20), 0);

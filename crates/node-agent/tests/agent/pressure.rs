@@ -230,7 +230,6 @@ fn images_of(node: &Node) -> Vec<String> {
 
 pub async fn images_that_nobody_uses_make_room() {
     // statefulset.md 12.16
-    drop(rustls::crypto::ring::default_provider().install_default());
     let registry = Registry::start(&[
         ("used", vec![layer(), file("one")]),
         ("mapped", vec![layer(), file("three")]),

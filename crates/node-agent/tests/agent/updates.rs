@@ -54,7 +54,6 @@ pub async fn secrets_and_labels_reach_a_running_pod() {
 
 pub async fn a_tag_that_has_moved_is_followed_as_the_policy_says() {
     // statefulset.md 12.9
-    drop(rustls::crypto::ring::default_provider().install_default());
     let world = World::started("moved").await;
     let version = |text: &str| vec![layer_with(&[("version", text.as_bytes().to_vec())])];
     let registry = Registry::start(&[("app", version("first"))]).await;

@@ -46,6 +46,7 @@ const PURE_LIBRARIES: &[&str] = &[
 const LAYERS: &[(&str, u8)] = &[
     ("object-model", 0),
     ("durable-file", 0),
+    ("http-client", 0),
     ("mount-table", 0),
     ("schema-check", 0),
     ("resource-kinds", 1),

@@ -9,15 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Request, Uri, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use http_client::tls::{self, ClientConfig, Roots};
 use object_model::dialling::{Special, dialled};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::answers;
 use crate::http::limits::WEBHOOK_ANSWER_BYTES_MAX;
@@ -112,60 +107,44 @@ async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Va
     fn text(error: impl std::fmt::Display) -> String {
         error.to_string()
     }
-    let connector = TlsConnector::from(Arc::new(trust(&webhook.ca_bundle)?));
-    let name = ServerName::try_from(place.host.clone()).map_err(text)?;
+    let config = trust(&webhook.ca_bundle).await?;
     let addresses = match place.address {
         Some(address) => vec![address],
         None => resolve(&place.host, place.port).await?,
     };
-    let stream = TcpStream::connect(addresses.as_slice()).await;
-    let stream = connector.connect(name, stream.map_err(text)?).await;
-    let io = TokioIo::new(stream.map_err(text)?);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-        .await
-        .map_err(text)?;
-    let work = tokio::spawn(connection);
+    let limit = Duration::from_secs(webhook.timeout_seconds);
+    let stream = http_client::connect(addresses.as_slice(), limit).await;
+    let stream = tls::handshake(stream.map_err(text)?, &place.host, config).await;
     let request = Request::post(&place.path)
         .header(header::HOST, format!("{}:{}", place.host, place.port))
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::ACCEPT, "application/json")
         .body(Full::new(Bytes::from(review.to_string())))
         .map_err(text)?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(text)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), WEBHOOK_ANSWER_BYTES_MAX);
-        let body = body.collect().await.map_err(text)?.to_bytes();
-        if !status.is_success() {
-            return Err(format!("the server answered {status}"));
-        }
-        work::expect(body.len()).await;
-        answers::body(&body)
+    let response = http_client::exchange(stream.map_err(text)?, request).await;
+    let (head, body) = response.map_err(text)?.into_parts();
+    let body = body.whole(WEBHOOK_ANSWER_BYTES_MAX).await.map_err(text)?;
+    if !head.status.is_success() {
+        return Err(format!("the server answered {}", head.status));
     }
-    .await;
-    work.abort();
-    answer
+    work::expect(body.len()).await;
+    answers::body(&body)
 }
 
-/// The trusted certificates: the bundle's, or the machine's.
-pub(crate) fn trust(bundle: &str) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    if bundle.is_empty() {
-        // Unreadable certificates of the machine are skipped.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    } else {
-        let pem = STANDARD.decode(bundle).map_err(|error| error.to_string())?;
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
-            let added = roots.add(certificate);
-            added.map_err(|error| format!("caBundle: {error}"))?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+/// The settings that trust the authorities of the bundle, or of the machine if there is no bundle.
+async fn trust(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+    let roots = match bundle {
+        "" => Roots::of_machine().await,
+        bundle => authorities(bundle)?,
+    };
+    tls::trusting(roots).map_err(|error| error.to_string())
+}
+
+/// The authorities of a `caBundle`.
+pub(crate) fn authorities(bundle: &str) -> Result<Roots, String> {
+    let pem = STANDARD.decode(bundle).map_err(|error| error.to_string())?;
+    let roots = Roots::none().with_pem(&pem);
+    roots.map_err(|error| format!("caBundle: {error}"))
 }
 
 #[cfg(test)]

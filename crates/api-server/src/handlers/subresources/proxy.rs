@@ -8,7 +8,6 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use object_model::{Status, StatusReason};
 use serde_json::json;
-use tokio::net::TcpStream;
 use tower::ServiceExt;
 
 use crate::access::authorize::authorize;
@@ -225,15 +224,7 @@ async fn send(
     address: SocketAddr,
     mut request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, BoxError> {
-    let connecting = TcpStream::connect(address);
-    let stream = tokio::time::timeout(PROXY_CONNECT_TIMEOUT, connecting).await??;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "proxied connection ended");
-        }
-    });
+    let stream = http_client::connect(address, PROXY_CONNECT_TIMEOUT).await?;
     let upgrading = request.headers().contains_key(header::UPGRADE);
     if upgrading {
         let name = HeaderValue::from_static("Upgrade");
@@ -241,7 +232,7 @@ async fn send(
     }
     *request.version_mut() = http::Version::HTTP_11;
     let ours = hyper::upgrade::on(&mut request);
-    let mut response = sender.send_request(request).await?;
+    let mut response = http_client::exchange(stream, request).await?;
     if upgrading && response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let theirs = hyper::upgrade::on(&mut response);
         tokio::spawn(async move {

@@ -1,0 +1,135 @@
+//! The body of an answer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+/// Why a body was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The body is longer than the caller accepts.
+    #[error("length limit exceeded")]
+    TooLong,
+    /// The server sent nothing for that time.
+    #[error("nothing was sent for {} seconds", .0.as_secs())]
+    Silent(Duration),
+    /// The connection ended, or the answer is malformed.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+}
+
+/// The body of an answer, as it arrives. Its connection ends with it, unless a pool keeps it.
+#[derive(Debug)]
+pub struct Body {
+    incoming: Incoming,
+    silence_limit: Option<Duration>,
+    /// The start of the wait for the next frame. It outlives a read that is cancelled.
+    waiting_since: Option<Instant>,
+    _connection: Option<AbortOnDropHandle<()>>,
+}
+
+impl Body {
+    pub(crate) fn of_connection(
+        incoming: Incoming,
+        connection: Option<AbortOnDropHandle<()>>,
+    ) -> Self {
+        Self {
+            incoming,
+            silence_limit: None,
+            waiting_since: None,
+            _connection: connection,
+        }
+    }
+
+    pub(crate) fn of_pool(incoming: Incoming, silence_limit: Duration) -> Self {
+        Self {
+            incoming,
+            silence_limit: Some(silence_limit),
+            waiting_since: None,
+            _connection: None,
+        }
+    }
+
+    /// The length that the server promised.
+    pub fn content_length(&self) -> Option<u64> {
+        http_body::Body::size_hint(&self.incoming).exact()
+    }
+
+    /// The next bytes; `None` at the end. A cancelled call loses nothing.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let since = *self.waiting_since.get_or_insert_with(Instant::now);
+            let frame = match self.silence_limit {
+                Some(limit) => timeout_at(since + limit, self.incoming.frame())
+                    .await
+                    .map_err(|_| BodyError::Silent(limit))?,
+                None => self.incoming.frame().await,
+            };
+            self.waiting_since = None;
+            match frame.transpose()?.map(Frame::into_data) {
+                Some(Ok(bytes)) => return Ok(Some(bytes)),
+                // A frame without data holds trailers.
+                Some(Err(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The whole body, if it has at most `limit` bytes.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub async fn whole(mut self, limit: usize) -> Result<Bytes, BodyError> {
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if whole.len() + chunk.len() > limit {
+                return Err(BodyError::TooLong);
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// The first `limit` bytes, or those that came before an error.
+    pub async fn beginning(mut self, limit: usize) -> Vec<u8> {
+        let mut kept = Vec::new();
+        while kept.len() < limit
+            && let Ok(Some(chunk)) = self.chunk().await
+        {
+            let length = chunk.len().min(limit - kept.len());
+            kept.extend_from_slice(&chunk[..length]);
+        }
+        kept
+    }
+}
+
+/// Without the limit of silence: the receiver of the stream sets its own.
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.incoming).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,65 @@
+//! One request over a connection of its own.
+
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::BoxError;
+use crate::body::Body;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kernel or the look-up of the name says so.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// There was no answer within the limit.
+    #[error("deadline has elapsed")]
+    TimedOut,
+}
+
+/// Connects to the first address that answers, within the limit.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn connect(
+    addresses: impl ToSocketAddrs,
+    limit: Duration,
+) -> Result<TcpStream, ConnectError> {
+    let connected = tokio::time::timeout(limit, TcpStream::connect(addresses)).await;
+    Ok(connected.map_err(|_| ConnectError::TimedOut)??)
+}
+
+/// Sends one request over a connection. The connection ends with the body of the answer, or when this
+/// call is cancelled; one that switches protocols stays open for both sides.
+///
+/// # Errors
+/// The connection ended, or the answer is malformed.
+pub async fn exchange<S, B>(stream: S, request: Request<B>) -> Result<Response<Body>, hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(async move {
+        // An error of the connection is an error of the request or of the body, too.
+        drop(connection.with_upgrades().await);
+    });
+    let connection = AbortOnDropHandle::new(connection);
+    let response = sender.send_request(request).await?;
+    let connection = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {
+            connection.detach();
+            None
+        }
+        _ => Some(connection),
+    };
+    Ok(response.map(|incoming| Body::of_connection(incoming, connection)))
+}

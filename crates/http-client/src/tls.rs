@@ -1,0 +1,161 @@
+//! TLS settings of clients: trust in given roots, in those of the machine, or in any server.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime, pem};
+pub use rustls::{ClientConfig, Error};
+use rustls::{DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Why a bundle of certificates is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The PEM text is malformed.
+    #[error(transparent)]
+    Pem(#[from] pem::Error),
+    /// A certificate is malformed.
+    #[error(transparent)]
+    Certificate(#[from] Error),
+}
+
+/// Certificates of authorities.
+#[derive(Clone, Debug)]
+pub struct Roots(RootCertStore);
+
+impl Roots {
+    /// No certificates.
+    pub fn none() -> Self {
+        Self(RootCertStore::empty())
+    }
+
+    /// The certificates that this machine trusts. Those that cannot be read are left out.
+    pub async fn of_machine() -> Self {
+        let load = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
+        let mut roots = RootCertStore::empty();
+        if let Ok(loaded) = load.await {
+            roots.add_parsable_certificates(loaded.certs);
+        }
+        Self(roots)
+    }
+
+    /// Adds all certificates of a PEM text.
+    ///
+    /// # Errors
+    /// See [`BundleError`].
+    pub fn with_pem(mut self, pem: &[u8]) -> Result<Self, BundleError> {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            self.0.add(certificate?)?;
+        }
+        Ok(self)
+    }
+}
+
+/// Settings that accept servers whose certificate leads to one of the roots.
+///
+/// # Errors
+/// The cryptography in use has no protocol version, which does not happen.
+pub fn trusting(roots: Roots) -> Result<Arc<ClientConfig>, Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?;
+    let config = builder.with_root_certificates(roots.0);
+    Ok(Arc::new(config.with_no_client_auth()))
+}
+
+/// Settings that accept any server. Certificates are not verified.
+///
+/// # Errors
+/// As of [`trusting`].
+pub fn insecure() -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Why there is no TLS connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The server's name is neither a host name nor an address.
+    #[error(transparent)]
+    Name(#[from] InvalidDnsNameError),
+    /// The server answers, but not in TLS.
+    #[error(transparent)]
+    NotTls(std::io::Error),
+    /// The connection ended, or the certificate is not accepted.
+    #[error(transparent)]
+    Failed(std::io::Error),
+}
+
+/// Speaks TLS over a connection with the server of that name.
+///
+/// # Errors
+/// See [`TlsError`].
+pub async fn handshake<S>(
+    stream: S,
+    host: &str,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<S>, TlsError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let name = ServerName::try_from(host.to_owned())?;
+    let connected = TlsConnector::from(config).connect(name, stream).await;
+    connected.map_err(|error| {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        match cause {
+            Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+                TlsError::NotTls(error)
+            }
+            _ => TlsError::Failed(error),
+        }
+    })
+}
+
+/// A verifier that accepts every certificate. The server has to own its key.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
