@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 use object_model::Status;
+use reconcile::prometheus;
 use resource_kinds::{Verb, admissionregistration, flowcontrol};
 use serde_json::{Value, json};
 
@@ -128,12 +129,9 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
         }
         "version" if is_public(path) => Ok(Reply::json(&version::document())),
         "metrics" if path == "/metrics" => {
-            let mut text = metrics::document(&server.metrics, &server.objects);
-            text.push_str(&server.flows.figures());
-            Ok(Reply::bytes(
-                "text/plain; version=0.0.4; charset=utf-8",
-                text,
-            ))
+            let mut page = metrics::page(&server.metrics, &server.objects);
+            server.flows.write_metrics(&mut page);
+            Ok(Reply::bytes(prometheus::CONTENT_TYPE, page.text()))
         }
         "openid" | ".well-known" => oidc::answer(&server.access.tokens, path),
         "openapi" => openapi::answer(&server.objects.catalog.snapshot(), path, &call.parts).await,

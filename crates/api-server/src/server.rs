@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use mvcc_store::StoreError;
 use object_model::Status;
+use reconcile::prometheus::Page;
 use tokio_util::sync::DropGuard;
 
 use crate::access::Access;
@@ -130,9 +131,8 @@ impl ApiServer {
         self.components.add(component, runs);
     }
 
-    /// Shows metrics of another part of the program at `/metrics`, after the server's own: lines in
-    /// the text form of Prometheus.
-    pub fn add_metrics(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+    /// Shows metrics of another part of the program at `/metrics`, beside the server's own.
+    pub fn add_metrics(&self, source: impl Fn(&mut Page) + Send + Sync + 'static) {
         self.metrics.add(source);
     }
 

@@ -59,7 +59,7 @@ impl ApiServer {
         let follow = following::run(Arc::downgrade(&server), following, streak);
         server.start("following", follow);
         let health = server.health.parts.clone();
-        server.add_metrics(move || health.text());
+        server.add_metrics(move |page| health.write(page));
         server.start("flows", upkeep::run(Arc::downgrade(&server)));
         server.start("room", store_room::watch(Arc::downgrade(&server)));
         server.start("quotas", quota::keep_right(Arc::downgrade(&server.objects)));

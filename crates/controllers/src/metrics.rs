@@ -5,10 +5,17 @@ use std::sync::{Arc, OnceLock};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use planners::stateful_set::metrics;
 use reconcile::Cache;
-use reconcile::metrics::{QueueMetrics, heading, line};
+use reconcile::metrics::QueueMetrics;
+use reconcile::prometheus::{Metric, Page};
 
-const MAX_UNAVAILABLE: &str = "statefulset_controller_statefulset_max_unavailable";
-const UNAVAILABLE: &str = "statefulset_controller_statefulset_unavailable_replicas";
+const MAX_UNAVAILABLE: Metric = Metric::gauge(
+    "statefulset_controller_statefulset_max_unavailable",
+    "Pods that a rolling update may make unavailable.",
+);
+const UNAVAILABLE: Metric = Metric::gauge(
+    "statefulset_controller_statefulset_unavailable_replicas",
+    "Wanted pods that are not available.",
+);
 
 /// Metrics that the controllers write and `/metrics` reads; clones share their data.
 #[derive(Clone, Default)]
@@ -34,28 +41,26 @@ impl Metrics {
         &self.queues
     }
 
-    /// The metrics in the text form of Prometheus, with kube-controller-manager's names.
-    pub fn text(&self) -> String {
-        let sets = self.sets.get().map(Cache::list).unwrap_or_default();
-        let (mut limits, mut states) = (self.queues.text(), String::new());
-        let help = "Pods that a rolling update may make unavailable.";
-        heading(&mut limits, MAX_UNAVAILABLE, "gauge", help);
-        let help = "Wanted pods that are not available.";
-        heading(&mut states, UNAVAILABLE, "gauge", help);
-        for set in sets {
+    /// Writes the metrics, with kube-controller-manager's names.
+    pub fn write(&self, page: &mut Page) {
+        self.queues.write(page);
+        page.describe(MAX_UNAVAILABLE);
+        page.describe(UNAVAILABLE);
+        for set in self.sets.get().map(Cache::list).unwrap_or_default() {
             let Some(metrics) = metrics(&set) else {
                 continue;
             };
-            let labels = format!(
-                "pod_management_policy=\"{}\",statefulset_name=\"{}\",statefulset_namespace=\"{}\"",
-                metrics.pod_management_policy,
-                set.metadata.name.as_deref().unwrap_or_default(),
-                set.metadata.namespace.as_deref().unwrap_or_default(),
-            );
-            let (max, now) = (metrics.max_unavailable, metrics.unavailable);
-            line(&mut limits, MAX_UNAVAILABLE, &labels, max);
-            line(&mut states, UNAVAILABLE, &labels, now);
+            let (name, namespace) = (&set.metadata.name, &set.metadata.namespace);
+            let labels = [
+                ("pod_management_policy", metrics.pod_management_policy),
+                ("statefulset_name", name.as_deref().unwrap_or_default()),
+                (
+                    "statefulset_namespace",
+                    namespace.as_deref().unwrap_or_default(),
+                ),
+            ];
+            page.add(MAX_UNAVAILABLE, &labels, metrics.max_unavailable);
+            page.add(UNAVAILABLE, &labels, metrics.unavailable);
         }
-        limits + &states
     }
 }

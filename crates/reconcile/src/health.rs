@@ -1,7 +1,7 @@
 //! The health of long-running parts: watches, and the work of controllers.
 //!
 //! Each of them counts its failures in a row. After [`limits::FAILURES_MAX`] it fails: that is logged
-//! once, shown by [`Health::failing`] for `/readyz`, and counted by [`Health::text`] for `/metrics`.
+//! once, shown by [`Health::failing`] for `/readyz`, and counted by [`Health::write`] for `/metrics`.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
@@ -12,10 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
-use crate::metrics::{heading, line};
 use crate::polls::{self, SlowPolls};
+use crate::prometheus::{Metric, Page};
 
-const FAILURES: &str = "mainstay_failures_in_a_row";
+const FAILURES: Metric = Metric::gauge(
+    "mainstay_failures_in_a_row",
+    "Failures since the last success of a watch, or of a controller's work.",
+);
 
 /// The kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,17 +92,13 @@ impl Health {
         failing
     }
 
-    /// The metrics, in the text form of Prometheus.
-    pub fn text(&self) -> String {
-        let mut out = String::new();
-        let help = "Failures since the last success of a watch, or of a controller's work.";
-        heading(&mut out, FAILURES, "gauge", help);
+    /// Writes the metrics.
+    pub fn write(&self, page: &mut Page) {
+        page.describe(FAILURES);
         for ((kind, part, what), count) in self.in_a_row() {
-            let kind = kind.as_str();
-            let labels = format!("kind=\"{kind}\",part=\"{part}\",of=\"{what}\"");
-            line(&mut out, FAILURES, &labels, count);
+            let labels = [("kind", kind.as_str()), ("part", part), ("of", &what)];
+            page.add(FAILURES, &labels, count);
         }
-        out
     }
 
     /// Of several with the same name (watches of single objects) the worst counts.
@@ -271,7 +270,10 @@ mod tests {
         assert_eq!(health.failing(Kind::Watch), told);
         assert!(health.failing(Kind::Work).is_empty());
         let series = "mainstay_failures_in_a_row{kind=\"watch\",part=\"scheduler\",of=\"pods\"} 3";
-        assert!(health.text().contains(series), "{}", health.text());
+        let mut page = Page::default();
+        health.write(&mut page);
+        let text = page.text();
+        assert!(text.contains(series), "{text}");
         pods.succeeded();
         assert!(health.failing(Kind::Watch).is_empty());
         for _ in 0..3 {

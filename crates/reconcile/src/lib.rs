@@ -1,6 +1,6 @@
 //! The common parts of everything that reconciles: the frame of a controller ([`Controller`]), watch
 //! caches ([`Cache`]), a keyed work queue ([`Queue`]), an event recorder ([`Recorder`]), guarded
-//! writes ([`execute`]), metrics ([`metrics`]) and health ([`health`]).
+//! writes ([`execute`]), metrics ([`metrics`], [`prometheus`]) and health ([`health`]).
 //!
 //! This crate does not depend on the reconciled kinds, except that many controllers watch pods
 //! (`pods.rs`), and some watch Services with their endpoints (`services.rs`). Everything is bounded
@@ -16,6 +16,7 @@ pub mod limits;
 pub mod metrics;
 mod pods;
 pub mod polls;
+pub mod prometheus;
 mod queue;
 mod recorder;
 mod services;

@@ -1,7 +1,6 @@
-//! Metrics in the text format of Prometheus: histograms, and the metrics of work queues.
+//! Metrics of work queues.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -9,91 +8,13 @@ use tokio::time::Instant;
 
 use crate::Part;
 use crate::health::Kind;
+use crate::prometheus::{Histogram, Metric, Page};
 use crate::queue::{Queue, Work};
 
 /// Bounds of the times of queues, in seconds; client-go's.
 const SECONDS: [f64; 12] = [
     1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3,
 ];
-
-/// The HELP and TYPE lines of a metric.
-pub fn heading(out: &mut String, name: &str, kind: &str, help: &str) {
-    // Writing to a string does not fail.
-    let _written = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-}
-
-/// The line of one metric; labels as in `a="b",c="d"`.
-pub fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    let _written = if labels.is_empty() {
-        writeln!(out, "{name} {value}")
-    } else {
-        writeln!(out, "{name}{{{labels}}} {value}")
-    };
-}
-
-/// The number of values up to each of some bounds.
-#[derive(Clone, Debug)]
-pub struct Histogram {
-    bounds: &'static [f64],
-    /// Of values up to the bound and above the one before; at last those above all.
-    counts: Vec<u64>,
-    sum: f64,
-}
-
-impl Histogram {
-    /// An empty histogram. Bounds are in ascending order.
-    pub fn new(bounds: &'static [f64]) -> Self {
-        Self {
-            bounds,
-            counts: vec![0; bounds.len() + 1],
-            sum: 0.0,
-        }
-    }
-
-    /// Counts a value.
-    pub fn observe(&mut self, value: f64) {
-        let place = self.bounds.partition_point(|bound| *bound < value);
-        if let Some(count) = self.counts.get_mut(place) {
-            *count += 1;
-        }
-        self.sum += value;
-    }
-
-    /// Its lines.
-    pub fn write(&self, out: &mut String, name: &str, labels: &str) {
-        let comma = if labels.is_empty() { "" } else { "," };
-        let mut total = 0;
-        for (count, bound) in self.counts.iter().zip(self.bounds) {
-            total += count;
-            // Small bounds are written as 1e-8.
-            let _written = writeln!(
-                out,
-                "{name}_bucket{{{labels}{comma}le=\"{}\"}} {total}",
-                Bound(*bound)
-            );
-        }
-        total += self.counts.last().copied().unwrap_or_default();
-        let _written = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {total}");
-        line(out, &format!("{name}_sum"), labels, self.sum);
-        line(out, &format!("{name}_count"), labels, total);
-    }
-}
-
-/// A bound as Go writes it.
-struct Bound(f64);
-
-impl std::fmt::Display for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0 >= 1e-4 {
-            return write!(f, "{}", self.0);
-        }
-        let text = format!("{:e}", self.0);
-        match text.split_once("e-") {
-            Some((digits, power)) => write!(f, "{digits}e-{power:0>2}"),
-            None => f.write_str(&text),
-        }
-    }
-}
 
 /// The counters of a queue; they outlive the queue.
 #[derive(Debug)]
@@ -169,116 +90,52 @@ impl QueueMetrics {
         queue
     }
 
-    /// The metrics, with client-go's names.
-    pub fn text(&self) -> String {
+    /// Writes the metrics, with client-go's names.
+    pub fn write(&self, page: &mut Page) {
+        for metric in [DEPTH, ADDS, WAITED, WORKED, UNFINISHED, LONGEST, RETRIES] {
+            page.describe(metric);
+        }
         let now = Instant::now();
-        let mut metrics = Metrics::default();
         for (name, queue) in &*self.queues() {
             let load = queue.queue.upgrade();
             let load = load.map_or_else(Load::default, |queue| queue.load(now));
             let counts = queue.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            metrics.add(name, load, &counts);
+            let labels = [("name", *name)];
+            page.add(DEPTH, &labels, load.depth);
+            page.add(ADDS, &labels, counts.adds);
+            page.add_histogram(WAITED, &labels, &counts.waited);
+            page.add_histogram(WORKED, &labels, &counts.worked);
+            page.add(UNFINISHED, &labels, load.unfinished.as_secs_f64());
+            page.add(LONGEST, &labels, load.longest.as_secs_f64());
+            page.add(RETRIES, &labels, counts.retries);
         }
-        metrics.text()
     }
 }
 
-/// The lines of all queues, by metric.
-#[derive(Default)]
-struct Metrics {
-    depth: String,
-    adds: String,
-    waited: String,
-    worked: String,
-    unfinished: String,
-    longest: String,
-    retries: String,
-}
-
-const DEPTH: &str = "workqueue_depth";
-const ADDS: &str = "workqueue_adds_total";
-const WAITED: &str = "workqueue_queue_duration_seconds";
-const WORKED: &str = "workqueue_work_duration_seconds";
-const UNFINISHED: &str = "workqueue_unfinished_work_seconds";
-const LONGEST: &str = "workqueue_longest_running_processor_seconds";
-const RETRIES: &str = "workqueue_retries_total";
-
-impl Metrics {
-    fn add(&mut self, name: &str, load: Load, counts: &Counts) {
-        let labels = format!("name=\"{name}\"");
-        line(&mut self.depth, DEPTH, &labels, load.depth);
-        line(&mut self.adds, ADDS, &labels, counts.adds);
-        counts.waited.write(&mut self.waited, WAITED, &labels);
-        counts.worked.write(&mut self.worked, WORKED, &labels);
-        let (all, longest) = (load.unfinished.as_secs_f64(), load.longest.as_secs_f64());
-        line(&mut self.unfinished, UNFINISHED, &labels, all);
-        line(&mut self.longest, LONGEST, &labels, longest);
-        line(&mut self.retries, RETRIES, &labels, counts.retries);
-    }
-
-    fn text(self) -> String {
-        let parts = [
-            (DEPTH, "gauge", "Keys that wait.", self.depth),
-            (ADDS, "counter", "Keys that were added.", self.adds),
-            (
-                WAITED,
-                "histogram",
-                "Time that keys waited before they were worked on.",
-                self.waited,
-            ),
-            (
-                WORKED,
-                "histogram",
-                "Time that the work on keys took.",
-                self.worked,
-            ),
-            (
-                UNFINISHED,
-                "gauge",
-                "Time that the work on keys has taken which is not done, all together.",
-                self.unfinished,
-            ),
-            (
-                LONGEST,
-                "gauge",
-                "Time that the longest of it has taken.",
-                self.longest,
-            ),
-            (
-                RETRIES,
-                "counter",
-                "Keys that were added for later.",
-                self.retries,
-            ),
-        ];
-        let mut out = String::new();
-        for (name, kind, help, lines) in parts {
-            heading(&mut out, name, kind, help);
-            out.push_str(&lines);
-        }
-        out
-    }
-}
+const DEPTH: Metric = Metric::gauge("workqueue_depth", "Keys that wait.");
+const ADDS: Metric = Metric::counter("workqueue_adds_total", "Keys that were added.");
+const WAITED: Metric = Metric::histogram(
+    "workqueue_queue_duration_seconds",
+    "Time that keys waited before they were worked on.",
+);
+const WORKED: Metric = Metric::histogram(
+    "workqueue_work_duration_seconds",
+    "Time that the work on keys took.",
+);
+const UNFINISHED: Metric = Metric::gauge(
+    "workqueue_unfinished_work_seconds",
+    "Time that the work on keys has taken which is not done, all together.",
+);
+const LONGEST: Metric = Metric::gauge(
+    "workqueue_longest_running_processor_seconds",
+    "Time that the longest of it has taken.",
+);
+const RETRIES: Metric =
+    Metric::counter("workqueue_retries_total", "Keys that were added for later.");
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_histogram_counts_up_to_each_bound() {
-        let mut histogram = Histogram::new(&[1e-5, 0.5, 2.0]);
-        for value in [0.5, 0.75, 3.0, 0.0] {
-            histogram.observe(value);
-        }
-        let mut out = String::new();
-        histogram.write(&mut out, "x", "a=\"b\"");
-        assert_eq!(
-            out,
-            "x_bucket{a=\"b\",le=\"1e-05\"} 1\nx_bucket{a=\"b\",le=\"0.5\"} 2\n\
-             x_bucket{a=\"b\",le=\"2\"} 3\nx_bucket{a=\"b\",le=\"+Inf\"} 4\n\
-             x_sum{a=\"b\"} 4.25\nx_count{a=\"b\"} 4\n"
-        );
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_tells_what_waits_and_what_takes_long() {
@@ -286,7 +143,9 @@ mod tests {
         let part = Part::from(tokio_util::sync::CancellationToken::new());
         let queue = metrics.queue("job", &part);
         let has = |wanted: &str| {
-            let text = metrics.text();
+            let mut page = Page::default();
+            metrics.write(&mut page);
+            let text = page.text();
             assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
         };
         queue.add("a");

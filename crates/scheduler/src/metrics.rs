@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reconcile::metrics::{Histogram, heading, line};
+use reconcile::prometheus::{Histogram, Metric, Page};
 
 /// Bounds of the time of an attempt, in seconds.
-const ATTEMPT: [f64; 15] = [
+const ATTEMPT_BOUNDS: [f64; 15] = [
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
     8.192, 16.384,
 ];
 /// Bounds of the time from a pod's arrival to its node, in seconds.
-const POD: [f64; 20] = [
+const POD_BOUNDS: [f64; 20] = [
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84,
     327.68, 655.36, 1310.72, 2621.44, 5242.88,
 ];
 /// Bounds of the number of attempts.
-const ATTEMPTS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
+const ATTEMPTS_BOUNDS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
 /// Bounds of the number of victims.
-const VICTIMS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+const VICTIMS_BOUNDS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
 /// Metrics that the scheduler writes and `/metrics` reads; clones share their data.
 #[derive(Clone, Debug, Default)]
@@ -77,9 +77,9 @@ impl Default for Counts {
             pending: Pending::default(),
             attempts: BTreeMap::new(),
             pods: BTreeMap::new(),
-            pod_attempts: Histogram::new(&ATTEMPTS),
+            pod_attempts: Histogram::new(&ATTEMPTS_BOUNDS),
             preemptions: 0,
-            victims: Histogram::new(&VICTIMS),
+            victims: Histogram::new(&VICTIMS_BOUNDS),
         }
     }
 }
@@ -102,7 +102,7 @@ impl Metrics {
     /// An attempt has ended.
     pub(crate) fn attempt(&self, result: Attempt, took: Duration) {
         let mut counts = self.counts();
-        let first = || (0, Histogram::new(&ATTEMPT));
+        let first = || (0, Histogram::new(&ATTEMPT_BOUNDS));
         let (count, times) = counts.attempts.entry(result).or_insert_with(first);
         *count += 1;
         times.observe(took.as_secs_f64());
@@ -117,7 +117,7 @@ impl Metrics {
             _ => "16+".to_owned(),
         };
         let times = counts.pods.entry(label);
-        let times = times.or_insert_with(|| Histogram::new(&POD));
+        let times = times.or_insert_with(|| Histogram::new(&POD_BOUNDS));
         times.observe(after.as_secs_f64());
     }
 
@@ -131,12 +131,9 @@ impl Metrics {
         }
     }
 
-    /// The metrics in the text form of Prometheus.
-    pub fn text(&self) -> String {
+    /// Writes the metrics.
+    pub fn write(&self, page: &mut Page) {
         let counts = self.counts();
-        let mut out = String::new();
-        let name = "scheduler_pending_pods";
-        heading(&mut out, name, "gauge", "Pods without a node.");
         let Pending {
             active,
             backoff,
@@ -149,61 +146,50 @@ impl Metrics {
             ("gated", gated),
             ("unschedulable", unschedulable),
         ] {
-            line(&mut out, name, &format!("queue=\"{queue}\""), count);
+            page.add(PENDING, &[("queue", queue)], count);
         }
-        let profile = &counts.profile;
-        let labels = |result: &Attempt| {
-            let result = result.as_str();
-            format!("profile=\"{profile}\",result=\"{result}\"")
-        };
-        let name = "scheduler_schedule_attempts_total";
-        heading(
-            &mut out,
-            name,
-            "counter",
-            "Attempts to find a node for a pod.",
-        );
-        for (result, (count, _)) in &counts.attempts {
-            line(&mut out, name, &labels(result), count);
+        for metric in [RESULTS, TIMES, POD_TIMES] {
+            page.describe(metric);
         }
-        let name = "scheduler_scheduling_attempt_duration_seconds";
-        heading(
-            &mut out,
-            name,
-            "histogram",
-            "Time of an attempt, its writes included.",
-        );
-        for (result, (_, times)) in &counts.attempts {
-            times.write(&mut out, name, &labels(result));
+        for (result, (count, times)) in &counts.attempts {
+            let labels = [("profile", &*counts.profile), ("result", result.as_str())];
+            page.add(RESULTS, &labels, count);
+            page.add_histogram(TIMES, &labels, times);
         }
-        let name = "scheduler_pod_scheduling_sli_duration_seconds";
-        heading(
-            &mut out,
-            name,
-            "histogram",
-            "Time from a pod's arrival to its node.",
-        );
         for (attempts, times) in &counts.pods {
-            times.write(&mut out, name, &format!("attempts=\"{attempts}\""));
+            page.add_histogram(POD_TIMES, &[("attempts", attempts)], times);
         }
-        let name = "scheduler_pod_scheduling_attempts";
-        heading(
-            &mut out,
-            name,
-            "histogram",
-            "Attempts until a pod got its node.",
-        );
-        counts.pod_attempts.write(&mut out, name, "");
-        let name = "scheduler_preemption_attempts_total";
-        let help = "Attempts to make room for a pod at the cost of others.";
-        heading(&mut out, name, "counter", help);
-        line(&mut out, name, "", counts.preemptions);
-        let name = "scheduler_preemption_victims";
-        heading(&mut out, name, "histogram", "Pods that went for one.");
-        counts.victims.write(&mut out, name, "");
-        out
+        page.add_histogram(POD_ATTEMPTS, &[], &counts.pod_attempts);
+        page.add(PREEMPTIONS, &[], counts.preemptions);
+        page.add_histogram(VICTIMS, &[], &counts.victims);
     }
 }
+
+const PENDING: Metric = Metric::gauge("scheduler_pending_pods", "Pods without a node.");
+const RESULTS: Metric = Metric::counter(
+    "scheduler_schedule_attempts_total",
+    "Attempts to find a node for a pod.",
+);
+const TIMES: Metric = Metric::histogram(
+    "scheduler_scheduling_attempt_duration_seconds",
+    "Time of an attempt, its writes included.",
+);
+const POD_TIMES: Metric = Metric::histogram(
+    "scheduler_pod_scheduling_sli_duration_seconds",
+    "Time from a pod's arrival to its node.",
+);
+const POD_ATTEMPTS: Metric = Metric::histogram(
+    "scheduler_pod_scheduling_attempts",
+    "Attempts until a pod got its node.",
+);
+const PREEMPTIONS: Metric = Metric::counter(
+    "scheduler_preemption_attempts_total",
+    "Attempts to make room for a pod at the cost of others.",
+);
+const VICTIMS: Metric = Metric::histogram(
+    "scheduler_preemption_victims",
+    "Pods that were evicted for one pod.",
+);
 
 #[cfg(test)]
 mod tests {
@@ -225,7 +211,9 @@ mod tests {
         metrics.placed(20, Duration::from_secs(1));
         metrics.preemption(Some(3));
         metrics.preemption(None);
-        let text = metrics.text();
+        let mut page = Page::default();
+        metrics.write(&mut page);
+        let text = page.text();
         for wanted in [
             "scheduler_pending_pods{queue=\"active\"} 1",
             "scheduler_pending_pods{queue=\"backoff\"} 2",

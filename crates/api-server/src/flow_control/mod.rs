@@ -8,9 +8,9 @@
 //!
 //! Requests of this process are not limited; `system:masters` is exempt.
 
-mod figures;
 mod flows;
 mod levels;
+mod metrics;
 mod retry;
 mod schemas;
 mod seats;
@@ -376,6 +376,12 @@ mod tests {
         json!({"type": "Queue", "queuing": {"queues": 1, "handSize": 1, "queueLengthLimit": 1}})
     }
 
+    fn metrics_of(control: &FlowControl) -> String {
+        let mut page = reconcile::prometheus::Page::default();
+        control.write_metrics(&mut page);
+        page.text()
+    }
+
     /// findings C16
     #[tokio::test]
     async fn a_level_that_rejects_says_429() {
@@ -386,7 +392,7 @@ mod tests {
         assert_eq!(refused.details.unwrap().retry_after_seconds, 1);
         drop(first);
         assert!(seat(&control).await.is_ok());
-        let figures = control.figures();
+        let metrics = metrics_of(&control);
         let of = "flow_schema=\"s\",priority_level=\"l\"";
         for line in [
             format!(
@@ -397,8 +403,8 @@ mod tests {
             "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"l\"} 1".to_owned(),
         ] {
             assert!(
-                figures.lines().any(|found| found == line),
-                "{line}\n{figures}"
+                metrics.lines().any(|found| found == line),
+                "{line}\n{metrics}"
             );
         }
     }
@@ -428,16 +434,16 @@ mod tests {
         drop(third);
         drop(fourth);
         assert!(seat(&control).await.is_ok());
-        let figures = control.figures();
+        let metrics = metrics_of(&control);
         for reason in ["queue-full", "cancelled", "time-out"] {
-            let found = figures.lines().any(|line| {
+            let found = metrics.lines().any(|line| {
                 line.contains(&format!("priority_level=\"l\",reason=\"{reason}\""))
                     && !line.ends_with(" 0")
             });
-            assert!(found, "{reason}\n{figures}");
+            assert!(found, "{reason}\n{metrics}");
         }
         assert!(
-            figures.contains("current_inqueue_requests{flow_schema=\"s\",priority_level=\"l\"} 0")
+            metrics.contains("current_inqueue_requests{flow_schema=\"s\",priority_level=\"l\"} 0")
         );
     }
 }

@@ -1,13 +1,13 @@
-//! Metrics of requests and of the process, in Prometheus' text format.
+//! Metrics of requests and of the process, for `/metrics`.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Formatter, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
 use mvcc_store::Range;
+use reconcile::prometheus::{Histogram, Metric, Page};
 
 use crate::catalog::registry::end_of;
 use crate::catalog::snapshot::Snapshot;
@@ -72,6 +72,19 @@ impl Label {
         }
     }
 
+    /// The labels of its metrics.
+    fn labels(&self) -> [(&'static str, &str); 7] {
+        [
+            ("component", "apiserver"),
+            ("group", &self.group),
+            ("resource", &self.resource),
+            ("scope", self.scope),
+            ("subresource", &self.subresource),
+            ("verb", self.verb),
+            ("version", &self.version),
+        ]
+    }
+
     /// Whether the request is long-running.
     fn is_long(&self) -> bool {
         matches!(self.verb, "WATCH" | "CONNECT")
@@ -99,40 +112,14 @@ fn verb(verb: &str, subresource: &str) -> &'static str {
     }
 }
 
-impl Display for Label {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            verb,
-            group,
-            version,
-            resource,
-            subresource,
-            scope,
-        } = self;
-        write!(
-            f,
-            "component=\"apiserver\",group=\"{group}\",resource=\"{resource}\",\
-             scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",\
-             version=\"{version}\""
-        )
-    }
-}
-
-#[derive(Default)]
-struct Durations {
-    counts: [u64; BUCKETS.len()],
-    total: u64,
-    sum: f64,
-}
-
 #[derive(Default)]
 struct Series {
     requests: BTreeMap<(Label, u16), u64>,
-    durations: BTreeMap<Label, Durations>,
+    durations: BTreeMap<Label, Histogram>,
 }
 
-/// Says something in figures, in the text form of Prometheus.
-type Source = Box<dyn Fn() -> String + Send + Sync>;
+/// A part of the program that writes metrics.
+type Source = Box<dyn Fn(&mut Page) + Send + Sync>;
 
 /// Counters of the server.
 pub(crate) struct Metrics {
@@ -196,55 +183,95 @@ impl Metrics {
         if series.durations.len() >= TIMED_MAX && !series.durations.contains_key(label) {
             return;
         }
-        let durations = series.durations.entry(label.clone()).or_default();
-        let seconds = took.as_secs_f64();
-        durations.total += 1;
-        durations.sum += seconds;
-        for (count, bound) in durations.counts.iter_mut().zip(BUCKETS) {
-            if seconds <= bound {
-                *count += 1;
-            }
-        }
+        let durations = series.durations.entry(label.clone());
+        let durations = durations.or_insert_with(|| Histogram::new(&BUCKETS));
+        durations.observe(took.as_secs_f64());
     }
 
-    /// Shows metrics of another part of the program after the server's own: lines in Prometheus' text
-    /// form.
-    pub(crate) fn add(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+    /// Shows metrics of another part of the program beside the server's own.
+    pub(crate) fn add(&self, source: impl Fn(&mut Page) + Send + Sync + 'static) {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         sources.push(Box::new(source));
     }
 
-    fn requests(&self, out: &mut String) -> std::fmt::Result {
+    fn write_requests(&self, page: &mut Page) {
         let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = "apiserver_request_total";
-        head(out, name, "counter", "Requests by what they were about.")?;
+        page.describe(REQUESTS);
         for ((label, code), count) in &series.requests {
-            writeln!(out, "{name}{{code=\"{code}\",{label}}} {count}")?;
+            let code = code.to_string();
+            let labels = [&[("code", &*code)], &label.labels()[..]].concat();
+            page.add(REQUESTS, &labels, count);
         }
-        let name = "apiserver_request_duration_seconds";
-        head(out, name, "histogram", "Time to answer a request.")?;
+        page.describe(DURATIONS);
         for (label, durations) in &series.durations {
-            for (count, bound) in durations.counts.iter().zip(BUCKETS) {
-                writeln!(out, "{name}_bucket{{{label},le=\"{bound}\"}} {count}")?;
-            }
-            let total = durations.total;
-            writeln!(out, "{name}_bucket{{{label},le=\"+Inf\"}} {total}")?;
-            writeln!(out, "{name}_sum{{{label}}} {}", durations.sum)?;
-            writeln!(out, "{name}_count{{{label}}} {total}")?;
+            page.add_histogram(DURATIONS, &label.labels(), durations);
         }
-        Ok(())
     }
 }
 
+const REQUESTS: Metric = Metric::counter(
+    "apiserver_request_total",
+    "Requests by what they were about.",
+);
+const DURATIONS: Metric = Metric::histogram(
+    "apiserver_request_duration_seconds",
+    "Time to answer a request.",
+);
+const IN_FLIGHT: Metric = Metric::gauge(
+    "apiserver_current_inflight_requests",
+    "Requests being answered.",
+);
+const WATCHES: Metric = Metric::gauge("apiserver_longrunning_requests", "Watches that are open.");
+const OBJECTS: Metric = Metric::gauge("apiserver_storage_objects", "Stored objects by kind.");
+const REVISION: Metric = Metric::gauge("mainstay_store_revision", "Revision of the newest write.");
+const BYTES: Metric = Metric::gauge(
+    "mainstay_store_bytes",
+    "Bytes of stored objects, all of which are in memory.",
+);
+const QUOTA: Metric = Metric::gauge("mainstay_store_quota_bytes", "Bytes that may be stored.");
+const FULL: Metric = Metric::gauge(
+    "mainstay_store_full",
+    "Whether the store takes nothing new, for want of room on the disk or in its quota.",
+);
+const CPU: Metric = Metric::counter("process_cpu_seconds_total", "CPU time used.");
+const VIRTUAL_MEMORY: Metric = Metric::gauge("process_virtual_memory_bytes", "Virtual memory.");
+const RESIDENT_MEMORY: Metric = Metric::gauge("process_resident_memory_bytes", "Resident memory.");
+const THREADS: Metric = Metric::gauge("process_threads", "Threads.");
+const OPEN_FILES: Metric = Metric::gauge("process_open_fds", "Open file descriptors.");
+const START: Metric = Metric::gauge(
+    "process_start_time_seconds",
+    "Start of the server since the epoch.",
+);
+
 /// The answer to `/metrics`.
-pub(crate) fn document(metrics: &Metrics, objects: &Objects) -> String {
-    let mut out = String::new();
-    let counts = count_objects(objects);
-    // Writing to a string does not fail.
-    if write_all(metrics, objects, &counts, &mut out).is_err() {
-        tracing::error!("write metrics");
+pub(crate) fn page(metrics: &Metrics, objects: &Objects) -> Page {
+    let mut page = Page::default();
+    metrics.write_requests(&mut page);
+    for (kind, count) in [
+        ("mutating", &metrics.writing),
+        ("readOnly", &metrics.reading),
+    ] {
+        let count = count.load(Ordering::Relaxed);
+        page.add(IN_FLIGHT, &[("request_kind", kind)], count);
     }
-    out
+    let watches = metrics.watches.load(Ordering::Relaxed);
+    let labels = [("component", "apiserver"), ("verb", "WATCH")];
+    page.add(WATCHES, &labels, watches);
+    page.describe(OBJECTS);
+    for (resource, count) in count_objects(objects) {
+        page.add(OBJECTS, &[("resource", &resource)], count);
+    }
+    page.add(REVISION, &[], objects.store.current_revision().0);
+    let occupancy = objects.store.occupancy();
+    page.add(BYTES, &[], occupancy.live_bytes);
+    page.add(QUOTA, &[], occupancy.live_bytes_max);
+    page.add(FULL, &[], u8::from(occupancy.full.is_some()));
+    write_process(metrics.started, &mut page);
+    let sources = metrics.sources.lock();
+    for source in &*sources.unwrap_or_else(PoisonError::into_inner) {
+        source(&mut page);
+    }
+    page
 }
 
 /// The number of objects of each kind; left out if the store does not answer from memory.
@@ -270,64 +297,7 @@ fn count_objects(objects: &Objects) -> BTreeMap<String, usize> {
     counts
 }
 
-fn write_all(
-    metrics: &Metrics,
-    objects: &Objects,
-    counts: &BTreeMap<String, usize>,
-    out: &mut String,
-) -> std::fmt::Result {
-    metrics.requests(out)?;
-    let name = "apiserver_current_inflight_requests";
-    head(out, name, "gauge", "Requests being answered.")?;
-    for (kind, count) in [
-        ("mutating", &metrics.writing),
-        ("readOnly", &metrics.reading),
-    ] {
-        let count = count.load(Ordering::Relaxed);
-        writeln!(out, "{name}{{request_kind=\"{kind}\"}} {count}")?;
-    }
-    let name = "apiserver_longrunning_requests";
-    head(out, name, "gauge", "Watches that are open.")?;
-    let watches = metrics.watches.load(Ordering::Relaxed);
-    writeln!(
-        out,
-        "{name}{{component=\"apiserver\",verb=\"WATCH\"}} {watches}"
-    )?;
-    let name = "apiserver_storage_objects";
-    head(out, name, "gauge", "Stored objects by kind.")?;
-    for (resource, count) in counts {
-        writeln!(out, "{name}{{resource=\"{resource}\"}} {count}")?;
-    }
-    let revision = objects.store.current_revision().0;
-    gauge(
-        out,
-        "mainstay_store_revision",
-        "Revision of the newest write.",
-        revision,
-    )?;
-    let occupancy = objects.store.occupancy();
-    let help = "Bytes of stored objects, all of which are in memory.";
-    gauge(out, "mainstay_store_bytes", help, occupancy.live_bytes)?;
-    let (help, quota) = ("Bytes that may be stored.", occupancy.live_bytes_max);
-    gauge(out, "mainstay_store_quota_bytes", help, quota)?;
-    let help = "Whether the store takes nothing new, for want of room on the disk or in its quota.";
-    gauge(
-        out,
-        "mainstay_store_full",
-        help,
-        u8::from(occupancy.full.is_some()),
-    )?;
-    process(metrics.started, out)?;
-    let sources = metrics
-        .sources
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    sources
-        .iter()
-        .try_for_each(|source| out.write_str(&source()))
-}
-
-fn process(started: Instant, out: &mut String) -> std::fmt::Result {
+fn write_process(started: Instant, page: &mut Page) {
     if let Ok(stat) = std::fs::read_to_string("/proc/self/stat") {
         // Fields are counted from the end of the command, which may contain anything.
         let fields: Vec<&str> = stat
@@ -342,51 +312,16 @@ fn process(started: Instant, out: &mut String) -> std::fmt::Result {
                 .unwrap_or(0)
         };
         let ticks = number(11) + number(12);
-        let seconds = ticks as f64 / TICKS_PER_SECOND;
-        head(
-            out,
-            "process_cpu_seconds_total",
-            "counter",
-            "CPU time used.",
-        )?;
-        writeln!(out, "process_cpu_seconds_total {seconds}")?;
-        gauge(
-            out,
-            "process_virtual_memory_bytes",
-            "Virtual memory.",
-            number(20),
-        )?;
-        let resident = number(21) * PAGE_BYTES;
-        gauge(
-            out,
-            "process_resident_memory_bytes",
-            "Resident memory.",
-            resident,
-        )?;
-        gauge(out, "process_threads", "Threads.", number(17))?;
+        page.add(CPU, &[], ticks as f64 / TICKS_PER_SECOND);
+        page.add(VIRTUAL_MEMORY, &[], number(20));
+        page.add(RESIDENT_MEMORY, &[], number(21) * PAGE_BYTES);
+        page.add(THREADS, &[], number(17));
     }
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        gauge(
-            out,
-            "process_open_fds",
-            "Open file descriptors.",
-            files.count(),
-        )?;
+        page.add(OPEN_FILES, &[], files.count());
     }
     let age = started.elapsed();
     if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
-        let start = now.saturating_sub(age).as_secs_f64();
-        let help = "Start of the server since the epoch.";
-        gauge(out, "process_start_time_seconds", help, start)?;
+        page.add(START, &[], now.saturating_sub(age).as_secs_f64());
     }
-    Ok(())
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
-    writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
-}
-
-fn gauge(out: &mut String, name: &str, help: &str, value: impl Display) -> std::fmt::Result {
-    head(out, name, "gauge", help)?;
-    writeln!(out, "{name} {value}")
 }

@@ -144,7 +144,7 @@ impl Running {
             ..controllers::Config::default()
         };
         let metrics = config.metrics.clone();
-        server.show(move || metrics.text());
+        server.show(move |page| metrics.write(page));
         let part = self.run(Part::Decider, "controllers", |stop| {
             controllers::run_all(controllers, config, stop)
         });
@@ -152,7 +152,7 @@ impl Running {
         let scheduler = server.client("system:kube-scheduler", &masters);
         let config = scheduler::Config::default();
         let metrics = config.metrics.clone();
-        server.show(move || metrics.text());
+        server.show(move |page| metrics.write(page));
         let part = self.run(Part::Decider, "scheduler", |stop| {
             scheduler::run(scheduler, config, stop)
         });

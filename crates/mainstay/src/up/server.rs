@@ -15,6 +15,7 @@ use mvcc_store::StoreError;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use pod_network::Ranges;
 use reconcile::Health;
+use reconcile::prometheus::Page;
 use resource_kinds::{ClusterConfig, Kind, KindInfo};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
@@ -229,7 +230,7 @@ impl Server {
     }
 
     /// Adds a part's metrics to `/metrics`.
-    pub fn show(&self, metrics: impl Fn() -> String + Send + Sync + 'static) {
+    pub fn show(&self, metrics: impl Fn(&mut Page) + Send + Sync + 'static) {
         self.api.add_metrics(metrics);
     }
 

@@ -5,123 +5,91 @@
 //! hundred metrics only those that the node measures anyway are served.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write};
 
 use http::{Response, header};
 use pod_lifecycle::record::Instance;
+use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::json;
 
 use super::network;
-use super::response::{BoxBody, text};
+use super::response::{BoxBody, metrics, text};
+use super::summary::seconds;
 use crate::limits::{LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
 use crate::machine::stats::{UsageFigures, UsageSubject};
 use crate::probes::counts::ProbeCounts;
 use crate::shared::Shared;
 
-/// A metric: its name, type and meaning.
-type Metric = (&'static str, &'static str, &'static str);
-
-const PROBES: Metric = (
+const PROBES: Metric = Metric::counter(
     "prober_probe_total",
-    "counter",
     "Cumulative number of a liveness, readiness or startup probe for a container by result",
 );
-const CPU: Metric = (
+const CPU: Metric = Metric::counter(
     "container_cpu_usage_seconds_total",
-    "counter",
     "Cumulative cpu time consumed in seconds",
 );
-const MEMORY: Metric = (
+const MEMORY: Metric = Metric::gauge(
     "container_memory_usage_bytes",
-    "gauge",
     "Current memory usage in bytes, including all memory regardless of when it was accessed",
 );
-const WORKING_SET: Metric = (
+const WORKING_SET: Metric = Metric::gauge(
     "container_memory_working_set_bytes",
-    "gauge",
     "Current working set in bytes",
 );
-const RSS: Metric = ("container_memory_rss", "gauge", "Size of RSS in bytes");
-const RECEIVED: Metric = (
+const RSS: Metric = Metric::gauge("container_memory_rss", "Size of RSS in bytes");
+const RECEIVED: Metric = Metric::counter(
     "container_network_receive_bytes_total",
-    "counter",
     "Cumulative count of bytes received",
 );
-const SENT: Metric = (
+const SENT: Metric = Metric::counter(
     "container_network_transmit_bytes_total",
-    "counter",
     "Cumulative count of bytes transmitted",
 );
+const NODE_NAME: Metric = Metric::gauge(
+    "kubelet_node_name",
+    "The node's name. The count is always 1",
+);
+const PODS: Metric = Metric::gauge(
+    "kubelet_running_pods",
+    "Number of pods that have a running pod sandbox",
+);
+const CONTAINERS: Metric = Metric::gauge(
+    "kubelet_running_containers",
+    "Number of containers by their state",
+);
 
-/// Samples by metric, because the samples of a metric must be consecutive.
-#[derive(Default)]
-struct Page {
-    metrics: BTreeMap<&'static str, (Metric, String)>,
-}
-
-impl Page {
-    fn add(&mut self, metric: Metric, labels: &[(&'static str, String)], value: impl Display) {
-        let labels: Vec<String> = labels
-            .iter()
-            .map(|(name, value)| format!("{name}=\"{value}\""))
-            .collect();
-        let labels = match labels.join(",") {
-            none if none.is_empty() => none,
-            some => format!("{{{some}}}"),
-        };
-        let (_, lines) = self
-            .metrics
-            .entry(metric.0)
-            .or_insert((metric, String::new()));
-        // Writing to a string does not fail.
-        let _written = writeln!(lines, "{}{labels} {value}", metric.0);
-    }
-
-    fn usage(&mut self, labels: &[(&'static str, String)], figures: &UsageFigures) {
-        let sample = &figures.sample;
-        let (seconds, rest) = (sample.cpu_ns / 1_000_000_000, sample.cpu_ns % 1_000_000_000);
-        self.add(CPU, labels, format_args!("{seconds}.{rest:09}"));
-        self.add(MEMORY, labels, sample.usage_bytes);
-        self.add(WORKING_SET, labels, sample.working_set_bytes);
-        self.add(RSS, labels, sample.rss_bytes);
-    }
-
-    fn answer(self) -> Response<BoxBody> {
-        let mut page = String::new();
-        for ((name, kind, help), lines) in self.metrics.into_values() {
-            let _written = write!(page, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}");
-        }
-        let mut response = text(page);
-        let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-        response
-    }
+fn write_usage(page: &mut Page, labels: &[Label<'_>], figures: &UsageFigures) {
+    let sample = &figures.sample;
+    page.add(CPU, labels, seconds(sample.cpu_ns));
+    page.add(MEMORY, labels, sample.usage_bytes);
+    page.add(WORKING_SET, labels, sample.working_set_bytes);
+    page.add(RSS, labels, sample.rss_bytes);
 }
 
 /// `/metrics/probes`.
 pub fn probes(shared: &Shared) -> Response<BoxBody> {
-    probe_page(&shared.probes).answer()
+    metrics(probe_page(&shared.probes))
 }
 
 /// `/metrics/cadvisor`: the machine as `id="/"`, pods without a container, containers.
 pub fn cadvisor(shared: &Shared) -> Response<BoxBody> {
     let mut page = Page::default();
     if let Some(figures) = shared.usage.figures(&UsageSubject::Node) {
-        page.usage(&[("id", "/".to_owned())], &figures);
+        write_usage(&mut page, &[("id", "/")], &figures);
     }
     for view in shared.pods.list() {
         let meta = &view.pod.metadata;
         let own = |text: &Option<String>| text.clone().unwrap_or_default();
-        let labels = |container: &str, image: &str| {
-            vec![
-                ("container", container.to_owned()),
-                ("image", image.to_owned()),
-                ("namespace", own(&meta.namespace)),
-                ("pod", own(&meta.name)),
+        let (namespace, pod) = (own(&meta.namespace), own(&meta.name));
+        let labels = |container, image| {
+            [
+                ("container", container),
+                ("image", image),
+                ("namespace", &*namespace),
+                ("pod", &*pod),
             ]
         };
         if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(own(&meta.uid))) {
-            page.usage(&labels("", ""), &figures);
+            write_usage(&mut page, &labels("", ""), &figures);
         }
         for (name, record) in &view.record.containers {
             if let Instance::Running(running) = &record.instance
@@ -129,17 +97,23 @@ pub fn cadvisor(shared: &Shared) -> Response<BoxBody> {
                     .usage
                     .figures(&UsageSubject::Container(running.id.clone()))
             {
-                page.usage(&labels(name, &running.image), &figures);
+                write_usage(&mut page, &labels(name, &running.image), &figures);
             }
         }
         for interface in network::of_pod(&view) {
-            let mut labels = labels("", "");
-            labels.insert(1, ("interface", interface.name.clone()));
+            let [container, image, namespace, pod] = labels("", "");
+            let labels = [
+                container,
+                ("interface", &*interface.name),
+                image,
+                namespace,
+                pod,
+            ];
             page.add(RECEIVED, &labels, interface.received_bytes);
             page.add(SENT, &labels, interface.sent_bytes);
         }
     }
-    page.answer()
+    metrics(page)
 }
 
 /// `/metrics`: kubelet's own.
@@ -160,43 +134,18 @@ pub fn kubelet(shared: &Shared) -> Response<BoxBody> {
         *states.entry(state).or_default() += 1;
     }
     let mut page = Page::default();
-    let node = shared.config.node_name.clone();
-    page.add(
-        (
-            "kubelet_node_name",
-            "gauge",
-            "The node's name. The count is always 1",
-        ),
-        &[("node", node)],
-        1,
-    );
-    page.add(
-        (
-            "kubelet_running_pods",
-            "gauge",
-            "Number of pods that have a running pod sandbox",
-        ),
-        &[],
-        with_sandbox,
-    );
+    page.add(NODE_NAME, &[("node", &*shared.config.node_name)], 1);
+    page.add(PODS, &[], with_sandbox);
     for (state, count) in states {
-        page.add(
-            (
-                "kubelet_running_containers",
-                "gauge",
-                "Number of containers by their state",
-            ),
-            &[("container_state", state.to_owned())],
-            count,
-        );
+        page.add(CONTAINERS, &[("container_state", state)], count);
     }
-    page.answer()
+    metrics(page)
 }
 
 /// `/configz`: the settings that have a name in kubelet's configuration.
 pub fn settings(shared: &Shared) -> Response<BoxBody> {
     let config = &shared.config;
-    let seconds = |seconds: u64| format!("{}m{}s", seconds / 60, seconds % 60);
+    let duration = |seconds: u64| format!("{}m{}s", seconds / 60, seconds % 60);
     let settings = json!({"kubeletconfig": {
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -205,14 +154,14 @@ pub fn settings(shared: &Shared) -> Response<BoxBody> {
         "podCIDR": config.pod_cidr,
         "maxPods": config.pods_max,
         "podPidsLimit": config.pod_pids_max,
-        "nodeStatusUpdateFrequency": seconds(NODE_CHECK_PERIOD.as_secs()),
-        "nodeStatusReportFrequency": seconds(NODE_STATUS_PERIOD.as_secs()),
+        "nodeStatusUpdateFrequency": duration(NODE_CHECK_PERIOD.as_secs()),
+        "nodeStatusReportFrequency": duration(NODE_STATUS_PERIOD.as_secs()),
         "nodeLeaseDurationSeconds": LEASE_SECONDS,
         "containerLogMaxSize": config.logs.file_bytes_max.to_string(),
         "containerLogMaxFiles": config.logs.files_max,
         "imageGCHighThresholdPercent": config.image_gc.high_percent,
         "evictionPressureTransitionPeriod":
-            seconds(config.eviction.transition_period.as_secs().unsigned_abs()),
+            duration(config.eviction.transition_period.as_secs().unsigned_abs()),
     }});
     let mut response = text(settings.to_string());
     let kind = header::HeaderValue::from_static("application/json");
@@ -223,6 +172,10 @@ pub fn settings(shared: &Shared) -> Response<BoxBody> {
 fn probe_page(counts: &ProbeCounts) -> Page {
     let mut page = Page::default();
     for (labels, count) in counts.all() {
+        let labels: Vec<Label<'_>> = labels
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         page.add(PROBES, &labels, count);
     }
     page
@@ -251,11 +204,9 @@ mod tests {
             counts.count(&pod, "c", ProbeKind::Readiness, &outcome);
         }
         let lines = |counts: &ProbeCounts| {
-            let metrics = probe_page(counts).metrics;
-            metrics
-                .into_values()
-                .map(|(_, lines)| lines)
-                .collect::<String>()
+            let text = probe_page(counts).text();
+            let samples = text.lines().filter(|line| !line.starts_with('#'));
+            samples.map(|line| format!("{line}\n")).collect::<String>()
         };
         let line = |result: &str, count: u64| {
             format!(

@@ -8,6 +8,7 @@ use http::{Response, StatusCode, header};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use object_model::Status;
+use reconcile::prometheus::{CONTENT_TYPE, Page};
 
 use crate::pods::pod_manager::PodView;
 use crate::shared::Shared;
@@ -61,6 +62,14 @@ pub(super) fn refusal(status: &Status) -> Response<BoxBody> {
 
 pub(super) fn text(text: String) -> Response<BoxBody> {
     Response::new(full(text.into_bytes()))
+}
+
+/// A page for Prometheus.
+pub(super) fn metrics(page: Page) -> Response<BoxBody> {
+    let mut response = text(page.text());
+    let kind = header::HeaderValue::from_static(CONTENT_TYPE);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
 pub(super) fn full(bytes: impl Into<Bytes>) -> BoxBody {

@@ -4,7 +4,6 @@
 //! Beside kubelet's fields, each `cpu` of the summary has `usageWindowNanoSeconds`: the time over
 //! which `usageNanoCores` was measured.
 
-use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,10 +12,11 @@ use container_runtime::disk_usage::DiskSpace;
 use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};
+use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::{Value, json};
 
 use super::network;
-use super::response::{BoxBody, full, refused, text};
+use super::response::{BoxBody, full, refused};
 use crate::machine::machine_info;
 use crate::machine::pod_files::Places;
 use crate::machine::stats::{UsageFigures, UsageSubject};
@@ -190,85 +190,79 @@ fn usage(of: &mut Value, figures: &UsageFigures) {
     });
 }
 
-/// The same as text, for Prometheus.
+/// The same for Prometheus.
 pub fn resource_metrics(shared: &Shared) -> Response<BoxBody> {
     let mut page = Page::default();
     if let Some(figures) = shared.usage.figures(&UsageSubject::Node) {
-        page.add("node", "", &figures);
+        write_usage(&mut page, NODE, &[], &figures);
     }
     for view in shared.pods.list() {
-        page.pod(shared, &view);
+        write_pod(&mut page, shared, &view);
     }
-    let mut response = text(page.text());
-    let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
+    super::response::metrics(page)
 }
 
-/// Lines by metric, because the lines of a metric must be consecutive.
-#[derive(Default)]
-struct Page {
-    lines: std::collections::BTreeMap<String, (&'static str, String)>,
+/// The metrics of processor time and memory.
+type UsageMetrics = [Metric; 2];
+
+const NODE: UsageMetrics = usage_metrics(
+    "node_cpu_usage_seconds_total",
+    "node_memory_working_set_bytes",
+);
+const POD: UsageMetrics = usage_metrics(
+    "pod_cpu_usage_seconds_total",
+    "pod_memory_working_set_bytes",
+);
+const CONTAINER: UsageMetrics = usage_metrics(
+    "container_cpu_usage_seconds_total",
+    "container_memory_working_set_bytes",
+);
+
+const fn usage_metrics(processor: &'static str, memory: &'static str) -> UsageMetrics {
+    [
+        Metric::counter(
+            processor,
+            "CPU time used so far, in seconds of one processor",
+        ),
+        Metric::gauge(
+            memory,
+            "Memory in use that cannot be given back at once, in bytes",
+        ),
+    ]
 }
 
-impl Page {
-    fn pod(&mut self, shared: &Shared, view: &Arc<PodView>) {
-        let meta = &view.pod.metadata;
-        let (namespace, name) = (
-            meta.namespace.as_deref().unwrap_or_default(),
-            meta.name.as_deref().unwrap_or_default(),
-        );
-        let of_pod = format!("namespace=\"{namespace}\",pod=\"{name}\"");
-        for (container, running) in running(view) {
-            if let Some(figures) = figures_of(shared, running) {
-                let labels = format!("container=\"{container}\",{of_pod}");
-                self.add("container", &labels, &figures);
-            }
-        }
-        let uid = meta.uid.clone().unwrap_or_default();
-        if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(uid)) {
-            self.add("pod", &of_pod, &figures);
+fn write_pod(page: &mut Page, shared: &Shared, view: &PodView) {
+    let meta = &view.pod.metadata;
+    let namespace = ("namespace", meta.namespace.as_deref().unwrap_or_default());
+    let pod = ("pod", meta.name.as_deref().unwrap_or_default());
+    for (container, running) in running(view) {
+        if let Some(figures) = figures_of(shared, running) {
+            let labels = [("container", container), namespace, pod];
+            write_usage(page, CONTAINER, &labels, &figures);
         }
     }
+    let uid = meta.uid.clone().unwrap_or_default();
+    if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(uid)) {
+        write_usage(page, POD, &[namespace, pod], &figures);
+    }
+}
 
-    fn add(&mut self, scope: &str, labels: &str, figures: &UsageFigures) {
-        let labels = match labels {
-            "" => String::new(),
-            labels => format!("{{{labels}}}"),
-        };
-        let at = figures.sample.at.wall.as_millisecond();
-        let (seconds, rest) = (
-            figures.sample.cpu_ns / 1_000_000_000,
-            figures.sample.cpu_ns % 1_000_000_000,
-        );
-        let cpu = format!("{labels} {seconds}.{rest:09} {at}\n");
-        let memory = format!("{labels} {} {at}\n", figures.sample.working_set_bytes);
-        for (metric, kind, line) in [
-            ("cpu_usage_seconds_total", "counter", cpu),
-            ("memory_working_set_bytes", "gauge", memory),
-        ] {
-            let name = format!("{scope}_{metric}");
-            let (_, lines) = self
-                .lines
-                .entry(name.clone())
-                .or_insert((kind, String::new()));
-            lines.push_str(&name);
-            lines.push_str(&line);
-        }
-    }
+fn write_usage(
+    page: &mut Page,
+    [processor, memory]: UsageMetrics,
+    labels: &[Label<'_>],
+    figures: &UsageFigures,
+) {
+    let sample = &figures.sample;
+    let at = sample.at.wall.as_millisecond();
+    page.add_at(processor, labels, seconds(sample.cpu_ns), at);
+    page.add_at(memory, labels, sample.working_set_bytes, at);
+}
 
-    fn text(self) -> String {
-        let mut text = String::new();
-        for (name, (kind, lines)) in self.lines {
-            let help = match kind {
-                "counter" => "CPU time used so far, in seconds of one processor",
-                _ => "Memory in use that cannot be given back at once, in bytes",
-            };
-            // Writing to a string does not fail.
-            let _written = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}");
-        }
-        text
-    }
+/// Nanoseconds as seconds.
+pub fn seconds(nanoseconds: u64) -> String {
+    let (seconds, rest) = (nanoseconds / 1_000_000_000, nanoseconds % 1_000_000_000);
+    format!("{seconds}.{rest:09}")
 }
 
 #[cfg(test)]
@@ -311,9 +305,11 @@ mod tests {
     #[test]
     fn metrics_stand_together_by_name() {
         let mut page = Page::default();
-        page.add("node", "", &figures(None));
-        page.add("pod", "namespace=\"n\",pod=\"a\"", &figures(None));
-        page.add("pod", "namespace=\"n\",pod=\"b\"", &figures(None));
+        write_usage(&mut page, NODE, &[], &figures(None));
+        for pod in ["a", "b"] {
+            let labels = [("namespace", "n"), ("pod", pod)];
+            write_usage(&mut page, POD, &labels, &figures(None));
+        }
         let text = page.text();
         let node = "# TYPE node_cpu_usage_seconds_total counter\n\
                     node_cpu_usage_seconds_total 1.500000000 1000000000000\n";
