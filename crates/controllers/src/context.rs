@@ -139,7 +139,12 @@ impl Context {
 
     /// Runs a controller with a queue of that name until shutdown.
     pub async fn run<C: Controller>(&self, queue: &'static str, controller: C) {
-        run_controller(controller, self.queue(queue), self.shutdown.clone()).await;
+        run_controller(
+            Arc::new(controller),
+            self.queue(queue),
+            self.shutdown.clone(),
+        )
+        .await;
     }
 
     /// A recorder of events of a component.

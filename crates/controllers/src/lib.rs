@@ -19,7 +19,6 @@ mod inventory;
 mod job;
 mod load_balancer;
 mod metrics;
-mod namespace_defaults;
 mod namespaces;
 mod node_lifecycle;
 mod ordinal_services;
@@ -28,7 +27,9 @@ mod pod_gc;
 mod pod_writer;
 mod replica_set;
 mod resource_claims;
+mod root_ca_publisher;
 mod service_account_tokens;
+mod service_accounts;
 mod stateful_set;
 mod volume_binding;
 mod volume_protection;
@@ -94,8 +95,12 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             Box::pin(load_balancer::run(context.clone())),
         ),
         (
-            "namespace-defaults",
-            Box::pin(namespace_defaults::run(context.clone())),
+            "root-ca-publisher",
+            Box::pin(root_ca_publisher::run(context.clone())),
+        ),
+        (
+            "service-accounts",
+            Box::pin(service_accounts::run(context.clone())),
         ),
         (
             "node-lifecycle",

@@ -33,14 +33,13 @@ pub trait Controller: Send + Sync + 'static {
 
 /// Runs a controller until `shutdown` is cancelled; reconciliations in progress are finished.
 pub async fn run_controller<C: Controller>(
-    controller: C,
+    controller: Arc<C>,
     queue: Queue<C::Key>,
     shutdown: CancellationToken,
 ) {
     if !controller.wait_synced().await {
         return;
     }
-    let controller = Arc::new(controller);
     let (fed, wakes) = (queue.clone(), controller.clone());
     let feed = tokio::spawn(async move { wakes.feed(&fed).await });
     run_workers(queue, C::WORKERS, shutdown, move |key: C::Key| {

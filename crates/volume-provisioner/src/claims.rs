@@ -15,8 +15,8 @@ use resource_kinds::storage::Driver;
 use serde_json::json;
 
 use crate::decide::{
-    Demand, Origin, class_name, demand, form_of, node_of, origin, other_form, size_of,
-    size_of_volume, volume, volume_name,
+    DataSource, Provisioning, claim_mode, class_name, data_source, node_of, other_mode,
+    provisioning, size_of, size_of_volume, volume, volume_name,
 };
 use crate::subvolumes::Content;
 use crate::{Provisioner, ProvisionerError as Error, writes};
@@ -47,9 +47,9 @@ impl Provisioner {
 
     async fn provision(&self, claim: &PersistentVolumeClaim) -> Result<Outcome, Error> {
         let class = class_name(claim).and_then(|class| self.classes.get("", class));
-        let wanted = demand(claim, class.as_deref(), &self.config.node_name);
+        let wanted = provisioning(claim, class.as_deref(), &self.config.node_name);
         let uid = claim.metadata.uid.clone().unwrap_or_default();
-        let Some(class) = class.filter(|_| wanted != Demand::None) else {
+        let Some(class) = class.filter(|_| wanted != Provisioning::None) else {
             return Ok(Outcome::Done);
         };
         let name = volume_name(claim).unwrap_or_default();
@@ -60,8 +60,8 @@ impl Provisioner {
             return Ok(Outcome::RequeueAfter(delay));
         }
         let attempt = match wanted {
-            Demand::Unsupported(text) => Err(Error::Unsupported(text)),
-            Demand::Anywhere if !self.is_first_node().await? => return Ok(Outcome::Done),
+            Provisioning::Unsupported(text) => Err(Error::Unsupported(text)),
+            Provisioning::Anywhere if !self.is_first_node().await? => return Ok(Outcome::Done),
             _ => self.make(claim, &class, &name).await,
         };
         match attempt {
@@ -104,8 +104,8 @@ impl Provisioner {
             Source::On(node) => return self.select_node(claim, Some(&node)).await,
         };
         let storage = &self.config.storage;
-        let (bytes, form) = (size_of(claim), form_of(claim));
-        let path = storage.make(driver, name, bytes, content, form).await?;
+        let (bytes, mode) = (size_of(claim), claim_mode(claim));
+        let path = storage.make(driver, name, bytes, content, mode).await?;
         let made = volume(claim, class, &self.config.node_name, &path);
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         match api.create(&PostParams::default(), &made).await {
@@ -126,11 +126,11 @@ impl Provisioner {
 
     /// The initial contents of the claim's volume (statefulset.md §11.15).
     async fn source(&self, claim: &PersistentVolumeClaim, driver: Driver) -> Result<Source, Error> {
-        match origin(claim) {
-            Origin::Nothing => Ok(Source::Here(Content::Empty)),
-            Origin::Claim(name) => self.cloned_claim(claim, &name, driver),
-            Origin::Snapshot(name) => self.restored_snapshot(claim, &name, driver).await,
-            Origin::Other(text) => Err(Error::Unsupported(text)),
+        match data_source(claim) {
+            DataSource::Nothing => Ok(Source::Here(Content::Empty)),
+            DataSource::Claim(name) => self.cloned_claim(claim, &name, driver),
+            DataSource::Snapshot(name) => self.restored_snapshot(claim, &name, driver).await,
+            DataSource::Other(text) => Err(Error::Unsupported(text)),
         }
     }
 
@@ -158,7 +158,7 @@ impl Provisioner {
         }
         let mode = volume.spec.as_ref();
         let mode = mode.and_then(|spec| spec.volume_mode.as_deref());
-        if let Some(why) = other_form(claim, mode) {
+        if let Some(why) = other_mode(claim, mode) {
             return Err(cannot(&why));
         }
         if size_of(claim) < size_of_volume(&volume) {

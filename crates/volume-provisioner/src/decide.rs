@@ -26,9 +26,9 @@ pub(crate) const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernet
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// The demand of a claim.
+/// The provisioning that a claim needs.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Demand {
+pub(crate) enum Provisioning {
     /// None.
     None,
     /// A volume here.
@@ -39,12 +39,12 @@ pub(crate) enum Demand {
     Unsupported(String),
 }
 
-/// The demand of a claim for this node.
-pub(crate) fn demand(
+/// The provisioning that a claim needs of this node.
+pub(crate) fn provisioning(
     claim: &PersistentVolumeClaim,
     class: Option<&StorageClass>,
     node: &str,
-) -> Demand {
+) -> Provisioning {
     let annotation = |key: &str| {
         claim
             .metadata
@@ -56,41 +56,41 @@ pub(crate) fn demand(
     let asked = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
     let driver = asked.and_then(Driver::of_provisioner);
     let (Some(asked), Some(driver)) = (asked, driver) else {
-        return Demand::None;
+        return Provisioning::None;
     };
     let Some(class) = class.filter(|class| class.provisioner == asked) else {
-        return Demand::None;
+        return Provisioning::None;
     };
     let Some(spec) = &claim.spec else {
-        return Demand::None;
+        return Provisioning::None;
     };
     let named = spec
         .volume_name
         .as_deref()
         .is_some_and(|name| !name.is_empty());
     if named || claim.metadata.deletion_timestamp.is_some() {
-        return Demand::None;
+        return Provisioning::None;
     }
     let place = match annotation(SELECTED_NODE) {
-        Some(selected) if selected == node => Demand::Here,
-        Some(_) => Demand::None,
+        Some(selected) if selected == node => Provisioning::Here,
+        Some(_) => Provisioning::None,
         None if class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer") => {
-            Demand::None
+            Provisioning::None
         }
-        None => Demand::Anywhere,
+        None => Provisioning::Anywhere,
     };
-    if place == Demand::None {
+    if place == Provisioning::None {
         return place;
     }
     match unsupported(claim, driver) {
-        Some(text) => Demand::Unsupported(text),
+        Some(text) => Provisioning::Unsupported(text),
         None => place,
     }
 }
 
 fn unsupported(claim: &PersistentVolumeClaim, driver: Driver) -> Option<String> {
     let spec = claim.spec.as_ref()?;
-    if form_of(claim) == VolumeForm::Image && driver == Driver::LocalCow {
+    if claim_mode(claim) == VolumeMode::Block && driver == Driver::LocalCow {
         // A copy-on-write file below a block device that overwrites its blocks can run out of
         // space: the device would fail, and with it its users.
         return Some(format!(
@@ -105,62 +105,62 @@ fn unsupported(claim: &PersistentVolumeClaim, driver: Driver) -> Option<String> 
     None
 }
 
-/// The form of a volume on disk.
+/// The `volumeMode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum VolumeForm {
-    /// A directory (`volumeMode: Filesystem`).
-    Directory,
-    /// The image of a block device, in a separate directory (`volumeMode: Block`).
-    Image,
+pub(crate) enum VolumeMode {
+    /// A directory.
+    Filesystem,
+    /// The image of a block device, in a separate directory.
+    Block,
 }
 
-impl VolumeForm {
-    fn of_mode(mode: Option<&str>) -> Self {
+impl VolumeMode {
+    fn parse(mode: Option<&str>) -> Self {
         match mode {
-            Some("Block") => Self::Image,
-            _ => Self::Directory,
+            Some("Block") => Self::Block,
+            _ => Self::Filesystem,
         }
     }
 
     /// As `volumeMode` says it.
-    pub fn mode(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Directory => "Filesystem",
-            Self::Image => "Block",
+            Self::Filesystem => "Filesystem",
+            Self::Block => "Block",
         }
     }
 }
 
-/// The form for a claim's volume.
-pub(crate) fn form_of(claim: &PersistentVolumeClaim) -> VolumeForm {
+/// The mode of a claim.
+pub(crate) fn claim_mode(claim: &PersistentVolumeClaim) -> VolumeMode {
     let spec = claim.spec.as_ref();
-    VolumeForm::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
+    VolumeMode::parse(spec.and_then(|spec| spec.volume_mode.as_deref()))
 }
 
-/// The form of a volume.
-pub(crate) fn form_of_volume(volume: &PersistentVolume) -> VolumeForm {
+/// The mode of a volume.
+pub(crate) fn volume_mode(volume: &PersistentVolume) -> VolumeMode {
     let spec = volume.spec.as_ref();
-    VolumeForm::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
+    VolumeMode::parse(spec.and_then(|spec| spec.volume_mode.as_deref()))
 }
 
-/// The reason why a volume cannot be copied from one of another form; `None` if it can.
-pub(crate) fn other_form(
+/// The reason why a volume cannot be copied from one of another mode; `None` if it can.
+pub(crate) fn other_mode(
     claim: &PersistentVolumeClaim,
     source_mode: Option<&str>,
 ) -> Option<String> {
-    let (wanted, source) = (form_of(claim), VolumeForm::of_mode(source_mode));
+    let (wanted, source) = (claim_mode(claim), VolumeMode::parse(source_mode));
     (wanted != source).then(|| {
         format!(
             "its volumeMode is {}, and the claim asks for {}",
-            source.mode(),
-            wanted.mode()
+            source.as_str(),
+            wanted.as_str()
         )
     })
 }
 
 /// The source of a claim's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum DataSource {
     /// Empty.
     Nothing,
     /// The volume of another claim of the namespace.
@@ -172,9 +172,9 @@ pub(crate) enum Origin {
 }
 
 /// The source that a claim names (statefulset.md §11.15).
-pub(crate) fn origin(claim: &PersistentVolumeClaim) -> Origin {
+pub(crate) fn data_source(claim: &PersistentVolumeClaim) -> DataSource {
     let Some(spec) = &claim.spec else {
-        return Origin::Nothing;
+        return DataSource::Nothing;
     };
     let own = claim.metadata.namespace.as_deref();
     let (group, kind, name, namespace) = match (&spec.data_source_ref, &spec.data_source) {
@@ -190,15 +190,15 @@ pub(crate) fn origin(claim: &PersistentVolumeClaim) -> Origin {
             source.name.clone(),
             None,
         ),
-        (None, None) => return Origin::Nothing,
+        (None, None) => return DataSource::Nothing,
     };
     if namespace.is_some() && namespace != own {
-        return Origin::Other("data sources of other namespaces are not supported".to_owned());
+        return DataSource::Other("data sources of other namespaces are not supported".to_owned());
     }
     match (group.unwrap_or_default(), kind) {
-        ("", "PersistentVolumeClaim") => Origin::Claim(name),
-        (snapshot::GROUP, "VolumeSnapshot") => Origin::Snapshot(name),
-        (group, kind) => Origin::Other(format!(
+        ("", "PersistentVolumeClaim") => DataSource::Claim(name),
+        (snapshot::GROUP, "VolumeSnapshot") => DataSource::Snapshot(name),
+        (group, kind) => DataSource::Other(format!(
             "volumes cannot be made from a {kind} of {group:?}: only from claims and snapshots"
         )),
     }
@@ -246,7 +246,7 @@ pub(crate) fn volume(
     node: &str,
     path: &Path,
 ) -> PersistentVolume {
-    let form = form_of(claim);
+    let mode = claim_mode(claim);
     let spec = claim.spec.clone().unwrap_or_default();
     let requests = spec
         .resources
@@ -290,7 +290,7 @@ pub(crate) fn volume(
             }),
             persistent_volume_reclaim_policy: Some(policy),
             storage_class_name: class.metadata.name.clone(),
-            volume_mode: Some(form.mode().to_owned()),
+            volume_mode: Some(mode.as_str().to_owned()),
             ..PersistentVolumeSpec::default()
         }),
         status: None,
@@ -299,19 +299,19 @@ pub(crate) fn volume(
 
 /// The action for a volume of this provisioner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum VolumeFate {
+pub(crate) enum ReclaimAction {
     /// None.
     Keep,
     /// The directory and the object go.
     Remove,
     /// The object may go, the directory stays: the policy says so.
-    LetGo,
+    RemoveFinalizer,
 }
 
 /// The action for a volume on this node.
-pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> VolumeFate {
+pub(crate) fn reclaim_action(volume: &PersistentVolume, node: &str) -> ReclaimAction {
     if !is_ours(volume, node) {
-        return VolumeFate::Keep;
+        return ReclaimAction::Keep;
     }
     let spec = volume.spec.as_ref();
     let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
@@ -323,10 +323,10 @@ pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> VolumeFate {
     // An unbound volume is removed when its object is deleted.
     let over = matches!(phase, Some("Released" | "Failed")) || (going && phase != Some("Bound"));
     match policy {
-        Some("Delete") if over => VolumeFate::Remove,
-        Some("Delete") => VolumeFate::Keep,
-        _ if going && holds(volume) => VolumeFate::LetGo,
-        _ => VolumeFate::Keep,
+        Some("Delete") if over => ReclaimAction::Remove,
+        Some("Delete") => ReclaimAction::Keep,
+        _ if going && holds(volume) => ReclaimAction::RemoveFinalizer,
+        _ => ReclaimAction::Keep,
     }
 }
 
@@ -405,16 +405,16 @@ mod tests {
         .unwrap()
     }
 
-    fn asked(change: Value, mode: &str) -> Demand {
-        demand(&claim(change), Some(&class(mode)), "n")
+    fn asked(change: Value, mode: &str) -> Provisioning {
+        provisioning(&claim(change), Some(&class(mode)), "n")
     }
 
     #[test]
     fn a_claim_is_served_on_the_selected_node() {
         let late = "WaitForFirstConsumer";
-        assert_eq!(asked(json!({}), late), Demand::Here);
+        assert_eq!(asked(json!({}), late), Provisioning::Here);
         let select = |node: Value| json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
-        assert_eq!(asked(select("other".into()), late), Demand::None);
+        assert_eq!(asked(select("other".into()), late), Provisioning::None);
         let mut unselected = claim(json!({}));
         unselected
             .metadata
@@ -422,41 +422,47 @@ mod tests {
             .as_mut()
             .unwrap()
             .remove(SELECTED_NODE);
-        assert_eq!(demand(&unselected, Some(&class(late)), "n"), Demand::None);
         assert_eq!(
-            demand(&unselected, Some(&class("Immediate")), "n"),
-            Demand::Anywhere
+            provisioning(&unselected, Some(&class(late)), "n"),
+            Provisioning::None
+        );
+        assert_eq!(
+            provisioning(&unselected, Some(&class("Immediate")), "n"),
+            Provisioning::Anywhere
         );
     }
 
     #[test]
     fn others_claims_and_bound_ones_are_none_of_ours() {
         let by = json!({"metadata": {"annotations": {STORAGE_PROVISIONER: "example.org/nfs"}}});
-        assert_eq!(asked(by, "Immediate"), Demand::None);
+        assert_eq!(asked(by, "Immediate"), Provisioning::None);
         assert_eq!(
             asked(json!({"spec": {"volumeName": "v"}}), "Immediate"),
-            Demand::None
+            Provisioning::None
         );
-        assert_eq!(demand(&claim(json!({})), None, "n"), Demand::None);
+        assert_eq!(
+            provisioning(&claim(json!({})), None, "n"),
+            Provisioning::None
+        );
     }
 
     #[test]
     fn what_cannot_be_made_is_refused() {
         let block = json!({"spec": {"volumeMode": "Block"}});
-        assert_eq!(asked(block.clone(), "Immediate"), Demand::Here);
+        assert_eq!(asked(block.clone(), "Immediate"), Provisioning::Here);
         let mut of_pool = class("Immediate");
         of_pool.provisioner = "mainstay.dev/local-cow".to_owned();
         let mut block = claim(block);
         let annotations = block.metadata.annotations.as_mut().unwrap();
         annotations.insert(STORAGE_PROVISIONER.to_owned(), of_pool.provisioner.clone());
         assert!(matches!(
-            demand(&block, Some(&of_pool), "n"),
-            Demand::Unsupported(_)
+            provisioning(&block, Some(&of_pool), "n"),
+            Provisioning::Unsupported(_)
         ));
         let selector = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}});
         assert!(matches!(
             asked(selector, "Immediate"),
-            Demand::Unsupported(_)
+            Provisioning::Unsupported(_)
         ));
     }
 
@@ -497,11 +503,11 @@ mod tests {
             made.spec.as_ref().unwrap().volume_mode.as_deref(),
             Some("Block")
         );
-        assert_eq!(form_of_volume(&made), VolumeForm::Image);
-        assert_eq!(other_form(&block, Some("Block")), None);
-        assert_eq!(other_form(&files, None), None);
-        assert!(other_form(&block, Some("Filesystem")).is_some());
-        assert!(other_form(&files, Some("Block")).is_some());
+        assert_eq!(volume_mode(&made), VolumeMode::Block);
+        assert_eq!(other_mode(&block, Some("Block")), None);
+        assert_eq!(other_mode(&files, None), None);
+        assert!(other_mode(&block, Some("Filesystem")).is_some());
+        assert!(other_mode(&files, Some("Block")).is_some());
     }
 
     /// statefulset.md §11.8.
@@ -520,24 +526,30 @@ mod tests {
             if going {
                 made["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
             }
-            fate(&serde_json::from_value(made).unwrap(), "n")
+            reclaim_action(&serde_json::from_value(made).unwrap(), "n")
         };
-        assert_eq!(with("Bound", "Delete", false), VolumeFate::Keep);
-        assert_eq!(with("Bound", "Delete", true), VolumeFate::Keep);
+        assert_eq!(with("Bound", "Delete", false), ReclaimAction::Keep);
+        assert_eq!(with("Bound", "Delete", true), ReclaimAction::Keep);
         // findings R16
-        assert_eq!(with("Available", "Delete", false), VolumeFate::Keep);
-        assert_eq!(with("Available", "Delete", true), VolumeFate::Remove);
-        assert_eq!(with("Available", "Retain", true), VolumeFate::LetGo);
-        assert_eq!(with("Released", "Retain", false), VolumeFate::Keep);
-        assert_eq!(with("Released", "Retain", true), VolumeFate::LetGo);
-        assert_eq!(with("Released", "Delete", false), VolumeFate::Remove);
-        assert_eq!(with("Failed", "Delete", true), VolumeFate::Remove);
+        assert_eq!(with("Available", "Delete", false), ReclaimAction::Keep);
+        assert_eq!(with("Available", "Delete", true), ReclaimAction::Remove);
+        assert_eq!(
+            with("Available", "Retain", true),
+            ReclaimAction::RemoveFinalizer
+        );
+        assert_eq!(with("Released", "Retain", false), ReclaimAction::Keep);
+        assert_eq!(
+            with("Released", "Retain", true),
+            ReclaimAction::RemoveFinalizer
+        );
+        assert_eq!(with("Released", "Delete", false), ReclaimAction::Remove);
+        assert_eq!(with("Failed", "Delete", true), ReclaimAction::Remove);
         let mut foreign = made.clone();
         foreign.metadata.annotations = None;
         foreign.status.get_or_insert_default().phase = Some("Released".to_owned());
-        assert_eq!(fate(&foreign, "n"), VolumeFate::Keep);
+        assert_eq!(reclaim_action(&foreign, "n"), ReclaimAction::Keep);
         let mut elsewhere = made;
         elsewhere.status.get_or_insert_default().phase = Some("Released".to_owned());
-        assert_eq!(fate(&elsewhere, "other"), VolumeFate::Keep);
+        assert_eq!(reclaim_action(&elsewhere, "other"), ReclaimAction::Keep);
     }
 }

@@ -10,7 +10,7 @@ use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;
 
-use crate::decide::{VolumeForm, form_of_volume, is_ours};
+use crate::decide::{VolumeMode, is_ours, volume_mode};
 use crate::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
@@ -62,9 +62,9 @@ impl Provisioner {
         }
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         let storage = &self.config.storage;
-        let grown = match form_of_volume(volume) {
-            VolumeForm::Directory => storage.limit(driver, name, bytes).await,
-            VolumeForm::Image => storage.grow_image(driver, name, bytes).await,
+        let grown = match volume_mode(volume) {
+            VolumeMode::Filesystem => storage.limit(driver, name, bytes).await,
+            VolumeMode::Block => storage.grow_image(driver, name, bytes).await,
         };
         if let Err(error) = grown {
             let delay = self.note_setback(&uid);

@@ -31,14 +31,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
-use reconcile::{Cache, Key, Outcome, Part, Queue, Recorder, run_workers};
+use reconcile::{Cache, Controller, Key, Outcome, Part, Queue, Recorder, run_controller};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 
 use setbacks::Setbacks;
 pub use storage::{Class, Frozen, Storage, UserSnapshot};
-
-/// Volumes that are made or removed at once; removal can take long.
-const WORKERS: usize = 4;
 
 /// Default interval of the usage checks.
 const USAGE_INTERVAL: Duration = Duration::from_secs(30);
@@ -167,30 +164,14 @@ pub async fn run(
         recorder,
         setbacks: Mutex::new(Setbacks::default()),
     });
-    let synced = provisioner.claims.wait_synced().await
-        && provisioner.volumes.wait_synced().await
-        && provisioner.classes.wait_synced().await;
-    if !synced {
+    if !provisioner.wait_synced().await {
         return Ok(());
     }
     let swept = provisioner.clone();
     let is_wanted = move |name: &str| swept.is_wanted(name);
     provisioner.config.storage.sweep(is_wanted).await?;
-    let queue = Queue::of(&part, "volumes");
-    let feed = tokio::spawn(feed(provisioner.clone(), queue.clone()));
     let watch = tokio::spawn(provisioner.clone().watch_usage());
-    run_workers(queue, WORKERS, part.shutdown, move |task: Task| {
-        let provisioner = provisioner.clone();
-        async move {
-            match &task {
-                Task::Claim(key) => provisioner.serve_claim(key).await,
-                Task::Volume(name) => provisioner.remove(name).await.map(|()| Outcome::Done),
-                Task::Content(name) => provisioner.serve_content(name).await,
-            }
-        }
-    })
-    .await;
-    feed.abort();
+    run_controller(provisioner, Queue::of(&part, "volumes"), part.shutdown).await;
     watch.abort();
     Ok(())
 }
@@ -215,34 +196,56 @@ impl Provisioner {
     }
 }
 
-async fn feed(provisioner: Arc<Provisioner>, queue: Queue<Task>) {
-    let mut claims = provisioner.claims.subscribe();
-    let mut volumes = provisioner.volumes.subscribe();
-    let mut classes = provisioner.classes.subscribe();
-    let mut contents = provisioner.contents.subscribe();
-    loop {
-        tokio::select! {
-            Some(change) = claims.next() => {
-                queue.add(Task::Claim(Key::of(&**change.object())));
-            }
-            Some(change) = volumes.next() => {
-                let volume = change.object();
-                queue.add(Task::Volume(volume.metadata.name.clone().unwrap_or_default()));
-                // A claim grows after its volume has.
-                if let Some(claim) = decide::claim_of(volume) {
-                    queue.add(Task::Claim(claim));
+impl Controller for Provisioner {
+    type Key = Task;
+    type Error = ProvisionerError;
+
+    /// Volumes that are made or removed at once; removal can take long.
+    const WORKERS: usize = 4;
+
+    async fn wait_synced(&self) -> bool {
+        self.claims.wait_synced().await
+            && self.volumes.wait_synced().await
+            && self.classes.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<Task>) {
+        let mut claims = self.claims.subscribe();
+        let mut volumes = self.volumes.subscribe();
+        let mut classes = self.classes.subscribe();
+        let mut contents = self.contents.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = claims.next() => {
+                    queue.add(Task::Claim(Key::of(&**change.object())));
                 }
-            }
-            Some(change) = contents.next() => {
-                let name = change.object().metadata.name.clone();
-                queue.add(Task::Content(name.unwrap_or_default()));
-            }
-            Some(_) = classes.next() => {
-                for claim in provisioner.claims.list() {
-                    queue.add(Task::Claim(Key::of(&*claim)));
+                Some(change) = volumes.next() => {
+                    let volume = change.object();
+                    queue.add(Task::Volume(volume.metadata.name.clone().unwrap_or_default()));
+                    // A claim grows after its volume has.
+                    if let Some(claim) = decide::claim_of(volume) {
+                        queue.add(Task::Claim(claim));
+                    }
                 }
+                Some(change) = contents.next() => {
+                    let name = change.object().metadata.name.clone();
+                    queue.add(Task::Content(name.unwrap_or_default()));
+                }
+                Some(_) = classes.next() => {
+                    for claim in self.claims.list() {
+                        queue.add(Task::Claim(Key::of(&*claim)));
+                    }
+                }
+                else => return,
             }
-            else => return,
+        }
+    }
+
+    async fn reconcile(&self, task: &Task) -> Result<Outcome, ProvisionerError> {
+        match task {
+            Task::Claim(key) => self.serve_claim(key).await,
+            Task::Volume(name) => self.remove(name).await.map(|()| Outcome::Done),
+            Task::Content(name) => self.serve_content(name).await,
         }
     }
 }

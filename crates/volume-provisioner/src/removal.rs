@@ -6,7 +6,7 @@ use reconcile::execute::{Delete, chain, delete, found};
 use resource_kinds::storage::Driver;
 use serde_json::json;
 
-use crate::decide::{REMOVAL_FINALIZER, VolumeFate, fate, holds, path_of};
+use crate::decide::{REMOVAL_FINALIZER, ReclaimAction, holds, path_of, reclaim_action};
 use crate::{Provisioner, ProvisionerError as Error, writes};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
@@ -18,18 +18,18 @@ impl Provisioner {
     pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
         let node = &self.config.node_name;
         let cached = self.volumes.get("", name);
-        if cached.is_none_or(|volume| fate(&volume, node) == VolumeFate::Keep) {
+        if cached.is_none_or(|volume| reclaim_action(&volume, node) == ReclaimAction::Keep) {
             return Ok(());
         }
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         let Some(volume) = found(api.get(name).await)? else {
             return Ok(());
         };
-        match fate(&volume, node) {
-            VolumeFate::Keep => Ok(()),
-            VolumeFate::LetGo => self.let_go(&api, &volume).await,
-            VolumeFate::Remove if self.is_claimed(&volume).await? => Ok(()),
-            VolumeFate::Remove => match self.remove_directory(name, &volume).await {
+        match reclaim_action(&volume, node) {
+            ReclaimAction::Keep => Ok(()),
+            ReclaimAction::RemoveFinalizer => self.let_go(&api, &volume).await,
+            ReclaimAction::Remove if self.is_claimed(&volume).await? => Ok(()),
+            ReclaimAction::Remove => match self.remove_directory(name, &volume).await {
                 Ok(()) => {
                     self.let_go(&api, &volume).await?;
                     let uid = volume.metadata.uid.clone().unwrap_or_default();

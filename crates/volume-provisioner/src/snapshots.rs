@@ -13,7 +13,7 @@ use resource_kinds::storage::Driver;
 use serde_json::{Value, json};
 
 use crate::claims::Source;
-use crate::decide::{node_of, other_form, size_of};
+use crate::decide::{node_of, other_mode, size_of};
 use crate::subvolumes::Content;
 use crate::{Provisioner, ProvisionerError as Error, writes};
 
@@ -180,7 +180,7 @@ impl Provisioner {
             )));
         }
         if let Some(mode) = &content.spec.source_volume_mode
-            && let Some(why) = other_form(claim, Some(mode))
+            && let Some(why) = other_mode(claim, Some(mode))
         {
             return Err(cannot(why));
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use resource_kinds::storage::Driver;
 
-use crate::decide::VolumeForm;
+use crate::decide::VolumeMode;
 use crate::subvolumes::Content;
 use crate::{Class, ProvisionerError as Error, Storage};
 
@@ -61,7 +61,7 @@ fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
 }
 
 async fn make(storage: &Storage, volume: &str, mib: u64, content: Content) -> PathBuf {
-    let made = storage.make(COW, volume, mib * MIB, content, VolumeForm::Directory);
+    let made = storage.make(COW, volume, mib * MIB, content, VolumeMode::Filesystem);
     made.await.unwrap()
 }
 
@@ -137,7 +137,7 @@ async fn a_backup_keeps_volumes_still_and_makes_snapshots_again() {
         "pvc-1",
         16 * MIB,
         Content::Empty,
-        VolumeForm::Directory,
+        VolumeMode::Filesystem,
     );
     let volume = make_local.await.unwrap();
     fs::write(volume.join("file"), "before").unwrap();
@@ -258,7 +258,7 @@ async fn a_full_disk_refuses_volumes_and_harms_none() {
             "pvc-large",
             4096 * MIB,
             Content::Empty,
-            VolumeForm::Directory,
+            VolumeMode::Filesystem,
         )
         .await;
     assert!(matches!(large, Err(Error::DiskFull { .. })), "{large:?}");
@@ -287,7 +287,13 @@ async fn plain_directories_are_not_copied() {
     let storage = data.open().await;
     let bytes = 4 * MIB;
     let make = |volume: &'static str, content| {
-        storage.make(Driver::Local, volume, bytes, content, VolumeForm::Directory)
+        storage.make(
+            Driver::Local,
+            volume,
+            bytes,
+            content,
+            VolumeMode::Filesystem,
+        )
     };
     make("pvc-1", Content::Empty).await.unwrap();
     let snapshot = storage.snapshot(Driver::Local, "pvc-1", "snapshot-1").await;
@@ -315,7 +321,7 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
         "pvc-1",
         16 * MIB,
         Content::Empty,
-        VolumeForm::Directory,
+        VolumeMode::Filesystem,
     );
     let source = source.await.unwrap();
     fs::write(source.join("file"), "data").unwrap();
@@ -324,7 +330,13 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
         .await
         .unwrap();
     let of_snapshot = Content::OfSnapshot("snapshot-1".to_owned());
-    let restored = storage.make(local, "pvc-2", 16 * MIB, of_snapshot, VolumeForm::Directory);
+    let restored = storage.make(
+        local,
+        "pvc-2",
+        16 * MIB,
+        of_snapshot,
+        VolumeMode::Filesystem,
+    );
     let restored = restored.await.unwrap();
     assert_eq!(fs::read(restored.join("file")).unwrap(), b"data");
     let error = fill(&restored.join("large"), 20 * MIB).unwrap_err();
@@ -341,7 +353,7 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
 async fn copy_an_image(storage: &Storage) {
     let local = Driver::Local;
     let make = |volume: &'static str, mib: u64, content| {
-        storage.make(local, volume, mib * MIB, content, VolumeForm::Image)
+        storage.make(local, volume, mib * MIB, content, VolumeMode::Block)
     };
     let source = make("pvc-raw", 16, Content::Empty).await.unwrap();
     fill(&source, 16 * MIB).unwrap();

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 
-use crate::decide::{VolumeForm, claim_of, form_of_volume, is_ours, path_of, size_of_volume};
+use crate::decide::{VolumeMode, claim_of, is_ours, path_of, size_of_volume, volume_mode};
 use crate::{Provisioner, ProvisionerError as Error, amount};
 
 /// A walk takes no more than this part of the time.
@@ -64,7 +64,7 @@ impl Provisioner {
                 // The usage of a block device is the maximum ever written; only its user can
                 // interpret it.
                 phase == Some("Bound")
-                    && form_of_volume(volume) == VolumeForm::Directory
+                    && volume_mode(volume) == VolumeMode::Filesystem
                     && is_ours(volume, &self.config.node_name)
             });
             let mut now_there = BTreeMap::new();

@@ -20,9 +20,6 @@ use serde_json::json;
 
 use crate::Context;
 
-/// Requests processed at once.
-const WORKERS: usize = 2;
-
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 struct Error {
@@ -54,7 +51,8 @@ impl reconcile::Controller for Worker {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Requests processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         self.requests.wait_synced().await

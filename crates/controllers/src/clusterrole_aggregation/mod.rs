@@ -12,9 +12,6 @@ use serde_json::json;
 
 use crate::Context;
 
-/// One, because an aggregated role may itself be selected by another.
-const WORKERS: usize = 1;
-
 struct ClusterRoles {
     roles: Cache<ClusterRole>,
     api: Api<ClusterRole>,
@@ -32,7 +29,8 @@ impl reconcile::Controller for ClusterRoles {
     type Key = String;
     type Error = kube::Error;
 
-    const WORKERS: usize = WORKERS;
+    /// One, because an aggregated role may itself be selected by another.
+    const WORKERS: usize = 1;
 
     async fn wait_synced(&self) -> bool {
         self.roles.wait_synced().await

@@ -16,9 +16,6 @@ use serde_json::json;
 
 use crate::Context;
 
-/// Definitions processed at once. One, because names are accepted one after the other.
-const WORKERS: usize = 1;
-
 /// Wait between checks for objects with finalizers.
 const RECHECK: Duration = Duration::from_secs(1);
 
@@ -53,7 +50,8 @@ impl reconcile::Controller for CrdNames {
     type Key = String;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Definitions processed at once. One, because names are accepted one after the other.
+    const WORKERS: usize = 1;
 
     async fn wait_synced(&self) -> bool {
         self.definitions.wait_synced().await

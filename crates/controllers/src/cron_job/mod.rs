@@ -13,9 +13,6 @@ use reconcile::{Cache, Index, Key, Outcome, Queue, Recorder};
 use crate::Context;
 use crate::owned::{key_if_asked, owned_by, owners_of, terms};
 
-/// CronJobs processed at once.
-const WORKERS: usize = 2;
-
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 struct Error {
@@ -52,7 +49,8 @@ impl reconcile::Controller for Worker {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// CronJobs processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         self.cron_jobs.wait_synced().await && self.jobs.wait_synced().await

@@ -11,9 +11,6 @@ use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of, owners_of_pod};
 use execute::{Error, Executor};
 
-/// Sets processed at once.
-const WORKERS: usize = 2;
-
 struct Observer {
     context: Context,
     sets: Cache<DaemonSet>,
@@ -43,7 +40,8 @@ impl reconcile::Controller for DaemonSets {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Sets processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         let caches = &self.observer.context.caches;

@@ -16,8 +16,6 @@ use crate::Context;
 use crate::owned::{key_of, named, orphan_in, owned_by, owners_of, terms};
 use execute::{Error, Executor};
 
-/// Deployments processed at once.
-const WORKERS: usize = 5;
 const KIND: &str = "Deployment";
 
 struct Observer {
@@ -55,7 +53,8 @@ impl reconcile::Controller for Deployments {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Deployments processed at once.
+    const WORKERS: usize = 5;
 
     async fn wait_synced(&self) -> bool {
         self.observer.deployments.wait_synced().await

@@ -15,9 +15,6 @@ use resource_kinds::pod_view::PodView;
 use crate::Context;
 use crate::owned::{Controller, Owned, key_if_asked};
 
-/// Budgets processed at once.
-const WORKERS: usize = 2;
-
 #[derive(Debug, thiserror::Error)]
 #[error("write the status of a budget")]
 struct Error(#[source] kube::Error);
@@ -45,7 +42,8 @@ impl reconcile::Controller for Worker {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Budgets processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         let caches = &self.context.caches;

@@ -12,9 +12,6 @@ use execute::Executor;
 use observe::Observer;
 pub(crate) use observe::term;
 
-/// Services processed at once; as kube-controller-manager.
-const WORKERS: usize = 5;
-
 struct Endpoints {
     observer: Observer,
     executor: Executor,
@@ -34,7 +31,8 @@ impl reconcile::Controller for Endpoints {
     type Key = Key;
     type Error = execute::Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Services processed at once; as kube-controller-manager.
+    const WORKERS: usize = 5;
 
     async fn wait_synced(&self) -> bool {
         self.observer.wait_synced().await

@@ -13,8 +13,6 @@ use resource_kinds::reasons::volume::FAILED_BINDING;
 
 use crate::Context;
 
-/// Pods processed at once.
-const WORKERS: usize = 2;
 /// Time until a name in use is checked again; the deletion of its claim wakes no pod.
 const RETRY: Duration = Duration::from_secs(15);
 
@@ -43,7 +41,8 @@ impl reconcile::Controller for Worker {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Pods processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         let caches = &self.context.caches;

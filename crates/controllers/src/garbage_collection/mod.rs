@@ -18,9 +18,6 @@ use crate::inventory::{Inventory, Meta};
 use execute::{Error, Executor};
 use observe::Observer;
 
-/// Objects processed at once; as kube-controller-manager.
-const WORKERS: usize = 20;
-
 struct GarbageCollector {
     observer: Observer,
     executor: Executor,
@@ -38,14 +35,15 @@ pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
         },
         inventory,
     };
-    run_controller(controller, queue, context.shutdown.clone()).await;
+    run_controller(Arc::new(controller), queue, context.shutdown.clone()).await;
 }
 
 impl reconcile::Controller for GarbageCollector {
     type Key = String;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Objects processed at once; as kube-controller-manager.
+    const WORKERS: usize = 20;
 
     async fn wait_synced(&self) -> bool {
         true

@@ -19,8 +19,6 @@ use reconcile::{Cache, Key, Outcome, Queue, Recorder};
 use crate::Context;
 use crate::owned::key_if_asked;
 
-/// Autoscalers processed at once.
-const WORKERS: usize = 2;
 /// Time between evaluations (kube-controller-manager's default).
 const PERIOD: Duration = Duration::from_secs(15);
 /// Maximum number of retries after a conflict on the scale.
@@ -60,7 +58,8 @@ impl reconcile::Controller for Worker {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Autoscalers processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         self.autoscalers.wait_synced().await && self.context.caches.pods.wait_synced().await

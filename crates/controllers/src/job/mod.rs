@@ -15,8 +15,6 @@ use crate::Context;
 use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod};
 use crate::pod_writer::{PodError, PodWriter};
 
-/// Jobs processed at once.
-const WORKERS: usize = 5;
 /// Time until a missing status in the cache is logged, and the API server is asked.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -52,7 +50,8 @@ impl reconcile::Controller for Worker {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Jobs processed at once.
+    const WORKERS: usize = 5;
 
     async fn wait_synced(&self) -> bool {
         self.jobs.wait_synced().await && self.context.caches.pods.wait_synced().await

@@ -15,8 +15,6 @@ use crate::Context;
 use crate::inventory::Inventory;
 use execute::{Error, Executor};
 
-/// Namespaces processed at once; as kube-controller-manager.
-const WORKERS: usize = 10;
 /// A deleted object queues its namespace; this interval covers unwatched kinds.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -40,7 +38,8 @@ impl reconcile::Controller for Namespaces {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Namespaces processed at once; as kube-controller-manager.
+    const WORKERS: usize = 10;
 
     async fn wait_synced(&self) -> bool {
         self.namespaces.wait_synced().await

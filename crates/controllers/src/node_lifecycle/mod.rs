@@ -2,7 +2,7 @@
 
 mod execute;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,7 +18,6 @@ use resource_kinds::pod_view::PodView;
 use crate::Context;
 use execute::{Error, Executor};
 
-const WORKERS: usize = 4;
 /// The namespace of nodes' leases.
 const LEASES: &str = "kube-node-lease";
 
@@ -68,14 +67,14 @@ pub(crate) async fn run(context: Context) {
         pods: context.caches.pods.clone(),
         nodes: queue.clone(),
     };
-    run_controller(controller, queue, context.shutdown.clone()).await;
+    run_controller(Arc::new(controller), queue, context.shutdown.clone()).await;
 }
 
 impl reconcile::Controller for NodeLifecycle {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    const WORKERS: usize = 4;
 
     async fn wait_synced(&self) -> bool {
         self.observer.nodes.wait_synced().await

@@ -15,8 +15,6 @@ use resource_kinds::reasons::service as reasons;
 use crate::Context;
 use crate::owned::key_if_asked;
 
-/// Sets processed at once.
-const WORKERS: usize = 2;
 /// The field manager of the Services.
 const FIELD_MANAGER: &str = "mainstay-ordinal-services";
 
@@ -44,7 +42,8 @@ impl reconcile::Controller for Worker {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Sets processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         let caches = &self.context.caches;

@@ -18,9 +18,6 @@ use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of_pod};
 use crate::pod_writer::{PodError, PodWriter};
 
-/// Sets processed at once.
-const WORKERS: usize = 5;
-
 /// A kind that this planner supports.
 pub(crate) trait Replicated:
     Object + Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize
@@ -98,7 +95,8 @@ impl<K: Replicated> reconcile::Controller for Worker<K> {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Sets processed at once.
+    const WORKERS: usize = 5;
 
     async fn wait_synced(&self) -> bool {
         self.sets.wait_synced().await && self.context.caches.pods.wait_synced().await

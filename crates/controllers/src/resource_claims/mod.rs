@@ -17,8 +17,6 @@ use resource_kinds::reasons::devices::FAILED_CREATION;
 
 use crate::Context;
 
-/// Pods and claims processed at once.
-const WORKERS: usize = 2;
 /// Time until a pod that waits for a template is checked again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -58,7 +56,8 @@ impl reconcile::Controller for Worker {
     type Key = Item;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Pods and claims processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         self.context.caches.pods.wait_synced().await

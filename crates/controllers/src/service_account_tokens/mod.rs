@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use crate::Context;
 
-const WORKERS: usize = 2;
 /// Maximum validity of a token request; the token ends with its Secret.
 const SECONDS: i64 = 1 << 32;
 
@@ -51,7 +50,7 @@ impl reconcile::Controller for Keeper {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         self.secrets.wait_synced().await && self.accounts.wait_synced().await

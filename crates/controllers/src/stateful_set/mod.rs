@@ -18,9 +18,6 @@ use crate::{Caches, Context};
 use execute::{Error, Executor};
 use observe::Observer;
 
-/// Sets processed at once.
-const WORKERS: usize = 5;
-
 struct StatefulSets {
     observer: Observer,
     executor: Executor,
@@ -44,7 +41,8 @@ impl reconcile::Controller for StatefulSets {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Sets processed at once.
+    const WORKERS: usize = 5;
 
     async fn wait_synced(&self) -> bool {
         self.observer.wait_synced().await

@@ -15,10 +15,6 @@ use execute::{Error, Executor};
 use observe::{Observer, claim_of};
 pub(crate) use observe::{is_unbound, volume_of};
 
-/// Claims and volumes processed at once. More than one is safe: each write names the state that it
-/// is based on.
-const WORKERS: usize = 4;
-
 /// The object in question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
@@ -48,7 +44,9 @@ impl reconcile::Controller for VolumeBinding {
     type Key = Task;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Claims and volumes processed at once. More than one is safe: each write names the state that it
+    /// is based on.
+    const WORKERS: usize = 4;
 
     async fn wait_synced(&self) -> bool {
         self.observer.wait_synced().await

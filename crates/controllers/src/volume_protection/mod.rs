@@ -13,9 +13,6 @@ use serde_json::json;
 
 use crate::Context;
 
-/// Objects processed at once.
-const WORKERS: usize = 2;
-
 /// The object in question.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Task {
@@ -42,7 +39,8 @@ impl reconcile::Controller for VolumeProtection {
     type Key = Task;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Objects processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         let caches = &self.0.caches;

@@ -18,9 +18,6 @@ use crate::Context;
 use crate::volume_binding::{is_unbound, volume_of};
 use execute::{Error, Executor};
 
-/// Snapshots processed at once.
-const WORKERS: usize = 2;
-
 /// The caches of the controller.
 struct Observer {
     client: Client,
@@ -60,7 +57,8 @@ impl reconcile::Controller for VolumeSnapshots {
     type Key = Key;
     type Error = Error;
 
-    const WORKERS: usize = WORKERS;
+    /// Snapshots processed at once.
+    const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
         let observer = &self.observer;

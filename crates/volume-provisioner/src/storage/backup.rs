@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Storage;
 use crate::ProvisionerError as Error;
-use crate::decide::VolumeForm;
+use crate::decide::VolumeMode;
 use crate::directories::{Directories, failed};
 use crate::pool::Pool;
 use crate::subvolumes::{self, Content};
@@ -204,8 +204,8 @@ impl Storage {
         volume: &str,
         bytes: u64,
     ) -> Result<PathBuf, Error> {
-        let form = VolumeForm::Directory;
-        self.make(class.driver(), volume, bytes, Content::Empty, form)
+        let mode = VolumeMode::Filesystem;
+        self.make(class.driver(), volume, bytes, Content::Empty, mode)
             .await
     }
 }

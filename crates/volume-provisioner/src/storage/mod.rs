@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use resource_kinds::storage::Driver;
 
 use crate::ProvisionerError as Error;
-use crate::decide::VolumeForm;
+use crate::decide::VolumeMode;
 use crate::directories::Directories;
 use crate::pool::Pool;
 use crate::subvolumes::{Content, Count};
@@ -108,7 +108,7 @@ impl Storage {
         volume: &str,
         bytes: u64,
         content: Content,
-        form: VolumeForm,
+        mode: VolumeMode,
     ) -> Result<PathBuf, Error> {
         let volume = volume.to_owned();
         self.on(driver, move |directories, pool| {
@@ -117,9 +117,9 @@ impl Storage {
             {
                 pool.make_room(directories.reserved()?.saturating_add(bytes))?;
             }
-            match form {
-                VolumeForm::Directory => directories.make(&volume, bytes, &content),
-                VolumeForm::Image => directories.make_image(&volume, bytes, &content),
+            match mode {
+                VolumeMode::Filesystem => directories.make(&volume, bytes, &content),
+                VolumeMode::Block => directories.make_image(&volume, bytes, &content),
             }
         })
         .await

@@ -1,0 +1,98 @@
+//! The root CA publisher: executor of [`planners::root_ca_publisher`].
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use planners::root_ca_publisher::{Action, NAME, plan};
+use reconcile::execute::refusal;
+use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig};
+use serde_json::json;
+
+use crate::Context;
+
+#[derive(Debug, thiserror::Error)]
+#[error("write certificates")]
+struct Error(#[source] kube::Error);
+
+struct RootCaPublisher {
+    client: Client,
+    namespaces: Cache<Namespace>,
+    certificates: Cache<ConfigMap>,
+    pem: String,
+}
+
+pub(crate) async fn run(context: Context) {
+    let only = WatchConfig::default().fields(&format!("metadata.name={NAME}"));
+    let maps: Api<ConfigMap> = Api::all(context.client.clone());
+    let controller = RootCaPublisher {
+        client: context.client.clone(),
+        namespaces: context.caches.namespaces.clone(),
+        certificates: Cache::spawn(maps, only, context.part().clone()),
+        pem: context.config.root_ca_pem.clone(),
+    };
+    context.run("root_ca_cert_publisher", controller).await;
+}
+
+impl reconcile::Controller for RootCaPublisher {
+    type Key = Key;
+    type Error = Error;
+
+    /// Namespaces processed at once.
+    const WORKERS: usize = 2;
+
+    async fn wait_synced(&self) -> bool {
+        self.namespaces.wait_synced().await && self.certificates.wait_synced().await
+    }
+
+    /// Queues new namespaces, and those whose ConfigMap was changed or deleted.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut namespaces = self.namespaces.subscribe();
+        let mut certificates = self.certificates.subscribe();
+        loop {
+            let namespace = tokio::select! {
+                Some(change) = namespaces.next() => match change {
+                    Change::Applied(new, None) => new.metadata.name.clone(),
+                    _ => None,
+                },
+                Some(change) = certificates.next() => change.object().metadata.namespace.clone(),
+                else => return,
+            };
+            if let Some(namespace) = namespace {
+                queue.add(Key::cluster(namespace));
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(namespace) = self.namespaces.get("", &key.name) else {
+            return Ok(Outcome::Done);
+        };
+        let present = self.certificates.get(&key.name, NAME);
+        let action = plan(&namespace, present.as_deref(), &self.pem);
+        let written = match action {
+            Some(action) => self.write(&key.name, action).await,
+            None => Ok(()),
+        };
+        match written {
+            Err(error) if !refusal(&error).is_of_old_view() => Err(Error(error)),
+            _ => Ok(Outcome::Done),
+        }
+    }
+}
+
+impl RootCaPublisher {
+    async fn write(&self, namespace: &str, action: Action) -> kube::Result<()> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        match action {
+            Action::Create(map) => api.create(&PostParams::default(), &map).await.map(drop),
+            Action::ReplaceData(data) => {
+                // A merge would keep keys that do not belong there.
+                let patch = json!([{ "op": "add", "path": "/data", "value": data }]);
+                let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
+                let patch: Patch<()> = Patch::Json(patch);
+                let parameters = PatchParams::default();
+                api.patch(NAME, &parameters, &patch).await.map(drop)
+            }
+        }
+    }
+}

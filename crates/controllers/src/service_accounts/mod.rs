@@ -1,0 +1,80 @@
+//! The controller of default ServiceAccounts: executor of [`planners::service_accounts`].
+
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use planners::service_accounts::{NAME, plan};
+use reconcile::execute::refusal;
+use reconcile::{Cache, Change, Key, Outcome, Queue};
+
+use crate::Context;
+
+#[derive(Debug, thiserror::Error)]
+#[error("write default service account")]
+struct Error(#[source] kube::Error);
+
+struct ServiceAccounts {
+    client: Client,
+    namespaces: Cache<Namespace>,
+    accounts: Cache<ServiceAccount>,
+}
+
+pub(crate) async fn run(context: Context) {
+    let controller = ServiceAccounts {
+        client: context.client.clone(),
+        namespaces: context.caches.namespaces.clone(),
+        accounts: context.caches.service_accounts.clone(),
+    };
+    context.run("serviceaccount", controller).await;
+}
+
+impl reconcile::Controller for ServiceAccounts {
+    type Key = Key;
+    type Error = Error;
+
+    /// Namespaces processed at once.
+    const WORKERS: usize = 2;
+
+    async fn wait_synced(&self) -> bool {
+        self.namespaces.wait_synced().await && self.accounts.wait_synced().await
+    }
+
+    /// Queues new namespaces, and those whose account was deleted.
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut namespaces = self.namespaces.subscribe();
+        let mut accounts = self.accounts.subscribe();
+        loop {
+            let namespace = tokio::select! {
+                Some(change) = namespaces.next() => match change {
+                    Change::Applied(new, None) => new.metadata.name.clone(),
+                    _ => None,
+                },
+                Some(change) = accounts.next() => match change {
+                    Change::Deleted(old) if old.metadata.name.as_deref() == Some(NAME) => {
+                        old.metadata.namespace.clone()
+                    }
+                    _ => None,
+                },
+                else => return,
+            };
+            if let Some(namespace) = namespace {
+                queue.add(Key::cluster(namespace));
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(namespace) = self.namespaces.get("", &key.name) else {
+            return Ok(Outcome::Done);
+        };
+        let exists = self.accounts.get(&key.name, NAME).is_some();
+        let Some(account) = plan(&namespace, exists) else {
+            return Ok(Outcome::Done);
+        };
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.name);
+        match api.create(&PostParams::default(), &account).await {
+            Err(error) if !refusal(&error).is_of_old_view() => Err(Error(error)),
+            _ => Ok(Outcome::Done),
+        }
+    }
+}
