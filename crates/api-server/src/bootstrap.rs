@@ -110,7 +110,7 @@ pub(crate) async fn ensure(
     };
     let (namespace, name) = place(object);
     let failed = |source| failed(object, source);
-    let attempt = write_request(&resource, user, namespace, name);
+    let request = write_request(&resource, user, namespace, name);
     if let Some(stored) = writer
         .objects
         .read(&resource, namespace, name)
@@ -123,11 +123,11 @@ pub(crate) async fn ensure(
         }
         let mut change =
             |there: &Value| Ok(kept_up(there, object).unwrap_or_else(|| there.clone()));
-        let done = update(writer, &attempt, Part::Whole, &mut change).await;
+        let done = update(writer, &request, Part::Whole, &mut change).await;
         return done.map(drop).map_err(failed);
     }
     let created = match accepted(&resource, object) {
-        Ok(object) => create(writer, &attempt, object).await,
+        Ok(object) => create(writer, &request, object).await,
         Err(status) => Err(status),
     };
     match created {
@@ -144,7 +144,7 @@ async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), 
         return Ok(());
     };
     let (namespace, name) = place(object);
-    let attempt = write_request(&resource, user, namespace, name);
+    let request = write_request(&resource, user, namespace, name);
     let mut change = |old: &Value| {
         let mut changed = accepted(&resource, object)?;
         // Foreign labels and the like stay; only the fields here are updated.
@@ -155,7 +155,7 @@ async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), 
         }
         Ok(changed)
     };
-    let done = update(writer, &attempt, Part::Whole, &mut change).await;
+    let done = update(writer, &request, Part::Whole, &mut change).await;
     done.map(drop).map_err(|source| failed(object, source))
 }
 

@@ -57,8 +57,8 @@ pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
         if is_there(&wanted, object) {
             continue;
         }
-        let attempt = write_request(&resource, &user, "", metadata::text(object, "name"));
-        match delete(writer, &attempt, &DeleteOptions::default()).await {
+        let request = write_request(&resource, &user, "", metadata::text(object, "name"));
+        match delete(writer, &request, &DeleteOptions::default()).await {
             Err(status) if status.reason != StatusReason::NotFound => return Err(status),
             _ => {}
         }

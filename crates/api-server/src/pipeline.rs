@@ -16,7 +16,7 @@ use crate::access::audit::Record;
 use crate::access::authorize::authorize;
 use crate::access::identity::{Caller, Credentials, authenticate, unauthorized};
 use crate::access::impersonation::{self, impersonate};
-use crate::flow_control::{Flow, Seat, Share};
+use crate::flow_control::{Flow, Seat, UserPermits};
 use crate::handlers::allow_header;
 use crate::handlers::metrics::Label;
 use crate::http::body::{BoxBody, Held, Segments, boxed};
@@ -148,7 +148,7 @@ struct Kept {
     /// Its place among the arriving requests, or among the watches and streams.
     place: Option<OwnedSemaphorePermit>,
     /// Its place among the watches and streams of its user.
-    share: Option<Share>,
+    share: Option<UserPermits>,
     flow: Option<Arc<Flow>>,
     seat: Option<Seat>,
     record: Option<Record>,

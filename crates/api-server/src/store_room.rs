@@ -77,8 +77,8 @@ async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Res
         "source": {"component": "kube-apiserver"},
     });
     let user = this_server();
-    let attempt = write_request(&resource, &user, "default", "");
-    create(server.writer(), &attempt, event).await.map(drop)
+    let request = write_request(&resource, &user, "default", "");
+    create(server.writer(), &request, event).await.map(drop)
 }
 
 /// The result of a step of the start. A full store must not prevent the start, or nothing in it

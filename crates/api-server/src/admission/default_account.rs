@@ -14,16 +14,16 @@ const NAME: &str = "default";
 /// A controller creates the account of a new namespace moments later. A pod that comes in between
 /// waits for it, as in Kubernetes (the admission plug-in ServiceAccount), and admission refuses it
 /// after the wait; a pod with an account of its own is refused at once.
-pub(crate) async fn await_it(objects: &Objects, attempt: &WriteRequest<'_>, object: &Value) {
-    let info = attempt.resource.info();
+pub(crate) async fn await_it(objects: &Objects, request: &WriteRequest<'_>, object: &Value) {
+    let info = request.resource.info();
     let wanted = object["spec"]["serviceAccountName"].as_str();
     if (info.group, info.plural) != ("", "pods") || !matches!(wanted, None | Some("" | NAME)) {
         return;
     }
     let is_coming = || {
         let found = reading(objects, |reads| {
-            let account = reads.get("", "serviceaccounts", attempt.namespace, NAME);
-            let namespace = reads.get("", "namespaces", "", attempt.namespace);
+            let account = reads.get("", "serviceaccounts", request.namespace, NAME);
+            let namespace = reads.get("", "namespaces", "", request.namespace);
             Ok(account.is_none() && namespace.is_some())
         });
         // An unreadable account is admission's to refuse.

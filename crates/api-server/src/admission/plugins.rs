@@ -35,14 +35,14 @@ impl Plugins {
 /// Runs the admission plug-ins.
 pub(crate) fn admit(
     plugins: &Plugins,
-    attempt: &WriteRequest<'_>,
+    write_request: &WriteRequest<'_>,
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    let request = asked(attempt, operation, old);
+    let request = asked(write_request, operation, old);
     reading(&plugins.objects, |reads| {
-        let user = attempt.user;
+        let user = write_request.user;
         let cluster = Asking {
             reads,
             authorizer: &plugins.authorizer,
@@ -56,17 +56,17 @@ pub(crate) fn admit(
 /// Collects the plug-ins' warnings about a valid object.
 pub(crate) fn advise(
     plugins: &Plugins,
-    attempt: &WriteRequest<'_>,
+    write_request: &WriteRequest<'_>,
     operation: Operation,
     object: &Value,
     old: Option<&Value>,
 ) {
-    if attempt.warnings.is_none() {
+    if write_request.warnings.is_none() {
         return;
     }
-    let request = asked(attempt, operation, old);
+    let request = asked(write_request, operation, old);
     let told = reading(&plugins.objects, |reads| {
-        let user = attempt.user;
+        let user = write_request.user;
         let cluster = Asking {
             reads,
             authorizer: &plugins.authorizer,
@@ -77,23 +77,23 @@ pub(crate) fn advise(
         Ok(texts.collect::<Vec<_>>())
     });
     // Advice that cannot be given is no reason to refuse.
-    attempt.warn(told.unwrap_or_default());
+    write_request.warn(told.unwrap_or_default());
 }
 
 fn asked<'a>(
-    attempt: &WriteRequest<'a>,
+    write_request: &WriteRequest<'a>,
     operation: Operation,
     old: Option<&'a Value>,
 ) -> AdmissionRequest<'a> {
-    let info = attempt.resource.info();
+    let info = write_request.resource.info();
     AdmissionRequest {
         operation,
         group: info.group,
         plural: info.plural,
-        subresource: attempt.subresource,
-        namespace: attempt.namespace,
-        name: attempt.name,
-        user: &attempt.user.name,
+        subresource: write_request.subresource,
+        namespace: write_request.namespace,
+        name: write_request.name,
+        user: &write_request.user.name,
         old,
     }
 }

@@ -33,8 +33,8 @@ use flows::Flows;
 pub(crate) use levels::Level;
 use retry::Refusals;
 use seats::{Entered, Seats};
-pub(crate) use shares::Share;
-use shares::{Good, Shares};
+pub(crate) use shares::UserPermits;
+use shares::{LimitedResource, PermitsByUser};
 use width::Counts;
 
 use crate::http::limits::Limits;
@@ -60,7 +60,7 @@ pub(crate) struct FlowControl {
     /// Places of requests whose sender is not known yet, and of all watches and streams.
     arriving: Arc<Semaphore>,
     long_running: Arc<Semaphore>,
-    shares: Shares,
+    shares: PermitsByUser,
 }
 
 impl FlowControl {
@@ -78,7 +78,7 @@ impl FlowControl {
             hasher: RandomState::new(),
             arriving: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),
-            shares: Shares::default(),
+            shares: PermitsByUser::default(),
             limits,
         }
     }
@@ -100,9 +100,12 @@ impl FlowControl {
     /// Takes a place among the watches and streams of a user; `None` for those without bounds.
     ///
     /// *Errors.* 429 when the user has too many.
-    pub(crate) fn admit_long_running(&self, user: &UserInfo) -> Result<Option<Share>, Status> {
+    pub(crate) fn admit_long_running(
+        &self,
+        user: &UserInfo,
+    ) -> Result<Option<UserPermits>, Status> {
         let max = self.limits.long_running_per_user_max;
-        let mut share = self.shares.of(user, Good::LongRunning, max);
+        let mut share = self.shares.of(user, LimitedResource::LongRunning, max);
         if let Some(share) = &mut share {
             share.grow(1)?;
         }
@@ -110,9 +113,9 @@ impl FlowControl {
     }
 
     /// The share that the bodies of a user are paid from; `None` for those without bounds.
-    pub(crate) fn bodies_of(&self, user: &UserInfo) -> Option<Share> {
+    pub(crate) fn bodies_of(&self, user: &UserInfo) -> Option<UserPermits> {
         let max = self.limits.body_bytes_per_user_max;
-        self.shares.of(user, Good::BodyBytes, max)
+        self.shares.of(user, LimitedResource::BodyBytes, max)
     }
 
     /// Notes how many objects of each resource there are.

@@ -13,50 +13,55 @@ use crate::http::work::Payer;
 /// Those who run the cluster must be able to do so whatever else goes on.
 const EXEMPT: &str = "system:masters";
 
-/// The bounded resource of a share.
+/// A resource of which each user may take a bounded amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Good {
+pub(crate) enum LimitedResource {
     /// Watches and streams.
     LongRunning,
     /// The cost of bodies.
     BodyBytes,
 }
 
-type Key = (String, Good);
+type Key = (String, LimitedResource);
 
-/// The used amount by user and resource. Entries of zero are removed, so that names use no memory.
+/// The permits of all users. Entries of zero are removed, so that names cost nothing.
 #[derive(Default)]
-pub(crate) struct Shares(Arc<Mutex<BTreeMap<Key, usize>>>);
+pub(crate) struct PermitsByUser(Arc<Mutex<BTreeMap<Key, usize>>>);
 
-/// The amount that a user holds; released when dropped.
-pub(crate) struct Share {
-    shares: Arc<Mutex<BTreeMap<Key, usize>>>,
+/// Permits of a user; released on drop.
+pub(crate) struct UserPermits {
+    taken: Arc<Mutex<BTreeMap<Key, usize>>>,
     key: Key,
     amount: usize,
     max: usize,
 }
 
-impl Shares {
-    /// An empty share of the user's, of at most `max`; `None` for those who have no bounds.
-    pub(crate) fn of(&self, user: &UserInfo, good: Good, max: usize) -> Option<Share> {
+impl PermitsByUser {
+    /// No permits yet, of at most `max`; `None` for a user without bounds.
+    pub(crate) fn of(
+        &self,
+        user: &UserInfo,
+        resource: LimitedResource,
+        max: usize,
+    ) -> Option<UserPermits> {
         if user.groups.iter().any(|group| group == EXEMPT) {
             return None;
         }
-        Some(Share {
-            shares: self.0.clone(),
-            key: (user.name.clone(), good),
+        Some(UserPermits {
+            taken: self.0.clone(),
+            key: (user.name.clone(), resource),
             amount: 0,
             max,
         })
     }
 }
 
-impl Share {
-    /// Takes more, as long as all shares of the user's together stay within the bound.
+impl UserPermits {
+    /// Takes more, as long as all permits of the user stay within the bound.
     ///
     /// *Errors.* 429 if they would not; nothing is taken then.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Status> {
-        let mut taken = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let now = taken.get(&self.key).copied().unwrap_or(0);
         let grown = now.checked_add(more).filter(|grown| *grown <= self.max);
         let grown = grown.ok_or_else(|| too_many(1))?;
@@ -68,15 +73,15 @@ impl Share {
     }
 }
 
-impl Payer for Share {
+impl Payer for UserPermits {
     fn pay(&mut self, cost: usize) -> Result<(), Status> {
         self.grow(cost)
     }
 }
 
-impl Drop for Share {
+impl Drop for UserPermits {
     fn drop(&mut self) {
-        let mut taken = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.key) {
             *count -= self.amount;
             if *count == 0 {
@@ -92,19 +97,23 @@ mod tests {
 
     #[test]
     fn one_user_takes_no_more_than_a_share() {
-        let shares = Shares::default();
-        let take = |name: &str, group: &str, good: Good| {
-            let mut share = shares.of(&UserInfo::new(name, [group]), good, 1)?;
+        let shares = PermitsByUser::default();
+        let take = |name: &str, group: &str, resource: LimitedResource| {
+            let mut share = shares.of(&UserInfo::new(name, [group]), resource, 1)?;
             Some(share.grow(1).map(|()| share))
         };
-        let watch = Good::LongRunning;
+        let watch = LimitedResource::LongRunning;
         let first = take("greedy", "a", watch).unwrap().unwrap();
         let refused = take("greedy", "a", watch).unwrap().err().unwrap();
         assert_eq!(refused.code, 429);
         assert!(take("other", "a", watch).unwrap().is_ok());
         assert!(take("greedy", "system:masters", watch).is_none());
         // Bodies take no places of watches.
-        assert!(take("greedy", "a", Good::BodyBytes).unwrap().is_ok());
+        assert!(
+            take("greedy", "a", LimitedResource::BodyBytes)
+                .unwrap()
+                .is_ok()
+        );
         drop(first);
         assert!(take("greedy", "a", watch).unwrap().is_ok());
         assert!(shares.0.lock().unwrap().is_empty());
@@ -113,10 +122,10 @@ mod tests {
     /// findings S14: bytes count into the sender's share, and are given back.
     #[test]
     fn a_share_grows_up_to_its_bound() {
-        let shares = Shares::default();
+        let shares = PermitsByUser::default();
         let user = UserInfo::new("u", ["a"]);
-        let mut one = shares.of(&user, Good::BodyBytes, 10).unwrap();
-        let mut two = shares.of(&user, Good::BodyBytes, 10).unwrap();
+        let mut one = shares.of(&user, LimitedResource::BodyBytes, 10).unwrap();
+        let mut two = shares.of(&user, LimitedResource::BodyBytes, 10).unwrap();
         assert!(one.grow(6).is_ok());
         assert_eq!(two.grow(5).unwrap_err().code, 429);
         assert!(two.grow(4).is_ok());

@@ -154,13 +154,13 @@ async fn change(writer: Writer<'_>, default: &Value, mandatory: bool) -> Result<
     };
     let user = this_server();
     let name = metadata::text(default, "name");
-    let attempt = WriteRequest {
+    let request = WriteRequest {
         manager: PRODUCER,
         ..write_request(&resource, &user, "", name)
     };
     let mut change =
         |there: &Value| Ok(put_right(there, default, mandatory).unwrap_or_else(|| there.clone()));
-    let done = update(writer, &attempt, Part::Whole, &mut change).await;
+    let done = update(writer, &request, Part::Whole, &mut change).await;
     done.map(drop)
 }
 
@@ -225,7 +225,7 @@ async fn tell_schema(
         return Ok(());
     };
     let user = this_server();
-    let attempt = WriteRequest {
+    let request = WriteRequest {
         subresource: "status",
         manager: CONSUMER,
         ..write_request(&resource, &user, "", metadata::text(schema, "name"))
@@ -233,7 +233,7 @@ async fn tell_schema(
     yield_now().await;
     let mut change =
         |there: &Value| Ok(with_condition(there, levels, now).unwrap_or_else(|| there.clone()));
-    match update(writer, &attempt, Part::Status, &mut change).await {
+    match update(writer, &request, Part::Status, &mut change).await {
         // The schema was deleted meanwhile.
         Err(status) if status.code == 404 => Ok(()),
         done => done.map(drop),

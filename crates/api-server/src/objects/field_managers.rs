@@ -81,29 +81,29 @@ impl Versions for Others<'_> {
 /// Records in the object the changes since `old` (`None` for a new object) by manager.
 pub(crate) fn track(
     catalog: &Catalog,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     part: Part,
     object: &mut Value,
     old: Option<&Value>,
 ) {
     // An applied object has its owners already.
-    if attempt.applied || part == Part::Trusted {
+    if request.applied || part == Part::Trusted {
         return;
     }
-    let info = attempt.resource.info();
-    let schema = attempt.resource.schema();
+    let info = request.resource.info();
+    let schema = request.resource.schema();
     let known = schema.lookup(info.group, info.version, info.kind);
     match known {
         Some(known) => {
             let (version, now) = (info.api_version(), now());
-            let writer = writer(attempt, &version, &now);
+            let writer = writer(request, &version, &now);
             let served = catalog.snapshot();
             let others = Others {
                 registry: &served.registry,
-                own: attempt.resource,
+                own: request.resource,
             };
             let known = ObjectType::with_others(known, &others);
-            apply::track(old, object, known, &writer, reach(attempt, part));
+            apply::track(old, object, known, &writer, reach(request, part));
         }
         None => {
             metadata::of(object).remove("managedFields");
@@ -116,14 +116,14 @@ pub(crate) fn track(
 /// *Errors.* 400 if it is not of the object's type, 409 with the conflicts.
 pub(crate) fn merge(
     catalog: &Catalog,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     part: Part,
     config: &Value,
     old: Option<&Value>,
     force: bool,
 ) -> Result<Value, Status> {
-    let info = attempt.resource.info();
-    let schema = attempt.resource.schema();
+    let info = request.resource.info();
+    let schema = request.resource.schema();
     let Some(known) = schema.lookup(info.group, info.version, info.kind) else {
         let text = format!(
             "no corresponding type for {}, Kind={}",
@@ -133,12 +133,12 @@ pub(crate) fn merge(
         return Err(Status::internal(text));
     };
     let (version, now) = (info.api_version(), now());
-    let writer = writer(attempt, &version, &now);
-    let reach = reach(attempt, part);
+    let writer = writer(request, &version, &now);
+    let reach = reach(request, part);
     let served = catalog.snapshot();
     let others = Others {
         registry: &served.registry,
-        own: attempt.resource,
+        own: request.resource,
     };
     let known = ObjectType::with_others(known, &others);
     apply::apply(old, config, known, &writer, reach, force).map_err(|error| error.status())
@@ -149,20 +149,20 @@ fn now() -> String {
     now.as_str().unwrap_or_default().to_owned()
 }
 
-fn writer<'a>(attempt: &WriteRequest<'a>, version: &'a str, now: &'a str) -> Writer<'a> {
+fn writer<'a>(request: &WriteRequest<'a>, version: &'a str, now: &'a str) -> Writer<'a> {
     Writer {
-        manager: attempt.manager,
+        manager: request.manager,
         api_version: version,
-        subresource: attempt.subresource,
+        subresource: request.subresource,
         now,
     }
 }
 
 /// A write does not own fields that it cannot change: the status, or everything else.
-fn reach(attempt: &WriteRequest<'_>, part: Part) -> Reach<'static> {
+fn reach(request: &WriteRequest<'_>, part: Part) -> Reach<'static> {
     match part {
         Part::Status => Reach::Only(&["metadata", "status"]),
-        _ if attempt.resource.subresource("status").is_some() => Reach::AllBut(&["status"]),
+        _ if request.resource.subresource("status").is_some() => Reach::AllBut(&["status"]),
         _ => Reach::Everything,
     }
 }

@@ -40,8 +40,8 @@ impl Registrations {
     /// Whether any of them applies to a write.
     ///
     /// *Errors.* 500 where that is not known, since the registrations cannot be read.
-    fn concern(&self, attempt: &WriteRequest<'_>) -> Result<bool, Status> {
-        if attempt.asked || attempt.resource.info().group == GROUP {
+    fn concern(&self, request: &WriteRequest<'_>) -> Result<bool, Status> {
+        if request.asked || request.resource.info().group == GROUP {
             return Ok(false);
         }
         if let Some(status) = &self.unreadable {
@@ -117,27 +117,27 @@ impl Admission {
 /// respond.
 pub(crate) async fn admit_and_change(
     admission: &Admission,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    admit(&admission.plugins, attempt, operation, object, old)?;
+    admit(&admission.plugins, request, operation, object, old)?;
     let registrations = admission.registrations();
-    if !registrations.concern(attempt)? {
+    if !registrations.concern(request)? {
         return Ok(());
     }
-    if is_scale(attempt) {
-        return change_scale(admission, attempt, &registrations, object, old).await;
+    if is_scale(request) {
+        return change_scale(admission, request, &registrations, object, old).await;
     }
-    let mut round = Round::new(&admission.objects, attempt, word(operation), old)?;
+    let mut round = Round::new(&admission.objects, request, word(operation), old)?;
     let Some(last) = round.change(registrations.steps(), object).await? else {
         return Ok(());
     };
     // Mutating admission is reinvoked for later changes, if it asks for that.
-    attempt.resource.kind.default(object);
+    request.resource.kind.default(object);
     let changed = object.clone();
-    admit(&admission.plugins, attempt, operation, object, old)?;
+    admit(&admission.plugins, request, operation, object, old)?;
     let until = if *object == changed { last } else { usize::MAX };
     let again = registrations.steps().take(until);
     round
@@ -151,23 +151,23 @@ pub(crate) async fn admit_and_change(
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn validate(
     admission: &Admission,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     operation: Operation,
     object: &Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let registrations = admission.registrations();
-    if !registrations.concern(attempt)? {
+    if !registrations.concern(request)? {
         return Ok(());
     }
-    let kind = &attempt.resource.kind;
-    let scalable = kind.scalable().filter(|_| is_scale(attempt));
+    let kind = &request.resource.kind;
+    let scalable = kind.scalable().filter(|_| is_scale(request));
     let scales = scalable.map(|kind| (kind.scale(object), old.map(|old| kind.scale(old))));
     let (object, old) = match &scales {
         Some((object, old)) => (object, old.as_ref()),
         _ => (object, old),
     };
-    let mut round = Round::new(&admission.objects, attempt, word(operation), old)?;
+    let mut round = Round::new(&admission.objects, request, word(operation), old)?;
     round.judge(&registrations, object).await
 }
 
@@ -177,10 +177,10 @@ pub(crate) async fn validate(
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn admit_part(
     admission: &Admission,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     object: &mut Value,
 ) -> Result<(), Status> {
-    ask_all(admission, attempt, "CREATE", object).await
+    ask_all(admission, request, "CREATE", object).await
 }
 
 /// Asks everybody about a connection to an object: `exec`, `attach`, `portforward`, `proxy`, with
@@ -200,21 +200,21 @@ pub(crate) async fn connect(
         dry_run: false,
         validation: Validation::Ignore,
     };
-    let attempt = WriteRequest::of(call, resource, nothing);
-    ask_all(admission, &attempt, "CONNECT", options).await
+    let request = WriteRequest::of(call, resource, nothing);
+    ask_all(admission, &request, "CONNECT", options).await
 }
 
 async fn ask_all(
     admission: &Admission,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     operation: &'static str,
     object: &mut Value,
 ) -> Result<(), Status> {
     let registrations = admission.registrations();
-    if !registrations.concern(attempt)? {
+    if !registrations.concern(request)? {
         return Ok(());
     }
-    let mut round = Round::new(&admission.objects, attempt, operation, None)?;
+    let mut round = Round::new(&admission.objects, request, operation, None)?;
     round.name_kind(object);
     change_all(&mut round, &registrations, object).await?;
     round.judge(&registrations, object).await
@@ -223,23 +223,23 @@ async fn ask_all(
 /// Mutates the scale of an object, which is the form that webhooks get.
 async fn change_scale(
     admission: &Admission,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     registrations: &Registrations,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    let kind = &attempt.resource.kind;
+    let kind = &request.resource.kind;
     let Some(scalable) = kind.scalable() else {
         return Ok(());
     };
     let mut scale = scalable.scale(object);
     let before = old.map(|old| scalable.scale(old));
-    let mut round = Round::new(&admission.objects, attempt, "UPDATE", before.as_ref())?;
+    let mut round = Round::new(&admission.objects, request, "UPDATE", before.as_ref())?;
     if change_all(&mut round, registrations, &mut scale).await? {
         let errors = scalable.set_scale(object, &scale);
         if !errors.is_empty() {
             let (group, _, kind) = kind.info().body(&SCALE);
-            return Err(Status::invalid(group, kind, attempt.name, &errors));
+            return Err(Status::invalid(group, kind, request.name, &errors));
         }
     }
     Ok(())
@@ -270,6 +270,6 @@ fn word(operation: Operation) -> &'static str {
     }
 }
 
-fn is_scale(attempt: &WriteRequest<'_>) -> bool {
-    attempt.subresource == SCALE.name
+fn is_scale(request: &WriteRequest<'_>) -> bool {
+    request.subresource == SCALE.name
 }

@@ -40,7 +40,7 @@ impl Step<'_> {
 /// One request.
 pub(super) struct Round<'a> {
     objects: &'a Objects,
-    attempt: &'a WriteRequest<'a>,
+    write_request: &'a WriteRequest<'a>,
     operation: &'static str,
     old: &'a Value,
     namespace: Value,
@@ -51,15 +51,15 @@ pub(super) struct Round<'a> {
 impl<'a> Round<'a> {
     pub(super) fn new(
         objects: &'a Objects,
-        attempt: &'a WriteRequest<'a>,
+        write_request: &'a WriteRequest<'a>,
         operation: &'static str,
         old: Option<&'a Value>,
     ) -> Result<Self, Status> {
-        let namespace = match attempt.namespace {
+        let namespace = match write_request.namespace {
             "" => None,
             name => reading(objects, |reads| Ok(reads.get("", "namespaces", "", name)))?,
         };
-        let own = attempt.resource.info();
+        let own = write_request.resource.info();
         let registry = &objects.catalog.snapshot().registry;
         let same = |one: &&Arc<Resource>| {
             let info = one.info();
@@ -67,7 +67,7 @@ impl<'a> Round<'a> {
         };
         Ok(Self {
             objects,
-            attempt,
+            write_request,
             operation,
             old: old.unwrap_or(&Value::Null),
             namespace: namespace.unwrap_or_default(),
@@ -109,7 +109,7 @@ impl<'a> Round<'a> {
 
     /// Sets the object's kind, for a sub-resource with a kind of its own.
     pub(super) fn name_kind(&self, object: &mut Value) {
-        let kind = self.kind(self.attempt.resource);
+        let kind = self.kind(self.write_request.resource);
         name_kind(object, kind);
     }
 
@@ -119,8 +119,8 @@ impl<'a> Round<'a> {
     }
 
     fn own_kind(&self) -> Option<ObjectKind<'static>> {
-        let resource = self.attempt.resource;
-        let part = resource.subresource(self.attempt.subresource)?;
+        let resource = self.write_request.resource;
+        let part = resource.subresource(self.write_request.subresource)?;
         match part.body {
             Body::Object => None,
             Body::Other {
@@ -154,7 +154,7 @@ impl<'a> Round<'a> {
                 group: info.group,
                 version: info.version,
                 plural: info.plural,
-                subresource: self.attempt.subresource,
+                subresource: self.write_request.subresource,
                 scope: if resource.namespaced() {
                     Scope::Namespaced
                 } else {
@@ -168,7 +168,7 @@ impl<'a> Round<'a> {
     /// The resource at a place among the versions.
     fn resource(&self, place: usize) -> &Resource {
         let other = place.checked_sub(1).and_then(|at| self.versions.get(at));
-        other.map_or(self.attempt.resource, |other| other.as_ref())
+        other.map_or(self.write_request.resource, |other| other.as_ref())
     }
 
     fn subjects(&self) -> Vec<Subject<'_>> {
@@ -184,18 +184,18 @@ impl<'a> Round<'a> {
         uid: &'r str,
         (object, old): (&'r Value, &'r Value),
     ) -> Request<'r> {
-        let attempt = self.attempt;
+        let write_request = self.write_request;
         Request {
             uid,
             operation: self.operation,
             subject: self.subject(self.resource(place)),
-            requested: self.subject(attempt.resource),
-            namespace: attempt.namespace,
-            name: attempt.name,
-            user: attempt.user.to_json(),
+            requested: self.subject(write_request.resource),
+            namespace: write_request.namespace,
+            name: write_request.name,
+            user: write_request.user.to_json(),
             object,
             old,
-            dry_run: attempt.dry_run,
+            dry_run: write_request.dry_run,
             options: self.options(),
             namespace_object: &self.namespace,
         }
@@ -209,12 +209,12 @@ impl<'a> Round<'a> {
             // A connection has none but its object.
             _ => return Value::Null,
         };
-        let attempt = self.attempt;
+        let write_request = self.write_request;
         let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-        if kind != "DeleteOptions" && !attempt.manager.is_empty() {
-            options["fieldManager"] = json!(attempt.manager);
+        if kind != "DeleteOptions" && !write_request.manager.is_empty() {
+            options["fieldManager"] = json!(write_request.manager);
         }
-        if attempt.dry_run {
+        if write_request.dry_run {
             options["dryRun"] = json!(["All"]);
         }
         options
@@ -239,7 +239,7 @@ impl<'a> Round<'a> {
         // Its kind stays, whatever the change.
         name_kind(&mut made, self.kind(self.resource(place)));
         if self.is_whole() {
-            made = self.attempt.resource.kind.decode(made)?;
+            made = self.write_request.resource.kind.decode(made)?;
             for field in ["name", "namespace", "uid"] {
                 if metadata::text(&made, field) != metadata::text(object, field) {
                     return Err(format!("it may not change metadata.{field}"));
@@ -266,8 +266,8 @@ impl<'a> Round<'a> {
         let served = self.objects.catalog.snapshot();
         let own = self.request(0, "", (object, self.old));
         let about = About {
-            target: self.subject(self.attempt.resource).target,
-            name: self.attempt.name,
+            target: self.subject(self.write_request.resource).target,
+            name: self.write_request.name,
         };
         let wanted = reading(self.objects, |reads| {
             let cluster = Cluster {
@@ -363,11 +363,11 @@ impl<'a> Round<'a> {
         let answer = call::ask(self.objects, webhook, &review).await;
         match answer.and_then(|answer| verdict(webhook, &uid, &answer)) {
             Ok(WebhookVerdict::Allowed { patch, warnings }) => {
-                self.attempt.warn(warnings);
+                self.write_request.warn(warnings);
                 Ok(Some((place, patch)))
             }
             Ok(WebhookVerdict::Denied { status, warnings }) => {
-                self.attempt.warn(warnings);
+                self.write_request.warn(warnings);
                 Err(status)
             }
             Err(why) if webhook.must_answer => Err(failed(webhook, &why)),
@@ -401,7 +401,7 @@ impl<'a> Round<'a> {
         for complaint in &judgement.audited {
             tracing::info!(%complaint, "a policy does not allow a write");
         }
-        self.attempt.warn(judgement.warnings);
+        self.write_request.warn(judgement.warnings);
         judgement.denied.map_or(Ok(()), Err)
     }
 }

@@ -28,13 +28,13 @@ pub(super) async fn answer(
     let bytes = body::read(body, &call.limits).await?;
     let mut binding = decode::part(&call.parts.headers, &bytes, "Binding")?.value;
     check(&binding, &call.info.name)?;
-    let attempt = WriteRequest::of(call, resource, options);
-    dynamic_admission::admit_part(writer.admission, &attempt, &mut binding).await?;
+    let request = WriteRequest::of(call, resource, options);
+    dynamic_admission::admit_part(writer.admission, &request, &mut binding).await?;
     let binding = decode::typed("Binding", binding)?;
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);
-    update(writer, &attempt, Part::Trusted, &mut change).await?;
+    update(writer, &request, Part::Trusted, &mut change).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });

@@ -42,16 +42,16 @@ pub(super) async fn answer(
     let mut eviction = decode::part(&call.parts.headers, &bytes, "Eviction")?.value;
     let name = &call.info.name;
     write.dry_run |= options(&eviction, name)?.1;
-    let attempt = WriteRequest::of(call, resource, write);
-    dynamic_admission::admit_part(writer.admission, &attempt, &mut eviction).await?;
+    let request = WriteRequest::of(call, resource, write);
+    dynamic_admission::admit_part(writer.admission, &request, &mut eviction).await?;
     let eviction = decode::typed("Eviction", eviction)?;
     let (options, _) = options(&eviction, name)?;
-    let attempt = WriteRequest {
+    let request = WriteRequest {
         subresource: "",
         asked: true,
-        ..attempt
+        ..request
     };
-    evict(writer, &attempt, options).await?;
+    evict(writer, &request, options).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
@@ -72,25 +72,25 @@ fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status
 /// *Errors.* 429 if it is not allowed, and the errors of a deletion.
 async fn evict(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     mut options: DeleteOptions,
 ) -> Result<(), Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer
             .objects
-            .must_read(attempt.resource, attempt.namespace, attempt.name)
+            .must_read(request.resource, request.namespace, request.name)
             .await?;
-        let pod = storage::decode(attempt.resource, &stored)?;
-        options.check(attempt.resource, &pod)?;
+        let pod = storage::decode(request.resource, &stored)?;
+        options.check(request.resource, &pod)?;
         let mut guard = None;
         if !is_over(&pod)
-            && let Some(budget) = budget_of(writer, attempt.namespace, &pod)?
+            && let Some(budget) = budget_of(writer, request.namespace, &pod)?
         {
             if is_broken(&pod, &budget) {
                 // The budget does not count it, as long as it is unchanged.
                 guard = Some(metadata::text(&pod, "resourceVersion").to_owned());
             } else {
-                take_disruption(writer, attempt, &budget).await?;
+                take_disruption(writer, request, &budget).await?;
             }
         }
         let asked = options.preconditions.clone();
@@ -98,7 +98,7 @@ async fn evict(
             let preconditions = options.preconditions.get_or_insert_default();
             preconditions.resource_version.get_or_insert(version);
         }
-        let done = remove(writer, attempt, &options).await;
+        let done = remove(writer, request, &options).await;
         options.preconditions = asked;
         match done {
             Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {
@@ -108,17 +108,17 @@ async fn evict(
         }
     }
     let text = "the pod kept changing while it was evicted; try again";
-    Err(attempt.resource.conflict(attempt.name, text))
+    Err(request.resource.conflict(request.name, text))
 }
 
 /// Sets the pod's `DisruptionTarget` condition, then deletes it.
 async fn remove(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
     let mut options = options.clone();
-    if !attempt.dry_run {
+    if !request.dry_run {
         let version = options
             .preconditions
             .as_ref()
@@ -131,7 +131,7 @@ async fn remove(
             }
             Ok(marked)
         };
-        let written = update(writer, attempt, Part::Trusted, &mut mark).await?;
+        let written = update(writer, request, Part::Trusted, &mut mark).await?;
         if version.is_some() {
             options
                 .preconditions
@@ -139,7 +139,7 @@ async fn remove(
                 .resource_version = Some(written.stored.mod_revision.0.to_string());
         }
     }
-    delete(writer, attempt, &options).await.map(|_| ())
+    delete(writer, request, &options).await.map(|_| ())
 }
 
 /// The pod with the condition `DisruptionTarget`.
@@ -214,19 +214,19 @@ fn is_broken(pod: &Value, budget: &Value) -> bool {
 /// Takes one of the disruptions that the budget still allows.
 async fn take_disruption(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     budget: &Value,
 ) -> Result<(), Status> {
     let resource = writer.objects.catalog.any_version(GROUP, BUDGETS);
     let resource = resource.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
-    let mut change = |budget: &Value| taken(budget, attempt.name, Timestamp::now());
-    let attempt = WriteRequest {
+    let mut change = |budget: &Value| taken(budget, request.name, Timestamp::now());
+    let request = WriteRequest {
         resource: &resource,
         name: metadata::text(budget, "name"),
         subresource: "status",
-        ..*attempt
+        ..*request
     };
-    match update(writer, &attempt, Part::Trusted, &mut change).await {
+    match update(writer, &request, Part::Trusted, &mut change).await {
         // The budget was deleted, so it forbids nothing.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),
         done => done.map(|_| ()),

@@ -42,7 +42,7 @@ pub(super) async fn answer(
         }
         Ok(object)
     };
-    let attempt = WriteRequest::of(call, resource, options);
-    let written = update(writer, &attempt, Part::Trusted, &mut change).await?;
+    let request = WriteRequest::of(call, resource, options);
+    let written = update(writer, &request, Part::Trusted, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

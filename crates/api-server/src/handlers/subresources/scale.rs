@@ -85,7 +85,7 @@ async fn write(
     options: WriteOptions,
     change: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
 ) -> Result<Reply, Status> {
-    let attempt = WriteRequest::of(call, resource, options);
+    let request = WriteRequest::of(call, resource, options);
     let mut apply = |old: &Value| {
         let scale = change(&scale_of(resource, old)?)?;
         let mut object = old.clone();
@@ -98,7 +98,7 @@ async fn write(
         }
         Ok(object)
     };
-    let written = update(writer, &attempt, Part::Whole, &mut apply).await?;
+    let written = update(writer, &request, Part::Whole, &mut apply).await?;
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
     output::value(call, &scale, StatusCode::OK)
 }
@@ -114,7 +114,7 @@ async fn apply(
     let kind = ("autoscaling/v1", SCALE.kind);
     let config = Configuration::parse(bytes, kind, options.validation)?;
     call.warnings.add(config.warnings);
-    let attempt = WriteRequest {
+    let request = WriteRequest {
         applied: true,
         ..WriteRequest::of(call, resource, options)
     };
@@ -126,14 +126,14 @@ async fn apply(
         set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
         field_managers::merge(
             &writer.objects.catalog,
-            &attempt,
+            &request,
             Part::Whole,
             &wanted,
             Some(old),
             force,
         )
     };
-    let written = update(writer, &attempt, Part::Whole, &mut merge).await?;
+    let written = update(writer, &request, Part::Whole, &mut merge).await?;
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
     output::value(call, &scale, StatusCode::OK)
 }

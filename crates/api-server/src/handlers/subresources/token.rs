@@ -53,15 +53,15 @@ pub(super) async fn answer(
     if request["spec"]["expirationSeconds"].is_null() {
         request["spec"]["expirationSeconds"] = json!(SECONDS_DEFAULT);
     }
-    let attempt = WriteRequest::of(call, resource, options);
+    let write_request = WriteRequest::of(call, resource, options);
     admit(
         &writer.admission.plugins,
-        &attempt,
+        &write_request,
         Operation::Create,
         &mut request,
         None,
     )?;
-    dynamic_admission::admit_part(writer.admission, &attempt, &mut request).await?;
+    dynamic_admission::admit_part(writer.admission, &write_request, &mut request).await?;
     let mut request = decode::typed("TokenRequest", request)?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()

@@ -92,7 +92,7 @@ pub(super) async fn answer(
         resource,
         call,
         part,
-        attempt: WriteRequest {
+        request: WriteRequest {
             applied: true,
             ..WriteRequest::of(call, resource, options)
         },
@@ -109,7 +109,7 @@ struct Apply<'a> {
     resource: &'a Resource,
     call: &'a Call,
     part: Part,
-    attempt: WriteRequest<'a>,
+    request: WriteRequest<'a>,
     config: &'a Value,
     force: bool,
 }
@@ -121,7 +121,7 @@ impl Apply<'_> {
     async fn run(&self) -> Result<(Written, StatusCode), Status> {
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let mut change = |old: &Value| self.merged(Some(old));
-            match update(self.writer, &self.attempt, self.part, &mut change).await {
+            match update(self.writer, &self.request, self.part, &mut change).await {
                 Err(status) if self.creates(&status) => {}
                 done => return done.map(|written| (written, StatusCode::OK)),
             }
@@ -131,7 +131,7 @@ impl Apply<'_> {
             }
         }
         let why = "it kept coming and going; try again";
-        Err(self.resource.conflict(self.attempt.name, why))
+        Err(self.resource.conflict(self.request.name, why))
     }
 
     fn creates(&self, status: &Status) -> bool {
@@ -139,7 +139,7 @@ impl Apply<'_> {
     }
 
     async fn create(&self) -> Result<Written, Status> {
-        let (config, name) = (self.config, self.attempt.name);
+        let (config, name) = (self.config, self.request.name);
         let info = self.call.info.with_verb("create");
         authorize::authorize(&self.writer.access.authorizer, &self.call.user, &info)?;
         let uid = metadata::text(config, "uid");
@@ -159,15 +159,15 @@ impl Apply<'_> {
             return Err(self.resource.conflict(name, &why));
         }
         metadata::must_name(config, name)?;
-        create(self.writer, &self.attempt, self.merged(None)?).await
+        create(self.writer, &self.request, self.merged(None)?).await
     }
 
     /// The merged object.
     fn merged(&self, old: Option<&Value>) -> Result<Value, Status> {
-        let (attempt, part, config) = (&self.attempt, self.part, self.config);
+        let (request, part, config) = (&self.request, self.part, self.config);
         let value = field_managers::merge(
             &self.writer.objects.catalog,
-            attempt,
+            request,
             part,
             config,
             old,

@@ -35,12 +35,12 @@ pub(crate) async fn answer(
         let mut deletions: Vec<BoxFuture<'_, Result<(), Status>>> = Vec::new();
         for item in batch {
             let (namespace, name) = resource.names(&item.key);
-            let attempt = WriteRequest {
+            let request = WriteRequest {
                 namespace,
                 name,
                 ..WriteRequest::of(call, resource, write)
             };
-            deletions.push(Box::pin(delete_one(writer, attempt, &options)));
+            deletions.push(Box::pin(delete_one(writer, request, &options)));
         }
         try_join_all(deletions).await?;
     }
@@ -49,10 +49,10 @@ pub(crate) async fn answer(
 
 async fn delete_one(
     writer: Writer<'_>,
-    attempt: WriteRequest<'_>,
+    request: WriteRequest<'_>,
     options: &DeleteOptions,
 ) -> Result<(), Status> {
-    match delete(writer, &attempt, options).await {
+    match delete(writer, &request, options).await {
         Ok(_) => Ok(()),
         // Another writer was faster.
         Err(status) if status.reason == StatusReason::NotFound => Ok(()),

@@ -49,33 +49,33 @@ pub(crate) async fn answer(
         &object,
         None,
     )?;
-    let attempt = WriteRequest::of(call, resource, options);
-    let written = create(writer, &attempt, object).await?;
+    let request = WriteRequest::of(call, resource, options);
+    let written = create(writer, &request, object).await?;
     output::written(call, resource, &written, StatusCode::CREATED)
 }
 
 /// Creates an object in its kind's form; generates its name if requested.
 pub(crate) async fn create(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     mut object: Value,
 ) -> Result<Written, Status> {
-    let resource = attempt.resource;
-    default_account::await_it(writer.objects, attempt, &object).await;
+    let resource = request.resource;
+    default_account::await_it(writer.objects, request, &object).await;
     resource.kind.default(&mut object);
     // The present fields are the user's; fields that the server adds later have no manager.
     field_managers::track(
         &writer.objects.catalog,
-        attempt,
+        request,
         Part::Whole,
         &mut object,
         None,
     );
-    metadata::prepare_create(resource, attempt.namespace, &mut object, Timestamp::now())?;
+    metadata::prepare_create(resource, request.namespace, &mut object, Timestamp::now())?;
     let prefix = metadata::text(&object, "generateName").to_owned();
     let generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();
     if !generated {
-        return create_named(writer, attempt, object).await;
+        return create_named(writer, request, object).await;
     }
     let mut tries = 0;
     loop {
@@ -83,7 +83,7 @@ pub(crate) async fn create(
         let mut candidate = object.clone();
         let name = metadata::generate_name(&prefix);
         metadata::of(&mut candidate).insert("name".to_owned(), name.as_str().into());
-        match create_named(writer, attempt, candidate).await {
+        match create_named(writer, request, candidate).await {
             Err(status) if status.reason == StatusReason::AlreadyExists => {
                 if tries == NAME_ATTEMPTS_MAX {
                     let info = resource.info();
@@ -97,19 +97,19 @@ pub(crate) async fn create(
 
 async fn create_named(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     mut object: Value,
 ) -> Result<Written, Status> {
-    let resource = attempt.resource;
+    let resource = request.resource;
     let kind = &resource.kind;
     kind.prepare_create(&mut object);
     let name = metadata::text(&object, "name").to_owned();
-    let attempt = &WriteRequest {
+    let request = &WriteRequest {
         name: &name,
-        ..*attempt
+        ..*request
     };
     let create = Operation::Create;
-    dynamic_admission::admit_and_change(writer.admission, attempt, create, &mut object, None)
+    dynamic_admission::admit_and_change(writer.admission, request, create, &mut object, None)
         .await?;
     kind.default(&mut object);
     let asked = kind.allocating().allocations(&object);
@@ -119,20 +119,20 @@ async fn create_named(
         reading(writer.objects, |reads| {
             kind.allocating().allocate(&mut object, None, reads)
         })?;
-        quota::count(writer.objects, resource, attempt.namespace, &mut object)?;
+        quota::count(writer.objects, resource, request.namespace, &mut object)?;
         let mut errors = kind.validate_create(&object);
         errors.extend(own_annotations::validate(kind.info().kind, &object, None));
         if !errors.is_empty() {
             return Err(resource.invalid(&name, &errors));
         }
-        attempt.warn(kind.warnings(&object, None));
-        advise(&writer.admission.plugins, attempt, create, &object, None);
-        dynamic_admission::validate(writer.admission, attempt, create, &object, None).await?;
+        request.warn(kind.warnings(&object, None));
+        advise(&writer.admission.plugins, request, create, &object, None);
+        dynamic_admission::validate(writer.admission, request, create, &object, None).await?;
         let wanted = kind.allocating().allocations(&object);
-        let outcome = if attempt.dry_run {
-            dry_create(writer.objects, attempt, &object, &wanted).await?
+        let outcome = if request.dry_run {
+            dry_create(writer.objects, request, &object, &wanted).await?
         } else {
-            store(writer.objects, attempt, &object, &wanted).await?
+            store(writer.objects, request, &object, &wanted).await?
         };
         match outcome {
             Outcome::Stored(stored) => {
@@ -167,19 +167,19 @@ enum Outcome {
 
 async fn dry_create(
     objects: &Objects,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     object: &Value,
     wanted: &[Allocation],
 ) -> Result<Outcome, Status> {
     let name = metadata::text(object, "name");
     if objects
-        .read(attempt.resource, attempt.namespace, name)
+        .read(request.resource, request.namespace, name)
         .await?
         .is_some()
     {
         return Ok(Outcome::Exists);
     }
-    quota::charge(objects, change(attempt, object), &mut Txn::default()).await?;
+    quota::charge(objects, change(request, object), &mut Txn::default()).await?;
     use resource_kinds::AllocationLookup;
     let mut wanted = wanted.iter();
     let taken = reading(objects, |reads| {
@@ -191,27 +191,27 @@ async fn dry_create(
 /// Stores a new object; retried if only a quota has changed in between.
 async fn store(
     objects: &Objects,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     object: &Value,
     wanted: &[Allocation],
 ) -> Result<Outcome, Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        if let Some(outcome) = try_store(objects, attempt, object, wanted).await? {
+        if let Some(outcome) = try_store(objects, request, object, wanted).await? {
             return Ok(outcome);
         }
         work::let_others_go_first().await;
     }
-    Err(attempt.resource.conflict(attempt.name, MODIFIED))
+    Err(request.resource.conflict(request.name, MODIFIED))
 }
 
 async fn try_store(
     objects: &Objects,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     object: &Value,
     wanted: &[Allocation],
 ) -> Result<Option<Outcome>, Status> {
-    let resource = attempt.resource;
-    let key = resource.key(attempt.namespace, metadata::text(object, "name"));
+    let resource = request.resource;
+    let key = resource.key(request.namespace, metadata::text(object, "name"));
     let lease = objects
         .leases
         .lease_for(objects.store.as_ref(), &resource.info())
@@ -227,8 +227,8 @@ async fn try_store(
     for allocation in wanted {
         allocate(&objects.catalog, &mut txn, allocation, &key);
     }
-    quota::announce(resource, attempt.namespace, &mut txn);
-    quota::charge(objects, change(attempt, object), &mut txn).await?;
+    quota::announce(resource, request.namespace, &mut txn);
+    quota::charge(objects, change(request, object), &mut txn).await?;
     match objects
         .store
         .txn(txn)
@@ -254,11 +254,11 @@ async fn try_store(
     }
 }
 
-fn change<'a>(attempt: &WriteRequest<'a>, object: &'a Value) -> Change<'a> {
+fn change<'a>(request: &WriteRequest<'a>, object: &'a Value) -> Change<'a> {
     Change {
-        resource: attempt.resource,
-        namespace: attempt.namespace,
-        name: attempt.name,
+        resource: request.resource,
+        namespace: request.namespace,
+        name: request.name,
         old: None,
         new: Some(object),
     }

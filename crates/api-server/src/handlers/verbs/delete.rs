@@ -164,10 +164,10 @@ impl DeleteOptions {
     }
 
     /// Warns a client without a propagation policy about the default, if the kind has advice.
-    pub(super) fn warn(&self, attempt: &WriteRequest<'_>) {
+    pub(super) fn warn(&self, request: &WriteRequest<'_>) {
         if self.propagation_policy.is_none() && self.orphan_dependents.is_none() {
-            let advice = attempt.resource.kind.deletion().deletion_warning();
-            attempt.warn(advice.map(str::to_owned));
+            let advice = request.resource.kind.deletion().deletion_warning();
+            request.warn(advice.map(str::to_owned));
         }
     }
 
@@ -213,9 +213,9 @@ pub(crate) async fn answer(
         dry_run,
         validation: Validation::Ignore,
     };
-    let attempt = WriteRequest::of(call, resource, write);
-    options.warn(&attempt);
-    let deleted = delete(writer, &attempt, &options).await?;
+    let request = WriteRequest::of(call, resource, write);
+    options.warn(&request);
+    let deleted = delete(writer, &request, &options).await?;
     if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
         let object = storage::decode(resource, &deleted.stored)?;
         return output::value(call, &success(resource, &object), StatusCode::OK);
@@ -248,31 +248,31 @@ fn success(resource: &Resource, object: &Value) -> Value {
 /// Deletes an object, or marks it as being deleted if it has finalizers or a grace period.
 pub(crate) async fn delete(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     options: &DeleteOptions,
 ) -> Result<Written, Status> {
-    let resource = attempt.resource;
+    let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer
             .objects
-            .must_read(resource, attempt.namespace, attempt.name)
+            .must_read(resource, request.namespace, request.name)
             .await?;
         work::expect(stored.value.len()).await;
         let object = storage::decode(resource, &stored)?;
         options.check(resource, &object)?;
         admit(
             &writer.admission.plugins,
-            attempt,
+            request,
             Operation::Delete,
             &mut Value::Null,
             Some(&object),
         )?;
         let (operation, nothing) = (Operation::Delete, &Value::Null);
-        dynamic_admission::validate(writer.admission, attempt, operation, nothing, Some(&object))
+        dynamic_admission::validate(writer.admission, request, operation, nothing, Some(&object))
             .await?;
         let marked = mark(resource, &object, options, Timestamp::now());
         let gone = may_go(resource, &marked);
-        if attempt.dry_run || (!gone && metadata::same(&marked, &object)) {
+        if request.dry_run || (!gone && metadata::same(&marked, &object)) {
             return Ok(Written { stored, gone });
         }
         let done = if gone {
@@ -286,7 +286,7 @@ pub(crate) async fn delete(
         }
         work::let_others_go_first().await;
     }
-    Err(resource.conflict(attempt.name, MODIFIED))
+    Err(resource.conflict(request.name, MODIFIED))
 }
 
 /// The object with its deletion time, grace period and finalizers.

@@ -166,7 +166,7 @@ pub(crate) async fn answer(
         )?;
         Ok(object)
     };
-    let attempt = WriteRequest::of(call, resource, options);
-    let written = update(writer, &attempt, part, &mut change).await?;
+    let request = WriteRequest::of(call, resource, options);
+    let written = update(writer, &request, part, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

@@ -54,7 +54,7 @@ pub(crate) async fn answer(
     let check = |old: Option<&Value>| {
         authorize::check_escalation(&writer.access.authorizer, asker, resource, &object, old)
     };
-    let attempt = WriteRequest::of(call, resource, options);
+    let request = WriteRequest::of(call, resource, options);
     let kind = &resource.kind;
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
     let mut change = |old: &Value| {
@@ -65,7 +65,7 @@ pub(crate) async fn answer(
             Err(unversioned(resource, &call.info.name))
         }
     };
-    let (written, code) = match update(writer, &attempt, part, &mut change).await {
+    let (written, code) = match update(writer, &request, part, &mut change).await {
         Err(status)
             if status.reason == StatusReason::NotFound
                 && part == Part::Whole
@@ -74,7 +74,7 @@ pub(crate) async fn answer(
             let info = call.info.with_verb("create");
             authorize::authorize(&writer.access.authorizer, &call.user, &info)?;
             check(None)?;
-            let created = create(writer, &attempt, object.clone()).await?;
+            let created = create(writer, &request, object.clone()).await?;
             (created, StatusCode::CREATED)
         }
         updated => (updated?, StatusCode::OK),
@@ -99,29 +99,29 @@ fn unversioned(resource: &Resource, name: &str) -> Status {
 /// *Errors.* 404, 409 for a stale resource version, and the errors of admission and validation.
 pub(crate) async fn update(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     part: Part,
     change: &mut Change<'_>,
 ) -> Result<Written, Status> {
-    let resource = attempt.resource;
+    let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let stored = writer
             .objects
-            .must_read(resource, attempt.namespace, attempt.name)
+            .must_read(resource, request.namespace, request.name)
             .await?;
         work::expect(stored.value.len()).await;
         let old = storage::decode(resource, &stored)?;
         let object = change(&old)?;
         let version = metadata::text(&object, "resourceVersion");
         if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
-            return Err(resource.conflict(attempt.name, MODIFIED));
+            return Err(resource.conflict(request.name, MODIFIED));
         }
-        let mut draft = prepare(writer, attempt, part, object, &old).await?;
+        let mut draft = prepare(writer, request, part, object, &old).await?;
         if part == Part::Whole {
             quota::count(
                 writer.objects,
                 resource,
-                attempt.namespace,
+                request.namespace,
                 &mut draft.object,
             )?;
         }
@@ -131,12 +131,12 @@ pub(crate) async fn update(
                 gone: false,
             });
         }
-        if let Some(written) = write(writer, attempt, (&stored, &old), draft).await? {
+        if let Some(written) = write(writer, request, (&stored, &old), draft).await? {
             return Ok(written);
         }
         work::let_others_go_first().await;
     }
-    Err(resource.conflict(attempt.name, MODIFIED))
+    Err(resource.conflict(request.name, MODIFIED))
 }
 
 /// A changed object that may be written.
@@ -151,13 +151,13 @@ struct Draft {
 
 async fn prepare(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     part: Part,
     mut object: Value,
     old: &Value,
 ) -> Result<Draft, Status> {
-    let resource = attempt.resource;
-    let (kind, sub) = (&resource.kind, attempt.subresource);
+    let resource = request.resource;
+    let (kind, sub) = (&resource.kind, request.subresource);
     metadata::prepare_update(resource, &mut object, old)?;
     kind.default(&mut object);
     match part {
@@ -175,7 +175,7 @@ async fn prepare(
     }
     field_managers::track(
         &writer.objects.catalog,
-        attempt,
+        request,
         part,
         &mut object,
         Some(old),
@@ -183,12 +183,12 @@ async fn prepare(
     let (update, before) = (Operation::Update, Some(old));
     let outside = part != Part::Trusted;
     if outside {
-        dynamic_admission::admit_and_change(writer.admission, attempt, update, &mut object, before)
+        dynamic_admission::admit_and_change(writer.admission, request, update, &mut object, before)
             .await?;
     } else {
         admit(
             &writer.admission.plugins,
-            attempt,
+            request,
             update,
             &mut object,
             before,
@@ -225,14 +225,14 @@ async fn prepare(
         Some(old),
     ));
     if !errors.is_empty() {
-        return Err(resource.invalid(attempt.name, &errors));
+        return Err(resource.invalid(request.name, &errors));
     }
     if matches!(part, Part::Whole | Part::Subresource) {
-        attempt.warn(kind.warnings(&object, before));
+        request.warn(kind.warnings(&object, before));
     }
-    advise(&writer.admission.plugins, attempt, update, &object, before);
+    advise(&writer.admission.plugins, request, update, &object, before);
     if outside {
-        dynamic_admission::validate(writer.admission, attempt, update, &object, before).await?;
+        dynamic_admission::validate(writer.admission, request, update, &object, before).await?;
     }
     let before = kind.allocating().allocations(old);
     let after = kind.allocating().allocations(&object);
@@ -257,11 +257,11 @@ async fn prepare(
 /// Writes a draft over the stored object; `None` if that has changed in between.
 async fn write(
     writer: Writer<'_>,
-    attempt: &WriteRequest<'_>,
+    request: &WriteRequest<'_>,
     (stored, old): (&KeyValue, &Value),
     draft: Draft,
 ) -> Result<Option<Written>, Status> {
-    let resource = attempt.resource;
+    let resource = request.resource;
     let Draft {
         object,
         allocated,
@@ -270,12 +270,12 @@ async fn write(
     } = draft;
     let change = Charged {
         resource,
-        namespace: attempt.namespace,
-        name: attempt.name,
+        namespace: request.namespace,
+        name: request.name,
         old: Some(old),
         new: Some(&object),
     };
-    if attempt.dry_run {
+    if request.dry_run {
         quota::charge(writer.objects, change, &mut Txn::default()).await?;
         return Ok(Some(Written::dry(resource, &object, Some(stored))));
     }
@@ -299,7 +299,7 @@ async fn write(
         (&allocated, &released),
     )
     .await?;
-    quota::announce(resource, attempt.namespace, &mut txn);
+    quota::announce(resource, request.namespace, &mut txn);
     quota::charge(writer.objects, change, &mut txn).await?;
     match writer
         .objects
@@ -320,7 +320,7 @@ async fn write(
             let lost = held.into_iter().position(Option::is_some);
             match lost.and_then(|at| allocated.get(at)) {
                 Some(allocation) if asked.iter().any(|one| one.key == allocation.key) => {
-                    Err(resource.invalid(attempt.name, &[refused(&object, allocation)]))
+                    Err(resource.invalid(request.name, &[refused(&object, allocation)]))
                 }
                 _ => Ok(None),
             }
