@@ -14,7 +14,7 @@ use crate::limits::REQUEST_TIMEOUT;
 
 /// The result of a write.
 #[derive(Debug)]
-pub enum Written {
+pub enum StatusWriteResult {
     /// It succeeded; the stored pod.
     Done(Box<Pod>),
     /// The pod is deleted.
@@ -131,7 +131,7 @@ fn replaced(value: &Value) -> Value {
 }
 
 /// Writes a difference.
-pub async fn write(client: &Client, pod: &Pod, difference: Value) -> Written {
+pub async fn write(client: &Client, pod: &Pod, difference: Value) -> StatusWriteResult {
     let meta = &pod.metadata;
     let namespace = meta.namespace.as_deref().unwrap_or_default();
     let name = meta.name.as_deref().unwrap_or_default();
@@ -140,12 +140,12 @@ pub async fn write(client: &Client, pod: &Pod, difference: Value) -> Written {
     let params = PatchParams::default();
     let request = api.patch_status(name, &params, &patch);
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(Ok(pod)) => Written::Done(Box::new(pod)),
+        Ok(Ok(pod)) => StatusWriteResult::Done(Box::new(pod)),
         Ok(Err(error)) => match refusal(&error) {
-            Refusal::NotFound => Written::Gone,
-            _ => Written::Failed(message(&error)),
+            Refusal::NotFound => StatusWriteResult::Gone,
+            _ => StatusWriteResult::Failed(message(&error)),
         },
-        Err(_) => Written::Failed("the API server did not answer in time".to_owned()),
+        Err(_) => StatusWriteResult::Failed("the API server did not answer in time".to_owned()),
     }
 }
 

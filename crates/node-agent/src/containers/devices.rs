@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use container_runtime::spec::Device;
 
-use super::runtime_spec::Ingredients;
+use super::runtime_spec::ContainerInputs;
 
 /// The devices that the container asks for. On the node they belong to root: in the container
 /// they are its user's and group's where the pod names these, or the volumes' group's.
 ///
 /// # Errors
 /// The error in the pod's specification, for the user.
-pub fn devices(of: &Ingredients<'_>) -> Result<Vec<Device>, String> {
+pub fn devices(of: &ContainerInputs<'_>) -> Result<Vec<Device>, String> {
     let pod = of.pod.spec.as_ref();
     let pod = pod.and_then(|spec| spec.security_context.as_ref());
     let own = of.container.security_context.as_ref();

@@ -25,7 +25,7 @@ use crate::volumes::PreparedVolumes;
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything that one instance of a container is made of.
-pub struct Ingredients<'a> {
+pub struct ContainerInputs<'a> {
     /// The pod.
     pub pod: &'a Pod,
     /// The container.
@@ -111,7 +111,7 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
 ///
 /// # Errors
 /// The error in the pod's specification, for the user.
-pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
+pub fn container_spec(of: &ContainerInputs<'_>) -> Result<ContainerSpec, String> {
     let container = of.container;
     let id = runtime_id(&container.name, of.restart_count);
     let empty = PodSpec::default();
@@ -176,7 +176,7 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
 }
 
 /// The image's variables, the host name, the pod's variables; the last of a name wins.
-fn environment(of: &Ingredients<'_>) -> Vec<EnvVar> {
+fn environment(of: &ContainerInputs<'_>) -> Vec<EnvVar> {
     let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let own = [("PATH", ROOT_PATH), ("HOSTNAME", of.names.kernel.as_str())];
     let of_image = of.image.env.iter();
@@ -211,7 +211,7 @@ fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory: u64) -> i32
     }
 }
 
-fn mounts(of: &Ingredients<'_>) -> Result<Vec<Mount>, String> {
+fn mounts(of: &ContainerInputs<'_>) -> Result<Vec<Mount>, String> {
     let mut found = Vec::new();
     for mount in of.container.volume_mounts.iter().flatten() {
         found.push(volume_mount(of, mount)?);
@@ -261,7 +261,7 @@ fn bind(path: PathBuf, sub_path: Option<PathBuf>, propagation: Propagation) -> M
     }
 }
 
-fn volume_mount(of: &Ingredients<'_>, mount: &VolumeMount) -> Result<Mount, String> {
+fn volume_mount(of: &ContainerInputs<'_>, mount: &VolumeMount) -> Result<Mount, String> {
     let name = &mount.name;
     let volume = of
         .volumes
@@ -350,7 +350,7 @@ mod tests {
             ),
         ]
         .into();
-        container_spec(&Ingredients {
+        container_spec(&ContainerInputs {
             pod: &pod,
             container: &pod.spec.as_ref().unwrap().containers[0],
             restart_count: 2,

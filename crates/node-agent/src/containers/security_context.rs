@@ -7,7 +7,7 @@ use container_runtime::spec::{ID_MAX, Seccomp, Security, UserSpec};
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 use pod_lifecycle::spec;
 
-use super::runtime_spec::Ingredients;
+use super::runtime_spec::ContainerInputs;
 
 /// The RuntimeClass handlers of the built-in runtime.
 const BUILT_IN_RUNTIMES: [&str; 3] = ["", "mainstay", "runc"];
@@ -94,7 +94,7 @@ fn id(wanted: i64) -> Result<u32, String> {
 
 /// Holds `runAsNonRoot` against the pod and the image.
 pub fn check_non_root(
-    of: &Ingredients<'_>,
+    of: &ContainerInputs<'_>,
     pod: Option<&PodSecurityContext>,
     own: Option<&SecurityContext>,
     user: &UserSpec,

@@ -76,11 +76,11 @@ pub async fn carry(
         };
         let parts = Parts {
             error: take("error").map(|(_, writer)| writer),
-            outputs: Writing {
+            outputs: OutputStreams {
                 stdout: take("stdout").map(|(_, writer)| writer),
                 stderr: take("stderr").map(|(_, writer)| writer),
             },
-            from: Reading {
+            from: ClientStreams {
                 stdin: take("stdin").map(|(reader, _)| reader),
                 resize: take("resize").map(|(reader, _)| reader),
                 size: BytesMut::new(),
@@ -141,8 +141,8 @@ async fn gone(opened: &mut mpsc::Receiver<Stream>) {
 
 struct Parts {
     error: Option<StreamWriter>,
-    outputs: Writing,
-    from: Reading,
+    outputs: OutputStreams,
+    from: ClientStreams,
 }
 
 impl Parts {
@@ -171,12 +171,12 @@ impl Parts {
 }
 
 /// The streams to the client.
-struct Writing {
+struct OutputStreams {
     stdout: Option<StreamWriter>,
     stderr: Option<StreamWriter>,
 }
 
-impl ToClient for Writing {
+impl ToClient for OutputStreams {
     async fn send(&self, output: Output, bytes: Bytes) -> bool {
         let to = match output {
             Output::Stdout => &self.stdout,
@@ -190,14 +190,14 @@ impl ToClient for Writing {
 }
 
 /// The streams from the client.
-struct Reading {
+struct ClientStreams {
     stdin: Option<StreamReader>,
     resize: Option<StreamReader>,
     /// The received part of the next size.
     size: BytesMut,
 }
 
-impl FromClient for Reading {
+impl FromClient for ClientStreams {
     /// Never ends: a disconnect is detected elsewhere.
     async fn next(&mut self) -> Option<ClientMessage> {
         loop {
@@ -221,7 +221,7 @@ impl FromClient for Reading {
     }
 }
 
-impl Reading {
+impl ClientStreams {
     /// Sizes come as JSON objects, one after the other, cut anywhere.
     fn whole_size(&mut self) -> Option<TerminalSize> {
         while let Some(end) = self.size.iter().position(|byte| *byte == b'}') {

@@ -138,8 +138,8 @@ pub async fn carry(
     exit_code: bool,
 ) {
     let (sink, stream) = socket.split();
-    let from = Reading { stream, protocol };
-    let to = Writing {
+    let from = ClientMessages { stream, protocol };
+    let to = OutputMessages {
         sink: Mutex::new(sink),
         protocol,
     };
@@ -153,12 +153,12 @@ pub async fn carry(
 }
 
 /// The client's messages.
-struct Reading {
+struct ClientMessages {
     stream: SplitStream<Socket>,
     protocol: Protocol,
 }
 
-impl FromClient for Reading {
+impl FromClient for ClientMessages {
     async fn next(&mut self) -> Option<ClientMessage> {
         while let Some(Ok(message)) = self.stream.next().await {
             if let Message::Close(_) = message {
@@ -173,12 +173,12 @@ impl FromClient for Reading {
 }
 
 /// The messages to the client.
-struct Writing {
+struct OutputMessages {
     sink: Mutex<SplitSink<Socket, Message>>,
     protocol: Protocol,
 }
 
-impl ToClient for Writing {
+impl ToClient for OutputMessages {
     async fn send(&self, output: Output, bytes: Bytes) -> bool {
         let channel = match output {
             Output::Stdout => STDOUT,
@@ -188,7 +188,7 @@ impl ToClient for Writing {
     }
 }
 
-impl Writing {
+impl OutputMessages {
     async fn write(&self, message: Message) -> bool {
         let sent = self.sink.lock().await.send(message).await;
         sent.inspect_err(|error| tracing::debug!(%error, "client of a session is gone"))

@@ -12,11 +12,11 @@ use pod_lifecycle::record::{Exit, Running};
 use pod_lifecycle::resources::local_storage::DiskUsage;
 use pod_lifecycle::spec::ProbeKind;
 
-use crate::api::status_writer::Written;
+use crate::api::status_writer::StatusWriteResult;
 use crate::containers::lifecycle_hooks::HookOutcome;
 use crate::images::ImageTrouble;
 use crate::volumes::device_claims::NotPrepared;
-use crate::volumes::{PreparedVolumes, Reading};
+use crate::volumes::{PreparedVolumes, ReadObjects};
 
 /// The result of a container's start.
 pub enum StartResult {
@@ -59,7 +59,7 @@ pub enum Message {
     /// The result of removing the sandbox.
     SandboxDestroyed(Result<(), String>),
     /// The result of preparing devices and volumes, and the sources of the volumes.
-    VolumesPrepared(Result<PreparedVolumes, NotPrepared>, Reading),
+    VolumesPrepared(Result<PreparedVolumes, NotPrepared>, ReadObjects),
     /// The result of releasing the volumes.
     VolumesReleased(Result<(), String>),
     /// An object that volumes are made of has changed, or a token grows old.
@@ -67,7 +67,7 @@ pub enum Message {
     /// The volumes' files were refreshed, with their sources.
     VolumesRefreshed {
         /// Its sources.
-        reading: Reading,
+        read_objects: ReadObjects,
         /// Whether something was missing.
         failed: bool,
     },
@@ -146,7 +146,7 @@ pub enum Message {
         message: String,
     },
     /// The status was written, or not.
-    StatusWritten(Written),
+    StatusWritten(StatusWriteResult),
     /// The object was removed, or not.
     ObjectRemoved(Result<(), String>),
 }

@@ -33,7 +33,7 @@ use crate::paths::PodDir;
 use atomic::Payload;
 use ownership::fs_group;
 use payload::Projector;
-pub use payload::Reading;
+pub use payload::ReadObjects;
 pub use release::release;
 
 /// A volume that is ready to be mounted into containers.
@@ -132,7 +132,7 @@ pub struct VolumeContext<'a> {
 /// Prepares all volumes of the pod's containers, and records their sources.
 pub async fn prepare(
     context: VolumeContext<'_>,
-    reading: &mut Reading,
+    read_objects: &mut ReadObjects,
 ) -> Result<PreparedVolumes, VolumeError> {
     let mut prepared = PreparedVolumes::new();
     for volume in used_volumes(context.pod) {
@@ -140,7 +140,7 @@ pub async fn prepare(
             volume: volume.name.clone(),
             trouble,
         };
-        let one = prepare_one(context, volume, reading)
+        let one = prepare_one(context, volume, read_objects)
             .await
             .map_err(failed)?;
         prepared.insert(volume.name.clone(), one);
@@ -149,14 +149,20 @@ pub async fn prepare(
 }
 
 /// Rewrites the files of volumes whose source objects have changed, and records their sources.
-pub async fn refresh(context: VolumeContext<'_>, reading: &mut Reading) -> Result<(), VolumeError> {
+pub async fn refresh(
+    context: VolumeContext<'_>,
+    read_objects: &mut ReadObjects,
+) -> Result<(), VolumeError> {
     let projector = context.projector();
     for volume in used_volumes(context.pod) {
         let failed = |message: String| VolumeError {
             volume: volume.name.clone(),
             trouble: message.into(),
         };
-        let files = projector.project(volume, reading).await.map_err(failed)?;
+        let files = projector
+            .project(volume, read_objects)
+            .await
+            .map_err(failed)?;
         if let Some(files) = files {
             write_payload(context, volume, files)
                 .await
@@ -234,13 +240,13 @@ fn device_names(container: &Container) -> impl Iterator<Item = &str> {
 async fn prepare_one(
     context: VolumeContext<'_>,
     volume: &Volume,
-    reading: &mut Reading,
+    read_objects: &mut ReadObjects,
 ) -> Result<Prepared, Trouble> {
     let own = || Prepared {
         path: context.dir.volume(&volume.name),
         ..Prepared::default()
     };
-    if let Some(files) = context.projector().project(volume, reading).await? {
+    if let Some(files) = context.projector().project(volume, read_objects).await? {
         write_payload(context, volume, files).await?;
         return Ok(Prepared {
             read_only: true,

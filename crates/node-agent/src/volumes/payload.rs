@@ -26,14 +26,14 @@ pub struct Projector<'a> {
 
 /// The objects that were read for files.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub struct ReadObjects {
     /// The objects, as they were when they were first read.
     pub versions: Versions,
     /// After how long a token among the files should be replaced.
     pub refresh_in: Option<SignedDuration>,
 }
 
-impl Reading {
+impl ReadObjects {
     /// The files must be rewritten after that time at the latest.
     pub fn replace_in(&mut self, time: SignedDuration) {
         self.refresh_in = Some(self.refresh_in.map_or(time, |known| known.min(time)));
@@ -53,13 +53,13 @@ impl Projector<'_> {
     pub async fn project(
         &self,
         volume: &Volume,
-        reading: &mut Reading,
+        read_objects: &mut ReadObjects,
     ) -> Result<Option<Payload>, String> {
         let mut files = Payload::new();
         if let Some(source) = &volume.config_map {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             let object = self
-                .config_map(&source.name, source.optional, reading)
+                .config_map(&source.name, source.optional, read_objects)
                 .await?;
             let picked = Pick {
                 items: source.items.as_deref(),
@@ -70,7 +70,7 @@ impl Projector<'_> {
         } else if let Some(source) = &volume.secret {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             let name = source.secret_name.as_deref().unwrap_or_default();
-            let object = self.secret(name, source.optional, reading).await?;
+            let object = self.secret(name, source.optional, read_objects).await?;
             let picked = Pick {
                 items: source.items.as_deref(),
                 mode,
@@ -85,7 +85,7 @@ impl Projector<'_> {
                 &mut files,
             )?;
         } else if let Some(source) = &volume.projected {
-            self.projected(source, &mut files, reading).await?;
+            self.projected(source, &mut files, read_objects).await?;
         } else {
             return Ok(None);
         }
@@ -96,11 +96,12 @@ impl Projector<'_> {
         &self,
         source: &ProjectedVolumeSource,
         files: &mut Payload,
-        reading: &mut Reading,
+        read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
         for projection in source.sources.iter().flatten() {
-            self.projection(projection, mode, files, reading).await?;
+            self.projection(projection, mode, files, read_objects)
+                .await?;
         }
         Ok(())
     }
@@ -110,11 +111,11 @@ impl Projector<'_> {
         projection: &VolumeProjection,
         mode: i32,
         files: &mut Payload,
-        reading: &mut Reading,
+        read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         if let Some(source) = &projection.config_map {
             let object = self
-                .config_map(&source.name, source.optional, reading)
+                .config_map(&source.name, source.optional, read_objects)
                 .await?;
             let picked = Pick {
                 items: source.items.as_deref(),
@@ -124,7 +125,9 @@ impl Projector<'_> {
             return picked.config_map(object, files);
         }
         if let Some(source) = &projection.secret {
-            let object = self.secret(&source.name, source.optional, reading).await?;
+            let object = self
+                .secret(&source.name, source.optional, read_objects)
+                .await?;
             let picked = Pick {
                 items: source.items.as_deref(),
                 mode,
@@ -137,7 +140,7 @@ impl Projector<'_> {
             return self.downward(items, mode, files);
         }
         if let Some(source) = &projection.service_account_token {
-            return self.token(source, mode, files, reading).await;
+            return self.token(source, mode, files, read_objects).await;
         }
         Err("this kind of projected source is not supported".to_owned())
     }
@@ -147,7 +150,7 @@ impl Projector<'_> {
         source: &ServiceAccountTokenProjection,
         mode: i32,
         files: &mut Payload,
-        reading: &mut Reading,
+        read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         let wanted = TokenWanted {
             audience: source.audience.clone(),
@@ -156,7 +159,7 @@ impl Projector<'_> {
         let token = self.api_objects.token(self.pod, wanted).await?;
         let left = token.expires.duration_since(Timestamp::now());
         let fresh = SignedDuration::from_millis_i128(left.as_millis() * 8 / 10);
-        reading.replace_in(fresh.max(SignedDuration::from_secs(10)));
+        read_objects.replace_in(fresh.max(SignedDuration::from_secs(10)));
         let (mode, uid) = token_access(self.pod, mode.unsigned_abs());
         let bytes = token.value.into_bytes();
         let file = File { bytes, mode, uid };
@@ -187,10 +190,10 @@ impl Projector<'_> {
         &self,
         name: &str,
         optional: Option<bool>,
-        reading: &mut Reading,
+        read_objects: &mut ReadObjects,
     ) -> Result<Option<ConfigMap>, String> {
         let found = self.api_objects.config_map(self.namespace(), name).await?;
-        reading.note(ObjectKind::ConfigMap, name, found.as_ref());
+        read_objects.note(ObjectKind::ConfigMap, name, found.as_ref());
         match found {
             None if optional != Some(true) => Err(format!("configmap \"{name}\" not found")),
             found => Ok(found),
@@ -201,10 +204,10 @@ impl Projector<'_> {
         &self,
         name: &str,
         optional: Option<bool>,
-        reading: &mut Reading,
+        read_objects: &mut ReadObjects,
     ) -> Result<Option<Secret>, String> {
         let found = self.api_objects.secret(self.namespace(), name).await?;
-        reading.note(ObjectKind::Secret, name, found.as_ref());
+        read_objects.note(ObjectKind::Secret, name, found.as_ref());
         match found {
             None if optional != Some(true) => Err(format!("secret \"{name}\" not found")),
             found => Ok(found),

@@ -13,14 +13,14 @@ use pod_lifecycle::{Action, StopCause};
 
 use super::{Worker, tell};
 use crate::api::objects::{ObjectKind, Versions};
-use crate::api::status_writer::{self, Written};
+use crate::api::status_writer::{self, StatusWriteResult};
 use crate::containers::instance::{signal_number, stop_signal};
 use crate::containers::lifecycle_hooks;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::runtime_id;
 use crate::pods::message::Message;
 use crate::probes::prober::{self, ProbeTarget};
-use crate::volumes::{self, Reading, VolumeContext, device_claims};
+use crate::volumes::{self, ReadObjects, VolumeContext, device_claims};
 
 impl Worker {
     /// Begins one action.
@@ -111,14 +111,14 @@ impl Worker {
                 images: &shared.puller(),
                 events: &events,
             };
-            let mut reading = Reading::default();
+            let mut read_objects = ReadObjects::default();
             let result = match device_claims::prepare(api_objects, &pod).await {
-                Ok(()) => volumes::prepare(context, &mut reading)
+                Ok(()) => volumes::prepare(context, &mut read_objects)
                     .await
                     .map_err(Into::into),
                 Err(error) => Err(error),
             };
-            tell(&sender, Message::VolumesPrepared(result, reading)).await;
+            tell(&sender, Message::VolumesPrepared(result, read_objects)).await;
         });
     }
 
@@ -165,8 +165,8 @@ impl Worker {
                 images: &shared.puller(),
                 events: &events,
             };
-            let mut reading = Reading::default();
-            let refreshed = volumes::refresh(context, &mut reading).await;
+            let mut read_objects = ReadObjects::default();
+            let refreshed = volumes::refresh(context, &mut read_objects).await;
             if let Err(error) = &refreshed {
                 // Mounted volumes stay as they are; a change or the next attempt may succeed. A
                 // first failure is not reported: an object and its pod may be deleted together, in
@@ -176,10 +176,17 @@ impl Worker {
                 } else {
                     tracing::debug!(%error, "volumes not refreshed yet");
                 }
-                reading.replace_in(REFRESH_RETRY);
+                read_objects.replace_in(REFRESH_RETRY);
             }
             let failed = refreshed.is_err();
-            tell(&sender, Message::VolumesRefreshed { reading, failed }).await;
+            tell(
+                &sender,
+                Message::VolumesRefreshed {
+                    read_objects,
+                    failed,
+                },
+            )
+            .await;
         });
     }
 
@@ -456,7 +463,7 @@ impl Worker {
         let last = status_writer::difference(self.known.get(), &self.status);
         self.tasks.spawn(async move {
             if let Some(patch) = last
-                && let Written::Failed(reason) =
+                && let StatusWriteResult::Failed(reason) =
                     status_writer::write(&shared.client, &pod, patch).await
             {
                 return tell(&sender, Message::ObjectRemoved(Err(reason))).await;

@@ -16,7 +16,7 @@ use super::{Worker, pod_sandbox, tell};
 use crate::api::events::PodEvents;
 use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
 use crate::containers::logs;
-use crate::containers::runtime_spec::{Ingredients, container_spec};
+use crate::containers::runtime_spec::{ContainerInputs, container_spec};
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::pods::message::{Message, StartResult};
 use crate::shared::Shared;
@@ -239,7 +239,7 @@ impl Start {
             )
         })?;
         let volumes = self.attached_volumes().await.map_err(config_error)?;
-        let spec = container_spec(&Ingredients {
+        let spec = container_spec(&ContainerInputs {
             pod: &self.pod,
             container: &self.container,
             restart_count: self.restart_count,

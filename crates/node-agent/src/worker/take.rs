@@ -14,14 +14,14 @@ use pod_lifecycle::{Instant as At, PodFailure};
 use super::Worker;
 use crate::api::events::PodEvents;
 use crate::api::objects::Versions;
-use crate::api::status_writer::{self, Written};
+use crate::api::status_writer::{self, StatusWriteResult};
 use crate::containers::instance::{exit_of, last_words};
 use crate::containers::lifecycle_hooks::HookOutcome;
 use crate::images::ImageTrouble;
 use crate::paths::runtime_id;
 use crate::pods::message::{Message, StartResult};
 use crate::volumes::device_claims::NotPrepared;
-use crate::volumes::{PreparedVolumes, Reading};
+use crate::volumes::{PreparedVolumes, ReadObjects};
 
 impl Worker {
     /// Notes one message.
@@ -45,15 +45,20 @@ impl Worker {
             }
             Message::SandboxMade(result) => self.sandbox_made(result),
             Message::SandboxDestroyed(result) => self.sandbox_destroyed(result),
-            Message::VolumesPrepared(result, reading) => self.volumes_prepared(result, &reading),
+            Message::VolumesPrepared(result, read_objects) => {
+                self.volumes_prepared(result, &read_objects)
+            }
             Message::VolumesReleased(result) => self.volumes_released(result),
             Message::VolumesOutdated => self.sources_changed(),
-            Message::VolumesRefreshed { reading, failed } => {
+            Message::VolumesRefreshed {
+                read_objects,
+                failed,
+            } => {
                 self.refreshing = false;
                 self.refresh_failed = failed;
-                self.note_refresh(reading.refresh_in);
+                self.note_refresh(read_objects.refresh_in);
                 // An agent that has just started has read before it listens.
-                self.watch_sources(&reading.versions);
+                self.watch_sources(&read_objects.versions);
             }
             Message::StorageUsed(usage) => self.storage_used(&usage),
             Message::Image {
@@ -200,14 +205,14 @@ impl Worker {
     fn volumes_prepared(
         &mut self,
         result: Result<PreparedVolumes, NotPrepared>,
-        reading: &Reading,
+        read_objects: &ReadObjects,
     ) {
         match result {
             Ok(volumes) => {
                 self.volumes = volumes;
                 self.record.volumes = Volumes::Ready;
                 self.record.volume_failures = 0;
-                self.note_refresh(reading.refresh_in);
+                self.note_refresh(read_objects.refresh_in);
             }
             Err(error) => {
                 let message = error.to_string();
@@ -219,7 +224,7 @@ impl Worker {
                 };
             }
         }
-        self.watch_sources(&reading.versions);
+        self.watch_sources(&read_objects.versions);
     }
 
     fn volumes_released(&mut self, result: Result<(), String>) {
@@ -414,12 +419,12 @@ impl Worker {
         }
     }
 
-    fn status_written(&mut self, written: Written) {
+    fn status_written(&mut self, written: StatusWriteResult) {
         let Some(sent) = self.writing.take() else {
             return;
         };
         match written {
-            Written::Done(pod) => {
+            StatusWriteResult::Done(pod) => {
                 let stored = pod.status.clone().unwrap_or_default();
                 self.known.answered(&*pod, stored);
                 self.status_failures = 0;
@@ -427,8 +432,8 @@ impl Worker {
                 self.futile = left.filter(|left| *left == sent);
             }
             // The watch will report it as well; until then there is no object to write to.
-            Written::Gone => self.futile = Some(sent),
-            Written::Failed(reason) => self.status_failed(&reason),
+            StatusWriteResult::Gone => self.futile = Some(sent),
+            StatusWriteResult::Failed(reason) => self.status_failed(&reason),
         }
     }
 
