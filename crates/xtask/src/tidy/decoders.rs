@@ -89,6 +89,10 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["webhook-answer"]),
     ),
     (
+        "http-client/src/tls.rs",
+        ByStrangers(&["certificate-bundle"]),
+    ),
+    (
         "api-server/src/admission/dynamic_admission/call.rs",
         ByStrangers(&["certificate-bundle"]),
     ),
