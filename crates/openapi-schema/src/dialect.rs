@@ -8,6 +8,9 @@ use crate::facts::{FactTable, Facts, ListType, MapType};
 use crate::graph::reference;
 use crate::roots::roots;
 
+/// The type of whole numbers or texts; other types of numbers or texts are quantities.
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+
 /// A version of OpenAPI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
@@ -30,7 +33,7 @@ impl Dialect {
 
     /// A definition as published: with merge facts and its kinds.
     pub fn definition(self, name: &str, source: &Value, facts: &FactTable) -> Value {
-        if let Some(special) = self.special(source) {
+        if let Some(special) = self.special(name, source) {
             return special;
         }
         let mut published = self.schema(source);
@@ -71,13 +74,10 @@ impl Dialect {
     }
 
     /// Quantities and the like: strings or numbers.
-    fn special(self, source: &Value) -> Option<Value> {
+    fn special(self, name: &str, source: &Value) -> Option<Value> {
         source.get("x-kubernetes-int-or-string")?;
         let description = source.get("description").cloned().unwrap_or_default();
-        // IntOrString and Quantity differ only in whether the number must be whole.
-        let whole = description
-            .as_str()
-            .is_some_and(|text| text.starts_with("IntOrString"));
+        let whole = name == INT_OR_STRING;
         Some(match (self, whole) {
             (Self::V2, true) => {
                 json!({"description": description, "type": "string", "format": "int-or-string"})

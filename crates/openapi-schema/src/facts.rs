@@ -1,11 +1,12 @@
-//! Merge facts of lists and maps: the published OpenAPI document carries them in extensions, and the
-//! Rust types do not have them. They are data (`merge_facts.tsv`, `defaults.tsv`); this reads it.
+//! Published facts that the Rust types do not have: how lists and maps merge, which fields are required,
+//! and defaults. They are tables (`data/*.tsv`) that `cargo xtask tables` writes; this reads them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-const TABLE: &str = include_str!("merge_facts.tsv");
-const DEFAULTS: &str = include_str!("defaults.tsv");
+const TABLE: &str = include_str!("../data/merge_facts.tsv");
+const REQUIRED: &str = include_str!("../data/required.tsv");
+const DEFAULTS: &str = include_str!("../data/defaults.tsv");
 
 /// `x-kubernetes-list-type`: the identity of list elements in server-side apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,6 +90,14 @@ impl FactTable {
     }
 }
 
+/// The required fields of the published definitions. A definition without a row requires nothing.
+pub(crate) fn required() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let rows = REQUIRED.lines().filter(|line| !line.starts_with('#'));
+    rows.filter_map(|row| row.split_once('\t'))
+        .map(|(definition, fields)| (definition, fields.split(',').collect()))
+        .collect()
+}
+
 fn list_type(text: &str) -> Option<ListType> {
     match text {
         "atomic" => Some(ListType::Atomic),
@@ -111,7 +120,7 @@ mod tests {
     use super::FactTable;
     use crate::graph::Graph;
 
-    /// A row that names a field that its type does not have is a typing error or out of date.
+    /// findings A16: a row that names a field that its type does not have is out of date.
     #[test]
     fn every_fact_is_about_a_field_that_exists() {
         let graph = Graph::published();

@@ -4,6 +4,7 @@
 //! As in proto3, a field with its type's zero value (`false`, `0`, `""`) is left out; an empty
 //! message is written. Members of a JSON object that are not in the table are left out.
 
+use object_model::varint;
 use serde_json::{Map, Value};
 
 /// The wire type of a field.
@@ -156,13 +157,8 @@ impl Message {
         self.varint(u64::from(number) << 3 | wire_type as u64);
     }
 
-    /// Seven bits at a time, the lowest first; the top bit says that more follow.
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
+    fn varint(&mut self, value: u64) {
+        varint::put(&mut self.0, value);
     }
 }
 

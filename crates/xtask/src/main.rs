@@ -1,6 +1,6 @@
 //! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
 //! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
-//! `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones,
+//! `cargo xtask tables` writes the tables of published facts, `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones,
 //! `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask virtual-machine-test` runs the tests
 //! of containers on another kernel, `cargo xtask bench` measures.
 
@@ -12,6 +12,7 @@ mod model_check;
 mod setup;
 mod simulate;
 mod steps;
+mod tables;
 mod tidy;
 mod virtual_machine;
 
@@ -40,6 +41,8 @@ enum Chore {
     Tidy,
     /// Installs what the end-to-end tests need, where it is missing
     Setup,
+    /// Writes the tables of published facts from their sources, or says what differs
+    Tables(tables::Options),
     /// Simulates the control plane with nodes, users and faults; each failing seed repeats exactly
     Simulate(simulate::Simulate),
     /// Explores every interleaving of small worlds with the StatefulSet planner
@@ -71,6 +74,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Test { without_end_to_end } => steps::test(&root, without_end_to_end),
         Chore::Tidy => tidy::run(&root),
         Chore::Setup => setup::run(&root),
+        Chore::Tables(options) => tables::run(&root, &options),
         Chore::Simulate(wanted) => simulate::run(&root, &wanted),
         Chore::ModelCheck(wanted) => model_check::run(&root, &wanted),
         Chore::Fuzz(wanted) => fuzz::run(&root, &wanted),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::fuzz::{self, Fuzz};
-use crate::{cargo, setup, tidy};
+use crate::{cargo, setup, tables, tidy};
 
 /// The time of each fuzz target in a run of all tests.
 const FUZZ_SECONDS: u64 = 5;
@@ -16,6 +16,7 @@ const FUZZ_SECONDS: u64 = 5;
 pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("format", || cargo::run(root, &["fmt", "--all", "--check"]))?;
     step("tidy", || tidy::run(root))?;
+    step("tables", || tables::check_if_published(root))?;
     step("lints", || {
         let clippy = [
             "clippy",

@@ -109,16 +109,7 @@ impl<'a> Wire<'a> {
 }
 
 fn varint(bytes: &mut &[u8]) -> u64 {
-    let (mut value, mut shift) = (0, 0);
-    loop {
-        let (byte, rest) = bytes.split_first().unwrap();
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            return value;
-        }
-    }
+    object_model::varint::take(bytes).unwrap()
 }
 
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Wire<'_>)> {

@@ -2,204 +2,107 @@
 //! removed, quantities made canonical, and empty values (null, empty lists, zero values that
 //! upstream omits) removed, so that equal objects have equal bytes.
 
+use k8s_openapi::Resource;
 use object_model::Quantity;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// Maps whose values are quantities.
-const QUANTITY_MAPS: &[&str] = &[
-    "allocatable",
-    "allocatedResources",
-    "capacity",
-    "consumedCapacity",
-    "default",
-    "defaultRequest",
-    "hard",
-    "limits",
-    "max",
-    "maxLimitRequestRatio",
-    "min",
-    "overhead",
-    "podFixed",
-    "requests",
-    "used",
-];
-/// Fields that are quantities.
-const QUANTITIES: &[&str] = &[
-    "averageValue",
-    "capacity",
-    "divisor",
-    "maximumVolumeSize",
-    "sizeLimit",
-    "tolerance",
-];
-/// Maps with free keys: their contents belong to the user.
-const FREE_MAPS: &[&str] = &[
-    "annotations",
-    "attributes",
-    "binaryData",
-    "data",
-    "labels",
-    "matchLabels",
-    "nodeSelector",
-    "parameters",
-    "stringData",
-    "volumeAttributes",
-];
-/// Maps and lists that are left out when empty, although structures are not.
-const EMPTY_MAPS: &[&str] = &[
-    "allocatable",
-    "allocatedResources",
-    "capacity",
-    "consumedCapacity",
-    "default",
-    "defaultRequest",
-    "hard",
-    "limits",
-    "max",
-    "maxLimitRequestRatio",
-    "min",
-    "overhead",
-    "podFixed",
-    "requests",
-    "used",
-    "annotations",
-    "attributes",
-    "binaryData",
-    "data",
-    "labels",
-    "matchLabels",
-    "nodeSelector",
-    "parameters",
-    "stringData",
-    "volumeAttributes",
-];
-/// Texts that mean something when empty.
-const EMPTY_TEXTS: &[&str] = &[
-    "appProtocol",
-    "holderIdentity",
-    "serviceName",
-    "storageClassName",
-    "volumeAttributesClassName",
-];
-/// Numbers and booleans that are left out when zero or false.
-const ZEROES: &[&str] = &[
-    "clusterScope",
-    "count",
-    "currentReplicas",
-    "healthCheckNodePort",
-    "hostIPC",
-    "hostNetwork",
-    "hostPID",
-    "hostPort",
-    "initialDelaySeconds",
-    "minReadySeconds",
-    "nodePort",
-    "observedGeneration",
-    "publishNotReadyAddresses",
-    "readOnly",
-    "readyReplicas",
-    "stdin",
-    "stdinOnce",
-    "tty",
-    "unschedulable",
-    "updatedReplicas",
-];
+use super::api_types::{ApiTypes, Field, Shape};
 
 /// Checks `object` against the type `T`.
 ///
 /// # Errors
-/// *Errors.* The mismatch, as upstream's decoder reports it.
-pub(crate) fn decode<T: DeserializeOwned + Serialize>(mut object: Value) -> Result<Value, String> {
-    canonical_quantities(&mut object)?;
+/// The mismatch, as upstream's decoder reports it.
+pub(crate) fn decode<T: DeserializeOwned + Serialize + Resource>(
+    mut object: Value,
+) -> Result<Value, String> {
+    let types = ApiTypes::published();
+    let kind = types.of_kind(T::API_VERSION, T::KIND).unwrap_or_default();
+    canonical_quantities(types, kind, &mut object)?;
     let typed: T = match T::deserialize(&object) {
         Ok(typed) => typed,
         Err(error) => return Err(explain::<T>(&object, &error.to_string())),
     };
     let mut result = serde_json::to_value(typed).map_err(|error| error.to_string())?;
-    if prune(&mut result) {
-        // Among the empty texts and lists may be required fields, which upstream's encoder keeps. The type
-        // puts those back.
-        let typed = T::deserialize(&result).map_err(|error| error.to_string())?;
-        result = serde_json::to_value(typed).map_err(|error| error.to_string())?;
-    }
+    prune(types, kind, &mut result);
     Ok(result)
 }
 
-fn canonical_quantities(value: &mut Value) -> Result<(), String> {
-    match value {
-        Value::Array(list) => list.iter_mut().try_for_each(canonical_quantities),
-        Value::Object(map) => map.iter_mut().try_for_each(|(key, child)| {
-            if FREE_MAPS.contains(&key.as_str()) {
-                return Ok(());
-            }
-            match child {
-                Value::Object(amounts) if QUANTITY_MAPS.contains(&key.as_str()) => {
-                    let mut amounts = amounts.values_mut();
-                    amounts.try_for_each(|amount| canonical_quantity(amount, true))
-                }
-                child if QUANTITIES.contains(&key.as_str()) => canonical_quantity(child, false),
-                child => canonical_quantities(child),
-            }
-        }),
-        _ => Ok(()),
+/// Writes the quantities of an object of the type in their canonical form.
+fn canonical_quantities(types: &ApiTypes, name: &str, object: &mut Value) -> Result<(), String> {
+    let Value::Object(map) = object else {
+        return Ok(());
+    };
+    for (key, child) in map.iter_mut() {
+        let Some(field) = types.named(name, key) else {
+            continue;
+        };
+        let canonical = |value: &mut Value| match field.kind {
+            "Quantity" => canonical_quantity(value, field.shape),
+            kind => canonical_quantities(types, kind, value),
+        };
+        match (field.shape, child) {
+            (Shape::One, value) => canonical(value)?,
+            (Shape::List, Value::Array(list)) => list.iter_mut().try_for_each(canonical)?,
+            (Shape::Map, Value::Object(map)) => map.values_mut().try_for_each(canonical)?,
+            // The type check refuses it, and knows the path.
+            _ => {}
+        }
     }
+    Ok(())
 }
 
-fn canonical_quantity(value: &mut Value, in_list: bool) -> Result<(), String> {
-    // The type check reports other values, because it knows the path.
+/// Amounts of resources, which are maps, are whole thousandths.
+fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
+    // A value that is no scalar is left to the type check, which knows the path.
     if value.is_string() || value.is_number() {
         let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
-        let kept = if in_list {
-            quantity.round_up_to_milli()
-        } else {
-            quantity
+        let kept = match shape {
+            Shape::Map => quantity.round_up_to_milli(),
+            Shape::One | Shape::List => quantity,
         };
         *value = Value::String(kept.to_string());
     }
     Ok(())
 }
 
-/// Removes optional values that upstream's encoder omits; returns whether an empty text or list was
-/// removed.
-fn prune(value: &mut Value) -> bool {
-    match value {
-        Value::Array(list) => list
-            .iter_mut()
-            .fold(false, |some, child| prune(child) | some),
-        Value::Object(map) => prune_map(map),
-        _ => false,
-    }
+/// Removes the empty fields that upstream's encoder leaves out of an object of the type.
+fn prune(types: &ApiTypes, name: &str, object: &mut Value) {
+    let Value::Object(map) = object else {
+        return;
+    };
+    map.retain(|key, child| {
+        let Some(field) = types.named(name, key) else {
+            return !child.is_null();
+        };
+        match (field.shape, &mut *child) {
+            (Shape::One, value) => prune(types, field.kind, value),
+            (Shape::List, Value::Array(list)) => {
+                list.iter_mut()
+                    .for_each(|one| prune(types, field.kind, one));
+            }
+            (Shape::Map, Value::Object(map)) => {
+                map.values_mut()
+                    .for_each(|one| prune(types, field.kind, one));
+            }
+            _ => {}
+        }
+        let optional = field.omitted_when_empty && !field.pointer;
+        !child.is_null() && !(optional && is_empty(field, child))
+    });
 }
 
-fn prune_map(map: &mut Map<String, Value>) -> bool {
-    let mut removed = false;
-    map.retain(|key, child| {
-        let key = key.as_str();
-        if key == "managedFields" {
-            return true;
-        }
-        if !FREE_MAPS.contains(&key) {
-            removed |= prune(child);
-        }
-        match child {
-            Value::Null => false,
-            Value::Array(list) => {
-                removed |= list.is_empty();
-                !list.is_empty()
-            }
-            Value::Object(map) => !map.is_empty() || !EMPTY_MAPS.contains(&key),
-            Value::String(text) => {
-                let keep = !text.is_empty() || EMPTY_TEXTS.contains(&key);
-                removed |= !keep;
-                keep
-            }
-            Value::Bool(set) => *set || !ZEROES.contains(&key),
-            Value::Number(number) => number.as_i64() != Some(0) || !ZEROES.contains(&key),
-        }
-    });
-    removed
+/// Whether Go's encoder calls the value empty. A structure never is.
+fn is_empty(field: &Field, value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(set) => !set,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => field.shape == Shape::Map && map.is_empty(),
+    }
 }
 
 /// Finds the field that does not decode and says so as upstream does. Runs on refusals only.
@@ -341,7 +244,8 @@ fn json_type(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::StatefulSet;
-    use k8s_openapi::api::core::v1::Pod;
+    use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod};
+    use k8s_openapi::api::resource::v1::{DeviceClass, ResourceSlice};
     use serde_json::json;
 
     use super::*;
@@ -395,6 +299,36 @@ mod tests {
         );
     }
 
+    /// findings C16
+    #[test]
+    fn amounts_of_devices_become_canonical_and_configuration_stays() {
+        let slice = json!({"spec": {"driver": "d", "pool": {"name": "p", "generation": 0,
+            "resourceSliceCount": 1}, "devices": [{"name": "a",
+                "attributes": {"max": {"int": 5}, "empty": {"string": ""}},
+                "capacity": {"mem": {"value": "1024Mi", "requestPolicy": {"default": 1,
+                    "validValues": ["1024Ki"], "validRange": {"min": "1000m"}}}},
+                "consumesCounters": [{"counterSet": "s", "counters": {"max": {"value": 2}}}]}]}});
+        let decoded = decode::<ResourceSlice>(slice).unwrap();
+        let device = &decoded["spec"]["devices"][0];
+        assert_eq!(
+            device["attributes"],
+            json!({"empty": {"string": ""}, "max": {"int": 5}})
+        );
+        assert_eq!(
+            device["capacity"]["mem"],
+            json!({"value": "1Gi", "requestPolicy": {"default": "1", "validValues": ["1Mi"],
+                "validRange": {"min": "1"}}})
+        );
+        assert_eq!(
+            device["consumesCounters"][0]["counters"]["max"]["value"],
+            "2"
+        );
+        let class = json!({"spec": {"config": [{"opaque": {"driver": "d",
+            "parameters": {}}}, {"opaque": {"driver": "d", "parameters": {"a": "", "b": []}}}]}});
+        let decoded = decode::<DeviceClass>(class.clone()).unwrap();
+        assert_eq!(decoded["spec"], class["spec"]);
+    }
+
     #[test]
     fn what_says_nothing_is_left_out() {
         let object = json!({"metadata": {"labels": {}, "name": "p"}, "spec": {"hostNetwork": false,
@@ -406,6 +340,20 @@ mod tests {
                 "spec": {"containers": [{"name": "c", "env": [{"name": "A"}]}],
                     "volumes": [{"name": "v", "emptyDir": {}}]}})
         );
+    }
+
+    /// findings A16: fields of the same name differ by the type that they belong to.
+    #[test]
+    fn a_rule_for_a_field_depends_on_its_type() {
+        let spec = json!({"spec": {"storageClassName": ""}});
+        let claim = decode::<PersistentVolumeClaim>(spec.clone()).unwrap();
+        assert_eq!(claim["spec"], json!({"storageClassName": ""}));
+        let volume = decode::<PersistentVolume>(spec).unwrap();
+        assert_eq!(volume["spec"], json!({}));
+        let map = json!({"data": {"limits": "", "capacity": "1024Mi"}, "binaryData": {}});
+        let map = decode::<ConfigMap>(map).unwrap();
+        assert_eq!(map["data"], json!({"limits": "", "capacity": "1024Mi"}));
+        assert!(map.get("binaryData").is_none());
     }
 
     #[test]

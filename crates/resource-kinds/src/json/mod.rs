@@ -1,4 +1,5 @@
 //! Objects as JSON: decoding by type, and the parts of an object.
 
+pub mod api_types;
 pub(crate) mod decode;
 pub(crate) mod parts;

@@ -1,5 +1,6 @@
 //! Common parts of the kinds that create pods from a template: defaults, rules, scale, columns.
 
+use k8s_openapi::Resource;
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,7 +20,9 @@ const ENDLESS_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retai
 
 /// Decodes an object with a selector and a template. No selector stays none, where the typed form
 /// has an empty one.
-pub(crate) fn decode<T: DeserializeOwned + Serialize>(object: Value) -> Result<Value, String> {
+pub(crate) fn decode<T: DeserializeOwned + Serialize + Resource>(
+    object: Value,
+) -> Result<Value, String> {
     let selector = object.pointer("/spec/selector");
     let selects = selector.is_some_and(|selector| !selector.is_null());
     let mut object = decode::decode::<T>(object)?;

@@ -78,12 +78,13 @@ const CONTRACTS: &[Contract] = &[
 ];
 
 const OPEN_FINDINGS: &[(&str, &str)] = &[
-    ("A16", "its checks are tidy's own tests"),
-    ("A17", "its test is in xtask, beside the list of packages"),
     ("C22", "the node's own port comes with nodes that join"),
     ("U9", "ext4 without quotas cannot limit a directory"),
     ("U14", "no test can tell whether English is easy to read"),
 ];
+
+/// The checks themselves, whose tests cite items that do not exist.
+const TIDY: &str = "crates/xtask/src/tidy/";
 
 /// Checks that every citation resolves and that every required item is cited.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
@@ -219,7 +220,7 @@ impl std::fmt::Display for Item {
 /// Whether citations in the file have to resolve.
 fn is_source(file: &SourceFile) -> bool {
     let cites = file.path.ends_with(".rs") || file.path.ends_with(".txt");
-    cites && file.path.starts_with("crates/") && !file.path.starts_with("crates/xtask/")
+    cites && file.path.starts_with("crates/") && !file.path.starts_with(TIDY)
 }
 
 /// The part of a file that is a test, if any is.
@@ -228,7 +229,7 @@ fn tests_in(file: &SourceFile) -> Option<&str> {
     if file.path.contains("/tests/") && (source || file.path.ends_with(".txt")) {
         return Some(&file.text);
     }
-    let own = source && !file.path.starts_with("crates/xtask/");
+    let own = source && !file.path.starts_with(TIDY);
     let start = file.text.find("#[cfg(test)]").filter(|_| own)?;
     Some(&file.text[start..])
 }

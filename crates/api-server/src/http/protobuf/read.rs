@@ -3,9 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
+use resource_kinds::api_types::{ApiTypes, Field, Shape};
 use serde_json::{Map, Value, json};
 
-use super::table::{Field, Shape, Table};
 use super::wire::{Reader, Wire};
 use super::{MAGIC, NO_TIME};
 use crate::http::decode::{Decoded, json};
@@ -34,14 +34,14 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {
             _ => {}
         }
     }
-    let table = Table::published();
-    let name = table
+    let types = ApiTypes::published();
+    let name = types
         .of_kind(&api_version, &kind)
         .ok_or_else(|| format!("no kind {kind:?} is known in version {api_version:?}"))?;
     let mut object = Map::new();
     object.insert("kind".to_owned(), kind.into());
     object.insert("apiVersion".to_owned(), api_version.into());
-    message(table, name, raw, &mut object, 0)?;
+    message(types, name, raw, &mut object, 0)?;
     Ok(Decoded {
         value: Value::Object(object),
         duplicates: Vec::new(),
@@ -50,7 +50,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {
 
 /// Reads a message's fields into a JSON object.
 fn message(
-    table: &Table,
+    types: &ApiTypes,
     name: &str,
     bytes: &[u8],
     into: &mut Map<String, Value>,
@@ -62,28 +62,28 @@ fn message(
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
         // Fields of newer versions are not known here; their authors must not rely on them.
-        let Some(field) = table.field(name, number) else {
+        let Some(field) = types.numbered(name, number) else {
             continue;
         };
-        read_field(table, field, wire, into, depth)?;
+        read_field(types, field, wire, into, depth)?;
     }
     Ok(())
 }
 
 fn read_field(
-    table: &Table,
+    types: &ApiTypes,
     field: &Field,
     wire: Wire<'_>,
     into: &mut Map<String, Value>,
     depth: usize,
 ) -> Result<(), String> {
     if field.json.is_empty() {
-        return message(table, field.kind, wire.bytes()?, into, depth + 1);
+        return message(types, field.kind, wire.bytes()?, into, depth + 1);
     }
     let name = || field.json.to_owned();
     match field.shape {
         Shape::One => {
-            let found = value(table, field.kind, wire, depth)?;
+            let found = value(types, field.kind, wire, depth)?;
             // Go sends zeros for unset fields, unless the field is a pointer.
             if field.pointer || !is_zero(&found) {
                 into.insert(name(), found);
@@ -101,7 +101,7 @@ fn read_field(
                         list.push(json!(reader.varint()?.cast_signed()));
                     }
                 }
-                (kind, wire) => list.push(value(table, kind, wire, depth)?),
+                (kind, wire) => list.push(value(types, kind, wire, depth)?),
             }
         }
         Shape::Map => {
@@ -114,7 +114,7 @@ fn read_field(
             while let Some((number, wire)) = reader.field()? {
                 match number {
                     1 => key = utf8(wire.bytes()?)?,
-                    2 => content = Some(value(table, field.kind, wire, depth)?),
+                    2 => content = Some(value(types, field.kind, wire, depth)?),
                     _ => {}
                 }
             }
@@ -125,7 +125,7 @@ fn read_field(
     Ok(())
 }
 
-fn value(table: &Table, kind: &str, wire: Wire<'_>, depth: usize) -> Result<Value, String> {
+fn value(types: &ApiTypes, kind: &str, wire: Wire<'_>, depth: usize) -> Result<Value, String> {
     Ok(match kind {
         "string" => json!(utf8(wire.bytes()?)?),
         "bytes" => json!(STANDARD.encode(wire.bytes()?)),
@@ -150,7 +150,7 @@ fn value(table: &Table, kind: &str, wire: Wire<'_>, depth: usize) -> Result<Valu
         }
         other => {
             let mut map = Map::new();
-            message(table, other, wire.bytes()?, &mut map, depth + 1)?;
+            message(types, other, wire.bytes()?, &mut map, depth + 1)?;
             Value::Object(map)
         }
     })
@@ -280,7 +280,7 @@ mod tests {
         let handler = field(2, &field(2, &[&[1 << 3, 1][..], &port].concat()));
         let probe = [field(1, &handler), vec![2 << 3, 5]].concat();
         let mut map = Map::new();
-        message(Table::published(), "core/v1.Probe", &probe, &mut map, 0).unwrap();
+        message(ApiTypes::published(), "core/v1.Probe", &probe, &mut map, 0).unwrap();
         assert_eq!(
             Value::Object(map),
             json!({"httpGet": {"port": "web"}, "initialDelaySeconds": 5})

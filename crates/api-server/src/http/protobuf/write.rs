@@ -3,24 +3,24 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
+use resource_kinds::api_types::{ApiTypes, Field, Shape};
 use serde_json::{Map, Value};
 
 use super::MAGIC;
-use super::table::{Field, Shape, Table};
 use super::wire::Writer;
 
 /// Whether objects of the kind have a protobuf form.
 pub(crate) fn is_known(api_version: &str, kind: &str) -> bool {
-    Table::published().of_kind(api_version, kind).is_some()
+    ApiTypes::published().of_kind(api_version, kind).is_some()
 }
 
 /// An object with its envelope; `None` for a kind that has no such form.
 pub(crate) fn object(object: &Value) -> Option<Vec<u8>> {
     let text = |field: &str| object[field].as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let table = Table::published();
-    let name = table.of_kind(api_version, kind)?;
-    let raw = message(table, name, object.as_object()?);
+    let types = ApiTypes::published();
+    let name = types.of_kind(api_version, kind)?;
+    let raw = message(types, name, object.as_object()?);
     Some(envelope(api_version, kind, &raw))
 }
 
@@ -30,18 +30,18 @@ pub(crate) fn list<E>(
     meta: &Value,
     items: impl Iterator<Item = Result<Value, E>>,
 ) -> Result<Option<Vec<u8>>, E> {
-    let table = Table::published();
+    let types = ApiTypes::published();
     let kind = list_kind.strip_suffix("List").unwrap_or(list_kind);
-    let Some(name) = table.of_kind(api_version, kind) else {
+    let Some(name) = types.of_kind(api_version, kind) else {
         return Ok(None);
     };
     let mut raw = Writer::default();
     if let Some(meta) = meta.as_object() {
-        raw.bytes(1, &message(table, "meta/v1.ListMeta", meta));
+        raw.bytes(1, &message(types, "meta/v1.ListMeta", meta));
     }
     for item in items {
         if let Some(item) = item?.as_object() {
-            raw.bytes(2, &message(table, name, item));
+            raw.bytes(2, &message(types, name, item));
         }
     }
     Ok(Some(envelope(api_version, list_kind, &raw.0)))
@@ -71,35 +71,35 @@ fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
     unknown.0
 }
 
-fn message(table: &Table, name: &str, object: &Map<String, Value>) -> Vec<u8> {
+fn message(types: &ApiTypes, name: &str, object: &Map<String, Value>) -> Vec<u8> {
     let mut out = Writer::default();
-    for field in table.fields(name) {
+    for field in types.fields(name) {
         if field.json.is_empty() {
-            out.bytes(field.number, &message(table, field.kind, object));
+            out.bytes(field.number, &message(types, field.kind, object));
             continue;
         }
         match object.get(field.json) {
             None | Some(Value::Null) => {}
-            Some(value) => write(table, field, value, &mut out),
+            Some(value) => write(types, field, value, &mut out),
         }
     }
     out.0
 }
 
-fn write(table: &Table, field: &Field, value: &Value, out: &mut Writer) {
+fn write(types: &ApiTypes, field: &Field, value: &Value, out: &mut Writer) {
     let number = field.number;
     match (field.shape, value) {
-        (Shape::One, value) => one(table, field.kind, number, value, out),
+        (Shape::One, value) => one(types, field.kind, number, value, out),
         (Shape::List, Value::Array(list)) => {
             for element in list {
-                one(table, field.kind, number, element, out);
+                one(types, field.kind, number, element, out);
             }
         }
         (Shape::Map, Value::Object(map)) => {
             for (key, value) in map {
                 let mut entry = Writer::default();
                 entry.bytes(1, key.as_bytes());
-                one(table, field.kind, 2, value, &mut entry);
+                one(types, field.kind, 2, value, &mut entry);
                 out.bytes(number, &entry.0);
             }
         }
@@ -108,7 +108,7 @@ fn write(table: &Table, field: &Field, value: &Value, out: &mut Writer) {
     }
 }
 
-fn one(table: &Table, kind: &str, number: u32, value: &Value, out: &mut Writer) {
+fn one(types: &ApiTypes, kind: &str, number: u32, value: &Value, out: &mut Writer) {
     match kind {
         "string" => out.bytes(number, text(value).as_bytes()),
         "bytes" => {
@@ -156,7 +156,7 @@ fn one(table: &Table, kind: &str, number: u32, value: &Value, out: &mut Writer) 
         }
         other => {
             if let Some(object) = value.as_object() {
-                out.bytes(number, &message(table, other, object));
+                out.bytes(number, &message(types, other, object));
             }
         }
     }
@@ -192,36 +192,28 @@ mod tests {
     use super::super::read;
     use super::*;
     use proptest::prelude::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
     use serde_json::json;
 
-    /// Numbers out of a seed, for choices.
-    struct Choices(u64);
-
-    impl Choices {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % bound
-        }
-    }
-
     /// A random object of the message type, without zero values of non-pointer fields.
-    fn some(table: &Table, name: &str, choices: &mut Choices, depth: u32) -> Map<String, Value> {
+    fn some(types: &ApiTypes, name: &str, choices: &mut StdRng, depth: u32) -> Map<String, Value> {
         let mut object = Map::new();
-        for field in table.fields(name) {
+        for field in types.fields(name) {
             if field.json.is_empty() {
-                object.extend(some(table, field.kind, choices, depth + 1));
+                object.extend(some(types, field.kind, choices, depth + 1));
                 continue;
             }
-            if choices.below(4) == 0 || (depth > 4 && table.is_message(field.kind)) {
+            if choices.random_range(0..4) == 0 || (depth > 4 && types.is_structure(field.kind)) {
                 continue;
             }
-            let element = |choices: &mut Choices| value(table, field.kind, choices, depth);
+            let element = |choices: &mut StdRng| value(types, field.kind, choices, depth);
             let value = match field.shape {
                 Shape::One => element(choices),
-                Shape::List => (0..=choices.below(2)).map(|_| element(choices)).collect(),
-                Shape::Map => (0..=choices.below(2))
+                Shape::List => (0..=choices.random_range(0..2))
+                    .map(|_| element(choices))
+                    .collect(),
+                Shape::Map => (0..=choices.random_range(0..2))
                     .map(|key| (format!("k{key}"), element(choices)))
                     .collect::<Map<_, _>>()
                     .into(),
@@ -231,8 +223,8 @@ mod tests {
         object
     }
 
-    fn value(table: &Table, kind: &str, choices: &mut Choices, depth: u32) -> Value {
-        let number = choices.below(1 << 31) + 1;
+    fn value(types: &ApiTypes, kind: &str, choices: &mut StdRng, depth: u32) -> Value {
+        let number: u64 = choices.random_range(0..1 << 31) + 1;
         match kind {
             "string" => json!(format!("t{number}")),
             "bytes" => json!(STANDARD.encode(number.to_be_bytes())),
@@ -247,14 +239,14 @@ mod tests {
             "IntOrString" if number.is_multiple_of(2) => json!(number),
             "IntOrString" => json!(format!("{}%", number % 100)),
             "Raw" => json!({"f": {"n": number}}),
-            other => Value::Object(some(table, other, choices, depth + 1)),
+            other => Value::Object(some(types, other, choices, depth + 1)),
         }
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read(seed in 1u64..) {
-            let mut choices = Choices(seed);
+            let mut choices = StdRng::seed_from_u64(seed);
             for (version, kind) in [
                 ("v1", "Pod"), ("v1", "Secret"), ("v1", "Service"), ("v1", "Node"), ("v1", "Event"),
                 ("v1", "Status"), ("apps/v1", "StatefulSet"), ("apps/v1", "ControllerRevision"),
@@ -266,9 +258,9 @@ mod tests {
                 ("authentication.k8s.io/v1", "TokenReview"),
                 ("metrics.k8s.io/v1beta1", "NodeMetrics"), ("metrics.k8s.io/v1beta1", "PodMetrics"),
             ] {
-                let table = Table::published();
-                let name = table.of_kind(version, kind).unwrap();
-                let mut sent = some(table, name, &mut choices, 0);
+                let types = ApiTypes::published();
+                let name = types.of_kind(version, kind).unwrap();
+                let mut sent = some(types, name, &mut choices, 0);
                 sent.insert("apiVersion".to_owned(), version.into());
                 sent.insert("kind".to_owned(), kind.into());
                 let sent = Value::Object(sent);

@@ -6,9 +6,9 @@ use object_model::FieldError;
 use serde_json::Value;
 
 use super::GROUP;
-use super::amounts::decode_with_amounts;
 use super::claim_spec::{CONFIG_MAX, configuration, selectors};
 use super::lists::list;
+use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -43,7 +43,7 @@ impl Kind for DeviceClass {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode_with_amounts::<api::DeviceClass>(object)
+        decode::<api::DeviceClass>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

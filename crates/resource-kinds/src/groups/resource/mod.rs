@@ -1,6 +1,5 @@
 //! resource.k8s.io: devices that drivers offer, and claims of them.
 
-mod amounts;
 mod claim_spec;
 mod claim_status;
 mod device;

@@ -5,8 +5,8 @@ use k8s_openapi::api::resource::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use super::amounts::decode_with_amounts;
 use super::{GROUP, claim_spec, claim_status};
+use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, StatusUpdate};
@@ -45,7 +45,7 @@ impl Kind for ResourceClaim {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode_with_amounts::<api::ResourceClaim>(object)
+        decode::<api::ResourceClaim>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -5,8 +5,8 @@ use k8s_openapi::api::resource::v1 as api;
 use object_model::FieldError;
 use serde_json::Value;
 
-use super::amounts::decode_with_amounts;
 use super::{GROUP, claim_spec};
+use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
@@ -34,7 +34,7 @@ impl Kind for ResourceClaimTemplate {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode_with_amounts::<api::ResourceClaimTemplate>(object)
+        decode::<api::ResourceClaimTemplate>(object)
     }
 
     fn default(&self, object: &mut Value) {

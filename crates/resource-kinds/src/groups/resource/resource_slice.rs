@@ -6,10 +6,10 @@ use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::GROUP;
-use super::amounts::decode_with_amounts;
 use super::device;
 use super::identifiers::{driver, pool};
 use super::lists::{by_name, set};
+use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
@@ -56,7 +56,7 @@ impl Kind for ResourceSlice {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut slice = decode_with_amounts::<api::ResourceSlice>(object)?;
+        let mut slice = decode::<api::ResourceSlice>(object)?;
         // Fields of features that are off in this version, as upstream leaves them out.
         if let Some(spec) = slice.get_mut("spec") {
             for device in parts::each(spec, "devices") {

@@ -1,0 +1,195 @@
+//! The rows that come from the published API document (OpenAPI 2.0).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+const REFERENCE: &str = "#/definitions/";
+
+/// The published document.
+pub struct Document {
+    definitions: Map<String, Value>,
+}
+
+impl Document {
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+        let whole: Value = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is no JSON document", path.display()))?;
+        Self::of(&whole).with_context(|| format!("{} has no definitions", path.display()))
+    }
+
+    fn of(whole: &Value) -> Option<Self> {
+        let definitions = whole.get("definitions")?.as_object()?.clone();
+        Some(Self { definitions })
+    }
+
+    /// The definitions of stable versions.
+    fn stable(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let all = self.definitions.iter();
+        all.map(|(name, definition)| (name.as_str(), definition))
+            .filter(|(name, _)| is_stable(name))
+    }
+
+    /// The names of the definitions of stable versions.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.stable().map(|(name, _)| name)
+    }
+
+    /// How lists and maps merge: definition, field (`-`: the type itself), list type, list map keys, map
+    /// type, patch strategy, patch merge key.
+    pub fn merge_rows(&self) -> BTreeSet<String> {
+        let mut rows = BTreeSet::new();
+        for (name, definition) in self.stable() {
+            let own = std::iter::once(("-", definition));
+            for (field, schema) in own.chain(properties(definition)) {
+                if let Some(facts) = merge_facts(schema) {
+                    rows.insert(format!("{name}\t{field}\t{facts}"));
+                }
+            }
+        }
+        rows
+    }
+
+    /// The fields that objects must have: definition, names.
+    pub fn required_rows(&self) -> BTreeSet<String> {
+        self.stable()
+            .filter_map(|(name, definition)| {
+                let fields = definition.get("required")?.as_array()?;
+                let fields: BTreeSet<&str> = fields.iter().filter_map(Value::as_str).collect();
+                let fields: Vec<&str> = fields.into_iter().collect();
+                (!fields.is_empty()).then(|| format!("{name}\t{}", fields.join(",")))
+            })
+            .collect()
+    }
+
+    /// The fields that are keys of lists: the definition of the elements, and the field.
+    pub fn list_keys(&self) -> BTreeSet<(String, String)> {
+        let fields = self
+            .stable()
+            .flat_map(|(_, definition)| properties(definition));
+        fields
+            .filter_map(|(_, schema)| {
+                let keys = schema.get("x-kubernetes-list-map-keys")?.as_array()?;
+                let element = reference(schema.get("items")?)?;
+                Some((element, keys))
+            })
+            .flat_map(|(element, keys)| {
+                let keys = keys.iter().filter_map(Value::as_str);
+                keys.map(|key| (element.to_owned(), key.to_owned()))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// The fields of a definition, but for the two that name an object's kind; `None` for an unknown
+    /// definition.
+    pub fn field_names(&self, definition: &str) -> Option<BTreeSet<&str>> {
+        let definition = self.definitions.get(definition)?;
+        let names = properties(definition).map(|(name, _)| name);
+        Some(
+            names
+                .filter(|name| !matches!(*name, "apiVersion" | "kind"))
+                .collect(),
+        )
+    }
+}
+
+/// Whether a definition belongs to a stable version of its group: the word before its name is no `v1beta1`.
+fn is_stable(definition: &str) -> bool {
+    let version = definition.rsplit('.').nth(1).unwrap_or_default();
+    !version.contains("alpha") && !version.contains("beta")
+}
+
+fn properties(definition: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    let fields = definition.get("properties").and_then(Value::as_object);
+    fields
+        .into_iter()
+        .flatten()
+        .map(|(name, schema)| (name.as_str(), schema))
+}
+
+fn reference(schema: &Value) -> Option<&str> {
+    schema.get("$ref")?.as_str()?.strip_prefix(REFERENCE)
+}
+
+fn merge_facts(schema: &Value) -> Option<String> {
+    let fact = |name: &str| schema.get(format!("x-kubernetes-{name}"));
+    let text = |name: &str| fact(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+    let keys = fact("list-map-keys").and_then(Value::as_array);
+    let keys: Vec<&str> = keys
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let row = [
+        text("list-type"),
+        if keys.is_empty() {
+            "-".to_owned()
+        } else {
+            keys.join(",")
+        },
+        text("map-type"),
+        text("patch-strategy"),
+        text("patch-merge-key"),
+    ];
+    row.iter().any(|cell| cell != "-").then(|| row.join("\t"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document() -> Document {
+        let whole = json!({"definitions": {
+            "io.k8s.api.core.v1.Boat": {
+                "required": ["ports", "crew"],
+                "x-kubernetes-map-type": "atomic",
+                "properties": {
+                    "kind": {"type": "string"},
+                    "crew": {"type": "array", "x-kubernetes-patch-strategy": "merge"},
+                    "ports": {
+                        "type": "array",
+                        "items": {"$ref": "#/definitions/io.k8s.api.core.v1.Port"},
+                        "x-kubernetes-list-type": "map",
+                        "x-kubernetes-list-map-keys": ["port", "protocol"],
+                    },
+                },
+            },
+            "io.k8s.api.core.v1beta1.Boat": {"required": ["crew"]},
+        }});
+        Document::of(&whole).unwrap()
+    }
+
+    /// findings A16: rows name the definition and the field.
+    #[test]
+    fn rows_name_definition_and_field() {
+        let merge: Vec<String> = document().merge_rows().into_iter().collect();
+        assert_eq!(
+            merge,
+            [
+                "io.k8s.api.core.v1.Boat\t-\t-\t-\tatomic\t-\t-",
+                "io.k8s.api.core.v1.Boat\tcrew\t-\t-\t-\tmerge\t-",
+                "io.k8s.api.core.v1.Boat\tports\tmap\tport,protocol\t-\t-\t-",
+            ]
+        );
+        let keys: Vec<(String, String)> = document().list_keys().into_iter().collect();
+        let port = |key: &str| ("io.k8s.api.core.v1.Port".to_owned(), key.to_owned());
+        assert_eq!(keys, [port("port"), port("protocol")]);
+    }
+
+    /// findings C16: required fields are sorted, and of stable versions only.
+    #[test]
+    fn required_fields_are_sorted() {
+        let required: Vec<String> = document().required_rows().into_iter().collect();
+        assert_eq!(required, ["io.k8s.api.core.v1.Boat\tcrew,ports"]);
+        let document = document();
+        let names = document.field_names("io.k8s.api.core.v1.Boat").unwrap();
+        assert_eq!(names, BTreeSet::from(["crew", "ports"]));
+    }
+}
