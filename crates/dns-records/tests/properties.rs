@@ -7,38 +7,30 @@ use std::collections::BTreeMap;
 use dns_records::{Kind, LookupResult, Settings, Zone};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
-/// A small generator of numbers: the same seed gives the same cluster.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 /// Few addresses, so that Services share them, that of the server among them.
-fn service(numbers: &mut Numbers) -> Service {
+fn service(numbers: &mut StdRng) -> Service {
     let port = json!([{"name": "http", "port": 80}]);
-    let spec = match numbers.below(4) {
+    let spec = match numbers.random_range(0..4) {
         0 => json!({"type": "ExternalName", "externalName": "example.com"}),
         1 => json!({"clusterIP": "None", "ports": port}),
-        _ => json!({"clusterIP": format!("10.96.0.{}", 10 + numbers.below(3)), "ports": port}),
+        _ => {
+            json!({"clusterIP": format!("10.96.0.{}", 10 + numbers.random_range(0..3)), "ports": port})
+        }
     };
     serde_json::from_value(json!({"spec": spec})).unwrap()
 }
 
-fn slice(numbers: &mut Numbers) -> EndpointSlice {
-    let endpoints: Vec<_> = (0..numbers.below(3))
+fn slice(numbers: &mut StdRng) -> EndpointSlice {
+    let endpoints: Vec<_> = (0..numbers.random_range(0..3))
         .map(|_| {
-            let hostname = (numbers.below(2) == 0).then_some("web-0");
+            let hostname = (numbers.random_range(0..2) == 0).then_some("web-0");
             json!({
-                "addresses": [format!("10.244.0.{}", 2 + numbers.below(3))],
-                "hostname": hostname, "conditions": {"ready": numbers.below(4) != 0}})
+                "addresses": [format!("10.244.0.{}", 2 + numbers.random_range(0..3))],
+                "hostname": hostname, "conditions": {"ready": numbers.random_range(0..4) != 0}})
         })
         .collect();
     let port = json!([{"name": "http", "port": 8080}]);
@@ -64,21 +56,24 @@ fn the_way_to_a_zone_does_not_matter() {
         ranges: vec!["10.96.0.0/16".parse().unwrap()],
     };
     for seed in 1..500_u64 {
-        let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut numbers = StdRng::seed_from_u64(seed);
         let mut zone = Zone::new(settings.clone());
         let mut services = Services::new();
         let mut listed: &[&str] = &[];
         for round in 0..20 {
-            let at = usize::try_from(numbers.below(3)).unwrap();
-            if numbers.below(5) == 0 {
+            let at = usize::try_from(numbers.random_range(0..3)).unwrap();
+            if numbers.random_range(0..5) == 0 {
                 listed = &["default", "empty"][..at.min(2)];
                 zone.list_namespaces(listed.iter().copied());
             } else {
                 let namespace = ["default", "other"][at.min(1)];
-                let name = ["web", "db", "default"][usize::try_from(numbers.below(3)).unwrap()];
-                let slices = (0..numbers.below(3)).map(|_| slice(&mut numbers)).collect();
+                let name =
+                    ["web", "db", "default"][usize::try_from(numbers.random_range(0..3)).unwrap()];
+                let slices = (0..numbers.random_range(0..3))
+                    .map(|_| slice(&mut numbers))
+                    .collect();
                 services.remove(&(namespace, name));
-                if numbers.below(3) != 0 {
+                if numbers.random_range(0..3) != 0 {
                     services.insert((namespace, name), (service(&mut numbers), slices));
                 }
                 replace(&mut zone, (namespace, name), &services);

@@ -17,6 +17,8 @@ use end_to_end::applications::busybox;
 use end_to_end::image::{Image, Settings};
 use end_to_end::{Api, Instance, Registry, process, text, wait_for};
 use http::Method;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -60,7 +62,7 @@ const UNDER_WAY: [(&str, &str); 9] = [
     ("container stopped", r#""signalled_at":""#),
 ];
 
-struct Random(u64);
+struct Random(StdRng);
 
 impl Random {
     fn of_this_run() -> Self {
@@ -74,14 +76,11 @@ impl Random {
         };
         let seed = given.unwrap_or_else(|| u64::from(now().subsec_nanos()) + 1);
         println!("{SEED}={seed}");
-        Self(seed)
+        Self(StdRng::seed_from_u64(seed))
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
+        self.0.random_range(0..bound)
     }
 
     fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {

@@ -1,12 +1,13 @@
 //! The store: the images with their names; layers are added and removed here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use keyed_locks::KeyedLocks;
 use mount_table::MountPoint;
 use rustix::fs::FlockOperation;
 
@@ -102,7 +103,7 @@ impl StoreError {
 pub struct ImageStore {
     directory: PathBuf,
     /// One pull at a time per name.
-    pub(crate) pulls: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
+    pub(crate) pulls: Arc<KeyedLocks<tokio::sync::Mutex<()>>>,
 }
 
 /// The directory's mode.
@@ -431,9 +432,7 @@ impl ImageStore {
 
     /// The lock that serialises pulls of one name.
     pub(crate) fn pull_lock(&self, reference: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
-        pulls.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(pulls.entry(reference.to_owned()).or_default())
+        self.pulls.get(reference)
     }
 
     /// Names of the layers that are there, for tests and garbage collection.

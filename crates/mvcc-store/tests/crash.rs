@@ -24,6 +24,8 @@ use mvcc_store::{
     Compare, KeyValue, Operation, Range, Revision, Store, StoreError, Txn, TxnResult, Value,
     embedded::{EmbeddedOptions, EmbeddedStore},
 };
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 const DIR_VARIABLE: &str = "CRASH_TEST_DIR";
 /// The writer's last line when the store refuses writes.
@@ -53,18 +55,6 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap()
-}
-
-/// Small differences in time are the only randomness that matters here.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
 }
 
 // The writer.
@@ -170,7 +160,8 @@ fn kill_many_times() {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap()
         .as_nanos() as u64;
-    let mut random = Random(seed | 1);
+    // Small differences in time are the only randomness that matters here.
+    let mut random = StdRng::seed_from_u64(seed);
     let mut acknowledged_total = 0;
     let mut in_doubt_total = 0;
     for _ in 0..KILLS / KILLS_PER_DIR {
@@ -178,7 +169,7 @@ fn kill_many_times() {
         let mut newest = Acknowledged::new();
         let mut revision = Revision(1);
         for _ in 0..KILLS_PER_DIR {
-            let lifetime = Duration::from_micros(1_000 + random.below(70_000));
+            let lifetime = Duration::from_micros(1_000 + random.random_range(0..70_000));
             acknowledged_total += kill_after(lifetime, dir.path(), &mut newest);
             let store = open(dir.path());
             in_doubt_total += check(&store, &mut newest, revision);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 /// An IPv4 network such as `10.244.0.0/24`; host bits are always zero.
@@ -16,10 +17,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Cidr {
-    network: Ipv4Addr,
-    prefix: u8,
-}
+pub struct Cidr(Ipv4Net);
 
 /// The text is not an IPv4 network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,71 +27,60 @@ pub struct CidrError {
     pub text: String,
 }
 
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
-}
-
 impl Cidr {
     /// Returns the network of `address` with `prefix` leading bits; host bits are cleared and a
     /// prefix past 32 counts as 32.
     pub fn new(address: Ipv4Addr, prefix: u8) -> Cidr {
-        let prefix = prefix.min(32);
-        Cidr {
-            network: Ipv4Addr::from_bits(address.to_bits() & mask(prefix)),
-            prefix,
-        }
+        Cidr(Ipv4Net::new_assert(address, prefix.min(32)).trunc())
     }
 
     /// Returns the first address of the range.
     pub fn network(&self) -> Ipv4Addr {
-        self.network
+        self.0.network()
     }
 
     /// Returns the number of leading bits.
     pub fn prefix(&self) -> u8 {
-        self.prefix
+        self.0.prefix_len()
     }
 
     /// Returns how many addresses the range has, network and broadcast addresses included.
     pub fn size(&self) -> u64 {
-        1 << (32 - self.prefix)
+        1 << (self.0.max_prefix_len() - self.0.prefix_len())
     }
 
     /// Returns the last address of the range.
     pub fn last(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits() | !mask(self.prefix))
+        self.0.broadcast()
     }
 
     /// Returns the address at `index`, or `None` past the end.
     pub fn nth(&self, index: u32) -> Option<Ipv4Addr> {
-        let address = u32::checked_add(self.network.to_bits(), index)?;
-        (u64::from(index) < self.size()).then(|| Ipv4Addr::from_bits(address))
+        let address = u32::checked_add(self.network().to_bits(), index)?;
+        let address = Ipv4Addr::from_bits(address);
+        self.contains(address).then_some(address)
     }
 
     /// Says whether the address lies in the range.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
-        address.to_bits() & mask(self.prefix) == self.network.to_bits()
+        self.0.contains(&address)
     }
 
     /// Says whether the two ranges share an address.
     pub fn overlaps(&self, other: &Cidr) -> bool {
-        self.contains(other.network) || other.contains(self.network)
+        self.0.contains(&other.0) || other.0.contains(&self.0)
     }
 
     /// Returns the next range of equal size, or `None` at the end of the address space.
     pub fn next(&self) -> Option<Cidr> {
-        let network = u64::from(self.network.to_bits()) + self.size();
-        let network = u32::try_from(network).ok()?;
-        Some(Cidr {
-            network: Ipv4Addr::from_bits(network),
-            prefix: self.prefix,
-        })
+        let network = u32::checked_add(self.last().to_bits(), 1)?;
+        Some(Cidr::new(Ipv4Addr::from_bits(network), self.prefix()))
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.network, self.prefix)
+        self.0.fmt(f)
     }
 }
 
@@ -104,14 +91,11 @@ impl FromStr for Cidr {
         let error = || CidrError {
             text: text.to_owned(),
         };
-        let (address, prefix) = text.split_once('/').ok_or_else(error)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| error())?;
-        let prefix: u8 = prefix.parse().map_err(|_| error())?;
-        let cidr = Cidr::new(address, prefix);
-        if prefix > 32 || cidr.network != address {
+        let net: Ipv4Net = text.parse().map_err(|_| error())?;
+        if net.trunc() != net {
             return Err(error());
         }
-        Ok(cidr)
+        Ok(Cidr(net))
     }
 }
 

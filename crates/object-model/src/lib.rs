@@ -13,6 +13,7 @@ pub mod quantity;
 pub mod selector;
 mod semver;
 pub mod status;
+pub mod varint;
 
 pub use field::{FieldError, FieldErrorType, FieldPath};
 pub use int_or_percent::IntOrPercent;

@@ -7,103 +7,97 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use object_model::listening::{Listening, ListeningAddress, Transport};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use service_routing::{
     Affinity, Endpoint, Endpoints, HostPort, Protocol, PublishedPort, Routes, ServiceName,
     ServicePort, Settings, Table, apply, changes, hold, publish, table,
 };
 
-/// A small generator of numbers: the same seed gives the same cluster.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn chance(&mut self) -> bool {
-        self.below(2) == 0
-    }
-}
-
-fn address(numbers: &mut Numbers, net: [u8; 3]) -> Ipv4Addr {
-    let last = u8::try_from(numbers.below(6) + 2).unwrap();
+fn address(numbers: &mut StdRng, net: [u8; 3]) -> Ipv4Addr {
+    let last = u8::try_from(numbers.random_range(0..6) + 2).unwrap();
     Ipv4Addr::new(net[0], net[1], net[2], last)
 }
 
-fn port(numbers: &mut Numbers, name: u64) -> ServicePort {
-    let endpoint = |numbers: &mut Numbers| Endpoint {
+fn port(numbers: &mut StdRng, name: u64) -> ServicePort {
+    let endpoint = |numbers: &mut StdRng| Endpoint {
         ip: address(numbers, [10, 244, 0]),
         port: 80,
     };
-    let mut cluster: Vec<Endpoint> = (0..numbers.below(4)).map(|_| endpoint(numbers)).collect();
+    let mut cluster: Vec<Endpoint> = (0..numbers.random_range(0..4))
+        .map(|_| endpoint(numbers))
+        .collect();
     cluster.sort();
     cluster.dedup();
     let local = cluster
         .iter()
         .copied()
-        .filter(|_| numbers.chance())
+        .filter(|_| numbers.random_bool(0.5))
         .collect();
-    let seconds = if numbers.chance() { 60 } else { 10_800 };
+    let seconds = if numbers.random_bool(0.5) { 60 } else { 10_800 };
     ServicePort {
         id: format!("default/s{name}/tcp/80"),
-        protocol: if numbers.chance() {
+        protocol: if numbers.random_bool(0.5) {
             Protocol::Tcp
         } else {
             Protocol::Udp
         },
         port: 80,
         cluster_ip: address(numbers, [10, 96, 0]),
-        external_ips: (0..numbers.below(2))
+        external_ips: (0..numbers.random_range(0..2))
             .map(|_| address(numbers, [203, 0, 113]))
             .collect(),
-        load_balancer_ips: (0..numbers.below(2))
+        load_balancer_ips: (0..numbers.random_range(0..2))
             .map(|_| address(numbers, [203, 0, 113]))
             .collect(),
-        source_ranges: (0..numbers.below(2))
+        source_ranges: (0..numbers.random_range(0..2))
             .map(|_| "192.0.2.0/24".parse().unwrap())
             .collect(),
         node_port: numbers
-            .chance()
-            .then(|| 30_000 + u16::try_from(numbers.below(3)).unwrap()),
-        affinity: numbers.chance().then_some(Affinity {
+            .random_bool(0.5)
+            .then(|| 30_000 + u16::try_from(numbers.random_range(0..3)).unwrap()),
+        affinity: numbers.random_bool(0.5).then_some(Affinity {
             timeout_seconds: seconds,
         }),
-        internal_local: numbers.chance(),
-        external_local: numbers.chance(),
+        internal_local: numbers.random_bool(0.5),
+        external_local: numbers.random_bool(0.5),
         endpoints: Endpoints { cluster, local },
     }
 }
 
-fn cluster(numbers: &mut Numbers, settings: &Settings) -> Table {
-    let ports: Vec<ServicePort> = (0..numbers.below(6))
+fn cluster(numbers: &mut StdRng, settings: &Settings) -> Table {
+    let ports: Vec<ServicePort> = (0..numbers.random_range(0..6))
         .map(|name| port(numbers, name))
         .collect();
-    let published: Vec<PublishedPort> = (0..numbers.below(4)).map(|_| host_port(numbers)).collect();
+    let published: Vec<PublishedPort> = (0..numbers.random_range(0..4))
+        .map(|_| host_port(numbers))
+        .collect();
     let mut table = table(&ports, settings);
     publish(&mut table, &published);
     table
 }
 
-fn host_port(numbers: &mut Numbers) -> PublishedPort {
+fn host_port(numbers: &mut StdRng) -> PublishedPort {
     PublishedPort {
         pod: address(numbers, [10, 244, 0]),
         port: HostPort {
             protocol: Protocol::Udp,
-            address: numbers.chance().then(|| address(numbers, [203, 0, 113])),
-            port: 30_000 + u16::try_from(numbers.below(3)).unwrap(),
-            target: 80 + u16::try_from(numbers.below(2)).unwrap(),
+            address: numbers
+                .random_bool(0.5)
+                .then(|| address(numbers, [203, 0, 113])),
+            port: 30_000 + u16::try_from(numbers.random_range(0..3)).unwrap(),
+            target: 80 + u16::try_from(numbers.random_range(0..2)).unwrap(),
         },
     }
 }
 
-fn place(numbers: &mut Numbers) -> ListeningAddress {
+fn place(numbers: &mut StdRng) -> ListeningAddress {
     ListeningAddress {
         transport: Transport::Udp,
-        address: numbers.chance().then(|| address(numbers, [203, 0, 113])),
-        port: 30_000 + u16::try_from(numbers.below(3)).unwrap(),
+        address: numbers
+            .random_bool(0.5)
+            .then(|| address(numbers, [203, 0, 113])),
+        port: 30_000 + u16::try_from(numbers.random_range(0..3)).unwrap(),
     }
 }
 
@@ -117,19 +111,19 @@ fn settings() -> Settings {
     }
 }
 
-fn numbers(seed: u64) -> Numbers {
-    Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+fn numbers(seed: u64) -> StdRng {
+    StdRng::seed_from_u64(seed)
 }
 
 /// Services that are changed, made or removed; they contend for few addresses.
-fn some_services(numbers: &mut Numbers) -> BTreeMap<ServiceName, Vec<ServicePort>> {
-    let some = (0..numbers.below(4)).map(|_| {
-        let name = numbers.below(6);
+fn some_services(numbers: &mut StdRng) -> BTreeMap<ServiceName, Vec<ServicePort>> {
+    let some = (0..numbers.random_range(0..4)).map(|_| {
+        let name = numbers.random_range(0..6);
         let service = ServiceName {
             namespace: "default".to_owned(),
             name: format!("s{name}"),
         };
-        let ports = (0..numbers.below(3)).map(|second| {
+        let ports = (0..numbers.random_range(0..3)).map(|second| {
             let mut port = port(numbers, name);
             port.id = format!("default/s{name}/tcp/{second}");
             port
@@ -149,11 +143,13 @@ fn services_one_by_one_lead_to_the_table_of_all() {
         let mut services = BTreeMap::new();
         let mut held = Listening::default();
         for round in 0..8 {
-            let steps = if numbers.below(4) == 0 {
-                let ports = (0..numbers.below(4)).map(|_| host_port(&mut numbers));
+            let steps = if numbers.random_range(0..4) == 0 {
+                let ports = (0..numbers.random_range(0..4)).map(|_| host_port(&mut numbers));
                 routes.publish(ports.collect())
-            } else if numbers.below(4) == 0 {
-                held = (0..numbers.below(4)).map(|_| place(&mut numbers)).collect();
+            } else if numbers.random_range(0..4) == 0 {
+                held = (0..numbers.random_range(0..4))
+                    .map(|_| place(&mut numbers))
+                    .collect();
                 routes.hold(held.clone())
             } else {
                 let changed = some_services(&mut numbers);

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use keyed_locks::KeyedLocks;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
@@ -57,7 +58,7 @@ struct Inner {
     options: RuntimeOptions,
     // One creation or clean-up at a time per runtime would be too few, per id is right; the
     // set is bounded by the number of sandboxes.
-    busy: tokio::sync::Mutex<std::collections::BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    busy: KeyedLocks<tokio::sync::Mutex<()>>,
     // The shims' program, on machines where it has to be copied.
     shim_in_memory: OnceLock<OwnedFd>,
     // Held from the choice of ids until the file that takes them is there.
@@ -92,7 +93,7 @@ impl Runtime {
         // Shims have another working directory: every path they get must be absolute.
         options.state_dir = fs::canonicalize(&options.state_dir)
             .map_err(RuntimeError::io("resolve", &options.state_dir))?;
-        let busy = tokio::sync::Mutex::default();
+        let busy = KeyedLocks::default();
         Ok(Runtime {
             inner: Arc::new(Inner {
                 options,
@@ -154,7 +155,7 @@ impl Runtime {
         if spec.own_users && (spec.host_network || spec.host_ipc || spec.host_pid) {
             return Err(invalid("own_users", "needs namespaces of the pod's own"));
         }
-        let gate = self.gate(&spec.id).await;
+        let gate = self.inner.busy.get(&spec.id);
         let _only = gate.lock().await;
         let dir = self.dir(&spec.id);
         if let Ok(former) = beside(|| SandboxFile::read(&dir)) {
@@ -263,14 +264,8 @@ impl Runtime {
         }
     }
 
-    async fn gate(&self, id: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut busy = self.inner.busy.lock().await;
-        busy.retain(|_, gate| Arc::strong_count(gate) > 1);
-        Arc::clone(busy.entry(id.to_owned()).or_default())
-    }
-
     async fn forget(&self, id: &str) -> Result<()> {
-        let gate = self.gate(id).await;
+        let gate = self.inner.busy.get(id);
         let _only = gate.lock().await;
         if beside(|| SandboxFile::read(&self.dir(id))).is_err() {
             self.end_strays(id).await?;

@@ -1,12 +1,12 @@
 //! The limit of parallel image pulls: in total and for each registry. A stalled pull does not
 //! count.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use image_store::Progress;
+use keyed_locks::KeyedLocks;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
@@ -16,7 +16,7 @@ use crate::limits::{PULL_STALL_BYTES_MIN, PULL_STALL_CHECK, PULLS_MAX, PULLS_OF_
 /// registry before it waits for the total, so a slow registry holds up no pull from others.
 pub struct PullLimiter {
     all: Arc<Semaphore>,
-    registries: Mutex<BTreeMap<String, Arc<Semaphore>>>,
+    registries: KeyedLocks<Semaphore>,
 }
 
 /// A permit for one pull, until it is dropped.
@@ -29,7 +29,7 @@ impl Default for PullLimiter {
     fn default() -> Self {
         Self {
             all: Arc::new(Semaphore::new(PULLS_MAX)),
-            registries: Mutex::default(),
+            registries: KeyedLocks::default(),
         }
     }
 }
@@ -68,15 +68,8 @@ impl PullLimiter {
     }
 
     fn of(&self, registry: &str) -> Arc<Semaphore> {
-        let mut all = self
-            .registries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // Unused ones are equal to new ones.
-        all.retain(|_, permits| Arc::strong_count(permits) > 1);
-        let permits = all.entry(registry.to_owned());
-        let new = || Arc::new(Semaphore::new(PULLS_OF_ONE_REGISTRY_MAX));
-        Arc::clone(permits.or_insert_with(new))
+        let new = || Semaphore::new(PULLS_OF_ONE_REGISTRY_MAX);
+        self.registries.get_or(registry, new)
     }
 }
 
@@ -140,8 +133,8 @@ mod tests {
         }
         settle().await;
         assert_eq!(limiter.all.available_permits(), PULLS_MAX);
-        limiter.of("b");
-        assert_eq!(limiter.registries.lock().unwrap().len(), 1);
+        let _kept = limiter.of("b");
+        assert_eq!(limiter.registries.len(), 1);
         going.abort();
     }
 

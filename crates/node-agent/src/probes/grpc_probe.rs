@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use object_model::varint;
 use tokio::net::TcpStream;
 
 const SERVING: u64 = 1;
@@ -60,7 +61,7 @@ fn message(service: &str) -> Bytes {
     let mut request = BytesMut::new();
     if !service.is_empty() {
         request.put_u8(0x0a);
-        put_varint(&mut request, service.len());
+        varint::put(&mut request, service.len() as u64);
         request.put_slice(service.as_bytes());
     }
     let mut framed = BytesMut::new();
@@ -68,14 +69,6 @@ fn message(service: &str) -> Bytes {
     framed.put_u32(u32::try_from(request.len()).unwrap_or(0));
     framed.extend_from_slice(&request);
     framed.freeze()
-}
-
-fn put_varint(to: &mut BytesMut, mut value: usize) {
-    while value > 0x7f {
-        to.put_u8((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    to.put_u8(value as u8);
 }
 
 /// The error of a call, if there is one.

@@ -1,5 +1,7 @@
 //! Protobuf's wire format, as far as Kubernetes uses it.
 
+use object_model::varint::{self, VarintError};
+
 /// The content of a field.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Wire<'a> {
@@ -71,16 +73,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn varint(&mut self) -> Result<u64, String> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let (first, rest) = self.0.split_first().ok_or_else(cut)?;
-            self.0 = rest;
-            value |= u64::from(first & 0x7f) << shift;
-            if first & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err("a number with too many digits".to_owned())
+        varint::take(&mut self.0).map_err(|error| error.to_string())
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
@@ -91,7 +84,7 @@ impl<'a> Reader<'a> {
 }
 
 fn cut() -> String {
-    "unexpected end of the message".to_owned()
+    VarintError::Cut.to_string()
 }
 
 /// Writes fields one after the other.
@@ -115,11 +108,7 @@ impl Writer {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn raw(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value.to_le_bytes()[0] | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value.to_le_bytes()[0]);
+    fn raw(&mut self, value: u64) {
+        varint::put(&mut self.0, value);
     }
 }
