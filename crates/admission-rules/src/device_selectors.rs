@@ -7,6 +7,8 @@ use resource_kinds::admission::{Admission, AdmissionRequest, Operation};
 use resource_kinds::resource::GROUP;
 use serde_json::Value;
 
+use crate::expressions::refuse;
+
 /// The plug-in.
 #[derive(Debug)]
 pub struct DeviceSelectors;
@@ -30,13 +32,7 @@ impl Admission for DeviceSelectors {
         if request.old.is_some_and(|old| old["spec"] == object["spec"]) {
             return Ok(());
         }
-        let errors = unreadable(request.plural, object);
-        if errors.is_empty() {
-            return Ok(());
-        }
-        let kind = object["kind"].as_str().unwrap_or_default();
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        Err(Status::invalid(GROUP, kind, name, &errors))
+        refuse(GROUP, object, &unreadable(request.plural, object))
     }
 }
 

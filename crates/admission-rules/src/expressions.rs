@@ -103,6 +103,16 @@ pub(crate) fn making(source: &Value, names: &[&str]) -> Result<Expression, Strin
     Expression::compile_making(source.as_str().unwrap_or_default(), names)
 }
 
+/// Refuses an object with errors.
+pub(crate) fn refuse(group: &str, object: &Value, errors: &[FieldError]) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    Err(Status::invalid(group, kind, name, errors))
+}
+
 /// The plug-in that refuses webhooks and policies with expressions that cannot be read.
 #[derive(Debug)]
 pub struct Expressions;
@@ -122,13 +132,7 @@ impl Admission for Expressions {
         if request.group != GROUP || !writes || !request.subresource.is_empty() {
             return Ok(());
         }
-        let errors = unreadable(object);
-        if errors.is_empty() {
-            return Ok(());
-        }
-        let kind = object["kind"].as_str().unwrap_or_default();
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        Err(Status::invalid(GROUP, kind, name, &errors))
+        refuse(GROUP, object, &unreadable(object))
     }
 }
 

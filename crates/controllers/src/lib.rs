@@ -3,6 +3,7 @@
 //! One folder per controller (`observe` gathers, `execute` writes), one list in [`run_all`]. The
 //! decisions are in the crate `planners`.
 
+mod api_error;
 mod certificate_signing;
 mod clusterrole_aggregation;
 mod context;

@@ -239,6 +239,12 @@ fn masquerading(settings: &Settings) -> Vec<Rule> {
     rules
 }
 
+/// Puts the verdict for an address of a Service.
+fn put_ip(table: &mut Table, key: Key, verdict: Option<Verdict>) {
+    let (served, refused) = (MapName::ServiceIps, MapName::RefusedIps);
+    put(table, served, refused, key, verdict);
+}
+
 pub(crate) fn add_port(table: &mut Table, port: &ServicePort, settings: &Settings) {
     let key = |address, number| Key {
         address,
@@ -248,36 +254,18 @@ pub(crate) fn add_port(table: &mut Table, port: &ServicePort, settings: &Setting
     if !settings.unmanaged.contains(&port.cluster_ip) {
         let key = key(Some(port.cluster_ip), port.port);
         let verdict = internal(table, port, settings);
-        put(
-            table,
-            MapName::ServiceIps,
-            MapName::RefusedIps,
-            key,
-            verdict,
-        );
+        put_ip(table, key, verdict);
     }
     let is_free = |ip: &&Ipv4Addr| !settings.unmanaged.contains(ip);
     for ip in port.external_ips.iter().filter(is_free) {
         let verdict = external(table, port, settings);
         let key = key(Some(*ip), port.port);
-        put(
-            table,
-            MapName::ServiceIps,
-            MapName::RefusedIps,
-            key,
-            verdict,
-        );
+        put_ip(table, key, verdict);
     }
     for ip in port.load_balancer_ips.iter().filter(is_free) {
         let verdict = balanced(table, port, settings);
         let key = key(Some(*ip), port.port);
-        put(
-            table,
-            MapName::ServiceIps,
-            MapName::RefusedIps,
-            key,
-            verdict,
-        );
+        put_ip(table, key, verdict);
     }
     if let Some(node_port) = port.node_port {
         let verdict = external(table, port, settings);

@@ -19,18 +19,7 @@ use resource_kinds::certificates::{GROUP, Request};
 use serde_json::json;
 
 use crate::Context;
-
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-struct Error {
-    what: &'static str,
-    #[source]
-    source: kube::Error,
-}
-
-fn failed_to(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error { what, source }
-}
+use crate::api_error::{self, ApiError};
 
 struct Worker {
     context: Context,
@@ -49,7 +38,7 @@ pub(crate) async fn run(context: Context) {
 
 impl reconcile::Controller for Worker {
     type Key = Key;
-    type Error = Error;
+    type Error = ApiError;
 
     /// Requests processed at once.
     const WORKERS: usize = 2;
@@ -66,7 +55,7 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
         let Some(request) = self.requests.get_key(key) else {
             return Ok(Outcome::Done);
         };
@@ -77,7 +66,7 @@ impl reconcile::Controller for Worker {
             Some(Action::Delete) => {
                 let uid = request.uid().unwrap_or_default();
                 let deleted = execute::delete(&self.api, &key.name, Delete::of_uid(uid)).await;
-                deleted.map_err(failed_to("delete a certificate request"))?;
+                deleted.map_err(api_error::failed("delete a certificate request"))?;
             }
             Some(Action::ApproveIf(rights)) => self.approve(&request, rights).await?,
             Some(Action::Sign {
@@ -101,7 +90,7 @@ impl Worker {
         &self,
         request: &CertificateSigningRequest,
         rights: Vec<(&'static str, Condition)>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ApiError> {
         for (right, condition) in rights {
             if self.may(request, right).await? {
                 let changed = with_condition(request, condition);
@@ -112,7 +101,11 @@ impl Worker {
     }
 
     /// Whether the requester has the right to automatic approval.
-    async fn may(&self, request: &CertificateSigningRequest, right: &str) -> Result<bool, Error> {
+    async fn may(
+        &self,
+        request: &CertificateSigningRequest,
+        right: &str,
+    ) -> Result<bool, ApiError> {
         let spec = &request.spec;
         let review = json!({ "spec": {
             "user": spec.username, "uid": spec.uid, "groups": spec.groups, "extra": spec.extra,
@@ -121,10 +114,10 @@ impl Worker {
         }});
         let review: SubjectAccessReview = serde_json::from_value(review)
             .map_err(kube::Error::SerdeError)
-            .map_err(failed_to("check the requester's rights"))?;
+            .map_err(api_error::failed("check the requester's rights"))?;
         let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await;
-        let answer = answer.map_err(failed_to("check the requester's rights"))?;
+        let answer = answer.map_err(api_error::failed("check the requester's rights"))?;
         Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
@@ -133,7 +126,7 @@ impl Worker {
         request: &CertificateSigningRequest,
         approved: Approved<'_>,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ApiError> {
         let Some(authority) = &self.context.config.authority else {
             return Ok(());
         };
@@ -155,7 +148,7 @@ impl Worker {
         &self,
         request: &CertificateSigningRequest,
         condition: Condition,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ApiError> {
         let changed = with_condition(request, condition);
         self.write(&changed, "status").await
     }
@@ -165,7 +158,7 @@ impl Worker {
         &self,
         request: &CertificateSigningRequest,
         subresource: &'static str,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ApiError> {
         let name = request.name_any();
         let params = PostParams::default();
         let written = match subresource {
@@ -180,7 +173,7 @@ impl Worker {
         let written = execute::unless_outrun(written);
         written
             .map(drop)
-            .map_err(failed_to("write a certificate request"))
+            .map_err(api_error::failed("write a certificate request"))
     }
 }
 

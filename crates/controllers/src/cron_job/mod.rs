@@ -11,19 +11,8 @@ use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{Cache, Index, Key, Outcome, Queue, Recorder};
 
 use crate::Context;
+use crate::api_error::{ApiError, failed};
 use crate::owned::{key_if_asked, owned_by, owners_of, terms};
-
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-struct Error {
-    what: &'static str,
-    #[source]
-    source: kube::Error,
-}
-
-fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error { what, source }
-}
 
 struct Worker {
     context: Context,
@@ -47,7 +36,7 @@ pub(crate) async fn run(context: Context) {
 
 impl reconcile::Controller for Worker {
     type Key = Key;
-    type Error = Error;
+    type Error = ApiError;
 
     /// CronJobs processed at once.
     const WORKERS: usize = 2;
@@ -72,7 +61,7 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
         let Some(cron_job) = self.cron_jobs.get_key(key) else {
             return Ok(Outcome::Done);
         };
@@ -96,7 +85,7 @@ impl Worker {
         &self,
         cron_job: &CronJob,
         seen: &[Arc<Job>],
-    ) -> Result<Vec<Arc<Job>>, Error> {
+    ) -> Result<Vec<Arc<Job>>, ApiError> {
         let namespace = cron_job.namespace().unwrap_or_default();
         let api: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
         let status = cron_job.status.as_ref();
@@ -116,7 +105,7 @@ impl Worker {
         Ok(found)
     }
 
-    async fn execute(&self, cron_job: &CronJob, plan: Plan) -> Result<(), Error> {
+    async fn execute(&self, cron_job: &CronJob, plan: Plan) -> Result<(), ApiError> {
         let namespace = cron_job.namespace().unwrap_or_default();
         let jobs: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
         for notice in plan.notices {
@@ -143,7 +132,7 @@ impl Worker {
     }
 
     /// An existing job of that name is the planned one, from an earlier plan.
-    async fn create(&self, cron_job: &CronJob, jobs: &Api<Job>, job: &Job) -> Result<(), Error> {
+    async fn create(&self, cron_job: &CronJob, jobs: &Api<Job>, job: &Job) -> Result<(), ApiError> {
         let name = job.name_any();
         match jobs.create(&PostParams::default(), job).await {
             Ok(_) => {
@@ -162,7 +151,11 @@ impl Worker {
         }
     }
 
-    async fn write_status(&self, cron_job: &CronJob, status: CronJobStatus) -> Result<(), Error> {
+    async fn write_status(
+        &self,
+        cron_job: &CronJob,
+        status: CronJobStatus,
+    ) -> Result<(), ApiError> {
         let namespace = cron_job.namespace().unwrap_or_default();
         let api: Api<CronJob> = Api::namespaced(self.context.client.clone(), &namespace);
         let object = CronJob {

@@ -10,6 +10,7 @@ use reconcile::{Cache, Recorder};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
+use crate::api_error::{ApiError, failed};
 use crate::pod_writer::{PodError, PodWriter};
 
 /// The reason why a plan was not executed; the set is planned again.
@@ -17,16 +18,8 @@ use crate::pod_writer::{PodError, PodWriter};
 pub(super) enum Error {
     #[error("work on the pods of a daemon set")]
     Pods(#[from] PodError),
-    #[error("{what}")]
-    Api {
-        what: &'static str,
-        #[source]
-        source: kube::Error,
-    },
-}
-
-fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error::Api { what, source }
+    #[error(transparent)]
+    Api(#[from] ApiError),
 }
 
 pub(super) struct Executor {
@@ -69,7 +62,7 @@ impl Executor {
         match action {
             RevisionAction::Create(revision) => {
                 let created = revisions.create(&PostParams::default(), revision).await;
-                created.map(drop).map_err(failed("create revision"))
+                Ok(created.map(drop).map_err(failed("create revision"))?)
             }
             RevisionAction::Renumber {
                 name,
@@ -78,7 +71,7 @@ impl Executor {
             } => {
                 let patch = json!({ "metadata": { "uid": uid }, "revision": revision });
                 let written = revisions.patch(name, &params, &Patch::Merge(patch)).await;
-                written.map(drop).map_err(failed("renumber revision"))
+                Ok(written.map(drop).map_err(failed("renumber revision"))?)
             }
             RevisionAction::Adopt { name, uid } => {
                 let owner = set.owner_ref(&()).map(|owner| OwnerReference {
@@ -89,11 +82,11 @@ impl Executor {
                 let meta = json!({ "uid": uid, "ownerReferences": [owner] });
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 let written = revisions.patch(name, &params, &patch).await;
-                written.map(drop).map_err(failed("adopt revision"))
+                Ok(written.map(drop).map_err(failed("adopt revision"))?)
             }
             RevisionAction::Delete { name, uid } => {
                 let deleted = execute::delete(&revisions, name, Delete::of_uid(uid)).await;
-                deleted.map(drop).map_err(failed("delete revision"))
+                Ok(deleted.map(drop).map_err(failed("delete revision"))?)
             }
         }
     }
@@ -108,8 +101,8 @@ impl Executor {
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let params = PostParams::default();
         let written = sets.replace_status(name, &params, &object).await;
-        execute::found(written)
+        Ok(execute::found(written)
             .map(drop)
-            .map_err(failed("write status"))
+            .map_err(failed("write status"))?)
     }
 }

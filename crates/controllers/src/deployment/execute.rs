@@ -10,23 +10,17 @@ use reconcile::execute::{self, Delete, Refusal, refusal};
 use resource_kinds::annotations::REVISION;
 use serde_json::json;
 
+use crate::api_error::{ApiError, failed};
+
 /// The reason why a plan was not executed; the Deployment is planned again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The API refused a write, or could not be reached.
-    #[error("{what}")]
-    Api {
-        what: &'static str,
-        #[source]
-        source: kube::Error,
-    },
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The planned object no longer exists.
     #[error("the deployment has been replaced or is being deleted")]
     Changed,
-}
-
-fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error::Api { what, source }
 }
 
 pub(super) struct Executor {
@@ -55,7 +49,7 @@ impl Executor {
         match result {
             // The namespace is terminating: nothing can be created, and the garbage collector
             // deletes the rest.
-            Err(Error::Api { source, .. }) if refusal(&source) == Refusal::NamespaceTerminating => {
+            Err(Error::Api(error)) if refusal(&error.source) == Refusal::NamespaceTerminating => {
                 Ok(())
             }
             other => other,
@@ -82,14 +76,14 @@ impl Executor {
                 let meta = json!({ "uid": uid, "ownerReferences": [owner] });
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 let written = sets.patch(name, &params, &patch).await;
-                written.map(drop).map_err(failed("adopt replica set"))
+                Ok(written.map(drop).map_err(failed("adopt replica set"))?)
             }
             Action::ReleaseSet { name, uid } => {
                 let owner = json!({ "$patch": "delete", "uid": deployment.metadata.uid });
                 let meta = json!({ "uid": uid, "ownerReferences": [owner] });
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 let written = sets.patch(name, &params, &patch).await;
-                written.map(drop).map_err(failed("release replica set"))
+                Ok(written.map(drop).map_err(failed("release replica set"))?)
             }
             Action::CreateSet(set) => self.create(deployment, &sets, set).await,
             Action::UpdateSet {
@@ -110,7 +104,7 @@ impl Executor {
                     "annotations": annotations });
                 let patch = Patch::Merge(json!({ "metadata": meta, "spec": spec }));
                 let written = sets.patch(name, &params, &patch).await;
-                written.map(drop).map_err(failed("update replica set"))
+                Ok(written.map(drop).map_err(failed("update replica set"))?)
             }
             Action::DeleteSet {
                 name,
@@ -122,7 +116,7 @@ impl Executor {
                     ..Delete::of_uid(uid)
                 };
                 let deleted = execute::delete(&sets, name, how).await;
-                deleted.map(drop).map_err(failed("delete replica set"))
+                Ok(deleted.map(drop).map_err(failed("delete replica set"))?)
             }
         }
     }
@@ -157,7 +151,7 @@ impl Executor {
             self.recorder
                 .warning(deployment, "ReplicaSetCreateError", text);
         }
-        created.map(drop).map_err(failed("create replica set"))
+        Ok(created.map(drop).map_err(failed("create replica set"))?)
     }
 
     async fn write_status(
@@ -178,8 +172,8 @@ impl Executor {
         let deployments = self.deployments(deployment);
         let params = PostParams::default();
         let written = deployments.replace_status(name, &params, &object).await;
-        execute::found(written)
+        Ok(execute::found(written)
             .map(drop)
-            .map_err(failed("write status"))
+            .map_err(failed("write status"))?)
     }
 }

@@ -10,6 +10,7 @@ use reconcile::execute::{self, Delete};
 use serde_json::{Value, json};
 
 use super::observe;
+use crate::api_error::{ApiError, failed};
 use crate::inventory::{Found, Inventory, Metadata};
 
 /// The error of an execution; it is retried.
@@ -17,16 +18,8 @@ use crate::inventory::{Found, Inventory, Metadata};
 pub(super) enum Error {
     #[error("look at an object")]
     Observe(#[source] observe::Error),
-    #[error("{what}")]
-    Api {
-        what: &'static str,
-        #[source]
-        source: kube::Error,
-    },
-}
-
-fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error::Api { what, source }
+    #[error(transparent)]
+    Api(#[from] ApiError),
 }
 
 pub(super) struct Executor {
@@ -126,7 +119,7 @@ impl Executor {
             .api(found)
             .patch(&object.name, &PatchParams::default(), &patch)
             .await;
-        execute::found(written).map(drop).map_err(failed(what))
+        Ok(execute::found(written).map(drop).map_err(failed(what))?)
     }
 
     async fn delete(&self, found: &Found, propagation: Propagation) -> Result<(), Error> {

@@ -12,6 +12,7 @@ use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
+use crate::api_error::{ApiError, failed};
 use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod};
 use crate::pod_writer::{PodError, PodWriter};
 
@@ -23,12 +24,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 enum Error {
     #[error("work on the pods of a job")]
     Pods(#[from] PodError),
-    #[error("{what}")]
-    Api {
-        what: &'static str,
-        #[source]
-        source: kube::Error,
-    },
+    #[error(transparent)]
+    Api(#[from] ApiError),
 }
 
 struct Worker {
@@ -155,10 +152,7 @@ impl Worker {
         let name = job.metadata.name.as_deref().unwrap_or_default();
         let params = PostParams::default();
         let written = self.api(job).replace_status(name, &params, &object).await;
-        let written = execute::found(written).map_err(|source| Error::Api {
-            what: "write the status of a job",
-            source,
-        })?;
+        let written = execute::found(written).map_err(failed("write the status of a job"))?;
         if written.is_some_and(|new| new.metadata.resource_version != job.metadata.resource_version)
         {
             self.wait_until_seen(job).await;
@@ -197,10 +191,7 @@ impl Worker {
         };
         let how = how.propagation(PropagationPolicy::Foreground);
         let deleted = execute::delete(&self.api(job), name, how).await;
-        deleted.map(drop).map_err(|source| Error::Api {
-            what: "delete an expired job",
-            source,
-        })
+        Ok(deleted.map(drop).map_err(failed("delete an expired job"))?)
     }
 }
 

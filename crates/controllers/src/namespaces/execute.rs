@@ -10,23 +10,16 @@ use planners::namespaces::{Content, FINALIZER, conditions};
 use reconcile::execute::{self, Delete};
 use serde_json::json;
 
+use crate::api_error::{ApiError, failed};
 use crate::inventory::{Inventory, Resource};
 
 /// The reason why a namespace is not empty yet; it is retried.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("{what}")]
-    Api {
-        what: &'static str,
-        #[source]
-        source: kube::Error,
-    },
+    #[error(transparent)]
+    Api(#[from] ApiError),
     #[error("{failures} kinds of objects could not be deleted")]
     Left { failures: usize },
-}
-
-fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error::Api { what, source }
 }
 
 pub(super) struct Executor {
@@ -129,9 +122,9 @@ impl Executor {
         let written = api
             .patch_status(&namespace.name_any(), &params, &patch)
             .await;
-        execute::unless_outrun(written)
+        Ok(execute::unless_outrun(written)
             .map(drop)
-            .map_err(failed("write conditions"))
+            .map_err(failed("write conditions"))?)
     }
 
     /// Removes the finalizer; the API server then removes the namespace.
@@ -149,8 +142,8 @@ impl Executor {
         let written = api
             .replace_subresource("finalize", &name, &params, &live)
             .await;
-        execute::found(written)
+        Ok(execute::found(written)
             .map(drop)
-            .map_err(failed("finalize namespace"))
+            .map_err(failed("finalize namespace"))?)
     }
 }

@@ -10,17 +10,7 @@ use reconcile::{EventType, Recorder};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
-#[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-pub(super) struct Error {
-    what: &'static str,
-    #[source]
-    source: kube::Error,
-}
-
-fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error { what, source }
-}
+use crate::api_error::{ApiError, failed};
 
 #[derive(Clone)]
 pub(super) struct Executor {
@@ -29,7 +19,7 @@ pub(super) struct Executor {
 }
 
 impl Executor {
-    pub async fn execute(&self, node: &Node, plan: Plan) -> Result<(), Error> {
+    pub async fn execute(&self, node: &Node, plan: Plan) -> Result<(), ApiError> {
         if let Some(taints) = &plan.taints {
             self.write_taints(node, taints)
                 .await
@@ -107,7 +97,7 @@ impl Executor {
         Ok(())
     }
 
-    pub async fn evict(&self, evictions: &[Eviction]) -> Result<(), Error> {
+    pub async fn evict(&self, evictions: &[Eviction]) -> Result<(), ApiError> {
         for eviction in evictions {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &eviction.namespace);
             let condition = json!({

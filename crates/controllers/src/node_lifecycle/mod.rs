@@ -16,7 +16,8 @@ use reconcile::{Cache, Change, Index, Key, Outcome, Queue, WatchConfig, run_cont
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use execute::{Error, Executor};
+use crate::api_error::ApiError;
+use execute::Executor;
 
 /// The namespace of nodes' leases.
 const LEASES: &str = "kube-node-lease";
@@ -72,7 +73,7 @@ pub(crate) async fn run(context: Context) {
 
 impl reconcile::Controller for NodeLifecycle {
     type Key = Key;
-    type Error = Error;
+    type Error = ApiError;
 
     const WORKERS: usize = 4;
 
@@ -89,7 +90,7 @@ impl reconcile::Controller for NodeLifecycle {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
         check(&self.observer, &self.executor, &self.nodes, &key.name).await
     }
 }
@@ -136,7 +137,7 @@ async fn check(
     executor: &Executor,
     all: &Queue<Key>,
     name: &str,
-) -> Result<Outcome, Error> {
+) -> Result<Outcome, ApiError> {
     let now = Timestamp::now();
     let Some(node) = observer.nodes.get("", name) else {
         let exists = |name: &str| observer.nodes.get("", name).is_some();

@@ -16,23 +16,17 @@ use reconcile::{EventType, Key, Recorder, reference};
 use resource_kinds::reasons::stateful_set as reasons;
 use serde_json::{Value, json};
 
+use crate::api_error::{ApiError, failed};
+
 /// The reason why a plan was not executed; the set is planned again.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The API refused a write, or could not be reached.
-    #[error("{what}")]
-    Api {
-        what: &'static str,
-        #[source]
-        source: kube::Error,
-    },
+    #[error(transparent)]
+    Api(#[from] ApiError),
     /// The planned object no longer exists.
     #[error("the set has been replaced or is being deleted")]
     SetChanged,
-}
-
-fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
-    move |source| Error::Api { what, source }
 }
 
 #[derive(Clone)]
@@ -69,7 +63,7 @@ impl Refusals {
 
 /// The refusal, if the API server refused the write and a retry with a fresh view does not help.
 fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
-    let (Some(Write::Action(action)), Error::Api { source, .. }) = (write, error) else {
+    let (Some(Write::Action(action)), Error::Api(ApiError { source, .. })) = (write, error) else {
         return None;
     };
     let said = matches!(source, kube::Error::Api(_)) && !refusal(source).is_of_old_view();
@@ -95,7 +89,7 @@ impl Executor {
         match result {
             // The namespace is terminating: nothing can be created, and the garbage collector
             // deletes the rest.
-            Err(Error::Api { source, .. }) if refusal(&source) == Refusal::NamespaceTerminating => {
+            Err(Error::Api(error)) if refusal(&error.source) == Refusal::NamespaceTerminating => {
                 Ok(())
             }
             other => other,
@@ -199,7 +193,7 @@ impl<'a> Run<'a> {
             }
             Action::DeleteRevision { name, uid } => {
                 let deleted = execute::delete(&self.revisions, name, Delete::of_uid(uid)).await;
-                deleted.map(drop).map_err(failed("delete revision"))
+                Ok(deleted.map(drop).map_err(failed("delete revision"))?)
             }
             Action::CreateClaim(claim) => {
                 let owners = claim.metadata.owner_references.as_deref();
@@ -265,7 +259,7 @@ impl<'a> Run<'a> {
             .revisions
             .create(&PostParams::default(), revision)
             .await;
-        created.map(drop).map_err(failed("create revision"))
+        Ok(created.map(drop).map_err(failed("create revision"))?)
     }
 
     async fn create_claim(&self, claim: &PersistentVolumeClaim) -> Result<(), Error> {
@@ -287,7 +281,7 @@ impl<'a> Run<'a> {
                 self.warning(reasons::FAILED_CREATE, text);
             }
         }
-        created.map(drop).map_err(failed("create claim"))
+        Ok(created.map(drop).map_err(failed("create claim"))?)
     }
 
     /// The pod of a claim: `web-3` of `data-web-3`.
@@ -299,7 +293,9 @@ impl<'a> Run<'a> {
     async fn create_pod(&self, pod: &Pod) -> Result<(), Error> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let created = self.pods.create(&PostParams::default(), pod).await;
-        let done = created.map(drop).map_err(failed("create pod"));
+        let done = created
+            .map(drop)
+            .map_err(|error| failed("create pod")(error).into());
         let (good, bad) = (reasons::SUCCESSFUL_CREATE, reasons::FAILED_CREATE);
         self.tell_pod("create", good, bad, name, done)
     }
@@ -310,10 +306,7 @@ impl<'a> Run<'a> {
             // Another writer was faster.
             Ok(false) => return Ok(()),
             Ok(true) => Ok(()),
-            Err(source) => Err(Error::Api {
-                what: "delete pod",
-                source,
-            }),
+            Err(error) => Err(failed("delete pod")(error).into()),
         };
         let (good, bad) = (reasons::SUCCESSFUL_DELETE, reasons::FAILED_DELETE);
         self.tell_pod("delete", good, bad, name, done)
@@ -327,9 +320,9 @@ impl<'a> Run<'a> {
         let patch = Patch::Merge(json!({ "metadata": meta, "status": status }));
         let params = PatchParams::default();
         let written = self.sets.patch_status(&self.name, &params, &patch).await;
-        execute::found(written)
+        Ok(execute::found(written)
             .map(drop)
-            .map_err(failed("write status"))
+            .map_err(failed("write status"))?)
     }
 
     /// Reports the result of a write to a pod, in kube-controller-manager's words.
@@ -349,7 +342,7 @@ impl<'a> Run<'a> {
                     format!("{verb} Pod {pod} in StatefulSet {set} successful"),
                 );
             }
-            Err(Error::Api { source, .. }) if !refusal(source).is_of_old_view() => {
+            Err(Error::Api(ApiError { source, .. })) if !refusal(source).is_of_old_view() => {
                 let error = execute::message(source);
                 let text = format!("{verb} Pod {pod} in StatefulSet {set} failed error: {error}");
                 self.warning(bad, text);
@@ -389,7 +382,7 @@ where
     K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
     let written = api.patch(name, &PatchParams::default(), &patch).await;
-    written.map(drop).map_err(failed(what))
+    Ok(written.map(drop).map_err(failed(what))?)
 }
 
 #[cfg(test)]

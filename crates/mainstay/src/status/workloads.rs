@@ -104,16 +104,11 @@ impl Workload {
 }
 
 fn deployment(object: &Deployment) -> Workload {
-    let wanted = object
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
-    let ready = object
-        .status
-        .as_ref()
-        .and_then(|status| status.ready_replicas);
-    let mut workload = Workload::counted("deployment", &object.metadata, ready, wanted);
+    let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
+    let wanted = spec.and_then(|spec| spec.replicas);
+    let ready = status.and_then(|status| status.ready_replicas);
+    let mut workload =
+        Workload::counted("deployment", &object.metadata, ready, wanted.unwrap_or(1));
     if object.spec.as_ref().and_then(|spec| spec.paused) == Some(true) {
         workload.state.push_str(", paused");
     }
@@ -128,29 +123,22 @@ fn daemon_set(object: &DaemonSet) -> Workload {
 }
 
 fn replica_set(object: &ReplicaSet) -> Workload {
-    let wanted = object
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
-    let ready = object
-        .status
-        .as_ref()
-        .and_then(|status| status.ready_replicas);
-    Workload::counted("replicaset", &object.metadata, ready, wanted)
+    let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
+    let wanted = spec.and_then(|spec| spec.replicas);
+    let ready = status.and_then(|status| status.ready_replicas);
+    Workload::counted("replicaset", &object.metadata, ready, wanted.unwrap_or(1))
 }
 
 fn replication_controller(object: &ReplicationController) -> Workload {
-    let wanted = object
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
-    let ready = object
-        .status
-        .as_ref()
-        .and_then(|status| status.ready_replicas);
-    Workload::counted("replicationcontroller", &object.metadata, ready, wanted)
+    let (spec, status) = (object.spec.as_ref(), object.status.as_ref());
+    let wanted = spec.and_then(|spec| spec.replicas);
+    let ready = status.and_then(|status| status.ready_replicas);
+    Workload::counted(
+        "replicationcontroller",
+        &object.metadata,
+        ready,
+        wanted.unwrap_or(1),
+    )
 }
 
 fn job(object: &Job) -> Workload {

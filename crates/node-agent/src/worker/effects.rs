@@ -1,10 +1,12 @@
 //! Execution of the planner's actions: each is noted in the record, then started.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use container_runtime::beside;
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::references;
 use pod_lifecycle::messages;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes};
@@ -12,15 +14,50 @@ use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Action, StopCause};
 
 use super::{Worker, tell};
+use crate::api::events::PodEvents;
 use crate::api::objects::{ObjectKind, Versions};
 use crate::api::status_writer::{self, StatusWriteResult};
 use crate::containers::instance::{signal_number, stop_signal};
 use crate::containers::lifecycle_hooks;
+use crate::images::Puller;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
-use crate::paths::runtime_id;
+use crate::paths::{PodDir, runtime_id};
 use crate::pods::message::Message;
 use crate::probes::prober::{self, ProbeTarget};
+use crate::shared::Shared;
 use crate::volumes::{self, ReadObjects, VolumeContext, device_claims};
+
+/// The parts of a volume context that a task owns.
+struct VolumesOfPod {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    dir: PodDir,
+    facts: NodeFacts,
+    events: PodEvents,
+}
+
+impl VolumesOfPod {
+    fn of(worker: &Worker) -> Self {
+        Self {
+            shared: Arc::clone(&worker.shared),
+            pod: Arc::clone(&worker.pod),
+            dir: worker.dir.clone(),
+            facts: worker.shared.facts(&worker.record.pod_ips),
+            events: worker.events.clone(),
+        }
+    }
+
+    fn context<'a>(&'a self, images: &'a Puller<'a>) -> VolumeContext<'a> {
+        VolumeContext {
+            api_objects: &self.shared.api_objects,
+            pod: &self.pod,
+            dir: &self.dir,
+            facts: &self.facts,
+            images,
+            events: &self.events,
+        }
+    }
+}
 
 impl Worker {
     /// Begins one action.
@@ -97,22 +134,12 @@ impl Worker {
         self.record.volumes = Volumes::Preparing;
         // Before images are looked for, it is known that they are needed.
         self.publish();
-        let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
-        let sender = self.sender.clone();
-        let facts = shared.facts(&self.record.pod_ips);
-        let events = self.events.clone();
+        let (volumes_of, sender) = (VolumesOfPod::of(self), self.sender.clone());
         self.tasks.spawn(async move {
-            let api_objects = &shared.api_objects;
-            let context = VolumeContext {
-                api_objects,
-                pod: &pod,
-                dir: &dir,
-                facts: &facts,
-                images: &shared.puller(),
-                events: &events,
-            };
+            let images = volumes_of.shared.puller();
+            let context = volumes_of.context(&images);
             let mut read_objects = ReadObjects::default();
-            let result = match device_claims::prepare(api_objects, &pod).await {
+            let result = match device_claims::prepare(context.api_objects, context.pod).await {
                 Ok(()) => volumes::prepare(context, &mut read_objects)
                     .await
                     .map_err(Into::into),
@@ -150,21 +177,11 @@ impl Worker {
             return;
         }
         self.refreshing = true;
-        let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
-        let sender = self.sender.clone();
-        let facts = shared.facts(&self.record.pod_ips);
-        let events = self.events.clone();
+        let (volumes_of, sender) = (VolumesOfPod::of(self), self.sender.clone());
         let failed_before = self.refresh_failed;
         self.tasks.spawn(async move {
-            let api_objects = &shared.api_objects;
-            let context = VolumeContext {
-                api_objects,
-                pod: &pod,
-                dir: &dir,
-                facts: &facts,
-                images: &shared.puller(),
-                events: &events,
-            };
+            let images = volumes_of.shared.puller();
+            let context = volumes_of.context(&images);
             let mut read_objects = ReadObjects::default();
             let refreshed = volumes::refresh(context, &mut read_objects).await;
             if let Err(error) = &refreshed {

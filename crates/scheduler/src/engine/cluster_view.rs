@@ -11,7 +11,6 @@ use super::{Engine, is_running};
 impl Engine {
     /// The view for the decision about `pod`.
     pub(super) fn view(&self, pod: &Key) -> ClusterView {
-        let name = |name: &Option<String>| name.clone().unwrap_or_default();
         let caches = &self.caches;
         let (mut placed, mut nominated) = (Vec::new(), Vec::new());
         for pod in caches.pods.list() {
@@ -29,36 +28,28 @@ impl Engine {
             nominated,
             budgets: caches.budgets.list(),
             namespaces: by_name(&caches.namespaces),
-            claims: caches
-                .claims
-                .list()
-                .into_iter()
-                .map(|claim| {
-                    (
-                        (name(&claim.metadata.namespace), name(&claim.metadata.name)),
-                        claim,
-                    )
-                })
-                .collect(),
+            claims: by_namespace_and_name(&caches.claims),
             volumes: by_name(&caches.volumes),
             classes: by_name(&caches.classes),
-            device_claims: caches
-                .device_claims
-                .list()
-                .into_iter()
-                .map(|claim| {
-                    (
-                        (name(&claim.metadata.namespace), name(&claim.metadata.name)),
-                        claim,
-                    )
-                })
-                .collect(),
+            device_claims: by_namespace_and_name(&caches.device_claims),
             device_slices: caches.device_slices.list(),
             device_classes: by_name(&caches.device_classes),
         };
         self.reservations.overlay(pod, &mut view);
         view
     }
+}
+
+fn by_namespace_and_name<K: Object>(cache: &Cache<K>) -> BTreeMap<(String, String), Arc<K>> {
+    let named = |object: Arc<K>| {
+        let meta = object.meta();
+        let key = (
+            meta.namespace.clone().unwrap_or_default(),
+            meta.name.clone().unwrap_or_default(),
+        );
+        (key, object)
+    };
+    cache.list().into_iter().map(named).collect()
 }
 
 fn by_name<K: Object>(cache: &Cache<K>) -> BTreeMap<String, Arc<K>> {

@@ -12,6 +12,7 @@ mod leaks;
 mod modules;
 mod packages;
 mod pages;
+mod repetitions;
 mod sentences;
 mod sources;
 mod walks;
@@ -84,6 +85,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(decoders::check(&files));
     findings.extend(packages::check(root, &files)?);
     findings.extend(pages::check(&files));
+    findings.extend(repetitions::check(&files));
     findings.sort();
     Ok(findings)
 }

@@ -1,0 +1,15 @@
+//! A failed request to the API.
+
+/// A request to the API that failed: the attempt in words, and the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct ApiError {
+    pub what: &'static str,
+    #[source]
+    pub source: kube::Error,
+}
+
+/// Names the attempt that failed.
+pub(crate) fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> ApiError {
+    move |source| ApiError { what, source }
+}

@@ -1,0 +1,183 @@
+//! Repetitions in product code: the same lines in two places are one piece of logic that will be changed in
+//! one place only.
+//!
+//! Lines count without indentation. Blank lines, comments, imports and lone punctuation do not count. Tests
+//! and the crates around the product may repeat themselves.
+
+use std::collections::BTreeMap;
+
+use super::{Finding, SourceFile};
+
+/// So many equal lines in a row are a repetition.
+const LINES: usize = 12;
+
+/// Crates that are not part of the product.
+const AROUND: &[&str] = &[
+    "end-to-end",
+    "fuzzing",
+    "model-check",
+    "schema-check",
+    "simulation",
+    "xtask",
+];
+
+/// Folders whose files may repeat each other, each with the reason.
+const EXEMPT: &[(&str, &str)] = &[(
+    "crates/resource-kinds/src/groups/",
+    "each kind states its own rules: equal rules of two kinds change apart",
+)];
+
+/// A line that counts.
+#[derive(Clone, Copy)]
+struct Line<'t> {
+    number: usize,
+    text: &'t str,
+}
+
+/// A file with the lines that count.
+struct Code<'t> {
+    path: &'t str,
+    lines: Vec<Line<'t>>,
+}
+
+/// Finds pairs of places with the same lines.
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let product: Vec<Code<'_>> = files
+        .iter()
+        .filter(|file| is_product(&file.path))
+        .map(|file| Code {
+            path: &file.path,
+            lines: lines(&file.text),
+        })
+        .collect();
+    let mut places: BTreeMap<Vec<&str>, (usize, usize)> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for (index, code) in product.iter().enumerate() {
+        let mut last: Option<(usize, usize)> = None;
+        for (start, window) in code.lines.windows(LINES).enumerate() {
+            let texts: Vec<&str> = window.iter().map(|line| line.text).collect();
+            let Some(&(other, first)) = places.get(&texts) else {
+                places.insert(texts, (index, start));
+                continue;
+            };
+            let goes_on = last == Some((other, first.wrapping_sub(1)));
+            last = Some((other, first));
+            let itself = other == index && start < first + LINES;
+            let source = &product[other];
+            if goes_on || itself || are_exempt(code.path, source.path) {
+                continue;
+            }
+            let (here, there) = (window[0].number, source.lines[first].number);
+            findings.push(Finding {
+                file: code.path.to_owned(),
+                text: format!(
+                    "line {here}: {LINES} lines or more are the same as in {}:{there}; make one of two",
+                    source.path
+                ),
+            });
+        }
+    }
+    findings
+}
+
+fn is_product(path: &str) -> bool {
+    let Some((name, rest)) = path
+        .strip_prefix("crates/")
+        .and_then(|path| path.split_once('/'))
+    else {
+        return false;
+    };
+    let source = rest.starts_with("src/") && rest.ends_with(".rs");
+    source && !rest.ends_with("tests.rs") && !rest.contains("/tests/") && !AROUND.contains(&name)
+}
+
+fn are_exempt(one: &str, other: &str) -> bool {
+    let mut folders = EXEMPT.iter();
+    folders.any(|(folder, _)| one.starts_with(folder) && other.starts_with(folder))
+}
+
+/// The lines that count, up to the tests.
+fn lines(text: &str) -> Vec<Line<'_>> {
+    let mut in_import = false;
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        if line == "#[cfg(test)]" {
+            break;
+        }
+        let text = line.trim();
+        let starts = ["use ", "pub use ", "pub(crate) use ", "pub(super) use "];
+        if in_import || starts.iter().any(|start| text.starts_with(start)) {
+            in_import = !text.ends_with(';');
+            continue;
+        }
+        let says = text.contains(|letter: char| letter.is_alphanumeric());
+        if says && !text.starts_with("//") {
+            found.push(Line {
+                number: index + 1,
+                text,
+            });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: String) -> SourceFile {
+        SourceFile {
+            path: path.to_owned(),
+            text,
+        }
+    }
+
+    fn body(count: usize) -> String {
+        let lines = (0..count).map(|number| format!("    step({number});\n\n    // why\n"));
+        lines.collect()
+    }
+
+    #[test]
+    fn a_run_of_equal_lines_is_found_once() {
+        let first = file(
+            "crates/a/src/b.rs",
+            format!("fn one() {{\n{}}}\n", body(20)),
+        );
+        let moved = format!("use x::{{\n    y,\n}};\nfn two() {{\n  {}}}\n", body(20));
+        let second = file("crates/c/src/d.rs", moved);
+        let found = check(&[first, second]);
+        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        assert_eq!(
+            texts,
+            ["line 5: 12 lines or more are the same as in crates/a/src/b.rs:2; make one of two"]
+        );
+    }
+
+    #[test]
+    fn short_runs_tests_and_exempt_folders_are_left_alone() {
+        let long = || format!("fn a() {{\n{}}}\n", body(20));
+        let pair = |one: &str, other: &str| check(&[file(one, long()), file(other, long())]).len();
+        assert_eq!(pair("crates/a/src/b.rs", "crates/a/src/c.rs"), 1);
+        assert_eq!(pair("crates/a/src/b.rs", "crates/a/tests/c.rs"), 0);
+        assert_eq!(pair("crates/a/src/b.rs", "crates/a/src/tests.rs"), 0);
+        assert_eq!(pair("crates/a/src/b.rs", "crates/fuzzing/src/c.rs"), 0);
+        let (one, other) = ("apps/one.rs", "core/other.rs");
+        let groups = "crates/resource-kinds/src/groups";
+        assert_eq!(
+            pair(&format!("{groups}/{one}"), &format!("{groups}/{other}")),
+            0
+        );
+        let short = || body(LINES - 1);
+        let short = [
+            file("crates/a/src/b.rs", short()),
+            file("crates/a/src/c.rs", short()),
+        ];
+        assert!(check(&short).is_empty());
+        let tested = format!("#[cfg(test)]\n{}", long());
+        let tested = [
+            file("crates/a/src/b.rs", long()),
+            file("crates/a/src/c.rs", tested),
+        ];
+        assert!(check(&tested).is_empty());
+    }
+}
