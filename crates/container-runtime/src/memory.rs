@@ -19,7 +19,7 @@ pub fn limit_arenas() {
 /// allocate in the meantime may wait. No-op without the GNU C library.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes an integer, and locks what it works on. What is in use is not touched.
+    // SAFETY: takes an integer and locks the arenas that it works on. Memory in use stays.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -130,8 +130,8 @@ fn inherit_cpuset(root: &Path, group: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What a container's group has beside limits: huge pages; and, with version 2, that nothing of the
-/// container is swapped out, and that all of it ends when memory runs out, not one process of it.
+/// The settings of a container's group besides its limits: huge pages, and with version 2 no swap
+/// (`memory.swap.max`) and the end of all its processes when memory runs out (`memory.oom.group`).
 pub(super) fn completion(
     hierarchies: &Hierarchies,
     group: &str,

@@ -306,8 +306,8 @@ pub(crate) fn join_self(group: &str) -> io::Result<()> {
 
 /// Moves the calling process to the process `first` of a container with `group`.
 ///
-/// What runs in the container may have made groups below its own (a privileged one with containers
-/// or services of its own does), which then takes no more processes.
+/// A privileged container may have made groups below its own, for containers or services of its own.
+/// With version 2 its group then takes no more processes, and the group of `first` is joined.
 pub(crate) fn join_container(group: &str, first: i32) -> io::Result<()> {
     match join_self(group) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {

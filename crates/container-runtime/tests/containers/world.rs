@@ -127,7 +127,7 @@ impl World {
         }
     }
 
-    /// What an agent that was started anew has.
+    /// The runtime as a restarted agent opens it.
     pub fn reopened(&self) -> Runtime {
         Runtime::open(self.options.clone()).unwrap()
     }

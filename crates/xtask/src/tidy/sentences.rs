@@ -15,9 +15,6 @@ const QUESTION_WORDS: [&str; 9] = [
 /// Documents that the rule does not cover: the contracts quote other texts.
 const EXCEPT: [&str; 1] = ["docs/contract/"];
 
-/// Crates of which only the first sentence of each module is checked.
-const FIRST_SENTENCES_ONLY: [&str; 1] = ["crates/container-runtime/"];
-
 /// Checks all documents, the documentation of each module, and that of each item.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -28,16 +25,7 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         let is_source = file.path.ends_with(".rs");
         let (first, texts) = match file.path.rsplit_once('.') {
             Some((_, "md")) => (String::new(), blocks(&file.text)),
-            Some((_, "rs")) => {
-                let first = first_sentence(&file.text);
-                match FIRST_SENTENCES_ONLY
-                    .iter()
-                    .any(|path| file.path.starts_with(path))
-                {
-                    true => (first.clone(), vec![first]),
-                    false => (first, comments(&file.text)),
-                }
-            }
+            Some((_, "rs")) => (first_sentence(&file.text), comments(&file.text)),
             _ => continue,
         };
         let in_first = |word: &str| is_source && QUESTION_WORDS.contains(&word);

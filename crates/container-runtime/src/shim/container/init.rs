@@ -26,7 +26,7 @@ use super::user_namespace::UserNamespace;
 use crate::cgroup::{ContainerGroup, Hierarchies, container_trees};
 use crate::spec::{StartError, StartErrorKind};
 
-/// What the sandbox adds to the container's own specification.
+/// The parts of a container that come from its sandbox and from the node.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     /// Absolute path of the mounted root.
@@ -37,7 +37,7 @@ pub(crate) struct Surroundings {
     pub shm: PathBuf,
     /// Process namespace: the pod's shared one, the node's, or one of its own.
     pub pid_namespace: PidNamespace,
-    /// What was bound to be mounted, by index of the mount.
+    /// Directory of bind mounts that were prepared on the node, one for each index of a mount.
     pub staged: PathBuf,
     /// The pod's users, where they are not the node's.
     pub users: Option<Rc<UserNamespace>>,

@@ -1,7 +1,7 @@
 //! Paths below a container's root, walked by the kernel from a descriptor of the root.
 //!
-//! The image and the volumes decide which links there are, and other containers may change a volume
-//! meanwhile: so no path is walked by its name, and what was found is what is used.
+//! Images and volumes may have any links, and other containers may change a volume at the same time.
+//! So a path is resolved once, and the descriptor that was found is used from then on.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use rustix::io::{Errno, Result};
 /// How often a path is walked again that was renamed during the walk.
 const WALKS_MAX: usize = 32;
 
-/// What is done with symbolic links on the way. The links of `/proc` that lead to what a process has
-/// open are never followed.
+/// Treatment of symbolic links in a path. Magic links of `/proc`, which lead to open files of a
+/// process, are never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Links {
     /// They count from the root.

@@ -2,9 +2,9 @@
 //! working directory, filter, user, capabilities, `execve`.
 //!
 //! Runs in a process of its own: a container's first, after [`init`](super::init) has made the root,
-//! or one that has joined a running container's namespaces. Until the end it has all capabilities of the shim. Whatever fails
-//! is written to `status` as a [`StartError`]; success is that pipe's end, for `execve`
-//! closes it.
+//! or one that has joined a running container's namespaces. It has all capabilities of the shim until
+//! the last step. A failure is written to `status` as a [`StartError`]; success is the end of that
+//! pipe, since `execve` closes it.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -42,8 +42,8 @@ pub(crate) struct Launch {
     /// System call filters, the first to be installed first.
     pub filters: Vec<Vec<libc::sock_filter>>,
     pub rlimits: Vec<(u32, u64, u64)>,
-    /// What the runtime covers of `/proc` in a container that is begun; `None` for a command in a
-    /// running one, whose mounts are its own affair.
+    /// Paths of `/proc` that the runtime covers in a new container. `None` for a command in a running
+    /// container, whose mounts exist already.
     pub covered: Option<&'static [&'static str]>,
     /// The shim's own program, which is no command.
     pub own_program: Identity,

@@ -50,7 +50,7 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// All that is done to a container's root, in the order of the fields.
+/// The steps that make a container's root, in the order of the fields.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RootPlan {
     /// Where it is mounted on the node.
@@ -61,7 +61,7 @@ pub(crate) struct RootPlan {
     pub devices: Vec<DeviceNode>,
     /// Symbolic links: what they lead to and where they are.
     pub links: &'static [(&'static str, &'static str)],
-    /// What the pod mounts.
+    /// The pod's volume mounts.
     pub volumes: Vec<RootMount>,
     /// Paths that are mounted once more, read-only.
     pub write_protected: Vec<&'static str>,
@@ -84,7 +84,7 @@ pub(crate) struct RootMount {
     pub attributes_below: u64,
 }
 
-/// What is mounted.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RootSource {
     /// A new file system.
@@ -94,7 +94,7 @@ pub(crate) enum RootSource {
         /// Mounted where the new file system is refused.
         or_else: Option<PathBuf>,
     },
-    /// What is at a path of the node.
+    /// A file or directory of the node, with the mounts below it.
     Tree {
         path: PathBuf,
         depth: Depth,

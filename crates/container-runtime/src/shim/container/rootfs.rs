@@ -22,10 +22,10 @@ const MOUNT_DATA_BYTES_MAX: usize = 4095;
 /// Largest `/etc/passwd` or `/etc/group` that is believed.
 const USER_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Mounts the overlay at `target`; with `users`, as they have its ids.
+/// Mounts the overlay at `target`; with `users`, its ids are mapped to those of the user namespace.
 ///
-/// What they write keeps their ids on disk: an overlay makes things of its own beside it, as the
-/// node's root, which is nobody among them. The directories go with the container.
+/// Written files keep the mapped ids on disk: the overlay also makes files as the node's root, which
+/// has no id in the namespace. The directories are removed with the container.
 pub(crate) fn mount_overlay(
     rootfs: &RootfsSpec,
     target: &Path,
@@ -236,8 +236,8 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
         Err(rustix::io::Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    // Make what is missing, one directory at a time, each opened beneath the last. Whoever may
-    // write to the volume may write to these, so they have its bits, the group's among them.
+    // Make the missing directories one by one, each opened beneath the last. They get the mode of
+    // the volume, so that its users, also by group, may write to them.
     let mode = Mode::from_raw_mode(rustix::fs::fstat(&root)?.st_mode & 0o7777);
     let mut dir = root;
     for part in sub_path.components() {

@@ -1,9 +1,9 @@
 //! Workers: short-lived children of the shim that create, start, execute and remove.
 //!
 //! The shim itself must stay small, quick to answer and alive: mounts, namespaces and removals
-//! run in a forked child (legal without further ado, since a shim has one thread),
-//! which ends with one line of JSON about how it went. What it leaves running becomes the
-//! shim's child, because the shim is the sub-reaper.
+//! run in a forked child (which may allocate, since a shim has one thread),
+//! which ends with one line of JSON: its result. Processes that it leaves running become the
+//! shim's children, because the shim is the sub-reaper.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -80,7 +80,7 @@ impl Worker {
         }
     }
 
-    /// What the worker reported; to be asked after it ended.
+    /// The worker's report. Call this after the worker has ended.
     pub fn report(mut self) -> Report {
         let mut text = Vec::new();
         // Ends with "would block" when a process of the container still holds the pipe.
@@ -108,7 +108,7 @@ impl ContainerPaths {
         self.dir.join(state_dir::BUNDLE).join("rootfs")
     }
 
-    /// What was bound to be mounted: sub-paths, and all where ids are mapped.
+    /// Directory of prepared bind mounts: sub-paths, and every mount if ids are mapped.
     pub fn staged(&self) -> PathBuf {
         self.dir.join("sub-paths")
     }
@@ -181,7 +181,7 @@ fn stage_shm(around: &mut Surroundings) -> io::Result<()> {
     Ok(())
 }
 
-/// What a command must know of where it is to run.
+/// Facts about the machine and the pod that a command needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Machine {
     /// Control groups are version 2.

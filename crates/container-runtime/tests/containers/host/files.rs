@@ -9,7 +9,7 @@ use container_runtime::spec::{Mount, MountSource, Propagation};
 use super::{Rights, attack, perl, refusal, refused};
 use crate::world::{World, logged, run};
 
-/// What is not shown: the default lists of the runtime specification's reference (runc) and of
+/// Masked paths: the default lists of runc, the reference of the runtime specification, and of
 /// containerd, together.
 const MASKED: &[&str] = &[
     "/proc/acpi",
@@ -26,7 +26,7 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 
-/// What cannot be written, by files in it: the default list of both; then all of `/sys`.
+/// Read-only paths, by files in them: the default list of both; then all of `/sys`.
 const READ_ONLY: &[&str] = &[
     "/proc/bus",
     "/proc/fs",

@@ -16,12 +16,12 @@ use container_runtime::{RuntimeError, Sandbox};
 
 use crate::world::{World, logged, run, sandbox_spec};
 
-/// How an attacker's pod may be made.
+/// The rights of an attacker's pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rights {
-    /// What a pod gets that says nothing: root with the default capabilities, all system calls.
+    /// A pod without a security context: root with the default capabilities, all system calls.
     Default,
-    /// What Pod Security calls restricted.
+    /// The level `restricted` of Pod Security.
     Restricted,
     /// The default with users of its own (`hostUsers: false`).
     OwnUsers,
@@ -50,7 +50,7 @@ impl Rights {
     }
 }
 
-/// What begins every script: `try` says how an attempt went.
+/// The first lines of every script: `try` prints the result of an attempt.
 const PRELUDE: &str = r#"
     $| = 1;
     sub try { my ($what, $done) = @_; print "$what: ", ($done ? "done" : "$!"), "\n"; }
@@ -63,7 +63,7 @@ fn perl(world: &World, id: &str, script: &str) -> ContainerSpec {
     world.container(id, &["perl", "-e", &format!("{PRELUDE}{script}")])
 }
 
-/// What a perl script says in a container with such rights.
+/// The lines that a perl script prints in a container with these rights.
 async fn attack(world: &World, rights: Rights, script: &str) -> Vec<String> {
     let sandbox = rights.sandbox(world).await;
     let spec = rights.give(perl(world, "attacker", script));
