@@ -1,9 +1,12 @@
 //! A machine of a test's own, as far as namespaces make one: with its own `/etc`, `/usr/local`, `/var/lib`,
-//! network and processes, so that pages about the whole machine can be pasted. systemd does not run there.
+//! network and processes, so that pages about the whole machine can be pasted. systemd runs there if the
+//! test asks for it.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use crate::kubectl::finish;
 use crate::{Output, wait_for};
@@ -14,10 +17,33 @@ pub struct Machine {
     directory: tempfile::TempDir,
     outside: Child,
     first: String,
+    /// Name of its control group in the trees of systemd.
+    group: String,
 }
 
-/// Runs as the first process there. `$0` is a directory of the test's.
-const START: &str = r#"
+/// The trees of control groups that systemd uses: of version 1, beside it, and of version 2 alone.
+const TREES: [&str; 3] = [
+    "/sys/fs/cgroup/systemd",
+    "/sys/fs/cgroup/unified",
+    "/sys/fs/cgroup",
+];
+
+/// Enters control groups of the machine's own, then its namespaces. `$1` is the group, `$2` the first
+/// program; the trees follow.
+const ENTER: &str = r#"
+set -e
+group="$1" first="$2"
+shift 2
+for tree; do
+    [ -e "$tree/cgroup.procs" ] || continue
+    mkdir "$tree/$group"
+    echo "$$" > "$tree/$group/cgroup.procs"
+done
+exec unshare --mount --net --pid --cgroup --fork --mount-proc --kill-child sh -c "$first" "$0"
+"#;
+
+/// The places and the network of the machine. `$0` is a directory of the test's.
+const MAKE: &str = r#"
 set -e
 mount --make-rprivate /
 mkdir -p "$0/layers" "$0/lib" "$0/bin" "$0/home"
@@ -28,7 +54,6 @@ for place in etc usr/local; do
         -o "lowerdir=/$place,upperdir=$0/layers/$place/upper,workdir=$0/layers/$place/work"
 done
 mount --bind "$0/lib" /var/lib
-if [ -d /run/systemd ]; then mount -t tmpfs machine /run/systemd; fi
 ip link set lo up
 ip link add uplink type veth peer name beyond
 ip link set beyond up
@@ -38,9 +63,55 @@ ip route add default via 192.0.2.1
 # Root follows the pages.
 printf '#!/bin/sh\nexec "$@"\n' > "$0/bin/sudo"
 chmod +x "$0/bin/sudo"
+"#;
+
+/// The first process of a machine without systemd: it collects processes that others have left.
+const IDLE: &str = r#"
+if [ -d /run/systemd ]; then mount -t tmpfs machine /run/systemd; fi
 touch "$0/started"
-# The first process collects those that others have left.
 while :; do sleep 3600 & wait "$!"; done
+"#;
+
+/// systemd as the first process. It knows only the units that are written here and those of `/etc`, which
+/// are the test's: units of the distribution would clear `/tmp` and set parameters of the kernel.
+const SYSTEMD: &str = r#"
+mount -t tmpfs machine /run
+mkdir /run/lock
+# systemd makes directories beside the trees of version 1, so the place of the trees is the machine's own.
+# The trees that systemd writes to are mounted from the machine's own groups.
+if [ -e /sys/fs/cgroup/cgroup.procs ]; then
+    umount /sys/fs/cgroup
+    mount -t cgroup2 machine /sys/fs/cgroup
+else
+    mkdir "$0/trees"
+    mount -t tmpfs machine "$0/trees"
+    for tree in /sys/fs/cgroup/*/; do
+        own="$0/trees/$(basename "$tree")"
+        mkdir "$own"
+        case "$tree" in
+            */systemd/) mount -t cgroup -o none,name=systemd machine "$own" ;;
+            */unified/) mount -t cgroup2 machine "$own" ;;
+            *) mount --bind "$tree" "$own" ;;
+        esac
+    done
+    mount --rbind "$0/trees" /sys/fs/cgroup
+fi
+units="$0/units"
+mkdir "$units" "$0/generators"
+rm -rf /etc/systemd/system
+mkdir -p /etc/systemd/system
+for target in default sysinit basic multi-user shutdown umount final poweroff network-online time-sync; do
+    printf '[Unit]\nDefaultDependencies=no\n' > "$units/$target.target"
+done
+printf 'Requires=systemd-poweroff.service\nAfter=systemd-poweroff.service\n' >> "$units/poweroff.target"
+printf '[Unit]\nDefaultDependencies=no\nRequires=shutdown.target umount.target final.target\n' \
+    > "$units/systemd-poweroff.service"
+printf 'After=shutdown.target umount.target final.target\nSuccessAction=poweroff-force\n' \
+    >> "$units/systemd-poweroff.service"
+mount --bind /bin/false /usr/bin/systemd-tmpfiles
+touch "$0/started"
+exec env -i container=namespaces PATH="$PATH" SYSTEMD_UNIT_PATH="$units:/etc/systemd/system" \
+    SYSTEMD_GENERATOR_PATH="$0/generators" /lib/systemd/systemd --system --log-target=console
 "#;
 
 impl Machine {
@@ -50,11 +121,31 @@ impl Machine {
     /// When the kernel gives no namespaces; root is needed.
     #[track_caller]
     pub fn start() -> Self {
+        Self::with_first(IDLE)
+    }
+
+    /// Starts a machine whose first process is systemd.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start), or when systemd does not start.
+    #[track_caller]
+    pub fn with_systemd() -> Self {
+        let machine = Self::with_first(SYSTEMD);
+        let line = "for i in $(seq 600); do systemctl is-system-running && exit 0; sleep 0.1; done; exit 1";
+        machine.ok(line);
+        machine
+    }
+
+    #[track_caller]
+    fn with_first(first: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let outside = Command::new("unshare")
-            .args(["--mount", "--net", "--pid", "--fork", "--mount-proc"])
-            .args(["--kill-child", "sh", "-c", START])
+        let name = directory.path().file_name().unwrap_or_default();
+        let group = format!("machine-{}", name.to_string_lossy().trim_start_matches('.'));
+        let outside = Command::new("sh")
+            .args(["-c", ENTER])
             .arg(directory.path())
+            .args([&group, &format!("{MAKE}{first}")])
+            .args(TREES)
             .stdin(Stdio::null())
             .spawn()
             .expect("start unshare");
@@ -62,6 +153,7 @@ impl Machine {
             directory,
             outside,
             first: String::new(),
+            group,
         };
         let started = machine.directory.path().join("started");
         wait_for("the machine", 60, || {
@@ -72,6 +164,19 @@ impl Machine {
         let children = fs::read_to_string(children).expect("the processes of unshare");
         machine.first = children.trim().to_owned();
         machine
+    }
+
+    /// Waits until the machine has been switched off.
+    ///
+    /// # Panics
+    /// When it is still on after a minute.
+    #[track_caller]
+    pub fn wait_off(&mut self) {
+        let outside = &mut self.outside;
+        wait_for("the end of the machine", 60, || match outside.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
     }
 
     /// A directory that the machine and the test share; also the home directory there is in it.
@@ -124,5 +229,23 @@ impl Drop for Machine {
         drop(down.stdout(Stdio::null()).stderr(Stdio::null()).status());
         drop(self.outside.kill());
         drop(self.outside.wait());
+        for tree in TREES {
+            remove_groups(&Path::new(tree).join(&self.group));
+        }
+    }
+}
+
+/// Removes control groups whose processes are ending.
+fn remove_groups(group: &Path) {
+    for below in fs::read_dir(group).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&below.path());
+        }
+    }
+    for _ in 0..600 {
+        if !group.exists() || fs::remove_dir(group).is_ok() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(100));
     }
 }

@@ -1,11 +1,16 @@
 //! Pages that change the machine, pasted on one that is the test's own (findings U7, U11): installation, first
 //! set, upgrade, backup, removal.
 
+use std::fs;
+
 use end_to_end::{Machine, Pasted};
 
 /// The program is installed, as the page says.
 fn installed() -> Machine {
-    let machine = Machine::start();
+    install_on(Machine::start())
+}
+
+fn install_on(machine: Machine) -> Machine {
     let pasted = Pasted::on(&machine);
     let output = pasted.part("docs/install.md", "2. Install it", Some("3. Start it"));
     let written = "/usr/local/bin/mainstay";
@@ -104,4 +109,54 @@ fn backup_and_restore_can_be_pasted() {
     ));
     assert_eq!(kept.stdout, "b");
     machine.ok("mainstay down --all --yes");
+}
+
+/// A pod that notes its end on the machine: `ENDED` is a directory there.
+const LAST_WORDS: &str = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "last-words"}, "spec": {
+    "containers": [{"name": "c", "image": "mainstay/debug", "command": ["sleep", "1000000"],
+        "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo in order > /ended/how"]}}},
+        "volumeMounts": [{"name": "ended", "mountPath": "/ended"}]}],
+    "volumes": [{"name": "ended", "hostPath": {"path": "ENDED"}}]}}"#;
+
+/// findings U7, U11: the service of systemd is started, upgraded with its pods running, and stops them in
+/// order when the machine is switched off.
+#[test]
+fn the_service_of_systemd_can_be_pasted() {
+    let mut machine = install_on(Machine::with_systemd());
+    let ended = machine.directory().join("ended");
+    fs::create_dir(&ended).expect("a directory");
+    let pasted = Pasted::on(&machine);
+    pasted.part("docs/systemd.md", "2. Start it.", Some("## Expected"));
+    let ready = format!(
+        "for i in $(seq 600); do {KUBECTL} get serviceaccount default && exit 0; sleep 0.1; done; exit 1"
+    );
+    machine.ok(&ready);
+    assert_eq!(
+        machine.ok("systemctl is-active mainstay").stdout.trim(),
+        "active"
+    );
+    let manifest = LAST_WORDS.replace("ENDED", &ended.display().to_string());
+    fs::write(machine.directory().join("pod.json"), manifest).expect("write the manifest");
+    machine.ok(&format!(
+        "{KUBECTL} apply -f pod.json && {KUBECTL} wait --for=condition=Ready --timeout=120s pod/last-words"
+    ));
+    let container = format!(
+        "{KUBECTL} get pod last-words -o jsonpath={{.status.containerStatuses[0].containerID}}"
+    );
+    let before = machine.ok(&container).stdout;
+    let process = "cut -d ' ' -f 1 /var/lib/mainstay/process";
+    let server = machine.ok(process).stdout;
+    pasted.part(
+        "docs/upgrade.md",
+        "With the service of",
+        Some("Without systemd"),
+    );
+    machine.ok(&ready);
+    assert_ne!(machine.ok(process).stdout, server);
+    assert_eq!(machine.ok(&container).stdout, before);
+    assert!(!ended.join("how").exists());
+    machine.ok("systemctl poweroff");
+    machine.wait_off();
+    let how = fs::read_to_string(ended.join("how"));
+    assert_eq!(how.expect("the pod's last words"), "in order\n");
 }

@@ -39,16 +39,6 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "builds the program that the tests are run with",
     ),
     (
-        "docs/systemd.md",
-        "sudo systemctl start",
-        "needs a machine that systemd started; tests/first_hour.rs has systemd check the unit",
-    ),
-    (
-        "docs/upgrade.md",
-        "sudo target/release/mainstay install",
-        "restarts the service of systemd; tests/upgrade.rs exchanges the program",
-    ),
-    (
         "docs/storage.md",
         "mount -o prjquota",
         "takes a disk of the reader's; tests/volumes.rs makes such disks",
