@@ -220,7 +220,7 @@ fn directories_are_copied_and_a_damaged_file_is_refused() {
     fs::write(&broken, &bytes).expect("write");
     let target = folder.path().join("target");
     let error = refused(&["restore", text(&broken), "--data-dir", text(&target)]);
-    assert!(error.contains("is no whole backup"), "{error}");
+    assert!(error.contains("is not a complete backup"), "{error}");
     assert!(!target.exists());
 
     let restored = Restored::start(&file);

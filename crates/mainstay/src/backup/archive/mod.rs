@@ -216,7 +216,7 @@ mod tests {
             names(&broken)
                 .unwrap_err()
                 .to_string()
-                .contains("no whole backup")
+                .contains("not a complete backup")
         );
 
         // The same archive with other contents.
@@ -236,7 +236,7 @@ mod tests {
             names(&broken)
                 .unwrap_err()
                 .to_string()
-                .contains("no whole backup")
+                .contains("not a complete backup")
         );
     }
 }
