@@ -151,10 +151,13 @@ impl SetRecord {
     /// Whether it has let go of the claims of that ordinal at some time since then.
     pub fn gives_up(&self, ordinal: i64, since: Instant, staleness: Duration) -> bool {
         let versions = self.since(since.checked_sub(staleness));
-        // A background deletion leaves no version with a deletion time.
+        // A background deletion leaves no version with a deletion time. As with a foreground deletion,
+        // the owners of the claims are those of the last policy that the controller saw.
         let last = self.versions.last().map(|(_, version)| version);
-        let gone = self.gone_at.is_some_and(|at| at + staleness >= since)
-            && last.is_some_and(|last| last.when_deleted && !last.orphaning);
+        let gone = self.gone_at.is_some_and(|at| {
+            let seen = self.since(at.checked_sub(staleness));
+            at + staleness >= since && seen.iter().any(|version| version.when_deleted)
+        }) && last.is_some_and(|last| !last.orphaning);
         gone || versions
             .iter()
             .any(|version| version.when_scaled && !version.wants(ordinal))
