@@ -71,6 +71,8 @@ fn identities(instance: &Instance, shell: &Shell) {
 /// seeds.md C5, C12, C13: up in order, down in reverse.
 fn scaled(kubectl: &Kubectl, shell: &Shell) {
     let watch = shell.beside("kubectl get pods -w -l app=nginx");
+    // The list comes first; the watch continues from it.
+    watch.wait_row("web-1 1/1 Running");
     assert_eq!(
         shell.ok("kubectl scale sts web --replicas=5"),
         "statefulset.apps/web scaled\n"
@@ -103,6 +105,7 @@ fn updated(kubectl: &Kubectl, shell: &Shell) {
     let unchanged = "statefulset.apps/web patched (no change)\n";
     assert_eq!(shell.ok(strategy), unchanged, "it is the default");
     let watch = shell.beside("kubectl get po -l app=nginx -w");
+    watch.wait_row("web-2 1/1 Running");
     let image = r#"kubectl patch statefulset web --type='json' -p='[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value":"gcr.io/google_containers/nginx-slim:0.8"}]'"#;
     assert_eq!(shell.ok(image), patched);
     let told = shell.ok("kubectl rollout status sts/web");

@@ -278,7 +278,8 @@ async fn a_server_without_tls_is_known_by_its_answer() {
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(OK.as_bytes()).await.unwrap();
-        stream.read(&mut [0; 1024]).await.unwrap();
+        let read = stream.read(&mut [0; 1024]).await.unwrap();
+        assert!(read > 0);
     });
     let stream = connect(address, PATIENCE).await.unwrap();
     let error = tls::handshake(stream, "127.0.0.1", tls::insecure().unwrap()).await;

@@ -29,7 +29,7 @@ metadata: {name: why-silent}
             ..POD
         }),
         cause: &[
-            "node why-silent does not answer",
+            "node why-silent does not respond",
             "node/why-silent: is not Ready: Kubelet never posted node status.",
         ],
         remedy: Remedy::Described(&["kubectl delete node why-silent"]),
@@ -49,7 +49,7 @@ metadata: {name: why-dead}
         }),
         before: &["kubectl -n NAMESPACE delete pod web --wait=false --grace-period=5"],
         cause: &[
-            "being deleted, but node why-dead does not answer",
+            "being deleted, but node why-dead does not respond",
             "kubectl taint node why-dead node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
         ],
         remedy: Remedy::Described(&[
@@ -78,7 +78,7 @@ metadata: {name: why-gone, labels: {why: gone}}
         ],
         asked: "deploy/web",
         cause: &[
-            "node why-gone does not answer",
+            "node why-gone does not respond",
             "node/why-gone: is not Ready",
         ],
         remedy: Remedy::Described(&["kubectl delete node why-gone"]),

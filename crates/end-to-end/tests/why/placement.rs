@@ -162,7 +162,7 @@ spec:
         }),
         cause: &[
             r#"no node fits: 0/1 nodes are available: 1 Insufficient cpu"#,
-            r#"ask for less cpu"#,
+            r#"request less cpu"#,
         ],
         remedy: Remedy::Filled(&[("AMOUNT", r#"1m"#)]),
         ..USUAL
@@ -202,7 +202,7 @@ spec:
         ],
         cause: &[
             r#"node(s) didn't have free ports"#,
-            r#"port 42811 of the node is taken by pod first"#,
+            r#"port 42811 of the node is in use by pod first"#,
         ],
         remedy: Remedy::Filled(&[("PORT", r#"42812"#)]),
         ..USUAL

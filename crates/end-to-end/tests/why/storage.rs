@@ -217,7 +217,7 @@ spec: {source: {persistentVolumeClaimName: data}}
             "kubectl -n NAMESPACE delete pod web-0",
         ],
         asked: "sts/web",
-        cause: &["does not exist", "bring back what was there"],
+        cause: &["does not exist", "restore the volume"],
         ..USUAL
     },
 ];

@@ -89,7 +89,7 @@ fn prune(types: &ApiTypes, name: &str, object: &mut Value) {
             _ => {}
         }
         let optional = field.omitted_when_empty && !field.pointer;
-        !child.is_null() && !(optional && is_empty(field, child))
+        !(child.is_null() || optional && is_empty(field, child))
     });
 }
 
