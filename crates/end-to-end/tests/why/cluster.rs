@@ -28,7 +28,7 @@ spec:
   request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUlHZU1GSUNBUUF3SHpFTU1Bb0dBMVVFQXd3RFlXNXVNUTh3RFFZRFZRUUtEQVp3Wlc5d2JHVXdLakFGQmdNcgpaWEFESVFCTDVIdmtDRyt3M0huV1RCWURTNTBGNGNZS2hIL00zRnByNzd0QjlnV2srNkFBTUFVR0F5dGxjQU5CCkFLd2NLRWpxZkNudC9CT3JQbGwwTHQ3ZXdIeHRYbEFRS2sxc1pjcVAzRGtySE1wRW12QzdCOWNmb1h0K1pBUlEKQ2wxVW9ISllBZXI2aDVVRTgwcGhmZ1U9Ci0tLS0tRU5EIENFUlRJRklDQVRFIFJFUVVFU1QtLS0tLQo=
 ",
         asked: "csr/why-pending",
-        cause: &["nobody has approved or denied it"],
+        cause: &["it is neither approved nor denied"],
         ..USUAL
     },
     Situation {

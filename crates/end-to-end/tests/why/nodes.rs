@@ -49,7 +49,7 @@ metadata: {name: why-dead}
         }),
         before: &["kubectl -n NAMESPACE delete pod web --wait=false --grace-period=5"],
         cause: &[
-            "being deleted, but node why-dead does not respond",
+            "being deleted, but node why-dead does not answer",
             "kubectl taint node why-dead node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
         ],
         remedy: Remedy::Described(&[
