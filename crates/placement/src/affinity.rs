@@ -6,7 +6,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::labels::{matches, parsed};
 use crate::objection::Objection;
-use crate::scene::Scene;
+use crate::snapshot::SchedulingSnapshot;
 
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
@@ -49,11 +49,11 @@ impl<'t> Term<'t> {
         }
     }
 
-    pub fn selects(&self, pod: &PodView, scene: &Scene<'_>) -> bool {
+    pub fn selects(&self, pod: &PodView, snapshot: &SchedulingSnapshot<'_>) -> bool {
         let namespace: &str = &pod.namespace;
         let in_namespace = self.namespaces.contains(&namespace)
             || self.namespace_selector.as_ref().is_some_and(|selector| {
-                let known = scene.view.namespaces.get(namespace);
+                let known = snapshot.view.namespaces.get(namespace);
                 matches(
                     selector,
                     known.and_then(|known| known.metadata.labels.as_ref()),
@@ -94,12 +94,16 @@ fn merged(
 }
 
 /// The reason why affinity or anti-affinity forbids the node; `None` if it is allowed.
-pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
-    if !affinity_holds(pod, node, scene) {
+pub(crate) fn objection(
+    pod: &PodView,
+    node: &Node,
+    snapshot: &SchedulingSnapshot<'_>,
+) -> Option<Objection> {
+    if !affinity_holds(pod, node, snapshot) {
         Some(Objection::lasting(AFFINITY))
-    } else if !anti_affinity_holds(pod, node, scene) {
+    } else if !anti_affinity_holds(pod, node, snapshot) {
         Some(Objection::of_pods(ANTI_AFFINITY))
-    } else if !others_agree(pod, node, scene) {
+    } else if !others_agree(pod, node, snapshot) {
         Some(Objection::of_pods(EXISTING))
     } else {
         None
@@ -129,14 +133,14 @@ fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
 }
 
 /// Whether some placed pod matches the term in the node's domain.
-fn has_neighbour(term: &Term<'_>, domain: &str, scene: &Scene<'_>) -> bool {
-    scene.pods.iter().any(|other| {
-        let node = node_of(other, scene);
-        node.and_then(|node| term.domain(node)) == Some(domain) && term.selects(other, scene)
+fn has_neighbour(term: &Term<'_>, domain: &str, snapshot: &SchedulingSnapshot<'_>) -> bool {
+    snapshot.pods.iter().any(|other| {
+        let node = node_of(other, snapshot);
+        node.and_then(|node| term.domain(node)) == Some(domain) && term.selects(other, snapshot)
     })
 }
 
-fn affinity_holds(pod: &PodView, node: &Node, scene: &Scene<'_>) -> bool {
+fn affinity_holds(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> bool {
     let terms: Vec<Term<'_>> = affinity_terms(pod)
         .iter()
         .map(|term| Term::of(term, pod))
@@ -151,31 +155,31 @@ fn affinity_holds(pod: &PodView, node: &Node, scene: &Scene<'_>) -> bool {
     let near = terms
         .iter()
         .zip(&domains)
-        .all(|(term, domain)| has_neighbour(term, domain, scene));
+        .all(|(term, domain)| has_neighbour(term, domain, snapshot));
     // The first of a group that wants to be together matches itself.
     let alone = || {
-        let nobody = !scene.pods.iter().any(|other| {
-            let placed = node_of(other, scene);
-            terms.iter().all(|term| term.selects(other, scene))
+        let nobody = !snapshot.pods.iter().any(|other| {
+            let placed = node_of(other, snapshot);
+            terms.iter().all(|term| term.selects(other, snapshot))
                 && placed.is_some_and(|node| terms.iter().all(|term| term.domain(node).is_some()))
         });
-        nobody && terms.iter().all(|term| term.selects(pod, scene))
+        nobody && terms.iter().all(|term| term.selects(pod, snapshot))
     };
     near || alone()
 }
 
-fn anti_affinity_holds(pod: &PodView, node: &Node, scene: &Scene<'_>) -> bool {
+fn anti_affinity_holds(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> bool {
     anti_affinity_terms(pod)
         .iter()
         .map(|term| Term::of(term, pod))
         .all(|term| {
             term.domain(node)
-                .is_none_or(|domain| !has_neighbour(&term, domain, scene))
+                .is_none_or(|domain| !has_neighbour(&term, domain, snapshot))
         })
 }
 
-fn others_agree(pod: &PodView, node: &Node, scene: &Scene<'_>) -> bool {
-    scene.pods.iter().all(|other| {
+fn others_agree(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> bool {
+    snapshot.pods.iter().all(|other| {
         anti_affinity_terms(other)
             .iter()
             .map(|term| Term::of(term, other))
@@ -183,14 +187,14 @@ fn others_agree(pod: &PodView, node: &Node, scene: &Scene<'_>) -> bool {
                 let Some(domain) = term.domain(node) else {
                     return true;
                 };
-                let theirs = node_of(other, scene).and_then(|node| term.domain(node));
-                theirs != Some(domain) || !term.selects(pod, scene)
+                let theirs = node_of(other, snapshot).and_then(|node| term.domain(node));
+                theirs != Some(domain) || !term.selects(pod, snapshot)
             })
     })
 }
 
-pub(crate) fn node_of<'v>(pod: &PodView, scene: &Scene<'v>) -> Option<&'v Node> {
-    scene
+pub(crate) fn node_of<'v>(pod: &PodView, snapshot: &SchedulingSnapshot<'v>) -> Option<&'v Node> {
+    snapshot
         .view
         .nodes
         .get(pod.node.as_deref()?)

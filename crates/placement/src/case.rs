@@ -8,8 +8,8 @@ use resource_kinds::pod_view::PodView;
 use crate::devices::Devices;
 use crate::objection::Objection;
 use crate::resources::{Resources, Room, requests};
-use crate::scene::Scene;
 use crate::score::{Score, score};
+use crate::snapshot::SchedulingSnapshot;
 use crate::spread::Preference;
 use crate::view::{ClaimStep, ClusterView};
 use crate::volumes::Claims;
@@ -40,36 +40,46 @@ impl<'v> Case<'v> {
     }
 
     /// Checks whether the pod can run on the node, with and without the pods nominated before it.
-    pub fn check(&self, node: &Node, room: &Room, scene: &mut Scene<'v>) -> Result<(), Objection> {
+    pub fn check(
+        &self,
+        node: &Node,
+        room: &Room,
+        snapshot: &mut SchedulingSnapshot<'v>,
+    ) -> Result<(), Objection> {
         let name = node.metadata.name.as_deref();
-        let present = scene.pods.len();
+        let present = snapshot.pods.len();
         let coming = self.before.iter().filter(|pod| pod.node.as_deref() == name);
-        scene.pods.extend(coming);
-        if scene.pods.len() > present {
+        snapshot.pods.extend(coming);
+        if snapshot.pods.len() > present {
             let mut less = room.clone();
-            for pod in scene.pods.iter().skip(present) {
+            for pod in snapshot.pods.iter().skip(present) {
                 less.add(&requests(pod));
             }
-            let objection = self.objection(node, &less, scene);
-            scene.pods.truncate(present);
+            let objection = self.objection(node, &less, snapshot);
+            snapshot.pods.truncate(present);
             objection.map_or(Ok(()), Err)?;
         }
-        self.objection(node, room, scene).map_or(Ok(()), Err)
+        self.objection(node, room, snapshot).map_or(Ok(()), Err)
     }
 
     /// The objection of the first failed rule (as the scheduler framework reports it).
-    fn objection(&self, node: &Node, room: &Room, scene: &Scene<'v>) -> Option<Objection> {
+    fn objection(
+        &self,
+        node: &Node,
+        room: &Room,
+        snapshot: &SchedulingSnapshot<'v>,
+    ) -> Option<Objection> {
         let (pod, name) = (self.pod, node.metadata.name.as_deref());
         node::objection(pod, node)
-            .or_else(|| ports::objection(pod, scene.on(name.unwrap_or_default(), pod)))
+            .or_else(|| ports::objection(pod, snapshot.on(name.unwrap_or_default(), pod)))
             .or_else(|| room.shortage(&self.wanted))
-            .or_else(|| self.claims.objection(pod, node, scene))
+            .or_else(|| self.claims.objection(pod, node, snapshot))
             .or_else(|| {
                 let text = self.devices.objection(node)?;
                 Some(Objection::lasting(&text))
             })
-            .or_else(|| spread::objection(pod, node, scene))
-            .or_else(|| affinity::objection(pod, node, scene))
+            .or_else(|| spread::objection(pod, node, snapshot))
+            .or_else(|| affinity::objection(pod, node, snapshot))
     }
 
     /// The score of a feasible node.
@@ -77,10 +87,10 @@ impl<'v> Case<'v> {
         &self,
         node: &Node,
         room: &Room,
-        scene: &Scene<'v>,
+        snapshot: &SchedulingSnapshot<'v>,
         spread: &Preference<'_>,
     ) -> Score {
-        score(self.pod, node, room, &self.wanted, scene, spread)
+        score(self.pod, node, room, &self.wanted, snapshot, spread)
     }
 
     /// The writes for the pod's claims before it is bound to the node; `None` if the binding need

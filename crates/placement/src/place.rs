@@ -8,7 +8,7 @@ use crate::case::Case;
 use crate::objection::Objection;
 use crate::preempt::{PreemptionResult, preempt, without_nodes};
 use crate::resources::Room;
-use crate::scene::Scene;
+use crate::snapshot::SchedulingSnapshot;
 use crate::spread::Preference;
 use crate::view::{ClusterView, Decision, Obstacle, Preemption};
 
@@ -31,14 +31,14 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
             return unplaced(format!("0/{total} nodes are available: {text}."), verdict);
         }
     };
-    let mut scene = Scene::of(view);
-    let spread = Preference::of(pod, &scene);
+    let mut snapshot = SchedulingSnapshot::of(view);
+    let spread = Preference::of(pod, &snapshot);
     let mut against: BTreeMap<&str, Objection> = BTreeMap::new();
     let mut fitting = Vec::new();
     for (name, node) in &view.nodes {
-        let room = Room::of(node, scene.on(name, pod));
-        match case.check(node, &room, &mut scene) {
-            Ok(()) => fitting.push((case.score(node, &room, &scene, &spread), name, node)),
+        let room = Room::of(node, snapshot.on(name, pod));
+        match case.check(node, &room, &mut snapshot) {
+            Ok(()) => fitting.push((case.score(node, &room, &snapshot, &spread), name, node)),
             Err(objection) => {
                 against.insert(name, objection);
             }
@@ -57,7 +57,7 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
     let Some((_, name, node)) = best else {
         let texts = against.values().flat_map(|objection| &objection.texts);
         let message = explain(total, texts);
-        return unplaced(message, preempt(&case, &scene, &against));
+        return unplaced(message, preempt(&case, &snapshot, &against));
     };
     let node_name = (*name).clone();
     match case.steps(node, view) {

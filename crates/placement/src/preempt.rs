@@ -20,7 +20,7 @@ use crate::case::{Case, priority};
 use crate::labels::parsed;
 use crate::objection::Objection;
 use crate::resources::{Room, requests};
-use crate::scene::Scene;
+use crate::snapshot::SchedulingSnapshot;
 use crate::view::ClusterView;
 
 const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
@@ -55,24 +55,24 @@ pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> PreemptionResu
 /// Chooses the victims. `against` has each node's objection to the pod.
 pub(crate) fn preempt<'v>(
     case: &Case<'v>,
-    scene: &Scene<'v>,
+    snapshot: &SchedulingSnapshot<'v>,
     against: &BTreeMap<&str, Objection>,
 ) -> PreemptionResult {
     if never(case.pod) {
         return PreemptionResult::NotEligible(NEVER);
     }
-    if is_waited_for(case.pod, scene, against) {
+    if is_waited_for(case.pod, snapshot, against) {
         return PreemptionResult::NotEligible(ENDING);
     }
     let mut why = Vec::new();
     let mut candidates = Vec::new();
     for (name, objection) in against {
-        let node = scene.view.nodes.get(*name);
+        let node = snapshot.view.nodes.get(*name);
         let Some(node) = node.filter(|_| objection.is_of_pods) else {
             why.push(vec![NO_HELP.to_owned()]);
             continue;
         };
-        match victims_on(node, name, case, scene) {
+        match victims_on(node, name, case, snapshot) {
             Ok(victims) => candidates.push((*name, victims)),
             Err(texts) => why.push(texts),
         }
@@ -84,7 +84,7 @@ pub(crate) fn preempt<'v>(
     };
     let is_displaced =
         |other: &&Arc<PodView>| other.node.as_deref() == Some(node) && is_below(other, case.pod);
-    let nominated = scene.view.nominated.iter();
+    let nominated = snapshot.view.nominated.iter();
     PreemptionResult::Victims {
         node: node.to_owned(),
         victims: found.pods.into_iter().cloned().collect(),
@@ -97,7 +97,11 @@ fn never(pod: &PodView) -> bool {
 }
 
 /// Whether pods are being deleted for the pod already, on a node that it may still get.
-fn is_waited_for(pod: &PodView, scene: &Scene<'_>, against: &BTreeMap<&str, Objection>) -> bool {
+fn is_waited_for(
+    pod: &PodView,
+    snapshot: &SchedulingSnapshot<'_>,
+    against: &BTreeMap<&str, Objection>,
+) -> bool {
     let Some(node) = pod.nominated.as_deref() else {
         return false;
     };
@@ -107,7 +111,7 @@ fn is_waited_for(pod: &PodView, scene: &Scene<'_>, against: &BTreeMap<&str, Obje
         other.is_deleting()
             && why.is_some_and(|why| why.holds() && why.reason() == Some(PREEMPTION_BY_SCHEDULER))
     };
-    let mut there = scene.on(node, pod);
+    let mut there = snapshot.on(node, pod);
     !is_lost && there.any(|other| is_below(other, pod) && was_driven_out(other))
 }
 
@@ -157,23 +161,23 @@ fn victims_on<'v>(
     node: &Node,
     name: &str,
     case: &Case<'v>,
-    scene: &Scene<'v>,
+    snapshot: &SchedulingSnapshot<'v>,
 ) -> Result<Victims<'v>, Vec<String>> {
     let is_below =
         |other: &&Arc<PodView>| other.node.as_deref() == Some(name) && is_below(other, case.pod);
-    let (mut below, others): (Vec<_>, Vec<_>) = scene.pods.iter().copied().partition(is_below);
+    let (mut below, others): (Vec<_>, Vec<_>) = snapshot.pods.iter().copied().partition(is_below);
     if below.is_empty() {
         return Err(vec![NO_VICTIMS.to_owned()]);
     }
-    let mut without = Scene {
-        view: scene.view,
+    let mut without = SchedulingSnapshot {
+        view: snapshot.view,
         pods: others,
     };
     let mut room = Room::of(node, without.on(name, case.pod));
     case.check(node, &room, &mut without)
         .map_err(|objection| objection.texts)?;
     below.sort_by(|a, b| importance(a).cmp(&importance(b)));
-    let (guarded, free) = by_budget(below, &scene.view.budgets);
+    let (guarded, free) = by_budget(below, &snapshot.view.budgets);
     let mut stays = |pod: &'v Arc<PodView>| {
         let mut less = room.clone();
         less.add(&requests(pod));

@@ -8,7 +8,7 @@ use crate::affinity::{Term, node_of};
 use crate::labels::node_term_matches;
 use crate::node;
 use crate::resources::{Resources, Room};
-use crate::scene::Scene;
+use crate::snapshot::SchedulingSnapshot;
 use crate::spread::Preference;
 
 /// The score of a node; the greatest wins.
@@ -32,15 +32,15 @@ pub(crate) fn score(
     node: &Node,
     room: &Room,
     wanted: &Resources,
-    scene: &Scene<'_>,
+    snapshot: &SchedulingSnapshot<'_>,
     spread: &Preference<'_>,
 ) -> Score {
     Score {
-        preferred: node_preference(pod, node) + pod_preference(pod, node, scene),
+        preferred: node_preference(pod, node) + pod_preference(pod, node, snapshot),
         untainted: -soft_taints(pod, node),
         spread: spread.score(node),
         room: room_left(room, wanted),
-        apart: -like_pods(pod, node, scene),
+        apart: -like_pods(pod, node, snapshot),
     }
 }
 
@@ -60,7 +60,7 @@ fn node_preference(pod: &PodView, node: &Node) -> i64 {
     held.map(|preference| i64::from(preference.weight)).sum()
 }
 
-fn pod_preference(pod: &PodView, node: &Node, scene: &Scene<'_>) -> i64 {
+fn pod_preference(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> i64 {
     let affinity = pod.spec.affinity.as_ref();
     let wanted = affinity
         .and_then(|affinity| affinity.pod_affinity.as_ref())
@@ -87,9 +87,9 @@ fn pod_preference(pod: &PodView, node: &Node, scene: &Scene<'_>) -> i64 {
             let Some(domain) = term.domain(node) else {
                 return 0;
             };
-            let neighbours = scene.pods.iter().filter(|other| {
-                node_of(other, scene).and_then(|node| term.domain(node)) == Some(domain)
-                    && term.selects(other, scene)
+            let neighbours = snapshot.pods.iter().filter(|other| {
+                node_of(other, snapshot).and_then(|node| term.domain(node)) == Some(domain)
+                    && term.selects(other, snapshot)
             });
             let count = i64::try_from(neighbours.count()).unwrap_or(i64::MAX);
             sign * i64::from(weighted.weight) * count.min(1000)
@@ -128,9 +128,9 @@ fn room_left(room: &Room, wanted: &Resources) -> i64 {
     left("cpu").min(left("memory"))
 }
 
-fn like_pods(pod: &PodView, node: &Node, scene: &Scene<'_>) -> i64 {
+fn like_pods(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> i64 {
     let name = node.metadata.name.as_deref();
-    let like = scene.pods.iter().filter(|other| {
+    let like = snapshot.pods.iter().filter(|other| {
         other.node.as_deref() == name
             && other.namespace == pod.namespace
             && owner(other).is_some()

@@ -12,14 +12,18 @@ use crate::affinity::node_of;
 use crate::labels::parsed;
 use crate::node;
 use crate::objection::Objection;
-use crate::scene::Scene;
+use crate::snapshot::SchedulingSnapshot;
 
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const UNLABELLED: &str =
     "node(s) didn't match pod topology spread constraints (missing required label)";
 
 /// The reason why a `DoNotSchedule` constraint forbids the node, or `None`.
-pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
+pub(crate) fn objection(
+    pod: &PodView,
+    node: &Node,
+    snapshot: &SchedulingSnapshot<'_>,
+) -> Option<Objection> {
     let spec = &pod.spec;
     let constraints = constraints(spec, "DoNotSchedule");
     if constraints
@@ -29,7 +33,7 @@ pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option
         return Some(Objection::lasting(UNLABELLED));
     }
     let holds = |constraint: &&TopologySpreadConstraint| {
-        let counts = counts(pod, spec, constraint, &constraints, scene);
+        let counts = counts(pod, spec, constraint, &constraints, snapshot);
         let selected = selector(constraint, pod).matches_by(|key| pod.label(key));
         let here = domain(constraint, node)
             .and_then(|domain| counts.get(domain))
@@ -66,12 +70,12 @@ struct Term<'v> {
 }
 
 impl<'v> Preference<'v> {
-    /// Counts the pods of the scene.
-    pub fn of(pod: &'v PodView, scene: &Scene<'v>) -> Self {
+    /// Counts the pods of the snapshot.
+    pub fn of(pod: &'v PodView, snapshot: &SchedulingSnapshot<'v>) -> Self {
         let spec = &pod.spec;
         let all = constraints(spec, "ScheduleAnyway");
         let term = |constraint: &&'v TopologySpreadConstraint| {
-            let counts = counts(pod, spec, constraint, &all, scene);
+            let counts = counts(pod, spec, constraint, &all, snapshot);
             Term {
                 key: &constraint.topology_key,
                 max_skew: i64::from(constraint.max_skew),
@@ -143,7 +147,7 @@ fn counts<'v>(
     spec: &PodSpec,
     constraint: &TopologySpreadConstraint,
     all: &[&TopologySpreadConstraint],
-    scene: &Scene<'v>,
+    snapshot: &SchedulingSnapshot<'v>,
 ) -> BTreeMap<&'v str, i64> {
     let by_affinity = constraint.node_affinity_policy.as_deref() != Some("Ignore");
     let by_taints = constraint.node_taints_policy.as_deref() == Some("Honor");
@@ -152,7 +156,7 @@ fn counts<'v>(
             && (!by_affinity || node::matches_affinity(spec, node))
             && (!by_taints || node::untolerated_taint(spec, node).is_none())
     };
-    let mut counts: BTreeMap<&str, i64> = scene
+    let mut counts: BTreeMap<&str, i64> = snapshot
         .view
         .nodes
         .values()
@@ -160,11 +164,11 @@ fn counts<'v>(
         .filter_map(|node| Some((domain(constraint, node)?, 0)))
         .collect();
     let selector = selector(constraint, pod);
-    for other in &scene.pods {
+    for other in &snapshot.pods {
         let like = other.namespace == pod.namespace
             && !other.is_deleting()
             && selector.matches_by(|key| other.label(key));
-        let node = node_of(other, scene).filter(|node| like && eligible(node));
+        let node = node_of(other, snapshot).filter(|node| like && eligible(node));
         if let Some(count) = node
             .and_then(|node| domain(constraint, node))
             .and_then(|domain| counts.get_mut(domain))

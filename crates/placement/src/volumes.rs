@@ -13,7 +13,7 @@ use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
 use crate::objection::Objection;
-use crate::scene::Scene;
+use crate::snapshot::SchedulingSnapshot;
 use crate::view::{ClaimStep, ClusterView};
 
 const NO_MATCH: &str = "node(s) didn't find available persistent volumes to bind";
@@ -89,11 +89,20 @@ impl<'v> Claims<'v> {
     }
 
     /// The reason why the pod's claims cannot be used on the node; `None` if they can.
-    pub fn objection(&self, pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
-        if self.exclusive.iter().any(|name| is_used(name, pod, scene)) {
+    pub fn objection(
+        &self,
+        pod: &PodView,
+        node: &Node,
+        snapshot: &SchedulingSnapshot<'_>,
+    ) -> Option<Objection> {
+        if self
+            .exclusive
+            .iter()
+            .any(|name| is_used(name, pod, snapshot))
+        {
             return Some(Objection::of_pods(IN_USE));
         }
-        let view = scene.view;
+        let view = snapshot.view;
         let mut objections = BTreeSet::new();
         for claim in &self.bound {
             let name = claim
@@ -233,8 +242,8 @@ fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
         .any(|mode| mode == "ReadWriteOncePod")
 }
 
-fn is_used(claim: &str, pod: &PodView, scene: &Scene<'_>) -> bool {
-    scene.pods.iter().any(|other| {
+fn is_used(claim: &str, pod: &PodView, snapshot: &SchedulingSnapshot<'_>) -> bool {
+    snapshot.pods.iter().any(|other| {
         other.uid != pod.uid
             && other.namespace == pod.namespace
             && other.claims.iter().any(|used| *used.name == *claim)

@@ -7,14 +7,14 @@ use resource_kinds::pod_view::PodView;
 use crate::view::ClusterView;
 
 /// The cluster as a rule sees it: not always with all the pods that are there.
-pub(crate) struct Scene<'v> {
+pub(crate) struct SchedulingSnapshot<'v> {
     pub view: &'v ClusterView,
     /// Pods with a node, or assumed to have it.
     pub pods: Vec<&'v Arc<PodView>>,
 }
 
-impl<'v> Scene<'v> {
-    /// The scene of the present cluster.
+impl<'v> SchedulingSnapshot<'v> {
+    /// The snapshot of the present cluster.
     pub fn of(view: &'v ClusterView) -> Self {
         let pods = view.pods.iter().collect();
         Self { view, pods }
