@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 /// The result of a tool: its exit status, or the error.
-type Outcome = anyhow::Result<u8>;
+type ToolResult = anyhow::Result<u8>;
 
 /// The exit status of a program whose output pipe is closed.
 const BROKEN_PIPE: u8 = 141;

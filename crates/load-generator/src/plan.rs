@@ -90,7 +90,7 @@ impl Operation {
 
 /// So many clients send such requests until each pod had one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct LoadStep {
     pub operation: Operation,
     pub clients: u32,
     /// Whether it was requested; otherwise it only prepares other operations.
@@ -99,8 +99,8 @@ pub struct Step {
 
 /// The requested measurements.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Plan {
-    pub steps: Vec<Step>,
+pub struct LoadPlan {
+    pub steps: Vec<LoadStep>,
     pub watchers: Vec<u32>,
     pub memory: bool,
 }
@@ -112,7 +112,7 @@ const HANDS: u32 = 16;
 ///
 /// # Errors
 /// A mistake in the command line.
-pub fn plan(arguments: &Arguments) -> Result<Plan, Error> {
+pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
     let chosen = if arguments.only.is_empty() {
         let known = arguments.server_pid.is_some();
         let possible = |measure: &Measure| known || *measure != Measure::Memory;
@@ -132,7 +132,7 @@ pub fn plan(arguments: &Arguments) -> Result<Plan, Error> {
         )));
     }
     let watches = chosen.contains(&Measure::Watch);
-    Ok(Plan {
+    Ok(LoadPlan {
         steps: steps(&chosen, &distinct(&arguments.clients), arguments.objects),
         watchers: distinct(&arguments.watchers)
             .into_iter()
@@ -142,14 +142,14 @@ pub fn plan(arguments: &Arguments) -> Result<Plan, Error> {
     })
 }
 
-fn steps(chosen: &[Measure], rounds: &[u32], objects: u32) -> Vec<Step> {
+fn steps(chosen: &[Measure], rounds: &[u32], objects: u32) -> Vec<LoadStep> {
     let asked = |operation: Operation| chosen.contains(&operation.measure());
     let hands = HANDS.min(objects);
     let mut steps = Vec::new();
     let mut there = false;
     for &clients in rounds {
         let mut then = |operation, clients, reported| {
-            steps.push(Step {
+            steps.push(LoadStep {
                 operation,
                 clients,
                 reported,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::load::Load;
-use crate::plan::Step;
+use crate::plan::LoadStep;
 use crate::statistics::{Summary, per_second};
 use crate::watchers::FanOut;
 
@@ -43,7 +43,7 @@ pub struct PodMemory {
 }
 
 impl Row {
-    pub fn of(step: Step, load: Load) -> Self {
+    pub fn of(step: LoadStep, load: Load) -> Self {
         let latency = Summary::of(load.latencies);
         Self {
             operation: step.operation.name(),

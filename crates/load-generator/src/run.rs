@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::call::Call;
 use crate::load::{Load, send_all};
 use crate::memory::Memory;
-use crate::plan::{Operation, Plan, Step, plan};
+use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::pods::Pods;
 use crate::report::{PodMemory, Report, Row};
 use crate::target::Target;
@@ -58,7 +58,7 @@ async fn interruption() -> Result<()> {
 
 async fn measure(
     target: &Target,
-    plan: &Plan,
+    plan: &LoadPlan,
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
@@ -98,7 +98,7 @@ async fn measure(
 /// One step's requests, made before the first is sent.
 async fn send(
     target: &Target,
-    step: Step,
+    step: LoadStep,
     clients: &[Client],
     names: &[String],
     word: &str,

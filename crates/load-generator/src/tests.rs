@@ -6,19 +6,19 @@ use clap::Parser;
 
 use crate::Arguments;
 use crate::load::Load;
-use crate::plan::{Operation, Plan, Step, plan};
+use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::report::{PodMemory, Report, Row};
 use crate::statistics::Summary;
 use crate::watchers::FanOut;
 
-fn parse(words: &str) -> Result<Plan, clap::Error> {
+fn parse(words: &str) -> Result<LoadPlan, clap::Error> {
     let words = format!("bench --kubeconfig k.yaml {words}");
     plan(&Arguments::try_parse_from(words.split_whitespace())?)
 }
 
 fn steps(words: &str) -> Vec<(Operation, u32, bool)> {
     let plan = parse(words).unwrap();
-    let told = |step: &Step| (step.operation, step.clients, step.reported);
+    let told = |step: &LoadStep| (step.operation, step.clients, step.reported);
     plan.steps.iter().map(told).collect()
 }
 
@@ -98,7 +98,7 @@ fn what_makes_no_sense_is_refused() {
 
 fn report() -> Report {
     let mut report = Report::of(4);
-    let step = Step {
+    let step = LoadStep {
         operation: Operation::ListPaged,
         clients: 2,
         reported: true,

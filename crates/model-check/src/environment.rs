@@ -2,7 +2,8 @@
 
 use crate::server::terminate;
 use crate::state::{
-    ClaimFate, Deletion, Health, Id, Instance, Kind, ORDINALS, Owners, Phase, Pod, Set, Spec, State,
+    ClaimFate, Deletion, Health, Id, Instance, Kind, ModelState, ORDINALS, Owners, Phase, Pod, Set,
+    Spec,
 };
 use crate::world::{Edit, Fault, World};
 
@@ -43,7 +44,7 @@ pub enum Progress {
 }
 
 /// The steps that are possible now.
-pub fn possible(world: &World, state: &State) -> Vec<Progress> {
+pub fn possible(world: &World, state: &ModelState) -> Vec<Progress> {
     let mut steps = Vec::new();
     if state.node_lost {
         steps.push(Progress::NodeBack);
@@ -89,12 +90,12 @@ pub fn possible(world: &World, state: &State) -> Vec<Progress> {
 }
 
 /// The set, unless the garbage collector counts it as going before its dependents.
-fn solid_set(state: &State) -> Option<Id> {
+fn solid_set(state: &ModelState) -> Option<Id> {
     let set = state.api.set?;
     (set.deleting != Some(Deletion::Foreground)).then_some(set.uid)
 }
 
-fn has_dependents(state: &State, set: Id) -> bool {
+fn has_dependents(state: &ModelState, set: Id) -> bool {
     let pods = state.api.pods.iter().flatten().map(|pod| pod.owner);
     let claims = state.api.claims.iter().flatten();
     let claims = claims.map(|claim| claim.owners.set);
@@ -106,7 +107,7 @@ fn has_dependents(state: &State, set: Id) -> bool {
 }
 
 /// Takes the set out of the owners of all that has it.
-fn release_dependents(state: &mut State) {
+fn release_dependents(state: &mut ModelState) {
     let Some(set) = state.api.set.map(|set| set.uid) else {
         return;
     };
@@ -127,7 +128,7 @@ fn release_dependents(state: &mut State) {
     }
 }
 
-fn of_pod(world: &World, state: &State, at: usize, pod: &Pod, steps: &mut Vec<Progress>) {
+fn of_pod(world: &World, state: &ModelState, at: usize, pod: &Pod, steps: &mut Vec<Progress>) {
     let cut_off = pod.node == Some(0) && state.node_lost;
     let set = solid_set(state);
     if pod.terminating {
@@ -162,12 +163,12 @@ fn of_pod(world: &World, state: &State, at: usize, pod: &Pod, steps: &mut Vec<Pr
 }
 
 /// A claim is protected as long as a pod that has a node and has not ended uses it.
-fn in_use(state: &State, at: usize) -> bool {
+fn in_use(state: &ModelState, at: usize) -> bool {
     state.api.pods[at].is_some_and(|pod| pod.node.is_some() && pod.phase != Phase::Ended)
 }
 
 /// The owners that are not there any more.
-fn dangling(state: &State, at: usize, owners: Owners) -> Owners {
+fn dangling(state: &ModelState, at: usize, owners: Owners) -> Owners {
     let set = solid_set(state);
     let pod = state.api.pods[at].map(|pod| pod.uid);
     Owners {
@@ -176,14 +177,14 @@ fn dangling(state: &State, at: usize, owners: Owners) -> Owners {
     }
 }
 
-fn ages(world: &World, state: &State) -> bool {
+fn ages(world: &World, state: &ModelState) -> bool {
     let young = |pod: &Pod| matches!(pod.health, Health::Ready(age) if age < world.min_ready);
     let pods = state.api.pods.iter().chain(&state.seen.pods);
     pods.flatten().any(young)
 }
 
 /// Takes a step that is possible.
-pub fn progress(world: &World, state: &mut State, step: Progress) {
+pub fn progress(world: &World, state: &mut ModelState, step: Progress) {
     match step {
         Progress::Start { ordinal, node } => {
             if let Some(pod) = &mut state.api.pods[ordinal] {
@@ -219,20 +220,20 @@ pub fn progress(world: &World, state: &mut State, step: Progress) {
     }
 }
 
-fn with_pod(state: &mut State, at: usize, change: impl FnOnce(&mut Pod)) {
+fn with_pod(state: &mut ModelState, at: usize, change: impl FnOnce(&mut Pod)) {
     if let Some(pod) = &mut state.api.pods[at] {
         change(pod);
     }
 }
 
-fn end_body(state: &mut State, at: usize) {
+fn end_body(state: &mut ModelState, at: usize) {
     let uid = state.api.pods[at].map(|pod| pod.uid);
     state.instances.retain(|body| Some(body.uid) != uid);
 }
 
 /// Deletes a claim whose owners are all gone, or removes the missing ones from its owners. Data is
 /// lost only here, so here it is checked against the specification.
-fn collect_claim(world: &World, state: &mut State, at: usize) {
+fn collect_claim(world: &World, state: &mut ModelState, at: usize) {
     let version = state.fresh(Kind::ClaimVersion);
     let Some(mut claim) = state.api.claims[at] else {
         return;
@@ -265,7 +266,7 @@ fn collect_claim(world: &World, state: &mut State, at: usize) {
     delete_claim(state, at);
 }
 
-fn delete_claim(state: &mut State, at: usize) {
+fn delete_claim(state: &mut ModelState, at: usize) {
     if in_use(state, at) {
         let version = state.fresh(Kind::ClaimVersion);
         if let Some(claim) = &mut state.api.claims[at] {
@@ -278,7 +279,7 @@ fn delete_claim(state: &mut State, at: usize) {
 }
 
 /// Changes the specification. `false` when it is so already.
-pub fn edit(state: &mut State, edit: Edit) -> bool {
+pub fn edit(state: &mut ModelState, edit: Edit) -> bool {
     let (version, generation) = (state.fresh(Kind::SetVersion), state.fresh(Kind::Generation));
     let Some(set) = &mut state.api.set else {
         return false;
@@ -298,7 +299,7 @@ pub fn edit(state: &mut State, edit: Edit) -> bool {
 }
 
 /// The fate of claims under another specification is open until a controller has seen it.
-fn leave_open(state: &mut State, spec: Spec) {
+fn leave_open(state: &mut ModelState, spec: Spec) {
     for at in 0..ORDINALS {
         let before = state.fates[at];
         state.leave_open(at);
@@ -314,7 +315,7 @@ fn leave_open(state: &mut State, spec: Spec) {
 }
 
 /// The faults that are possible now, each with the place where it happens.
-pub fn faults(world: &World, state: &State) -> Vec<(Fault, usize)> {
+pub fn faults(world: &World, state: &ModelState) -> Vec<(Fault, usize)> {
     let mut found = Vec::new();
     for fault in world.faults {
         match fault {
@@ -333,7 +334,7 @@ pub fn faults(world: &World, state: &State) -> Vec<(Fault, usize)> {
     found
 }
 
-fn hits(state: &State, fault: Fault, at: usize) -> bool {
+fn hits(state: &ModelState, fault: Fault, at: usize) -> bool {
     let pod = state.api.pods[at].filter(|pod| !pod.terminating);
     let cut_off = |pod: &Pod| pod.node == Some(0) && state.node_lost;
     match fault {
@@ -347,7 +348,7 @@ fn hits(state: &State, fault: Fault, at: usize) -> bool {
 }
 
 /// Lets a fault happen.
-pub fn fail(world: &World, state: &mut State, fault: Fault, at: usize) {
+pub fn fail(world: &World, state: &mut ModelState, fault: Fault, at: usize) {
     match fault {
         Fault::Fail => {
             end_body(state, at);

@@ -11,7 +11,7 @@ use crate::plans::Plans;
 use crate::seeded::Seeded;
 use crate::server;
 use crate::settling::Rest;
-use crate::state::{ClaimFate, Kind, ORDINALS, Op, Set, State, UNLIMITED, Work};
+use crate::state::{ClaimFate, Kind, ModelState, ORDINALS, Op, Set, UNLIMITED, Work};
 use crate::world::{Begin, Edit, Fault, World};
 
 /// A kind of object with its own watch, which may be behind.
@@ -40,7 +40,7 @@ pub enum ControllerRole {
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ModelStep {
     /// The watch of a kind stops delivering changes.
     Lag(Watch),
     /// The controller is shown the objects of a kind as they are now.
@@ -103,8 +103,8 @@ impl StatefulSetModel {
         holds || self.found.swap(true, Ordering::Relaxed)
     }
 
-    fn first_state(&self) -> State {
-        let mut state = State::default();
+    fn first_state(&self) -> ModelState {
+        let mut state = ModelState::default();
         let set = Set {
             uid: state.fresh(Kind::Set),
             version: state.fresh(Kind::SetVersion),
@@ -137,7 +137,7 @@ impl StatefulSetModel {
     }
 
     /// Plans for the observed state. `false` if there is nothing to write.
-    pub fn plan(&self, state: &mut State) -> bool {
+    pub fn plan(&self, state: &mut ModelState) -> bool {
         if state.seen.set.is_none() {
             return false;
         }
@@ -161,7 +161,7 @@ impl StatefulSetModel {
     /// The fates of claims that the present plan knows, from its view of the claims and their real
     /// pods: it has the time to do what the specification wants. Claims of a former pod or set are
     /// about to be deleted already.
-    fn known_fates(&self, state: &State) -> [ClaimFate; ORDINALS] {
+    fn known_fates(&self, state: &ModelState) -> [ClaimFate; ORDINALS] {
         let mut fates = [ClaimFate::Open; ORDINALS];
         let (Some(set), Some(seen)) = (&state.api.set, &state.seen.set) else {
             return fates;
@@ -188,12 +188,12 @@ impl StatefulSetModel {
     /// Carries out one write of a plan in hand.
     pub fn write(
         &self,
-        state: &mut State,
+        state: &mut ModelState,
         who: ControllerRole,
         place: WritePosition,
         answered: bool,
     ) -> Option<Op> {
-        let slot = |state: &mut State| match who {
+        let slot = |state: &mut ModelState| match who {
             ControllerRole::Active => state.work.take(),
             ControllerRole::Former => state.former.take(),
         };
@@ -226,26 +226,26 @@ impl StatefulSetModel {
         Some(op)
     }
 
-    fn take(&self, state: &mut State, step: Step) -> bool {
+    fn take(&self, state: &mut ModelState, step: ModelStep) -> bool {
         match step {
-            Step::Lag(watch) => {
+            ModelStep::Lag(watch) => {
                 if state.budget.lags != UNLIMITED {
                     state.budget.lags -= 1;
                 }
                 state.lagging[watch as usize] = true;
                 true
             }
-            Step::CatchUp(watch) => {
+            ModelStep::CatchUp(watch) => {
                 state.lagging[watch as usize] = false;
                 true
             }
-            Step::Plan => self.plan(state),
-            Step::Write(who, place) => self.write(state, who, place, true).is_some(),
-            Step::WriteUnanswered(who, place) => {
+            ModelStep::Plan => self.plan(state),
+            ModelStep::Write(who, place) => self.write(state, who, place, true).is_some(),
+            ModelStep::WriteUnanswered(who, place) => {
                 state.budget.lost_answers -= 1;
                 self.write(state, who, place, false).is_some()
             }
-            Step::TakeOver { former_goes_on } => {
+            ModelStep::TakeOver { former_goes_on } => {
                 state.budget.takeovers -= 1;
                 let work = state.work.take();
                 state.former = work.filter(|_| former_goes_on).map(|work| Work {
@@ -255,16 +255,16 @@ impl StatefulSetModel {
                 state.lagging = [false; 4];
                 true
             }
-            Step::Edit(edit) => {
+            ModelStep::Edit(edit) => {
                 state.budget.edits -= 1;
                 environment::edit(state, edit)
             }
-            Step::Fault(fault, at) => {
+            ModelStep::Fault(fault, at) => {
                 state.budget.faults -= 1;
                 environment::fail(&self.world, state, fault, at);
                 true
             }
-            Step::Progress(step) => {
+            ModelStep::Progress(step) => {
                 environment::progress(&self.world, state, step);
                 true
             }
@@ -273,7 +273,7 @@ impl StatefulSetModel {
 }
 
 /// Records the known fates. `false` if nothing changes.
-fn decide_fates(state: &mut State, known: [ClaimFate; ORDINALS]) -> bool {
+fn decide_fates(state: &mut ModelState, known: [ClaimFate; ORDINALS]) -> bool {
     let mut news = false;
     for (fate, known) in state.fates.iter_mut().zip(known) {
         if known != ClaimFate::Open && *fate != known {
@@ -301,26 +301,26 @@ fn forget_what_cannot_follow(work: &mut Work, refused: WritePosition) {
 }
 
 impl Model for StatefulSetModel {
-    type State = State;
-    type Action = Step;
+    type State = ModelState;
+    type Action = ModelStep;
 
-    fn init_states(&self) -> Vec<State> {
+    fn init_states(&self) -> Vec<ModelState> {
         vec![self.first_state()]
     }
 
-    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+    fn actions(&self, state: &ModelState, steps: &mut Vec<ModelStep>) {
         if state.broken.is_some() {
             return;
         }
         for watch in self.watches() {
             if state.lagging[watch as usize] {
-                steps.push(Step::CatchUp(watch));
+                steps.push(ModelStep::CatchUp(watch));
             } else if state.budget.lags > 0 {
-                steps.push(Step::Lag(watch));
+                steps.push(ModelStep::Lag(watch));
             }
         }
         if state.work.is_none() {
-            steps.push(Step::Plan);
+            steps.push(ModelStep::Plan);
         }
         let hands = [
             (ControllerRole::Active, &state.work),
@@ -329,31 +329,35 @@ impl Model for StatefulSetModel {
         for (who, work) in hands {
             let Some(work) = work else { continue };
             for place in work.schedule.ready() {
-                steps.push(Step::Write(who, place));
+                steps.push(ModelStep::Write(who, place));
                 if state.budget.lost_answers > 0 {
-                    steps.push(Step::WriteUnanswered(who, place));
+                    steps.push(ModelStep::WriteUnanswered(who, place));
                 }
             }
         }
         let progress = environment::possible(&self.world, state);
-        steps.extend(progress.into_iter().map(Step::Progress));
+        steps.extend(progress.into_iter().map(ModelStep::Progress));
         if state.budget.takeovers > 0 && state.former.is_none() {
             for former_goes_on in [false, true] {
                 if state.work.is_some() || !former_goes_on {
-                    steps.push(Step::TakeOver { former_goes_on });
+                    steps.push(ModelStep::TakeOver { former_goes_on });
                 }
             }
         }
         if state.budget.edits > 0 {
-            steps.extend(self.world.edits.iter().copied().map(Step::Edit));
+            steps.extend(self.world.edits.iter().copied().map(ModelStep::Edit));
         }
         if state.budget.faults > 0 {
             let faults = environment::faults(&self.world, state);
-            steps.extend(faults.into_iter().map(|(fault, at)| Step::Fault(fault, at)));
+            steps.extend(
+                faults
+                    .into_iter()
+                    .map(|(fault, at)| ModelStep::Fault(fault, at)),
+            );
         }
     }
 
-    fn next_state(&self, last: &State, step: Step) -> Option<State> {
+    fn next_state(&self, last: &ModelState, step: ModelStep) -> Option<ModelState> {
         let mut state = last.clone();
         self.take(&mut state, step).then(|| state.canonical())
     }
@@ -363,7 +367,7 @@ impl Model for StatefulSetModel {
             Property::always("at most one body has an identity", |model: &Self, state| {
                 model.unless_first(one_body_each(state))
             }),
-            Property::always("no rule is broken", |model: &Self, state: &State| {
+            Property::always("no rule is broken", |model: &Self, state: &ModelState| {
                 model.unless_first(state.broken.is_none())
             }),
             Property::always(
@@ -374,7 +378,7 @@ impl Model for StatefulSetModel {
     }
 }
 
-fn one_body_each(state: &State) -> bool {
+fn one_body_each(state: &ModelState) -> bool {
     let mut seen = [false; ORDINALS];
     let mut first = |ordinal: u8| !std::mem::replace(&mut seen[usize::from(ordinal)], true);
     state.instances.iter().all(|body| first(body.ordinal))

@@ -6,7 +6,9 @@
 use planners::stateful_set::write_schedule::WriteOutcome;
 
 use crate::seeded::Guards;
-use crate::state::{Claim, ClaimFate, Health, Kind, Op, Phase, Pod, Revision, Set, State, Status};
+use crate::state::{
+    Claim, ClaimFate, Health, Kind, ModelState, Op, Phase, Pod, Revision, Set, Status,
+};
 
 /// The reply to a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Reply {
 }
 
 /// Carries out a write.
-pub fn write(state: &mut State, op: &Op, guards: Guards) -> Reply {
+pub fn write(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     match *op {
         Op::ConfirmSet { set } => match &state.api.set {
             Some(live) if live.uid == set && live.deleting.is_none() => Reply::Done,
@@ -110,7 +112,7 @@ pub fn write(state: &mut State, op: &Op, guards: Guards) -> Reply {
 }
 
 fn patch_revision(
-    state: &mut State,
+    state: &mut ModelState,
     template: u8,
     uid: u8,
     change: impl FnOnce(&mut Revision) -> bool,
@@ -131,7 +133,7 @@ fn changed(allowed: bool) -> Reply {
 }
 
 fn patch_pod(
-    state: &mut State,
+    state: &mut ModelState,
     ordinal: u8,
     uid: u8,
     change: impl FnOnce(&mut Pod) -> bool,
@@ -143,7 +145,7 @@ fn patch_pod(
     }
 }
 
-fn create_pod(state: &mut State, ordinal: u8, revision: u8, set: u8, guards: Guards) -> Reply {
+fn create_pod(state: &mut ModelState, ordinal: u8, revision: u8, set: u8, guards: Guards) -> Reply {
     let place = usize::from(ordinal);
     if state.api.pods[place].is_some() && guards.create_by_name {
         return Reply::AlreadyExists;
@@ -161,7 +163,7 @@ fn create_pod(state: &mut State, ordinal: u8, revision: u8, set: u8, guards: Gua
     Reply::Done
 }
 
-fn delete_pod(state: &mut State, ordinal: u8, uid: u8, guards: Guards) -> Reply {
+fn delete_pod(state: &mut ModelState, ordinal: u8, uid: u8, guards: Guards) -> Reply {
     let place = usize::from(ordinal);
     let Some(pod) = state.api.pods[place] else {
         return Reply::NotFound;
@@ -183,7 +185,7 @@ fn delete_pod(state: &mut State, ordinal: u8, uid: u8, guards: Guards) -> Reply 
 }
 
 /// Marks a pod for deletion. A pod without a node is removed at once.
-pub fn terminate(state: &mut State, place: usize) {
+pub fn terminate(state: &mut ModelState, place: usize) {
     let pod = &mut state.api.pods[place];
     match pod {
         Some(found) if found.node.is_none() => *pod = None,
@@ -192,7 +194,7 @@ pub fn terminate(state: &mut State, place: usize) {
     }
 }
 
-fn create_claim(state: &mut State, ordinal: u8, set: Option<u8>) -> Reply {
+fn create_claim(state: &mut ModelState, ordinal: u8, set: Option<u8>) -> Reply {
     let place = usize::from(ordinal);
     if state.api.claims[place].is_some() {
         return Reply::AlreadyExists;
@@ -214,7 +216,7 @@ fn create_claim(state: &mut State, ordinal: u8, set: Option<u8>) -> Reply {
     Reply::Done
 }
 
-fn set_owners(state: &mut State, op: &Op, guards: Guards) -> Reply {
+fn set_owners(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     let Op::SetClaimOwners {
         ordinal,
         uid,
@@ -249,7 +251,7 @@ fn set_owners(state: &mut State, op: &Op, guards: Guards) -> Reply {
     Reply::Done
 }
 
-fn write_status(state: &mut State, op: &Op, guards: Guards) -> Reply {
+fn write_status(state: &mut ModelState, op: &Op, guards: Guards) -> Reply {
     let Op::WriteStatus {
         set: uid,
         version,

@@ -13,7 +13,7 @@ use planners::stateful_set::write_schedule::WritePosition;
 use crate::environment::{self, Progress};
 use crate::hashing::Quick;
 use crate::model::{ControllerRole, StatefulSetModel};
-use crate::state::{Budget, ClaimFate, ORDINALS, State};
+use crate::state::{Budget, ClaimFate, ModelState, ORDINALS};
 use crate::world::Strategy;
 
 /// Number of rounds without rest that counts as a violation. The slowest known world needs a third
@@ -23,7 +23,7 @@ const ROUNDS_MAX: usize = 100;
 /// States at the start of a round from which the world comes to rest, with the number of rounds.
 #[derive(Default)]
 pub struct Rest {
-    known: RwLock<HashMap<State, usize, Quick>>,
+    known: RwLock<HashMap<ModelState, usize, Quick>>,
 }
 
 impl StatefulSetModel {
@@ -31,7 +31,7 @@ impl StatefulSetModel {
     ///
     /// # Errors
     /// *Errors.* The reason why not.
-    pub fn comes_to_rest(&self, state: &State) -> Result<(), String> {
+    pub fn comes_to_rest(&self, state: &ModelState) -> Result<(), String> {
         if state.broken.is_some() {
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl StatefulSetModel {
     }
 
     /// The state in which the world comes to rest.
-    pub fn settled(&self, state: &State) -> State {
+    pub fn settled(&self, state: &ModelState) -> ModelState {
         let mut state = self.without_inputs(state);
         for _ in 0..ROUNDS_MAX {
             state = state.canonical();
@@ -75,7 +75,7 @@ impl StatefulSetModel {
     }
 
     /// No further input, and pending writes are sent.
-    fn without_inputs(&self, state: &State) -> State {
+    fn without_inputs(&self, state: &ModelState) -> ModelState {
         let mut state = state.clone();
         state.budget = Budget::default();
         state.lagging = [false; 4];
@@ -85,7 +85,7 @@ impl StatefulSetModel {
     }
 
     /// A fair round. `false` if nothing changes.
-    fn round(&self, state: &mut State) -> bool {
+    fn round(&self, state: &mut ModelState) -> bool {
         let mut busy = self.plan(state);
         self.finish(state, ControllerRole::Active);
         loop {
@@ -100,7 +100,7 @@ impl StatefulSetModel {
         }
     }
 
-    fn finish(&self, state: &mut State, who: ControllerRole) {
+    fn finish(&self, state: &mut ModelState, who: ControllerRole) {
         loop {
             let work = match who {
                 ControllerRole::Active => &state.work,
@@ -114,7 +114,7 @@ impl StatefulSetModel {
     }
 
     /// Whether a state at rest is as specified, or has a reason.
-    fn is_as_wanted(&self, state: &State) -> Result<(), String> {
+    fn is_as_wanted(&self, state: &ModelState) -> Result<(), String> {
         let Some(set) = &state.api.set else {
             // Its dependents were deleted or released.
             let owned = state
@@ -163,7 +163,7 @@ impl StatefulSetModel {
     }
 
     /// Each wanted pod runs and has its claim; no other pod runs.
-    fn all_run(&self, state: &State) -> Result<(), String> {
+    fn all_run(&self, state: &ModelState) -> Result<(), String> {
         let Some(set) = &state.api.set else {
             return Ok(());
         };

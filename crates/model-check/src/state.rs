@@ -1,7 +1,7 @@
 //! The state of a world, reduced to the distinctions that the planner makes.
 //!
 //! Names are ordinals and template numbers; uids, versions and generations are small numbers
-//! that only say whether two things are the same. [`State::canonical`] renumbers them, so that
+//! that only say whether two things are the same. [`ModelState::canonical`] renumbers them, so that
 //! histories that lead to the same situation lead to the same state.
 
 use std::sync::Arc;
@@ -319,7 +319,7 @@ pub struct Budget {
 
 /// A state of the world.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct ModelState {
     /// The objects of the API server.
     pub api: Objects,
     /// The objects in the controller's caches; equal to the API's for watches that do not lag.
@@ -343,7 +343,7 @@ pub struct State {
     next: [Id; KINDS],
 }
 
-impl State {
+impl ModelState {
     /// An unused identity.
     pub fn fresh(&mut self, kind: Kind) -> Id {
         let next = &mut self.next[kind as usize];
@@ -442,7 +442,7 @@ impl Renumbering {
     }
 }
 
-impl Ids for State {
+impl Ids for ModelState {
     fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
         self.api.ids(visit);
         self.seen.ids(visit);

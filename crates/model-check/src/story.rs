@@ -3,19 +3,19 @@
 use std::fmt::Write as _;
 
 use crate::environment::Progress;
-use crate::model::{ControllerRole, StatefulSetModel, Step, Watch};
+use crate::model::{ControllerRole, ModelStep, StatefulSetModel, Watch};
 use crate::plans::letter;
 use crate::server;
-use crate::state::{Health, Objects, Op, Owners, Phase, Pod, State};
+use crate::state::{Health, ModelState, Objects, Op, Owners, Phase, Pod};
 use crate::world::{Edit, Fault};
 
 /// The description of a path: each step, and the state after it.
-pub fn story(model: &StatefulSetModel, path: &[(State, Option<Step>)]) -> String {
+pub fn story(model: &StatefulSetModel, path: &[(ModelState, Option<ModelStep>)]) -> String {
     let mut text = String::new();
-    let mut line = |number: usize, what: &str, state: &State| {
+    let mut line = |number: usize, what: &str, state: &ModelState| {
         let _ = writeln!(text, "{number:3}. {what}\n     {}", situation(state));
     };
-    let mut before: Option<(&State, Step)> = None;
+    let mut before: Option<(&ModelState, ModelStep)> = None;
     for (number, (state, next)) in path.iter().enumerate() {
         match before {
             None => line(number, "the beginning", state),
@@ -29,7 +29,7 @@ pub fn story(model: &StatefulSetModel, path: &[(State, Option<Step>)]) -> String
     text
 }
 
-fn verdict(model: &StatefulSetModel, state: &State) -> String {
+fn verdict(model: &StatefulSetModel, state: &ModelState) -> String {
     if let Some(rule) = &state.broken {
         return rule.to_string();
     }
@@ -39,17 +39,21 @@ fn verdict(model: &StatefulSetModel, state: &State) -> String {
     }
 }
 
-fn step_in_words(model: &StatefulSetModel, before: &State, step: Step) -> String {
+fn step_in_words(model: &StatefulSetModel, before: &ModelState, step: ModelStep) -> String {
     match step {
-        Step::Lag(watch) => format!("the controller's watch of {} lags", what_is_watched(watch)),
-        Step::CatchUp(watch) => format!("the controller sees {} again", what_is_watched(watch)),
-        Step::Plan => {
+        ModelStep::Lag(watch) => {
+            format!("the controller's watch of {} lags", what_is_watched(watch))
+        }
+        ModelStep::CatchUp(watch) => {
+            format!("the controller sees {} again", what_is_watched(watch))
+        }
+        ModelStep::Plan => {
             let (planned, ops) = model.plans.of(&before.seen);
             let ops: Vec<String> = ops.iter().map(|(_, op)| op_in_words(model, op)).collect();
             let reasons = planned.reasons.join("; ");
             format!("the controller plans: {} [{reasons}]", ops.join(", "))
         }
-        Step::Write(who, place) | Step::WriteUnanswered(who, place) => {
+        ModelStep::Write(who, place) | ModelStep::WriteUnanswered(who, place) => {
             let (name, work) = match who {
                 ControllerRole::Active => ("the controller", &before.work),
                 ControllerRole::Former => ("the former controller", &before.former),
@@ -61,7 +65,7 @@ fn step_in_words(model: &StatefulSetModel, before: &State, step: Step) -> String
             };
             let reply = server::write(&mut before.clone(), op, model.seeded.guards);
             let lost = match step {
-                Step::WriteUnanswered(..) => ", and the answer is lost",
+                ModelStep::WriteUnanswered(..) => ", and the answer is lost",
                 _ => "",
             };
             format!(
@@ -69,13 +73,13 @@ fn step_in_words(model: &StatefulSetModel, before: &State, step: Step) -> String
                 op_in_words(model, op)
             )
         }
-        Step::TakeOver { former_goes_on } if former_goes_on => {
+        ModelStep::TakeOver { former_goes_on } if former_goes_on => {
             "another controller takes over; the former one does not know".to_owned()
         }
-        Step::TakeOver { .. } => "the controller crashes; another takes over".to_owned(),
-        Step::Edit(edit) => format!("a user sets {}", edit_in_words(edit)),
-        Step::Fault(fault, at) => fault_in_words(fault, at),
-        Step::Progress(step) => progress_in_words(step),
+        ModelStep::TakeOver { .. } => "the controller crashes; another takes over".to_owned(),
+        ModelStep::Edit(edit) => format!("a user sets {}", edit_in_words(edit)),
+        ModelStep::Fault(fault, at) => fault_in_words(fault, at),
+        ModelStep::Progress(step) => progress_in_words(step),
     }
 }
 
@@ -170,7 +174,7 @@ fn owners_in_words(owners: Owners) -> String {
 }
 
 /// The state, and the differences in the controller's view.
-fn situation(state: &State) -> String {
+fn situation(state: &ModelState) -> String {
     let mut text = objects(&state.api);
     let instances: Vec<String> = state
         .instances

@@ -23,7 +23,7 @@ use crate::options::{Known, Options};
 use input::{Input, Line};
 use parser::ParseError;
 use run::{Leave, Shell};
-use state::State;
+use state::ShellState;
 
 /// The names of the shell.
 pub const NAMES: [&str; 3] = ["ash", "bash", "sh"];
@@ -88,7 +88,7 @@ pub fn main(arguments: &[String]) -> u8 {
         (None, None) => Source::Lines(Input::new(is_interactive, told)),
     };
     let arguments: Vec<String> = operands.collect();
-    let state = State::of_process(&name, &arguments);
+    let state = ShellState::of_process(&name, &arguments);
     let mut shell = match Shell::new(state, interrupts.clone()) {
         Ok(shell) => shell,
         Err(error) => {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use super::builtins;
 use super::pattern;
-use super::state::{Files, State};
+use super::state::{Files, ShellState};
 use super::syntax::{Chain, Command, Compound, Item, Join, Pipeline, Redirect, Script, Word};
 use crate::ending::Interrupts;
 
@@ -16,7 +16,7 @@ use crate::ending::Interrupts;
 #[derive(Debug)]
 pub struct Shell {
     /// The shell's state.
-    pub state: State,
+    pub state: ShellState,
     /// The files of the command that is run.
     pub files: Files,
     interrupts: Interrupts,
@@ -59,7 +59,7 @@ pub type Run = Result<(), Leave>;
 
 impl Shell {
     /// A shell with the process's files.
-    pub fn new(state: State, interrupts: Interrupts) -> io::Result<Self> {
+    pub fn new(state: ShellState, interrupts: Interrupts) -> io::Result<Self> {
         Ok(Self {
             state,
             files: Files::of_process()?,

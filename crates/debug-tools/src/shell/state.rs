@@ -11,7 +11,7 @@ use super::syntax::Command;
 
 /// The state that a subshell copies.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+pub struct ShellState {
     variables: BTreeMap<String, Variable>,
     /// Functions by name.
     pub functions: BTreeMap<String, Arc<Command>>,
@@ -53,7 +53,7 @@ struct Variable {
 /// The default of `IFS`.
 const SEPARATORS: &str = " \t\n";
 
-impl State {
+impl ShellState {
     /// The state at the start.
     pub fn of_process(name: &str, arguments: &[String]) -> Self {
         let mut state = Self {

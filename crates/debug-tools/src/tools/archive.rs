@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::{Known, Options, misuse};
 
 const KNOWN: Known<'_> = Known {
@@ -36,7 +36,7 @@ const KNOWN: Known<'_> = Known {
 };
 
 /// `tar`
-pub fn tar(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn tar(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(&dashed(arguments), KNOWN)?;
     let directory = PathBuf::from(options.value('C').unwrap_or("."));
     match (options.has('c'), options.has('x'), options.has('t')) {
@@ -72,7 +72,7 @@ fn file(options: &Options) -> Option<&str> {
     options.value('f').filter(|name| *name != "-")
 }
 
-fn create(options: &Options, directory: &Path, out: &mut dyn Write) -> Outcome {
+fn create(options: &Options, directory: &Path, out: &mut dyn Write) -> ToolResult {
     let mut target: Box<dyn Write + '_> = match file(options) {
         Some(name) => Box::new(File::create(name).with_context(|| name.to_owned())?),
         None => Box::new(&mut *out),
@@ -199,7 +199,7 @@ fn is_wanted(options: &Options, path: &Path) -> bool {
         && (options.operands.is_empty() || wanted.any(|name| inside.starts_with(name)))
 }
 
-fn extract(options: &Options, directory: &Path, out: &mut dyn Write) -> Outcome {
+fn extract(options: &Options, directory: &Path, out: &mut dyn Write) -> ToolResult {
     let mut archive = tar::Archive::new(source(options)?);
     let is_root = rustix::process::geteuid().is_root();
     archive.set_preserve_permissions(options.has('p') || (is_root && !options.has('k')));
@@ -239,7 +239,7 @@ fn unpack<R: Read>(entry: &mut tar::Entry<'_, R>, path: &Path, directory: &Path)
     }
 }
 
-fn list(options: &Options, out: &mut dyn Write) -> Outcome {
+fn list(options: &Options, out: &mut dyn Write) -> ToolResult {
     let mut archive = tar::Archive::new(source(options)?);
     for entry in archive.entries()? {
         let entry = entry?;

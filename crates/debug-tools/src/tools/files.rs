@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 
 use super::{each, flags};
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::{Options, misuse};
 
 /// A size as people say it.
@@ -73,7 +73,7 @@ fn names_in(directory: &Path, shows_hidden: bool) -> Result<Vec<String>> {
 }
 
 /// `ls`
-pub fn ls(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn ls(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("1adhlRAFnt"))?;
     let mut paths = options.operands.clone();
     if paths.is_empty() {
@@ -199,7 +199,7 @@ fn pairs(operands: &[String]) -> Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 /// `cp`
-pub fn cp(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn cp(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("rRapf"))?;
     let recursive = ['r', 'R', 'a'].iter().any(|letter| options.has(*letter));
     for (from, to) in pairs(&options.operands)? {
@@ -236,7 +236,7 @@ fn copy(from: &Path, to: &Path, recursive: bool) -> Result<()> {
 }
 
 /// `mv`
-pub fn mv(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn mv(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("f"))?;
     for (from, to) in pairs(&options.operands)? {
         let told = || from.display().to_string();
@@ -262,7 +262,7 @@ fn remove(path: &Path, recursive: bool) -> Result<()> {
 }
 
 /// `rm`
-pub fn rm(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn rm(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("rRf"))?;
     let recursive = options.has('r') || options.has('R');
     if options.operands.is_empty() && !options.has('f') {
@@ -278,7 +278,7 @@ pub fn rm(arguments: &[String], _: &mut dyn Write) -> Outcome {
 }
 
 /// `mkdir`
-pub fn mkdir(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn mkdir(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("p"))?;
     each(options.some_operands()?, |path| {
         match options.has('p') {
@@ -290,13 +290,13 @@ pub fn mkdir(arguments: &[String], _: &mut dyn Write) -> Outcome {
 }
 
 /// `rmdir`
-pub fn rmdir(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn rmdir(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags(""))?;
     each(options.some_operands()?, |path| Ok(fs::remove_dir(path)?))
 }
 
 /// `ln`
-pub fn ln(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn ln(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("sfn"))?;
     for (from, to) in pairs(&options.operands)? {
         if options.has('f') && fs::symlink_metadata(&to).is_ok() {
@@ -312,7 +312,7 @@ pub fn ln(arguments: &[String], _: &mut dyn Write) -> Outcome {
 }
 
 /// `touch`
-pub fn touch(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn touch(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("c"))?;
     each(options.some_operands()?, |path| {
         let file = fs::File::options().create(true).append(true).open(path)?;
@@ -321,7 +321,7 @@ pub fn touch(arguments: &[String], _: &mut dyn Write) -> Outcome {
 }
 
 /// `chmod`
-pub fn chmod(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn chmod(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("R"))?;
     let (mode, paths) = match options.operands.split_first() {
         Some((mode, paths)) if !paths.is_empty() => (mode, paths),
@@ -348,7 +348,7 @@ fn change_mode(path: &Path, mode: u32, recursive: bool) -> Result<()> {
 }
 
 /// `stat`
-pub fn stat(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn stat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("L"))?;
     each(options.some_operands()?, |path| {
         let facts = fs::symlink_metadata(path)?;
@@ -370,7 +370,7 @@ pub fn stat(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `du`
-pub fn du(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn du(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("hsk"))?;
     let mut paths = options.operands.clone();
     if paths.is_empty() {
@@ -411,7 +411,7 @@ fn used(path: &Path, told: &mut Vec<(PathBuf, u64)>) -> Result<u64> {
 }
 
 /// `readlink`
-pub fn readlink(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn readlink(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("f"))?;
     each(options.some_operands()?, |path| {
         let target = match options.has('f') {
@@ -424,13 +424,13 @@ pub fn readlink(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `pwd`
-pub fn pwd(_: &[String], out: &mut dyn Write) -> Outcome {
+pub fn pwd(_: &[String], out: &mut dyn Write) -> ToolResult {
     writeln!(out, "{}", std::env::current_dir()?.display())?;
     Ok(0)
 }
 
 /// `basename`
-pub fn basename(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn basename(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags(""))?;
     let path = options.some_operands()?.first().map_or("", String::as_str);
     let path = path.trim_end_matches('/');
@@ -445,7 +445,7 @@ pub fn basename(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `dirname`
-pub fn dirname(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn dirname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags(""))?;
     each(options.some_operands()?, |path| {
         let directory = match path.trim_end_matches('/').rsplit_once('/') {

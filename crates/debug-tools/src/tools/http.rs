@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use super::network::{CONNECT_TIMEOUT, connect};
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::{Known, Options, misuse};
 
 /// Maximum number of redirects.
@@ -66,7 +66,7 @@ trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
 /// `wget`
-pub fn wget(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn wget(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let known = Known {
         flags: "qSck",
         valued: "OTHDtCU",
@@ -112,7 +112,7 @@ pub fn wget(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `curl`
-pub fn curl(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let known = Known {
         flags: "fiksSLvIN",
         valued: "oHXdmCuw",

@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 
 use super::files::for_people;
 use super::{each, flags};
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::{Options, misuse};
 
 /// `date`
-pub fn date(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn date(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("u"))?;
     let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
     let format = match options.operands.first() {
@@ -28,7 +28,7 @@ pub fn date(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `sleep`
-pub fn sleep(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn sleep(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags(""))?;
     for word in options.some_operands()? {
         let time = duration(word).ok_or_else(|| misuse(format!("{word:?} is no time")))?;
@@ -54,7 +54,7 @@ fn duration(word: &str) -> Option<Duration> {
 }
 
 /// `hostname`
-pub fn hostname(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn hostname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("fsi"))?;
     let name = rustix::system::uname();
     let name = name.nodename().to_string_lossy().into_owned();
@@ -74,7 +74,7 @@ pub fn hostname(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `uname`
-pub fn uname(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn uname(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("asnrvmo"))?;
     let facts = rustix::system::uname();
     let all = [
@@ -94,7 +94,7 @@ pub fn uname(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `uptime`
-pub fn uptime(_: &[String], out: &mut dyn Write) -> Outcome {
+pub fn uptime(_: &[String], out: &mut dyn Write) -> ToolResult {
     let text = fs::read_to_string("/proc/uptime").context("/proc/uptime")?;
     let seconds: f64 = text
         .split_whitespace()
@@ -114,7 +114,7 @@ pub fn uptime(_: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `free`
-pub fn free(_: &[String], out: &mut dyn Write) -> Outcome {
+pub fn free(_: &[String], out: &mut dyn Write) -> ToolResult {
     let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -141,7 +141,7 @@ fn mounts() -> Result<Vec<(String, String, String, String)>> {
 }
 
 /// `mount`
-pub fn mount(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn mount(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     if !arguments.is_empty() {
         return Err(misuse("this one only shows what is mounted"));
     }
@@ -152,7 +152,7 @@ pub fn mount(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `df`
-pub fn df(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn df(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("hkTP"))?;
     let mounts = mounts()?;
     let mut paths = options.operands.clone();
@@ -195,7 +195,7 @@ pub fn df(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `sync`
-pub fn sync(_: &[String], _: &mut dyn Write) -> Outcome {
+pub fn sync(_: &[String], _: &mut dyn Write) -> ToolResult {
     rustix::fs::sync();
     Ok(0)
 }

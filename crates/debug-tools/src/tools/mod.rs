@@ -14,7 +14,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::Known;
 
 /// A tool.
@@ -25,13 +25,13 @@ pub struct Tool {
     /// Its arguments.
     pub usage: &'static str,
     /// Its function.
-    pub run: fn(&[String], &mut dyn Write) -> Outcome,
+    pub run: fn(&[String], &mut dyn Write) -> ToolResult,
 }
 
 const fn tool(
     name: &'static str,
     usage: &'static str,
-    run: fn(&[String], &mut dyn Write) -> Outcome,
+    run: fn(&[String], &mut dyn Write) -> ToolResult,
 ) -> Tool {
     Tool { name, usage, run }
 }
@@ -143,7 +143,7 @@ const fn with_values(flags: &'static str, valued: &'static str) -> Known<'static
 }
 
 /// Applies a function to each of several files, and continues after a failure.
-fn each(names: &[String], mut work: impl FnMut(&str) -> Result<()>) -> Outcome {
+fn each(names: &[String], mut work: impl FnMut(&str) -> Result<()>) -> ToolResult {
     let mut status = 0;
     for name in names {
         if let Err(error) = work(name).with_context(|| name.clone()) {

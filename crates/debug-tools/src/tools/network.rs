@@ -13,7 +13,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{Name, RData, RecordType};
 
 use super::{flags, with_values};
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::{Options, misuse};
 
 /// Timeout of a name server.
@@ -73,7 +73,7 @@ impl Resolver {
 }
 
 /// `nslookup`
-pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn nslookup(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let words: Vec<&String> = arguments
         .iter()
         .filter(|word| !word.starts_with('-'))
@@ -193,7 +193,7 @@ pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream> {
 }
 
 /// `nc`
-pub fn nc(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn nc(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, with_values("zlvn", "wp"))?;
     let timeout = match options.number('w')? {
         Some(seconds) => Duration::from_secs(seconds),
@@ -240,7 +240,7 @@ pub fn nc(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `ip addr`, `ip route`
-pub fn ip(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn ip(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     match arguments.first().map(String::as_str) {
         Some("a" | "addr" | "address") => addresses(out),
         Some("r" | "route") => routes(out),
@@ -248,7 +248,7 @@ pub fn ip(arguments: &[String], out: &mut dyn Write) -> Outcome {
     }
 }
 
-fn addresses(out: &mut dyn Write) -> Outcome {
+fn addresses(out: &mut dyn Write) -> ToolResult {
     for found in nix::ifaddrs::getifaddrs()? {
         let Some(address) = found.address else {
             continue;
@@ -272,7 +272,7 @@ fn addresses(out: &mut dyn Write) -> Outcome {
     Ok(0)
 }
 
-fn routes(out: &mut dyn Write) -> Outcome {
+fn routes(out: &mut dyn Write) -> ToolResult {
     let text = fs::read_to_string("/proc/net/route").context("/proc/net/route")?;
     for line in text.lines().skip(1) {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -306,7 +306,7 @@ fn kernel_address(text: &str) -> Option<Ipv4Addr> {
 }
 
 /// `netstat`
-pub fn netstat(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn netstat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("tlnpau"))?;
     writeln!(out, "{:<24} {:<24} state", "here", "there")?;
     for file in ["/proc/net/tcp", "/proc/net/tcp6"] {

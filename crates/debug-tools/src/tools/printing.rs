@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::misuse;
 
 /// The output of `echo`.
@@ -92,13 +92,13 @@ pub fn unescaped(text: &str) -> Vec<u8> {
 }
 
 /// `echo`
-pub fn echo_tool(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn echo_tool(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     out.write_all(&echo(arguments))?;
     Ok(0)
 }
 
 /// `printf`
-pub fn printf_tool(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn printf_tool(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     out.write_all(&printf(arguments)?)?;
     Ok(0)
 }

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::{each, flags};
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::{Known, Options, misuse};
 
 /// Exit statuses of a program that cannot be started.
@@ -18,7 +18,7 @@ const NOT_FOUND: u8 = 127;
 const NOT_STARTED: u8 = 126;
 
 /// `ps`
-pub fn ps(_: &[String], out: &mut dyn Write) -> Outcome {
+pub fn ps(_: &[String], out: &mut dyn Write) -> ToolResult {
     let entries = fs::read_dir("/proc").context("/proc")?;
     let names = entries.flatten().map(|entry| entry.file_name());
     let mut ids: Vec<u32> = names
@@ -65,7 +65,7 @@ fn row(id: u32) -> Option<String> {
 }
 
 /// `kill`
-pub fn kill(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn kill(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let (signal, ids) = match arguments {
         [first, ..] if first == "-l" => {
             for signal in Signal::iterator() {
@@ -107,7 +107,7 @@ fn signal_of(text: &str) -> Result<Signal> {
 }
 
 /// `env`
-pub fn env(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn env(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let known = Known {
         flags: "i",
         ends_at_operand: true,
@@ -157,7 +157,7 @@ fn not_started(program: &str, error: &io::Error) -> u8 {
 }
 
 /// `printenv`
-pub fn printenv(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn printenv(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let variables = inherited();
     if arguments.is_empty() {
         for (name, value) in variables {
@@ -186,7 +186,7 @@ fn name_of(file: &str, id: u32) -> Option<String> {
 }
 
 /// `id`
-pub fn id(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn id(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("ugn"))?;
     let user = rustix::process::geteuid().as_raw();
     let group = rustix::process::getegid().as_raw();
@@ -212,7 +212,7 @@ pub fn id(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `whoami`
-pub fn whoami(_: &[String], out: &mut dyn Write) -> Outcome {
+pub fn whoami(_: &[String], out: &mut dyn Write) -> ToolResult {
     let user = rustix::process::geteuid().as_raw();
     let name = name_of("/etc/passwd", user).unwrap_or_else(|| user.to_string());
     writeln!(out, "{name}")?;
@@ -220,7 +220,7 @@ pub fn whoami(_: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `which`
-pub fn which(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn which(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut status = 0;
     for name in arguments {
@@ -234,7 +234,7 @@ pub fn which(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `xargs`
-pub fn xargs(arguments: &[String], _: &mut dyn Write) -> Outcome {
+pub fn xargs(arguments: &[String], _: &mut dyn Write) -> ToolResult {
     let known = Known {
         flags: "rt0",
         valued: "n",

@@ -8,7 +8,7 @@ use regex::bytes::RegexBuilder;
 
 use super::text::each_line;
 use super::with_values;
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::{Options, misuse};
 
 /// The statuses of `grep`.
@@ -17,7 +17,7 @@ const NOT_FOUND: u8 = 1;
 const TROUBLE: u8 = 2;
 
 /// `grep`
-pub fn grep(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn grep(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, with_values("EFcilnqrRvhHwo", "e"))?;
     let mut operands = options.operands.iter();
     let pattern = match options.value('e') {
@@ -159,7 +159,7 @@ fn collect(top: &Path, depth_max: usize, visit: Visit<'_>) -> Result<()> {
 }
 
 /// `find`
-pub fn find(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn find(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let first = arguments.iter().position(|word| word.starts_with('-'));
     let (tops, conditions) = arguments.split_at(first.unwrap_or(arguments.len()));
     let (mut name, mut kind, mut depth_max) = (None, None, usize::MAX);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::printing::unescaped;
 use super::{each, flags, with_values};
-use crate::Outcome;
+use crate::ToolResult;
 use crate::options::{Options, misuse};
 use crate::shell::condition;
 
@@ -60,14 +60,14 @@ pub fn each_line(name: &str, mut work: impl FnMut(&[u8]) -> Result<()>) -> Resul
 }
 
 /// `test` and `[`
-pub fn test(name: &str, arguments: &[String]) -> Outcome {
+pub fn test(name: &str, arguments: &[String]) -> ToolResult {
     let directory = std::env::current_dir().unwrap_or_default();
     let holds = condition::command(name, arguments, &directory).map_err(misuse)?;
     Ok(u8::from(!holds))
 }
 
 /// `cat`
-pub fn cat(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn cat(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("uv"))?;
     each(&sources(&options), |name| {
         io::copy(&mut open(name)?, out)?;
@@ -76,7 +76,7 @@ pub fn cat(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `head`
-pub fn head(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn head(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let arguments = with_number(arguments);
     let options = Options::read(&arguments, with_values("q", "nc"))?;
     let bytes: Option<u64> = options.number('c')?;
@@ -112,7 +112,7 @@ fn with_number(arguments: &[String]) -> Vec<String> {
 }
 
 /// `tail`
-pub fn tail(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn tail(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let arguments = with_number(arguments);
     let options = Options::read(&arguments, with_values("fFq", "nc"))?;
     let names = sources(&options);
@@ -188,7 +188,7 @@ fn last_lines(name: &str, text: &str, out: &mut dyn Write) -> Result<()> {
 }
 
 /// Prints data appended to a file, until the output is closed.
-fn follow(name: &str, out: &mut dyn Write) -> Outcome {
+fn follow(name: &str, out: &mut dyn Write) -> ToolResult {
     let mut file = File::open(name)?;
     file.seek(SeekFrom::End(0))?;
     loop {
@@ -203,7 +203,7 @@ fn follow(name: &str, out: &mut dyn Write) -> Outcome {
 }
 
 /// `wc`
-pub fn wc(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn wc(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("clwm"))?;
     let shows = |letter| options.has(letter) || !"clw".chars().any(|letter| options.has(letter));
     each(&sources(&options), |name| {
@@ -237,7 +237,7 @@ pub fn wc(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `sort`
-pub fn sort(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn sort(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("nru"))?;
     let mut lines = lines(&sources(&options))?;
     lines.sort();
@@ -262,7 +262,7 @@ pub fn sort(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `uniq`
-pub fn uniq(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn uniq(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("c"))?;
     let lines = lines(&sources(&options))?;
     for group in lines.chunk_by(|left, right| left == right) {
@@ -276,7 +276,7 @@ pub fn uniq(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `cut`
-pub fn cut(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn cut(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, with_values("s", "dfcb"))?;
     let by_field = options.value('f');
     let places = by_field.or(options.value('c')).or(options.value('b'));
@@ -327,7 +327,7 @@ fn ranges(text: &str) -> Result<Vec<(usize, usize)>> {
 }
 
 /// `tr`
-pub fn tr(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn tr(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("ds"))?;
     let sets: Vec<Vec<u8>> = options.operands.iter().map(|set| bytes_of(set)).collect();
     let (from, to) = match (&sets[..], options.has('d')) {
@@ -377,7 +377,7 @@ fn bytes_of(set: &str) -> Vec<u8> {
 }
 
 /// `tee`
-pub fn tee(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn tee(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let options = Options::read(arguments, flags("a"))?;
     let mut files = Vec::new();
     for name in &options.operands {
@@ -406,7 +406,7 @@ pub fn tee(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `seq`
-pub fn seq(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn seq(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     let numbers: Result<Vec<i64>, _> = arguments.iter().map(|word| word.parse()).collect();
     let numbers = numbers.map_err(|_| misuse("whole numbers are needed"))?;
     let (first, last) = match numbers[..] {
@@ -421,7 +421,7 @@ pub fn seq(arguments: &[String], out: &mut dyn Write) -> Outcome {
 }
 
 /// `sha256sum`
-pub fn sha256sum(arguments: &[String], out: &mut dyn Write) -> Outcome {
+pub fn sha256sum(arguments: &[String], out: &mut dyn Write) -> ToolResult {
     use sha2::Digest;
     let options = Options::read(arguments, flags("b"))?;
     each(&sources(&options), |name| {

@@ -22,7 +22,7 @@ use crate::down::left_pods;
 use crate::output::say;
 use crate::process;
 use crate::settings::DataDirectory;
-use archive::{State, Writer};
+use archive::{TreeActivity, Writer};
 use contents::{Objects, Request, Source, Summary};
 pub use restore::{RestoreArguments, run as restore};
 
@@ -310,30 +310,30 @@ impl Backup<'_> {
             MARKER_FILE,
             "network/ranges.json",
         ] {
-            writer.add_tree(Path::new(name), &data.join(name), State::Still)?;
+            writer.add_tree(Path::new(name), &data.join(name), TreeActivity::Still)?;
         }
         let certificates = data.join("certificates");
         for name in names_in(&certificates)? {
             if !MADE_ANEW.contains(&name.as_str()) && !name.ends_with(".new") {
                 let path = Path::new("certificates").join(&name);
-                writer.add_tree(&path, &certificates.join(&name), State::Still)?;
+                writer.add_tree(&path, &certificates.join(&name), TreeActivity::Still)?;
             }
         }
         for (number, path) in header.configured_by.iter().enumerate() {
-            writer.add_tree(&configuration(number, path), path, State::Still)?;
+            writer.add_tree(&configuration(number, path), path, TreeActivity::Still)?;
         }
         let mut frozen = BTreeSet::new();
         for one in &summary.frozen {
             let path = volume_path(one.class, &one.volume);
-            writer.add_tree(&path, &one.path, State::Still)?;
+            writer.add_tree(&path, &one.path, TreeActivity::Still)?;
             frozen.insert(path);
         }
         for volume in &header.local_volumes {
             let path = volume_path(Class::Local, volume);
             if !frozen.contains(&path) {
                 let state = match header.live_volumes.contains(volume) {
-                    true => State::Written,
-                    false => State::Still,
+                    true => TreeActivity::Written,
+                    false => TreeActivity::Still,
                 };
                 writer.add_tree(&path, &data.join("volumes").join(volume), state)?;
             }
@@ -341,7 +341,7 @@ impl Backup<'_> {
         if self.arguments.snapshots {
             for held in &summary.snapshots {
                 let path = snapshot_path(held.class, &held.name);
-                writer.add_tree(&path, &held.path, State::Still)?;
+                writer.add_tree(&path, &held.path, TreeActivity::Still)?;
                 if !held.path.exists() {
                     bail!(
                         "the volume snapshot {} was deleted while it was copied; start again",

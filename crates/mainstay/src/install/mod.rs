@@ -20,7 +20,7 @@ use durable_file::Durability;
 use crate::manual::{self, Shell};
 use crate::output::{say, warn};
 use crate::settings::DataDirectory;
-use plan::Step;
+use plan::FileAction;
 use record::Record;
 use systemd::Systemd;
 
@@ -184,9 +184,9 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
     for (file, step) in steps {
         let path = place.at(&file.path);
         let said = match (step, place.dry_run) {
-            (Step::Keep, _) => "unchanged",
-            (Step::Write, true) => "would be written",
-            (Step::Write, false) => {
+            (FileAction::Keep, _) => "unchanged",
+            (FileAction::Write, true) => "would be written",
+            (FileAction::Write, false) => {
                 make_directories(place, &file.path, &mut record)?;
                 file.content.write(&path)?;
                 "written"

@@ -6,7 +6,7 @@ use super::record::Record;
 
 /// The action for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum FileAction {
     /// It is written.
     Write,
     /// It is there already.
@@ -20,12 +20,12 @@ pub fn step(
     wanted: &str,
     present: Option<&str>,
     before: &Record,
-) -> Result<Step, String> {
+) -> Result<FileAction, String> {
     match present {
-        None => Ok(Step::Write),
-        Some(present) if present == wanted => Ok(Step::Keep),
+        None => Ok(FileAction::Write),
+        Some(present) if present == wanted => Ok(FileAction::Keep),
         Some(present) => match before.files.get(path) {
-            Some(written) if written == present => Ok(Step::Write),
+            Some(written) if written == present => Ok(FileAction::Write),
             Some(_) => Err(format!(
                 "{} was changed after it was installed",
                 path.display()
@@ -73,15 +73,15 @@ mod tests {
     fn only_what_was_installed_is_replaced() {
         let record = record();
         let at = |path: &str, present| step(Path::new(path), "9", present, &record);
-        assert_eq!(at("/a", None), Ok(Step::Write));
-        assert_eq!(at("/a", Some("9")), Ok(Step::Keep));
-        assert_eq!(at("/a", Some("1")), Ok(Step::Write));
+        assert_eq!(at("/a", None), Ok(FileAction::Write));
+        assert_eq!(at("/a", Some("9")), Ok(FileAction::Keep));
+        assert_eq!(at("/a", Some("1")), Ok(FileAction::Write));
         let changed = at("/a", Some("8")).unwrap_err();
         assert!(changed.contains("/a was changed"), "{changed}");
         let strange = at("/z", Some("8")).unwrap_err();
         assert!(strange.contains("/z is not of"), "{strange}");
         // An existing file with the desired contents is adopted.
-        assert_eq!(at("/z", Some("9")), Ok(Step::Keep));
+        assert_eq!(at("/z", Some("9")), Ok(FileAction::Keep));
     }
 
     #[test]

@@ -45,7 +45,7 @@ use manifests::Manifest;
 use node::{Parts, Running};
 use progress::{Watched, hints};
 use protection::Protection;
-use relocation::{Place, Relocation};
+use relocation::{DataLocation, Relocation};
 use server::{LocalNode, Server, ServerConfig};
 use settings::Settings;
 pub use settings::{ConfigurationFile, UpArguments};
@@ -150,11 +150,11 @@ impl Cluster {
                 host_addresses: &host.addresses,
                 protection,
                 relocation: Relocation {
-                    from: Place {
+                    from: DataLocation {
                         path: claim.before.0.clone(),
                         host: claim.before.1.clone(),
                     },
-                    to: Place {
+                    to: DataLocation {
                         path: data_dir.to_owned(),
                         host: host.name.clone(),
                     },

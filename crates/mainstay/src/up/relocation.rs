@@ -16,7 +16,7 @@ const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// A data directory and the name of its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct DataLocation {
     /// The directory, absolute.
     pub path: PathBuf,
     /// The host's name, which is the node's.
@@ -27,9 +27,9 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relocation {
     /// The former place.
-    pub from: Place,
+    pub from: DataLocation,
     /// The present place.
-    pub to: Place,
+    pub to: DataLocation,
 }
 
 impl Relocation {
@@ -153,8 +153,8 @@ mod tests {
 
     use super::*;
 
-    fn place(path: &str, host: &str) -> Place {
-        Place {
+    fn place(path: &str, host: &str) -> DataLocation {
+        DataLocation {
             path: path.into(),
             host: host.to_owned(),
         }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::credentials::Credentials;
 use super::protection::Protection;
-use super::relocation::{Place, Relocation};
+use super::relocation::{DataLocation, Relocation};
 use crate::data_directory;
 use crate::process;
 
@@ -149,7 +149,7 @@ impl Server {
             .context("open the encrypted objects (--encryption-provider-config)")?;
         let moved = config.relocation.apply(seen.as_ref()).await?;
         if moved > 0 {
-            let Place { path, host } = &config.relocation.from;
+            let DataLocation { path, host } = &config.relocation.from;
             crate::output::warn(&format!(
                 "mainstay: the data directory was {} on {host}: {moved} objects that name these are \
                  rewritten",

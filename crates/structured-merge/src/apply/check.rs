@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::form::Form;
 use super::items;
-use super::path::Step;
+use super::path::PathElement;
 
 /// The errors of an applied value, in upstream's words: `.spec.x: field not declared in schema`.
 /// Scalars are checked by the kind's decoder.
@@ -41,7 +41,7 @@ fn walk(form: Form<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
 
 fn entries(form: Form<'_>, object: &Map<String, Value>, path: &str, found: &mut Vec<String>) {
     for (name, value) in object {
-        let here = format!("{path}{}", Step::Field(name.into()));
+        let here = format!("{path}{}", PathElement::Field(name.into()));
         let (entry, field) = form.entry(name);
         if field.is_none() && matches!(form, Form::Struct(_)) {
             found.push(format!("{here}: field not declared in schema"));

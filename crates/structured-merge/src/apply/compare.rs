@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::form::Form;
 use super::items;
-use super::path::Step;
+use super::path::PathElement;
 use super::set::{FieldSet, Node};
 
 /// The differences; no field is in two of the sets.
@@ -87,12 +87,12 @@ fn entries<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'
         let (entry, field) = form.entry(name);
         let after = after.get(name).or_else(|| stand_in(new, field));
         let found = changes(entry, Some(value), after);
-        collected.add(|| Step::Field(name.into()), found);
+        collected.add(|| PathElement::Field(name.into()), found);
     }
     for (name, value) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
         let (entry, field) = form.entry(name);
         let found = changes(entry, stand_in(old, field), Some(value));
-        collected.add(|| Step::Field(name.into()), found);
+        collected.add(|| PathElement::Field(name.into()), found);
     }
     Some(collected.finish())
 }
@@ -128,7 +128,7 @@ fn lists<'a>(form: Form<'a>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>
     if before == after {
         return Some(Changes::default());
     }
-    let mut elements: BTreeMap<Step<'a>, (Vec<&'a Value>, Vec<&'a Value>)> = BTreeMap::new();
+    let mut elements: BTreeMap<PathElement<'a>, (Vec<&'a Value>, Vec<&'a Value>)> = BTreeMap::new();
     for element in before {
         if let Ok(step) = items::step(&form, element) {
             elements.entry(step).or_default().0.push(element);
@@ -184,7 +184,11 @@ struct Collected<'a> {
 }
 
 impl<'a> Collected<'a> {
-    fn add(&mut self, step: impl FnOnce() -> Step<'a>, (change, parts): (Change, Changes<'a>)) {
+    fn add(
+        &mut self,
+        step: impl FnOnce() -> PathElement<'a>,
+        (change, parts): (Change, Changes<'a>),
+    ) {
         if change == Change::None && parts.is_empty() {
             return;
         }

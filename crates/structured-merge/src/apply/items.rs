@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::form::Form;
-use super::path::{Atom, Step};
+use super::path::{Atom, PathElement};
 
 /// The step that leads to an element of a list of the given form.
 ///
 /// # Errors
 /// Upstream's text if the element cannot be told from others.
-pub(super) fn step<'v>(list: &Form<'v>, element: &'v Value) -> Result<Step<'v>, String> {
+pub(super) fn step<'v>(list: &Form<'v>, element: &'v Value) -> Result<PathElement<'v>, String> {
     match list {
         Form::Keyed(_) => key(list, element),
         _ => value(element),
@@ -26,17 +26,17 @@ fn default_atom(text: &str) -> Atom<'_> {
     }
 }
 
-fn value(element: &Value) -> Result<Step<'_>, String> {
+fn value(element: &Value) -> Result<PathElement<'_>, String> {
     let text = match element {
         Value::Object(_) => "associative list without keys has an element that's a map type",
         Value::Array(_) => "not supported: associative list with lists as elements",
         Value::Null => "associative list without keys has an element that's an explicit null",
-        scalar => return Ok(Step::Value(Atom::of(scalar))),
+        scalar => return Ok(PathElement::Value(Atom::of(scalar))),
     };
     Err(text.to_owned())
 }
 
-fn key<'v>(list: &Form<'v>, element: &'v Value) -> Result<Step<'v>, String> {
+fn key<'v>(list: &Form<'v>, element: &'v Value) -> Result<PathElement<'v>, String> {
     let Form::Keyed(field) = list else {
         return Err("invalid indexing of non-associative list".to_owned());
     };
@@ -73,5 +73,5 @@ fn key<'v>(list: &Form<'v>, element: &'v Value) -> Result<Step<'v>, String> {
         ));
     }
     key.sort();
-    Ok(Step::Key(key))
+    Ok(PathElement::Key(key))
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::form::Form;
 use super::items;
 use super::merge::merge as merge_values;
-use super::path::Step;
+use super::path::PathElement;
 
 /// `None` if neither list has elements, or one is no list, or has elements without a key.
 pub(super) fn merge(
@@ -30,7 +30,7 @@ pub(super) fn merge(
     Some(Value::Array(lists.merge(&live, &applied)))
 }
 
-type Element<'v> = (Step<'v>, &'v Value);
+type Element<'v> = (PathElement<'v>, &'v Value);
 
 fn elements<'v>(form: Form<'v>, value: Option<&'v Value>) -> Option<Vec<Element<'v>>> {
     let list = match value {
@@ -44,7 +44,7 @@ fn elements<'v>(form: Form<'v>, value: Option<&'v Value>) -> Option<Vec<Element<
 }
 
 /// The elements by their step; duplicates are not merged but replaced, and have no value here.
-fn unique<'v>(list: &[Element<'v>]) -> BTreeMap<Step<'v>, Option<&'v Value>> {
+fn unique<'v>(list: &[Element<'v>]) -> BTreeMap<PathElement<'v>, Option<&'v Value>> {
     let mut found = BTreeMap::new();
     for (step, element) in list {
         found
@@ -58,9 +58,9 @@ fn unique<'v>(list: &[Element<'v>]) -> BTreeMap<Step<'v>, Option<&'v Value>> {
 struct Lists<'v, 's> {
     form: Form<'s>,
     /// The applied elements.
-    wanted: BTreeMap<Step<'v>, &'v Value>,
+    wanted: BTreeMap<PathElement<'v>, &'v Value>,
     /// The live ones.
-    present: BTreeMap<Step<'v>, Option<&'v Value>>,
+    present: BTreeMap<PathElement<'v>, Option<&'v Value>>,
 }
 
 impl<'v> Lists<'v, '_> {
@@ -72,7 +72,7 @@ impl<'v> Lists<'v, '_> {
             .filter(|step| self.present.contains_key(step))
             .peekable();
         let mut merged = Vec::with_capacity(live.len() + applied.len());
-        let mut done: BTreeSet<&Step<'v>> = BTreeSet::new();
+        let mut done: BTreeSet<&PathElement<'v>> = BTreeSet::new();
         while let Some(((step, element), rest)) = live.split_first() {
             let wanted = self.wanted.contains_key(step);
             if !wanted {
@@ -105,7 +105,7 @@ impl<'v> Lists<'v, '_> {
     }
 
     /// An applied element, merged with the live one of the same key.
-    fn applied(&self, step: &Step<'v>) -> Option<Value> {
+    fn applied(&self, step: &PathElement<'v>) -> Option<Value> {
         let live = self.present.get(step).copied().flatten();
         merge_values(self.form.element(), live, self.wanted.get(step).copied())
     }

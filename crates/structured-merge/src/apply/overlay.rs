@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::check::problems;
 use super::form::Form;
 use super::merge::merge;
-use super::path::Step;
+use super::path::PathElement;
 
 /// Merges `config` into `object`. Atomic lists and maps may not be part of it: naming some of their
 /// entries would remove the others.
@@ -38,7 +38,7 @@ fn find_wholes(form: Form<'_>, value: &Value, path: String, found: &mut Vec<Stri
     match (form, value) {
         (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {
             for (name, value) in object {
-                let step = Step::Field(name.into());
+                let step = PathElement::Field(name.into());
                 find_wholes(form.entry(name).0, value, format!("{path}{step}"), found);
             }
         }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::form::Form;
 use super::items;
-use super::path::Step;
+use super::path::PathElement;
 use super::set::{FieldSet, Node};
 
 /// The fields below a value; and whether the value itself, having no parts, is one.
@@ -26,7 +26,7 @@ fn of_entries<'v>(form: Form<'v>, object: &'v Map<String, Value>) -> FieldSet<'v
         let (entry, field) = form.entry(name);
         let (below, leaf) = fields_of(entry, value);
         Node {
-            step: Step::Field(name.into()),
+            step: PathElement::Field(name.into()),
             // A field with children is not owned apart from them; an entry of a map is.
             member: leaf || field.is_none(),
             below,
@@ -36,7 +36,7 @@ fn of_entries<'v>(form: Form<'v>, object: &'v Map<String, Value>) -> FieldSet<'v
 }
 
 fn of_elements<'v>(form: Form<'v>, list: &'v [Value]) -> FieldSet<'v> {
-    let mut elements: BTreeMap<Step<'v>, Vec<&'v Value>> = BTreeMap::new();
+    let mut elements: BTreeMap<PathElement<'v>, Vec<&'v Value>> = BTreeMap::new();
     for element in list {
         // An element without a key cannot be owned.
         if let Ok(step) = items::step(&form, element) {
@@ -62,7 +62,7 @@ fn of_elements<'v>(form: Form<'v>, list: &'v [Value]) -> FieldSet<'v> {
 pub(super) fn with_named_fields<'a>(set: &FieldSet<'a>, form: Form<'_>) -> FieldSet<'a> {
     let nodes = set.nodes().iter().map(|node| {
         let (below, named) = match &node.step {
-            Step::Field(name) => {
+            PathElement::Field(name) => {
                 let (below, field) = form.entry(name);
                 (below, field.is_some())
             }

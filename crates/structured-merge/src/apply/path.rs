@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 
 /// One step down. The order is that in which managed fields are written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Step<'a> {
+pub(crate) enum PathElement<'a> {
     /// To a field of an object, or an entry of a map.
     Field(Cow<'a, str>),
     /// To the list element that has these fields; sorted by name.
@@ -19,25 +19,25 @@ pub(crate) enum Step<'a> {
     Index(i64),
 }
 
-impl Step<'_> {
+impl PathElement<'_> {
     /// A copy without borrowed data.
-    pub fn into_owned(self) -> Step<'static> {
+    pub fn into_owned(self) -> PathElement<'static> {
         match self {
-            Self::Field(name) => Step::Field(Cow::Owned(name.into_owned())),
-            Self::Key(fields) => Step::Key(
+            Self::Field(name) => PathElement::Field(Cow::Owned(name.into_owned())),
+            Self::Key(fields) => PathElement::Key(
                 fields
                     .into_iter()
                     .map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned()))
                     .collect(),
             ),
-            Self::Value(value) => Step::Value(value.into_owned()),
-            Self::Index(index) => Step::Index(index),
+            Self::Value(value) => PathElement::Value(value.into_owned()),
+            Self::Index(index) => PathElement::Index(index),
         }
     }
 }
 
 /// As upstream prints a path: `.spec.containers[name="a"].image`.
-impl fmt::Display for Step<'_> {
+impl fmt::Display for PathElement<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Field(name) => write!(f, ".{name}"),
@@ -156,10 +156,10 @@ fn compare_numbers(one: &Number, two: &Number) -> Ordering {
 }
 
 /// The step as a key of `fieldsV1`: `f:spec`, `k:{"name":"a"}`, `v:"x"`, `i:0`.
-pub(crate) fn encode(step: &Step<'_>) -> String {
+pub(crate) fn encode(step: &PathElement<'_>) -> String {
     match step {
-        Step::Field(name) => ["f:", name].concat(),
-        Step::Key(fields) => {
+        PathElement::Field(name) => ["f:", name].concat(),
+        PathElement::Key(fields) => {
             let mut text = String::with_capacity(32);
             for (index, (name, value)) in fields.iter().enumerate() {
                 text.push_str(if index == 0 { "k:{" } else { "," });
@@ -173,12 +173,12 @@ pub(crate) fn encode(step: &Step<'_>) -> String {
             text.push('}');
             text
         }
-        Step::Value(value) => {
+        PathElement::Value(value) => {
             let mut text = String::from("v:");
             push_atom(&mut text, value);
             text
         }
-        Step::Index(index) => format!("i:{index}"),
+        PathElement::Index(index) => format!("i:{index}"),
     }
 }
 
@@ -206,13 +206,13 @@ fn push_text(out: &mut String, text: &str) {
 ///
 /// # Errors
 /// *Errors.* A message if the key is not a step.
-pub(crate) fn decode(key: &str) -> Result<Option<Step<'_>>, String> {
+pub(crate) fn decode(key: &str) -> Result<Option<PathElement<'_>>, String> {
     let (kind, rest) = match key.as_bytes() {
         [kind, b':', ..] => (*kind, &key[2..]),
         _ => return Err(format!("missing colon: {key}")),
     };
     let step = match kind {
-        b'f' => Step::Field(Cow::Borrowed(rest)),
+        b'f' => PathElement::Field(Cow::Borrowed(rest)),
         b'k' => {
             let fields: Map<String, Value> =
                 serde_json::from_str(rest).map_err(|error| error.to_string())?;
@@ -221,13 +221,13 @@ pub(crate) fn decode(key: &str) -> Result<Option<Step<'_>>, String> {
                 .map(|(name, value)| (Cow::Owned(name), Atom::from_owned(value)))
                 .collect();
             fields.sort();
-            Step::Key(fields)
+            PathElement::Key(fields)
         }
         b'v' => {
             let value: Value = serde_json::from_str(rest).map_err(|error| error.to_string())?;
-            Step::Value(Atom::from_owned(value))
+            PathElement::Value(Atom::from_owned(value))
         }
-        b'i' => Step::Index(rest.parse().map_err(|_| format!("not a number: {rest}"))?),
+        b'i' => PathElement::Index(rest.parse().map_err(|_| format!("not a number: {rest}"))?),
         _ => return Ok(None),
     };
     Ok(Some(step))

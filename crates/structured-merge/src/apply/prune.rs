@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::form::Form;
 use super::managers::{Entry, Managers};
 use super::owned::{fields_of, with_named_fields};
-use super::path::Step;
+use super::path::PathElement;
 use super::remove::remove;
 use super::server_side::Work;
 use super::set::{FieldSet, Node};
@@ -121,7 +121,7 @@ fn owned(
 /// The object's metadata: no manager may remove it as a whole.
 fn identity() -> FieldSet<'static> {
     FieldSet::of(vec![Node {
-        step: Step::Field("metadata".into()),
+        step: PathElement::Field("metadata".into()),
         member: true,
         below: FieldSet::default(),
     }])

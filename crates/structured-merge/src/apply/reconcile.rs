@@ -4,7 +4,7 @@
 
 use super::form::Form;
 use super::managers::Managers;
-use super::path::Step;
+use super::path::PathElement;
 use super::set::{FieldSet, Node};
 use super::versions::ObjectType;
 
@@ -24,7 +24,7 @@ pub(super) fn reconcile(managers: &mut Managers<'_>, object_type: &ObjectType<'_
 fn settled<'a>(form: Form<'_>, set: &FieldSet<'a>) -> FieldSet<'a> {
     let nodes = set.nodes().iter().map(|node| {
         let (below, known) = match &node.step {
-            Step::Field(name) => {
+            PathElement::Field(name) => {
                 let (below, field) = form.entry(name);
                 (below, field.is_some() || matches!(form, Form::Map(_)))
             }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::form::Form;
 use super::items;
-use super::path::Step;
+use super::path::PathElement;
 use super::set::FieldSet;
 
 /// The value without the fields of the set. A value without remaining children becomes null, so
@@ -22,7 +22,7 @@ pub(super) fn remove(form: Form<'_>, value: &Value, set: &FieldSet<'_>) -> Value
 fn entries(form: Form<'_>, object: &Map<String, Value>, set: &FieldSet<'_>) -> Value {
     let mut left = Map::with_capacity(object.len());
     for (name, value) in object {
-        let value = match set.node(&Step::Field(name.into())) {
+        let value = match set.node(&PathElement::Field(name.into())) {
             None => value.clone(),
             Some(node) if node.member => continue,
             Some(node) => remove(form.entry(name).0, value, &node.below),

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::path::Step;
+use super::path::PathElement;
 
 /// A set of fields of one object.
 ///
@@ -17,7 +17,7 @@ pub struct FieldSet<'a> {
 /// A step that is a member of the set, or leads to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node<'a> {
-    pub step: Step<'a>,
+    pub step: PathElement<'a>,
     pub member: bool,
     pub below: FieldSet<'a>,
 }
@@ -118,7 +118,7 @@ impl<'a> FieldSet<'a> {
     /// The top-level fields for which `keep` holds, with all below them.
     pub(crate) fn retain_top(&mut self, keep: impl Fn(&str) -> bool) {
         self.nodes.retain(|node| match &node.step {
-            Step::Field(name) => keep(name),
+            PathElement::Field(name) => keep(name),
             _ => true,
         });
     }
@@ -126,7 +126,7 @@ impl<'a> FieldSet<'a> {
     /// Removes the members for which `keep` does not hold; members below them stay.
     pub(crate) fn retain_members(&mut self, keep: impl Fn(&str) -> bool) {
         for node in &mut self.nodes {
-            if let Step::Field(name) = &node.step {
+            if let PathElement::Field(name) = &node.step {
                 node.member &= keep(name);
             }
         }
@@ -136,7 +136,8 @@ impl<'a> FieldSet<'a> {
 
     /// The set below a top-level field.
     pub(crate) fn below_mut(&mut self, field: &str) -> Option<&mut Self> {
-        let here = |node: &&mut Node<'a>| matches!(&node.step, Step::Field(name) if name == field);
+        let here =
+            |node: &&mut Node<'a>| matches!(&node.step, PathElement::Field(name) if name == field);
         self.nodes.iter_mut().find(here).map(|node| &mut node.below)
     }
 
@@ -144,7 +145,7 @@ impl<'a> FieldSet<'a> {
         &self.nodes
     }
 
-    pub(crate) fn node(&self, step: &Step<'_>) -> Option<&Node<'a>> {
+    pub(crate) fn node(&self, step: &PathElement<'_>) -> Option<&Node<'a>> {
         let found = self.nodes.binary_search_by(|node| node.step.cmp(step));
         found.ok().map(|index| &self.nodes[index])
     }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tar::Header;
 
 pub use reading::{Item, copy_sparse, read};
-pub use writing::{State, Writer};
+pub use writing::{TreeActivity, Writer};
 
 /// The last entry.
 pub const CHECKSUMS: &str = "checksums.json";
@@ -105,7 +105,7 @@ mod tests {
         let mut writer = Writer::new(File::create(&path).unwrap());
         writer.add_text("backup.json", "{}").unwrap();
         let at = Path::new("volumes/x");
-        writer.add_tree(at, &tree, State::Still).unwrap();
+        writer.add_tree(at, &tree, TreeActivity::Still).unwrap();
         writer.finish().unwrap();
         path
     }
@@ -158,7 +158,7 @@ mod tests {
         let path = folder.path().join("backup");
         let mut writer = Writer::new(File::create(&path).unwrap());
         writer
-            .add_tree(Path::new("v"), &volume, State::Written)
+            .add_tree(Path::new("v"), &volume, TreeActivity::Written)
             .unwrap();
         assert_eq!(writer.finish().unwrap(), Vec::<PathBuf>::new());
         let mut names = names(&path).unwrap();
@@ -195,7 +195,7 @@ mod tests {
             while !begun.load(Ordering::Relaxed) {
                 std::thread::yield_now();
             }
-            let added = writer.add_tree(Path::new("v"), &volume, State::Written);
+            let added = writer.add_tree(Path::new("v"), &volume, TreeActivity::Written);
             over.store(true, Ordering::Relaxed);
             added.unwrap();
         });

@@ -36,7 +36,7 @@ pub struct Writer {
 
 /// Whether added files may change in the meantime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum TreeActivity {
     /// No process writes there.
     Still,
     /// Processes may write there: each file is read until it is consistent, if possible.
@@ -89,7 +89,7 @@ impl Writer {
     /// Adds a file, or a directory with its contents. Files removed in the meantime are left out.
     /// Only `from` itself is opened by path, because containers may replace its contents at any
     /// moment.
-    pub fn add_tree(&mut self, path: &Path, from: &Path, state: State) -> Result<()> {
+    pub fn add_tree(&mut self, path: &Path, from: &Path, state: TreeActivity) -> Result<()> {
         let doing = || format!("back up {}", from.display());
         let root = match Handle::at(from) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -107,7 +107,7 @@ impl Writer {
         Ok(())
     }
 
-    fn add_one(&mut self, path: &Path, handle: &Handle, state: State) -> io::Result<()> {
+    fn add_one(&mut self, path: &Path, handle: &Handle, state: TreeActivity) -> io::Result<()> {
         let mut header = header_of(handle.stat());
         match handle.file_type() {
             FileType::RegularFile => {
@@ -151,11 +151,11 @@ impl Writer {
         header: &mut Header,
         path: &Path,
         mut file: File,
-        state: State,
+        state: TreeActivity,
     ) -> io::Result<()> {
         self.add_attributes(&file)?;
         let before = Stamp::of(&file)?;
-        let is_whole = if state == State::Written && before.length <= WHOLE_BYTES_MAX {
+        let is_whole = if state == TreeActivity::Written && before.length <= WHOLE_BYTES_MAX {
             let (content, is_whole) = whole(&mut file)?;
             header.set_size(content.len() as u64);
             self.add(header, path, &mut content.as_slice())?;
@@ -163,7 +163,7 @@ impl Writer {
         } else {
             header.set_size(before.length);
             self.add(header, path, &mut file)?;
-            state == State::Still || Stamp::of(&file)? == before
+            state == TreeActivity::Still || Stamp::of(&file)? == before
         };
         if !is_whole {
             self.changed.push(path.to_owned());
@@ -213,7 +213,7 @@ struct Adder<'a> {
     writer: &'a mut Writer,
     /// The path in the archive of the walk's current directory.
     path: PathBuf,
-    state: State,
+    state: TreeActivity,
 }
 
 impl Visitor for Adder<'_> {
