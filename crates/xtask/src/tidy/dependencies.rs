@@ -46,6 +46,7 @@ const PURE_LIBRARIES: &[&str] = &[
 /// an equal one only where `EQUALS` says so.
 const LAYERS: &[(&str, u8)] = &[
     ("object-model", 0),
+    ("api-client", 0),
     ("durable-file", 0),
     ("http-client", 0),
     ("mount-table", 0),

@@ -1,0 +1,529 @@
+//! Requests for objects of one kind.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Method, Request};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::client::{Client, decode};
+use crate::error::{Error, Result};
+use crate::lines::Lines;
+use crate::list::ObjectList;
+use crate::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use crate::request::{self, METADATA, METADATA_LIST, object_path, query};
+use crate::resource::{DynamicResourceScope, PartialObjectMeta, Resource, collection};
+use crate::watch::{Config, Watcher};
+
+/// The objects of a kind: all of them, or those of a namespace.
+pub struct Api<K> {
+    objects: Objects,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K> Clone for Api<K> {
+    fn clone(&self) -> Self {
+        Self {
+            objects: self.objects.clone(),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<K> fmt::Debug for Api<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Api").field(&self.objects.path).finish()
+    }
+}
+
+/// Constructors.
+impl<K: Resource> Api<K> {
+    /// All objects of a kind that is known at run time only.
+    pub fn all_with(client: Client, kind: &K::DynamicType) -> Self {
+        Self::of(client, kind, None)
+    }
+
+    /// The objects of a namespace, of a kind that is known at run time only.
+    pub fn namespaced_with(client: Client, namespace: &str, kind: &K::DynamicType) -> Self
+    where
+        K: Resource<Scope = DynamicResourceScope>,
+    {
+        Self::of(client, kind, Some(namespace))
+    }
+
+    /// The objects of the client's namespace, of a kind that is known at run time only.
+    pub fn default_namespaced_with(client: Client, kind: &K::DynamicType) -> Self
+    where
+        K: Resource<Scope = DynamicResourceScope>,
+    {
+        let namespace = client.default_namespace().to_owned();
+        Self::of(client, kind, Some(&namespace))
+    }
+
+    /// All objects.
+    pub fn all(client: Client) -> Self
+    where
+        K::DynamicType: Default,
+    {
+        Self::of(client, &K::DynamicType::default(), None)
+    }
+
+    /// The objects of a namespace.
+    pub fn namespaced(client: Client, namespace: &str) -> Self
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Self::of(client, &K::DynamicType::default(), Some(namespace))
+    }
+
+    /// The objects of the client's namespace.
+    pub fn default_namespaced(client: Client) -> Self
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        let namespace = client.default_namespace().to_owned();
+        Self::namespaced(client, &namespace)
+    }
+
+    fn of(client: Client, kind: &K::DynamicType, namespace: Option<&str>) -> Self {
+        let path = collection(&K::api_version(kind), &K::plural(kind), namespace);
+        Self {
+            objects: Objects {
+                client,
+                path: path.into(),
+                metadata_only: K::METADATA_ONLY,
+            },
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<K> Api<K> {
+    /// The path of the objects.
+    pub fn resource_url(&self) -> &str {
+        &self.objects.path
+    }
+
+    /// The list and watch of these objects.
+    pub fn watcher(&self, config: Config) -> Watcher {
+        let Objects {
+            client,
+            path,
+            metadata_only,
+        } = self.objects.clone();
+        Watcher::new(client, path, metadata_only, config)
+    }
+
+    /// Deletes an object, or begins to.
+    pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<()> {
+        self.objects.delete(name, params).await
+    }
+
+    /// Deletes the objects that are selected.
+    pub async fn delete_collection(
+        &self,
+        params: &DeleteParams,
+        selected: &ListParams,
+    ) -> Result<()> {
+        self.objects.delete_selected(params, selected).await
+    }
+
+    /// Writes to a subresource whose type is another than that of the objects.
+    pub async fn create_subresource<T: DeserializeOwned>(
+        &self,
+        subresource: &str,
+        name: &str,
+        params: &PostParams,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let body = encode(body)?;
+        let sent = self
+            .objects
+            .create_subresource(subresource, name, params, body);
+        decode(&sent.await?)
+    }
+}
+
+impl<K: DeserializeOwned> Api<K> {
+    /// Reads an object.
+    pub async fn get(&self, name: &str) -> Result<K> {
+        decode(&self.objects.get(name, self.objects.metadata_only).await?)
+    }
+
+    /// Reads an object; `None` if there is none.
+    pub async fn get_opt(&self, name: &str) -> Result<Option<K>> {
+        found(self.get(name).await)
+    }
+
+    /// Reads the metadata of an object; `None` if there is none.
+    pub async fn get_metadata_opt(&self, name: &str) -> Result<Option<PartialObjectMeta<K>>> {
+        let read = self.objects.get(name, true).await;
+        found(read.and_then(|bytes| decode(&bytes)))
+    }
+
+    /// Reads a subresource that has the type of the objects.
+    pub async fn get_subresource(&self, subresource: &str, name: &str) -> Result<K> {
+        decode(&self.objects.get_subresource(subresource, name).await?)
+    }
+
+    /// Lists objects.
+    pub async fn list(&self, params: &ListParams) -> Result<ObjectList<K>> {
+        let metadata_only = self.objects.metadata_only;
+        ObjectList::decode(&self.objects.list(params, metadata_only).await?)
+    }
+
+    /// Lists the metadata of objects.
+    pub async fn list_metadata(
+        &self,
+        params: &ListParams,
+    ) -> Result<ObjectList<PartialObjectMeta<K>>> {
+        ObjectList::decode(&self.objects.list(params, true).await?)
+    }
+
+    /// Creates an object.
+    pub async fn create(&self, params: &PostParams, object: &K) -> Result<K>
+    where
+        K: Serialize,
+    {
+        decode(&self.objects.create(params, encode(object)?).await?)
+    }
+
+    /// Replaces an object.
+    pub async fn replace(&self, name: &str, params: &PostParams, object: &K) -> Result<K>
+    where
+        K: Serialize,
+    {
+        self.replace_subresource("", name, params, object).await
+    }
+
+    /// Replaces the status of an object.
+    pub async fn replace_status(&self, name: &str, params: &PostParams, object: &K) -> Result<K>
+    where
+        K: Serialize,
+    {
+        self.replace_subresource("status", name, params, object)
+            .await
+    }
+
+    /// Replaces a subresource that has the type of the objects.
+    pub async fn replace_subresource(
+        &self,
+        subresource: &str,
+        name: &str,
+        params: &PostParams,
+        object: &K,
+    ) -> Result<K>
+    where
+        K: Serialize,
+    {
+        let body = encode(object)?;
+        decode(
+            &self
+                .objects
+                .replace(subresource, name, params, body)
+                .await?,
+        )
+    }
+
+    /// Changes an object.
+    pub async fn patch<P: Serialize>(
+        &self,
+        name: &str,
+        params: &PatchParams,
+        patch: &Patch<P>,
+    ) -> Result<K> {
+        self.patch_subresource("", name, params, patch).await
+    }
+
+    /// Changes the status of an object.
+    pub async fn patch_status<P: Serialize>(
+        &self,
+        name: &str,
+        params: &PatchParams,
+        patch: &Patch<P>,
+    ) -> Result<K> {
+        self.patch_subresource("status", name, params, patch).await
+    }
+
+    /// Changes a subresource that has the type of the objects.
+    pub async fn patch_subresource<P: Serialize>(
+        &self,
+        subresource: &str,
+        name: &str,
+        params: &PatchParams,
+        patch: &Patch<P>,
+    ) -> Result<K> {
+        let patch = patch.encode()?;
+        decode(&self.objects.patch(subresource, name, params, patch).await?)
+    }
+}
+
+fn encode(object: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(object).map_err(Error::Json)
+}
+
+fn found<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(object) => Ok(Some(object)),
+        Err(Error::Api(status)) if status.code == 404 || status.reason == "NotFound" => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Parameters of a container's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogParams {
+    /// The container; may be absent if there is only one.
+    pub container: Option<String>,
+    /// The log goes on while the container writes.
+    pub follow: bool,
+    /// The largest number of bytes.
+    pub limit_bytes: Option<i64>,
+    /// The log of the run before.
+    pub previous: bool,
+    /// Only the last lines.
+    pub tail_lines: Option<i64>,
+}
+
+impl LogParams {
+    fn request(&self, pods: &str, pod: &str) -> Result<Request<Bytes>> {
+        let mut query = query(&object_path(pods, pod, "log")?);
+        if let Some(container) = &self.container {
+            query.append_pair("container", container);
+        }
+        if self.follow {
+            query.append_pair("follow", "true");
+        }
+        if let Some(limit) = self.limit_bytes {
+            query.append_pair("limitBytes", &limit.to_string());
+        }
+        if self.previous {
+            query.append_pair("previous", "true");
+        }
+        if let Some(lines) = self.tail_lines {
+            query.append_pair("tailLines", &lines.to_string());
+        }
+        request::get(query.finish())
+    }
+}
+
+/// Logs.
+impl Api<Pod> {
+    /// The log of a container.
+    pub async fn logs(&self, pod: &str, params: &LogParams) -> Result<String> {
+        let request = params.request(&self.objects.path, pod)?;
+        let log = self.objects.client.bytes(request).await?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// The log of a container, line by line.
+    pub async fn log_stream(&self, pod: &str, params: &LogParams) -> Result<Lines> {
+        let request = params.request(&self.objects.path, pod)?;
+        self.objects.client.lines(request).await
+    }
+}
+
+/// The part of requests that does not depend on the kind.
+#[derive(Clone)]
+struct Objects {
+    client: Client,
+    path: Arc<str>,
+    metadata_only: bool,
+}
+
+type Answer = BoxFuture<'static, Result<Bytes>>;
+
+impl Objects {
+    fn send(&self, request: Result<Request<Bytes>>) -> Answer {
+        match request {
+            Ok(request) => self.client.bytes(request),
+            Err(error) => Box::pin(async { Err(error) }),
+        }
+    }
+
+    fn get(&self, name: &str, metadata_only: bool) -> Answer {
+        let accept = metadata_only.then_some(METADATA);
+        let path = object_path(&self.path, name, "");
+        self.send(path.and_then(|path| request::get_as(path, accept)))
+    }
+
+    fn get_subresource(&self, subresource: &str, name: &str) -> Answer {
+        let path = object_path(&self.path, name, subresource);
+        self.send(path.and_then(request::get))
+    }
+
+    fn list(&self, params: &ListParams, metadata_only: bool) -> Answer {
+        let mut query = query(&self.path);
+        params.add(&mut query);
+        let accept = metadata_only.then_some(METADATA_LIST);
+        self.send(request::get_as(query.finish(), accept))
+    }
+
+    fn create(&self, params: &PostParams, body: Vec<u8>) -> Answer {
+        let mut query = query(&self.path);
+        params.add(&mut query);
+        self.send(request::write(Method::POST, query.finish(), body))
+    }
+
+    fn create_subresource(
+        &self,
+        subresource: &str,
+        name: &str,
+        params: &PostParams,
+        body: Vec<u8>,
+    ) -> Answer {
+        self.send(object_path(&self.path, name, subresource).and_then(|path| {
+            let mut query = query(&path);
+            params.add(&mut query);
+            request::write(Method::POST, query.finish(), body)
+        }))
+    }
+
+    fn replace(&self, subresource: &str, name: &str, params: &PostParams, body: Vec<u8>) -> Answer {
+        self.send(object_path(&self.path, name, subresource).and_then(|path| {
+            let mut query = query(&path);
+            params.add(&mut query);
+            request::write(Method::PUT, query.finish(), body)
+        }))
+    }
+
+    fn patch(
+        &self,
+        subresource: &str,
+        name: &str,
+        params: &PatchParams,
+        (content_type, patch): (&str, Vec<u8>),
+    ) -> Answer {
+        let accept = self.metadata_only.then_some(METADATA);
+        self.send(object_path(&self.path, name, subresource).and_then(|path| {
+            let mut query = query(&path);
+            params.add(&mut query);
+            request::patch(query.finish(), content_type, accept, patch)
+        }))
+    }
+
+    async fn delete(&self, name: &str, params: &DeleteParams) -> Result<()> {
+        let path = object_path(&self.path, name, "")?;
+        let request = request::write(Method::DELETE, path, encode(params)?);
+        self.send(request).await.map(drop)
+    }
+
+    async fn delete_selected(&self, params: &DeleteParams, selected: &ListParams) -> Result<()> {
+        let mut query = query(&self.path);
+        selected.add_selectors(&mut query);
+        let request = request::write(Method::DELETE, query.finish(), encode(params)?);
+        self.send(request).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http::Response;
+    use http_body_util::BodyExt;
+    use k8s_openapi::api::core::v1::{Binding, ConfigMap, Namespace, Node};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::client::Body;
+
+    type Seen = Arc<Mutex<Vec<String>>>;
+
+    /// A server that notes requests; there is no `absent`.
+    fn server() -> (Client, Seen) {
+        let seen = Seen::default();
+        let notes = seen.clone();
+        let answer = move |request: Request<Body>| {
+            let notes = notes.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let header = |name: &str| head.headers.get(name).map(|v| v.to_str().unwrap());
+                let kind = [header("accept"), header("content-type")];
+                let kind = kind.into_iter().flatten().collect::<Vec<_>>().join(" ");
+                let body = body.collect().await.unwrap().to_bytes();
+                let body = String::from_utf8(body.to_vec()).unwrap();
+                let note = format!("{} {} [{kind}] {body}", head.method, head.uri);
+                notes.lock().unwrap().push(note);
+                let (code, answer) = match head.uri.path().ends_with("absent") {
+                    true => (404, json!({"reason": "NotFound", "message": "not found"})),
+                    false => (200, json!({"metadata": {"name": "a"}, "items": []})),
+                };
+                let answer = Response::builder().status(code).body(answer.to_string());
+                Ok::<_, Infallible>(answer.unwrap())
+            }
+        };
+        (Client::new(tower::service_fn(answer), "default"), seen)
+    }
+
+    #[tokio::test]
+    async fn requests_are_those_of_the_kubernetes_api() {
+        let (client, seen) = server();
+        let maps: Api<ConfigMap> = Api::default_namespaced(client.clone());
+        let nodes: Api<Node> = Api::all(client.clone());
+        let pods: Api<Pod> = Api::namespaced(client.clone(), "shop");
+        let metas: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+        let json = "[application/json]";
+        let metadata = "application/json;as=PartialObjectMetadata";
+        let (post, patch) = (PostParams::default(), PatchParams::default());
+        let map = ConfigMap::default();
+        let empty = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{}}"#;
+        let note = || seen.lock().unwrap().pop().unwrap();
+        let root = "/api/v1/namespaces/default/configmaps";
+
+        assert_eq!(maps.get("a").await.unwrap().metadata.name.unwrap(), "a");
+        assert_eq!(note(), format!("GET {root}/a [] "));
+        assert!(maps.get_opt("absent").await.unwrap().is_none());
+        assert!(maps.get_metadata_opt("absent").await.unwrap().is_none());
+        assert!(note().contains(&format!("[{metadata};g=meta.k8s.io;v=v1 application/json]")));
+        maps.create(&post, &map).await.unwrap();
+        assert_eq!(note(), format!("POST {root}? {json} {empty}"));
+        maps.replace("a", &post, &map).await.unwrap();
+        assert_eq!(note(), format!("PUT {root}/a? {json} {empty}"));
+        maps.delete("a", &DeleteParams::default()).await.unwrap();
+        assert_eq!(note(), format!("DELETE {root}/a {json} {{}}"));
+        let odd = ListParams::default().labels("odd=1");
+        maps.delete_collection(&DeleteParams::background(), &odd)
+            .await
+            .unwrap();
+        let policy = r#"{"propagationPolicy":"Background"}"#;
+        assert_eq!(
+            note(),
+            format!("DELETE {root}?labelSelector=odd%3D1 {json} {policy}")
+        );
+        let change = Patch::Merge(json!({"status": 1}));
+        nodes.patch_status("a", &patch, &change).await.unwrap();
+        let merge = "[application/json application/merge-patch+json]";
+        assert_eq!(
+            note(),
+            format!("PATCH /api/v1/nodes/a/status? {merge} {{\"status\":1}}")
+        );
+        let listed = metas.list(&ListParams::default().limit(3)).await.unwrap();
+        assert_eq!(listed.items.len(), 0);
+        let expected = format!("GET /api/v1/namespaces?limit=3 [{metadata}List;g");
+        assert!(note().starts_with(&expected));
+        let binding = Binding::default();
+        let bound = pods.create_subresource::<Value>("binding", "p", &post, &binding);
+        bound.await.unwrap();
+        assert!(note().starts_with("POST /api/v1/namespaces/shop/pods/p/binding? "));
+        let log = LogParams {
+            tail_lines: Some(1),
+            ..LogParams::default()
+        };
+        pods.logs("p", &log).await.unwrap();
+        assert_eq!(
+            note(),
+            "GET /api/v1/namespaces/shop/pods/p/log?tailLines=1 [] "
+        );
+        assert!(matches!(maps.get("").await, Err(Error::NoName)));
+    }
+}

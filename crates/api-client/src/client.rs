@@ -1,0 +1,189 @@
+//! A handle on an API server, over any transport.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use k8s_openapi::apimachinery::pkg::version::Info;
+use serde::de::DeserializeOwned;
+use tower::{Service, ServiceExt};
+
+use crate::error::{Error, Result, Status};
+use crate::lines::Lines;
+use crate::request;
+
+/// An error of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of a request, as a `tower` service gets it.
+pub type Body = Full<Bytes>;
+/// The body of an answer: it may arrive in parts.
+pub type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The way of requests to an API server. URIs have a path and a query, no host.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends a request. The answer may be a refusal; errors are those of the way.
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>>;
+}
+
+/// A `tower` service as a transport.
+struct Tower<S>(S);
+
+impl<S, B> Transport for Tower<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> {
+        let answer = self.0.clone().oneshot(request.map(Full::new));
+        let boxed = |body: B| body.map_err(Into::into).boxed_unsync();
+        let answer = async move { Ok(answer.await.map_err(Into::into)?.map(boxed)) };
+        answer.boxed()
+    }
+}
+
+/// A handle on an API server, as one user; clones share the transport.
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<dyn Transport>,
+    default_namespace: Arc<str>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client over a `tower` service.
+    pub fn new<S, B>(service: S, default_namespace: &str) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self::over(Arc::new(Tower(service)), default_namespace)
+    }
+
+    /// A client over a transport.
+    pub fn over(transport: Arc<dyn Transport>, default_namespace: &str) -> Self {
+        Self {
+            transport,
+            default_namespace: default_namespace.into(),
+        }
+    }
+
+    /// The namespace of requests that name none.
+    pub fn default_namespace(&self) -> &str {
+        &self.default_namespace
+    }
+
+    /// Sends a request; the answer may be a refusal.
+    pub fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'static, Result<Response<ResponseBody>>> {
+        let answer = self.transport.send(request);
+        async move { answer.await.map_err(Error::Transport) }.boxed()
+    }
+
+    /// Sends a request, and reads the whole answer.
+    pub fn bytes(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Bytes>> {
+        let answer = self.send(request);
+        async move { collected(accepted(answer.await?).await?).await }.boxed()
+    }
+
+    /// Sends a request; the answer is read by line.
+    pub fn lines(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Lines>> {
+        let answer = self.send(request);
+        async move { Ok(Lines::new(accepted(answer.await?).await?)) }.boxed()
+    }
+
+    /// Sends a request, and decodes the answer.
+    pub async fn request<T: DeserializeOwned>(&self, request: Request<Bytes>) -> Result<T> {
+        decode(&self.bytes(request).await?)
+    }
+
+    /// Reads what a path of the API shows.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.request(request::get(path.to_owned())?).await
+    }
+
+    /// The version of the server.
+    pub async fn apiserver_version(&self) -> Result<Info> {
+        self.get("/version").await
+    }
+}
+
+/// Decodes JSON: the only way in which objects are read, so that each type has one decoder.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(Error::Json)
+}
+
+/// The body of an answer that is no refusal.
+async fn accepted(answer: Response<ResponseBody>) -> Result<ResponseBody> {
+    let code = answer.status();
+    if code.is_client_error() || code.is_server_error() {
+        let body = collected(answer.into_body()).await?;
+        return Err(Error::Api(Box::new(Status::of_answer(code, &body))));
+    }
+    Ok(answer.into_body())
+}
+
+async fn collected(body: ResponseBody) -> Result<Bytes> {
+    let body = body.collect().await.map_err(Error::Body)?;
+    Ok(body.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A server that answers with the request, or refuses it.
+    fn client() -> Client {
+        let answer = |request: Request<Body>| async move {
+            let code = if request.uri().path() == "/no" {
+                403
+            } else {
+                200
+            };
+            let shown = json!({"uri": request.uri().to_string(), "reason": "Forbidden"});
+            let body = Body::from(shown.to_string());
+            let answer = Response::builder().status(code).body(body);
+            Ok::<_, Infallible>(answer.expect("an answer"))
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+
+    #[tokio::test]
+    async fn a_code_of_http_tells_an_answer_from_a_refusal() {
+        let shown: Value = client().get("/version").await.unwrap();
+        assert_eq!(shown["uri"], "/version");
+        let refused = client().get::<Value>("/no").await.unwrap_err();
+        assert_eq!(refused.code(), Some(403));
+        let failing = |_: Request<Body>| async { Err::<Response<Body>, BoxError>("broken".into()) };
+        let client = Client::new(tower::service_fn(failing), "default");
+        let failed = client.get::<Value>("/version").await.unwrap_err();
+        assert!(matches!(failed, Error::Transport(_)));
+    }
+}

@@ -1,0 +1,151 @@
+//! Failed requests, and the `Status` with which an API server refuses one.
+
+use std::fmt;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::BoxError;
+
+/// The result of a request.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A request that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server refused it.
+    #[error("{0}")]
+    Api(Box<Status>),
+    /// The request cannot be expressed in HTTP.
+    #[error("make a request to the API server")]
+    Request(#[source] http::Error),
+    /// A request for one object names none.
+    #[error("a request for an object without a name")]
+    NoName,
+    /// There was no answer.
+    #[error("no answer of the API server")]
+    Transport(#[source] BoxError),
+    /// The answer ended early.
+    #[error("read the answer of the API server")]
+    Body(#[source] BoxError),
+    /// A line of the answer is longer than the limit.
+    #[error("a line of the API server's answer is longer than {0} bytes")]
+    LongLine(usize),
+    /// An object is not what its type says, or cannot be written as JSON.
+    #[error("JSON of an object of the API")]
+    Json(#[source] serde_json::Error),
+}
+
+impl Error {
+    /// The code of a refusal.
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api(status) => Some(status.code),
+            _ => None,
+        }
+    }
+}
+
+/// The answer of an API server that refuses a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// `Success` or `Failure`.
+    pub status: String,
+    /// The code of HTTP.
+    pub code: u16,
+    /// For people.
+    pub message: String,
+    /// Machine-readable cause.
+    pub reason: String,
+    /// The object in question, and details of the causes.
+    pub details: Option<StatusDetails>,
+}
+
+/// The object of a refusal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct StatusDetails {
+    /// Name of the object.
+    pub name: String,
+    /// Its group.
+    pub group: String,
+    /// Its resource or kind.
+    pub kind: String,
+    /// Its UID.
+    pub uid: String,
+    /// Everything that is wrong.
+    pub causes: Vec<StatusCause>,
+    /// Seconds after which the client may try again.
+    pub retry_after_seconds: u32,
+}
+
+/// One cause of a refusal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusCause {
+    /// Machine-readable cause.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// The field.
+    pub field: String,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message.as_str() {
+            "" => write!(f, "the API server answers {} {}", self.code, self.reason),
+            message => f.write_str(message),
+        }
+    }
+}
+
+impl Status {
+    /// A refusal.
+    pub fn failure(message: &str, reason: &str, code: u16) -> Self {
+        Self {
+            status: "Failure".to_owned(),
+            code,
+            message: message.to_owned(),
+            reason: reason.to_owned(),
+            details: None,
+        }
+    }
+
+    /// The refusal in an answer with that code. A proxy on the way may send other text than a `Status`.
+    pub(crate) fn of_answer(code: StatusCode, body: &[u8]) -> Self {
+        let code = code.as_u16();
+        match serde_json::from_slice::<Self>(body) {
+            Ok(mut status) if !(status.message.is_empty() && status.reason.is_empty()) => {
+                if status.code == 0 {
+                    status.code = code;
+                }
+                status
+            }
+            _ => Self::failure(String::from_utf8_lossy(body).trim(), "", code),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_read_from_any_answer() {
+        let status = r#"{"kind":"Status","status":"Failure","reason":"Conflict","message":"m",
+            "metadata":{},"details":{"causes":[{"reason":"r"}]}}"#;
+        let status = Status::of_answer(StatusCode::CONFLICT, status.as_bytes());
+        assert_eq!((status.code, status.reason.as_str()), (409, "Conflict"));
+        assert_eq!(status.details.unwrap().causes[0].reason, "r");
+        for (body, shown) in [
+            ("no backend\n", "no backend"),
+            ("{}", "{}"),
+            ("", "the API server answers 502 "),
+        ] {
+            let status = Status::of_answer(StatusCode::BAD_GATEWAY, body.as_bytes());
+            assert_eq!((status.code, status.to_string().as_str()), (502, shown));
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! A client of the Kubernetes API: typed requests ([`Api`]), list and watch ([`Watcher`]), and the
+//! transport that both use ([`Client`], [`Transport`]).
+//!
+//! Requests and answers are bytes up to the last step: one decoder for each type of object reads them
+//! from a slice. Nothing else of a request depends on the type.
+
+mod api;
+mod client;
+mod discovery;
+mod error;
+mod lines;
+mod list;
+mod params;
+mod request;
+mod resource;
+mod slices;
+mod watch;
+
+pub use api::{Api, LogParams};
+pub use client::{Body, BoxError, Client, ResponseBody, Transport};
+pub use discovery::{ServedGroup, ServedResource};
+pub use error::{Error, Result, Status, StatusCause, StatusDetails};
+pub use lines::Lines;
+pub use list::ObjectList;
+pub use params::{
+    DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
+pub use resource::{
+    ApiResource, DynamicObject, DynamicResourceScope, PartialObjectMeta, Resource, ResourceExt,
+    TypeMeta,
+};
+pub use watch::{Config as WatchConfig, Error as WatchError, Event, Watcher};

@@ -1,0 +1,94 @@
+//! Lists of objects.
+
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
+use serde::de::{DeserializeOwned, Error as _};
+
+use crate::client::decode;
+use crate::error::{Error, Result};
+use crate::slices;
+
+/// Objects of one kind.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectList<K> {
+    /// The version of the list, and the place where the page ends.
+    pub metadata: ListMeta,
+    /// The objects.
+    pub items: Vec<K>,
+}
+
+impl<K: DeserializeOwned> ObjectList<K> {
+    pub(crate) fn decode(text: &Bytes) -> Result<Self> {
+        let page = Page::read(text)?;
+        let items = page.items.iter().map(|item| decode(item));
+        Ok(Self {
+            items: items.collect::<Result<_>>()?,
+            metadata: page.metadata,
+        })
+    }
+}
+
+/// A list whose objects are not decoded.
+pub(crate) struct Page {
+    pub metadata: ListMeta,
+    pub items: Vec<Bytes>,
+}
+
+impl Page {
+    pub fn read(text: &Bytes) -> Result<Self> {
+        let items = match slices::member(text, "items") {
+            None | Some(b"null") => Some(Vec::new()),
+            Some(items) => slices::elements(items),
+        };
+        let items = items.ok_or_else(|| malformed("a list"))?.into_iter();
+        let items = items.map(|item| text.slice_ref(item)).collect();
+        let metadata = match slices::member(text, "metadata") {
+            Some(metadata) => decode(metadata)?,
+            None => return Err(malformed("a list")),
+        };
+        Ok(Self { metadata, items })
+    }
+}
+
+/// An answer that has not the form of what was asked for.
+pub(crate) fn malformed(what: &str) -> Error {
+    Error::Json(serde_json::Error::custom(format!("not {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn read(text: &'static str) -> Result<ObjectList<ConfigMap>> {
+        ObjectList::decode(&Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn the_objects_of_a_list_are_decoded_one_by_one() {
+        let list = read(
+            r#"{"kind":"ConfigMapList","apiVersion":"v1",
+            "metadata":{"resourceVersion":"7","continue":"c"},
+            "items":[{"metadata":{"name":"a"}},{"metadata":{"name":"b"}}]}"#,
+        )
+        .unwrap();
+        let names = list
+            .items
+            .iter()
+            .map(|map| map.metadata.name.as_deref().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(list.metadata.continue_.as_deref(), Some("c"));
+        let none = read(r#"{"items":null,"metadata":{"resourceVersion":"7"}}"#).unwrap();
+        assert_eq!(none.items.len(), 0);
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"items":[{"data":1}],"metadata":{}}"#,
+            r#"{"items":[1"#,
+        ] {
+            assert!(matches!(read(text), Err(Error::Json(_))), "{text}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Parameters of requests.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::request::Query;
+
+/// Parameters of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListParams {
+    /// Only objects with these labels.
+    pub label_selector: Option<String>,
+    /// Only objects with these fields.
+    pub field_selector: Option<String>,
+    /// The largest number of objects.
+    pub limit: Option<u32>,
+    /// The place where the page before ended.
+    pub continue_token: Option<String>,
+}
+
+impl ListParams {
+    /// Only objects with these fields.
+    pub fn fields(mut self, selector: &str) -> Self {
+        self.field_selector = Some(selector.to_owned());
+        self
+    }
+
+    /// Only objects with these labels.
+    pub fn labels(mut self, selector: &str) -> Self {
+        self.label_selector = Some(selector.to_owned());
+        self
+    }
+
+    /// At most that many objects.
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// The page after the one with that token.
+    pub fn continue_token(mut self, token: &str) -> Self {
+        self.continue_token = Some(token.to_owned());
+        self
+    }
+
+    pub(crate) fn add_selectors(&self, query: &mut Query) {
+        if let Some(fields) = &self.field_selector {
+            query.append_pair("fieldSelector", fields);
+        }
+        if let Some(labels) = &self.label_selector {
+            query.append_pair("labelSelector", labels);
+        }
+    }
+
+    pub(crate) fn add(&self, query: &mut Query) {
+        self.add_selectors(query);
+        if let Some(limit) = self.limit {
+            query.append_pair("limit", &limit.to_string());
+        }
+        if let Some(token) = &self.continue_token {
+            query.append_pair("continue", token);
+        }
+    }
+}
+
+/// Parameters of a creation, or of a replacement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PostParams {
+    /// Nothing is stored.
+    pub dry_run: bool,
+    /// The owner of the fields; the server takes the client's name otherwise.
+    pub field_manager: Option<String>,
+}
+
+impl PostParams {
+    pub(crate) fn add(&self, query: &mut Query) {
+        add_write(query, self.dry_run, self.field_manager.as_deref());
+    }
+}
+
+fn add_write(query: &mut Query, dry_run: bool, field_manager: Option<&str>) {
+    if dry_run {
+        query.append_pair("dryRun", "All");
+    }
+    if let Some(manager) = field_manager {
+        query.append_pair("fieldManager", manager);
+    }
+}
+
+/// Parameters of a patch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PatchParams {
+    /// Nothing is stored.
+    pub dry_run: bool,
+    /// Server-side apply takes fields over from their owners.
+    pub force: bool,
+    /// The owner of the fields.
+    pub field_manager: Option<String>,
+}
+
+impl PatchParams {
+    /// Server-side apply as that manager.
+    pub fn apply(manager: &str) -> Self {
+        Self {
+            field_manager: Some(manager.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// Takes fields over from their owners.
+    pub fn force(mut self) -> Self {
+        self.force = true;
+        self
+    }
+
+    pub(crate) fn add(&self, query: &mut Query) {
+        add_write(query, self.dry_run, self.field_manager.as_deref());
+        if self.force {
+            query.append_pair("force", "true");
+        }
+    }
+}
+
+/// A change of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Patch<T> {
+    /// Server-side apply.
+    Apply(T),
+    /// JSON patch: a list of operations.
+    Json(T),
+    /// JSON merge patch.
+    Merge(T),
+    /// Strategic merge patch.
+    Strategic(T),
+}
+
+impl<T: Serialize> Patch<T> {
+    /// The media type, and the text.
+    pub(crate) fn encode(&self) -> Result<(&'static str, Vec<u8>)> {
+        let (content_type, patch) = match self {
+            Self::Apply(patch) => ("application/apply-patch+yaml", patch),
+            Self::Json(patch) => ("application/json-patch+json", patch),
+            Self::Merge(patch) => ("application/merge-patch+json", patch),
+            Self::Strategic(patch) => ("application/strategic-merge-patch+json", patch),
+        };
+        let patch = serde_json::to_vec(patch).map_err(Error::Json)?;
+        Ok((content_type, patch))
+    }
+}
+
+/// Parameters of a deletion.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteParams {
+    /// Grace in seconds; the object's own if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_period_seconds: Option<u32>,
+    /// The treatment of dependents; the kind's default if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub propagation_policy: Option<PropagationPolicy>,
+    /// The state in which the object is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preconditions: Option<Preconditions>,
+}
+
+impl DeleteParams {
+    /// Dependents are deleted later.
+    pub fn background() -> Self {
+        Self::propagating(PropagationPolicy::Background)
+    }
+
+    /// Dependents are deleted first.
+    pub fn foreground() -> Self {
+        Self::propagating(PropagationPolicy::Foreground)
+    }
+
+    /// Dependents stay.
+    pub fn orphan() -> Self {
+        Self::propagating(PropagationPolicy::Orphan)
+    }
+
+    fn propagating(policy: PropagationPolicy) -> Self {
+        Self {
+            propagation_policy: Some(policy),
+            ..Self::default()
+        }
+    }
+
+    /// With that grace.
+    pub fn grace_period(mut self, seconds: u32) -> Self {
+        self.grace_period_seconds = Some(seconds);
+        self
+    }
+
+    /// Only in that state.
+    pub fn preconditions(mut self, preconditions: Preconditions) -> Self {
+        self.preconditions = Some(preconditions);
+        self
+    }
+}
+
+/// The state in which an object is deleted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Preconditions {
+    /// Only this version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// Only the object with this UID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+}
+
+/// The treatment of a deleted object's dependents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum PropagationPolicy {
+    /// They stay.
+    Orphan,
+    /// They are deleted later.
+    Background,
+    /// They are deleted first.
+    Foreground,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::request::query;
+
+    #[test]
+    fn a_query_has_what_was_asked_for() {
+        let mut list = query("/api/v1/pods");
+        let params = ListParams::default()
+            .labels("a=b")
+            .fields("spec.nodeName=n");
+        params.limit(5).continue_token("t/1").add(&mut list);
+        let expected = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn&labelSelector=a%3Db&limit=5\
+                        &continue=t%2F1";
+        assert_eq!(list.finish(), expected);
+        let mut apply = query("/p");
+        PatchParams::apply("m").force().add(&mut apply);
+        assert_eq!(apply.finish(), "/p?fieldManager=m&force=true");
+    }
+
+    #[test]
+    fn a_deletion_says_only_what_was_asked_for() {
+        let shown = |params: &DeleteParams| serde_json::to_value(params).unwrap();
+        assert_eq!(shown(&DeleteParams::default()), json!({}));
+        let guarded = DeleteParams::orphan()
+            .grace_period(0)
+            .preconditions(Preconditions {
+                uid: Some("u".to_owned()),
+                resource_version: None,
+            });
+        assert_eq!(
+            shown(&guarded),
+            json!({"gracePeriodSeconds": 0, "propagationPolicy": "Orphan",
+                "preconditions": {"uid": "u"}})
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! Requests without their kind: method, path, query and bytes.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{Method, Request};
+use url::form_urlencoded::Serializer;
+
+use crate::error::{Error, Result};
+
+pub(crate) const JSON: &str = "application/json";
+/// The metadata of an object.
+pub(crate) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+/// The metadata of a list's objects.
+pub(crate) const METADATA_LIST: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+
+/// The pairs of a query.
+pub(crate) type Query = Serializer<'static, String>;
+
+/// A query that follows a path.
+pub(crate) fn query(path: &str) -> Query {
+    Serializer::for_suffix(format!("{path}?"), path.len() + 1)
+}
+
+/// The path of an object in its collection, and of its subresource.
+pub(crate) fn object_path(collection: &str, name: &str, subresource: &str) -> Result<String> {
+    match (name, subresource) {
+        ("", _) => Err(Error::NoName),
+        (_, "") => Ok(format!("{collection}/{name}")),
+        _ => Ok(format!("{collection}/{name}/{subresource}")),
+    }
+}
+
+/// Reads a path.
+pub(crate) fn get(uri: String) -> Result<Request<Bytes>> {
+    let request = Request::get(uri).body(Bytes::new());
+    request.map_err(Error::Request)
+}
+
+/// Reads a path in another form than the whole object.
+pub(crate) fn get_as(uri: String, accept: Option<&str>) -> Result<Request<Bytes>> {
+    let Some(accept) = accept else {
+        return get(uri);
+    };
+    let request = Request::get(uri).header(ACCEPT, accept);
+    let request = request.header(CONTENT_TYPE, JSON).body(Bytes::new());
+    request.map_err(Error::Request)
+}
+
+/// Writes JSON.
+pub(crate) fn write(method: Method, uri: String, body: Vec<u8>) -> Result<Request<Bytes>> {
+    let request = Request::builder().method(method).uri(uri);
+    let request = request.header(CONTENT_TYPE, JSON).body(body.into());
+    request.map_err(Error::Request)
+}
+
+/// Writes a patch.
+pub(crate) fn patch(
+    uri: String,
+    content_type: &str,
+    accept: Option<&str>,
+    body: Vec<u8>,
+) -> Result<Request<Bytes>> {
+    let request = Request::patch(uri).header(ACCEPT, accept.unwrap_or(JSON));
+    let request = request.header(CONTENT_TYPE, content_type).body(body.into());
+    request.map_err(Error::Request)
+}

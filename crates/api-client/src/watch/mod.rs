@@ -1,0 +1,359 @@
+//! List and watch: all objects, then every change, without an end.
+//!
+//! [`Next::after`] decides; [`Watcher`] sends the requests. Neither knows the kind: objects are JSON.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::client::{Client, decode};
+use crate::error::Status;
+use crate::lines::Lines;
+use crate::list::{Page, malformed};
+use crate::params::ListParams;
+use crate::request::{self, METADATA, METADATA_LIST, query};
+use crate::slices::member;
+
+/// The time after which the server ends a watch.
+const WATCH_SECONDS: u64 = 290;
+/// The longest silence of a watch. Its end by the server comes first, unless the connection is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(WATCH_SECONDS + 5);
+
+/// The selection of objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    selection: ListParams,
+}
+
+impl Config {
+    /// Only objects with these fields.
+    pub fn fields(self, selector: &str) -> Self {
+        Self {
+            selection: self.selection.fields(selector),
+        }
+    }
+
+    /// Only objects with these labels.
+    pub fn labels(self, selector: &str) -> Self {
+        Self {
+            selection: self.selection.labels(selector),
+        }
+    }
+
+    /// Objects per page of a list.
+    pub fn page_size(self, objects: u32) -> Self {
+        Self {
+            selection: self.selection.limit(objects),
+        }
+    }
+}
+
+/// One step of a list and watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<K> {
+    /// A list begins; each object that it does not name is gone.
+    Init,
+    /// An object of the list.
+    InitApply(K),
+    /// The list is complete.
+    InitDone,
+    /// An object was created or changed.
+    Apply(K),
+    /// An object was deleted; this was its last state.
+    Delete(K),
+}
+
+impl<K> Event<K> {
+    /// The same event of another type of object.
+    pub fn try_map<T, E>(self, map: impl FnOnce(K) -> Result<T, E>) -> Result<Event<T>, E> {
+        Ok(match self {
+            Self::Init => Event::Init,
+            Self::InitApply(object) => Event::InitApply(map(object)?),
+            Self::InitDone => Event::InitDone,
+            Self::Apply(object) => Event::Apply(map(object)?),
+            Self::Delete(object) => Event::Delete(map(object)?),
+        })
+    }
+}
+
+/// A list or a watch that failed. The watcher goes on all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The objects cannot be listed.
+    #[error("list the objects: {0}")]
+    List(#[source] crate::Error),
+    /// No watch begins.
+    #[error("begin the watch: {0}")]
+    Start(#[source] crate::Error),
+    /// The server ends the watch with a refusal.
+    #[error("the API server ends the watch: {0}")]
+    Refused(Box<Status>),
+    /// The watch broke off, or has an object that cannot be decoded.
+    #[error("read the watch: {0}")]
+    Read(#[source] crate::Error),
+    /// The server does not say versions.
+    #[error("the API server names no resourceVersion to watch from")]
+    NoVersion,
+}
+
+/// The next request of a watcher.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Next {
+    /// List from the first page.
+    List,
+    /// List the page at that token.
+    Page(String),
+    /// Watch from that version.
+    Watch(String),
+    /// Read the watch, which has reached that version.
+    Read(String),
+}
+
+/// The result of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// A page, with the list's version and the token of the next page; both may be empty.
+    Page { version: String, next: String },
+    /// The server does not list.
+    NotListed,
+    /// A watch begins.
+    Started,
+    /// No watch begins; the code of a refusal.
+    NotStarted(Option<u16>),
+    /// An object, or a bookmark, of that version.
+    Reached(String),
+    /// The watch is over; the code if the server refuses to go on.
+    Over(Option<u16>),
+}
+
+/// The code for a version that the server does not remember.
+const GONE: u16 = 410;
+
+impl Next {
+    /// Decides the request after an answer.
+    fn after(self, answer: Answer) -> Self {
+        match (self, answer) {
+            (Self::List | Self::Page(_), Answer::Page { next, .. }) if !next.is_empty() => {
+                Self::Page(next)
+            }
+            (Self::List | Self::Page(_), Answer::Page { version, .. }) if !version.is_empty() => {
+                Self::Watch(version)
+            }
+            (Self::Watch(version), Answer::Started) => Self::Read(version),
+            (Self::Watch(version), Answer::NotStarted(code)) if code != Some(GONE) => {
+                Self::Watch(version)
+            }
+            (Self::Read(_), Answer::Reached(version)) if !version.is_empty() => Self::Read(version),
+            (Self::Read(version), Answer::Over(code)) if code != Some(GONE) => Self::Watch(version),
+            _ => Self::List,
+        }
+    }
+}
+
+/// The list and watch of the objects at a path. Objects are the text that the server sent.
+pub struct Watcher {
+    client: Client,
+    path: Arc<str>,
+    metadata_only: bool,
+    selection: ListParams,
+    next: Next,
+    /// Events of a page that are not taken yet.
+    ready: VecDeque<Event<Bytes>>,
+    /// The watch that is read.
+    stream: Option<Lines>,
+}
+
+impl Watcher {
+    pub(crate) fn new(client: Client, path: Arc<str>, metadata_only: bool, config: Config) -> Self {
+        Self {
+            client,
+            path,
+            metadata_only,
+            selection: config.selection,
+            next: Next::List,
+            ready: VecDeque::new(),
+            stream: None,
+        }
+    }
+
+    /// The path of the objects.
+    pub fn resource_url(&self) -> &str {
+        &self.path
+    }
+
+    /// The next event. After an error the caller waits before it asks again.
+    ///
+    /// If the future is dropped, nothing is lost.
+    pub async fn next(&mut self) -> Result<Event<Bytes>, Error> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(event);
+            }
+            match self.next.clone() {
+                Next::List => self.list(None).await?,
+                Next::Page(token) => self.list(Some(&token)).await?,
+                Next::Watch(version) => self.watch(&version).await?,
+                Next::Read(_) => {
+                    if let Some(event) = self.read().await? {
+                        return Ok(event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says that the object of the last event cannot be decoded. A list begins anew; a watch goes on
+    /// behind the object.
+    pub fn undecodable(&mut self, error: serde_json::Error) -> Error {
+        let error = crate::Error::Json(error);
+        if matches!(self.next, Next::Read(_)) {
+            return Error::Read(error);
+        }
+        self.ready.clear();
+        self.next = Next::List;
+        Error::List(error)
+    }
+
+    fn follow(&mut self, answer: Answer) {
+        let before = std::mem::replace(&mut self.next, Next::List);
+        self.next = before.after(answer);
+        if !matches!(self.next, Next::Read(_)) {
+            self.stream = None;
+        }
+    }
+
+    async fn list(&mut self, token: Option<&str>) -> Result<(), Error> {
+        let page = match self.page(token).await {
+            Ok(page) => page,
+            Err(error) => {
+                self.follow(Answer::NotListed);
+                return Err(Error::List(error));
+            }
+        };
+        if token.is_none() {
+            self.ready.push_back(Event::Init);
+        }
+        self.ready
+            .extend(page.items.into_iter().map(Event::InitApply));
+        self.follow(Answer::Page {
+            version: page.metadata.resource_version.unwrap_or_default(),
+            next: page.metadata.continue_.unwrap_or_default(),
+        });
+        match self.next {
+            Next::Watch(_) => self.ready.push_back(Event::InitDone),
+            Next::Page(_) => {}
+            _ => {
+                self.ready.clear();
+                return Err(Error::NoVersion);
+            }
+        }
+        Ok(())
+    }
+
+    async fn page(&self, token: Option<&str>) -> crate::Result<Page> {
+        let mut params = self.selection.clone();
+        params.continue_token = token.map(str::to_owned);
+        let mut query = query(&self.path);
+        params.add(&mut query);
+        let accept = self.metadata_only.then_some(METADATA_LIST);
+        let request = request::get_as(query.finish(), accept)?;
+        Page::read(&self.client.bytes(request).await?)
+    }
+
+    async fn watch(&mut self, version: &str) -> Result<(), Error> {
+        match self.start(version).await {
+            Ok(lines) => {
+                self.follow(Answer::Started);
+                self.stream = Some(lines);
+                Ok(())
+            }
+            Err(error) => {
+                self.follow(Answer::NotStarted(error.code()));
+                Err(Error::Start(error))
+            }
+        }
+    }
+
+    async fn start(&self, version: &str) -> crate::Result<Lines> {
+        let mut query = query(&self.path);
+        query.append_pair("watch", "true");
+        query.append_pair("timeoutSeconds", &WATCH_SECONDS.to_string());
+        self.selection.add_selectors(&mut query);
+        query.append_pair("allowWatchBookmarks", "true");
+        query.append_pair("resourceVersion", version);
+        let accept = self.metadata_only.then_some(METADATA);
+        let request = request::get_as(query.finish(), accept)?;
+        self.client.lines(request).await
+    }
+
+    /// Reads the watch: `None` without an event for the caller.
+    async fn read(&mut self) -> Result<Option<Event<Bytes>>, Error> {
+        let line = match &mut self.stream {
+            Some(stream) => timeout(SILENCE_MAX, stream.next()).await,
+            None => Ok(Ok(None)),
+        };
+        // A silent watch is resumed as one that has ended.
+        let message = match line {
+            Ok(Ok(Some(line))) if line.is_empty() => return Ok(None),
+            Ok(Ok(Some(line))) => Message::read(&line),
+            Ok(Ok(None)) | Err(_) => {
+                self.follow(Answer::Over(None));
+                return Ok(None);
+            }
+            Ok(Err(error)) => Err(error),
+        };
+        match message {
+            Ok(Message::Event(version, event)) => {
+                self.follow(Answer::Reached(version));
+                match self.next {
+                    Next::Read(_) => Ok(event),
+                    _ => Err(Error::NoVersion),
+                }
+            }
+            Ok(Message::Refusal(status)) => {
+                self.follow(Answer::Over(Some(status.code)));
+                Err(Error::Refused(Box::new(status)))
+            }
+            Err(error) => {
+                self.follow(Answer::Over(None));
+                Err(Error::Read(error))
+            }
+        }
+    }
+}
+
+/// A message of a watch.
+enum Message {
+    /// A version, with the change of an object or as a bookmark.
+    Event(String, Option<Event<Bytes>>),
+    /// The server does not go on.
+    Refusal(Status),
+}
+
+impl Message {
+    fn read(line: &Bytes) -> crate::Result<Self> {
+        let parts = member(line, "type").zip(member(line, "object"));
+        let (kind, object) = parts.ok_or_else(|| malformed("a message of a watch"))?;
+        let object = line.slice_ref(object);
+        let version = version(&object).unwrap_or_default();
+        Ok(match kind {
+            br#""ADDED""# | br#""MODIFIED""# => Self::Event(version, Some(Event::Apply(object))),
+            br#""DELETED""# => Self::Event(version, Some(Event::Delete(object))),
+            br#""BOOKMARK""# => Self::Event(version, None),
+            br#""ERROR""# => Self::Refusal(decode(&object)?),
+            _ => return Err(malformed("a known type of watch event")),
+        })
+    }
+}
+
+/// The version of an object.
+fn version(object: &[u8]) -> Option<String> {
+    let version = member(member(object, "metadata")?, "resourceVersion")?;
+    serde_json::from_slice(version).ok()
+}
+
+#[cfg(test)]
+mod tests;
