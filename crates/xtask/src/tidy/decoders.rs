@@ -70,7 +70,13 @@ const OWN_FILE: Said = ByOurs("a file in the data directory, which only the prog
 const STORED: Said = ByOurs("what the program itself has stored");
 const SHIM: Said = ByOurs("messages between the program and its shims");
 
+const SERVER: Said =
+    ByOurs("answers of the API server, whose text is checked as JSON when it is decoded");
+
 const TABLE: &[(&str, Said)] = &[
+    ("api-client/src/client.rs", SERVER),
+    ("api-client/src/error.rs", SERVER),
+    ("api-client/src/watch/mod.rs", SERVER),
     (
         "api-server/src/access/audit/mod.rs",
         ByStrangers(&["sub-resources", "json"]),
