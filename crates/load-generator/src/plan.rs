@@ -18,7 +18,7 @@ pub enum Measure {
     /// Server-side apply
     Apply,
     Delete,
-    /// From a write to those who watch
+    /// Time from a write to its events in the watches
     Watch,
     /// The server's memory per pod
     Memory,

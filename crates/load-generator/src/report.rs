@@ -157,7 +157,7 @@ impl Report {
         }));
         if !self.fan_outs.is_empty() {
             lines.push(String::new());
-            lines.push("From a write to those who watch".to_owned());
+            lines.push("Time from a write to its events in the watches".to_owned());
             lines.push(format!(
                 "{:<10}{:>18}{:>18}{:>18}{:>18}",
                 "WATCHERS", "MEDIAN OF ALL ms", "MEDIAN LAST ms", "P99 LAST ms", "KiB EACH"

@@ -128,7 +128,7 @@ fn sequential(mut file: &File, mib: u32) -> Result<f64> {
     Ok(f64::from(mib) * BLOCK as f64 / started.elapsed().as_secs_f64())
 }
 
-/// Pages all over the file, made durable together at the end.
+/// Scattered pages of the file, made durable together at the end.
 fn random(file: &File, arguments: &DiskArguments) -> Result<f64> {
     let pages = u64::from(arguments.size) * (BLOCK / PAGE) as u64;
     let mut random = Random(2);
@@ -141,7 +141,7 @@ fn random(file: &File, arguments: &DiskArguments) -> Result<f64> {
     Ok(f64::from(arguments.pages) / started.elapsed().as_secs_f64())
 }
 
-/// Pages all over the file by several writers, who make each durable before the next.
+/// Scattered pages of the file by several writers; each page is durable before the next.
 fn random_durable(file: &File, arguments: &DiskArguments) -> Result<f64> {
     let pages = u64::from(arguments.size) * (BLOCK / PAGE) as u64;
     let each = arguments.pages.div_ceil(arguments.writers);
@@ -200,8 +200,8 @@ fn shown(figures: &Figures, form: Form) -> String {
         Form::Text => format!(
             "8 KiB write and fdatasync: median {:.2} ms, 99th percentile {:.2} ms\n\
              long write and fdatasync: {mib:.0} MiB/s\n\
-             8 KiB writes all over, one fdatasync: {:.0} per second\n\
-             8 KiB writes all over, fdatasync after each, by several: {:.0} per second",
+             8 KiB scattered writes, one fdatasync: {:.0} per second\n\
+             8 KiB scattered writes, fdatasync after each, by several: {:.0} per second",
             at(50),
             at(99),
             figures.random,

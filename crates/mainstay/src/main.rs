@@ -71,7 +71,7 @@ enum Command {
     Man(manual::ManArguments),
     /// Print the version of the program and of the served API
     Version,
-    /// Print what a word of the command line may become, for completions of shells
+    /// Print the completions of a word of the command line
     #[command(hide = true)]
     Complete(complete::CompleteArguments),
     /// The program of the built-in image mainstay/hello

@@ -34,7 +34,7 @@ pub struct RestoreArguments {
     /// Backup file of `mainstay backup`
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// --data-dir is where it goes: it must be empty, or not there; any path, on any host
+    /// --data-dir is the destination, on any path and host: an empty or a missing directory
     #[command(flatten)]
     data: DataDirectory,
 }
