@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use mvcc_store::KeyValue;
 use object_model::{FieldSelector, LabelSelector, Status};
-use serde::Deserialize;
 
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
@@ -14,21 +13,17 @@ use crate::objects::storage;
 pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
-    /// Whether the fields include any that only the object itself knows.
-    deep: bool,
+    deep: Deep,
 }
 
-/// The labels of an object only.
-#[derive(Deserialize)]
-struct Head {
-    #[serde(default)]
-    metadata: HeadMetadata,
-}
-
-#[derive(Deserialize, Default)]
-struct HeadMetadata {
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
+/// The fields that only the object itself has, if the selection includes any.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Deep {
+    Nothing,
+    /// Texts, which are read from the encoded object.
+    Texts,
+    /// Values that the kind derives from the decoded object.
+    Object,
 }
 
 /// Kinds of Kubernetes that have no fields of their own to select by share one text.
@@ -72,20 +67,16 @@ impl Selection {
                 return Err(Status::bad_request(text));
             }
         };
-        let mut deep = false;
+        let selectable = resource.kind.selectable();
+        let as_stored = !resource.shared && !resource.is_custom();
+        let mut deep = Deep::Nothing;
         for term in fields.terms() {
             let field = term.field.as_str();
             match field {
                 "metadata.name" => {}
                 "metadata.namespace" if resource.namespaced() => {}
-                _ if resource
-                    .kind
-                    .selectable()
-                    .selectable_fields()
-                    .contains(field) =>
-                {
-                    deep = true
-                }
+                _ if as_stored && selectable.is_text_at_path(field) => deep = deep.max(Deep::Texts),
+                _ if selectable.selectable_fields().contains(field) => deep = Deep::Object,
                 _ => return Err(Status::bad_request(not_selectable(resource, field))),
             }
         }
@@ -118,24 +109,30 @@ impl Selection {
         if self.fields.is_everything() {
             return Ok(true);
         }
-        let object = if self.deep {
-            Some(storage::decode(resource, stored)?)
-        } else {
-            None
+        let object = match self.deep {
+            Deep::Object => Some(storage::decode(resource, stored)?),
+            Deep::Nothing | Deep::Texts => None,
         };
         let (namespace, name) = resource.names(&stored.key);
         Ok(self.fields.matches_by(|field| match (field, &object) {
             ("metadata.name", _) => Some(name.to_owned()),
             ("metadata.namespace", _) => Some(namespace.to_owned()),
             (_, Some(object)) => resource.kind.selectable().selectable_field(object, field),
-            (_, None) => None,
+            (_, None) => {
+                let path: Vec<&str> = field.split('.').collect();
+                let text = storage::text_at(&stored.value, &path);
+                Some(text.unwrap_or_default().into_owned())
+            }
         }))
     }
 
     fn matches_labels(&self, stored: &KeyValue) -> Result<bool, Status> {
-        let head: Head = serde_json::from_slice(&stored.value)
-            .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?;
-        let labels = head.metadata.labels.unwrap_or_default();
+        let encoded = storage::value_at(&stored.value, &["metadata", "labels"]);
+        let labels: BTreeMap<String, String> = match encoded {
+            Some(labels) => serde_json::from_slice(labels)
+                .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?,
+            None => BTreeMap::new(),
+        };
         Ok(self
             .labels
             .matches_by(|key| labels.get(key).map(String::as_str)))

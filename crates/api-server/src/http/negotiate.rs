@@ -159,6 +159,15 @@ impl Form {
     }
 }
 
+/// Whether the client wants `metadata.managedFields`. A client that asks for
+/// `application/json;omit=managedFields` gets objects without them, and lists and watches of half
+/// the size.
+pub(crate) fn wants_managed_fields(headers: &HeaderMap) -> bool {
+    let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    let omits = |clause: Clause<'_>| clause.parameter("omit") == Some("managedFields");
+    !clauses(header.unwrap_or_default()).any(omits)
+}
+
 /// The content type of a request, without parameters; JSON if none is given.
 pub(crate) fn content_type(headers: &HeaderMap) -> String {
     let header = headers

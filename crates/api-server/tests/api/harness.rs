@@ -318,7 +318,11 @@ pub struct Events {
 
 impl Events {
     pub async fn open(api: &Api, path: &str) -> Self {
-        let response = api.respond("GET", path, &[], "").await;
+        Self::open_with(api, path, &[]).await
+    }
+
+    pub async fn open_with(api: &Api, path: &str, headers: &[(&str, &str)]) -> Self {
+        let response = api.respond("GET", path, headers, "").await;
         assert_eq!(response.status(), 200, "{path}");
         Self {
             admin: api.admin(),

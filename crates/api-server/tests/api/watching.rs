@@ -7,7 +7,7 @@ use mvcc_store::Store;
 use mvcc_store::embedded::EmbeddedStore;
 use serde_json::{Value, json};
 
-use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
+use crate::harness::{Api, CONFIG_MAPS, Events, config_map, pod};
 
 #[tokio::test]
 async fn changes_arrive_in_order_from_a_version_on() {
@@ -185,5 +185,61 @@ async fn many_watchers_see_every_change() {
         for i in 0..10 {
             assert_eq!(watcher.short().await, format!("ADDED m{i}"));
         }
+    }
+}
+
+/// features.md: clients ask in vain for objects without the fields that only servers use.
+#[tokio::test]
+async fn a_client_may_do_without_managed_fields() {
+    let api = Api::new().await;
+    let accept = [("accept", "application/json;omit=managedFields")];
+    let path = format!("{CONFIG_MAPS}?watch=1");
+    let mut events = Events::open_with(&api, &path, &accept).await;
+    let made = api.create(CONFIG_MAPS, config_map("a")).await;
+    let mut expected = made.clone();
+    let metadata = expected["metadata"].as_object_mut().unwrap();
+    assert!(metadata.shift_remove("managedFields").is_some());
+    assert_eq!(events.next().await.unwrap()["object"], expected);
+    let one = format!("{CONFIG_MAPS}/a");
+    assert_eq!(api.raw("GET", &one, &accept, "").await.json(), expected);
+    let list = api.raw("GET", CONFIG_MAPS, &accept, "").await.json();
+    assert_eq!(list["items"][0]["metadata"], expected["metadata"]);
+    // The server keeps them.
+    assert_eq!(api.get(&one).await.1, made);
+}
+
+#[tokio::test]
+async fn pods_are_selected_by_texts_and_by_other_values_at_once() {
+    let api = Api::new().await;
+    let path = "/api/v1/namespaces/default/pods";
+    api.with_account().await;
+    for (name, node, shared) in [("a", "n1", true), ("b", "n1", false), ("c", "n2", true)] {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = json!(node);
+        pod["spec"]["hostNetwork"] = json!(shared);
+        api.create(path, pod).await;
+    }
+    for (selector, names) in [
+        ("spec.nodeName=n1", vec!["a", "b"]),
+        ("spec.nodeName!=n1", vec!["c"]),
+        ("spec.nodeName=n1,spec.hostNetwork=true", vec!["a"]),
+        ("status.phase=Pending,spec.nodeName=n2", vec!["c"]),
+        ("status.nominatedNodeName=", vec!["a", "b", "c"]),
+        (
+            "spec.schedulerName=default-scheduler,metadata.name=b",
+            vec!["b"],
+        ),
+    ] {
+        let (_, list) = api
+            .get(&format!(
+                "{path}?fieldSelector={}",
+                selector.replace('=', "%3D")
+            ))
+            .await;
+        let found = list["items"].as_array().unwrap().iter();
+        let found: Vec<&str> = found
+            .map(|pod| pod["metadata"]["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(found, names, "{selector}");
     }
 }

@@ -16,4 +16,10 @@ pub trait Selectable: Send + Sync {
     fn selectable_field(&self, _object: &Value, _field: &str) -> Option<String> {
         None
     }
+
+    /// Whether the value of the field is the text at its path, empty if there is none. The server
+    /// then reads it without decoding the object.
+    fn is_text_at_path(&self, _field: &str) -> bool {
+        false
+    }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
-use crate::http::negotiate::Form;
+use crate::http::negotiate::{Form, wants_managed_fields};
 use crate::http::protobuf::{self, PROTOBUF};
 use crate::http::reply::{JSON, Reply};
 use crate::objects::storage;
@@ -25,6 +25,8 @@ pub(crate) use virtual_objects::{Columns, virtual_list, virtual_object};
 pub(crate) struct View {
     pub(crate) form: Form,
     include: Include,
+    /// Whether JSON objects have `metadata.managedFields`.
+    managed_fields: bool,
 }
 
 impl View {
@@ -36,6 +38,7 @@ impl View {
         Ok(Self {
             form,
             include: Include::parse(&call.query)?,
+            managed_fields: wants_managed_fields(&call.parts.headers),
         })
     }
 
@@ -46,6 +49,7 @@ impl View {
         Ok(Self {
             form: Form::of_stream(&call.parts.headers, known)?,
             include: Include::parse(&call.query)?,
+            managed_fields: wants_managed_fields(&call.parts.headers),
         })
     }
 
@@ -58,12 +62,15 @@ impl View {
         headings: bool,
     ) -> Result<Bytes, Status> {
         match self.form {
-            Form::Json => storage::bytes(resource, stored),
-            Form::Yaml => yaml(&storage::decode(resource, stored)?),
-            Form::Partial(version) => {
-                let object = storage::decode(resource, stored)?;
-                Ok(partial(&object, version).to_string().into())
+            Form::Json => {
+                let bytes = storage::bytes(resource, stored)?;
+                Ok(match self.managed_fields {
+                    true => bytes,
+                    false => storage::without_managed_fields(&bytes),
+                })
             }
+            Form::Yaml => yaml(&storage::decode(resource, stored)?),
+            Form::Partial(version) => Ok(partial_bytes(&stored.value, version)),
             Form::Protobuf => encoded(&storage::decode(resource, stored)?),
             Form::PartialProtobuf(version) => {
                 encoded(&partial(&storage::decode(resource, stored)?, version))
@@ -178,7 +185,10 @@ pub(crate) fn list(
             // Items of built-in kinds have no `kind` and `apiVersion`; custom resources have them.
             let custom = resource.is_custom();
             let parts = items.iter().map(|item| {
-                let bytes = storage::bytes(resource, item)?;
+                let mut bytes = storage::bytes(resource, item)?;
+                if !view.managed_fields {
+                    bytes = storage::without_managed_fields(&bytes);
+                }
                 Ok(match custom {
                     true => [Bytes::new(), bytes],
                     false => storage::without_type(&bytes),
@@ -192,10 +202,9 @@ pub(crate) fn list(
                 "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": meta.json(),
             });
-            let parts = items.iter().map(|item| {
-                let object = storage::decode(resource, item)?;
-                Ok([Bytes::new(), partial(&object, version).to_string().into()])
-            });
+            let parts = items
+                .iter()
+                .map(|item| Ok([Bytes::new(), partial_bytes(&item.value, version)]));
             concatenated(&head, parts)
         }
         Form::Protobuf => {
@@ -307,6 +316,19 @@ pub(crate) fn partial(object: &Value, version: &str) -> Value {
         "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": object["metadata"],
     })
+}
+
+/// The same from the bytes of a stored object.
+fn partial_bytes(stored: &[u8], version: &str) -> Bytes {
+    let metadata = storage::metadata(stored).unwrap_or(b"{}");
+    let head = format!(
+        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/{version}\",\"metadata\":"
+    );
+    let mut bytes = Vec::with_capacity(head.len() + metadata.len() + 1);
+    bytes.extend_from_slice(head.as_bytes());
+    bytes.extend_from_slice(metadata);
+    bytes.push(b'}');
+    bytes.into()
 }
 
 fn yaml(value: &Value) -> Result<Bytes, Status> {

@@ -209,11 +209,14 @@ impl Selectable for Pod {
                     &object["status"]["podIP"]
                 })
             }
-            _ if self.selectable_fields().contains(field) => {
-                text(Field::root(object).get(field).value)
-            }
+            _ if self.is_text_at_path(field) => text(Field::root(object).get(field).value),
             _ => None,
         }
+    }
+
+    fn is_text_at_path(&self, field: &str) -> bool {
+        !matches!(field, "spec.hostNetwork" | "status.podIP")
+            && self.selectable_fields().contains(field)
     }
 
     fn selectable_fields(&self) -> Words<'_> {
