@@ -1,14 +1,14 @@
 //! The body of an answer.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Sleep, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Why a body was not read to its end.
@@ -30,8 +30,8 @@ pub enum BodyError {
 pub struct Body {
     incoming: Incoming,
     silence_limit: Option<Duration>,
-    /// The start of the wait for the next frame. It outlives a read that is cancelled.
-    waiting_since: Option<Instant>,
+    /// The end of the wait for the next frame. It outlives a read that is cancelled.
+    silence: Option<Pin<Box<Sleep>>>,
     _connection: Option<AbortOnDropHandle<()>>,
 }
 
@@ -43,7 +43,7 @@ impl Body {
         Self {
             incoming,
             silence_limit: None,
-            waiting_since: None,
+            silence: None,
             _connection: connection,
         }
     }
@@ -52,9 +52,15 @@ impl Body {
         Self {
             incoming,
             silence_limit: Some(silence_limit),
-            waiting_since: None,
+            silence: None,
             _connection: None,
         }
+    }
+
+    /// The same body without a limit of silence: a watch, or a log that is followed.
+    pub fn without_silence_limit(mut self) -> Self {
+        self.silence_limit = None;
+        self
     }
 
     /// The length that the server promised.
@@ -68,15 +74,7 @@ impl Body {
     /// See [`BodyError`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
-            let since = *self.waiting_since.get_or_insert_with(Instant::now);
-            let frame = match self.silence_limit {
-                Some(limit) => timeout_at(since + limit, self.incoming.frame())
-                    .await
-                    .map_err(|_| BodyError::Silent(limit))?,
-                None => self.incoming.frame().await,
-            };
-            self.waiting_since = None;
-            match frame.transpose()?.map(Frame::into_data) {
+            match self.frame().await.transpose()?.map(Frame::into_data) {
                 Some(Ok(bytes)) => return Ok(Some(bytes)),
                 // A frame without data holds trailers.
                 Some(Err(_)) => {}
@@ -113,16 +111,24 @@ impl Body {
     }
 }
 
-/// Without the limit of silence: the receiver of the stream sets its own.
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(context)
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(context) {
+            self.silence = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+        }
+        let Some(limit) = self.silence_limit else {
+            return Poll::Pending;
+        };
+        let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(silence.as_mut().poll(context));
+        Poll::Ready(Some(Err(BodyError::Silent(limit))))
     }
 
     fn is_end_stream(&self) -> bool {

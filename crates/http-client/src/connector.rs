@@ -1,7 +1,7 @@
 //! Connections of a pool: to the server, or through a proxy of the environment.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::dns::Name;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
@@ -20,10 +20,8 @@ use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Service, ServiceExt};
 
+use crate::settings::{Allows, Settings};
 use crate::{BoxError, tls};
-
-/// Decides whether the address of a name may be connected to.
-pub type Allows = Arc<dyn Fn(&str, IpAddr) -> bool + Send + Sync>;
 
 /// The look-up of names, with the addresses left out that are not allowed.
 #[derive(Clone)]
@@ -57,6 +55,28 @@ impl Service<Name> for Resolver {
 struct Direct {
     tcp: HttpConnector<Resolver>,
     tls: Arc<ClientConfig>,
+    /// The name in the server's certificate, if it is not that of the URI.
+    server_name: Option<Arc<str>>,
+}
+
+impl Direct {
+    async fn connect(self, uri: Uri) -> Result<Stream, BoxError> {
+        let tcp = self.tcp.clone().oneshot(uri.clone()).await?;
+        let stream = Stream::new(tcp.into_inner());
+        match is_https(&uri) {
+            true => self.secured(stream, &uri).await,
+            false => Ok(stream),
+        }
+    }
+
+    async fn secured(self, stream: Stream, uri: &Uri) -> Result<Stream, BoxError> {
+        let host = match &self.server_name {
+            Some(name) => name,
+            None => uri.host().unwrap_or_default().trim_matches(['[', ']']),
+        };
+        let stream = tls::handshake(TokioIo::new(stream), host, self.tls).await?;
+        Ok(Stream::new(stream))
+    }
 }
 
 impl Service<Uri> for Direct {
@@ -69,19 +89,11 @@ impl Service<Uri> for Direct {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let direct = self.clone();
-        Box::pin(async move {
-            let tcp = direct.tcp.oneshot(uri.clone()).await?;
-            let stream = Stream::new(tcp.into_inner());
-            match is_https(&uri) {
-                true => secured(stream, &uri, direct.tls).await,
-                false => Ok(stream),
-            }
-        })
+        Box::pin(self.clone().connect(uri))
     }
 }
 
-/// Connects to the server of a URI, through the proxy that the environment names for it.
+/// Connects to the server of a URI, through the proxy that the settings name for it.
 #[derive(Clone)]
 pub struct Connector {
     direct: Direct,
@@ -90,18 +102,19 @@ pub struct Connector {
 }
 
 impl Connector {
-    pub fn new(
-        allows: Allows,
-        tls: Arc<ClientConfig>,
-        proxies: Arc<Matcher>,
-        limit: Duration,
-    ) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver(allows));
+    pub fn new(settings: Settings, proxies: Arc<Matcher>) -> Self {
+        let limit = settings.connect_limit;
+        let mut tcp = HttpConnector::new_with_resolver(Resolver(settings.allows));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limit));
+        let direct = Direct {
+            tcp,
+            tls: settings.tls,
+            server_name: settings.server_name.map(Arc::from),
+        };
         Self {
-            direct: Direct { tcp, tls },
+            direct,
             proxies,
             limit,
         }
@@ -109,26 +122,56 @@ impl Connector {
 
     async fn connect(self, uri: Uri) -> Result<Stream, BoxError> {
         let Some(proxy) = self.proxies.intercept(&uri) else {
-            return self.direct.oneshot(uri).await;
+            return self.direct.connect(uri).await;
         };
-        let scheme = proxy.uri().scheme_str().unwrap_or_default();
-        if !matches!(scheme, "http" | "https") {
-            return Err(format!("proxies of the scheme {scheme:?} are not supported").into());
+        let to_proxy = Direct {
+            server_name: None,
+            ..self.direct.clone()
+        };
+        let stream = match proxy.uri().scheme_str().unwrap_or_default() {
+            "http" | "https" if !is_https(&uri) => {
+                let stream = to_proxy.connect(proxy.uri().clone()).await?;
+                return Ok(Stream {
+                    is_proxied: true,
+                    ..stream
+                });
+            }
+            "http" | "https" => {
+                let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy);
+                if let Some(credentials) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(credentials.clone());
+                }
+                tunnel.oneshot(uri.clone()).await?
+            }
+            "socks5" | "socks5h" => {
+                let mut tunnel = SocksV5::new(with_socks_port(proxy.uri())?, to_proxy);
+                if let Some((user, password)) = proxy.raw_auth() {
+                    tunnel = tunnel.with_auth(user.to_owned(), password.to_owned());
+                }
+                tunnel.oneshot(uri.clone()).await?
+            }
+            scheme => {
+                return Err(format!("proxies of the scheme {scheme:?} are not supported").into());
+            }
+        };
+        match is_https(&uri) {
+            true => self.direct.secured(stream, &uri).await,
+            false => Ok(stream),
         }
-        if !is_https(&uri) {
-            let stream = self.direct.oneshot(proxy.uri().clone()).await?;
-            return Ok(Stream {
-                is_proxied: true,
-                ..stream
-            });
-        }
-        let tls = self.direct.tls.clone();
-        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct);
-        if let Some(credentials) = proxy.basic_auth() {
-            tunnel = tunnel.with_auth(credentials.clone());
-        }
-        secured(tunnel.oneshot(uri.clone()).await?, &uri, tls).await
     }
+}
+
+/// The URI of a proxy, with the port of SOCKS (RFC 1928) if it names none.
+fn with_socks_port(proxy: &Uri) -> Result<Uri, http::Error> {
+    if proxy.port().is_some() {
+        return Ok(proxy.clone());
+    }
+    let host = proxy.host().unwrap_or_default();
+    Uri::builder()
+        .scheme("socks5")
+        .authority(format!("{host}:1080"))
+        .path_and_query("/")
+        .build()
 }
 
 impl Service<Uri> for Connector {
@@ -152,12 +195,6 @@ impl Service<Uri> for Connector {
 
 fn is_https(uri: &Uri) -> bool {
     uri.scheme() == Some(&Scheme::HTTPS)
-}
-
-async fn secured(stream: Stream, uri: &Uri, tls: Arc<ClientConfig>) -> Result<Stream, BoxError> {
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let stream = tls::handshake(TokioIo::new(stream), host, tls).await?;
-    Ok(Stream::new(stream))
 }
 
 /// A connection of TCP or TLS.

@@ -1,20 +1,22 @@
 //! Outgoing HTTP/1.1 with time limits, limits of bodies, and stated trust.
 //!
 //! [`connect`], [`tls::handshake`] and [`exchange`] are the steps of one request over a connection of
-//! its own. [`Pool`] keeps connections open, goes through the proxies of the environment, and follows
-//! the redirects that the caller allows. [`tls`] makes the TLS settings of both.
+//! its own. [`Pool`] keeps connections open, goes through proxies, and follows the redirects that the
+//! caller allows. [`tls`] makes the TLS settings of both.
 
 mod body;
 mod connector;
 mod exchange;
 mod pool;
 pub mod redirect;
+mod settings;
 pub mod tls;
 
 pub use body::{Body, BodyError};
 pub use exchange::{ConnectError, connect, exchange};
 pub use hyper::Error as ExchangeError;
-pub use pool::{Allows, Error, Pool, Proxies, Settings};
+pub use pool::{Error, Pool, RequestBody};
+pub use settings::{Allows, Proxies, Settings};
 pub use url::Url;
 
 /// An error of any type.

@@ -10,41 +10,16 @@ use http_body_util::Empty;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::ClientConfig;
 use url::Url;
 
+use crate::BoxError;
 use crate::body::Body;
-pub use crate::connector::Allows;
 use crate::connector::Connector;
 use crate::redirect;
+use crate::settings::{Proxies, Settings};
 
 /// The time after which an unused connection is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(90);
-
-/// The proxies that requests go through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proxies {
-    /// None.
-    None,
-    /// Those of the variables `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, as of curl.
-    Environment,
-}
-
-/// The settings of a [`Pool`].
-#[derive(Clone)]
-pub struct Settings {
-    /// The longest time until a connection stands, TLS and proxies included.
-    pub connect_limit: Duration,
-    /// The longest time in which a server may send nothing.
-    pub silence_limit: Duration,
-    /// The servers that are trusted; see [`crate::tls`].
-    pub tls: Arc<ClientConfig>,
-    /// The proxies.
-    pub proxies: Proxies,
-    /// Decides whether an address that a name resolves to may be connected to; names of proxies
-    /// included. The caller checks URLs that have an address in place of a name.
-    pub allows: Allows,
-}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -70,38 +45,78 @@ impl Error {
     }
 }
 
-/// A client that keeps connections open; clones share them.
-#[derive(Clone)]
-pub struct Pool {
-    client: Client<Connector, Empty<Bytes>>,
+/// The body of a request over a connection that is kept open.
+pub trait RequestBody:
+    http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static
+{
+}
+
+impl<B> RequestBody for B where
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static
+{
+}
+
+/// A client that keeps connections open; clones share them. `B` is the body of its requests.
+pub struct Pool<B = Empty<Bytes>> {
+    client: Client<Connector, B>,
     proxies: Arc<Matcher>,
     silence_limit: Duration,
 }
 
-impl Pool {
+impl<B> Clone for Pool<B> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            proxies: self.proxies.clone(),
+            silence_limit: self.silence_limit,
+        }
+    }
+}
+
+impl<B: RequestBody> Pool<B> {
     /// A client without connections.
     pub fn new(settings: Settings) -> Self {
-        let proxies = Arc::new(match settings.proxies {
+        let proxies = Arc::new(match &settings.proxies {
             Proxies::None => Matcher::builder().build(),
+            Proxies::Through(proxy) => Matcher::builder().all(proxy.to_string()).build(),
             Proxies::Environment => Matcher::from_env(),
         });
-        let connector = Connector::new(
-            settings.allows,
-            settings.tls,
-            proxies.clone(),
-            settings.connect_limit,
-        );
+        let silence_limit = settings.silence_limit;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_LIMIT)
-            .build(connector);
+            .build(Connector::new(settings, proxies.clone()));
         Self {
             client,
             proxies,
-            silence_limit: settings.silence_limit,
+            silence_limit,
         }
     }
 
+    /// Sends a request to the server of its URI. Redirects are answers.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn request(&self, mut request: Request<B>) -> Result<Response<Body>, Error> {
+        let credentials = self.proxy_credentials(request.uri());
+        let credentials = credentials.map(|value| (PROXY_AUTHORIZATION, value));
+        request.headers_mut().extend(credentials);
+        let answer = tokio::time::timeout(self.silence_limit, self.client.request(request)).await;
+        let response = answer.map_err(|_| Error::Silent(self.silence_limit))??;
+        Ok(response.map(|incoming| Body::of_pool(incoming, self.silence_limit)))
+    }
+
+    /// The credentials that a proxy reads in the request itself. Those of a tunnel are sent when it is
+    /// opened.
+    fn proxy_credentials(&self, uri: &Uri) -> Option<HeaderValue> {
+        if uri.scheme_str() != Some("http") {
+            return None;
+        }
+        self.proxies.intercept(uri)?.basic_auth().cloned()
+    }
+}
+
+impl Pool {
     /// Sends a GET request and follows redirects. `follows` decides about each redirect from its URL
     /// and the number of those before it. Credentials are not sent to another origin.
     ///
@@ -136,23 +151,9 @@ impl Pool {
             .as_str()
             .parse()
             .map_err(|_| Error::Url)?;
-        let credentials = self.proxy_credentials(&uri);
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let credentials = credentials.map(|value| (PROXY_AUTHORIZATION, value));
-        request.headers_mut().extend(credentials);
-        let answer = tokio::time::timeout(self.silence_limit, self.client.request(request)).await;
-        let response = answer.map_err(|_| Error::Silent(self.silence_limit))??;
-        Ok(response.map(|incoming| Body::of_pool(incoming, self.silence_limit)))
-    }
-
-    /// The credentials that a proxy reads in the request itself. Those of a tunnel are sent when it is
-    /// opened.
-    fn proxy_credentials(&self, uri: &Uri) -> Option<HeaderValue> {
-        if uri.scheme_str() != Some("http") {
-            return None;
-        }
-        self.proxies.intercept(uri)?.basic_auth().cloned()
+        self.request(request).await
     }
 }

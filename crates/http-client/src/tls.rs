@@ -1,26 +1,32 @@
-//! TLS settings of clients: trust in given roots, in those of the machine, or in any server.
+//! TLS settings of clients: trust in given roots, in those of the machine, or in any server; and the
+//! client's own certificate.
 
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime, pem};
+use rustls::pki_types::{
+    CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime, pem,
+};
 pub use rustls::{ClientConfig, Error};
 use rustls::{DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Why a bundle of certificates is refused.
+/// Why certificates or a key are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
-    /// The PEM text is malformed.
+    /// The PEM text is malformed, or has no key.
     #[error(transparent)]
     Pem(#[from] pem::Error),
     /// A certificate is malformed.
     #[error(transparent)]
     Certificate(#[from] Error),
+    /// The PEM text of a client certificate has none.
+    #[error("no certificate found")]
+    NoCertificate,
 }
 
 /// Certificates of authorities.
@@ -55,15 +61,64 @@ impl Roots {
     }
 }
 
+/// The servers that a client accepts.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// Those whose certificate leads to one of the roots.
+    Roots(Roots),
+    /// Any server. Certificates are not verified.
+    AnyServer,
+}
+
+/// A client certificate, with its chain and its key.
+#[derive(Debug)]
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads the certificates and the key from PEM texts.
+    ///
+    /// # Errors
+    /// See [`BundleError`].
+    pub fn of_pem(certificates: &[u8], key: &[u8]) -> Result<Self, BundleError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificates).collect();
+        let chain = chain?;
+        if chain.is_empty() {
+            return Err(BundleError::NoCertificate);
+        }
+        let key = PrivateKeyDer::from_pem_slice(key)?;
+        Ok(Self { chain, key })
+    }
+}
+
+/// Settings of a client that trusts servers as given, and that shows its certificate if it has one.
+///
+/// # Errors
+/// The key is malformed, or is not that of the certificate.
+pub fn client(trust: Trust, identity: Option<Identity>) -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    let builder = match trust {
+        Trust::Roots(roots) => builder.with_root_certificates(roots.0),
+        Trust::AnyServer => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
+    };
+    Ok(Arc::new(match identity {
+        Some(Identity { chain, key }) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    }))
+}
+
 /// Settings that accept servers whose certificate leads to one of the roots.
 ///
 /// # Errors
 /// The cryptography in use has no protocol version, which does not happen.
 pub fn trusting(roots: Roots) -> Result<Arc<ClientConfig>, Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?;
-    let config = builder.with_root_certificates(roots.0);
-    Ok(Arc::new(config.with_no_client_auth()))
+    client(Trust::Roots(roots), None)
 }
 
 /// Settings that accept any server. Certificates are not verified.
@@ -71,13 +126,7 @@ pub fn trusting(roots: Roots) -> Result<Arc<ClientConfig>, Error> {
 /// # Errors
 /// As of [`trusting`].
 pub fn insecure() -> Result<Arc<ClientConfig>, Error> {
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    client(Trust::AnyServer, None)
 }
 
 /// Why there is no TLS connection.

@@ -117,6 +117,7 @@ fn settings() -> Settings {
         connect_limit: PATIENCE,
         silence_limit: PATIENCE,
         tls: tls::trusting(Roots::none()).unwrap(),
+        server_name: None,
         proxies: Proxies::None,
         allows: Arc::new(|_, _| true),
     }
@@ -378,4 +379,61 @@ async fn proxies_of_the_environment_are_used() {
         assert!(head.to_lowercase().contains(credentials), "{head}");
     }
     assert!(server.heads()[0].starts_with("GET /c HTTP/1.1\r\n"));
+}
+
+/// A SOCKS proxy (RFC 1928) with a password (RFC 1929): it connects each client to `server`, and keeps
+/// what it was sent before.
+async fn socks(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let kept = sent.clone();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.ok()?;
+        // Methods, credentials, and the place to connect to, with the answers of a willing proxy.
+        let steps: [(usize, &[u8]); 3] = [
+            (3, &[5, 2]),
+            (3 + "me".len() + "secret".len(), &[1, 0]),
+            (7 + "far.example".len(), &[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]),
+        ];
+        for (length, answer) in steps {
+            let mut read = vec![0; length];
+            stream.read_exact(&mut read).await.ok()?;
+            kept.lock().unwrap().extend(read);
+            stream.write_all(answer).await.ok()?;
+        }
+        let mut there = TcpStream::connect(server).await.ok()?;
+        let copied = tokio::io::copy_bidirectional(&mut stream, &mut there).await;
+        copied.ok()
+    });
+    (address, sent)
+}
+
+/// kubernetes.io, kubeconfig (v1): `proxy-url` is an http, https or socks5 URL.
+#[tokio::test]
+async fn a_given_proxy_is_used() {
+    let (pem, acceptor) = identity();
+    let roots = Roots::none().with_pem(pem.as_bytes()).unwrap();
+    let server = Server::over(Some(acceptor), |_| OK.to_owned()).await;
+    let (http, heads) = proxy(server.address).await;
+    let (socks, sent) = socks(server.address).await;
+    for given in [
+        format!("http://me:secret@{http}"),
+        format!("socks5://me:secret@{socks}"),
+    ] {
+        let pool = Pool::new(Settings {
+            tls: tls::trusting(roots.clone()).unwrap(),
+            server_name: Some("127.0.0.1".to_owned()),
+            proxies: Proxies::Through(given.parse().unwrap()),
+            ..settings()
+        });
+        let url = Url::parse("https://far.example:6443/a").unwrap();
+        assert_eq!(text(&pool, &url).await.unwrap(), "hi", "{given}");
+    }
+    let heads = heads.lock().unwrap().concat().to_lowercase();
+    assert!(heads.starts_with("connect far.example:6443 "), "{heads}");
+    assert!(heads.contains("proxy-authorization: basic "), "{heads}");
+    let sent = String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
+    assert!(sent.contains("\x02me\x06secret"), "{sent:?}");
+    assert!(sent.contains("\x0bfar.example\x19\x2b"), "{sent:?}");
 }

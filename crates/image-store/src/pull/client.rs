@@ -178,6 +178,7 @@ impl RegistryClient {
             connect_limit: CONNECT_TIMEOUT,
             silence_limit: READ_TIMEOUT,
             tls: trust(endpoint).await?,
+            server_name: None,
             proxies: Proxies::Environment,
             allows: Arc::new(move |name, address| allowed.allows_address(name, address)),
         });

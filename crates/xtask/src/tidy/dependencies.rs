@@ -49,6 +49,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("api-client", 0),
     ("durable-file", 0),
     ("http-client", 0),
+    ("kubeconfig", 1),
     ("mount-table", 0),
     ("keyed-locks", 0),
     ("schema-check", 0),

@@ -1,0 +1,289 @@
+//! The content of a kubeconfig file (`v1`, kind `Config`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// The content of a kubeconfig. Fields that clients do not use are left out.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Kubeconfig {
+    /// The clusters.
+    #[serde(deserialize_with = "nullable")]
+    pub clusters: Vec<NamedCluster>,
+    /// The users.
+    #[serde(deserialize_with = "nullable")]
+    pub users: Vec<NamedUser>,
+    /// The contexts.
+    #[serde(deserialize_with = "nullable")]
+    pub contexts: Vec<NamedContext>,
+    /// The name of the context that is used by default.
+    pub current_context: Option<String>,
+}
+
+/// A cluster and its name.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct NamedCluster {
+    /// Its name.
+    pub name: String,
+    /// The cluster.
+    #[serde(default, deserialize_with = "nullable")]
+    pub cluster: Cluster,
+}
+
+/// A user and its name.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct NamedUser {
+    /// Its name.
+    pub name: String,
+    /// The user.
+    #[serde(default, deserialize_with = "nullable")]
+    pub user: User,
+}
+
+/// A context and its name.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct NamedContext {
+    /// Its name.
+    pub name: String,
+    /// The context.
+    #[serde(default, deserialize_with = "nullable")]
+    pub context: Context,
+}
+
+/// An API server, and the trust in it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Cluster {
+    /// `https://host:port`, with a path if the server has one.
+    pub server: Option<String>,
+    /// The name in the server's certificate, if it is not that of the URL.
+    pub tls_server_name: Option<String>,
+    /// Whether certificates are not verified.
+    pub insecure_skip_tls_verify: Option<bool>,
+    /// The file of the certificate authority, PEM.
+    pub certificate_authority: Option<String>,
+    /// The certificate authority, PEM in base64.
+    pub certificate_authority_data: Option<String>,
+    /// The proxy that requests go through.
+    pub proxy_url: Option<String>,
+    /// Whether responses are not to be compressed.
+    pub disable_compression: Option<bool>,
+    /// Data of other programs.
+    #[serde(deserialize_with = "nullable")]
+    pub extensions: Vec<Extension>,
+}
+
+/// Data of another program.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Extension {
+    /// Its name.
+    pub name: String,
+    /// The data.
+    #[serde(default)]
+    pub extension: Value,
+}
+
+/// A cluster, a user and a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Context {
+    /// The name of the cluster.
+    pub cluster: Option<String>,
+    /// The name of the user.
+    pub user: Option<String>,
+    /// The namespace of requests that name none.
+    pub namespace: Option<String>,
+}
+
+/// The credentials of a user.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct User {
+    /// The file of the client certificate, PEM.
+    pub client_certificate: Option<String>,
+    /// The client certificate, PEM in base64.
+    pub client_certificate_data: Option<String>,
+    /// The file of its key, PEM.
+    pub client_key: Option<String>,
+    /// Its key, PEM in base64.
+    pub client_key_data: Option<String>,
+    /// A bearer token.
+    pub token: Option<String>,
+    /// The file of a bearer token.
+    #[serde(rename = "tokenFile")]
+    pub token_file: Option<String>,
+    /// The name of HTTP's basic authentication.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// The program that returns credentials.
+    pub exec: Option<Exec>,
+    /// A removed way of authentication; `exec` has taken its place.
+    pub auth_provider: Option<Value>,
+    /// The name of the user to act as.
+    #[serde(rename = "as")]
+    pub as_name: Option<String>,
+    /// Its identifier.
+    pub as_uid: Option<String>,
+    /// Its groups.
+    #[serde(deserialize_with = "nullable")]
+    pub as_groups: Vec<String>,
+    /// Its other attributes.
+    #[serde(deserialize_with = "nullable")]
+    pub as_user_extra: BTreeMap<String, Vec<String>>,
+}
+
+/// Without the credentials.
+impl std::fmt::Debug for User {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("User").finish_non_exhaustive()
+    }
+}
+
+/// A program that returns credentials: a plug-in of `client.authentication.k8s.io`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Exec {
+    /// `client.authentication.k8s.io/v1` or `…/v1beta1`.
+    pub api_version: Option<String>,
+    /// The program.
+    pub command: Option<String>,
+    /// Its arguments.
+    #[serde(deserialize_with = "nullable")]
+    pub args: Vec<String>,
+    /// Environment variables besides those of this process.
+    #[serde(deserialize_with = "nullable")]
+    pub env: Vec<EnvironmentVariable>,
+    /// The message for a user without the program.
+    pub install_hint: Option<String>,
+    /// Whether the program is told about the cluster.
+    #[serde(deserialize_with = "nullable")]
+    pub provide_cluster_info: bool,
+    /// Whether the program reads the standard input.
+    pub interactive_mode: Option<InteractiveMode>,
+}
+
+/// An environment variable of a program.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+pub struct EnvironmentVariable {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    #[serde(default, deserialize_with = "nullable")]
+    pub value: String,
+}
+
+/// Without the value, which may be a secret.
+impl std::fmt::Debug for EnvironmentVariable {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.name)
+    }
+}
+
+/// Whether a program reads the standard input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum InteractiveMode {
+    /// It does not.
+    Never,
+    /// It does if that is a terminal.
+    IfAvailable,
+    /// It cannot do without.
+    Always,
+}
+
+/// A value, or its default in place of `null`, which Kubernetes' own programs write for empty lists.
+fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_read() {
+        let text = r#"
+apiVersion: v1
+kind: Config
+preferences: {}
+clusters:
+- name: prod
+  cluster:
+    server: https://prod.example:6443
+    tls-server-name: kubernetes
+    certificate-authority: ca.crt
+    proxy-url: http://proxy.example:3128
+    extensions:
+    - name: client.authentication.k8s.io/exec
+      extension: {audience: x}
+- name: empty
+  cluster: null
+users:
+- name: admin
+  user:
+    client-certificate: admin.crt
+    client-key: admin.key
+    token: 12345
+    tokenFile: token
+    username: me
+    password: "secret"
+    as: someone
+    as-uid: 7
+    as-groups: [a, b]
+    as-user-extra:
+      example.org/scope: [x]
+    exec:
+      apiVersion: client.authentication.k8s.io/v1
+      command: login
+      args: null
+      env:
+      - name: A
+        value: b
+      installHint: get it
+      provideClusterInfo: true
+      interactiveMode: IfAvailable
+contexts:
+- name: c
+  context: {cluster: prod, user: admin, namespace: shop}
+current-context: c
+"#;
+        let read: Kubeconfig = serde_saphyr::from_str(text).unwrap();
+        assert_eq!(read.current_context.as_deref(), Some("c"));
+        assert_eq!(read.clusters[1].cluster, Cluster::default());
+        let cluster = &read.clusters[0].cluster;
+        assert_eq!(cluster.tls_server_name.as_deref(), Some("kubernetes"));
+        assert_eq!(cluster.extensions[0].extension["audience"], "x");
+        let user = &read.users[0].user;
+        assert_eq!(user.token.as_deref(), Some("12345"));
+        assert_eq!(user.token_file.as_deref(), Some("token"));
+        assert_eq!(user.as_name.as_deref(), Some("someone"));
+        assert_eq!(user.as_uid.as_deref(), Some("7"));
+        assert_eq!(user.as_groups, ["a", "b"]);
+        assert_eq!(user.as_user_extra["example.org/scope"], ["x"]);
+        let exec = user.exec.as_ref().unwrap();
+        assert_eq!(exec.interactive_mode, Some(InteractiveMode::IfAvailable));
+        assert!(exec.provide_cluster_info && exec.args.is_empty());
+        assert_eq!(exec.env[0].value, "b");
+        assert_eq!(read.contexts[0].context.namespace.as_deref(), Some("shop"));
+        let shown = format!("{user:?} {exec:?}");
+        assert!(
+            !shown.contains("secret") && !shown.contains("\"b\""),
+            "{shown}"
+        );
+    }
+
+    /// `kubectl config view` without a file.
+    #[test]
+    fn lists_may_be_null() {
+        let text =
+            "apiVersion: v1\nclusters: null\ncontexts: null\ncurrent-context: \"\"\nusers: null\n";
+        let read: Kubeconfig = serde_saphyr::from_str(text).unwrap();
+        assert!(read.clusters.is_empty() && read.users.is_empty() && read.contexts.is_empty());
+    }
+}

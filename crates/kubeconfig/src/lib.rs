@@ -1,0 +1,25 @@
+//! Kubeconfig files, with kubectl's rules, and the connection to the server that they name.
+//!
+//! [`Kubeconfig`] has the content of one file or of several merged ones; [`read`] does the reading.
+//! [`Kubeconfig::select`] makes the [`Settings`] of a context. Both are pure apart from [`read`]. A
+//! [`Transport`] sends requests to the server with the user's credentials: a client certificate, a
+//! token, a password, or what a plug-in of `client.authentication.k8s.io` returns.
+
+mod exec;
+mod file;
+mod merge;
+mod plugin;
+pub mod read;
+mod select;
+mod settings;
+mod transport;
+
+pub use exec::ExecError;
+pub use file::{
+    Cluster, Context, EnvironmentVariable, Exec, Extension, InteractiveMode, Kubeconfig,
+    NamedCluster, NamedContext, NamedUser, User,
+};
+pub use read::ReadError;
+pub use select::SelectError;
+pub use settings::{Pem, Settings};
+pub use transport::{Limits, Transport, TransportError};

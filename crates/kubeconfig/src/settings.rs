@@ -1,0 +1,91 @@
+//! The server and the user of a context.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use http::{HeaderMap, HeaderValue, Uri};
+use http_client::Proxies;
+
+use crate::plugin::Plugin;
+
+/// The server, and what the client needs for it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The URL of the server.
+    pub server: Uri,
+    /// The namespace of the context.
+    pub namespace: Option<String>,
+    /// The user's client certificate and its key.
+    pub identity: Option<(Pem, Pem)>,
+    /// The certificate authority; none for those that the machine trusts.
+    pub(crate) authority: Option<Pem>,
+    /// Whether certificates are not verified.
+    pub(crate) is_insecure: bool,
+    /// The name in the server's certificate, if it is not that of the URL.
+    pub(crate) server_name: Option<String>,
+    pub(crate) proxies: Proxies,
+    pub(crate) credentials: Credentials,
+    /// The headers of each request.
+    pub(crate) headers: HeaderMap,
+}
+
+/// PEM text, or its file.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// The text.
+    Text(Vec<u8>),
+    /// The file.
+    File(PathBuf),
+}
+
+impl Pem {
+    /// The text.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::File(path) => fs::read(path),
+        }
+    }
+}
+
+/// Without the text, which may be a key.
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(_) => formatter.write_str("a PEM text"),
+            Self::File(path) => write!(formatter, "{}", path.display()),
+        }
+    }
+}
+
+/// The way to the header `Authorization`.
+#[derive(Clone, Debug)]
+pub(crate) enum Credentials {
+    /// There is none.
+    None,
+    /// It is known.
+    Header(HeaderValue),
+    /// A file has the token. The token of the kubeconfig counts while the file cannot be read.
+    TokenFile {
+        path: PathBuf,
+        otherwise: Option<HeaderValue>,
+    },
+    /// A program returns it.
+    Plugin(Box<Plugin>),
+}
+
+/// The header of a bearer token; none if the token cannot be sent.
+pub(crate) fn bearer(token: &str) -> Option<HeaderValue> {
+    let token = token.trim();
+    let header = HeaderValue::from_str(&format!("Bearer {token}")).ok();
+    header.filter(|_| !token.is_empty()).map(secret)
+}
+
+pub(crate) fn secret(mut header: HeaderValue) -> HeaderValue {
+    header.set_sensitive(true);
+    header
+}
