@@ -67,7 +67,8 @@ use Said::{ByOurs, ByStrangers};
 
 const ADMINISTRATOR: Said = ByOurs("a file or flag of the administrator");
 const OWN_FILE: Said = ByOurs("a file in the data directory, which only the program writes");
-const KUBECONFIG: Said = ByOurs("a kubeconfig of the user, or the output of a program that it names");
+const KUBECONFIG: Said =
+    ByOurs("a kubeconfig of the user, or the output of a program that it names");
 const STORED: Said = ByOurs("what the program itself has stored");
 const SHIM: Said = ByOurs("messages between the program and its shims");
 
