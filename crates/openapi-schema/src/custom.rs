@@ -1,13 +1,11 @@
 //! Kinds whose schema comes from a CustomResourceDefinition.
 
-use std::collections::BTreeMap;
-
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value, json};
 
+use crate::definitions::REFERENCE_PREFIX;
 use crate::facts::{Facts, ListType, MapType};
-use crate::graph::{Definition, Field, Graph, Node};
-use crate::roots::REFERENCE_PREFIX;
+use crate::graph::{Field, Graph, NO_FACTS, Node};
 
 // Kubernetes' description of these fields, for all kinds.
 pub(crate) const API_VERSION_DESCRIPTION: &str = "APIVersion defines the versioned schema of this \
@@ -21,6 +19,7 @@ pub(crate) const KIND_DESCRIPTION: &str = "Kind is a string value representing t
 const METADATA_DESCRIPTION: &str = "Standard object's metadata. More info: \
     https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
+const OF_EVERY_OBJECT: [&str; 3] = ["apiVersion", "kind", "metadata"];
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// A custom kind, for documents.
@@ -100,114 +99,55 @@ fn embed(schema: &mut Map<String, Value>) {
     }
 }
 
-/// The graph of one custom kind: its own types and those of the metadata.
-pub(crate) fn graph(published: &Graph, info: &KindInfo<'_>, schema: &Value) -> Graph {
+/// The graph of one custom kind: its own types, and the published one of the metadata.
+pub(crate) fn graph(info: &KindInfo<'_>, schema: &Value) -> Graph {
     let mut maker = Maker {
-        definitions: Vec::new(),
-        metadata: None,
+        graph: Graph::without_kinds(),
     };
-    let metadata = published
-        .definitions
-        .iter()
-        .position(|definition| *definition.name == *OBJECT_META);
-    if let Some(metadata) = metadata {
-        maker.metadata = Some(maker.copy(published, metadata, &mut BTreeMap::new()));
-    }
     let root = maker.object(schema, true);
-    let mut graph = Graph::of(maker.definitions);
-    graph.name(info.group, info.version, info.kind, root);
-    graph
+    let name = [info.group, info.version, info.kind];
+    maker.graph.add_kind(name, root);
+    maker.graph
 }
 
 struct Maker {
-    definitions: Vec<Definition>,
-    metadata: Option<usize>,
+    graph: Graph,
 }
 
 impl Maker {
-    /// Copies a published definition with its dependencies; `known` are the copied ones with their
-    /// indices.
-    fn copy(
-        &mut self,
-        published: &Graph,
-        index: usize,
-        known: &mut BTreeMap<usize, usize>,
-    ) -> usize {
-        if let Some(place) = known.get(&index) {
-            return *place;
-        }
-        let Some(source) = published.definitions.get(index) else {
-            return index;
-        };
-        let place = self.definitions.len();
-        known.insert(index, place);
-        self.definitions.push(source.clone());
-        let mut fields = source.fields.clone();
-        for field in &mut fields {
-            self.copy_node(published, &mut field.node, known);
-        }
-        self.definitions[place].fields = fields;
-        place
-    }
-
-    fn copy_node(
-        &mut self,
-        published: &Graph,
-        node: &mut Node,
-        known: &mut BTreeMap<usize, usize>,
-    ) {
-        match node {
-            Node::Definition(index) => *index = self.copy(published, *index, known),
-            Node::List(below) | Node::Map(below) => self.copy_node(published, below, known),
-            Node::Any | Node::Scalar => {}
-        }
-    }
-
     /// Adds the definition of an object with known fields.
-    fn object(&mut self, schema: &Value, whole: bool) -> usize {
+    fn object(&mut self, schema: &Value, whole: bool) -> u32 {
+        let embedded = schema["x-kubernetes-embedded-resource"] == true;
         let properties = schema["properties"].as_object();
         let required = schema["required"].as_array();
         let mut fields: Vec<Field> = Vec::new();
         for (name, below) in properties.into_iter().flatten() {
-            if whole && is_of_every_object(name) {
+            if (whole || embedded) && OF_EVERY_OBJECT.contains(&name.as_str()) {
                 continue;
             }
+            let node = self.node(below);
             fields.push(Field {
-                name: name.as_str().into(),
-                node: self.node(below),
+                name: self.graph.add_text(name),
+                node,
                 required: required.is_some_and(|names| names.iter().any(|other| other == name)),
-                facts: facts(below),
+                facts: self.graph.add_facts(facts(below)),
             });
         }
-        if whole || schema["x-kubernetes-embedded-resource"] == true {
-            for name in ["apiVersion", "kind", "metadata"] {
-                fields.retain(|field| *field.name != *name);
-                let metadata = self.metadata.filter(|_| name == "metadata");
+        if whole || embedded {
+            let metadata = self.graph.published_index(OBJECT_META);
+            for name in OF_EVERY_OBJECT {
+                let metadata = metadata.filter(|_| name == "metadata");
                 fields.push(Field {
-                    name: name.into(),
+                    name: self.graph.add_text(name),
                     node: metadata.map_or(Node::Scalar, Node::Definition),
                     required: false,
-                    facts: Facts::default(),
+                    facts: NO_FACTS,
                 });
             }
         }
-        fields.sort_by(|one, other| one.name.cmp(&other.name));
         let open = schema["x-kubernetes-preserve-unknown-fields"] == true;
-        let rest = open.then(|| {
-            Box::new(Field {
-                name: "".into(),
-                node: Node::Any,
-                required: false,
-                facts: Facts::default(),
-            })
-        });
-        self.definitions.push(Definition {
-            name: "".into(),
-            fields: fields.into(),
-            rest,
-            facts: facts(schema),
-        });
-        self.definitions.len() - 1
+        let facts = self.graph.add_facts(facts(schema));
+        self.graph.add_definition(fields, open, facts)
     }
 
     fn node(&mut self, schema: &Value) -> Node {
@@ -219,19 +159,21 @@ impl Maker {
         }
         match schema["type"].as_str() {
             Some("object") => match schema.get("additionalProperties") {
-                Some(values @ Value::Object(_)) => Node::Map(Box::new(self.node(values))),
-                Some(Value::Bool(true)) => Node::Map(Box::new(Node::Any)),
+                Some(values @ Value::Object(_)) => {
+                    let values = self.node(values);
+                    Node::Map(self.graph.add_element(values))
+                }
+                Some(Value::Bool(true)) => Node::Map(self.graph.add_element(Node::Any)),
                 _ => Node::Definition(self.object(schema, false)),
             },
-            Some("array") => Node::List(Box::new(self.node(&schema["items"]))),
+            Some("array") => {
+                let elements = self.node(&schema["items"]);
+                Node::List(self.graph.add_element(elements))
+            }
             Some(_) => Node::Scalar,
             None => Node::Any,
         }
     }
-}
-
-fn is_of_every_object(name: &str) -> bool {
-    ["apiVersion", "kind", "metadata"].contains(&name)
 }
 
 fn facts(schema: &Value) -> Facts {

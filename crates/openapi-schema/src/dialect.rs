@@ -4,9 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::custom::for_v2;
-use crate::facts::{FactTable, Facts, ListType, MapType};
-use crate::graph::reference;
-use crate::roots::roots;
+use crate::definitions::reference;
+use crate::facts::{Facts, ListType, MapType};
+use crate::graph::Graph;
 
 /// The type of whole numbers or texts; other types of numbers or texts are quantities.
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
@@ -31,24 +31,27 @@ impl Dialect {
         json!({"$ref": format!("{}{name}", self.prefix())})
     }
 
-    /// A definition as published: with merge facts and its kinds.
-    pub fn definition(self, name: &str, source: &Value, facts: &FactTable) -> Value {
+    /// A definition as published: with its merge facts and kinds, which `graph` has.
+    pub fn definition(self, name: &str, source: &Value, graph: &Graph) -> Value {
         if let Some(special) = self.special(name, source) {
             return special;
         }
         let mut published = self.schema(source);
-        let Some(object) = published.as_object_mut() else {
+        let known = graph.definition_named(name);
+        let (Some(object), Some(known)) = (published.as_object_mut(), known) else {
             return published;
         };
         if let Some(Value::Object(properties)) = object.get_mut("properties") {
             for (field, schema) in properties {
-                annotate(schema, &facts.get(name, field));
+                if let Some(field) = graph.field(known, field) {
+                    annotate(schema, graph.facts(field.facts));
+                }
             }
         }
-        let kinds: Vec<Value> = roots()
-            .iter()
-            .filter(|root| root.definition() == name)
-            .map(|root| gvk(root.group, root.version, root.kind))
+        let kinds: Vec<Value> = graph
+            .kinds()
+            .filter(|(_, definition)| graph.text(definition.name) == name)
+            .map(|([group, version, kind], _)| gvk(group, version, kind))
             .collect();
         if !kinds.is_empty() {
             object.insert(
@@ -56,7 +59,7 @@ impl Dialect {
                 Value::Array(kinds),
             );
         }
-        annotate(&mut published, &facts.get(name, ""));
+        annotate(&mut published, graph.facts(known.facts));
         published
     }
 

@@ -7,13 +7,13 @@ use std::hash::{DefaultHasher, Hasher};
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value, json};
 
+use crate::Schema;
 use crate::custom::{API_VERSION_DESCRIPTION, CustomKind, KIND_DESCRIPTION};
+use crate::definitions::{definitions, reference};
 use crate::dialect::{Dialect, gvk};
-use crate::facts::FactTable;
-use crate::graph::reference;
+use crate::graph::Graph;
 use crate::operations::{Action, Gvk, Operation, Path, base_path, paths};
 use crate::parameters::parameters;
-use crate::roots::{definitions, roots};
 use crate::v2_messages::Contents;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -88,21 +88,22 @@ struct Source<'a> {
     names: BTreeMap<Gvk<'a>, String>,
     /// The names of definitions that came with custom kinds.
     custom: BTreeSet<String>,
-    facts: FactTable,
+    graph: &'static Graph,
 }
 
 impl<'a> Source<'a> {
     fn with(custom: &[CustomKind<'a>]) -> Self {
-        let mut definitions = definitions().take_definitions(false);
-        let mut names: BTreeMap<Gvk<'_>, String> = roots()
-            .iter()
-            .map(|root| {
+        let graph = &Schema::published().graph;
+        let mut definitions = definitions();
+        let mut names: BTreeMap<Gvk<'_>, String> = graph
+            .kinds()
+            .map(|([group, version, kind], definition)| {
                 let gvk = Gvk {
-                    group: root.group,
-                    version: root.version,
-                    kind: root.kind,
+                    group,
+                    version,
+                    kind,
                 };
-                (gvk, root.definition().into_owned())
+                (gvk, graph.text(definition.name).to_owned())
             })
             .collect();
         for kind in custom {
@@ -118,7 +119,7 @@ impl<'a> Source<'a> {
             definitions,
             names,
             custom: custom.iter().map(CustomKind::definition_name).collect(),
-            facts: FactTable::published(),
+            graph,
         }
     }
 
@@ -380,7 +381,7 @@ impl<'a> Source<'a> {
     fn definition(&self, dialect: Dialect, name: &str) -> Value {
         match self.definitions.get(name) {
             Some(source) if self.custom.contains(name) => dialect.custom_definition(source),
-            Some(source) => dialect.definition(name, source, &self.facts),
+            Some(source) => dialect.definition(name, source, self.graph),
             None if name == WATCH_EVENT => json!({
                 "description": "Event represents a single event to a watched resource.",
                 "type": "object",

@@ -1,186 +1,247 @@
-//! The types as a compact graph: field names, shapes and merge facts, no descriptions. Only the
-//! graph stays in memory (some hundred kilobytes); documents are generated again from the source
-//! types.
+//! The types as a compact graph: field names, shapes and merge facts, no descriptions.
+//!
+//! Types refer to one another by index. The published types are constants, which the build script writes:
+//! they are in the program's file, and nothing is done for them at the start. A custom kind's graph holds
+//! its own types only; their indices follow those of the published ones.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use crate::facts::Facts;
 
-use crate::facts::{FactTable, Facts};
-use crate::roots::{REFERENCE_PREFIX, definitions, roots};
+mod published {
+    use std::borrow::Cow;
+
+    use super::{Definition, Field, Kind, Node, Text};
+    use crate::facts::{Facts, ListType, MapType};
+
+    include!(concat!(env!("OUT_DIR"), "/published.rs"));
+}
+
+/// A part of the common text of all names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Text {
+    start: u32,
+    length: u32,
+}
 
 /// The type of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Node {
     /// Anything at all: raw extensions, field sets, JSON.
     Any,
     /// A string, number, boolean, quantity, time or the like.
     Scalar,
     /// The definition with that index.
-    Definition(usize),
-    /// A list of such elements.
-    List(Box<Node>),
-    /// A map from any string to such values.
-    Map(Box<Node>),
+    Definition(u32),
+    /// A list of elements; their type has that index.
+    List(u32),
+    /// A map from any string to values; their type has that index.
+    Map(u32),
 }
 
 /// A field of a definition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
-    pub name: Box<str>,
+    pub name: Text,
     pub node: Node,
     /// Whether every object of the type must have it.
     pub required: bool,
-    pub facts: Facts,
+    /// The index of its facts.
+    pub facts: u32,
 }
+
+/// A field of any name and type.
+static OTHER: Field = Field {
+    name: Text {
+        start: 0,
+        length: 0,
+    },
+    node: Node::Any,
+    required: false,
+    facts: NO_FACTS,
+};
+
+/// The index of the facts about a field without any.
+pub(crate) const NO_FACTS: u32 = 0;
 
 /// An object type with fields; types without structure (times, quantities) have none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Definition {
-    pub name: Box<str>,
-    /// Sorted by name.
-    pub fields: Box<[Field]>,
-    /// The schema of additional fields; `None` if there are none.
-    pub rest: Option<Box<Field>>,
-    pub facts: Facts,
+    pub name: Text,
+    /// The index of the first field. The fields are sorted by name.
+    first: u32,
+    /// The number of fields.
+    count: u32,
+    /// Whether there may be fields of any other name.
+    open: bool,
+    /// The index of its facts.
+    pub facts: u32,
 }
 
-impl Definition {
-    pub fn field(&self, name: &str) -> Option<&Field> {
-        let index = self
-            .fields
-            .binary_search_by(|field| (*field.name).cmp(name));
-        let named = index.ok().map(|index| &self.fields[index]);
-        named.or(self.rest.as_deref())
-    }
+/// A kind and its type.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    /// Group, version and kind.
+    name: [Text; 3],
+    definition: u32,
 }
-
-/// Group, version and kind.
-type Name<'a> = [Cow<'a, str>; 3];
 
 /// All types, and where each kind's type is.
 #[derive(Debug)]
 pub(crate) struct Graph {
-    pub definitions: Vec<Definition>,
-    kinds: BTreeMap<Name<'static>, usize>,
+    /// Sorted by name.
+    kinds: Cow<'static, [Kind]>,
+    texts: String,
+    facts: Vec<Facts>,
+    nodes: Vec<Node>,
+    fields: Vec<Field>,
+    definitions: Vec<Definition>,
 }
 
 impl Graph {
-    /// Builds the graph of all known kinds.
-    pub fn published() -> Self {
-        let generator = definitions();
-        let facts = FactTable::published();
-        let source = generator.definitions();
-        let index: BTreeMap<&str, usize> = source
-            .keys()
-            .enumerate()
-            .map(|(index, name)| (name.as_str(), index))
-            .collect();
-        let reader = Reader {
-            source,
-            index: &index,
-        };
-        let definitions = source
-            .iter()
-            .map(|(name, schema)| reader.definition(name, schema, &facts))
-            .collect();
-        let kinds = roots()
-            .iter()
-            .filter_map(|root| {
-                let place = *index.get(root.definition().as_ref())?;
-                let name = [root.group, root.version, root.kind];
-                Some((name.map(Cow::Borrowed), place))
-            })
-            .collect();
-        Self { definitions, kinds }
+    /// The graph of all known kinds.
+    pub const PUBLISHED: Self = Self::of(&published::KINDS);
+
+    const fn of(kinds: &'static [Kind]) -> Self {
+        Self {
+            kinds: Cow::Borrowed(kinds),
+            texts: String::new(),
+            facts: Vec::new(),
+            nodes: Vec::new(),
+            fields: Vec::new(),
+            definitions: Vec::new(),
+        }
     }
 
     /// A graph of types that no kind has yet.
-    pub fn of(definitions: Vec<Definition>) -> Self {
-        Self {
-            definitions,
-            kinds: BTreeMap::new(),
-        }
+    pub fn without_kinds() -> Self {
+        Self::of(&[])
     }
 
-    /// Says which type a kind has.
-    pub fn name(&mut self, group: &str, version: &str, kind: &str, definition: usize) {
-        let name = [group, version, kind].map(|word| Cow::Owned(word.to_owned()));
-        self.kinds.insert(name, definition);
-    }
-
+    /// The definition of a kind.
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
-        let kinds: &BTreeMap<Name<'_>, usize> = &self.kinds;
-        let place = kinds.get(&[group, version, kind].map(Cow::Borrowed))?;
-        self.definitions.get(*place)
-    }
-}
-
-struct Reader<'a> {
-    source: &'a Map<String, Value>,
-    index: &'a BTreeMap<&'a str, usize>,
-}
-
-impl Reader<'_> {
-    fn definition(&self, name: &str, schema: &Value, facts: &FactTable) -> Definition {
-        let properties = schema.get("properties").and_then(Value::as_object);
-        let required = schema.get("required").and_then(Value::as_array);
-        let mut fields: Vec<Field> = properties
-            .into_iter()
-            .flatten()
-            .map(|(field, schema)| Field {
-                name: field.as_str().into(),
-                node: self.node(schema),
-                required: required.is_some_and(|names| names.iter().any(|name| name == field)),
-                facts: facts.get(name, field),
-            })
-            .collect();
-        fields.sort_by(|a, b| a.name.cmp(&b.name));
-        Definition {
-            name: name.into(),
-            fields: fields.into(),
-            rest: None,
-            facts: facts.get(name, ""),
-        }
+        let wanted = [group, version, kind];
+        let place = self
+            .kinds
+            .binary_search_by(|known| known.name.map(|word| self.text(word)).cmp(&wanted));
+        self.definition(self.kinds[place.ok()?].definition)
     }
 
-    fn node(&self, schema: &Value) -> Node {
-        if let Some(name) = reference(schema) {
-            return self.named(name);
-        }
-        match schema.get("type").and_then(Value::as_str) {
-            Some("array") => {
-                let element = schema
-                    .get("items")
-                    .map_or(Node::Any, |items| self.node(items));
-                Node::List(Box::new(element))
-            }
-            Some("object") => match schema.get("additionalProperties") {
-                Some(values) => Node::Map(Box::new(self.node(values))),
-                None => Node::Any,
-            },
-            Some(_) => Node::Scalar,
-            None => Node::Any,
-        }
+    /// Group, version and kind of all kinds, each with its definition.
+    pub fn kinds(&self) -> impl Iterator<Item = ([&str; 3], &Definition)> {
+        self.kinds.iter().filter_map(|kind| {
+            let name = kind.name.map(|word| self.text(word));
+            Some((name, self.definition(kind.definition)?))
+        })
     }
 
-    /// A reference to a definition, or the type that it stands for, if it has no fields.
-    fn named(&self, name: &str) -> Node {
-        let (Some(schema), Some(index)) = (self.source.get(name), self.index.get(name)) else {
-            return Node::Any;
+    pub fn definition(&self, index: u32) -> Option<&Definition> {
+        one(&published::DEFINITIONS, &self.definitions, index)
+    }
+
+    /// The index of a published definition.
+    pub fn published_index(&self, name: &str) -> Option<u32> {
+        let found = published::DEFINITIONS
+            .binary_search_by(|definition| self.text(definition.name).cmp(name));
+        u32::try_from(found.ok()?).ok()
+    }
+
+    /// A published definition.
+    pub fn definition_named(&self, name: &str) -> Option<&Definition> {
+        self.definition(self.published_index(name)?)
+    }
+
+    /// The named fields of a definition, by name.
+    pub fn fields(&self, definition: &Definition) -> &[Field] {
+        let (first, count) = (definition.first as usize, definition.count as usize);
+        let (table, first) = match first.checked_sub(published::FIELDS.len()) {
+            None => (&published::FIELDS[..], first),
+            Some(first) => (&self.fields[..], first),
         };
-        if schema.get("properties").is_some() {
-            return Node::Definition(*index);
+        table.get(first..first + count).unwrap_or_default()
+    }
+
+    pub fn field(&self, definition: &Definition, name: &str) -> Option<&Field> {
+        let fields = self.fields(definition);
+        let found = fields.binary_search_by(|field| self.text(field.name).cmp(name));
+        let named = found.ok().map(|index| &fields[index]);
+        named.or_else(|| definition.open.then_some(&OTHER))
+    }
+
+    /// The type of a list's elements or of a map's values.
+    pub fn element(&self, index: u32) -> Node {
+        let found = one(&published::NODES, &self.nodes, index);
+        found.copied().unwrap_or(Node::Any)
+    }
+
+    pub fn facts(&self, index: u32) -> &Facts {
+        one(&published::FACTS, &self.facts, index).unwrap_or(&published::FACTS[0])
+    }
+
+    pub fn text(&self, text: Text) -> &str {
+        let (start, length) = (text.start as usize, text.length as usize);
+        let (texts, start) = match start.checked_sub(published::TEXTS.len()) {
+            None => (published::TEXTS, start),
+            Some(start) => (self.texts.as_str(), start),
+        };
+        texts.get(start..start + length).unwrap_or_default()
+    }
+
+    /// Says which type the only kind has.
+    pub fn add_kind(&mut self, name: [&str; 3], definition: u32) {
+        let name = name.map(|word| self.add_text(word));
+        self.kinds = Cow::Owned(vec![Kind { name, definition }]);
+    }
+
+    pub fn add_text(&mut self, text: &str) -> Text {
+        let start = index(published::TEXTS.len() + self.texts.len());
+        self.texts.push_str(text);
+        Text {
+            start,
+            length: index(text.len()),
         }
-        if schema.get("x-kubernetes-int-or-string").is_some() {
-            return Node::Scalar;
+    }
+
+    pub fn add_facts(&mut self, facts: Facts) -> u32 {
+        if facts == Facts::default() {
+            return NO_FACTS;
         }
-        self.node(schema)
+        add(&published::FACTS, &mut self.facts, facts)
+    }
+
+    pub fn add_element(&mut self, element: Node) -> u32 {
+        add(&published::NODES, &mut self.nodes, element)
+    }
+
+    /// Adds a definition without a name; `open` if there may be fields of any other name.
+    pub fn add_definition(&mut self, mut fields: Vec<Field>, open: bool, facts: u32) -> u32 {
+        fields.sort_by(|one, other| self.text(one.name).cmp(self.text(other.name)));
+        let definition = Definition {
+            name: OTHER.name,
+            first: index(published::FIELDS.len() + self.fields.len()),
+            count: index(fields.len()),
+            open,
+            facts,
+        };
+        self.fields.append(&mut fields);
+        add(&published::DEFINITIONS, &mut self.definitions, definition)
     }
 }
 
-/// The name of the definition that a schema refers to.
-pub(crate) fn reference(schema: &Value) -> Option<&str> {
-    schema.get("$ref")?.as_str()?.strip_prefix(REFERENCE_PREFIX)
+fn one<'g, T>(published: &'static [T], own: &'g [T], index: u32) -> Option<&'g T> {
+    let index = index as usize;
+    match index.checked_sub(published.len()) {
+        None => published.get(index),
+        Some(index) => own.get(index),
+    }
+}
+
+fn add<T>(published: &'static [T], own: &mut Vec<T>, new: T) -> u32 {
+    own.push(new);
+    index(published.len() + own.len() - 1)
+}
+
+/// An index of a table. No definition of a kind is so large that there are more: the highest leads nowhere.
+fn index(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }

@@ -1,10 +1,11 @@
 //! The schema of the API's types: the fields of an object, the merge of its lists, and the OpenAPI
-//! documents that clients read. Derived at run time from the types of `k8s-openapi` and from a
+//! documents that clients read. The build script derives both from the types of `k8s-openapi` and from a
 //! table of the published merge facts. Pure: no I/O, no clock.
 //!
-//! Only a compact graph is kept in memory; documents are generated on request.
+//! The compact graph is a constant of the program; documents are generated on request.
 
 mod custom;
+mod definitions;
 mod dialect;
 mod document;
 mod facts;
@@ -12,13 +13,14 @@ mod graph;
 mod operations;
 mod parameters;
 mod protobuf;
-mod resource_metrics;
-mod roots;
 mod types;
 mod unknown;
 mod v2_messages;
 
-use std::sync::OnceLock;
+#[cfg(test)]
+#[path = "../build/published_facts.rs"]
+#[expect(dead_code, reason = "the build script reads all of it")]
+mod published_facts;
 
 use resource_kinds::KindInfo;
 use serde_json::Value;
@@ -37,18 +39,18 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The schema of the served Kubernetes version; built at the first call.
+    /// The schema of the served Kubernetes version.
     pub fn published() -> &'static Self {
-        static PUBLISHED: OnceLock<Schema> = OnceLock::new();
-        PUBLISHED.get_or_init(|| Self {
-            graph: Graph::published(),
-        })
+        static PUBLISHED: Schema = Schema {
+            graph: Graph::PUBLISHED,
+        };
+        &PUBLISHED
     }
 
     /// The schema of a custom kind, from the `openAPIV3Schema` of its definition.
     pub fn custom(info: &KindInfo<'_>, schema: &Value) -> Self {
         Self {
-            graph: custom::graph(&Self::published().graph, info, schema),
+            graph: custom::graph(info, schema),
         }
     }
 

@@ -29,7 +29,7 @@ pub struct TypeRef<'s> {
 #[derive(Clone, Copy, Debug)]
 enum Place<'s> {
     Definition(&'s Definition),
-    Node(&'s Node),
+    Node(Node),
 }
 
 impl<'s> TypeRef<'s> {
@@ -40,9 +40,9 @@ impl<'s> TypeRef<'s> {
         }
     }
 
-    fn of_node(schema: &'s Schema, node: &'s Node) -> Self {
+    fn of_node(schema: &'s Schema, node: Node) -> Self {
         let place = match node {
-            Node::Definition(index) => match schema.graph.definitions.get(*index) {
+            Node::Definition(index) => match schema.graph.definition(index) {
                 Some(definition) => Place::Definition(definition),
                 None => Place::Node(node),
             },
@@ -65,7 +65,7 @@ impl<'s> TypeRef<'s> {
     /// The name of an object's definition, for instance `io.k8s.api.core.v1.PodSpec`.
     pub fn definition_name(&self) -> Option<&'s str> {
         match self.place {
-            Place::Definition(definition) => Some(&definition.name),
+            Place::Definition(definition) => Some(self.schema.graph.text(definition.name)),
             Place::Node(_) => None,
         }
     }
@@ -74,7 +74,7 @@ impl<'s> TypeRef<'s> {
     pub fn field(&self, name: &str) -> Option<FieldRef<'s>> {
         match self.place {
             Place::Definition(definition) => {
-                let field = definition.field(name)?;
+                let field = self.schema.graph.field(definition, name)?;
                 Some(FieldRef {
                     schema: self.schema,
                     field,
@@ -88,7 +88,7 @@ impl<'s> TypeRef<'s> {
     pub fn fields(&self) -> impl Iterator<Item = FieldRef<'s>> + use<'s> {
         let schema = self.schema;
         let fields: &'s [Field] = match self.place {
-            Place::Definition(definition) => &definition.fields,
+            Place::Definition(definition) => schema.graph.fields(definition),
             Place::Node(_) => &[],
         };
         fields.iter().map(move |field| FieldRef { schema, field })
@@ -98,6 +98,7 @@ impl<'s> TypeRef<'s> {
     pub fn element(&self) -> Option<TypeRef<'s>> {
         match self.place {
             Place::Node(Node::List(element) | Node::Map(element)) => {
+                let element = self.schema.graph.element(element);
                 Some(Self::of_node(self.schema, element))
             }
             _ => None,
@@ -112,7 +113,7 @@ impl<'s> TypeRef<'s> {
     /// Whether objects of this type have one owner as a whole (`x-kubernetes-map-type`).
     pub fn map_type(&self) -> Option<MapType> {
         match self.place {
-            Place::Definition(definition) => definition.facts.map_type,
+            Place::Definition(definition) => self.schema.graph.facts(definition.facts).map_type,
             Place::Node(_) => None,
         }
     }
@@ -128,12 +129,12 @@ pub struct FieldRef<'s> {
 impl<'s> FieldRef<'s> {
     /// The field's name.
     pub fn name(&self) -> &'s str {
-        &self.field.name
+        self.schema.graph.text(self.field.name)
     }
 
     /// The field's type.
     pub fn type_ref(&self) -> TypeRef<'s> {
-        TypeRef::of_node(self.schema, &self.field.node)
+        TypeRef::of_node(self.schema, self.field.node)
     }
 
     /// Whether a strategic merge patch merges the list instead of replacing it.
@@ -190,7 +191,7 @@ impl<'s> FieldRef<'s> {
     }
 
     fn facts(&self) -> &'s Facts {
-        &self.field.facts
+        self.schema.graph.facts(self.field.facts)
     }
 
     fn strategy(&self, name: &str) -> bool {

@@ -35,8 +35,8 @@ impl Search<'_> {
         let Value::Object(fields) = value else { return };
         for (name, value) in fields {
             let here = self.enter(name);
-            match definition.field(name) {
-                Some(field) => self.value(&field.node, value),
+            match self.schema.graph.field(definition, name) {
+                Some(field) => self.value(field.node, value),
                 None if self.found.len() < REPORTED_MAX => self.found.push(self.path.clone()),
                 None => {}
             }
@@ -44,14 +44,15 @@ impl Search<'_> {
         }
     }
 
-    fn value(&mut self, node: &Node, value: &Value) {
+    fn value(&mut self, node: Node, value: &Value) {
         match (node, value) {
             (Node::Definition(index), value) => {
-                if let Some(definition) = self.schema.graph.definitions.get(*index) {
+                if let Some(definition) = self.schema.graph.definition(index) {
                     self.object(definition, value);
                 }
             }
             (Node::List(element), Value::Array(values)) => {
+                let element = self.schema.graph.element(element);
                 for (index, value) in values.iter().enumerate() {
                     let here = self.path.len();
                     self.path.push_str(&format!("[{index}]"));
@@ -60,6 +61,7 @@ impl Search<'_> {
                 }
             }
             (Node::Map(element), Value::Object(entries)) => {
+                let element = self.schema.graph.element(element);
                 for (key, value) in entries {
                     let here = self.enter(key);
                     self.value(element, value);

@@ -296,6 +296,10 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["snapshot-handle"]),
     ),
     (
+        "openapi-schema/src/definitions.rs",
+        ByOurs("the definitions, packed by the build script"),
+    ),
+    (
         "pod-lifecycle/src/environment/resolv_conf.rs",
         ADMINISTRATOR,
     ),

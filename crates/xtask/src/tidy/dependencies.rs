@@ -28,8 +28,8 @@ pub const VOCABULARY: &[&str] = &[
 
 /// Libraries that pure crates may use.
 const PURE_LIBRARIES: &[&str] = &[
+    "flate2",
     "k8s-openapi",
-    "schemars",
     "serde",
     "serde_json",
     "jiff",

@@ -61,9 +61,10 @@ impl<'a> Place<'a> {
     /// `one_program` or each file is one.
     fn is_root(&self, one_program: bool) -> bool {
         match (self.directory, self.name) {
-            ("", "build") | ("src", "lib" | "main") | ("src/bin" | "benches" | "examples", _) => {
-                true
-            }
+            ("", "build")
+            | ("build", "main")
+            | ("src", "lib" | "main")
+            | ("src/bin" | "benches" | "examples", _) => true,
             ("tests", name) => name == "main" || !one_program,
             (directory, name) => directory.starts_with("tests/") && name == "main",
         }
@@ -111,6 +112,8 @@ mod tests {
         assert_eq!(
             found(&[
                 ("crates/a/build.rs", ""),
+                ("crates/b/build/main.rs", "mod kinds;"),
+                ("crates/b/build/kinds.rs", ""),
                 ("crates/a/src/lib.rs", "pub mod b;\nmod c;"),
                 ("crates/a/src/b/mod.rs", "pub(crate) mod d;"),
                 ("crates/a/src/b/d.rs", ""),

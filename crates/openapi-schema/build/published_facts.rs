@@ -1,0 +1,55 @@
+//! Published facts that the Rust types do not have: how lists and maps merge, which fields are required,
+//! and defaults. They are tables (`data/*.tsv`) that `cargo xtask tables` writes; this reads them.
+
+use std::collections::BTreeMap;
+
+const TABLE: &str = include_str!("../data/merge_facts.tsv");
+const REQUIRED: &str = include_str!("../data/required.tsv");
+const DEFAULTS: &str = include_str!("../data/defaults.tsv");
+
+/// The facts about one field (or about a type as a whole), as published; empty for none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Row {
+    pub list_type: &'static str,
+    pub list_map_keys: &'static str,
+    pub map_type: &'static str,
+    pub patch_strategy: &'static str,
+    pub patch_merge_key: &'static str,
+    pub default: &'static str,
+}
+
+/// All facts, by definition and field; the field's name is empty for the type itself.
+pub(crate) fn rows() -> BTreeMap<(&'static str, &'static str), Row> {
+    let mut rows = BTreeMap::new();
+    for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+        let mut columns = line
+            .split('\t')
+            .map(|cell| if cell == "-" { "" } else { cell });
+        let mut next = || columns.next().unwrap_or_default();
+        let place = (next(), next());
+        let row = Row {
+            list_type: next(),
+            list_map_keys: next(),
+            map_type: next(),
+            patch_strategy: next(),
+            patch_merge_key: next(),
+            default: "",
+        };
+        rows.insert(place, row);
+    }
+    for line in DEFAULTS.lines().filter(|line| !line.starts_with('#')) {
+        let mut columns = line.split('\t');
+        let mut next = || columns.next().unwrap_or_default();
+        let row = rows.entry((next(), next())).or_default();
+        row.default = next();
+    }
+    rows
+}
+
+/// The required fields of the published definitions. A definition without a row requires nothing.
+pub(crate) fn required() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let rows = REQUIRED.lines().filter(|line| !line.starts_with('#'));
+    rows.filter_map(|row| row.split_once('\t'))
+        .map(|(definition, fields)| (definition, fields.split(',').collect()))
+        .collect()
+}
