@@ -1,29 +1,13 @@
 //! Expired client certificates: the server renews the one in its own kubeconfig, but not copies in
 //! other kubeconfigs.
 
-use std::fs;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use kube::config::Kubeconfig;
+use kubeconfig::Kubeconfig;
 
 /// The end of the current user's client certificate, if it has expired.
 pub fn expired(kubeconfig: &Kubeconfig, now: Timestamp) -> Option<Timestamp> {
-    let current = kubeconfig.current_context.as_deref()?;
-    let mut contexts = kubeconfig.contexts.iter();
-    let context = contexts.find(|context| context.name == current)?;
-    let user = context.context.as_ref()?.user.as_deref()?;
-    let named = kubeconfig
-        .auth_infos
-        .iter()
-        .find(|named| named.name == user)?;
-    let access = named.auth_info.as_ref()?;
-    let pem = match (&access.client_certificate_data, &access.client_certificate) {
-        (Some(data), _) => String::from_utf8(STANDARD.decode(data).ok()?).ok()?,
-        (None, Some(path)) => fs::read_to_string(path).ok()?,
-        (None, None) => return None,
-    };
+    let (certificate, _) = kubeconfig.select(None).ok()?.identity?;
+    let pem = String::from_utf8(certificate.read().ok()?).ok()?;
     let end = Timestamp::try_from(certificates::end_of_pem(&pem)?).ok()?;
     (end <= now).then_some(end)
 }
@@ -57,7 +41,7 @@ mod tests {
             certificate: client.certificate_pem(),
             key: client.key_pem(),
         });
-        let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
+        let kubeconfig: Kubeconfig = serde_saphyr::from_str(&text).unwrap();
         let now = Timestamp::now();
         assert_eq!(expired(&kubeconfig, now), None);
         let later = now + jiff::SignedDuration::from_hours(24 * 400);

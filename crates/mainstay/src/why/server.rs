@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Client, Config};
+use kube::Client;
+use kubeconfig::{Kubeconfig, Limits, ReadError, Transport, read};
 
 use super::expiry;
 use crate::settings::DataDirectory;
 
-/// A server that has nothing to say within that time is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Lists of ten thousands of objects take a while.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// A server that does not answer within the first limit is not there. Lists of ten thousands of objects
+/// take a while.
+const LIMITS: Limits = Limits {
+    connect: Duration::from_secs(5),
+    silence: Duration::from_secs(60),
+};
 
 /// The description of kubeconfigs from the environment variable.
 const FROM_VARIABLE: &str = "$KUBECONFIG";
@@ -35,14 +37,13 @@ impl Server {
         let (kubeconfig, source) = kubeconfig(named, data)?;
         let context = || format!("use {source}");
         let expired = expiry::expired(&kubeconfig, Timestamp::now());
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-        let mut config = config.with_context(context)?;
-        config.connect_timeout = Some(CONNECT_TIMEOUT);
-        config.read_timeout = Some(READ_TIMEOUT);
-        let url = config.cluster_url.to_string();
+        let settings = kubeconfig.select(None).with_context(context)?;
+        let url = settings.server.to_string();
         let url = url.trim_end_matches('/').to_owned();
-        let client = Client::try_from(config).with_context(context)?;
+        let namespace = settings.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+        let transport = Transport::new(settings, LIMITS).await;
+        let client = Client::new(transport.with_context(context)?, namespace);
         Ok(Self {
             client,
             url,
@@ -120,24 +121,25 @@ fn kubeconfig(named: Option<&Path>, data: &DataDirectory) -> Result<(Kubeconfig,
         Some(path) => path.to_owned(),
         None if data.is_named()? => of_data,
         None => {
-            let listed = Kubeconfig::from_env().context("read the files of $KUBECONFIG")?;
-            if let Some(listed) = listed {
-                return Ok((listed, FROM_VARIABLE.to_owned()));
+            let listed = read::environment();
+            if !listed.is_empty() {
+                let read = read::files(&listed).context("read the files of $KUBECONFIG")?;
+                return Ok((read, FROM_VARIABLE.to_owned()));
             }
             first_present(of_data)?
         }
     };
-    let kubeconfig = match Kubeconfig::read_from(&path) {
+    let kubeconfig = match read::file(&path) {
         Ok(kubeconfig) => kubeconfig,
-        Err(KubeconfigError::ReadConfig(error, _)) => {
-            return Err(error).with_context(|| {
+        Err(ReadError::File { path, source }) => {
+            return Err(source).with_context(|| {
                 format!(
                     "read {}, which `mainstay up` writes when it starts",
                     path.display()
                 )
             });
         }
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        Err(error) => return Err(error.into()),
     };
     Ok((kubeconfig, path.display().to_string()))
 }
