@@ -1,9 +1,12 @@
 //! Runs targets: each in a separate process, watched from outside.
 
 use std::fs::{File, OpenOptions};
+use std::num::NonZero;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -62,11 +65,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         }
         (None, None) => {
             println!("seed {seed}");
-            let mut well = true;
-            for target in chosen {
-                well &= watch(target, seed, arguments.seconds)?;
-            }
-            Ok(well)
+            watch_all(&chosen, seed, arguments.seconds)
         }
     }
 }
@@ -98,6 +97,26 @@ fn work(target: &Target, seed: u64, time: Duration, note: &Path) -> Result<()> {
     }
     println!("{}: {iteration} inputs", target.name);
     Ok(())
+}
+
+/// Runs the targets, as many at once as there are processors; returns whether all passed.
+fn watch_all(targets: &[&Target], seed: u64, seconds: u64) -> Result<bool> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<bool> {
+        let mut well = true;
+        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            well &= watch(target, seed, seconds)?;
+        }
+        Ok(well)
+    };
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_fold(true, |well, worker| {
+            let ended = worker.join();
+            Ok(well & ended.unwrap_or_else(|_| bail!("a worker panicked"))?)
+        })
+    })
 }
 
 /// Runs a target in a separate process; returns whether it passed.

@@ -1,7 +1,9 @@
 //! The steps of `cargo xtask test`, in the order in which a failure is cheapest to find.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::Path;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -114,14 +116,16 @@ fn run_plain_tests(root: &Path) -> Result<()> {
     cargo::run(root, &[&["test", "--lib"], units.as_slice()].concat())
 }
 
-/// Runs the end-to-end tests, few at a time: each starts a whole server.
+/// Runs the end-to-end tests, two for each processor: each starts a whole server, and waits most of
+/// the time.
 fn run_end_to_end_tests(root: &Path) -> Result<()> {
     if !has_nextest(root) {
         return run_serially(root, &["--package", "end-to-end"]);
     }
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let threads = format!("--test-threads={}", 2 * processors);
     let filter = ["--filterset", "package(end-to-end)"];
-    let few = ["--workspace", "--test-threads=2"];
-    run_with_nextest(root, &[few, filter].concat())
+    run_with_nextest(root, &[&["--workspace", &threads], &filter[..]].concat())
 }
 
 /// Runs the selected tests with nextest, which does not support tests with their own harness.

@@ -2,7 +2,9 @@
 //! root and Debian's busybox.
 //!
 //! The program is its own shim, which has to start before any thread: so it has its own `main`
-//! and runs its tests one after another. Arguments choose tests by a part of their name.
+//! and runs its tests one after another. Arguments choose tests by a part of their name, or by the
+//! name of their module and `::`. Without arguments, each module is a process of its own, and a few
+//! run at once.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
@@ -36,7 +38,8 @@ mod world;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
@@ -141,9 +144,17 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+    if wanted.is_empty() {
+        return run_modules();
+    }
     let mut failed = 0;
     for (name, test) in TESTS {
-        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+        // `images::` is a module, not also the end of the name of another one.
+        let is_meant = |part: &String| match part.ends_with("::") {
+            true => name.starts_with(part.as_str()),
+            false => name.contains(part.as_str()),
+        };
+        if !wanted.iter().any(is_meant) {
             continue;
         }
         let begun = Instant::now();
@@ -157,6 +168,37 @@ fn main() -> ExitCode {
     }
     world::remove_shared();
     if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Processes at a time: most tests wait most of the time.
+const PROCESSES: usize = 3;
+
+/// Runs each module in a process of its own.
+fn run_modules() -> ExitCode {
+    let module = |name: &'static str| name.split_once("::").map_or(name, |(module, _)| module);
+    let mut modules: Vec<&str> = TESTS.iter().map(|(name, _)| module(name)).collect();
+    modules.dedup();
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        while let Some(module) = modules.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let program = std::env::current_exe().unwrap();
+            let ended = Command::new(program).arg(format!("{module}::")).status();
+            if !ended.unwrap().success() {
+                println!("module {module} failed");
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..PROCESSES {
+            scope.spawn(work);
+        }
+    });
+    if failed.load(Ordering::Relaxed) == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
