@@ -1,6 +1,7 @@
 //! TLS settings of clients: trust in given roots, in those of the machine, or in any server; and the
 //! client's own certificate.
 
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,7 +11,10 @@ use rustls::pki_types::{
     CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime, pem,
 };
 pub use rustls::{ClientConfig, Error};
-use rustls::{DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConnection, DigitallySignedStruct, InvalidMessage, RootCertStore, SignatureScheme,
+    StreamOwned,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -137,10 +141,10 @@ pub enum TlsError {
     Name(#[from] InvalidDnsNameError),
     /// The server answers, but not in TLS.
     #[error(transparent)]
-    NotTls(std::io::Error),
+    NotTls(io::Error),
     /// The connection ended, or the certificate is not accepted.
     #[error(transparent)]
-    Failed(std::io::Error),
+    Failed(io::Error),
 }
 
 /// Speaks TLS over a connection with the server of that name.
@@ -166,6 +170,25 @@ where
             _ => TlsError::Failed(error),
         }
     })
+}
+
+/// TLS over a connection that blocks.
+pub type BlockingStream<S> = StreamOwned<ClientConnection, S>;
+
+/// As [`handshake`], over a connection that blocks. The first write or read waits for the server's
+/// part, and has its errors.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn over_blocking<S: Read + Write>(
+    stream: S,
+    host: &str,
+    config: Arc<ClientConfig>,
+) -> Result<BlockingStream<S>, TlsError> {
+    let name = ServerName::try_from(host.to_owned())?;
+    let connection = ClientConnection::new(config, name);
+    let connection = connection.map_err(|error| TlsError::Failed(io::Error::other(error)))?;
+    Ok(StreamOwned::new(connection, stream))
 }
 
 /// A verifier that accepts every certificate. The server has to own its key.

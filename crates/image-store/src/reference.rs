@@ -1,6 +1,20 @@
-//! Names of images, completed as Docker completes them.
+//! Names of images (the grammar of the OCI Distribution Specification), completed as Docker completes
+//! them.
 
-use oci_spec::distribution::Reference;
+use std::fmt;
+
+/// The registry of names without one.
+const DEFAULT_REGISTRY: &str = "docker.io";
+/// Another name of it, which is also the host that answers for it.
+const DEFAULT_REGISTRY_HOST: &str = "index.docker.io";
+/// The first part of the default registry's repositories that have one part only.
+const DEFAULT_REPOSITORY: &str = "library";
+/// The tag of names without tag and digest.
+const DEFAULT_TAG: &str = "latest";
+/// Maximum length of a repository.
+const REPOSITORY_MAX: usize = 255;
+/// Maximum length of a tag.
+const TAG_MAX: usize = 128;
 
 /// A name that no registry could have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,17 +35,184 @@ pub fn normalize(reference: &str) -> Result<String, InvalidReference> {
 }
 
 pub(crate) fn parse(reference: &str) -> Result<Reference, InvalidReference> {
-    let invalid = |reason: String| InvalidReference {
+    Reference::parse(reference.trim()).map_err(|reason| InvalidReference {
         reference: reference.to_owned(),
-        reason,
-    };
-    let parsed = reference.trim().parse::<Reference>();
-    let parsed = parsed.map_err(|error| invalid(error.to_string()))?;
-    // Of `Host/x` the first word is parsed as a part of the repository, which has no such letters.
-    if parsed.repository().chars().any(char::is_uppercase) {
-        return Err(invalid("repository name must be lowercase".to_owned()));
+        reason: reason.to_owned(),
+    })
+}
+
+/// A completed name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<String>,
+}
+
+const MALFORMED: &str = "invalid reference format";
+
+impl Reference {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() {
+            return Err("repository name must have at least one component");
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest)),
+            None => (text, None),
+        };
+        // A colon before the last slash belongs to the registry's port.
+        let last = rest.rfind('/').map_or(0, |slash| slash + 1);
+        let (name, tag) = match rest[last..].find(':') {
+            Some(colon) => (&rest[..last + colon], Some(&rest[last + colon + 1..])),
+            None => (rest, None),
+        };
+        if !tag.is_none_or(is_tag) {
+            return Err(MALFORMED);
+        }
+        digest.map_or(Ok(()), check_digest)?;
+        let (registry, repository) = split(name)?;
+        let tag = match (tag, digest) {
+            (None, None) => Some(DEFAULT_TAG),
+            (tag, _) => tag,
+        };
+        Ok(Self {
+            registry,
+            repository,
+            tag: tag.map(str::to_owned),
+            digest: digest.map(str::to_owned),
+        })
     }
-    Ok(parsed)
+
+    /// The registry: `docker.io`, `localhost:5000`.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The host that answers for the registry.
+    pub fn resolve_registry(&self) -> &str {
+        match self.registry() {
+            DEFAULT_REGISTRY => DEFAULT_REGISTRY_HOST,
+            registry => registry,
+        }
+    }
+
+    /// The repository: `library/nginx`.
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag. Only a name with a digest may have none.
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest.
+    pub fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
+    }
+
+    /// The full form.
+    pub fn whole(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(formatter, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(formatter, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The registry and the repository. The first part of a name is the registry if it looks like a host.
+fn split(name: &str) -> Result<(String, String), &'static str> {
+    let (registry, repository) = match name.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
+            if !is_host(first) && !is_part(first) {
+                return Err(MALFORMED);
+            }
+            (first, rest)
+        }
+        _ => (DEFAULT_REGISTRY, name),
+    };
+    let (first, others) = repository.split_once('/').unwrap_or((repository, ""));
+    let is_default = registry == DEFAULT_REGISTRY;
+    if is_default && !others.is_empty() && is_host(first) && !is_part(first) {
+        return Err("repository name must be lowercase");
+    }
+    if !repository.split('/').all(is_part) {
+        return Err(MALFORMED);
+    }
+    let registry = match registry {
+        DEFAULT_REGISTRY_HOST => DEFAULT_REGISTRY,
+        registry => registry,
+    };
+    let repository = match registry {
+        DEFAULT_REGISTRY if !repository.contains('/') => {
+            format!("{DEFAULT_REPOSITORY}/{repository}")
+        }
+        _ => repository.to_owned(),
+    };
+    if repository.len() > REPOSITORY_MAX {
+        return Err("repository name must not be more than 255 characters");
+    }
+    Ok((registry.to_owned(), repository))
+}
+
+/// Whether a text is a host with or without a port.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    };
+    let is_label = |label: &str| {
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !label.is_empty()
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    host.split('.').all(is_label) && port.is_none_or(is_port)
+}
+
+/// Whether a text is a part of a repository: words of small letters and digits, with a point, one or
+/// two underscores, or dashes between them.
+fn is_part(text: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_joint =
+        |joint: &str| matches!(joint, "." | "_" | "__") || joint.bytes().all(|byte| byte == b'-');
+    text.starts_with(is_word) && text.ends_with(is_word) && text.split(is_word).all(is_joint)
+}
+
+fn is_tag(text: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_inner = |c: char| is_word(c) || matches!(c, '.' | '-');
+    text.starts_with(is_word) && text.chars().all(is_inner) && text.len() <= TAG_MAX
+}
+
+fn check_digest(text: &str) -> Result<(), &'static str> {
+    let (algorithm, hash) = text.split_once(':').ok_or(MALFORMED)?;
+    if !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(MALFORMED);
+    }
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return Err("unsupported digest algorithm"),
+    };
+    match hash.len() == length {
+        true => Ok(()),
+        false => Err("invalid checksum digest length"),
+    }
 }
 
 #[cfg(test)]
@@ -65,5 +246,76 @@ mod tests {
         for name in ["", "UPPER", "a b", "x:", "-x"] {
             assert!(normalize(name).is_err(), "{name:?}");
         }
+    }
+
+    /// OCI Distribution Specification 1.1, "Pulling manifests"; Docker's hosts and default names.
+    #[test]
+    fn names_have_a_registry_a_repository_a_tag_and_a_digest() {
+        let hash = "f".repeat(64);
+        let parts = |name: &str| {
+            let read = parse(name).unwrap();
+            let parts = [
+                read.registry(),
+                read.repository(),
+                read.tag().unwrap_or("-"),
+            ];
+            parts.join(" ") + if read.digest().is_some() { " @" } else { "" }
+        };
+        for (name, expected) in [
+            ("h.example:tag", "docker.io library/h.example tag"),
+            ("h.example:5000", "docker.io library/h.example 5000"),
+            ("h:5000/r", "h:5000 r latest"),
+            (
+                "h-1.example/a/b_c/d--e:T.g-1_",
+                "h-1.example a/b_c/d--e T.g-1_",
+            ),
+            ("localhost/r", "localhost r latest"),
+            ("localhost", "docker.io library/localhost latest"),
+            ("index.docker.io/r", "docker.io library/r latest"),
+            ("docker.io/a/b", "docker.io a/b latest"),
+            ("a__b/c.d", "docker.io a__b/c.d latest"),
+        ] {
+            assert_eq!(parts(name), expected, "{name}");
+        }
+        let digest = format!("h:5000/r@sha256:{hash}");
+        assert_eq!(parts(&digest), "h:5000 r - @");
+        let both = format!("r:1@sha256:{hash}");
+        assert_eq!(parts(&both), "docker.io library/r 1 @");
+        assert_eq!(parse("r").unwrap().resolve_registry(), "index.docker.io");
+        assert_eq!(parse("h:1/r").unwrap().resolve_registry(), "h:1");
+    }
+
+    #[test]
+    fn each_part_has_its_own_letters() {
+        let hash = "f".repeat(64);
+        let (long, tag) = ("a".repeat(248), "t".repeat(129));
+        for name in [
+            ":tag",
+            "/r",
+            "r/",
+            "h.example//r",
+            "h.-example/r",
+            "h:x/r",
+            "h:/r",
+            "[::1]:5000/r",
+            "h:1/Upper/r",
+            "h:1/a$/r",
+            "a.-b",
+            "a___b",
+            "a._b",
+            "r:-t",
+            "r:é",
+            "r@",
+            "r@sha256",
+            "r@sha256:ff",
+            &format!("r@md5:{hash}"),
+            &format!("r@sha256:{}g", &hash[1..]),
+            &format!("@sha256:{hash}"),
+            &format!("r:{tag}"),
+            &long,
+        ] {
+            assert!(normalize(name).is_err(), "{name:?}");
+        }
+        assert!(normalize(&long[1..]).is_ok() && normalize(&format!("r:{}", &tag[1..])).is_ok());
     }
 }

@@ -1,20 +1,12 @@
 //! `wget` and `curl`: a page by HTTP or HTTPS.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
-};
+use http_client::tls::{self, BlockingStream, Roots};
 
 use super::network::{CONNECT_TIMEOUT, connect};
 use crate::ToolResult;
@@ -375,73 +367,18 @@ impl Head {
     }
 }
 
-fn secured(
-    url: &Url,
-    trust: &Trust,
-    stream: TcpStream,
-) -> Result<StreamOwned<ClientConnection, TcpStream>> {
-    let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?;
+fn secured(url: &Url, trust: &Trust, stream: TcpStream) -> Result<BlockingStream<TcpStream>> {
     let config = match trust {
-        Trust::Everybody => config
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+        Trust::Everybody => tls::insecure()?,
         Trust::File(file) => {
-            let mut roots = RootCertStore::empty();
-            let found = CertificateDer::pem_file_iter(file).map_err(|error| {
+            let pem = fs::read(file).map_err(|error| {
                 anyhow::anyhow!("{file}: {error}; name the authority's file, or check nothing (-k)")
             })?;
-            for certificate in found {
-                roots.add(certificate.map_err(|error| anyhow::anyhow!("{file}: {error}"))?)?;
-            }
-            config.with_root_certificates(roots)
+            let roots = Roots::none().with_pem(&pem);
+            tls::trusting(roots.map_err(|error| anyhow::anyhow!("{file}: {error}"))?)?
         }
     };
-    let name = ServerName::try_from(url.host.clone()).context("the name of the server")?;
-    let connection = ClientConnection::new(Arc::new(config.with_no_client_auth()), name)?;
-    Ok(StreamOwned::new(connection, stream))
-}
-
-/// Accepts every certificate; only the possession of its key is checked.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    tls::over_blocking(stream, &url.host, config).context("the name of the server")
 }
 
 #[cfg(test)]

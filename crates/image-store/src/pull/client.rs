@@ -14,7 +14,6 @@ use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Response, StatusCode};
 use http_client::tls::{self, Roots};
 use http_client::{Body, BodyError, Error, Pool, Proxies, Settings, Url};
-use oci_spec::distribution::Reference;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -24,6 +23,7 @@ use super::challenge::{Challenge, challenge, token_url};
 use super::reach::Reach;
 use crate::manifest::{ACCEPTED, json_fault};
 use crate::pace::{Meter, Pace, Progress, TooSlow};
+use crate::reference::Reference;
 use crate::registries::Endpoint;
 
 const USER_AGENT_VALUE: HeaderValue =

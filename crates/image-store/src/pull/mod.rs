@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::TryStreamExt;
-use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
@@ -28,7 +27,7 @@ use crate::manifest::{
     parse as parse_manifest,
 };
 use crate::pace::{Observer, Pace, Progress, TooSlow};
-use crate::reference::parse;
+use crate::reference::{Reference, parse};
 use crate::registries::{Endpoint, RegistriesConfig};
 use crate::room::{KeepFree, Room};
 use crate::store::{ImageStore, StoreError, io_error, room_error};

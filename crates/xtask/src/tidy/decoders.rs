@@ -235,7 +235,6 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("mainstay/src/install/record.rs", ADMINISTRATOR),
     ("mainstay/src/kubeconfig.rs", ADMINISTRATOR),
-    ("mainstay/src/why/expiry.rs", ADMINISTRATOR),
     (
         "mainstay/src/process.rs",
         ByOurs("the kernel's words about a process"),
