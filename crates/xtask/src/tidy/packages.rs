@@ -11,7 +11,7 @@ use super::{Finding, SourceFile};
 
 /// The limit of packages, the program's own crates and those of other platforms included. A change
 /// that removes packages lowers it; a new one needs a reason in `docs/contributing/dependencies.md`.
-const PACKAGES_MAX: usize = 432;
+const PACKAGES_MAX: usize = 416;
 
 /// The package whose dependencies are counted.
 const PROGRAM: &str = "mainstay";
