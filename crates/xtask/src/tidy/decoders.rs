@@ -132,6 +132,7 @@ const TABLE: &[(&str, Said)] = &[
     ("api-server/src/objects/rewrite.rs", STORED),
     ("api-server/src/handlers/selection.rs", STORED),
     ("api-server/src/objects/storage/mod.rs", STORED),
+    ("api-server/src/objects/storage/scan.rs", STORED),
     (
         "api-server/src/handlers/subresources/forward.rs",
         ByOurs("answers of the program's own node agent"),
