@@ -83,7 +83,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(leaks::check(&files));
     findings.extend(walks::check(&files));
     findings.extend(decoders::check(&files));
-    findings.extend(packages::check(root, &files)?);
+    findings.extend(packages::check(root)?);
     findings.extend(pages::check(&files));
     findings.extend(repetitions::check(&files));
     findings.sort();
