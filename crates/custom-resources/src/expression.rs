@@ -36,15 +36,6 @@ impl fmt::Debug for Expression {
     }
 }
 
-/// Programs are compared by their sources, which stand beside them.
-impl PartialEq for Expression {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Expression {}
-
 impl Expression {
     /// Compiles an expression.
     ///

@@ -54,12 +54,8 @@ impl Judge {
             // Transition rules apply to unchanged values too; other rules are not evaluated again
             // (as kube-apiserver, `CRDValidationRatcheting`).
             let is_same = old == Some(value);
-            let compares = |validation: &Validation| {
-                validation
-                    .compiled
-                    .as_ref()
-                    .is_some_and(|rule| rule.compares)
-            };
+            let compares =
+                |validation: &Validation| validation.compiled().is_some_and(|rule| rule.compares);
             for validation in &schema.validations {
                 if !is_same || compares(validation) {
                     self.judge(&place, validation);
@@ -87,7 +83,7 @@ impl Judge {
     }
 
     fn judge(&mut self, place: &Place<'_>, validation: &Validation) {
-        let Some(rule) = &validation.compiled else {
+        let Some(rule) = validation.compiled() else {
             let text = format!("rule cannot be compiled: {}", validation.rule.trim());
             self.refuse(place.path, place.value, None, text);
             return;
@@ -173,8 +169,7 @@ fn title(validation: &Validation) -> String {
 /// The message of a violated rule.
 fn message(validation: &Validation, now: &Cel, before: Option<&Cel>) -> String {
     let made = validation
-        .compiled_message
-        .as_ref()
+        .compiled_message()
         .and_then(|expression| expression.evaluate(now, before).ok());
     if let Some(Cel::String(text)) = made
         && !text.trim().is_empty()

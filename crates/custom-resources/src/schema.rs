@@ -2,6 +2,7 @@
 //! its values (apiextensions.k8s.io/v1, "Specifying a structural schema").
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -65,7 +66,7 @@ pub enum ListType {
 }
 
 /// A rule in the Common Expression Language (`x-kubernetes-validations`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Validation {
     /// The expression; must be true.
     pub rule: String,
@@ -77,10 +78,25 @@ pub struct Validation {
     pub reason: Option<String>,
     /// The field below the schema's place that the error is put on.
     pub field_path: Option<String>,
-    /// The rule, ready to be judged; none if it cannot be compiled.
-    pub compiled: Option<Expression>,
+    compiled: OnceLock<Option<Expression>>,
+    compiled_message: OnceLock<Option<Expression>>,
+}
+
+impl Validation {
+    /// The rule, ready to be judged; `None` if it cannot be compiled. The first call compiles it: a server
+    /// with many definitions starts without the rules of all.
+    pub fn compiled(&self) -> Option<&Expression> {
+        let compile = || Expression::compile(&self.rule).ok();
+        let given = !self.rule.is_empty();
+        given.then(|| self.compiled.get_or_init(compile).as_ref())?
+    }
+
     /// The same of the expression that makes the message.
-    pub compiled_message: Option<Expression>,
+    pub fn compiled_message(&self) -> Option<&Expression> {
+        let source = self.message_expression.as_deref()?;
+        let compile = || Expression::compile(source).ok();
+        self.compiled_message.get_or_init(compile).as_ref()
+    }
 }
 
 /// A schema at one place of the tree.
@@ -158,8 +174,16 @@ pub struct Limits {
 pub struct Pattern {
     /// As written.
     pub source: String,
-    /// The compiled pattern; `None` if it uses unsupported syntax: it then matches everything.
-    pub regex: Option<Regex>,
+    regex: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    /// The compiled pattern; `None` if it uses unsupported syntax: it then matches everything. The first call
+    /// compiles it.
+    pub fn regex(&self) -> Option<&Regex> {
+        let compile = || Regex::new(&self.source).ok();
+        self.regex.get_or_init(compile).as_ref()
+    }
 }
 
 /// Maximum depth of a schema; deeper parts are unknown.
@@ -260,8 +284,8 @@ fn limits(map: &Map<String, Value>, depth: usize) -> Limits {
     Limits {
         format: text(map, "format"),
         pattern: text(map, "pattern").map(|source| Pattern {
-            regex: Regex::new(&source).ok(),
             source,
+            regex: OnceLock::new(),
         }),
         one_of_values: map.get("enum").and_then(Value::as_array).cloned(),
         minimum: number("minimum"),
@@ -306,15 +330,14 @@ fn validations(map: &Map<String, Value>) -> Vec<Validation> {
         .filter_map(Value::as_object)
         .map(|map| {
             let given = |name: &str| text(map, name).filter(|text| !text.is_empty());
-            let compiled = |source: &str| Expression::compile(source).ok();
             Validation {
-                compiled: given("rule").as_deref().and_then(compiled),
-                compiled_message: given("messageExpression").as_deref().and_then(compiled),
                 rule: given("rule").unwrap_or_default(),
                 message: given("message"),
                 message_expression: given("messageExpression"),
                 reason: given("reason"),
                 field_path: given("fieldPath"),
+                compiled: OnceLock::new(),
+                compiled_message: OnceLock::new(),
             }
         })
         .collect()

@@ -123,10 +123,7 @@ fn check_text(text: &str, schema: &Schema, path: &FieldPath, errors: &mut Vec<Fi
         errors.push(FieldError::invalid(path, text, detail));
     }
     if let Some(pattern) = &limits.pattern
-        && pattern
-            .regex
-            .as_ref()
-            .is_some_and(|regex| !regex.is_match(text))
+        && pattern.regex().is_some_and(|regex| !regex.is_match(text))
     {
         let detail = format!("{} should match '{}'", place(path), pattern.source);
         errors.push(FieldError::invalid(path, text, detail));
