@@ -6,6 +6,7 @@
 //! changes are made under a file lock, and every read is from disk.
 
 mod access;
+mod builtin;
 mod collection;
 mod compression;
 mod credentials;
@@ -24,6 +25,7 @@ mod store;
 mod unpack;
 
 pub use access::{PullSecret, SecretName};
+pub use builtin::BuiltinLayer;
 pub use collection::{Needed, Withdrawn};
 pub use credentials::Credentials;
 pub use import::ImportError;

@@ -11,10 +11,8 @@ use keyed_locks::KeyedLocks;
 use mount_table::MountPoint;
 use rustix::fs::FlockOperation;
 
-use crate::access::Accesses;
 use crate::digest::{Digest, HashingReader};
 use crate::index::{Image, Index, Record};
-use crate::manifest::{ConfigBlob, ImageConfig, RootFs, architecture};
 use crate::pace::Observer;
 use crate::reference::{InvalidReference, normalize};
 use crate::room::{Bounded, NoRoom, Room, RoomError};
@@ -101,7 +99,7 @@ impl StoreError {
 /// A directory of images. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ImageStore {
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
     /// One pull at a time per name.
     pub(crate) pulls: Arc<KeyedLocks<tokio::sync::Mutex<()>>>,
 }
@@ -219,47 +217,6 @@ impl ImageStore {
         Some(self.image(&index, digest, record))
     }
 
-    /// Adds an image made here: one layer (an uncompressed tar archive) and how it starts.
-    ///
-    /// # Errors
-    /// The name or the archive is malformed, or the disk fails.
-    pub fn put_builtin(
-        &self,
-        reference: &str,
-        layer: &[u8],
-        config: &ImageConfig,
-        fingerprint: &str,
-    ) -> Result<Image, StoreError> {
-        let reference = normalize(reference)?;
-        let diff_id = Digest::of(layer);
-        let blob = ConfigBlob {
-            architecture: architecture().to_owned(),
-            os: "linux".to_owned(),
-            config: config.clone(),
-            rootfs: RootFs {
-                kind: "layers".to_owned(),
-                diff_ids: vec![diff_id.to_string()],
-            },
-        };
-        let bytes = serde_json::to_vec(&blob).map_err(|error| {
-            io_error("encode the configuration of", &self.directory)(error.into())
-        })?;
-        // Without it the program does not start.
-        let room = Room::all(&self.directory);
-        let size = self.add_layer(layer, &diff_id, room, Observer::default())?;
-        let id = Digest::of(&bytes);
-        let record = Record {
-            id: id.to_string(),
-            config: config.clone(),
-            layers: vec![diff_id.hex().to_owned()],
-            size,
-            fingerprint: Some(fingerprint.to_owned()),
-            pulled: false,
-            access: Accesses::default(),
-        };
-        self.insert(&reference, id.as_str(), record)
-    }
-
     /// Unpacks a layer unless it is there. Returns its size as unpacked, in bytes.
     pub(crate) fn add_layer(
         &self,
@@ -271,21 +228,34 @@ impl ImageStore {
         if let Some(size) = self.layer_size(diff_id) {
             return Ok(size);
         }
+        let length_max = room.archive_bytes_max();
+        let length_max = length_max.map_err(io_error("look at the disk of", &self.directory))?;
+        let reader = HashingReader::new(Bounded::new(archive, length_max, observer));
+        self.unpack_layer(reader, room, |reader| {
+            let actual = reader
+                .finish()
+                .map_err(io_error("read the layer of", &self.directory))?;
+            if actual == *diff_id {
+                return Ok(actual);
+            }
+            let (expected, actual) = (diff_id.to_string(), actual.to_string());
+            Err(StoreError::DigestMismatch { expected, actual })
+        })
+    }
+
+    /// Unpacks a layer, and keeps it under its digest, which `verified` returns. Returns its size as unpacked,
+    /// in bytes.
+    pub(crate) fn unpack_layer<R: Read>(
+        &self,
+        mut archive: R,
+        room: Room,
+        verified: impl FnOnce(R) -> Result<Digest, StoreError>,
+    ) -> Result<u64, StoreError> {
         let scratch = self.scratch()?;
         let root = scratch.path().join("fs");
         fs::create_dir(&root).map_err(io_error("make", &root))?;
-        let length_max = room.archive_bytes_max();
-        let length_max = length_max.map_err(io_error("look at the disk of", &root))?;
-        let mut reader = HashingReader::new(Bounded::new(archive, length_max, observer));
-        let unpacked = unpack(&mut reader, &root, room)?;
-        let actual = reader
-            .finish()
-            .map_err(io_error("read the layer of", &root))?;
-        if actual != *diff_id {
-            let (expected, actual) = (diff_id.to_string(), actual.to_string());
-            return Err(StoreError::DigestMismatch { expected, actual });
-        }
-        self.keep_layer(scratch.path(), diff_id, unpacked.bytes)?;
+        let unpacked = unpack(&mut archive, &root, room)?;
+        self.keep_layer(scratch.path(), &verified(archive)?, unpacked.bytes)?;
         Ok(unpacked.bytes)
     }
 
@@ -452,6 +422,7 @@ impl ImageStore {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::manifest::ImageConfig;
 
     /// An archive with that text in one file.
     pub(crate) fn layer(text: &str) -> Vec<u8> {

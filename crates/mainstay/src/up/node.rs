@@ -400,7 +400,7 @@ pub fn put_builtin_images(images: &ImageStore) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let layer = builtin::layer(&builtin::files()?)?;
+    let layer = images.put_builtin_layer(&builtin::layer(&builtin::files()?)?)?;
     let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     for image in missing {
         let config = ImageConfig {
@@ -409,7 +409,7 @@ pub fn put_builtin_images(images: &ImageStore) -> Result<()> {
             env: vec!["PATH=/:/bin".to_owned()],
             ..ImageConfig::default()
         };
-        images.put_builtin(image.reference, &layer, &config, &fingerprint)?;
+        images.put_builtin_of(image.reference, &layer, &config, &fingerprint)?;
     }
     Ok(())
 }

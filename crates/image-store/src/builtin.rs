@@ -1,0 +1,87 @@
+//! Images made here, of the program itself.
+
+use crate::access::Accesses;
+use crate::digest::Digest;
+use crate::index::{Image, Record};
+use crate::manifest::{ConfigBlob, ImageConfig, RootFs, architecture};
+use crate::reference::normalize;
+use crate::room::Room;
+use crate::store::{ImageStore, StoreError, io_error};
+
+/// A layer of images made here.
+#[derive(Clone, Debug)]
+pub struct BuiltinLayer {
+    diff_id: Digest,
+    /// As unpacked, in bytes.
+    size: u64,
+}
+
+impl ImageStore {
+    /// Adds an image made here: one layer (an uncompressed tar archive) and how it starts.
+    ///
+    /// # Errors
+    /// The name or the archive is malformed, or the disk fails.
+    pub fn put_builtin(
+        &self,
+        reference: &str,
+        layer: &[u8],
+        config: &ImageConfig,
+        fingerprint: &str,
+    ) -> Result<Image, StoreError> {
+        let layer = self.put_builtin_layer(layer)?;
+        self.put_builtin_of(reference, &layer, config, fingerprint)
+    }
+
+    /// Adds the layer of images made here, an uncompressed tar archive.
+    ///
+    /// # Errors
+    /// The archive is malformed, or the disk fails.
+    pub fn put_builtin_layer(&self, layer: &[u8]) -> Result<BuiltinLayer, StoreError> {
+        let diff_id = Digest::of(layer);
+        // Without it the program does not start.
+        let room = Room::all(&self.directory);
+        let size = match self.layer_size(&diff_id) {
+            Some(size) => size,
+            None => self.unpack_layer(layer, room, |_| Ok(diff_id.clone()))?,
+        };
+        Ok(BuiltinLayer { diff_id, size })
+    }
+
+    /// Adds an image of a layer made here.
+    ///
+    /// # Errors
+    /// The name is malformed, or the disk fails.
+    pub fn put_builtin_of(
+        &self,
+        reference: &str,
+        layer: &BuiltinLayer,
+        config: &ImageConfig,
+        fingerprint: &str,
+    ) -> Result<Image, StoreError> {
+        let reference = normalize(reference)?;
+        let BuiltinLayer { diff_id, size } = layer;
+        let blob = ConfigBlob {
+            architecture: architecture().to_owned(),
+            os: "linux".to_owned(),
+            config: config.clone(),
+            rootfs: RootFs {
+                kind: "layers".to_owned(),
+                diff_ids: vec![diff_id.to_string()],
+            },
+        };
+        let bytes = serde_json::to_vec(&blob).map_err(|error| {
+            io_error("encode the configuration of", &self.directory)(error.into())
+        })?;
+        let id = Digest::of(&bytes);
+        let record = Record {
+            id: id.to_string(),
+            config: config.clone(),
+            layers: vec![diff_id.hex().to_owned()],
+            size: *size,
+            fingerprint: Some(fingerprint.to_owned()),
+            pulled: false,
+            access: Accesses::default(),
+        };
+        self.insert(&reference, id.as_str(), record)
+    }
+}
