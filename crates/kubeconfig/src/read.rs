@@ -24,7 +24,7 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: serde_saphyr::Error,
+        source: Box<serde_saphyr::Error>,
     },
 }
 
@@ -40,9 +40,9 @@ pub fn file(path: &Path) -> Result<Kubeconfig, ReadError> {
     let text = fs::read_to_string(path).map_err(of_file)?;
     let read = match text.trim() {
         "" => Kubeconfig::default(),
-        _ => serde_saphyr::from_str(&text).map_err(|source| ReadError::Content {
+        _ => serde_saphyr::from_str(&text).map_err(|error| ReadError::Content {
             path: path.to_owned(),
-            source,
+            source: Box::new(error),
         })?,
     };
     let absolute = std::path::absolute(path).map_err(of_file)?;
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(Path::new(&token), folder.path().join("t"));
         assert_eq!(file(empty).unwrap(), Kubeconfig::default());
 
-        let error = files(&[missing.clone()]).unwrap_err();
+        let error = files(std::slice::from_ref(missing)).unwrap_err();
         assert!(matches!(&error, ReadError::File { path, .. } if path == missing));
         fs::write(b, "users: 3").unwrap();
         let error = files(&paths).unwrap_err();

@@ -98,12 +98,15 @@ enum Access<B> {
         path: PathBuf,
         otherwise: Option<HeaderValue>,
     },
-    /// The credentials that a program returned, until they expire or the server refuses them.
-    Plugin {
-        plugin: Plugin,
-        connector: Connector,
-        current: Mutex<Option<Session<B>>>,
-    },
+    /// Those of a program.
+    Plugin(Box<Renewed<B>>),
+}
+
+/// The credentials that a program returned, until they expire or the server refuses them.
+struct Renewed<B> {
+    plugin: Plugin,
+    connector: Connector,
+    current: Mutex<Option<Session<B>>>,
 }
 
 /// Connections, and the credentials of requests over them.
@@ -222,11 +225,11 @@ impl<B: RequestBody> Transport<B> {
     pub async fn new(settings: Settings, limits: Limits) -> Result<Self, TransportError> {
         let connector = Connector::new(&settings, limits).await?;
         let access = match settings.credentials {
-            Credentials::Plugin(plugin) => Access::Plugin {
+            Credentials::Plugin(plugin) => Access::Plugin(Box::new(Renewed {
                 plugin: *plugin,
                 connector,
                 current: Mutex::new(None),
-            },
+            })),
             Credentials::TokenFile { path, otherwise } => Access::TokenFile {
                 pool: connector.pool(None)?,
                 path,
@@ -260,7 +263,7 @@ impl<B: RequestBody> Transport<B> {
         }
         let response = session.pool.request(request).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            access.refused(&session).await;
+            access.forget(&session).await;
         }
         Ok(match is_stream {
             true => response.map(Body::without_silence_limit),
@@ -288,36 +291,39 @@ impl<B: RequestBody> Access<B> {
                 };
                 Ok(Session::without_end(pool.clone(), Some(token)))
             }
-            Self::Plugin {
-                plugin,
-                connector,
-                current,
-            } => {
-                // Requests wait for the one that runs the program.
-                let mut current = current.lock().await;
-                match &*current {
-                    Some(session) if is_valid(session.expires, Timestamp::now()) => {
-                        Ok(session.clone())
-                    }
-                    _ => {
-                        let session = connector.session(exec::run(plugin).await?)?;
-                        Ok(current.insert(session).clone())
-                    }
-                }
+            Self::Plugin(renewed) => renewed.session().await,
+        }
+    }
+
+    /// Forgets credentials that the server refused.
+    async fn forget(&self, refused: &Session<B>) {
+        if let Self::Plugin(renewed) = self {
+            renewed.forget(refused).await;
+        }
+    }
+}
+
+impl<B: RequestBody> Renewed<B> {
+    /// Requests wait for the one that runs the program.
+    async fn session(&self) -> Result<Session<B>, TransportError> {
+        let mut current = self.current.lock().await;
+        match &*current {
+            Some(session) if is_valid(session.expires, Timestamp::now()) => Ok(session.clone()),
+            _ => {
+                let session = self.connector.session(exec::run(&self.plugin).await?)?;
+                Ok(current.insert(session).clone())
             }
         }
     }
 
-    /// Forgets credentials that the server refused: the next request runs the program again.
-    async fn refused(&self, refused: &Session<B>) {
-        if let Self::Plugin { current, .. } = self {
-            let mut current = current.lock().await;
-            let is_same = |session: &Session<B>| {
-                session.authorization == refused.authorization && session.expires == refused.expires
-            };
-            if current.as_ref().is_some_and(is_same) {
-                *current = None;
-            }
+    /// The next request runs the program again, unless another one has done so already.
+    async fn forget(&self, refused: &Session<B>) {
+        let mut current = self.current.lock().await;
+        let is_same = |session: &Session<B>| {
+            session.authorization == refused.authorization && session.expires == refused.expires
+        };
+        if current.as_ref().is_some_and(is_same) {
+            *current = None;
         }
     }
 }
