@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::lines::Lines;
 use crate::list::ObjectList;
 use crate::params::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use crate::request::{self, METADATA, METADATA_LIST, object_path, query};
+use crate::request::{self, METADATA, METADATA_LIST, object_path, uri};
 use crate::resource::{DynamicResourceScope, PartialObjectMeta, Resource, collection};
 use crate::watch::{Config, Watcher};
 
@@ -136,7 +136,33 @@ impl<K> Api<K> {
         self.objects.delete_selected(params, selected).await
     }
 
-    /// Writes to a subresource whose type is another than that of the objects.
+    /// Reads a subresource, which may have a type of its own.
+    pub async fn get_subresource<T: DeserializeOwned>(
+        &self,
+        subresource: &str,
+        name: &str,
+    ) -> Result<T> {
+        decode(&self.objects.get_subresource(subresource, name).await?)
+    }
+
+    /// Replaces a subresource, which may have a type of its own.
+    pub async fn replace_subresource<T: Serialize + DeserializeOwned>(
+        &self,
+        subresource: &str,
+        name: &str,
+        params: &PostParams,
+        body: &T,
+    ) -> Result<T> {
+        let body = encode(body)?;
+        decode(
+            &self
+                .objects
+                .replace(subresource, name, params, body)
+                .await?,
+        )
+    }
+
+    /// Writes to a subresource, which may have a type of its own, as may the answer.
     pub async fn create_subresource<T: DeserializeOwned>(
         &self,
         subresource: &str,
@@ -167,11 +193,6 @@ impl<K: DeserializeOwned> Api<K> {
     pub async fn get_metadata_opt(&self, name: &str) -> Result<Option<PartialObjectMeta<K>>> {
         let read = self.objects.get(name, true).await;
         found(read.and_then(|bytes| decode(&bytes)))
-    }
-
-    /// Reads a subresource that has the type of the objects.
-    pub async fn get_subresource(&self, subresource: &str, name: &str) -> Result<K> {
-        decode(&self.objects.get_subresource(subresource, name).await?)
     }
 
     /// Lists objects.
@@ -211,26 +232,6 @@ impl<K: DeserializeOwned> Api<K> {
     {
         self.replace_subresource("status", name, params, object)
             .await
-    }
-
-    /// Replaces a subresource that has the type of the objects.
-    pub async fn replace_subresource(
-        &self,
-        subresource: &str,
-        name: &str,
-        params: &PostParams,
-        object: &K,
-    ) -> Result<K>
-    where
-        K: Serialize,
-    {
-        let body = encode(object)?;
-        decode(
-            &self
-                .objects
-                .replace(subresource, name, params, body)
-                .await?,
-        )
     }
 
     /// Changes an object.
@@ -295,23 +296,24 @@ pub struct LogParams {
 
 impl LogParams {
     fn request(&self, pods: &str, pod: &str) -> Result<Request<Bytes>> {
-        let mut query = query(&object_path(pods, pod, "log")?);
-        if let Some(container) = &self.container {
-            query.append_pair("container", container);
-        }
-        if self.follow {
-            query.append_pair("follow", "true");
-        }
-        if let Some(limit) = self.limit_bytes {
-            query.append_pair("limitBytes", &limit.to_string());
-        }
-        if self.previous {
-            query.append_pair("previous", "true");
-        }
-        if let Some(lines) = self.tail_lines {
-            query.append_pair("tailLines", &lines.to_string());
-        }
-        request::get(query.finish())
+        let path = object_path(pods, pod, "log")?;
+        request::get(uri(&path, |query| {
+            if let Some(container) = &self.container {
+                query.append_pair("container", container);
+            }
+            if self.follow {
+                query.append_pair("follow", "true");
+            }
+            if let Some(limit) = self.limit_bytes {
+                query.append_pair("limitBytes", &limit.to_string());
+            }
+            if self.previous {
+                query.append_pair("previous", "true");
+            }
+            if let Some(lines) = self.tail_lines {
+                query.append_pair("tailLines", &lines.to_string());
+            }
+        }))
     }
 }
 
@@ -361,16 +363,14 @@ impl Objects {
     }
 
     fn list(&self, params: &ListParams, metadata_only: bool) -> Answer {
-        let mut query = query(&self.path);
-        params.add(&mut query);
+        let uri = uri(&self.path, |query| params.add(query));
         let accept = metadata_only.then_some(METADATA_LIST);
-        self.send(request::get_as(query.finish(), accept))
+        self.send(request::get_as(uri, accept))
     }
 
     fn create(&self, params: &PostParams, body: Vec<u8>) -> Answer {
-        let mut query = query(&self.path);
-        params.add(&mut query);
-        self.send(request::write(Method::POST, query.finish(), body))
+        let uri = uri(&self.path, |query| params.add(query));
+        self.send(request::write(Method::POST, uri, body))
     }
 
     fn create_subresource(
@@ -381,17 +381,15 @@ impl Objects {
         body: Vec<u8>,
     ) -> Answer {
         self.send(object_path(&self.path, name, subresource).and_then(|path| {
-            let mut query = query(&path);
-            params.add(&mut query);
-            request::write(Method::POST, query.finish(), body)
+            let uri = uri(&path, |query| params.add(query));
+            request::write(Method::POST, uri, body)
         }))
     }
 
     fn replace(&self, subresource: &str, name: &str, params: &PostParams, body: Vec<u8>) -> Answer {
         self.send(object_path(&self.path, name, subresource).and_then(|path| {
-            let mut query = query(&path);
-            params.add(&mut query);
-            request::write(Method::PUT, query.finish(), body)
+            let uri = uri(&path, |query| params.add(query));
+            request::write(Method::PUT, uri, body)
         }))
     }
 
@@ -404,9 +402,8 @@ impl Objects {
     ) -> Answer {
         let accept = self.metadata_only.then_some(METADATA);
         self.send(object_path(&self.path, name, subresource).and_then(|path| {
-            let mut query = query(&path);
-            params.add(&mut query);
-            request::patch(query.finish(), content_type, accept, patch)
+            let uri = uri(&path, |query| params.add(query));
+            request::patch(uri, content_type, accept, patch)
         }))
     }
 
@@ -417,9 +414,8 @@ impl Objects {
     }
 
     async fn delete_selected(&self, params: &DeleteParams, selected: &ListParams) -> Result<()> {
-        let mut query = query(&self.path);
-        selected.add_selectors(&mut query);
-        let request = request::write(Method::DELETE, query.finish(), encode(params)?);
+        let uri = uri(&self.path, |query| selected.add_selectors(query));
+        let request = request::write(Method::DELETE, uri, encode(params)?);
         self.send(request).await.map(drop)
     }
 }

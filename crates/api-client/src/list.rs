@@ -17,6 +17,15 @@ pub struct ObjectList<K> {
     pub items: Vec<K>,
 }
 
+impl<K> IntoIterator for ObjectList<K> {
+    type Item = K;
+    type IntoIter = std::vec::IntoIter<K>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.items.into_iter()
+    }
+}
+
 impl<K: DeserializeOwned> ObjectList<K> {
     pub(crate) fn decode(text: &Bytes) -> Result<Self> {
         let page = Page::read(text)?;

@@ -227,21 +227,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::request::query;
+    use crate::request::uri;
 
     #[test]
     fn a_query_has_what_was_asked_for() {
-        let mut list = query("/api/v1/pods");
         let params = ListParams::default()
             .labels("a=b")
-            .fields("spec.nodeName=n");
-        params.limit(5).continue_token("t/1").add(&mut list);
+            .fields("spec.nodeName=n")
+            .limit(5)
+            .continue_token("t/1");
         let expected = "/api/v1/pods?fieldSelector=spec.nodeName%3Dn&labelSelector=a%3Db&limit=5\
                         &continue=t%2F1";
-        assert_eq!(list.finish(), expected);
-        let mut apply = query("/p");
-        PatchParams::apply("m").force().add(&mut apply);
-        assert_eq!(apply.finish(), "/p?fieldManager=m&force=true");
+        assert_eq!(uri("/api/v1/pods", |query| params.add(query)), expected);
+        let apply = PatchParams::apply("m").force();
+        let expected = "/p?fieldManager=m&force=true";
+        assert_eq!(uri("/p", |query| apply.add(query)), expected);
     }
 
     #[test]

@@ -17,9 +17,11 @@ pub(crate) const METADATA_LIST: &str =
 /// The pairs of a query.
 pub(crate) type Query = Serializer<'static, String>;
 
-/// A query that follows a path.
-pub(crate) fn query(path: &str) -> Query {
-    Serializer::for_suffix(format!("{path}?"), path.len() + 1)
+/// A path with the query that `add` writes.
+pub(crate) fn uri(path: &str, add: impl FnOnce(&mut Query)) -> String {
+    let mut query = Serializer::for_suffix(format!("{path}?"), path.len() + 1);
+    add(&mut query);
+    query.finish()
 }
 
 /// The path of an object in its collection, and of its subresource.

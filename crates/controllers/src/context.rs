@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api_client::Client;
 use certificates::Authority;
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
@@ -13,7 +14,6 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Client;
 use object_model::listening::Listening;
 use reconcile::{Cache, Controller, Index, Object, Part, Queue, Recorder, Work, run_controller};
 use resource_kinds::pod_view::PodView;

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::{Api, ApiResource, Client, DynamicObject, PartialObjectMeta, ServedResource};
 use futures::StreamExt;
 use futures::stream::SelectAll;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
-use kube::core::discovery::{ApiCapabilities, Scope, verbs};
-use kube::{Client, Discovery};
 use reconcile::{Cache, Change, Identity, Index, Part, WatchConfig};
 
 /// The metadata of an object of any kind.
@@ -86,8 +84,8 @@ impl Inventory {
     /// Discovers the resources, with retries, and starts to watch them. `None` after a shutdown.
     pub async fn open(client: Client, part: &Part) -> Option<Self> {
         let served = loop {
-            match Discovery::new(client.clone()).run().await {
-                Ok(discovery) => break served(&discovery),
+            match served(&client).await {
+                Ok(served) => break served,
                 Err(error) => tracing::debug!(error = %error, "discovery failed"),
             }
             tokio::select! {
@@ -97,7 +95,7 @@ impl Inventory {
         };
         let resources: Vec<Resource> = served
             .into_iter()
-            .map(|(api, capabilities)| resource(&client, api, &capabilities, part))
+            .map(|served| resource(&client, served, part))
             .collect();
         let by_kind = resources
             .iter()
@@ -184,21 +182,25 @@ impl Inventory {
 }
 
 /// One version of each kind that can be listed and deleted.
-fn served(discovery: &Discovery) -> Vec<(ApiResource, ApiCapabilities)> {
-    let mut served: Vec<(ApiResource, ApiCapabilities)> = discovery
-        .groups()
-        .flat_map(|group| group.recommended_resources())
-        .filter(|(_, can)| {
-            can.supports_operation(verbs::LIST) && can.supports_operation(verbs::DELETE)
-        })
-        .collect();
-    served.sort_by(|(a, _), (b, _)| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
-    served
+async fn served(client: &Client) -> api_client::Result<Vec<ServedResource>> {
+    let mut served = Vec::new();
+    for group in client.served_groups().await? {
+        if let Some(preferred) = group.versions.first() {
+            served.extend(client.served_resources(&group.name, preferred).await?);
+        }
+    }
+    served.retain(|one| one.can("list") && one.can("delete"));
+    let names = |one: &ServedResource| (one.resource.group.clone(), one.resource.plural.clone());
+    served.sort_by_key(names);
+    Ok(served)
 }
 
-fn resource(client: &Client, api: ApiResource, can: &ApiCapabilities, part: &Part) -> Resource {
+fn resource(client: &Client, served: ServedResource, part: &Part) -> Resource {
+    let namespaced = served.namespaced;
+    let deletes_collections = served.can("deletecollection");
     // Events have no owners and are numerous: they are not watched.
-    let watch = can.supports_operation(verbs::WATCH) && api.plural != "events";
+    let watch = served.can("watch") && served.resource.plural != "events";
+    let api = served.resource;
     let watched = watch.then(|| {
         let all: Api<Metadata> = Api::all_with(client.clone(), &api);
         let config = WatchConfig::default();
@@ -213,8 +215,8 @@ fn resource(client: &Client, api: ApiResource, can: &ApiCapabilities, part: &Par
         }
     });
     Resource {
-        namespaced: can.scope == Scope::Namespaced,
-        deletes_collections: can.supports_operation(verbs::DELETE_COLLECTION),
+        namespaced,
+        deletes_collections,
         api,
         watched,
     }

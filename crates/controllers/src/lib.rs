@@ -38,10 +38,10 @@ mod volume_snapshot;
 
 use std::sync::Arc;
 
+use api_client::Client;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
-use kube::Client;
 use reconcile::Part;
 use tokio::task::JoinSet;
 

@@ -1,7 +1,7 @@
 //! Index terms of objects: the UID of their controller or its absence, and their name up to the
 //! last dash.
 
-use kube::Resource;
+use api_client::Resource;
 use planners::ownership;
 use reconcile::{Cache, Change, Key, Object};
 use resource_kinds::pod_view::PodView;

@@ -3,12 +3,11 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
 use planners::pod_set::Action;
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{Cache, Recorder};
@@ -32,14 +31,14 @@ pub(crate) enum PodError {
         what: &'static str,
         action: Box<Action>,
         #[source]
-        source: kube::Error,
+        source: api_client::Error,
     },
     /// The owner was deleted or replaced.
     #[error("the owner has been replaced or is being deleted")]
     OwnerChanged,
     /// The owner could not be read.
     #[error("read the owner")]
-    Owner(#[source] kube::Error),
+    Owner(#[source] api_client::Error),
 }
 
 impl PodError {
@@ -175,7 +174,7 @@ where
         same.then_some(()).ok_or(PodError::OwnerChanged)
     }
 
-    async fn create(&self, pod: &Pod) -> kube::Result<Done> {
+    async fn create(&self, pod: &Pod) -> api_client::Result<Done> {
         let created = self.pods().create(&PostParams::default(), pod).await;
         match &created {
             Ok(pod) => {
@@ -197,7 +196,7 @@ where
         })
     }
 
-    async fn delete(&self, name: &str, uid: &str) -> kube::Result<Done> {
+    async fn delete(&self, name: &str, uid: &str) -> api_client::Result<Done> {
         let deleted = execute::delete(&self.pods(), name, Delete::of_uid(uid)).await;
         match &deleted {
             Ok(true) => {
@@ -220,7 +219,7 @@ where
     }
 
     /// Patches a pod; a deleted pod needs no patch.
-    async fn patch(&self, name: &str, patch: Patch<Value>) -> kube::Result<Done> {
+    async fn patch(&self, name: &str, patch: Patch<Value>) -> api_client::Result<Done> {
         let written = self
             .pods()
             .patch(name, &PatchParams::default(), &patch)
@@ -285,9 +284,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use api_client::Body;
     use http::{Method, Request, Response};
     use k8s_openapi::api::apps::v1::ReplicaSet;
-    use kube::client::Body;
     use tokio_util::sync::CancellationToken;
 
     use super::*;

@@ -5,12 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use api_client::{Client, PartialObjectMeta};
 use dns_records::Settings;
 use hickory_proto::op::ResponseCode;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Client;
-use kube::core::PartialObjectMeta;
 use object_model::cidr::Cidr;
 use reconcile::{Cache, Part};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, Client, ListParams, PartialObjectMeta};
 use dns_records::{Settings, Zone};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
-use kube::core::PartialObjectMeta;
-use kube::{Api, Client};
 use reconcile::{Cache, Part, ServiceChanges, ServiceState, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +41,7 @@ pub(crate) async fn watch_namespaces(
         .list_metadata(&ListParams::default().limit(1))
         .await
     {
-        Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
+        Err(api_client::Error::Api(status)) if status.code == FORBIDDEN => {
             tracing::info!("namespaces may not be watched; only those with Services are known");
             Cache::from_events(futures::stream::pending())
         }

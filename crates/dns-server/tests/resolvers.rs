@@ -5,12 +5,11 @@
 
 use std::process::Command;
 
+use api_client::{Event, PartialObjectMeta};
 use dns_server::{Config, Server};
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::Event;
 use reconcile::{Cache, Object};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;

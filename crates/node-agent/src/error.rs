@@ -22,6 +22,6 @@ pub enum Error {
         node: String,
         /// The cause.
         #[source]
-        source: Box<kube::Error>,
+        source: Box<api_client::Error>,
     },
 }

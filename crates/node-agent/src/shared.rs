@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use api_client::Client;
 use bytes::Bytes;
 use container_runtime::Runtime;
-use kube::Client;
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use reconcile::Recorder;

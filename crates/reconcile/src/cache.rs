@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use futures::{Stream, StreamExt, TryStreamExt};
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
+use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError, Watcher};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -86,7 +86,7 @@ impl<K: Object> Cache<K> {
     /// Starts to list and watch; ends with its part of the program.
     ///
     /// `Api<PartialObjectMeta<K>>` gives a cache of metadata only.
-    pub fn spawn(api: Api<K>, config: watcher::Config, part: impl Into<Part>) -> Self {
+    pub fn spawn(api: Api<K>, config: Config, part: impl Into<Part>) -> Self {
         Self::spawn_as(
             api,
             config,
@@ -101,17 +101,22 @@ impl<K: Object> Cache<K> {
     where
         K::DynamicType: Default,
     {
-        let config = watcher::Config::default();
+        let config = Config::default();
         Self::spawn(Api::all(client.clone()), config, part.clone())
     }
 
     /// A cache fed from a stream of events, as a watcher gives them; ends with the stream.
     pub fn from_events(events: impl Stream<Item = Event<K>> + Send + 'static) -> Self {
         let cache = Self::empty(|object| Identity::of(object));
-        let feed = events.map(|event| Ok(converted(event, &mut as_it_is)));
-        let part = Part::from(CancellationToken::new());
-        let streak = part.follow(Kind::Watch, "events");
-        tokio::spawn(cache.clone().follow(feed, part.shutdown, streak));
+        let shared = cache.shared.clone();
+        tokio::spawn(async move {
+            let mut events = std::pin::pin!(events);
+            let mut listed = BTreeSet::new();
+            while let Some(event) = events.next().await {
+                shared.take_event(event, &mut listed);
+            }
+            shared.stop();
+        });
         cache
     }
 }
@@ -131,23 +136,85 @@ fn plural(path: &str) -> &str {
 
 /// Whether an error is a failure of the watch. A kind that is not served (any more) is not a
 /// failure.
-fn is_of_the_watch(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
-        error
-    else {
+fn is_of_the_watch(error: &WatchError) -> bool {
+    let (WatchError::List(cause) | WatchError::Start(cause)) = error else {
         return true;
     };
     refusal(cause) != Refusal::NotFound
 }
 
-fn converted<W, K>(event: Event<W>, convert: &mut impl FnMut(W) -> K) -> Event<K> {
-    match event {
-        Event::Apply(object) => Event::Apply(convert(object)),
-        Event::Delete(object) => Event::Delete(convert(object)),
-        Event::Init => Event::Init,
-        Event::InitApply(object) => Event::InitApply(convert(object)),
-        Event::InitDone => Event::InitDone,
+/// The receiver of a watch's events. It decodes objects, so that the watch itself knows no kind.
+trait Sink: Send {
+    /// Takes an event.
+    fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()>;
+    /// The watch has ended.
+    fn stop(&self);
+}
+
+/// Stores objects of type `W` as `K`.
+struct Feed<K, F> {
+    shared: Arc<Shared<K>>,
+    /// The keys of a list that is not complete.
+    listed: BTreeSet<Key>,
+    decode: F,
+}
+
+impl<K, F> Sink for Feed<K, F>
+where
+    K: Send + Sync,
+    F: FnMut(&[u8]) -> serde_json::Result<K> + Send,
+{
+    fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()> {
+        let event = event.try_map(|text| (self.decode)(&text))?;
+        self.shared.take_event(event, &mut self.listed);
+        Ok(())
     }
+
+    fn stop(&self) {
+        self.shared.stop();
+    }
+}
+
+/// Follows a watch until the shutdown.
+async fn follow(
+    mut watcher: Watcher,
+    mut sink: Box<dyn Sink>,
+    shutdown: CancellationToken,
+    streak: Streak,
+) {
+    let mut delay = limits::WATCH_RETRY_DELAY_MIN;
+    loop {
+        let next = tokio::select! {
+            () = shutdown.cancelled() => break,
+            next = watcher.next() => next,
+        };
+        // A list that only begins is no sign of health.
+        let begins = matches!(next, Ok(Event::Init));
+        let taken = next.and_then(|event| {
+            let taken = sink.take(event);
+            taken.map_err(|error| watcher.undecodable(error))
+        });
+        match taken {
+            Ok(()) if begins => {}
+            Ok(()) => {
+                delay = limits::WATCH_RETRY_DELAY_MIN;
+                streak.succeeded();
+            }
+            Err(error) => {
+                if is_of_the_watch(&error) {
+                    streak.failed(&error);
+                } else {
+                    tracing::debug!(error = %error, "nothing to watch");
+                }
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = tokio::time::sleep(delay) => {}
+                }
+                delay = (delay * 2).min(limits::WATCH_RETRY_DELAY_MAX);
+            }
+        }
+    }
+    sink.stop();
 }
 
 impl<K: Send + Sync + 'static> Cache<K> {
@@ -155,17 +222,20 @@ impl<K: Send + Sync + 'static> Cache<K> {
     /// of `convert` is stored, with the key from `identity`.
     pub fn spawn_as<W: Object>(
         api: Api<W>,
-        config: watcher::Config,
+        config: Config,
         part: Part,
         identity: fn(&K) -> Identity<'_>,
         mut convert: impl FnMut(W) -> K + Send + 'static,
     ) -> Self {
-        let config = config.page_size(limits::LIST_PAGE_OBJECTS);
         let cache = Self::empty(identity);
+        let sink = Feed {
+            shared: cache.shared.clone(),
+            listed: BTreeSet::new(),
+            decode: move |text: &[u8]| serde_json::from_slice(text).map(&mut convert),
+        };
+        let watcher = api.watcher(config.page_size(limits::LIST_PAGE_OBJECTS));
         let streak = part.follow(Kind::Watch, plural(api.resource_url()));
-        let feed = watcher::watcher(api, config);
-        let feed = feed.map_ok(move |event| converted(event, &mut convert));
-        tokio::spawn(cache.clone().follow(feed, part.shutdown, streak));
+        tokio::spawn(follow(watcher, Box::new(sink), part.shutdown, streak));
         cache
     }
 
@@ -270,47 +340,6 @@ impl<K: Send + Sync + 'static> Cache<K> {
             shared: self.shared.clone(),
             number: state.indexes.len() - 1,
         }
-    }
-
-    async fn follow(
-        self,
-        feed: impl Stream<Item = watcher::Result<Event<K>>> + Send,
-        shutdown: CancellationToken,
-        streak: Streak,
-    ) {
-        let mut feed = std::pin::pin!(feed.into_stream());
-        let mut listed = BTreeSet::new();
-        let mut delay = limits::WATCH_RETRY_DELAY_MIN;
-        loop {
-            let item = tokio::select! {
-                () = shutdown.cancelled() => break,
-                item = feed.next() => item,
-            };
-            match item {
-                None => break,
-                Some(Ok(event)) => {
-                    // A list that only begins is no sign of health.
-                    if !matches!(event, Event::Init) {
-                        delay = limits::WATCH_RETRY_DELAY_MIN;
-                        streak.succeeded();
-                    }
-                    self.shared.take_event(event, &mut listed);
-                }
-                Some(Err(error)) => {
-                    if is_of_the_watch(&error) {
-                        streak.failed(&error);
-                    } else {
-                        tracing::debug!(error = %error, "nothing to watch");
-                    }
-                    tokio::select! {
-                        () = shutdown.cancelled() => break,
-                        () = tokio::time::sleep(delay) => {}
-                    }
-                    delay = (delay * 2).min(limits::WATCH_RETRY_DELAY_MAX);
-                }
-            }
-        }
-        self.shared.stop();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Guarded writes: each says which object, in which state, it means, so that a stale view of the
 //! world does no harm.
 
-use kube::api::{Api, DeleteParams, Preconditions, PropagationPolicy};
+use api_client::{Api, DeleteParams, Preconditions, PropagationPolicy};
 
 use crate::Object;
 
@@ -40,8 +40,8 @@ impl Refusal {
 }
 
 /// Classifies an error of the API.
-pub fn refusal(error: &kube::Error) -> Refusal {
-    let kube::Error::Api(status) = error else {
+pub fn refusal(error: &api_client::Error) -> Refusal {
+    let api_client::Error::Api(status) = error else {
         return Refusal::Other;
     };
     let terminating = status.details.as_ref().is_some_and(|details| {
@@ -79,8 +79,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<kube::Error>() {
-            return matches!(error, kube::Error::Api(status)
+        if let Some(error) = error.downcast_ref::<api_client::Error>() {
+            return matches!(error, api_client::Error::Api(status)
                 if (400..500).contains(&status.code) && !matches!(status.code, 401 | 429));
         }
         cause = error.source();
@@ -89,15 +89,15 @@ pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The text of an error as the server wrote it, without the client library's own additions.
-pub fn message(error: &kube::Error) -> String {
+pub fn message(error: &api_client::Error) -> String {
     match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+        api_client::Error::Api(status) => status.message.clone(),
+        other => chain(other),
     }
 }
 
 /// `None` when the object is not there.
-pub fn found<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
+pub fn found<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if refusal(&error) == Refusal::NotFound => Ok(None),
@@ -106,7 +106,7 @@ pub fn found<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
 }
 
 /// `None` when the object is not there any more, or is not in the state that was meant.
-pub fn unless_outrun<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
+pub fn unless_outrun<T>(result: api_client::Result<T>) -> api_client::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) => match refusal(&error) {
@@ -152,7 +152,7 @@ impl Delete {
 }
 
 /// Deletes an object under preconditions. `false` if it was gone, or another one.
-pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> kube::Result<bool> {
+pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> api_client::Result<bool> {
     let guarded = how.uid.is_some() || how.resource_version.is_some();
     let params = DeleteParams {
         grace_period_seconds: how.grace_period_seconds,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use kube::Resource;
+use api_client::Resource;
 
 /// Namespace and name of an object; the namespace is empty for cluster-scoped kinds. Clones share
 /// the texts.

@@ -22,12 +22,12 @@ mod recorder;
 mod services;
 mod similarity;
 
+pub use api_client::WatchConfig;
 pub use cache::{Cache, Index, Object};
 pub use changes::{Change, Changes};
 pub use controller::{Controller, run_controller};
 pub use health::{Health, Part};
 pub use key::{Identity, Key};
-pub use kube::runtime::watcher::Config as WatchConfig;
 pub use polls::SlowPolls;
 pub use queue::{Lease, Outcome, Queue, Work, run_workers};
 pub use recorder::{EventType, Recorder, Source, reference};

@@ -1,7 +1,7 @@
 //! The cache of all pods: the most numerous kind, with the most readers.
 
+use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client};
 use resource_kinds::pod_view::{PodView, Sharing};
 
 use crate::{Cache, Identity, Key, Part, WatchConfig};

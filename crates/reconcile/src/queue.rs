@@ -490,11 +490,13 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("write")]
-    struct WriteError(#[source] kube::Error);
+    struct WriteError(#[source] api_client::Error);
 
     fn answered(code: u16) -> WriteError {
         let status = serde_json::json!({"status": "Failure", "code": code, "message": "no"});
-        WriteError(kube::Error::Api(serde_json::from_value(status).unwrap()))
+        WriteError(api_client::Error::Api(
+            serde_json::from_value(status).unwrap(),
+        ))
     }
 
     /// findings A3: a controller is unhealthy after three failures of its own without a success;

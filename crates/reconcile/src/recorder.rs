@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -248,7 +247,7 @@ impl Writer {
         Api::namespaced(self.client.clone(), &namespace(report))
     }
 
-    async fn try_create(&mut self, report: &Report, message: &str) -> kube::Result<()> {
+    async fn try_create(&mut self, report: &Report, message: &str) -> api_client::Result<()> {
         let event = self.event(report, message.to_owned());
         let name = event.metadata.name.clone().unwrap_or_default();
         let (api, params) = (self.api(report), PostParams::default());
@@ -334,15 +333,15 @@ fn topic(report: &Report) -> Topic {
 }
 
 /// Tries a few times while the server is out of reach; an answer is final.
-async fn attempts<F, Fut>(write: F) -> kube::Result<()>
+async fn attempts<F, Fut>(write: F) -> api_client::Result<()>
 where
     F: Fn() -> Fut,
-    Fut: Future<Output = kube::Result<()>>,
+    Fut: Future<Output = api_client::Result<()>>,
 {
     let mut delay = Duration::from_millis(100);
     for _ in 1..limits::EVENT_ATTEMPTS_MAX {
         match write().await {
-            Err(error) if !matches!(error, kube::Error::Api(_)) => {
+            Err(error) if !matches!(error, api_client::Error::Api(_)) => {
                 tracing::debug!(error = %error, "event to be written again");
             }
             answer => return answer,
@@ -358,9 +357,10 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Mutex;
 
+    use api_client::Body;
     use http::{Request, Response};
+    use http_body_util::BodyExt;
     use k8s_openapi::api::core::v1::Pod;
-    use kube::client::Body;
 
     use super::*;
 
@@ -377,7 +377,12 @@ mod tests {
             let answer = move |request: Request<Body>| {
                 let server = server.clone();
                 async move {
-                    let body = request.into_body().collect_bytes().await.expect("a body");
+                    let body = request
+                        .into_body()
+                        .collect()
+                        .await
+                        .expect("a body")
+                        .to_bytes();
                     let event: Event = serde_json::from_slice(&body).expect("an event");
                     let (code, answer) = match server.full.load(Ordering::Relaxed) {
                         true => {

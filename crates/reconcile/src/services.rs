@@ -89,8 +89,8 @@ pub fn service_of(slice: &EndpointSlice) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use api_client::Event;
     use futures::channel::mpsc::unbounded;
-    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;

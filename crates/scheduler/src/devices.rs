@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::api::resource::v1::{
     AllocationResult, ResourceClaim, ResourceClaimConsumerReference,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::resource::ALLOCATED;
 use serde_json::json;
@@ -19,7 +18,7 @@ pub(crate) async fn allocate(
     pod: &PodView,
     claim: &ResourceClaim,
     allocation: &AllocationResult,
-) -> kube::Result<ObjectMeta> {
+) -> api_client::Result<ObjectMeta> {
     // The finalizer comes first, so that an allocated claim is never removed.
     let mut claim = protect(client, claim).await?;
     let status = claim.status.get_or_insert_default();
@@ -35,7 +34,7 @@ pub(crate) async fn reserve(
     client: &Client,
     pod: &PodView,
     mut claim: ResourceClaim,
-) -> kube::Result<ObjectMeta> {
+) -> api_client::Result<ObjectMeta> {
     add_user(&mut claim, pod);
     let name = claim.metadata.name.clone().unwrap_or_default();
     let params = PostParams::default();
@@ -45,7 +44,7 @@ pub(crate) async fn reserve(
     Ok(written.metadata)
 }
 
-async fn protect(client: &Client, claim: &ResourceClaim) -> kube::Result<ResourceClaim> {
+async fn protect(client: &Client, claim: &ResourceClaim) -> api_client::Result<ResourceClaim> {
     let mut finalizers = claim.metadata.finalizers.clone().unwrap_or_default();
     if finalizers.iter().any(|finalizer| finalizer == ALLOCATED) {
         return Ok(claim.clone());

@@ -12,7 +12,7 @@ mod nominations;
 mod reservations;
 mod writes;
 
-use kube::Client;
+use api_client::Client;
 pub use metrics::Metrics;
 use reconcile::Part;
 

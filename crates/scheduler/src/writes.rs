@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use placement::{ClaimStep, Obstacle, Preemption};
 use reconcile::Cache;
 use reconcile::execute::{Delete, delete, unless_outrun};
@@ -24,7 +23,7 @@ use crate::reservations::TakenStep;
 const NOMINATED: &str = "nominatedNodeName";
 
 /// Binds the pod to the node.
-pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> kube::Result<()> {
+pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> api_client::Result<()> {
     let (namespace, name): (&str, &str) = (&pod.namespace, &pod.name);
     let binding = json!({
         "apiVersion": "v1",
@@ -33,7 +32,7 @@ pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> kube::Res
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
     let api: Api<Pod> = Api::namespaced(client, namespace);
-    let created: kube::Result<serde_json::Value> = api
+    let created: api_client::Result<serde_json::Value> = api
         .create_subresource("binding", name, &PostParams::default(), &binding)
         .await;
     created.map(|_| ())
@@ -54,7 +53,7 @@ pub(crate) async fn prepare(
     node: &str,
     steps: Vec<ClaimStep>,
     seen: Seen<'_>,
-) -> kube::Result<Vec<TakenStep>> {
+) -> api_client::Result<Vec<TakenStep>> {
     let Seen {
         claims,
         volumes,
@@ -102,7 +101,7 @@ async fn reserve(
     client: &Client,
     claim: &PersistentVolumeClaim,
     volume: &PersistentVolume,
-) -> kube::Result<ObjectMeta> {
+) -> api_client::Result<ObjectMeta> {
     let by_user = volume
         .spec
         .as_ref()
@@ -124,7 +123,7 @@ async fn select_node(
     client: &Client,
     claim: &PersistentVolumeClaim,
     node: &str,
-) -> kube::Result<ObjectMeta> {
+) -> api_client::Result<ObjectMeta> {
     let patch = json!({"metadata": {
         "uid": claim.metadata.uid,
         "annotations": {SELECTED_NODE: node},
@@ -182,7 +181,7 @@ pub(crate) async fn explain(
     pod: &PodView,
     condition: Option<PodCondition>,
     nominated: Nominated,
-) -> kube::Result<Option<u64>> {
+) -> api_client::Result<Option<u64>> {
     let mut status = serde_json::Map::new();
     if let Some(condition) = condition {
         status.insert("conditions".to_owned(), json!([condition]));
@@ -201,7 +200,7 @@ pub(crate) async fn explain(
     Ok(revision.and_then(|revision| revision.parse().ok()))
 }
 
-async fn patch_status(client: &Client, pod: &PodView, status: Value) -> kube::Result<Pod> {
+async fn patch_status(client: &Client, pod: &PodView, status: Value) -> api_client::Result<Pod> {
     let patch = json!({"metadata": {"uid": &*pod.uid}, "status": status});
     let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
     let patch = Patch::Strategic(&patch);
@@ -216,7 +215,7 @@ pub(crate) async fn preempt(
     pod: &PodView,
     condition: Option<PodCondition>,
     preemption: Preemption,
-) -> kube::Result<(Option<u64>, Vec<Arc<PodView>>)> {
+) -> api_client::Result<(Option<u64>, Vec<Arc<PodView>>)> {
     let on = Nominated::On(preemption.node);
     let revision = explain(client, pod, condition, on).await?;
     for other in &preemption.displaced {
@@ -233,7 +232,7 @@ pub(crate) async fn preempt(
 }
 
 /// Sets the victim's `DisruptionTarget` condition, then deletes it; `false` if it was gone.
-async fn drive_out(client: &Client, victim: &PodView, pod: &PodView) -> kube::Result<bool> {
+async fn drive_out(client: &Client, victim: &PodView, pod: &PodView) -> api_client::Result<bool> {
     let scheduler = pod.spec.scheduler_name.as_deref().unwrap_or_default();
     let condition = PodCondition {
         type_: pod_condition::DISRUPTION_TARGET.to_owned(),

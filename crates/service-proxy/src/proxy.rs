@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use api_client::Client;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Client;
 use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use reconcile::{Cache, Part, ServiceChanges, ServiceState};

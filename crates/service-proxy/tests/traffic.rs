@@ -283,8 +283,8 @@ fn a_table_that_someone_flushed_is_noticed_and_made_anew() {
 
 #[test]
 fn the_proxy_follows_what_it_watches() {
+    use api_client::Event;
     use futures::StreamExt;
-    use kube::runtime::watcher::Event;
     use reconcile::Cache;
 
     let world = Arc::new(World::new());

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
 use api_server::{ApiServer, UserInfo};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use reconcile::{Cache, WatchConfig};

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
+use api_client::{ListParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::ResourceExt;
-use kube::api::ListParams;
 use planners::stateful_set::{Observed, identity, invariants, plan};
 
 use crate::instances::Instances;
 use crate::user::{self, NAMESPACE, User};
 
 /// The deviations from the goal; empty if there are none.
-pub async fn missing(user: &User, instances: &Instances) -> kube::Result<Vec<String>> {
+pub async fn missing(user: &User, instances: &Instances) -> api_client::Result<Vec<String>> {
     let all = ListParams::default();
     let sets = user.api::<StatefulSet>().list(&all).await?.items;
     let pods = user.api::<Pod>().list(&all).await?.items;

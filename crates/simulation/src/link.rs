@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use api_client::{Body, Client};
 use api_server::{ApiServer, BoxError, LocalService, ResponseBody, UserInfo};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,8 +15,6 @@ use http::{Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use jiff::SignedDuration;
-use kube::Client;
-use kube::client::Body;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;

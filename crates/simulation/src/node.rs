@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Key, Outcome, Queue, WatchConfig, run_workers};
 use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
@@ -172,7 +171,7 @@ impl Agent {
         }
     }
 
-    async fn say_ready(&self) -> kube::Result<()> {
+    async fn say_ready(&self) -> api_client::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let room = json!({"cpu": "64", "memory": "256Gi", "pods": "1000"});
         let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [{
@@ -254,7 +253,7 @@ impl Agent {
     }
 
     /// Does the next thing about the pod of that name.
-    async fn sync(&self, key: &Key) -> kube::Result<Outcome> {
+    async fn sync(&self, key: &Key) -> api_client::Result<Outcome> {
         let identity: Identity = (key.namespace.to_string(), key.name.to_string());
         let pod = self.pods.get_key(key);
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
@@ -288,7 +287,12 @@ impl Agent {
         at
     }
 
-    async fn finish(&self, pod: &Pod, identity: &Identity, uid: &str) -> kube::Result<Outcome> {
+    async fn finish(
+        &self,
+        pod: &Pod,
+        identity: &Identity,
+        uid: &str,
+    ) -> api_client::Result<Outcome> {
         let name = &self.settings.name;
         if let Some(body) = self.instances.of(name, identity, uid) {
             let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
@@ -316,7 +320,7 @@ impl Agent {
         Ok(Outcome::Done)
     }
 
-    async fn keep(&self, pod: &Pod, identity: &Identity, uid: &str) -> kube::Result<Outcome> {
+    async fn keep(&self, pod: &Pod, identity: &Identity, uid: &str) -> api_client::Result<Outcome> {
         let phase = pod
             .status
             .as_ref()
@@ -423,7 +427,7 @@ impl Agent {
         Some(Shown { phase, ready })
     }
 
-    async fn show(&self, pod: &Pod, uid: &str, shown: Shown) -> kube::Result<()> {
+    async fn show(&self, pod: &Pod, uid: &str, shown: Shown) -> api_client::Result<()> {
         let before = self.before(pod, uid);
         // After a node was lost others may have written that the pod is not ready.
         let told_otherwise = shown.ready && !is_ready(pod) && before == Some(shown);
@@ -451,7 +455,7 @@ impl Agent {
         Ok(())
     }
 
-    async fn write(&self, pod: &Pod, uid: &str, status: &Value) -> kube::Result<()> {
+    async fn write(&self, pod: &Pod, uid: &str, status: &Value) -> api_client::Result<()> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
@@ -499,7 +503,7 @@ impl Agent {
         tokio::join!(claims, volumes, work);
     }
 
-    async fn make_volume(&self, key: &Key) -> kube::Result<()> {
+    async fn make_volume(&self, key: &Key) -> api_client::Result<()> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(());
         };
@@ -531,7 +535,7 @@ impl Agent {
             },
         });
         let volume: PersistentVolume =
-            serde_json::from_value(volume).map_err(kube::Error::SerdeError)?;
+            serde_json::from_value(volume).map_err(api_client::Error::Json)?;
         let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());
         match api.create(&PostParams::default(), &volume).await {
             Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error),
@@ -539,7 +543,7 @@ impl Agent {
         }
     }
 
-    async fn remove_volume(&self, key: &Key) -> kube::Result<()> {
+    async fn remove_volume(&self, key: &Key) -> api_client::Result<()> {
         let Some(volume) = self.volumes.get_key(key) else {
             return Ok(());
         };

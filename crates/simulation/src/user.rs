@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use api_client::{
+    Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions,
+    PropagationPolicy, Resource, ResourceExt,
+};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::api::{
-    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
-};
-use kube::{Client, Resource, ResourceExt};
 use planners::stateful_set::identity;
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ impl User {
         }
     }
 
-    async fn change(&self, name: &str, set: &StatefulSet) -> kube::Result<()> {
+    async fn change(&self, name: &str, set: &StatefulSet) -> api_client::Result<()> {
         let spec = match below(100) {
             0..20 => json!({"replicas": between(0, 4)}),
             20..40 => template(one_of(&GOOD_IMAGES)),
@@ -76,7 +76,7 @@ impl User {
         self.patch(set, &spec).await
     }
 
-    async fn create(&self, name: &str) -> kube::Result<()> {
+    async fn create(&self, name: &str) -> api_client::Result<()> {
         let mut spec = json!({
             "replicas": between(1, 4),
             "serviceName": name,
@@ -112,12 +112,12 @@ impl User {
         }
         let set = json!({"metadata": {"name": name}, "spec": spec});
         trace!("user: create {set}");
-        let set: StatefulSet = serde_json::from_value(set).map_err(kube::Error::SerdeError)?;
+        let set: StatefulSet = serde_json::from_value(set).map_err(api_client::Error::Json)?;
         let sets: Api<StatefulSet> = self.api();
         sets.create(&PostParams::default(), &set).await.map(drop)
     }
 
-    async fn delete_set(&self, name: &str, set: &StatefulSet) -> kube::Result<()> {
+    async fn delete_set(&self, name: &str, set: &StatefulSet) -> api_client::Result<()> {
         let policy = one_of(
             &[
                 PropagationPolicy::Background,
@@ -132,7 +132,7 @@ impl User {
     }
 
     /// Deletes a pod, or a claim, of the set.
-    async fn delete_one<K>(&self, set: &str) -> kube::Result<()>
+    async fn delete_one<K>(&self, set: &str) -> api_client::Result<()>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + reconcile::Object,
     {
@@ -154,7 +154,7 @@ impl User {
         &self,
         object: &K,
         propagation_policy: Option<PropagationPolicy>,
-    ) -> kube::Result<()>
+    ) -> api_client::Result<()>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + reconcile::Object,
     {
@@ -173,7 +173,7 @@ impl User {
     }
 
     /// Changes a pod's label, so that its set has to let it go.
-    async fn relabel(&self, set: &str) -> kube::Result<()> {
+    async fn relabel(&self, set: &str) -> api_client::Result<()> {
         let pods: Api<Pod> = self.api();
         let mine = ListParams::default().labels(&format!("app={set}"));
         let all = pods.list(&mine).await?.items;
@@ -189,7 +189,7 @@ impl User {
     }
 
     /// Mostly mends broken templates.
-    pub async fn mend(&self) -> kube::Result<()> {
+    pub async fn mend(&self) -> api_client::Result<()> {
         let sets: Api<StatefulSet> = self.api();
         for set in sets.list(&ListParams::default()).await? {
             if is_broken(&set) && chance(80) {
@@ -199,7 +199,7 @@ impl User {
         Ok(())
     }
 
-    async fn patch(&self, set: &StatefulSet, spec: &Value) -> kube::Result<()> {
+    async fn patch(&self, set: &StatefulSet, spec: &Value) -> api_client::Result<()> {
         let name = set.name_any();
         trace!("user: {name} {spec}");
         let patch = Patch::Strategic(json!({ "spec": spec }));
@@ -211,7 +211,7 @@ impl User {
 
     /// The manual actions at the end: deletes released pods, and broken ones that no update may
     /// replace.
-    pub async fn tidy(&self) -> kube::Result<()> {
+    pub async fn tidy(&self) -> api_client::Result<()> {
         let sets: Api<StatefulSet> = self.api();
         let sets = sets.list(&ListParams::default()).await?.items;
         let pods: Api<Pod> = self.api();

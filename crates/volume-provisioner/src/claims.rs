@@ -3,10 +3,9 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use api_client::{Api, ListParams, PostParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Api;
-use kube::api::{ListParams, PostParams};
 use reconcile::execute::{Refusal, chain, refusal};
 use reconcile::{Key, Outcome};
 use resource_kinds::annotations::SELECTED_NODE;

@@ -1,8 +1,8 @@
 //! Expansion of volumes, as decided in `planners::volume_expansion`.
 
+use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::Api;
 use planners::volume_expansion::{ExpansionStep, failure, plan};
 use reconcile::Outcome;
 use reconcile::execute::chain;

@@ -28,9 +28,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api_client::Client;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Client;
 use reconcile::{Cache, Controller, Key, Outcome, Part, Queue, Recorder, run_controller};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 
@@ -116,7 +116,7 @@ pub enum ProvisionerError {
     Source(String),
     /// The API server said no, or was not there.
     #[error("write a volume or claim")]
-    Api(#[from] kube::Error),
+    Api(#[from] api_client::Error),
     /// The task was cut off.
     #[error("work on a directory was cut off")]
     CutOff(#[source] tokio::task::JoinError),

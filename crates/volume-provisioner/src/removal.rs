@@ -1,7 +1,7 @@
 //! Deletion of a volume whose claim is deleted.
 
+use api_client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::Api;
 use reconcile::execute::{Delete, chain, delete, found};
 use resource_kinds::storage::Driver;
 use serde_json::json;

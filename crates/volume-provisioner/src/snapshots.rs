@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::Api;
 use planners::volume_snapshot::{ContentStep, Handle, plan_on_node};
 use reconcile::Outcome;
 use reconcile::execute::{chain, found};

@@ -1,8 +1,7 @@
 //! Guarded writes: if the object was changed or deleted since it was read, nothing is written, and
 //! the cache delivers its new state.
 
-use kube::Api;
-use kube::api::{Patch, PatchParams};
+use api_client::{Api, Patch, PatchParams};
 use reconcile::Object;
 use reconcile::execute::unless_outrun;
 use serde_json::Value;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Request;
 use tokio::time::timeout;
 
 use crate::client::{Client, decode};
@@ -14,7 +15,7 @@ use crate::error::Status;
 use crate::lines::Lines;
 use crate::list::{Page, malformed};
 use crate::params::ListParams;
-use crate::request::{self, METADATA, METADATA_LIST, query};
+use crate::request::{self, METADATA, METADATA_LIST, uri};
 use crate::slices::member;
 
 /// The time after which the server ends a watch.
@@ -226,7 +227,9 @@ impl Watcher {
     }
 
     async fn list(&mut self, token: Option<&str>) -> Result<(), Error> {
-        let page = match self.page(token).await {
+        let sent = self.page(token).map(|request| self.client.bytes(request));
+        let page = async { Page::read(&sent?.await?) };
+        let page = match page.await {
             Ok(page) => page,
             Err(error) => {
                 self.follow(Answer::NotListed);
@@ -253,18 +256,21 @@ impl Watcher {
         Ok(())
     }
 
-    async fn page(&self, token: Option<&str>) -> crate::Result<Page> {
+    /// The request for a page.
+    fn page(&self, token: Option<&str>) -> crate::Result<Request<Bytes>> {
         let mut params = self.selection.clone();
         params.continue_token = token.map(str::to_owned);
-        let mut query = query(&self.path);
-        params.add(&mut query);
+        let uri = uri(&self.path, |query| params.add(query));
         let accept = self.metadata_only.then_some(METADATA_LIST);
-        let request = request::get_as(query.finish(), accept)?;
-        Page::read(&self.client.bytes(request).await?)
+        request::get_as(uri, accept)
     }
 
     async fn watch(&mut self, version: &str) -> Result<(), Error> {
-        match self.start(version).await {
+        let sent = self
+            .start(version)
+            .map(|request| self.client.lines(request));
+        let started = async { sent?.await };
+        match started.await {
             Ok(lines) => {
                 self.follow(Answer::Started);
                 self.stream = Some(lines);
@@ -277,16 +283,17 @@ impl Watcher {
         }
     }
 
-    async fn start(&self, version: &str) -> crate::Result<Lines> {
-        let mut query = query(&self.path);
-        query.append_pair("watch", "true");
-        query.append_pair("timeoutSeconds", &WATCH_SECONDS.to_string());
-        self.selection.add_selectors(&mut query);
-        query.append_pair("allowWatchBookmarks", "true");
-        query.append_pair("resourceVersion", version);
+    /// The request for a watch.
+    fn start(&self, version: &str) -> crate::Result<Request<Bytes>> {
+        let uri = uri(&self.path, |query| {
+            query.append_pair("watch", "true");
+            query.append_pair("timeoutSeconds", &WATCH_SECONDS.to_string());
+            self.selection.add_selectors(query);
+            query.append_pair("allowWatchBookmarks", "true");
+            query.append_pair("resourceVersion", version);
+        });
         let accept = self.metadata_only.then_some(METADATA);
-        let request = request::get_as(query.finish(), accept)?;
-        self.client.lines(request).await
+        request::get_as(uri, accept)
     }
 
     /// Reads the watch: `None` without an event for the caller.

@@ -2,7 +2,7 @@ use std::convert::Infallible;
 use std::sync::Mutex;
 
 use futures::stream;
-use http::{Request, Response};
+use http::Response;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use api_client::{Api, PostParams, ResourceExt};
 use certificates::{Approved, ClientSubject, LIFE_MAX, Usage as Granted};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
@@ -10,8 +11,6 @@ use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
 };
-use kube::ResourceExt;
-use kube::api::{Api, PostParams};
 use planners::certificate_signing::{Action, Usage, failed, plan};
 use reconcile::execute::{self, Delete, chain};
 use reconcile::{Cache, Key, Outcome, Queue};
@@ -113,7 +112,7 @@ impl Worker {
                 "subresource": right, "verb": "create" },
         }});
         let review: SubjectAccessReview = serde_json::from_value(review)
-            .map_err(kube::Error::SerdeError)
+            .map_err(api_client::Error::Json)
             .map_err(api_error::failed("check the requester's rights"))?;
         let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await;

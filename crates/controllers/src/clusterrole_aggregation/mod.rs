@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use kube::api::{Api, Patch, PatchParams};
 use planners::clusterrole_aggregation::plan;
 use reconcile::execute::unless_outrun;
 use reconcile::{Cache, Outcome, Queue};
@@ -27,7 +27,7 @@ pub(crate) async fn run(context: Context) {
 
 impl reconcile::Controller for ClusterRoles {
     type Key = String;
-    type Error = kube::Error;
+    type Error = api_client::Error;
 
     /// One, because an aggregated role may itself be selected by another.
     const WORKERS: usize = 1;
@@ -47,7 +47,7 @@ impl reconcile::Controller for ClusterRoles {
         }
     }
 
-    async fn reconcile(&self, key: &String) -> Result<Outcome, kube::Error> {
+    async fn reconcile(&self, key: &String) -> Result<Outcome, api_client::Error> {
         gather(&self.roles, &self.api, key).await?;
         Ok(Outcome::Done)
     }
@@ -57,7 +57,7 @@ async fn gather(
     roles: &Cache<ClusterRole>,
     api: &Api<ClusterRole>,
     name: &str,
-) -> kube::Result<()> {
+) -> api_client::Result<()> {
     let Some(role) = roles.get("", name) else {
         return Ok(());
     };

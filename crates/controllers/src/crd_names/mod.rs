@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use planners::crd_names::plan;
 use reconcile::execute::{found, unless_outrun};
 use reconcile::{Cache, Changes, Outcome, Queue};
@@ -30,12 +30,12 @@ const PAGE: u32 = 500;
 enum Error {
     /// The server refused the request or did not answer.
     #[error("look after a definition")]
-    Api(#[from] kube::Error),
+    Api(#[from] api_client::Error),
 }
 
 struct CrdNames {
     definitions: Cache<CustomResourceDefinition>,
-    client: kube::Client,
+    client: api_client::Client,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -115,7 +115,7 @@ pub(crate) async fn changed(
 
 async fn look_after(
     cache: &Cache<CustomResourceDefinition>,
-    client: kube::Client,
+    client: api_client::Client,
     name: &str,
 ) -> Result<Outcome, Error> {
     let Some(definition) = cache.get("", name) else {
@@ -153,7 +153,7 @@ async fn look_after(
 
 /// Deletes the objects; true if there are none.
 async fn empty(
-    client: &kube::Client,
+    client: &api_client::Client,
     definition: &CustomResourceDefinition,
 ) -> Result<bool, Error> {
     let served = definition
@@ -166,14 +166,8 @@ async fn empty(
         return Ok(true);
     };
     let spec = &definition.spec;
-    let api_version = format!("{}/{}", spec.group, version.name);
-    let resource = ApiResource {
-        group: spec.group.clone(),
-        version: version.name.clone(),
-        api_version,
-        kind: spec.names.kind.clone(),
-        plural: spec.names.plural.clone(),
-    };
+    let names = &spec.names;
+    let resource = ApiResource::new(&spec.group, &version.name, &names.kind, &names.plural);
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let listed = found(all.list_metadata(&ListParams::default().limit(PAGE)).await)?;
     let Some(listed) = listed else {

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, PostParams, PropagationPolicy, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
-use kube::ResourceExt;
-use kube::api::{Api, PostParams, PropagationPolicy};
 use planners::cron_job::{CRON_JOB, Observed, Plan, plan};
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{Cache, Index, Key, Outcome, Queue, Recorder};

@@ -1,9 +1,8 @@
 //! Executes a plan: revisions, pods, status.
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
 use planners::daemon_set::{Plan, RevisionAction};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Recorder};

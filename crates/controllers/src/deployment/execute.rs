@@ -1,9 +1,8 @@
 //! Executes a plan: every write names its object and the observed resourceVersion.
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
 use planners::deployment::{Action, Plan};
 use reconcile::Recorder;
 use reconcile::execute::{self, Delete, Refusal, refusal};

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use api_client::{Api, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use kube::api::{Api, PostParams};
 use planners::disruption::{Observed, plan, selected};
 use reconcile::execute;
 use reconcile::{Cache, Key, Outcome, Queue, Recorder};
@@ -17,7 +17,7 @@ use crate::owned::{Controller, Owned, key_if_asked};
 
 #[derive(Debug, thiserror::Error)]
 #[error("write the status of a budget")]
-struct Error(#[source] kube::Error);
+struct Error(#[source] api_client::Error);
 
 struct Worker {
     context: Context,

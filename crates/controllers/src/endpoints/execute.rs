@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api_client::{Api, Client, PostParams, ResourceExt};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Api, PostParams};
-use kube::{Client, ResourceExt};
 use planners::endpoints::{EndpointsWrite, Plan};
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{Cache, Key};
@@ -21,7 +20,7 @@ const SEEN_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("write endpoints")]
-    Api(#[source] kube::Error),
+    Api(#[source] api_client::Error),
 }
 
 pub(super) struct Executor {
@@ -77,7 +76,7 @@ impl Executor {
         slices: &Api<EndpointSlice>,
         params: &PostParams,
         plan: &Plan,
-    ) -> kube::Result<()> {
+    ) -> api_client::Result<()> {
         for slice in &plan.create {
             let created = slices.create(params, slice).await?;
             let entry = (created.name_any(), Instant::now());
@@ -97,7 +96,7 @@ impl Executor {
         key: &Key,
         params: &PostParams,
         write: EndpointsWrite,
-    ) -> kube::Result<()> {
+    ) -> api_client::Result<()> {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
         match write {
             EndpointsWrite::Create(endpoints) => api.create(params, &endpoints).await.map(drop),

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use api_client::{Api, PostParams};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::Api;
-use kube::api::PostParams;
 use planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
 use reconcile::execute::{Refusal, found, refusal};
 use reconcile::{Key, Outcome, Queue, Recorder};
@@ -21,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(15);
 enum Error {
     /// The server refused the request or did not answer.
     #[error("make the claim of an ephemeral volume")]
-    Api(#[from] kube::Error),
+    Api(#[from] api_client::Error),
 }
 
 struct Worker {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, Patch, PatchParams, PropagationPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, Patch, PatchParams, PropagationPolicy};
 use planners::garbage_collection::{Decision, Propagation};
 use reconcile::Queue;
 use reconcile::execute::{self, Delete};

@@ -22,7 +22,7 @@ pub(super) enum Error {
     ReadOwner {
         name: String,
         #[source]
-        source: kube::Error,
+        source: api_client::Error,
     },
 }
 
@@ -143,7 +143,7 @@ impl Observer {
         let resource = &self.inventory.resources[found.resource].api;
         let meta = &found.object;
         let object = ObjectReference {
-            api_version: Some(resource.api_version.clone()),
+            api_version: Some(resource.api_version()),
             kind: Some(resource.kind.clone()),
             namespace: Some(meta.namespace.to_string()),
             name: Some(meta.name.to_string()),

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use api_client::{Api, PostParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
-use kube::ResourceExt;
-use kube::api::{Api, PostParams};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{Memory, Notice, plan};
 use reconcile::execute::{self, Refusal, refusal};
@@ -26,7 +25,7 @@ const CONFLICTS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write the status of a scaler")]
-struct Error(#[source] kube::Error);
+struct Error(#[source] api_client::Error);
 
 struct Worker {
     context: Context,

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, ApiResource, DynamicObject, ListParams};
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
-use kube::api::{ListParams, Request};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{Observed, PodFacts, Sample, Scale, samples};
 use reconcile::Key;
 use reconcile::execute::{self, Refusal, refusal};
 use resource_kinds::pod_view::PodView;
-use serde_json::Value;
+use serde_json::json;
 
 use super::Worker;
 use super::target::Target;
@@ -60,12 +60,12 @@ impl Worker {
     }
 
     async fn samples(&self, namespace: &str, selector: &str) -> Result<Vec<Sample>, String> {
-        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
-        let request = Request::new(path)
-            .list(&ListParams::default().labels(selector))
-            .map_err(|error| error.to_string())?;
-        let listed = self.context.client.request::<Value>(request).await;
-        listed.map(|list| samples(&list)).map_err(|error| {
+        let client = self.context.client.clone();
+        let metrics = ApiResource::new("metrics.k8s.io", "v1beta1", "PodMetrics", "pods");
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &metrics);
+        let listed = api.list(&ListParams::default().labels(selector)).await;
+        let list = listed.map(|list| json!({"items": list.items}));
+        list.map(|list| samples(&list)).map_err(|error| {
             let text = match refusal(&error) {
                 Refusal::NotFound => "the server could not find the requested resource \
                      (get pods.metrics.k8s.io)"

@@ -1,17 +1,13 @@
 //! The target of an autoscaler: an object of any kind with a scale sub-resource.
 
+use api_client::{Api, Client, DynamicObject, PostParams, ResourceExt, ServedResource};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler};
-use kube::api::{ApiResource, DynamicObject, PostParams, Request};
-use kube::core::discovery::Scope;
-use kube::error::DiscoveryError;
-use kube::{Client, Resource, ResourceExt, discovery};
 use reconcile::execute;
 
 /// A target with its scale.
 pub(super) struct Target {
-    client: Client,
-    path: String,
+    api: Api<DynamicObject>,
     name: String,
     pub scale: Scale,
 }
@@ -25,40 +21,38 @@ impl Target {
         autoscaler: &HorizontalPodAutoscaler,
     ) -> Result<Self, String> {
         let reference = &autoscaler.spec.scale_target_ref;
-        let (resource, scope) = resource(client, reference).await?;
+        let served = resource(client, reference).await?;
         let namespace = autoscaler.namespace().unwrap_or_default();
-        let namespace = (scope == Scope::Namespaced).then_some(namespace.as_str());
-        let path = DynamicObject::url_path(&resource, namespace);
-        let request = Request::new(&path)
-            .get_subresource("scale", &reference.name)
-            .map_err(|error| error.to_string())?;
-        let scale = client.request(request).await;
-        let scale = scale.map_err(|error| execute::message(&error))?;
+        let client = client.clone();
+        let api: Api<DynamicObject> = match served.namespaced {
+            true => Api::namespaced_with(client, &namespace, &served.resource),
+            false => Api::all_with(client, &served.resource),
+        };
+        let scale = api.get_subresource("scale", &reference.name).await;
         Ok(Self {
-            client: client.clone(),
-            path,
+            scale: scale.map_err(|error| execute::message(&error))?,
+            api,
             name: reference.name.clone(),
-            scale,
         })
     }
 
     /// Writes the number of replicas, if the scale is unchanged.
-    pub async fn rescale(self, replicas: i32) -> kube::Result<()> {
+    pub async fn rescale(self, replicas: i32) -> api_client::Result<()> {
         let mut scale = self.scale;
         scale.spec.get_or_insert_default().replicas = Some(replicas);
-        let body = serde_json::to_vec(&scale).map_err(kube::Error::SerdeError)?;
-        let request = Request::new(&self.path)
-            .replace_subresource("scale", &self.name, &PostParams::default(), body)
-            .map_err(kube::Error::BuildRequest)?;
-        self.client.request::<Scale>(request).await.map(drop)
+        let params = PostParams::default();
+        let written = self
+            .api
+            .replace_subresource("scale", &self.name, &params, &scale);
+        written.await.map(drop)
     }
 }
 
-/// The served resource of a kind: in the named version, or in another.
+/// The served resource of a kind: in the named version, or in the preferred one.
 async fn resource(
     client: &Client,
     reference: &CrossVersionObjectReference,
-) -> Result<(ApiResource, Scope), String> {
+) -> Result<ServedResource, String> {
     let api_version = reference.api_version.as_deref().unwrap_or_default();
     let (group, version) = match api_version.split_once('/') {
         Some((_, version)) if version.contains('/') => {
@@ -69,15 +63,18 @@ async fn resource(
     };
     let kind = &reference.kind;
     let unknown = || format!("no matches for kind \"{kind}\" in group \"{group}\"");
-    let served = discovery::group(client, group).await;
-    let served = served.map_err(|error| match error {
-        kube::Error::Discovery(DiscoveryError::MissingApiGroup(_)) => unknown(),
-        other => execute::message(&other),
-    })?;
-    let in_version = served.versioned_resources(version);
-    let named = in_version.into_iter().find(|(one, _)| one.kind == *kind);
-    let (resource, can) = named
-        .or_else(|| served.recommended_kind(kind))
-        .ok_or_else(unknown)?;
-    Ok((resource, can.scope))
+    let message = |error| execute::message(&error);
+    let served = client.served_group(group).await.map_err(message)?;
+    let mut versions = served.ok_or_else(unknown)?.versions;
+    let preferred = versions.first().cloned();
+    versions.retain(|served| served == version);
+    versions.extend(preferred);
+    for version in versions {
+        let in_version = client.served_resources(group, &version).await;
+        let mut in_version = in_version.map_err(message)?.into_iter();
+        if let Some(served) = in_version.find(|one| one.resource.kind == *kind) {
+            return Ok(served);
+        }
+    }
+    Err(unknown())
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::{Api, PostParams, PropagationPolicy};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use kube::api::{Api, PostParams, PropagationPolicy};
 use planners::job::{JOB, Observed, Plan, TRACKING, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder};

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api_client::{Api, Patch, PatchParams, ResourceExt};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams};
 use object_model::listening::Listening;
 use planners::load_balancer::{API_SERVER, Notice, Observed, concerned, plan};
 use reconcile::execute::unless_outrun;
@@ -125,7 +124,7 @@ async fn write(
     context: &Context,
     service: &Service,
     status: &LoadBalancerStatus,
-) -> kube::Result<()> {
+) -> api_client::Result<()> {
     let patch = json!({
         "metadata": {"resourceVersion": service.metadata.resource_version},
         "status": {"loadBalancer": {"ingress": status.ingress}},

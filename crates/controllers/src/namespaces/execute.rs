@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use api_client::{
+    Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, ResourceExt,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt};
 use planners::namespaces::{Content, FINALIZER, conditions};
 use reconcile::execute::{self, Delete};
 use serde_json::json;
@@ -79,7 +80,7 @@ impl Executor {
         number: usize,
         resource: &Resource,
         namespace: &str,
-    ) -> kube::Result<()> {
+    ) -> api_client::Result<()> {
         let api = self.inventory.api(number, namespace);
         let all = ListParams::default();
         if resource.deletes_collections {

@@ -1,9 +1,8 @@
 //! Writes conditions and taints of nodes, and evicts pods.
 
+use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
-use kube::api::{Api, Patch, PatchParams};
-use kube::{Client, ResourceExt};
 use planners::node_lifecycle::{Eviction, Plan};
 use reconcile::execute::{self, Delete};
 use reconcile::{EventType, Recorder};
@@ -43,7 +42,7 @@ impl Executor {
         Ok(())
     }
 
-    async fn write_taints(&self, node: &Node, taints: &[Taint]) -> kube::Result<()> {
+    async fn write_taints(&self, node: &Node, taints: &[Taint]) -> api_client::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         // Over the observed resourceVersion: all writers share one list of taints.
         let meta = json!({
@@ -61,7 +60,7 @@ impl Executor {
         &self,
         node: &Node,
         conditions: &[NodeCondition],
-    ) -> kube::Result<()> {
+    ) -> api_client::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let meta = json!({ "uid": node.metadata.uid });
         let status = json!({ "conditions": conditions });
@@ -73,7 +72,7 @@ impl Executor {
         execute::found(written).map(drop)
     }
 
-    async fn mark_not_ready(&self, pod: &PodView) -> kube::Result<()> {
+    async fn mark_not_ready(&self, pod: &PodView) -> api_client::Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         // By the node's clock the transition may be in the future.
         let since = pod.ready().and_then(|ready| ready.since);

@@ -5,10 +5,10 @@ mod execute;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::Api;
 use planners::node_lifecycle::{
     Disruption, GAP, Heard, Observed, PERIOD, Pace, evictions, is_ready, plan,
 };

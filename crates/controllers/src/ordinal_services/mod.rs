@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, Patch, PatchParams};
 use planners::ordinal_services::{Observed, Plan, plan};
 use planners::ownership::controller;
 use reconcile::execute::{self, Delete};
@@ -20,7 +20,7 @@ const FIELD_MANAGER: &str = "mainstay-ordinal-services";
 
 #[derive(Debug, thiserror::Error)]
 #[error("keep the Services of ordinals")]
-struct Error(#[source] kube::Error);
+struct Error(#[source] api_client::Error);
 
 struct Worker {
     context: Context,
@@ -117,7 +117,7 @@ impl Worker {
         written.map_err(Error)
     }
 
-    async fn execute(&self, key: &Key, plan: &Plan) -> kube::Result<()> {
+    async fn execute(&self, key: &Key, plan: &Plan) -> api_client::Result<()> {
         let api: Api<Service> = Api::namespaced(self.context.client.clone(), &key.namespace);
         for (name, uid) in &plan.delete {
             execute::delete(&api, name, Delete::of_uid(uid)).await?;

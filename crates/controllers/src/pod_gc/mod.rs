@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api_client::{Api, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, Patch, PatchParams};
 use planners::pod_gc::{Cause, Observed, Removal, plan};
 use reconcile::Change;
 use reconcile::execute::{self, Delete};
@@ -88,7 +88,7 @@ fn is_going_alone(context: &Context, change: &Change<PodView>) -> bool {
 }
 
 /// Marks the pod as Failed, so that it does not look running; then deletes it.
-async fn remove(context: &Context, removal: &Removal) -> kube::Result<()> {
+async fn remove(context: &Context, removal: &Removal) -> api_client::Result<()> {
     if let Cause::NodeGone { node } = &removal.cause {
         let nodes: Api<Node> = Api::all(context.client.clone());
         if nodes.get_metadata_opt(node).await?.is_some() {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, PostParams, Resource};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
-use kube::Resource;
-use kube::api::{Api, PostParams};
 use planners::replica_set::{self as planner, Observed, Plan, plan};
 use reconcile::execute;
 use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder};
@@ -75,7 +74,7 @@ enum Error {
     #[error("work on the pods of a set")]
     Pods(#[from] PodError),
     #[error("write the status of a set")]
-    Status(#[source] kube::Error),
+    Status(#[source] api_client::Error),
 }
 
 /// Runs the controller of one kind.

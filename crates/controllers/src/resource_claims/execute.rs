@@ -1,9 +1,8 @@
 //! The writes, each guarded by the observed resourceVersion.
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use planners::resource_claims::{ClaimStep, PodStep};
 use reconcile::execute::{self, Delete, Refusal, refusal, unless_outrun};
 use serde_json::{Value, json};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// The API server refused the request, other than by a conflict.
-pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> kube::Result<()> {
+pub(super) async fn pod_step(client: &Client, pod: &Pod, step: PodStep) -> api_client::Result<()> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let claims: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
     match step {
@@ -54,7 +53,7 @@ pub(super) async fn claim_steps(
     client: &Client,
     claim: &ResourceClaim,
     steps: Vec<ClaimStep>,
-) -> kube::Result<()> {
+) -> api_client::Result<()> {
     let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
     let name = claim.metadata.name.as_deref().unwrap_or_default();
     let api: Api<ResourceClaim> = Api::namespaced(client.clone(), namespace);
@@ -95,7 +94,7 @@ pub(super) async fn claim_steps(
 async fn write_status(
     api: &Api<ResourceClaim>,
     claim: &ResourceClaim,
-) -> kube::Result<Option<ResourceClaim>> {
+) -> api_client::Result<Option<ResourceClaim>> {
     let name = claim.metadata.name.as_deref().unwrap_or_default();
     let params = PostParams::default();
     unless_outrun(api.replace_status(name, &params, claim).await)

@@ -6,9 +6,9 @@ mod observe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api_client::Api;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
-use kube::Api;
 use planners::resource_claims::{PodStep, plan_claim, plan_pod};
 use reconcile::execute::found;
 use reconcile::{Cache, Key, Outcome, Queue, Recorder};
@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_secs(2);
 enum Error {
     /// The server refused the request or did not answer.
     #[error("look after claims of devices")]
-    Api(#[from] kube::Error),
+    Api(#[from] api_client::Error),
 }
 
 /// The object in question.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use kube::{Api, Client};
 use planners::resource_claims::{ConsumerState, consumers};
 use reconcile::Cache;
 use reconcile::execute::found;
@@ -40,7 +40,7 @@ pub(super) async fn seen(
     client: &Client,
     cache: &Cache<PodView>,
     claim: &ResourceClaim,
-) -> kube::Result<Pods> {
+) -> api_client::Result<Pods> {
     let namespace = claim.metadata.namespace.clone().unwrap_or_default();
     let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
     let mut pods = Pods::new();

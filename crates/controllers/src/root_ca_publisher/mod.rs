@@ -1,8 +1,7 @@
 //! The root CA publisher: executor of [`planners::root_ca_publisher`].
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use planners::root_ca_publisher::{Action, NAME, plan};
 use reconcile::execute::refusal;
 use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig};
@@ -12,7 +11,7 @@ use crate::Context;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write certificates")]
-struct Error(#[source] kube::Error);
+struct Error(#[source] api_client::Error);
 
 struct RootCaPublisher {
     client: Client,
@@ -81,17 +80,17 @@ impl reconcile::Controller for RootCaPublisher {
 }
 
 impl RootCaPublisher {
-    async fn write(&self, namespace: &str, action: Action) -> kube::Result<()> {
+    async fn write(&self, namespace: &str, action: Action) -> api_client::Result<()> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         match action {
             Action::Create(map) => api.create(&PostParams::default(), &map).await.map(drop),
             Action::ReplaceData(data) => {
                 // A merge would keep keys that do not belong there.
                 let patch = json!([{ "op": "add", "path": "/data", "value": data }]);
-                let patch = serde_json::from_value(patch).map_err(kube::Error::SerdeError)?;
-                let patch: Patch<()> = Patch::Json(patch);
                 let parameters = PatchParams::default();
-                api.patch(NAME, &parameters, &patch).await.map(drop)
+                api.patch(NAME, &parameters, &Patch::Json(patch))
+                    .await
+                    .map(drop)
             }
         }
     }

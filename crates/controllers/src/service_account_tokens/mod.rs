@@ -3,10 +3,9 @@
 //!
 //! Their tokens are bound to the Secret and valid as long as it exists; the API server signs them.
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use planners::service_account_tokens::{ACCOUNT_UID, Plan, TOKEN, TYPE, account_of, plan};
 use reconcile::execute::{Delete, delete, unless_outrun};
 use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig};
@@ -20,7 +19,7 @@ const SECONDS: i64 = 1 << 32;
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("look after the token in a Secret")]
-    Api(#[from] kube::Error),
+    Api(#[from] api_client::Error),
     #[error("the server answered without a token")]
     NoToken,
 }

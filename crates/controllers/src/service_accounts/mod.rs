@@ -1,8 +1,7 @@
 //! The controller of default ServiceAccounts: executor of [`planners::service_accounts`].
 
+use api_client::{Api, Client, PostParams};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::Client;
-use kube::api::{Api, PostParams};
 use planners::service_accounts::{NAME, plan};
 use reconcile::execute::refusal;
 use reconcile::{Cache, Change, Key, Outcome, Queue};
@@ -11,7 +10,7 @@ use crate::Context;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write default service account")]
-struct Error(#[source] kube::Error);
+struct Error(#[source] api_client::Error);
 
 struct ServiceAccounts {
     client: Client,

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
 use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
 use planners::stateful_set::{Action, Notice, Plan, Refused, identity};
 use reconcile::execute::{self, Delete, Refusal, refusal};
@@ -66,7 +65,7 @@ fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
     let (Some(Write::Action(action)), Error::Api(ApiError { source, .. })) = (write, error) else {
         return None;
     };
-    let said = matches!(source, kube::Error::Api(_)) && !refusal(source).is_of_old_view();
+    let said = matches!(source, api_client::Error::Api(_)) && !refusal(source).is_of_old_view();
     said.then(|| Refused {
         action: action.to_string(),
         message: execute::message(source),
@@ -387,7 +386,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
+    use api_client::Status;
 
     use super::*;
 
@@ -396,8 +395,8 @@ mod tests {
     #[test]
     fn an_old_view_makes_no_event() {
         let refused = |code: u16, reason: &str| {
-            let status = Status::failure("no", reason).with_code(code);
-            refusal(&kube::Error::Api(status.boxed())).is_of_old_view()
+            let status = Status::failure("no", reason, code);
+            refusal(&api_client::Error::Api(Box::new(status))).is_of_old_view()
         };
         assert!(refused(409, "AlreadyExists"));
         assert!(refused(409, "Conflict"));

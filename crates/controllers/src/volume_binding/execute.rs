@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api_client::{Api, Client, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client};
 use planners::volume_binding::{Note, NoteType, Plan, Subject, Write};
 use reconcile::{EventType, Object, Recorder, reference};
 use serde_json::Value;
@@ -17,7 +16,7 @@ use serde_json::Value;
 pub(crate) enum Error {
     /// The server refused the request or did not answer.
     #[error("write or look up a claim or volume")]
-    Api(#[from] kube::Error),
+    Api(#[from] api_client::Error),
 }
 
 #[derive(Clone)]
@@ -60,7 +59,7 @@ impl Executor {
         Ok(())
     }
 
-    async fn write(&self, write: &Write, state: &ObjectMeta) -> kube::Result<ObjectMeta> {
+    async fn write(&self, write: &Write, state: &ObjectMeta) -> api_client::Result<ObjectMeta> {
         let name = state.name.as_deref().unwrap_or_default();
         let mut patch = write.patch.clone();
         patch["metadata"]["uid"] = state.uid.clone().into();
@@ -104,7 +103,7 @@ async fn send<K: Object>(
     name: &str,
     status: bool,
     patch: &Value,
-) -> kube::Result<ObjectMeta> {
+) -> api_client::Result<ObjectMeta> {
     let params = PatchParams::default();
     let patch = Patch::Merge(patch);
     let written = if status {

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::{Api, Client};
 use planners::volume_binding::ClaimView;
 use planners::volume_protection::names;
 use reconcile::execute::found;

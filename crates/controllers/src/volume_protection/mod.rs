@@ -1,9 +1,8 @@
 //! The controller of the finalizers that protect claims and volumes in use (statefulset.md §11.10).
 
+use api_client::{Api, ListParams, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams};
 use planners::volume_protection::{Protection, protect_claim, protect_volume};
 use reconcile::execute::unless_outrun;
 use reconcile::{Key, Object, Outcome, Queue};
@@ -25,7 +24,7 @@ enum Task {
 enum Error {
     /// The server refused the request or did not answer.
     #[error("protect a claim or volume")]
-    Api(#[from] kube::Error),
+    Api(#[from] api_client::Error),
 }
 
 struct VolumeProtection(Context);
@@ -91,7 +90,7 @@ async fn guard_claim(context: &Context, key: &Key) -> Result<(), Error> {
         // A pod missing in the cache would lose its data: the API server is asked.
         let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
         let listed = pods.list(&ListParams::default()).await?;
-        let listed: Vec<PodView> = listed.iter().map(PodView::from).collect();
+        let listed: Vec<PodView> = listed.items.iter().map(PodView::from).collect();
         protection = protect_claim(&claim, &listed);
     }
     let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);

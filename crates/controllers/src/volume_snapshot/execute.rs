@@ -1,8 +1,7 @@
 //! Executes a plan for a snapshot.
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client};
 use planners::volume_snapshot::{Action, Plan};
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Recorder};
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 pub(crate) enum Error {
     /// The server refused the request or did not answer.
     #[error("write or look up a snapshot or its content")]
-    Api(#[from] kube::Error),
+    Api(#[from] api_client::Error),
 }
 
 #[derive(Clone)]
@@ -149,7 +148,7 @@ fn guarded(mut patch: Value, metadata: &ObjectMeta) -> Value {
     patch
 }
 
-fn unless_there<T>(made: kube::Result<T>) -> Result<(), Error> {
+fn unless_there<T>(made: api_client::Result<T>) -> Result<(), Error> {
     match made {
         Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error.into()),
         _ => Ok(()),

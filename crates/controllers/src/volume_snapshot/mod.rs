@@ -6,9 +6,9 @@ mod execute;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use api_client::{Api, Client};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::{Api, Client};
 use planners::volume_snapshot::{View, plan_snapshot};
 use reconcile::execute::found;
 use reconcile::{Cache, Key, Outcome, Queue};

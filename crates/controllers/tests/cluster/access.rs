@@ -1,10 +1,9 @@
 //! Tokens in Secrets, and roles that gather the rules of others.
 
+use api_client::{Api, DeleteParams, PostParams, ResourceExt};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
 use crate::support::{Cluster, wait_for};

@@ -1,11 +1,11 @@
 //! HorizontalPodAutoscalers (kubectl.md 10.2).
 
+use api_client::{Api, ApiResource, DynamicObject, PostParams};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::autoscaling::v1 as first;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, wait_for};
@@ -100,7 +100,7 @@ async fn any_kind_with_a_scale_can_be_a_target() {
         .await;
     wait_for(&cluster, "0 0 False=FailedGetScale", shows).await;
 
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "Farm"));
+    let kind = ApiResource::new("example.com", "v1", "Farm", "farms");
     let farms: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &kind);
     let farm = json!({"metadata": {"name": "east"}, "spec": {"size": 1}});
     let farm: DynamicObject = serde_json::from_value(farm).unwrap();

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams, ResourceExt};
 use api_server::UserInfo;
 use certificates::{Authority, ClientSubject};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
@@ -35,7 +34,7 @@ fn pem(common_name: &str, organization: &str) -> String {
     params.serialize_request(&key).unwrap().pem().unwrap()
 }
 
-async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> kube::Result<()> {
+async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> api_client::Result<()> {
     let request = json!({"metadata": {"name": name}, "spec": {
         "request": ByteString(pem.as_bytes().to_vec()),
         "signerName": format!("kubernetes.io/{signer}"),
@@ -50,7 +49,7 @@ async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> kube::Resu
 async fn ask_soon(client: &Client, name: &str, signer: &str, pem: &str) {
     for _ in 0..3000 {
         match ask(client, name, signer, pem).await {
-            Err(kube::Error::Api(status)) if status.code == 403 => {}
+            Err(api_client::Error::Api(status)) if status.code == 403 => {}
             answer => return answer.unwrap(),
         }
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -58,7 +57,7 @@ async fn ask_soon(client: &Client, name: &str, signer: &str, pem: &str) {
     panic!("{name} may not be asked for");
 }
 
-async fn approve(client: &Client, name: &str) -> kube::Result<CertificateSigningRequest> {
+async fn approve(client: &Client, name: &str) -> api_client::Result<CertificateSigningRequest> {
     let requests: Requests = Api::all(client.clone());
     let condition = json!({"type": "Approved", "status": "True", "reason": "Test"});
     let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));

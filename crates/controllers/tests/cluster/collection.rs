@@ -1,9 +1,8 @@
 //! Garbage collection and the deletion of namespaces.
 
+use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams, ResourceExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::stateful_sets::set;
@@ -26,7 +25,7 @@ async fn foreground_deletion_waits_for_dependents() {
     })
     .await;
     let release = json!([{ "op": "remove", "path": "/metadata/finalizers" }]);
-    let release = Patch::Json::<()>(serde_json::from_value(release).unwrap());
+    let release = Patch::Json(release);
     cluster
         .api::<Pod>()
         .patch("web-1", &PatchParams::default(), &release)

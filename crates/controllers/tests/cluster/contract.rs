@@ -1,11 +1,10 @@
 //! The parts of the StatefulSet contract that take more than a planner: what wakes the controller,
 //! what the collector does, whose grace counts.
 
+use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Service};
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::stateful_sets::{claims, image, set, status};
@@ -57,7 +56,8 @@ async fn each_policy_keeps_and_gives_up_its_claims() {
         let all: Api<PersistentVolumeClaim> = cluster.api();
         let uids = async || {
             let list = all.list(&Default::default()).await.unwrap();
-            list.iter()
+            list.items
+                .iter()
                 .map(|claim| claim.uid().unwrap())
                 .collect::<Vec<_>>()
         };
@@ -177,7 +177,11 @@ async fn time_alone_makes_a_pod_available() {
         .await
         .unwrap();
     let ready = |name: &str| {
-        let pod = pods.iter().find(|pod| pod.name_any() == name).unwrap();
+        let pod = pods
+            .items
+            .iter()
+            .find(|pod| pod.name_any() == name)
+            .unwrap();
         let conditions = pod.status.as_ref().unwrap().conditions.clone().unwrap();
         let ready = conditions
             .into_iter()

@@ -1,8 +1,8 @@
 //! DaemonSets.
 
+use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};

@@ -1,11 +1,9 @@
 //! Custom kinds: their names are accepted, their objects are collected with their owners, and
 //! go before their definition does.
 
+use api_client::{Api, ApiResource, DeleteParams, DynamicObject, PostParams, ResourceExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams};
-use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
@@ -51,8 +49,8 @@ async fn wait_told(api: &Api<CustomResourceDefinition>, name: &str, wanted: &str
 }
 
 fn boats(cluster: &Cluster) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("example.org", "v1", "Boat");
-    Api::default_namespaced_with(cluster.client.clone(), &ApiResource::from_gvk(&kind))
+    let kind = ApiResource::new("example.org", "v1", "Boat", "boats");
+    Api::default_namespaced_with(cluster.client.clone(), &kind)
 }
 
 async fn boat(cluster: &Cluster, name: &str) -> DynamicObject {

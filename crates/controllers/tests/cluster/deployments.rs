@@ -1,9 +1,8 @@
 //! Deployments, ReplicaSets and ReplicationControllers.
 
+use api_client::{DeleteParams, Patch, PatchParams, ResourceExt};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod, ReplicationController};
-use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
@@ -193,7 +192,7 @@ async fn a_replica_set_keeps_its_number() {
         .await;
     wait_for(&cluster, "a a", images).await;
     let orphan = DeleteParams {
-        propagation_policy: Some(kube::api::PropagationPolicy::Orphan),
+        propagation_policy: Some(api_client::PropagationPolicy::Orphan),
         ..DeleteParams::default()
     };
     cluster.delete::<ReplicaSet>("web", orphan).await;

@@ -1,9 +1,8 @@
 //! Jobs and CronJobs.
 
+use api_client::{DeleteParams, ResourceExt};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::ResourceExt;
-use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
@@ -122,7 +121,7 @@ async fn a_job_that_is_suspended_has_no_pods() {
     wait_for::<Pod>(&cluster, "2", |pods| pods.len().to_string()).await;
     // Pods that ran are not kept by a job that is gone, also those that it leaves behind.
     let orphan = DeleteParams {
-        propagation_policy: Some(kube::api::PropagationPolicy::Orphan),
+        propagation_policy: Some(api_client::PropagationPolicy::Orphan),
         ..DeleteParams::default()
     };
     cluster.delete::<Job>("pi", orphan).await;

@@ -1,7 +1,7 @@
 //! Pods of nodes that are not there.
 
+use api_client::{Api, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::support::{Cluster, names, wait_for};

@@ -1,9 +1,9 @@
 //! The shared parts (caches, recorder) against a real server.
 
+use api_client::{Api, DeleteParams, PostParams};
 use api_server::UserInfo;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
-use kube::api::{Api, DeleteParams, PostParams};
 use reconcile::health::Kind;
 use reconcile::{Cache, Change, Health, Recorder, WatchConfig};
 use serde_json::json;

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use api_client::{Api, DeleteParams, ResourceExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, ResourceQuota};
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams};
 use reconcile::{Cache, Change, WatchConfig};
 use serde_json::{Value, json};
 

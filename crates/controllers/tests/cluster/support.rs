@@ -4,12 +4,13 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api_client::{
+    Api, Client, DeleteParams, Patch, PatchParams, PostParams, Resource, ResourceExt,
+};
 use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Client, Resource, ResourceExt};
 use mvcc_store::embedded::EmbeddedStore;
 use reconcile::{Cache, Change, Health, SlowPolls, WatchConfig};
 use serde::Serialize;
@@ -232,7 +233,7 @@ pub async fn play_node(client: Client, shutdown: CancellationToken) {
             let binding = json!({ "apiVersion": "v1", "kind": "Binding",
                 "metadata": { "name": name }, "target": { "kind": "Node", "name": "n1" } });
             let params = PostParams::default();
-            let bound: kube::Result<Value> = api
+            let bound: api_client::Result<Value> = api
                 .create_subresource("binding", &name, &params, &binding)
                 .await;
             let _ = bound.map_err(|error| eprintln!("bind {name}: {error}"));

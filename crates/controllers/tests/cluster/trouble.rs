@@ -3,10 +3,9 @@
 
 use std::time::Duration;
 
+use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::stateful_sets::{claims, image, set, status};
@@ -42,10 +41,10 @@ async fn wait_for_event(cluster: &Cluster, reason: &str, message: &str) {
 /// Sets or removes fields, with nothing merged.
 async fn edit<K>(cluster: &Cluster, name: &str, operations: Value)
 where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    K: api_client::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let patch = Patch::Json::<()>(serde_json::from_value(operations).unwrap());
+    let patch = Patch::Json(operations);
     let params = PatchParams::default();
     cluster
         .api::<K>()

@@ -4,9 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use api_client::{Api, ApiResource, DynamicObject, ListParams, ResourceExt};
 use clap::{Command, Parser};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use kube::{Api, ResourceExt};
 use planners::diagnosis::TargetKind;
 
 use crate::logs;
@@ -145,8 +144,7 @@ async fn names(kind: TargetKind, options: &Options) -> Option<Vec<String>> {
     let found = Server::find(options.kubeconfig.as_deref(), &options.data).await;
     let server = found.ok()?;
     // All of these kinds have this version.
-    let resource = GroupVersionKind::gvk(kind.group(), "v1", kind.kind());
-    let resource = ApiResource::from_gvk_with_plural(&resource, kind.plural());
+    let resource = ApiResource::new(kind.group(), "v1", kind.kind(), kind.plural());
     let client = server.client.clone();
     let namespace = options.namespace.as_deref().unwrap_or(server.namespace());
     let api: Api<DynamicObject> = match kind.is_namespaced() {

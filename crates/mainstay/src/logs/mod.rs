@@ -8,10 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures::{AsyncBufReadExt, TryStreamExt};
+use api_client::{Api, LogParams};
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::LogParams;
 use tokio::task::JoinSet;
 
 use crate::output::{say, warn};
@@ -164,13 +162,12 @@ fn prefix(name: &str, number: usize, width: usize, is_terminal: bool) -> String 
 /// Copies a log; an unreadable one is reported in the output.
 async fn copy(api: &Api<Pod>, run: &Run, parameters: LogParams, prefix: &str) {
     let copied = async {
-        let stream = api
+        let mut lines = api
             .log_stream(&run.pod, &parameters)
             .await
             .context("read the log")?;
-        let mut lines = stream.lines();
-        while let Some(line) = lines.try_next().await.context("read the log")? {
-            say(&format!("{prefix}{line}"));
+        while let Some(line) = lines.next().await.context("read the log")? {
+            say(&format!("{prefix}{}", String::from_utf8_lossy(&line)));
         }
         anyhow::Ok(())
     };

@@ -1,10 +1,8 @@
 //! The target of `logs`: a pod, or a workload with pods.
 
+use api_client::{Api, ApiResource, Client, DynamicObject, ListParams};
 use clap::error::{Error, ErrorKind};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
-use kube::core::Selector;
-use kube::{Api, Client};
+use object_model::LabelSelector;
 use planners::diagnosis::TargetKind;
 
 /// The kinds that have pods.
@@ -60,11 +58,10 @@ impl Target {
         &self,
         client: &Client,
         namespace: &str,
-    ) -> Result<Option<ListParams>, kube::Error> {
+    ) -> Result<Option<ListParams>, api_client::Error> {
         let of_name = ListParams::default().fields(&format!("metadata.name={}", self.name));
         let kind = self.kind;
-        let resource = GroupVersionKind::gvk(kind.group(), "v1", kind.kind());
-        let resource = ApiResource::from_gvk_with_plural(&resource, kind.plural());
+        let resource = ApiResource::new(kind.group(), "v1", kind.kind(), kind.plural());
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         let Some(object) = api.get_opt(&self.name).await? else {
             return Ok(None);
@@ -72,11 +69,11 @@ impl Target {
         if kind == TargetKind::Pod {
             return Ok(Some(of_name));
         }
-        let selector = object.data["spec"]["selector"].clone();
-        let selector = serde_json::from_value::<LabelSelector>(selector).ok();
-        let selector = selector.and_then(|selector| Selector::try_from(selector).ok());
+        let selector = Some(&object.data["spec"]["selector"]);
+        let selector = selector.filter(|selector| selector.is_object());
+        let selector = selector.and_then(|selector| LabelSelector::from_json(selector).ok());
         // An object without a valid selector has no pods.
-        Ok(selector.map(|selector| ListParams::default().labels_from(&selector)))
+        Ok(selector.map(|selector| ListParams::default().labels(&selector.to_string())))
     }
 }
 

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use api_client::{Client, ResourceExt};
 use futures::future::join_all;
 use jiff::Timestamp;
-use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 use crate::why::{self, Reach, Server, read_all};
@@ -45,8 +45,7 @@ pub async fn read(server: &Server, reach: &Reach, now: Timestamp) -> Result<Stat
 /// A node's own metrics. They are optional: without permission or response they are left out.
 async fn figures(client: &Client, node: String) -> Option<Value> {
     let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
-    let request = http::Request::get(path).body(Vec::new()).ok()?;
-    let asked = client.request::<Value>(request);
+    let asked = client.get::<Value>(&path);
     tokio::time::timeout(FIGURES_TIMEOUT, asked)
         .await
         .ok()?

@@ -5,7 +5,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use kube::core::{Selector, SelectorExt};
+use object_model::LabelSelector as Selector;
 use object_model::duration::human;
 use planners::diagnosis::ObservedNamespace;
 
@@ -17,10 +17,10 @@ use crate::pod_row::PodRows;
 pub fn all(found: &StatusObjects, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
     let objects = &found.objects;
     let reason = |meta: &ObjectMeta, selector: Option<&LabelSelector>| {
-        let selector = Selector::try_from(selector?.clone()).ok()?;
+        let selector = Selector::from_json(&serde_json::to_value(selector?).ok()?).ok()?;
         let mut pods = objects.each(|e| &e.full_pods).filter(|pod| {
-            let labels = pod.metadata.labels.clone().unwrap_or_default();
-            pod.metadata.namespace == meta.namespace && selector.matches(&labels)
+            let label = |key: &str| Some(pod.metadata.labels.as_ref()?.get(key)?.as_str());
+            pod.metadata.namespace == meta.namespace && selector.matches_by(label)
         });
         pods.find_map(|pod| rows.of(pod, now).reason)
     };

@@ -2,8 +2,9 @@
 //! removed, fields of other managers stay.
 
 use anyhow::{Context, Result, bail};
+use api_client::Client;
+use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use kube::Client;
 use object_model::Status;
 use resource_kinds::{KindInfo, Scope};
 use serde_json::Value;
@@ -165,19 +166,19 @@ fn group_version(info: &KindInfo<'_>) -> String {
     }
 }
 
-fn request(method: Method, uri: &str, body: Vec<u8>) -> Result<Request<kube::client::Body>> {
+fn request(method: Method, uri: &str, body: Vec<u8>) -> Result<Request<Bytes>> {
     Request::builder()
         .method(method)
         .uri(uri)
         .header(http::header::CONTENT_TYPE, "application/apply-patch+yaml")
         .header(http::header::ACCEPT, "application/json")
-        .body(kube::client::Body::from(body))
+        .body(body.into())
         .with_context(|| format!("a request to {uri}"))
 }
 
 async fn send(
     client: &Client,
-    request: Request<kube::client::Body>,
+    request: Request<Bytes>,
 ) -> Result<(StatusCode, Value, Vec<String>)> {
     use http_body_util::BodyExt;
     let response = client.send(request).await.context("reach the API server")?;
@@ -185,6 +186,7 @@ async fn send(
     let bytes = body
         .collect()
         .await
+        .map_err(anyhow::Error::from_boxed)
         .context("read the API server's answer")?
         .to_bytes();
     let answer = serde_json::from_slice(&bytes).context("the API server's answer is not JSON")?;

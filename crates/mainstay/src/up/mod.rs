@@ -22,12 +22,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use api_client::{Api, ListParams, PartialObjectMeta};
 use container_runtime::beside;
 use image_store::RegistriesConfig;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::{ListParams, PartialObjectMeta};
 use node_agent::OnShutdown;
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
 use tokio::net::TcpListener;
@@ -299,7 +298,7 @@ impl Cluster {
             owners.into_iter().any(|owner| owner.kind == "StatefulSet")
         };
         let others = pods.items.iter().filter(|pod| !is_of_set(pod)).count();
-        let named = sets.iter().map(|set| {
+        let named = sets.items.iter().map(|set| {
             let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
             (Watched::of(set).title(), replicas.unwrap_or(1))
         });

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail};
+use api_client::Client;
 use api_server::encryption;
 use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, UserInfo};
 use certificates::Authority;
 use container_runtime::beside;
-use kube::Client;
 use mvcc_store::StoreError;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use pod_network::Ranges;

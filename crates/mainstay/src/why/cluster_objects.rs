@@ -6,14 +6,13 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
+use api_client::{Api, Client, ListParams, Resource, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::api::ListParams;
-use kube::{Api, Client, Resource, ResourceExt};
 use planners::diagnosis::{ObservedCluster, ObservedNamespace, TargetKind, Webhook};
 use resource_kinds::snapshot::VolumeSnapshotClass;
 use serde::de::DeserializeOwned;
@@ -77,7 +76,7 @@ pub async fn read_all(server: &Server, reach: &Reach, now: Timestamp) -> Result<
         Reach::One(namespace) => Scope::Namespace(namespace),
     };
     let found = match read(&server.client, scope, now).await {
-        Err(kube::Error::Api(status)) if status.code == 403 && *reach == Reach::Readable => {
+        Err(api_client::Error::Api(status)) if status.code == 403 && *reach == Reach::Readable => {
             let own = server.namespace();
             let found = read(&server.client, Scope::Namespace(own), now).await;
             found.map(|mut found| {
@@ -97,7 +96,7 @@ pub async fn read(
     client: &Client,
     scope: Scope<'_>,
     now: Timestamp,
-) -> Result<ClusterObjects, kube::Error> {
+) -> Result<ClusterObjects, api_client::Error> {
     let reader = Reader {
         client,
         scope,
@@ -161,7 +160,7 @@ impl Namespaces {
 }
 
 impl Reader<'_> {
-    async fn namespaces(&self, now: Timestamp) -> Result<Namespaces, kube::Error> {
+    async fn namespaces(&self, now: Timestamp) -> Result<Namespaces, api_client::Error> {
         use TargetKind as Kind;
         let mut all = Namespaces(BTreeMap::new(), now);
         if let Scope::Object(_, namespace) | Scope::Namespace(namespace) = self.scope {
@@ -218,7 +217,7 @@ impl Reader<'_> {
         Ok(all)
     }
 
-    async fn cluster(&self) -> Result<ObservedCluster, kube::Error> {
+    async fn cluster(&self) -> Result<ObservedCluster, api_client::Error> {
         use TargetKind as Kind;
         let (nodes, volumes, classes, snapshot_classes, snapshot_contents) = tokio::try_join!(
             self.list_all(Need::Always, "nodes"),
@@ -252,7 +251,7 @@ impl Reader<'_> {
         })
     }
 
-    async fn webhooks(&self) -> Result<Vec<Webhook>, kube::Error> {
+    async fn webhooks(&self) -> Result<Vec<Webhook>, api_client::Error> {
         let (validating, mutating) = tokio::try_join!(
             self.list_all::<ValidatingWebhookConfiguration>(Need::Hint, "webhooks"),
             self.list_all::<MutatingWebhookConfiguration>(Need::Hint, "webhooks"),
@@ -272,7 +271,7 @@ impl Reader<'_> {
     }
 
     /// Events that are read with their namespace are not read again.
-    async fn cluster_events(&self) -> Result<Vec<Arc<Event>>, kube::Error> {
+    async fn cluster_events(&self) -> Result<Vec<Arc<Event>>, api_client::Error> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), EVENTS_OF_CLUSTER);
         let events = self
             .listed(api, Need::Hint, "events of the cluster")
@@ -282,7 +281,11 @@ impl Reader<'_> {
         Ok(events.filter(of_cluster).collect())
     }
 
-    async fn list<K>(&self, need: Need, what: &str) -> Result<Option<Vec<Arc<K>>>, kube::Error>
+    async fn list<K>(
+        &self,
+        need: Need,
+        what: &str,
+    ) -> Result<Option<Vec<Arc<K>>>, api_client::Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: Clone + Debug + DeserializeOwned,
@@ -297,7 +300,11 @@ impl Reader<'_> {
         self.listed(api, need, what).await
     }
 
-    async fn list_all<K>(&self, need: Need, what: &str) -> Result<Option<Vec<Arc<K>>>, kube::Error>
+    async fn list_all<K>(
+        &self,
+        need: Need,
+        what: &str,
+    ) -> Result<Option<Vec<Arc<K>>>, api_client::Error>
     where
         K: Resource<Scope = ClusterResourceScope, DynamicType = ()>,
         K: Clone + Debug + DeserializeOwned,
@@ -323,13 +330,13 @@ impl Reader<'_> {
         api: Api<K>,
         need: Need,
         what: &str,
-    ) -> Result<Option<Vec<Arc<K>>>, kube::Error>
+    ) -> Result<Option<Vec<Arc<K>>>, api_client::Error>
     where
         K: Resource + Clone + Debug + DeserializeOwned,
     {
         let status = match api.list(&ListParams::default()).await {
             Ok(list) => return Ok(Some(list.items.into_iter().map(Arc::new).collect())),
-            Err(kube::Error::Api(status)) if [403, 404].contains(&status.code) => status,
+            Err(api_client::Error::Api(status)) if [403, 404].contains(&status.code) => status,
             Err(error) => return Err(error),
         };
         let asked_about = match (self.scope, need) {
@@ -344,7 +351,7 @@ impl Reader<'_> {
             _ => false,
         };
         if asked_about && status.code == 403 {
-            return Err(kube::Error::Api(status));
+            return Err(api_client::Error::Api(status));
         }
         let told = status.code == 403
             && match (self.scope, need) {

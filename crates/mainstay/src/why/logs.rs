@@ -1,8 +1,7 @@
 //! The last lines of the logs that an answer asks for.
 
+use api_client::{Api, Client, LogParams};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::LogParams;
-use kube::{Api, Client};
 use planners::diagnosis::{Explanation, Finding, Log};
 
 /// Lines of a log that are shown.
@@ -23,7 +22,7 @@ pub async fn attach(client: &Client, answers: &mut [Explanation]) -> Option<Stri
         link.log = match read(client, link, previous).await {
             Ok(lines) if lines.is_empty() => Log::NotWanted,
             Ok(lines) => Log::Read(lines),
-            Err(kube::Error::Api(status)) if status.code == 403 => {
+            Err(api_client::Error::Api(status)) if status.code == 403 => {
                 refused = Some(status.message);
                 Log::NotWanted
             }
@@ -40,7 +39,11 @@ pub async fn attach(client: &Client, answers: &mut [Explanation]) -> Option<Stri
     ))
 }
 
-async fn read(client: &Client, link: &Finding, previous: bool) -> Result<Vec<String>, kube::Error> {
+async fn read(
+    client: &Client,
+    link: &Finding,
+    previous: bool,
+) -> Result<Vec<String>, api_client::Error> {
     let namespace = link.object.namespace.as_deref().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let parameters = LogParams {

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use api_client::Client;
 use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
-use kube::Client;
 use kubeconfig::{Kubeconfig, Limits, ReadError, Transport, read};
 
 use super::expiry;
@@ -43,7 +43,7 @@ impl Server {
         let namespace = settings.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
         let transport = Transport::new(settings, LIMITS).await;
-        let client = Client::new(transport.with_context(context)?, namespace);
+        let client = Client::new(transport.with_context(context)?, &namespace);
         Ok(Self {
             client,
             url,
@@ -85,10 +85,10 @@ impl Server {
     }
 
     /// An error with its remedy.
-    pub fn explain(&self, error: kube::Error) -> anyhow::Error {
+    pub fn explain(&self, error: api_client::Error) -> anyhow::Error {
         let (url, source) = (&self.url, &self.source);
         match error {
-            kube::Error::Api(status) if status.code == 401 => match self.expired {
+            api_client::Error::Api(status) if status.code == 401 => match self.expired {
                 Some(end) => anyhow!(expiry::remedy(url, source, end)),
                 None => anyhow!(
                     "the server at {url} does not know the user of {source}: {}; with mainstay, \
@@ -96,7 +96,7 @@ impl Server {
                     status.message
                 ),
             },
-            kube::Error::Api(status) => anyhow!("the server at {url} says: {}", status.message),
+            api_client::Error::Api(status) => anyhow!("the server at {url} says: {}", status.message),
             other => anyhow!(
                 "no answer from {url} (of {source}): {}; is the server running? `mainstay up` starts \
                  one, --kubeconfig names another",

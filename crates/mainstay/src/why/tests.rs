@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource};
 use mvcc_store::embedded::EmbeddedStore;
 use planners::diagnosis::{TargetKind, WaitState};
 use planners::stateful_set::revisions;

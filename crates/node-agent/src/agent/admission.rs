@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use api_client::Api;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Api;
 use placement::{Misfit, misfit};
 use pod_lifecycle::resources::admission::{Rejection, rejection, under_pressure};
 use reconcile::{Cache, Part, WatchConfig};

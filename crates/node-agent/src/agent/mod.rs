@@ -6,8 +6,8 @@ pub(crate) mod left_pods;
 
 use std::sync::{Arc, Mutex};
 
+use api_client::Client;
 use container_runtime::{Runtime, beside};
-use kube::Client;
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use reconcile::{Part, Recorder, Source};
 use tokio::sync::{Notify, RwLock};

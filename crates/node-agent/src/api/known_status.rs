@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use kube::ResourceExt;
+use api_client::ResourceExt;
 use tokio::time::Instant;
 
 /// The status of one object in the API.

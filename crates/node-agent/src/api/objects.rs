@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use api_client::{Api, Client, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -17,8 +18,6 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Client;
-use kube::api::{Api, PostParams};
 use pod_lifecycle::environment::downward::NodeFacts;
 use pod_lifecycle::environment::service_env;
 use pod_lifecycle::environment::{self, References};
@@ -64,7 +63,7 @@ pub struct Version(Option<String>);
 
 impl Version {
     /// The version of a read object.
-    pub fn of<K: kube::Resource>(found: Option<&K>) -> Self {
+    pub fn of<K: api_client::Resource>(found: Option<&K>) -> Self {
         Self(found.and_then(|object| object.meta().resource_version.clone()))
     }
 }
@@ -177,7 +176,8 @@ impl ApiObjects {
 
     async fn get<K>(&self, kind: &str, ns: &str, name: &str) -> Result<Option<K>, String>
     where
-        K: Object + kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        K: Object
+            + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), ns);
         let found = in_time(api.get_opt(name)).await;
@@ -316,7 +316,8 @@ impl ApiObjects {
 
     fn follow<K>(&self, namespace: &str, name: &str, watch: &ObjectWatch)
     where
-        K: Object + kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        K: Object
+            + api_client::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let only = WatchConfig::default().fields(&format!("metadata.name={name}"));
@@ -341,7 +342,7 @@ async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Ve
 }
 
 /// One request, with an end; the error is the server's own text.
-pub async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+pub async fn in_time<T>(request: impl Future<Output = api_client::Result<T>>) -> Result<T, String> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(execute::message(&error)),
@@ -353,8 +354,8 @@ pub async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Resul
 mod tests {
     use std::time::Duration;
 
+    use api_client::Event;
     use futures::stream;
-    use kube::runtime::watcher::Event;
     use tokio::time::timeout;
 
     use super::*;

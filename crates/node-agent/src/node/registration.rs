@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use container_runtime::beside;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -14,8 +15,6 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
-use kube::Client;
-use kube::api::{Api, Patch, PatchParams, PostParams};
 use pod_lifecycle::resources::eviction::Condition;
 use reconcile::execute::{Refusal, refusal};
 use reconcile::{Cache, EventType, Recorder};
@@ -106,7 +105,7 @@ impl NodeKeeper {
     }
 
     /// Creates the Node object, or adopts the existing one, and writes the status.
-    async fn make_or_take_over(&mut self) -> Result<(), kube::Error> {
+    async fn make_or_take_over(&mut self) -> Result<(), api_client::Error> {
         let api: Api<Node> = Api::all(self.client.clone());
         let wanted = self.object();
         let node = match api.create(&PostParams::default(), &wanted).await {
@@ -214,7 +213,7 @@ impl NodeKeeper {
     }
 
     /// Writes the observed status, and emits events about changes.
-    async fn tell(&mut self, recorder: &Recorder, seen: Seen) -> Result<(), kube::Error> {
+    async fn tell(&mut self, recorder: &Recorder, seen: Seen) -> Result<(), api_client::Error> {
         self.write_status(&seen).await?;
         self.announce(recorder, &self.told.pressure, &seen.pressure);
         self.announce_address(recorder, self.told.address, seen.address);
@@ -224,7 +223,7 @@ impl NodeKeeper {
 
     /// The Node object was deleted: it is created again, before its pods count as those of a
     /// deleted node.
-    async fn register_again(&mut self) -> Result<(), kube::Error> {
+    async fn register_again(&mut self) -> Result<(), api_client::Error> {
         tracing::warn!(node = self.config.node_name, "the node's object is gone");
         self.make_or_take_over().await?;
         self.renew_lease().await
@@ -295,7 +294,7 @@ impl NodeKeeper {
         }
     }
 
-    async fn write_status(&mut self, seen: &Seen) -> Result<(), kube::Error> {
+    async fn write_status(&mut self, seen: &Seen) -> Result<(), api_client::Error> {
         let before = self.stored.get().conditions.as_deref().unwrap_or_default();
         let conditions = conditions(before, &seen.pressure, self.clock.now().wall);
         let mut status = json!(self.status(conditions, seen.images.clone()));
@@ -362,7 +361,7 @@ impl NodeKeeper {
         }
     }
 
-    async fn renew_lease(&self) -> Result<(), kube::Error> {
+    async fn renew_lease(&self) -> Result<(), api_client::Error> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
         let name = &self.config.node_name;
         let now = MicroTime(self.clock.now().wall);

@@ -4,8 +4,8 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, Patch, PatchParams};
 use node_agent::OnShutdown;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

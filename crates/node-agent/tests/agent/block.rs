@@ -4,11 +4,10 @@ use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use api_client::{Api, Patch, PatchParams, PostParams};
 use container_runtime::loop_device::LoopDevice;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
 use node_agent::OnShutdown;
 use serde_json::{Value, json};
 

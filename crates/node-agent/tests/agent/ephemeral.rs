@@ -1,9 +1,9 @@
 //! Ephemeral containers (kubectl.md 5.8), and what nodes say that they use (kubectl.md 6.1).
 
+use api_client::{Patch, PatchParams};
 use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
-use kube::api::{Patch, PatchParams};
 use node_agent::OnShutdown;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -16,7 +16,7 @@ use crate::world::{IMAGE, World};
 async fn add(world: &World, pod: &str, container: Value) {
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [container]}}));
     let pods = world.api::<Pod>();
-    pods.patch_ephemeral_containers(pod, &PatchParams::default(), &patch)
+    pods.patch_subresource("ephemeralcontainers", pod, &PatchParams::default(), &patch)
         .await
         .unwrap();
 }

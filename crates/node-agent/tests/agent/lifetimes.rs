@@ -1,7 +1,7 @@
 //! Lifetimes of pods and containers, their readiness, and their termination messages.
 
+use api_client::{Patch, PatchParams};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::pods::SLEEP;

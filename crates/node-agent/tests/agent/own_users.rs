@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
-use kube::api::{Api, Patch, PatchParams};
 use node_agent::OnShutdown;
 use serde_json::json;
 
@@ -117,7 +117,7 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
             busybox readlink /proc/self/ns/user"]});
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [debugger]}}));
     let pods = world.api::<Pod>();
-    pods.patch_ephemeral_containers("p", &PatchParams::default(), &patch)
+    pods.patch_subresource("ephemeralcontainers", "p", &PatchParams::default(), &patch)
         .await
         .unwrap();
     let has_looked = |pod: &Pod| {

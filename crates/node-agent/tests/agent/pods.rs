@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use api_client::Api;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::api::Api;
 use serde_json::json;
 
 use crate::world::{World, condition, phase, state};

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use api_client::Api;
 use image_store::{ImageConfig, ImageStore, StoreError};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::Api;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::{ImageGcPolicy, OnShutdown};
 use serde_json::{Value, json};

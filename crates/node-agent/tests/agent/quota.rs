@@ -4,12 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use container_runtime::loop_device::LoopDevice;
 use container_runtime::project_quota;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;

@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use api_client::{Patch, PatchParams};
 use container_runtime::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
-use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
@@ -43,7 +43,7 @@ async fn resize(world: &World, container: Value) {
 async fn resize_with(world: &World, spec: Value) {
     let patch = Patch::Strategic(json!({"spec": spec}));
     let pods = world.api::<Pod>();
-    pods.patch_resize("p", &PatchParams::default(), &patch)
+    pods.patch_subresource("resize", "p", &PatchParams::default(), &patch)
         .await
         .unwrap();
 }

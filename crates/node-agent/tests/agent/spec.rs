@@ -1,7 +1,7 @@
 //! Fields of a pod besides commands, volumes of claims and probes.
 
+use api_client::{Patch, PatchParams};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::pods::SLEEP;

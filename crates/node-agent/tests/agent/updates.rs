@@ -1,7 +1,7 @@
 //! Changes under a running pod, and the state of its volumes and images afterwards.
 
+use api_client::{Patch, PatchParams};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, chown};
 

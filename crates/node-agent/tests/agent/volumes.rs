@@ -1,7 +1,7 @@
 //! Volumes and environment.
 
+use api_client::{Patch, PatchParams};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::block;

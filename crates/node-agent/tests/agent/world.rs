@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use api_client::{Api, Client, DeleteParams, ListParams, PostParams, Resource};
 use api_server::{ApiServer, NodeConnector, NodeService, UserInfo};
 use container_runtime::{Runtime, RuntimeOptions};
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
-use kube::{Client, Resource};
 use mvcc_store::embedded::EmbeddedStore;
 use node_agent::{
     Config, Eviction, ImageGcPolicy, LogLimits, NodeAgent, OnShutdown, ShutdownOrder, Thresholds,
@@ -411,7 +410,7 @@ impl World {
     }
 
     pub async fn logs(&self, name: &str, container: &str) -> String {
-        let params = kube::api::LogParams {
+        let params = api_client::LogParams {
             container: Some(container.to_owned()),
             ..Default::default()
         };

@@ -6,12 +6,12 @@ mod preempting;
 use std::sync::Arc;
 use std::time::Instant;
 
+use api_client::Client;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Client;
 use placement::{ClaimStep, Decision, Obstacle, asks_for_less, place};
 use reconcile::execute::message;
 use reconcile::{Cache, Change, EventType, Key, Part, Recorder};
@@ -63,13 +63,13 @@ enum Outcome {
     },
     Failed {
         decided: bool,
-        error: kube::Error,
+        error: api_client::Error,
     },
 }
 
 impl Outcome {
     /// A failed write of a reservation or a nomination.
-    fn failed(error: kube::Error) -> Self {
+    fn failed(error: api_client::Error) -> Self {
         Self::Failed {
             decided: true,
             error,

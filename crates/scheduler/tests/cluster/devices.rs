@@ -1,9 +1,9 @@
 //! Pods that claim devices: from the template to the node, and back.
 
+use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use k8s_openapi::api::resource::v1::{
     DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
 };
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::{Cluster, eventually, typed};

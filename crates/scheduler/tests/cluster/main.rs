@@ -11,12 +11,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams, Resource};
 use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Client, Resource};
 use mvcc_store::embedded::EmbeddedStore;
 use reconcile::{Health, SlowPolls};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch};
+use api_client::{ApiResource, DynamicObject, Patch};
 use resource_kinds::snapshot::GROUP;
 
 use super::*;
@@ -19,7 +19,7 @@ impl Cluster {
     }
 
     fn of_kind(&self, kind: &str, in_namespace: bool) -> Api<DynamicObject> {
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1", kind));
+        let kind = ApiResource::new(GROUP, "v1", kind, &format!("{}s", kind.to_lowercase()));
         if in_namespace {
             Api::namespaced_with(self.client.clone(), "default", &kind)
         } else {

@@ -12,14 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
 use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
 use container_runtime::loop_device::LoopDevice;
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::Client;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use mvcc_store::embedded::EmbeddedStore;
 use nix::mount::{MntFlags, umount2};
 use serde_json::{Value, json};
