@@ -99,8 +99,14 @@ impl Client {
         &self,
         request: Request<Bytes>,
     ) -> BoxFuture<'static, Result<Response<ResponseBody>>> {
-        let answer = self.transport.send(request);
-        async move { answer.await.map_err(Error::Transport) }.boxed()
+        let transport = self.transport.clone();
+        let answer = async move {
+            // A server in the same process may answer without waiting: other tasks have their turn
+            // between two requests, as over a network.
+            tokio::task::yield_now().await;
+            transport.send(request).await.map_err(Error::Transport)
+        };
+        answer.boxed()
     }
 
     /// Sends a request, and reads the whole answer.
