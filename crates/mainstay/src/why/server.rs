@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use api_client::Client;
 use anyhow::{Context, Result, anyhow, bail};
+use api_client::Client;
 use jiff::Timestamp;
 use kubeconfig::{Kubeconfig, Limits, ReadError, Transport, read};
 
@@ -96,7 +96,9 @@ impl Server {
                     status.message
                 ),
             },
-            api_client::Error::Api(status) => anyhow!("the server at {url} says: {}", status.message),
+            api_client::Error::Api(status) => {
+                anyhow!("the server at {url} says: {}", status.message)
+            }
             other => anyhow!(
                 "no answer from {url} (of {source}): {}; is the server running? `mainstay up` starts \
                  one, --kubeconfig names another",
