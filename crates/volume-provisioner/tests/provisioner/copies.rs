@@ -19,7 +19,9 @@ impl Cluster {
     }
 
     fn of_kind(&self, kind: &str, in_namespace: bool) -> Api<DynamicObject> {
-        let kind = ApiResource::new(GROUP, "v1", kind, &format!("{}s", kind.to_lowercase()));
+        let ending = if kind.ends_with('s') { "es" } else { "s" };
+        let plural = format!("{}{ending}", kind.to_lowercase());
+        let kind = ApiResource::new(GROUP, "v1", kind, &plural);
         if in_namespace {
             Api::namespaced_with(self.client.clone(), "default", &kind)
         } else {
