@@ -18,8 +18,41 @@ pub enum Shape {
     Map,
 }
 
+/// The type of a value in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueType {
+    /// A text.
+    String,
+    /// Bytes, as base64.
+    Bytes,
+    /// A whole number of 32 bits.
+    Int32,
+    /// A whole number of 64 bits.
+    Int64,
+    /// A truth value.
+    Bool,
+    /// A number.
+    Double,
+    /// A time in whole seconds.
+    Time,
+    /// A time in microseconds.
+    MicroTime,
+    /// A length of time such as `1m30s`.
+    Duration,
+    /// An amount of a resource.
+    Quantity,
+    /// A list of texts: the value of a map.
+    Items,
+    /// A whole number of 32 bits, or a text.
+    IntOrString,
+    /// Any JSON.
+    Raw,
+    /// A structure of the table: its place there.
+    Structure(usize),
+}
+
 /// A field of a type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Field {
     /// Its number in protobuf.
     pub number: u32,
@@ -27,37 +60,129 @@ pub struct Field {
     pub json: &'static str,
     /// A scalar, a type with a form of its own (`Quantity`, `Time`), or the name of a type.
     pub kind: &'static str,
+    /// The type of its values, which is `kind` resolved.
+    pub value: ValueType,
     /// How many values it has.
     pub shape: Shape,
     /// Whether it can be absent, apart from being empty.
     pub pointer: bool,
     /// Whether JSON leaves it out when it is empty and no pointer.
     pub omitted_when_empty: bool,
+    /// Whether every object has it: what is absent has its empty value.
+    pub always: bool,
+}
+
+/// The objects that a type describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TypeMeta {
+    /// The type is a part of objects.
+    None,
+    /// Objects of one `apiVersion`.
+    Version(&'static str),
+    /// Objects of several versions.
+    AnyVersion,
+}
+
+/// A structure of the API.
+#[derive(Debug)]
+pub struct Structure {
+    /// Its name, for instance `core/v1.Pod`.
+    pub name: &'static str,
+    /// The objects that it describes.
+    pub type_meta: TypeMeta,
+    /// Its fields in the order of their protobuf numbers.
+    pub fields: Vec<Field>,
+    /// Its fields and those of embedded types in the order of their JSON names.
+    named: Vec<Field>,
+}
+
+impl Structure {
+    /// The name without its group and version, for instance `Pod`.
+    pub fn short_name(&self) -> &'static str {
+        self.name
+            .rsplit_once('.')
+            .map_or(self.name, |(_, name)| name)
+    }
+
+    /// The fields of this type and of embedded types in the order of their JSON names.
+    pub fn by_name(&self) -> &[Field] {
+        &self.named
+    }
+
+    /// The field of a JSON name, those of embedded types among them.
+    pub fn named(&self, json: &str) -> Option<&Field> {
+        let place = self.named.binary_search_by(|field| field.json.cmp(json));
+        place.ok().and_then(|place| self.named.get(place))
+    }
+
+    /// The field of a protobuf number.
+    pub fn numbered(&self, number: u32) -> Option<&Field> {
+        let place = self
+            .fields
+            .binary_search_by(|field| field.number.cmp(&number));
+        place.ok().and_then(|place| self.fields.get(place))
+    }
 }
 
 /// All types by name, for instance `core/v1.Pod`.
 #[derive(Debug)]
-pub struct ApiTypes(BTreeMap<&'static str, Vec<Field>>);
+pub struct ApiTypes {
+    /// In the order of their names.
+    structures: Vec<Structure>,
+}
 
 impl ApiTypes {
     /// The types of the served version; read at the first call.
     pub fn published() -> &'static Self {
         static TYPES: OnceLock<ApiTypes> = OnceLock::new();
-        TYPES.get_or_init(|| {
-            let mut types: BTreeMap<&'static str, Vec<Field>> = BTreeMap::new();
-            let mut current = "";
-            for line in TEXT.lines().filter(|line| !line.starts_with('#')) {
-                match line.strip_prefix('\t').map(field) {
-                    None => {
-                        current = line;
-                        types.insert(current, Vec::new());
-                    }
-                    Some(Some(field)) => types.entry(current).or_default().push(field),
-                    Some(None) => {}
-                }
+        TYPES.get_or_init(|| Self::read(TEXT))
+    }
+
+    fn read(text: &'static str) -> Self {
+        let mut rows: BTreeMap<&str, (TypeMeta, Vec<&'static str>)> = BTreeMap::new();
+        let mut current = "";
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            if let Some(row) = line.strip_prefix('\t') {
+                rows.entry(current)
+                    .or_insert((TypeMeta::None, Vec::new()))
+                    .1
+                    .push(row);
+                continue;
             }
-            Self(types)
-        })
+            let (name, type_meta) = match line.split_once('\t') {
+                None => (line, TypeMeta::None),
+                Some((name, "*")) => (name, TypeMeta::AnyVersion),
+                Some((name, version)) => (name, TypeMeta::Version(version)),
+            };
+            current = name;
+            rows.insert(name, (type_meta, Vec::new()));
+        }
+        let names: BTreeMap<&str, usize> = rows.keys().copied().zip(0..).collect();
+        let structures = rows.into_iter().map(|(name, (type_meta, rows))| Structure {
+            name,
+            type_meta,
+            fields: rows.iter().filter_map(|row| field(row, &names)).collect(),
+            named: Vec::new(),
+        });
+        let mut types = Self {
+            structures: structures.collect(),
+        };
+        for place in 0..types.structures.len() {
+            let mut named = types.flattened(place);
+            named.sort_by_key(|field| field.json);
+            types.structures[place].named = named;
+        }
+        types
+    }
+
+    /// The fields of a structure, those of embedded types in the place of these.
+    fn flattened(&self, place: usize) -> Vec<Field> {
+        let fields = self.structures[place].fields.iter();
+        let fields = fields.map(|field| match field.value {
+            ValueType::Structure(embedded) if field.json.is_empty() => self.flattened(embedded),
+            _ => vec![field.clone()],
+        });
+        fields.flatten().collect()
     }
 
     /// The type of a kind.
@@ -71,49 +196,48 @@ impl ApiTypes {
             format!("{package}/{version}.{kind}"),
             format!("meta/v1.{kind}"),
         ];
-        names
-            .iter()
-            .find_map(|name| self.0.get_key_value(name.as_str()).map(|(name, _)| *name))
+        let mut found = names.iter().filter_map(|name| self.structure(name));
+        found.next().map(|structure| structure.name)
     }
 
     /// The names of all types.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.keys().copied()
+        self.structures.iter().map(|structure| structure.name)
+    }
+
+    /// The type of a name.
+    pub fn structure(&self, name: &str) -> Option<&Structure> {
+        let place = self
+            .structures
+            .binary_search_by(|structure| structure.name.cmp(name));
+        place.ok().and_then(|place| self.structures.get(place))
+    }
+
+    /// The type of a field's values; `None` for a scalar.
+    pub fn of_value(&self, value: ValueType) -> Option<&Structure> {
+        match value {
+            ValueType::Structure(place) => self.structures.get(place),
+            _ => None,
+        }
     }
 
     /// The fields of a type; none for an unknown type.
     pub fn fields(&self, name: &str) -> &[Field] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
+        self.structure(name)
+            .map_or(&[], |structure| structure.fields.as_slice())
     }
 
     /// Whether a field's type is a structure of the table.
     pub fn is_structure(&self, kind: &str) -> bool {
-        self.0.contains_key(kind)
-    }
-
-    /// The field of a number.
-    pub fn numbered(&self, name: &str, number: u32) -> Option<&Field> {
-        let mut fields = self.fields(name).iter();
-        fields.find(|field| field.number == number)
-    }
-
-    /// The field of a JSON name, those of embedded types among them.
-    pub fn named(&self, name: &str, json: &str) -> Option<&Field> {
-        self.fields(name)
-            .iter()
-            .find_map(|field| match field.json.is_empty() {
-                true => self.named(field.kind, json),
-                false => (field.json == json).then_some(field),
-            })
+        self.structure(kind).is_some()
     }
 }
 
-fn field(line: &'static str) -> Option<Field> {
-    let mut words = line.split('\t');
+fn field(row: &'static str, structures: &BTreeMap<&str, usize>) -> Option<Field> {
+    let mut words = row.split('\t');
     let (number, json, kind) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
-    let (json, omitted_when_empty) = json
-        .strip_suffix('?')
-        .map_or((json, false), |json| (json, true));
+    let (json, always) = without_suffix(json, '!');
+    let (json, omitted_when_empty) = without_suffix(json, '?');
     let (pointer, kind) = kind
         .strip_prefix('*')
         .map_or((false, kind), |kind| (true, kind));
@@ -128,9 +252,35 @@ fn field(line: &'static str) -> Option<Field> {
         number,
         json,
         kind,
+        value: value_type(kind, structures)?,
         shape,
         pointer,
         omitted_when_empty,
+        always,
+    })
+}
+
+fn without_suffix(text: &str, suffix: char) -> (&str, bool) {
+    text.strip_suffix(suffix)
+        .map_or((text, false), |text| (text, true))
+}
+
+fn value_type(kind: &str, structures: &BTreeMap<&str, usize>) -> Option<ValueType> {
+    Some(match kind {
+        "string" => ValueType::String,
+        "bytes" => ValueType::Bytes,
+        "int32" => ValueType::Int32,
+        "int64" => ValueType::Int64,
+        "bool" => ValueType::Bool,
+        "double" => ValueType::Double,
+        "Time" => ValueType::Time,
+        "MicroTime" => ValueType::MicroTime,
+        "Duration" => ValueType::Duration,
+        "Quantity" => ValueType::Quantity,
+        "Items" => ValueType::Items,
+        "IntOrString" => ValueType::IntOrString,
+        "Raw" => ValueType::Raw,
+        name => ValueType::Structure(*structures.get(name)?),
     })
 }
 
@@ -141,28 +291,11 @@ mod tests {
     /// findings A16: every type that a field names is a type of the table or has a form of its own.
     #[test]
     fn every_type_that_a_field_names_is_known() {
-        const SPECIAL: [&str; 12] = [
-            "string",
-            "bytes",
-            "int",
-            "bool",
-            "double",
-            "Time",
-            "MicroTime",
-            "Duration",
-            "Quantity",
-            "Items",
-            "IntOrString",
-            "Raw",
-        ];
         let types = ApiTypes::published();
-        assert!(types.0.len() > 300);
-        for (name, fields) in &types.0 {
-            for field in fields {
-                let known = SPECIAL.contains(&field.kind) || types.is_structure(field.kind);
-                assert!(known, "{name} {field:?}");
-            }
-        }
+        assert!(types.structures.len() > 300);
+        let rows = TEXT.lines().filter(|line| line.starts_with('\t'));
+        let fields = types.structures.iter().map(|one| one.fields.len());
+        assert_eq!(rows.count(), fields.sum::<usize>());
         for (version, kind) in [
             ("v1", "Pod"),
             ("apps/v1", "StatefulSet"),
@@ -177,11 +310,46 @@ mod tests {
     #[test]
     fn fields_of_embedded_types_are_found_by_name() {
         let types = ApiTypes::published();
-        let field = types.named("core/v1.Volume", "emptyDir").unwrap();
+        let named = |name, json| types.structure(name).unwrap().named(json);
+        let field = named("core/v1.Volume", "emptyDir").unwrap();
         assert!(field.pointer && field.kind == "core/v1.EmptyDirVolumeSource");
-        let field = types.named("core/v1.PodSpec", "nodeSelector").unwrap();
+        let field = named("core/v1.PodSpec", "nodeSelector").unwrap();
         assert_eq!(field.shape, Shape::Map);
         assert!(field.omitted_when_empty);
-        assert!(types.named("core/v1.PodSpec", "boat").is_none());
+        assert!(named("core/v1.PodSpec", "boat").is_none());
+        // Required in the structure that embeds it.
+        let field = named("core/v1.EphemeralContainer", "name").unwrap();
+        assert!(field.always && !field.omitted_when_empty);
+    }
+
+    /// Search by number and by name needs fields in order, each name once.
+    #[test]
+    fn fields_are_in_order() {
+        for structure in &ApiTypes::published().structures {
+            let name = structure.name;
+            let fields = &structure.fields;
+            assert!(
+                fields.is_sorted_by(|one, next| one.number < next.number),
+                "{name}"
+            );
+            let named = structure.by_name();
+            assert!(
+                named.is_sorted_by(|one, next| one.json < next.json),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn objects_have_their_version() {
+        let types = ApiTypes::published();
+        let of = |name| types.structure(name).unwrap().type_meta;
+        assert_eq!(of("core/v1.Pod"), TypeMeta::Version("v1"));
+        assert_eq!(
+            of("rbac/v1.Role"),
+            TypeMeta::Version("rbac.authorization.k8s.io/v1")
+        );
+        assert_eq!(of("meta/v1.DeleteOptions"), TypeMeta::AnyVersion);
+        assert_eq!(of("core/v1.PodSpec"), TypeMeta::None);
     }
 }

@@ -1,5 +1,9 @@
 //! The fixed facts of a kind, and short ways to write them down.
 
+use serde_json::Value;
+
+use crate::json::decode;
+
 /// Where objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -158,6 +162,11 @@ impl<'a> KindInfo<'a> {
     /// Whether objects of the kind have the named sub-resource.
     pub fn has_subresource(&self, name: &str) -> bool {
         self.subresources.iter().any(|sub| sub.name == name)
+    }
+
+    /// Checks an object against the kind's type, and drops what the type does not have.
+    pub(crate) fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::decode(&self.api_version(), self.kind, object)
     }
 
     /// `apps/v1`, or `v1` for the core group.

@@ -37,7 +37,9 @@ pub trait Kind: Printer {
     /// Checks types and drops what the kind does not have. The error is a text in the manner of
     /// `json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of type
     /// int32`.
-    fn decode(&self, object: Value) -> Result<Value, String>;
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        self.info().decode(object)
+    }
 
     /// Fills in what the user left out. Idempotent.
     fn default(&self, object: &mut Value);

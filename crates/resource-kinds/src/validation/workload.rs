@@ -1,9 +1,6 @@
 //! Common parts of the kinds that create pods from a template: defaults, rules, scale, columns.
 
-use k8s_openapi::Resource;
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::json::{decode, parts};
@@ -18,14 +15,12 @@ pub(crate) const REVISION_HISTORY: i64 = 10;
 const ENDLESS_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retains all historical \
                                revisions; a value >= 0 is recommended";
 
-/// Decodes an object with a selector and a template. No selector stays none, where the typed form
+/// Decodes an object of group `apps` with a selector and a template. No selector stays none, where the typed form
 /// has an empty one.
-pub(crate) fn decode<T: DeserializeOwned + Serialize + Resource>(
-    object: Value,
-) -> Result<Value, String> {
+pub(crate) fn decode(kind: &str, object: Value) -> Result<Value, String> {
     let selector = object.pointer("/spec/selector");
     let selects = selector.is_some_and(|selector| !selector.is_null());
-    let mut object = decode::decode::<T>(object)?;
+    let mut object = decode::decode("apps/v1", kind, object)?;
     if !selects && let Some(spec) = object.get_mut("spec") {
         parts::remove(spec, "selector");
     }

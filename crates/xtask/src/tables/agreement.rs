@@ -18,14 +18,14 @@ impl<'t> Types<'t> {
         for line in rows(text) {
             match line.strip_prefix('\t') {
                 None => {
-                    current = line;
+                    current = line.split('\t').next().unwrap_or_default();
                     types.insert(current, Vec::new());
                 }
                 Some(row) => {
                     let mut cells = row.split('\t').skip(1);
                     let (name, kind) = (cells.next(), cells.next());
                     if let (Some(name), Some(kind)) = (name, kind) {
-                        let field = (name.trim_end_matches('?'), kind);
+                        let field = (name.trim_end_matches(['?', '!']), kind);
                         types.entry(current).or_default().push(field);
                     }
                 }

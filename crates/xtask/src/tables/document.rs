@@ -9,6 +9,12 @@ use serde_json::{Map, Value};
 
 const REFERENCE: &str = "#/definitions/";
 
+/// A field that the document requires and clients leave out: the checks of its kind decide.
+const LEFT_OUT: (&str, &str) = ("io.k8s.api.events.v1.Event", "eventTime");
+
+/// The version of a type whose objects belong to several groups.
+const ANY_VERSION: &str = "*";
+
 /// The published document.
 pub struct Document {
     definitions: Map<String, Value>,
@@ -83,6 +89,30 @@ impl Document {
                     .collect::<Vec<_>>()
             })
             .collect()
+    }
+
+    /// Whether every object of a definition has the field: it is required, or it is an object's metadata.
+    pub fn has_always(&self, definition: &str, field: &str) -> bool {
+        let required = self.definitions.get(definition);
+        let required = required.and_then(|schema| schema.get("required")?.as_array());
+        let mut required = required.into_iter().flatten();
+        required.any(|name| name == field) && (definition, field) != LEFT_OUT
+            || field == "metadata" && self.api_version(definition).is_some()
+    }
+
+    /// The `apiVersion` of a definition's objects: [`ANY_VERSION`] for a type of several groups, `None` for a
+    /// type that is no object.
+    pub fn api_version(&self, definition: &str) -> Option<String> {
+        let definition = self.definitions.get(definition)?;
+        let kinds = definition.get("x-kubernetes-group-version-kind")?;
+        let [kind] = &kinds.as_array()?[..] else {
+            return Some(ANY_VERSION.to_owned());
+        };
+        let (group, version) = (kind.get("group")?.as_str()?, kind.get("version")?.as_str()?);
+        Some(match group {
+            "" => version.to_owned(),
+            group => format!("{group}/{version}"),
+        })
     }
 
     /// The fields of a definition, but for the two that name an object's kind; `None` for an unknown
@@ -162,6 +192,13 @@ mod tests {
                 },
             },
             "io.k8s.api.core.v1beta1.Boat": {"required": ["crew"]},
+            "io.k8s.api.apps.v1.Fleet": {"x-kubernetes-group-version-kind": [
+                {"group": "apps", "kind": "Fleet", "version": "v1"},
+            ]},
+            "io.k8s.apimachinery.pkg.apis.meta.v1.Options": {"x-kubernetes-group-version-kind": [
+                {"group": "", "kind": "Options", "version": "v1"},
+                {"group": "apps", "kind": "Options", "version": "v1"},
+            ]},
         }});
         Document::of(&whole).unwrap()
     }
@@ -191,5 +228,21 @@ mod tests {
         let document = document();
         let names = document.field_names("io.k8s.api.core.v1.Boat").unwrap();
         assert_eq!(names, BTreeSet::from(["crew", "ports"]));
+    }
+    #[test]
+    fn objects_have_a_version_and_always_metadata() {
+        let document = document();
+        let version = |definition| document.api_version(definition);
+        assert_eq!(version("io.k8s.api.core.v1.Boat"), None);
+        assert_eq!(
+            version("io.k8s.api.apps.v1.Fleet").as_deref(),
+            Some("apps/v1")
+        );
+        let options = "io.k8s.apimachinery.pkg.apis.meta.v1.Options";
+        assert_eq!(version(options).as_deref(), Some(ANY_VERSION));
+        let always = |definition, field| document.has_always(definition, field);
+        assert!(always("io.k8s.api.core.v1.Boat", "crew"));
+        assert!(!always("io.k8s.api.core.v1.Boat", "metadata"));
+        assert!(always("io.k8s.api.apps.v1.Fleet", "metadata"));
     }
 }

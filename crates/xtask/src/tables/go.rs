@@ -369,7 +369,8 @@ fn scalar(go_type: &str) -> Option<&'static str> {
     Some(match go_type {
         "string" => "string",
         "bool" => "bool",
-        "int" | "int32" | "int64" => "int",
+        "int32" => "int32",
+        "int" | "int64" => "int64",
         "float64" => "double",
         "[]byte" => "bytes",
         _ => return None,

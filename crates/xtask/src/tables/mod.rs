@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use agreement::Tables;
 use document::Document;
-use go::{Kind, Structures};
+use go::{Field, Kind, Structures, TypeName};
 
 /// The tables, relative to the checkout.
 const TYPES: &str = "crates/resource-kinds/data/types.tsv";
@@ -29,10 +29,12 @@ const PUBLISHED: &str = "../shared/data/kubernetes-openapi-v2.json";
 const FACTS: &str = "openapi-facts.json";
 
 const TYPES_HEAD: &str = "\
-# The types of the Kubernetes API 1.36. Source: the Go types of the modules k8s.io/api, apimachinery,
-# kube-aggregator and metrics (v0.36.0), by `cargo xtask tables --types`; not edited by hand.
-# A line for each type; then for each field its protobuf number, JSON name (`?`: left out when empty; no
-# name: an embedded type) and type (`*` pointer, `[]` list, `{}` map).
+# The types of the Kubernetes API 1.36. Sources: the Go types of the modules k8s.io/api, apimachinery,
+# kube-aggregator and metrics (v0.36.0) and the OpenAPI v2 document (`!` and `apiVersion`), by
+# `cargo xtask tables --document --types`; not edited by hand.
+# A line for each type, with the `apiVersion` of its objects (`*`: several); then for each field its
+# protobuf number, JSON name (`?`: left out when empty; `!`: always there; no name: an embedded type) and
+# type (`*` pointer, `[]` list, `{}` map).
 ";
 const MERGE_HEAD: &str = "\
 # Merge facts of lists and maps. Source: the x-kubernetes-* extensions of the OpenAPI v2 document of
@@ -142,9 +144,7 @@ fn make(document: Option<&Document>, structures: Option<&Structures>) -> Vec<Tab
     }
     if let (Some(document), Some(structures)) = (document, structures) {
         add(DEFAULTS, DEFAULTS_HEAD, default_rows(document, structures));
-    }
-    if let Some(structures) = structures {
-        let rows = type_rows(structures);
+        let rows = type_rows(document, structures);
         let text = format!("{TYPES_HEAD}{rows}");
         tables.push(Table { path: TYPES, text });
     }
@@ -153,22 +153,26 @@ fn make(document: Option<&Document>, structures: Option<&Structures>) -> Vec<Tab
 
 /// The types with their fields in the order of their numbers. Definitions of custom kinds are left out:
 /// clients write them in JSON, and their schemas have forms of their own there.
-fn type_rows(structures: &Structures) -> String {
+fn type_rows(document: &Document, structures: &Structures) -> String {
     let mut rows: Vec<(String, String)> = Vec::new();
     for (name, fields) in structures {
         let message = name.message();
         if message.starts_with("apiextensions/") {
             continue;
         }
+        // The document has an embedded type's fields in the definitions that embed it.
+        let definitions = definitions(structures, name);
         let mut numbered: Vec<(u32, String)> = fields
             .iter()
             .filter_map(|field| {
-                let empty = if field.omitempty && !field.json.is_empty() {
-                    "?"
-                } else {
-                    ""
+                let named = !field.json.is_empty();
+                let empty = if named && field.omitempty { "?" } else { "" };
+                let mut always = definitions.iter();
+                let always = match always.any(|of| document.has_always(of, &field.json)) {
+                    true => "!",
+                    false => "",
                 };
-                let row = format!("{}{empty}\t{}", field.json, field.kind.text());
+                let row = format!("{}{empty}{always}\t{}", field.json, field.kind.text());
                 Some((field.number?, row))
             })
             .collect();
@@ -176,12 +180,29 @@ fn type_rows(structures: &Structures) -> String {
         let fields = numbered
             .iter()
             .map(|(number, row)| format!("\t{number}\t{row}\n"));
-        rows.push((message, fields.collect()));
+        let version = document.api_version(&name.definition());
+        let version = version.map(|version| format!("\t{version}"));
+        rows.push((message + &version.unwrap_or_default(), fields.collect()));
     }
     rows.sort();
     rows.iter()
         .map(|(message, fields)| format!("{message}\n{fields}"))
         .collect()
+}
+
+/// The definitions with the fields of a structure: its own, and those of the structures that embed it.
+fn definitions(structures: &Structures, name: &TypeName) -> Vec<String> {
+    let mut found = vec![name.definition()];
+    for (owner, fields) in structures {
+        let embeds = |field: &Field| {
+            let embedded = Kind::Structure(name.clone());
+            field.json.is_empty() && field.kind == embedded
+        };
+        if fields.iter().any(embeds) {
+            found.extend(definitions(structures, owner));
+        }
+    }
+    found
 }
 
 /// Structures that are always there, and the defaults of the fields that are keys of lists.

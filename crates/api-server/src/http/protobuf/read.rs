@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
-use resource_kinds::api_types::{ApiTypes, Field, Shape};
+use resource_kinds::api_types::{ApiTypes, Field, Shape, Structure, ValueType};
 use serde_json::{Map, Value, json};
 
 use super::wire::{Reader, Wire};
@@ -35,13 +35,14 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {
         }
     }
     let types = ApiTypes::published();
-    let name = types
+    let structure = types
         .of_kind(&api_version, &kind)
+        .and_then(|name| types.structure(name))
         .ok_or_else(|| format!("no kind {kind:?} is known in version {api_version:?}"))?;
     let mut object = Map::new();
     object.insert("kind".to_owned(), kind.into());
     object.insert("apiVersion".to_owned(), api_version.into());
-    message(types, name, raw, &mut object, 0)?;
+    message(types, structure, raw, &mut object, 0)?;
     Ok(Decoded {
         value: Value::Object(object),
         duplicates: Vec::new(),
@@ -51,7 +52,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {
 /// Reads a message's fields into a JSON object.
 fn message(
     types: &ApiTypes,
-    name: &str,
+    structure: &Structure,
     bytes: &[u8],
     into: &mut Map<String, Value>,
     depth: usize,
@@ -62,7 +63,7 @@ fn message(
     let mut reader = Reader::new(bytes);
     while let Some((number, wire)) = reader.field()? {
         // Fields of newer versions are not known here; their authors must not rely on them.
-        let Some(field) = types.numbered(name, number) else {
+        let Some(field) = structure.numbered(number) else {
             continue;
         };
         read_field(types, field, wire, into, depth)?;
@@ -78,12 +79,15 @@ fn read_field(
     depth: usize,
 ) -> Result<(), String> {
     if field.json.is_empty() {
-        return message(types, field.kind, wire.bytes()?, into, depth + 1);
+        return match types.of_value(field.value) {
+            Some(embedded) => message(types, embedded, wire.bytes()?, into, depth + 1),
+            None => Ok(()),
+        };
     }
     let name = || field.json.to_owned();
     match field.shape {
         Shape::One => {
-            let found = value(types, field.kind, wire, depth)?;
+            let found = value(types, field.value, wire, depth)?;
             // Go sends zeros for unset fields, unless the field is a pointer.
             if field.pointer || !is_zero(&found) {
                 into.insert(name(), found);
@@ -94,8 +98,8 @@ fn read_field(
             let Value::Array(list) = list else {
                 return Ok(());
             };
-            match (field.kind, wire) {
-                ("int", Wire::Bytes(packed)) => {
+            match (field.value, wire) {
+                (ValueType::Int32 | ValueType::Int64, Wire::Bytes(packed)) => {
                     let mut reader = Reader::new(packed);
                     while !reader.is_empty() {
                         list.push(json!(reader.varint()?.cast_signed()));
@@ -114,7 +118,7 @@ fn read_field(
             while let Some((number, wire)) = reader.field()? {
                 match number {
                     1 => key = utf8(wire.bytes()?)?,
-                    2 => content = Some(value(types, field.kind, wire, depth)?),
+                    2 => content = Some(value(types, field.value, wire, depth)?),
                     _ => {}
                 }
             }
@@ -125,20 +129,20 @@ fn read_field(
     Ok(())
 }
 
-fn value(types: &ApiTypes, kind: &str, wire: Wire<'_>, depth: usize) -> Result<Value, String> {
+fn value(types: &ApiTypes, kind: ValueType, wire: Wire<'_>, depth: usize) -> Result<Value, String> {
     Ok(match kind {
-        "string" => json!(utf8(wire.bytes()?)?),
-        "bytes" => json!(STANDARD.encode(wire.bytes()?)),
-        "int" => json!(wire.varint()?.cast_signed()),
-        "bool" => json!(wire.varint()? != 0),
-        "double" => json!(wire.double()?),
-        "Time" => time(wire.bytes()?, false)?,
-        "MicroTime" => time(wire.bytes()?, true)?,
-        "Duration" => json!(duration(wire.bytes()?)?),
-        "Quantity" => json!(first_text(wire.bytes()?)?),
-        "Items" => items(wire.bytes()?)?,
-        "IntOrString" => int_or_string(wire.bytes()?)?,
-        "Raw" => {
+        ValueType::String => json!(utf8(wire.bytes()?)?),
+        ValueType::Bytes => json!(STANDARD.encode(wire.bytes()?)),
+        ValueType::Int32 | ValueType::Int64 => json!(wire.varint()?.cast_signed()),
+        ValueType::Bool => json!(wire.varint()? != 0),
+        ValueType::Double => json!(wire.double()?),
+        ValueType::Time => time(wire.bytes()?, false)?,
+        ValueType::MicroTime => time(wire.bytes()?, true)?,
+        ValueType::Duration => json!(duration(wire.bytes()?)?),
+        ValueType::Quantity => json!(first_text(wire.bytes()?)?),
+        ValueType::Items => items(wire.bytes()?)?,
+        ValueType::IntOrString => int_or_string(wire.bytes()?)?,
+        ValueType::Raw => {
             let mut raw = &b"null"[..];
             let mut reader = Reader::new(wire.bytes()?);
             while let Some((number, wire)) = reader.field()? {
@@ -148,9 +152,11 @@ fn value(types: &ApiTypes, kind: &str, wire: Wire<'_>, depth: usize) -> Result<V
             }
             json(raw)?.value
         }
-        other => {
+        ValueType::Structure(_) => {
             let mut map = Map::new();
-            message(types, other, wire.bytes()?, &mut map, depth + 1)?;
+            if let Some(structure) = types.of_value(kind) {
+                message(types, structure, wire.bytes()?, &mut map, depth + 1)?;
+            }
             Value::Object(map)
         }
     })
@@ -280,7 +286,9 @@ mod tests {
         let handler = field(2, &field(2, &[&[1 << 3, 1][..], &port].concat()));
         let probe = [field(1, &handler), vec![2 << 3, 5]].concat();
         let mut map = Map::new();
-        message(ApiTypes::published(), "core/v1.Probe", &probe, &mut map, 0).unwrap();
+        let types = ApiTypes::published();
+        let structure = types.structure("core/v1.Probe").unwrap();
+        message(types, structure, &probe, &mut map, 0).unwrap();
         assert_eq!(
             Value::Object(map),
             json!({"httpGet": {"port": "web"}, "initialDelaySeconds": 5})

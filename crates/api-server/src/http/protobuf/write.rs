@@ -115,7 +115,7 @@ fn one(types: &ApiTypes, kind: &str, number: u32, value: &Value, out: &mut Write
             let bytes = STANDARD.decode(text(value)).unwrap_or_default();
             out.bytes(number, &bytes);
         }
-        "int" => out.varint(number, int(value).cast_unsigned()),
+        "int32" | "int64" => out.varint(number, int(value).cast_unsigned()),
         "bool" => out.varint(number, u64::from(value.as_bool().unwrap_or_default())),
         "double" => out.double(number, value.as_f64().unwrap_or_default()),
         "Time" | "MicroTime" => out.bytes(number, &time(value)),
@@ -228,7 +228,7 @@ mod tests {
         match kind {
             "string" => json!(format!("t{number}")),
             "bytes" => json!(STANDARD.encode(number.to_be_bytes())),
-            "int" => json!(-i64::try_from(number).unwrap()),
+            "int32" | "int64" => json!(-i64::try_from(number).unwrap()),
             "bool" => json!(true),
             "double" => json!(number as f64 / 4.0),
             "Time" => json!(format!("{:04}-02-03T04:05:06Z", 1970 + number % 100)),

@@ -1,14 +1,12 @@
 //! admissionregistration.k8s.io/v1 MutatingAdmissionPolicy.
 
 use jiff::Timestamp;
-use k8s_openapi::api::admissionregistration::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
 use super::GROUP;
 use super::rules::default_match;
 use super::validating_policy::{check_common, check_expression, settings_kind};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -52,10 +50,6 @@ const PATCHES: [(&str, &str); 2] = [
 impl Kind for MutatingAdmissionPolicy {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::MutatingAdmissionPolicy>(object)
     }
 
     fn default(&self, object: &mut Value) {

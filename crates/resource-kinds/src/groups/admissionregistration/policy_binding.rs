@@ -1,13 +1,11 @@
 //! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding and MutatingAdmissionPolicyBinding.
 
 use jiff::Timestamp;
-use k8s_openapi::api::admissionregistration::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::GROUP;
 use super::rules::{check_match, check_rules, default_match};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -66,13 +64,6 @@ impl Kind for PolicyBinding {
         match self {
             Self::Mutating => MUTATING,
             Self::Validating => VALIDATING,
-        }
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        match self {
-            Self::Mutating => decode::<api::MutatingAdmissionPolicyBinding>(object),
-            Self::Validating => decode::<api::ValidatingAdmissionPolicyBinding>(object),
         }
     }
 

@@ -1,13 +1,11 @@
 //! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy.
 
 use jiff::Timestamp;
-use k8s_openapi::api::admissionregistration::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::GROUP;
 use super::rules::{check_conditions, check_match, check_rules, default_match};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -47,10 +45,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for ValidatingAdmissionPolicy {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ValidatingAdmissionPolicy>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,13 +1,11 @@
 //! admissionregistration.k8s.io/v1 MutatingWebhookConfiguration and ValidatingWebhookConfiguration.
 
 use jiff::Timestamp;
-use k8s_openapi::api::admissionregistration::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::GROUP;
 use super::rules::{check_conditions, check_match, check_rules, default_match};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -65,13 +63,6 @@ impl Kind for WebhookConfiguration {
         match self {
             Self::Mutating => MUTATING,
             Self::Validating => VALIDATING,
-        }
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        match self {
-            Self::Mutating => decode::<api::MutatingWebhookConfiguration>(object),
-            Self::Validating => decode::<api::ValidatingWebhookConfiguration>(object),
         }
     }
 

@@ -1,11 +1,9 @@
 //! apiregistration.k8s.io/v1 APIService.
 
 use jiff::Timestamp;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, Words};
@@ -59,10 +57,6 @@ pub fn local_service(group: &str, version: &str) -> Value {
 impl Kind for APIService {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::APIService>(object)
     }
 
     fn default(&self, object: &mut Value) {

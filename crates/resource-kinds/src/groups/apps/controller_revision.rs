@@ -1,11 +1,9 @@
 //! apps/v1 ControllerRevision.
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
@@ -38,10 +36,6 @@ impl Kind for ControllerRevision {
     }
 
     /// A revision's number is written even if it is zero.
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ControllerRevision>(object)
-    }
-
     fn default(&self, _object: &mut Value) {}
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {

@@ -1,7 +1,6 @@
 //! apps/v1 Deployment.
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1 as api;
 use object_model::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
@@ -58,7 +57,7 @@ impl Kind for Deployment {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut object = workload::decode::<api::Deployment>(object)?;
+        let mut object = workload::decode(self.info().kind, object)?;
         workload::drop_zero_counts(&mut object, PARTS);
         workload::drop_zero_counts(&mut object, &["replicas", "unavailableReplicas"]);
         if object["spec"]["paused"] == false {

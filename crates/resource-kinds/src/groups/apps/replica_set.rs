@@ -1,7 +1,6 @@
 //! apps/v1 ReplicaSet.
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1 as api;
 use object_model::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
@@ -55,7 +54,7 @@ impl Kind for ReplicaSet {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut set = workload::decode::<api::ReplicaSet>(object)?;
+        let mut set = workload::decode(self.info().kind, object)?;
         workload::drop_zero_counts(&mut set, PARTS);
         Ok(set)
     }

@@ -2,13 +2,11 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZoneDatabase;
-use k8s_openapi::api::batch::v1 as api;
 use object_model::FieldError;
 use object_model::cron::Schedule;
 use serde_json::{Value, json};
 
 use super::job_rules;
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Words, WriteRules};
@@ -64,7 +62,7 @@ impl Kind for CronJob {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut job = decode::<api::CronJob>(object)?;
+        let mut job = self.info().decode(object)?;
         workload::decode_template(job.pointer_mut("/spec/jobTemplate/spec"));
         Ok(job)
     }

@@ -1,12 +1,10 @@
 //! batch/v1 Job.
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1 as api;
 use object_model::{FieldError, duration};
 use serde_json::{Value, json};
 
 use super::job_rules as rules;
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Deletion, Kind, KindInfo, Selectable, StatusUpdate, Words, WriteRules};
@@ -57,7 +55,7 @@ impl Kind for Job {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut job = decode::<api::Job>(object)?;
+        let mut job = self.info().decode(object)?;
         workload::decode_template(job.get_mut("spec"));
         workload::drop_zero_counts(&mut job, &["active", "succeeded", "failed"]);
         Ok(job)

@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use k8s_openapi::api::certificates::v1 as api;
 use object_model::{FieldError, duration, names};
 use serde_json::{Value, json};
 
 use super::request::bytes;
 use super::{GROUP, Request, condition, signer};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{
@@ -91,10 +89,6 @@ const LASTING: &[&str] = &[condition::APPROVED, condition::DENIED, condition::FA
 impl Kind for CertificateSigningRequest {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::CertificateSigningRequest>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -1,11 +1,9 @@
 //! coordination.k8s.io/v1 Lease.
 
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1 as api;
 use object_model::FieldError;
 use serde_json::Value;
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -41,10 +39,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for Lease {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Lease>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -1,11 +1,9 @@
 //! core/v1 Endpoints.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -49,10 +47,6 @@ impl Kind for Endpoints {
 
     fn deprecation(&self) -> Option<&str> {
         Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Endpoints>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,12 +1,10 @@
 //! core/v1 Event.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, duration};
 use serde_json::{Value, json};
 
 use crate::groups::events::to_core;
-use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -57,7 +55,7 @@ impl Kind for Event {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Event>(to_core(object))
+        self.info().decode(to_core(object))
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -1,11 +1,9 @@
 //! core/v1 LimitRange.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, Quantity};
 use serde_json::Value;
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -40,10 +38,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for LimitRange {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::LimitRange>(object)
     }
 
     /// Sets a container's defaults from its minimum and maximum.

@@ -1,11 +1,9 @@
 //! core/v1 Namespace.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Body, Kind, KindInfo, Selectable, StatusUpdate, Subresource, Verb, Words};
@@ -58,10 +56,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for Namespace {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Namespace>(object)
     }
 
     fn default(&self, object: &mut Value) {

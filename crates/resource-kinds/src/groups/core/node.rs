@@ -1,11 +1,9 @@
 //! core/v1 Node.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster, proxy};
 use crate::kind::{Kind, KindInfo, Selectable, Words};
@@ -46,10 +44,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for Node {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Node>(object)
     }
 
     fn default(&self, object: &mut Value) {

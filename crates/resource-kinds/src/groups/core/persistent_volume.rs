@@ -1,12 +1,10 @@
 //! core/v1 PersistentVolume.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, Quantity, names};
 use serde_json::{Value, json};
 
 use super::persistent_volume_claim::class_of;
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -72,10 +70,6 @@ const COMMON: &[&str] = &[
 impl Kind for PersistentVolume {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::PersistentVolume>(object)
     }
 
     fn default(&self, object: &mut Value) {

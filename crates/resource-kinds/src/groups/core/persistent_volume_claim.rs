@@ -1,11 +1,9 @@
 //! core/v1 PersistentVolumeClaim.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, Quantity};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -56,10 +54,6 @@ const SPEC_IMMUTABLE: &str = "spec is immutable after creation except resources.
 impl Kind for PersistentVolumeClaim {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::PersistentVolumeClaim>(object)
     }
 
     fn default(&self, object: &mut Value) {

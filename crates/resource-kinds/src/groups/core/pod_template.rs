@@ -1,11 +1,9 @@
 //! core/v1 PodTemplate.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -44,7 +42,7 @@ impl Kind for PodTemplate {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut object = decode::<api::PodTemplate>(object)?;
+        let mut object = self.info().decode(object)?;
         workload::decode_template(Some(&mut object));
         Ok(object)
     }

@@ -1,12 +1,10 @@
 //! core/v1 ReplicationController.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
 use crate::groups::apps::replica_set::{COLUMNS, PARTS, row};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, SCALE, STATUS, namespaced};
 use crate::kind::{
@@ -44,7 +42,7 @@ impl Kind for ReplicationController {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut set = decode::<api::ReplicationController>(object)?;
+        let mut set = self.info().decode(object)?;
         workload::decode_template(set.get_mut("spec"));
         workload::drop_zero_counts(&mut set, PARTS);
         Ok(set)

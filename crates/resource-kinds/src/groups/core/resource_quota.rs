@@ -1,11 +1,9 @@
 //! core/v1 ResourceQuota.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, Quantity, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo};
@@ -39,10 +37,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for ResourceQuota {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ResourceQuota>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -2,12 +2,10 @@
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::config_map::immutable;
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words};
@@ -47,10 +45,6 @@ const REQUIRED_KEYS: &[(&str, &[&str])] = &[
 impl Kind for Secret {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Secret>(object)
     }
 
     /// Copies `stringData` to `data`, over existing values.

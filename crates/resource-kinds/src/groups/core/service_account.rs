@@ -1,11 +1,9 @@
 //! core/v1 ServiceAccount.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, action, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -44,10 +42,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for ServiceAccount {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ServiceAccount>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

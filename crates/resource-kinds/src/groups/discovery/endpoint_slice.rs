@@ -5,7 +5,6 @@ use k8s_openapi::api::discovery::v1 as api;
 use object_model::{FieldError, FieldErrorType, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -59,7 +58,7 @@ impl Kind for EndpointSlice {
 
     /// A list of endpoints is written even if it is empty.
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut slice = decode::<api::EndpointSlice>(object)?;
+        let mut slice = self.info().decode(object)?;
         parts::fill(&mut slice, "endpoints", json!([]));
         Ok(slice)
     }

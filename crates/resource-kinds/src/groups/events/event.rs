@@ -1,11 +1,9 @@
 //! events.k8s.io/v1 Event: the same stored objects as core/v1 Event, under other field names.
 
 use jiff::Timestamp;
-use k8s_openapi::api::events::v1 as api;
 use object_model::FieldError;
 use serde_json::Value;
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
 use crate::printing::{Cell, Column, Printer};
@@ -96,7 +94,7 @@ impl Kind for Event {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Event>(from_core(object))
+        self.info().decode(from_core(object))
     }
 
     fn default(&self, _object: &mut Value) {}

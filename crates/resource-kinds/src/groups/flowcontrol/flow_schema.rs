@@ -3,12 +3,10 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use k8s_openapi::api::flowcontrol::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::{DANGLING, EXEMPT, GROUP, PRECEDENCE_DEFAULT, SCHEMAS, check_conditions, mandatory};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
@@ -81,10 +79,6 @@ static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
 impl Kind for FlowSchema {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::FlowSchema>(object)
     }
 
     fn default(&self, object: &mut Value) {

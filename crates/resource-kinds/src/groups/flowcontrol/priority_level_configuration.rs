@@ -3,12 +3,10 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use k8s_openapi::api::flowcontrol::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
 use super::{EXEMPT, GROUP, LEVELS, check_conditions, mandatory};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
@@ -68,10 +66,6 @@ static FIXED: LazyLock<Vec<Value>> = LazyLock::new(|| {
 impl Kind for PriorityLevelConfiguration {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::PriorityLevelConfiguration>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,11 +1,9 @@
 //! networking.k8s.io/v1 Ingress.
 
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -46,10 +44,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for Ingress {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Ingress>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -1,11 +1,9 @@
 //! networking.k8s.io/v1 IngressClass.
 
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
@@ -35,10 +33,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for IngressClass {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::IngressClass>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -1,11 +1,9 @@
 //! networking.k8s.io/v1 NetworkPolicy.
 
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -41,10 +39,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for NetworkPolicy {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::NetworkPolicy>(object)
     }
 
     fn default(&self, object: &mut Value) {

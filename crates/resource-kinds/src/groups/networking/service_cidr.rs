@@ -1,11 +1,9 @@
 //! networking.k8s.io/v1 ServiceCIDR.
 
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::cluster::ServiceRange;
 use crate::kind::info::{Names, STATUS, cluster};
@@ -42,10 +40,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for ServiceCIDR {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ServiceCIDR>(object)
     }
 
     fn default(&self, object: &mut Value) {

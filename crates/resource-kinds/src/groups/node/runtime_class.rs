@@ -1,11 +1,9 @@
 //! node.k8s.io/v1 RuntimeClass.
 
 use jiff::Timestamp;
-use k8s_openapi::api::node::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::Value;
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -40,10 +38,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for RuntimeClass {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::RuntimeClass>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -1,11 +1,9 @@
 //! policy/v1 PodDisruptionBudget.
 
 use jiff::Timestamp;
-use k8s_openapi::api::policy::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, StatusUpdate, WriteRules};
@@ -53,10 +51,6 @@ const COUNTS: &[&str] = &[
 impl Kind for PodDisruptionBudget {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::PodDisruptionBudget>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

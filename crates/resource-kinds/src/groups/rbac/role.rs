@@ -1,12 +1,10 @@
 //! rbac.authorization.k8s.io/v1 Role and ClusterRole.
 
 use jiff::Timestamp;
-use k8s_openapi::api::rbac::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::GROUP;
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -63,7 +61,7 @@ impl Kind for Role {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Role>(object).map(with_rules)
+        self.info().decode(object).map(with_rules)
     }
 
     fn default(&self, _object: &mut Value) {}
@@ -101,7 +99,7 @@ impl Kind for ClusterRole {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ClusterRole>(object).map(with_rules)
+        self.info().decode(object).map(with_rules)
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -1,12 +1,10 @@
 //! rbac.authorization.k8s.io/v1 RoleBinding and ClusterRoleBinding.
 
 use jiff::Timestamp;
-use k8s_openapi::api::rbac::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::GROUP;
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -66,10 +64,6 @@ impl Kind for RoleBinding {
         ROLE_BINDING
     }
 
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::RoleBinding>(object)
-    }
-
     fn default(&self, object: &mut Value) {
         fill_groups(object);
     }
@@ -105,10 +99,6 @@ impl Printer for RoleBinding {
 impl Kind for ClusterRoleBinding {
     fn info(&self) -> KindInfo<'_> {
         CLUSTER_ROLE_BINDING
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ClusterRoleBinding>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,14 +1,12 @@
 //! resource.k8s.io/v1 DeviceClass.
 
 use jiff::Timestamp;
-use k8s_openapi::api::resource::v1 as api;
 use object_model::FieldError;
 use serde_json::Value;
 
 use super::GROUP;
 use super::claim_spec::{CONFIG_MAX, configuration, selectors};
 use super::lists::list;
-use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -40,10 +38,6 @@ const COLUMNS: &[Column<'static>] = &[table::NAME, table::AGE];
 impl Kind for DeviceClass {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::DeviceClass>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

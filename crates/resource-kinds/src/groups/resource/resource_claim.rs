@@ -1,12 +1,10 @@
 //! resource.k8s.io/v1 ResourceClaim.
 
 use jiff::Timestamp;
-use k8s_openapi::api::resource::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
 use super::{GROUP, claim_spec, claim_status};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, StatusUpdate};
@@ -42,10 +40,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for ResourceClaim {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ResourceClaim>(object)
     }
 
     fn default(&self, object: &mut Value) {

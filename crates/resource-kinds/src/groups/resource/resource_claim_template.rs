@@ -1,12 +1,10 @@
 //! resource.k8s.io/v1 ResourceClaimTemplate.
 
 use jiff::Timestamp;
-use k8s_openapi::api::resource::v1 as api;
 use object_model::FieldError;
 use serde_json::Value;
 
 use super::{GROUP, claim_spec};
-use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
@@ -31,10 +29,6 @@ const COLUMNS: &[Column<'static>] = &[table::NAME, table::AGE];
 impl Kind for ResourceClaimTemplate {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ResourceClaimTemplate>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,7 +1,6 @@
 //! resource.k8s.io/v1 ResourceSlice.
 
 use jiff::Timestamp;
-use k8s_openapi::api::resource::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
@@ -9,7 +8,6 @@ use super::GROUP;
 use super::device;
 use super::identifiers::{driver, pool};
 use super::lists::{by_name, set};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, Selectable, Words, WriteRules};
@@ -56,7 +54,7 @@ impl Kind for ResourceSlice {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut slice = decode::<api::ResourceSlice>(object)?;
+        let mut slice = self.info().decode(object)?;
         // Fields of features that are off in this version, as upstream leaves them out.
         if let Some(spec) = slice.get_mut("spec") {
             for device in parts::each(spec, "devices") {

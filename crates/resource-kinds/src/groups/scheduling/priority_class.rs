@@ -1,11 +1,9 @@
 //! scheduling.k8s.io/v1 PriorityClass.
 
 use jiff::Timestamp;
-use k8s_openapi::api::scheduling::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
@@ -43,10 +41,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for PriorityClass {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::PriorityClass>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,11 +1,9 @@
 //! storage.k8s.io/v1 CSIDriver.
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
@@ -58,10 +56,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for CSIDriver {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::CSIDriver>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,11 +1,9 @@
 //! storage.k8s.io/v1 CSINode.
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -40,10 +38,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for CSINode {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::CSINode>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

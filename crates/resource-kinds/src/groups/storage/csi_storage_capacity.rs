@@ -1,11 +1,9 @@
 //! storage.k8s.io/v1 CSIStorageCapacity.
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1 as api;
 use object_model::{FieldError, Quantity, names};
 use serde_json::Value;
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
@@ -34,10 +32,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for CSIStorageCapacity {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::CSIStorageCapacity>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

@@ -1,11 +1,9 @@
 //! storage.k8s.io/v1 StorageClass.
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
@@ -42,10 +40,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for StorageClass {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::StorageClass>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,11 +1,9 @@
 //! storage.k8s.io/v1 VolumeAttachment.
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
@@ -48,10 +46,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for VolumeAttachment {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::VolumeAttachment>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

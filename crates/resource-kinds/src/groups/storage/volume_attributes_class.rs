@@ -1,12 +1,10 @@
 //! storage.k8s.io/v1 VolumeAttributesClass.
 
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::Value;
 
 use super::storage_class;
-use crate::json::decode::decode;
 use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo};
 use crate::printing::{Cell, Column, Printer, table};
@@ -35,10 +33,6 @@ const COLUMNS: &[Column<'static>] = &[
 impl Kind for VolumeAttributesClass {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::VolumeAttributesClass>(object)
     }
 
     fn default(&self, _object: &mut Value) {}

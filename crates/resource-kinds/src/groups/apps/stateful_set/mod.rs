@@ -3,7 +3,6 @@
 mod validate;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1 as api;
 use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
@@ -50,7 +49,7 @@ impl Kind for StatefulSet {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        workload::decode::<api::StatefulSet>(object)
+        workload::decode(self.info().kind, object)
     }
 
     /// `statefulset.md` 6.1

@@ -7,11 +7,9 @@ mod v1;
 pub use v1::HorizontalPodAutoscalerV1;
 
 use jiff::Timestamp;
-use k8s_openapi::api::autoscaling::v2 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, namespaced};
 use crate::kind::{Kind, KindInfo, Words, WriteRules};
@@ -60,7 +58,7 @@ impl Kind for HorizontalPodAutoscaler {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::HorizontalPodAutoscaler>(v1::to_v2(object))
+        self.info().decode(v1::to_v2(object))
     }
 
     fn default(&self, object: &mut Value) {

@@ -2,12 +2,10 @@
 //! only has CPU utilization; annotations hold the rest, as in Kubernetes.
 
 use jiff::Timestamp;
-use k8s_openapi::api::autoscaling::v1 as api;
 use object_model::FieldError;
 use serde_json::{Map, Value, json};
 
 use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer};
@@ -316,7 +314,7 @@ impl Kind for HorizontalPodAutoscalerV1 {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut scaler = decode::<api::HorizontalPodAutoscaler>(to_v1(object))?;
+        let mut scaler = self.info().decode(to_v1(object))?;
         // Other than in version 2 it is always there.
         if let Some(status) = scaler.get_mut("status") {
             parts::fill(status, "currentReplicas", 0);

@@ -7,11 +7,9 @@ mod table;
 mod update;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::info::{self, Names, READ_WRITE, action, namespaced, proxy, v1};
 use crate::kind::{
@@ -74,7 +72,7 @@ impl Kind for Pod {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut pod = decode::<api::Pod>(object)?;
+        let mut pod = self.info().decode(object)?;
         if let Some(spec) = pod.get_mut("spec") {
             pod_template::both_account_names(spec);
         }

@@ -6,11 +6,9 @@ mod table;
 mod validate;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, Status, names};
 use serde_json::{Value, json};
 
-use crate::json::decode::decode;
 use crate::json::parts;
 use crate::kind::cluster::ServiceRange;
 use crate::kind::info::{Names, STATUS, namespaced, proxy};
@@ -55,10 +53,6 @@ const INFO: KindInfo<'static> = KindInfo {
 impl Kind for Service {
     fn info(&self) -> KindInfo<'_> {
         INFO
-    }
-
-    fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::Service>(object)
     }
 
     fn default(&self, object: &mut Value) {

@@ -1,6 +1,4 @@
-//! Decoding of a client's JSON into an object of its kind: types are checked, unknown fields
-//! removed, quantities made canonical, and empty values (null, empty lists, zero values that
-//! upstream omits) removed, so that equal objects have equal bytes.
+//! The decoding that the walk replaced: into the typed form and back. The tests compare the two.
 
 use k8s_openapi::Resource;
 use object_model::Quantity;
@@ -8,13 +6,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::api_types::{ApiTypes, Field, Shape};
+use crate::json::api_types::{ApiTypes, Field, Shape};
 
 /// Checks `object` against the type `T`.
 ///
 /// # Errors
 /// The mismatch, as upstream's decoder reports it.
-pub(crate) fn decode<T: DeserializeOwned + Serialize + Resource>(
+pub(super) fn decode<T: DeserializeOwned + Serialize + Resource>(
     mut object: Value,
 ) -> Result<Value, String> {
     let types = ApiTypes::published();
@@ -35,7 +33,7 @@ fn canonical_quantities(types: &ApiTypes, name: &str, object: &mut Value) -> Res
         return Ok(());
     };
     for (key, child) in map.iter_mut() {
-        let Some(field) = types.named(name, key) else {
+        let Some(field) = types.structure(name).and_then(|one| one.named(key)) else {
             continue;
         };
         let canonical = |value: &mut Value| match field.kind {
@@ -73,7 +71,7 @@ fn prune(types: &ApiTypes, name: &str, object: &mut Value) {
         return;
     };
     map.retain(|key, child| {
-        let Some(field) = types.named(name, key) else {
+        let Some(field) = types.structure(name).and_then(|one| one.named(key)) else {
             return !child.is_null();
         };
         match (field.shape, &mut *child) {
@@ -238,134 +236,5 @@ fn json_type(value: &Value) -> &'static str {
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::apps::v1::StatefulSet;
-    use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod};
-    use k8s_openapi::api::resource::v1::{DeviceClass, ResourceSlice};
-    use serde_json::json;
-
-    use super::*;
-
-    /// findings C1: clients with strict types refuse a status without them.
-    #[test]
-    fn required_fields_stay_when_they_are_empty() {
-        let status = json!({
-            "name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-            "containerID": "", "volumeMounts": [],
-        });
-        let object = json!({"apiVersion": "v1", "kind": "Pod", "status": {
-            "message": "", "containerStatuses": [status],
-        }});
-        let decoded = decode::<Pod>(object).unwrap();
-        let required = json!({
-            "name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-        });
-        assert_eq!(decoded["status"], json!({"containerStatuses": [required]}));
-    }
-
-    #[test]
-    fn type_errors_name_the_field() {
-        let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
-            "metadata": {"name": "web"}, "spec": {"replicas": "three"}});
-        assert_eq!(
-            decode::<StatefulSet>(object).unwrap_err(),
-            "json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of \
-             type int32"
-        );
-        let object = json!({"spec": {"containers": [{"name": "a"}, {"name": 5}]}});
-        assert_eq!(
-            decode::<Pod>(object).unwrap_err(),
-            "json: cannot unmarshal number into Go struct field Container.spec.containers.name of \
-             type string"
-        );
-    }
-
-    #[test]
-    fn amounts_may_be_numbers_and_become_canonical() {
-        let object = json!({"spec": {"containers": [{"name": "a", "resources": {
-            "limits": {"cpu": 1.5, "memory": "1024Mi"}, "requests": {"cpu": 1}}}]}});
-        let resources = &decode::<Pod>(object).unwrap()["spec"]["containers"][0]["resources"];
-        let wanted = json!({"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "1"}});
-        assert_eq!(resources, &wanted);
-        let object = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1GiB"}}}]}});
-        assert!(
-            decode::<Pod>(object)
-                .unwrap_err()
-                .starts_with("quantities must match")
-        );
-    }
-
-    /// findings C16
-    #[test]
-    fn amounts_of_devices_become_canonical_and_configuration_stays() {
-        let slice = json!({"spec": {"driver": "d", "pool": {"name": "p", "generation": 0,
-            "resourceSliceCount": 1}, "devices": [{"name": "a",
-                "attributes": {"max": {"int": 5}, "empty": {"string": ""}},
-                "capacity": {"mem": {"value": "1024Mi", "requestPolicy": {"default": 1,
-                    "validValues": ["1024Ki"], "validRange": {"min": "1000m"}}}},
-                "consumesCounters": [{"counterSet": "s", "counters": {"max": {"value": 2}}}]}]}});
-        let decoded = decode::<ResourceSlice>(slice).unwrap();
-        let device = &decoded["spec"]["devices"][0];
-        assert_eq!(
-            device["attributes"],
-            json!({"empty": {"string": ""}, "max": {"int": 5}})
-        );
-        assert_eq!(
-            device["capacity"]["mem"],
-            json!({"value": "1Gi", "requestPolicy": {"default": "1", "validValues": ["1Mi"],
-                "validRange": {"min": "1"}}})
-        );
-        assert_eq!(
-            device["consumesCounters"][0]["counters"]["max"]["value"],
-            "2"
-        );
-        let class = json!({"spec": {"config": [{"opaque": {"driver": "d",
-            "parameters": {}}}, {"opaque": {"driver": "d", "parameters": {"a": "", "b": []}}}]}});
-        let decoded = decode::<DeviceClass>(class.clone()).unwrap();
-        assert_eq!(decoded["spec"], class["spec"]);
-    }
-
-    #[test]
-    fn what_says_nothing_is_left_out() {
-        let object = json!({"metadata": {"labels": {}, "name": "p"}, "spec": {"hostNetwork": false,
-            "volumes": [{"name": "v", "emptyDir": {}}], "tolerations": [], "unknown": 1,
-            "containers": [{"name": "c", "env": [{"name": "A", "value": ""}]}]}});
-        assert_eq!(
-            decode::<Pod>(object).unwrap(),
-            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
-                "spec": {"containers": [{"name": "c", "env": [{"name": "A"}]}],
-                    "volumes": [{"name": "v", "emptyDir": {}}]}})
-        );
-    }
-
-    /// findings A16: fields of the same name differ by the type that they belong to.
-    #[test]
-    fn a_rule_for_a_field_depends_on_its_type() {
-        let spec = json!({"spec": {"storageClassName": ""}});
-        let claim = decode::<PersistentVolumeClaim>(spec.clone()).unwrap();
-        assert_eq!(claim["spec"], json!({"storageClassName": ""}));
-        let volume = decode::<PersistentVolume>(spec).unwrap();
-        assert_eq!(volume["spec"], json!({}));
-        let map = json!({"data": {"limits": "", "capacity": "1024Mi"}, "binaryData": {}});
-        let map = decode::<ConfigMap>(map).unwrap();
-        assert_eq!(map["data"], json!({"limits": "", "capacity": "1024Mi"}));
-        assert!(map.get("binaryData").is_none());
-    }
-
-    #[test]
-    fn no_json_makes_the_decoder_panic() {
-        for object in [
-            json!(null),
-            json!([]),
-            json!(1),
-            json!({"spec": []}),
-            json!({"kind": 1}),
-        ] {
-            assert!(decode::<Pod>(object).is_err());
-        }
     }
 }

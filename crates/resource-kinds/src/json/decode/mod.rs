@@ -1,0 +1,461 @@
+//! Decoding of a client's JSON into an object of its kind, in one walk over the tree by the table of
+//! types: types are checked, unknown fields removed, quantities and times made canonical, and empty
+//! values (null, empty lists, zero values that upstream omits) removed, so that equal objects have equal
+//! bytes. The fields of a structure are in the order of their names, after `apiVersion` and `kind`.
+
+use k8s_openapi::ByteString;
+use object_model::Quantity;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::api_types::{ApiTypes, Field, Shape, Structure, TypeMeta, ValueType};
+use field_chain::FieldChain;
+
+mod field_chain;
+mod times;
+
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod round_trip;
+
+/// Checks `object` against the type of the named kind.
+///
+/// # Errors
+/// The mismatch, as upstream's decoder reports it.
+pub(crate) fn decode(api_version: &str, kind: &str, mut object: Value) -> Result<Value, String> {
+    let types = ApiTypes::published();
+    let name = types.of_kind(api_version, kind);
+    let structure = name
+        .and_then(|name| types.structure(name))
+        .ok_or_else(|| format!("no kind {kind:?} is registered for version {api_version:?}"))?;
+    check_structure(types, structure, &mut object, &FieldChain::Root)?;
+    Ok(object)
+}
+
+fn check_structure(
+    types: &ApiTypes,
+    structure: &Structure,
+    value: &mut Value,
+    place: &FieldChain<'_>,
+) -> Result<(), String> {
+    let Value::Object(map) = value else {
+        let wanted = format!("v1.{}", structure.short_name());
+        return Err(place.mismatch(value, &wanted));
+    };
+    let mut outcome = Ok(());
+    map.retain(|name, value| {
+        let within = FieldChain::Field {
+            of: place,
+            structure,
+            name,
+        };
+        let stays = match (&outcome, structure.named(name)) {
+            (Err(_), _) => return true,
+            (Ok(()), Some(field)) => check_field(types, field, value, &within),
+            (Ok(()), None) => check_type_meta(structure, name, value, &within),
+        };
+        stays.unwrap_or_else(|error| {
+            outcome = Err(error);
+            true
+        })
+    });
+    outcome?;
+    complete(types, structure, map)
+}
+
+/// Checks a field. Returns whether it stays: null is as good as absent, and some fields are left out when
+/// they are empty.
+fn check_field(
+    types: &ApiTypes,
+    field: &Field,
+    value: &mut Value,
+    place: &FieldChain<'_>,
+) -> Result<bool, String> {
+    match (field.shape, &mut *value) {
+        (_, Value::Null) => return Ok(false),
+        (Shape::One, value) => check_value(types, field, value, place)?,
+        (Shape::List, Value::Array(list)) => {
+            for element in list {
+                check_value(types, field, element, place)?;
+            }
+        }
+        (Shape::Map, Value::Object(map)) => {
+            for element in map.values_mut() {
+                check_value(types, field, element, place)?;
+            }
+            sort(map);
+        }
+        (Shape::List, other) => return Err(place.mismatch(other, LIST)),
+        (Shape::Map, other) => return Err(place.mismatch(other, "map[string]interface {}")),
+    }
+    Ok(!is_left_out(field, value))
+}
+
+/// A list, as Go names its type.
+const LIST: &str = "[]interface {}";
+
+/// Checks one value of a field, and writes it in its canonical form.
+fn check_value(
+    types: &ApiTypes,
+    field: &Field,
+    value: &mut Value,
+    place: &FieldChain<'_>,
+) -> Result<(), String> {
+    let wanted = match field.value {
+        ValueType::Structure(_) => {
+            let Some(structure) = types.of_value(field.value) else {
+                return Ok(());
+            };
+            return check_structure(types, structure, value, place);
+        }
+        ValueType::Raw => return Ok(()),
+        ValueType::Quantity if value.is_string() || value.is_number() => {
+            return canonical_quantity(value, field.shape);
+        }
+        ValueType::Time | ValueType::MicroTime if value.is_string() => {
+            return times::canonical(value, field.value);
+        }
+        ValueType::Bytes if value.is_string() || value.is_null() => return canonical_bytes(value),
+        ValueType::Items => return check_texts(value, place),
+        ValueType::Double => {
+            if let Some(number) = value.as_f64() {
+                *value = number.into();
+                return Ok(());
+            }
+            "float64"
+        }
+        ValueType::Int32 => match is_int32(value) {
+            true => return Ok(()),
+            false => "int32",
+        },
+        ValueType::IntOrString => match value {
+            Value::String(_) => return Ok(()),
+            value if is_int32(value) => return Ok(()),
+            Value::Number(number) if !number.is_f64() => "int32",
+            _ => "v1.IntOrString",
+        },
+        ValueType::Int64 if value.is_i64() => return Ok(()),
+        ValueType::Bool if value.is_boolean() => return Ok(()),
+        ValueType::String | ValueType::Duration if value.is_string() => return Ok(()),
+        ValueType::Int64 => "int64",
+        ValueType::Bool => "bool",
+        ValueType::String | ValueType::Duration => "string",
+        ValueType::Bytes => "[]uint8",
+        ValueType::Quantity => "v1.Quantity",
+        ValueType::Time => "v1.Time",
+        ValueType::MicroTime => "v1.MicroTime",
+    };
+    Err(place.mismatch(value, wanted))
+}
+
+fn is_int32(value: &Value) -> bool {
+    value
+        .as_i64()
+        .is_some_and(|number| i32::try_from(number).is_ok())
+}
+
+fn check_texts(value: &Value, place: &FieldChain<'_>) -> Result<(), String> {
+    let Value::Array(list) = value else {
+        return Err(place.mismatch(value, LIST));
+    };
+    match list.iter().find(|text| !text.is_string()) {
+        Some(other) => Err(place.mismatch(other, "string")),
+        None => Ok(()),
+    }
+}
+
+/// Amounts of resources, which are maps, are whole thousandths.
+fn canonical_quantity(value: &mut Value, shape: Shape) -> Result<(), String> {
+    let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
+    let kept = match shape {
+        Shape::Map => quantity.round_up_to_milli(),
+        Shape::One | Shape::List => quantity,
+    };
+    *value = Value::String(kept.to_string());
+    Ok(())
+}
+
+/// Base64 that decodes is canonical. Null in a map stands for no bytes.
+fn canonical_bytes(value: &mut Value) -> Result<(), String> {
+    ByteString::deserialize(&*value).map_err(|error| error.to_string())?;
+    if value.is_null() {
+        *value = Value::String(String::new());
+    }
+    Ok(())
+}
+
+/// Checks a field that the structure has not. An object's `apiVersion` and `kind` are those of its type,
+/// and are written by [`complete`]; unknown fields go.
+fn check_type_meta(
+    structure: &Structure,
+    name: &str,
+    value: &Value,
+    place: &FieldChain<'_>,
+) -> Result<bool, String> {
+    let wanted = match (structure.type_meta, name) {
+        (TypeMeta::Version(version), "apiVersion") => version,
+        (TypeMeta::Version(_), "kind") => structure.short_name(),
+        (TypeMeta::AnyVersion, "apiVersion" | "kind") => {
+            return match value {
+                Value::Null => Ok(false),
+                Value::String(_) => Ok(true),
+                other => Err(place.mismatch(other, "string")),
+            };
+        }
+        _ => return Ok(false),
+    };
+    match value {
+        Value::String(given) if given == wanted => Ok(false),
+        Value::String(_) => Err(place.mismatch(value, &format!("v1.{wanted}"))),
+        other => Err(place.mismatch(other, "string")),
+    }
+}
+
+/// Adds what every object of the type has, and puts the fields in order.
+fn complete(
+    types: &ApiTypes,
+    structure: &Structure,
+    map: &mut Map<String, Value>,
+) -> Result<(), String> {
+    for field in structure.by_name().iter().filter(|field| field.always) {
+        if !map.contains_key(field.json)
+            && let Some(value) = empty(types, field)?
+            && !is_left_out(field, &value)
+        {
+            map.insert(field.json.to_owned(), value);
+        }
+    }
+    sort(map);
+    if let TypeMeta::Version(version) = structure.type_meta {
+        map.shift_insert(0, "apiVersion".to_owned(), version.into());
+        map.shift_insert(1, "kind".to_owned(), structure.short_name().into());
+    }
+    Ok(())
+}
+
+/// The value of a field that is absent; `None` for any JSON, which has no empty value.
+fn empty(types: &ApiTypes, field: &Field) -> Result<Option<Value>, String> {
+    Ok(Some(match (field.shape, field.value) {
+        (Shape::List, _) | (Shape::One, ValueType::Items) => Value::Array(Vec::new()),
+        (Shape::Map, _) => Value::Object(Map::new()),
+        (Shape::One, ValueType::Raw) => return Ok(None),
+        (Shape::One, ValueType::Time | ValueType::MicroTime) => {
+            return Err(format!("missing field `{}`", field.json));
+        }
+        (
+            Shape::One,
+            ValueType::String | ValueType::Duration | ValueType::Bytes | ValueType::Quantity,
+        ) => Value::String(String::new()),
+        (Shape::One, ValueType::Int32 | ValueType::Int64 | ValueType::IntOrString) => 0.into(),
+        (Shape::One, ValueType::Double) => 0.0.into(),
+        (Shape::One, ValueType::Bool) => Value::Bool(false),
+        (Shape::One, ValueType::Structure(_)) => {
+            let mut map = Map::new();
+            if let Some(structure) = types.of_value(field.value) {
+                complete(types, structure, &mut map)?;
+            }
+            Value::Object(map)
+        }
+    }))
+}
+
+/// Whether upstream's encoder leaves the field out with this value. A structure is never empty, and any
+/// JSON is a structure to Go.
+fn is_left_out(field: &Field, value: &Value) -> bool {
+    let is_empty = match value {
+        _ if field.value == ValueType::Raw && field.shape == Shape::One => false,
+        Value::Null => true,
+        Value::Bool(set) => !set,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => field.shape == Shape::Map && map.is_empty(),
+    };
+    is_empty && field.omitted_when_empty && !field.pointer
+}
+
+/// Most clients send the fields in order.
+fn sort(map: &mut Map<String, Value>) {
+    if !map.keys().is_sorted() {
+        map.sort_keys();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// findings C1: clients with strict types refuse a status without them.
+    #[test]
+    fn required_fields_stay_when_they_are_empty() {
+        let status = json!({
+            "name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "containerID": "", "volumeMounts": [],
+        });
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "status": {
+            "message": "", "containerStatuses": [status],
+        }});
+        let decoded = decode("v1", "Pod", object).unwrap();
+        let required = json!({
+            "name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        });
+        assert_eq!(decoded["status"], json!({"containerStatuses": [required]}));
+    }
+
+    #[test]
+    fn type_errors_name_the_field() {
+        let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "web"}, "spec": {"replicas": "three"}});
+        assert_eq!(
+            decode("apps/v1", "StatefulSet", object).unwrap_err(),
+            "json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of \
+             type int32"
+        );
+        let object = json!({"spec": {"containers": [{"name": "a"}, {"name": 5}]}});
+        assert_eq!(
+            decode("v1", "Pod", object).unwrap_err(),
+            "json: cannot unmarshal number into Go struct field Container.spec.containers.name of \
+             type string"
+        );
+    }
+
+    #[test]
+    fn amounts_may_be_numbers_and_become_canonical() {
+        let object = json!({"spec": {"containers": [{"name": "a", "resources": {
+            "limits": {"cpu": 1.5, "memory": "1024Mi"}, "requests": {"cpu": 1}}}]}});
+        let resources = &decode("v1", "Pod", object).unwrap()["spec"]["containers"][0]["resources"];
+        let wanted = json!({"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "1"}});
+        assert_eq!(resources, &wanted);
+        let object = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1GiB"}}}]}});
+        assert!(
+            decode("v1", "Pod", object)
+                .unwrap_err()
+                .starts_with("quantities must match")
+        );
+    }
+
+    /// findings C16
+    #[test]
+    fn amounts_of_devices_become_canonical_and_configuration_stays() {
+        let slice = json!({"spec": {"driver": "d", "pool": {"name": "p", "generation": 0,
+            "resourceSliceCount": 1}, "devices": [{"name": "a",
+                "attributes": {"max": {"int": 5}, "empty": {"string": ""}},
+                "capacity": {"mem": {"value": "1024Mi", "requestPolicy": {"default": 1,
+                    "validValues": ["1024Ki"], "validRange": {"min": "1000m"}}}},
+                "consumesCounters": [{"counterSet": "s", "counters": {"max": {"value": 2}}}]}]}});
+        let decoded = decode("resource.k8s.io/v1", "ResourceSlice", slice).unwrap();
+        let device = &decoded["spec"]["devices"][0];
+        assert_eq!(
+            device["attributes"],
+            json!({"empty": {"string": ""}, "max": {"int": 5}})
+        );
+        assert_eq!(
+            device["capacity"]["mem"],
+            json!({"value": "1Gi", "requestPolicy": {"default": "1", "validValues": ["1Mi"],
+                "validRange": {"min": "1"}}})
+        );
+        assert_eq!(
+            device["consumesCounters"][0]["counters"]["max"]["value"],
+            "2"
+        );
+        let class = json!({"spec": {"config": [{"opaque": {"driver": "d",
+            "parameters": {}}}, {"opaque": {"driver": "d", "parameters": {"a": "", "b": []}}}]}});
+        let decoded = decode("resource.k8s.io/v1", "DeviceClass", class.clone()).unwrap();
+        assert_eq!(decoded["spec"], class["spec"]);
+    }
+
+    #[test]
+    fn what_says_nothing_is_left_out() {
+        let object = json!({"metadata": {"labels": {}, "name": "p"}, "spec": {"hostNetwork": false,
+            "volumes": [{"name": "v", "emptyDir": {}}], "tolerations": [], "unknown": 1,
+            "containers": [{"name": "c", "env": [{"name": "A", "value": ""}]}]}});
+        assert_eq!(
+            decode("v1", "Pod", object).unwrap(),
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+                "spec": {"containers": [{"name": "c", "env": [{"name": "A"}]}],
+                    "volumes": [{"name": "v", "emptyDir": {}}]}})
+        );
+    }
+
+    /// findings A16: fields of the same name differ by the type that they belong to.
+    #[test]
+    fn a_rule_for_a_field_depends_on_its_type() {
+        let spec = json!({"spec": {"storageClassName": ""}});
+        let claim = decode("v1", "PersistentVolumeClaim", spec.clone()).unwrap();
+        assert_eq!(claim["spec"], json!({"storageClassName": ""}));
+        let volume = decode("v1", "PersistentVolume", spec).unwrap();
+        assert_eq!(volume["spec"], json!({}));
+        let map = json!({"data": {"limits": "", "capacity": "1024Mi"}, "binaryData": {}});
+        let map = decode("v1", "ConfigMap", map).unwrap();
+        assert_eq!(map["data"], json!({"limits": "", "capacity": "1024Mi"}));
+        assert!(map.get("binaryData").is_none());
+    }
+
+    /// The places in Go's messages leave out keys of maps and indices.
+    #[test]
+    fn places_are_those_of_upstream() {
+        for (object, wanted) in [
+            (
+                json!({"metadata": {"labels": {"a": 5}}}),
+                "number into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            (
+                json!({"metadata": {"labels": []}}),
+                "array into Go struct field ObjectMeta.metadata.labels of type \
+                 map[string]interface {}",
+            ),
+            (
+                json!({"spec": {"containers": [{"ports": [{"containerPort": 1u64 << 40}]}]}}),
+                "number into Go struct field ContainerPort.spec.containers.ports.containerPort of \
+                 type int32",
+            ),
+            (
+                json!({"spec": {"containers": {}}}),
+                "object into Go struct field PodSpec.spec.containers of type []interface {}",
+            ),
+            (json!([]), "array into Go value of type v1.Pod"),
+        ] {
+            let wanted = format!("json: cannot unmarshal {wanted}");
+            assert_eq!(decode("v1", "Pod", object), Err(wanted));
+        }
+    }
+
+    /// The order of the client is not kept, so equal objects have equal bytes.
+    #[test]
+    fn fields_are_in_order_after_those_of_the_kind() {
+        let object = json!({"spec": {"volumeClaimTemplates": [{"spec": {}, "metadata": {}}],
+            "serviceName": "s", "replicas": 1}, "metadata": {"name": "a", "labels": {"b": "1",
+            "a": "2"}}, "kind": "StatefulSet"});
+        let decoded = decode("apps/v1", "StatefulSet", object).unwrap();
+        assert_eq!(
+            decoded.to_string(),
+            r#"{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"labels":{"a":"2","b":"1"},"name":"a"},"spec":{"replicas":1,"selector":{},"serviceName":"s","template":{},"volumeClaimTemplates":[{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{},"spec":{}}]}}"#
+        );
+    }
+
+    /// JSON of a form that only its author knows stays as it is.
+    #[test]
+    fn raw_json_stays() {
+        let data = json!({"b": null, "a": {"c": "", "b": []}});
+        let object = json!({"revision": 0, "data": data});
+        let decoded = decode("apps/v1", "ControllerRevision", object).unwrap();
+        assert_eq!(decoded["data"].to_string(), data.to_string());
+        assert_eq!(decoded["revision"], 0);
+    }
+
+    #[test]
+    fn no_json_makes_the_decoder_panic() {
+        for object in [
+            json!(null),
+            json!([]),
+            json!(1),
+            json!({"spec": []}),
+            json!({"kind": 1}),
+        ] {
+            assert!(decode("v1", "Pod", object).is_err());
+        }
+    }
+}
