@@ -2,6 +2,7 @@
 
 use mvcc_store::{Compare, KeyValue, Operation as Write, Revision, Txn, TxnResult};
 use object_model::Status;
+use serde_json::Value;
 
 use crate::catalog::registry::Resource;
 use crate::objects::allocations::release;
@@ -9,19 +10,18 @@ use crate::objects::quota::{self, Change};
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
-/// Removes an object if it is still as given; returns the revision of the removal.
+/// Removes an object if it is still as given, both stored and decoded; returns the revision of the removal.
 pub(crate) async fn remove(
     objects: &Objects,
     resource: &Resource,
-    stored: &KeyValue,
+    (stored, object): (&KeyValue, &Value),
 ) -> Result<Option<Revision>, Status> {
-    let object = storage::decode(resource, stored)?;
     let key = stored.key.to_vec();
     let mut txn = Txn {
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
         operations: vec![Write::Delete { key }],
     };
-    for allocation in resource.kind.allocating().allocations(&object) {
+    for allocation in resource.kind.allocating().allocations(object) {
         release(&objects.catalog, &mut txn, &allocation);
     }
     let (namespace, name) = resource.names(&stored.key);
@@ -29,7 +29,7 @@ pub(crate) async fn remove(
         resource,
         namespace,
         name,
-        old: Some(&object),
+        old: Some(object),
         new: None,
     };
     quota::charge(objects, change, &mut txn).await?;

@@ -217,8 +217,9 @@ pub(crate) async fn answer(
     options.warn(&request);
     let deleted = delete(writer, &request, &options).await?;
     if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
-        let object = storage::decode(resource, &deleted.stored)?;
-        return output::value(call, &success(resource, &object), StatusCode::OK);
+        let uid = storage::text_at(&deleted.stored.value, &["metadata", "uid"]);
+        let status = success(resource, request.name, uid.as_deref());
+        return output::value(call, &status, StatusCode::OK);
     }
     let code = if deleted.gone {
         StatusCode::OK
@@ -229,12 +230,12 @@ pub(crate) async fn answer(
 }
 
 /// The Status of a deletion, with the UID that kubectl waits for.
-fn success(resource: &Resource, object: &Value) -> Value {
+fn success(resource: &Resource, name: &str, uid: Option<&str>) -> Value {
     let info = resource.info();
     let mut details = json!({
-        "name": object["metadata"]["name"],
+        "name": name,
         "kind": info.plural,
-        "uid": object["metadata"]["uid"],
+        "uid": uid,
     });
     if !info.group.is_empty() {
         details["group"] = json!(info.group);
@@ -276,7 +277,7 @@ pub(crate) async fn delete(
             return Ok(Written { stored, gone });
         }
         let done = if gone {
-            let revision = remove(writer.objects, resource, &stored).await?;
+            let revision = remove(writer.objects, resource, (&stored, &object)).await?;
             revision.map(|_| Written { stored, gone: true })
         } else {
             replace(writer.objects, resource, &stored, &marked).await?
