@@ -1,6 +1,6 @@
 //! Copying of parts between two versions of one object.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Removes a top-level part.
 pub(crate) fn remove(object: &mut Value, part: &str) {
@@ -22,13 +22,35 @@ pub(crate) fn restore(object: &mut Value, old: &Value, part: &str) {
     }
 }
 
-/// Restores everything except the named top-level parts.
+/// Restores everything except the named top-level parts. A part that did not change is not copied.
 pub(crate) fn restore_all_but(object: &mut Value, old: &Value, kept: &[&str]) {
-    let mut result = old.clone();
-    for part in kept {
-        restore(&mut result, object, part);
+    let Some(before) = old.as_object() else {
+        old.clone_into(object);
+        return;
+    };
+    let mut given = object
+        .as_object_mut()
+        .map(std::mem::take)
+        .unwrap_or_default();
+    let mut restored = Map::with_capacity(before.len() + kept.len());
+    for (part, value) in before {
+        let found = given.swap_remove_entry(part);
+        match found {
+            Some((part, found)) if kept.contains(&part.as_str()) || found == *value => {
+                restored.insert(part, found);
+            }
+            _ if kept.contains(&part.as_str()) => {}
+            _ => {
+                restored.insert(part.clone(), value.clone());
+            }
+        }
     }
-    *object = result;
+    for part in kept {
+        if let Some((part, found)) = given.swap_remove_entry(*part) {
+            restored.insert(part, found);
+        }
+    }
+    *object = Value::Object(restored);
 }
 
 /// The map at `key`, made if it is not there; `None` if the value is no map.
@@ -66,4 +88,32 @@ pub(crate) fn each<'a>(
         .and_then(Value::as_array_mut)
         .into_iter()
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_the_named_parts_are_those_of_the_new_object() {
+        let old = json!({"kind": "K", "spec": {"a": 1}, "data": 0, "status": {"b": 1}});
+        for (new, wanted) in [
+            (
+                json!({"status": {"b": 2}, "kind": "K", "metadata": {}, "spec": {"a": 1}, "x": 1}),
+                json!({"kind": "K", "spec": {"a": 1}, "data": 0, "status": {"b": 2},
+                    "metadata": {}}),
+            ),
+            (
+                json!({"spec": {"a": 2}, "data": 0}),
+                json!({"kind": "K", "spec": {"a": 1}, "data": 0}),
+            ),
+            (json!(1), json!({"kind": "K", "spec": {"a": 1}, "data": 0})),
+        ] {
+            let mut object = new;
+            restore_all_but(&mut object, &old, &["status", "metadata"]);
+            assert_eq!(object.to_string(), wanted.to_string());
+        }
+    }
 }

@@ -42,6 +42,11 @@ pub trait Allocating: Send + Sync {
         Ok(())
     }
 
+    /// Whether objects of the kind can hold allocations.
+    fn has_allocations(&self) -> bool {
+        false
+    }
+
     /// The allocations that the object holds.
     fn allocations(&self, _object: &Value) -> Vec<Allocation> {
         Vec::new()

@@ -113,9 +113,9 @@ async fn create_named(
         .await?;
     kind.default(&mut object);
     let asked = kind.allocating().allocations(&object);
-    let draft = object;
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        let mut object = draft.clone();
+        // Only an allocation that another writer took leads to a second attempt.
+        let draft = kind.allocating().has_allocations().then(|| object.clone());
         reading(writer.objects, |reads| {
             kind.allocating().allocate(&mut object, None, reads)
         })?;
@@ -150,6 +150,10 @@ async fn create_named(
                 return Err(resource.invalid(&name, &[refused(&object, &taken)]));
             }
             Outcome::Taken(_) => work::let_others_go_first().await,
+        }
+        match draft {
+            Some(draft) => object = draft,
+            None => break,
         }
     }
     Err(resource.conflict(

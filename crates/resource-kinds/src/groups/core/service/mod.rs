@@ -146,6 +146,10 @@ impl Allocating for Service {
         allocate::allocate(self.range, object, old, taken)
     }
 
+    fn has_allocations(&self) -> bool {
+        true
+    }
+
     fn allocations(&self, object: &Value) -> Vec<Allocation> {
         allocate::allocations(object)
     }
