@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
-use mvcc_store::Range;
 use object_model::Status;
 use resource_kinds::ObjectReader;
 use resource_kinds::flowcontrol::{self, AUTOUPDATE, DANGLING, GROUP, LEVELS, SCHEMAS};
@@ -17,7 +16,6 @@ use tokio::task::yield_now;
 
 use super::{FlowControl, Level};
 use crate::bootstrap::{ensure, this_server, write_request};
-use crate::catalog::registry::end_of;
 use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
 use crate::objects::metadata;
@@ -83,17 +81,10 @@ async fn count(flows: &FlowControl, objects: &Objects) {
     let mut counts = BTreeMap::new();
     for resource in objects.catalog.snapshot().registry.resources() {
         yield_now().await;
-        let start = resource.prefix("");
-        let range = Range {
-            end: Some(end_of(&start)),
-            start,
-            limit: Some(0),
-            ..Range::default()
-        };
-        if let Ok(found) = objects.read_range(range).await {
+        if let Ok(count) = objects.count(resource).await {
             let info = resource.info();
             let key = (info.group.to_owned(), info.plural.to_owned());
-            counts.insert(key, found.count);
+            counts.insert(key, count);
         }
     }
     flows.count(counts);

@@ -6,10 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::FutureExt;
-use mvcc_store::Range;
 use reconcile::prometheus::{Histogram, Metric, Page};
 
-use crate::catalog::registry::end_of;
 use crate::catalog::snapshot::Snapshot;
 use crate::catalog::virtual_resources;
 use crate::http::request_info::RequestInfo;
@@ -283,15 +281,8 @@ fn count_objects(objects: &Objects) -> BTreeMap<String, usize> {
             "" => info.plural.to_owned(),
             group => format!("{}.{group}", info.plural),
         };
-        let start = resource.prefix("");
-        let range = Range {
-            end: Some(end_of(&start)),
-            start,
-            limit: Some(1),
-            ..Range::default()
-        };
-        if let Some(Ok(found)) = objects.store.range(range).now_or_never() {
-            counts.insert(name, found.count);
+        if let Some(Ok(count)) = objects.count(resource).now_or_never() {
+            counts.insert(name, count);
         }
     }
     counts

@@ -12,7 +12,7 @@ use object_model::{Cause, Status, StatusDetails, StatusReason};
 use serde_json::Value;
 
 use crate::catalog::Catalog;
-use crate::catalog::registry::Resource;
+use crate::catalog::registry::{Resource, end_of};
 
 pub(crate) use encode::{
     encode, encode_as, encode_at, encode_within, with_revision, without_revision, without_type,
@@ -61,6 +61,18 @@ impl Objects {
     ) -> Result<KeyValue, Status> {
         let found = self.read(resource, namespace, name).await?;
         found.ok_or_else(|| resource.not_found(name))
+    }
+
+    /// The number of stored objects of a resource.
+    pub(crate) async fn count(&self, resource: &Resource) -> Result<usize, Status> {
+        let start = resource.prefix("");
+        let range = Range {
+            end: Some(end_of(&start)),
+            start,
+            limit: Some(0),
+            ..Range::default()
+        };
+        self.read_range(range).await.map(|found| found.count)
     }
 
     /// Many objects as stored.
