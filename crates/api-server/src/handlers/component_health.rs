@@ -76,7 +76,7 @@ pub(crate) async fn answer(
     if verb == Verb::List {
         let selects = selector(&call.query)?;
         all.retain(selects);
-        return output::virtual_list(call, &INFO, all, &COLUMNS);
+        return output::virtual_list(call, &INFO, all, &COLUMNS).await;
     }
     let one = all
         .iter()

@@ -114,6 +114,10 @@ pub(crate) const YAML_COST: usize = 8;
 /// checking and writing that much takes about a millisecond.
 pub(crate) const LIGHT_BYTES_MAX: usize = 16 * 1024;
 
+/// A large reply is encoded and compressed in slices of so many bytes; between them other large requests
+/// get their turn. A slice takes a few milliseconds.
+pub(crate) const WORK_SLICE_BYTES: usize = 1024 * 1024;
+
 /// Lifetime of an event (upstream's default).
 pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
 

@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
+use crate::http::limits::WORK_SLICE_BYTES;
 use crate::http::negotiate::{Form, wants_managed_fields};
-use crate::http::protobuf::{self, PROTOBUF};
+use crate::http::protobuf::{self, PROTOBUF, WriteError};
 use crate::http::reply::{JSON, Reply};
+use crate::http::work;
 use crate::objects::storage;
 use crate::objects::write_request::Written;
 
@@ -71,9 +73,15 @@ impl View {
             }
             Form::Yaml => yaml(&storage::decode(resource, stored)?),
             Form::Partial(version) => Ok(partial_bytes(&stored.value, version)),
-            Form::Protobuf => encoded(&storage::decode(resource, stored)?),
+            Form::Protobuf => {
+                let info = resource.info();
+                let kind = (info.api_version(), info.kind);
+                transcoded((&kind.0, kind.1), &storage::bytes(resource, stored)?)
+            }
             Form::PartialProtobuf(version) => {
-                encoded(&partial(&storage::decode(resource, stored)?, version))
+                let api_version = format!("meta.k8s.io/{version}");
+                // The metadata are the same in every form of the object.
+                transcoded((&api_version, "PartialObjectMetadata"), &stored.value)
             }
             Form::Table(version) => {
                 let style = TableStyle {
@@ -158,7 +166,7 @@ fn shown(form: Form, value: &Value, code: StatusCode) -> Result<Reply, Status> {
 }
 
 /// Answers with a list, put together from the stored bytes where the form allows.
-pub(crate) fn list(
+pub(crate) async fn list(
     call: &Call,
     resource: &Resource,
     items: &[KeyValue],
@@ -208,18 +216,16 @@ pub(crate) fn list(
             concatenated(&head, parts)
         }
         Form::Protobuf => {
-            let kind = (info.api_version(), info.list_kind);
-            let decoded = items.iter().map(|item| storage::decode(resource, item));
-            listed((&kind.0, kind.1), &meta.json(), decoded)
+            let api_version = info.api_version();
+            let texts = items.iter().map(|item| storage::bytes(resource, item));
+            let texts: Vec<Bytes> = texts.collect::<Result<_, _>>()?;
+            listed((&api_version, info.list_kind), &meta.json(), &texts).await
         }
         Form::PartialProtobuf(version) => {
             let api_version = format!("meta.k8s.io/{version}");
-            let partials = items.iter().map(|item| {
-                let object = storage::decode(resource, item)?;
-                Ok(partial(&object, version))
-            });
             let kind = (api_version.as_str(), "PartialObjectMetadataList");
-            listed(kind, &meta.json(), partials)
+            let texts: Vec<Bytes> = items.iter().map(|item| item.value.clone()).collect();
+            listed(kind, &meta.json(), &texts).await
         }
         Form::Yaml => {
             let items: Result<Vec<Value>, Status> = items
@@ -251,15 +257,30 @@ fn encoded(object: &Value) -> Result<Bytes, Status> {
     bytes.ok_or_else(|| Status::internal("a kind without a protobuf form"))
 }
 
-/// A list in protobuf.
-fn listed(
-    kind: (&str, &str),
-    meta: &Value,
-    items: impl Iterator<Item = Result<Value, Status>>,
-) -> Result<Reply, Status> {
-    let bytes = protobuf::list(kind, meta, items)?;
-    let bytes = bytes.ok_or_else(|| Status::internal("a kind without a protobuf form"))?;
-    Ok(Reply::bytes(PROTOBUF, bytes))
+/// A stored object in protobuf.
+fn transcoded(kind: (&str, &str), text: &[u8]) -> Result<Bytes, Status> {
+    let bytes = protobuf::encode(kind, text);
+    bytes.map(Bytes::from).map_err(|error| unwritten(&error))
+}
+
+/// A list in protobuf, of objects as JSON texts. Other requests get their turn between its parts.
+async fn listed(kind: (&str, &str), meta: &Value, texts: &[Bytes]) -> Result<Reply, Status> {
+    let mut list = protobuf::List::new(kind.0, kind.1).map_err(|error| unwritten(&error))?;
+    let mut since = 0;
+    for text in texts {
+        list.push(text).map_err(|error| unwritten(&error))?;
+        since += text.len();
+        if since > WORK_SLICE_BYTES {
+            since = 0;
+            work::let_others_go_first().await;
+        }
+    }
+    let parts = list.finish(meta).map_err(|error| unwritten(&error))?;
+    Ok(Reply::segments(PROTOBUF, parts))
+}
+
+fn unwritten(error: &WriteError) -> Status {
+    Status::internal(error.to_string())
 }
 
 fn concatenated(

@@ -1,5 +1,6 @@
 //! Replies with objects of virtual resources, which have table columns of their own.
 
+use bytes::Bytes;
 use http::StatusCode;
 use object_model::Status;
 use resource_kinds::{Column, KindInfo};
@@ -37,7 +38,7 @@ pub(crate) fn virtual_object(
 }
 
 /// Answers with a list.
-pub(crate) fn virtual_list(
+pub(crate) async fn virtual_list(
     call: &Call,
     info: &KindInfo<'_>,
     items: Vec<Value>,
@@ -54,7 +55,8 @@ pub(crate) fn virtual_list(
         Form::Json | Form::Yaml | Form::Protobuf => (info.api_version(), info.list_kind, items),
     };
     if matches!(form, Form::Protobuf | Form::PartialProtobuf(_)) {
-        return listed((&api_version, kind), &json!({}), items.into_iter().map(Ok));
+        let texts: Vec<Bytes> = items.iter().map(|item| item.to_string().into()).collect();
+        return listed((&api_version, kind), &json!({}), &texts).await;
     }
     let list = json!({"kind": kind, "apiVersion": api_version, "metadata": {}, "items": items});
     if form == Form::Yaml {

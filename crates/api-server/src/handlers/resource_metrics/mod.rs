@@ -56,7 +56,7 @@ pub(crate) async fn answer(
     };
     let found = measured(nodes, info, &asked).await;
     if is_list {
-        return output::virtual_list(&call, info, found, &node_summary::COLUMNS);
+        return output::virtual_list(&call, info, found, &node_summary::COLUMNS).await;
     }
     match found.first() {
         Some(one) => output::virtual_object(&call, info, one, &node_summary::COLUMNS),

@@ -44,7 +44,7 @@ pub(crate) async fn answer(
         }
         try_join_all(deletions).await?;
     }
-    output::list(call, resource, &items, &meta)
+    output::list(call, resource, &items, &meta).await
 }
 
 async fn delete_one(

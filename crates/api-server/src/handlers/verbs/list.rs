@@ -34,7 +34,7 @@ pub(crate) async fn answer(
         &page,
     )
     .await?;
-    output::list(call, resource, &items, &meta)
+    output::list(call, resource, &items, &meta).await
 }
 
 /// The page of a collection, and its revision.

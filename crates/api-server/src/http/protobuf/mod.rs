@@ -2,15 +2,18 @@
 //! kind and the object.
 //!
 //! One table describes the messages (`resource_kinds::api_types`) for both directions, so there is no code
-//! per kind. Decoding produces the JSON that the same client would have sent; encoding starts from the
-//! stored JSON.
+//! per kind. Decoding produces the JSON that the same client would have sent; encoding reads the stored
+//! JSON text.
 
+mod messages;
 mod read;
+mod scan;
+mod transcode;
 mod wire;
 mod write;
 
 pub(crate) use read::read;
-pub(crate) use write::{event, is_known, list, object};
+pub(crate) use write::{List, WriteError, encode, event, is_known, object};
 
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 

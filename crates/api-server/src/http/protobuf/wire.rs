@@ -87,28 +87,61 @@ fn cut() -> String {
     VarintError::Cut.to_string()
 }
 
-/// Writes fields one after the other.
+/// Writes fields one after the other. A tag has a field's number and its wire type.
 #[derive(Default)]
 pub(super) struct Writer(pub(super) Vec<u8>);
 
 impl Writer {
-    pub(super) fn bytes(&mut self, number: u32, content: &[u8]) {
-        self.raw(u64::from(number) << 3 | 2);
-        self.raw(content.len() as u64);
+    /// The head of a field of bytes: its tag, and the length of the bytes that follow.
+    pub(super) fn head(&mut self, tag: u32, length: usize) {
+        self.raw(u64::from(tag));
+        self.raw(length as u64);
+    }
+
+    pub(super) fn bytes(&mut self, tag: u32, content: &[u8]) {
+        self.head(tag, content.len());
         self.0.extend_from_slice(content);
     }
 
-    pub(super) fn varint(&mut self, number: u32, value: u64) {
-        self.raw(u64::from(number) << 3);
+    /// A message that is mostly short: one byte is left for its length, which is known afterwards.
+    pub(super) fn message(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
+        self.raw(u64::from(tag));
+        let at = self.0.len();
+        self.0.push(0);
+        write(self);
+        let length = (self.0.len() - at - 1) as u64;
+        match u8::try_from(length) {
+            Ok(length) if length < 0x80 => self.0[at] = length,
+            _ => {
+                let mut long = Self::default();
+                long.raw(length);
+                self.0.splice(at..=at, long.0);
+            }
+        }
+    }
+
+    pub(super) fn varint(&mut self, tag: u32, value: u64) {
+        self.raw(u64::from(tag));
         self.raw(value);
     }
 
-    pub(super) fn double(&mut self, number: u32, value: f64) {
-        self.raw(u64::from(number) << 3 | 1);
+    pub(super) fn double(&mut self, tag: u32, value: f64) {
+        self.raw(u64::from(tag));
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
     fn raw(&mut self, value: u64) {
         varint::put(&mut self.0, value);
     }
+}
+
+/// The size of a number.
+pub(super) fn varint_size(value: u64) -> usize {
+    // Seven bits in a byte; zero takes one, too.
+    (value | 1).ilog2() as usize / 7 + 1
+}
+
+/// The size of a field of that many bytes.
+pub(super) fn bytes_size(tag: u32, length: usize) -> usize {
+    varint_size(u64::from(tag)) + varint_size(length as u64) + length
 }

@@ -1,200 +1,184 @@
-//! From JSON to protobuf.
+//! Objects, lists and events in protobuf, with their envelopes.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use jiff::{SignedDuration, Timestamp};
-use resource_kinds::api_types::{ApiTypes, Field, Shape};
-use serde_json::{Map, Value};
+use bytes::Bytes;
+use serde_json::Value;
 
 use super::MAGIC;
-use super::wire::Writer;
+use super::messages::{Messages, ValueKind};
+use super::scan::ScanError;
+use super::transcode::Transcoder;
+use super::wire::{Writer, bytes_size};
+
+/// The tags of fields of bytes by number.
+const FIRST: u32 = ValueKind::Text.tag(1);
+const SECOND: u32 = ValueKind::Text.tag(2);
+
+/// An object cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// Its kind has no messages.
+    #[error("a kind without a protobuf form: {0}")]
+    Kind(String),
+    /// It is not JSON.
+    #[error("decode a stored object: {0}")]
+    Scan(#[from] ScanError),
+}
 
 /// Whether objects of the kind have a protobuf form.
 pub(crate) fn is_known(api_version: &str, kind: &str) -> bool {
-    ApiTypes::published().of_kind(api_version, kind).is_some()
+    Messages::published().of_kind(api_version, kind).is_some()
 }
 
 /// An object with its envelope; `None` for a kind that has no such form.
 pub(crate) fn object(object: &Value) -> Option<Vec<u8>> {
     let text = |field: &str| object[field].as_str().unwrap_or_default();
-    let (api_version, kind) = (text("apiVersion"), text("kind"));
-    let types = ApiTypes::published();
-    let name = types.of_kind(api_version, kind)?;
-    let raw = message(types, name, object.as_object()?);
-    Some(envelope(api_version, kind, &raw))
+    let json = object.to_string();
+    encode((text("apiVersion"), text("kind")), json.as_bytes()).ok()
 }
 
-/// A list with its envelope, of objects without theirs; `None` for a kind that has no such form.
-pub(crate) fn list<E>(
-    (api_version, list_kind): (&str, &str),
-    meta: &Value,
-    items: impl Iterator<Item = Result<Value, E>>,
-) -> Result<Option<Vec<u8>>, E> {
-    let types = ApiTypes::published();
-    let kind = list_kind.strip_suffix("List").unwrap_or(list_kind);
-    let Some(name) = types.of_kind(api_version, kind) else {
-        return Ok(None);
-    };
-    let mut raw = Writer::default();
-    if let Some(meta) = meta.as_object() {
-        raw.bytes(1, &message(types, "meta/v1.ListMeta", meta));
+/// An object with its envelope, from its JSON text. Fields that the kind has not are left out.
+///
+/// *Errors.* If the kind has no such form, or the text is not JSON.
+pub(crate) fn encode(
+    (api_version, kind): (&str, &str),
+    json: &[u8],
+) -> Result<Vec<u8>, WriteError> {
+    let messages = Messages::published();
+    let message = of_kind(api_version, kind)?;
+    let mut transcoder = Transcoder::new(messages);
+    let length = transcoder.read(message, json)?;
+    let mut out = envelope(api_version, kind, length, length);
+    transcoder.write(message, &mut out);
+    close(&mut out);
+    Ok(out.0)
+}
+
+/// A list under way: its objects are written without envelopes of their own.
+pub(crate) struct List<'t> {
+    api_version: &'t str,
+    list_kind: &'t str,
+    message: usize,
+    transcoder: Transcoder<'t>,
+    /// The objects in parts, and their size.
+    parts: Vec<Bytes>,
+    size: usize,
+    out: Writer,
+}
+
+/// A part of a list has about this size.
+const PART_BYTES: usize = 256 * 1024;
+
+impl<'t> List<'t> {
+    /// *Errors.* If the kind has no such form.
+    pub(crate) fn new(api_version: &'t str, list_kind: &'t str) -> Result<Self, WriteError> {
+        let kind = list_kind.strip_suffix("List").unwrap_or(list_kind);
+        Ok(Self {
+            api_version,
+            list_kind,
+            message: of_kind(api_version, kind)?,
+            transcoder: Transcoder::new(Messages::published()),
+            parts: Vec::new(),
+            size: 0,
+            out: Writer::default(),
+        })
     }
-    for item in items {
-        if let Some(item) = item?.as_object() {
-            raw.bytes(2, &message(types, name, item));
+
+    /// Adds an object from its JSON text.
+    ///
+    /// *Errors.* If the text is not JSON.
+    pub(crate) fn push(&mut self, json: &'t [u8]) -> Result<(), WriteError> {
+        let length = self.transcoder.read(self.message, json)?;
+        let size = bytes_size(SECOND, length);
+        let room = self.out.0.capacity() - self.out.0.len();
+        if room < size {
+            self.cut();
+            self.out.0.reserve(size.max(PART_BYTES));
         }
+        self.out.head(SECOND, length);
+        self.transcoder.write(self.message, &mut self.out);
+        Ok(())
     }
-    Ok(Some(envelope(api_version, list_kind, &raw.0)))
+
+    /// Ends a part.
+    fn cut(&mut self) {
+        let part = std::mem::take(&mut self.out.0);
+        self.size += part.len();
+        self.parts.push(part.into());
+    }
+
+    /// The list with its metadata and its envelope, in parts.
+    ///
+    /// *Errors.* If a message of the table is missing.
+    pub(crate) fn finish(mut self, meta: &Value) -> Result<Vec<Bytes>, WriteError> {
+        self.cut();
+        let messages = Messages::published();
+        let name = "meta/v1.ListMeta";
+        let message = messages.index(name);
+        let message = message.ok_or_else(|| WriteError::Kind(name.to_owned()))?;
+        let meta = meta.to_string();
+        let mut transcoder = Transcoder::new(messages);
+        let length = transcoder.read(message, meta.as_bytes())?;
+        let size = bytes_size(FIRST, length);
+        let mut head = envelope(self.api_version, self.list_kind, size + self.size, size);
+        head.head(FIRST, length);
+        transcoder.write(message, &mut head);
+        let mut tail = Writer::default();
+        close(&mut tail);
+        let mut parts = vec![head.0.into()];
+        parts.append(&mut self.parts);
+        parts.push(tail.0.into());
+        Ok(parts)
+    }
 }
 
 /// One event of a watch: its length in four bytes, its type, the object with its envelope.
 pub(crate) fn event(kind: &str, object: &[u8]) -> Vec<u8> {
-    let mut raw = Writer::default();
-    raw.bytes(1, object);
-    let mut event = Writer::default();
-    event.bytes(1, kind.as_bytes());
-    event.bytes(2, &raw.0);
-    let length = u32::try_from(event.0.len()).unwrap_or(u32::MAX);
-    [&length.to_be_bytes(), event.0.as_slice()].concat()
+    let raw = bytes_size(FIRST, object.len());
+    let size = bytes_size(FIRST, kind.len()) + bytes_size(SECOND, raw);
+    let length = u32::try_from(size).unwrap_or(u32::MAX);
+    let mut event = Writer(Vec::with_capacity(size + 4));
+    event.0.extend_from_slice(&length.to_be_bytes());
+    event.bytes(FIRST, kind.as_bytes());
+    event.head(SECOND, raw);
+    event.bytes(FIRST, object);
+    event.0
 }
 
-fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
-    let mut type_meta = Writer::default();
-    type_meta.bytes(1, api_version.as_bytes());
-    type_meta.bytes(2, kind.as_bytes());
-    let mut unknown = Writer(MAGIC.to_vec());
-    unknown.bytes(1, &type_meta.0);
-    unknown.bytes(2, raw);
-    // Encoding and type of the content: none in particular.
-    unknown.bytes(3, b"");
-    unknown.bytes(4, b"");
-    unknown.0
+fn of_kind(api_version: &str, kind: &str) -> Result<usize, WriteError> {
+    let message = Messages::published().of_kind(api_version, kind);
+    message.ok_or_else(|| WriteError::Kind(format!("{api_version} {kind}")))
 }
 
-fn message(types: &ApiTypes, name: &str, object: &Map<String, Value>) -> Vec<u8> {
-    let mut out = Writer::default();
-    for field in types.fields(name) {
-        if field.json.is_empty() {
-            out.bytes(field.number, &message(types, field.kind, object));
-            continue;
-        }
-        match object.get(field.json) {
-            None | Some(Value::Null) => {}
-            Some(value) => write(types, field, value, &mut out),
-        }
-    }
-    out.0
+/// The envelope up to an object of that length, with room for the next bytes.
+fn envelope(api_version: &str, kind: &str, length: usize, next: usize) -> Writer {
+    let type_meta = bytes_size(FIRST, api_version.len()) + bytes_size(SECOND, kind.len());
+    let size = MAGIC.len() + bytes_size(FIRST, type_meta) + bytes_size(SECOND, 0);
+    let mut unknown = Writer(Vec::with_capacity(size + next + 16));
+    unknown.0.extend_from_slice(MAGIC);
+    unknown.head(FIRST, type_meta);
+    unknown.bytes(FIRST, api_version.as_bytes());
+    unknown.bytes(SECOND, kind.as_bytes());
+    unknown.head(SECOND, length);
+    unknown
 }
 
-fn write(types: &ApiTypes, field: &Field, value: &Value, out: &mut Writer) {
-    let number = field.number;
-    match (field.shape, value) {
-        (Shape::One, value) => one(types, field.kind, number, value, out),
-        (Shape::List, Value::Array(list)) => {
-            for element in list {
-                one(types, field.kind, number, element, out);
-            }
-        }
-        (Shape::Map, Value::Object(map)) => {
-            for (key, value) in map {
-                let mut entry = Writer::default();
-                entry.bytes(1, key.as_bytes());
-                one(types, field.kind, 2, value, &mut entry);
-                out.bytes(number, &entry.0);
-            }
-        }
-        // Stored objects have the form of their kind.
-        _ => {}
-    }
-}
-
-fn one(types: &ApiTypes, kind: &str, number: u32, value: &Value, out: &mut Writer) {
-    match kind {
-        "string" => out.bytes(number, text(value).as_bytes()),
-        "bytes" => {
-            let bytes = STANDARD.decode(text(value)).unwrap_or_default();
-            out.bytes(number, &bytes);
-        }
-        "int32" | "int64" => out.varint(number, int(value).cast_unsigned()),
-        "bool" => out.varint(number, u64::from(value.as_bool().unwrap_or_default())),
-        "double" => out.double(number, value.as_f64().unwrap_or_default()),
-        "Time" | "MicroTime" => out.bytes(number, &time(value)),
-        "Duration" => {
-            let length = text(value).parse::<SignedDuration>().unwrap_or_default();
-            let nanos = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
-            let mut inner = Writer::default();
-            inner.varint(1, nanos.cast_unsigned());
-            out.bytes(number, &inner.0);
-        }
-        "Quantity" => {
-            let amount = match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            let mut inner = Writer::default();
-            inner.bytes(1, amount.as_bytes());
-            out.bytes(number, &inner.0);
-        }
-        "Items" => {
-            let mut inner = Writer::default();
-            for item in value.as_array().into_iter().flatten() {
-                inner.bytes(1, text(item).as_bytes());
-            }
-            out.bytes(number, &inner.0);
-        }
-        "IntOrString" => {
-            let mut inner = Writer::default();
-            inner.varint(1, u64::from(value.is_string()));
-            inner.varint(2, int(value).cast_unsigned());
-            inner.bytes(3, text(value).as_bytes());
-            out.bytes(number, &inner.0);
-        }
-        "Raw" => {
-            let mut inner = Writer::default();
-            inner.bytes(1, value.to_string().as_bytes());
-            out.bytes(number, &inner.0);
-        }
-        other => {
-            if let Some(object) = value.as_object() {
-                out.bytes(number, &message(types, other, object));
-            }
-        }
-    }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "a whole number that JSON wrote with a point"
-)]
-fn int(value: &Value) -> i64 {
-    let whole = value.as_i64();
-    whole
-        .or_else(|| value.as_f64().map(|number| number as i64))
-        .unwrap_or_default()
-}
-
-/// Seconds and nanoseconds; nothing for an absent time.
-fn time(value: &Value) -> Vec<u8> {
-    let mut out = Writer::default();
-    if let Ok(at) = text(value).parse::<Timestamp>() {
-        out.varint(1, at.as_second().cast_unsigned());
-        out.varint(2, i64::from(at.subsec_nanosecond()).cast_unsigned());
-    }
-    out.0
+/// The end of the envelope: encoding and type of the content, none in particular.
+fn close(unknown: &mut Writer) {
+    unknown.bytes(ValueKind::Text.tag(3), b"");
+    unknown.bytes(ValueKind::Text.tag(4), b"");
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::read;
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
-    use serde_json::json;
+    use resource_kinds::api_types::{ApiTypes, Shape};
+    use serde_json::{Map, json};
 
     /// A random object of the message type, without zero values of non-pointer fields.
     fn some(types: &ApiTypes, name: &str, choices: &mut StdRng, depth: u32) -> Map<String, Value> {
@@ -277,5 +261,63 @@ mod tests {
         assert_eq!(bytes, b"\0\0\0\x0c\x0a\x05ADDED\x12\x03\x0a\x01x");
         assert!(object(&json!({"apiVersion": "example.com/v1", "kind": "Own"})).is_none());
         assert!(is_known("v1", "Pod") && !is_known("example.com/v1", "Own"));
+    }
+
+    /// The object of a Pod's envelope.
+    fn pod(json: &str) -> Result<Vec<u8>, WriteError> {
+        let bytes = encode(("v1", "Pod"), json.as_bytes())?;
+        let content = bytes.strip_prefix(b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pod\x12");
+        Ok(content.unwrap().to_vec())
+    }
+
+    #[test]
+    fn fields_are_in_the_order_of_their_numbers() {
+        // Labels have number 11, the name has 1; a volume's source is embedded; the other kinds of
+        // values are those that a field has not.
+        let object = pod(
+            r#"{"spec": {"volumes": [{"emptyDir": {}, "name": "v"}], "hostNetwork": 1, "boat": [{}]},
+                "metadata": {"labels": {"k": "\u00e9\\"}, "finalizers": null, "name": "p"}}"#,
+        );
+        let metadata = b"\x0a\x0d\x0a\x01p\x5a\x08\x0a\x01k\x12\x03\xc3\xa9\\";
+        let spec = b"\x12\x0b\x0a\x07\x0a\x01v\x12\x02\x12\x00\x58\x00";
+        let end = b"\x1a\x00\x22\x00";
+        let length = [u8::try_from(metadata.len() + spec.len()).unwrap()];
+        assert_eq!(object.unwrap(), [&length[..], metadata, spec, end].concat());
+    }
+
+    #[test]
+    fn a_text_that_is_cut_is_refused() {
+        let whole = json!({
+            "metadata": {"name": "p", "managedFields": [{"fieldsV1": {"f:a": ["]", {"}": 1}]}}]},
+            "spec": {"containers": [{"name": "\"\\", "ports": [{"containerPort": 80}]}]},
+        });
+        let whole = whole.to_string();
+        assert!(pod(&whole).is_ok());
+        for end in 0..whole.len() {
+            assert!(pod(&whole[..end]).is_err(), "{}", &whole[..end]);
+        }
+        let unknown = encode(("example.com/v1", "Own"), b"{}");
+        assert!(matches!(unknown, Err(WriteError::Kind(_))));
+    }
+
+    #[test]
+    fn times_in_the_usual_form_are_as_the_parser_has_them() {
+        for text in [
+            "2026-11-22T02:10:13Z",
+            "0001-01-01T00:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "2024-02-29T12:00:60Z",
+            "2023-02-29T12:00:00Z",
+            "2026-11-22T02:10:13+",
+            "2026-11-22 02:10:13Z",
+            "2026-11-22T02:10:13.5Z",
+        ] {
+            let spec = |time: &str| json!({"metadata": {"creationTimestamp": time}}).to_string();
+            let other = match text.parse::<jiff::Timestamp>() {
+                Ok(at) => at.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string(),
+                Err(_) => "none".to_owned(),
+            };
+            assert_eq!(pod(&spec(text)), pod(&spec(&other)), "{text}");
+        }
     }
 }

@@ -1,0 +1,467 @@
+//! From JSON text to protobuf without a tree.
+//!
+//! One walk over the text notes the values of each message at the places of their fields, with their encoded
+//! sizes; a second walk over the notes writes them in the order of the fields. Texts stay where they are
+//! until then. The memory of the notes serves the next object.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use jiff::{SignedDuration, Timestamp};
+use resource_kinds::api_types::Shape;
+
+use super::messages::{Field, Message, MessagePart, Messages, ValueKind};
+use super::scan::{ScanError, Scanner};
+use super::wire::{Writer, bytes_size};
+
+/// The tag of the only field of a `Quantity`, of raw JSON, or of a list in a message.
+const WRAPPED: u32 = ValueKind::Text.tag(1);
+
+/// Transcodes objects, one after the other.
+pub(super) struct Transcoder<'t> {
+    messages: &'static Messages,
+    scanner: Scanner<'t>,
+    nodes: Vec<ValueNode<'t>>,
+    places: Vec<FieldValues>,
+    ready: Writer,
+}
+
+/// The values of a field.
+#[derive(Clone, Copy)]
+struct FieldValues {
+    /// The index of the first one.
+    first: usize,
+    /// Their encoded size. Messages and entries of maps have a place of their own for their length.
+    size: usize,
+}
+
+/// No node.
+const NONE: usize = usize::MAX;
+
+impl FieldValues {
+    const EMPTY: Self = Self {
+        first: NONE,
+        size: 0,
+    };
+}
+
+/// A value.
+#[derive(Clone, Copy)]
+struct ValueNode<'t> {
+    content: ValueContent<'t>,
+    /// The next value of the same list or map; the value of a key.
+    next: usize,
+}
+
+/// The form of a value until it is written.
+#[derive(Clone, Copy)]
+enum ValueContent<'t> {
+    /// A whole field, encoded already.
+    Ready {
+        start: usize,
+        end: usize,
+    },
+    Text(&'t [u8]),
+    /// A message with this text as its only field.
+    Wrapped(&'t [u8]),
+    /// A message: its index, and its own place, in front of those of its parts.
+    Message {
+        index: usize,
+        place: usize,
+    },
+    /// An entry of a map, with its own place.
+    Entry {
+        place: usize,
+    },
+}
+
+impl<'t> Transcoder<'t> {
+    pub(super) fn new(messages: &'static Messages) -> Self {
+        Self {
+            messages,
+            scanner: Scanner::new(b""),
+            nodes: Vec::new(),
+            places: Vec::new(),
+            ready: Writer::default(),
+        }
+    }
+
+    /// Reads an object as the message of that index; its encoded length.
+    ///
+    /// *Errors.* If the text is not JSON.
+    pub(super) fn read(&mut self, index: usize, json: &'t [u8]) -> Result<usize, ScanError> {
+        self.nodes.clear();
+        self.places.clear();
+        self.ready.0.clear();
+        self.scanner = Scanner::new(json);
+        let own = self.message(index)?;
+        Ok(self.places[own].size)
+    }
+
+    /// Writes the object that was read last.
+    pub(super) fn write(&self, index: usize, out: &mut Writer) {
+        let message = self.messages.get(index);
+        self.write_parts(message, 0..message.parts.len(), 1, out);
+    }
+
+    /// Reads an object; the index of its own place.
+    fn message(&mut self, index: usize) -> Result<usize, ScanError> {
+        let message = self.messages.get(index);
+        let own = self.places.len();
+        let end = own + 1 + message.parts.len();
+        self.places.resize(end, FieldValues::EMPTY);
+        let mut more = self.scanner.enter(b'{', b'}')?;
+        while more {
+            let key = self.scanner.key()?;
+            // Names of fields have no escapes.
+            match message.named(key.raw()) {
+                Some((part, field)) => self.places[own + 1 + part] = self.field(field)?,
+                None => _ = self.scanner.raw()?,
+            }
+            more = self.scanner.more(b'}')?;
+        }
+        self.places[own].size = self.measure(message, 0..message.parts.len(), own + 1);
+        Ok(own)
+    }
+
+    /// The encoded size of parts of a message; embedded messages get their length.
+    fn measure(&mut self, message: &Message, parts: Range<usize>, places: usize) -> usize {
+        if !message.has_embedded {
+            let own = &self.places[places + parts.start..places + parts.end];
+            return own.iter().map(|place| place.size).sum();
+        }
+        let (mut part, mut size) = (parts.start, 0);
+        while part < parts.end {
+            if let MessagePart::Embedded { tag, end } = message.parts[part] {
+                let length = self.measure(message, part + 1..end, places);
+                self.places[places + part].size = length;
+                size += bytes_size(tag, length);
+                part = end;
+            } else {
+                size += self.places[places + part].size;
+                part += 1;
+            }
+        }
+        size
+    }
+
+    fn field(&mut self, field: &Field) -> Result<FieldValues, ScanError> {
+        match (field.shape, self.scanner.peek()?) {
+            // Null.
+            (Shape::One, b'n') => {}
+            (Shape::One, _) => {
+                return Ok(match self.value(field.kind, field.tag)? {
+                    Some((content, size)) => {
+                        let first = self.node(content);
+                        FieldValues { first, size }
+                    }
+                    None => FieldValues::EMPTY,
+                });
+            }
+            (Shape::List, b'[') => return self.list(field),
+            (Shape::Map, b'{') => return self.map(field),
+            // Stored objects have the form of their kind.
+            _ => {}
+        }
+        self.scanner.raw()?;
+        Ok(FieldValues::EMPTY)
+    }
+
+    fn list(&mut self, field: &Field) -> Result<FieldValues, ScanError> {
+        let (mut place, mut last) = (FieldValues::EMPTY, NONE);
+        let mut more = self.scanner.enter(b'[', b']')?;
+        while more {
+            if let Some((content, size)) = self.value(field.kind, field.tag)? {
+                self.append(&mut place, &mut last, content, size);
+            }
+            more = self.scanner.more(b']')?;
+        }
+        Ok(place)
+    }
+
+    fn map(&mut self, field: &Field) -> Result<FieldValues, ScanError> {
+        let (mut place, mut last) = (FieldValues::EMPTY, NONE);
+        let mut more = self.scanner.enter(b'{', b'}')?;
+        while more {
+            let (key, mut length) = self.string(ValueKind::Text.tag(1))?;
+            let key = self.node(key);
+            self.scanner.colon()?;
+            if let Some((value, size)) = self.value(field.kind, field.kind.tag(2))? {
+                self.nodes[key].next = self.node(value);
+                length += size;
+            }
+            let own = self.places.len();
+            self.places.push(FieldValues {
+                first: key,
+                size: length,
+            });
+            let size = bytes_size(field.tag, length);
+            self.append(
+                &mut place,
+                &mut last,
+                ValueContent::Entry { place: own },
+                size,
+            );
+            more = self.scanner.more(b'}')?;
+        }
+        Ok(place)
+    }
+
+    fn node(&mut self, content: ValueContent<'t>) -> usize {
+        let next = NONE;
+        self.nodes.push(ValueNode { content, next });
+        self.nodes.len() - 1
+    }
+
+    /// Appends a value to those of a place.
+    fn append(
+        &mut self,
+        place: &mut FieldValues,
+        last: &mut usize,
+        content: ValueContent<'t>,
+        size: usize,
+    ) {
+        let node = self.node(content);
+        match self.nodes.get_mut(*last) {
+            Some(last) => last.next = node,
+            None => place.first = node,
+        }
+        *last = node;
+        place.size += size;
+    }
+
+    /// Reads a value, and its encoded size with the tag; `None` if there is nothing to write.
+    fn value(
+        &mut self,
+        kind: ValueKind,
+        tag: u32,
+    ) -> Result<Option<(ValueContent<'t>, usize)>, ScanError> {
+        let start = self.ready.0.len();
+        match kind {
+            ValueKind::Message(index) => {
+                if self.scanner.peek()? != b'{' {
+                    self.scanner.raw()?;
+                    return Ok(None);
+                }
+                let place = self.message(index)?;
+                let size = bytes_size(tag, self.places[place].size);
+                return Ok(Some((ValueContent::Message { index, place }, size)));
+            }
+            ValueKind::Text => return self.string(tag).map(Some),
+            ValueKind::Raw => return Ok(Some(wrapped(tag, self.scanner.raw()?))),
+            ValueKind::Quantity => {
+                if self.scanner.peek()? != b'"' {
+                    return Ok(Some(wrapped(tag, self.scanner.raw()?)));
+                }
+                let amount = self.scanner.text()?;
+                if !amount.escaped {
+                    return Ok(Some(wrapped(tag, amount.raw())));
+                }
+                let amount = amount.plain()?;
+                self.ready
+                    .message(tag, |inner| inner.bytes(WRAPPED, amount.as_bytes()));
+            }
+            ValueKind::Bytes => {
+                let text = self.any_text()?;
+                let bytes = STANDARD.decode(text.as_bytes()).unwrap_or_default();
+                self.ready.bytes(tag, &bytes);
+            }
+            ValueKind::Int => {
+                let number = int(self.scanner.raw()?);
+                self.ready.varint(tag, number.cast_unsigned());
+            }
+            ValueKind::Bool => {
+                let is_set = self.scanner.raw()? == b"true";
+                self.ready.varint(tag, u64::from(is_set));
+            }
+            ValueKind::Double => {
+                let number = double(self.scanner.raw()?).unwrap_or_default();
+                self.ready.double(tag, number);
+            }
+            ValueKind::Time => {
+                let text = self.any_text()?;
+                self.ready.message(tag, |inner| time(&text, inner));
+            }
+            ValueKind::Duration => {
+                let text = self.any_text()?;
+                let length = text.parse::<SignedDuration>().unwrap_or_default();
+                let nanos = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
+                let number = ValueKind::Int.tag(1);
+                self.ready
+                    .message(tag, |inner| inner.varint(number, nanos.cast_unsigned()));
+            }
+            ValueKind::Items => self.items(tag)?,
+            ValueKind::IntOrString => self.int_or_string(tag)?,
+        }
+        let end = self.ready.0.len();
+        Ok(Some((ValueContent::Ready { start, end }, end - start)))
+    }
+
+    /// Reads a text; anything else counts as an empty one.
+    fn string(&mut self, tag: u32) -> Result<(ValueContent<'t>, usize), ScanError> {
+        if self.scanner.peek()? != b'"' {
+            self.scanner.raw()?;
+            return Ok((ValueContent::Text(b""), bytes_size(tag, 0)));
+        }
+        let text = self.scanner.text()?;
+        if !text.escaped {
+            let raw = text.raw();
+            return Ok((ValueContent::Text(raw), bytes_size(tag, raw.len())));
+        }
+        let start = self.ready.0.len();
+        self.ready.bytes(tag, text.plain()?.as_bytes());
+        let end = self.ready.0.len();
+        Ok((ValueContent::Ready { start, end }, end - start))
+    }
+
+    /// A text, for reading it; anything else counts as an empty one.
+    fn any_text(&mut self) -> Result<Cow<'t, str>, ScanError> {
+        if self.scanner.peek()? == b'"' {
+            return self.scanner.text()?.plain();
+        }
+        self.scanner.raw()?;
+        Ok(Cow::Borrowed(""))
+    }
+
+    fn items(&mut self, tag: u32) -> Result<(), ScanError> {
+        let mut items = Vec::new();
+        if self.scanner.peek()? == b'[' {
+            let mut more = self.scanner.enter(b'[', b']')?;
+            while more {
+                items.push(self.any_text()?);
+                more = self.scanner.more(b']')?;
+            }
+        } else {
+            self.scanner.raw()?;
+        }
+        self.ready.message(tag, |inner| {
+            for item in &items {
+                inner.bytes(WRAPPED, item.as_bytes());
+            }
+        });
+        Ok(())
+    }
+
+    fn int_or_string(&mut self, tag: u32) -> Result<(), ScanError> {
+        let is_text = self.scanner.peek()? == b'"';
+        let (number, text) = match is_text {
+            true => (0, self.scanner.text()?.plain()?),
+            false => (int(self.scanner.raw()?), Cow::Borrowed("")),
+        };
+        self.ready.message(tag, |inner| {
+            inner.varint(ValueKind::Int.tag(1), u64::from(is_text));
+            inner.varint(ValueKind::Int.tag(2), number.cast_unsigned());
+            inner.bytes(ValueKind::Text.tag(3), text.as_bytes());
+        });
+        Ok(())
+    }
+
+    fn write_parts(&self, message: &Message, parts: Range<usize>, places: usize, out: &mut Writer) {
+        let mut part = parts.start;
+        while part < parts.end {
+            let place = self.places[places + part];
+            match &message.parts[part] {
+                MessagePart::Embedded { tag, end } => {
+                    out.head(*tag, place.size);
+                    self.write_parts(message, part + 1..*end, places, out);
+                    part = *end;
+                }
+                MessagePart::Field(field) => {
+                    let mut next = place.first;
+                    while let Some(node) = self.nodes.get(next) {
+                        self.write_value(node, field.kind, field.tag, out);
+                        next = node.next;
+                    }
+                    part += 1;
+                }
+            }
+        }
+    }
+
+    fn write_value(&self, node: &ValueNode<'_>, kind: ValueKind, tag: u32, out: &mut Writer) {
+        match node.content {
+            ValueContent::Ready { start, end } => {
+                out.0.extend_from_slice(&self.ready.0[start..end])
+            }
+            ValueContent::Text(text) => out.bytes(tag, text),
+            ValueContent::Wrapped(text) => {
+                out.head(tag, bytes_size(WRAPPED, text.len()));
+                out.bytes(WRAPPED, text);
+            }
+            ValueContent::Message { index, place } => {
+                let message = self.messages.get(index);
+                out.head(tag, self.places[place].size);
+                self.write_parts(message, 0..message.parts.len(), place + 1, out);
+            }
+            ValueContent::Entry { place } => {
+                let entry = self.places[place];
+                out.head(tag, entry.size);
+                let Some(key) = self.nodes.get(entry.first) else {
+                    return;
+                };
+                self.write_value(key, ValueKind::Text, ValueKind::Text.tag(1), out);
+                if let Some(value) = self.nodes.get(key.next) {
+                    self.write_value(value, kind, kind.tag(2), out);
+                }
+            }
+        }
+    }
+}
+
+/// A text in a message of its own, and its encoded size.
+fn wrapped(tag: u32, text: &[u8]) -> (ValueContent<'_>, usize) {
+    let size = bytes_size(tag, bytes_size(WRAPPED, text.len()));
+    (ValueContent::Wrapped(text), size)
+}
+
+/// A whole number, also one that is written with a point; zero for anything else.
+fn int(text: &[u8]) -> i64 {
+    let whole = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    whole
+        .or_else(|| double(text).map(|number| number as i64))
+        .unwrap_or_default()
+}
+
+fn double(text: &[u8]) -> Option<f64> {
+    // Rust reads names of numbers, too.
+    let starts = text
+        .first()
+        .is_some_and(|byte| matches!(byte, b'-' | b'0'..=b'9'));
+    let text = std::str::from_utf8(text).ok().filter(|_| starts)?;
+    text.parse().ok()
+}
+
+/// Seconds and nanoseconds; nothing for an absent time.
+fn time(text: &str, out: &mut Writer) {
+    if let Some(at) = timestamp(text) {
+        out.varint(ValueKind::Int.tag(1), at.as_second().cast_unsigned());
+        let nanos = i64::from(at.subsec_nanosecond());
+        out.varint(ValueKind::Int.tag(2), nanos.cast_unsigned());
+    }
+}
+
+fn timestamp(text: &str) -> Option<Timestamp> {
+    second(text.as_bytes()).or_else(|| text.parse().ok())
+}
+
+/// A time in the usual form, `2026-01-02T03:04:05Z`, which needs no general parser.
+fn second(text: &[u8]) -> Option<Timestamp> {
+    let text: &[u8; 20] = text.try_into().ok()?;
+    let fixed = [text[4], text[7], text[10], text[13], text[16], text[19]];
+    let two = |at: usize| -> Option<i8> {
+        let digit = |byte: u8| byte.is_ascii_digit().then(|| (byte - b'0').cast_signed());
+        Some(digit(text[at])? * 10 + digit(text[at + 1])?)
+    };
+    let year = i16::from(two(0)?) * 100 + i16::from(two(2)?);
+    let date = DateTime::new(year, two(5)?, two(8)?, two(11)?, two(14)?, two(17)?, 0).ok()?;
+    let is_utc = fixed == *b"--T::Z";
+    is_utc
+        .then(|| Offset::UTC.to_timestamp(date).ok())
+        .flatten()
+}
