@@ -83,7 +83,7 @@ async fn respond(
             server
                 .metrics
                 .finished(&label, status.code, started.elapsed());
-            return Reply::status(&status).into_response(false);
+            return Reply::status(&status).into_response();
         }
     };
     let warnings = Arc::new(Warnings::default());
@@ -107,7 +107,12 @@ async fn respond(
             kept.note(reply.code.as_u16(), Some(&reply));
             work::expect(reply.len()).await;
             let reply = if pretty { reply.indented() } else { reply };
-            reply.into_response(gzip)
+            let reply = if gzip {
+                reply.compressed().await
+            } else {
+                reply
+            };
+            reply.into_response()
         }
         Err(status) => {
             let more = allow_header::header(
@@ -119,7 +124,7 @@ async fn respond(
             reply.headers.extend(more);
             kept.note(reply.code.as_u16(), Some(&reply));
             let reply = if pretty { reply.indented() } else { reply };
-            reply.into_response(false)
+            reply.into_response()
         }
     };
     let id = kept.record.as_ref().and_then(Record::header);

@@ -204,7 +204,7 @@ fn make(served: &Snapshot, path: &str, encoding: Encoding) -> Option<Arc<Documen
     let hash = v3_hash(&bytes);
     Some(Arc::new(Document {
         encoding,
-        gzip: compress(&[bytes.into()]),
+        gzip: compress(&bytes),
         etag,
         hash,
     }))

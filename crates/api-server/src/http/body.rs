@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use object_model::{Status, StatusReason};
 
-use crate::http::limits::{DISCARD_FACTOR, DISCARD_TIME, Limits};
+use crate::http::limits::{DISCARD_FACTOR, DISCARD_TIME, FRAME_BYTES, Limits};
 use crate::http::work;
 
 /// Any error.
@@ -22,7 +22,7 @@ pub type BoxBody = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 /// The body of a reply.
 pub type ResponseBody = BoxBody;
 
-/// A body of parts that are sent one after the other without being copied together.
+/// A body of parts that are sent one after the other, small ones together. A reply is never copied as a whole.
 pub(crate) struct Segments {
     parts: VecDeque<Bytes>,
     left: u64,
@@ -36,6 +36,26 @@ impl Segments {
             left,
         }
     }
+
+    /// The next bytes to send.
+    fn next(&mut self) -> Option<Bytes> {
+        let first = self.parts.pop_front()?;
+        if first.len() >= FRAME_BYTES || self.parts.is_empty() {
+            return Some(first);
+        }
+        let mut joined = BytesMut::with_capacity(FRAME_BYTES);
+        joined.extend_from_slice(&first);
+        while let Some(part) = self.parts.front_mut() {
+            let room = FRAME_BYTES - joined.len();
+            if part.len() > room {
+                joined.extend_from_slice(&part.split_to(room));
+                break;
+            }
+            joined.extend_from_slice(part);
+            self.parts.pop_front();
+        }
+        Some(joined.freeze())
+    }
 }
 
 impl Body for Segments {
@@ -46,7 +66,7 @@ impl Body for Segments {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let next = self.parts.pop_front();
+        let next = self.next();
         if let Some(part) = &next {
             self.left -= part.len() as u64;
         }
@@ -195,5 +215,27 @@ impl<T: Unpin> Body for Held<T> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn small_parts_are_joined_and_large_ones_sent_as_they_are() {
+        let parts = [1, FRAME_BYTES - 2, 3, 0, FRAME_BYTES, 5, FRAME_BYTES * 3];
+        let parts = parts.map(|length| Bytes::from(vec![b'x'; length]));
+        let whole: usize = parts.iter().map(Bytes::len).sum();
+        let mut body = Segments::new(parts.to_vec());
+        let mut sent = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let left = body.size_hint().exact();
+            sent.push(frame.unwrap().into_data().unwrap().len());
+            assert_eq!(left, Some((whole - sent.iter().sum::<usize>()) as u64));
+        }
+        assert_eq!(sent.iter().sum::<usize>(), whole);
+        assert_eq!(sent[..3], [FRAME_BYTES, FRAME_BYTES, FRAME_BYTES]);
+        assert!(body.is_end_stream());
     }
 }

@@ -11,7 +11,8 @@ use object_model::Status;
 use serde_json::Value;
 
 use crate::http::body::{BoxBody, Segments, boxed};
-use crate::http::limits::GZIP_BYTES_MIN;
+use crate::http::limits::{COMPRESSION_LEVEL, GZIP_BYTES_MIN, WORK_SLICE_BYTES};
+use crate::http::work;
 
 pub(crate) const JSON: &str = "application/json";
 
@@ -119,22 +120,40 @@ impl Reply {
         self
     }
 
-    /// Turns the reply into HTTP, compressing it if it is large and the client wants that.
-    pub(crate) fn into_response(self, gzip: bool) -> Response<BoxBody> {
-        let mut headers = self.headers;
+    /// The same, compressed if it is large and not encoded yet. Other requests get their turn between its
+    /// slices.
+    pub(crate) async fn compressed(mut self) -> Self {
+        let encoded = self
+            .headers
+            .iter()
+            .any(|(name, _)| name == CONTENT_ENCODING);
+        let Payload::Segments(parts) = &self.payload else {
+            return self;
+        };
+        if encoded || self.len() < GZIP_BYTES_MIN {
+            return self;
+        }
+        let mut gzip = Gzip::default();
+        let mut since = 0;
+        for slice in parts.iter().flat_map(|part| part.chunks(WORK_SLICE_BYTES)) {
+            gzip.push(slice);
+            since += slice.len();
+            if since > WORK_SLICE_BYTES {
+                since = 0;
+                work::let_others_go_first().await;
+            }
+        }
+        self.payload = Payload::Segments(vec![gzip.finish()]);
+        self.with_header(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
+            .with_header(VARY, HeaderValue::from_static("Accept-Encoding"))
+    }
+
+    /// Turns the reply into HTTP.
+    pub(crate) fn into_response(self) -> Response<BoxBody> {
+        let headers = self.headers;
         let body = match self.payload {
             Payload::Stream(body) => body,
-            Payload::Segments(parts) => {
-                let size: usize = parts.iter().map(Bytes::len).sum();
-                let encoded = headers.iter().any(|(name, _)| name == CONTENT_ENCODING);
-                if gzip && !encoded && size >= GZIP_BYTES_MIN {
-                    headers.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
-                    headers.push((VARY, HeaderValue::from_static("Accept-Encoding")));
-                    boxed(Segments::new(vec![compress(&parts)]))
-                } else {
-                    boxed(Segments::new(parts))
-                }
-            }
+            Payload::Segments(parts) => boxed(Segments::new(parts)),
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.code;
@@ -154,14 +173,33 @@ impl Reply {
     }
 }
 
-/// Compresses parts into one gzip member.
-pub(crate) fn compress(parts: &[Bytes]) -> Bytes {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    for part in parts {
-        // Writing to memory does not fail.
-        if encoder.write_all(part).is_err() {
-            break;
+/// One gzip member under way.
+struct Gzip(GzEncoder<Vec<u8>>);
+
+impl Default for Gzip {
+    fn default() -> Self {
+        Self(GzEncoder::new(
+            Vec::new(),
+            Compression::new(COMPRESSION_LEVEL),
+        ))
+    }
+}
+
+impl Gzip {
+    fn push(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.0.write_all(bytes) {
+            tracing::error!(%error, "compress into memory");
         }
     }
-    encoder.finish().unwrap_or_default().into()
+
+    fn finish(self) -> Bytes {
+        self.0.finish().unwrap_or_default().into()
+    }
+}
+
+/// Compresses bytes into one gzip member.
+pub(crate) fn compress(bytes: &[u8]) -> Bytes {
+    let mut gzip = Gzip::default();
+    gzip.push(bytes);
+    gzip.finish()
 }

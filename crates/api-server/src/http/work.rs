@@ -53,8 +53,8 @@ tokio::task_local! {
     static CURRENT: Arc<Request>;
 }
 
-/// Ends this poll before a write is retried after a conflict: retries that never wait would hold
-/// the thread, and block the writes that they wait for.
+/// Ends this poll: between slices of long work, and before a write is retried after a conflict. Retries that
+/// never wait would hold the thread, and block the writes that they wait for.
 pub(crate) async fn let_others_go_first() {
     tokio::task::yield_now().await;
 }

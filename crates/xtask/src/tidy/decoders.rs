@@ -118,7 +118,11 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["protobuf"]),
     ),
     (
-        "api-server/src/http/protobuf/write.rs",
+        "api-server/src/http/protobuf/scan.rs",
+        ByStrangers(&["protobuf"]),
+    ),
+    (
+        "api-server/src/http/protobuf/transcode.rs",
         ByStrangers(&["protobuf"]),
     ),
     ("api-server/src/http/query.rs", ByStrangers(&["request"])),

@@ -103,6 +103,11 @@ pub(crate) fn without_type(encoded: &Bytes) -> [Bytes; 2] {
     }
 }
 
+/// Whether an encoded object is of the kind.
+pub(crate) fn is_of_type(encoded: &[u8], info: &KindInfo<'_>) -> bool {
+    encoded.starts_with(&head(info.kind, &info.api_version()))
+}
+
 /// The same object, to be stored again: its resource version is the new revision.
 pub(crate) fn without_revision(encoded: &Bytes) -> Stored {
     let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {
@@ -125,12 +130,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 fn halves(kind: &str, api_version: &str, object: &Value) -> (Vec<u8>, Vec<u8>) {
     let empty = Map::new();
     let metadata = object["metadata"].as_object().unwrap_or(&empty);
-    let mut before = Vec::with_capacity(256);
-    before.extend_from_slice(b"{\"kind\":");
-    write(&mut before, &Value::from(kind));
-    before.extend_from_slice(b",\"apiVersion\":");
-    write(&mut before, &Value::from(api_version));
-    before.extend_from_slice(b",\"metadata\":{");
+    let mut before = head(kind, api_version);
     for name in BEFORE {
         if let Some(value) = metadata.get(name).filter(|value| is_set(value)) {
             field(&mut before, name, value);
@@ -160,6 +160,17 @@ fn halves(kind: &str, api_version: &str, object: &Value) -> (Vec<u8>, Vec<u8>) {
     }
     after.push(b'}');
     (before, after)
+}
+
+/// An encoded object up to its metadata.
+fn head(kind: &str, api_version: &str) -> Vec<u8> {
+    let mut head = Vec::with_capacity(256);
+    head.extend_from_slice(b"{\"kind\":");
+    write(&mut head, &Value::from(kind));
+    head.extend_from_slice(b",\"apiVersion\":");
+    write(&mut head, &Value::from(api_version));
+    head.extend_from_slice(b",\"metadata\":{");
+    head
 }
 
 fn is_known(name: &str) -> bool {
@@ -229,6 +240,11 @@ mod tests {
         assert_eq!(back["kind"], "Thing");
         assert_eq!(back["metadata"]["name"], trap);
         assert!(back["metadata"].get("labels").is_none());
+        let other = KindInfo {
+            version: "v10",
+            ..INFO
+        };
+        assert!(is_of_type(&bytes, &INFO) && !is_of_type(&bytes, &other));
         let moved = with_revision(&bytes, Revision(123_456));
         let mut expected = back;
         expected["metadata"]["resourceVersion"] = json!("123456");

@@ -15,7 +15,8 @@ use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
 
 pub(crate) use encode::{
-    encode, encode_as, encode_at, encode_within, with_revision, without_revision, without_type,
+    encode, encode_as, encode_at, encode_within, is_of_type, with_revision, without_revision,
+    without_type,
 };
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{SyncReads, allocation_key, reading};
@@ -104,7 +105,8 @@ pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, St
 /// The bytes that a client of the given resource gets: those stored, unless their form is that
 /// of another kind, or defaults may be missing.
 pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<bytes::Bytes, Status> {
-    if !resource.shared && !resource.is_custom() {
+    let is_own = || is_of_type(&stored.value, &resource.info());
+    if !resource.is_custom() && (!resource.shared || is_own()) {
         return Ok(stored.value.clone());
     }
     let object = decode(resource, stored)?;
