@@ -1,8 +1,8 @@
 //! Access control: authentication, authorisation, auditing and TLS.
 
-pub(crate) mod asking;
 pub(crate) mod audit;
 pub(crate) mod authorize;
+pub(crate) mod authorizing_reader;
 pub(crate) mod identity;
 pub(crate) mod impersonation;
 pub(crate) mod oidc;

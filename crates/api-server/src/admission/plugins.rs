@@ -6,8 +6,8 @@ use object_model::Status;
 use resource_kinds::admission::{Admission as Plugin, AdmissionRequest, Operation};
 use serde_json::Value;
 
-use crate::access::asking::Asking;
 use crate::access::authorize::Authorizer;
+use crate::access::authorizing_reader::AuthorizingReader;
 use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::WriteRequest;
 
@@ -43,7 +43,7 @@ pub(crate) fn admit(
     let request = asked(write_request, operation, old);
     reading(&plugins.objects, |reads| {
         let user = write_request.user;
-        let cluster = Asking {
+        let cluster = AuthorizingReader {
             reads,
             authorizer: &plugins.authorizer,
             user,
@@ -67,7 +67,7 @@ pub(crate) fn advise(
     let request = asked(write_request, operation, old);
     let told = reading(&plugins.objects, |reads| {
         let user = write_request.user;
-        let cluster = Asking {
+        let cluster = AuthorizingReader {
             reads,
             authorizer: &plugins.authorizer,
             user,

@@ -12,7 +12,7 @@ use resource_kinds::pod_references::{self, Referenced};
 use resource_kinds::resource;
 use serde_json::Value;
 
-use super::Asked;
+use super::AuthorizationAttributes;
 use crate::http::user::UserInfo;
 use crate::objects::storage::Objects;
 use crate::objects::storage::reading;
@@ -52,7 +52,11 @@ enum Object {
 }
 
 /// Whether a node may do what its role allows. *Errors.* The reason why not.
-pub(super) fn permits(objects: &Objects, node: &str, asked: &Asked<'_>) -> Result<(), String> {
+pub(super) fn permits(
+    objects: &Objects,
+    node: &str,
+    asked: &AuthorizationAttributes<'_>,
+) -> Result<(), String> {
     if asked.path.is_some() {
         return Ok(());
     }
@@ -78,7 +82,7 @@ pub(super) fn permits(objects: &Objects, node: &str, asked: &Asked<'_>) -> Resul
 /// The table of nodes' requests.
 ///
 /// *Errors.* Why it does not have the request.
-fn table(node: &str, asked: &Asked<'_>) -> Result<Needs, String> {
+fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, String> {
     let (verb, part) = (asked.verb, asked.subresource);
     let reads = matches!(verb, "get" | "list" | "watch");
     let updates = matches!(verb, "update" | "patch");
@@ -198,7 +202,7 @@ fn own_verb(verb: &str) -> bool {
 }
 
 /// A node gets single objects of the type.
-fn got(asked: &Asked<'_>, object: Object) -> Result<Needs, String> {
+fn got(asked: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
     match (asked.verb, asked.subresource) {
         ("get", "") => Ok(Needs::Relation(object)),
         ("get", _) => refuse("cannot get subresource"),
@@ -207,7 +211,7 @@ fn got(asked: &Asked<'_>, object: Object) -> Result<Needs, String> {
 }
 
 /// A node gets single objects of the type, and watches them.
-fn named(asked: &Asked<'_>, object: Object) -> Result<Needs, String> {
+fn named(asked: &AuthorizationAttributes<'_>, object: Object) -> Result<Needs, String> {
     if !matches!(asked.verb, "get" | "list" | "watch") {
         return refuse("can only read resources of this type");
     }
@@ -226,7 +230,7 @@ fn named(asked: &Asked<'_>, object: Object) -> Result<Needs, String> {
 fn is_related(
     objects: &Objects,
     node: &str,
-    asked: &Asked<'_>,
+    asked: &AuthorizationAttributes<'_>,
     object: Object,
 ) -> Result<bool, Status> {
     let (namespace, name) = (asked.namespace, asked.name);

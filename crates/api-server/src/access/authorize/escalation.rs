@@ -9,7 +9,7 @@ use object_model::Status;
 use resource_kinds::ObjectReader;
 use serde_json::Value;
 
-use super::{Asked, Authorizer, Rule};
+use super::{AuthorizationAttributes, Authorizer, Rule};
 use crate::catalog::registry::Resource;
 use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
@@ -43,13 +43,13 @@ pub(crate) fn check(
         return Ok(());
     }
     let plural = resource.info().plural;
-    let special = |verb, resource, name| Asked {
+    let special = |verb, resource, name| AuthorizationAttributes {
         verb,
         group: GROUP,
         resource,
         namespace: &info.namespace,
         name,
-        ..Asked::default()
+        ..AuthorizationAttributes::default()
     };
     let (rules, gathers) = match plural {
         "roles" | "clusterroles" => {

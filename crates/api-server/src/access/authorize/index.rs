@@ -6,7 +6,7 @@ use object_model::LabelSelector;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::rules::{Asked, Rule};
+use super::rules::{AuthorizationAttributes, Rule};
 use crate::http::user::UserInfo;
 
 /// A Role or ClusterRole.
@@ -86,7 +86,7 @@ impl Index {
     }
 
     /// Whether some role of the user covers the request.
-    pub(super) fn allows(&self, user: &UserInfo, asked: &Asked<'_>) -> bool {
+    pub(super) fn allows(&self, user: &UserInfo, asked: &AuthorizationAttributes<'_>) -> bool {
         let mut found = false;
         self.each_rule(user, asked.namespace, &mut |rule| {
             found = rule.covers(asked);
@@ -212,15 +212,19 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn asked<'a>(verb: &'a str, resource: &'a str, namespace: &'a str) -> Asked<'a> {
-        Asked {
+    fn asked<'a>(
+        verb: &'a str,
+        resource: &'a str,
+        namespace: &'a str,
+    ) -> AuthorizationAttributes<'a> {
+        AuthorizationAttributes {
             verb,
             group: "",
             resource,
             subresource: "",
             namespace,
             name: "",
-            ..Asked::default()
+            ..AuthorizationAttributes::default()
         }
     }
 

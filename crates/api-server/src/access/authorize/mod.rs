@@ -18,7 +18,7 @@ use crate::objects::storage::Objects;
 pub(crate) use escalation::check as check_escalation;
 pub(crate) use index::Index;
 pub(crate) use refresh::{Sources, fill, run as keep_fresh};
-pub(crate) use rules::{Asked, Rule};
+pub(crate) use rules::{AuthorizationAttributes, Rule};
 
 /// The group whose members may do everything, whatever the roles.
 const MASTERS: &str = "system:masters";
@@ -48,7 +48,7 @@ impl Authorizer {
 
 impl Rbac {
     /// Whether the user may make the request.
-    pub(crate) fn allows(&self, user: &UserInfo, asked: &Asked<'_>) -> bool {
+    pub(crate) fn allows(&self, user: &UserInfo, asked: &AuthorizationAttributes<'_>) -> bool {
         if user.groups.iter().any(|group| group == MASTERS) {
             return true;
         }
@@ -97,7 +97,7 @@ impl Rbac {
 pub(crate) fn decide(
     authorizer: &Authorizer,
     user: &UserInfo,
-    asked: &Asked<'_>,
+    asked: &AuthorizationAttributes<'_>,
 ) -> Result<(), String> {
     if !authorizer.rbac.allows(user, asked) {
         return Err(String::new());
@@ -116,7 +116,7 @@ pub(crate) fn authorize(
     user: &UserInfo,
     info: &RequestInfo,
 ) -> Result<(), Status> {
-    let refused = decide(authorizer, user, &Asked::of(info));
+    let refused = decide(authorizer, user, &AuthorizationAttributes::of(info));
     refused.map_err(|reason| forbidden(user, info, &reason))
 }
 

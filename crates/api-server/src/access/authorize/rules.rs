@@ -31,7 +31,7 @@ fn list<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Err
 
 /// The attributes of a request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct AuthorizationAttributes<'a> {
     pub(crate) verb: &'a str,
     pub(crate) group: &'a str,
     pub(crate) resource: &'a str,
@@ -44,7 +44,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) fields: Option<&'a FieldSelector>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> AuthorizationAttributes<'a> {
     pub(crate) fn of(info: &'a RequestInfo) -> Self {
         Self {
             verb: &info.verb,
@@ -151,7 +151,7 @@ impl Rule {
     }
 
     /// Whether the rule covers the request.
-    pub(crate) fn covers(&self, asked: &Asked<'_>) -> bool {
+    pub(crate) fn covers(&self, asked: &AuthorizationAttributes<'_>) -> bool {
         if !has(&self.verbs, asked.verb) {
             return false;
         }
@@ -174,7 +174,7 @@ fn has(list: &[String], wanted: &str) -> bool {
     list.iter().any(|entry| entry == "*" || entry == wanted)
 }
 
-fn resource_covers(rule: &str, asked: &Asked<'_>) -> bool {
+fn resource_covers(rule: &str, asked: &AuthorizationAttributes<'_>) -> bool {
     if rule == "*" {
         return true;
     }
@@ -216,14 +216,14 @@ mod tests {
             ("get", "apps", "statefulsets", "", false),
         ];
         for (verb, group, resource, subresource, expected) in cases {
-            let asked = Asked {
+            let asked = AuthorizationAttributes {
                 verb,
                 group,
                 resource,
                 subresource,
                 namespace: "",
                 name: "x",
-                ..Asked::default()
+                ..AuthorizationAttributes::default()
             };
             assert_eq!(rule.covers(&asked), expected, "{asked:?}");
         }
@@ -231,14 +231,14 @@ mod tests {
             resource_names: vec!["x".to_owned()],
             ..rule
         };
-        let mut asked = Asked {
+        let mut asked = AuthorizationAttributes {
             verb: "get",
             group: "",
             resource: "pods",
             subresource: "",
             namespace: "",
             name: "x",
-            ..Asked::default()
+            ..AuthorizationAttributes::default()
         };
         assert!(named.covers(&asked));
         asked.name = "";

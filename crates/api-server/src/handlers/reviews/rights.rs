@@ -4,7 +4,7 @@ use object_model::{FieldError, FieldPath, FieldSelector, Status};
 use serde_json::{Value, json};
 
 use super::texts;
-use crate::access::authorize::{self, Asked, Authorizer};
+use crate::access::authorize::{self, AuthorizationAttributes, Authorizer};
 use crate::catalog::virtual_resources::AUTHORIZATION;
 use crate::http::user::UserInfo;
 
@@ -64,7 +64,7 @@ fn decide(
     let text = |field: &str| resource[field].as_str().unwrap_or_default();
     let fields = fields(&resource["fieldSelector"]);
     let asked = if resource.is_object() {
-        Asked {
+        AuthorizationAttributes {
             verb: text("verb"),
             group: text("group"),
             resource: text("resource"),
@@ -72,13 +72,13 @@ fn decide(
             namespace: text("namespace"),
             name: text("name"),
             fields: Some(&fields),
-            ..Asked::default()
+            ..AuthorizationAttributes::default()
         }
     } else {
-        Asked {
+        AuthorizationAttributes {
             verb: path["verb"].as_str().unwrap_or_default(),
             path: Some(path["path"].as_str().unwrap_or_default()),
-            ..Asked::default()
+            ..AuthorizationAttributes::default()
         }
     };
     Ok(match authorize::decide(authorizer, user, &asked) {

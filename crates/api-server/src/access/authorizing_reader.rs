@@ -3,18 +3,18 @@
 use resource_kinds::{ObjectReader, ResourceAttributes};
 use serde_json::{Value, json};
 
-use crate::access::authorize::{self, Asked, Authorizer};
+use crate::access::authorize::{self, AuthorizationAttributes, Authorizer};
 use crate::http::user::UserInfo;
 use crate::objects::storage::SyncReads;
 
 /// Reads on behalf of a user, so that admission plug-ins can check the user's rights.
-pub(crate) struct Asking<'s> {
+pub(crate) struct AuthorizingReader<'s> {
     pub(crate) reads: &'s SyncReads<'s>,
     pub(crate) authorizer: &'s Authorizer,
     pub(crate) user: &'s UserInfo,
 }
 
-impl ObjectReader for Asking<'_> {
+impl ObjectReader for AuthorizingReader<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         self.reads.get(group, plural, namespace, name)
     }
@@ -39,13 +39,13 @@ impl ObjectReader for Asking<'_> {
     }
 
     fn allows(&self, asked: &ResourceAttributes<'_>) -> bool {
-        let asked = Asked {
+        let asked = AuthorizationAttributes {
             verb: asked.verb,
             group: asked.group,
             resource: asked.resource,
             namespace: asked.namespace,
             name: asked.name,
-            ..Asked::default()
+            ..AuthorizationAttributes::default()
         };
         authorize::decide(self.authorizer, self.user, &asked).is_ok()
     }
