@@ -14,6 +14,16 @@ pub(crate) const METADATA: &str = "application/json;as=PartialObjectMetadata;g=m
 pub(crate) const METADATA_LIST: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
+/// Whole objects for caches, without the fields that only servers use. Servers that do not know the
+/// parameter ignore it.
+pub(crate) const CACHED: &str = "application/json;omit=managedFields";
+/// The metadata of objects for caches.
+pub(crate) const CACHED_METADATA: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1;omit=managedFields";
+/// The metadata of a list's objects for caches.
+pub(crate) const CACHED_METADATA_LIST: &str =
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1;omit=managedFields";
+
 /// The pairs of a query.
 pub(crate) type Query = Serializer<'static, String>;
 

@@ -181,18 +181,20 @@ impl Inventory {
     }
 }
 
-/// One version of each kind that can be listed and deleted.
+/// One version of each kind that can be listed and deleted: that of its group's preferred version, or
+/// the first other one that has the kind.
 async fn served(client: &Client) -> api_client::Result<Vec<ServedResource>> {
-    let mut served = Vec::new();
+    let mut served = BTreeMap::new();
     for group in client.served_groups().await? {
-        if let Some(preferred) = group.versions.first() {
-            served.extend(client.served_resources(&group.name, preferred).await?);
+        for version in &group.versions {
+            for one in client.served_resources(&group.name, version).await? {
+                let names = (group.name.clone(), one.resource.plural.clone());
+                served.entry(names).or_insert(one);
+            }
         }
     }
-    served.retain(|one| one.can("list") && one.can("delete"));
-    let names = |one: &ServedResource| (one.resource.group.clone(), one.resource.plural.clone());
-    served.sort_by_key(names);
-    Ok(served)
+    served.retain(|_, one| one.can("list") && one.can("delete"));
+    Ok(served.into_values().collect())
 }
 
 fn resource(client: &Client, served: ServedResource, part: &Part) -> Resource {

@@ -1,6 +1,7 @@
 //! List and watch: all objects, then every change, without an end.
 //!
-//! [`Next::after`] decides; [`Watcher`] sends the requests. Neither knows the kind: objects are JSON.
+//! [`Next::after`] decides; [`Watcher`] sends the requests. Neither knows the kind: objects are JSON,
+//! without `managedFields` from servers that can leave them out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::error::Status;
 use crate::lines::Lines;
 use crate::list::{Page, malformed};
 use crate::params::ListParams;
-use crate::request::{self, METADATA, METADATA_LIST, uri};
+use crate::request::{self, CACHED, CACHED_METADATA, CACHED_METADATA_LIST, uri};
 use crate::slices::member;
 
 /// The time after which the server ends a watch.
@@ -261,8 +262,11 @@ impl Watcher {
         let mut params = self.selection.clone();
         params.continue_token = token.map(str::to_owned);
         let uri = uri(&self.path, |query| params.add(query));
-        let accept = self.metadata_only.then_some(METADATA_LIST);
-        request::get_as(uri, accept)
+        let accept = match self.metadata_only {
+            true => CACHED_METADATA_LIST,
+            false => CACHED,
+        };
+        request::get_as(uri, Some(accept))
     }
 
     async fn watch(&mut self, version: &str) -> Result<(), Error> {
@@ -292,8 +296,11 @@ impl Watcher {
             query.append_pair("allowWatchBookmarks", "true");
             query.append_pair("resourceVersion", version);
         });
-        let accept = self.metadata_only.then_some(METADATA);
-        request::get_as(uri, accept)
+        let accept = match self.metadata_only {
+            true => CACHED_METADATA,
+            false => CACHED,
+        };
+        request::get_as(uri, Some(accept))
     }
 
     /// Reads the watch: `None` without an event for the caller.

@@ -204,6 +204,9 @@ async fn a_client_may_do_without_managed_fields() {
     assert_eq!(api.raw("GET", &one, &accept, "").await.json(), expected);
     let list = api.raw("GET", CONFIG_MAPS, &accept, "").await.json();
     assert_eq!(list["items"][0]["metadata"], expected["metadata"]);
+    let partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1;omit=managedFields";
+    let metadata = api.raw("GET", &one, &[("accept", partial)], "").await;
+    assert_eq!(metadata.json()["metadata"], expected["metadata"]);
     // The server keeps them.
     assert_eq!(api.get(&one).await.1, made);
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::{
-    Disruption, GAP, Heard, Observed, PERIOD, Pace, evictions, is_ready, plan,
+    Disruption, GAP, Heard, Observed, PERIOD, Pace, concerns_new_pods, evictions, is_ready, plan,
 };
 use reconcile::{Cache, Change, Index, Key, Outcome, Queue, WatchConfig, run_controller};
 use resource_kinds::pod_view::PodView;
@@ -96,7 +96,7 @@ impl reconcile::Controller for NodeLifecycle {
 }
 
 impl NodeLifecycle {
-    /// Queues nodes with a heartbeat or a change, and the nodes of new pods.
+    /// Queues nodes with a heartbeat or a change, and the nodes of new pods if these may not stay.
     async fn follow(&self, queue: &Queue<Key>) {
         let mut nodes = self.observer.nodes.subscribe();
         let mut leases = self.observer.leases.subscribe();
@@ -120,7 +120,10 @@ impl NodeLifecycle {
                 },
                 Some(change) = pods.next() => match &change {
                     Change::Applied(new, Some(old)) if node_of(new) == node_of(old) => None,
-                    Change::Applied(new, _) => node_of(new),
+                    Change::Applied(new, _) => node_of(new).filter(|name| {
+                        let node = self.observer.nodes.get("", name);
+                        node.is_none_or(|node| concerns_new_pods(&node))
+                    }),
                     Change::Deleted(_) => None,
                 },
                 else => return,

@@ -6,21 +6,30 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, names, wait_for};
+use crate::support::{Cluster, eventually, names, wait_for};
 
-fn definition(name: &str, kind: &str) -> CustomResourceDefinition {
+fn definition(name: &str, kind: &str, version: &str) -> CustomResourceDefinition {
     let definition = json!({
         "metadata": {"name": format!("{name}.example.org")},
         "spec": {"group": "example.org", "scope": "Namespaced",
             "names": {"plural": name, "kind": kind},
-            "versions": [{"name": "v1", "served": true, "storage": true, "schema":
+            "versions": [{"name": version, "served": true, "storage": true, "schema":
                 {"openAPIV3Schema": {"type": "object"}}}]}});
     serde_json::from_value(definition).unwrap()
 }
 
 async fn define(cluster: &Cluster, name: &str, kind: &str) -> Api<CustomResourceDefinition> {
+    define_in(cluster, name, kind, "v1").await
+}
+
+async fn define_in(
+    cluster: &Cluster,
+    name: &str,
+    kind: &str,
+    version: &str,
+) -> Api<CustomResourceDefinition> {
     let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
-    api.create(&PostParams::default(), &definition(name, kind))
+    api.create(&PostParams::default(), &definition(name, kind, version))
         .await
         .unwrap();
     api
@@ -121,6 +130,27 @@ async fn what_a_custom_object_owns_goes_with_it() {
         all.split(' ').filter(own).collect::<Vec<_>>().join(" ")
     })
     .await;
+}
+
+/// A group prefers its most stable version; another kind of the group may not be served in it.
+#[tokio::test]
+async fn a_kind_outside_of_the_preferred_version_is_collected() {
+    let cluster = Cluster::without_node().await;
+    let accepted = "NamesAccepted=True Established=True";
+    let api = define(&cluster, "boats", "Boat").await;
+    wait_told(&api, "boats.example.org", accepted).await;
+    define_in(&cluster, "rafts", "Raft", "v1beta1").await;
+    wait_told(&api, "rafts.example.org", accepted).await;
+    let owner = boat(&cluster, "a").await;
+    let raft = json!({"metadata": {"name": "r", "ownerReferences": [{
+        "apiVersion": "example.org/v1", "kind": "Boat", "name": "a", "uid": owner.uid()}]}});
+    let kind = ApiResource::new("example.org", "v1beta1", "Raft", "rafts");
+    let rafts: Api<DynamicObject> = Api::default_namespaced_with(cluster.client.clone(), &kind);
+    let raft: DynamicObject = serde_json::from_value(raft).unwrap();
+    rafts.create(&PostParams::default(), &raft).await.unwrap();
+    let params = DeleteParams::default();
+    boats(&cluster).delete("a", &params).await.unwrap();
+    eventually(async || rafts.get_opt("r").await.unwrap().is_none()).await;
 }
 
 #[tokio::test]

@@ -106,6 +106,17 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     plan
 }
 
+/// Whether a pod that comes to the node may have to be evicted or marked as not ready. Pods of other
+/// nodes need no look.
+pub fn concerns_new_pods(node: &Node) -> bool {
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref());
+    ready(conditions.unwrap_or_default()) != Some(true)
+        || taints_of(node)
+            .iter()
+            .any(|taint| taint.effect == "NoExecute")
+}
+
 impl Plan {
     /// Whether it starts an eviction of the node's pods.
     pub fn begins_to_drive_away(&self, node: &Node) -> bool {
@@ -247,6 +258,21 @@ mod tests {
             .iter()
             .map(|taint| format!("{}:{}", taint.key, taint.effect))
             .collect()
+    }
+
+    #[test]
+    fn a_new_pod_matters_on_a_node_that_is_not_ready_or_drives_pods_away() {
+        let taints = |effect: &str| json!([{ "key": "own", "effect": effect }]);
+        for (ready, taints, expected) in [
+            ("True", json!([]), false),
+            ("True", taints("NoSchedule"), false),
+            ("True", taints("NoExecute"), true),
+            ("False", json!([]), true),
+            ("Unknown", json!([]), true),
+        ] {
+            assert_eq!(concerns_new_pods(&node(ready, taints)), expected);
+        }
+        assert!(concerns_new_pods(&Node::default()));
     }
 
     /// statefulset.md 12.17: silence makes everything unknown and keeps pods away.

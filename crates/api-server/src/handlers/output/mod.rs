@@ -55,6 +55,14 @@ impl View {
         })
     }
 
+    /// The JSON object without the fields that the client does not want.
+    fn without_omitted(&self, object: Bytes) -> Bytes {
+        match self.managed_fields {
+            true => object,
+            false => storage::without_managed_fields(&object),
+        }
+    }
+
     /// One object as the bytes of an answer or of a watch event; `headings` asks for a table's
     /// column definitions.
     pub(crate) fn one(
@@ -66,13 +74,12 @@ impl View {
         match self.form {
             Form::Json => {
                 let bytes = storage::bytes(resource, stored)?;
-                Ok(match self.managed_fields {
-                    true => bytes,
-                    false => storage::without_managed_fields(&bytes),
-                })
+                Ok(self.without_omitted(bytes))
             }
             Form::Yaml => yaml(&storage::decode(resource, stored)?),
-            Form::Partial(version) => Ok(partial_bytes(&stored.value, version)),
+            Form::Partial(version) => {
+                Ok(self.without_omitted(partial_bytes(&stored.value, version)))
+            }
             Form::Protobuf => {
                 let info = resource.info();
                 let kind = (info.api_version(), info.kind);
@@ -193,10 +200,7 @@ pub(crate) async fn list(
             // Items of built-in kinds have no `kind` and `apiVersion`; custom resources have them.
             let custom = resource.is_custom();
             let parts = items.iter().map(|item| {
-                let mut bytes = storage::bytes(resource, item)?;
-                if !view.managed_fields {
-                    bytes = storage::without_managed_fields(&bytes);
-                }
+                let bytes = view.without_omitted(storage::bytes(resource, item)?);
                 Ok(match custom {
                     true => [Bytes::new(), bytes],
                     false => storage::without_type(&bytes),
@@ -210,9 +214,10 @@ pub(crate) async fn list(
                 "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": meta.json(),
             });
-            let parts = items
-                .iter()
-                .map(|item| Ok([Bytes::new(), partial_bytes(&item.value, version)]));
+            let parts = items.iter().map(|item| {
+                let partial = partial_bytes(&item.value, version);
+                Ok([Bytes::new(), view.without_omitted(partial)])
+            });
             concatenated(&head, parts)
         }
         Form::Protobuf => {
