@@ -117,7 +117,7 @@ impl<'t> Scanner<'t> {
     pub(super) fn text(&mut self) -> Result<Text<'t>, ScanError> {
         self.expect(b'"')?;
         let start = self.at - 1;
-        let escaped = self.to_quote()?;
+        let escaped = self.skip_to_quote()?;
         Ok(Text {
             quoted: &self.text[start..self.at],
             escaped,
@@ -126,7 +126,7 @@ impl<'t> Scanner<'t> {
 
     /// Goes behind the closing quote; whether there are escapes in front of it.
     #[inline]
-    fn to_quote(&mut self) -> Result<bool, ScanError> {
+    fn skip_to_quote(&mut self) -> Result<bool, ScanError> {
         let mut escaped = false;
         loop {
             self.at += quote_or_escape(&self.text[self.at..]).ok_or(ScanError::Cut)?;
@@ -148,7 +148,7 @@ impl<'t> Scanner<'t> {
         match first {
             b'"' => {
                 self.at += 1;
-                self.to_quote()?;
+                self.skip_to_quote()?;
             }
             b'{' | b'[' => self.skip_nested()?,
             _ => {
@@ -172,7 +172,7 @@ impl<'t> Scanner<'t> {
             match self.text.get(self.at).ok_or(ScanError::Cut)? {
                 b'"' => {
                     self.at += 1;
-                    self.to_quote()?;
+                    self.skip_to_quote()?;
                     continue;
                 }
                 b'{' | b'[' => depth += 1,
