@@ -161,7 +161,6 @@ pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> api_cli
             uid: how.uid,
             resource_version: how.resource_version,
         }),
-        ..DeleteParams::default()
     };
     Ok(unless_outrun(api.delete(name, &params).await)?.is_some())
 }
