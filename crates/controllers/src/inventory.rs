@@ -8,7 +8,7 @@ use api_client::{Api, ApiResource, Client, DynamicObject, PartialObjectMeta, Ser
 use futures::StreamExt;
 use futures::stream::SelectAll;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use reconcile::{Cache, Change, Identity, Index, Part, WatchConfig};
+use reconcile::{Cache, Identity, Index, ObjectChange, Part, WatchConfig};
 
 /// The metadata of an object of any kind.
 pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
@@ -157,7 +157,7 @@ impl Inventory {
     /// Changes of all objects, each with the index of its resource.
     pub fn subscribe(
         &self,
-    ) -> SelectAll<futures::stream::BoxStream<'static, (usize, Change<Meta>)>> {
+    ) -> SelectAll<futures::stream::BoxStream<'static, (usize, ObjectChange<Meta>)>> {
         let watched = self.resources.iter().enumerate();
         let watched = watched.filter_map(|(number, r)| Some((number, r.watched.as_ref()?)));
         let streams = watched.map(|(number, watched)| {

@@ -3,7 +3,7 @@
 
 use api_client::Resource;
 use planners::ownership;
-use reconcile::{Cache, Change, Key, Object};
+use reconcile::{Cache, Key, Object, ObjectChange};
 use resource_kinds::pod_view::PodView;
 
 /// An object that may have a controller.
@@ -90,7 +90,7 @@ pub(crate) fn stem(name: &str) -> &str {
 /// The owners of a kind that a change of an object affects: its controllers, now or before; all of
 /// the namespace if it has none.
 pub(crate) fn owners_of<K: Resource, O: Object>(
-    change: &Change<K>,
+    change: &ObjectChange<K>,
     owners: &Cache<O>,
     kind: &str,
 ) -> Vec<Key> {
@@ -99,7 +99,7 @@ pub(crate) fn owners_of<K: Resource, O: Object>(
 
 /// The same for a pod.
 pub(crate) fn owners_of_pod<O: Object>(
-    change: &Change<PodView>,
+    change: &ObjectChange<PodView>,
     owners: &Cache<O>,
     kind: &str,
 ) -> Vec<Key> {
@@ -107,13 +107,13 @@ pub(crate) fn owners_of_pod<O: Object>(
 }
 
 fn owners_now_and_before<K, O: Object>(
-    change: &Change<K>,
+    change: &ObjectChange<K>,
     owned: impl Fn(&K) -> Owned<'_>,
     owners: &Cache<O>,
     kind: &str,
 ) -> Vec<Key> {
     let mut keys = owners_now(&owned(change.object()), owners, kind);
-    if let Change::Applied(_, Some(previous)) = change {
+    if let ObjectChange::Applied(_, Some(previous)) = change {
         for key in owners_now(&owned(previous), owners, kind) {
             if !keys.contains(&key) {
                 keys.push(key);
@@ -139,13 +139,13 @@ fn owners_now<O: Object>(object: &Owned<'_>, owners: &Cache<O>, kind: &str) -> V
 
 /// The key of a changed object; a change of the status counts, because the controller corrects
 /// others' writes to it.
-pub(crate) fn key_of<K: Object>(change: &Change<K>) -> Key {
+pub(crate) fn key_of<K: Object>(change: &ObjectChange<K>) -> Key {
     Key::of(change.object().as_ref())
 }
 
 /// The key of an object whose specification changed; only its controller writes its status.
-pub(crate) fn key_if_asked<K: Object>(change: &Change<K>) -> Option<Key> {
-    if let Change::Applied(new, Some(old)) = change {
+pub(crate) fn key_if_asked<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
+    if let ObjectChange::Applied(new, Some(old)) = change {
         let (new, old) = (new.meta(), old.meta());
         let same = new.uid == old.uid
             && new.generation == old.generation

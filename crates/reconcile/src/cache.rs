@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::changes::{Change, Changes, Mailbox};
+use crate::changes::{Changes, Mailbox, ObjectChange};
 use crate::execute::{Refusal, refusal};
 use crate::health::{Kind, Streak};
 use crate::{Identity, Key, Part, limits};
@@ -309,13 +309,13 @@ impl<K: Send + Sync + 'static> Cache<K> {
         *self.shared.synced.borrow() == Progress::Stopped
     }
 
-    /// Everything there is now, as [`Change::Applied`] without a previous state, and from then on
+    /// Everything there is now, as [`ObjectChange::Applied`] without a previous state, and from then on
     /// every change. Dropping the stream ends the subscription.
     pub fn subscribe(&self) -> Changes<K> {
         let mailbox = Arc::new(Mailbox::new());
         let mut state = self.shared.write();
         for (key, object) in &state.objects {
-            mailbox.push(key, Change::Applied(object.clone(), None));
+            mailbox.push(key, ObjectChange::Applied(object.clone(), None));
         }
         if state.stopped {
             mailbox.close();
@@ -455,9 +455,9 @@ impl<K> State<K> {
         }
         // Another object under the same name: the end of the first was not seen.
         if let Some(old) = previous.take_if(|old| identity(old).uid != new.uid) {
-            self.tell(&key, Change::Deleted(old));
+            self.tell(&key, ObjectChange::Deleted(old));
         }
-        self.tell(&key, Change::Applied(object, previous));
+        self.tell(&key, ObjectChange::Applied(object, previous));
     }
 
     /// Removes the object of that key; `last` is its final state, when the server told it.
@@ -469,10 +469,10 @@ impl<K> State<K> {
             index.remove(key, &old);
         }
         let last = last.filter(|last| identity(last).uid == identity(&old).uid);
-        self.tell(key, Change::Deleted(last.map_or(old, Arc::new)));
+        self.tell(key, ObjectChange::Deleted(last.map_or(old, Arc::new)));
     }
 
-    fn tell(&mut self, key: &Key, change: Change<K>) {
+    fn tell(&mut self, key: &Key, change: ObjectChange<K>) {
         self.subscribers
             .retain(|subscriber| match subscriber.upgrade() {
                 Some(mailbox) => {
@@ -518,7 +518,7 @@ mod tests {
         (cache, told)
     }
 
-    fn describe(change: Change<ConfigMap>) -> String {
+    fn describe(change: ObjectChange<ConfigMap>) -> String {
         let name = |o: &ConfigMap| {
             format!(
                 "{}{}",
@@ -527,9 +527,9 @@ mod tests {
             )
         };
         match change {
-            Change::Applied(new, None) => format!("+{}", name(&new)),
-            Change::Applied(new, Some(_)) => format!("~{}", name(&new)),
-            Change::Deleted(old) => format!("-{}", name(&old)),
+            ObjectChange::Applied(new, None) => format!("+{}", name(&new)),
+            ObjectChange::Applied(new, Some(_)) => format!("~{}", name(&new)),
+            ObjectChange::Deleted(old) => format!("-{}", name(&old)),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::Key;
 
 /// A change of an object.
 #[derive(Debug)]
-pub enum Change<K> {
+pub enum ObjectChange<K> {
     /// It was created, changed, or is there at the time of subscribing; with its state as last
     /// told to this subscriber.
     Applied(Arc<K>, Option<Arc<K>>),
@@ -24,7 +24,7 @@ pub enum Change<K> {
     Deleted(Arc<K>),
 }
 
-impl<K> Clone for Change<K> {
+impl<K> Clone for ObjectChange<K> {
     fn clone(&self) -> Self {
         match self {
             Self::Applied(object, previous) => Self::Applied(object.clone(), previous.clone()),
@@ -33,7 +33,7 @@ impl<K> Clone for Change<K> {
     }
 }
 
-impl<K> Change<K> {
+impl<K> ObjectChange<K> {
     /// The object's last known state.
     pub fn object(&self) -> &Arc<K> {
         match self {
@@ -73,7 +73,7 @@ impl<K> Mailbox<K> {
         }
     }
 
-    pub(crate) fn push(&self, key: &Key, change: Change<K>) {
+    pub(crate) fn push(&self, key: &Key, change: ObjectChange<K>) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let waiting = state.pending.remove(key);
@@ -100,7 +100,7 @@ impl<K> Mailbox<K> {
     }
 
     /// The next change, or whether more can come.
-    fn take(&self) -> Result<Change<K>, bool> {
+    fn take(&self) -> Result<ObjectChange<K>, bool> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(key) = state.order.pop_front() else {
             return Err(!state.closed);
@@ -113,36 +113,36 @@ impl<K> Mailbox<K> {
                 state.pending.insert(key.clone(), pending);
                 state.order.push_front(key);
             }
-            return Ok(Change::Deleted(object));
+            return Ok(ObjectChange::Deleted(object));
         }
         match pending.applied {
-            Some((object, previous)) => Ok(Change::Applied(object, previous)),
+            Some((object, previous)) => Ok(ObjectChange::Applied(object, previous)),
             None => Err(!state.closed),
         }
     }
 }
 
 /// Merges a change with those that wait for the same key.
-fn merge<K>(waiting: Option<Pending<K>>, change: Change<K>) -> Option<Pending<K>> {
+fn merge<K>(waiting: Option<Pending<K>>, change: ObjectChange<K>) -> Option<Pending<K>> {
     let waiting = waiting.unwrap_or(Pending {
         deleted: None,
         applied: None,
     });
     match (change, waiting.applied) {
-        (Change::Applied(object, previous), None) => Some(Pending {
+        (ObjectChange::Applied(object, previous), None) => Some(Pending {
             deleted: waiting.deleted,
             applied: Some((object, previous)),
         }),
-        (Change::Applied(object, _), Some((_, previous))) => Some(Pending {
+        (ObjectChange::Applied(object, _), Some((_, previous))) => Some(Pending {
             deleted: waiting.deleted,
             applied: Some((object, previous)),
         }),
         // The subscriber never saw it: only a former object's deletion is reported.
-        (Change::Deleted(_), Some((_, None))) => waiting.deleted.map(|deleted| Pending {
+        (ObjectChange::Deleted(_), Some((_, None))) => waiting.deleted.map(|deleted| Pending {
             deleted: Some(deleted),
             applied: None,
         }),
-        (Change::Deleted(object), _) => Some(Pending {
+        (ObjectChange::Deleted(object), _) => Some(Pending {
             deleted: Some(object),
             applied: None,
         }),
@@ -156,11 +156,11 @@ pub struct Changes<K> {
 
 impl<K> Changes<K> {
     /// The next change; `None` when the cache has stopped.
-    pub async fn next(&mut self) -> Option<Change<K>> {
+    pub async fn next(&mut self) -> Option<ObjectChange<K>> {
         std::future::poll_fn(|context| self.poll_change(context)).await
     }
 
-    fn poll_change(&self, context: &mut Context<'_>) -> Poll<Option<Change<K>>> {
+    fn poll_change(&self, context: &mut Context<'_>) -> Poll<Option<ObjectChange<K>>> {
         self.mailbox.waker.register(context.waker());
         match self.mailbox.take() {
             Ok(change) => Poll::Ready(Some(change)),
@@ -171,7 +171,7 @@ impl<K> Changes<K> {
 }
 
 impl<K> Stream for Changes<K> {
-    type Item = Change<K>;
+    type Item = ObjectChange<K>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_change(context)
@@ -194,9 +194,9 @@ mod tests {
         let text = |o: &Arc<ConfigMap>| o.metadata.resource_version.clone().unwrap_or_default();
         std::iter::from_fn(|| mailbox.take().ok())
             .map(|change| match change {
-                Change::Applied(new, None) => format!("+{}", text(&new)),
-                Change::Applied(new, Some(old)) => format!("{}>{}", text(&old), text(&new)),
-                Change::Deleted(old) => format!("-{}", text(&old)),
+                ObjectChange::Applied(new, None) => format!("+{}", text(&new)),
+                ObjectChange::Applied(new, Some(old)) => format!("{}>{}", text(&old), text(&new)),
+                ObjectChange::Deleted(old) => format!("-{}", text(&old)),
             })
             .collect()
     }
@@ -205,17 +205,17 @@ mod tests {
     fn what_waits_is_merged_to_at_most_two_changes_per_key() {
         let key = Key::new("a", "b");
         let mailbox = Mailbox::new();
-        mailbox.push(&key, Change::Applied(object("2"), Some(object("1"))));
-        mailbox.push(&key, Change::Applied(object("3"), Some(object("2"))));
+        mailbox.push(&key, ObjectChange::Applied(object("2"), Some(object("1"))));
+        mailbox.push(&key, ObjectChange::Applied(object("3"), Some(object("2"))));
         assert_eq!(taken(&mailbox), ["1>3"]);
-        mailbox.push(&key, Change::Applied(object("4"), Some(object("3"))));
-        mailbox.push(&key, Change::Deleted(object("4")));
-        mailbox.push(&key, Change::Applied(object("5"), None));
-        mailbox.push(&key, Change::Deleted(object("5")));
-        mailbox.push(&key, Change::Applied(object("6"), None));
+        mailbox.push(&key, ObjectChange::Applied(object("4"), Some(object("3"))));
+        mailbox.push(&key, ObjectChange::Deleted(object("4")));
+        mailbox.push(&key, ObjectChange::Applied(object("5"), None));
+        mailbox.push(&key, ObjectChange::Deleted(object("5")));
+        mailbox.push(&key, ObjectChange::Applied(object("6"), None));
         assert_eq!(taken(&mailbox), ["-4", "+6"]);
-        mailbox.push(&key, Change::Applied(object("7"), None));
-        mailbox.push(&key, Change::Deleted(object("7")));
+        mailbox.push(&key, ObjectChange::Applied(object("7"), None));
+        mailbox.push(&key, ObjectChange::Deleted(object("7")));
         assert!(taken(&mailbox).is_empty());
     }
 }

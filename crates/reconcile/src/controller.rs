@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::queue::{Outcome, Queue, Work, run_workers};
+use crate::queue::{Queue, ReconcileResult, Work, run_workers};
 
 /// A controller. Its decision is a pure function elsewhere; this trait covers its input and output.
 pub trait Controller: Send + Sync + 'static {
@@ -28,7 +28,7 @@ pub trait Controller: Send + Sync + 'static {
     fn reconcile(
         &self,
         key: &Self::Key,
-    ) -> impl Future<Output = Result<Outcome, Self::Error>> + Send;
+    ) -> impl Future<Output = Result<ReconcileResult, Self::Error>> + Send;
 }
 
 /// Runs a controller until `shutdown` is cancelled; reconciliations in progress are finished.

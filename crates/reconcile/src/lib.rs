@@ -24,11 +24,11 @@ mod similarity;
 
 pub use api_client::WatchConfig;
 pub use cache::{Cache, Index, Object};
-pub use changes::{Change, Changes};
+pub use changes::{Changes, ObjectChange};
 pub use controller::{Controller, run_controller};
 pub use health::{Health, Part};
 pub use key::{Identity, Key};
 pub use polls::SlowPolls;
-pub use queue::{Lease, Outcome, Queue, Work, run_workers};
+pub use queue::{Lease, Queue, ReconcileResult, Work, run_workers};
 pub use recorder::{EventType, Recorder, Source, reference};
 pub use services::{ServiceChanges, ServiceState, service_of};

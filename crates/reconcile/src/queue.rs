@@ -86,14 +86,14 @@ impl<T: Work> Drop for Lease<T> {
 
 /// The next action for a key after a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ReconcileResult {
     /// None until it is added again.
     Done,
     /// Come back after this time at the latest.
     RequeueAfter(Duration),
 }
 
-impl From<Option<Duration>> for Outcome {
+impl From<Option<Duration>> for ReconcileResult {
     fn from(requeue_after: Option<Duration>) -> Self {
         requeue_after.map_or(Self::Done, Self::RequeueAfter)
     }
@@ -344,7 +344,7 @@ pub async fn run_workers<T, F, Fut, E>(
 ) where
     T: Work,
     F: Fn(T) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Result<Outcome, E>> + Send,
+    Fut: Future<Output = Result<ReconcileResult, E>> + Send,
     E: std::error::Error + 'static,
 {
     let mut tasks = JoinSet::new();
@@ -368,7 +368,7 @@ async fn work_on<T, F, Fut, E>(queue: &Queue<T>, lease: Lease<T>, work: &F)
 where
     T: Work,
     F: Fn(T) -> Fut,
-    Fut: Future<Output = Result<Outcome, E>>,
+    Fut: Future<Output = Result<ReconcileResult, E>>,
     E: std::error::Error + 'static,
 {
     let key = lease.key().clone();
@@ -385,7 +385,7 @@ where
             if let Some(streak) = &queue.shared.streak {
                 streak.succeeded();
             }
-            if let Outcome::RequeueAfter(delay) = outcome {
+            if let ReconcileResult::RequeueAfter(delay) = outcome {
                 queue.add_after(key, delay);
             }
         }
@@ -480,7 +480,7 @@ mod tests {
                     }
                     _ => stop.cancel(),
                 }
-                Ok::<_, std::io::Error>(Outcome::Done)
+                Ok::<_, std::io::Error>(ReconcileResult::Done)
             }
         })
         .await;
@@ -521,7 +521,7 @@ mod tests {
                     if queue.failures(&key) == 3 {
                         stop.cancel();
                     }
-                    Err::<Outcome, _>(answered(code))
+                    Err::<ReconcileResult, _>(answered(code))
                 }
             })
             .await;
@@ -529,7 +529,7 @@ mod tests {
             assert_eq!(!told.is_empty(), fails, "{code}: {told:?}");
             queue.add("b");
             let lease = queue.next().await;
-            let done = |_| async { Ok::<_, WriteError>(Outcome::Done) };
+            let done = |_| async { Ok::<_, WriteError>(ReconcileResult::Done) };
             work_on(&queue, lease, &done).await;
             assert!(health.failing(Kind::Work).is_empty(), "{code}");
         }
@@ -549,7 +549,7 @@ mod tests {
                     panic!("the first attempt");
                 }
                 stop.cancel();
-                Ok::<_, std::io::Error>(Outcome::Done)
+                Ok::<_, std::io::Error>(ReconcileResult::Done)
             }
         })
         .await;

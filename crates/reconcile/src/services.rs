@@ -7,7 +7,7 @@ use futures::FutureExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::{Cache, Change, Changes, Index, Key};
+use crate::{Cache, Changes, Index, Key, ObjectChange};
 
 /// The changed Services, or those with changed slices; at first all of them.
 pub struct ServiceChanges {
@@ -68,14 +68,14 @@ impl ServiceChanges {
             .collect()
     }
 
-    fn note_service(&mut self, change: &Change<Service>) {
+    fn note_service(&mut self, change: &ObjectChange<Service>) {
         self.changed.insert(Key::of(change.object().as_ref()));
     }
 
     /// A slice may pass from one Service to another.
-    fn note_slice(&mut self, change: &Change<EndpointSlice>) {
+    fn note_slice(&mut self, change: &ObjectChange<EndpointSlice>) {
         self.changed.extend(service_of(change.object()));
-        if let Change::Applied(_, Some(before)) = change {
+        if let ObjectChange::Applied(_, Some(before)) = change {
             self.changed.extend(service_of(before));
         }
     }

@@ -14,7 +14,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
-use reconcile::{Cache, Key, Outcome, Queue, WatchConfig, run_workers};
+use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
 use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -253,7 +253,7 @@ impl Agent {
     }
 
     /// Does the next thing about the pod of that name.
-    async fn sync(&self, key: &Key) -> api_client::Result<Outcome> {
+    async fn sync(&self, key: &Key) -> api_client::Result<ReconcileResult> {
         let identity: Identity = (key.namespace.to_string(), key.name.to_string());
         let pod = self.pods.get_key(key);
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
@@ -266,7 +266,7 @@ impl Agent {
             return Ok(later(at));
         }
         match pod {
-            None => Ok(Outcome::Done),
+            None => Ok(ReconcileResult::Done),
             Some(pod) if pod.metadata.deletion_timestamp.is_some() => {
                 self.finish(&pod, &identity, &uid).await
             }
@@ -292,7 +292,7 @@ impl Agent {
         pod: &Pod,
         identity: &Identity,
         uid: &str,
-    ) -> api_client::Result<Outcome> {
+    ) -> api_client::Result<ReconcileResult> {
         let name = &self.settings.name;
         if let Some(body) = self.instances.of(name, identity, uid) {
             let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
@@ -317,16 +317,21 @@ impl Agent {
             self.instances.forget(name, identity, uid);
         }
         self.written().remove(uid);
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 
-    async fn keep(&self, pod: &Pod, identity: &Identity, uid: &str) -> api_client::Result<Outcome> {
+    async fn keep(
+        &self,
+        pod: &Pod,
+        identity: &Identity,
+        uid: &str,
+    ) -> api_client::Result<ReconcileResult> {
         let phase = pod
             .status
             .as_ref()
             .and_then(|status| status.phase.as_deref());
         if matches!(phase, Some("Failed" | "Succeeded")) {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         }
         let name = &self.settings.name;
         let image = image_of(pod);
@@ -337,7 +342,7 @@ impl Agent {
                 ready: false,
             };
             self.show(pod, uid, pending).await?;
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         }
         let Some(body) = self.instances.of(name, identity, uid) else {
             let (from, to) = self.settings.startup_millis;
@@ -369,7 +374,7 @@ impl Agent {
                 },
             )
             .await?;
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let shown = match body.ends_at {
             // It ended without a request: the node evicted it.
@@ -403,7 +408,7 @@ impl Agent {
             }
         };
         self.show(pod, uid, shown).await?;
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 
     fn written(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Shown>> {
@@ -496,7 +501,7 @@ impl Agent {
                         true => agent.make_volume(&key).await,
                         false => agent.remove_volume(&key).await,
                     };
-                    done.map(|()| Outcome::Done)
+                    done.map(|()| ReconcileResult::Done)
                 }
             },
         );
@@ -577,9 +582,9 @@ impl Agent {
     }
 }
 
-fn later(at: Instant) -> Outcome {
+fn later(at: Instant) -> ReconcileResult {
     let wait = at.saturating_duration_since(Instant::now());
-    Outcome::RequeueAfter(wait.max(Duration::from_millis(1)))
+    ReconcileResult::RequeueAfter(wait.max(Duration::from_millis(1)))
 }
 
 fn image_of(pod: &Pod) -> &str {

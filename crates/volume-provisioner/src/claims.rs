@@ -7,7 +7,7 @@ use api_client::{Api, ListParams, PostParams};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use reconcile::execute::{Refusal, chain, refusal};
-use reconcile::{Key, Outcome};
+use reconcile::{Key, ReconcileResult};
 use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
@@ -30,9 +30,9 @@ pub(crate) enum Source {
 
 impl Provisioner {
     /// Provisions a volume for the claim, or expands its volume, if this node is responsible.
-    pub(crate) async fn serve_claim(&self, key: &Key) -> Result<Outcome, Error> {
+    pub(crate) async fn serve_claim(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(claim) = self.claims.get_key(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let names = claim
             .spec
@@ -44,29 +44,31 @@ impl Provisioner {
         }
     }
 
-    async fn provision(&self, claim: &PersistentVolumeClaim) -> Result<Outcome, Error> {
+    async fn provision(&self, claim: &PersistentVolumeClaim) -> Result<ReconcileResult, Error> {
         let class = class_name(claim).and_then(|class| self.classes.get("", class));
         let wanted = provisioning(claim, class.as_deref(), &self.config.node_name);
         let uid = claim.metadata.uid.clone().unwrap_or_default();
         let Some(class) = class.filter(|_| wanted != Provisioning::None) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let name = volume_name(claim).unwrap_or_default();
         if self.volumes.get("", &name).is_some() {
-            return Ok(Outcome::Done); // made; the binder goes on
+            return Ok(ReconcileResult::Done); // made; the binder goes on
         }
         if let Some(delay) = self.waits(&uid) {
-            return Ok(Outcome::RequeueAfter(delay));
+            return Ok(ReconcileResult::RequeueAfter(delay));
         }
         let attempt = match wanted {
             Provisioning::Unsupported(text) => Err(Error::Unsupported(text)),
-            Provisioning::Anywhere if !self.is_first_node().await? => return Ok(Outcome::Done),
+            Provisioning::Anywhere if !self.is_first_node().await? => {
+                return Ok(ReconcileResult::Done);
+            }
             _ => self.make(claim, &class, &name).await,
         };
         match attempt {
             Ok(()) => {
                 self.forget_setbacks(&uid);
-                Ok(Outcome::Done)
+                Ok(ReconcileResult::Done)
             }
             Err(error) => self.give_up(claim, &class, &uid, &error).await,
         }
@@ -178,7 +180,7 @@ impl Provisioner {
         class: &StorageClass,
         uid: &str,
         error: &Error,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<ReconcileResult, Error> {
         let delay = self.note_setback(uid);
         let class_name = class.metadata.name.as_deref().unwrap_or_default();
         let text = format!(
@@ -195,7 +197,7 @@ impl Provisioner {
         if of_this_node {
             self.select_node(claim, None).await?;
         }
-        Ok(Outcome::RequeueAfter(delay))
+        Ok(ReconcileResult::RequeueAfter(delay))
     }
 
     /// Sends the pod that the volume is for to another node, or back to the scheduler.

@@ -4,7 +4,7 @@ use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_expansion::{ExpansionStep, failure, plan};
-use reconcile::Outcome;
+use reconcile::ReconcileResult;
 use reconcile::execute::chain;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
@@ -19,12 +19,12 @@ impl Provisioner {
         &self,
         claim: &PersistentVolumeClaim,
         volume: &PersistentVolume,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<ReconcileResult, Error> {
         let Some(driver) = Driver::of_volume(volume) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         if !is_ours(volume, &self.config.node_name) {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         }
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         match plan(claim, volume, Timestamp::now()) {
@@ -45,7 +45,7 @@ impl Provisioner {
                     .normal(claim, reasons::RESIZE_SUCCESSFUL, text);
             }
         }
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 
     async fn grow(
@@ -55,10 +55,10 @@ impl Provisioner {
         driver: Driver,
         bytes: u64,
         patch: Value,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<ReconcileResult, Error> {
         let uid = claim.metadata.uid.clone().unwrap_or_default();
         if let Some(delay) = self.waits(&uid) {
-            return Ok(Outcome::RequeueAfter(delay));
+            return Ok(ReconcileResult::RequeueAfter(delay));
         }
         let name = volume.metadata.name.as_deref().unwrap_or_default();
         let storage = &self.config.storage;
@@ -79,13 +79,13 @@ impl Provisioner {
             if let Some(status) = failure(claim, &text, Timestamp::now()) {
                 self.write_claim_status(claim, status).await?;
             }
-            return Ok(Outcome::RequeueAfter(delay));
+            return Ok(ReconcileResult::RequeueAfter(delay));
         }
         self.forget_setbacks(&uid);
         let api = Api::all(self.client.clone());
         writes::merge(&api, volume, patch).await?;
         tracing::info!(volume = name, bytes, "volume grown");
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 
     async fn write_claim_status(

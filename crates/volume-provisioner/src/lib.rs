@@ -31,7 +31,7 @@ use std::time::Duration;
 use api_client::Client;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use reconcile::{Cache, Controller, Key, Outcome, Part, Queue, Recorder, run_controller};
+use reconcile::{Cache, Controller, Key, Part, Queue, ReconcileResult, Recorder, run_controller};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 
 use setbacks::Setbacks;
@@ -241,10 +241,10 @@ impl Controller for Provisioner {
         }
     }
 
-    async fn reconcile(&self, task: &Task) -> Result<Outcome, ProvisionerError> {
+    async fn reconcile(&self, task: &Task) -> Result<ReconcileResult, ProvisionerError> {
         match task {
             Task::Claim(key) => self.serve_claim(key).await,
-            Task::Volume(name) => self.remove(name).await.map(|()| Outcome::Done),
+            Task::Volume(name) => self.remove(name).await.map(|()| ReconcileResult::Done),
             Task::Content(name) => self.serve_content(name).await,
         }
     }

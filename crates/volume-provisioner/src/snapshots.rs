@@ -6,7 +6,7 @@ use api_client::Api;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use planners::volume_snapshot::{ContentStep, Handle, plan_on_node};
-use reconcile::Outcome;
+use reconcile::ReconcileResult;
 use reconcile::execute::{chain, found};
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
@@ -19,28 +19,28 @@ use crate::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
     /// Executes the next step for a content, if this node is responsible.
-    pub(crate) async fn serve_content(&self, name: &str) -> Result<Outcome, Error> {
+    pub(crate) async fn serve_content(&self, name: &str) -> Result<ReconcileResult, Error> {
         let Some(content) = self.contents.get("", name) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let step = self.content_step(&content);
         if step == ContentStep::Nothing {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         }
         let uid = content.metadata.uid.clone().unwrap_or_default();
         if let Some(delay) = self.waits(&uid) {
-            return Ok(Outcome::RequeueAfter(delay));
+            return Ok(ReconcileResult::RequeueAfter(delay));
         }
         match self.take_step(&content, step).await {
             Ok(()) => {
                 self.forget_setbacks(&uid);
-                Ok(Outcome::Done)
+                Ok(ReconcileResult::Done)
             }
             Err(error @ Error::Api(_)) => Err(error),
             Err(error) => {
                 let delay = self.note_setback(&uid);
                 self.content_failed(&content, &error).await?;
-                Ok(Outcome::RequeueAfter(delay))
+                Ok(ReconcileResult::RequeueAfter(delay))
             }
         }
     }

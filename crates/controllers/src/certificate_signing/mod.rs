@@ -13,7 +13,7 @@ use k8s_openapi::api::certificates::v1::{
 };
 use planners::certificate_signing::{Action, Usage, failed, plan};
 use reconcile::execute::{self, Delete, chain};
-use reconcile::{Cache, Key, Outcome, Queue};
+use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::certificates::{GROUP, Request};
 use serde_json::json;
 
@@ -54,9 +54,9 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
         let Some(request) = self.requests.get_key(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let now = Timestamp::now();
         let plan = plan(&request, now);
@@ -80,7 +80,7 @@ impl reconcile::Controller for Worker {
         }
         let wait = plan.wake_at.map(|at| at.duration_since(now));
         let wait = wait.map(|wait| Duration::try_from(wait).unwrap_or_default());
-        Ok(Outcome::from(wait))
+        Ok(ReconcileResult::from(wait))
     }
 }
 

@@ -7,7 +7,7 @@ use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use planners::clusterrole_aggregation::plan;
 use reconcile::execute::unless_outrun;
-use reconcile::{Cache, Outcome, Queue};
+use reconcile::{Cache, Queue, ReconcileResult};
 use serde_json::json;
 
 use crate::Context;
@@ -47,9 +47,9 @@ impl reconcile::Controller for ClusterRoles {
         }
     }
 
-    async fn reconcile(&self, key: &String) -> Result<Outcome, api_client::Error> {
+    async fn reconcile(&self, key: &String) -> Result<ReconcileResult, api_client::Error> {
         gather(&self.roles, &self.api, key).await?;
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 }
 

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use planners::crd_names::plan;
 use reconcile::execute::{found, unless_outrun};
-use reconcile::{Cache, Changes, Outcome, Queue};
+use reconcile::{Cache, Changes, Queue, ReconcileResult};
 use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use serde_json::json;
 
@@ -67,7 +67,7 @@ impl reconcile::Controller for CrdNames {
         }
     }
 
-    async fn reconcile(&self, key: &String) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
         look_after(&self.definitions, self.client.clone(), key).await
     }
 }
@@ -117,9 +117,9 @@ async fn look_after(
     cache: &Cache<CustomResourceDefinition>,
     client: api_client::Client,
     name: &str,
-) -> Result<Outcome, Error> {
+) -> Result<ReconcileResult, Error> {
     let Some(definition) = cache.get("", name) else {
-        return Ok(Outcome::Done);
+        return Ok(ReconcileResult::Done);
     };
     let all = cache.list();
     let plan = plan(&definition, all.iter().map(Arc::as_ref), Timestamp::now());
@@ -134,13 +134,13 @@ async fn look_after(
             .patch_status(name, &PatchParams::default(), &patch)
             .await;
         unless_outrun(written)?;
-        return Ok(Outcome::Done);
+        return Ok(ReconcileResult::Done);
     }
     if !plan.clean_up {
-        return Ok(Outcome::Done);
+        return Ok(ReconcileResult::Done);
     }
     if !empty(&client, &definition).await? {
-        return Ok(Outcome::from(Some(RECHECK)));
+        return Ok(ReconcileResult::from(Some(RECHECK)));
     }
     let mut kept = definition.metadata.finalizers.clone().unwrap_or_default();
     kept.retain(|finalizer| finalizer != CUSTOM_RESOURCE_CLEANUP);
@@ -148,7 +148,7 @@ async fn look_after(
     meta["finalizers"] = json!(kept);
     let patch = Patch::Merge(json!({ "metadata": meta }));
     unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)?;
-    Ok(Outcome::Done)
+    Ok(ReconcileResult::Done)
 }
 
 /// Deletes the objects; true if there are none.

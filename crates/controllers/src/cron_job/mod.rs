@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use planners::cron_job::{CRON_JOB, Observed, Plan, plan};
 use reconcile::execute::{self, Delete, Refusal, refusal};
-use reconcile::{Cache, Index, Key, Outcome, Queue, Recorder};
+use reconcile::{Cache, Index, Key, Queue, ReconcileResult, Recorder};
 
 use crate::Context;
 use crate::api_error::{ApiError, failed};
@@ -60,9 +60,9 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
         let Some(cron_job) = self.cron_jobs.get_key(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
         let mut jobs = self.jobs_by.get(&owned_by(uid));
@@ -74,7 +74,7 @@ impl reconcile::Controller for Worker {
         let plan = plan(&observed, Timestamp::now());
         let requeue_after = plan.requeue_after;
         self.execute(&cron_job, plan).await?;
-        Ok(Outcome::from(requeue_after))
+        Ok(ReconcileResult::from(requeue_after))
     }
 }
 

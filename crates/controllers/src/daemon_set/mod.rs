@@ -5,7 +5,7 @@ mod execute;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use planners::daemon_set::{DAEMON_SET, Fit, Observed, daemon_pod, plan};
-use reconcile::{Cache, Change, Key, Outcome, Queue};
+use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
 use crate::owned::{key_of, orphan_in, owned_by, owners_of, owners_of_pod};
@@ -65,7 +65,7 @@ impl reconcile::Controller for DaemonSets {
                 Some(change) = revisions.next() => owners_of(&change, &self.observer.sets, DAEMON_SET.1),
                 Some(change) = nodes.next() => {
                     // Nodes update their status frequently; only labels and taints matter.
-                    let same = matches!(&change, Change::Applied(new, Some(old))
+                    let same = matches!(&change, ObjectChange::Applied(new, Some(old))
                         if new.spec == old.spec && new.metadata.labels == old.metadata.labels);
                     if same { Vec::new() } else { self.observer.all() }
                 }
@@ -77,14 +77,14 @@ impl reconcile::Controller for DaemonSets {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(observed) = self.observer.observe(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let plan = plan(&observed, Timestamp::now());
         let requeue_after = plan.requeue_after;
         self.executor.execute(&observed.set, plan).await?;
-        Ok(Outcome::from(requeue_after))
+        Ok(ReconcileResult::from(requeue_after))
     }
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use planners::deployment::{Observed, plan};
 use planners::ownership::controller;
-use reconcile::{Cache, Change, Index, Key, Outcome, Queue};
+use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -80,14 +80,14 @@ impl reconcile::Controller for Deployments {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(observed) = self.observer.observe(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let plan = plan(&observed, Timestamp::now());
         let requeue_after = plan.requeue_after;
         self.executor.execute(&observed.deployment, plan).await?;
-        Ok(Outcome::from(requeue_after))
+        Ok(ReconcileResult::from(requeue_after))
     }
 }
 
@@ -118,7 +118,7 @@ impl Observer {
     }
 
     /// The Deployment that waits for this pod to end before it starts new ones.
-    fn waiting_for(&self, change: &Change<PodView>) -> Option<Key> {
+    fn waiting_for(&self, change: &ObjectChange<PodView>) -> Option<Key> {
         let pod = change.object();
         let namespace = &pod.namespace;
         let set = self.sets.get(namespace, &pod.controller.as_ref()?.name)?;

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use planners::disruption::{Observed, plan, selected};
 use reconcile::execute;
-use reconcile::{Cache, Key, Outcome, Queue, Recorder};
+use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -66,7 +66,7 @@ impl reconcile::Controller for Worker {
         loop {
             let keys: Vec<Key> = tokio::select! {
                 Some(change) = budgets.next() => {
-                    let evicted = matches!(&change, reconcile::Change::Applied(new, Some(old))
+                    let evicted = matches!(&change, reconcile::ObjectChange::Applied(new, Some(old))
                         if new.status != old.status);
                     let key = evicted.then(|| Key::of(change.object().as_ref()));
                     key.or_else(|| key_if_asked(&change)).into_iter().collect()
@@ -91,9 +91,9 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(budget) = self.budgets.get_key(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let pods = self.context.caches.pods.list_in(&key.namespace);
         let observed = Observed {
@@ -110,7 +110,7 @@ impl reconcile::Controller for Worker {
             }
             self.write_status(&budget, status).await?;
         }
-        Ok(Outcome::from(plan.requeue_after))
+        Ok(ReconcileResult::from(plan.requeue_after))
     }
 }
 

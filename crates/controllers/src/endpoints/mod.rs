@@ -4,7 +4,7 @@ mod execute;
 mod observe;
 
 use planners::endpoints::plan;
-use reconcile::{Change, Key, Outcome, Queue, service_of};
+use reconcile::{Key, ObjectChange, Queue, ReconcileResult, service_of};
 use resource_kinds::pod_view::PodView;
 
 use crate::{Caches, Context};
@@ -54,7 +54,7 @@ impl reconcile::Controller for Endpoints {
                 }
                 Some(change) = endpoints.next() => vec![Key::of(change.object().as_ref())],
                 Some(change) = nodes.next() => match &change {
-                    Change::Applied(new, Some(old))
+                    ObjectChange::Applied(new, Some(old))
                         if observe::zone(new) != observe::zone(old) =>
                     {
                         self.observer.all_services()
@@ -69,21 +69,21 @@ impl reconcile::Controller for Endpoints {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, execute::Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, execute::Error> {
         // Slices have generated names: a created slice must be visible before the next plan, or it
         // would be created twice. Its arrival queues this Service again.
         if let Some(wait) = self.executor.not_seen_yet(key, &self.observer.slices) {
-            return Ok(Outcome::RequeueAfter(wait));
+            return Ok(ReconcileResult::RequeueAfter(wait));
         }
         let plan = plan(&self.observer.observe(key));
         self.executor.execute(key, plan).await?;
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 }
 
 /// The Services that select the pod, now or before; none if the change does not affect endpoints.
-fn services_of(observer: &Observer, change: &Change<PodView>) -> Vec<Key> {
-    let Change::Applied(new, Some(old)) = change else {
+fn services_of(observer: &Observer, change: &ObjectChange<PodView>) -> Vec<Key> {
+    let ObjectChange::Applied(new, Some(old)) = change else {
         return observer.services_of(change.object());
     };
     let mut keys = Vec::new();

@@ -6,7 +6,7 @@ use api_client::{Api, PostParams};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use planners::ephemeral_volumes::{ClaimAction, is_of_pod, plan};
 use reconcile::execute::{Refusal, found, refusal};
-use reconcile::{Key, Outcome, Queue, Recorder};
+use reconcile::{Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::volume::FAILED_BINDING;
 
@@ -72,21 +72,21 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(view) = self.context.caches.pods.get_key(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         if !self.lacks_claims(&view, key) {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         }
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
         let Some(pod) = found(pods.get(&key.name).await)? else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let claims = &self.context.caches.claims;
         let api: Api<PersistentVolumeClaim> =
             Api::namespaced(self.context.client.clone(), &key.namespace);
-        let mut outcome = Outcome::Done;
+        let mut outcome = ReconcileResult::Done;
         for step in plan(&pod, |name| claims.get(&key.namespace, name)) {
             match step {
                 ClaimAction::Create(claim) => {
@@ -94,7 +94,7 @@ impl reconcile::Controller for Worker {
                         Ok(_) => tracing::info!(claim = claim.metadata.name, "claim made"),
                         // The cache will show it soon.
                         Err(error) if refusal(&error) == Refusal::AlreadyExists => {
-                            outcome = Outcome::RequeueAfter(RETRY);
+                            outcome = ReconcileResult::RequeueAfter(RETRY);
                         }
                         Err(error) => {
                             let name = claim.metadata.name.as_deref().unwrap_or_default();
@@ -106,7 +106,7 @@ impl reconcile::Controller for Worker {
                 }
                 ClaimAction::Conflict(text) => {
                     self.recorder.warning(&pod, FAILED_BINDING, text);
-                    outcome = Outcome::RequeueAfter(RETRY);
+                    outcome = ReconcileResult::RequeueAfter(RETRY);
                 }
             }
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use planners::garbage_collection::plan;
-use reconcile::{Change, Outcome, Queue, run_controller};
+use reconcile::{ObjectChange, Queue, ReconcileResult, run_controller};
 
 use crate::Context;
 use crate::inventory::{Inventory, Meta};
@@ -59,28 +59,28 @@ impl reconcile::Controller for GarbageCollector {
         }
     }
 
-    async fn reconcile(&self, key: &String) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
         if let Some((found, item)) = self.observer.observe(key).await.map_err(Error::Observe)? {
             self.executor.execute(&found, plan(&item)).await?;
         }
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 }
 
-fn concerned(inventory: &Inventory, change: &Change<Meta>) -> Vec<String> {
+fn concerned(inventory: &Inventory, change: &ObjectChange<Meta>) -> Vec<String> {
     let owners = |object: &Meta| -> Vec<String> {
         let owners = object.owners.iter();
         owners.map(|owner| owner.uid.clone()).collect()
     };
     match change {
-        Change::Applied(new, Some(old))
+        ObjectChange::Applied(new, Some(old))
             if new.owners == old.owners
                 && new.deleting == old.deleting
                 && new.finalizers == old.finalizers =>
         {
             Vec::new()
         }
-        Change::Applied(new, old) => {
+        ObjectChange::Applied(new, old) => {
             let mut uids = owners(new);
             // Only these may need an action.
             if new.deleting || !uids.is_empty() {
@@ -93,7 +93,7 @@ fn concerned(inventory: &Inventory, change: &Change<Meta>) -> Vec<String> {
             uids.extend(old.iter().flat_map(|old| owners(old)));
             uids
         }
-        Change::Deleted(old) => {
+        ObjectChange::Deleted(old) => {
             let mut uids = owners(old);
             uids.extend(dependents(inventory, &old.uid));
             uids

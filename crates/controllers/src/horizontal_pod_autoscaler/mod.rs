@@ -13,7 +13,7 @@ use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAu
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{Memory, Notice, plan};
 use reconcile::execute::{self, Refusal, refusal};
-use reconcile::{Cache, Key, Outcome, Queue, Recorder};
+use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
 
 use crate::Context;
 use crate::owned::key_if_asked;
@@ -74,13 +74,13 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(autoscaler) = self.autoscalers.get_key(key) else {
             self.with_known(|known| known.remove(key));
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         if autoscaler.metadata.deletion_timestamp.is_some() {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         }
         let mut conflicts = 0;
         let conclusion = loop {
@@ -111,7 +111,7 @@ impl reconcile::Controller for Worker {
         if let Some(status) = conclusion.status {
             self.write_status(&autoscaler, status).await?;
         }
-        Ok(Outcome::RequeueAfter(PERIOD))
+        Ok(ReconcileResult::RequeueAfter(PERIOD))
     }
 }
 

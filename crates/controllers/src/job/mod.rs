@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use planners::job::{JOB, Observed, Plan, TRACKING, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
-use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder};
+use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -74,19 +74,19 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let job = self.jobs.get_key(key);
         let all = self.context.caches.pods.list_in(&key.namespace);
         let orphans = orphaned(&all, &key.name, job.as_deref());
         let job = match job {
             Some(job) => job,
-            None if orphans.is_empty() => return Ok(Outcome::Done),
+            None if orphans.is_empty() => return Ok(ReconcileResult::Done),
             // A placeholder with the name, for the writes.
             None => Arc::new(named(key)),
         };
         self.writer(&job).perform(&orphans).await?;
         if job.metadata.uid.is_none() || is_managed_elsewhere(&job) {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         }
         let uid = job.metadata.uid.as_deref().unwrap_or_default();
         let by_owner = &self.context.pods_by_owner;
@@ -99,9 +99,9 @@ impl reconcile::Controller for Worker {
         let plan = plan(&observed, Timestamp::now());
         let requeue_after = plan.requeue_after;
         match self.execute(&job, plan).await {
-            Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(Outcome::Done),
+            Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(ReconcileResult::Done),
             Err(error) => Err(error),
-            Ok(()) => Ok(Outcome::from(requeue_after)),
+            Ok(()) => Ok(ReconcileResult::from(requeue_after)),
         }
     }
 }
@@ -209,9 +209,11 @@ fn is_managed_elsewhere(job: &Job) -> bool {
 }
 
 /// The status decides the next step, so its changes count as well.
-fn key_of(change: &Change<Job>) -> Option<Key> {
+fn key_of(change: &ObjectChange<Job>) -> Option<Key> {
     match change {
-        Change::Applied(new, Some(old)) if new.status != old.status => Some(Key::of(new.as_ref())),
+        ObjectChange::Applied(new, Some(old)) if new.status != old.status => {
+            Some(Key::of(new.as_ref()))
+        }
         other => key_if_asked(other),
     }
 }

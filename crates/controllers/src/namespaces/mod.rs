@@ -9,7 +9,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use planners::namespaces::{DeletionStep, FINALIZER, step};
-use reconcile::{Cache, Change, Key, Outcome, Queue};
+use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
 use crate::inventory::Inventory;
@@ -52,7 +52,7 @@ impl reconcile::Controller for Namespaces {
         loop {
             tokio::select! {
                 Some(change) = namespaces.next() => {
-                    if let Change::Applied(new, old) = &change
+                    if let ObjectChange::Applied(new, old) = &change
                         && is_going(new)
                         && !old.as_ref().is_some_and(|old| is_going(old))
                     {
@@ -60,7 +60,7 @@ impl reconcile::Controller for Namespaces {
                     }
                 }
                 Some((_, change)) = contents.next() => {
-                    if let Change::Deleted(old) = &change
+                    if let ObjectChange::Deleted(old) = &change
                         && let Some(namespace) = self.namespaces.get("", &old.namespace)
                         && is_going(&namespace)
                     {
@@ -72,16 +72,16 @@ impl reconcile::Controller for Namespaces {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let namespace = self.namespaces.get_key(key);
         match namespace.filter(|namespace| is_going(namespace)) {
             Some(namespace) => empty(&self.executor, &namespace).await,
-            None => Ok(Outcome::Done),
+            None => Ok(ReconcileResult::Done),
         }
     }
 }
 
-async fn empty(executor: &Executor, namespace: &Namespace) -> Result<Outcome, Error> {
+async fn empty(executor: &Executor, namespace: &Namespace) -> Result<ReconcileResult, Error> {
     let name = namespace.metadata.name.clone().unwrap_or_default();
     let contents = executor.contents(&name).await?;
     let failures = match step(&contents) {
@@ -94,8 +94,11 @@ async fn empty(executor: &Executor, namespace: &Namespace) -> Result<Outcome, Er
         .write_conditions(namespace, &contents, &failures, Timestamp::now())
         .await?;
     match step(&contents) {
-        DeletionStep::Finish => executor.finish(namespace).await.map(|()| Outcome::Done),
-        _ if failures.is_empty() => Ok(Outcome::RequeueAfter(LOOK_AGAIN)),
+        DeletionStep::Finish => executor
+            .finish(namespace)
+            .await
+            .map(|()| ReconcileResult::Done),
+        _ if failures.is_empty() => Ok(ReconcileResult::RequeueAfter(LOOK_AGAIN)),
         _ => Err(Error::Left {
             failures: failures.len(),
         }),

@@ -12,7 +12,9 @@ use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::{
     Disruption, GAP, Heard, Observed, PERIOD, Pace, concerns_new_pods, evictions, is_ready, plan,
 };
-use reconcile::{Cache, Change, Index, Key, Outcome, Queue, WatchConfig, run_controller};
+use reconcile::{
+    Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
+};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -90,7 +92,7 @@ impl reconcile::Controller for NodeLifecycle {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, ApiError> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
         check(&self.observer, &self.executor, &self.nodes, &key.name).await
     }
 }
@@ -106,7 +108,7 @@ impl NodeLifecycle {
                 Some(change) = nodes.next() => change.object().metadata.name.clone(),
                 // A renewal needs no plan; it is only recorded.
                 Some(change) = leases.next() => match &change {
-                    Change::Applied(lease, _) => {
+                    ObjectChange::Applied(lease, _) => {
                         let name = lease.metadata.name.as_deref().unwrap_or_default();
                         if let Some(node) = self.observer.nodes.get("", name) {
                             let now = Timestamp::now();
@@ -116,15 +118,15 @@ impl NodeLifecycle {
                             None
                         }
                     }
-                    Change::Deleted(_) => None,
+                    ObjectChange::Deleted(_) => None,
                 },
                 Some(change) = pods.next() => match &change {
-                    Change::Applied(new, Some(old)) if node_of(new) == node_of(old) => None,
-                    Change::Applied(new, _) => node_of(new).filter(|name| {
+                    ObjectChange::Applied(new, Some(old)) if node_of(new) == node_of(old) => None,
+                    ObjectChange::Applied(new, _) => node_of(new).filter(|name| {
                         let node = self.observer.nodes.get("", name);
                         node.is_none_or(|node| concerns_new_pods(&node))
                     }),
-                    Change::Deleted(_) => None,
+                    ObjectChange::Deleted(_) => None,
                 },
                 else => return,
             };
@@ -140,12 +142,12 @@ async fn check(
     executor: &Executor,
     all: &Queue<Key>,
     name: &str,
-) -> Result<Outcome, ApiError> {
+) -> Result<ReconcileResult, ApiError> {
     let now = Timestamp::now();
     let Some(node) = observer.nodes.get("", name) else {
         let exists = |name: &str| observer.nodes.get("", name).is_some();
         observer.memory().heard.retain(exists);
-        return Ok(Outcome::Done);
+        return Ok(ReconcileResult::Done);
     };
     let pods = observer.pods_by_node.get(name);
     let plan = {
@@ -171,7 +173,7 @@ async fn check(
     executor.execute(&node, plan).await?;
     executor.evict(&evictions.now).await?;
     let wait = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-    Ok(Outcome::from(wait))
+    Ok(ReconcileResult::from(wait))
 }
 
 impl Observer {

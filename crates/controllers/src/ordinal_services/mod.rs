@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use planners::ordinal_services::{Observed, Plan, plan};
 use planners::ownership::controller;
 use reconcile::execute::{self, Delete};
-use reconcile::{Change, Key, Outcome, Queue, Recorder};
+use reconcile::{Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::reasons::service as reasons;
 
 use crate::Context;
@@ -73,12 +73,12 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
-        self.keep(key).await.map(|()| Outcome::Done)
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+        self.keep(key).await.map(|()| ReconcileResult::Done)
     }
 }
 
-fn sets_of(context: &Context, change: &Change<Service>) -> Vec<Key> {
+fn sets_of(context: &Context, change: &ObjectChange<Service>) -> Vec<Key> {
     let service = change.object();
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let owner = controller(service.metadata.owner_references.as_deref());

@@ -7,7 +7,7 @@ use api_client::{Api, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use planners::pod_gc::{Cause, Observed, Removal, plan};
-use reconcile::Change;
+use reconcile::ObjectChange;
 use reconcile::execute::{self, Delete};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint;
@@ -56,20 +56,20 @@ pub(crate) async fn run(context: Context) {
     }
 }
 
-fn matters(change: &Change<Node>) -> bool {
+fn matters(change: &ObjectChange<Node>) -> bool {
     match change {
-        Change::Applied(new, Some(old)) => {
+        ObjectChange::Applied(new, Some(old)) => {
             let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
             taints(new) != taints(old)
         }
-        Change::Applied(_, None) => false,
-        Change::Deleted(_) => true,
+        ObjectChange::Applied(_, None) => false,
+        ObjectChange::Deleted(_) => true,
     }
 }
 
 /// Whether a pod is newly deleted and has no node that would finish it.
-fn is_going_alone(context: &Context, change: &Change<PodView>) -> bool {
-    let Change::Applied(pod, old) = change else {
+fn is_going_alone(context: &Context, change: &ObjectChange<PodView>) -> bool {
+    let ObjectChange::Applied(pod, old) = change else {
         return false;
     };
     let is_new = old.as_ref().is_none_or(|old| !old.is_deleting());

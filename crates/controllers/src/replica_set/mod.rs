@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
 use planners::replica_set::{self as planner, Observed, Plan, plan};
 use reconcile::execute;
-use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder};
+use reconcile::{Cache, Key, Object, Queue, ReconcileResult, Recorder};
 use serde::Serialize;
 use serde_json::json;
 
@@ -117,17 +117,17 @@ impl<K: Replicated> reconcile::Controller for Worker<K> {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(set) = self.sets.get_key(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let observed = self.observe(&set);
         let plan = plan(&observed, Timestamp::now());
         let requeue_after = plan.requeue_after;
         match self.execute(&set, &observed, plan).await {
-            Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(Outcome::Done),
+            Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(ReconcileResult::Done),
             Err(error) => Err(error),
-            Ok(()) => Ok(Outcome::from(requeue_after)),
+            Ok(()) => Ok(ReconcileResult::from(requeue_after)),
         }
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use planners::resource_claims::{PodStep, plan_claim, plan_pod};
 use reconcile::execute::found;
-use reconcile::{Cache, Key, Outcome, Queue, Recorder};
+use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::devices::FAILED_CREATION;
 
@@ -93,7 +93,7 @@ impl reconcile::Controller for Worker {
         }
     }
 
-    async fn reconcile(&self, key: &Item) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Item) -> Result<ReconcileResult, Error> {
         match key {
             Item::Pod(key) => self.reconcile_pod(key).await,
             Item::Claim(key) => self.reconcile_claim(key).await,
@@ -114,22 +114,22 @@ impl Worker {
             .collect()
     }
 
-    async fn reconcile_pod(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile_pod(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let view = self.context.caches.pods.get_key(key);
         if !view.is_some_and(|view| observe::has_claims(&view)) {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         }
         let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
         let Some(pod) = found(pods.get(&key.name).await)? else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let claim = |name: &str| self.claims.get(&key.namespace, name);
         let template = |name: &str| self.templates.get(&key.namespace, name);
-        let mut outcome = Outcome::Done;
+        let mut outcome = ReconcileResult::Done;
         for step in plan_pod(&pod, claim, template) {
             if let PodStep::Wait(text) = step {
                 self.recorder.warning(&pod, FAILED_CREATION, text);
-                outcome = Outcome::RequeueAfter(RETRY);
+                outcome = ReconcileResult::RequeueAfter(RETRY);
                 continue;
             }
             if let Err(error) = execute::pod_step(&self.context.client, &pod, step).await {
@@ -141,14 +141,14 @@ impl Worker {
         Ok(outcome)
     }
 
-    async fn reconcile_claim(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile_claim(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(claim) = self.claims.get_key(key) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let pods = &self.context.caches.pods;
         let seen = observe::seen(&self.context.client, pods, &claim).await?;
         let steps = plan_claim(&claim, |name, uid| observe::look_up(&seen, name, uid));
         execute::claim_steps(&self.context.client, &claim, steps).await?;
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 }

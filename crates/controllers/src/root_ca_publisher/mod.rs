@@ -4,7 +4,7 @@ use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use planners::root_ca_publisher::{Action, NAME, plan};
 use reconcile::execute::refusal;
-use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig};
+use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
 use serde_json::json;
 
 use crate::Context;
@@ -50,7 +50,7 @@ impl reconcile::Controller for RootCaPublisher {
         loop {
             let namespace = tokio::select! {
                 Some(change) = namespaces.next() => match change {
-                    Change::Applied(new, None) => new.metadata.name.clone(),
+                    ObjectChange::Applied(new, None) => new.metadata.name.clone(),
                     _ => None,
                 },
                 Some(change) = certificates.next() => change.object().metadata.namespace.clone(),
@@ -62,9 +62,9 @@ impl reconcile::Controller for RootCaPublisher {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(namespace) = self.namespaces.get("", &key.name) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let present = self.certificates.get(&key.name, NAME);
         let action = plan(&namespace, present.as_deref(), &self.pem);
@@ -74,7 +74,7 @@ impl reconcile::Controller for RootCaPublisher {
         };
         match written {
             Err(error) if !refusal(&error).is_of_old_view() => Err(Error(error)),
-            _ => Ok(Outcome::Done),
+            _ => Ok(ReconcileResult::Done),
         }
     }
 }

@@ -8,7 +8,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use planners::service_account_tokens::{ACCOUNT_UID, Plan, TOKEN, TYPE, account_of, plan};
 use reconcile::execute::{Delete, delete, unless_outrun};
-use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig};
+use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
 use serde_json::{Value, json};
 
 use crate::Context;
@@ -62,12 +62,12 @@ impl reconcile::Controller for Keeper {
         loop {
             tokio::select! {
                 Some(change) = secrets.next() => {
-                    if let Change::Applied(new, _) = change {
+                    if let ObjectChange::Applied(new, _) = change {
                         queue.add(Key::of(new.as_ref()));
                     }
                 }
                 Some(change) = accounts.next() => {
-                    if matches!(change, Change::Applied(_, Some(_))) {
+                    if matches!(change, ObjectChange::Applied(_, Some(_))) {
                         continue;
                     }
                     let meta = &change.object().metadata;
@@ -83,8 +83,8 @@ impl reconcile::Controller for Keeper {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
-        self.keep(key).await.map(|()| Outcome::Done)
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+        self.keep(key).await.map(|()| ReconcileResult::Done)
     }
 }
 

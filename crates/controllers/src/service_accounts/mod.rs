@@ -4,7 +4,7 @@ use api_client::{Api, Client, PostParams};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use planners::service_accounts::{NAME, plan};
 use reconcile::execute::refusal;
-use reconcile::{Cache, Change, Key, Outcome, Queue};
+use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
 
@@ -45,11 +45,11 @@ impl reconcile::Controller for ServiceAccounts {
         loop {
             let namespace = tokio::select! {
                 Some(change) = namespaces.next() => match change {
-                    Change::Applied(new, None) => new.metadata.name.clone(),
+                    ObjectChange::Applied(new, None) => new.metadata.name.clone(),
                     _ => None,
                 },
                 Some(change) = accounts.next() => match change {
-                    Change::Deleted(old) if old.metadata.name.as_deref() == Some(NAME) => {
+                    ObjectChange::Deleted(old) if old.metadata.name.as_deref() == Some(NAME) => {
                         old.metadata.namespace.clone()
                     }
                     _ => None,
@@ -62,18 +62,18 @@ impl reconcile::Controller for ServiceAccounts {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(namespace) = self.namespaces.get("", &key.name) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let exists = self.accounts.get(&key.name, NAME).is_some();
         let Some(account) = plan(&namespace, exists) else {
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.name);
         match api.create(&PostParams::default(), &account).await {
             Err(error) if !refusal(&error).is_of_old_view() => Err(Error(error)),
-            _ => Ok(Outcome::Done),
+            _ => Ok(ReconcileResult::Done),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::plan;
-use reconcile::{Change, Key, Outcome, Queue};
+use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::owned::Owned;
 use crate::{Caches, Context};
@@ -59,7 +59,7 @@ impl reconcile::Controller for StatefulSets {
                 Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
                 Some(change) = pods.next() => {
                     let mut keys = self.observer.sets_of(&Owned::of_pod(change.object()));
-                    if let Change::Applied(_, Some(previous)) = &change {
+                    if let ObjectChange::Applied(_, Some(previous)) = &change {
                         keys.extend(self.observer.sets_of(&Owned::of_pod(previous)));
                     }
                     keys
@@ -74,23 +74,23 @@ impl reconcile::Controller for StatefulSets {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(mut observed) = self.observer.observe(key) else {
             self.executor.refusals.replace(key, Vec::new());
-            return Ok(Outcome::Done);
+            return Ok(ReconcileResult::Done);
         };
         observed.refused = self.executor.refusals.of(key);
         let plan = plan(&observed, Timestamp::now());
         let requeue_after = plan.requeue_after;
         self.executor.execute(&observed.set, plan).await?;
-        Ok(Outcome::from(requeue_after))
+        Ok(ReconcileResult::from(requeue_after))
     }
 }
 
 /// The controller's own conditions need no new plan: a message that changes each time would keep it
 /// busy.
-fn key_if_relevant(change: &Change<StatefulSet>) -> Option<Key> {
-    if let Change::Applied(new, Some(old)) = change
+fn key_if_relevant(change: &ObjectChange<StatefulSet>) -> Option<Key> {
+    if let ObjectChange::Applied(new, Some(old)) = change
         && new.spec == old.spec
         && new.metadata.deletion_timestamp == old.metadata.deletion_timestamp
         && new.metadata.uid == old.metadata.uid

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_binding::{plan_claim, plan_volume};
-use reconcile::{Change, Key, Outcome, Queue};
+use reconcile::{Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::{Caches, Context};
 use execute::{Error, Executor};
@@ -75,9 +75,9 @@ impl reconcile::Controller for VolumeBinding {
         }
     }
 
-    async fn reconcile(&self, key: &Task) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Task) -> Result<ReconcileResult, Error> {
         work(&self.observer, &self.executor, key).await?;
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 }
 
@@ -103,11 +103,11 @@ async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(
     }
 }
 
-fn of_claim(change: &Change<PersistentVolumeClaim>, observer: &Observer) -> BTreeSet<Task> {
+fn of_claim(change: &ObjectChange<PersistentVolumeClaim>, observer: &Observer) -> BTreeSet<Task> {
     let claim = change.object();
     let key = Key::of(&**claim);
     let mut tasks: BTreeSet<Task> = volume_of(claim).map(Task::Volume).into_iter().collect();
-    if matches!(change, Change::Deleted(_)) {
+    if matches!(change, ObjectChange::Deleted(_)) {
         tasks.extend(
             observer
                 .volumes_kept_for(&key)
@@ -119,17 +119,17 @@ fn of_claim(change: &Change<PersistentVolumeClaim>, observer: &Observer) -> BTre
     tasks
 }
 
-fn of_volume(change: &Change<PersistentVolume>, observer: &Observer) -> BTreeSet<Task> {
+fn of_volume(change: &ObjectChange<PersistentVolume>, observer: &Observer) -> BTreeSet<Task> {
     let volume = change.object();
     let name = volume.metadata.name.clone().unwrap_or_default();
     let kept_for = claim_of(volume);
     let mut tasks: BTreeSet<Task> = match (change, &kept_for) {
         // An unbound claim may wait for it.
-        (Change::Applied(..), None) => all_unbound(observer),
+        (ObjectChange::Applied(..), None) => all_unbound(observer),
         _ => BTreeSet::new(),
     };
     tasks.extend(kept_for.map(Task::Claim));
-    if let Change::Applied(_, Some(before)) = change {
+    if let ObjectChange::Applied(_, Some(before)) = change {
         tasks.extend(claim_of(before).map(Task::Claim));
     }
     tasks.extend(

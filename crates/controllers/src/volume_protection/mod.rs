@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use planners::volume_protection::{Protection, protect_claim, protect_volume};
 use reconcile::execute::unless_outrun;
-use reconcile::{Key, Object, Outcome, Queue};
+use reconcile::{Key, Object, Queue, ReconcileResult};
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
@@ -71,12 +71,12 @@ impl reconcile::Controller for VolumeProtection {
         }
     }
 
-    async fn reconcile(&self, key: &Task) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Task) -> Result<ReconcileResult, Error> {
         match key {
             Task::Claim(key) => guard_claim(&self.0, key).await?,
             Task::Volume(name) => guard_volume(&self.0, name).await?,
         }
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use planners::volume_snapshot::{View, plan_snapshot};
 use reconcile::execute::found;
-use reconcile::{Cache, Key, Outcome, Queue};
+use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
 use crate::Context;
@@ -101,9 +101,9 @@ impl reconcile::Controller for VolumeSnapshots {
         }
     }
 
-    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         self.observer.work(&self.executor, key).await?;
-        Ok(Outcome::Done)
+        Ok(ReconcileResult::Done)
     }
 }
 

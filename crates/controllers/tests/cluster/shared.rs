@@ -5,7 +5,7 @@ use api_server::UserInfo;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use reconcile::health::Kind;
-use reconcile::{Cache, Change, Health, Recorder, WatchConfig};
+use reconcile::{Cache, Health, ObjectChange, Recorder, WatchConfig};
 use serde_json::json;
 
 use crate::support::{Cluster, eventually, wait_for};
@@ -56,7 +56,7 @@ async fn a_cache_follows_the_server() {
     assert!(cache.get("default", "a").is_some());
     assert!(matches!(
         changes.next().await,
-        Some(Change::Applied(_, None))
+        Some(ObjectChange::Applied(_, None))
     ));
     let changed = ConfigMap {
         data: Some([("k".to_owned(), "v".to_owned())].into()),
@@ -65,12 +65,15 @@ async fn a_cache_follows_the_server() {
     api.replace("a", &PostParams::default(), &changed)
         .await
         .unwrap();
-    let Some(Change::Applied(new, Some(old))) = changes.next().await else {
+    let Some(ObjectChange::Applied(new, Some(old))) = changes.next().await else {
         panic!("no change")
     };
     assert_ne!(new.data, old.data);
     api.delete("a", &DeleteParams::default()).await.unwrap();
-    assert!(matches!(changes.next().await, Some(Change::Deleted(_))));
+    assert!(matches!(
+        changes.next().await,
+        Some(ObjectChange::Deleted(_))
+    ));
     assert!(cache.is_empty());
     shutdown.cancel();
     assert!(changes.next().await.is_none());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use api_client::{Api, DeleteParams, ResourceExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, ResourceQuota};
-use reconcile::{Cache, Change, WatchConfig};
+use reconcile::{Cache, ObjectChange, WatchConfig};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, play_node, pods, wait_for};
@@ -215,9 +215,9 @@ async fn controllers_come_and_go() {
         let (mut deleted, mut created) = (Vec::new(), 0);
         while let Some(change) = changes.next().await {
             match change {
-                Change::Applied(_, None) => created += 1,
-                Change::Deleted(pod) => deleted.push(pod.name_any()),
-                Change::Applied(..) => {}
+                ObjectChange::Applied(_, None) => created += 1,
+                ObjectChange::Deleted(pod) => deleted.push(pod.name_any()),
+                ObjectChange::Applied(..) => {}
             }
         }
         (created, deleted)

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use mvcc_store::embedded::EmbeddedStore;
-use reconcile::{Cache, Change, Health, SlowPolls, WatchConfig};
+use reconcile::{Cache, Health, ObjectChange, SlowPolls, WatchConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -220,7 +220,7 @@ pub async fn play_node(client: Client, shutdown: CancellationToken) {
     let mut changes = cache.subscribe();
     let mut address = 1;
     while let Some(change) = changes.next().await {
-        let Change::Applied(pod, _) = change else {
+        let ObjectChange::Applied(pod, _) = change else {
             continue;
         };
         let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap());

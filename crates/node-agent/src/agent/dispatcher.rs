@@ -6,7 +6,7 @@ use std::sync::Arc;
 use container_runtime::{Sandbox, beside};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::node::shutdown::NodeStop;
-use reconcile::{Cache, Change, Changes, Part};
+use reconcile::{Cache, Changes, ObjectChange, Part};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -153,10 +153,10 @@ impl Dispatcher {
         }
     }
 
-    async fn take(&mut self, change: Change<Pod>) {
+    async fn take(&mut self, change: ObjectChange<Pod>) {
         match change {
-            Change::Applied(pod, _) => self.applied(pod).await,
-            Change::Deleted(pod) => self.send(&pod.clone(), Message::Removed(pod)).await,
+            ObjectChange::Applied(pod, _) => self.applied(pod).await,
+            ObjectChange::Deleted(pod) => self.send(&pod.clone(), Message::Removed(pod)).await,
         }
     }
 
@@ -483,10 +483,10 @@ impl Dispatcher {
                 }
                 // A pod that is deleted meanwhile has less time, or none.
                 Some(change) = changes.next() => match change {
-                    Change::Applied(pod, _) => {
+                    ObjectChange::Applied(pod, _) => {
                         self.send(&pod.clone(), Message::Pod(pod)).await;
                     }
-                    Change::Deleted(pod) => {
+                    ObjectChange::Deleted(pod) => {
                         self.send(&pod.clone(), Message::Removed(pod)).await;
                     }
                 },

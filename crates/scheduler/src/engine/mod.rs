@@ -14,7 +14,7 @@ use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::StorageClass;
 use placement::{ClaimStep, Decision, Obstacle, asks_for_less, place};
 use reconcile::execute::message;
-use reconcile::{Cache, Change, EventType, Key, Part, Recorder};
+use reconcile::{Cache, EventType, Key, ObjectChange, Part, Recorder};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -440,10 +440,10 @@ impl Engine {
         }
     }
 
-    fn pod_changed(&mut self, change: Change<PodView>) {
+    fn pod_changed(&mut self, change: ObjectChange<PodView>) {
         let key = Key::of_pod(change.object());
         match change {
-            Change::Applied(pod, previous) => {
+            ObjectChange::Applied(pod, previous) => {
                 let kept = self.reservations.get(&key);
                 if kept.is_some_and(|kept| !same(&kept.pod, &pod)) {
                     self.reservations.drop(&key);
@@ -469,7 +469,7 @@ impl Engine {
                     self.wake(wants_neighbours);
                 }
             }
-            Change::Deleted(pod) => {
+            ObjectChange::Deleted(pod) => {
                 self.backlog.remove(&key);
                 self.reservations.drop(&key);
                 let nominated = pod.nominated.is_some() || self.nominations.get(&key).is_some();
@@ -481,8 +481,8 @@ impl Engine {
         }
     }
 
-    fn node_changed(&mut self, change: &Change<Node>) {
-        if let Change::Applied(new, Some(old)) = change {
+    fn node_changed(&mut self, change: &ObjectChange<Node>) {
+        if let ObjectChange::Applied(new, Some(old)) = change {
             let room = |node: &Node| {
                 node.status
                     .as_ref()
@@ -498,7 +498,7 @@ impl Engine {
         self.wake(|_| true);
     }
 
-    fn claim_changed(&mut self, change: &Change<PersistentVolumeClaim>) {
+    fn claim_changed(&mut self, change: &ObjectChange<PersistentVolumeClaim>) {
         let claim = Key::of(&**change.object());
         self.wake(|pod| *pod.namespace == *claim.namespace && uses_claims(pod));
     }
