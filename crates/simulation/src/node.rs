@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use api_client::{Api, Client, Patch, PatchParams, PostParams, Result};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
@@ -171,7 +171,7 @@ impl Agent {
         }
     }
 
-    async fn say_ready(&self) -> api_client::Result<()> {
+    async fn say_ready(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let room = json!({"cpu": "64", "memory": "256Gi", "pods": "1000"});
         let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [{
@@ -253,7 +253,7 @@ impl Agent {
     }
 
     /// Does the next thing about the pod of that name.
-    async fn sync(&self, key: &Key) -> api_client::Result<ReconcileResult> {
+    async fn sync(&self, key: &Key) -> Result<ReconcileResult> {
         let identity: Identity = (key.namespace.to_string(), key.name.to_string());
         let pod = self.pods.get_key(key);
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
@@ -287,12 +287,7 @@ impl Agent {
         at
     }
 
-    async fn finish(
-        &self,
-        pod: &Pod,
-        identity: &Identity,
-        uid: &str,
-    ) -> api_client::Result<ReconcileResult> {
+    async fn finish(&self, pod: &Pod, identity: &Identity, uid: &str) -> Result<ReconcileResult> {
         let name = &self.settings.name;
         if let Some(body) = self.instances.of(name, identity, uid) {
             let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
@@ -320,12 +315,7 @@ impl Agent {
         Ok(ReconcileResult::Done)
     }
 
-    async fn keep(
-        &self,
-        pod: &Pod,
-        identity: &Identity,
-        uid: &str,
-    ) -> api_client::Result<ReconcileResult> {
+    async fn keep(&self, pod: &Pod, identity: &Identity, uid: &str) -> Result<ReconcileResult> {
         let phase = pod
             .status
             .as_ref()
@@ -432,7 +422,7 @@ impl Agent {
         Some(Shown { phase, ready })
     }
 
-    async fn show(&self, pod: &Pod, uid: &str, shown: Shown) -> api_client::Result<()> {
+    async fn show(&self, pod: &Pod, uid: &str, shown: Shown) -> Result<()> {
         let before = self.before(pod, uid);
         // After a node was lost others may have written that the pod is not ready.
         let told_otherwise = shown.ready && !is_ready(pod) && before == Some(shown);
@@ -460,7 +450,7 @@ impl Agent {
         Ok(())
     }
 
-    async fn write(&self, pod: &Pod, uid: &str, status: &Value) -> api_client::Result<()> {
+    async fn write(&self, pod: &Pod, uid: &str, status: &Value) -> Result<()> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
@@ -508,7 +498,7 @@ impl Agent {
         tokio::join!(claims, volumes, work);
     }
 
-    async fn make_volume(&self, key: &Key) -> api_client::Result<()> {
+    async fn make_volume(&self, key: &Key) -> Result<()> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(());
         };
@@ -548,7 +538,7 @@ impl Agent {
         }
     }
 
-    async fn remove_volume(&self, key: &Key) -> api_client::Result<()> {
+    async fn remove_volume(&self, key: &Key) -> Result<()> {
         let Some(volume) = self.volumes.get_key(key) else {
             return Ok(());
         };
