@@ -107,9 +107,13 @@ impl Monitor {
 
     /// Whether images are on another file system than pods' data.
     pub fn images_are_apart(&self) -> bool {
-        let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
-        device(&self.node_files) != device(&self.image_files)
+        are_apart(&self.node_files, &self.image_files)
     }
+}
+
+fn are_apart(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
+    device(one) != device(other)
 }
 
 fn observe(node_files: &Path, image_files: &Path) -> Observations {
@@ -122,22 +126,29 @@ fn observe(node_files: &Path, image_files: &Path) -> Observations {
     if let (Some(available), Some(total)) = (meminfo("MemAvailable"), meminfo("MemTotal")) {
         seen.insert(Signal::MemoryAvailable, of(available, total));
     }
-    for (place, space, files) in [
+    let disk = |place: &Path| {
+        let found = machine_info::disk(place);
+        if found.is_none() {
+            tracing::warn!(path = %place.display(), "file system not looked at");
+        }
+        found
+    };
+    let of_pods = disk(node_files);
+    // Two readings of one file system would differ while something writes to it.
+    let of_images = if are_apart(node_files, image_files) {
+        disk(image_files)
+    } else {
+        of_pods
+    };
+    for (found, space, files) in [
+        (of_pods, Signal::NodefsAvailable, Signal::NodefsInodesFree),
         (
-            node_files,
-            Signal::NodefsAvailable,
-            Signal::NodefsInodesFree,
-        ),
-        (
-            image_files,
+            of_images,
             Signal::ImagefsAvailable,
             Signal::ImagefsInodesFree,
         ),
     ] {
-        let Some(disk) = machine_info::disk(place) else {
-            tracing::warn!(path = %place.display(), "file system not looked at");
-            continue;
-        };
+        let Some(disk) = found else { continue };
         seen.insert(space, of(disk.free, disk.total));
         // Some file systems make room for files as they need it.
         if disk.files > 0 {
