@@ -1,0 +1,192 @@
+//! The allocations of a write: a bound for each, so that a copy of an object or a second decoding
+//! does not come back unseen. A program of its own, because its allocator counts those of the whole
+//! process.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+use std::alloc::System;
+use std::sync::Arc;
+
+use api_server::{ApiServer, Config, Limits, LocalService, NodeConnector, NodeService, UserInfo};
+use bytes::Bytes;
+use certificates::TokenSigner;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use mvcc_store::embedded::EmbeddedStore;
+use resource_kinds::ClusterConfig;
+use serde_json::{Value, json};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tower::ServiceExt;
+
+#[global_allocator]
+static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Requests of each sort; the median counts, so that a background task or the growth of a map in
+/// some of them does not.
+const REQUESTS: usize = 101;
+
+/// The most allocations of one request, with a few to spare. A number is lowered when the code
+/// needs less, and raised only with a reason.
+const BOUNDS: [(Write, usize); 6] = [
+    (Write::CreatePod, 5000),
+    (Write::PatchStatus, 5000),
+    (Write::DeletePod, 5000),
+    (Write::CreateConfigMap, 1000),
+    (Write::PatchConfigMap, 1000),
+    (Write::DeleteConfigMap, 1000),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Write {
+    CreatePod,
+    PatchStatus,
+    DeletePod,
+    CreateConfigMap,
+    PatchConfigMap,
+    DeleteConfigMap,
+}
+
+impl Write {
+    fn request(self, n: usize) -> Request<Full<Bytes>> {
+        let (pods, maps) = ("pods", "configmaps");
+        let merge = "application/merge-patch+json";
+        let strategic = "application/strategic-merge-patch+json";
+        let (method, path, media, body) = match self {
+            Self::CreatePod => ("POST", pods.to_owned(), "application/json", pod(n)),
+            Self::PatchStatus => ("PATCH", format!("{pods}/p-{n}/status"), strategic, status()),
+            Self::DeletePod => ("DELETE", format!("{pods}/p-{n}"), "", Value::Null),
+            Self::CreateConfigMap => ("POST", maps.to_owned(), "application/json", map(n)),
+            Self::PatchConfigMap => {
+                let patch = json!({"data": {"a": "2"}});
+                ("PATCH", format!("{maps}/m-{n}"), merge, patch)
+            }
+            Self::DeleteConfigMap => ("DELETE", format!("{maps}/m-{n}"), "", Value::Null),
+        };
+        let body = match body {
+            Value::Null => Bytes::new(),
+            body => body.to_string().into(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/namespaces/default/{path}"))
+            .header("user-agent", "test/1");
+        let request = match media {
+            "" => request,
+            media => request.header("content-type", media),
+        };
+        request.body(Full::new(body)).unwrap()
+    }
+}
+
+struct NoNodes;
+
+impl NodeConnector for NoNodes {
+    fn connect(&self, _node_name: &str) -> Option<NodeService> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn a_write_allocates_no_more_than_it_did() {
+    let server = server().await;
+    let client = server.local(UserInfo::new("admin", ["system:masters"]));
+    let account = json!({"metadata": {"name": "default"}}).to_string();
+    let account = Request::post("/api/v1/namespaces/default/serviceaccounts")
+        .header("content-type", "application/json")
+        .body(Full::new(account.into()))
+        .unwrap();
+    allocations(&client, account).await;
+    let mut wrong = Vec::new();
+    for (write, bound) in BOUNDS {
+        let mut counts = Vec::new();
+        for n in 0..REQUESTS {
+            counts.push(allocations(&client, write.request(n)).await);
+        }
+        counts.sort_unstable();
+        let median = counts[REQUESTS / 2];
+        println!("{write:?}: {median} allocations, at most {bound}");
+        if median > bound {
+            wrong.push(format!(
+                "{write:?} makes {median} allocations, bound {bound}"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("; "));
+}
+
+/// The number of allocations from a request to the last byte of its answer.
+async fn allocations(client: &LocalService, request: Request<Full<Bytes>>) -> usize {
+    let about = format!("{} {}", request.method(), request.uri());
+    let region = Region::new(MEMORY);
+    let response = client.clone().oneshot(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let change = region.change();
+    assert!(
+        status.is_success(),
+        "{about}: {status} {}",
+        String::from_utf8_lossy(&body)
+    );
+    change.allocations + change.reallocations
+}
+
+async fn server() -> Arc<ApiServer> {
+    let cluster = ClusterConfig::default();
+    let config = Config {
+        store: EmbeddedStore::in_memory(),
+        kinds: resource_kinds::all(&cluster),
+        admission: resource_kinds::admission::plugins(),
+        default_objects: resource_kinds::bootstrap::default_objects(),
+        tls: None,
+        tokens: Some(Arc::new(TokenSigner::ephemeral().unwrap())),
+        token_audiences: Vec::new(),
+        service_ip: cluster.service_range.api().into(),
+        advertise: Vec::new(),
+        nodes: Arc::new(NoNodes),
+        limits: Limits::default(),
+    };
+    ApiServer::new(config).await.unwrap()
+}
+
+fn map(n: usize) -> Value {
+    json!({"metadata": {"name": format!("m-{n}")}, "data": {"a": "1"}})
+}
+
+/// A pod with the parts that a workload usually has.
+fn pod(n: usize) -> Value {
+    let port = json!({"name": "http", "containerPort": 8080});
+    let probe = json!({"httpGet": {"path": "/ready", "port": "http"}});
+    let container = json!({
+        "name": "web", "image": "registry.example/web:1.2.3", "ports": [port],
+        "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+        "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}},
+        "readinessProbe": probe, "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    });
+    let metadata = json!({"name": format!("p-{n}"), "labels": {"app": "web"}});
+    let volumes = json!([{"name": "data", "emptyDir": {}}]);
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+        "spec": {"containers": [container], "volumes": volumes},
+    })
+}
+
+/// The status of a pod that runs.
+fn status() -> Value {
+    let at = "2026-01-01T00:00:00Z";
+    let kinds = ["Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let conditions =
+        kinds.map(|kind| json!({"type": kind, "status": "True", "lastTransitionTime": at}));
+    let container = json!({
+        "name": "web", "ready": true, "restartCount": 0, "started": true,
+        "image": "registry.example/web:1.2.3", "imageID": "sha256:0",
+        "containerID": "mainstay://x", "state": {"running": {"startedAt": at}},
+    });
+    json!({"status": {
+        "phase": "Running", "hostIP": "10.0.0.1", "podIP": "10.244.0.5",
+        "podIPs": [{"ip": "10.244.0.5"}], "startTime": at,
+        "conditions": conditions, "containerStatuses": [container],
+    }})
+}
