@@ -1,45 +1,153 @@
 //! Paths of fields and errors of fields (the messages are from apimachinery's package `field`).
 
-use std::fmt;
+use std::cmp::Ordering;
+use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
 /// A path such as `spec.template.spec.containers[0].name`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FieldPath(String);
+///
+/// Validation makes a path for every field that it looks at and shows few of them, so a path of
+/// usual length is kept in place: making one costs no allocation.
+#[derive(Clone, Default)]
+pub struct FieldPath(Text);
+
+/// The longest path in bytes that is kept in place.
+const SHORT_BYTES_MAX: usize = 110;
+
+#[derive(Clone)]
+enum Text {
+    Short {
+        length: u8,
+        bytes: [u8; SHORT_BYTES_MAX],
+    },
+    Long(String),
+}
 
 impl FieldPath {
     /// A path that starts at the named field.
     pub fn root(name: &str) -> Self {
-        Self(name.to_owned())
+        let mut path = Self::default();
+        path.0.push(name);
+        path
     }
 
     /// The named field below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() {
-            Self(name.to_owned())
-        } else {
-            Self(format!("{}.{name}", self.0))
+        let mut path = self.clone();
+        if !path.0.is_empty() {
+            path.0.push(".");
         }
+        path.0.push(name);
+        path
     }
 
     /// The list element at `index`.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        let mut path = self.clone();
+        // Writing to a text never fails.
+        let _ = write!(path.0, "[{index}]");
+        path
     }
 
     /// The map entry named `key`.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        let mut path = self.clone();
+        for part in ["[", key, "]"] {
+            path.0.push(part);
+        }
+        path
+    }
+
+    fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Text {
+    fn as_str(&self) -> &str {
+        match self {
+            // Whole texts were pushed, so the bytes are UTF-8.
+            Self::Short { length, bytes } => {
+                std::str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default()
+            }
+            Self::Long(text) => text,
+        }
+    }
+
+    fn push(&mut self, more: &str) {
+        match self {
+            Self::Long(text) => text.push_str(more),
+            Self::Short { length, bytes } => {
+                let start = usize::from(*length);
+                let end = start + more.len();
+                match (bytes.get_mut(start..end), u8::try_from(end)) {
+                    (Some(free), Ok(end)) => {
+                        free.copy_from_slice(more.as_bytes());
+                        *length = end;
+                    }
+                    _ => *self = Self::Long([self.as_str(), more].concat()),
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Short { length, .. } => *length == 0,
+            Self::Long(text) => text.is_empty(),
+        }
+    }
+}
+
+impl Default for Text {
+    fn default() -> Self {
+        Self::Short {
+            length: 0,
+            bytes: [0; SHORT_BYTES_MAX],
+        }
+    }
+}
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text);
+        Ok(())
+    }
+}
+
+impl PartialEq for FieldPath {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for FieldPath {}
+
+impl PartialOrd for FieldPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for FieldPath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl fmt::Debug for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FieldPath").field(&self.as_str()).finish()
     }
 }
 
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -195,5 +303,25 @@ impl FieldError {
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.message())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_reads_the_same_whatever_its_length() {
+        let (mut path, mut text) = (FieldPath::default(), String::new());
+        for round in 0..12 {
+            let name = "é".repeat(round);
+            path = path.child("spec").child(&name).index(round).key(&name);
+            let dot = if text.is_empty() { "" } else { "." };
+            text.push_str(&format!("{dot}spec.{name}[{round}][{name}]"));
+            assert_eq!(path.to_string(), text);
+            assert_eq!(path, FieldPath::root(&text));
+        }
+        assert!(text.len() > 2 * SHORT_BYTES_MAX);
+        assert!(FieldPath::root("b") > FieldPath::root(&"a".repeat(200)));
     }
 }

@@ -24,13 +24,13 @@ impl<'a> Field<'a> {
 
     /// The named field; with dots, a field further down.
     pub(crate) fn get(&self, names: &str) -> Self {
-        let mut value = self.value;
-        let mut path = self.path.clone();
-        for name in names.split('.') {
-            value = value.get(name).unwrap_or(NOTHING);
-            path = path.child(name);
+        let value = names
+            .split('.')
+            .fold(self.value, |value, name| value.get(name).unwrap_or(NOTHING));
+        Self {
+            value,
+            path: self.path.child(names),
         }
-        Self { value, path }
     }
 
     /// The entry of a map at a key, which may have dots.
