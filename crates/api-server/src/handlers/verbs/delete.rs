@@ -9,7 +9,7 @@ use resource_kinds::admission::Operation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::update::{MODIFIED, is_held_by_spec, may_go};
+use super::update::{MODIFIED, is_held_by_spec};
 use crate::admission::dynamic_admission;
 use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
@@ -259,7 +259,7 @@ pub(crate) async fn delete(
             .must_read(resource, request.namespace, request.name)
             .await?;
         work::expect(stored.value.len()).await;
-        let object = storage::decode(resource, &stored)?;
+        let mut object = storage::decode(resource, &stored)?;
         options.check(resource, &object)?;
         admit(
             &writer.admission.plugins,
@@ -271,16 +271,17 @@ pub(crate) async fn delete(
         let (operation, nothing) = (Operation::Delete, &Value::Null);
         dynamic_admission::validate(writer.admission, request, operation, nothing, Some(&object))
             .await?;
-        let marked = mark(resource, &object, options, Timestamp::now());
-        let gone = may_go(resource, &marked);
-        if request.dry_run || (!gone && metadata::same(&marked, &object)) {
+        let mark = Mark::of(resource, &object, options, Timestamp::now());
+        let gone = mark.lets_go(resource, &object);
+        if request.dry_run || (!gone && mark.is_empty()) {
             return Ok(Written { stored, gone });
         }
         let done = if gone {
             let revision = remove(writer.objects, resource, (&stored, &object)).await?;
             revision.map(|_| Written { stored, gone: true })
         } else {
-            replace(writer.objects, resource, &stored, &marked).await?
+            mark.apply(resource, &mut object);
+            replace(writer.objects, resource, &stored, &object).await?
         };
         if let Some(written) = done {
             return Ok(written);
@@ -290,79 +291,106 @@ pub(crate) async fn delete(
     Err(resource.conflict(request.name, MODIFIED))
 }
 
-/// The object with its deletion time, grace period and finalizers.
-fn mark(resource: &Resource, object: &Value, options: &DeleteOptions, now: Timestamp) -> Value {
-    let mut marked = object.clone();
-    mark_dependents(resource, &mut marked, options);
-    let grace = resource
-        .kind
-        .deletion()
-        .grace_seconds(object, options.grace_period_seconds)
-        .max(0);
-    let metadata = metadata::of(&mut marked);
-    let end = |from: Timestamp, seconds: i64| {
-        from.saturating_add(SignedDuration::from_secs(seconds))
-            .unwrap_or(from)
-    };
-    if !metadata::is_deleting(object) {
-        metadata.insert(
-            "deletionTimestamp".to_owned(),
-            metadata::time(end(now, grace)),
-        );
-        metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
-        metadata::bump_generation(&mut marked);
-        if is_held_by_spec(resource, object) {
-            marked["status"]["phase"] = json!("Terminating");
-        }
-        return marked;
-    }
-    // A repeated deletion may only shorten the grace period.
-    let before = object["metadata"]["deletionGracePeriodSeconds"]
-        .as_i64()
-        .unwrap_or(0);
-    if grace < before {
-        let since: Option<Timestamp> = metadata::text(object, "deletionTimestamp").parse().ok();
-        let start = since.map_or(now, |until| end(until, -before));
-        metadata.insert(
-            "deletionTimestamp".to_owned(),
-            metadata::time(end(start, grace)),
-        );
-        metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
-        metadata::bump_generation(&mut marked);
-    }
-    marked
+/// The changes that a deletion makes to an object that does not go at once.
+struct Mark {
+    /// The finalizers, if they change.
+    finalizers: Option<Vec<String>>,
+    /// The end of the grace period and its length, if they change.
+    grace: Option<(Timestamp, i64)>,
 }
 
-/// Sets or clears the finalizers of the garbage collector by the propagation policy. Without a
-/// policy present ones stay; without any, the kind's default applies.
-fn mark_dependents(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
-    let is_marked = |object: &Value| {
-        let finalizers = metadata::finalizers(object);
-        finalizers
-            .iter()
-            .any(|name| [ORPHAN, FOREGROUND].contains(name))
+impl Mark {
+    fn of(resource: &Resource, object: &Value, options: &DeleteOptions, now: Timestamp) -> Self {
+        let finalizers = dependents(resource, object, options);
+        let finalizers = finalizers.filter(|list| *list != metadata::finalizers(object));
+        let kind = resource.kind.deletion();
+        let asked = kind.grace_seconds(object, options.grace_period_seconds);
+        let asked = asked.max(0);
+        let end = |from: Timestamp, seconds: i64| {
+            from.saturating_add(SignedDuration::from_secs(seconds))
+                .unwrap_or(from)
+        };
+        let before = grace_of(object);
+        let grace = if !metadata::is_deleting(object) {
+            Some((end(now, asked), asked))
+        } else if asked < before {
+            // A repeated deletion may only shorten the grace period.
+            let since: Option<Timestamp> = metadata::text(object, "deletionTimestamp").parse().ok();
+            let start = since.map_or(now, |until| end(until, -before));
+            Some((end(start, asked), asked))
+        } else {
+            None
+        };
+        Self { finalizers, grace }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.finalizers.is_none() && self.grace.is_none()
+    }
+
+    /// Whether the marked object could be removed at once.
+    fn lets_go(&self, resource: &Resource, object: &Value) -> bool {
+        let grace = self
+            .grace
+            .map_or_else(|| grace_of(object), |(_, grace)| grace);
+        let free = match &self.finalizers {
+            Some(list) => list.is_empty(),
+            None => metadata::finalizers(object).is_empty(),
+        };
+        grace == 0 && free && !is_held_by_spec(resource, object)
+    }
+
+    fn apply(self, resource: &Resource, object: &mut Value) {
+        let metadata = metadata::of(object);
+        if let Some(list) = self.finalizers {
+            metadata.insert("finalizers".to_owned(), json!(list));
+        }
+        let Some((end, grace)) = self.grace else {
+            return;
+        };
+        let first = metadata
+            .insert("deletionTimestamp".to_owned(), metadata::time(end))
+            .is_none_or(|before| before.is_null());
+        metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(grace));
+        metadata::bump_generation(object);
+        if first && is_held_by_spec(resource, object) {
+            object["status"]["phase"] = json!("Terminating");
+        }
+    }
+}
+
+/// The grace period of an object that is being deleted; 0 for others.
+fn grace_of(object: &Value) -> i64 {
+    object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0)
+}
+
+/// The finalizers with those of the garbage collector by the propagation policy. `None` without a
+/// policy where present ones stay; without any, the kind's default applies.
+fn dependents(resource: &Resource, object: &Value, options: &DeleteOptions) -> Option<Vec<String>> {
+    let before = metadata::finalizers(object);
+    let is_marked = || {
+        let mut all = before.iter();
+        all.any(|name| [ORPHAN, FOREGROUND].contains(name))
     };
     let policy = match (&options.propagation_policy, options.orphan_dependents) {
         (Some(policy), _) => policy.as_str(),
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
-        (None, None) if resource.kind.deletion().orphans_by_default() && !is_marked(object) => {
-            "Orphan"
-        }
-        (None, None) => return,
+        (None, None) if resource.kind.deletion().orphans_by_default() && !is_marked() => "Orphan",
+        (None, None) => return None,
     };
     let wanted = match policy {
         "Orphan" => Some(ORPHAN),
         "Foreground" => Some(FOREGROUND),
         _ => None,
     };
-    let mut list: Vec<String> = metadata::finalizers(object)
-        .into_iter()
-        .filter(|name| ![ORPHAN, FOREGROUND].contains(name))
-        .map(str::to_owned)
-        .collect();
-    list.extend(wanted.map(str::to_owned));
-    metadata::of(object).insert("finalizers".to_owned(), json!(list));
+    let others = before
+        .iter()
+        .copied()
+        .filter(|name| ![ORPHAN, FOREGROUND].contains(name));
+    Some(others.chain(wanted).map(str::to_owned).collect())
 }
 
 async fn replace(

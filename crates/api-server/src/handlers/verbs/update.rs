@@ -359,7 +359,7 @@ async fn transaction(
 }
 
 /// Whether a deleted object has no finalizers any more.
-pub(crate) fn may_go(resource: &Resource, object: &Value) -> bool {
+fn may_go(resource: &Resource, object: &Value) -> bool {
     let grace = object["metadata"]["deletionGracePeriodSeconds"]
         .as_i64()
         .unwrap_or(0);
