@@ -1,6 +1,8 @@
 //! Policies of either kind and the places where they hold: for which requests, and with which
 //! settings.
 
+use std::sync::Arc;
+
 use resource_kinds::ObjectReader;
 use serde_json::Value;
 
@@ -100,6 +102,7 @@ impl<R> Bound<R> {
             name if !name.is_empty() => cluster
                 .objects
                 .get(&group, &plural, &namespace, &name)
+                .map(Arc::unwrap_or_clone)
                 .into_iter()
                 .collect(),
             _ => {
@@ -107,7 +110,7 @@ impl<R> Bound<R> {
                 let selector = selector.map_err(|error| error.to_string())?;
                 let mut all = cluster.objects.list(&group, &plural, &namespace);
                 all.retain(|object| selector.matches_object(object));
-                all
+                all.into_iter().map(Arc::unwrap_or_clone).collect()
             }
         };
         if found.is_empty() && reference["parameterNotFoundAction"] != "Allow" {

@@ -220,6 +220,8 @@ impl MutatingPolicy {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use resource_kinds::{ObjectReader, Scope};
     use serde_json::json;
 
@@ -230,12 +232,13 @@ mod tests {
     struct Settings;
 
     impl ObjectReader for Settings {
-        fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
             let found = (plural, namespace, name) == ("configmaps", "d", "settings");
-            found.then(|| json!({"metadata": {"name": "settings"}, "data": {"team": "red"}}))
+            let settings = json!({"metadata": {"name": "settings"}, "data": {"team": "red"}});
+            found.then(|| Arc::new(settings))
         }
 
-        fn list(&self, _: &str, _: &str, _: &str) -> Vec<Value> {
+        fn list(&self, _: &str, _: &str, _: &str) -> Vec<Arc<Value>> {
             Vec::new()
         }
     }

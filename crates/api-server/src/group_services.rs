@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use object_model::{Status, StatusReason};
-use resource_kinds::ObjectReader;
 use resource_kinds::apiregistration::local_service;
 use resource_kinds::labels::API_SERVICE_AUTOMANAGED;
 use serde_json::Value;
@@ -39,7 +38,7 @@ pub(crate) async fn follow(writer: Writer<'_>) -> Result<(), Status> {
         .into_iter()
         .map(|(group, version)| local_service(group, version))
         .collect();
-    let found = reading(writer.objects, |reads| Ok(reads.list(GROUP, PLURAL, "")))?;
+    let found = reading(writer.objects, |reads| Ok(reads.all(GROUP, PLURAL, "")))?;
     let is_there = |list: &[Value], object: &Value| {
         let name = metadata::text(object, "name");
         list.iter()

@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use jiff::Timestamp;
 use mvcc_store::StoreError;
 use object_model::Status;
-use resource_kinds::ObjectReader;
 use serde_json::{Value, json};
 
 use crate::bootstrap::{this_server, write_request};
@@ -41,7 +40,7 @@ pub(crate) async fn watch(server: Weak<ApiServer>) {
 }
 
 async fn tell(server: &Arc<ApiServer>, why: &StoreError) {
-    let nodes = match reading(&server.objects, |reads| Ok(reads.list("", "nodes", ""))) {
+    let nodes = match reading(&server.objects, |reads| Ok(reads.all("", "nodes", ""))) {
         Ok(nodes) => nodes,
         Err(error) => return tracing::warn!(%error, "no node for the event of a full store"),
     };

@@ -1,5 +1,7 @@
 //! Lookups of admission plug-ins on behalf of a user, with the rights of that user.
 
+use std::sync::Arc;
+
 use resource_kinds::{ObjectReader, ResourceAttributes};
 use serde_json::{Value, json};
 
@@ -15,11 +17,11 @@ pub(crate) struct AuthorizingReader<'s> {
 }
 
 impl ObjectReader for AuthorizingReader<'_> {
-    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         self.reads.get(group, plural, namespace, name)
     }
 
-    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
         self.reads.list(group, plural, namespace)
     }
 

@@ -9,7 +9,6 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use object_model::Status;
-use resource_kinds::ObjectReader;
 use resource_kinds::flowcontrol::{self, AUTOUPDATE, DANGLING, GROUP, LEVELS, SCHEMAS};
 use serde_json::{Value, json};
 use tokio::task::yield_now;
@@ -42,7 +41,7 @@ pub(crate) fn put_in_force(flows: &FlowControl, objects: &Objects) -> Result<(),
 /// The schemas and the levels.
 fn stored(objects: &Objects) -> Result<(Vec<Value>, Vec<Value>), Status> {
     reading(objects, |reads| {
-        let list = |plural: &str| reads.list(GROUP, plural, "");
+        let list = |plural: &str| reads.all(GROUP, plural, "");
         Ok((list(SCHEMAS), list(LEVELS)))
     })
 }

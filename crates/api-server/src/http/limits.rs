@@ -65,6 +65,13 @@ impl Default for Limits {
     }
 }
 
+/// The stored size of the largest object that is kept decoded for the requests that read it.
+pub(crate) const DECODED_OBJECT_BYTES_MAX: usize = 16 * 1024;
+
+/// The stored size of all objects of one generation that are kept decoded; a decoded object takes
+/// about five times its stored size.
+pub(crate) const DECODED_BYTES_MAX: usize = 256 * 1024;
+
 /// Maximum size of a stored object in bytes, as etcd's limit on a request. Managed fields make
 /// objects larger than clients' requests.
 pub(crate) const OBJECT_BYTES_MAX: usize = 1536 * 1024;

@@ -14,7 +14,7 @@ use mvcc_store::{
     Compare, KeyValue, Operation as Write, OperationResult, Range, Txn, TxnResult, Value as Stored,
 };
 use object_model::Status;
-use resource_kinds::{ObjectReader, quota as rules};
+use resource_kinds::quota as rules;
 use serde_json::Value;
 
 use crate::catalog::registry::{Resource, end_of};
@@ -63,7 +63,7 @@ pub(crate) async fn charge(
         if *item.key == *own {
             continue;
         }
-        let quota = storage::decode(&quotas, &item)?;
+        let quota = objects.shared(&quotas, &item)?;
         let charged = rules::charge(&quota, (info.group, info.plural), change.old, change.new);
         let charged =
             charged.map_err(|why| Status::forbidden(info.group, info.plural, change.name, &why))?;
@@ -246,7 +246,7 @@ pub(crate) fn count(
         return Ok(());
     }
     let list = |group: &str, plural: &str| {
-        reading(objects, |reads| Ok(reads.list(group, plural, namespace)))
+        reading(objects, |reads| Ok(reads.all(group, plural, namespace)))
     };
     let listed = rules::kinds(object).into_iter().map(|(group, plural)| {
         let objects = list(&group, &plural)?;

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use object_model::dialling::dialled;
 use object_model::{Status, StatusReason};
 use rand::RngExt;
-use resource_kinds::ObjectReader;
 use serde_json::Value;
 
 use crate::catalog::registry::Resource;
@@ -49,7 +48,7 @@ pub(crate) async fn of_service(
         ))
     })?;
     let slices = reading(objects, |reads| {
-        Ok(reads.list("discovery.k8s.io", "endpointslices", namespace))
+        Ok(reads.all("discovery.k8s.io", "endpointslices", namespace))
     })?;
     let mut found = ready(&slices, name, &wanted["name"]);
     if found.is_empty() {

@@ -33,12 +33,13 @@ impl Admission for LimitRanger {
         if !pod && !writes(request, "persistentvolumeclaims") {
             return Ok(());
         }
-        let items: Vec<Value> = cluster
-            .list("", "limitranges", request.namespace)
-            .into_iter()
-            .flat_map(|range| list(&range["spec"]["limits"]).to_vec())
-            .collect();
-        let of = |kind: &'static str| items.iter().filter(move |item| item["type"] == kind);
+        let ranges = cluster.list("", "limitranges", request.namespace);
+        let of = |kind: &'static str| {
+            let items = ranges
+                .iter()
+                .flat_map(|range| list(&range["spec"]["limits"]));
+            items.filter(move |item| item["type"] == kind)
+        };
         let mut errors = Vec::new();
         if pod {
             let filled = fill(object, of("Container"));

@@ -1,5 +1,7 @@
 //! A pod's priority is its class's.
 
+use std::sync::Arc;
+
 use object_model::Status;
 use serde_json::{Value, json};
 
@@ -32,7 +34,9 @@ impl Admission for Priority {
         let class = if given.is_empty() {
             default_class(cluster)
         } else if let Some((_, value)) = SYSTEM.iter().find(|(name, _)| *name == given) {
-            Some(json!({"metadata": {"name": given}, "value": value}))
+            Some(Arc::new(
+                json!({"metadata": {"name": given}, "value": value}),
+            ))
         } else {
             let found = cluster.get(GROUP, "priorityclasses", "", given);
             if found.is_none() {
@@ -41,7 +45,7 @@ impl Admission for Priority {
             }
             found
         };
-        let class = class.unwrap_or(Value::Null);
+        let class = class.unwrap_or_default();
         let priority = class["value"].as_i64().unwrap_or_default();
         let policy = class["preemptionPolicy"]
             .as_str()
@@ -78,7 +82,7 @@ impl Admission for Priority {
 }
 
 /// The class of pods that name none: the lowest of those marked so.
-fn default_class(cluster: &dyn ObjectReader) -> Option<Value> {
+fn default_class(cluster: &dyn ObjectReader) -> Option<Arc<Value>> {
     let all = cluster.list(GROUP, "priorityclasses", "").into_iter();
     all.filter(|class| class["globalDefault"] == true)
         .min_by_key(|class| class["value"].as_i64().unwrap_or_default())

@@ -1,14 +1,16 @@
 //! Reads of other objects during admission.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 /// Reads of other objects that admission and defaulting may do. Answers are those of the store
-/// at the time of the request.
+/// at the time of the request. They are shared: many requests read the same few objects.
 pub trait ObjectReader {
     /// One object, by group, plural, namespace (empty for cluster scope) and name.
-    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
     /// All objects of a kind in a namespace (empty for all or cluster scope).
-    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value>;
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>>;
     /// The user of the request: `uid`, `groups` and `extra`, as far as there are any.
     fn requester(&self) -> Value {
         Value::Null

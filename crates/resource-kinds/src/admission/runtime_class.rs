@@ -1,6 +1,8 @@
 //! A pod that names a RuntimeClass has the class's overhead, node selector and tolerations; no
 //! other pod has an overhead.
 
+use std::sync::Arc;
+
 use object_model::{Quantity, Status};
 use serde_json::Value;
 
@@ -25,7 +27,7 @@ impl Admission for RuntimeClass {
             return Ok(());
         }
         let class = match object["spec"]["runtimeClassName"].as_str() {
-            None => Value::Null,
+            None => Arc::default(),
             Some(name) => {
                 let found = cluster.get("node.k8s.io", "runtimeclasses", "", name);
                 found.ok_or_else(|| {
@@ -34,12 +36,10 @@ impl Admission for RuntimeClass {
                 })?
             }
         };
-        let mut spec = object["spec"].clone();
-        overhead(&mut spec, &class)
-            .and_then(|()| scheduling(&mut spec, &class["scheduling"]))
-            .map_err(|why| forbidden(request, object, &why))?;
-        object["spec"] = spec;
-        Ok(())
+        let spec = &mut object["spec"];
+        overhead(spec, &class)
+            .and_then(|()| scheduling(spec, &class["scheduling"]))
+            .map_err(|why| forbidden(request, object, &why))
     }
 }
 

@@ -38,8 +38,8 @@ impl Admission for DefaultStorageClass {
 
 /// The name of the default class; the newest of several, then the first by name.
 fn default_class(cluster: &dyn ObjectReader) -> Option<String> {
-    let mut all: Vec<Value> = cluster.list(GROUP, "storageclasses", "");
-    all.retain(is_default);
+    let mut all = cluster.list(GROUP, "storageclasses", "");
+    all.retain(|class| is_default(class));
     let text = |class: &Value, field: &str| {
         class["metadata"][field]
             .as_str()

@@ -1,6 +1,7 @@
 //! Common parts of the tests of plug-ins.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -26,15 +27,15 @@ impl Objects {
 }
 
 impl ObjectReader for Objects {
-    fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
-        self.0.get(&key).cloned()
+        self.0.get(&key).cloned().map(Arc::new)
     }
 
-    fn list(&self, _: &str, plural: &str, namespace: &str) -> Vec<Value> {
+    fn list(&self, _: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
         let all = self.0.iter();
         all.filter(|(key, _)| key.0 == plural && (namespace.is_empty() || key.1 == namespace))
-            .map(|(_, object)| object.clone())
+            .map(|(_, object)| Arc::new(object.clone()))
             .collect()
     }
 }
@@ -62,11 +63,11 @@ impl Granted {
 }
 
 impl ObjectReader for Granted {
-    fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Value> {
+    fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Arc<Value>> {
         None
     }
 
-    fn list(&self, _: &str, _: &str, _: &str) -> Vec<Value> {
+    fn list(&self, _: &str, _: &str, _: &str) -> Vec<Arc<Value>> {
         Vec::new()
     }
 

@@ -12,7 +12,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use admission_rules::{MutatingPolicies, Policies, Webhook, webhooks};
 use object_model::Status;
-use resource_kinds::ObjectReader;
 use resource_kinds::admission::Operation;
 use resource_kinds::admissionregistration::GROUP;
 use resource_kinds::info::SCALE;
@@ -85,7 +84,7 @@ impl Admission {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         let read = reading(&self.objects, |reads| {
-            let list = |plural: &str| reads.list(GROUP, plural, "");
+            let list = |plural: &str| reads.all(GROUP, plural, "");
             let changing = list("mutatingadmissionpolicies");
             let policies = list("validatingadmissionpolicies");
             let bindings = list("mutatingadmissionpolicybindings");

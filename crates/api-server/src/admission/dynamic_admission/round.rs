@@ -43,7 +43,7 @@ pub(super) struct Round<'a> {
     write_request: &'a WriteRequest<'a>,
     operation: &'static str,
     old: &'a Value,
-    namespace: Value,
+    namespace: Arc<Value>,
     /// The resource, and the other versions of the same objects.
     versions: Vec<Arc<Resource>>,
 }

@@ -6,7 +6,6 @@
 
 use jiff::Timestamp;
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
-use resource_kinds::ObjectReader;
 use serde_json::{Value, json};
 
 use crate::admission::dynamic_admission;
@@ -178,7 +177,7 @@ fn is_over(pod: &Value) -> bool {
 /// *Errors.* 500 if there are several (as upstream).
 fn budget_of(writer: Writer<'_>, namespace: &str, pod: &Value) -> Result<Option<Value>, Status> {
     let mut budgets = reading(writer.objects, |reads| {
-        Ok(reads.list(GROUP, BUDGETS, namespace))
+        Ok(reads.all(GROUP, BUDGETS, namespace))
     })?;
     budgets.retain(|budget| {
         let selector = LabelSelector::from_json(&budget["spec"]["selector"]);

@@ -1,6 +1,6 @@
 //! Synchronous reads for admission and allocation, at the newest revision.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
 use mvcc_store::{KeyValue, Range};
@@ -65,14 +65,16 @@ impl SyncReads<'_> {
         T::default()
     }
 
-    fn decode(&self, resource: &Resource, item: &KeyValue) -> Option<Value> {
-        match super::decode(resource, item) {
+    /// A decoded object; none, and a note, if it is unreadable.
+    fn readable<T>(&self, item: &KeyValue, decoded: Result<T, Status>) -> Option<T> {
+        match decoded {
             Ok(object) => Some(object),
             Err(status) => {
                 let key = String::from_utf8_lossy(&item.key);
                 tracing::error!(%key, error = %status.message, "a stored object is unreadable");
                 let text = format!("read {key} to decide about the request: {}", status.message);
-                self.note(Status::internal(text))
+                self.note::<()>(Status::internal(text));
+                None
             }
         }
     }
@@ -108,29 +110,38 @@ impl SyncReads<'_> {
         self.stored(&resource, namespace)
             .iter()
             .filter(|item| words.iter().all(|word| word.find(&item.value).is_some()))
-            .filter_map(|item| self.decode(&resource, item))
+            .filter_map(|item| self.readable(item, super::decode(&resource, item)))
             .collect()
+    }
+
+    /// All objects of a kind in a namespace (empty for all or cluster scope), for the caller alone.
+    pub(crate) fn all(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        self.list_with(group, plural, namespace, &[])
+    }
+
+    fn shared(&self, resource: &Resource, item: &KeyValue) -> Option<Arc<Value>> {
+        self.readable(item, self.objects.shared(resource, item))
     }
 }
 
 impl ObjectReader for SyncReads<'_> {
-    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let resource = self.objects.catalog.any_version(group, plural)?;
         let range = Range {
             start: resource.key(namespace, name),
             ..Range::default()
         };
         let found = self.range(range).pop()?;
-        self.decode(&resource, &found)
+        self.shared(&resource, &found)
     }
 
-    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
         let Some(resource) = self.objects.catalog.any_version(group, plural) else {
             return Vec::new();
         };
         self.stored(&resource, namespace)
             .iter()
-            .filter_map(|item| self.decode(&resource, item))
+            .filter_map(|item| self.shared(&resource, item))
             .collect()
     }
 }

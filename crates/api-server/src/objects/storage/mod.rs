@@ -1,5 +1,6 @@
 //! Reads of the store, and stored objects as keys and bytes.
 
+mod decoded;
 mod encode;
 mod leases;
 mod lookup;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
 
+use decoded::DecodedObjects;
 pub(crate) use encode::{
     encode, encode_as, encode_at, encode_within, is_of_type, with_revision, without_revision,
     without_type,
@@ -27,6 +29,7 @@ pub(crate) struct Objects {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) leases: Leases,
     pub(crate) catalog: Catalog,
+    decoded: DecodedObjects,
 }
 
 impl Objects {
@@ -35,6 +38,7 @@ impl Objects {
             store,
             leases: Leases::default(),
             catalog,
+            decoded: DecodedObjects::default(),
         }
     }
 
@@ -74,6 +78,21 @@ impl Objects {
             ..Range::default()
         };
         self.read_range(range).await.map(|found| found.count)
+    }
+
+    /// A stored object that other requests read as well, decoded once per revision.
+    ///
+    /// *Errors.* As [`decode`].
+    pub(crate) fn shared(
+        &self,
+        resource: &Resource,
+        stored: &KeyValue,
+    ) -> Result<Arc<Value>, Status> {
+        // The form of these depends on the version asked for, or on the present definition.
+        if resource.shared || resource.is_custom() {
+            return decode(resource, stored).map(Arc::new);
+        }
+        self.decoded.get(stored, || decode(resource, stored))
     }
 
     /// Many objects as stored.

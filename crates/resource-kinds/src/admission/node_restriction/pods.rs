@@ -1,5 +1,7 @@
 //! Pods that a node makes, reports on, evicts and asks tokens for.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{Decision, Refusal, Write, refuse, require};
@@ -231,7 +233,12 @@ fn audience(write: &Write<'_>, pod: &Value) -> Decision {
 }
 
 /// An object that must be there.
-fn found(write: &Write<'_>, plural: &str, namespace: &str, name: &str) -> Result<Value, Refusal> {
+fn found(
+    write: &Write<'_>,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<Value>, Refusal> {
     let found = write.cluster.get("", plural, namespace, name);
     found.ok_or_else(|| Refusal::Missing(object_model::Status::not_found("", plural, name)))
 }

@@ -187,7 +187,7 @@ fn is_namespace(request: &AdmissionRequest<'_>) -> bool {
 
 fn policy_of(request: &AdmissionRequest<'_>, cluster: &dyn ObjectReader) -> Policy {
     let namespace = cluster.get("", "namespaces", "", request.namespace);
-    Policy::of(namespace.as_ref().unwrap_or(&Value::Null))
+    Policy::of(namespace.as_deref().unwrap_or(&Value::Null))
 }
 
 /// Whether the request creates a pod, or changes its containers.

@@ -1,0 +1,147 @@
+//! Decoded objects that many requests read: namespaces, accounts, classes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mvcc_store::{KeyValue, Revision};
+use serde_json::Value;
+
+use crate::http::limits::{DECODED_BYTES_MAX, DECODED_OBJECT_BYTES_MAX};
+
+/// Small objects by key, each with the revision that it was decoded at.
+///
+/// There are two generations of the same size: when the younger one is full, it becomes the older
+/// one. An object that is read stays in the younger one, so many objects that are read once do not
+/// displace those that every request reads.
+#[derive(Default)]
+pub(super) struct DecodedObjects(Mutex<Generations>);
+
+#[derive(Default)]
+struct Generations {
+    young: HashMap<Arc<[u8]>, Entry>,
+    /// The size of the young ones' stored forms.
+    young_bytes: usize,
+    old: HashMap<Arc<[u8]>, Entry>,
+}
+
+struct Entry {
+    revision: Revision,
+    object: Arc<Value>,
+}
+
+impl DecodedObjects {
+    /// The decoded form of a stored object; decoded by `decode` at the first read of a revision.
+    pub(super) fn get<E>(
+        &self,
+        stored: &KeyValue,
+        decode: impl FnOnce() -> Result<Value, E>,
+    ) -> Result<Arc<Value>, E> {
+        if stored.value.len() > DECODED_OBJECT_BYTES_MAX {
+            return decode().map(Arc::new);
+        }
+        if let Some(object) = self.generations(|all| all.find(stored)) {
+            return Ok(object);
+        }
+        let object = Arc::new(decode()?);
+        // Dropped after the lock is released.
+        let _displaced = self.generations(|all| all.insert(stored, object.clone()));
+        Ok(object)
+    }
+
+    fn generations<T>(&self, work: impl FnOnce(&mut Generations) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Generations {
+    fn find(&mut self, stored: &KeyValue) -> Option<Arc<Value>> {
+        let is_current = |entry: &&Entry| entry.revision == stored.mod_revision;
+        if let Some(found) = self.young.get(&stored.key) {
+            return Some(found).filter(is_current).map(|e| e.object.clone());
+        }
+        let found = self.old.get(&stored.key).filter(is_current)?.object.clone();
+        self.insert(stored, found.clone());
+        Some(found)
+    }
+
+    /// Adds an object; returns the objects that it displaces.
+    fn insert(
+        &mut self,
+        stored: &KeyValue,
+        object: Arc<Value>,
+    ) -> Option<HashMap<Arc<[u8]>, Entry>> {
+        let mut displaced = None;
+        self.young_bytes += stored.value.len();
+        if self.young_bytes > DECODED_BYTES_MAX {
+            let full = std::mem::take(&mut self.young);
+            displaced = Some(std::mem::replace(&mut self.old, full));
+            self.young_bytes = stored.value.len();
+        }
+        let entry = Entry {
+            revision: stored.mod_revision,
+            object,
+        };
+        self.young.insert(stored.key.clone(), entry);
+        displaced
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn stored(key: &str, revision: u64, size: usize) -> KeyValue {
+        KeyValue {
+            key: key.as_bytes().into(),
+            value: vec![b' '; size].into(),
+            create_revision: Revision(1),
+            mod_revision: Revision(revision),
+            lease: None,
+        }
+    }
+
+    /// Whether a read decodes.
+    fn decodes(objects: &DecodedObjects, stored: &KeyValue) -> bool {
+        let mut decoded = false;
+        let object = objects.get(stored, || {
+            decoded = true;
+            Ok::<_, Infallible>(json!(stored.mod_revision.0))
+        });
+        assert_eq!(object, Ok(json!(stored.mod_revision.0).into()));
+        decoded
+    }
+
+    #[test]
+    fn an_object_is_decoded_once_per_revision() {
+        let objects = DecodedObjects::default();
+        let (first, second) = (stored("a", 1, 10), stored("a", 2, 10));
+        assert!(decodes(&objects, &first) && !decodes(&objects, &first));
+        assert!(decodes(&objects, &second) && !decodes(&objects, &second));
+        assert!(
+            decodes(&objects, &first),
+            "a revision is never taken for another"
+        );
+        let large = stored("b", 1, DECODED_OBJECT_BYTES_MAX + 1);
+        assert!(decodes(&objects, &large) && decodes(&objects, &large));
+    }
+
+    #[test]
+    fn many_objects_displace_none_that_is_read_in_between() {
+        let objects = DecodedObjects::default();
+        let (hot, cold) = (stored("hot", 1, 10), stored("cold", 1, 10));
+        assert!(decodes(&objects, &hot) && decodes(&objects, &cold));
+        let fill = DECODED_BYTES_MAX / DECODED_OBJECT_BYTES_MAX * 4;
+        for n in 0..fill {
+            let other = stored(&n.to_string(), 1, DECODED_OBJECT_BYTES_MAX);
+            assert!(decodes(&objects, &other));
+            assert!(!decodes(&objects, &hot));
+        }
+        assert!(decodes(&objects, &cold));
+        let kept = objects.generations(|all| all.young.len() + all.old.len());
+        assert!(kept < fill);
+    }
+}
