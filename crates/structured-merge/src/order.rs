@@ -4,6 +4,7 @@
 //! Elements are looked up by an index of their identities, so that a merge takes a time
 //! proportional to the lists and not to their product.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -36,21 +37,29 @@ impl Identity {
 
 /// A value as the key of an index: two marks are equal exactly when the values are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Mark {
-    Text(String),
+pub(crate) enum Mark<'v> {
+    Text(Cow<'v, str>),
     /// Anything else, as JSON with the fields of objects in order.
     Other(String),
 }
 
-impl Mark {
-    pub fn of(value: &Value) -> Self {
+impl<'v> Mark<'v> {
+    pub fn of(value: &'v Value) -> Self {
         match value {
-            Value::String(text) => Self::Text(text.clone()),
+            Value::String(text) => Self::Text(text.into()),
             other => {
                 let mut printed = String::new();
                 print_sorted(other, &mut printed);
                 Self::Other(printed)
             }
+        }
+    }
+
+    /// A copy without borrowed data.
+    fn into_owned(self) -> Mark<'static> {
+        match self {
+            Self::Text(text) => Mark::Text(Cow::Owned(text.into_owned())),
+            Self::Other(printed) => Mark::Other(printed),
         }
     }
 }
@@ -82,16 +91,17 @@ fn print_sorted(value: &Value, out: &mut String) {
 }
 
 /// The positions of list elements by identity; of several equal ones, the first.
-pub(crate) struct Places {
+#[derive(Clone)]
+pub(crate) struct Places<'v> {
     identity: Identity,
-    places: BTreeMap<Mark, usize>,
+    places: BTreeMap<Mark<'v>, usize>,
 }
 
-impl Places {
+impl<'v> Places<'v> {
     /// Elements without an identity are in no place.
-    pub fn of(list: &[Value], identity: Identity) -> Self {
+    pub fn of(list: impl IntoIterator<Item = &'v Value>, identity: Identity) -> Self {
         let mut places = BTreeMap::new();
-        for (place, element) in list.iter().enumerate() {
+        for (place, element) in list.into_iter().enumerate() {
             if let Ok(is) = identity.of(element) {
                 places.entry(Mark::of(is)).or_insert(place);
             }
@@ -108,13 +118,23 @@ impl Places {
     /// Notes an element that is appended.
     pub fn add(&mut self, element: &Value, place: usize) {
         if let Ok(is) = self.identity.of(element) {
-            self.places.entry(Mark::of(is)).or_insert(place);
+            let mark = Mark::of(is).into_owned();
+            self.places.entry(mark).or_insert(place);
+        }
+    }
+
+    /// The places, however the elements change afterwards.
+    pub fn into_owned(self) -> Places<'static> {
+        let places = self.places.into_iter();
+        Places {
+            identity: self.identity,
+            places: places.map(|(mark, at)| (mark.into_owned(), at)).collect(),
         }
     }
 }
 
 /// The marks of whole values.
-pub(crate) fn marks(list: &[Value]) -> BTreeSet<Mark> {
+pub(crate) fn marks(list: &[Value]) -> BTreeSet<Mark<'_>> {
     list.iter().map(Mark::of).collect()
 }
 
@@ -155,30 +175,27 @@ pub(crate) fn union(original: &[Value], patch: &[Value]) -> Vec<Value> {
 /// before the first element of `wanted` that followed them in `live`.
 pub(crate) fn arrange(
     merged: Vec<Value>,
-    wanted: &[Value],
-    live: &[Value],
-    identity: Identity,
+    wanted: &Places<'_>,
+    live: &Places<'_>,
 ) -> Result<Vec<Value>, PatchError> {
     for element in &merged {
-        identity.of(element)?;
+        live.identity.of(element)?;
     }
-    let wanted = Places::of(wanted, identity);
-    let live = Places::of(live, identity);
     let (named, server_only) = merged
         .into_iter()
         .partition(|element| wanted.get(element).is_some());
-    let server_only = sorted(server_only, &live);
-    Ok(interleave(sorted(named, &wanted), server_only, &live))
+    let server_only = sorted(server_only, live);
+    Ok(interleave(sorted(named, wanted), server_only, live))
 }
 
-fn sorted(mut list: Vec<Value>, order: &Places) -> Vec<Value> {
+fn sorted(mut list: Vec<Value>, order: &Places<'_>) -> Vec<Value> {
     list.sort_by_cached_key(|element| order.get(element).unwrap_or(usize::MAX));
     list
 }
 
 /// Merges two ordered lists without a common element, by their places in the live list where
 /// both have one.
-fn interleave(named: Vec<Value>, server_only: Vec<Value>, live: &Places) -> Vec<Value> {
+fn interleave(named: Vec<Value>, server_only: Vec<Value>, live: &Places<'_>) -> Vec<Value> {
     let mut all = Vec::with_capacity(named.len() + server_only.len());
     let mut left = server_only.into_iter().peekable();
     for right in named {

@@ -105,7 +105,7 @@ fn merge_map(
         };
     }
     retain_keys(&mut original, patch)?;
-    let live = ordered_lists(&original, patch);
+    let live = ordered_lists(&original, patch, object_type);
     delete_from_lists(&mut original, patch)?;
     let mut leaving = BTreeSet::new();
     for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
@@ -176,17 +176,30 @@ fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchE
     Ok(())
 }
 
-/// The lists that the patch orders, as they are before it.
-fn ordered_lists(original: &Object, patch: &Object) -> BTreeMap<String, Vec<Value>> {
+/// The places of the elements in the lists that the patch orders, before it.
+fn ordered_lists<'p>(
+    original: &Object,
+    patch: &'p Object,
+    object_type: Option<TypeRef<'_>>,
+) -> BTreeMap<&'p str, Places<'static>> {
     let fields = patch
         .keys()
         .filter_map(|key| key.strip_prefix(SET_ELEMENT_ORDER));
     fields
         .filter_map(|field| {
             let list = original.get(field)?.as_array()?;
-            Some((field.to_owned(), list.clone()))
+            let places = Places::of(list, identity_in(object_type, field));
+            Some((field, places.into_owned()))
         })
         .collect()
+}
+
+/// The identity of the elements of a list.
+fn identity_in(object_type: Option<TypeRef<'_>>, field: &str) -> Identity {
+    match Strategy::of(object_type, field).merge_key() {
+        Some(key) => Identity::Field(key),
+        None => Identity::Value,
+    }
 }
 
 /// Merges two lists whose strategy is `merge`.
@@ -203,7 +216,7 @@ fn merge_list(
         return Err(PatchError::Malformed(text));
     };
     let identity = Identity::Field(key);
-    let live = original.clone();
+    let live = Places::of(&original, identity).into_owned();
     let mut merged = original;
     let mut kept = Vec::new();
     let mut leaving = BTreeSet::new();
@@ -236,18 +249,20 @@ fn merge_list(
             is.is_none_or(|is| !leaving.contains(&is))
         });
     }
-    let mut places = Places::of(&merged, identity);
+    let mut places = match leaving.is_empty() {
+        true => live.clone(),
+        false => Places::of(&merged, identity).into_owned(),
+    };
     for element in &kept {
         identity.of(element)?;
         merge_element(&mut merged, &mut places, element, strategy)?;
     }
-    let wanted: Vec<Value> = kept.into_iter().cloned().collect();
-    order::arrange(merged, &wanted, &live, identity)
+    order::arrange(merged, &Places::of(kept, identity), &live)
 }
 
 fn merge_element(
     merged: &mut Vec<Value>,
-    places: &mut Places,
+    places: &mut Places<'_>,
     element: &Value,
     strategy: &Strategy<'_>,
 ) -> Result<(), PatchError> {
@@ -274,7 +289,7 @@ fn merge_element(
 fn set_element_orders(
     mut merged: Object,
     patch: &Object,
-    live: &BTreeMap<String, Vec<Value>>,
+    live: &BTreeMap<&str, Places<'_>>,
     object_type: Option<TypeRef<'_>>,
 ) -> Result<Object, PatchError> {
     for (key, value) in patch {
@@ -285,14 +300,13 @@ fn set_element_orders(
             let text = "invalid patch format of setElementOrder list".to_owned();
             return Err(PatchError::Malformed(text));
         };
-        let identity = match Strategy::of(object_type, field).merge_key() {
-            Some(key) => Identity::Field(key),
-            None => Identity::Value,
-        };
+        let identity = identity_in(object_type, field);
         check_order(patch.get(field), wanted, identity)?;
         if let Some(Value::Array(list)) = merged.get_mut(field) {
-            let live = live.get(field).map_or(&[][..], Vec::as_slice);
-            *list = order::arrange(std::mem::take(list), wanted, live, identity)?;
+            let wanted = Places::of(wanted, identity);
+            let nothing = Places::of([], identity);
+            let live = live.get(field).unwrap_or(&nothing);
+            *list = order::arrange(std::mem::take(list), &wanted, live)?;
         }
     }
     Ok(merged)

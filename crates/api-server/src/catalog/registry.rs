@@ -1,6 +1,6 @@
 //! The served resources by group, version and plural name, and the keys of their objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use object_model::{FieldError, Status};
@@ -123,6 +123,8 @@ pub(crate) fn is_at(info: &KindInfo<'_>, group: &str, version: &str, plural: &st
 /// All resources that are served.
 pub(crate) struct Registry {
     resources: Vec<Arc<Resource>>,
+    /// The indices of the resources with a plural name.
+    by_plural: HashMap<String, Vec<usize>>,
     /// Versions of custom kinds that are described, but not served.
     withdrawn: Vec<Resource>,
     /// In the order in which the kinds were given.
@@ -140,7 +142,7 @@ impl Registry {
         for kind in all.iter().filter(|kind| !kind.info().verbs.is_empty()) {
             *users.entry(kind.info().storage).or_default() += 1;
         }
-        let resources = kinds
+        let resources: Vec<Arc<Resource>> = kinds
             .into_iter()
             .filter(|(kind, _)| !kind.info().verbs.is_empty())
             .map(|(kind, custom)| {
@@ -159,8 +161,14 @@ impl Registry {
             shared: true,
             custom,
         });
+        let mut by_plural: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, resource) in resources.iter().enumerate() {
+            let plural = resource.info().plural.to_owned();
+            by_plural.entry(plural).or_default().push(index);
+        }
         Self {
             resources,
+            by_plural,
             withdrawn: withdrawn.collect(),
             kinds: all,
         }
@@ -174,19 +182,21 @@ impl Registry {
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
-        let mut resources = self.resources();
+        let mut resources = self.named(plural);
         let found = resources.find(|resource| is_at(&resource.info(), group, version, plural));
         found.cloned()
     }
 
     /// The resource in any served version.
     pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
-        let mut resources = self.resources();
-        let found = resources.find(|resource| {
-            let info = resource.info();
-            info.group == group && info.plural == plural
-        });
+        let mut resources = self.named(plural);
+        let found = resources.find(|resource| resource.info().group == group);
         found.cloned()
+    }
+
+    fn named(&self, plural: &str) -> impl Iterator<Item = &Arc<Resource>> {
+        let indices = self.by_plural.get(plural).into_iter().flatten();
+        indices.filter_map(|index| self.resources.get(*index))
     }
 
     /// The resource of an object that says its kind.

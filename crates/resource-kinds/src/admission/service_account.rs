@@ -97,23 +97,19 @@ fn mount_token(spec: &mut Value, suffix: &str) {
     let mut needed = false;
     for list in ["initContainers", "containers"] {
         for container in parts::each(spec, list) {
-            let mounts = container["volumeMounts"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            if mounts.iter().any(|mount| mount["mountPath"] == MOUNT_PATH) {
+            let mounts = container["volumeMounts"].as_array();
+            let mut mounts = mounts.into_iter().flatten();
+            if mounts.any(|mount| mount["mountPath"] == MOUNT_PATH) {
                 continue;
             }
             needed = true;
-            let mut mounts = mounts;
-            mounts.push(json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH}));
-            parts::set(container, "volumeMounts", mounts);
+            let mount = json!({"name": volume, "readOnly": true, "mountPath": MOUNT_PATH});
+            parts::push(container, "volumeMounts", mount);
         }
     }
     if needed && is_new {
-        let mut volumes = spec["volumes"].as_array().cloned().unwrap_or_default();
-        volumes.push(volume_sources::service_account_volume(&volume));
-        parts::set(spec, "volumes", volumes);
+        let volume = volume_sources::service_account_volume(&volume);
+        parts::push(spec, "volumes", volume);
     }
 }
 

@@ -78,6 +78,14 @@ pub(crate) fn set(value: &mut Value, key: &str, new: impl Into<Value>) {
     }
 }
 
+/// Appends an element to the list at `key`, which is made if there is none.
+pub(crate) fn push(value: &mut Value, key: &str, element: Value) {
+    match value.get_mut(key) {
+        Some(Value::Array(list)) => list.push(element),
+        _ => set(value, key, vec![element]),
+    }
+}
+
 /// The elements of the list at `key`, for changing them.
 pub(crate) fn each<'a>(
     value: &'a mut Value,

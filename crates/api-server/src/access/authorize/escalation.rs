@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use super::{AuthorizationAttributes, Authorizer, Rule};
 use crate::catalog::registry::Resource;
-use crate::http::request_info::RequestInfo;
 use crate::http::user::UserInfo;
 use crate::objects::metadata;
 use crate::objects::storage::reading;
@@ -34,7 +33,7 @@ const HARMLESS: [&str; 4] = [
 /// exist: its later creator would not know that it is bound.
 pub(crate) fn check(
     authorizer: &Authorizer,
-    (user, info): (&UserInfo, &RequestInfo),
+    (user, namespace, name): (&UserInfo, &str, &str),
     resource: &Resource,
     object: &Value,
     old: Option<&Value>,
@@ -47,7 +46,7 @@ pub(crate) fn check(
         verb,
         group: GROUP,
         resource,
-        namespace: &info.namespace,
+        namespace,
         name,
         ..AuthorizationAttributes::default()
     };
@@ -55,7 +54,7 @@ pub(crate) fn check(
         "roles" | "clusterroles" => {
             if authorizer
                 .rbac
-                .allows(user, &special("escalate", plural, &info.name))
+                .allows(user, &special("escalate", plural, name))
             {
                 return Ok(());
             }
@@ -67,8 +66,8 @@ pub(crate) fn check(
         "rolebindings" | "clusterrolebindings" => {
             let role = &object["roleRef"];
             let text = |field: &str| role[field].as_str().unwrap_or_default();
-            let (plural, namespace) = match text("kind") {
-                "Role" => ("roles", info.namespace.as_str()),
+            let (plural, home) = match text("kind") {
+                "Role" => ("roles", namespace),
                 _ => ("clusterroles", ""),
             };
             if authorizer
@@ -78,15 +77,15 @@ pub(crate) fn check(
                 return Ok(());
             }
             let role = reading(&authorizer.objects, |reads| {
-                let role = reads.get(GROUP, plural, namespace, text("name"));
+                let role = reads.get(GROUP, plural, home, text("name"));
                 role.ok_or_else(|| Status::not_found(GROUP, plural, text("name")))
             })?;
             (authorizer.rbac.read(|index| index.rules_of(&role)), false)
         }
         _ => return Ok(()),
     };
-    let forbidden = |why: &str| Status::forbidden(GROUP, plural, &info.name, why);
-    let held = authorizer.rbac.rules(user, &info.namespace);
+    let forbidden = |why: &str| Status::forbidden(GROUP, plural, name, why);
+    let held = authorizer.rbac.rules(user, namespace);
     if let Some(rule) = missing(&held, &rules) {
         let text = serde_json::to_string(rule).unwrap_or_default();
         let why = format!(

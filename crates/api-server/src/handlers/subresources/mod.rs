@@ -19,7 +19,7 @@ use crate::handlers::destination;
 use crate::handlers::nodes::NodeConnector;
 use crate::handlers::output;
 use crate::handlers::verbs::update;
-use crate::handlers::verbs::{namespace, patch, read};
+use crate::handlers::verbs::{namespace, patch};
 use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
 use crate::http::call::{Answer, Call};
@@ -84,8 +84,8 @@ async fn part(
             output::object(call, resource, &stored, StatusCode::OK)
         }
         Verb::Update => {
-            let decoded = read(resource, call, body).await?;
-            update::answer(writer, resource, call, decoded, part).await
+            let bytes = body::read(body, &call.limits).await?;
+            update::answer(writer, resource, call, &bytes, part).await
         }
         Verb::Patch => {
             let bytes = body::read(body, &call.limits).await?;

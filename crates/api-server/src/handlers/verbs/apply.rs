@@ -179,7 +179,7 @@ impl Apply<'_> {
         };
         let (object, _) = accept(self.resource, decoded, Validation::Ignore)?;
         let (writer, call) = (self.writer, self.call);
-        let asker = (&call.user, &*call.info);
+        let asker = (&call.user, &*call.info.namespace, &*call.info.name);
         authorize::check_escalation(
             &writer.access.authorizer,
             asker,

@@ -20,7 +20,6 @@ use crate::http::call::Call;
 use crate::http::decode::Decoded;
 use crate::http::limits::{NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::http::reply::Reply;
-use crate::http::request_info::RequestInfo;
 use crate::http::work;
 use crate::objects::allocations::allocate;
 use crate::objects::field_managers;
@@ -40,11 +39,10 @@ pub(crate) async fn answer(
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let (object, found) = accept(resource, decoded, options.validation)?;
     call.warnings.add(found);
-    let mut info = RequestInfo::clone(&call.info);
-    info.name = metadata::text(&object, "name").to_owned();
+    let (namespace, name) = (&call.info.namespace, metadata::text(&object, "name"));
     authorize::check_escalation(
         &writer.access.authorizer,
-        (&call.user, &info),
+        (&call.user, namespace, name),
         resource,
         &object,
         None,
@@ -77,22 +75,40 @@ pub(crate) async fn create(
     if !generated {
         return create_named(writer, request, object).await;
     }
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let mut candidate = object.clone();
-        let name = metadata::generate_name(&prefix);
-        metadata::of(&mut candidate).insert("name".to_owned(), name.as_str().into());
-        match create_named(writer, request, candidate).await {
-            Err(status) if status.reason == StatusReason::AlreadyExists => {
-                if tries == NAME_ATTEMPTS_MAX {
-                    let info = resource.info();
-                    return Err(Status::no_unique_name(info.group, info.plural, &name));
-                }
-            }
-            outcome => return outcome,
+    let name = free_name(writer.objects, request, &prefix).await?;
+    metadata::of(&mut object).insert("name".to_owned(), name.as_str().into());
+    match create_named(writer, request, object).await {
+        Err(status) if status.reason == StatusReason::AlreadyExists => {
+            Err(no_unique_name(resource, &name))
+        }
+        outcome => outcome,
+    }
+}
+
+/// A generated name that no object has. Two requests that choose one name at the same time are too
+/// rare for a second attempt.
+///
+/// *Errors.* 409 if every try finds an object.
+async fn free_name(
+    objects: &Objects,
+    request: &WriteRequest<'_>,
+    prefix: &str,
+) -> Result<String, Status> {
+    let resource = request.resource;
+    let mut name = String::new();
+    for _ in 0..NAME_ATTEMPTS_MAX {
+        name = metadata::generate_name(prefix);
+        let found = objects.read(resource, request.namespace, &name).await?;
+        if found.is_none() {
+            return Ok(name);
         }
     }
+    Err(no_unique_name(resource, &name))
+}
+
+fn no_unique_name(resource: &Resource, name: &str) -> Status {
+    let info = resource.info();
+    Status::no_unique_name(info.group, info.plural, name)
 }
 
 async fn create_named(

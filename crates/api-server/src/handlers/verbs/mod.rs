@@ -50,8 +50,8 @@ pub(crate) async fn answer(
             create::answer(writer, resource, &call, decoded).await
         }
         Verb::Update => {
-            let decoded = read(resource, &call, body).await?;
-            update::answer(writer, resource, &call, decoded, Part::Whole).await
+            let bytes = body::read(body, &call.limits).await?;
+            update::answer(writer, resource, &call, &bytes, Part::Whole).await
         }
         Verb::Patch => {
             let bytes = body::read(body, &call.limits).await?;
@@ -68,7 +68,7 @@ pub(crate) async fn answer(
     }
 }
 
-/// Reads and decodes the body of a create or an update.
+/// Reads and decodes the body of a create, or of another write of a whole object.
 pub(crate) async fn read(
     resource: &Resource,
     call: &Call,

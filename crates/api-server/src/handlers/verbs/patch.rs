@@ -156,7 +156,7 @@ pub(crate) async fn answer(
         };
         let accepted = accept(resource, decoded, Validation::Ignore);
         let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
-        let asker = (&call.user, &*call.info);
+        let asker = (&call.user, &*call.info.namespace, &*call.info.name);
         authorize::check_escalation(
             &writer.access.authorizer,
             asker,

@@ -15,7 +15,7 @@ use crate::handlers::output;
 use crate::handlers::verbs::create::{create, refused};
 use crate::handlers::writer::Writer;
 use crate::http::call::Call;
-use crate::http::decode::Decoded;
+use crate::http::decode;
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::reply::Reply;
 use crate::http::work;
@@ -27,7 +27,7 @@ use crate::objects::remove::remove;
 use crate::objects::storage::{self, Objects, encode_within, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{
-    WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
+    Validation, WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
 };
 
 /// The text of a 409 for an object that has changed in between.
@@ -42,25 +42,34 @@ pub(crate) async fn answer(
     writer: Writer<'_>,
     resource: &Resource,
     call: &Call,
-    decoded: Decoded,
+    bytes: &[u8],
     part: Part,
 ) -> Result<Reply, Status> {
+    let sent = || decode::body(&call.parts.headers, bytes, resource.info().kind);
+    let decoded = sent()?;
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let (object, found) = accept(resource, decoded, options.validation)?;
     call.warnings.add(found);
     // Before it is looked for: 404 of the one name would be no answer to the other.
     metadata::must_name(&object, &call.info.name)?;
-    let asker = (&call.user, &*call.info);
-    let check = |old: Option<&Value>| {
-        authorize::check_escalation(&writer.access.authorizer, asker, resource, &object, old)
+    let asker = (&call.user, &*call.info.namespace, &*call.info.name);
+    let check = |object: &Value, old: Option<&Value>| {
+        authorize::check_escalation(&writer.access.authorizer, asker, resource, object, old)
     };
     let request = WriteRequest::of(call, resource, options);
     let kind = &resource.kind;
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
+    // Few writes need a second attempt, which decodes the body again.
+    let mut object = Some(object);
+    let mut take = || match object.take() {
+        Some(object) => Ok(object),
+        None => accept(resource, sent()?, Validation::Ignore).map(|(object, _)| object),
+    };
     let mut change = |old: &Value| {
-        check(Some(old))?;
+        let object = take()?;
+        check(&object, Some(old))?;
         if versioned || kind.info().writes.unconditional_update {
-            Ok(object.clone())
+            Ok(object)
         } else {
             Err(unversioned(resource, &call.info.name))
         }
@@ -73,8 +82,9 @@ pub(crate) async fn answer(
         {
             let info = call.info.with_verb("create");
             authorize::authorize(&writer.access.authorizer, &call.user, &info)?;
-            check(None)?;
-            let created = create(writer, &request, object.clone()).await?;
+            let object = take()?;
+            check(&object, None)?;
+            let created = create(writer, &request, object).await?;
             (created, StatusCode::CREATED)
         }
         updated => (updated?, StatusCode::OK),

@@ -18,9 +18,17 @@ const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
     let (pod, old_pod) = (Field::root(object), Field::root(old));
     let (new_spec, old_spec) = (pod.get("spec"), old_pod.get("spec"));
-    let mut errors = pod_template::validate_pod(&pod);
-    drop_known(&mut errors, &pod_template::validate_pod(&old_pod));
-    errors.extend(pod_template::validate_annotations_update(&pod, &old_pod));
+    let is_same = |field: &str| pod.get(field).value == old_pod.get(field).value;
+    let mut errors = pod_template::validate_annotations_update(&pod, &old_pod);
+    // Most updates of pods change labels, finalizers and owners.
+    if is_same("spec") && is_same("metadata.annotations") {
+        return errors;
+    }
+    let mut of_pod = pod_template::validate_pod(&pod);
+    if !of_pod.is_empty() {
+        drop_known(&mut of_pod, &pod_template::validate_pod(&old_pod));
+    }
+    errors.splice(0..0, of_pod);
     for list in ["containers", "initContainers"] {
         let new = new_spec.get(list);
         if new.len() != old_spec.get(list).len() {
