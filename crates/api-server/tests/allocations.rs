@@ -31,12 +31,12 @@ const REQUESTS: usize = 101;
 /// The most allocations of one request, with a few to spare. A number is lowered when the code
 /// needs less, and raised only with a reason.
 const BOUNDS: [(Write, usize); 6] = [
-    (Write::CreatePod, 5000),
-    (Write::PatchStatus, 5000),
-    (Write::DeletePod, 5000),
-    (Write::CreateConfigMap, 1000),
-    (Write::PatchConfigMap, 1000),
-    (Write::DeleteConfigMap, 1000),
+    (Write::CreatePod, 640),
+    (Write::PatchStatus, 1180),
+    (Write::DeletePod, 400),
+    (Write::CreateConfigMap, 170),
+    (Write::PatchConfigMap, 265),
+    (Write::DeleteConfigMap, 145),
 ];
 
 #[derive(Clone, Copy, Debug)]

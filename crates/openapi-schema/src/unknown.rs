@@ -1,5 +1,7 @@
 //! Strict decoding: the fields of an object that its type does not have.
 
+use std::fmt::Write;
+
 use serde_json::Value;
 
 use crate::Schema;
@@ -55,7 +57,8 @@ impl Search<'_> {
                 let element = self.schema.graph.element(element);
                 for (index, value) in values.iter().enumerate() {
                     let here = self.path.len();
-                    self.path.push_str(&format!("[{index}]"));
+                    // Writing to a text never fails.
+                    let _ = write!(self.path, "[{index}]");
                     self.value(element, value);
                     self.path.truncate(here);
                 }

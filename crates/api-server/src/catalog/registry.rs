@@ -59,19 +59,18 @@ impl Resource {
 
     /// The key of one object.
     pub(crate) fn key(&self, namespace: &str, name: &str) -> Vec<u8> {
-        let mut key = self.prefix(namespace);
-        key.extend_from_slice(name.as_bytes());
-        key
+        let storage = self.info().storage;
+        let parts: &[&str] = if namespace.is_empty() || !self.namespaced() {
+            &["/registry/", storage, "/", name]
+        } else {
+            &["/registry/", storage, "/", namespace, "/", name]
+        };
+        parts.concat().into_bytes()
     }
 
     /// The start of the keys of all objects in a namespace, or of all at all.
     pub(crate) fn prefix(&self, namespace: &str) -> Vec<u8> {
-        let storage = self.info().storage;
-        if namespace.is_empty() || !self.namespaced() {
-            format!("/registry/{storage}/").into_bytes()
-        } else {
-            format!("/registry/{storage}/{namespace}/").into_bytes()
-        }
+        self.key(namespace, "")
     }
 
     /// Namespace and name out of a key.

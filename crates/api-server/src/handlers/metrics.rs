@@ -112,7 +112,10 @@ fn verb(verb: &str, subresource: &str) -> &'static str {
 
 #[derive(Default)]
 struct Series {
-    requests: BTreeMap<(Label, u16), u64>,
+    /// The number of requests by label and code.
+    requests: BTreeMap<Label, BTreeMap<u16, u64>>,
+    /// The number of different (label, code).
+    codes: usize,
     durations: BTreeMap<Label, Histogram>,
 }
 
@@ -168,22 +171,24 @@ impl Metrics {
     pub(crate) fn finished(&self, label: &Label, code: u16, took: Duration) {
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         let series = &mut *series;
-        let full = series.requests.len() >= SERIES_MAX;
-        let key = (label.clone(), code);
-        if let Some(count) = series.requests.get_mut(&key) {
+        let known = series.requests.get_mut(label);
+        if let Some(count) = known.and_then(|codes| codes.get_mut(&code)) {
             *count += 1;
-        } else if !full {
-            series.requests.insert(key, 1);
+        } else if series.codes < SERIES_MAX {
+            let codes = series.requests.entry(label.clone()).or_default();
+            codes.insert(code, 1);
+            series.codes += 1;
         }
         if label.is_long() {
             return;
         }
-        if series.durations.len() >= TIMED_MAX && !series.durations.contains_key(label) {
-            return;
+        if let Some(durations) = series.durations.get_mut(label) {
+            durations.observe(took.as_secs_f64());
+        } else if series.durations.len() < TIMED_MAX {
+            let mut durations = Histogram::new(&BUCKETS);
+            durations.observe(took.as_secs_f64());
+            series.durations.insert(label.clone(), durations);
         }
-        let durations = series.durations.entry(label.clone());
-        let durations = durations.or_insert_with(|| Histogram::new(&BUCKETS));
-        durations.observe(took.as_secs_f64());
     }
 
     /// Shows metrics of another part of the program beside the server's own.
@@ -195,10 +200,12 @@ impl Metrics {
     fn write_requests(&self, page: &mut Page) {
         let series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         page.describe(REQUESTS);
-        for ((label, code), count) in &series.requests {
-            let code = code.to_string();
-            let labels = [&[("code", &*code)], &label.labels()[..]].concat();
-            page.add(REQUESTS, &labels, count);
+        for (label, codes) in &series.requests {
+            for (code, count) in codes {
+                let code = code.to_string();
+                let labels = [&[("code", &*code)], &label.labels()[..]].concat();
+                page.add(REQUESTS, &labels, count);
+            }
         }
         page.describe(DURATIONS);
         for (label, durations) in &series.durations {

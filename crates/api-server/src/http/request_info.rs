@@ -5,6 +5,8 @@
 //! by the [`RequestInfo`] made here. Which kind is at the path, and whether the path suits its scope,
 //! is added by [`destination`](crate::handlers::destination).
 
+use std::borrow::Cow;
+
 use http::Method;
 use object_model::FieldSelector;
 
@@ -42,8 +44,8 @@ pub(crate) struct RequestInfo {
 }
 
 /// A segment of a path.
-struct Segment {
-    text: String,
+struct Segment<'p> {
+    text: Cow<'p, str>,
     /// Its end in the path.
     end: usize,
 }
@@ -57,8 +59,8 @@ impl RequestInfo {
         };
         let segments = segments(path);
         let mut parts = segments.as_slice();
-        let text = |parts: &[Segment], at: usize| parts[at].text.clone();
-        let prefix = parts.first().map_or("", |first| first.text.as_str());
+        let text = |parts: &[Segment<'_>], at: usize| parts[at].text.clone().into_owned();
+        let prefix = parts.first().map_or("", |first| &*first.text);
         match (prefix, parts.len()) {
             ("api", 3..) => parts = &parts[1..],
             ("apis", 4..) => {
@@ -82,17 +84,17 @@ impl RequestInfo {
         info
     }
 
-    fn place(&mut self, mut parts: &[Segment]) {
+    fn place(&mut self, mut parts: &[Segment<'_>]) {
         if parts[0].text == "namespaces" && parts.len() > 1 {
-            self.namespace = parts[1].text.clone();
+            self.namespace = parts[1].text.clone().into_owned();
             self.has_gap = self.namespace.is_empty();
-            let of_itself = |part: &Segment| matches!(part.text.as_str(), "status" | "finalize");
+            let of_itself = |part: &Segment<'_>| matches!(&*part.text, "status" | "finalize");
             if parts.len() > 2 && !of_itself(&parts[2]) {
                 self.in_namespace = true;
                 parts = &parts[2..];
             }
         }
-        let text = |at: usize| parts.get(at).map_or("", |part| part.text.as_str());
+        let text = |at: usize| parts.get(at).map_or("", |part| &*part.text);
         self.resource = text(0).to_owned();
         self.name = text(1).to_owned();
         self.named = parts.len() > 1;
@@ -145,13 +147,16 @@ impl RequestInfo {
     }
 }
 
-fn segments(path: &str) -> Vec<Segment> {
+fn segments(path: &str) -> Vec<Segment<'_>> {
     let inner = path.trim_start_matches('/');
     let mut end = path.len() - inner.len();
     let inner = inner.trim_end_matches('/');
     let pieces = inner.split('/').map(|piece| {
         let segment = Segment {
-            text: decode(piece, false),
+            text: match piece.contains('%') {
+                true => decode(piece, false).into(),
+                false => piece.into(),
+            },
             end: end + piece.len(),
         };
         end = segment.end + 1;

@@ -183,9 +183,14 @@ pub(crate) fn prepare_update(
     metadata.insert("name".to_owned(), json!(name));
     for field in SERVER_OWNED.into_iter().chain(["generateName"]) {
         match old["metadata"].get(field) {
-            Some(value) => metadata.insert(field.to_owned(), value.clone()),
-            None => metadata.remove(field),
-        };
+            Some(value) if metadata.get(field) == Some(value) => {}
+            Some(value) => {
+                metadata.insert(field.to_owned(), value.clone());
+            }
+            None => {
+                metadata.remove(field);
+            }
+        }
     }
     metadata.remove("resourceVersion");
     Ok(())

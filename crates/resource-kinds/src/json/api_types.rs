@@ -192,12 +192,9 @@ impl ApiTypes {
             "" => "core",
             first => first,
         };
-        let names = [
-            format!("{package}/{version}.{kind}"),
-            format!("meta/v1.{kind}"),
-        ];
-        let mut found = names.iter().filter_map(|name| self.structure(name));
-        found.next().map(|structure| structure.name)
+        let own = self.structure(&[package, "/", version, ".", kind].concat());
+        let found = own.or_else(|| self.structure(&["meta/v1.", kind].concat()));
+        found.map(|structure| structure.name)
     }
 
     /// The names of all types.

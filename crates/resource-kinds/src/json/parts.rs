@@ -9,9 +9,10 @@ pub(crate) fn remove(object: &mut Value, part: &str) {
     }
 }
 
-/// Restores a top-level part.
+/// Restores a top-level part. A part that did not change is not copied.
 pub(crate) fn restore(object: &mut Value, old: &Value, part: &str) {
     match (object.as_object_mut(), old.get(part)) {
+        (Some(map), Some(value)) if map.get(part) == Some(value) => {}
         (Some(map), Some(value)) => {
             map.insert(part.to_owned(), value.clone());
         }

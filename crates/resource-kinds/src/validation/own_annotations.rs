@@ -116,6 +116,9 @@ fn places<'a>(kind: &'a str, object: &'a Value) -> Vec<(&'a str, Field<'a>)> {
     let mut places = vec![(kind, root.get("metadata.annotations"))];
     for (path, kind) in TEMPLATES {
         let at = root.get(path);
+        if !at.is_set() {
+            continue;
+        }
         let list: Vec<Field<'a>> = at.items().collect();
         let one = if list.is_empty() { vec![at] } else { list };
         places.extend(one.iter().map(|at| (kind, at.get("metadata.annotations"))));

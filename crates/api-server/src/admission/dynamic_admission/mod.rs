@@ -110,6 +110,13 @@ impl Admission {
     }
 }
 
+/// Whether policies or webhooks see the request.
+///
+/// *Errors.* 500 where that is not known.
+pub(crate) fn concerns(admission: &Admission, request: &WriteRequest<'_>) -> Result<bool, Status> {
+    admission.registrations().concern(request)
+}
+
 /// Runs the built-in plug-ins, then asks the policies and webhooks that may change the object.
 ///
 /// *Errors.* The refusal of any admission; 500 if a webhook with `failurePolicy: Fail` does not

@@ -259,7 +259,12 @@ pub(crate) async fn delete(
             .must_read(resource, request.namespace, request.name)
             .await?;
         work::expect(stored.value.len()).await;
-        let mut object = storage::decode(resource, &stored)?;
+        // Nothing of the server itself reads the managed fields of an object that goes.
+        let shown = dynamic_admission::concerns(writer.admission, request).unwrap_or(true);
+        let mut object = match shown {
+            true => storage::decode(resource, &stored)?,
+            false => storage::decode_without_managed_fields(resource, &stored)?,
+        };
         options.check(resource, &object)?;
         admit(
             &writer.admission.plugins,
@@ -280,6 +285,9 @@ pub(crate) async fn delete(
             let revision = remove(writer.objects, resource, (&stored, &object)).await?;
             revision.map(|_| Written { stored, gone: true })
         } else {
+            if !shown {
+                storage::add_managed_fields(&mut object, &stored)?;
+            }
             mark.apply(resource, &mut object);
             replace(writer.objects, resource, &stored, &object).await?
         };

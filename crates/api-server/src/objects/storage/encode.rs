@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use mvcc_store::{Revision, Value as Stored};
 use object_model::{Status, StatusReason};
 use resource_kinds::KindInfo;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::http::limits::OBJECT_BYTES_MAX;
@@ -166,9 +167,9 @@ fn halves(kind: &str, api_version: &str, object: &Value) -> (Vec<u8>, Vec<u8>) {
 fn head(kind: &str, api_version: &str) -> Vec<u8> {
     let mut head = Vec::with_capacity(256);
     head.extend_from_slice(b"{\"kind\":");
-    write(&mut head, &Value::from(kind));
+    write(&mut head, kind);
     head.extend_from_slice(b",\"apiVersion\":");
-    write(&mut head, &Value::from(api_version));
+    write(&mut head, api_version);
     head.extend_from_slice(b",\"metadata\":{");
     head
 }
@@ -189,12 +190,12 @@ fn is_set(value: &Value) -> bool {
 }
 
 fn field(out: &mut Vec<u8>, name: &str, value: &Value) {
-    write(out, &Value::from(name));
+    write(out, name);
     out.push(b':');
     write(out, value);
 }
 
-fn write(out: &mut Vec<u8>, value: &Value) {
+fn write(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     // A JSON value can always be written to memory.
     if let Err(error) = serde_json::to_writer(&mut *out, value) {
         tracing::error!(%error, "encode a JSON value");

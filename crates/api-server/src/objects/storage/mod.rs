@@ -104,8 +104,7 @@ impl Objects {
 /// Decodes a stored object into the form of the given resource. A custom resource gets the present
 /// defaults of its definition.
 pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, Status> {
-    let mut object: Value = serde_json::from_slice(&stored.value)
-        .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?;
+    let mut object = parse(&stored.value)?;
     let info = resource.info();
     let is_own =
         |object: &Value| object["kind"] == info.kind && object["apiVersion"] == info.api_version();
@@ -119,6 +118,35 @@ pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, St
         resource.kind.default(&mut object);
     }
     Ok(object)
+}
+
+/// Decodes a stored object without its managed fields, which are a third of an ordinary one.
+pub(crate) fn decode_without_managed_fields(
+    resource: &Resource,
+    stored: &KeyValue,
+) -> Result<Value, Status> {
+    let value = without_managed_fields(&stored.value);
+    let bare = KeyValue {
+        value,
+        ..stored.clone()
+    };
+    decode(resource, &bare)
+}
+
+/// Adds the managed fields that [`decode_without_managed_fields`] left out.
+pub(crate) fn add_managed_fields(object: &mut Value, stored: &KeyValue) -> Result<(), Status> {
+    if let Some(managed) = value_at(&stored.value, &["metadata", "managedFields"]) {
+        object["metadata"]["managedFields"] = parse(managed)?;
+    }
+    Ok(())
+}
+
+fn parse(json: &[u8]) -> Result<Value, Status> {
+    let failed =
+        |why: &dyn std::fmt::Display| Status::internal(format!("decode a stored object: {why}"));
+    // Checked as a whole, which is faster than text by text.
+    let text = std::str::from_utf8(json).map_err(|error| failed(&error))?;
+    serde_json::from_str(text).map_err(|error| failed(&error))
 }
 
 /// The bytes that a client of the given resource gets: those stored, unless their form is that

@@ -50,9 +50,9 @@ impl Standard {
         };
         let known = |text: &str| matches!(text, "privileged" | "baseline" | "restricted");
         let why = "must be one of privileged, baseline, restricted";
-        let level = label(format!("{LABELS}{mode}"), why, &known);
+        let level = label([LABELS, mode].concat(), why, &known);
         let why = "must be \"latest\" or \"v1.x\"";
-        let version = label(format!("{LABELS}{mode}-version"), why, &is_version);
+        let version = label([LABELS, mode, "-version"].concat(), why, &is_version);
         let level = match level.as_deref() {
             None | Some("privileged") => Level::Privileged,
             Some("baseline") => Level::Baseline,
