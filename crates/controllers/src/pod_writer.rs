@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 
 /// Time until a missing write in the cache is logged, and the API server is asked.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Maximum number of concurrent writes.
 const BATCH_MAX: usize = 500;
 
@@ -234,9 +233,7 @@ where
         loop {
             let wait = async {
                 for one in &done {
-                    while !self.is_seen(one) {
-                        tokio::time::sleep(LOOK_EVERY).await;
-                    }
+                    self.cache.wait_until(|| self.is_seen(one)).await;
                 }
             };
             let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();

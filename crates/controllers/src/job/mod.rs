@@ -18,7 +18,6 @@ use crate::pod_writer::{PodError, PodWriter};
 
 /// Time until a missing status in the cache is logged, and the API server is asked.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -166,11 +165,8 @@ impl Worker {
         let key = Key::of(job);
         let is_old = |seen: &Job| seen.metadata.resource_version == job.metadata.resource_version;
         loop {
-            let wait = async {
-                while self.jobs.get_key(&key).is_some_and(|seen| is_old(&seen)) {
-                    tokio::time::sleep(LOOK_EVERY).await;
-                }
-            };
+            let is_seen = || self.jobs.get_key(&key).is_none_or(|seen| !is_old(&seen));
+            let wait = self.jobs.wait_until(is_seen);
             let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
             if seen || self.jobs.is_stopped() {
                 return;

@@ -79,7 +79,7 @@ const TABLE: &[(&str, Said)] = &[
     ("api-client/src/client.rs", SERVER),
     ("api-client/src/error.rs", SERVER),
     ("api-client/src/watch/mod.rs", SERVER),
-    ("reconcile/src/cache.rs", SERVER),
+    ("reconcile/src/cache/mod.rs", SERVER),
     (
         "api-server/src/access/audit/mod.rs",
         ByStrangers(&["sub-resources", "json"]),

@@ -14,7 +14,7 @@ use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Changes, Mailbox, ObjectChange};
@@ -59,6 +59,8 @@ struct Shared<K> {
     identity: fn(&K) -> Identity<'_>,
     state: RwLock<State<K>>,
     synced: watch::Sender<Progress>,
+    /// Wakes readers that wait for a state, after each event.
+    changed: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -252,6 +254,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
                 identity,
                 state: RwLock::new(state),
                 synced,
+                changed: Notify::new(),
             }),
         }
     }
@@ -307,6 +310,23 @@ impl<K: Send + Sync + 'static> Cache<K> {
     /// Whether it has ended: its contents no longer change.
     pub fn is_stopped(&self) -> bool {
         *self.shared.synced.borrow() == Progress::Stopped
+    }
+
+    /// Waits until the condition holds. It is judged now and after each event, and must depend on
+    /// this cache only. `false` when the cache stopped before that.
+    pub async fn wait_until(&self, holds: impl Fn() -> bool) -> bool {
+        loop {
+            // Made before the look, so that no change after it is missed.
+            let changed = self.shared.changed.notified();
+            let stopped = self.is_stopped();
+            if holds() {
+                return true;
+            }
+            if stopped {
+                return false;
+            }
+            changed.await;
+        }
     }
 
     /// Everything there is now, as [`ObjectChange::Applied`] without a previous state, and from then on
@@ -420,6 +440,7 @@ impl<K> Shared<K> {
                 self.write().remove(&key, Some(object), self.identity);
             }
         }
+        self.changed.notify_waiters();
     }
 
     fn stop(&self) {
@@ -432,6 +453,7 @@ impl<K> Shared<K> {
         }
         drop(state);
         self.synced.send_replace(Progress::Stopped);
+        self.changed.notify_waiters();
     }
 }
 
@@ -485,99 +507,4 @@ impl<K> State<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
-
-    use super::*;
-
-    fn object(name: &str, uid: &str, revision: &str) -> ConfigMap {
-        let mut object = ConfigMap::default();
-        object.metadata.namespace = Some("default".to_owned());
-        object.metadata.name = Some(name.to_owned());
-        object.metadata.uid = Some(uid.to_owned());
-        object.metadata.resource_version = Some(revision.to_owned());
-        object
-    }
-
-    async fn after(events: Vec<Event<ConfigMap>>) -> (Cache<ConfigMap>, Vec<String>) {
-        let (sender, receiver) = futures::channel::mpsc::unbounded();
-        let cache = Cache::from_events(receiver);
-        let mut changes = cache.subscribe();
-        let mut told = Vec::new();
-        for event in events {
-            let quiet = matches!(event, Event::Init | Event::InitDone);
-            sender.unbounded_send(event).unwrap();
-            if !quiet {
-                told.push(describe(changes.next().await.unwrap()));
-            }
-        }
-        drop(sender);
-        while let Some(change) = changes.next().await {
-            told.push(describe(change));
-        }
-        (cache, told)
-    }
-
-    fn describe(change: ObjectChange<ConfigMap>) -> String {
-        let name = |o: &ConfigMap| {
-            format!(
-                "{}{}",
-                o.metadata.name.clone().unwrap(),
-                o.metadata.uid.clone().unwrap()
-            )
-        };
-        match change {
-            ObjectChange::Applied(new, None) => format!("+{}", name(&new)),
-            ObjectChange::Applied(new, Some(_)) => format!("~{}", name(&new)),
-            ObjectChange::Deleted(old) => format!("-{}", name(&old)),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_list_anew_tells_what_went_away_meanwhile() {
-        let (cache, told) = after(vec![
-            Event::Init,
-            Event::InitApply(object("a", "1", "1")),
-            Event::InitApply(object("b", "1", "2")),
-            Event::InitDone,
-            Event::Apply(object("a", "1", "3")),
-            Event::Init,
-            Event::InitApply(object("a", "1", "4")),
-            Event::InitDone,
-        ])
-        .await;
-        assert_eq!(told, ["+a1", "+b1", "~a1", "~a1", "-b1"]);
-        assert_eq!(cache.list().len(), 1);
-        assert!(cache.get("default", "a").is_some());
-    }
-
-    #[tokio::test]
-    async fn a_new_object_under_an_old_name_is_a_deletion_and_a_creation() {
-        let (_, told) = after(vec![
-            Event::Init,
-            Event::InitApply(object("a", "1", "1")),
-            Event::InitDone,
-            Event::Apply(object("a", "2", "5")),
-        ])
-        .await;
-        assert_eq!(told, ["+a1", "-a1", "+a2"]);
-    }
-
-    #[tokio::test]
-    async fn an_index_follows_its_cache() {
-        let (sender, receiver) = futures::channel::mpsc::unbounded();
-        let cache = Cache::from_events(receiver);
-        let by_uid = cache.index(|o: &ConfigMap| o.metadata.uid.iter().cloned().collect());
-        let mut changes = cache.subscribe();
-        sender
-            .unbounded_send(Event::Apply(object("a", "1", "1")))
-            .unwrap();
-        changes.next().await;
-        assert_eq!(by_uid.get("1").len(), 1);
-        sender
-            .unbounded_send(Event::Delete(object("a", "1", "2")))
-            .unwrap();
-        changes.next().await;
-        assert!(by_uid.get("1").is_empty());
-    }
-}
+mod tests;

@@ -1,0 +1,113 @@
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::*;
+
+fn object(name: &str, uid: &str, revision: &str) -> ConfigMap {
+    let mut object = ConfigMap::default();
+    object.metadata.namespace = Some("default".to_owned());
+    object.metadata.name = Some(name.to_owned());
+    object.metadata.uid = Some(uid.to_owned());
+    object.metadata.resource_version = Some(revision.to_owned());
+    object
+}
+
+async fn after(events: Vec<Event<ConfigMap>>) -> (Cache<ConfigMap>, Vec<String>) {
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    let cache = Cache::from_events(receiver);
+    let mut changes = cache.subscribe();
+    let mut told = Vec::new();
+    for event in events {
+        let quiet = matches!(event, Event::Init | Event::InitDone);
+        sender.unbounded_send(event).unwrap();
+        if !quiet {
+            told.push(describe(changes.next().await.unwrap()));
+        }
+    }
+    drop(sender);
+    while let Some(change) = changes.next().await {
+        told.push(describe(change));
+    }
+    (cache, told)
+}
+
+fn describe(change: ObjectChange<ConfigMap>) -> String {
+    let name = |o: &ConfigMap| {
+        format!(
+            "{}{}",
+            o.metadata.name.clone().unwrap(),
+            o.metadata.uid.clone().unwrap()
+        )
+    };
+    match change {
+        ObjectChange::Applied(new, None) => format!("+{}", name(&new)),
+        ObjectChange::Applied(new, Some(_)) => format!("~{}", name(&new)),
+        ObjectChange::Deleted(old) => format!("-{}", name(&old)),
+    }
+}
+
+#[tokio::test]
+async fn a_list_anew_tells_what_went_away_meanwhile() {
+    let (cache, told) = after(vec![
+        Event::Init,
+        Event::InitApply(object("a", "1", "1")),
+        Event::InitApply(object("b", "1", "2")),
+        Event::InitDone,
+        Event::Apply(object("a", "1", "3")),
+        Event::Init,
+        Event::InitApply(object("a", "1", "4")),
+        Event::InitDone,
+    ])
+    .await;
+    assert_eq!(told, ["+a1", "+b1", "~a1", "~a1", "-b1"]);
+    assert_eq!(cache.list().len(), 1);
+    assert!(cache.get("default", "a").is_some());
+}
+
+#[tokio::test]
+async fn a_new_object_under_an_old_name_is_a_deletion_and_a_creation() {
+    let (_, told) = after(vec![
+        Event::Init,
+        Event::InitApply(object("a", "1", "1")),
+        Event::InitDone,
+        Event::Apply(object("a", "2", "5")),
+    ])
+    .await;
+    assert_eq!(told, ["+a1", "-a1", "+a2"]);
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_the_awaited_change_or_with_the_cache() {
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    let cache = Cache::from_events(receiver);
+    let wait = |name: &'static str| {
+        let cache = cache.clone();
+        let is_there = move |cache: &Cache<ConfigMap>| cache.get("default", name).is_some();
+        tokio::spawn(async move { cache.wait_until(|| is_there(&cache)).await })
+    };
+    let (awaited, never) = (wait("b"), wait("c"));
+    for name in ["a", "b"] {
+        let event = Event::Apply(object(name, "1", "1"));
+        sender.unbounded_send(event).unwrap();
+    }
+    assert!(awaited.await.unwrap());
+    drop(sender);
+    assert!(!never.await.unwrap());
+}
+
+#[tokio::test]
+async fn an_index_follows_its_cache() {
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    let cache = Cache::from_events(receiver);
+    let by_uid = cache.index(|o: &ConfigMap| o.metadata.uid.iter().cloned().collect());
+    let mut changes = cache.subscribe();
+    sender
+        .unbounded_send(Event::Apply(object("a", "1", "1")))
+        .unwrap();
+    changes.next().await;
+    assert_eq!(by_uid.get("1").len(), 1);
+    sender
+        .unbounded_send(Event::Delete(object("a", "1", "2")))
+        .unwrap();
+    changes.next().await;
+    assert!(by_uid.get("1").is_empty());
+}
