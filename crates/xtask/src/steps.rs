@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::Path;
-use std::thread::available_parallelism;
+use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -37,14 +38,24 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
         return Ok(());
     }
     step("setup", || setup::run(root))?;
-    step("tests", || run_inner_tests(root))?;
+    step("release build", || build_programs(root))?;
+    if has_nextest(root) {
+        step("tests", || run_all_tests(root))?;
+        return run_programs_and_fuzz(root);
+    }
+    let inner = ["--workspace", "--exclude", "end-to-end"];
+    step("tests", || run_serially(root, &inner))?;
     step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
-    step("release build", || {
-        let programs = ["--package", "mainstay", "--package", "load-generator"];
-        cargo::run(root, &[&["build", "--release"][..], &programs].concat())?;
-        check_size(&setup::target(root).join("release/mainstay"))
-    })?;
-    step("end to end", || run_end_to_end_tests(root))
+    step("end to end", || {
+        run_serially(root, &["--package", "end-to-end"])
+    })
+}
+
+/// Builds the programs that the end-to-end tests start.
+fn build_programs(root: &Path) -> Result<()> {
+    let programs = ["--package", "mainstay", "--package", "load-generator"];
+    cargo::run(root, &[&["build", "--release"][..], &programs].concat())?;
+    check_size(&setup::target(root).join("release/mainstay"))
 }
 
 /// The largest size of the release binary. It is to shrink: the goal is 35 MB.
@@ -78,19 +89,33 @@ const KERNEL: &[&str] = &[
     "volume-provisioner",
 ];
 
-/// Runs all tests outside of `end-to-end`. A filter selects the tests, not packages: all steps then
-/// build the same selection, which decides on the features of libraries, and each library is built
+/// Runs the end-to-end tests beside all others: they wait most of the time, and the others compute.
+/// `.config/nextest.toml` leaves the others as many threads as there are processors. All packages
+/// are selected, because the selection decides on the features of libraries: each library is built
 /// once.
-fn run_inner_tests(root: &Path) -> Result<()> {
-    if !has_nextest(root) {
-        return run_serially(root, &["--workspace", "--exclude", "end-to-end"]);
-    }
-    let filter = format!("not package(end-to-end) and {}", no_programs());
-    run_with_nextest(root, &["--workspace", "--filterset", &filter])?;
-    for (_, test) in PROGRAMS {
-        cargo::run(root, &["test", "--workspace", "--test", test])?;
-    }
-    Ok(())
+fn run_all_tests(root: &Path) -> Result<()> {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    let threads = format!("--test-threads={}", 3 * processors);
+    let filter = no_programs();
+    run_with_nextest(root, &["--workspace", &threads, "--filterset", &filter])
+}
+
+/// Runs the fuzz targets beside the tests that are programs of their own, which wait most of the
+/// time. All of them come to their end.
+fn run_programs_and_fuzz(root: &Path) -> Result<()> {
+    thread::scope(|scope| {
+        let mut running =
+            vec![scope.spawn(|| step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS))))];
+        for (_, test) in PROGRAMS {
+            let arguments = ["test", "--workspace", "--test", *test];
+            running.push(scope.spawn(move || step(test, || cargo::run(root, &arguments))));
+        }
+        let results: Vec<Result<()>> = running
+            .into_iter()
+            .map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect();
+        results.into_iter().collect()
+    })
 }
 
 /// Runs the tests that need neither root nor installed tools.
@@ -114,18 +139,6 @@ fn run_plain_tests(root: &Path) -> Result<()> {
         .flat_map(|package| ["--package", package])
         .collect();
     cargo::run(root, &[&["test", "--lib"], units.as_slice()].concat())
-}
-
-/// Runs the end-to-end tests, two for each processor: each starts a whole server, and waits most of
-/// the time.
-fn run_end_to_end_tests(root: &Path) -> Result<()> {
-    if !has_nextest(root) {
-        return run_serially(root, &["--package", "end-to-end"]);
-    }
-    let processors = available_parallelism().map_or(1, NonZero::get);
-    let threads = format!("--test-threads={}", 2 * processors);
-    let filter = ["--filterset", "package(end-to-end)"];
-    run_with_nextest(root, &[&["--workspace", &threads], &filter[..]].concat())
 }
 
 /// Runs the selected tests with nextest, which does not support tests with their own harness.
@@ -159,9 +172,10 @@ fn has_nextest(root: &Path) -> bool {
 fn step(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
     println!("xtask: {name} …");
     let started = Instant::now();
-    body().with_context(|| format!("step '{name}' failed"))?;
-    println!("xtask: {name} passed in {:.0?}", started.elapsed());
-    Ok(())
+    let result = body().with_context(|| format!("step '{name}' failed"));
+    let verdict = if result.is_ok() { "passed" } else { "failed" };
+    println!("xtask: {name} {verdict} in {:.0?}", started.elapsed());
+    result
 }
 
 #[cfg(test)]
