@@ -58,6 +58,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api_types::ApiTypes;
+    use crate::kind::Body;
 
     #[test]
     fn bodies_have_the_types_of_their_kind() {
@@ -85,5 +87,32 @@ mod tests {
             decode("Binding", binding).unwrap(),
             json!({"apiVersion": "v1", "kind": "Binding", "metadata": {}, "target": {"name": "n"}})
         );
+    }
+    /// Clients may send each body in protobuf. They send the options of a connection in the query.
+    #[test]
+    fn every_body_of_a_sub_resource_is_decoded_and_has_its_types() {
+        let all = crate::all(&crate::ClusterConfig::default());
+        let parts = all.iter().flat_map(|kind| kind.info().subresources);
+        let mut bodies = 0;
+        for part in parts {
+            let Body::Other {
+                group,
+                version,
+                kind,
+            } = part.body
+            else {
+                continue;
+            };
+            if kind.ends_with("Options") {
+                continue;
+            }
+            let api_version = format!("{group}/{version}");
+            let api_version = api_version.trim_start_matches('/');
+            assert!(kinds().any(|known| known == (api_version, kind)), "{kind}");
+            let types = ApiTypes::published();
+            assert!(types.of_kind(api_version, kind).is_some(), "{kind}");
+            bodies += 1;
+        }
+        assert!(bodies > 5);
     }
 }

@@ -13,6 +13,7 @@ mod modules;
 mod packages;
 mod pages;
 mod repetitions;
+mod rows;
 mod sentences;
 mod sources;
 mod walks;
@@ -86,6 +87,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(packages::check(root)?);
     findings.extend(pages::check(&files));
     findings.extend(repetitions::check(&files));
+    findings.extend(rows::check(&files));
     findings.sort();
     Ok(findings)
 }
