@@ -188,6 +188,15 @@ impl Kubectl {
         Beside::start(self.command(arguments))
     }
 
+    /// Starts a watch as [`beside`](Self::beside), and waits until it is open.
+    ///
+    /// # Panics
+    /// When the server does not answer it.
+    #[track_caller]
+    pub fn watch(&self, arguments: &[&str]) -> Beside {
+        Beside::watch(self.command(&[arguments, &[Beside::LOGS_REQUESTS]].concat()))
+    }
+
     /// Applies a manifest given as text.
     ///
     /// # Panics

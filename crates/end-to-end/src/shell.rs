@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::kubectl::finish;
-use crate::{Instance, Output, wait_for};
+use crate::{Instance, Output, wait_for, wait_for_text};
 
 /// A shell in a directory, with `kubectl` on its path and the kubeconfig of one server.
 #[derive(Clone, Debug)]
@@ -102,6 +102,17 @@ impl Shell {
         shell.args(["-c", &format!("exec {line}")]);
         Beside::start(shell)
     }
+
+    /// Starts a watch of kubectl as [`beside`](Self::beside), and waits until it is open.
+    ///
+    /// # Panics
+    /// When the server does not answer it.
+    #[track_caller]
+    pub fn watch(&self, line: &str) -> Beside {
+        let mut shell = self.command("sh");
+        shell.args(["-c", &format!("exec {line} {}", Beside::LOGS_REQUESTS)]);
+        Beside::watch(shell)
+    }
 }
 
 /// A program that runs until it is dropped.
@@ -118,6 +129,20 @@ impl Beside {
         let log = File::create(output.path()).expect("open the output");
         let child = command.stdout(log).spawn().expect("start a program");
         Self { child, output }
+    }
+
+    /// The option of kubectl that prints each request with its answer to standard error.
+    pub(crate) const LOGS_REQUESTS: &str = "-v=6";
+
+    /// Starts a watch of kubectl that logs its requests, and waits until the server has answered:
+    /// from then on nothing is missed.
+    #[track_caller]
+    pub(crate) fn watch(mut command: Command) -> Self {
+        let log = tempfile::NamedTempFile::new().expect("a file for the log");
+        command.stderr(File::create(log.path()).expect("open the log"));
+        let watch = Self::start(command);
+        wait_for_text("watch=true", 60, || read(log.path()));
+        watch
     }
 
     /// The output so far.
@@ -169,7 +194,7 @@ impl Beside {
     /// When it takes too long.
     #[track_caller]
     pub fn wait_last_row(&self, row: &str) {
-        wait_for(&format!("{row} at the end"), 20, || {
+        wait_for(&format!("{row} at the end"), 60, || {
             let rows = self.rows(3);
             let shown = rows.last().is_some_and(|last| last == row);
             if shown { Ok(()) } else { Err(rows) }

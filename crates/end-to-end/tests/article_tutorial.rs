@@ -17,7 +17,7 @@ fn the_tutorial_holds() {
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("nginx"));
 
-    let watch = shell.beside("kubectl get pods -w -l app=nginx");
+    let watch = shell.watch("kubectl get pods -w -l app=nginx");
     assert_eq!(
         shell.ok("kubectl apply -f web.yaml"),
         "service/nginx created\nstatefulset.apps/web created\n"
@@ -203,7 +203,7 @@ fn wait_gone(kubectl: &Kubectl) {
 
 /// seeds.md C2, C19, M4: all at once; twice the same is no change.
 fn in_parallel(kubectl: &Kubectl, shell: &Shell) {
-    let watch = shell.beside("kubectl get po -lapp=nginx -w");
+    let watch = shell.watch("kubectl get po -lapp=nginx -w");
     assert_eq!(
         shell.ok("kubectl apply -f web-parallel.yaml"),
         "service/nginx created\nstatefulset.apps/web created\n"

@@ -83,7 +83,7 @@ fn names_stay() {
     let row = ["nginx", "ClusterIP", "None", "<none>", "80/TCP"];
     assert_eq!(&fields(&service, 1)[..5], row);
 
-    let watch = shell.beside("kubectl get pods -w -l app=nginx");
+    let watch = shell.watch("kubectl get pods -w -l app=nginx");
     assert_eq!(
         shell.ok("kubectl create -f statefulset.yaml"),
         "statefulset.apps/web created\n"
@@ -114,7 +114,7 @@ fn names_stay() {
 
     let gone = [kubectl.pod_uid("web-0"), kubectl.pod_uid("web-1")];
     let watch = shell.beside("kubectl get pods -w -l app=nginx");
-    wait_for("the watch to begin", 20, || {
+    wait_for("the watch to begin", 60, || {
         let rows = watch.rows(3);
         if rows.len() == 3 { Ok(()) } else { Err(rows) }
     });
@@ -256,7 +256,7 @@ fn a_labelled_node_and_a_directory(instance: &Instance, shell: &Shell) {
     );
     kubectl.ok_with_input(&["create", "-f", "-"], &pod);
     let selector = "didn't match Pod's node affinity/selector";
-    wait_for_text(selector, 20, || shell.ok("kubectl describe pod mysql"));
+    wait_for_text(selector, 60, || shell.ok("kubectl describe pod mysql"));
     let labelled = shell.ok(&format!("kubectl label nodes {node} mysql=master"));
     assert_eq!(labelled, format!("node/{node} labeled\n"));
     wait_for("the file on the node", 60, || {

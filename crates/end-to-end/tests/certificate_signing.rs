@@ -38,7 +38,7 @@ fn requests_are_approved_and_denied() {
         approved.trim(),
         "certificatesigningrequest.certificates.k8s.io/jane approved"
     );
-    wait_for_text("Approved,Issued", 20, || {
+    wait_for_text("Approved,Issued", 60, || {
         kubectl.ok(&["get", "csr", "jane", "--no-headers"])
     });
     let certificate = kubectl.ok(&["get", "csr", "jane", "-o", "jsonpath={.status.certificate}"]);

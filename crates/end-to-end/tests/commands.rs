@@ -135,22 +135,14 @@ fn reading() {
 fn watching() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
-    let watch = [
+    let watch = kubectl.watch(&[
         "get",
         "pods",
         "-w",
         "-l",
         "app=box",
         "--output-watch-events",
-    ];
-    let child = kubectl
-        .command(&watch)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("start kubectl");
-    // The watch must be open before the first pod is there.
-    sleep(Duration::from_secs(1));
+    ]);
     kubectl.apply(SET);
     kubectl.wait_ready("box", 2);
     kubectl.ok(&["delete", "sts", "box"]);
@@ -158,25 +150,19 @@ fn watching() {
         let pods = kubectl.ok(&["get", "pods", "-l", "app=box", "-o", "name"]);
         if pods.is_empty() { Ok(()) } else { Err(pods) }
     });
-    sleep(Duration::from_millis(500));
-    let pid = i32::try_from(child.id()).expect("a pid");
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGTERM,
-    )
-    .expect("stop the watch");
-    let output = child.wait_with_output().expect("the watch ends");
-    let shown = String::from_utf8_lossy(&output.stdout);
-    for part in [
+    let parts = [
         "ADDED",
         "Pending",
         "ContainerCreating",
         "Running",
         "Terminating",
         "DELETED",
-    ] {
-        assert!(shown.contains(part), "{part} is not in:\n{shown}");
-    }
+    ];
+    wait_for("rows of all states", 60, || {
+        let shown = watch.output();
+        let missing = parts.into_iter().find(|part| !shown.contains(part));
+        missing.map_or(Ok(()), |part| Err(format!("{part} is not in:\n{shown}")))
+    });
 }
 
 #[test]

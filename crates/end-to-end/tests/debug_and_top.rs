@@ -51,7 +51,7 @@ fn a_running_pod_is_debugged() {
     );
     assert!(output.stdout.contains("trap 'exit 0' TERM"), "{output:#?}");
     assert!(output.stdout.contains("pid-42"), "{output:#?}");
-    let status = wait_for("the end of the shell", 20, || {
+    let status = wait_for("the end of the shell", 60, || {
         let status = ephemeral(&kubectl, "web-0", "dbg");
         match status["state"]["terminated"]["exitCode"].as_i64() {
             Some(3) => Ok(status),
@@ -85,7 +85,7 @@ fn a_running_pod_is_debugged() {
             None => Err(status),
         }
     };
-    let since = wait_for("the second shell", 20, running);
+    let since = wait_for("the second shell", 60, running);
     instance.kill();
     instance.start_again();
     let caps = [
@@ -98,11 +98,11 @@ fn a_running_pod_is_debugged() {
         "CapEff",
         "/proc/self/status",
     ];
-    let caps = wait_for("the second shell after the kill", 20, || {
+    let caps = wait_for("the second shell after the kill", 60, || {
         kubectl.run(&caps).success()
     });
     assert!(!caps.contains("a80425fb"), "{caps}");
-    assert_eq!(wait_for("its status", 20, running), since);
+    assert_eq!(wait_for("its status", 60, running), since);
     kubectl.ok(&["delete", "pod", "web-1", "--timeout=30s"]);
 }
 

@@ -275,7 +275,7 @@ fn a_mistake_in_a_manifest_stops_nothing() {
     fs::write(&file, bad.to_string()).expect("write");
     instance.kill();
     instance.start_again();
-    wait_for("the refusal", 20, || match instance.output() {
+    wait_for("the refusal", 60, || match instance.output() {
         text if text.contains("existing objects continue to run") => Ok(()),
         text => Err(text),
     });

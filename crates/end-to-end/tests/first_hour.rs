@@ -287,14 +287,14 @@ fn reader_of_shop(kubectl: &Kubectl, directory: &Path) -> PathBuf {
 fn a_start_without_manifests_names_what_there_is() {
     let manifest = example("web.yaml");
     let mut instance = Instance::start(&[]);
-    let output = wait_for_text("kubectl apply -f FILE", 10, || instance.output());
+    let output = wait_for_text("kubectl apply -f FILE", 60, || instance.output());
     assert!(output.contains("No workload exists yet"), "{output}");
     instance.kubectl().ok(&["apply", "-f", text(&manifest)]);
     instance.kubectl().wait_ready("web", 3);
     instance.interrupt();
     instance.start_again();
     let named = "Existing workloads: statefulset web (3 replicas)";
-    let output = wait_for_text(named, 10, || instance.output());
+    let output = wait_for_text(named, 60, || instance.output());
     assert!(output.contains(" status"), "{output}");
 }
 

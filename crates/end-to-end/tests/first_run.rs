@@ -13,7 +13,7 @@ const PODS: [&str; 3] = ["web-0", "web-1", "web-2"];
 /// The description of `mainstay/hello`.
 fn hello(kubectl: &Kubectl, pod: &str) -> Value {
     let url = format!("http://{}/", kubectl.pod_ip(pod));
-    let answer = wait_for(&format!("{pod} to answer"), 20, || {
+    let answer = wait_for(&format!("{pod} to answer"), 60, || {
         curl(&["--fail", "-H", "Accept: application/json", &url])
     });
     serde_json::from_str(&answer).expect("hello answers with JSON")
@@ -56,7 +56,7 @@ fn the_example_runs_and_survives() {
 
 /// The ordinals come up one after the other, and the output says how to look at them.
 fn shows_progress_and_hints(instance: &Instance) {
-    let output = wait_for("the hints", 20, || {
+    let output = wait_for("the hints", 60, || {
         let output = instance.output();
         if output.contains("curl http://") {
             Ok(output)
@@ -86,7 +86,7 @@ fn shows_progress_and_hints(instance: &Instance) {
 /// Name, ordinal, peers by DNS, a counter of its own.
 fn each_pod_shows_who_it_is(kubectl: &Kubectl) {
     for (ordinal, pod) in PODS.iter().enumerate() {
-        let page = wait_for("all peers in DNS", 20, || {
+        let page = wait_for("all peers in DNS", 60, || {
             let page = hello(kubectl, pod);
             let peers = page["peers"].as_array().map_or(0, Vec::len);
             if peers == 3 { Ok(page) } else { Err(page) }
@@ -147,7 +147,7 @@ fn killed_and_started_again(instance: &mut Instance) {
     let page = curl(&["--fail", &format!("http://{address}/")]).expect("the container goes on");
     assert!(page.contains("Hello from web-0"), "{page}");
     instance.start_again();
-    wait_for("the manifests to be applied again", 20, || {
+    wait_for("the manifests to be applied again", 60, || {
         let output = instance.output();
         let unchanged = ["service/web unchanged", "statefulset.apps/web unchanged"];
         let all = unchanged.iter().all(|line| output.contains(line));

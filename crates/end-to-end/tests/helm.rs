@@ -126,7 +126,7 @@ fn a_chart_with_a_stateful_set_and_hooks() {
         helm.revisions("books"),
         "1:superseded 2:superseded 3:deployed"
     );
-    wait_for("one disruption to be allowed", 20, || {
+    wait_for("one disruption to be allowed", 60, || {
         let budget = kubectl.json(&["get", "pdb", "books"]);
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }

@@ -167,7 +167,7 @@ fn events(kubectl: &Kubectl) {
     let image = "--image=mainstay/hello";
     kubectl.ok(&["run", "late", image]);
     kubectl.wait_pods_ready(&["pod/late"]);
-    wait_for_text("Started", 10, || watch.output());
+    wait_for_text("Started", 60, || watch.output());
     kubectl.ok(&["delete", "pod", "late", "--now"]);
 }
 
@@ -313,7 +313,7 @@ fn drained(kubectl: &Kubectl) {
         "metadata": {"name": "web"}, "spec": {"minAvailable": 1,
         "selector": {"matchLabels": {"app": "web"}}}});
     kubectl.apply(&budget.to_string());
-    wait_for("the budget to be counted", 20, || {
+    wait_for("the budget to be counted", 60, || {
         let found = kubectl.json(&["get", "pdb", "web"]);
         let counted = found["status"]["disruptionsAllowed"] == 1;
         if counted { Ok(()) } else { Err(found) }

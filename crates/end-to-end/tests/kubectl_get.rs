@@ -1,10 +1,9 @@
 //! Common options of all commands, and `get` in all its forms, by the stock client (kubectl.md 0
 //! and 1).
 
-use std::process::Stdio;
-
+use end_to_end::shell::Beside;
 use end_to_end::stateful_set::web;
-use end_to_end::{Instance, Kubectl, text, wait_for, words};
+use end_to_end::{Instance, Kubectl, text, wait_for, wait_for_text, words};
 
 #[test]
 fn reading_with_the_stock_client() {
@@ -69,7 +68,7 @@ fn strangers_are_turned_away(kubectl: &Kubectl) {
     kubectl.ok(&["create", "rolebinding", "bot", role, account]);
     let token = kubectl.ok(&["create", "token", "bot", "--duration=10m"]);
     let bot = kubectl.with_token(token.trim());
-    wait_for("the binding to hold", 10, || {
+    wait_for("the binding to hold", 60, || {
         let listed = bot.run(&["get", "pods", "-o", "name"]);
         if listed.stdout == "pod/web-0\npod/web-1\n" {
             Ok(())
@@ -291,15 +290,11 @@ fn nothing_found(kubectl: &Kubectl) {
 fn events_of_a_watch(kubectl: &Kubectl) {
     kubectl.ok(&["create", "configmap", "before"]);
     let watch = |more: &[&str]| {
-        let arguments = [&["get", "configmap", "-w", "--output-watch-events"], more].concat();
-        let mut command = kubectl.command(&arguments);
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().expect("start kubectl")
+        let events = ["get", "configmap", "-w", "--output-watch-events"];
+        kubectl.watch(&[&events, more].concat())
     };
-    let with_list = watch(&["--request-timeout=6s"]);
-    let only_news = watch(&["--request-timeout=6s", "--watch-only"]);
-    // Both watches must be open before anything happens; they end by themselves.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let with_list = watch(&[]);
+    let only_news = watch(&["--watch-only"]);
     kubectl.ok(&["create", "configmap", "during"]);
     kubectl.ok(&[
         "patch",
@@ -309,9 +304,8 @@ fn events_of_a_watch(kubectl: &Kubectl) {
         r#"{"data":{"a":"b"}}"#,
     ]);
     kubectl.ok(&["delete", "configmap", "during"]);
-    let rows = |child: std::process::Child, name: &str| -> Vec<String> {
-        let output = child.wait_with_output().expect("the watch ends");
-        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let rows = |watch: Beside, name: &str| -> Vec<String> {
+        let printed = wait_for_text("DELETED", 60, || watch.output());
         let rows = words(&printed);
         assert_eq!(rows[0], ["EVENT", "NAME", "DATA", "AGE"], "{printed}");
         let of_it = rows.iter().filter(|row| row[1] == name);

@@ -73,7 +73,7 @@ fn every_resolver_finds_the_names() {
     let vip = kubectl.json(&["get", "service", "vip"]);
     let vip = text(&vip, "/spec/clusterIP").to_owned();
     let asks = Asker(kubectl.clone());
-    wait_for("both pods by name", 20, || {
+    wait_for("both pods by name", 60, || {
         let found = asks.dig(&format!("web.{ZONE}"));
         if found.len() == 2 { Ok(()) } else { Err(found) }
     });
@@ -173,7 +173,7 @@ fn a_name_follows_its_pod(asks: &Asker, before: &str) {
     asks.0.wait_ready("web", 2);
     let now = asks.0.pod_ip("web-0");
     assert_ne!(now, before);
-    wait_for("the new address", 20, || {
+    wait_for("the new address", 60, || {
         let found = asks.ok("musl-getaddrinfo web-0.web || true");
         if found.trim() == now {
             Ok(())

@@ -86,7 +86,7 @@ fn a_set_whose_pods_are_driven_out_comes_back_with_its_data() {
     world.disk.make_room();
     wait_for_text("False", 60, || disk_pressure(&kubectl));
     kubectl.wait_ready("web", 2);
-    wait_for("other pods", 10, || {
+    wait_for("other pods", 60, || {
         let after = uids();
         let others = after.iter().zip(&before).all(|(now, then)| now != then);
         others.then_some(()).ok_or(after)

@@ -206,7 +206,7 @@ fn an_operator_with_a_derived_kind() {
     runtime.spawn(operate(client.clone()));
     let kubectl = instance.kubectl();
     let said = |name: &str, wanted: &str| {
-        wait_for(wanted, 20, || {
+        wait_for(wanted, 60, || {
             let greeting = kubectl.json(&["get", "hi", name]);
             let words = kubectl.run(&["get", "cm", name, "-o", "jsonpath={.data.words}"]);
             let fine = greeting["status"]["said"] == wanted && words.stdout == wanted;
@@ -263,7 +263,7 @@ fn an_operator_with_a_derived_kind() {
         let one = DeleteParams::default();
         greetings.delete("one", &one).await.expect("delete");
     });
-    wait_for("nothing to be left but the farewell", 20, || {
+    wait_for("nothing to be left but the farewell", 60, || {
         let left = kubectl.ok(&["get", "greetings,configmaps", "-o", "name"]);
         let names: Vec<&str> = left.lines().collect();
         if names == ["configmap/farewells", "configmap/kube-root-ca.crt"] {

@@ -48,7 +48,7 @@ fn service_addresses() {
         format!("{host}:{port}"),
     ] {
         let get = format!("curl -s -m 5 -o /dev/null http://{target}/ && echo reached");
-        wait_for(&format!("{target} from a pod"), 20, || {
+        wait_for(&format!("{target} from a pod"), 60, || {
             let output = kubectl.run(&["exec", "client", "--", "sh", "-c", &get]);
             if output.stdout == "reached\n" {
                 Ok(())
@@ -58,7 +58,7 @@ fn service_addresses() {
         });
     }
     for target in [address, format!("{host}:{port}")] {
-        wait_for(&format!("{target} from the node"), 20, || {
+        wait_for(&format!("{target} from the node"), 60, || {
             end_to_end::registry::curl(&["--fail", "-o", "/dev/null", &format!("http://{target}/")])
         });
     }

@@ -65,7 +65,7 @@ fn pods_get_a_companion_and_nobody_enters() {
     let instance = Instance::start(&[]);
     let kubectl = instance.kubectl();
     kubectl.apply(POLICIES);
-    wait_for("the policies", 20, || {
+    wait_for("the policies", 60, || {
         let dry = ["create", "--dry-run=server", "-f", "-", "-o", "yaml"];
         let pod = kubectl.run_with_input(&dry, POD);
         if pod.stdout.contains("beside") {

@@ -144,7 +144,7 @@ fn remove_group(group: &Path) {
             remove_group(&entry.path());
         }
     }
-    wait_for("the end of a control group", 10, || fs::remove_dir(group));
+    wait_for("the end of a control group", 60, || fs::remove_dir(group));
 }
 
 fn read(kubectl: &Kubectl, pod: &str, file: &str) -> String {
@@ -173,7 +173,7 @@ fn peers_are_found(kubectl: &Kubectl) {
     for (asks, name) in [("db-0", "db-1"), ("db-1", "db-0")] {
         let address = format!("Address: {}\n", kubectl.pod_ip(name));
         let full = format!("{name}.db.default.svc.cluster.local");
-        wait_for(&full, 20, || {
+        wait_for(&full, 60, || {
             let found = address_of(kubectl, asks, &full);
             if found.contains(&address) {
                 Ok(())

@@ -37,7 +37,7 @@ fn claim_uid(kubectl: &Kubectl, name: &str) -> String {
 /// How often the pod was visited, counted on its volume.
 fn visit(kubectl: &Kubectl, pod: &str) -> u64 {
     let url = format!("http://{}/", kubectl.pod_ip(pod));
-    let page = wait_for(&format!("{pod} to answer"), 20, || {
+    let page = wait_for(&format!("{pod} to answer"), 60, || {
         curl(&["--fail", "-H", "Accept: application/json", &url])
     });
     let page: Value = serde_json::from_str(&page).expect("hello answers with JSON");

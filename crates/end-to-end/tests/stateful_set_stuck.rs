@@ -161,9 +161,12 @@ fn waited_for(kubectl: &Kubectl) {
         "-o",
         "jsonpath={.metadata.resourceVersion}",
     ];
-    let before = kubectl.ok(&quiet);
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(kubectl.ok(&quiet), before);
+    wait_for("the set to be left as it is", 60, || {
+        let before = kubectl.ok(&quiet);
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        let after = kubectl.ok(&quiet);
+        if after == before { Ok(()) } else { Err(after) }
+    });
 }
 
 /// No progress for as long as the annotation allows: the set is stalled, until it gets on.

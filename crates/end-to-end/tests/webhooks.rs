@@ -78,7 +78,7 @@ fn a_pod_has_a_say() {
                 "resources": ["configmaps"]}]}]});
     kubectl.apply(&configuration.to_string());
     let shop = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a, labels: {shop: open}}}";
-    let refused = wait_for("the Service to lead to the pod", 20, || {
+    let refused = wait_for("the Service to lead to the pod", 60, || {
         let refused = kubectl.run_with_input(&["create", "-f", "-"], shop);
         let asked = !refused.stderr.contains("no endpoints available");
         if asked { Ok(refused) } else { Err(refused) }

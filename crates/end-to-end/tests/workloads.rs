@@ -53,7 +53,7 @@ fn a_deployment() {
     kubectl.ok(&["scale", "deployment/web", "--replicas=3"]);
     kubectl.ok(&status);
     kubectl.ok(&["expose", "deployment/web", "--port=8080"]);
-    wait_for("three endpoints", 20, || {
+    wait_for("three endpoints", 60, || {
         let slices = kubectl.json(&[
             "get",
             "endpointslices",
@@ -213,7 +213,7 @@ fn budgets_and_what_is_only_kept() {
         "--min-available=1",
     ]);
     kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
-    wait_for("one disruption is allowed", 20, || {
+    wait_for("one disruption is allowed", 60, || {
         let budget = kubectl.json(&["get", "pdb", "web"]);
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }

@@ -14,6 +14,7 @@ use flate2::write::GzEncoder;
 use image_store::{ImageConfig, ImageStore, PullError, PullOptions, RegistriesConfig};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::net::TcpSocket;
 
 fn digest(bytes: &[u8]) -> String {
     let hex: String = Sha256::digest(bytes)
@@ -323,11 +324,10 @@ async fn an_image_for_other_machines_is_refused() {
 #[tokio::test]
 async fn a_registry_that_is_down_cannot_be_reached() {
     let (directory, store) = store();
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .to_string();
+    // Taken, so that nobody else listens there.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = taken.local_addr().unwrap().to_string();
     let options = options(directory.path(), &closed);
     let result = store.pull(&format!("{closed}/app:1"), &options).await;
     assert!(

@@ -16,6 +16,7 @@ use reconcile::{Cache, Health, ObjectChange, SlowPolls, WatchConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::field::Field;
 use tracing::span::{Attributes, Id, Record};
@@ -106,8 +107,9 @@ impl Cluster {
         client(&self.server, user)
     }
 
-    /// Starts (more) controllers, which end with `shutdown` or the cluster.
-    pub fn start_controllers(&self, shutdown: &CancellationToken) {
+    /// Starts (more) controllers, which end with `shutdown` or the cluster, and their task a little
+    /// later.
+    pub fn start_controllers(&self, shutdown: &CancellationToken) -> JoinHandle<()> {
         let user = UserInfo::new("system:kube-controller-manager", ["system:authenticated"]);
         let client = client(&self.server, user);
         let config = controllers::Config {
@@ -117,7 +119,7 @@ impl Cluster {
         };
         let health = Health::watched_by(self.slow_polls.clone());
         let part = health.part("controllers", shutdown.clone());
-        tokio::spawn(async move { controllers::run_all(client, config, part).await.unwrap() });
+        tokio::spawn(async move { controllers::run_all(client, config, part).await.unwrap() })
     }
 
     pub fn api<K>(&self) -> Api<K>

@@ -1,8 +1,6 @@
 //! Manual changes of a set's objects: it waits with a reason, or repairs them, and continues
 //! afterwards.
 
-use std::time::Duration;
-
 use api_client::{Api, DeleteParams, Patch, PatchParams, ResourceExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
@@ -79,7 +77,7 @@ async fn a_revision_that_cannot_be_read_is_told_and_may_be_deleted() {
     let cluster = Cluster::without_controllers().await;
     tokio::spawn(play_node(cluster.client.clone(), cluster.shutdown.clone()));
     let first = cluster.shutdown.child_token();
-    cluster.start_controllers(&first);
+    let running = cluster.start_controllers(&first);
     let partition = |from: i32| {
         json!({ "updateStrategy": { "type": "RollingUpdate",
         "rollingUpdate": { "partition": from } } })
@@ -94,7 +92,7 @@ async fn a_revision_that_cannot_be_read_is_told_and_may_be_deleted() {
 
     // While nobody looks: a controller that saw it go would take the update for the current one.
     first.cancel();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    running.await.unwrap();
     let old = revision_of(&cluster, 1).await;
     let revisions: Api<ControllerRevision> = cluster.api();
     revisions

@@ -74,7 +74,7 @@ async fn ask_for(client: &Client, words: &[&str]) -> Result<Explanation> {
 
 /// The answer to a user whose rights the server learns of a little later.
 async fn once_allowed(client: &Client, words: &[&str]) -> Explanation {
-    for _ in 0..100 {
+    for _ in 0..3000 {
         match ask_for(client, words).await {
             Err(error) if error.to_string().contains("is forbidden") => {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;

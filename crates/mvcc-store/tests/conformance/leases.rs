@@ -6,8 +6,11 @@ use mvcc_store::{Revision, Store, StoreError, Txn};
 
 use crate::suite::{commit, describe, eventually, get, keys, next_events, put, put_leased, read};
 
+/// Longer than a busy disk takes for a few writes.
+const SHORT: Duration = Duration::from_secs(5);
+
 pub async fn lease_expiry(store: Arc<dyn Store>) {
-    let lease = store.lease_grant(Duration::from_millis(500)).await.unwrap();
+    let lease = store.lease_grant(SHORT).await.unwrap();
     let mut watch = store.watch(b"a".to_vec(), Revision(1)).unwrap();
     commit(
         &*store,
@@ -37,7 +40,7 @@ pub async fn lease_expiry(store: Arc<dyn Store>) {
 
 pub async fn lease_life(store: Arc<dyn Store>) {
     let kept = store.lease_grant(Duration::from_secs(3600)).await.unwrap();
-    let short = store.lease_grant(Duration::from_secs(2)).await.unwrap();
+    let short = store.lease_grant(SHORT).await.unwrap();
     assert_ne!(kept, short);
     commit(&*store, vec![put_leased("kept", kept)]).await;
     commit(&*store, vec![put_leased("freed", short)]).await;

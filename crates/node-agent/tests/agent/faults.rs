@@ -13,13 +13,16 @@ use crate::world::{World, phase, state};
 pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     // statefulset.md 12.9
     let world = World::started("registries").await;
-    let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // Takes connections, and says nothing.
-    let silent = listen();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let image = |port: u16| format!("127.0.0.1:{port}/app:1");
-    let closed = listen().local_addr().unwrap().port();
+    // Taken, so that nobody else listens there.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let of = |image: String| json!({"containers": [{"name": "c", "image": image}]});
-    world.pod("down", of(image(closed))).await;
+    world
+        .pod("down", of(image(closed.local_addr().unwrap().port())))
+        .await;
     let port = silent.local_addr().unwrap().port();
     world.pod("silent", of(image(port))).await;
     world.event("silent", "Normal Pulling Pulling image").await;

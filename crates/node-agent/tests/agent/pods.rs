@@ -63,11 +63,14 @@ pub async fn what_is_missing_is_told_and_healed() {
     // kubectl.md 1.9, statefulset.md 12.13
     let world = World::started("missing").await;
     let sleep = json!(["sh", "-c", SLEEP]);
-    let begun = Instant::now();
-    let whole = json!({"containers": [{"name": "c", "command": sleep}]});
-    world.pod("whole", whole).await;
-    world.ready("whole").await;
-    let usual = begun.elapsed();
+    let ready_in = async |name: &str| {
+        let begun = Instant::now();
+        let whole = json!({"containers": [{"name": "c", "command": sleep}]});
+        world.pod(name, whole).await;
+        world.ready(name).await;
+        begun.elapsed()
+    };
+    let usual = ready_in("whole").await;
     let env = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "a"}}}]);
     world
         .pod(
@@ -123,6 +126,8 @@ pub async fn what_is_missing_is_told_and_healed() {
     world.ready("volume").await;
     // Nobody waits for a delay to end when what was missing is there.
     let took = begun.elapsed();
+    // The machine may have more to do than before.
+    let usual = usual.max(ready_in("another").await);
     assert!(
         took < (3 * usual).max(Duration::from_millis(1500)),
         "{took:?}"
