@@ -24,6 +24,7 @@ mod namespaces;
 mod node_lifecycle;
 mod ordinal_services;
 mod owned;
+mod pacing;
 mod pod_gc;
 mod pod_writer;
 mod replica_set;

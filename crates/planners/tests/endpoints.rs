@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use planners::batching::Urgency;
 use planners::endpoints::{EndpointsWrite, Observed, Plan, plan};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
@@ -438,4 +439,59 @@ fn endpoints_are_not_mirrored_for_everybody() {
     assert_eq!(count(&put(skip("no"))), 3);
     let lock = json!({ "annotations": { "control-plane.alpha.kubernetes.io/leader": "{}" } });
     assert_eq!(count(&put(lock)), 0, "the lock of an election");
+}
+
+/// The weight of the next plan for these pods, after the plan for those is carried out.
+fn weight(before: &[&str], after: &[&str]) -> Option<Urgency> {
+    let pods = |words: &[&str]| {
+        let pods = words
+            .iter()
+            .enumerate()
+            .filter(|(_, words)| **words != "gone");
+        pods.map(|(number, words)| pod(number, words)).collect()
+    };
+    let mut observed = settled(observed(service(json!({})), pods(before)));
+    observed.pods = pods(after);
+    plan(&observed).urgency(&observed)
+}
+
+/// An address that proxies and DNS begin or cease to use is written at once.
+#[test]
+fn a_change_of_the_endpoints_in_use_is_prompt() {
+    let prompt = Some(Urgency::Prompt);
+    assert_eq!(weight(&["ready"], &["ready", "ready"]), prompt);
+    assert_eq!(weight(&["ready", "x"], &["ready", "ready"]), prompt);
+    assert_eq!(weight(&["ready", "ready"], &["ready", "x"]), prompt);
+    assert_eq!(weight(&["ready", "ready"], &["ready", "gone"]), prompt);
+    let terminating = &["ready", "ready terminating"];
+    assert_eq!(weight(&["ready", "ready"], terminating), prompt);
+    let other_port = &["ready other-port"];
+    assert_eq!(weight(&["ready"], other_port), prompt);
+}
+
+/// An address that is only listed, because its pod does not serve, can wait for the next change.
+#[test]
+fn a_change_of_endpoints_that_nobody_uses_is_minor() {
+    let minor = Some(Urgency::Minor);
+    assert_eq!(weight(&["ready"], &["ready", "x"]), minor);
+    assert_eq!(weight(&[], &["x"]), minor);
+    assert_eq!(weight(&["ready", "x"], &["ready", "terminating"]), minor);
+    assert_eq!(weight(&["ready", "terminating"], &["ready", "gone"]), minor);
+    assert_eq!(weight(&["ready"], &["ready"]), None);
+}
+
+/// A new Service has its objects at once, also without pods; a changed one is read anew.
+#[test]
+fn the_first_slices_and_a_changed_service_are_prompt() {
+    let mut observed = observed(service(json!({})), Vec::new());
+    let prompt = Some(Urgency::Prompt);
+    assert_eq!(plan(&observed).urgency(&observed), prompt);
+    observed = settled(observed);
+    observed.endpoints = None;
+    assert_eq!(plan(&observed).urgency(&observed), prompt);
+    observed = settled(observed);
+    observed.service = Some(service(json!({ "clusterIP": "10.96.0.9" })));
+    assert_eq!(plan(&observed).urgency(&observed), prompt);
+    observed.service = None;
+    assert_eq!(plan(&observed).urgency(&observed), prompt);
 }

@@ -8,13 +8,14 @@ use api_client::{Api, Client, PostParams, ResourceExt};
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use planners::endpoints::{EndpointsWrite, Plan};
+use reconcile::Key;
 use reconcile::execute::{self, Delete, Refusal, refusal};
-use reconcile::{Cache, Key};
 use tokio::time::Instant;
 
+use super::observe::Observer;
 use crate::Context;
 
-/// Maximum time until a created slice is visible; then the cache is trusted.
+/// Maximum time until an own write is visible; then the cache is trusted.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -25,33 +26,66 @@ pub(super) enum Error {
 
 pub(super) struct Executor {
     client: Client,
-    /// Created slices that may not be visible yet, with the time of their creation. Bounded by the
-    /// number of slices created within [`SEEN_WITHIN`].
-    created: Mutex<HashMap<Key, Vec<(String, Instant)>>>,
+    /// Own writes that may not be visible yet, with their time. Bounded by the number of writes
+    /// within [`SEEN_WITHIN`].
+    unseen: Mutex<HashMap<Key, Vec<(OwnWrite, Instant)>>>,
+}
+
+/// A write that the caches will show.
+enum OwnWrite {
+    /// A slice of that name was created.
+    Slice(String),
+    /// A slice of that name was written over this resourceVersion.
+    SliceOver(String, Option<String>),
+    /// The Endpoints were written over this resourceVersion; without one they were created.
+    Endpoints(Option<String>),
+}
+
+impl OwnWrite {
+    /// Whether the caches show it. They show nothing between the replaced version and the written
+    /// one, because the API server refuses a write over any other version.
+    fn is_visible(&self, key: &Key, observer: &Observer) -> bool {
+        match self {
+            Self::Slice(name) => observer.slices.get(&key.namespace, name).is_some(),
+            Self::SliceOver(name, version) => {
+                let slice = observer.slices.get(&key.namespace, name);
+                slice.is_none_or(|slice| slice.metadata.resource_version != *version)
+            }
+            Self::Endpoints(None) => observer.endpoints.get_key(key).is_some(),
+            Self::Endpoints(version) => {
+                let endpoints = observer.endpoints.get_key(key);
+                endpoints.is_none_or(|one| one.metadata.resource_version != *version)
+            }
+        }
+    }
 }
 
 impl Executor {
     pub fn new(context: &Context) -> Self {
         Self {
             client: context.client.clone(),
-            created: Mutex::default(),
+            unseen: Mutex::default(),
         }
     }
 
-    fn created(&self) -> MutexGuard<'_, HashMap<Key, Vec<(String, Instant)>>> {
-        self.created.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unseen(&self) -> MutexGuard<'_, HashMap<Key, Vec<(OwnWrite, Instant)>>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time to wait for this Service's recently created slices.
-    pub fn not_seen_yet(&self, key: &Key, slices: &Cache<EndpointSlice>) -> Option<Duration> {
-        let mut created = self.created();
-        let waiting = created.get_mut(key)?;
-        waiting.retain(|(name, at)| {
-            at.elapsed() < SEEN_WITHIN && slices.get(&key.namespace, name).is_none()
-        });
+    fn expect(&self, key: &Key, write: OwnWrite) {
+        let entry = (write, Instant::now());
+        self.unseen().entry(key.clone()).or_default().push(entry);
+    }
+
+    /// The time to wait for this Service's own recent writes.
+    pub fn not_seen_yet(&self, key: &Key, observer: &Observer) -> Option<Duration> {
+        let mut unseen = self.unseen();
+        let waiting = unseen.get_mut(key)?;
+        waiting
+            .retain(|(write, at)| at.elapsed() < SEEN_WITHIN && !write.is_visible(key, observer));
         let oldest = waiting.iter().map(|(_, at)| *at).min();
         if oldest.is_none() {
-            created.remove(key);
+            unseen.remove(key);
         }
         oldest.map(|at| SEEN_WITHIN.saturating_sub(at.elapsed()))
     }
@@ -79,11 +113,14 @@ impl Executor {
     ) -> api_client::Result<()> {
         for slice in &plan.create {
             let created = slices.create(params, slice).await?;
-            let entry = (created.name_any(), Instant::now());
-            self.created().entry(key.clone()).or_default().push(entry);
+            self.expect(key, OwnWrite::Slice(created.name_any()));
         }
         for slice in &plan.update {
-            slices.replace(&slice.name_any(), params, slice).await?;
+            let (name, version) = (slice.name_any(), slice.resource_version());
+            let written = slices.replace(&name, params, slice).await?;
+            if written.resource_version() != version {
+                self.expect(key, OwnWrite::SliceOver(name, version));
+            }
         }
         for (name, uid) in &plan.delete {
             execute::delete(slices, name, Delete::of_uid(uid)).await?;
@@ -99,9 +136,18 @@ impl Executor {
     ) -> api_client::Result<()> {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
         match write {
-            EndpointsWrite::Create(endpoints) => api.create(params, &endpoints).await.map(drop),
+            EndpointsWrite::Create(endpoints) => {
+                api.create(params, &endpoints).await?;
+                self.expect(key, OwnWrite::Endpoints(None));
+                Ok(())
+            }
             EndpointsWrite::Update(endpoints) => {
-                api.replace(&key.name, params, &endpoints).await.map(drop)
+                let version = endpoints.resource_version();
+                let written = api.replace(&key.name, params, &endpoints).await?;
+                if written.resource_version() != version {
+                    self.expect(key, OwnWrite::Endpoints(version));
+                }
+                Ok(())
             }
             EndpointsWrite::Delete { name, uid } => {
                 execute::delete(&api, &name, Delete::of_uid(uid))

@@ -1,12 +1,17 @@
 //! The endpoints controller: maintains EndpointSlices and Endpoints of Services.
+//!
+//! The first change of a Service's endpoints is written at once; further ones are collected for a
+//! window ([`planners::batching`]), and changes of endpoints that nobody uses wait for one.
 
 mod execute;
 mod observe;
 
+use planners::batching::WINDOW;
 use planners::endpoints::plan;
 use reconcile::{Key, ObjectChange, Queue, ReconcileResult, service_of};
 use resource_kinds::pod_view::PodView;
 
+use crate::pacing::Pacing;
 use crate::{Caches, Context};
 use execute::Executor;
 use observe::Observer;
@@ -15,6 +20,7 @@ pub(crate) use observe::term;
 struct Endpoints {
     observer: Observer,
     executor: Executor,
+    pacing: Pacing,
     caches: Caches,
 }
 
@@ -22,6 +28,7 @@ pub(crate) async fn run(context: Context) {
     let controller = Endpoints {
         observer: Observer::new(&context),
         executor: Executor::new(&context),
+        pacing: Pacing::default(),
         caches: context.caches.clone(),
     };
     context.run("endpoint_slice", controller).await;
@@ -70,14 +77,28 @@ impl reconcile::Controller for Endpoints {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, execute::Error> {
-        // Slices have generated names: a created slice must be visible before the next plan, or it
-        // would be created twice. Its arrival queues this Service again.
-        if let Some(wait) = self.executor.not_seen_yet(key, &self.observer.slices) {
+        // Changes soon after a write are collected; the plan is made for all of them.
+        if let Some(wait) = self.pacing.rest(key) {
             return Ok(ReconcileResult::RequeueAfter(wait));
         }
-        let plan = plan(&self.observer.observe(key));
+        // A plan from a view without the own writes would create slices twice, because their names
+        // are generated, and its other writes would be refused. Their arrival queues this Service.
+        if let Some(wait) = self.executor.not_seen_yet(key, &self.observer) {
+            return Ok(ReconcileResult::RequeueAfter(wait));
+        }
+        let observed = self.observer.observe(key);
+        let plan = plan(&observed);
+        let Some(urgency) = plan.urgency(&observed) else {
+            self.pacing.settled(key);
+            return Ok(ReconcileResult::Done);
+        };
+        if let Some(wait) = self.pacing.wait(key, urgency) {
+            return Ok(ReconcileResult::RequeueAfter(wait));
+        }
         self.executor.execute(key, plan).await?;
-        Ok(ReconcileResult::Done)
+        self.pacing.written(key);
+        // The pacing of a Service that stays quiet is forgotten.
+        Ok(ReconcileResult::RequeueAfter(WINDOW))
     }
 }
 

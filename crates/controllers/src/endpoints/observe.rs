@@ -18,7 +18,7 @@ pub(super) struct Observer {
     services: Cache<Service>,
     pods: Cache<PodView>,
     pub slices: Cache<EndpointSlice>,
-    endpoints: Cache<Endpoints>,
+    pub endpoints: Cache<Endpoints>,
     nodes: Cache<Node>,
     slices_by_service: Index<EndpointSlice>,
     mirrored_by_service: Index<EndpointSlice>,

@@ -15,7 +15,9 @@ use reconcile::{EventType, Key, Recorder, reference};
 use resource_kinds::reasons::stateful_set as reasons;
 use serde_json::{Value, json};
 
+use super::own_writes::OwnWrites;
 use crate::api_error::{ApiError, failed};
+use crate::pacing::Pacing;
 
 /// The reason why a plan was not executed; the set is planned again.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,8 @@ pub(super) struct Executor {
     pub client: Client,
     pub recorder: Recorder,
     pub refusals: Arc<Refusals>,
+    pub statuses: Arc<OwnWrites>,
+    pub pacing: Arc<Pacing>,
 }
 
 /// Maximum number of remembered refusals of a set.
@@ -97,6 +101,7 @@ impl Executor {
 }
 
 struct Run<'a> {
+    executor: &'a Executor,
     recorder: &'a Recorder,
     set: &'a StatefulSet,
     namespace: String,
@@ -113,6 +118,7 @@ impl<'a> Run<'a> {
         let namespace = set.metadata.namespace.clone().unwrap_or_default();
         let client = &executor.client;
         Self {
+            executor,
             recorder: &executor.recorder,
             set,
             name: set.metadata.name.clone().unwrap_or_default(),
@@ -319,9 +325,12 @@ impl<'a> Run<'a> {
         let patch = Patch::Merge(json!({ "metadata": meta, "status": status }));
         let params = PatchParams::default();
         let written = self.sets.patch_status(&self.name, &params, &patch).await;
-        Ok(execute::found(written)
-            .map(drop)
-            .map_err(failed("write status"))?)
+        if let Some(set) = execute::found(written).map_err(failed("write status"))? {
+            let key = Key::of(self.set);
+            self.executor.statuses.record(&key, self.set, set);
+            self.executor.pacing.written(&key);
+        }
+        Ok(())
     }
 
     /// Reports the result of a write to a pod, in kube-controller-manager's words.

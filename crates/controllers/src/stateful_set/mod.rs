@@ -1,10 +1,12 @@
 //! The StatefulSet controller.
 //!
 //! It is woken by changes of sets, pods, revisions and claims, and by the planner's timers; it
-//! never polls. The caches may be old, so each write names the observed state.
+//! never polls. The caches may be old, so each write names the observed state. Changes of a status
+//! that nothing depends on are collected for a window ([`planners::batching`]).
 
 mod execute;
 mod observe;
+mod own_writes;
 
 use std::sync::Arc;
 
@@ -31,6 +33,8 @@ pub(crate) async fn run(context: Context) {
             client: context.client.clone(),
             recorder: context.recorder("statefulset-controller"),
             refusals: Arc::default(),
+            statuses: Arc::default(),
+            pacing: Arc::default(),
         },
         caches: context.caches.clone(),
     };
@@ -75,13 +79,28 @@ impl reconcile::Controller for StatefulSets {
     }
 
     async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+        let (statuses, pacing) = (&self.executor.statuses, &self.executor.pacing);
         let Some(mut observed) = self.observer.observe(key) else {
             self.executor.refusals.replace(key, Vec::new());
+            statuses.forget(key);
+            pacing.forget(key);
             return Ok(ReconcileResult::Done);
         };
+        observed.set = statuses.newer(key, observed.set);
         observed.refused = self.executor.refusals.of(key);
-        let plan = plan(&observed, Timestamp::now());
-        let requeue_after = plan.requeue_after;
+        let mut plan = plan(&observed, Timestamp::now());
+        let late = match plan.status_urgency(&observed.set) {
+            Some(urgency) => pacing.wait(key, urgency),
+            None => {
+                pacing.settled(key);
+                None
+            }
+        };
+        if late.is_some() {
+            // The plan at that time has the status with all changes until then.
+            plan.status = None;
+        }
+        let requeue_after = plan.requeue_after.into_iter().chain(late).min();
         self.executor.execute(&observed.set, plan).await?;
         Ok(ReconcileResult::from(requeue_after))
     }

@@ -5,11 +5,14 @@
 //! the API server, which refuses a write to a changed object. **Guarantees**: slices and Endpoints
 //! of others are not changed; Endpoints of a Service without a selector belong to the user and are
 //! mirrored to slices; a slice changes only if one of its pods (or the mirrored Endpoints) did.
+//!
+//! [`Plan::urgency`] says how soon the plan must be written ([`crate::batching`]).
 
 mod by_hand;
 mod endpoint;
 mod mirror;
 mod plan;
 mod slices;
+mod urgency;
 
 pub use plan::{EndpointsWrite, Observed, Plan, plan};

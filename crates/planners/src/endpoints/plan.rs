@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resource_kinds::pod_view::PodView;
 
-use super::{by_hand, mirror, slices};
+use super::{by_hand, mirror, slices, urgency};
+use crate::batching::Urgency;
 
 /// The observed state of one Service.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +64,13 @@ impl Plan {
     /// Whether there is nothing to write.
     pub fn is_idle(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The weight of the planned changes; `None` if there are none. `observed` is the state for
+    /// which the plan was made. Endpoints that are not used yet, or no longer, are minor: their
+    /// readiness follows or went before.
+    pub fn urgency(&self, observed: &Observed) -> Option<Urgency> {
+        urgency::of(observed, self)
     }
 }
 

@@ -11,7 +11,8 @@
 //! `revisions` finds the templates for pods, `replica` walks the wanted ordinals, `scale` the
 //! surplus, `rollout` the outdated, `recovery` unblocks a stuck rollout, `held_back` gives the
 //! reasons for waiting, `refused` the API server's refusals, `status` counts, `conditions` and
-//! `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the order of writes.
+//! `deadline` set conditions, `metrics` gives metrics. `write_schedule` decides the order of writes,
+//! and `status_urgency` whether the status may be late.
 
 pub mod claims;
 mod conditions;
@@ -31,6 +32,7 @@ pub mod revisions;
 mod rollout;
 mod scale;
 mod status;
+mod status_urgency;
 mod waiting;
 pub mod write_schedule;
 

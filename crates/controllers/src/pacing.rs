@@ -1,0 +1,118 @@
+//! The times of the last writes to the objects of a controller, for the decision when the next one
+//! is due ([`planners::batching`]).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use planners::batching::{Urgency, WINDOW, delay};
+use reconcile::Key;
+use tokio::time::Instant;
+
+/// The times of each key. Bounded by the number of keys with a recent or an unwritten change, as
+/// long as the controller reports when nothing is left to write.
+#[derive(Default)]
+pub(crate) struct Pacing(Mutex<HashMap<Key, Times>>);
+
+#[derive(Clone, Copy, Default)]
+struct Times {
+    /// The last write.
+    written: Option<Instant>,
+    /// Since when a change waits to be written.
+    waiting: Option<Instant>,
+}
+
+impl Pacing {
+    fn all(&self) -> MutexGuard<'_, HashMap<Key, Times>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rest of the window after the last write, if it is not over.
+    pub fn rest(&self, key: &Key) -> Option<Duration> {
+        let written = self.all().get(key)?.written?;
+        let rest = WINDOW.saturating_sub(written.elapsed());
+        (!rest.is_zero()).then_some(rest)
+    }
+
+    /// The time to wait with a change, if it is not due yet.
+    pub fn wait(&self, key: &Key, urgency: Urgency) -> Option<Duration> {
+        let mut all = self.all();
+        let times = all.entry(key.clone()).or_default();
+        let waiting = *times.waiting.get_or_insert_with(Instant::now);
+        let since_write = times.written.map(|at| at.elapsed());
+        let wait = delay(urgency, since_write, waiting.elapsed());
+        (!wait.is_zero()).then_some(wait)
+    }
+
+    /// Records a write of all that waited.
+    pub fn written(&self, key: &Key) {
+        let times = Times {
+            written: Some(Instant::now()),
+            waiting: None,
+        };
+        self.all().insert(key.clone(), times);
+    }
+
+    /// Records that nothing is left to write.
+    pub fn settled(&self, key: &Key) {
+        let mut all = self.all();
+        let Some(times) = all.get_mut(key) else {
+            return;
+        };
+        times.waiting = None;
+        if times.written.is_none_or(|at| at.elapsed() >= WINDOW) {
+            all.remove(key);
+        }
+    }
+
+    /// Forgets an object that does not exist any more.
+    pub fn forget(&self, key: &Key) {
+        self.all().remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_after_a_write_wait_for_the_end_of_the_window() {
+        let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
+        assert_eq!(pacing.wait(&key, Urgency::Prompt), None);
+        pacing.written(&key);
+        sleep(WINDOW / 4).await;
+        assert_eq!(pacing.rest(&key), Some(WINDOW - WINDOW / 4));
+        let wait = pacing.wait(&key, Urgency::Prompt);
+        assert_eq!(wait, Some(WINDOW - WINDOW / 4));
+        sleep(WINDOW - WINDOW / 4).await;
+        assert_eq!(pacing.rest(&key), None);
+        assert_eq!(pacing.wait(&key, Urgency::Prompt), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_minor_change_waits_from_the_time_at_which_it_was_seen() {
+        let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
+        assert_eq!(pacing.wait(&key, Urgency::Minor), Some(WINDOW));
+        sleep(WINDOW / 2).await;
+        assert_eq!(pacing.wait(&key, Urgency::Minor), Some(WINDOW / 2));
+        assert_eq!(pacing.wait(&key, Urgency::Prompt), None);
+        sleep(WINDOW / 2).await;
+        assert_eq!(pacing.wait(&key, Urgency::Minor), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_remembered_of_a_quiet_object() {
+        let (pacing, key) = (Pacing::default(), Key::new("default", "web"));
+        pacing.written(&key);
+        pacing.settled(&key);
+        assert_eq!(pacing.all().len(), 1);
+        sleep(WINDOW).await;
+        pacing.settled(&key);
+        assert!(pacing.all().is_empty());
+        pacing.wait(&key, Urgency::Minor);
+        pacing.settled(&key);
+        assert!(pacing.all().is_empty());
+    }
+}

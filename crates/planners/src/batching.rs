@@ -1,0 +1,80 @@
+//! The time at which a change is written, if changes come in quick succession.
+//!
+//! A change after a quiet time is written at once. Changes within [`WINDOW`] after a write are
+//! collected: the state at the end of the window is written, so no last state is lost. Upstream has
+//! the same window as `--endpoint-updates-batch-period`.
+
+use std::time::Duration;
+
+/// The window of collected changes. Proxies and DNS may be this late, except for the first change
+/// after a quiet time, so it is short against the time in which a client gives up a connection. It
+/// is long against the time between two pods of a set that starts: with 80 pods per second a write
+/// reports eight of them, and the number of writes no longer grows with the number of pods.
+pub const WINDOW: Duration = Duration::from_millis(100);
+
+/// The weight of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// No reader acts on it, and a change with more weight usually follows soon: it is written
+    /// together with that one, or one window later.
+    Minor,
+    /// Readers act on it: it is written at once after a quiet time.
+    Prompt,
+    /// Later decisions depend on it: it is written at once, also within a window.
+    Immediate,
+}
+
+/// The time to wait before a change is written; zero if it is due. `since_write` is the time since
+/// the last write to the same object, if there was one; `since_seen` is the time since the first
+/// change was seen that is not yet written.
+pub fn delay(urgency: Urgency, since_write: Option<Duration>, since_seen: Duration) -> Duration {
+    let after_write = since_write.map_or(Duration::ZERO, left);
+    match urgency {
+        Urgency::Immediate => Duration::ZERO,
+        Urgency::Prompt => after_write,
+        Urgency::Minor => after_write.max(left(since_seen)),
+    }
+}
+
+fn left(since: Duration) -> Duration {
+    WINDOW.saturating_sub(since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn after(urgency: Urgency, since_write: Option<Duration>) -> Duration {
+        delay(urgency, since_write, NOW)
+    }
+
+    #[test]
+    fn the_first_change_after_a_quiet_time_is_written_at_once() {
+        assert_eq!(after(Urgency::Prompt, None), Duration::ZERO);
+        assert_eq!(after(Urgency::Prompt, Some(WINDOW)), Duration::ZERO);
+    }
+
+    #[test]
+    fn changes_within_the_window_are_written_at_its_end() {
+        let third = WINDOW / 3;
+        assert_eq!(after(Urgency::Prompt, Some(third)), WINDOW - third);
+        assert_eq!(after(Urgency::Prompt, Some(NOW)), WINDOW);
+    }
+
+    #[test]
+    fn a_minor_change_waits_one_window_and_no_longer() {
+        assert_eq!(after(Urgency::Minor, None), WINDOW);
+        let third = WINDOW / 3;
+        let wait = |since_write| delay(Urgency::Minor, since_write, third);
+        assert_eq!(wait(None), WINDOW - third);
+        assert_eq!(wait(Some(NOW)), WINDOW);
+        assert_eq!(delay(Urgency::Minor, Some(WINDOW), WINDOW), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_decision_waits_for_nothing() {
+        assert_eq!(after(Urgency::Immediate, Some(NOW)), Duration::ZERO);
+    }
+}

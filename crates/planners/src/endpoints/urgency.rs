@@ -1,0 +1,74 @@
+//! The weight of a plan: whether it changes the endpoints that proxies and DNS use.
+
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use resource_kinds::labels;
+
+use super::plan::{EndpointsWrite, Observed, Plan};
+use super::slices::ports_key;
+use crate::batching::Urgency;
+
+/// The weight of a plan; `None` if there is nothing to write.
+pub(super) fn of(observed: &Observed, plan: &Plan) -> Option<Urgency> {
+    if plan.is_idle() {
+        return None;
+    }
+    let writes_slices = !(plan.create.is_empty() && plan.update.is_empty());
+    let updates = matches!(plan.endpoints, None | Some(EndpointsWrite::Update(_)));
+    Some(
+        match writes_slices && updates && !changes_use(observed, plan) {
+            true => Urgency::Minor,
+            false => Urgency::Prompt,
+        },
+    )
+}
+
+/// Whether the endpoints in use change, or the properties by which a slice is found and read.
+fn changes_use(observed: &Observed, plan: &Plan) -> bool {
+    let present = || observed.slices.iter().chain(&observed.mirrored);
+    let is_first = present().next().is_none();
+    let mut before = Vec::new();
+    let mut after: Vec<(String, &Endpoint)> = plan.create.iter().flat_map(in_use).collect();
+    for slice in present() {
+        let name = &slice.metadata.name;
+        let changed = plan.update.iter().find(|new| new.metadata.name == *name);
+        let is_deleted = plan
+            .delete
+            .iter()
+            .any(|(gone, _)| Some(gone) == name.as_ref());
+        match changed {
+            Some(new) if !reads_alike(slice, new) => return true,
+            None if !is_deleted => continue,
+            _ => {}
+        }
+        before.extend(in_use(slice));
+        after.extend(changed.into_iter().flat_map(in_use));
+    }
+    for used in [&mut before, &mut after] {
+        used.sort_by(|a, b| (&a.0, &a.1.addresses).cmp(&(&b.0, &b.1.addresses)));
+    }
+    is_first || before != after
+}
+
+/// The endpoints that may get traffic or that names resolve to, with their ports. An endpoint that
+/// is neither ready nor serving is listed only for information. Without conditions it is ready, and
+/// it serves if it is ready.
+fn in_use(slice: &EndpointSlice) -> impl Iterator<Item = (String, &Endpoint)> {
+    let ports = ports_key(slice.ports.as_deref().unwrap_or_default());
+    let endpoints = slice.endpoints.iter().flatten();
+    let used = endpoints.filter(|endpoint| {
+        endpoint.conditions.as_ref().is_none_or(|conditions| {
+            conditions.ready.unwrap_or(true) || conditions.serving == Some(true)
+        })
+    });
+    used.map(move |endpoint| (ports.clone(), endpoint))
+}
+
+fn reads_alike(old: &EndpointSlice, new: &EndpointSlice) -> bool {
+    let text = |slice: &EndpointSlice, label: &str| {
+        let labels = slice.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get(label).cloned())
+    };
+    [labels::SERVICE_NAME, labels::HEADLESS]
+        .iter()
+        .all(|label| text(old, label) == text(new, label))
+}

@@ -1,0 +1,126 @@
+//! The weight of a new status. Counters and texts may be late by a window; what later plans depend
+//! on, and a new stage of the set, may not.
+
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+
+use super::observed::{Spec, Strategy};
+use super::plan::Plan;
+use crate::batching::Urgency;
+
+impl Plan {
+    /// The weight of the planned status of that set; `None` if no status is planned.
+    pub fn status_urgency(&self, set: &StatefulSet) -> Option<Urgency> {
+        let planned = self.status.as_ref()?;
+        let Some(stored) = &set.status else {
+            return Some(Urgency::Immediate);
+        };
+        // A notice tells what differs from the stored status: as long as that is not written, each
+        // plan would have the notice again.
+        let decides = !self.notices.is_empty() || decides(set, stored, planned);
+        Some(if decides {
+            Urgency::Immediate
+        } else if is_progress(stored, planned) {
+            Urgency::Prompt
+        } else {
+            Urgency::Minor
+        })
+    }
+}
+
+/// Whether later plans depend on the change.
+fn decides(set: &StatefulSet, stored: &StatefulSetStatus, planned: &StatefulSetStatus) -> bool {
+    // Without `rollingUpdate` the number of current pods decides the revision of a new pod
+    // (statefulset.md 5.9).
+    let counts = Spec::of(set).strategy == Strategy::RollingUpdate(None)
+        && stored.current_replicas != planned.current_replicas;
+    counts
+        || stored.observed_generation != planned.observed_generation
+        || stored.current_revision != planned.current_revision
+        || stored.update_revision != planned.update_revision
+        || stored.collision_count != planned.collision_count
+}
+
+/// Whether a pod became ready or available, or no longer is, or a condition says something else. A
+/// new pod that is not ready is counted together with its readiness, if that follows soon.
+fn is_progress(stored: &StatefulSetStatus, planned: &StatefulSetStatus) -> bool {
+    let number = Option::unwrap_or_default;
+    number(stored.ready_replicas) != number(planned.ready_replicas)
+        || number(stored.available_replicas) != number(planned.available_replicas)
+        || stored.conditions != planned.conditions
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use super::super::{Notice, Observed, plan};
+    use super::*;
+
+    /// The weight of that change to the status of a set of which nothing else is known.
+    fn weight(strategy: Value, change: Value, has_notice: bool) -> Option<Urgency> {
+        let status = json!({ "replicas": 2, "readyReplicas": 1, "currentReplicas": 2,
+            "updatedReplicas": 2, "observedGeneration": 1, "currentRevision": "a",
+            "updateRevision": "a" });
+        let mut planned = status.clone();
+        for (field, value) in change.as_object().unwrap() {
+            planned[field] = value.clone();
+        }
+        let set = json!({ "metadata": { "name": "web" }, "spec": { "updateStrategy": strategy },
+            "status": status });
+        let set: StatefulSet = serde_json::from_value(set).unwrap();
+        let observed = Observed {
+            set: Arc::new(set.clone()),
+            pods: Vec::new(),
+            revisions: Vec::new(),
+            claims: Default::default(),
+            refused: Vec::new(),
+        };
+        let notice = Notice {
+            warning: false,
+            reason: "Scaling",
+            message: String::new(),
+        };
+        let plan = Plan {
+            status: serde_json::from_value(planned).unwrap(),
+            notices: has_notice.then_some(notice).into_iter().collect(),
+            ..plan(&observed, Timestamp::UNIX_EPOCH)
+        };
+        plan.status_urgency(&set)
+    }
+
+    /// statefulset.md 5.9, 5.14, 5.18: the fields that plans and `kubectl rollout status` depend on
+    /// are never late; counters may be.
+    #[test]
+    fn only_counters_and_texts_may_be_late() {
+        let rolling = || json!({ "type": "RollingUpdate", "rollingUpdate": { "partition": 0 } });
+        let of = |change| weight(rolling(), change, false);
+        assert_eq!(of(json!({ "replicas": 3 })), Some(Urgency::Minor));
+        assert_eq!(of(json!({ "currentReplicas": 1 })), Some(Urgency::Minor));
+        assert_eq!(of(json!({ "readyReplicas": 2 })), Some(Urgency::Prompt));
+        for change in [
+            json!({ "observedGeneration": 2 }),
+            json!({ "currentRevision": "b" }),
+            json!({ "updateRevision": "b" }),
+            json!({ "collisionCount": 1 }),
+        ] {
+            assert_eq!(of(change), Some(Urgency::Immediate));
+        }
+    }
+
+    /// statefulset.md 5.9
+    #[test]
+    fn the_number_of_current_pods_is_not_late_where_it_chooses_revisions() {
+        let without = json!({ "type": "RollingUpdate" });
+        let change = json!({ "currentReplicas": 1 });
+        assert_eq!(weight(without, change, false), Some(Urgency::Immediate));
+    }
+
+    #[test]
+    fn a_status_with_a_notice_is_written_with_it() {
+        let change = json!({ "readyReplicas": 2 });
+        assert_eq!(weight(json!({}), change, true), Some(Urgency::Immediate));
+    }
+}
