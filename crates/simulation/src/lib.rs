@@ -5,7 +5,8 @@
 //! only on its seed, so that a failure can be reproduced.
 //!
 //! Start with [`world`]: it sets everything up, runs users and faults, and at the end waits until
-//! the goal is reached. [`checks`] check every write and every instance on a node.
+//! the goal is reached. [`checks`] check every write and every instance on a node. [`lifetimes`]
+//! counts the writes of StatefulSets in a world without faults.
 
 mod checks;
 mod control_plane;
@@ -13,11 +14,13 @@ mod disk;
 mod faults;
 mod goal;
 mod instances;
+pub mod lifetimes;
 mod link;
 pub mod node;
 mod random;
 pub mod run;
 mod system;
+pub mod tally;
 #[doc(hidden)]
 pub mod trace;
 mod user;

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::{random, trace};
+use crate::{random, tally, trace};
 
 /// Range of a client's timeout for a missing response, in milliseconds.
 const PATIENCE_MILLIS: (u64, u64) = (5_000, 15_000);
@@ -206,6 +206,7 @@ impl Link {
         };
         if is_write {
             let code = answer.status().as_u16();
+            tally::count(&path, code);
             trace!("{} {method} {path} {code}", self.name);
         }
         if dies {

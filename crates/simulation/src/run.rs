@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::panic;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use nix::sys::wait::{WaitStatus, waitpid};
 use tokio::time::Instant;
@@ -115,20 +115,51 @@ impl UnderWay {
 
 /// Runs one world in this process, on a separate thread.
 pub fn here(seed: u64, options: Options) -> Summary {
+    let lived = alone(seed, move || async move {
+        panic::set_hook(Box::new(|info| trace::broken(format!("panic: {info}"))));
+        trace::begin(options.show);
+        world::live(seed, options.mutation).await;
+        trace::end()
+    });
+    lived.unwrap_or_else(|error| Summary {
+        broken: vec![format!("{error:#}")],
+        ..Summary::default()
+    })
+}
+
+/// Runs something on a separate thread with simulated time and that seed; what it spawned ends with
+/// it.
+pub(crate) fn alone<T, F>(seed: u64, life: impl FnOnce() -> F + Send + 'static) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let live = move || {
+        system::begin(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .on_thread_unpark(|| {
+                if let Some(started) = STARTED.get() {
+                    system::set_elapsed(started.elapsed());
+                }
+            })
+            .build()
+            .context("no runtime")?;
+        let outcome = runtime.block_on(async {
+            STARTED.set(Some(Instant::now()));
+            life().await
+        });
+        // The rest of the world is dropped without a trace.
+        runtime.shutdown_timeout(Duration::ZERO);
+        Ok(outcome)
+    };
     let thread = std::thread::Builder::new()
         .stack_size(32 << 20)
-        .spawn(move || {
-            system::begin(seed);
-            on_this_thread(seed, options)
-        });
-    let joined = thread.map(std::thread::JoinHandle::join);
-    match joined {
-        Ok(Ok(summary)) => summary,
-        _ => Summary {
-            broken: vec!["the world's thread failed".to_owned()],
-            ..Summary::default()
-        },
-    }
+        .spawn(live)
+        .context("no thread")?;
+    let joined = thread.join();
+    joined.unwrap_or_else(|_| bail!("the world's thread failed"))
 }
 
 thread_local! {
@@ -141,37 +172,6 @@ pub async fn stand_still(time: Duration) {
         system::set_elapsed(started.elapsed() + time);
     }
     tokio::time::advance(time).await;
-}
-
-fn on_this_thread(seed: u64, options: Options) -> Summary {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .on_thread_unpark(|| {
-            if let Some(started) = STARTED.get() {
-                system::set_elapsed(started.elapsed());
-            }
-        })
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return Summary {
-                broken: vec![format!("no runtime: {error}")],
-                ..Summary::default()
-            };
-        }
-    };
-    panic::set_hook(Box::new(|info| trace::broken(format!("panic: {info}"))));
-    runtime.block_on(async {
-        STARTED.set(Some(Instant::now()));
-        trace::begin(options.show);
-        world::live(seed, options.mutation).await;
-    });
-    let summary = trace::end();
-    // The rest of the world is dropped without a trace.
-    runtime.shutdown_timeout(Duration::ZERO);
-    summary
 }
 
 fn encode(summary: &Summary) -> String {

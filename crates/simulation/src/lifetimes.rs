@@ -1,0 +1,257 @@
+//! Whole lives of StatefulSets without faults, for the number of API writes that they cost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use api_client::{
+    Api, Client, DeleteParams, ListParams, Patch, PatchParams, PostParams, Resource, ResourceExt,
+};
+use api_server::UserInfo;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::control_plane::{Part, Server, supervise};
+use crate::disk::Disk;
+use crate::faults::{Faults, Machine};
+use crate::instances::Instances;
+use crate::link::{Conditions, Link, Weather};
+use crate::node::Settings;
+use crate::tally::{self, Tally};
+use crate::user::NAMESPACE;
+use crate::{random, run};
+
+/// The sets: their number, and the pods of each.
+#[derive(Clone, Copy, Debug)]
+pub struct Sets {
+    /// The number of sets.
+    pub number: usize,
+    /// The pods of each.
+    pub replicas: usize,
+}
+
+const NODES: usize = 3;
+/// The time of a request or of an answer between two programs of a machine, at most.
+const LATENCY_MILLIS: u64 = 1;
+/// The time for a pod to become ready, and to end: short, so that changes come in the quickest
+/// succession that a node allows.
+const STARTUP_MILLIS: (u64, u64) = (2, 10);
+const SHUTDOWN_MILLIS: (u64, u64) = (1, 5);
+/// Maximum time of a step. Longer than any step needs.
+const STEP_WITHIN: Duration = Duration::from_secs(600);
+/// The time after which nothing is written any more, because all windows are over.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Creates sets with a Service each, updates all pods once, and deletes the sets. The writes of all
+/// clients are counted, from the creation to the end of the last pod.
+///
+/// # Errors
+/// A step does not end, or its last state is not reported.
+pub fn count_writes(sets: Sets) -> Result<Tally> {
+    run::alone(1, move || live(sets))?
+}
+
+async fn live(sets: Sets) -> Result<Tally> {
+    random::begin(1);
+    let (disk, spin) = Disk::new(|_| {});
+    tokio::spawn(spin);
+    let server = Server::new(disk.clone());
+    server.start().await;
+    let address = server.address.clone();
+    let admin = UserInfo::new("admin", ["system:masters"]);
+    let client = Link::new("user", admin, address.clone(), Arc::default()).client();
+    let instances = Instances::default();
+    let machine = |number| {
+        let settings = Settings {
+            startup_millis: STARTUP_MILLIS,
+            shutdown_millis: SHUTDOWN_MILLIS,
+            ..Settings::instant(format!("n{number}"))
+        };
+        Arc::new(Machine::new(settings, instances.clone(), address.clone()))
+    };
+    let machines: Vec<_> = (0..NODES).map(machine).collect();
+    let (controllers, scheduler) = <(Arc<Conditions>, Arc<Conditions>)>::default();
+    for (part, conditions) in [
+        (Part::Controllers, &controllers),
+        (Part::Scheduler, &scheduler),
+    ] {
+        tokio::spawn(supervise(part, address.clone(), conditions.clone()));
+    }
+    let cluster = Faults {
+        server,
+        disk,
+        controllers,
+        scheduler,
+        machines,
+        instances,
+    };
+    cluster.set_weather(Weather {
+        latency_millis: LATENCY_MILLIS,
+        ..Weather::default()
+    });
+    cluster.machines.iter().for_each(|machine| machine.start());
+    let all = Lives { client, sets };
+    let accounts: Api<ServiceAccount> = all.api();
+    wait_until("there is an account", async || {
+        Ok(accounts.get_opt("default").await?.is_some())
+    })
+    .await?;
+    // Nodes register and get rid of their first taints.
+    sleep(Duration::from_secs(10)).await;
+    tally::begin();
+    all.create().await?;
+    all.update().await?;
+    all.delete().await?;
+    Ok(tally::end())
+}
+
+struct Lives {
+    client: Client,
+    sets: Sets,
+}
+
+impl Lives {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> {
+        (0..self.sets.number).map(|number| format!("set-{number}"))
+    }
+
+    async fn create(&self) -> Result<()> {
+        for name in self.names() {
+            let service = json!({
+                "metadata": {"name": name},
+                "spec": {"clusterIP": "None", "selector": {"app": name},
+                    "ports": [{"port": 80}]},
+            });
+            let service: Service = serde_json::from_value(service)?;
+            let services: Api<Service> = self.api();
+            services.create(&PostParams::default(), &service).await?;
+            let set = json!({
+                "metadata": {"name": name},
+                "spec": {
+                    "replicas": self.sets.replicas,
+                    "serviceName": name,
+                    "selector": {"matchLabels": {"app": name}},
+                    "template": {
+                        "metadata": {"labels": {"app": name}},
+                        "spec": {"containers": [{"name": "c", "image": "v1"}]},
+                    },
+                },
+            });
+            let set: StatefulSet = serde_json::from_value(set)?;
+            let sets: Api<StatefulSet> = self.api();
+            sets.create(&PostParams::default(), &set).await?;
+        }
+        self.come_to_rest("v1").await
+    }
+
+    async fn update(&self) -> Result<()> {
+        let containers = json!([{"name": "c", "image": "v2"}]);
+        let template = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        let sets: Api<StatefulSet> = self.api();
+        for name in self.names() {
+            let patch = Patch::Strategic(&template);
+            sets.patch(&name, &PatchParams::default(), &patch).await?;
+        }
+        self.come_to_rest("v2").await
+    }
+
+    async fn delete(&self) -> Result<()> {
+        let sets: Api<StatefulSet> = self.api();
+        for name in self.names() {
+            sets.delete(&name, &DeleteParams::default()).await?;
+        }
+        let pods: Api<Pod> = self.api();
+        wait_until("all pods are gone", async || {
+            Ok(pods.list(&ListParams::default()).await?.items.is_empty())
+        })
+        .await?;
+        sleep(QUIET).await;
+        self.check_addresses(0).await
+    }
+
+    /// Waits until all pods run that image; then the last state must be reported.
+    async fn come_to_rest(&self, image: &str) -> Result<()> {
+        let (pods, wanted): (Api<Pod>, _) = (self.api(), self.sets.number * self.sets.replicas);
+        wait_until("all pods are ready", async || {
+            let pods = pods.list(&ListParams::default()).await?.items;
+            let good = pods.iter().filter(|pod| is_ready_with(pod, image)).count();
+            Ok(good == wanted && pods.len() == wanted)
+        })
+        .await?;
+        sleep(QUIET).await;
+        self.check_addresses(wanted).await?;
+        let sets: Api<StatefulSet> = self.api();
+        for set in sets.list(&ListParams::default()).await? {
+            let replicas = i32::try_from(self.sets.replicas).ok();
+            let status = set.status.clone().unwrap_or_default();
+            let counts = [
+                Some(status.replicas),
+                status.ready_replicas,
+                status.available_replicas,
+                status.updated_replicas,
+            ];
+            let is_current = status.observed_generation == set.metadata.generation
+                && status.current_revision == status.update_revision;
+            if !is_current || counts.iter().any(|count| *count != replicas) {
+                bail!("the last status was not written: {status:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether slices and Endpoints have so many addresses.
+    async fn check_addresses(&self, wanted: usize) -> Result<()> {
+        let slices: Api<EndpointSlice> = self.api();
+        let endpoints: Api<Endpoints> = self.api();
+        let mut sliced = slices.list(&ListParams::default()).await?.items;
+        sliced.retain(|slice| slice.name_any().starts_with("set-"));
+        let sliced = sliced
+            .iter()
+            .flat_map(|slice| slice.endpoints.iter().flatten());
+        let ready = sliced.filter(|endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            conditions.is_some_and(|conditions| conditions.ready == Some(true))
+        });
+        let mut listed = endpoints.list(&ListParams::default()).await?.items;
+        listed.retain(|one| one.name_any().starts_with("set-"));
+        let listed = listed.iter().flat_map(|one| one.subsets.iter().flatten());
+        let listed = listed.flat_map(|subset| subset.addresses.iter().flatten());
+        let (ready, listed) = (ready.count(), listed.count());
+        if (ready, listed) != (wanted, wanted) {
+            bail!("{wanted} pods, {ready} endpoints in slices, {listed} in Endpoints");
+        }
+        Ok(())
+    }
+}
+
+fn is_ready_with(pod: &Pod, image: &str) -> bool {
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    container.is_some_and(|container| container.image.as_deref() == Some(image))
+        && conditions.any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
+async fn wait_until(what: &str, holds: impl AsyncFn() -> api_client::Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while started.elapsed() < STEP_WITHIN {
+        if holds().await.context("ask the API server")? {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    bail!("it does not come true that {what}")
+}
