@@ -8,6 +8,7 @@ mod plan;
 mod pods;
 mod report;
 mod run;
+mod sets;
 mod statistics;
 mod target;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 
 use plan::Measure;
+use sets::{Policy, Sets};
 
 /// Measure a Kubernetes API server: requests per second, latency, watches, memory
 #[derive(Parser, Debug)]
@@ -48,7 +50,21 @@ struct Arguments {
     /// Measurements [default: all; memory only with --server-pid]
     #[arg(long, value_name = "WHAT,…", value_delimiter = ',', value_enum)]
     only: Vec<Measure>,
-    /// Process id of a server on this machine, for memory measurements
+    /// Measure StatefulSets on hollow nodes instead of requests: numbers of sets, and of pods each
+    #[arg(long, value_name = "SETSxPODS,…", value_delimiter = ',',
+          conflicts_with_all = ["only", "objects", "distinct", "clients", "watchers"])]
+    sets: Vec<Sets>,
+    /// Pod management policies of the sets; one round for each
+    #[arg(
+        long,
+        value_name = "POLICY,…",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "OrderedReady",
+        requires = "sets"
+    )]
+    policy: Vec<Policy>,
+    /// Process id of a server on this machine, for its memory and, with --sets, processor time
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     server_pid: Option<u32>,
     /// Output format
@@ -62,6 +78,11 @@ app.kubernetes.io/managed-by=mainstay-bench, which is deleted at the end, also a
 They name a scheduler that does not exist, so no node runs them. A list request lists all pods,
 at once or in pages of 500.
 
+With --sets, nodes without containers are created: pods that are bound to them are Running and
+Ready at once. For each SETSxPODS the sets are created, updated, scaled to 0 and deleted, each with
+a headless Service. The user must be allowed to create nodes. Other pods do not get to these nodes,
+because they have a taint.
+
 Memory that one measurement has freed is used by the next one: for exact values, restart the
 server and measure memory or watches alone.
 
@@ -70,7 +91,8 @@ Exit status: 0 with results; 1 if a request failed or was refused; 2 if the argu
 Examples:
   mainstay-bench --kubeconfig ~/.kube/config
   mainstay-bench --kubeconfig k.yaml --only get,list --clients 16 -o json
-  mainstay-bench --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711";
+  mainstay-bench --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711
+  mainstay-bench --kubeconfig k.yaml --sets 100x3,1x200 --server-pid 4711";
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {

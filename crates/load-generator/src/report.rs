@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::load::Load;
 use crate::plan::LoadStep;
+use crate::sets::SetsStep;
 use crate::statistics::{Summary, per_second};
 use crate::watchers::FanOut;
 
@@ -16,6 +17,7 @@ pub struct Report {
     objects: u32,
     pub rows: Vec<Row>,
     pub fan_outs: Vec<FanOut>,
+    pub sets: Vec<SetsStep>,
     pub pod_memory: Option<PodMemory>,
 }
 
@@ -93,6 +95,7 @@ impl Report {
             objects,
             rows: Vec::new(),
             fan_outs: Vec::new(),
+            sets: Vec::new(),
             pod_memory: None,
         }
     }
@@ -121,13 +124,17 @@ impl Report {
             "objects": self.objects,
             "requests": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
             "watch": self.fan_outs.iter().map(fan_out).collect::<Vec<_>>(),
+            "sets": self.sets.iter().map(sets_json).collect::<Vec<_>>(),
             "memory": self.pod_memory.as_ref().map(PodMemory::json),
         })
     }
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut lines = vec![format!("{} pods", self.objects)];
+        let mut lines = match self.sets.is_empty() {
+            true => vec![format!("{} pods", self.objects)],
+            false => sets_lines(&self.sets),
+        };
         if !self.rows.is_empty() {
             lines.push(String::new());
             lines.push(format!(
@@ -193,6 +200,38 @@ impl Report {
             text
         })
     }
+}
+
+fn sets_json(step: &SetsStep) -> Value {
+    json!({
+        "sets": step.sets.to_string(),
+        "policy": step.policy.name(),
+        "step": step.name,
+        "seconds": step.elapsed.as_secs_f64(),
+        "podsStarted": step.started,
+        "processorSeconds": step.processor.map(|time| time.as_secs_f64()),
+        "processorMillisecondsPerPod": step.processor_per_pod().map(milliseconds),
+    })
+}
+
+fn sets_lines(steps: &[SetsStep]) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{:<10}{:<14}{:<12}{:>10}{:>16}{:>22}",
+        "SETS", "POLICY", "STEP", "SECONDS", "SERVER CPU s", "CPU ms/POD STARTED"
+    )];
+    let shown = |number: Option<f64>| number.map_or("-".to_owned(), |n| format!("{n:.2}"));
+    lines.extend(steps.iter().map(|step| {
+        format!(
+            "{:<10}{:<14}{:<12}{:>10.2}{:>16}{:>22}",
+            step.sets.to_string(),
+            step.policy.name(),
+            step.name,
+            step.elapsed.as_secs_f64(),
+            shown(step.processor.map(|time| time.as_secs_f64())),
+            shown(step.processor_per_pod().map(milliseconds)),
+        )
+    }));
+    lines
 }
 
 const MEBIBYTE: f64 = 1024.0 * 1024.0;

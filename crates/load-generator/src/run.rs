@@ -11,6 +11,7 @@ use crate::memory::Memory;
 use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::pods::Pods;
 use crate::report::{PodMemory, Report, Row};
+use crate::sets::{self, Stage};
 use crate::target::Target;
 use crate::watchers::{self, SETTLED};
 use crate::{Arguments, Form};
@@ -25,13 +26,24 @@ const WEIGHED: usize = 100;
 /// Measures, removes the created objects, and prints.
 pub async fn run(arguments: Arguments) -> Result<()> {
     let plan = plan(&arguments)?;
+    let with_sets = !arguments.sets.is_empty();
     if let Some(pid) = arguments.server_pid {
         Memory::of(pid)?;
     }
     let target = Target::prepare(&arguments.kubeconfig, arguments.distinct).await?;
     let mut report = Report::of(arguments.objects);
+    // Its nodes let the pods go, also while the namespace is removed.
+    let mut stage = None;
     let measured = tokio::select! {
-        measured = measure(&target, &plan, &arguments, &mut report) => measured,
+        measured = async {
+            target.make_account().await?;
+            if with_sets {
+                let stage = stage.insert(Stage::prepare(&target).await?);
+                measure_sets(&target, stage, &arguments, &mut report).await
+            } else {
+                measure(&target, &plan, &arguments, &mut report).await
+            }
+        } => measured,
         interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
     };
     // Measurements from before a failure or an interruption are printed.
@@ -40,7 +52,11 @@ pub async fn run(arguments: Arguments) -> Result<()> {
         Form::Json => crate::show(&format!("{:#}\n", report.json())),
     }
     crate::warn(&format!("removing the namespace {}", target.namespace));
-    let removed = target.remove().await;
+    let mut removed = target.remove().await;
+    if with_sets {
+        removed = removed.and(sets::remove_nodes(&target).await);
+    }
+    drop(stage);
     measured.and(removed)?;
     match report.first_failure() {
         Some(failure) => bail!("not all requests succeeded; the first: {failure}"),
@@ -62,7 +78,6 @@ async fn measure(
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
-    target.make_account().await?;
     let names: Vec<String> = (0..arguments.objects).map(|i| format!("pod-{i}")).collect();
     let server = arguments.server_pid;
     // The first pods are measured: later ones reuse the memory of earlier ones.
@@ -91,6 +106,22 @@ async fn measure(
         report
             .fan_outs
             .push(watchers::measure(target, count, server).await?);
+    }
+    Ok(())
+}
+
+async fn measure_sets(
+    target: &Target,
+    stage: &Stage,
+    arguments: &Arguments,
+    report: &mut Report,
+) -> Result<()> {
+    let server = arguments.server_pid;
+    for &policy in &arguments.policy {
+        for &sets in &arguments.sets {
+            let steps = sets::measure(target, stage, sets, policy, server).await?;
+            report.sets.extend(steps);
+        }
     }
     Ok(())
 }

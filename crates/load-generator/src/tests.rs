@@ -8,6 +8,7 @@ use crate::Arguments;
 use crate::load::Load;
 use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::report::{PodMemory, Report, Row};
+use crate::sets::{Policy, SetsStep};
 use crate::statistics::Summary;
 use crate::watchers::FanOut;
 
@@ -161,4 +162,41 @@ fn programs_get_numbers() {
     assert_eq!(json["watch"][0]["bytesPerWatcher"], 2048);
     assert_eq!(json["memory"]["ratio"], 2.5);
     assert!(Report::of(7).json()["memory"].is_null());
+}
+
+#[test]
+fn sets_are_measured_instead_of_requests() {
+    let parse = |words: &str| {
+        let words = format!("bench --kubeconfig k.yaml {words}");
+        Arguments::try_parse_from(words.split_whitespace())
+    };
+    let arguments = parse("--sets 100x3,1x200 --policy Parallel,OrderedReady").unwrap();
+    let sets: Vec<String> = arguments.sets.iter().map(ToString::to_string).collect();
+    assert_eq!(sets, ["100x3", "1x200"]);
+    assert_eq!(arguments.policy, [Policy::Parallel, Policy::OrderedReady]);
+    let ordered = parse("--sets 1x1").unwrap().policy;
+    assert_eq!(ordered, [Policy::OrderedReady]);
+    for wrong in ["--sets 1x1 --only get", "--sets 3", "--policy Parallel"] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_step_of_sets_is_a_row() {
+    let mut report = Report::of(1);
+    report.sets.push(SetsStep {
+        sets: "2x3".parse().unwrap(),
+        policy: Policy::Parallel,
+        name: "update",
+        elapsed: Duration::from_millis(1500),
+        processor: Some(Duration::from_millis(60)),
+        started: 6,
+    });
+    let text = report.text();
+    let row = text.lines().nth(1).unwrap();
+    let row: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(row, ["2x3", "Parallel", "update", "1.50", "0.06", "10.00"]);
+    let json = &report.json()["sets"][0];
+    assert_eq!(json["processorMillisecondsPerPod"], 10.0);
+    assert_eq!(json["sets"], "2x3");
 }

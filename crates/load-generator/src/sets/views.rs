@@ -1,0 +1,218 @@
+//! The pods and sets of the namespace, as their watches show them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use http::Request;
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use crate::call::Call;
+
+/// What the measurement must know of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pod {
+    image: String,
+    ready: bool,
+}
+
+#[derive(Default)]
+struct Seen {
+    pods: BTreeMap<String, Pod>,
+    sets: BTreeSet<String>,
+    failure: Option<String>,
+}
+
+/// The views, and the first failure of a task that the measurement depends on.
+#[derive(Default)]
+pub(super) struct Views {
+    seen: Mutex<Seen>,
+    changed: Notify,
+}
+
+impl Views {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of pods.
+    pub fn pods(&self) -> usize {
+        self.seen().pods.len()
+    }
+
+    /// The number of ready pods with that image.
+    pub fn ready(&self, image: &str) -> usize {
+        let seen = self.seen();
+        let pods = seen.pods.values();
+        pods.filter(|pod| pod.ready && pod.image == image).count()
+    }
+
+    /// The number of sets.
+    pub fn sets(&self) -> usize {
+        self.seen().sets.len()
+    }
+
+    /// The state, for an error.
+    pub fn summary(&self) -> String {
+        let seen = self.seen();
+        let ready = seen.pods.values().filter(|pod| pod.ready).count();
+        let (sets, pods) = (seen.sets.len(), seen.pods.len());
+        format!("{sets} sets, {pods} pods, {ready} of them ready")
+    }
+
+    /// Waits until something holds, or a task has failed.
+    pub async fn wait_for(&self, holds: impl Fn() -> bool) -> Result<()> {
+        loop {
+            if let Some(failure) = &self.seen().failure {
+                bail!("{failure}");
+            }
+            if holds() {
+                return Ok(());
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// Records the failure of a task.
+    pub fn fail(&self, error: &anyhow::Error) {
+        self.seen().failure.get_or_insert(format!("{error:#}"));
+        self.changed.notify_one();
+    }
+
+    /// Takes in an event of the pods.
+    pub fn see_pod(&self, is_gone: bool, pod: &Value) {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let image = pod["spec"]["containers"][0]["image"].as_str();
+        let conditions = pod["status"]["conditions"].as_array();
+        let is_ready = |one: &Value| one["type"] == "Ready" && one["status"] == "True";
+        let shown = Pod {
+            image: image.unwrap_or_default().to_owned(),
+            ready: conditions.is_some_and(|all| all.iter().any(is_ready))
+                && pod["metadata"]["deletionTimestamp"].is_null(),
+        };
+        let mut seen = self.seen();
+        if is_gone {
+            seen.pods.remove(name);
+        } else {
+            seen.pods.insert(name.to_owned(), shown);
+        }
+        drop(seen);
+        self.changed.notify_one();
+    }
+
+    /// Takes in an event of the sets.
+    pub fn see_set(&self, is_gone: bool, set: &Value) {
+        let name = set["metadata"]["name"].as_str().unwrap_or_default();
+        let mut seen = self.seen();
+        if is_gone {
+            seen.sets.remove(name);
+        } else {
+            seen.sets.insert(name.to_owned());
+        }
+        drop(seen);
+        self.changed.notify_one();
+    }
+}
+
+/// Lists an empty collection and follows its changes: the arguments are whether the object is gone,
+/// and the object. Returns only with an error.
+pub(super) async fn follow(
+    client: &Client,
+    path: &str,
+    mut see: impl FnMut(bool, Value),
+) -> Result<()> {
+    let list = Call::get(path.to_owned()).json(client).await?;
+    let version = super::text(&list, "/metadata/resourceVersion")?;
+    let uri = format!("{path}?watch=true&resourceVersion={version}");
+    let request = Request::get(uri).body(Body::empty())?;
+    let reply = client.send(request).await.context("open a watch")?;
+    if !reply.status().is_success() {
+        bail!("a watch is answered {}", reply.status());
+    }
+    let mut body = reply.into_body();
+    let mut lines = Lines::default();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.context("a watch broke off")?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        for line in lines.push(&data) {
+            let mut event: Value = serde_json::from_slice(&line).context("a watch event")?;
+            let is_gone = event["type"] == "DELETED";
+            if event["type"] == "ERROR" {
+                bail!("a watch failed: {}", event["object"]["message"]);
+            }
+            see(is_gone, event["object"].take());
+        }
+    }
+    bail!("the server ended a watch of {path}")
+}
+
+/// Splits the bytes of a watch into its lines.
+#[derive(Default)]
+struct Lines {
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    fn push(&mut self, data: &[u8]) -> Vec<Vec<u8>> {
+        self.rest.extend_from_slice(data);
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+            return Vec::new();
+        };
+        let rest = self.rest.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.rest, rest);
+        let lines = whole.split(|byte| *byte == b'\n');
+        lines
+            .filter(|line| !line.is_empty())
+            .map(<[u8]>::to_vec)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_put_together() {
+        let mut lines = Lines::default();
+        assert!(lines.push(b"{\"a\"").is_empty());
+        assert_eq!(
+            lines.push(b":1}\n{}\n{"),
+            [b"{\"a\":1}".to_vec(), b"{}".to_vec()]
+        );
+        assert_eq!(lines.push(b"}\n"), [b"{}".to_vec()]);
+    }
+
+    #[test]
+    fn a_terminating_pod_is_not_ready() {
+        let views = Views::default();
+        let mut pod = json!({
+            "metadata": {"name": "a-0"},
+            "spec": {"containers": [{"image": "i"}]},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        views.see_pod(false, &pod);
+        assert_eq!((views.ready("i"), views.ready("j")), (1, 0));
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        views.see_pod(false, &pod);
+        assert_eq!((views.pods(), views.ready("i")), (1, 0));
+        views.see_pod(true, &pod);
+        assert_eq!(views.pods(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_failure_ends_the_wait() {
+        let views = Views::default();
+        views.fail(&anyhow::anyhow!("the watch broke"));
+        let ended = views.wait_for(|| false).await.unwrap_err();
+        assert_eq!(ended.to_string(), "the watch broke");
+    }
+}
