@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::call::Call;
 
-/// What the measurement must know of a pod.
+/// A pod, as far as the measurement is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pod {
     image: String,

@@ -233,6 +233,10 @@ const TABLE: &[(&str, Said)] = &[
         "load-generator/src/call.rs",
         ByOurs("the server's own answer"),
     ),
+    (
+        "load-generator/src/sets/views.rs",
+        ByOurs("the watch events of the server that is measured"),
+    ),
     ("mainstay/src/data_directory/marker.rs", OWN_FILE),
     ("mainstay/src/down/leftovers.rs", OWN_FILE),
     (
