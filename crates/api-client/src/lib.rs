@@ -13,7 +13,6 @@ mod list;
 mod params;
 mod request;
 mod resource;
-mod slices;
 mod watch;
 
 pub use api::{Api, LogParams};

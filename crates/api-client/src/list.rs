@@ -1,12 +1,12 @@
 //! Lists of objects.
 
 use bytes::Bytes;
+use json_text::{Cursor, SyntaxError};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use serde::de::{DeserializeOwned, Error as _};
 
 use crate::client::decode;
 use crate::error::{Error, Result};
-use crate::slices;
 
 /// Objects of one kind.
 #[derive(Clone, Debug, Default)]
@@ -45,18 +45,39 @@ pub(crate) struct Page {
 
 impl Page {
     pub fn read(text: &Bytes) -> Result<Self> {
-        let items = match slices::member(text, "items") {
-            None | Some(b"null") => Some(Vec::new()),
-            Some(items) => slices::elements(items),
-        };
-        let items = items.ok_or_else(|| malformed("a list"))?.into_iter();
-        let items = items.map(|item| text.slice_ref(item)).collect();
-        let metadata = match slices::member(text, "metadata") {
-            Some(metadata) => decode(metadata)?,
-            None => return Err(malformed("a list")),
-        };
-        Ok(Self { metadata, items })
+        let (metadata, items) = parts(text).map_err(syntax)?;
+        let metadata = metadata.ok_or_else(|| malformed("a list"))?;
+        Ok(Self {
+            metadata: decode(metadata)?,
+            items,
+        })
     }
+}
+
+/// The metadata and the objects of a list.
+fn parts(text: &Bytes) -> Result<(Option<&[u8]>, Vec<Bytes>), SyntaxError> {
+    let (mut metadata, mut items) = (None, Vec::new());
+    let mut cursor = Cursor::new(text);
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next_key(&mut cursor)? {
+        if key.is("metadata") {
+            metadata = Some(cursor.skip()?);
+        } else if key.is("items") && cursor.peek()? != b'n' {
+            let mut elements = cursor.array()?;
+            while elements.next(&mut cursor)? {
+                items.push(text.slice_ref(cursor.skip()?));
+            }
+        } else {
+            // Other members, and a null for no items.
+            cursor.skip()?;
+        }
+    }
+    Ok((metadata, items))
+}
+
+/// An answer that is not JSON.
+pub(crate) fn syntax(error: SyntaxError) -> Error {
+    Error::Json(serde_json::Error::custom(error))
 }
 
 /// An answer that has not the form of what was asked for.
@@ -95,6 +116,8 @@ mod tests {
             "[]",
             "{}",
             r#"{"items":[{"data":1}],"metadata":{}}"#,
+            r#"{"items":{},"metadata":{}}"#,
+            r#"{"metadata":{},"items":[{}]"#,
             r#"{"items":[1"#,
         ] {
             assert!(matches!(read(text), Err(Error::Json(_))), "{text}");

@@ -3,21 +3,22 @@
 //! [`Next::after`] decides; [`Watcher`] sends the requests. Neither knows the kind: objects are JSON,
 //! without `managedFields` from servers that can leave them out.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use json_text::{SyntaxError, find, find_string};
 use tokio::time::timeout;
 
 use crate::client::{Client, decode};
 use crate::error::Status;
 use crate::lines::Lines;
-use crate::list::{Page, malformed};
+use crate::list::{Page, malformed, syntax};
 use crate::params::ListParams;
 use crate::request::{self, CACHED, CACHED_METADATA, CACHED_METADATA_LIST, uri};
-use crate::slices::member;
 
 /// The time after which the server ends a watch.
 const WATCH_SECONDS: u64 = 290;
@@ -349,24 +350,25 @@ enum Message {
 
 impl Message {
     fn read(line: &Bytes) -> crate::Result<Self> {
-        let parts = member(line, "type").zip(member(line, "object"));
+        let parts = parts(line).map_err(syntax)?;
         let (kind, object) = parts.ok_or_else(|| malformed("a message of a watch"))?;
         let object = line.slice_ref(object);
-        let version = version(&object).unwrap_or_default();
-        Ok(match kind {
-            br#""ADDED""# | br#""MODIFIED""# => Self::Event(version, Some(Event::Apply(object))),
-            br#""DELETED""# => Self::Event(version, Some(Event::Delete(object))),
-            br#""BOOKMARK""# => Self::Event(version, None),
-            br#""ERROR""# => Self::Refusal(decode(&object)?),
+        let version = find_string(&object, &["metadata", "resourceVersion"]);
+        let version = version.map_err(syntax)?.unwrap_or_default().into_owned();
+        Ok(match kind.as_ref() {
+            "ADDED" | "MODIFIED" => Self::Event(version, Some(Event::Apply(object))),
+            "DELETED" => Self::Event(version, Some(Event::Delete(object))),
+            "BOOKMARK" => Self::Event(version, None),
+            "ERROR" => Self::Refusal(decode(&object)?),
             _ => return Err(malformed("a known type of watch event")),
         })
     }
 }
 
-/// The version of an object.
-fn version(object: &[u8]) -> Option<String> {
-    let version = member(member(object, "metadata")?, "resourceVersion")?;
-    serde_json::from_slice(version).ok()
+/// The type and the object of a message.
+fn parts(line: &[u8]) -> Result<Option<(Cow<'_, str>, &[u8])>, SyntaxError> {
+    let kind = find_string(line, &["type"])?;
+    Ok(kind.zip(find(line, &["object"])?))
 }
 
 #[cfg(test)]

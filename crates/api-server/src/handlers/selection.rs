@@ -1,5 +1,7 @@
 //! Label and field selectors of a list, watch or deletion.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use mvcc_store::KeyValue;
@@ -114,21 +116,30 @@ impl Selection {
             Deep::Nothing | Deep::Texts => None,
         };
         let (namespace, name) = resource.names(&stored.key);
-        Ok(self.fields.matches_by(|field| match (field, &object) {
+        let undecodable = Cell::new(None);
+        let matches = self.fields.matches_by(|field| match (field, &object) {
             ("metadata.name", _) => Some(name.to_owned()),
             ("metadata.namespace", _) => Some(namespace.to_owned()),
             (_, Some(object)) => resource.kind.selectable().selectable_field(object, field),
             (_, None) => {
                 let path: Vec<&str> = field.split('.').collect();
-                let text = storage::text_at(&stored.value, &path);
-                Some(text.unwrap_or_default().into_owned())
+                let text = json_text::find_string(&stored.value, &path);
+                let text = text.unwrap_or_else(|error| {
+                    undecodable.set(Some(error));
+                    None
+                });
+                text.map(Cow::into_owned)
             }
-        }))
+        });
+        match undecodable.into_inner() {
+            Some(error) => Err(storage::undecodable(error)),
+            None => Ok(matches),
+        }
     }
 
     fn matches_labels(&self, stored: &KeyValue) -> Result<bool, Status> {
-        let encoded = storage::value_at(&stored.value, &["metadata", "labels"]);
-        let labels: BTreeMap<String, String> = match encoded {
+        let encoded = json_text::find(&stored.value, &["metadata", "labels"]);
+        let labels: BTreeMap<String, String> = match encoded.map_err(storage::undecodable)? {
             Some(labels) => serde_json::from_slice(labels)
                 .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?,
             None => BTreeMap::new(),

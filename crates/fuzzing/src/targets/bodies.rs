@@ -1,6 +1,8 @@
 //! Bodies of requests.
 
 use api_server::decoders;
+use json_text::{Cursor, SyntaxError, find, find_member, find_string};
+use serde_json::Value;
 
 use super::Target;
 
@@ -51,6 +53,65 @@ pub const JSON: Target = Target {
         }
     },
 };
+
+pub const JSON_TEXT: Target = Target {
+    name: "json-text",
+    seeds: &[
+        MAP,
+        br#"[1,-2.5e3,true,null,"\ud83d\ude00\\\"",[[]],{"":{}}]"#,
+        br#"{"metadata":{"managedFields":[{"fieldsV1":{"f:spec":{"k:{\"name\":\"a\"}":{".":{}}}}}],"name":"a"}}"#,
+    ],
+    words: WORDS,
+    run: |bytes| {
+        let paths = [&["metadata", "name"][..], &["data"], &[]];
+        for path in paths {
+            let found = find(bytes, path);
+            let _string = find_string(bytes, path);
+            if let Ok(Some(member)) = find_member(bytes, path) {
+                assert_eq!(found, Ok(Some(&bytes[member.value])));
+            }
+        }
+        let skipped = Cursor::new(bytes).skip();
+        // A text that is JSON is read as the same value.
+        if let Ok(value) = serde_json::from_slice::<Value>(bytes) {
+            assert_eq!(skipped, Ok(bytes.trim_ascii()));
+            assert_eq!(tree(&mut Cursor::new(bytes)), Ok(value));
+        }
+    },
+};
+
+/// A value as a tree.
+fn tree(cursor: &mut Cursor<'_>) -> Result<Value, SyntaxError> {
+    Ok(match cursor.peek()? {
+        b'{' => {
+            let mut object = serde_json::Map::new();
+            let mut members = cursor.object()?;
+            while let Some(key) = members.next_key(cursor)? {
+                object.insert(key.decode()?.into_owned(), tree(cursor)?);
+            }
+            object.into()
+        }
+        b'[' => {
+            let mut array = Vec::new();
+            let mut elements = cursor.array()?;
+            while elements.next(cursor)? {
+                array.push(tree(cursor)?);
+            }
+            array.into()
+        }
+        b'"' => cursor.string()?.decode()?.into(),
+        b't' | b'f' => cursor.bool()?.into(),
+        b'n' => {
+            cursor.null()?;
+            Value::Null
+        }
+        _ => {
+            let at = cursor.offset();
+            let number = serde_json::from_str(cursor.number()?);
+            number.map_err(|_| SyntaxError::Unexpected(at))?
+        }
+    })
+}
 
 pub const YAML: Target = Target {
     name: "yaml",

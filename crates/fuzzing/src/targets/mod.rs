@@ -37,6 +37,7 @@ fn pair(bytes: &[u8]) -> Option<(Value, Value)> {
 
 pub const ALL: &[Target] = &[
     bodies::JSON,
+    bodies::JSON_TEXT,
     bodies::YAML,
     bodies::PROTOBUF,
     patches::JSON,

@@ -3,30 +3,57 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::Document;
+use super::document::{Document, is_stable};
 
-/// The fields of a type as `types.tsv` has them: JSON name and type.
-type Fields<'t> = Vec<(&'t str, &'t str)>;
+/// A field of a type as `types.tsv` has it.
+#[derive(Clone, Copy, Debug)]
+struct Field<'t> {
+    /// The JSON name; empty for an embedded type.
+    json: &'t str,
+    kind: &'t str,
+    /// Whether every object has it: the mark `!`.
+    always: bool,
+}
+
+/// A type as `types.tsv` has it.
+#[derive(Debug, Default)]
+struct Type<'t> {
+    /// The `apiVersion` of its objects, if it describes objects.
+    api_version: Option<&'t str>,
+    fields: Vec<Field<'t>>,
+}
 
 /// The types by name, for instance `core/v1.Pod`.
-struct Types<'t>(BTreeMap<&'t str, Fields<'t>>);
+struct Types<'t>(BTreeMap<&'t str, Type<'t>>);
 
 impl<'t> Types<'t> {
     fn read(text: &'t str) -> Self {
-        let mut types: BTreeMap<&str, Fields<'t>> = BTreeMap::new();
+        let mut types: BTreeMap<&str, Type<'t>> = BTreeMap::new();
         let mut current = "";
         for line in rows(text) {
             match line.strip_prefix('\t') {
                 None => {
-                    current = line.split('\t').next().unwrap_or_default();
-                    types.insert(current, Vec::new());
+                    let mut cells = line.split('\t');
+                    current = cells.next().unwrap_or_default();
+                    let api_version = cells.next();
+                    let fields = Vec::new();
+                    types.insert(
+                        current,
+                        Type {
+                            api_version,
+                            fields,
+                        },
+                    );
                 }
                 Some(row) => {
                     let mut cells = row.split('\t').skip(1);
                     let (name, kind) = (cells.next(), cells.next());
                     if let (Some(name), Some(kind)) = (name, kind) {
-                        let field = (name.trim_end_matches(['?', '!']), kind);
-                        types.entry(current).or_default().push(field);
+                        types.entry(current).or_default().fields.push(Field {
+                            json: name.trim_end_matches(['?', '!']),
+                            kind,
+                            always: name.ends_with('!'),
+                        });
                     }
                 }
             }
@@ -35,11 +62,11 @@ impl<'t> Types<'t> {
     }
 
     /// The fields of a type, those of embedded types among them; `None` for an unknown type.
-    fn fields(&self, name: &str) -> Option<Fields<'t>> {
-        let own = self.0.get(name)?.iter();
-        let all = own.flat_map(|(json, kind)| match json.is_empty() {
-            true => self.fields(kind).unwrap_or_default(),
-            false => vec![(*json, *kind)],
+    fn fields(&self, name: &str) -> Option<Vec<Field<'t>>> {
+        let own = self.0.get(name)?.fields.iter();
+        let all = own.flat_map(|field| match field.json.is_empty() {
+            true => self.fields(field.kind).unwrap_or_default(),
+            false => vec![*field],
         });
         Some(all.collect())
     }
@@ -48,7 +75,19 @@ impl<'t> Types<'t> {
         let fields = self.fields(name)?;
         fields
             .into_iter()
-            .find_map(|(known, kind)| (known == json).then_some(kind))
+            .find_map(|field| (field.json == json).then_some(field.kind))
+    }
+
+    /// The types with the fields of a type: itself, and those that embed it.
+    fn owners(&self, name: &'t str) -> Vec<&'t str> {
+        let mut owners = vec![name];
+        for (owner, row) in &self.0 {
+            let embeds = |field: &Field<'_>| field.json.is_empty() && field.kind == name;
+            if row.fields.iter().any(embeds) {
+                owners.extend(self.owners(owner));
+            }
+        }
+        owners
     }
 }
 
@@ -136,8 +175,8 @@ fn structures(types: &Types<'_>, defaults: &str) -> Vec<String> {
         .collect();
     let names = types.0.keys().filter_map(|name| {
         let fields = types.fields(name)?.into_iter();
-        let there = fields.filter(|(_, kind)| types.0.contains_key(kind));
-        Some(there.map(|(json, _)| ((*name).to_owned(), json)))
+        let there = fields.filter(|field| types.0.contains_key(field.kind));
+        Some(there.map(|field| ((*name).to_owned(), field.json)))
     });
     let always: BTreeSet<(String, &str)> = names.flatten().collect();
     listed
@@ -151,14 +190,22 @@ fn structures(types: &Types<'_>, defaults: &str) -> Vec<String> {
         .collect()
 }
 
-/// Says where the types have other fields than the published definitions.
+/// Says where the types differ from the published definitions: in their fields, in the `apiVersion` of their
+/// objects, and in the marks of fields that are always there.
 pub fn with_document(types: &str, document: &Document) -> Vec<String> {
     let types = Types::read(types);
+    let mut wrong = fields(&types, document);
+    wrong.extend(document_facts(&types, document));
+    wrong
+}
+
+fn fields(types: &Types<'_>, document: &Document) -> Vec<String> {
     document
         .names()
+        .filter(|definition| is_stable(definition))
         .filter_map(|definition| {
             let known = types.fields(&type_of(definition))?;
-            let known = known.into_iter().map(|(json, _)| json);
+            let known = known.into_iter().map(|field| field.json);
             let known: BTreeSet<&str> = known.filter(|json| !is_kind_name(json)).collect();
             let published = document.field_names(definition)?;
             let mut other = known.symmetric_difference(&published).peekable();
@@ -172,8 +219,46 @@ pub fn with_document(types: &str, document: &Document) -> Vec<String> {
         .collect()
 }
 
+/// The parts of `types.tsv` that come from the document.
+fn document_facts(types: &Types<'_>, document: &Document) -> Vec<String> {
+    let names = document.names().map(|name| (type_of(name), name));
+    let definitions: BTreeMap<String, &str> = names.collect();
+    let mut wrong = Vec::new();
+    for (name, row) in &types.0 {
+        let own = definitions.get(*name);
+        let version = own.and_then(|definition| document.api_version(definition));
+        if row.api_version != version.as_deref() {
+            let shown = |version: Option<&str>| version.unwrap_or("none").to_owned();
+            wrong.push(format!(
+                "types: {name} has the apiVersion {}, and the document has {}",
+                shown(row.api_version),
+                shown(version.as_deref()),
+            ));
+        }
+        let owners = types.owners(name);
+        let owners = owners.iter().filter_map(|owner| definitions.get(*owner));
+        for field in &row.fields {
+            let mut owners = owners.clone();
+            let always = owners.any(|definition| document.has_always(definition, field.json));
+            let json = field.json;
+            match (field.always, always) {
+                (true, false) => wrong.push(format!(
+                    "types: {name} {json} has the mark !, and the document does not require it"
+                )),
+                (false, true) => wrong.push(format!(
+                    "types: {name} {json} lacks the mark !, and the document requires it"
+                )),
+                _ => {}
+            }
+        }
+    }
+    wrong
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const TYPES: &str = "# head\ncore/v1.Boat\n\t1\tspec?\tcore/v1.BoatSpec\n\t2\t\tcore/v1.Inner\n\
@@ -211,6 +296,58 @@ mod tests {
             found(Tables { defaults, ..GOOD }),
             "defaults: core/v1.Boat engine is not always there by its type; \
              defaults: core/v1.Boat spec is always there by its type"
+        );
+    }
+    /// findings A16: the marks and the versions of the types are those of the document.
+    #[test]
+    fn a_wrong_mark_is_named() {
+        let document = Document::of(&json!({"definitions": {
+            "io.k8s.api.core.v1.Boat": {
+                "required": ["spec", "engine"],
+                "properties": {"metadata": {}, "spec": {}, "engine": {}},
+                "x-kubernetes-group-version-kind": [{"group": "", "kind": "Boat", "version": "v1"}],
+            },
+            "io.k8s.api.core.v1.Port": {"properties": {"name": {}}},
+            "io.k8s.api.core.v1beta1.Raft": {"required": ["logs"], "properties": {"logs": {}}},
+        }}))
+        .unwrap();
+        let good = "core/v1.Boat\tv1\n\t1\tmetadata?!\tstring\n\t2\tspec!\tstring\n\
+            \t3\t\tcore/v1.Inner\ncore/v1.Inner\n\t1\tengine!\tstring\ncore/v1.Port\n\
+            \t1\tname?\tstring\ncore/v1beta1.Raft\n\t1\tlogs!\tstring\n";
+        assert_eq!(with_document(good, &document), [""; 0]);
+        let found = |old: &str, new: &str| {
+            let types = good.replace(old, new);
+            assert_ne!(types, good);
+            with_document(&types, &document).join("; ")
+        };
+        assert_eq!(
+            found("spec!", "spec"),
+            "types: core/v1.Boat spec lacks the mark !, and the document requires it"
+        );
+        assert_eq!(
+            found("metadata?!", "metadata?"),
+            "types: core/v1.Boat metadata lacks the mark !, and the document requires it"
+        );
+        assert_eq!(
+            found("name?", "name?!"),
+            "types: core/v1.Port name has the mark !, and the document does not require it"
+        );
+        // A definition has the fields of the types that it embeds.
+        assert_eq!(
+            found("engine!", "engine"),
+            "types: core/v1.Inner engine lacks the mark !, and the document requires it"
+        );
+        assert_eq!(
+            found("logs!", "logs"),
+            "types: core/v1beta1.Raft logs lacks the mark !, and the document requires it"
+        );
+        assert_eq!(
+            found("Boat\tv1", "Boat\tv2"),
+            "types: core/v1.Boat has the apiVersion v2, and the document has v1"
+        );
+        assert_eq!(
+            found("core/v1.Port\n", "core/v1.Port\tv1\n"),
+            "types: core/v1.Port has the apiVersion v1, and the document has none"
         );
     }
 }

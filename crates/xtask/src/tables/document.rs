@@ -28,7 +28,7 @@ impl Document {
         Self::of(&whole).with_context(|| format!("{} has no definitions", path.display()))
     }
 
-    fn of(whole: &Value) -> Option<Self> {
+    pub fn of(whole: &Value) -> Option<Self> {
         let definitions = whole.get("definitions")?.as_object()?.clone();
         Some(Self { definitions })
     }
@@ -40,9 +40,9 @@ impl Document {
             .filter(|(name, _)| is_stable(name))
     }
 
-    /// The names of the definitions of stable versions.
+    /// The names of all definitions.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.stable().map(|(name, _)| name)
+        self.definitions.keys().map(String::as_str)
     }
 
     /// How lists and maps merge: definition, field (`-`: the type itself), list type, list map keys, map
@@ -129,7 +129,7 @@ impl Document {
 }
 
 /// Whether a definition belongs to a stable version of its group: the word before its name is no `v1beta1`.
-fn is_stable(definition: &str) -> bool {
+pub fn is_stable(definition: &str) -> bool {
     let version = definition.rsplit('.').nth(1).unwrap_or_default();
     !version.contains("alpha") && !version.contains("beta")
 }

@@ -21,6 +21,8 @@ const OUTSIDE: &[&str] = &[
 
 /// Marks of decoders.
 const MARKS: &[&str] = &[
+    "json_text::",
+    "Cursor::new(text)",
     "serde_json::from_slice",
     "serde_json::from_str",
     "serde_json::from_reader",
@@ -78,6 +80,7 @@ const SERVER: Said =
 const TABLE: &[(&str, Said)] = &[
     ("api-client/src/client.rs", SERVER),
     ("api-client/src/error.rs", SERVER),
+    ("api-client/src/list.rs", SERVER),
     ("api-client/src/watch/mod.rs", SERVER),
     ("reconcile/src/cache/mod.rs", SERVER),
     (
@@ -97,6 +100,7 @@ const TABLE: &[(&str, Said)] = &[
         "api-server/src/admission/dynamic_admission/answers.rs",
         ByStrangers(&["webhook-answer"]),
     ),
+    ("json-text/src/find.rs", ByStrangers(&["json-text"])),
     ("kubeconfig/src/plugin.rs", KUBECONFIG),
     ("kubeconfig/src/read.rs", KUBECONFIG),
     ("kubeconfig/src/select.rs", KUBECONFIG),
@@ -118,11 +122,11 @@ const TABLE: &[(&str, Said)] = &[
         ByStrangers(&["protobuf"]),
     ),
     (
-        "api-server/src/http/protobuf/scan.rs",
-        ByStrangers(&["protobuf"]),
+        "api-server/src/http/protobuf/transcode.rs",
+        ByStrangers(&["protobuf", "json-text"]),
     ),
     (
-        "api-server/src/http/protobuf/transcode.rs",
+        "api-server/src/http/protobuf/write.rs",
         ByStrangers(&["protobuf"]),
     ),
     ("api-server/src/http/query.rs", ByStrangers(&["request"])),
@@ -136,6 +140,7 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("api-server/src/objects/rewrite.rs", STORED),
     ("api-server/src/handlers/selection.rs", STORED),
+    ("api-server/src/handlers/verbs/delete.rs", STORED),
     ("api-server/src/objects/storage/mod.rs", STORED),
     ("api-server/src/objects/storage/scan.rs", STORED),
     (

@@ -18,6 +18,7 @@ pub const DECISIONS: &[&str] = &[
 
 /// Crates that hold the vocabulary and pure engines.
 pub const VOCABULARY: &[&str] = &[
+    "json-text",
     "object-model",
     "resource-kinds",
     "openapi-schema",
@@ -37,6 +38,7 @@ const PURE_LIBRARIES: &[&str] = &[
     "cel",
     "chrono",
     "json-patch",
+    "memchr",
     "regex",
     "thiserror",
     "x509-parser",
@@ -45,11 +47,12 @@ const PURE_LIBRARIES: &[&str] = &[
 /// Layers from the bottom up; a crate may only depend on crates of lower or equal layers, and on
 /// an equal one only where `EQUALS` says so.
 const LAYERS: &[(&str, u8)] = &[
+    ("json-text", 0),
     ("object-model", 0),
-    ("api-client", 0),
+    ("api-client", 1),
     ("durable-file", 0),
     ("http-client", 0),
-    ("kubeconfig", 1),
+    ("kubeconfig", 2),
     ("mount-table", 0),
     ("keyed-locks", 0),
     ("schema-check", 0),

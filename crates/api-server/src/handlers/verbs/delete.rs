@@ -217,8 +217,9 @@ pub(crate) async fn answer(
     options.warn(&request);
     let deleted = delete(writer, &request, &options).await?;
     if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
-        let uid = storage::text_at(&deleted.stored.value, &["metadata", "uid"]);
-        let status = success(resource, request.name, uid.as_deref());
+        // The object is gone, so the response does not fail for its sake.
+        let uid = json_text::find_string(&deleted.stored.value, &["metadata", "uid"]);
+        let status = success(resource, request.name, uid.unwrap_or_default().as_deref());
         return output::value(call, &status, StatusCode::OK);
     }
     let code = if deleted.gone {

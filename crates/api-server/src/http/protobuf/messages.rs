@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use resource_kinds::api_types::{ApiTypes, Shape, ValueType};
+use resource_kinds::api_types::{ApiTypes, Shape, Structure, ValueType};
 
 /// The form of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +96,10 @@ impl Messages {
 
     fn of(types: &ApiTypes) -> Self {
         let by_name: BTreeMap<_, _> = types.names().zip(0..).collect();
-        let all = by_name.keys().map(|name| {
+        let structures = types.names().filter_map(|name| types.structure(name));
+        let all = structures.map(|structure| {
             let (mut parts, mut names) = (Vec::new(), Vec::new());
-            add_parts(types, name, &mut parts, &mut names);
+            add_parts(types, structure, &mut parts, &mut names);
             let names = Names::new(&names);
             let has_embedded = parts
                 .iter()
@@ -133,16 +134,17 @@ impl Messages {
 
 fn add_parts(
     types: &ApiTypes,
-    name: &str,
+    structure: &Structure,
     parts: &mut Vec<MessagePart>,
     names: &mut Vec<(&'static str, usize)>,
 ) {
-    for field in types.fields(name) {
-        if field.json.is_empty() {
+    for field in &structure.fields {
+        let embedded = types.of_value(field.value);
+        if let Some(embedded) = embedded.filter(|_| field.json.is_empty()) {
             let start = parts.len();
             let tag = ValueKind::Message(0).tag(field.number);
             parts.push(MessagePart::Embedded { tag, end: 0 });
-            add_parts(types, field.kind, parts, names);
+            add_parts(types, embedded, parts, names);
             let end = parts.len();
             parts[start] = MessagePart::Embedded { tag, end };
             continue;

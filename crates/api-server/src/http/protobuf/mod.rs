@@ -7,7 +7,6 @@
 
 mod messages;
 mod read;
-mod scan;
 mod transcode;
 mod wire;
 mod write;

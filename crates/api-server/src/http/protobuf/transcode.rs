@@ -12,10 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
+use json_text::{Cursor, StringSlice, SyntaxError};
 use resource_kinds::api_types::Shape;
 
 use super::messages::{Field, Message, MessagePart, Messages, ValueKind};
-use super::scan::{ScanError, Scanner};
 use super::wire::{Writer, bytes_size};
 
 /// The tag of the only field of a `Quantity`, of raw JSON, or of a list in a message.
@@ -24,7 +24,7 @@ const WRAPPED: u32 = ValueKind::Text.tag(1);
 /// Transcodes objects, one after the other.
 pub(super) struct Transcoder<'t> {
     messages: &'static Messages,
-    scanner: Scanner<'t>,
+    cursor: Cursor<'t>,
     nodes: Vec<ValueNode<'t>>,
     places: Vec<FieldValues>,
     ready: Writer,
@@ -83,7 +83,7 @@ impl<'t> Transcoder<'t> {
     pub(super) fn new(messages: &'static Messages) -> Self {
         Self {
             messages,
-            scanner: Scanner::new(b""),
+            cursor: Cursor::new(b""),
             nodes: Vec::new(),
             places: Vec::new(),
             ready: Writer::default(),
@@ -93,11 +93,11 @@ impl<'t> Transcoder<'t> {
     /// Reads an object as the message of that index; its encoded length.
     ///
     /// *Errors.* If the text is not JSON.
-    pub(super) fn read(&mut self, index: usize, json: &'t [u8]) -> Result<usize, ScanError> {
+    pub(super) fn read(&mut self, index: usize, json: &'t [u8]) -> Result<usize, SyntaxError> {
         self.nodes.clear();
         self.places.clear();
         self.ready.0.clear();
-        self.scanner = Scanner::new(json);
+        self.cursor = Cursor::new(json);
         let own = self.message(index)?;
         Ok(self.places[own].size)
     }
@@ -109,20 +109,18 @@ impl<'t> Transcoder<'t> {
     }
 
     /// Reads an object; the index of its own place.
-    fn message(&mut self, index: usize) -> Result<usize, ScanError> {
+    fn message(&mut self, index: usize) -> Result<usize, SyntaxError> {
         let message = self.messages.get(index);
         let own = self.places.len();
         let end = own + 1 + message.parts.len();
         self.places.resize(end, FieldValues::EMPTY);
-        let mut more = self.scanner.enter(b'{', b'}')?;
-        while more {
-            let key = self.scanner.key()?;
+        let mut members = self.cursor.object()?;
+        while let Some(key) = members.next_key(&mut self.cursor)? {
             // Names of fields have no escapes.
             match message.named(key.raw()) {
                 Some((part, field)) => self.places[own + 1 + part] = self.field(field)?,
-                None => _ = self.scanner.raw()?,
+                None => _ = self.cursor.skip()?,
             }
-            more = self.scanner.more(b'}')?;
         }
         self.places[own].size = self.measure(message, 0..message.parts.len(), own + 1);
         Ok(own)
@@ -149,8 +147,8 @@ impl<'t> Transcoder<'t> {
         size
     }
 
-    fn field(&mut self, field: &Field) -> Result<FieldValues, ScanError> {
-        match (field.shape, self.scanner.peek()?) {
+    fn field(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
+        match (field.shape, self.cursor.peek()?) {
             // Null.
             (Shape::One, b'n') => {}
             (Shape::One, _) => {
@@ -167,29 +165,27 @@ impl<'t> Transcoder<'t> {
             // Stored objects have the form of their kind.
             _ => {}
         }
-        self.scanner.raw()?;
+        self.cursor.skip()?;
         Ok(FieldValues::EMPTY)
     }
 
-    fn list(&mut self, field: &Field) -> Result<FieldValues, ScanError> {
+    fn list(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
         let (mut place, mut last) = (FieldValues::EMPTY, NONE);
-        let mut more = self.scanner.enter(b'[', b']')?;
-        while more {
+        let mut elements = self.cursor.array()?;
+        while elements.next(&mut self.cursor)? {
             if let Some((content, size)) = self.value(field.kind, field.tag)? {
                 self.append(&mut place, &mut last, content, size);
             }
-            more = self.scanner.more(b']')?;
         }
         Ok(place)
     }
 
-    fn map(&mut self, field: &Field) -> Result<FieldValues, ScanError> {
+    fn map(&mut self, field: &Field) -> Result<FieldValues, SyntaxError> {
         let (mut place, mut last) = (FieldValues::EMPTY, NONE);
-        let mut more = self.scanner.enter(b'{', b'}')?;
-        while more {
-            let (key, mut length) = self.string(ValueKind::Text.tag(1))?;
+        let mut entries = self.cursor.object()?;
+        while let Some(key) = entries.next_key(&mut self.cursor)? {
+            let (key, mut length) = self.text(key, ValueKind::Text.tag(1))?;
             let key = self.node(key);
-            self.scanner.colon()?;
             if let Some((value, size)) = self.value(field.kind, field.kind.tag(2))? {
                 self.nodes[key].next = self.node(value);
                 length += size;
@@ -206,7 +202,6 @@ impl<'t> Transcoder<'t> {
                 ValueContent::Entry { place: own },
                 size,
             );
-            more = self.scanner.more(b'}')?;
         }
         Ok(place)
     }
@@ -239,12 +234,12 @@ impl<'t> Transcoder<'t> {
         &mut self,
         kind: ValueKind,
         tag: u32,
-    ) -> Result<Option<(ValueContent<'t>, usize)>, ScanError> {
+    ) -> Result<Option<(ValueContent<'t>, usize)>, SyntaxError> {
         let start = self.ready.0.len();
         match kind {
             ValueKind::Message(index) => {
-                if self.scanner.peek()? != b'{' {
-                    self.scanner.raw()?;
+                if self.cursor.peek()? != b'{' {
+                    self.cursor.skip()?;
                     return Ok(None);
                 }
                 let place = self.message(index)?;
@@ -252,16 +247,16 @@ impl<'t> Transcoder<'t> {
                 return Ok(Some((ValueContent::Message { index, place }, size)));
             }
             ValueKind::Text => return self.string(tag).map(Some),
-            ValueKind::Raw => return Ok(Some(wrapped(tag, self.scanner.raw()?))),
+            ValueKind::Raw => return Ok(Some(wrapped(tag, self.cursor.skip()?))),
             ValueKind::Quantity => {
-                if self.scanner.peek()? != b'"' {
-                    return Ok(Some(wrapped(tag, self.scanner.raw()?)));
+                if self.cursor.peek()? != b'"' {
+                    return Ok(Some(wrapped(tag, self.cursor.skip()?)));
                 }
-                let amount = self.scanner.text()?;
-                if !amount.escaped {
+                let amount = self.cursor.string()?;
+                if !amount.is_escaped() {
                     return Ok(Some(wrapped(tag, amount.raw())));
                 }
-                let amount = amount.plain()?;
+                let amount = amount.decode()?;
                 self.ready
                     .message(tag, |inner| inner.bytes(WRAPPED, amount.as_bytes()));
             }
@@ -271,15 +266,15 @@ impl<'t> Transcoder<'t> {
                 self.ready.bytes(tag, &bytes);
             }
             ValueKind::Int => {
-                let number = int(self.scanner.raw()?);
+                let number = int(self.cursor.skip()?);
                 self.ready.varint(tag, number.cast_unsigned());
             }
             ValueKind::Bool => {
-                let is_set = self.scanner.raw()? == b"true";
+                let is_set = self.cursor.skip()? == b"true";
                 self.ready.varint(tag, u64::from(is_set));
             }
             ValueKind::Double => {
-                let number = double(self.scanner.raw()?).unwrap_or_default();
+                let number = double(self.cursor.skip()?).unwrap_or_default();
                 self.ready.double(tag, number);
             }
             ValueKind::Time => {
@@ -302,41 +297,49 @@ impl<'t> Transcoder<'t> {
     }
 
     /// Reads a text; anything else counts as an empty one.
-    fn string(&mut self, tag: u32) -> Result<(ValueContent<'t>, usize), ScanError> {
-        if self.scanner.peek()? != b'"' {
-            self.scanner.raw()?;
+    fn string(&mut self, tag: u32) -> Result<(ValueContent<'t>, usize), SyntaxError> {
+        if self.cursor.peek()? != b'"' {
+            self.cursor.skip()?;
             return Ok((ValueContent::Text(b""), bytes_size(tag, 0)));
         }
-        let text = self.scanner.text()?;
-        if !text.escaped {
+        let text = self.cursor.string()?;
+        self.text(text, tag)
+    }
+
+    /// A text, and its encoded size.
+    fn text(
+        &mut self,
+        text: StringSlice<'t>,
+        tag: u32,
+    ) -> Result<(ValueContent<'t>, usize), SyntaxError> {
+        if !text.is_escaped() {
             let raw = text.raw();
             return Ok((ValueContent::Text(raw), bytes_size(tag, raw.len())));
         }
         let start = self.ready.0.len();
-        self.ready.bytes(tag, text.plain()?.as_bytes());
+        self.ready.bytes(tag, text.decode()?.as_bytes());
         let end = self.ready.0.len();
         Ok((ValueContent::Ready { start, end }, end - start))
     }
 
     /// A text, for reading it; anything else counts as an empty one.
-    fn any_text(&mut self) -> Result<Cow<'t, str>, ScanError> {
-        if self.scanner.peek()? == b'"' {
-            return self.scanner.text()?.plain();
+    fn any_text(&mut self) -> Result<Cow<'t, str>, SyntaxError> {
+        if self.cursor.peek()? == b'"' {
+            return self.cursor.string()?.decode();
         }
-        self.scanner.raw()?;
+        self.cursor.skip()?;
         Ok(Cow::Borrowed(""))
     }
 
-    fn items(&mut self, tag: u32) -> Result<(), ScanError> {
+    fn items(&mut self, tag: u32) -> Result<(), SyntaxError> {
         let mut items = Vec::new();
-        if self.scanner.peek()? == b'[' {
-            let mut more = self.scanner.enter(b'[', b']')?;
-            while more {
+        if self.cursor.peek()? == b'[' {
+            let mut elements = self.cursor.array()?;
+            while elements.next(&mut self.cursor)? {
                 items.push(self.any_text()?);
-                more = self.scanner.more(b']')?;
             }
         } else {
-            self.scanner.raw()?;
+            self.cursor.skip()?;
         }
         self.ready.message(tag, |inner| {
             for item in &items {
@@ -346,11 +349,11 @@ impl<'t> Transcoder<'t> {
         Ok(())
     }
 
-    fn int_or_string(&mut self, tag: u32) -> Result<(), ScanError> {
-        let is_text = self.scanner.peek()? == b'"';
+    fn int_or_string(&mut self, tag: u32) -> Result<(), SyntaxError> {
+        let is_text = self.cursor.peek()? == b'"';
         let (number, text) = match is_text {
-            true => (0, self.scanner.text()?.plain()?),
-            false => (int(self.scanner.raw()?), Cow::Borrowed("")),
+            true => (0, self.cursor.string()?.decode()?),
+            false => (int(self.cursor.skip()?), Cow::Borrowed("")),
         };
         self.ready.message(tag, |inner| {
             inner.varint(ValueKind::Int.tag(1), u64::from(is_text));

@@ -1,11 +1,11 @@
 //! Objects, lists and events in protobuf, with their envelopes.
 
 use bytes::Bytes;
+use json_text::SyntaxError;
 use serde_json::Value;
 
 use super::MAGIC;
 use super::messages::{Messages, ValueKind};
-use super::scan::ScanError;
 use super::transcode::Transcoder;
 use super::wire::{Writer, bytes_size};
 
@@ -21,7 +21,7 @@ pub(crate) enum WriteError {
     Kind(String),
     /// It is not JSON.
     #[error("decode a stored object: {0}")]
-    Scan(#[from] ScanError),
+    Syntax(#[from] SyntaxError),
 }
 
 /// Whether objects of the kind have a protobuf form.
@@ -177,21 +177,27 @@ mod tests {
     use proptest::prelude::*;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
-    use resource_kinds::api_types::{ApiTypes, Shape};
+    use resource_kinds::api_types::{ApiTypes, Shape, Structure, ValueType};
     use serde_json::{Map, json};
 
     /// A random object of the message type, without zero values of non-pointer fields.
-    fn some(types: &ApiTypes, name: &str, choices: &mut StdRng, depth: u32) -> Map<String, Value> {
+    fn some(
+        types: &ApiTypes,
+        structure: &Structure,
+        choices: &mut StdRng,
+        depth: u32,
+    ) -> Map<String, Value> {
         let mut object = Map::new();
-        for field in types.fields(name) {
-            if field.json.is_empty() {
-                object.extend(some(types, field.kind, choices, depth + 1));
+        for field in &structure.fields {
+            let inner = types.of_value(field.value);
+            if let Some(embedded) = inner.filter(|_| field.json.is_empty()) {
+                object.extend(some(types, embedded, choices, depth + 1));
                 continue;
             }
-            if choices.random_range(0..4) == 0 || (depth > 4 && types.is_structure(field.kind)) {
+            if choices.random_range(0..4) == 0 || (depth > 4 && inner.is_some()) {
                 continue;
             }
-            let element = |choices: &mut StdRng| value(types, field.kind, choices, depth);
+            let element = |choices: &mut StdRng| value(types, field.value, choices, depth);
             let value = match field.shape {
                 Shape::One => element(choices),
                 Shape::List => (0..=choices.random_range(0..2))
@@ -207,23 +213,28 @@ mod tests {
         object
     }
 
-    fn value(types: &ApiTypes, kind: &str, choices: &mut StdRng, depth: u32) -> Value {
+    fn value(types: &ApiTypes, kind: ValueType, choices: &mut StdRng, depth: u32) -> Value {
         let number: u64 = choices.random_range(0..1 << 31) + 1;
         match kind {
-            "string" => json!(format!("t{number}")),
-            "bytes" => json!(STANDARD.encode(number.to_be_bytes())),
-            "int32" | "int64" => json!(-i64::try_from(number).unwrap()),
-            "bool" => json!(true),
-            "double" => json!(number as f64 / 4.0),
-            "Time" => json!(format!("{:04}-02-03T04:05:06Z", 1970 + number % 100)),
-            "MicroTime" => json!(format!("2024-02-03T04:05:06.{:06}Z", number % 1_000_000)),
-            "Duration" => json!(format!("{}.25s", 1 + number % 59)),
-            "Quantity" => json!(format!("{number}Mi")),
-            "Items" => json!(["a", format!("{number}")]),
-            "IntOrString" if number.is_multiple_of(2) => json!(number),
-            "IntOrString" => json!(format!("{}%", number % 100)),
-            "Raw" => json!({"f": {"n": number}}),
-            other => Value::Object(some(types, other, choices, depth + 1)),
+            ValueType::String => json!(format!("t{number}")),
+            ValueType::Bytes => json!(STANDARD.encode(number.to_be_bytes())),
+            ValueType::Int32 | ValueType::Int64 => json!(-i64::try_from(number).unwrap()),
+            ValueType::Bool => json!(true),
+            ValueType::Double => json!(number as f64 / 4.0),
+            ValueType::Time => json!(format!("{:04}-02-03T04:05:06Z", 1970 + number % 100)),
+            ValueType::MicroTime => {
+                json!(format!("2024-02-03T04:05:06.{:06}Z", number % 1_000_000))
+            }
+            ValueType::Duration => json!(format!("{}.25s", 1 + number % 59)),
+            ValueType::Quantity => json!(format!("{number}Mi")),
+            ValueType::Items => json!(["a", format!("{number}")]),
+            ValueType::IntOrString if number.is_multiple_of(2) => json!(number),
+            ValueType::IntOrString => json!(format!("{}%", number % 100)),
+            ValueType::Raw => json!({"f": {"n": number}}),
+            ValueType::Structure(_) => {
+                let structure = types.of_value(kind).unwrap();
+                Value::Object(some(types, structure, choices, depth + 1))
+            }
         }
     }
 
@@ -244,7 +255,8 @@ mod tests {
             ] {
                 let types = ApiTypes::published();
                 let name = types.of_kind(version, kind).unwrap();
-                let mut sent = some(types, name, &mut choices, 0);
+                let structure = types.structure(name).unwrap();
+                let mut sent = some(types, structure, &mut choices, 0);
                 sent.insert("apiVersion".to_owned(), version.into());
                 sent.insert("kind".to_owned(), kind.into());
                 let sent = Value::Object(sent);

@@ -22,7 +22,7 @@ pub(crate) use encode::{
 };
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{SyncReads, allocation_key, reading};
-pub(crate) use scan::{metadata, text_at, value_at, without_managed_fields};
+pub(crate) use scan::{metadata, undecodable, without_managed_fields};
 
 /// The stored objects, of the kinds that are served.
 pub(crate) struct Objects {

@@ -1,0 +1,369 @@
+//! A place in JSON text.
+
+use crate::SyntaxError;
+use crate::string::{StringSlice, end_of_string};
+
+/// A place in JSON text, between two tokens.
+///
+/// ```
+/// use json_text::Cursor;
+///
+/// # fn main() -> Result<(), json_text::SyntaxError> {
+/// let mut cursor = Cursor::new(br#"{"name": "web", "ports": [80, 443], "on": true}"#);
+/// let mut ports = Vec::new();
+/// let mut members = cursor.object()?;
+/// while let Some(key) = members.next_key(&mut cursor)? {
+///     if key.is("ports") {
+///         let mut elements = cursor.array()?;
+///         while elements.next(&mut cursor)? {
+///             ports.push(cursor.number()?);
+///         }
+///     } else {
+///         cursor.skip()?;
+///     }
+/// }
+/// assert_eq!(ports, ["80", "443"]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor<'t> {
+    text: &'t [u8],
+    at: usize,
+}
+
+impl<'t> Cursor<'t> {
+    /// The start of a text.
+    #[inline]
+    pub fn new(text: &'t [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// The index of the next byte.
+    #[inline]
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// Goes to the next token, and returns its first byte.
+    ///
+    /// # Errors
+    /// If the text ends.
+    #[inline]
+    pub fn peek(&mut self) -> Result<u8, SyntaxError> {
+        loop {
+            match self.text.get(self.at) {
+                Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
+                Some(byte) => return Ok(*byte),
+                None => return Err(SyntaxError::End(self.at)),
+            }
+        }
+    }
+
+    #[inline]
+    fn expect(&mut self, byte: u8) -> Result<(), SyntaxError> {
+        if self.peek()? != byte {
+            return Err(SyntaxError::Unexpected(self.at));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// Enters an object: its members are next.
+    ///
+    /// # Errors
+    /// If the next value is no object.
+    #[inline]
+    pub fn object(&mut self) -> Result<Sequence, SyntaxError> {
+        self.expect(b'{')?;
+        Ok(Sequence::until(b'}'))
+    }
+
+    /// Enters an array: its elements are next.
+    ///
+    /// # Errors
+    /// If the next value is no array.
+    #[inline]
+    pub fn array(&mut self) -> Result<Sequence, SyntaxError> {
+        self.expect(b'[')?;
+        Ok(Sequence::until(b']'))
+    }
+
+    /// Reads the key of a member: its value is next.
+    ///
+    /// # Errors
+    /// If no key is next.
+    #[inline]
+    pub fn key(&mut self) -> Result<StringSlice<'t>, SyntaxError> {
+        let key = self.string()?;
+        self.expect(b':')?;
+        Ok(key)
+    }
+
+    /// Reads a string.
+    ///
+    /// # Errors
+    /// If no string is next.
+    #[inline]
+    pub fn string(&mut self) -> Result<StringSlice<'t>, SyntaxError> {
+        self.expect(b'"')?;
+        let start = self.at - 1;
+        let end = self.end_of_string()?;
+        Ok(StringSlice::new(&self.text[start..self.at], start, end))
+    }
+
+    /// Goes behind the string whose first quote has been read; whether it has escapes.
+    #[inline]
+    fn end_of_string(&mut self) -> Result<bool, SyntaxError> {
+        let (end, escaped) =
+            end_of_string(self.text, self.at).ok_or(SyntaxError::End(self.text.len()))?;
+        self.at = end;
+        Ok(escaped)
+    }
+
+    /// Reads a number. Its digits are not checked.
+    ///
+    /// # Errors
+    /// If no number is next.
+    #[inline]
+    pub fn number(&mut self) -> Result<&'t str, SyntaxError> {
+        let first = self.peek()?;
+        let start = self.at;
+        if !matches!(first, b'-' | b'0'..=b'9') {
+            return Err(SyntaxError::Unexpected(start));
+        }
+        let number = self.scalar()?;
+        std::str::from_utf8(number).map_err(|_| SyntaxError::Unexpected(start))
+    }
+
+    /// Reads a truth value.
+    ///
+    /// # Errors
+    /// If none is next.
+    #[inline]
+    pub fn bool(&mut self) -> Result<bool, SyntaxError> {
+        match self.peek()? {
+            b't' => self.word(b"true").map(|()| true),
+            _ => self.word(b"false").map(|()| false),
+        }
+    }
+
+    /// Reads a null.
+    ///
+    /// # Errors
+    /// If none is next.
+    #[inline]
+    pub fn null(&mut self) -> Result<(), SyntaxError> {
+        self.peek()?;
+        self.word(b"null")
+    }
+
+    fn word(&mut self, word: &[u8]) -> Result<(), SyntaxError> {
+        let start = self.at;
+        match self.scalar()? {
+            found if found == word => Ok(()),
+            _ => Err(SyntaxError::Unexpected(start)),
+        }
+    }
+
+    /// Goes behind the next value, whatever it is, and returns its text.
+    ///
+    /// # Errors
+    /// If no value is next, or the text ends before it does.
+    #[inline]
+    pub fn skip(&mut self) -> Result<&'t [u8], SyntaxError> {
+        let first = self.peek()?;
+        let start = self.at;
+        match first {
+            b'"' => {
+                self.at += 1;
+                self.end_of_string()?;
+            }
+            b'{' | b'[' => self.skip_nested()?,
+            _ => return self.scalar(),
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    /// Goes behind a number or a word that begins here.
+    #[inline]
+    fn scalar(&mut self) -> Result<&'t [u8], SyntaxError> {
+        let ends = |byte: &u8| {
+            matches!(
+                byte,
+                b',' | b'}' | b']' | b':' | b' ' | b'\n' | b'\r' | b'\t'
+            )
+        };
+        let start = self.at;
+        let rest = &self.text[start..];
+        let length = rest.iter().position(ends).unwrap_or(rest.len());
+        // An empty value would be found without an end.
+        if length == 0 {
+            return Err(SyntaxError::Unexpected(start));
+        }
+        self.at += length;
+        Ok(&rest[..length])
+    }
+
+    /// Goes behind an object or an array.
+    fn skip_nested(&mut self) -> Result<(), SyntaxError> {
+        let mut depth = 0_isize;
+        loop {
+            let byte = *self.text.get(self.at).ok_or(SyntaxError::End(self.at))?;
+            self.at += 1;
+            if byte == b'"' {
+                self.end_of_string()?;
+                continue;
+            }
+            // Brackets are hard to predict, so they are counted without a branch.
+            depth += isize::from(NESTING[usize::from(byte)]);
+            if depth == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The change of the depth by each byte outside of strings.
+static NESTING: [i8; 256] = {
+    let mut table = [0; 256];
+    table[b'{' as usize] = 1;
+    table[b'[' as usize] = 1;
+    table[b'}' as usize] = -1;
+    table[b']' as usize] = -1;
+    table
+};
+
+/// The members of an object or the elements of an array, one after the other. Each value must be read or
+/// skipped before the next one.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence {
+    close: u8,
+    first: bool,
+}
+
+impl Sequence {
+    #[inline]
+    fn until(close: u8) -> Self {
+        let first = true;
+        Self { close, first }
+    }
+
+    /// Goes to the next member or element; `false` behind the last one.
+    ///
+    /// # Errors
+    /// If neither a comma nor the end is next.
+    #[inline]
+    pub fn next(&mut self, cursor: &mut Cursor<'_>) -> Result<bool, SyntaxError> {
+        let byte = cursor.peek()?;
+        let first = std::mem::replace(&mut self.first, false);
+        if byte == self.close {
+            cursor.at += 1;
+            return Ok(false);
+        }
+        if first {
+            return Ok(true);
+        }
+        if byte != b',' {
+            return Err(SyntaxError::Unexpected(cursor.at));
+        }
+        cursor.at += 1;
+        Ok(true)
+    }
+
+    /// Reads the next key of an object, whose value is next then; `None` behind the last member.
+    ///
+    /// # Errors
+    /// If neither a member nor the end is next.
+    #[inline]
+    pub fn next_key<'t>(
+        &mut self,
+        cursor: &mut Cursor<'t>,
+    ) -> Result<Option<StringSlice<'t>>, SyntaxError> {
+        match self.next(cursor)? {
+            true => cursor.key().map(Some),
+            false => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_start(text: &str) -> Cursor<'_> {
+        Cursor::new(text.as_bytes())
+    }
+
+    #[test]
+    fn scalars_are_read_by_their_type() {
+        let mut cursor = at_start(" -1.5e3 true\tfalse\nnull \"a\\n\" 7");
+        assert_eq!(cursor.number(), Ok("-1.5e3"));
+        assert_eq!(cursor.bool(), Ok(true));
+        assert_eq!(cursor.bool(), Ok(false));
+        assert_eq!(cursor.null(), Ok(()));
+        let text = cursor.string().unwrap();
+        assert!(text.is_escaped());
+        assert_eq!(text.raw(), br"a\n");
+        assert_eq!(text.decode().unwrap(), "a\n");
+        assert_eq!(cursor.number(), Ok("7"));
+        assert_eq!(cursor.offset(), 31);
+    }
+
+    #[test]
+    fn errors_name_the_byte() {
+        let error = |text: &str, read: fn(&mut Cursor<'_>) -> Option<SyntaxError>| {
+            read(&mut at_start(text)).unwrap()
+        };
+        use SyntaxError::{End, Unexpected};
+        assert_eq!(error("  ", |c| c.peek().err()), End(2));
+        assert_eq!(error(" nil", |c| c.null().err()), Unexpected(1));
+        assert_eq!(error("[1]", |c| c.object().err()), Unexpected(0));
+        assert_eq!(error("x", |c| c.number().err()), Unexpected(0));
+        assert_eq!(error(" 1", |c| c.bool().err()), Unexpected(1));
+        assert_eq!(error("\"a\\\"", |c| c.string().err()), End(4));
+        assert_eq!(error("[{\"]\":[]}", |c| c.skip().err()), End(9));
+        assert_eq!(error(" }", |c| c.skip().err()), Unexpected(1));
+        assert_eq!(error("\"a\" 1", |c| c.key().err()), Unexpected(4));
+        assert_eq!(End(3).offset(), 3);
+    }
+
+    #[test]
+    fn a_skipped_value_ends_where_it_ends() {
+        for value in [
+            "0",
+            "true",
+            r#""""#,
+            r#""\\""#,
+            r#""\"]}""#,
+            r#"{"a":"}","b":[{},"\\\"",[[]]]}"#,
+            "[ ]",
+        ] {
+            let text = format!(" {value} ,");
+            let mut cursor = at_start(&text);
+            assert_eq!(cursor.skip(), Ok(value.as_bytes()));
+            assert_eq!(cursor.peek(), Ok(b','), "{value}");
+        }
+    }
+
+    #[test]
+    fn sequences_need_commas() {
+        let count = |text: &str| {
+            let mut cursor = at_start(text);
+            let mut elements = cursor.array()?;
+            let mut count = 0;
+            while elements.next(&mut cursor)? {
+                cursor.skip()?;
+                count += 1;
+            }
+            Ok(count)
+        };
+        assert_eq!(count("[ ]"), Ok(0));
+        assert_eq!(count("[1 , [2,3]]"), Ok(2));
+        assert_eq!(count("[1 2]"), Err(SyntaxError::Unexpected(3)));
+        assert_eq!(count("[1,]"), Err(SyntaxError::Unexpected(3)));
+        assert_eq!(count("[,1]"), Err(SyntaxError::Unexpected(1)));
+        assert_eq!(count("[1}"), Err(SyntaxError::Unexpected(2)));
+        assert_eq!(count("[1,"), Err(SyntaxError::End(3)));
+    }
+}

@@ -1,0 +1,184 @@
+//! The value at a path of names.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::{Cursor, SyntaxError};
+
+/// The places of a member of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The member with its key and one of the commas beside it: the text without it is an object, too.
+    pub whole: Range<usize>,
+    /// The value.
+    pub value: Range<usize>,
+}
+
+/// The text of the value at a path of names from the outermost object; `None` if there is none. The first
+/// one of several members with the same name counts.
+///
+/// # Errors
+/// If the text in front of the value is not JSON.
+pub fn find<'t>(text: &'t [u8], path: &[&str]) -> Result<Option<&'t [u8]>, SyntaxError> {
+    let mut cursor = Cursor::new(text);
+    if !go_to(&mut cursor, path)? {
+        return Ok(None);
+    }
+    let value = cursor.skip()?;
+    // A number that ends with the text may be cut.
+    if !path.is_empty() {
+        cursor.peek()?;
+    }
+    Ok(Some(value))
+}
+
+/// The string at a path of names; `None` if there is no value, or no string.
+///
+/// # Errors
+/// If the text in front of the value is not JSON, or the string is invalid.
+pub fn find_string<'t>(text: &'t [u8], path: &[&str]) -> Result<Option<Cow<'t, str>>, SyntaxError> {
+    let mut cursor = Cursor::new(text);
+    if !go_to(&mut cursor, path)? || cursor.peek()? != b'"' {
+        return Ok(None);
+    }
+    cursor.string()?.decode().map(Some)
+}
+
+/// The places of the last member of a path; `None` if there is none, or the path is empty.
+///
+/// # Errors
+/// If the text in front of the member's end is not JSON.
+pub fn find_member(text: &[u8], path: &[&str]) -> Result<Option<Member>, SyntaxError> {
+    let Some((name, parents)) = path.split_last() else {
+        return Ok(None);
+    };
+    let mut cursor = Cursor::new(text);
+    if !go_to(&mut cursor, parents)? || cursor.peek()? != b'{' {
+        return Ok(None);
+    }
+    let mut members = cursor.object()?;
+    // The place behind the member before.
+    let mut before = None;
+    while members.next(&mut cursor)? {
+        cursor.peek()?;
+        let first = cursor.offset();
+        let key = cursor.key()?;
+        cursor.peek()?;
+        let value = cursor.offset();
+        cursor.skip()?;
+        let value = value..cursor.offset();
+        if key.is(name) {
+            let comma = cursor.peek()? == b',';
+            let whole = match before {
+                Some(comma_before) => comma_before..value.end,
+                None if comma => first..cursor.offset() + 1,
+                None => first..value.end,
+            };
+            return Ok(Some(Member { whole, value }));
+        }
+        before = Some(value.end);
+    }
+    Ok(None)
+}
+
+/// Goes to the value at a path; whether there is one.
+#[inline]
+fn go_to(cursor: &mut Cursor<'_>, path: &[&str]) -> Result<bool, SyntaxError> {
+    for name in path {
+        if cursor.peek()? != b'{' || !go_to_member(cursor, name)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn go_to_member(cursor: &mut Cursor<'_>, name: &str) -> Result<bool, SyntaxError> {
+    let mut members = cursor.object()?;
+    while let Some(key) = members.next_key(cursor)? {
+        if key.is(name) {
+            return Ok(true);
+        }
+        cursor.skip()?;
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECT: &str = r#" { "a" : {"b":"}\"]{", "c":[1,[2]]} , "d":-1.5e3,"e":null, "f" : "x\\",
+        "\u0067": {"h": true}, "a": 2 } "#;
+
+    #[test]
+    fn a_value_is_found_among_others() {
+        let value = |path: &[&str]| {
+            let found = find(OBJECT.as_bytes(), path).unwrap();
+            found.map(|value| std::str::from_utf8(value).unwrap())
+        };
+        assert_eq!(value(&["a"]), Some(r#"{"b":"}\"]{", "c":[1,[2]]}"#));
+        assert_eq!(value(&["a", "c"]), Some("[1,[2]]"));
+        assert_eq!(value(&["d"]), Some("-1.5e3"));
+        assert_eq!(value(&["e"]), Some("null"));
+        assert_eq!(value(&["f"]), Some(r#""x\\""#));
+        assert_eq!(value(&["g", "h"]), Some("true"));
+        assert_eq!(value(&["b"]), None);
+        assert_eq!(value(&["d", "x"]), None);
+        assert_eq!(value(&[]), Some(OBJECT.trim()));
+        assert_eq!(find(b"null", &["a"]), Ok(None));
+    }
+
+    #[test]
+    fn a_string_is_found_without_escapes() {
+        let string = |path: &[&str]| find_string(OBJECT.as_bytes(), path);
+        assert_eq!(string(&["a", "b"]).unwrap().unwrap(), "}\"]{");
+        assert_eq!(string(&["f"]).unwrap().unwrap(), "x\\");
+        assert_eq!(string(&["d"]), Ok(None));
+        assert_eq!(string(&["x"]), Ok(None));
+        let bad = br#"{"a":{"b":"\x"}}"#;
+        assert_eq!(find_string(bad, &["a", "b"]), Err(SyntaxError::String(11)));
+    }
+
+    #[test]
+    fn a_member_is_cut_out_with_one_comma() {
+        let without = |text: &str, path: &[&str]| {
+            let member = find_member(text.as_bytes(), path).unwrap()?;
+            let mut text = text.to_owned();
+            text.replace_range(member.whole, "");
+            Some(text)
+        };
+        let cut = |text: &str| without(text, &["m"]).unwrap();
+        assert_eq!(cut(r#"{"m":1}"#), "{}");
+        assert_eq!(cut(r#"{"m":1,"a":2}"#), r#"{"a":2}"#);
+        assert_eq!(cut(r#"{"a":2,"m":1}"#), r#"{"a":2}"#);
+        assert_eq!(cut(r#"{"a":2,"m":[1],"b":3}"#), r#"{"a":2,"b":3}"#);
+        assert_eq!(cut(r#"{ "m" : 1 , "a" : 2 }"#), r#"{  "a" : 2 }"#);
+        assert_eq!(
+            without(r#"{"a":{"m":1},"b":0}"#, &["a", "m"]).unwrap(),
+            r#"{"a":{},"b":0}"#
+        );
+        assert_eq!(without(r#"{"a":[1]}"#, &["a", "m"]), None);
+        assert_eq!(without(r#"{"a":1}"#, &[]), None);
+    }
+
+    #[test]
+    fn errors_are_counted_from_the_start_of_the_text() {
+        use SyntaxError::{End, Unexpected};
+        assert_eq!(find(br#"{"a":{"b" 1}}"#, &["a", "b"]), Err(Unexpected(10)));
+        assert_eq!(find(br#"{"a":{"b":12"#, &["a", "b"]), Err(End(12)));
+        assert_eq!(find(br#"{"a":{"c":12}"#, &["b"]), Err(End(13)));
+        assert_eq!(find(b"", &["a"]), Err(End(0)));
+        for text in [
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":}",
+            "{a:1}",
+            "{]",
+            "{\"a\" 1}",
+        ] {
+            assert!(find(text.as_bytes(), &["a"]).is_err(), "{text}");
+            assert!(find_member(text.as_bytes(), &["a"]).is_err(), "{text}");
+        }
+    }
+}
