@@ -100,6 +100,20 @@ impl<'t> Cursor<'t> {
         Ok(key)
     }
 
+    /// Reads the key of a member if it is this one, in its plain form: without escapes, and with the colon
+    /// behind it. A caller that expects the key need not look for its end.
+    #[inline]
+    pub fn take_key(&mut self, name: &str) -> bool {
+        let end = self.at + name.len() + 3;
+        match self.text.get(self.at..end) {
+            Some([b'"', key @ .., b'"', b':']) if key == name.as_bytes() => {
+                self.at = end;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Reads a string.
     ///
     /// # Errors
@@ -344,6 +358,24 @@ mod tests {
             assert_eq!(cursor.skip(), Ok(value.as_bytes()));
             assert_eq!(cursor.peek(), Ok(b','), "{value}");
         }
+    }
+
+    #[test]
+    fn an_expected_key_is_taken_in_its_plain_form_alone() {
+        let mut cursor = at_start(r#"{"a":1,"b" :2,"\u0063":3}"#);
+        let mut members = cursor.object().unwrap();
+        assert_eq!(members.next(&mut cursor), Ok(true));
+        assert!(!cursor.take_key("b") && !cursor.take_key("") && !cursor.take_key("a\":1"));
+        assert!(cursor.take_key("a"));
+        assert_eq!(cursor.number(), Ok("1"));
+        for name in ["b", "c"] {
+            assert_eq!(members.next(&mut cursor), Ok(true));
+            assert!(!cursor.take_key(name));
+            assert!(cursor.key().unwrap().is(name));
+            cursor.skip().unwrap();
+        }
+        assert_eq!(members.next(&mut cursor), Ok(false));
+        assert!(!cursor.take_key("a"));
     }
 
     #[test]

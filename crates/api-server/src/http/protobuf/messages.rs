@@ -43,6 +43,8 @@ impl ValueKind {
 /// A field of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
+    /// Its name in JSON.
+    pub(super) name: &'static str,
     /// Number and wire type; those of an entry for a map.
     pub(super) tag: u32,
     pub(super) kind: ValueKind,
@@ -61,22 +63,67 @@ pub(super) enum MessagePart {
     },
 }
 
+/// Parts of a message by their indices. No message has more than 64 parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PartSet(u64);
+
+impl PartSet {
+    #[inline]
+    pub(super) fn insert(&mut self, part: usize) {
+        self.0 |= 1 << part;
+    }
+
+    #[inline]
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Takes the first part out.
+    #[inline]
+    pub(super) fn take_first(&mut self) -> Option<usize> {
+        let first = self.0.trailing_zeros() as usize;
+        let rest = self.0 & self.0.wrapping_sub(1);
+        let taken = !self.is_empty();
+        self.0 = rest;
+        taken.then_some(first)
+    }
+
+    /// Takes the parts out that come before an index.
+    pub(super) fn take_before(&mut self, end: usize) -> Self {
+        let before = 1_u64
+            .checked_shl(end as u32)
+            .map_or(u64::MAX, |bit| bit - 1);
+        let taken = Self(self.0 & before);
+        self.0 &= !before;
+        taken
+    }
+}
+
 /// A message of the API.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) parts: Vec<MessagePart>,
-    pub(super) has_embedded: bool,
+    /// The embedded messages, which are written even without a part.
+    pub(super) embedded: PartSet,
+    /// The index of the first of its slots: one for the start of an object, and one for each part.
+    pub(super) slot: usize,
     names: Names,
 }
 
 impl Message {
+    /// The field at an index.
+    #[inline]
+    pub(super) fn field(&self, part: usize) -> Option<&Field> {
+        match self.parts.get(part)? {
+            MessagePart::Field(field) => Some(field),
+            MessagePart::Embedded { .. } => None,
+        }
+    }
+
     /// The index and the field of a JSON name.
     pub(super) fn named(&self, name: &[u8]) -> Option<(usize, &Field)> {
         let part = self.names.find(name)?;
-        match self.parts.get(part)? {
-            MessagePart::Field(field) => Some((part, field)),
-            MessagePart::Embedded { .. } => None,
-        }
+        Some((part, self.field(part)?))
     }
 }
 
@@ -85,6 +132,8 @@ impl Message {
 pub(super) struct Messages {
     all: Vec<Message>,
     by_name: BTreeMap<&'static str, usize>,
+    /// The number of the slots of all messages.
+    pub(super) slots: usize,
 }
 
 impl Messages {
@@ -97,22 +146,29 @@ impl Messages {
     fn of(types: &ApiTypes) -> Self {
         let by_name: BTreeMap<_, _> = types.names().zip(0..).collect();
         let structures = types.names().filter_map(|name| types.structure(name));
-        let all = structures.map(|structure| {
+        let (mut all, mut slots) = (Vec::new(), 0);
+        for structure in structures {
             let (mut parts, mut names) = (Vec::new(), Vec::new());
             add_parts(types, structure, &mut parts, &mut names);
-            let names = Names::new(&names);
-            let has_embedded = parts
-                .iter()
-                .any(|part| matches!(part, MessagePart::Embedded { .. }));
-            Message {
-                parts,
-                has_embedded,
-                names,
+            let mut embedded = PartSet::default();
+            for (index, part) in parts.iter().enumerate() {
+                if matches!(part, MessagePart::Embedded { .. }) {
+                    embedded.insert(index);
+                }
             }
-        });
+            let slot = slots;
+            slots += parts.len() + 1;
+            all.push(Message {
+                parts,
+                embedded,
+                slot,
+                names: Names::new(&names),
+            });
+        }
         Self {
-            all: all.collect(),
+            all,
             by_name,
+            slots,
         }
     }
 
@@ -170,6 +226,7 @@ fn add_parts(
         };
         names.push((field.json, parts.len()));
         parts.push(MessagePart::Field(Field {
+            name: field.json,
             tag,
             kind,
             shape: field.shape,
@@ -242,4 +299,41 @@ fn hash(name: &[u8], seed: u64, shift: u32) -> usize {
     let mixed = (first ^ last.rotate_left(25)).wrapping_add(name.len() as u64);
     let mixed = mixed ^ mixed >> 32;
     (mixed.wrapping_mul(seed) >> shift) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_has_a_set_of_its_parts() {
+        let messages = Messages::published();
+        let most = messages.all.iter().map(|message| message.parts.len()).max();
+        assert!(most.is_some_and(|most| most <= 64), "{most:?}");
+        for message in &messages.all {
+            for (index, part) in message.parts.iter().enumerate() {
+                if let MessagePart::Field(field) = part {
+                    let named = message.named(field.name.as_bytes());
+                    assert_eq!(named.map(|(part, _)| part), Some(index), "{}", field.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_taken_in_order() {
+        let mut set = PartSet::default();
+        for part in [63, 0, 5, 7, 5] {
+            set.insert(part);
+        }
+        assert_eq!(set.take_first(), Some(0));
+        let mut before = set.take_before(7);
+        assert_eq!([before.take_first(), before.take_first()], [Some(5), None]);
+        let mut rest = set.take_before(64);
+        assert_eq!(
+            [rest.take_first(), rest.take_first(), rest.take_first()],
+            [Some(7), Some(63), None]
+        );
+        assert!(set.is_empty());
+    }
 }

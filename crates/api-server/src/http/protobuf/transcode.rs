@@ -2,10 +2,10 @@
 //!
 //! One walk over the text notes the values of each message at the places of their fields, with their encoded
 //! sizes; a second walk over the notes writes them in the order of the fields. Texts stay where they are
-//! until then. The memory of the notes serves the next object.
+//! until then. The memory of the notes serves the next object. Objects of a list have their fields in the
+//! same order, so a name is compared with the one that came there last before it is looked up.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use json_text::{Cursor, StringSlice, SyntaxError};
 use resource_kinds::api_types::Shape;
 
-use super::messages::{Field, Message, MessagePart, Messages, ValueKind};
+use super::messages::{Field, Message, MessagePart, Messages, PartSet, ValueKind};
 use super::wire::{Writer, bytes_size};
 
 /// The tag of the only field of a `Quantity`, of raw JSON, or of a list in a message.
@@ -28,6 +28,10 @@ pub(super) struct Transcoder<'t> {
     nodes: Vec<ValueNode<'t>>,
     places: Vec<FieldValues>,
     ready: Writer,
+    /// The parts of the object that was read last.
+    present: PartSet,
+    /// The part that came last behind each part, by the slots of the messages.
+    followers: Vec<u8>,
 }
 
 /// The values of a field.
@@ -68,10 +72,11 @@ enum ValueContent<'t> {
     Text(&'t [u8]),
     /// A message with this text as its only field.
     Wrapped(&'t [u8]),
-    /// A message: its index, and its own place, in front of those of its parts.
+    /// A message: its index, its own place, in front of those of its parts, and the parts that it has.
     Message {
         index: usize,
         place: usize,
+        present: PartSet,
     },
     /// An entry of a map, with its own place.
     Entry {
@@ -87,6 +92,8 @@ impl<'t> Transcoder<'t> {
             nodes: Vec::new(),
             places: Vec::new(),
             ready: Writer::default(),
+            present: PartSet::default(),
+            followers: vec![0; messages.slots],
         }
     }
 
@@ -98,50 +105,77 @@ impl<'t> Transcoder<'t> {
         self.places.clear();
         self.ready.0.clear();
         self.cursor = Cursor::new(json);
-        let own = self.message(index)?;
+        let (own, present) = self.message(index)?;
+        self.present = present;
         Ok(self.places[own].size)
     }
 
     /// Writes the object that was read last.
     pub(super) fn write(&self, index: usize, out: &mut Writer) {
         let message = self.messages.get(index);
-        self.write_parts(message, 0..message.parts.len(), 1, out);
+        self.write_parts(message, self.present, 1, out);
     }
 
-    /// Reads an object; the index of its own place.
-    fn message(&mut self, index: usize) -> Result<usize, SyntaxError> {
+    /// Reads an object; the index of its own place, and the parts that it has.
+    fn message(&mut self, index: usize) -> Result<(usize, PartSet), SyntaxError> {
         let message = self.messages.get(index);
         let own = self.places.len();
         let end = own + 1 + message.parts.len();
         self.places.resize(end, FieldValues::EMPTY);
+        let (mut present, mut size) = (message.embedded, 0);
+        let mut slot = message.slot;
         let mut members = self.cursor.object()?;
-        while let Some(key) = members.next_key(&mut self.cursor)? {
-            // Names of fields have no escapes.
-            match message.named(key.raw()) {
-                Some((part, field)) => self.places[own + 1 + part] = self.field(field)?,
-                None => _ = self.cursor.skip()?,
-            }
+        while members.next(&mut self.cursor)? {
+            let Some((part, field)) = self.name(message, slot)? else {
+                self.cursor.skip()?;
+                continue;
+            };
+            slot = message.slot + 1 + part;
+            let values = self.field(field)?;
+            let place = &mut self.places[own + 1 + part];
+            // The last one of several members with the same name counts.
+            size = size + values.size - place.size;
+            *place = values;
+            present.insert(part);
         }
-        self.places[own].size = self.measure(message, 0..message.parts.len(), own + 1);
-        Ok(own)
+        if !message.embedded.is_empty() {
+            size = self.measure(message, present, own + 1);
+        }
+        self.places[own].size = size;
+        Ok((own, present))
+    }
+
+    /// Reads the name of a member behind the part of a slot; `None` for a name that the message has not.
+    #[inline]
+    fn name<'m>(
+        &mut self,
+        message: &'m Message,
+        slot: usize,
+    ) -> Result<Option<(usize, &'m Field)>, SyntaxError> {
+        let expected = usize::from(self.followers[slot]);
+        if let Some(field) = message.field(expected)
+            && self.cursor.take_key(field.name)
+        {
+            return Ok(Some((expected, field)));
+        }
+        // Names of fields have no escapes.
+        let found = message.named(self.cursor.key()?.raw());
+        if let Some(part) = found.and_then(|(part, _)| u8::try_from(part).ok()) {
+            self.followers[slot] = part;
+        }
+        Ok(found)
     }
 
     /// The encoded size of parts of a message; embedded messages get their length.
-    fn measure(&mut self, message: &Message, parts: Range<usize>, places: usize) -> usize {
-        if !message.has_embedded {
-            let own = &self.places[places + parts.start..places + parts.end];
-            return own.iter().map(|place| place.size).sum();
-        }
-        let (mut part, mut size) = (parts.start, 0);
-        while part < parts.end {
+    fn measure(&mut self, message: &Message, mut parts: PartSet, places: usize) -> usize {
+        let mut size = 0;
+        while let Some(part) = parts.take_first() {
             if let MessagePart::Embedded { tag, end } = message.parts[part] {
-                let length = self.measure(message, part + 1..end, places);
+                let length = self.measure(message, parts.take_before(end), places);
                 self.places[places + part].size = length;
                 size += bytes_size(tag, length);
-                part = end;
             } else {
                 size += self.places[places + part].size;
-                part += 1;
             }
         }
         size
@@ -242,9 +276,14 @@ impl<'t> Transcoder<'t> {
                     self.cursor.skip()?;
                     return Ok(None);
                 }
-                let place = self.message(index)?;
+                let (place, present) = self.message(index)?;
                 let size = bytes_size(tag, self.places[place].size);
-                return Ok(Some((ValueContent::Message { index, place }, size)));
+                let content = ValueContent::Message {
+                    index,
+                    place,
+                    present,
+                };
+                return Ok(Some((content, size)));
             }
             ValueKind::Text => return self.string(tag).map(Some),
             ValueKind::Raw => return Ok(Some(wrapped(tag, self.cursor.skip()?))),
@@ -363,15 +402,13 @@ impl<'t> Transcoder<'t> {
         Ok(())
     }
 
-    fn write_parts(&self, message: &Message, parts: Range<usize>, places: usize, out: &mut Writer) {
-        let mut part = parts.start;
-        while part < parts.end {
+    fn write_parts(&self, message: &Message, mut parts: PartSet, places: usize, out: &mut Writer) {
+        while let Some(part) = parts.take_first() {
             let place = self.places[places + part];
             match &message.parts[part] {
                 MessagePart::Embedded { tag, end } => {
                     out.head(*tag, place.size);
-                    self.write_parts(message, part + 1..*end, places, out);
-                    part = *end;
+                    self.write_parts(message, parts.take_before(*end), places, out);
                 }
                 MessagePart::Field(field) => {
                     let mut next = place.first;
@@ -379,7 +416,6 @@ impl<'t> Transcoder<'t> {
                         self.write_value(node, field.kind, field.tag, out);
                         next = node.next;
                     }
-                    part += 1;
                 }
             }
         }
@@ -395,10 +431,14 @@ impl<'t> Transcoder<'t> {
                 out.head(tag, bytes_size(WRAPPED, text.len()));
                 out.bytes(WRAPPED, text);
             }
-            ValueContent::Message { index, place } => {
+            ValueContent::Message {
+                index,
+                place,
+                present,
+            } => {
                 let message = self.messages.get(index);
                 out.head(tag, self.places[place].size);
-                self.write_parts(message, 0..message.parts.len(), place + 1, out);
+                self.write_parts(message, present, place + 1, out);
             }
             ValueContent::Entry { place } => {
                 let entry = self.places[place];
