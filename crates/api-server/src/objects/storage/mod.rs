@@ -135,18 +135,17 @@ pub(crate) fn decode_without_managed_fields(
 
 /// Adds the managed fields that [`decode_without_managed_fields`] left out.
 pub(crate) fn add_managed_fields(object: &mut Value, stored: &KeyValue) -> Result<(), Status> {
-    if let Some(managed) = value_at(&stored.value, &["metadata", "managedFields"]) {
+    let managed = json_text::find(&stored.value, &["metadata", "managedFields"]);
+    if let Some(managed) = managed.map_err(undecodable)? {
         object["metadata"]["managedFields"] = parse(managed)?;
     }
     Ok(())
 }
 
 fn parse(json: &[u8]) -> Result<Value, Status> {
-    let failed =
-        |why: &dyn std::fmt::Display| Status::internal(format!("decode a stored object: {why}"));
     // Checked as a whole, which is faster than text by text.
-    let text = std::str::from_utf8(json).map_err(|error| failed(&error))?;
-    serde_json::from_str(text).map_err(|error| failed(&error))
+    let text = std::str::from_utf8(json).map_err(undecodable)?;
+    serde_json::from_str(text).map_err(undecodable)
 }
 
 /// The bytes that a client of the given resource gets: those stored, unless their form is that

@@ -1,7 +1,9 @@
 //! Parts of an encoded object, found in its bytes without a decoded tree.
 
+use std::fmt::Display;
+
 use bytes::{Bytes, BytesMut};
-use json_text::{SyntaxError, find, find_member};
+use json_text::{find, find_member};
 use object_model::Status;
 
 const METADATA: &str = "metadata";
@@ -24,7 +26,7 @@ pub(crate) fn without_managed_fields(encoded: &Bytes) -> Bytes {
 }
 
 /// The response for a stored object that is not JSON.
-pub(crate) fn undecodable(error: SyntaxError) -> Status {
+pub(crate) fn undecodable(error: impl Display) -> Status {
     Status::internal(format!("decode a stored object: {error}"))
 }
 
