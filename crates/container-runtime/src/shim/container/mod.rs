@@ -2,7 +2,7 @@
 //! and their logs.
 
 mod devices;
-pub(crate) mod init;
+mod init;
 mod inside;
 mod launch;
 pub(crate) mod log;
@@ -12,6 +12,7 @@ pub(crate) mod process;
 mod root;
 mod root_plan;
 mod rootfs;
+pub(crate) mod surroundings;
 pub(crate) mod user_namespace;
 pub(crate) mod users;
 pub(crate) mod worker;

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::devices::DeviceNode;
-use super::init::Surroundings;
 use super::mapped_mounts::Depth;
+use super::surroundings::Surroundings;
 use crate::mounts::{NO_DEVICES, NO_EXECUTION, NO_SETUID, READ_ONLY, STRICT_ACCESS_TIME};
 use crate::spec::{ContainerSpec, Mount, MountSource, Propagation};
 
@@ -287,7 +287,7 @@ fn tree(to: &Path, path: &Path, depth: Depth, attributes: u64) -> RootMount {
 
 #[cfg(test)]
 mod tests {
-    use super::super::init::PidNamespace;
+    use super::super::surroundings::PidNamespace;
     use super::*;
     use crate::cgroup::DeviceKind;
 

@@ -15,10 +15,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, fork};
 use serde::{Deserialize, Serialize};
 
-use super::init::{self, Surroundings};
+use super::init;
 use super::launch::Launch;
 use super::mapped_mounts::{self, Depth};
 use super::prepare::account;
+use super::surroundings::Surroundings;
 use super::{devices, root_plan, user_namespace};
 use crate::cgroup::{self, ContainerGroup, Hierarchies};
 use crate::client::cleanup;

@@ -11,9 +11,9 @@ use super::jobs::Job;
 use super::supervisor::{Container, Supervisor, kill};
 use crate::cgroup::{self, Holder};
 use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
-use crate::shim::container::init::{self, PidNamespace, Surroundings};
 use crate::shim::container::prepare;
 use crate::shim::container::process::{Ends, Owner, Wiring};
+use crate::shim::container::surroundings::{self, PidNamespace, Surroundings};
 use crate::shim::container::worker::{self, Machine, Report};
 use crate::spec::{
     AttachSpec, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ResolvedUser, Resources,
@@ -175,8 +175,8 @@ impl Supervisor {
             staged,
             users,
             unified,
-            cgroup_trees: init::cgroup_trees(),
-            can_make_nodes: pod_of_node && init::has_users_of_the_machine(),
+            cgroup_trees: surroundings::cgroup_trees(),
+            can_make_nodes: pod_of_node && surroundings::has_users_of_the_machine(),
         };
         let job = Job::Start {
             container: id.to_owned(),
