@@ -1,7 +1,8 @@
 //! The shim's event loop, which also reaps child processes.
 //!
 //! The set of awaited events is computed from the state in each turn, so no registration can be
-//! forgotten. Timers are used only while a client is stuck: an idle shim sleeps.
+//! forgotten. Timers are used only while a client is stuck, and once after the last event, when free memory
+//! is returned: an idle shim sleeps.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,6 +19,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::connection::{Connection, Role};
 use super::jobs::Job;
+use crate::memory;
 use crate::protocol::FrameKind;
 use crate::shim::container::log::Stream;
 use crate::shim::container::process::{Output, Owner, Process};
@@ -63,6 +65,8 @@ pub(crate) struct Supervisor {
     /// The clients that wait for the destruction; not empty once it has begun.
     pub destruction: Vec<u64>,
     pub finished: bool,
+    /// Free memory was returned, and nothing has happened since.
+    rested: bool,
     listener: UnixListener,
     signals: SignalFd,
     last_id: u64,
@@ -101,6 +105,7 @@ impl Supervisor {
             early_exits: BTreeMap::new(),
             destruction: Vec::new(),
             finished: false,
+            rested: false,
             listener,
             signals,
             last_id: 0,
@@ -175,13 +180,19 @@ impl Supervisor {
             .connections
             .values()
             .any(|connection| connection.stuck_since.is_some());
-        let timeout = if stuck {
+        let timeout = if stuck || !self.rested {
             PollTimeout::from(1000u16)
         } else {
             PollTimeout::NONE
         };
         match poll(&mut polled, timeout) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
+            Ok(0) if !self.rested => {
+                memory::give_back();
+                memory::give_back_stack();
+                self.rested = true;
+            }
+            Ok(0) | Err(nix::Error::EINTR) => {}
+            Ok(_) => self.rested = false,
             Err(errno) => return Err(errno.into()),
         }
         let occurred = polled
