@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api_server::{ApiServer, Config, Limits, LocalService, NodeConnector, NodeService, UserInfo};
+use api_server::{ApiServer, Config, LocalService, UserInfo};
 use bytes::Bytes;
 use certificates::TokenSigner;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use mvcc_store::embedded::EmbeddedStore;
-use resource_kinds::ClusterConfig;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -21,14 +20,6 @@ const ROUNDS: usize = 3000;
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json";
-
-struct NoNodes;
-
-impl NodeConnector for NoNodes {
-    fn connect(&self, _node_name: &str) -> Option<NodeService> {
-        None
-    }
-}
 
 struct Client(LocalService);
 
@@ -101,19 +92,9 @@ async fn main() {
 }
 
 async fn server() -> Arc<ApiServer> {
-    let cluster = ClusterConfig::default();
     ApiServer::new(Config {
-        store: EmbeddedStore::in_memory(),
-        kinds: resource_kinds::all(&cluster),
-        admission: resource_kinds::admission::plugins(),
-        default_objects: resource_kinds::bootstrap::default_objects(),
-        tls: None,
         tokens: Some(Arc::new(TokenSigner::ephemeral().expect("a key"))),
-        token_audiences: Vec::new(),
-        service_ip: cluster.service_range.api().into(),
-        advertise: Vec::new(),
-        nodes: Arc::new(NoNodes),
-        limits: Limits::default(),
+        ..Config::in_process(EmbeddedStore::in_memory())
     })
     .await
     .expect("a server")

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mvcc_store::Store;
-use resource_kinds::Kind;
 use resource_kinds::admission::Admission;
+use resource_kinds::{ClusterConfig, Kind};
 use serde_json::Value;
 
 use crate::access::tls::TlsMaterial;
-use crate::handlers::nodes::NodeConnector;
+use crate::handlers::nodes::{NoNodes, NodeConnector};
 use crate::http::limits::Limits;
 
 /// Everything an [`ApiServer`](crate::ApiServer) needs from outside.
@@ -39,4 +39,25 @@ pub struct Config {
     pub nodes: Arc<dyn NodeConnector>,
     /// Bounds on requests.
     pub limits: Limits,
+}
+
+impl Config {
+    /// All kinds, plug-ins and default objects over a store, for callers in this process: without
+    /// TLS, tokens and connections to nodes.
+    pub fn in_process(store: Arc<dyn Store>) -> Self {
+        let cluster = ClusterConfig::default();
+        Self {
+            store,
+            kinds: resource_kinds::all(&cluster),
+            admission: resource_kinds::admission::plugins(),
+            default_objects: resource_kinds::bootstrap::default_objects(),
+            tls: None,
+            tokens: None,
+            token_audiences: Vec::new(),
+            service_ip: cluster.service_range.api().into(),
+            advertise: Vec::new(),
+            nodes: Arc::new(NoNodes),
+            limits: Limits::default(),
+        }
+    }
 }

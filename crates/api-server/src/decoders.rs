@@ -10,12 +10,10 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use mvcc_store::Revision;
 use mvcc_store::embedded::EmbeddedStore;
-use resource_kinds::ClusterConfig;
 use serde_json::Value;
 use tower::ServiceExt;
 
 use crate::admission::dynamic_admission::{answers, call};
-use crate::handlers::nodes::{NodeConnector, NodeService};
 use crate::handlers::subresources::proxy;
 use crate::handlers::verbs::list::Page;
 use crate::http::decode;
@@ -69,33 +67,15 @@ pub fn webhook_answer(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<
     }
 }
 
-struct NoNodes;
-
-impl NodeConnector for NoNodes {
-    fn connect(&self, _: &str) -> Option<NodeService> {
-        None
-    }
-}
-
 /// A complete server over an empty store in memory, for input that several layers decode.
 pub struct Server(LocalService);
 
 impl Server {
     /// Starts one; `None` where that fails.
     pub async fn start() -> Option<Self> {
-        let cluster = ClusterConfig::default();
         let server = ApiServer::new(Config {
-            store: EmbeddedStore::in_memory(),
-            kinds: resource_kinds::all(&cluster),
-            admission: resource_kinds::admission::plugins(),
-            default_objects: resource_kinds::bootstrap::default_objects(),
-            tls: None,
             tokens: Some(Arc::new(TokenSigner::ephemeral().ok()?)),
-            token_audiences: Vec::new(),
-            service_ip: cluster.service_range.api().into(),
-            advertise: Vec::new(),
-            nodes: Arc::new(NoNodes),
-            limits: crate::Limits::default(),
+            ..Config::in_process(EmbeddedStore::in_memory())
         })
         .await
         .ok()?;

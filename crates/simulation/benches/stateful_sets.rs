@@ -15,7 +15,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use mvcc_store::Store;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
-use reconcile::{Cache, WatchConfig};
+use reconcile::Cache;
 use serde_json::json;
 use simulation::{Instances, node, start_server};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -103,8 +103,8 @@ impl Cluster {
         let shutdown = CancellationToken::new();
         let admin = as_user(&server, "admin", "system:masters");
         let cluster = Self {
-            sets: cache(&admin, &shutdown),
-            pods: cache(&admin, &shutdown),
+            sets: node::cache(&admin, &shutdown),
+            pods: node::cache(&admin, &shutdown),
             server,
             _end: shutdown.clone().drop_guard(),
             shutdown,
@@ -237,13 +237,4 @@ fn is_ready(set: &StatefulSet, case: &Case, image: &str) -> bool {
 fn as_user(server: &Arc<ApiServer>, name: &str, group: &str) -> Client {
     let user = UserInfo::new(name, ["system:authenticated", group]);
     Client::new(server.local(user), "default")
-}
-
-fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
-where
-    K: reconcile::Object,
-    K::DynamicType: Default,
-{
-    let all = Api::all(client.clone());
-    Cache::spawn(all, WatchConfig::default(), shutdown.clone())
 }

@@ -1,10 +1,9 @@
 //! The real API server, controllers and scheduler, which can crash and come back.
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use api_server::{ApiServer, UserInfo};
 use mvcc_store::Store;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -15,34 +14,12 @@ use crate::{random, trace};
 
 pub use api_server::StartError;
 
-/// Simulated nodes accept no connections.
-struct NoNodes;
-
-impl NodeConnector for NoNodes {
-    fn connect(&self, _: &str) -> Option<NodeService> {
-        None
-    }
-}
-
 /// The real API server over a store, for clients of this process.
 ///
 /// # Errors
 /// The server does not start.
 pub async fn start_server(store: Arc<dyn Store>) -> Result<Arc<ApiServer>, StartError> {
-    let config = api_server::Config {
-        store,
-        kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
-        admission: resource_kinds::admission::plugins(),
-        default_objects: resource_kinds::bootstrap::default_objects(),
-        tls: None,
-        tokens: None,
-        token_audiences: Vec::new(),
-        service_ip: Ipv4Addr::new(10, 96, 0, 1).into(),
-        advertise: Vec::new(),
-        nodes: Arc::new(NoNodes),
-        limits: Limits::default(),
-    };
-    ApiServer::new(config).await
+    ApiServer::new(api_server::Config::in_process(store)).await
 }
 
 /// Keeps the server up over one store.

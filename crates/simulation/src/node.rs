@@ -118,7 +118,8 @@ pub async fn run(
     }
 }
 
-fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
+/// A cache of all objects of a kind, until `shutdown`.
+pub fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
 where
     K: reconcile::Object,
     K::DynamicType: Default,

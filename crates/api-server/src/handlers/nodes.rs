@@ -16,6 +16,15 @@ pub trait NodeConnector: Send + Sync {
     fn connect(&self, node_name: &str) -> Option<NodeService>;
 }
 
+/// A connector for a cluster without nodes that could be reached.
+pub(crate) struct NoNodes;
+
+impl NodeConnector for NoNodes {
+    fn connect(&self, _: &str) -> Option<NodeService> {
+        None
+    }
+}
+
 /// An empty body, for requests to nodes that carry none.
 pub(crate) fn empty_body() -> BoxBody {
     crate::http::body::boxed(http_body_util::Empty::<Bytes>::new())

@@ -13,7 +13,6 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use mvcc_store::Store;
 use mvcc_store::embedded::EmbeddedStore;
-use resource_kinds::ClusterConfig;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -31,6 +30,12 @@ impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes)
             .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))
+    }
+
+    /// The texts of its `Warning` headers.
+    pub fn warnings(&self) -> Vec<&str> {
+        let all = self.headers.get_all("warning").iter();
+        all.map(|value| value.to_str().unwrap()).collect()
     }
 
     pub fn text(&self) -> String {
@@ -141,21 +146,15 @@ impl Api {
     ) -> Self {
         let slow_polls = SlowPolls::new(POLL_MAX);
         limits.slow_polls = Some(slow_polls.clone());
-        let cluster = ClusterConfig::default();
         let node = Arc::new(EchoNode::default());
         let signer = Arc::new(TokenSigner::ephemeral().unwrap());
         let server = ApiServer::new(Config {
-            store: seen,
-            kinds: resource_kinds::all(&cluster),
-            admission: resource_kinds::admission::plugins(),
-            default_objects: resource_kinds::bootstrap::default_objects(),
             tls,
             tokens: Some(signer.clone()),
-            token_audiences: Vec::new(),
-            service_ip: cluster.service_range.api().into(),
             advertise: vec!["10.244.0.1:6443".parse().unwrap()],
             nodes: Arc::new(SharedNode(node.clone())),
             limits,
+            ..Config::in_process(seen)
         })
         .await
         .unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use api_client::{
     Api, Client, DeleteParams, Patch, PatchParams, PostParams, Resource, ResourceExt,
 };
-use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use api_server::{ApiServer, UserInfo};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
@@ -21,14 +21,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::field::Field;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Level, Metadata, Subscriber};
-
-struct NoNodes;
-
-impl NodeConnector for NoNodes {
-    fn connect(&self, _: &str) -> Option<NodeService> {
-        None
-    }
-}
 
 pub struct Cluster {
     /// May do everything.
@@ -68,17 +60,8 @@ impl Cluster {
     /// A server and nothing else.
     pub async fn without_controllers() -> Self {
         let server = ApiServer::new(api_server::Config {
-            store: EmbeddedStore::in_memory(),
-            kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
-            admission: resource_kinds::admission::plugins(),
-            default_objects: resource_kinds::bootstrap::default_objects(),
-            tls: None,
             tokens: Some(Arc::new(certificates::TokenSigner::ephemeral().unwrap())),
-            token_audiences: Vec::new(),
-            service_ip: "10.96.0.1".parse().unwrap(),
-            advertise: Vec::new(),
-            nodes: Arc::new(NoNodes),
-            limits: Limits::default(),
+            ..api_server::Config::in_process(EmbeddedStore::in_memory())
         })
         .await
         .unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
-use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use api_server::{ApiServer, UserInfo};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -16,27 +16,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
-struct NoNodes;
-
-impl NodeConnector for NoNodes {
-    fn connect(&self, _: &str) -> Option<NodeService> {
-        None
-    }
-}
-
 async fn server() -> Arc<ApiServer> {
     ApiServer::new(api_server::Config {
-        store: EmbeddedStore::in_memory(),
-        kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
         admission: Vec::new(),
-        default_objects: resource_kinds::bootstrap::default_objects(),
-        tls: None,
-        tokens: None,
-        token_audiences: Vec::new(),
-        service_ip: "10.96.0.1".parse().unwrap(),
-        advertise: Vec::new(),
-        nodes: Arc::new(NoNodes),
-        limits: Limits::default(),
+        ..api_server::Config::in_process(EmbeddedStore::in_memory())
     })
     .await
     .unwrap()

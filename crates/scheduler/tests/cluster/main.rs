@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams, Resource};
-use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use api_server::{ApiServer, UserInfo};
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
@@ -20,14 +20,6 @@ use mvcc_store::embedded::EmbeddedStore;
 use reconcile::{Health, SlowPolls};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
-
-struct NoNodes;
-
-impl NodeConnector for NoNodes {
-    fn connect(&self, _: &str) -> Option<NodeService> {
-        None
-    }
-}
 
 /// No poll of the scheduler or a controller takes longer than this, unoptimised.
 const POLL_MAX: Duration = Duration::from_millis(250);
@@ -55,21 +47,9 @@ fn typed<K: k8s_openapi::serde::de::DeserializeOwned>(object: Value) -> K {
 impl Cluster {
     /// A server with controllers and scheduler and these nodes of two CPUs each.
     async fn new(nodes: &[&str]) -> Self {
-        let server = ApiServer::new(api_server::Config {
-            store: EmbeddedStore::in_memory(),
-            kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
-            admission: resource_kinds::admission::plugins(),
-            default_objects: resource_kinds::bootstrap::default_objects(),
-            tls: None,
-            tokens: None,
-            token_audiences: Vec::new(),
-            service_ip: "10.96.0.1".parse().unwrap(),
-            advertise: Vec::new(),
-            nodes: Arc::new(NoNodes),
-            limits: Limits::default(),
-        })
-        .await
-        .unwrap();
+        let server = ApiServer::new(api_server::Config::in_process(EmbeddedStore::in_memory()))
+            .await
+            .unwrap();
         let shutdown = CancellationToken::new();
         let as_user = |user: UserInfo| Client::new(server.local(user), "default");
         let cluster = Self {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
-use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use api_server::{ApiServer, UserInfo};
 use container_runtime::loop_device::LoopDevice;
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
@@ -26,14 +26,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use volume_provisioner::{ProvisionerConfig, Storage};
 
 const NODE: &str = "n1";
-
-struct NoNodes;
-
-impl NodeConnector for NoNodes {
-    fn connect(&self, _: &str) -> Option<NodeService> {
-        None
-    }
-}
 
 struct Cluster {
     client: Client,
@@ -50,23 +42,10 @@ fn typed<K: k8s_openapi::serde::de::DeserializeOwned>(object: Value) -> K {
 impl Cluster {
     /// A server with controllers, scheduler and one node; its provisioner is started by the test.
     async fn new() -> Self {
-        let mut default_objects = resource_kinds::bootstrap::default_objects();
-        default_objects.extend(resource_kinds::snapshot::definitions());
-        let server = ApiServer::new(api_server::Config {
-            store: EmbeddedStore::in_memory(),
-            kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
-            admission: resource_kinds::admission::plugins(),
-            default_objects,
-            tls: None,
-            tokens: None,
-            token_audiences: Vec::new(),
-            service_ip: "10.96.0.1".parse().unwrap(),
-            advertise: Vec::new(),
-            nodes: Arc::new(NoNodes),
-            limits: Limits::default(),
-        })
-        .await
-        .unwrap();
+        let mut config = api_server::Config::in_process(EmbeddedStore::in_memory());
+        let snapshots = resource_kinds::snapshot::definitions();
+        config.default_objects.extend(snapshots);
+        let server = ApiServer::new(config).await.unwrap();
         let shutdown = CancellationToken::new();
         let admin = UserInfo::new("admin", ["system:masters"]);
         let cluster = Self {
@@ -163,6 +142,19 @@ impl Cluster {
             .unwrap();
     }
 
+    async fn delete_claim(&self, name: &str) {
+        let params = DeleteParams::default();
+        self.claims().delete(name, &params).await.unwrap();
+    }
+
+    /// Makes the claim `data`, which is bound at once; the name and directory of its volume.
+    async fn immediate_volume(&self) -> (String, PathBuf) {
+        self.create_immediate_class().await;
+        self.create_claim("data", "standard", json!({})).await;
+        eventually("Bound".to_owned(), || self.phase("data")).await;
+        self.volume_of("data").await
+    }
+
     async fn create_immediate_class(&self) {
         self.create_class_of("standard", "k8s.io/minikube-hostpath")
             .await;
@@ -170,9 +162,14 @@ impl Cluster {
 
     /// Makes a class whose claims are bound at once.
     async fn create_class_of(&self, name: &str, provisioner: &str) {
-        let class: StorageClass = typed(json!({"metadata": {"name": name},
-            "provisioner": provisioner, "volumeBindingMode": "Immediate"}));
+        let class = json!({"metadata": {"name": name},
+            "provisioner": provisioner, "volumeBindingMode": "Immediate"});
+        self.create_class(class).await;
+    }
+
+    async fn create_class(&self, class: Value) {
         let api: Api<StorageClass> = Api::all(self.client.clone());
+        let class = typed(class);
         api.create(&PostParams::default(), &class).await.unwrap();
     }
 
@@ -271,11 +268,7 @@ async fn a_volume_lives_as_long_as_its_claim() {
         .delete(&name, &DeleteParams::default())
         .await
         .unwrap();
-    cluster
-        .claims()
-        .delete("data", &DeleteParams::default())
-        .await
-        .unwrap();
+    cluster.delete_claim("data").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(path.join("file").exists(), "a pod uses it");
     let now = DeleteParams::default().grace_period(0);
@@ -288,15 +281,8 @@ async fn a_volume_lives_as_long_as_its_claim() {
 async fn an_immediate_claim_is_served_without_a_pod() {
     let cluster = Cluster::new().await;
     let _provisioner = cluster.start_provisioner();
-    cluster.create_immediate_class().await;
-    cluster.create_claim("data", "standard", json!({})).await;
-    eventually("Bound".to_owned(), || cluster.phase("data")).await;
-    let (name, path) = cluster.volume_of("data").await;
-    cluster
-        .claims()
-        .delete("data", &DeleteParams::default())
-        .await
-        .unwrap();
+    let (name, path) = cluster.immediate_volume().await;
+    cluster.delete_claim("data").await;
     eventually(true, || cluster.is_gone(&name, &path)).await;
 }
 
@@ -305,10 +291,7 @@ async fn an_immediate_claim_is_served_without_a_pod() {
 async fn a_retained_volume_keeps_its_data() {
     let cluster = Cluster::new().await;
     let _provisioner = cluster.start_provisioner();
-    cluster.create_immediate_class().await;
-    cluster.create_claim("data", "standard", json!({})).await;
-    eventually("Bound".to_owned(), || cluster.phase("data")).await;
-    let (name, path) = cluster.volume_of("data").await;
+    let (name, path) = cluster.immediate_volume().await;
     std::fs::write(path.join("file"), "data").unwrap();
     let retain = Patch::Merge(json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}}));
     cluster
@@ -316,11 +299,7 @@ async fn a_retained_volume_keeps_its_data() {
         .patch(&name, &PatchParams::default(), &retain)
         .await
         .unwrap();
-    cluster
-        .claims()
-        .delete("data", &DeleteParams::default())
-        .await
-        .unwrap();
+    cluster.delete_claim("data").await;
     let phase = || async {
         let volume = cluster.volumes().get(&name).await.unwrap();
         volume
@@ -373,11 +352,7 @@ async fn what_was_cut_off_is_finished() {
     drop(provisioner);
 
     // Killed after the directory was moved away, before it was removed.
-    cluster
-        .claims()
-        .delete("data", &DeleteParams::default())
-        .await
-        .unwrap();
+    cluster.delete_claim("data").await;
     let gone = || async { cluster.claims().get_opt("data").await.unwrap().is_none() };
     eventually(true, gone).await;
     let moved = cluster.volumes_dir().join(format!(".removed-{name}"));
@@ -429,13 +404,9 @@ async fn a_volume_object_cannot_lead_the_removal_elsewhere() {
 async fn a_block_device_is_an_image_that_grows_while_it_is_used() {
     let cluster = Cluster::new().await;
     let _provisioner = cluster.start_provisioner();
-    let class: StorageClass = typed(json!({"metadata": {"name": "raw"},
-        "provisioner": "mainstay.dev/local", "allowVolumeExpansion": true}));
-    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
-    classes
-        .create(&PostParams::default(), &class)
-        .await
-        .unwrap();
+    let class = json!({"metadata": {"name": "raw"},
+        "provisioner": "mainstay.dev/local", "allowVolumeExpansion": true});
+    cluster.create_class(class).await;
     cluster
         .create_claim("raw", "raw", json!({"volumeMode": "Block"}))
         .await;
@@ -465,11 +436,7 @@ async fn a_block_device_is_an_image_that_grows_while_it_is_used() {
     eventually("4194304".to_owned(), size).await;
     eventually(true, || cluster.was_told("raw", "VolumeResizeSuccessful")).await;
 
-    cluster
-        .claims()
-        .delete("raw", &DeleteParams::default())
-        .await
-        .unwrap();
+    cluster.delete_claim("raw").await;
     eventually(true, || cluster.is_gone(&name, &image)).await;
     let backing = Path::new("/sys/block")
         .join(&node)
@@ -483,13 +450,9 @@ async fn a_block_device_is_an_image_that_grows_while_it_is_used() {
 async fn what_cannot_be_made_is_said() {
     let cluster = Cluster::new().await;
     let _provisioner = cluster.start_provisioner();
-    let class: StorageClass = typed(json!({"metadata": {"name": "pooled"},
-        "provisioner": "mainstay.dev/local-cow"}));
-    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
-    classes
-        .create(&PostParams::default(), &class)
-        .await
-        .unwrap();
+    let class = json!({"metadata": {"name": "pooled"},
+        "provisioner": "mainstay.dev/local-cow"});
+    cluster.create_class(class).await;
     cluster
         .create_claim("raw", "pooled", json!({"volumeMode": "Block"}))
         .await;
