@@ -392,10 +392,7 @@ mod tests {
     #[test]
     fn calls_in_async_code_are_found_unless_they_are_made_beside() {
         let found = |text: &str| {
-            let file = SourceFile {
-                path: "crates/node-agent/src/agent/mod.rs".to_owned(),
-                text: text.to_owned(),
-            };
+            let file = SourceFile::new("crates/node-agent/src/agent/mod.rs", text);
             !check(&[file]).is_empty()
         };
         assert!(found("async fn a() { if x { std::fs::read(path)?; } }"));
@@ -420,10 +417,8 @@ mod tests {
     #[test]
     fn functions_that_wait_are_found_by_their_names() {
         let found = |texts: &[(&str, &str)]| {
-            let file = |(path, text): &(&str, &str)| SourceFile {
-                path: format!("crates/{path}"),
-                text: (*text).to_owned(),
-            };
+            let file =
+                |(path, text): &(&str, &str)| SourceFile::new(format!("crates/{path}"), *text);
             let files: Vec<SourceFile> = texts.iter().map(file).collect();
             check(&files).len()
         };

@@ -253,13 +253,6 @@ mod tests {
         cited_from("statefulset.md", text)
     }
 
-    fn file(path: &str, text: &str) -> SourceFile {
-        SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
-    }
-
     #[test]
     fn lists_runs_and_scenarios_are_understood() {
         assert_eq!(
@@ -307,7 +300,7 @@ mod tests {
     #[test]
     fn only_tests_count() {
         let text = "// statefulset.md 1.1\n#[cfg(test)] // statefulset.md 1.2";
-        let part = |path: &str| tests_in(&file(path, text)).map(cited);
+        let part = |path: &str| tests_in(&SourceFile::new(path, text)).map(cited);
         assert_eq!(part("crates/a/src/b.rs").as_deref(), Some("1.2"));
         assert_eq!(part("crates/a/tests/b.rs").as_deref(), Some("1.1 1.2"));
         assert_eq!(part("docs/a.md"), None);
@@ -317,11 +310,11 @@ mod tests {
     #[test]
     fn what_does_not_resolve_and_what_nobody_cites_is_found() {
         let files = [
-            file(
+            SourceFile::new(
                 "docs/contract/statefulset.md",
                 "1.1 Names\n1.2 Ordinals\n9.1 Events",
             ),
-            file("crates/a/tests/b.rs", "// statefulset.md 1.1, 1.7"),
+            SourceFile::new("crates/a/tests/b.rs", "// statefulset.md 1.1, 1.7"),
         ];
         let found = contract("statefulset.md").check(&files);
         let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
@@ -338,11 +331,11 @@ mod tests {
     #[test]
     fn findings_have_tests_but_for_those_that_are_named() {
         let files = [
-            file(
+            SourceFile::new(
                 "docs/contract/findings.md",
                 "- **S1** a\n- **U14** b\n- **R9** c",
             ),
-            file("crates/a/tests/b.rs", "// findings R9"),
+            SourceFile::new("crates/a/tests/b.rs", "// findings R9"),
         ];
         let found = contract("findings").check(&files);
         let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();

@@ -83,22 +83,15 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    fn file(path: &str, text: &str) -> SourceFile {
-        SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
-    }
-
     // findings R4
     #[test]
     fn durations_by_the_wall_clock_are_found() {
         let counts = "let due = Timestamp::now() + delay;";
         let found = check(&[
-            file("crates/node-agent/src/worker/mod.rs", counts),
-            file("crates/node-agent/src/clock.rs", counts),
-            file("crates/api-server/src/lib.rs", counts),
-            file(
+            SourceFile::new("crates/node-agent/src/worker/mod.rs", counts),
+            SourceFile::new("crates/node-agent/src/clock.rs", counts),
+            SourceFile::new("crates/api-server/src/lib.rs", counts),
+            SourceFile::new(
                 "crates/pod-lifecycle/src/record/backoff.rs",
                 &format!("#[cfg(test)]\nmod tests {{ {counts} }}"),
             ),

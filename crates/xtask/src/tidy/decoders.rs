@@ -5,19 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Finding, SourceFile};
+use super::{AROUND, Finding, SourceFile};
 
-/// Code outside of the server and the node: the fuzzer, the tests, and the tools that run in a
-/// user's container.
-const OUTSIDE: &[&str] = &[
-    "debug-tools",
-    "end-to-end",
-    "fuzzing",
-    "model-check",
-    "schema-check",
-    "simulation",
-    "xtask",
-];
+/// The tools that run in a user's container, and not in the server or the node.
+const IN_CONTAINERS: &str = "debug-tools";
 
 /// Marks of decoders.
 const MARKS: &[&str] = &[
@@ -400,7 +391,8 @@ fn decodes(file: &SourceFile) -> bool {
         return false;
     };
     let is_test = place.ends_with("/tests.rs") || place.contains("/tests/");
-    if OUTSIDE.contains(&part) || !place.starts_with("src/") || !place.ends_with(".rs") || is_test {
+    let is_outside = AROUND.contains(&part) || part == IN_CONTAINERS;
+    if is_outside || !place.starts_with("src/") || !place.ends_with(".rs") || is_test {
         return false;
     }
     let code = file.text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -439,17 +431,10 @@ fn targets(files: &[SourceFile]) -> BTreeSet<&str> {
 mod tests {
     use super::*;
 
-    fn file(path: &str, text: &str) -> SourceFile {
-        SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
-    }
-
     /// findings A6
     #[test]
     fn a_decoder_that_nobody_feeds_is_found() {
-        let found = |path: &str, text: &str| check(&[file(path, text)]).len();
+        let found = |path: &str, text: &str| check(&[SourceFile::new(path, text)]).len();
         let decoder = "let value: Value = serde_json::from_slice(&bytes)?;";
         assert_eq!(found("crates/api-server/src/new.rs", decoder), 1);
         assert_eq!(
@@ -465,11 +450,11 @@ mod tests {
     #[test]
     fn targets_are_those_that_run() {
         let all = [
-            file(
+            SourceFile::new(
                 "crates/fuzzing/src/targets/mod.rs",
                 "pub const ALL: &[Target] = &[a::ONE,];",
             ),
-            file(
+            SourceFile::new(
                 "crates/fuzzing/src/targets/a.rs",
                 "pub const ONE: Target = Target {\n name: \"one\",\n};\n\
                  pub const TWO: Target = Target {\n name: \"two\",\n};",

@@ -188,10 +188,10 @@ mod tests {
     use super::*;
 
     fn manifest(name: &str, dependencies: &str) -> SourceFile {
-        SourceFile {
-            path: format!("crates/{name}/Cargo.toml"),
-            text: format!("[lints]\nworkspace = true\n[dependencies]\n{dependencies}\n"),
-        }
+        SourceFile::new(
+            format!("crates/{name}/Cargo.toml"),
+            format!("[lints]\nworkspace = true\n[dependencies]\n{dependencies}\n"),
+        )
     }
 
     #[test]

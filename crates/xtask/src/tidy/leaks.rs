@@ -61,11 +61,7 @@ mod tests {
     use super::*;
 
     fn found_in(path: &str, text: &str) -> usize {
-        let file = SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
-        check(&[file]).len()
+        check(&[SourceFile::new(path, text)]).len()
     }
 
     // findings A5

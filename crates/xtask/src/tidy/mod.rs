@@ -41,6 +41,25 @@ pub struct SourceFile {
     pub text: String,
 }
 
+impl SourceFile {
+    fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            text: text.into(),
+        }
+    }
+}
+
+/// Crates that are not in the product: tests, and tools of the developers.
+const AROUND: &[&str] = &[
+    "end-to-end",
+    "fuzzing",
+    "model-check",
+    "schema-check",
+    "simulation",
+    "xtask",
+];
+
 /// Checks the checkout at `root`.
 pub fn run(root: &Path) -> Result<()> {
     let findings = findings(root)?;
@@ -67,10 +86,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
         "clippy.toml",
     ] {
         let text = fs::read_to_string(root.join(name)).with_context(|| format!("read {name}"))?;
-        files.push(SourceFile {
-            path: name.to_owned(),
-            text,
-        });
+        files.push(SourceFile::new(name, text));
     }
     let mut findings = dependencies::check(&files)?;
     findings.extend(sources::check(&files));
@@ -105,10 +121,8 @@ fn collect(root: &Path, directory: &Path, files: &mut Vec<SourceFile>) -> Result
             let relative = path
                 .strip_prefix(root)
                 .context("a file outside the workspace")?;
-            files.push(SourceFile {
-                path: relative.to_string_lossy().replace('\\', "/"),
-                text,
-            });
+            let relative = relative.to_string_lossy().replace('\\', "/");
+            files.push(SourceFile::new(relative, text));
         }
     }
     Ok(())

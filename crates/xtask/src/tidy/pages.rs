@@ -154,13 +154,6 @@ fn covers(call: &[String], page: &SourceFile, block: &Block<'_>) -> bool {
 mod tests {
     use super::*;
 
-    fn file(path: &str, text: &str) -> SourceFile {
-        SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        }
-    }
-
     // findings U7
     #[test]
     fn commands_that_no_test_pastes_are_found() {
@@ -168,9 +161,9 @@ mod tests {
             "# A\n```\nfirst\n```\n## B\n```\nsecond\n```\n```yaml\na: 1\n```\n```sh\nthird\n```\n";
         let test = "pasted.part(\"docs/a.md\", \"# A\", Some(\"## B\"));";
         let found = check(&[
-            file("docs/a.md", page),
-            file("docs/benchmarks.md", page),
-            file("crates/end-to-end/tests/a.rs", test),
+            SourceFile::new("docs/a.md", page),
+            SourceFile::new("docs/benchmarks.md", page),
+            SourceFile::new("crates/end-to-end/tests/a.rs", test),
         ]);
         let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
         assert_eq!(texts.len(), 2, "{texts:?}");

@@ -1,38 +1,38 @@
 //! Repetitions in product code: the same lines in two places are one piece of logic that will be changed in
 //! one place only.
 //!
-//! Lines count without indentation. Blank lines, comments, imports and lone punctuation do not count. Tests
-//! and the crates around the product may repeat themselves.
+//! Lines count without indentation. Blank lines, comments, imports and lone punctuation do not count. The
+//! head of a function ends a run: implementations of one trait have equal heads. Tests and the crates around
+//! the product may repeat themselves.
 
 use std::collections::BTreeMap;
 
-use super::{Finding, SourceFile};
+use super::{AROUND, Finding, SourceFile};
 
 /// So many equal lines in a row are a repetition.
-const LINES: usize = 12;
-
-/// Crates that are not part of the product.
-const AROUND: &[&str] = &[
-    "end-to-end",
-    "fuzzing",
-    "model-check",
-    "schema-check",
-    "simulation",
-    "xtask",
-];
+const LINES: usize = 6;
 
 /// Folders whose files may repeat each other, each with the reason.
-const EXEMPT: &[(&str, &str)] = &[(
-    "crates/resource-kinds/src/groups/",
-    "each kind states its own rules: equal rules of two kinds change apart",
-)];
+const EXEMPT: &[(&str, &str)] = &[
+    (
+        "crates/resource-kinds/src/groups/",
+        "the facts of kinds are tables: equal facts of two kinds change apart",
+    ),
+    (
+        "crates/api-server/src/handlers/verbs/",
+        "each verb has its own transaction and its own meaning of a refusal",
+    ),
+];
 
-/// A line that counts.
+/// A line that counts, or [`HEAD`].
 #[derive(Clone, Copy)]
 struct Line<'t> {
     number: usize,
     text: &'t str,
 }
+
+/// The text of the head of a function.
+const HEAD: &str = "";
 
 /// A file with the lines that count.
 struct Code<'t> {
@@ -56,6 +56,9 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
         let mut last: Option<(usize, usize)> = None;
         for (start, window) in code.lines.windows(LINES).enumerate() {
             let texts: Vec<&str> = window.iter().map(|line| line.text).collect();
+            if texts.contains(&HEAD) {
+                continue;
+            }
             let Some(&(other, first)) = places.get(&texts) else {
                 places.insert(texts, (index, start));
                 continue;
@@ -98,13 +101,21 @@ fn are_exempt(one: &str, other: &str) -> bool {
 
 /// The lines that count, up to the tests.
 fn lines(text: &str) -> Vec<Line<'_>> {
-    let mut in_import = false;
+    let (mut in_import, mut in_head) = (false, false);
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         if line == "#[cfg(test)]" {
             break;
         }
         let text = line.trim();
+        let number = index + 1;
+        if in_head || is_head(text) {
+            if !in_head {
+                found.push(Line { number, text: HEAD });
+            }
+            in_head = !text.ends_with(['{', '}', ';']);
+            continue;
+        }
         let starts = ["use ", "pub use ", "pub(crate) use ", "pub(super) use "];
         if in_import || starts.iter().any(|start| text.starts_with(start)) {
             in_import = !text.ends_with(';');
@@ -112,25 +123,22 @@ fn lines(text: &str) -> Vec<Line<'_>> {
         }
         let says = text.contains(|letter: char| letter.is_alphanumeric());
         if says && !text.starts_with("//") {
-            found.push(Line {
-                number: index + 1,
-                text,
-            });
+            found.push(Line { number, text });
         }
     }
     found
 }
 
+/// Whether the head of a function begins in this line.
+fn is_head(text: &str) -> bool {
+    let before =
+        |word: &&str| matches!(*word, "const" | "async" | "unsafe") || word.starts_with("pub");
+    text.split(' ').find(|word| !before(word)) == Some("fn")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn file(path: &str, text: String) -> SourceFile {
-        SourceFile {
-            path: path.to_owned(),
-            text,
-        }
-    }
 
     fn body(count: usize) -> String {
         let lines = (0..count).map(|number| format!("    step({number});\n\n    // why\n"));
@@ -139,24 +147,26 @@ mod tests {
 
     #[test]
     fn a_run_of_equal_lines_is_found_once() {
-        let first = file(
+        let first = SourceFile::new(
             "crates/a/src/b.rs",
             format!("fn one() {{\n{}}}\n", body(20)),
         );
         let moved = format!("use x::{{\n    y,\n}};\nfn two() {{\n  {}}}\n", body(20));
-        let second = file("crates/c/src/d.rs", moved);
+        let second = SourceFile::new("crates/c/src/d.rs", moved);
         let found = check(&[first, second]);
         let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
         assert_eq!(
             texts,
-            ["line 5: 12 lines or more are the same as in crates/a/src/b.rs:2; make one of two"]
+            ["line 5: 6 lines or more are the same as in crates/a/src/b.rs:2; make one of two"]
         );
     }
 
     #[test]
     fn short_runs_tests_and_exempt_folders_are_left_alone() {
         let long = || format!("fn a() {{\n{}}}\n", body(20));
-        let pair = |one: &str, other: &str| check(&[file(one, long()), file(other, long())]).len();
+        let pair = |one: &str, other: &str| {
+            check(&[SourceFile::new(one, long()), SourceFile::new(other, long())]).len()
+        };
         assert_eq!(pair("crates/a/src/b.rs", "crates/a/src/c.rs"), 1);
         assert_eq!(pair("crates/a/src/b.rs", "crates/a/tests/c.rs"), 0);
         assert_eq!(pair("crates/a/src/b.rs", "crates/a/src/tests.rs"), 0);
@@ -169,15 +179,36 @@ mod tests {
         );
         let short = || body(LINES - 1);
         let short = [
-            file("crates/a/src/b.rs", short()),
-            file("crates/a/src/c.rs", short()),
+            SourceFile::new("crates/a/src/b.rs", short()),
+            SourceFile::new("crates/a/src/c.rs", short()),
         ];
         assert!(check(&short).is_empty());
         let tested = format!("#[cfg(test)]\n{}", long());
         let tested = [
-            file("crates/a/src/b.rs", long()),
-            file("crates/a/src/c.rs", tested),
+            SourceFile::new("crates/a/src/b.rs", long()),
+            SourceFile::new("crates/a/src/c.rs", tested),
         ];
         assert!(check(&tested).is_empty());
+    }
+
+    #[test]
+    fn equal_heads_of_functions_are_no_repetition() {
+        let one = |name: &str| {
+            let head = "    pub(crate) async fn admit(\n        &self,\n        request: &Request,\n        \
+                        object: &mut Value,\n        cluster: &dyn Reader,\n    ) -> Result<(), Status> {\n";
+            format!(
+                "{}{head}{}    }}\n{head}        {name}\n    }}\n",
+                body(1),
+                body(LINES - 1)
+            )
+        };
+        let files = [
+            SourceFile::new("crates/a/src/b.rs", one("first()")),
+            SourceFile::new("crates/a/src/c.rs", one("second()")),
+        ];
+        assert!(check(&files).is_empty());
+        let lines = |text: &str| lines(text).len();
+        assert_eq!(lines("fn a() {}\nfn b()\nwhere\n    A: B,\n{\n    c\n}"), 3);
+        assert_eq!(lines("fn a(&self) -> B;\nlet f: fn(\nB);\n"), 3);
     }
 }

@@ -200,11 +200,7 @@ mod tests {
     use super::*;
 
     fn texts(path: &str, text: &str) -> Vec<String> {
-        let file = SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
-        check(&[file])
+        check(&[SourceFile::new(path, text)])
             .into_iter()
             .map(|finding| finding.text)
             .collect()
@@ -227,18 +223,14 @@ mod tests {
 
     #[test]
     fn the_api_server_has_no_file_about_one_kind() {
-        let file = |path: &str, text: &str| SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
         let files = [
-            file(
+            SourceFile::new(
                 "crates/resource-kinds/src/groups/core/pod/mod.rs",
                 "\nimpl Kind for Pod {}",
             ),
-            file("crates/resource-kinds/src/groups/core/names.rs", ""),
-            file("crates/api-server/src/handlers/verbs/pod.rs", ""),
-            file("crates/api-server/src/handlers/verbs/names.rs", ""),
+            SourceFile::new("crates/resource-kinds/src/groups/core/names.rs", ""),
+            SourceFile::new("crates/api-server/src/handlers/verbs/pod.rs", ""),
+            SourceFile::new("crates/api-server/src/handlers/verbs/names.rs", ""),
         ];
         let found = check(&files);
         assert_eq!(found.len(), 1);

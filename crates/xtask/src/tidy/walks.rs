@@ -210,13 +210,7 @@ mod tests {
     /// findings S5
     #[test]
     fn a_walk_by_path_is_found() {
-        let found = |path: &str, text: &str| {
-            let file = SourceFile {
-                path: path.to_owned(),
-                text: text.to_owned(),
-            };
-            check(&[file]).len()
-        };
+        let found = |path: &str, text: &str| check(&[SourceFile::new(path, text)]).len();
         let walk = "for entry in fs::read_dir(path)? {}";
         assert_eq!(found("crates/node-agent/src/x.rs", walk), 1);
         assert_eq!(
