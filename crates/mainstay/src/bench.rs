@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use crate::output::Form;
+
 /// A page of a database.
 const PAGE: usize = 8 << 10;
 const BLOCK: usize = 1 << 20;
@@ -53,12 +55,6 @@ struct DiskArguments {
 const AFTER_HELP: &str = "\
 Inside a pod of the image mainstay/hello:
   kubectl exec web-0 -- /mainstay bench disk /data";
-
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Text,
-    Json,
-}
 
 /// The measurements.
 struct Figures {

@@ -12,6 +12,13 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::terminal::{self, Size};
 
+/// The format of a command's answer.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Text,
+    Json,
+}
+
 /// The lines at the bottom of the terminal.
 static FOOT: Mutex<Foot> = Mutex::new(Foot {
     lines: Vec::new(),

@@ -13,6 +13,27 @@ pub fn program() -> String {
         .unwrap_or_else(|| "mainstay".to_owned())
 }
 
+/// The server that a command asks.
+#[derive(clap::Args, Debug)]
+pub struct ServerArguments {
+    /// Kubeconfig of server and user [default: that of --data-dir if given, else $KUBECONFIG, else
+    /// that of the default data directory, else ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The data directory that may have the kubeconfig.
+    #[command(flatten)]
+    pub data: DataDirectory,
+}
+
+impl ServerArguments {
+    /// The options that name the same server in another command, as they were typed.
+    pub fn options(&self) -> String {
+        let kubeconfig = self.kubeconfig.as_deref();
+        let kubeconfig = kubeconfig.map(|path| format!(" --kubeconfig {}", path.display()));
+        kubeconfig.unwrap_or_else(|| self.data.options())
+    }
+}
+
 /// The data directory.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct DataDirectory {

@@ -1,7 +1,6 @@
 //! `mainstay complete`: the names on the server that shells complete words with. A shell waits for the
 //! answer, so that a server that is not there means no names, and no error.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use api_client::{Api, ApiResource, DynamicObject, ListParams, ResourceExt};
@@ -10,7 +9,7 @@ use planners::diagnosis::TargetKind;
 
 use crate::logs;
 use crate::output::say;
-use crate::settings::DataDirectory;
+use crate::settings::ServerArguments;
 use crate::why::Server;
 
 /// Timeout of the server: a later answer does not help the user.
@@ -43,10 +42,8 @@ enum Completion {
 struct Options {
     #[arg(long)]
     namespace: Option<String>,
-    #[arg(long)]
-    kubeconfig: Option<PathBuf>,
     #[command(flatten)]
-    data: DataDirectory,
+    server: ServerArguments,
 }
 
 /// Prints the completions of the last word, one per line.
@@ -141,7 +138,7 @@ fn object(last: &str, before: &[&str], kinds: &[TargetKind]) -> Option<Completio
 
 /// The names of the server's objects of a kind.
 async fn names(kind: TargetKind, options: &Options) -> Option<Vec<String>> {
-    let found = Server::find(options.kubeconfig.as_deref(), &options.data).await;
+    let found = Server::find(&options.server).await;
     let server = found.ok()?;
     // All of these kinds have this version.
     let resource = ApiResource::new(kind.group(), "v1", kind.kind(), kind.plural());
@@ -158,6 +155,8 @@ async fn names(kind: TargetKind, options: &Options) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -217,6 +216,6 @@ mod tests {
         program.build();
         let (_, options) = read(&words, &program).unwrap();
         assert_eq!(options.namespace.as_deref(), Some("shop"));
-        assert_eq!(options.data.path().unwrap(), PathBuf::from("/d"));
+        assert_eq!(options.server.data.path().unwrap(), Path::new("/d"));
     }
 }

@@ -4,7 +4,6 @@ mod target;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::task::JoinSet;
 
 use crate::output::{say, warn};
-use crate::settings::DataDirectory;
+use crate::settings::ServerArguments;
 use crate::why::Server;
 pub use target::KINDS;
 use target::Target;
@@ -43,11 +42,8 @@ pub struct LogsArguments {
     /// Namespace [default: the context's, else default]
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
-    /// Kubeconfig of server and user [default: as `mainstay why`]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
     #[command(flatten)]
-    data: DataDirectory,
+    server: ServerArguments,
 }
 
 const AFTER_HELP: &str = "\
@@ -69,7 +65,7 @@ struct Run {
 /// Prints the logs.
 pub async fn run(arguments: LogsArguments) -> Result<()> {
     let target = Target::parse(&arguments.target)?;
-    let server = Server::find(arguments.kubeconfig.as_deref(), &arguments.data).await?;
+    let server = Server::find(&arguments.server).await?;
     let namespace = arguments.namespace.as_deref();
     let namespace = namespace.unwrap_or(server.namespace()).to_owned();
     let read = target.selection(&server.client, &namespace).await;

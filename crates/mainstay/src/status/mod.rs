@@ -7,15 +7,13 @@ mod objects;
 mod render;
 mod workloads;
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use resource_kinds::ClusterConfig;
 
-use crate::output::say;
+use crate::output::{Form, say};
 use crate::pod_row::PodRows;
-use crate::settings::{DataDirectory, program};
+use crate::settings::{ServerArguments, program};
 use crate::terminal;
 use crate::why::{Reach, Server, overview};
 use model::{ServerStatus, status};
@@ -35,11 +33,8 @@ pub struct StatusArguments {
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
-    /// Kubeconfig of server and user [default: as `mainstay why`]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
     #[command(flatten)]
-    data: DataDirectory,
+    server: ServerArguments,
 }
 
 const AFTER_HELP: &str = "\
@@ -51,20 +46,12 @@ Examples:
   mainstay status -n shop
   mainstay status -o json";
 
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Text,
-    Json,
-}
-
 /// Prints the overview.
 pub async fn run(arguments: StatusArguments) -> Result<()> {
-    let server = Server::find(arguments.kubeconfig.as_deref(), &arguments.data).await?;
-    let kubeconfig = arguments.kubeconfig.as_deref();
-    let kubeconfig = kubeconfig.map(|path| format!(" --kubeconfig {}", path.display()));
+    let server = Server::find(&arguments.server).await?;
     let call = Call {
         program: program(),
-        options: kubeconfig.unwrap_or_else(|| arguments.data.options()),
+        options: arguments.server.options(),
     };
     let reach = match arguments.namespace {
         Some(namespace) => Reach::One(namespace),

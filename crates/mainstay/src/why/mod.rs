@@ -7,13 +7,12 @@ mod logs;
 mod server;
 mod target;
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use planners::diagnosis::{Explanation, Overview, explain};
 
-use crate::settings::DataDirectory;
+use crate::output::Form;
+use crate::settings::ServerArguments;
 use cluster_objects::Scope;
 pub use cluster_objects::{ClusterObjects, Reach, read_all};
 pub use server::Server;
@@ -33,12 +32,8 @@ pub struct WhyArguments {
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
-    /// Kubeconfig of server and user [default: that of --data-dir if given, else $KUBECONFIG, else
-    /// that of the default data directory, else ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
     #[command(flatten)]
-    data: DataDirectory,
+    server: ServerArguments,
 }
 
 const AFTER_HELP: &str = "\
@@ -56,19 +51,13 @@ Examples:
   mainstay why deploy/shop
   mainstay why pvc/www-web-0 -o json";
 
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Text,
-    Json,
-}
-
 /// Prints why the object waits, or that it does not; or all that waits.
 pub async fn run(arguments: WhyArguments) -> Result<()> {
     let target = match arguments.target.as_slice() {
         [] => None,
         words => Some(Target::parse(words)?),
     };
-    let server = Server::find(arguments.kubeconfig.as_deref(), &arguments.data).await?;
+    let server = Server::find(&arguments.server).await?;
     let namespace = arguments.namespace.as_deref();
     let now = Timestamp::now();
     let (text, json) = match target {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kubeconfig::{Kubeconfig, Limits, ReadError, Transport, read};
 
 use super::expiry;
-use crate::settings::DataDirectory;
+use crate::settings::{DataDirectory, ServerArguments};
 
 /// A server that does not answer within the first limit is not there. Lists of ten thousands of objects
 /// take a while.
@@ -33,8 +33,9 @@ pub struct Server {
 
 impl Server {
     /// Finds the server as kubectl would, or that of the data directory.
-    pub async fn find(named: Option<&Path>, data: &DataDirectory) -> Result<Self> {
-        let (kubeconfig, source) = kubeconfig(named, data)?;
+    pub async fn find(arguments: &ServerArguments) -> Result<Self> {
+        let named = arguments.kubeconfig.as_deref();
+        let (kubeconfig, source) = kubeconfig(named, &arguments.data)?;
         let context = || format!("use {source}");
         let expired = expiry::expired(&kubeconfig, Timestamp::now());
         let settings = kubeconfig.select(None).with_context(context)?;
