@@ -207,14 +207,10 @@ impl MutatingPolicy {
         let mut status = Status::forbidden(target.group, target.plural, about.name, why);
         status.reason = StatusReason::Invalid;
         status.message.clone_from(&text);
-        if let Some(details) = &mut status.details {
-            details.causes.push(Cause {
-                reason: String::new(),
-                message: text,
-                field: String::new(),
-            });
-        }
-        status
+        status.with_cause(Cause {
+            message: text,
+            ..Cause::default()
+        })
     }
 }
 

@@ -265,12 +265,8 @@ fn denied(request: &Request<'_>, text: String, reason: StatusReason) -> Status {
     let mut status = Status::forbidden(target.group, target.plural, request.name, &text);
     status.reason = reason;
     status.code = reason.code();
-    if let Some(details) = &mut status.details {
-        details.causes.push(Cause {
-            reason: String::new(),
-            message: text,
-            field: String::new(),
-        });
-    }
-    status
+    status.with_cause(Cause {
+        message: text,
+        ..Cause::default()
+    })
 }

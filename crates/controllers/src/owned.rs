@@ -143,6 +143,14 @@ pub(crate) fn key_of<K: Object>(change: &ObjectChange<K>) -> Key {
     Key::of(change.object().as_ref())
 }
 
+/// The key of an object that is new.
+pub(crate) fn key_if_new<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
+    match change {
+        ObjectChange::Applied(new, None) => Some(Key::of(new.as_ref())),
+        _ => None,
+    }
+}
+
 /// The key of an object whose specification changed; only its controller writes its status.
 pub(crate) fn key_if_asked<K: Object>(change: &ObjectChange<K>) -> Option<Key> {
     if let ObjectChange::Applied(new, Some(old)) = change {

@@ -110,12 +110,7 @@ impl Kubectl {
 
     /// Runs with text on standard input.
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = self.command(arguments);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        finish(command.spawn(), Some(input))
+        finish_with_input(self.command(arguments), input)
     }
 
     /// Runs, must succeed, returns standard output.
@@ -172,11 +167,7 @@ impl Kubectl {
             &words.join(" "),
             "/dev/null",
         ]);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        finish(command.spawn(), Some(input))
+        finish_with_input(command, input)
     }
 
     /// Starts a command that goes on beside the test.
@@ -239,6 +230,14 @@ impl Output {
             Err(self)
         }
     }
+}
+
+fn finish_with_input(mut command: Command, input: &str) -> Output {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    finish(command.spawn(), Some(input))
 }
 
 pub(crate) fn finish(child: std::io::Result<Child>, input: Option<&str>) -> Output {

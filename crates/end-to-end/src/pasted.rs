@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::kubectl::finish;
-use crate::{Instance, Machine, Output, example};
+use crate::{Instance, Machine, Output, example, shell};
 
 /// Where a page is pasted: a directory with what a checkout has, and programs on the path.
 #[derive(Debug)]
@@ -162,18 +162,7 @@ impl<'m> Pasted<'m> {
     fn shell(&self, script: &Path, words: &[&str]) -> Command {
         let (program, arguments) = words.split_first().expect("a program");
         let mut command = match &self.place {
-            Place::Beside(data) => {
-                let mut path = crate::tools().into_os_string();
-                path.push(":");
-                path.push(std::env::var_os("PATH").unwrap_or_default());
-                let mut command = Command::new(program);
-                command
-                    .current_dir(&self.directory)
-                    .env("PATH", path)
-                    .env("KUBECONFIG", data.join("kubeconfig"))
-                    .env("KUBECACHEDIR", data.join("kubectl-cache"));
-                command
-            }
+            Place::Beside(data) => shell::command(program, &self.directory, data),
             Place::On(machine) => machine.command(&self.directory, program),
         };
         command

@@ -121,19 +121,8 @@ impl Registry {
         let manifest = self.directory.path().join("manifest.json");
         fs::write(&manifest, &image.manifest.bytes).expect("write the manifest");
         let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.address());
-        let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
-        let data = format!("@{}", manifest.display());
-        let put = [
-            "--fail",
-            "-X",
-            "PUT",
-            "-H",
-            kind,
-            "--data-binary",
-            &data,
-            &url,
-        ];
-        self.curl(&put).expect("upload the manifest");
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        self.put(&manifest, kind, &url);
     }
 
     fn push_blob(&self, repository: &str, digest: &str, bytes: &[u8]) {
@@ -153,19 +142,18 @@ impl Registry {
             .expect("the registry names the upload's location");
         let separator = if location.contains('?') { '&' } else { '?' };
         let url = format!("{location}{separator}digest={digest}");
-        let data = format!("@{}", file.display());
-        let kind = "Content-Type: application/octet-stream";
-        self.curl(&[
-            "--fail",
-            "-X",
-            "PUT",
-            "-H",
-            kind,
-            "--data-binary",
-            &data,
-            &url,
-        ])
-        .expect("upload a blob");
+        self.put(&file, "application/octet-stream", &url);
+    }
+
+    #[track_caller]
+    fn put(&self, file: &Path, kind: &str, url: &str) {
+        let (kind, data) = (
+            format!("Content-Type: {kind}"),
+            format!("@{}", file.display()),
+        );
+        let put = ["--fail", "-X", "PUT", "-H", &kind, "--data-binary", &data];
+        self.curl(&[&put[..], &[url]].concat())
+            .expect("upload a file");
     }
 
     /// Removes all that the registry holds of a repository's tag.

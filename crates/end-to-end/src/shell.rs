@@ -34,15 +34,8 @@ impl Shell {
     }
 
     fn command(&self, program: &str) -> Command {
-        let mut path = crate::tools().into_os_string();
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap_or_default());
-        let mut command = Command::new(program);
+        let mut command = command(program, &self.directory, &self.data);
         command
-            .current_dir(&self.directory)
-            .env("PATH", path)
-            .env("KUBECONFIG", self.data.join("kubeconfig"))
-            .env("KUBECACHEDIR", self.data.join("kubectl-cache"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -113,6 +106,20 @@ impl Shell {
         shell.args(["-c", &format!("exec {line} {}", Beside::LOGS_REQUESTS)]);
         Beside::watch(shell)
     }
+}
+
+/// A program with `kubectl` on its path and the kubeconfig of a server's data directory.
+pub(crate) fn command(program: &str, directory: &Path, data: &Path) -> Command {
+    let mut path = crate::tools().into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    let mut command = Command::new(program);
+    command
+        .current_dir(directory)
+        .env("PATH", path)
+        .env("KUBECONFIG", data.join("kubeconfig"))
+        .env("KUBECACHEDIR", data.join("kubectl-cache"));
+    command
 }
 
 /// A program that runs until it is dropped.

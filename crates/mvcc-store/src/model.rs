@@ -241,3 +241,11 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
 }
+
+impl StoreError {
+    /// There is no room for the write, on the disk or in the quota. The store works, and accepts
+    /// deletions.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Quota { .. })
+    }
+}

@@ -227,6 +227,13 @@ impl Status {
         }
     }
 
+    /// The refusal with another cause in its details.
+    #[must_use]
+    pub fn with_cause(mut self, cause: Cause) -> Self {
+        self.details.get_or_insert_default().causes.push(cause);
+        self
+    }
+
     /// The JSON for the wire.
     pub fn to_json(&self) -> serde_json::Value {
         let mut value = serde_json::json!({

@@ -14,13 +14,9 @@ pub(crate) async fn merge<K: Object>(
     seen: &K,
     mut patch: Value,
 ) -> Result<(), Error> {
-    let meta = seen.meta();
-    patch["metadata"]["uid"] = meta.uid.clone().into();
-    patch["metadata"]["resourceVersion"] = meta.resource_version.clone().into();
-    let name = meta.name.as_deref().unwrap_or_default();
-    let written = api
-        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await;
+    patch["metadata"]["resourceVersion"] = seen.meta().resource_version.clone().into();
+    let (name, patch) = of_same(seen, patch);
+    let written = api.patch(name, &PatchParams::default(), &patch).await;
     unless_outrun(written)?;
     Ok(())
 }
@@ -29,14 +25,22 @@ pub(crate) async fn merge<K: Object>(
 pub(crate) async fn merge_status<K: Object>(
     api: &Api<K>,
     seen: &K,
-    mut patch: Value,
+    patch: Value,
 ) -> Result<(), Error> {
-    let meta = seen.meta();
-    patch["metadata"]["uid"] = meta.uid.clone().into();
-    let name = meta.name.as_deref().unwrap_or_default();
+    let (name, patch) = of_same(seen, patch);
     let written = api
-        .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_status(name, &PatchParams::default(), &patch)
         .await;
     unless_outrun(written)?;
     Ok(())
+}
+
+/// The object's name, and the patch for this object only, not for a new one of the same name.
+fn of_same<K: Object>(seen: &K, mut patch: Value) -> (&str, Patch<Value>) {
+    let meta = seen.meta();
+    patch["metadata"]["uid"] = meta.uid.clone().into();
+    (
+        meta.name.as_deref().unwrap_or_default(),
+        Patch::Merge(patch),
+    )
 }

@@ -104,7 +104,7 @@ pub(crate) async fn store_failure(objects: &Objects) -> Option<StoreError> {
     };
     let read = objects.store.range(range).await;
     let failure = read.err().or_else(|| objects.store.failure());
-    failure.filter(|why| !matches!(why, StoreError::Full(_) | StoreError::Quota { .. }))
+    failure.filter(|why| !why.is_full())
 }
 
 /// The failing parts of the program. Everyone may read it.

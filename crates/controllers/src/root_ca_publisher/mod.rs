@@ -4,10 +4,11 @@ use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use planners::root_ca_publisher::{Action, NAME, plan};
 use reconcile::execute::refusal;
-use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
+use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig};
 use serde_json::json;
 
 use crate::Context;
+use crate::owned::key_if_new;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write certificates")]
@@ -48,16 +49,16 @@ impl reconcile::Controller for RootCaPublisher {
         let mut namespaces = self.namespaces.subscribe();
         let mut certificates = self.certificates.subscribe();
         loop {
-            let namespace = tokio::select! {
-                Some(change) = namespaces.next() => match change {
-                    ObjectChange::Applied(new, None) => new.metadata.name.clone(),
-                    _ => None,
-                },
-                Some(change) = certificates.next() => change.object().metadata.namespace.clone(),
+            let key = tokio::select! {
+                Some(change) = namespaces.next() => key_if_new(&change),
+                Some(change) = certificates.next() => {
+                    let namespace = change.object().metadata.namespace.clone();
+                    namespace.map(Key::cluster)
+                }
                 else => return,
             };
-            if let Some(namespace) = namespace {
-                queue.add(Key::cluster(namespace));
+            if let Some(key) = key {
+                queue.add(key);
             }
         }
     }

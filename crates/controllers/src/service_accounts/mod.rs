@@ -7,6 +7,7 @@ use reconcile::execute::refusal;
 use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult};
 
 use crate::Context;
+use crate::owned::key_if_new;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write default service account")]
@@ -43,21 +44,18 @@ impl reconcile::Controller for ServiceAccounts {
         let mut namespaces = self.namespaces.subscribe();
         let mut accounts = self.accounts.subscribe();
         loop {
-            let namespace = tokio::select! {
-                Some(change) = namespaces.next() => match change {
-                    ObjectChange::Applied(new, None) => new.metadata.name.clone(),
-                    _ => None,
-                },
+            let key = tokio::select! {
+                Some(change) = namespaces.next() => key_if_new(&change),
                 Some(change) = accounts.next() => match change {
                     ObjectChange::Deleted(old) if old.metadata.name.as_deref() == Some(NAME) => {
-                        old.metadata.namespace.clone()
+                        old.metadata.namespace.clone().map(Key::cluster)
                     }
                     _ => None,
                 },
                 else => return,
             };
-            if let Some(namespace) = namespace {
-                queue.add(Key::cluster(namespace));
+            if let Some(key) = key {
+                queue.add(key);
             }
         }
     }

@@ -205,13 +205,12 @@ impl Store for EmbeddedStore {
         let published = self.shared.published.read();
         let live_bytes = published.unwrap_or_else(PoisonError::into_inner).live_bytes;
         let room = self.shared.room();
-        let full = |failure: &StoreError| matches!(failure, StoreError::Full(_));
         Occupancy {
             live_bytes,
             live_bytes_max: room.live_bytes_max,
             full: room
                 .full(live_bytes)
-                .or_else(|| self.failure().filter(full)),
+                .or_else(|| self.failure().filter(StoreError::is_full)),
         }
     }
 

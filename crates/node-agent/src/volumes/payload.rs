@@ -58,25 +58,14 @@ impl Projector<'_> {
         let mut files = Payload::new();
         if let Some(source) = &volume.config_map {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
-            let object = self
-                .config_map(&source.name, source.optional, read_objects)
+            let pick = Pick::new(&source.items, mode, source.optional);
+            self.config_map(&source.name, pick, &mut files, read_objects)
                 .await?;
-            let picked = Pick {
-                items: source.items.as_deref(),
-                mode,
-                optional: source.optional,
-            };
-            picked.config_map(object, &mut files)?;
         } else if let Some(source) = &volume.secret {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             let name = source.secret_name.as_deref().unwrap_or_default();
-            let object = self.secret(name, source.optional, read_objects).await?;
-            let picked = Pick {
-                items: source.items.as_deref(),
-                mode,
-                optional: source.optional,
-            };
-            picked.secret(object, &mut files)?;
+            let pick = Pick::new(&source.items, mode, source.optional);
+            self.secret(name, pick, &mut files, read_objects).await?;
         } else if let Some(source) = &volume.downward_api {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             self.downward(
@@ -114,26 +103,13 @@ impl Projector<'_> {
         read_objects: &mut ReadObjects,
     ) -> Result<(), String> {
         if let Some(source) = &projection.config_map {
-            let object = self
-                .config_map(&source.name, source.optional, read_objects)
-                .await?;
-            let picked = Pick {
-                items: source.items.as_deref(),
-                mode,
-                optional: source.optional,
-            };
-            return picked.config_map(object, files);
+            let pick = Pick::new(&source.items, mode, source.optional);
+            let name = &source.name;
+            return self.config_map(name, pick, files, read_objects).await;
         }
         if let Some(source) = &projection.secret {
-            let object = self
-                .secret(&source.name, source.optional, read_objects)
-                .await?;
-            let picked = Pick {
-                items: source.items.as_deref(),
-                mode,
-                optional: source.optional,
-            };
-            return picked.secret(object, files);
+            let pick = Pick::new(&source.items, mode, source.optional);
+            return self.secret(&source.name, pick, files, read_objects).await;
         }
         if let Some(source) = &projection.downward_api {
             let items = source.items.as_deref().unwrap_or_default();
@@ -189,28 +165,30 @@ impl Projector<'_> {
     async fn config_map(
         &self,
         name: &str,
-        optional: Option<bool>,
+        pick: Pick<'_>,
+        files: &mut Payload,
         read_objects: &mut ReadObjects,
-    ) -> Result<Option<ConfigMap>, String> {
+    ) -> Result<(), String> {
         let found = self.api_objects.config_map(self.namespace(), name).await?;
         read_objects.note(ObjectKind::ConfigMap, name, found.as_ref());
         match found {
-            None if optional != Some(true) => Err(format!("configmap \"{name}\" not found")),
-            found => Ok(found),
+            None if pick.is_required() => Err(format!("configmap \"{name}\" not found")),
+            found => pick.config_map(found, files),
         }
     }
 
     async fn secret(
         &self,
         name: &str,
-        optional: Option<bool>,
+        pick: Pick<'_>,
+        files: &mut Payload,
         read_objects: &mut ReadObjects,
-    ) -> Result<Option<Secret>, String> {
+    ) -> Result<(), String> {
         let found = self.api_objects.secret(self.namespace(), name).await?;
         read_objects.note(ObjectKind::Secret, name, found.as_ref());
         match found {
-            None if optional != Some(true) => Err(format!("secret \"{name}\" not found")),
-            found => Ok(found),
+            None if pick.is_required() => Err(format!("secret \"{name}\" not found")),
+            found => pick.secret(found, files),
         }
     }
 
@@ -237,7 +215,20 @@ struct Pick<'a> {
     optional: Option<bool>,
 }
 
-impl Pick<'_> {
+impl<'a> Pick<'a> {
+    fn new(items: &'a Option<Vec<KeyToPath>>, mode: i32, optional: Option<bool>) -> Self {
+        Self {
+            items: items.as_deref(),
+            mode,
+            optional,
+        }
+    }
+
+    /// The object and the named keys must exist.
+    fn is_required(&self) -> bool {
+        self.optional != Some(true)
+    }
+
     fn config_map(&self, object: Option<ConfigMap>, files: &mut Payload) -> Result<(), String> {
         let Some(object) = object else { return Ok(()) };
         let text = object
@@ -275,10 +266,10 @@ impl Pick<'_> {
         };
         for item in items {
             let Some(bytes) = data.remove(&item.key) else {
-                if self.optional == Some(true) {
-                    continue;
+                if self.is_required() {
+                    return Err(format!("{missing}: {}", item.key));
                 }
-                return Err(format!("{missing}: {}", item.key));
+                continue;
             };
             let mode = item.mode.map_or(mode, i32::unsigned_abs);
             files.insert(item.path.clone(), File::of_root(bytes, mode));

@@ -57,15 +57,11 @@ fn terminated(request: &AdmissionRequest<'_>, object: &Value) -> Status {
     let why = format!(
         "unable to create new content in namespace {namespace} because it is being terminated"
     );
-    let mut status = forbidden(request, object, &why);
-    if let Some(details) = &mut status.details {
-        details.causes.push(Cause {
-            reason: "NamespaceTerminating".to_owned(),
-            message: format!("namespace {namespace} is being terminated"),
-            field: "metadata.namespace".to_owned(),
-        });
-    }
-    status
+    forbidden(request, object, &why).with_cause(Cause {
+        reason: "NamespaceTerminating".to_owned(),
+        message: format!("namespace {namespace} is being terminated"),
+        field: "metadata.namespace".to_owned(),
+    })
 }
 
 #[cfg(test)]

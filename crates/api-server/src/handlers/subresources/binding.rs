@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};
 
+use super::created;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
-use crate::handlers::output;
 use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
 use crate::http::body::{self, BoxBody};
@@ -35,10 +35,7 @@ pub(super) async fn answer(
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);
     update(writer, &request, Part::Trusted, &mut change).await?;
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
-    });
-    output::outcome(call, &status)
+    created(call)
 }
 
 fn check(binding: &Value, name: &str) -> Result<(), Status> {

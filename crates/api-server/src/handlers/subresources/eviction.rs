@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
 use serde_json::{Value, json};
 
+use super::created;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
-use crate::handlers::output;
 use crate::handlers::verbs::delete::{DeleteOptions, delete};
 use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
@@ -51,10 +51,7 @@ pub(super) async fn answer(
         ..request
     };
     evict(writer, &request, options).await?;
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
-    });
-    output::outcome(call, &status)
+    created(call)
 }
 
 fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {

@@ -6,6 +6,7 @@ use object_model::{Status, StatusReason};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use super::stored;
 use crate::access::authorize::authorize;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
@@ -45,10 +46,7 @@ pub(super) async fn answer(
     if !log {
         dynamic_admission::connect(writer.admission, resource, &call, &mut options).await?;
     }
-    let stored = writer
-        .objects
-        .must_read(resource, &call.info.namespace, &call.info.name)
-        .await?;
+    let stored = stored(writer, resource, &call).await?;
     let pod = storage::decode(resource, &stored)?;
     let container = match call.info.subresource.as_str() {
         // It is about the pod as a whole.

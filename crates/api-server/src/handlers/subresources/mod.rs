@@ -11,8 +11,10 @@ pub(crate) mod token;
 use std::sync::Arc;
 
 use http::StatusCode;
+use mvcc_store::KeyValue;
 use object_model::Status;
 use resource_kinds::Verb;
+use serde_json::json;
 
 use crate::catalog::registry::Resource;
 use crate::handlers::destination;
@@ -66,6 +68,23 @@ pub(crate) async fn answer(
     reply.map(Answer::Reply)
 }
 
+/// The stored object that the request names.
+async fn stored(writer: Writer<'_>, resource: &Resource, call: &Call) -> Result<KeyValue, Status> {
+    let namespace = namespace(resource, call);
+    let found = writer
+        .objects
+        .must_read(resource, namespace, &call.info.name);
+    found.await
+}
+
+/// Answers an action that was performed.
+fn created(call: &Call) -> Result<Reply, Status> {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    });
+    output::outcome(call, &status)
+}
+
 /// Answers a request for a part of an object that is shown, and sent, as the whole object.
 async fn part(
     writer: Writer<'_>,
@@ -77,10 +96,7 @@ async fn part(
 ) -> Result<Reply, Status> {
     match verb {
         Verb::Get => {
-            let stored = writer
-                .objects
-                .must_read(resource, namespace(resource, call), &call.info.name)
-                .await?;
+            let stored = stored(writer, resource, call).await?;
             output::object(call, resource, &stored, StatusCode::OK)
         }
         Verb::Update => {

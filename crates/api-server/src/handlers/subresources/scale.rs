@@ -6,10 +6,10 @@ use openapi_schema::Schema;
 use resource_kinds::{KindInfo, Scope, Verb, Words, WriteRules};
 use serde_json::{Map, Value, json};
 
+use super::stored;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::verbs::apply::Configuration;
-use crate::handlers::verbs::namespace;
 use crate::handlers::verbs::patch::{self, Patch};
 use crate::handlers::verbs::update::update;
 use crate::handlers::writer::Writer;
@@ -51,10 +51,7 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     match verb {
         Verb::Get => {
-            let stored = writer
-                .objects
-                .must_read(resource, namespace(resource, call), &call.info.name)
-                .await?;
+            let stored = stored(writer, resource, call).await?;
             let scale = scale_of(resource, &storage::decode(resource, &stored)?)?;
             output::value(call, &scale, StatusCode::OK)
         }

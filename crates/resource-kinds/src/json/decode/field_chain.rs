@@ -53,7 +53,8 @@ impl FieldChain<'_> {
     }
 }
 
-fn json_type(value: &Value) -> &'static str {
+/// The type of a JSON value, as upstream's decoder names it.
+pub(super) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::field_chain::json_type;
 use crate::json::api_types::{ApiTypes, Field, Shape};
 
 /// Checks `object` against the type `T`.
@@ -226,15 +227,4 @@ fn expected(error: &str) -> Option<String> {
         "a map" => "map[string]interface {}".to_owned(),
         other => format!("v1.{other}"),
     })
-}
-
-fn json_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
