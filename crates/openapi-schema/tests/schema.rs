@@ -3,20 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use openapi_schema::{ListType, MapType, Schema, Shape};
-use resource_kinds::info::{SCALE, STATUS};
+use resource_kinds::info::{ALL, SCALE, STATUS};
 use resource_kinds::{Body, KindInfo, Scope, Subresource, Verb, Words, WriteRules};
 use serde_json::{Value, json};
-
-const ALL: &[Verb] = &[
-    Verb::Create,
-    Verb::Delete,
-    Verb::DeleteCollection,
-    Verb::Get,
-    Verb::List,
-    Verb::Patch,
-    Verb::Update,
-    Verb::Watch,
-];
 
 fn kind(
     group: &'static str,

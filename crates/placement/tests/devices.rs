@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::resource::v1::AllocationResult;
+use k8s_openapi::api::resource::v1::{AllocationResult, DeviceRequestAllocationResult};
 use placement::{ClaimStep, ClusterView, Decision, place};
 use proptest::prelude::*;
 use resource_kinds::pod_view::PodView;
@@ -120,15 +120,13 @@ fn placed(pod: &PodView, view: &ClusterView) -> String {
     }
 }
 
+fn results(allocation: &AllocationResult) -> &[DeviceRequestAllocationResult] {
+    let devices = allocation.devices.as_ref().unwrap();
+    devices.results.as_ref().unwrap()
+}
+
 fn names(allocation: &AllocationResult) -> Vec<String> {
-    let results = allocation
-        .devices
-        .as_ref()
-        .unwrap()
-        .results
-        .as_ref()
-        .unwrap();
-    results
+    results(allocation)
         .iter()
         .map(|result| format!("{}:{}", result.request, result.device))
         .collect()
@@ -428,12 +426,6 @@ proptest! {
 }
 
 fn names_of(allocation: &AllocationResult) -> Vec<String> {
-    let results = allocation
-        .devices
-        .as_ref()
-        .unwrap()
-        .results
-        .as_ref()
-        .unwrap();
-    results.iter().map(|result| result.device.clone()).collect()
+    let results = results(allocation).iter();
+    results.map(|result| result.device.clone()).collect()
 }

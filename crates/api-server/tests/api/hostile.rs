@@ -371,17 +371,8 @@ async fn a_watch_that_is_not_read_is_cut_off_and_holds_up_nobody() {
     // One byte, and then no more for long.
     slow.read_u8().await.unwrap();
     let before = resident();
-    let mut map = config_map("large");
-    for round in 0..64 {
-        // 32 MiB in all: more than the socket, the buffers and the history can hold.
-        map["data"]["a"] = json!(format!("{round}{}", "x".repeat(512 * 1024)));
-        let (method, path) = match round {
-            0 => ("POST", CONFIG_MAPS.to_owned()),
-            _ => ("PUT", format!("{CONFIG_MAPS}/large")),
-        };
-        let (code, answer) = served.api.send(method, &path, map.clone()).await;
-        assert!(code < 300, "{answer}");
-    }
+    // 32 MiB in all: more than the socket, the buffers and the history can hold.
+    change_a_large_map(&served, 64).await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 128 << 20, "{grown} bytes more than before");
     let quick = get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1"), "");
@@ -399,10 +390,10 @@ async fn a_watch_that_is_not_read_is_cut_off_and_holds_up_nobody() {
     );
 }
 
-/// Writes so much that neither sockets nor buffers hold it.
-async fn change_a_large_map(served: &Served) {
+/// Writes half a mebibyte so many times: 48 are more than sockets and buffers hold.
+async fn change_a_large_map(served: &Served, times: usize) {
     let mut map = config_map("large");
-    for round in 0..48 {
+    for round in 0..times {
         map["data"]["a"] = json!(format!("{round}{}", "x".repeat(512 * 1024)));
         let (method, path) = match round {
             0 => ("POST", CONFIG_MAPS.to_owned()),
@@ -433,7 +424,7 @@ async fn a_watch_that_is_over_and_not_read_gives_its_connection_back() {
     let watch = get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=2"), "");
     slow.write_all(watch.as_bytes()).await.unwrap();
     slow.read_u8().await.unwrap();
-    change_a_large_map(&served).await;
+    change_a_large_map(&served, 48).await;
     let next = soon(served.talk(Some(&admin), &get("/version", ""))).await;
     assert!(next.starts_with("HTTP/1.1 200"), "{next}");
 }
@@ -456,6 +447,6 @@ async fn a_stream_without_room_does_not_keep_its_watch_for_ever() {
     let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
     let unread = sender.send_request(request).await.unwrap();
     assert_eq!(unread.status(), 200);
-    change_a_large_map(&served).await;
+    change_a_large_map(&served, 48).await;
     let _closed = soon(connection).await.unwrap();
 }

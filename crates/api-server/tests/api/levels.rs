@@ -24,17 +24,12 @@ async fn a_namespace_refuses_or_warns_of_pods_beyond_its_level() {
             .0,
         200
     );
-    let warnings = |answer: &crate::harness::Answer| -> Vec<String> {
-        let all = answer.headers.get_all("warning").iter();
-        all.map(|value| value.to_str().unwrap().to_owned())
-            .collect()
-    };
     let json_type = [("content-type", "application/json")];
     let made = api
         .raw("POST", PODS, &json_type, pod("a").to_string())
         .await;
     assert_eq!(made.code, 201);
-    let said = warnings(&made).join("\n");
+    let said = made.warnings().join("\n");
     assert!(
         said.contains("would violate PodSecurity \\\"restricted:latest\\\": allowPrivilege"),
         "{said}"
@@ -44,7 +39,7 @@ async fn a_namespace_refuses_or_warns_of_pods_beyond_its_level() {
         .await;
     assert_eq!(set.code, 201);
     assert!(
-        warnings(&set)
+        set.warnings()
             .join("\n")
             .contains("would violate PodSecurity")
     );
@@ -53,7 +48,7 @@ async fn a_namespace_refuses_or_warns_of_pods_beyond_its_level() {
     let stricter = level("enforce", "restricted").to_string();
     let changed = api.raw("PATCH", namespace, &headers, stricter).await;
     assert_eq!(changed.code, 200);
-    let said = warnings(&changed).join("\n");
+    let said = changed.warnings().join("\n");
     assert!(
         said.contains("existing pods in namespace \\\"default\\\" violate"),
         "{said}"

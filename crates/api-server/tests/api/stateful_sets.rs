@@ -344,14 +344,8 @@ async fn advice_comes_as_warnings() {
         .raw("POST", SETS, &json, changed(&wish).to_string())
         .await;
     assert_eq!(made.code, 201, "{}", made.text());
-    let warnings: Vec<&str> = made
-        .headers
-        .get_all("warning")
-        .iter()
-        .map(|value| value.to_str().unwrap())
-        .collect();
     assert_eq!(
-        warnings,
+        made.warnings(),
         [
             "299 - \"spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since \
              v1.14; use \\\"kubernetes.io/os\\\" instead\"",

@@ -20,12 +20,6 @@ async fn send(api: &Api, method: &str, path: &str, body: Value) -> Answer {
         .await
 }
 
-fn said(answer: &Answer) -> Vec<String> {
-    let all = answer.headers.get_all("warning").iter();
-    all.map(|value| value.to_str().unwrap().to_owned())
-        .collect()
-}
-
 /// kubectl.md 0.8
 #[tokio::test]
 async fn unknown_fields_are_told_of_with_a_refusal() {
@@ -36,31 +30,28 @@ async fn unknown_fields_are_told_of_with_a_refusal() {
     set["spec"]["replicas"] = json!(-1);
     let refused = send(&api, "POST", SETS, set.clone()).await;
     assert_eq!(refused.code, 422, "{}", refused.text());
-    assert_eq!(said(&refused), unknown);
+    assert_eq!(refused.warnings(), unknown);
 
     let one = format!("{SETS}/web");
     let missing = send(&api, "PUT", &one, set).await;
-    assert_eq!(
-        (missing.code, said(&missing)),
-        (404, unknown.map(str::to_owned).into())
-    );
+    assert_eq!((missing.code, missing.warnings()), (404, unknown.into()));
 
     api.create(SETS, stateful_set("web")).await;
     let patch = json!({"spec": {"foo": 1, "replicas": -1}});
     let refused = send(&api, "PATCH", &one, patch).await;
     assert_eq!(refused.code, 422, "{}", refused.text());
-    assert_eq!(said(&refused), unknown);
+    assert_eq!(refused.warnings(), unknown);
 
     // What is not looked for is not told of, and what is not a StatefulSet has no fields of one.
     let ignored = format!("{one}?fieldValidation=Ignore");
     let patch = json!({"spec": {"foo": 1, "replicas": -1}});
     let refused = send(&api, "PATCH", &ignored, patch).await;
-    assert_eq!((refused.code, said(&refused)), (422, Vec::new()));
+    assert_eq!((refused.code, refused.warnings()), (422, Vec::new()));
     let mut other = stateful_set("other");
     other["spec"]["foo"] = json!(1);
     other["spec"]["replicas"] = json!("many");
     let refused = send(&api, "POST", SETS, other).await;
-    assert_eq!((refused.code, said(&refused)), (400, Vec::new()));
+    assert_eq!((refused.code, refused.warnings()), (400, Vec::new()));
 }
 
 #[tokio::test]
@@ -72,7 +63,7 @@ async fn repeated_fields_are_told_of_when_an_apply_is_refused() {
     let headers = [("content-type", "application/apply-patch+yaml")];
     let refused = api.raw("PATCH", &path, &headers, text).await;
     assert_eq!(refused.code, 422, "{}", refused.text());
-    assert_eq!(said(&refused), [r#"299 - "duplicate field \"data\"""#]);
+    assert_eq!(refused.warnings(), [r#"299 - "duplicate field \"data\"""#]);
 }
 
 /// A kind advises on what is right in itself, whether or not it is then stored.
@@ -84,14 +75,14 @@ async fn advice_comes_with_what_passed_validation() {
     let advice = "spec.revisionHistoryLimit: a negative value";
     let made = send(&api, "POST", SETS, set.clone()).await;
     assert_eq!(made.code, 201);
-    assert_eq!(said(&made).len(), 1);
-    assert!(said(&made)[0].contains(advice));
+    assert_eq!(made.warnings().len(), 1);
+    assert!(made.warnings()[0].contains(advice));
     let again = send(&api, "POST", SETS, set.clone()).await;
-    assert_eq!((again.code, said(&again)), (409, said(&made)));
+    assert_eq!((again.code, again.warnings()), (409, made.warnings()));
 
     set["spec"]["replicas"] = json!(-1);
     let refused = send(&api, "POST", SETS, set.clone()).await;
-    assert_eq!((refused.code, said(&refused)), (422, Vec::new()));
+    assert_eq!((refused.code, refused.warnings()), (422, Vec::new()));
     let refused = send(
         &api,
         "PATCH",
@@ -99,7 +90,7 @@ async fn advice_comes_with_what_passed_validation() {
         json!({"spec": set["spec"]}),
     )
     .await;
-    assert_eq!((refused.code, said(&refused)), (422, Vec::new()));
+    assert_eq!((refused.code, refused.warnings()), (422, Vec::new()));
 }
 
 /// If another plug-in refuses, the level's warning is present; if the level itself refuses, it is
@@ -123,7 +114,7 @@ async fn levels_warn_of_what_others_refuse() {
     for (name, wanted) in [("yes", 201), ("no", 400)] {
         let answer = send(&api, "POST", PODS, pod(name)).await;
         assert_eq!(answer.code, wanted, "{}", answer.text());
-        let said = said(&answer);
+        let said = answer.warnings();
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].contains("would violate PodSecurity"), "{said:?}");
         assert_eq!(said[1], r#"299 - "looked at""#);
@@ -134,20 +125,20 @@ async fn levels_warn_of_what_others_refuse() {
     let refused = send(&api, "POST", CONFIG_MAPS, map).await;
     assert_eq!(refused.code, 400);
     let both = [r#"299 - "unknown field \"foo\"""#, r#"299 - "looked at""#];
-    assert_eq!(said(&refused), both);
+    assert_eq!(refused.warnings(), both);
     // So does what is said about a part.
     api.create(SETS, stateful_set("web")).await;
     let scale = format!("{SETS}/web/scale");
     let scaled = send(&api, "PATCH", &scale, json!({"spec": {"replicas": 2}})).await;
     assert_eq!(
-        (scaled.code, said(&scaled)),
-        (200, vec![r#"299 - "looked at""#.to_owned()])
+        (scaled.code, scaled.warnings()),
+        (200, vec![r#"299 - "looked at""#])
     );
 
     let (code, _) = api.patch(NAMESPACE, "merge", level("enforce")).await;
     assert_eq!(code, 200);
     let refused = send(&api, "POST", PODS, pod("third")).await;
-    assert_eq!((refused.code, said(&refused)), (403, Vec::new()));
+    assert_eq!((refused.code, refused.warnings()), (403, Vec::new()));
 }
 
 /// For any request and any response.
@@ -164,10 +155,7 @@ async fn clients_of_a_deprecated_kind_are_told_so() {
         ("DELETE", absent.as_str(), 404),
     ] {
         let answer = send(&api, method, path, Value::Null).await;
-        assert_eq!(
-            (answer.code, said(&answer)),
-            (wanted, vec![deprecated.to_owned()])
-        );
+        assert_eq!((answer.code, answer.warnings()), (wanted, vec![deprecated]));
     }
 }
 
@@ -179,7 +167,7 @@ async fn deletions_of_jobs_that_are_not_there_are_advised_on() {
     for (path, wanted) in [(format!("{jobs}/x"), 404), (jobs.to_owned(), 200)] {
         let answer = send(&api, "DELETE", &path, Value::Null).await;
         assert_eq!(answer.code, wanted, "{}", answer.text());
-        let said = said(&answer);
+        let said = answer.warnings();
         assert_eq!(said.len(), 1);
         assert!(
             said[0].contains("child pods are preserved by default"),

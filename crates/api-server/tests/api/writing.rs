@@ -293,14 +293,8 @@ async fn unknown_and_repeated_fields_are_refused_warned_of_or_ignored() {
     );
     let warned = post("Warn").await;
     assert_eq!(warned.code, 201);
-    let warnings: Vec<&str> = warned
-        .headers
-        .get_all("warning")
-        .iter()
-        .map(|value| value.to_str().unwrap())
-        .collect();
     assert_eq!(
-        warnings,
+        warned.warnings(),
         [
             r#"299 - "duplicate field \"spec.replicas\"""#,
             r#"299 - "unknown field \"spec.foo\"""#,

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, eventually, names, wait_for};
 
+const ACCEPTED: &str = "NamesAccepted=True Established=True";
+
 fn definition(name: &str, kind: &str, version: &str) -> CustomResourceDefinition {
     let definition = json!({
         "metadata": {"name": format!("{name}.example.org")},
@@ -20,6 +22,13 @@ fn definition(name: &str, kind: &str, version: &str) -> CustomResourceDefinition
 
 async fn define(cluster: &Cluster, name: &str, kind: &str) -> Api<CustomResourceDefinition> {
     define_in(cluster, name, kind, "v1").await
+}
+
+/// Defines boats and waits until their names are accepted.
+async fn define_boats(cluster: &Cluster) -> Api<CustomResourceDefinition> {
+    let api = define(cluster, "boats", "Boat").await;
+    wait_told(&api, "boats.example.org", ACCEPTED).await;
+    api
 }
 
 async fn define_in(
@@ -75,13 +84,7 @@ async fn boat(cluster: &Cluster, name: &str) -> DynamicObject {
 #[tokio::test]
 async fn names_are_accepted_unless_another_has_them() {
     let cluster = Cluster::without_node().await;
-    let api = define(&cluster, "boats", "Boat").await;
-    wait_told(
-        &api,
-        "boats.example.org",
-        "NamesAccepted=True Established=True",
-    )
-    .await;
+    let api = define_boats(&cluster).await;
     boat(&cluster, "a").await;
     define(&cluster, "ships", "Boat").await;
     wait_told(
@@ -95,24 +98,13 @@ async fn names_are_accepted_unless_another_has_them() {
         .await
         .unwrap();
     wait_told(&api, "boats.example.org", "").await;
-    wait_told(
-        &api,
-        "ships.example.org",
-        "NamesAccepted=True Established=True",
-    )
-    .await;
+    wait_told(&api, "ships.example.org", ACCEPTED).await;
 }
 
 #[tokio::test]
 async fn what_a_custom_object_owns_goes_with_it() {
     let cluster = Cluster::without_node().await;
-    let api = define(&cluster, "boats", "Boat").await;
-    wait_told(
-        &api,
-        "boats.example.org",
-        "NamesAccepted=True Established=True",
-    )
-    .await;
+    define_boats(&cluster).await;
     let owner = boat(&cluster, "a").await;
     let owned = json!({"metadata": {"name": "owned", "ownerReferences": [{
         "apiVersion": "example.org/v1", "kind": "Boat", "name": "a", "uid": owner.uid()}]}});
@@ -136,11 +128,9 @@ async fn what_a_custom_object_owns_goes_with_it() {
 #[tokio::test]
 async fn a_kind_outside_of_the_preferred_version_is_collected() {
     let cluster = Cluster::without_node().await;
-    let accepted = "NamesAccepted=True Established=True";
-    let api = define(&cluster, "boats", "Boat").await;
-    wait_told(&api, "boats.example.org", accepted).await;
+    let api = define_boats(&cluster).await;
     define_in(&cluster, "rafts", "Raft", "v1beta1").await;
-    wait_told(&api, "rafts.example.org", accepted).await;
+    wait_told(&api, "rafts.example.org", ACCEPTED).await;
     let owner = boat(&cluster, "a").await;
     let raft = json!({"metadata": {"name": "r", "ownerReferences": [{
         "apiVersion": "example.org/v1", "kind": "Boat", "name": "a", "uid": owner.uid()}]}});
@@ -156,13 +146,7 @@ async fn a_kind_outside_of_the_preferred_version_is_collected() {
 #[tokio::test]
 async fn a_definition_goes_after_its_objects() {
     let cluster = Cluster::without_node().await;
-    let api = define(&cluster, "boats", "Boat").await;
-    wait_told(
-        &api,
-        "boats.example.org",
-        "NamesAccepted=True Established=True",
-    )
-    .await;
+    let api = define_boats(&cluster).await;
     for name in ["a", "b"] {
         boat(&cluster, name).await;
     }
@@ -180,12 +164,7 @@ async fn a_definition_goes_after_its_objects() {
     let listed = boats(&cluster).list(&Default::default()).await;
     assert!(listed.is_err(), "not served any more");
     define(&cluster, "boats", "Boat").await;
-    wait_told(
-        &api,
-        "boats.example.org",
-        "NamesAccepted=True Established=True",
-    )
-    .await;
+    wait_told(&api, "boats.example.org", ACCEPTED).await;
     assert!(
         boats(&cluster)
             .list(&Default::default())

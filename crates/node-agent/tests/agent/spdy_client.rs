@@ -9,7 +9,7 @@ use spdy::{Frame, Header, block, encode, parse_head, read_control};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::terminal::{dial, exec, serve};
+use crate::terminal::{dial, exec, serve, start_reader};
 use crate::world::World;
 
 /// Opens streams, each with its headers; their numbers are 1, 3, 5, …
@@ -120,12 +120,7 @@ pub async fn older_clients_run_commands() {
 
 pub async fn older_clients_attach_and_hear_the_end_without_an_error() {
     let world = World::started("spdy-attach").await;
-    let script = "read first; echo got $first; read second; echo got $second; exit 3";
-    let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
-        "containers": [{"name": "c", "command": ["sh", "-c", script], "stdin": true}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
-    let path = "/attach/default/p/c?stdin=true&stdout=true";
+    let path = start_reader(&world).await;
     // findings C3: the end of the client's input ends the session, and the container goes on.
     let mut first = upgraded(&world, path).await;
     open_kinds(&mut first, &["error", "stdin", "stdout"]).await;

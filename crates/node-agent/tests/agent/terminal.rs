@@ -181,15 +181,20 @@ pub async fn commands_run_with_input_output_and_exit_code() {
     world.end().await;
 }
 
-pub async fn who_is_attached_hears_the_end_without_an_error() {
-    let world = World::started("attach").await;
+/// Starts a pod that repeats two lines of its input, and returns the path to attach to it.
+pub(crate) async fn start_reader(world: &World) -> &'static str {
     let script = "read first; echo got $first; read second; echo got $second; exit 3";
     let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
         "containers": [{"name": "c", "command": ["sh", "-c", script], "stdin": true}]});
     world.pod("p", spec).await;
     world.ready("p").await;
+    "/attach/default/p/c?stdin=true&stdout=true"
+}
+
+pub async fn who_is_attached_hears_the_end_without_an_error() {
+    let world = World::started("attach").await;
+    let path = start_reader(&world).await;
     // findings C3: the container's own input goes on when the client's ends.
-    let path = "/attach/default/p/c?stdin=true&stdout=true";
     let mut first = connect(world.node(), path).await;
     first
         .send(Message::binary(b"\0one\n".to_vec()))
