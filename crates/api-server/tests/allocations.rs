@@ -10,13 +10,12 @@
 use std::alloc::System;
 use std::sync::Arc;
 
-use api_server::{ApiServer, Config, Limits, LocalService, NodeConnector, NodeService, UserInfo};
+use api_server::{ApiServer, Config, LocalService, UserInfo};
 use bytes::Bytes;
 use certificates::TokenSigner;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use mvcc_store::embedded::EmbeddedStore;
-use resource_kinds::ClusterConfig;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tower::ServiceExt;
@@ -81,14 +80,6 @@ impl Write {
     }
 }
 
-struct NoNodes;
-
-impl NodeConnector for NoNodes {
-    fn connect(&self, _node_name: &str) -> Option<NodeService> {
-        None
-    }
-}
-
 #[tokio::test]
 async fn a_write_allocates_no_more_than_it_did() {
     let server = server().await;
@@ -134,19 +125,9 @@ async fn allocations(client: &LocalService, request: Request<Full<Bytes>>) -> us
 }
 
 async fn server() -> Arc<ApiServer> {
-    let cluster = ClusterConfig::default();
     let config = Config {
-        store: EmbeddedStore::in_memory(),
-        kinds: resource_kinds::all(&cluster),
-        admission: resource_kinds::admission::plugins(),
-        default_objects: resource_kinds::bootstrap::default_objects(),
-        tls: None,
         tokens: Some(Arc::new(TokenSigner::ephemeral().unwrap())),
-        token_audiences: Vec::new(),
-        service_ip: cluster.service_range.api().into(),
-        advertise: Vec::new(),
-        nodes: Arc::new(NoNodes),
-        limits: Limits::default(),
+        ..Config::in_process(EmbeddedStore::in_memory())
     };
     ApiServer::new(config).await.unwrap()
 }
