@@ -65,6 +65,7 @@ fn every_request_succeeds_and_nothing_stays() {
         let [median, p99] = ["medianMilliseconds", "p99Milliseconds"].map(|name| &row[name]);
         assert!(median.as_f64() > Some(0.0), "{row}");
         assert!(p99.as_f64() >= median.as_f64(), "{row}");
+        assert!(row["serverMicroseconds"].is_u64(), "{row}");
     }
     let watch = report["watch"].as_array().expect("watches");
     let watchers: Vec<&Value> = watch.iter().map(|one| &one["watchers"]).collect();

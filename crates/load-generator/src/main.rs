@@ -6,6 +6,7 @@ mod load;
 mod memory;
 mod plan;
 mod pods;
+mod processor;
 mod report;
 mod run;
 mod sets;
@@ -25,7 +26,7 @@ use clap::Parser;
 use plan::Measure;
 use sets::{Policy, Sets};
 
-/// Measure a Kubernetes API server: requests per second, latency, watches, memory
+/// Measure a Kubernetes API server: requests per second, latency, watches, memory, processor time
 #[derive(Parser, Debug)]
 #[command(name = "mainstay-bench", version, about, after_help = AFTER_HELP)]
 struct Arguments {
@@ -64,9 +65,11 @@ struct Arguments {
         requires = "sets"
     )]
     policy: Vec<Policy>,
-    /// Process id of a server on this machine, for its memory and, with --sets, processor time
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
-    server_pid: Option<u32>,
+    /// Process ids of the server on this machine, for its memory and its processor time per request
+    /// or, with --sets, per pod
+    #[arg(long, value_name = "PID,…", value_delimiter = ',',
+          value_parser = clap::value_parser!(u32).range(1..))]
+    server_pid: Vec<u32>,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
@@ -82,6 +85,9 @@ With --sets, nodes without containers are created: pods that are bound to them a
 Ready at once. For each SETSxPODS the sets are created, updated, scaled to 0 and deleted, each with
 a headless Service. The user must be allowed to create nodes. Other pods do not get to these nodes,
 because they have a taint.
+
+The processor time of a request is that of all processes of --server-pid from the first request of
+the measurement until half a second after the last one, divided by the number of requests.
 
 Memory that one measurement has freed is used by the next one: for exact values, restart the
 server and measure memory or watches alone.

@@ -1,9 +1,9 @@
-//! The memory of a process, as the kernel counts it.
+//! The memory of the server, as the kernel counts it.
 
 use anyhow::{Context, Result};
 
-/// The memory of a process in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The memory of processes in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// Everything.
     pub resident: u64,
@@ -12,8 +12,18 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Asks the kernel.
-    pub fn of(pid: u32) -> Result<Self> {
+    /// The sum over processes.
+    pub fn of(pids: &[u32]) -> Result<Self> {
+        pids.iter().try_fold(Self::default(), |sum, &pid| {
+            let one = Self::of_process(pid)?;
+            Ok(Self {
+                resident: sum.resident + one.resident,
+                anonymous: sum.anonymous + one.anonymous,
+            })
+        })
+    }
+
+    fn of_process(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         let text = std::fs::read_to_string(&path).with_context(|| {
             format!("read {path}: --server-pid takes a process of this machine")

@@ -114,14 +114,14 @@ const HANDS: u32 = 16;
 /// A mistake in the command line.
 pub fn plan(arguments: &Arguments) -> Result<LoadPlan, Error> {
     let chosen = if arguments.only.is_empty() {
-        let known = arguments.server_pid.is_some();
+        let known = !arguments.server_pid.is_empty();
         let possible = |measure: &Measure| known || *measure != Measure::Memory;
         Measure::ALL.into_iter().filter(possible).collect()
     } else {
         arguments.only.clone()
     };
     let memory = chosen.contains(&Measure::Memory);
-    if memory && arguments.server_pid.is_none() {
+    if memory && arguments.server_pid.is_empty() {
         return Err(mistake("memory is that of a process: add --server-pid PID"));
     }
     let most = arguments.clients.iter().copied().max().unwrap_or_default();

@@ -29,6 +29,8 @@ pub struct Row {
     latency: Summary,
     per_second: f64,
     bytes_per_second: f64,
+    /// The server's processor time per request.
+    processor: Option<Duration>,
     failures: u64,
     first_failure: Option<String>,
 }
@@ -45,9 +47,12 @@ pub struct PodMemory {
 }
 
 impl Row {
-    pub fn of(step: LoadStep, load: Load) -> Self {
+    /// `processor` is the server's processor time for all requests of the load.
+    pub fn of(step: LoadStep, load: Load, processor: Option<Duration>) -> Self {
         let latency = Summary::of(load.latencies);
+        let requests = u32::try_from(latency.count).unwrap_or(u32::MAX).max(1);
         Self {
+            processor: processor.map(|all| all / requests),
             operation: step.operation.name(),
             clients: step.clients,
             latency,
@@ -67,6 +72,7 @@ impl Row {
             "medianMilliseconds": milliseconds(self.latency.median),
             "p99Milliseconds": milliseconds(self.latency.p99),
             "bytesPerSecond": self.bytes_per_second,
+            "serverMicroseconds": self.processor.map(|each| each.as_micros() as u64),
             "failures": self.failures,
             "firstFailure": self.first_failure,
         })
@@ -138,7 +144,7 @@ impl Report {
         if !self.rows.is_empty() {
             lines.push(String::new());
             lines.push(format!(
-                "{:<14}{:>8}{:>10}{:>12}{:>12}{:>12}{:>10}{:>10}",
+                "{:<14}{:>8}{:>10}{:>12}{:>12}{:>12}{:>10}{:>12}{:>10}",
                 "REQUESTS",
                 "CLIENTS",
                 "COUNT",
@@ -146,12 +152,15 @@ impl Report {
                 "MEDIAN ms",
                 "P99 ms",
                 "MiB/s",
+                "SERVER µs",
                 "FAILED"
             ));
         }
         lines.extend(self.rows.iter().map(|row| {
+            let each = row.processor;
+            let each = each.map_or("-".to_owned(), |each| each.as_micros().to_string());
             format!(
-                "{:<14}{:>8}{:>10}{:>12.0}{:>12.2}{:>12.2}{:>10.1}{:>10}",
+                "{:<14}{:>8}{:>10}{:>12.0}{:>12.2}{:>12.2}{:>10.1}{each:>12}{:>10}",
                 row.operation,
                 row.clients,
                 row.latency.count,

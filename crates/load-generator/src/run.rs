@@ -10,11 +10,12 @@ use crate::load::{Load, send_all};
 use crate::memory::Memory;
 use crate::plan::{LoadPlan, LoadStep, Operation, plan};
 use crate::pods::Pods;
+use crate::processor::AFTER_THE_REPLY;
 use crate::report::{PodMemory, Report, Row};
 use crate::sets::{self, Stage};
 use crate::target::Target;
 use crate::watchers::{self, SETTLED};
-use crate::{Arguments, Form};
+use crate::{Arguments, Form, processor};
 
 /// So many lists each client asks for.
 const LISTS_PER_CLIENT: usize = 4;
@@ -27,9 +28,8 @@ const WEIGHED: usize = 100;
 pub async fn run(arguments: Arguments) -> Result<()> {
     let plan = plan(&arguments)?;
     let with_sets = !arguments.sets.is_empty();
-    if let Some(pid) = arguments.server_pid {
-        Memory::of(pid)?;
-    }
+    let pids = &arguments.server_pid;
+    Memory::of(pids).and(processor::time(pids))?;
     let target = Target::prepare(&arguments.kubeconfig, arguments.distinct).await?;
     let mut report = Report::of(arguments.objects);
     // Its nodes let the pods go, also while the namespace is removed.
@@ -79,7 +79,7 @@ async fn measure(
     report: &mut Report,
 ) -> Result<()> {
     let names: Vec<String> = (0..arguments.objects).map(|i| format!("pod-{i}")).collect();
-    let server = arguments.server_pid;
+    let server = arguments.server_pid.as_slice();
     // The first pods are measured: later ones reuse the memory of earlier ones.
     let mut weigh = plan.memory;
     for (index, step) in plan.steps.iter().enumerate() {
@@ -87,17 +87,23 @@ async fn measure(
         let (what, count) = (step.operation.name(), step.clients);
         crate::warn(&format!("{what}, clients: {count}{how}"));
         let clients = target.clients(count).await?;
-        let before = server.filter(|_| weigh).map(Memory::of).transpose()?;
+        let before = weigh.then(|| Memory::of(server)).transpose()?;
+        let processor_before = processor::time(server)?;
         let load = send(target, *step, &clients, &names, &format!("{index}")).await?;
-        if let Some((before, pid)) = before.zip(server) {
+        let mut processor = None;
+        if step.reported && !server.is_empty() {
+            tokio::time::sleep(AFTER_THE_REPLY).await;
+            processor = Some(processor::time(server)?.saturating_sub(processor_before));
+        }
+        if let Some(before) = before {
             tokio::time::sleep(SETTLED).await;
-            let after = Memory::of(pid)?;
+            let after = Memory::of(server)?;
             report.pod_memory = Some(pod_memory(target, &names, before, after).await?);
             weigh = false;
         }
         match load.first_failure {
             Some(failure) if !step.reported => bail!("{what}: {failure}"),
-            _ if step.reported => report.rows.push(Row::of(*step, load)),
+            _ if step.reported => report.rows.push(Row::of(*step, load, processor)),
             _ => {}
         }
     }
@@ -116,7 +122,7 @@ async fn measure_sets(
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
-    let server = arguments.server_pid;
+    let server = arguments.server_pid.as_slice();
     for &policy in &arguments.policy {
         for &sets in &arguments.sets {
             let steps = sets::measure(target, stage, sets, policy, server).await?;

@@ -111,7 +111,9 @@ fn report() -> Report {
         failures: 1,
         first_failure: Some("410 Gone: too old".to_owned()),
     };
-    report.rows.push(Row::of(step, load));
+    report
+        .rows
+        .push(Row::of(step, load, Some(Duration::from_micros(1000))));
     let of = |milliseconds| Summary::of(vec![Duration::from_millis(milliseconds)]);
     report.fan_outs.push(FanOut {
         watchers: 100,
@@ -136,7 +138,7 @@ fn people_get_tables() {
         .map(|l| l.split_whitespace().collect())
         .collect();
     let row = [
-        "list", "in", "pages", "2", "4", "2", "2.00", "4.00", "2.0", "1",
+        "list", "in", "pages", "2", "4", "2", "2.00", "4.00", "2.0", "250", "1",
     ];
     assert!(words.contains(&row.to_vec()), "{text}");
     assert!(
@@ -158,6 +160,7 @@ fn programs_get_numbers() {
     assert_eq!(json["requests"][0]["operation"], "list in pages");
     assert_eq!(json["requests"][0]["perSecond"], 2.0);
     assert_eq!(json["requests"][0]["p99Milliseconds"], 4.0);
+    assert_eq!(json["requests"][0]["serverMicroseconds"], 250);
     assert_eq!(json["watch"][0]["lastWatcher"]["medianMilliseconds"], 5.0);
     assert_eq!(json["watch"][0]["bytesPerWatcher"], 2048);
     assert_eq!(json["memory"]["ratio"], 2.5);

@@ -39,7 +39,7 @@ pub struct FanOut {
 }
 
 /// Opens watches, writes, and waits for all of them each time.
-pub async fn measure(target: &Target, watchers: u32, server: Option<u32>) -> Result<FanOut> {
+pub async fn measure(target: &Target, watchers: u32, server: &[u32]) -> Result<FanOut> {
     allow_many_connections()?;
     let pods = target.pods();
     let pod = pods.create(NAME).json(&target.client).await?;
@@ -47,12 +47,13 @@ pub async fn measure(target: &Target, watchers: u32, server: Option<u32>) -> Res
     let uri = pods.watch(version.context("a pod without a resourceVersion")?);
     // A separate client, whose connections end with it.
     let client = target.clients(1).await?.remove(0);
-    let before = server.map(Memory::of).transpose()?;
+    let weighed = !server.is_empty();
+    let before = weighed.then(|| Memory::of(server)).transpose()?;
     let (events, mut received) = mpsc::unbounded_channel();
     let watching = open(&client, &uri, watchers, &events).await?;
     drop(events);
     tokio::time::sleep(SETTLED).await;
-    let after = server.map(Memory::of).transpose()?;
+    let after = weighed.then(|| Memory::of(server)).transpose()?;
     let mut medians = Vec::new();
     let mut lasts = Vec::new();
     for write in 0..WRITES {

@@ -2,7 +2,6 @@
 //! wanted, and the processor time of the server.
 
 mod hollow;
-mod processor;
 mod views;
 
 use std::fmt;
@@ -16,10 +15,10 @@ use tokio::task::JoinSet;
 
 use crate::call::Call;
 use crate::load::send_all;
+use crate::processor;
 use crate::target::Target;
 pub use hollow::remove_nodes;
 use hollow::{Hollow, NODE_LABEL, TAINT};
-use processor::processor_time;
 use views::{Views, follow};
 
 /// Clients that write the sets.
@@ -137,7 +136,7 @@ pub async fn measure(
     stage: &Stage,
     sets: Sets,
     policy: Policy,
-    server: Option<u32>,
+    server: &[u32],
 ) -> Result<Vec<SetsStep>> {
     let life = Life {
         target,
@@ -154,7 +153,7 @@ struct Life<'t> {
     views: &'t Views,
     sets: Sets,
     policy: Policy,
-    server: Option<u32>,
+    server: &'t [u32],
 }
 
 impl Life<'_> {
@@ -199,7 +198,7 @@ impl Life<'_> {
         is_reached: impl Fn(&Views) -> bool,
     ) -> Result<SetsStep> {
         crate::warn(&format!("{} {}: {name}", self.sets, self.policy.name()));
-        let before = self.server.map(processor_time).transpose()?;
+        let before = processor::time(self.server)?;
         let begin = Instant::now();
         self.send(calls).await?;
         let reached = self.views.wait_for(|| is_reached(self.views));
@@ -208,8 +207,8 @@ impl Life<'_> {
             Err(_) => bail!("{name}: {} after {PATIENCE:?}", self.views.summary()),
         }
         let elapsed = begin.elapsed();
-        let after = self.server.map(processor_time).transpose()?;
-        let processor = after.zip(before).map(|(a, b)| a.saturating_sub(b));
+        let used = processor::time(self.server)?.saturating_sub(before);
+        let processor = (!self.server.is_empty()).then_some(used);
         Ok(SetsStep {
             sets: self.sets,
             policy: self.policy,
