@@ -15,9 +15,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use object_model::listening::Listening;
-use reconcile::{Cache, Controller, Index, Object, Part, Queue, Recorder, Work, run_controller};
+use reconcile::{
+    Cache, Controller, Index, Object, Part, Queue, Recorder, SharedCaches, Work, run_controller,
+};
 use resource_kinds::pod_view::PodView;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,9 @@ pub struct Config {
     /// The controllers may pause for this time before the grace period of silent nodes starts
     /// again; `None` is [`planners::node_lifecycle::GAP`].
     pub observation_gap: Option<SignedDuration>,
+    /// Caches that other parts of the process read as well; without them the controllers have their
+    /// own.
+    pub caches: Option<SharedCaches>,
 }
 
 /// Caches that more than one controller reads.
@@ -80,6 +84,7 @@ pub struct Context {
     /// Shuts down all controllers.
     pub shutdown: CancellationToken,
     part: Part,
+    shared: SharedCaches,
 }
 
 impl Context {
@@ -87,24 +92,26 @@ impl Context {
         // An own token: the failure of one controller ends the others, but not the process.
         let shutdown = part.shutdown.child_token();
         let part = part.with_shutdown(shutdown.clone());
+        let own = || SharedCaches::new(client.clone(), part.clone());
+        let shared = config.caches.clone().unwrap_or_else(own);
         let caches = Caches {
-            definitions: Cache::spawn_all(&client, &part),
-            stateful_sets: Cache::spawn_all(&client, &part),
-            deployments: Cache::spawn_all(&client, &part),
-            replica_sets: Cache::spawn_all(&client, &part),
-            replication_controllers: Cache::spawn_all(&client, &part),
-            jobs: Cache::spawn_all(&client, &part),
-            revisions: Cache::spawn_all(&client, &part),
-            pods: Cache::of_pods(&client, &part),
-            claims: Cache::spawn_all(&client, &part),
-            volumes: Cache::spawn_all(&client, &part),
-            classes: Cache::spawn_all(&client, &part),
-            nodes: Cache::spawn_all(&client, &part),
-            services: Cache::spawn_all(&client, &part),
-            slices: Cache::spawn_all(&client, &part),
-            endpoints: Cache::spawn_all(&client, &part),
-            namespaces: Cache::spawn_all(&client, &part),
-            service_accounts: Cache::spawn_all(&client, &part),
+            definitions: shared.all(),
+            stateful_sets: shared.all(),
+            deployments: shared.all(),
+            replica_sets: shared.all(),
+            replication_controllers: shared.all(),
+            jobs: shared.all(),
+            revisions: shared.all(),
+            pods: shared.pods(),
+            claims: shared.all(),
+            volumes: shared.all(),
+            classes: shared.all(),
+            nodes: shared.all(),
+            services: shared.all(),
+            slices: shared.all(),
+            endpoints: shared.all(),
+            namespaces: shared.all(),
+            service_accounts: shared.all(),
         };
         Self {
             client,
@@ -114,6 +121,7 @@ impl Context {
             config,
             shutdown,
             part,
+            shared,
         }
     }
 
@@ -152,12 +160,12 @@ impl Context {
         Recorder::spawn(self.client.clone(), component, self.shutdown.clone())
     }
 
-    /// A cache for one controller.
+    /// The cache of a kind that few controllers read.
     pub fn cache<K>(&self) -> Cache<K>
     where
-        K: Object + DeserializeOwned,
+        K: Object,
         K::DynamicType: Default,
     {
-        Cache::spawn_all(&self.client, &self.part)
+        self.shared.all()
     }
 }

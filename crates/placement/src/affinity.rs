@@ -121,7 +121,8 @@ fn affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
     terms.unwrap_or_default()
 }
 
-fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
+/// The terms of required anti-affinity.
+pub(crate) fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
     let affinity = pod.spec.affinity.as_ref();
     let affinity = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
     let terms = affinity.and_then(|affinity| {
@@ -134,7 +135,7 @@ fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
 
 /// Whether some placed pod matches the term in the node's domain.
 fn has_neighbour(term: &Term<'_>, domain: &str, snapshot: &SchedulingSnapshot<'_>) -> bool {
-    snapshot.pods.iter().any(|other| {
+    snapshot.pods().any(|other| {
         let node = node_of(other, snapshot);
         node.and_then(|node| term.domain(node)) == Some(domain) && term.selects(other, snapshot)
     })
@@ -158,7 +159,7 @@ fn affinity_holds(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>)
         .all(|(term, domain)| has_neighbour(term, domain, snapshot));
     // The first of a group that wants to be together matches itself.
     let alone = || {
-        let nobody = !snapshot.pods.iter().any(|other| {
+        let nobody = !snapshot.pods().any(|other| {
             let placed = node_of(other, snapshot);
             terms.iter().all(|term| term.selects(other, snapshot))
                 && placed.is_some_and(|node| terms.iter().all(|term| term.domain(node).is_some()))
@@ -179,7 +180,7 @@ fn anti_affinity_holds(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot
 }
 
 fn others_agree(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> bool {
-    snapshot.pods.iter().all(|other| {
+    snapshot.repelling().all(|other| {
         anti_affinity_terms(other)
             .iter()
             .map(|term| Term::of(term, other))

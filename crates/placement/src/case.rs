@@ -44,19 +44,19 @@ impl<'v> Case<'v> {
         &self,
         node: &Node,
         room: &Room,
-        snapshot: &mut SchedulingSnapshot<'v>,
+        snapshot: &SchedulingSnapshot<'v>,
     ) -> Result<(), Objection> {
         let name = node.metadata.name.as_deref();
-        let present = snapshot.pods.len();
         let coming = self.before.iter().filter(|pod| pod.node.as_deref() == name);
-        snapshot.pods.extend(coming);
-        if snapshot.pods.len() > present {
+        let coming: Vec<_> = coming.copied().collect();
+        if let Some(name) = name.filter(|_| !coming.is_empty()) {
             let mut less = room.clone();
-            for pod in snapshot.pods.iter().skip(present) {
+            for pod in &coming {
                 less.add(&requests(pod));
             }
-            let objection = self.objection(node, &less, snapshot);
-            snapshot.pods.truncate(present);
+            let all = snapshot.there(name).chain(coming).collect();
+            let crowded = SchedulingSnapshot::assuming(snapshot.view, name, all);
+            let objection = self.objection(node, &less, &crowded);
             objection.map_or(Ok(()), Err)?;
         }
         self.objection(node, room, snapshot).map_or(Ok(()), Err)

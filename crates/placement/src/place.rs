@@ -7,7 +7,6 @@ use resource_kinds::pod_view::PodView;
 use crate::case::Case;
 use crate::objection::Objection;
 use crate::preempt::{PreemptionResult, preempt, without_nodes};
-use crate::resources::Room;
 use crate::snapshot::SchedulingSnapshot;
 use crate::spread::Preference;
 use crate::view::{ClusterView, Decision, Obstacle, Preemption};
@@ -31,13 +30,13 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
             return unplaced(format!("0/{total} nodes are available: {text}."), verdict);
         }
     };
-    let mut snapshot = SchedulingSnapshot::of(view);
+    let snapshot = SchedulingSnapshot::of(view);
     let spread = Preference::of(pod, &snapshot);
     let mut against: BTreeMap<&str, Objection> = BTreeMap::new();
     let mut fitting = Vec::new();
     for (name, node) in &view.nodes {
-        let room = Room::of(node, snapshot.on(name, pod));
-        match case.check(node, &room, &mut snapshot) {
+        let room = snapshot.room(name, node, pod);
+        match case.check(node, &room, &snapshot) {
             Ok(()) => fitting.push((case.score(node, &room, &snapshot, &spread), name, node)),
             Err(objection) => {
                 against.insert(name, objection);

@@ -163,30 +163,26 @@ fn victims_on<'v>(
     case: &Case<'v>,
     snapshot: &SchedulingSnapshot<'v>,
 ) -> Result<Victims<'v>, Vec<String>> {
-    let is_below =
-        |other: &&Arc<PodView>| other.node.as_deref() == Some(name) && is_below(other, case.pod);
-    let (mut below, others): (Vec<_>, Vec<_>) = snapshot.pods.iter().copied().partition(is_below);
+    let is_below = |other: &&Arc<PodView>| is_below(other, case.pod);
+    let (mut below, others): (Vec<_>, Vec<_>) = snapshot.there(name).partition(is_below);
     if below.is_empty() {
         return Err(vec![NO_VICTIMS.to_owned()]);
     }
-    let mut without = SchedulingSnapshot {
-        view: snapshot.view,
-        pods: others,
-    };
+    let mut without = SchedulingSnapshot::assuming(snapshot.view, name, others);
     let mut room = Room::of(node, without.on(name, case.pod));
-    case.check(node, &room, &mut without)
+    case.check(node, &room, &without)
         .map_err(|objection| objection.texts)?;
     below.sort_by(|a, b| importance(a).cmp(&importance(b)));
     let (guarded, free) = by_budget(below, &snapshot.view.budgets);
     let mut stays = |pod: &'v Arc<PodView>| {
         let mut less = room.clone();
         less.add(&requests(pod));
-        without.pods.push(pod);
-        let fits = case.check(node, &less, &mut without).is_ok();
+        without.push(pod);
+        let fits = case.check(node, &less, &without).is_ok();
         if fits {
             room = less;
         } else {
-            without.pods.pop();
+            without.pop();
         }
         fits
     };

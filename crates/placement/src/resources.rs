@@ -46,12 +46,16 @@ pub(crate) fn requests(pod: &PodView) -> Resources {
     total
 }
 
+/// Whether two states of a pod surely have the same requests.
+pub(crate) fn asks_for_the_same(old: &PodView, new: &PodView) -> bool {
+    Arc::ptr_eq(&old.spec, &new.spec)
+        && held(old).eq(held(new))
+        && is_infeasible(old) == is_infeasible(new)
+}
+
 /// Whether a pod asks for less of something than before, so that others may have it.
 pub fn asks_for_less(old: &PodView, new: &PodView) -> bool {
-    let same = Arc::ptr_eq(&old.spec, &new.spec)
-        && held(old).eq(held(new))
-        && is_infeasible(old) == is_infeasible(new);
-    if same {
+    if asks_for_the_same(old, new) {
         return false;
     }
     let after = requests(new);
@@ -134,18 +138,23 @@ pub(crate) struct Room {
 impl Room {
     /// The room on a node with these pods on it.
     pub fn of<'p>(node: &Node, pods: impl IntoIterator<Item = &'p PodView>) -> Self {
-        let status = node.status.as_ref();
-        let allocatable =
-            status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
-        let mut room = Self {
-            allocatable: read(allocatable),
-            used: Resources::new(),
-            pods: 0,
-        };
+        let mut room = Self::with(node, Resources::new(), 0);
         for pod in pods {
             room.add(&requests(pod));
         }
         room
+    }
+
+    /// The room on a node with that many pods, which use that.
+    pub fn with(node: &Node, used: Resources, pods: usize) -> Self {
+        let status = node.status.as_ref();
+        let allocatable =
+            status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+        Self {
+            allocatable: read(allocatable),
+            used,
+            pods: i64::try_from(pods).unwrap_or(i64::MAX),
+        }
     }
 
     /// The room with one more pod, which asks for that.

@@ -87,7 +87,7 @@ fn pod_preference(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>)
             let Some(domain) = term.domain(node) else {
                 return 0;
             };
-            let neighbours = snapshot.pods.iter().filter(|other| {
+            let neighbours = snapshot.pods().filter(|other| {
                 node_of(other, snapshot).and_then(|node| term.domain(node)) == Some(domain)
                     && term.selects(other, snapshot)
             });
@@ -129,17 +129,11 @@ fn room_left(room: &Room, wanted: &Resources) -> i64 {
 }
 
 fn like_pods(pod: &PodView, node: &Node, snapshot: &SchedulingSnapshot<'_>) -> i64 {
-    let name = node.metadata.name.as_deref();
-    let like = snapshot.pods.iter().filter(|other| {
-        other.node.as_deref() == name
-            && other.namespace == pod.namespace
-            && owner(other).is_some()
-            && owner(other) == owner(pod)
-    });
-    i64::try_from(like.count()).unwrap_or(i64::MAX)
-}
-
-/// The uid of the pod's controller.
-fn owner(pod: &PodView) -> Option<&str> {
-    Some(&pod.controller.as_ref()?.uid)
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let Some(controller) = &pod.controller else {
+        return 0;
+    };
+    let pods = &snapshot.view.pods;
+    let like = pods.of_controller(name, &pod.namespace, &controller.uid);
+    i64::try_from(like).unwrap_or(i64::MAX)
 }

@@ -2,22 +2,89 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
+use crate::affinity::anti_affinity_terms;
+use crate::resources::Room;
 use crate::view::ClusterView;
 
-/// The cluster as a rule sees it: not always with all the pods that are there.
+/// The cluster as a rule sees it: not always with the pods that are there.
 pub(crate) struct SchedulingSnapshot<'v> {
     pub view: &'v ClusterView,
-    /// Pods with a node, or assumed to have it.
-    pub pods: Vec<&'v Arc<PodView>>,
+    assumed: Option<Assumed<'v>>,
+}
+
+/// The pods of one node, in place of those of the view.
+struct Assumed<'v> {
+    node: String,
+    pods: Vec<&'v Arc<PodView>>,
 }
 
 impl<'v> SchedulingSnapshot<'v> {
     /// The snapshot of the present cluster.
     pub fn of(view: &'v ClusterView) -> Self {
-        let pods = view.pods.iter().collect();
-        Self { view, pods }
+        Self {
+            view,
+            assumed: None,
+        }
+    }
+
+    /// The present cluster, if these were the pods of that node.
+    pub fn assuming(view: &'v ClusterView, node: &str, pods: Vec<&'v Arc<PodView>>) -> Self {
+        let node = node.to_owned();
+        Self {
+            view,
+            assumed: Some(Assumed { node, pods }),
+        }
+    }
+
+    /// The same with one more pod on the node that is assumed to have others.
+    pub fn push(&mut self, pod: &'v Arc<PodView>) {
+        if let Some(assumed) = &mut self.assumed {
+            assumed.pods.push(pod);
+        }
+    }
+
+    /// The same without the pod that was added last.
+    pub fn pop(&mut self) {
+        if let Some(assumed) = &mut self.assumed {
+            assumed.pods.pop();
+        }
+    }
+
+    /// The node with assumed pods, and these.
+    fn assumed(&self) -> (Option<&str>, &[&'v Arc<PodView>]) {
+        match &self.assumed {
+            Some(assumed) => (Some(&assumed.node), &assumed.pods),
+            None => (None, &[]),
+        }
+    }
+
+    /// All pods with a node.
+    pub fn pods(&self) -> impl Iterator<Item = &'v Arc<PodView>> {
+        let (node, assumed) = self.assumed();
+        let elsewhere = self.view.pods.elsewhere(node);
+        elsewhere.chain(assumed.iter().copied())
+    }
+
+    /// The pods with required anti-affinity.
+    pub fn repelling(&self) -> impl Iterator<Item = &'v Arc<PodView>> {
+        let (node, assumed) = self.assumed();
+        let repelling = self.view.pods.repelling();
+        let elsewhere = repelling.filter(move |pod| node.is_none() || pod.node.as_deref() != node);
+        let repel = |pod: &&Arc<PodView>| !anti_affinity_terms(pod).is_empty();
+        elsewhere.chain(assumed.iter().copied().filter(repel))
+    }
+
+    /// The pods on a node.
+    pub fn there(&self, node: &str) -> impl Iterator<Item = &'v Arc<PodView>> {
+        let assumed = self.assumed();
+        let (placed, assumed) = match assumed {
+            (Some(other), assumed) if other == node => (None, assumed),
+            _ => (Some(self.view.pods.on(node)), &[][..]),
+        };
+        placed.into_iter().flatten().chain(assumed.iter().copied())
     }
 
     /// The pods on a node, without the pod that asks.
@@ -26,10 +93,16 @@ impl<'v> SchedulingSnapshot<'v> {
         node: &'s str,
         asking: &'s PodView,
     ) -> impl Iterator<Item = &'v PodView> + 's {
-        let there = self
-            .pods
-            .iter()
-            .filter(move |pod| pod.uid != asking.uid && pod.node.as_deref() == Some(node));
-        there.map(|pod| &***pod)
+        let others = self.there(node).filter(move |pod| pod.uid != asking.uid);
+        others.map(|pod| &**pod)
+    }
+
+    /// The room on a node of the present cluster, without the pod that asks.
+    pub fn room(&self, name: &str, node: &Node, asking: &PodView) -> Room {
+        if self.view.pods.get(&asking.uid).is_some() {
+            return Room::of(node, self.on(name, asking));
+        }
+        let (used, pods) = self.view.pods.used(name);
+        Room::with(node, used, pods)
     }
 }

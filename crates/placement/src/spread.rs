@@ -164,7 +164,7 @@ fn counts<'v>(
         .filter_map(|node| Some((domain(constraint, node)?, 0)))
         .collect();
     let selector = selector(constraint, pod);
-    for other in &snapshot.pods {
+    for other in snapshot.pods() {
         let like = other.namespace == pod.namespace
             && !other.is_deleting()
             && selector.matches_by(|key| other.label(key));

@@ -9,14 +9,16 @@ use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClai
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::pod_view::PodView;
 
-/// The observed state of the cluster. Objects are shared, so that a view is cheap.
-#[derive(Clone, Debug, Default)]
+use crate::placed::PlacedPods;
+
+/// The observed state of the cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterView {
     /// All nodes, by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// All pods that have a node and have not ended, also those that are about to be bound
     /// (`PodView::node`).
-    pub pods: Vec<Arc<PodView>>,
+    pub pods: PlacedPods,
     /// Pods without a node for which a place is being made on one (`PodView::node`, here): others
     /// have been driven out for them.
     pub nominated: Vec<Arc<PodView>>,

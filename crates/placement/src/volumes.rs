@@ -243,7 +243,7 @@ fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
 }
 
 fn is_used(claim: &str, pod: &PodView, snapshot: &SchedulingSnapshot<'_>) -> bool {
-    snapshot.pods.iter().any(|other| {
+    snapshot.pods().any(|other| {
         other.uid != pod.uid
             && other.namespace == pod.namespace
             && other.claims.iter().any(|used| *used.name == *claim)

@@ -1,5 +1,5 @@
 //! The common parts of everything that reconciles: the frame of a controller ([`Controller`]), watch
-//! caches ([`Cache`]), a keyed work queue ([`Queue`]), an event recorder ([`Recorder`]), guarded
+//! caches ([`Cache`], [`SharedCaches`]), a keyed work queue ([`Queue`]), an event recorder ([`Recorder`]), guarded
 //! writes ([`execute`]), metrics ([`metrics`], [`prometheus`]) and health ([`health`]).
 //!
 //! This crate does not depend on the reconciled kinds, except that many controllers watch pods
@@ -20,6 +20,7 @@ pub mod prometheus;
 mod queue;
 mod recorder;
 mod services;
+mod shared;
 mod similarity;
 
 pub use api_client::WatchConfig;
@@ -32,3 +33,4 @@ pub use polls::SlowPolls;
 pub use queue::{Lease, Queue, ReconcileResult, Work, run_workers};
 pub use recorder::{EventType, Recorder, Source, reference};
 pub use services::{ServiceChanges, ServiceState, service_of};
+pub use shared::SharedCaches;

@@ -1,7 +1,11 @@
 //! The pods without a node: the order of attempts, and the time of the next attempt after a
 //! failure. Time is an argument.
+//!
+//! Thousands of pods may wait, and every change of the cluster is looked at here: nothing but a
+//! change that concerns all pods goes through all of them.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -17,9 +21,32 @@ pub(crate) struct Rank {
     pub created: Option<Timestamp>,
 }
 
+/// The changes, besides free room, that may help a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Interests {
+    /// Claims, volumes and their classes.
+    pub claims: bool,
+    /// Devices and their claims.
+    pub devices: bool,
+    /// Pods that get a node.
+    pub neighbours: bool,
+}
+
+/// The pods that a change concerns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Concern<'c> {
+    All,
+    Pod(&'c Key),
+    Claims,
+    ClaimsIn(&'c str),
+    Devices,
+    Neighbours,
+}
+
 #[derive(Clone, Debug)]
 struct Pending {
     rank: Rank,
+    interests: Interests,
     since: Instant,
     attempts: u32,
     state: State,
@@ -41,91 +68,185 @@ enum State {
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     pods: BTreeMap<Key, Pending>,
+    order: Order,
+}
+
+/// The pods by what they wait for.
+///
+/// Invariant: each pod is in `ready` or in `due`.
+#[derive(Debug, Default)]
+struct Order {
+    /// Those to look at, in this order.
+    ready: BTreeSet<(Reverse<i32>, Option<Timestamp>, Key)>,
+    /// The others, by the time at which they are to be looked at.
+    due: BTreeSet<(Instant, Key)>,
+    /// The parked ones: all, and by their interests.
+    parked: BTreeSet<Key>,
+    for_claims: BTreeSet<Key>,
+    for_devices: BTreeSet<Key>,
+    for_neighbours: BTreeSet<Key>,
+    counts: metrics::Pending,
+}
+
+impl Order {
+    fn enter(&mut self, key: &Key, pending: &Pending) {
+        *self.count(pending.state) += 1;
+        match pending.due() {
+            None => {
+                self.ready.insert(pending.place(key));
+            }
+            Some(due) => {
+                self.due.insert((due, key.clone()));
+            }
+        }
+        if let State::Parked(_) = pending.state {
+            self.parked.insert(key.clone());
+            for parked in self.interested(pending.interests) {
+                parked.insert(key.clone());
+            }
+        }
+    }
+
+    fn leave(&mut self, key: &Key, pending: &Pending) {
+        *self.count(pending.state) -= 1;
+        self.ready.remove(&pending.place(key));
+        if let Some(due) = pending.due() {
+            self.due.remove(&(due, key.clone()));
+        }
+        if let State::Parked(_) = pending.state {
+            self.parked.remove(key);
+            for parked in self.interested(pending.interests) {
+                parked.remove(key);
+            }
+        }
+    }
+
+    fn count(&mut self, state: State) -> &mut usize {
+        match state {
+            State::Ready => &mut self.counts.active,
+            State::Delayed(_) => &mut self.counts.backoff,
+            State::Parked(_) => &mut self.counts.unschedulable,
+            State::Held(_) => &mut self.counts.gated,
+        }
+    }
+
+    fn interested(
+        &mut self,
+        interests: Interests,
+    ) -> impl Iterator<Item = &mut BTreeSet<Key>> {
+        let sets = [
+            (&mut self.for_claims, interests.claims),
+            (&mut self.for_devices, interests.devices),
+            (&mut self.for_neighbours, interests.neighbours),
+        ];
+        let wanted = sets.into_iter().filter(|(_, interested)| *interested);
+        wanted.map(|(keys, _)| keys)
+    }
+
+    /// The parked pods that a change concerns.
+    fn concerned(&self, concern: Concern<'_>) -> Vec<Key> {
+        let keys = match concern {
+            Concern::All => &self.parked,
+            Concern::Claims => &self.for_claims,
+            Concern::Devices => &self.for_devices,
+            Concern::Neighbours => &self.for_neighbours,
+            Concern::Pod(key) => return self.parked.get(key).cloned().into_iter().collect(),
+            Concern::ClaimsIn(namespace) => {
+                let from = self.for_claims.range(Key::new(namespace, "")..);
+                let there = from.take_while(|key| *key.namespace == *namespace);
+                return there.cloned().collect();
+            }
+        };
+        keys.iter().cloned().collect()
+    }
 }
 
 impl Backlog {
     /// Adds a pod, or makes a changed one ready at once.
-    pub fn add(&mut self, key: Key, rank: Rank, now: Instant) {
+    pub fn add(&mut self, key: Key, rank: Rank, interests: Interests, now: Instant) {
         let since = self.pods.get(&key).map_or(now, |known| known.since);
+        self.remove(&key);
         let pending = Pending {
             rank,
+            interests,
             since,
             attempts: 0,
             state: State::Ready,
         };
+        self.order.enter(&key, &pending);
         self.pods.insert(key, pending);
     }
 
     /// Forgets a pod.
     pub fn remove(&mut self, key: &Key) {
-        self.pods.remove(key);
+        if let Some(known) = self.pods.remove(key) {
+            self.order.leave(key, &known);
+        }
     }
 
     /// The next pod to look at; it is parked until [`wake`](Self::wake) or a delay brings it back.
     pub fn next(&mut self, now: Instant) -> Option<Key> {
-        let ready = self
-            .pods
-            .iter()
-            .filter(|(_, pending)| pending.is_ready(now));
-        let first = ready.min_by(|(a_key, a), (b_key, b)| {
-            let by_rank = b.rank.priority.cmp(&a.rank.priority);
-            by_rank
-                .then_with(|| a.rank.created.cmp(&b.rank.created))
-                .then_with(|| a_key.cmp(b_key))
+        while self.order.due.first().is_some_and(|(due, _)| *due <= now) {
+            let due = self.order.due.pop_first();
+            if let Some((key, pending)) = due.and_then(|(_, key)| self.pods.get_key_value(&key)) {
+                self.order.ready.insert(pending.place(key));
+            }
+        }
+        let (_, _, key) = self.order.ready.first()?;
+        let key = key.clone();
+        self.change(&key, |pending| {
+            pending.state = State::Parked(now);
+            pending.attempts = pending.attempts.saturating_add(1);
         });
-        let key = first.map(|(key, _)| key.clone())?;
-        let pending = self.pods.get_mut(&key)?;
-        pending.state = State::Parked(now);
-        pending.attempts = pending.attempts.saturating_add(1);
         Some(key)
     }
 
     /// Something has changed that may matter to these pods.
-    pub fn wake(&mut self, concerns: impl Fn(&Key) -> bool) {
-        for (key, pending) in &mut self.pods {
-            if let State::Parked(since) = pending.state
-                && concerns(key)
-            {
-                pending.state = match back_off(pending.attempts) {
-                    Duration::ZERO => State::Ready,
-                    delay => State::Delayed(since + delay),
-                };
-            }
+    pub fn wake(&mut self, concern: Concern<'_>) {
+        for key in self.order.concerned(concern) {
+            self.change(&key, |pending| {
+                if let State::Parked(since) = pending.state {
+                    pending.state = match back_off(pending.attempts) {
+                        Duration::ZERO => State::Ready,
+                        delay => State::Delayed(since + delay),
+                    };
+                }
+            });
         }
     }
 
     /// The decision's writes failed: retries after a back-off.
     pub fn retry(&mut self, key: &Key, now: Instant) {
-        if let Some(pending) = self.pods.get_mut(key) {
+        self.change(key, |pending| {
             let delay = back_off(pending.attempts).max(limits::BACK_OFF_MIN);
             pending.state = State::Delayed(now + delay);
-        }
+        });
     }
 
     /// No change of other objects can help the pod.
     pub fn hold(&mut self, key: &Key, now: Instant) {
+        self.change(key, |pending| pending.state = State::Held(now));
+    }
+
+    fn change(&mut self, key: &Key, change: impl FnOnce(&mut Pending)) {
         if let Some(pending) = self.pods.get_mut(key) {
-            pending.state = State::Held(now);
+            self.order.leave(key, pending);
+            change(pending);
+            self.order.enter(key, pending);
         }
     }
 
     /// The time at which the next pod becomes ready.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
-        self.pods.values().map(|pending| pending.due(now)).min()
+        match self.order.ready.is_empty() {
+            true => self.order.due.first().map(|(due, _)| *due),
+            false => Some(now),
+        }
     }
 
     /// The number of waiting pods by queue.
     pub fn metrics(&self) -> metrics::Pending {
-        let mut counts = metrics::Pending::default();
-        for pending in self.pods.values() {
-            *match pending.state {
-                State::Ready => &mut counts.active,
-                State::Delayed(_) => &mut counts.backoff,
-                State::Parked(_) => &mut counts.unschedulable,
-                State::Held(_) => &mut counts.gated,
-            } += 1;
-        }
-        counts
+        self.order.counts
     }
 
     /// The number of attempts, and the start of the wait.
@@ -141,16 +262,17 @@ impl Backlog {
 }
 
 impl Pending {
-    fn due(&self, now: Instant) -> Instant {
+    /// The time at which it is to be looked at; `None` is now.
+    fn due(&self) -> Option<Instant> {
         match self.state {
-            State::Ready => now,
-            State::Parked(since) | State::Held(since) => since + limits::FORGOTTEN_AFTER,
-            State::Delayed(until) => until,
+            State::Ready => None,
+            State::Parked(since) | State::Held(since) => Some(since + limits::FORGOTTEN_AFTER),
+            State::Delayed(until) => Some(until),
         }
     }
 
-    fn is_ready(&self, now: Instant) -> bool {
-        self.due(now) <= now
+    fn place(&self, key: &Key) -> (Reverse<i32>, Option<Timestamp>, Key) {
+        (Reverse(self.rank.priority), self.rank.created, key.clone())
     }
 }
 
@@ -183,9 +305,9 @@ mod tests {
     fn the_important_come_first_then_the_old() {
         let mut backlog = Backlog::default();
         let now = Instant::now();
-        backlog.add(key("young"), rank(0, 2), now);
-        backlog.add(key("old"), rank(0, 1), now);
-        backlog.add(key("important"), rank(9, 3), now);
+        backlog.add(key("young"), rank(0, 2), Interests::default(), now);
+        backlog.add(key("old"), rank(0, 1), Interests::default(), now);
+        backlog.add(key("important"), rank(9, 3), Interests::default(), now);
         let order: Vec<Key> = std::iter::from_fn(|| backlog.next(now)).collect();
         assert_eq!(order, ["important", "old", "young"].map(key));
     }
@@ -194,14 +316,14 @@ mod tests {
     fn parked_pods_come_back_when_woken_at_once_at_first_and_later_with_delay() {
         let mut backlog = Backlog::default();
         let now = Instant::now();
-        backlog.add(key("a"), rank(0, 1), now);
+        backlog.add(key("a"), rank(0, 1), Interests::default(), now);
         for _ in 0..limits::PROMPT_ATTEMPTS {
             assert_eq!(backlog.next(now), Some(key("a")));
             assert_eq!(backlog.next(now), None);
-            backlog.wake(|_| true);
+            backlog.wake(Concern::All);
         }
         assert_eq!(backlog.next(now), Some(key("a")));
-        backlog.wake(|_| true);
+        backlog.wake(Concern::All);
         assert_eq!(backlog.next(now), None);
         assert_eq!(backlog.next_due(now), Some(now + limits::BACK_OFF_MIN));
         assert_eq!(backlog.next(now + limits::BACK_OFF_MIN), Some(key("a")));
@@ -211,7 +333,7 @@ mod tests {
     fn nothing_is_forgotten_for_ever() {
         let mut backlog = Backlog::default();
         let now = Instant::now();
-        backlog.add(key("a"), rank(0, 1), now);
+        backlog.add(key("a"), rank(0, 1), Interests::default(), now);
         assert!(backlog.next(now).is_some());
         assert_eq!(backlog.next(now + limits::FORGOTTEN_AFTER), Some(key("a")));
     }
@@ -221,7 +343,7 @@ mod tests {
         let mut backlog = Backlog::default();
         let now = Instant::now();
         for name in ["a", "b", "c", "d"] {
-            backlog.add(key(name), rank(0, 1), now);
+            backlog.add(key(name), rank(0, 1), Interests::default(), now);
         }
         for _ in 0..3 {
             backlog.next(now);
@@ -235,7 +357,7 @@ mod tests {
             gated: 1,
         };
         assert_eq!(backlog.metrics(), counts);
-        backlog.wake(|_| true);
+        backlog.wake(Concern::All);
         let counts = metrics::Pending {
             active: 2,
             unschedulable: 0,
@@ -244,7 +366,43 @@ mod tests {
         assert_eq!(backlog.metrics(), counts);
         // A pod that changes waits since it came.
         let later = now + limits::BACK_OFF_MIN;
-        backlog.add(key("a"), rank(0, 1), later);
+        backlog.add(key("a"), rank(0, 1), Interests::default(), later);
         assert_eq!(backlog.history(&key("a")), Some((0, now)));
+    }
+
+    #[test]
+    fn a_change_wakes_those_that_it_may_help() {
+        let mut backlog = Backlog::default();
+        let now = Instant::now();
+        let none = Interests::default();
+        let claims = Interests {
+            claims: true,
+            ..none
+        };
+        let neighbours = Interests {
+            neighbours: true,
+            ..none
+        };
+        let add = |backlog: &mut Backlog, key: Key, interests| {
+            backlog.add(key, rank(0, 1), interests, now);
+        };
+        add(&mut backlog, key("plain"), none);
+        add(&mut backlog, key("claims"), claims);
+        add(&mut backlog, Key::new("other", "claims"), claims);
+        add(&mut backlog, key("near"), neighbours);
+        let all = |backlog: &mut Backlog| -> Vec<String> {
+            std::iter::from_fn(|| backlog.next(now).map(|key| key.to_string())).collect()
+        };
+        assert_eq!(all(&mut backlog).len(), 4);
+        let mut woken = |concern: Concern<'_>| {
+            backlog.wake(concern);
+            all(&mut backlog)
+        };
+        assert_eq!(woken(Concern::Neighbours), ["default/near"]);
+        assert_eq!(woken(Concern::ClaimsIn("default")), ["default/claims"]);
+        assert_eq!(woken(Concern::Claims), ["default/claims", "other/claims"]);
+        assert_eq!(woken(Concern::Devices), [""; 0]);
+        assert_eq!(woken(Concern::Pod(&key("plain"))), ["default/plain"]);
+        assert_eq!(woken(Concern::Pod(&key("absent"))), [""; 0]);
     }
 }

@@ -14,7 +14,7 @@ mod writes;
 
 use api_client::Client;
 pub use metrics::Metrics;
-use reconcile::Part;
+use reconcile::{Part, SharedCaches};
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub scheduler_name: String,
     /// The scheduler's metrics.
     pub metrics: Metrics,
+    /// Caches that other parts of the process read as well; without them the scheduler has its own.
+    pub caches: Option<SharedCaches>,
 }
 
 impl Default for Config {
@@ -30,6 +32,7 @@ impl Default for Config {
         Self {
             scheduler_name: "default-scheduler".to_owned(),
             metrics: Metrics::default(),
+            caches: None,
         }
     }
 }

@@ -41,6 +41,10 @@ impl Nominations {
         self.by_pod.is_empty()
     }
 
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.by_pod.keys()
+    }
+
     pub fn get_mut(&mut self, key: &Key) -> Option<&mut Nomination> {
         self.by_pod.get_mut(key)
     }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use placement::{ClaimStep, ClusterView};
 use reconcile::Key;
 use resource_kinds::annotations::SELECTED_NODE;
-use resource_kinds::pod_view::PodView;
+use resource_kinds::pod_view::{PodView, Text};
 use resource_kinds::volume_fit::claim_reference;
 
 use crate::devices;
@@ -86,57 +89,87 @@ impl Reservations {
 
     /// Adds the changes that the caches do not show yet to the view; for `asking` only its steps,
     /// not the pod itself.
-    pub fn overlay(&self, asking: &Key, view: &mut ClusterView) {
+    pub fn overlay(&self, asking: &Key, view: &mut ClusterView) -> Overlay {
+        let mut overlay = Overlay::default();
         for (key, reservation) in &self.by_pod {
             let uid = &reservation.pod.uid;
-            if key != asking && !view.pods.iter().any(|pod| pod.uid == *uid) {
+            if key != asking && view.pods.get(uid).is_none() {
                 let mut pod = (*reservation.pod).clone();
                 pod.node = Some(reservation.node.as_str().into());
                 view.pods.push(Arc::new(pod));
+                overlay.pods.push(uid.clone());
             }
             for taken in &reservation.steps {
-                overlay_step(key, reservation, taken, view);
+                overlay.step(key, reservation, taken, view);
             }
         }
+        overlay
     }
 }
 
-fn overlay_step(pod: &Key, kept: &Reservation, taken: &TakenStep, view: &mut ClusterView) {
-    let node = &kept.node;
-    let claim_key = |claim: &String| (pod.namespace.to_string(), claim.clone());
-    match &taken.step {
-        ClaimStep::SelectNode { claim } => {
-            if let Some(claim) = view.claims.get_mut(&claim_key(claim))
-                && taken.is_news_to(claim.metadata.resource_version.as_ref())
-            {
-                let annotations = &mut Arc::make_mut(claim).metadata.annotations;
-                let annotations = annotations.get_or_insert_default();
-                annotations.insert(SELECTED_NODE.to_owned(), node.clone());
-            }
+/// The difference of a view with reservations to the view without them.
+#[derive(Debug, Default)]
+#[must_use = "the view keeps the reservations until they are undone"]
+pub(crate) struct Overlay {
+    /// The uids of added pods.
+    pods: Vec<Text>,
+    /// The former states of changed objects.
+    claims: BTreeMap<(String, String), Arc<PersistentVolumeClaim>>,
+    volumes: BTreeMap<String, Arc<PersistentVolume>>,
+    device_claims: BTreeMap<(String, String), Arc<ResourceClaim>>,
+}
+
+impl Overlay {
+    /// Restores the view.
+    pub fn undo(self, view: &mut ClusterView) {
+        for uid in &self.pods {
+            view.pods.remove(uid);
         }
-        ClaimStep::Allocate { claim, allocation } => {
-            if let Some(claim) = view.device_claims.get_mut(&claim_key(claim))
-                && taken.is_news_to(claim.metadata.resource_version.as_ref())
-            {
-                devices::overlay(claim, &kept.pod, Some(allocation));
+        view.claims.extend(self.claims);
+        view.volumes.extend(self.volumes);
+        view.device_claims.extend(self.device_claims);
+    }
+
+    fn step(&mut self, pod: &Key, kept: &Reservation, taken: &TakenStep, view: &mut ClusterView) {
+        let node = &kept.node;
+        let claim_key = |claim: &String| (pod.namespace.to_string(), claim.clone());
+        let is_news = |meta: &ObjectMeta| taken.is_news_to(meta.resource_version.as_ref());
+        match &taken.step {
+            ClaimStep::SelectNode { claim } => {
+                let key = claim_key(claim);
+                let claim = view.claims.get_mut(&key);
+                if let Some(claim) = claim.filter(|claim| is_news(&claim.metadata)) {
+                    self.claims.entry(key).or_insert_with(|| claim.clone());
+                    let annotations = &mut Arc::make_mut(claim).metadata.annotations;
+                    let annotations = annotations.get_or_insert_default();
+                    annotations.insert(SELECTED_NODE.to_owned(), node.clone());
+                }
             }
-        }
-        ClaimStep::UseDevices { claim } => {
-            if let Some(claim) = view.device_claims.get_mut(&claim_key(claim))
-                && taken.is_news_to(claim.metadata.resource_version.as_ref())
-            {
-                devices::overlay(claim, &kept.pod, None);
+            ClaimStep::Allocate { claim, .. } | ClaimStep::UseDevices { claim } => {
+                let key = claim_key(claim);
+                let claim = view.device_claims.get_mut(&key);
+                if let Some(claim) = claim.filter(|claim| is_news(&claim.metadata)) {
+                    let former = self.device_claims.entry(key);
+                    former.or_insert_with(|| claim.clone());
+                    let allocation = match &taken.step {
+                        ClaimStep::Allocate { allocation, .. } => Some(&**allocation),
+                        _ => None,
+                    };
+                    devices::overlay(claim, &kept.pod, allocation);
+                }
             }
-        }
-        ClaimStep::Reserve { claim, volume } => {
-            let Some(claim) = view.claims.get(&claim_key(claim)).cloned() else {
-                return;
-            };
-            if let Some(volume) = view.volumes.get_mut(volume)
-                && taken.is_news_to(volume.metadata.resource_version.as_ref())
-            {
-                let spec = Arc::make_mut(volume).spec.get_or_insert_default();
-                spec.claim_ref = Some(claim_reference(&claim));
+            ClaimStep::Reserve { claim, volume } => {
+                let Some(claim) = view.claims.get(&claim_key(claim)) else {
+                    return;
+                };
+                let name = volume;
+                let volume = view.volumes.get_mut(name);
+                if let Some(volume) = volume.filter(|volume| is_news(&volume.metadata)) {
+                    let former = self.volumes.entry(name.clone());
+                    former.or_insert_with(|| volume.clone());
+                    let spec = Arc::make_mut(volume).spec.get_or_insert_default();
+                    spec.claim_ref = Some(claim_reference(claim));
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use container_runtime::RuntimeOptions;
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use node_agent::{NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{PodNetwork, Ranges};
-use reconcile::Health;
+use reconcile::{Health, SharedCaches};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -137,7 +137,11 @@ impl Running {
     fn start_deciders(&mut self, parts: &Parts<'_>, server: &Server) {
         let masters: [&str; 0] = [];
         let controllers = server.client("system:kube-controller-manager", &masters);
+        // The controllers may read every kind that the scheduler reads.
+        let part = self.health.part("caches", self.deciders.stop.clone());
+        let caches = SharedCaches::new(controllers.clone(), part);
         let config = controllers::Config {
+            caches: Some(caches.clone()),
             root_ca_pem: server.ca_pem.clone(),
             authority: Some(server.authority.clone()),
             listening: Some(parts.network.listening()),
@@ -150,7 +154,10 @@ impl Running {
         });
         server.watch(Component::ControllerManager, part);
         let scheduler = server.client("system:kube-scheduler", &masters);
-        let config = scheduler::Config::default();
+        let config = scheduler::Config {
+            caches: Some(caches),
+            ..scheduler::Config::default()
+        };
         let metrics = config.metrics.clone();
         server.show(move |page| metrics.write(page));
         let part = self.run(Part::Decider, "scheduler", |stop| {

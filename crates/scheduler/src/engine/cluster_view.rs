@@ -1,58 +1,251 @@
-//! The input of a decision: the caches, with the pending writes on top.
+//! The input of a decision: the state that the caches have told, with the pending writes on top.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use placement::ClusterView;
-use reconcile::{Cache, Key, Object};
+use placement::{ClusterView, Decision, place};
+use reconcile::{Identity, Key, Object, ObjectChange};
+use resource_kinds::pod_view::PodView;
 
+use super::feeds::Change;
 use super::{Engine, is_running};
 
-impl Engine {
-    /// The view for the decision about `pod`.
-    pub(super) fn view(&self, pod: &Key) -> ClusterView {
-        let caches = &self.caches;
-        let (mut placed, mut nominated) = (Vec::new(), Vec::new());
-        for pod in caches.pods.list() {
-            if is_running(&pod) {
-                placed.push(pod);
-            } else if let Some(node) = self.nominated(&pod) {
-                let mut there = (*pod).clone();
-                there.node = Some(node.into());
-                nominated.push(Arc::new(there));
+/// The cluster as the caches have told it. It follows them change by change: a decision does not
+/// look at objects that are as they were at the last one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct World {
+    /// Without nominated pods.
+    view: ClusterView,
+    /// The pods that do not run.
+    unplaced: BTreeMap<Key, Arc<PodView>>,
+    /// Those of them that name the node on which a place is being made.
+    nominated: BTreeSet<Key>,
+}
+
+impl World {
+    pub fn apply(&mut self, change: &Change) {
+        let view = &mut self.view;
+        match change {
+            Change::Pod(change) => self.apply_pod(change),
+            Change::Node(change) => keep(&mut view.nodes, name, change),
+            Change::Namespace(change) => keep(&mut view.namespaces, name, change),
+            Change::Claim(change) => keep(&mut view.claims, namespace_and_name, change),
+            Change::Volume(change) => keep(&mut view.volumes, name, change),
+            Change::Class(change) => keep(&mut view.classes, name, change),
+            Change::Budget(change) => keep_sorted(&mut view.budgets, change),
+            Change::DeviceClaim(change) => {
+                keep(&mut view.device_claims, namespace_and_name, change);
             }
+            Change::DeviceSlice(change) => keep_sorted(&mut view.device_slices, change),
+            Change::DeviceClass(change) => keep(&mut view.device_classes, name, change),
         }
-        let mut view = ClusterView {
-            nodes: by_name(&caches.nodes),
-            pods: placed,
-            nominated,
-            budgets: caches.budgets.list(),
-            namespaces: by_name(&caches.namespaces),
-            claims: by_namespace_and_name(&caches.claims),
-            volumes: by_name(&caches.volumes),
-            classes: by_name(&caches.classes),
-            device_claims: by_namespace_and_name(&caches.device_claims),
-            device_slices: caches.device_slices.list(),
-            device_classes: by_name(&caches.device_classes),
-        };
-        self.reservations.overlay(pod, &mut view);
-        view
+    }
+
+    fn apply_pod(&mut self, change: &ObjectChange<PodView>) {
+        let pod = change.object();
+        let key = Key::of_pod(pod);
+        self.nominated.remove(&key);
+        self.unplaced.remove(&key);
+        match change {
+            ObjectChange::Applied(pod, _) if is_running(pod) => {
+                self.view.pods.push(pod.clone());
+                return;
+            }
+            ObjectChange::Applied(pod, _) => {
+                if pod.nominated.is_some() {
+                    self.nominated.insert(key.clone());
+                }
+                self.unplaced.insert(key, pod.clone());
+            }
+            ObjectChange::Deleted(_) => {}
+        }
+        self.view.pods.remove(&pod.uid);
     }
 }
 
-fn by_namespace_and_name<K: Object>(cache: &Cache<K>) -> BTreeMap<(String, String), Arc<K>> {
-    let named = |object: Arc<K>| {
-        let meta = object.meta();
-        let key = (
-            meta.namespace.clone().unwrap_or_default(),
-            meta.name.clone().unwrap_or_default(),
-        );
-        (key, object)
-    };
-    cache.list().into_iter().map(named).collect()
+impl Engine {
+    /// Decides about a pod. `reserved` is the node that an earlier decision reserved for it.
+    pub(super) fn decide(&mut self, key: &Key, pod: &PodView, reserved: Option<&str>) -> Decision {
+        let nominated = self.nominated_pods();
+        let view = &mut self.world.view;
+        view.nominated = nominated;
+        let overlay = self.reservations.overlay(key, view);
+        let decision = place(pod, view, reserved);
+        overlay.undo(view);
+        view.nominated.clear();
+        decision
+    }
+
+    /// The pods for which a place is being made, as if they were there.
+    fn nominated_pods(&self) -> Vec<Arc<PodView>> {
+        let known = self.world.nominated.iter();
+        let keys: BTreeSet<&Key> = known.chain(self.nominations.keys()).collect();
+        let pods = keys.into_iter().filter_map(|key| {
+            let pod = self.world.unplaced.get(key)?;
+            let mut there = (**pod).clone();
+            there.node = Some(self.nominated(pod)?.into());
+            Some(Arc::new(there))
+        });
+        pods.collect()
+    }
 }
 
-fn by_name<K: Object>(cache: &Cache<K>) -> BTreeMap<String, Arc<K>> {
-    let named = |object: Arc<K>| (object.meta().name.clone().unwrap_or_default(), object);
-    cache.list().into_iter().map(named).collect()
+fn keep<Q: Ord, K: Object>(
+    objects: &mut BTreeMap<Q, Arc<K>>,
+    key: fn(&K) -> Q,
+    change: &ObjectChange<K>,
+) {
+    match change {
+        ObjectChange::Applied(object, _) => objects.insert(key(object), object.clone()),
+        ObjectChange::Deleted(object) => objects.remove(&key(object)),
+    };
+}
+
+/// The same for objects that are sorted by namespace and name.
+fn keep_sorted<K: Object>(objects: &mut Vec<Arc<K>>, change: &ObjectChange<K>) {
+    let wanted = namespace_and_name(&**change.object());
+    let at = objects.binary_search_by_key(&wanted, |object| namespace_and_name(&**object));
+    match (at, change) {
+        (Ok(at), ObjectChange::Applied(object, _)) => objects[at] = object.clone(),
+        (Err(at), ObjectChange::Applied(object, _)) => objects.insert(at, object.clone()),
+        (Ok(at), ObjectChange::Deleted(_)) => {
+            objects.remove(at);
+        }
+        (Err(_), ObjectChange::Deleted(_)) => {}
+    }
+}
+
+fn name<K: Object>(object: &K) -> String {
+    Identity::of(object).name.to_owned()
+}
+
+fn namespace_and_name<K: Object>(object: &K) -> (String, String) {
+    let identity = Identity::of(object);
+    (identity.namespace.to_owned(), identity.name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A pod's state: its node, if any; the node in mind; whether it has ended; its milli CPU.
+    type Spec = (Option<u8>, bool, bool, u16);
+
+    fn pod(name: u8, uid: u32, revision: usize, spec: Spec) -> Arc<PodView> {
+        let (node, nominated, ended, milli) = spec;
+        let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "a"}}});
+        let repelling = json!({"podAntiAffinity":
+            {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+            "metadata": {
+                "name": name.to_string(), "namespace": "default", "uid": uid.to_string(),
+                "resourceVersion": revision.to_string(),
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r",
+                    "uid": (milli % 3).to_string(), "controller": true}],
+            },
+            "spec": {
+                "nodeName": node.map(|node| format!("n{node}")),
+                "affinity": if milli % 2 == 0 { repelling } else { Value::Null },
+                "containers": [{"name": "c", "resources": {"requests": {
+                    // The largest amounts add up to the end of the range.
+                    "cpu": format!("{milli}m"),
+                    "memory": if milli % 5 == 0 { "8E" } else { "1" },
+                }}}],
+            },
+            "status": {
+                "phase": if ended { "Succeeded" } else { "Running" },
+                "nominatedNodeName": nominated.then_some("n0"),
+            },
+        }))
+        .unwrap();
+        Arc::new(pod.into())
+    }
+
+    fn slice(name: u8, revision: usize) -> Arc<k8s_openapi::api::resource::v1::ResourceSlice> {
+        let metadata = json!({"name": name.to_string(), "resourceVersion": revision.to_string()});
+        let spec = json!({"driver": "d", "pool": {"name": "p", "generation": 1,
+            "resourceSliceCount": 1}});
+        let object = json!({"metadata": metadata, "spec": spec});
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Apply(u8, Spec),
+        Delete(u8),
+        Replace(u8, Spec),
+        Slice(u8),
+        NoSlice(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let spec = (
+            prop::option::of(0..3u8),
+            any::<bool>(),
+            prop::bool::weighted(0.2),
+            0..20u16,
+        );
+        prop_oneof![
+            4 => (0..6u8, spec.clone()).prop_map(|(name, spec)| Step::Apply(name, spec)),
+            1 => (0..6u8).prop_map(Step::Delete),
+            1 => (0..6u8, spec).prop_map(|(name, spec)| Step::Replace(name, spec)),
+            1 => (0..3u8).prop_map(Step::Slice),
+            1 => (0..3u8).prop_map(Step::NoSlice),
+        ]
+    }
+
+    proptest! {
+        /// A view that follows all changes is the view of the last state.
+        #[test]
+        fn a_view_that_follows_is_a_view_made_anew(steps in prop::collection::vec(step(), 0..60)) {
+            let mut world = World::default();
+            let (mut pods, mut slices) = (BTreeMap::new(), BTreeMap::new());
+            for (revision, step) in steps.into_iter().enumerate() {
+                let mut tell = |change: Change| world.apply(&change);
+                let deleted = |pod| Change::Pod(ObjectChange::Deleted(pod));
+                match step {
+                    Step::Apply(name, spec) => {
+                        let uid = pods.get(&name).map_or(u32::from(name), |(uid, _)| *uid);
+                        let new = pod(name, uid, revision, spec);
+                        let old = pods.insert(name, (uid, new.clone())).map(|(_, old)| old);
+                        tell(Change::Pod(ObjectChange::Applied(new, old)));
+                    }
+                    Step::Delete(name) => {
+                        if let Some((_, old)) = pods.remove(&name) {
+                            tell(deleted(old));
+                        }
+                    }
+                    Step::Replace(name, spec) => {
+                        let uid = 100 + u32::try_from(revision).unwrap();
+                        let new = pod(name, uid, revision, spec);
+                        if let Some((_, old)) = pods.insert(name, (uid, new.clone())) {
+                            tell(deleted(old));
+                        }
+                        tell(Change::Pod(ObjectChange::Applied(new, None)));
+                    }
+                    Step::Slice(name) => {
+                        let new = slice(name, revision);
+                        let old = slices.insert(name, new.clone());
+                        tell(Change::DeviceSlice(ObjectChange::Applied(new, old)));
+                    }
+                    Step::NoSlice(name) => {
+                        if let Some(old) = slices.remove(&name) {
+                            tell(Change::DeviceSlice(ObjectChange::Deleted(old)));
+                        }
+                    }
+                }
+            }
+            let mut anew = World::default();
+            for (_, pod) in pods.into_values() {
+                anew.apply(&Change::Pod(ObjectChange::Applied(pod, None)));
+            }
+            for slice in slices.into_values() {
+                anew.apply(&Change::DeviceSlice(ObjectChange::Applied(slice, None)));
+            }
+            prop_assert_eq!(world, anew);
+        }
+    }
 }

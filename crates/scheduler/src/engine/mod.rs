@@ -1,6 +1,7 @@
 //! The scheduler's one loop: changes in, decisions out.
 
 mod cluster_view;
+mod feeds;
 mod preempting;
 
 use std::sync::Arc;
@@ -12,14 +13,16 @@ use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVo
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::StorageClass;
-use placement::{ClaimStep, Decision, Obstacle, asks_for_less, place};
+use placement::{ClaimStep, Decision, Obstacle, asks_for_less};
 use reconcile::execute::message;
-use reconcile::{Cache, EventType, Key, ObjectChange, Part, Recorder};
+use reconcile::{Cache, EventType, Key, ObjectChange, Part, Recorder, SharedCaches};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backlog::{Backlog, Rank};
+use self::cluster_view::World;
+use self::feeds::{Change, Feeds};
+use crate::backlog::{Backlog, Concern, Interests, Rank};
 use crate::metrics::Attempt;
 use crate::nominations::Nominations;
 use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
@@ -82,6 +85,7 @@ pub(crate) struct Engine {
     config: Config,
     shutdown: CancellationToken,
     caches: Caches,
+    world: World,
     recorder: Recorder,
     backlog: Backlog,
     reservations: Reservations,
@@ -91,17 +95,19 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub fn new(client: Client, config: Config, part: Part) -> Self {
+        let own = || SharedCaches::new(client.clone(), part.clone());
+        let shared = config.caches.clone().unwrap_or_else(own);
         let caches = Caches {
-            pods: Cache::of_pods(&client, &part),
-            nodes: Cache::spawn_all(&client, &part),
-            namespaces: Cache::spawn_all(&client, &part),
-            claims: Cache::spawn_all(&client, &part),
-            volumes: Cache::spawn_all(&client, &part),
-            classes: Cache::spawn_all(&client, &part),
-            budgets: Cache::spawn_all(&client, &part),
-            device_claims: Cache::spawn_all(&client, &part),
-            device_slices: Cache::spawn_all(&client, &part),
-            device_classes: Cache::spawn_all(&client, &part),
+            pods: shared.pods(),
+            nodes: shared.all(),
+            namespaces: shared.all(),
+            claims: shared.all(),
+            volumes: shared.all(),
+            classes: shared.all(),
+            budgets: shared.all(),
+            device_claims: shared.all(),
+            device_slices: shared.all(),
+            device_classes: shared.all(),
         };
         let shutdown = part.shutdown;
         let source = config.scheduler_name.as_str();
@@ -112,6 +118,7 @@ impl Engine {
             config,
             shutdown,
             caches,
+            world: World::default(),
             recorder,
             backlog: Backlog::default(),
             reservations: Reservations::default(),
@@ -126,67 +133,27 @@ impl Engine {
             () = shutdown.cancelled() => return Ok(()),
             () = self.synced() => {}
         }
-        let mut pods = self.caches.pods.subscribe();
-        let mut nodes = self.caches.nodes.subscribe();
-        let mut claims = self.caches.claims.subscribe();
-        let mut volumes = self.caches.volumes.subscribe();
-        let mut classes = self.caches.classes.subscribe();
-        let mut device_claims = self.caches.device_claims.subscribe();
-        let mut device_slices = self.caches.device_slices.subscribe();
-        let mut device_classes = self.caches.device_classes.subscribe();
+        let mut feeds = Feeds::of(&self.caches);
         loop {
-            self.schedule_ready();
+            self.schedule_ready(&mut feeds);
             self.config.metrics.pending(self.backlog.metrics());
             let due = self.backlog.next_due(Instant::now());
             let due = due.unwrap_or_else(|| Instant::now() + limits::FORGOTTEN_AFTER);
-            let kind = tokio::select! {
-                // Changes first, so that a decision uses the newest state.
+            tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(ended) = self.writes.join_next() => {
                     if let Ok(written) = ended {
                         self.written(written);
                     }
-                    continue;
                 }
-                change = pods.next() => match change {
-                    Some(change) => { self.pod_changed(change); continue; }
-                    None => "pods",
+                change = feeds.next() => match change {
+                    Ok(change) => self.changed(change),
+                    Err(_) if shutdown.is_cancelled() => break,
+                    Err(kind) => return Err(Error::WatchStopped { kind }),
                 },
-                change = nodes.next() => match change {
-                    Some(change) => { self.node_changed(&change); continue; }
-                    None => "nodes",
-                },
-                change = claims.next() => match change {
-                    Some(change) => { self.claim_changed(&change); continue; }
-                    None => "persistentvolumeclaims",
-                },
-                change = volumes.next() => match change {
-                    Some(_) => { self.wake(uses_claims); continue; }
-                    None => "persistentvolumes",
-                },
-                change = classes.next() => match change {
-                    Some(_) => { self.wake(uses_claims); continue; }
-                    None => "storageclasses",
-                },
-                change = device_claims.next() => match change {
-                    Some(_) => { self.wake(uses_devices); continue; }
-                    None => "resourceclaims",
-                },
-                change = device_slices.next() => match change {
-                    Some(_) => { self.wake(uses_devices); continue; }
-                    None => "resourceslices",
-                },
-                change = device_classes.next() => match change {
-                    Some(_) => { self.wake(uses_devices); continue; }
-                    None => "deviceclasses",
-                },
-                () = tokio::time::sleep_until(due.into()), if self.has_room() => continue,
-            };
-            if shutdown.is_cancelled() {
-                break;
+                () = tokio::time::sleep_until(due.into()), if self.has_room() => {}
             }
-            return Err(Error::WatchStopped { kind });
         }
         self.writes.shutdown().await;
         Ok(())
@@ -209,15 +176,32 @@ impl Engine {
         self.writes.len() < limits::WRITES_MAX
     }
 
-    fn schedule_ready(&mut self) {
-        while self.has_room()
-            && let Some(key) = self.backlog.next(Instant::now())
-        {
-            self.schedule(key);
+    fn changed(&mut self, change: Change) {
+        self.world.apply(&change);
+        match change {
+            Change::Pod(change) => self.pod_changed(change),
+            Change::Node(change) => self.node_changed(&change),
+            Change::Claim(change) => {
+                let claim = Key::of(&**change.object());
+                self.backlog.wake(Concern::ClaimsIn(&claim.namespace));
+            }
+            Change::Volume(_) | Change::Class(_) => self.backlog.wake(Concern::Claims),
+            Change::DeviceClaim(_) | Change::DeviceSlice(_) | Change::DeviceClass(_) => {
+                self.backlog.wake(Concern::Devices);
+            }
+            Change::Namespace(_) | Change::Budget(_) => {}
         }
     }
 
-    fn schedule(&mut self, key: Key) {
+    fn schedule_ready(&mut self, feeds: &mut Feeds) {
+        while self.has_room()
+            && let Some(key) = self.backlog.next(Instant::now())
+        {
+            self.schedule(key, feeds);
+        }
+    }
+
+    fn schedule(&mut self, key: Key, feeds: &mut Feeds) {
         let begun = Instant::now();
         let Some(pod) = self
             .caches
@@ -251,9 +235,13 @@ impl Engine {
             self.reservations.drop(&key);
         }
         let kept = kept.filter(|_| !overdue);
-        let view = self.view(&key);
+        // All that the caches have shown: a reservation ends when they show its result.
+        while let Some(change) = feeds.ready() {
+            self.changed(change);
+        }
+        let decision = self.decide(&key, &pod, kept.as_ref().map(|kept| kept.node.as_str()));
         self.reservations.drop(&key);
-        match place(&pod, &view, kept.as_ref().map(|kept| kept.node.as_str())) {
+        match decision {
             Decision::Bind { node } => self.bind(key, pod, node, begun),
             Decision::Prepare { node, steps } => self.prepare(key, pod, node, steps, kept, begun),
             Decision::Preempt(preemption) => self.preempt(key, pod, preemption, begun),
@@ -410,7 +398,7 @@ impl Engine {
                     kept.steps = steps;
                 }
                 // The change that it waits for may have come already.
-                self.backlog.wake(|other| *other == key);
+                self.backlog.wake(Concern::Pod(&key));
             }
             Outcome::Failed { decided, error } => {
                 tracing::debug!(pod = %key, error = %message(&error), "write failed");
@@ -449,13 +437,14 @@ impl Engine {
                     self.reservations.drop(&key);
                 }
                 if previous.as_ref().is_some_and(|old| leaves(old, &pod)) {
-                    self.wake(|_| true);
+                    self.backlog.wake(Concern::All);
                 }
                 if self.is_ours(&pod) {
                     self.wake_free(&key);
                     let changed = previous.as_ref().is_none_or(|old| matters(old, &pod));
                     if changed || !self.backlog.contains(&key) {
-                        self.backlog.add(key, rank(&pod), Instant::now());
+                        let now = Instant::now();
+                        self.backlog.add(key, rank(&pod), interests(&pod), now);
                     }
                     return;
                 }
@@ -464,9 +453,9 @@ impl Engine {
                 self.settle(&key);
                 let before = previous.filter(|old| is_running(old));
                 if before.is_some_and(|old| !is_running(&pod) || asks_for_less(&old, &pod)) {
-                    self.wake(|_| true);
+                    self.backlog.wake(Concern::All);
                 } else if pod.node.is_some() {
-                    self.wake(wants_neighbours);
+                    self.backlog.wake(Concern::Neighbours);
                 }
             }
             ObjectChange::Deleted(pod) => {
@@ -475,7 +464,7 @@ impl Engine {
                 let nominated = pod.nominated.is_some() || self.nominations.get(&key).is_some();
                 self.nominations.drop(&key);
                 if pod.node.is_some() || nominated {
-                    self.wake(|_| true);
+                    self.backlog.wake(Concern::All);
                 }
             }
         }
@@ -495,18 +484,7 @@ impl Engine {
                 return;
             }
         }
-        self.wake(|_| true);
-    }
-
-    fn claim_changed(&mut self, change: &ObjectChange<PersistentVolumeClaim>) {
-        let claim = Key::of(&**change.object());
-        self.wake(|pod| *pod.namespace == *claim.namespace && uses_claims(pod));
-    }
-
-    fn wake(&mut self, concerns: impl Fn(&PodView) -> bool) {
-        let pods = &self.caches.pods;
-        self.backlog
-            .wake(|key| pods.get_key(key).is_some_and(|pod| concerns(&pod)));
+        self.backlog.wake(Concern::All);
     }
 
     fn is_ours(&self, pod: &PodView) -> bool {
@@ -550,17 +528,14 @@ fn leaves(old: &PodView, new: &PodView) -> bool {
     old.nominated.is_some() && old.nominated.as_ref() != place
 }
 
-fn uses_claims(pod: &PodView) -> bool {
-    !pod.claims.is_empty()
-}
-
-fn uses_devices(pod: &PodView) -> bool {
-    let claims = pod.spec.resource_claims.as_deref();
-    claims.is_some_and(|claims| !claims.is_empty())
-}
-
-fn wants_neighbours(pod: &PodView) -> bool {
-    let affinity = pod.spec.affinity.as_ref();
-    affinity.is_some_and(|affinity| affinity.pod_affinity.is_some())
-        || pod.spec.topology_spread_constraints.is_some()
+fn interests(pod: &PodView) -> Interests {
+    let spec = &pod.spec;
+    let affinity = spec.affinity.as_ref();
+    let devices = spec.resource_claims.as_deref().unwrap_or_default();
+    Interests {
+        claims: !pod.claims.is_empty(),
+        devices: !devices.is_empty(),
+        neighbours: affinity.is_some_and(|affinity| affinity.pod_affinity.is_some())
+            || spec.topology_spread_constraints.is_some(),
+    }
 }

@@ -9,6 +9,7 @@ use reconcile::{EventType, Key};
 use resource_kinds::pod_view::PodView;
 
 use super::{Engine, Outcome, Written, same};
+use crate::backlog::Concern;
 use crate::metrics::Attempt;
 use crate::nominations::{self, Nomination};
 use crate::reservations::{Reservation, Stage};
@@ -124,7 +125,7 @@ impl Engine {
     pub(super) fn wake_free(&mut self, key: &Key) {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| own.is_free(|pod| self.current(pod))) {
-            self.backlog.wake(|other| other == key);
+            self.backlog.wake(Concern::Pod(key));
         }
     }
 
@@ -133,7 +134,7 @@ impl Engine {
         let nomination = self.nominations.get(key);
         if nomination.is_some_and(|own| same(&own.pod, pod)) {
             self.nominations.drop(key);
-            self.wake(|_| true);
+            self.backlog.wake(Concern::All);
         }
     }
 }

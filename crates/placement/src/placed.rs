@@ -1,0 +1,213 @@
+//! The pods that have a node, with the sums that decisions about other pods need. Each change costs
+//! as much as the changed pod, not as much as the cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object_model::{Quantity, quantity::Format};
+use resource_kinds::pod_view::{PodView, Text};
+
+use crate::affinity::anti_affinity_terms;
+use crate::resources::{Resources, asks_for_the_same, requests};
+
+/// The pods that have a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlacedPods {
+    by_node: BTreeMap<Text, NodePods>,
+    /// The node of each pod, by the pod's uid.
+    nodes: BTreeMap<Text, Text>,
+    /// Pods with required anti-affinity, by uid.
+    repelling: BTreeMap<Text, Arc<PodView>>,
+}
+
+/// The pods of a node.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct NodePods {
+    /// By uid.
+    pods: BTreeMap<Text, Placed>,
+    /// The sum of their requests, and the number of pods that request that resource.
+    used: BTreeMap<String, (Quantity, usize)>,
+    /// The number of pods of each controller, by namespace and uid.
+    of_controllers: BTreeMap<(Text, Text), usize>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Placed {
+    pod: Arc<PodView>,
+    requests: Resources,
+}
+
+impl PlacedPods {
+    /// Adds a pod, or replaces the former state of the same pod.
+    pub fn push(&mut self, pod: Arc<PodView>) {
+        let former = self.take(&pod.uid);
+        let same = former.filter(|former| asks_for_the_same(&former.pod, &pod));
+        let requests = same.map_or_else(|| requests(&pod), |former| former.requests);
+        let node = pod.node.clone().unwrap_or_default();
+        if !anti_affinity_terms(&pod).is_empty() {
+            self.repelling.insert(pod.uid.clone(), pod.clone());
+        }
+        self.nodes.insert(pod.uid.clone(), node.clone());
+        let there = self.by_node.entry(node).or_default();
+        there.add(Placed { pod, requests });
+    }
+
+    /// Removes the pod with that uid.
+    pub fn remove(&mut self, uid: &str) -> Option<Arc<PodView>> {
+        Some(self.take(uid)?.pod)
+    }
+
+    fn take(&mut self, uid: &str) -> Option<Placed> {
+        let node = self.nodes.remove(uid)?;
+        self.repelling.remove(uid);
+        let there = self.by_node.get_mut(&node)?;
+        let placed = there.take(uid);
+        if there.pods.is_empty() {
+            self.by_node.remove(&node);
+        }
+        placed
+    }
+
+    /// Keeps only these pods.
+    pub fn retain(&mut self, keep: impl Fn(&Arc<PodView>) -> bool) {
+        let gone: Vec<Text> = self.iter().filter(|pod| !keep(pod)).map(uid).collect();
+        for uid in gone {
+            self.take(&uid);
+        }
+    }
+
+    /// The pod with that uid.
+    pub fn get(&self, uid: &str) -> Option<&Arc<PodView>> {
+        let there = self.by_node.get(self.nodes.get(uid)?)?;
+        Some(&there.pods.get(uid)?.pod)
+    }
+
+    /// All pods, by node and uid.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<PodView>> {
+        self.by_node.values().flat_map(NodePods::iter)
+    }
+
+    /// All pods but those of one node.
+    pub(crate) fn elsewhere(&self, than: Option<&str>) -> impl Iterator<Item = &Arc<PodView>> {
+        let others = self.by_node.iter();
+        let others = others.filter(move |(node, _)| Some(&***node) != than);
+        others.flat_map(|(_, there)| there.iter())
+    }
+
+    /// The pods of a node.
+    pub(crate) fn on(&self, node: &str) -> impl Iterator<Item = &Arc<PodView>> {
+        self.by_node.get(node).into_iter().flat_map(NodePods::iter)
+    }
+
+    /// The pods with required anti-affinity.
+    pub(crate) fn repelling(&self) -> impl Iterator<Item = &Arc<PodView>> {
+        self.repelling.values()
+    }
+
+    /// The sum of the requests of a node's pods, and their number.
+    pub(crate) fn used(&self, node: &str) -> (Resources, usize) {
+        let Some(there) = self.by_node.get(node) else {
+            return (Resources::new(), 0);
+        };
+        let used = there.used.iter();
+        let used = used.map(|(name, (amount, _))| (name.clone(), *amount));
+        (used.collect(), there.pods.len())
+    }
+
+    /// The number of a node's pods with that controller.
+    pub(crate) fn of_controller(&self, node: &str, namespace: &Text, controller: &Text) -> usize {
+        let there = self.by_node.get(node);
+        let key = (namespace.clone(), controller.clone());
+        let count = there.and_then(|there| there.of_controllers.get(&key));
+        count.copied().unwrap_or_default()
+    }
+}
+
+impl FromIterator<Arc<PodView>> for PlacedPods {
+    fn from_iter<I: IntoIterator<Item = Arc<PodView>>>(pods: I) -> Self {
+        let mut placed = Self::default();
+        for pod in pods {
+            placed.push(pod);
+        }
+        placed
+    }
+}
+
+fn uid(pod: &Arc<PodView>) -> Text {
+    pod.uid.clone()
+}
+
+impl NodePods {
+    fn iter(&self) -> impl Iterator<Item = &Arc<PodView>> {
+        self.pods.values().map(|placed| &placed.pod)
+    }
+
+    fn add(&mut self, placed: Placed) {
+        if let Some(key) = controller(&placed.pod) {
+            *self.of_controllers.entry(key).or_default() += 1;
+        }
+        count(&mut self.used, &placed.requests);
+        self.pods.insert(placed.pod.uid.clone(), placed);
+    }
+
+    fn take(&mut self, uid: &str) -> Option<Placed> {
+        let placed = self.pods.remove(uid)?;
+        if let Some(key) = controller(&placed.pod)
+            && let Some(count) = self.of_controllers.get_mut(&key)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_controllers.remove(&key);
+            }
+        }
+        self.discount(&placed.requests);
+        Some(placed)
+    }
+
+    /// Takes requests off the sum. A sum at the end of the range is not the sum of its parts any
+    /// more, and is made anew.
+    fn discount(&mut self, requests: &Resources) {
+        for (name, amount) in requests {
+            let Some((sum, pods)) = self.used.get_mut(name) else {
+                continue;
+            };
+            *pods -= 1;
+            if *pods == 0 {
+                self.used.remove(name);
+            } else if is_at_the_end(sum) {
+                self.used.clear();
+                for placed in self.pods.values() {
+                    count(&mut self.used, &placed.requests);
+                }
+                return;
+            } else {
+                *sum = sum.minus(amount);
+            }
+        }
+    }
+}
+
+fn count(used: &mut BTreeMap<String, (Quantity, usize)>, requests: &Resources) {
+    for (name, amount) in requests {
+        match used.get_mut(name) {
+            Some((sum, count)) => {
+                *sum = sum.plus(amount);
+                *count += 1;
+            }
+            None => {
+                used.insert(name.clone(), (*amount, 1));
+            }
+        }
+    }
+}
+
+fn is_at_the_end(sum: &Quantity) -> bool {
+    let end = Quantity::new(i64::MAX, Format::Decimal);
+    *sum >= end || *sum <= Quantity::default().minus(&end)
+}
+
+/// The namespace of a pod and the uid of its controller.
+fn controller(pod: &PodView) -> Option<(Text, Text)> {
+    let controller = pod.controller.as_ref()?;
+    Some((pod.namespace.clone(), controller.uid.clone()))
+}

@@ -1,0 +1,93 @@
+//! The changes of all caches, in one stream.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::storage::v1::StorageClass;
+use reconcile::{Cache, ObjectChange};
+use resource_kinds::pod_view::PodView;
+
+use super::Caches;
+
+/// A change of an object.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Pod(ObjectChange<PodView>),
+    Node(ObjectChange<Node>),
+    Namespace(ObjectChange<Namespace>),
+    Claim(ObjectChange<PersistentVolumeClaim>),
+    Volume(ObjectChange<PersistentVolume>),
+    Class(ObjectChange<StorageClass>),
+    Budget(ObjectChange<PodDisruptionBudget>),
+    DeviceClaim(ObjectChange<ResourceClaim>),
+    DeviceSlice(ObjectChange<ResourceSlice>),
+    DeviceClass(ObjectChange<DeviceClass>),
+}
+
+/// A subscription to each cache.
+pub(super) struct Feeds(Vec<Feed>);
+
+struct Feed {
+    kind: &'static str,
+    poll: Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Change>> + Send>,
+}
+
+impl Feed {
+    fn of<K>(kind: &'static str, cache: &Cache<K>, change: fn(ObjectChange<K>) -> Change) -> Self
+    where
+        K: Send + Sync + 'static,
+    {
+        let mut changes = cache.subscribe();
+        let poll = move |context: &mut Context<'_>| {
+            let next = changes.poll_next_unpin(context);
+            next.map(|next| next.map(change))
+        };
+        Self {
+            kind,
+            poll: Box::new(poll),
+        }
+    }
+}
+
+impl Feeds {
+    pub fn of(caches: &Caches) -> Self {
+        Self(vec![
+            Feed::of("pods", &caches.pods, Change::Pod),
+            Feed::of("nodes", &caches.nodes, Change::Node),
+            Feed::of("namespaces", &caches.namespaces, Change::Namespace),
+            Feed::of("persistentvolumeclaims", &caches.claims, Change::Claim),
+            Feed::of("persistentvolumes", &caches.volumes, Change::Volume),
+            Feed::of("storageclasses", &caches.classes, Change::Class),
+            Feed::of("poddisruptionbudgets", &caches.budgets, Change::Budget),
+            Feed::of("resourceclaims", &caches.device_claims, Change::DeviceClaim),
+            Feed::of("resourceslices", &caches.device_slices, Change::DeviceSlice),
+            Feed::of("deviceclasses", &caches.device_classes, Change::DeviceClass),
+        ])
+    }
+
+    /// The next change. *Errors.* The kind whose cache has stopped.
+    pub async fn next(&mut self) -> Result<Change, &'static str> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    /// A change that waits, if there is one.
+    pub fn ready(&mut self) -> Option<Change> {
+        match self.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(change) => change.ok(),
+            Poll::Pending => None,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Change, &'static str>> {
+        for Feed { kind, poll } in &mut self.0 {
+            if let Poll::Ready(change) = poll(context) {
+                return Poll::Ready(change.ok_or(*kind));
+            }
+        }
+        Poll::Pending
+    }
+}
