@@ -9,20 +9,21 @@ use crate::error::{Error, Result};
 /// The length of a line above which the answer is given up; objects are far smaller.
 const LINE_BYTES_MAX: usize = 64 << 20;
 
-/// An answer, read by line.
+/// An answer, read by line. A line that arrives as a whole is not copied.
 pub struct Lines {
     body: ResponseBody,
-    buffer: BytesMut,
-    /// The part of the buffer that is known to have no end of a line.
-    searched: usize,
+    /// The unread rest of the last part.
+    part: Bytes,
+    /// The beginning of a line whose end has not arrived.
+    begun: BytesMut,
 }
 
 impl Lines {
     pub(crate) fn new(body: ResponseBody) -> Self {
         Self {
             body,
-            buffer: BytesMut::new(),
-            searched: 0,
+            part: Bytes::new(),
+            begun: BytesMut::new(),
         }
     }
 
@@ -34,18 +35,17 @@ impl Lines {
             if let Some(line) = self.take_line() {
                 return Ok(Some(line));
             }
-            if self.buffer.len() > LINE_BYTES_MAX {
+            if self.begun.len() > LINE_BYTES_MAX {
                 return Err(Error::LongLine(LINE_BYTES_MAX));
             }
             match self.body.frame().await {
                 Some(frame) => {
-                    if let Some(data) = frame.map_err(Error::Body)?.data_ref() {
-                        self.buffer.extend_from_slice(data);
+                    if let Ok(data) = frame.map_err(Error::Body)?.into_data() {
+                        self.part = data;
                     }
                 }
                 None => {
-                    self.searched = 0;
-                    let rest = self.buffer.split().freeze();
+                    let rest = self.begun.split().freeze();
                     return Ok((!rest.is_empty()).then_some(rest));
                 }
             }
@@ -53,18 +53,21 @@ impl Lines {
     }
 
     fn take_line(&mut self) -> Option<Bytes> {
-        let new = self.buffer.get(self.searched..)?;
-        let Some(length) = new.iter().position(|byte| *byte == b'\n') else {
-            self.searched = self.buffer.len();
+        let Some(length) = memchr::memchr(b'\n', &self.part) else {
+            self.begun
+                .extend_from_slice(&std::mem::take(&mut self.part));
             return None;
         };
-        let mut line = self.buffer.split_to(self.searched + length + 1);
-        self.searched = 0;
-        line.truncate(line.len() - 1);
+        let mut line = self.part.split_to(length + 1);
+        line.truncate(length);
+        if !self.begun.is_empty() {
+            self.begun.extend_from_slice(&line);
+            line = self.begun.split().freeze();
+        }
         if line.last() == Some(&b'\r') {
             line.truncate(line.len() - 1);
         }
-        Some(line.freeze())
+        Some(line)
     }
 }
 

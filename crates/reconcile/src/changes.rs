@@ -4,7 +4,7 @@
 //! that at most two per key wait (a deletion, then the creation of the next object of that name).
 //! It may therefore miss intermediate states, but never the last one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -50,7 +50,7 @@ pub(crate) struct Mailbox<K> {
 
 struct State<K> {
     order: VecDeque<Key>,
-    pending: HashMap<Key, Pending<K>>,
+    pending: BTreeMap<Key, Pending<K>>,
     closed: bool,
 }
 
@@ -64,7 +64,7 @@ impl<K> Mailbox<K> {
     pub(crate) fn new() -> Self {
         let state = State {
             order: VecDeque::new(),
-            pending: HashMap::new(),
+            pending: BTreeMap::new(),
             closed: false,
         };
         Self {

@@ -382,13 +382,30 @@ impl<K> Index<K> {
 
 impl<K> IndexState<K> {
     fn insert(&mut self, key: &Key, object: &K) {
-        for term in (self.terms)(object) {
+        self.add(key, (self.terms)(object));
+    }
+
+    fn remove(&mut self, key: &Key, object: &K) {
+        self.take(key, (self.terms)(object));
+    }
+
+    /// Most changes of an object change none of its terms.
+    fn replace(&mut self, key: &Key, old: &K, new: &K) {
+        let (before, after) = ((self.terms)(old), (self.terms)(new));
+        if before != after {
+            self.take(key, before);
+            self.add(key, after);
+        }
+    }
+
+    fn add(&mut self, key: &Key, terms: Vec<String>) {
+        for term in terms {
             self.entries.entry(term).or_default().insert(key.clone());
         }
     }
 
-    fn remove(&mut self, key: &Key, object: &K) {
-        for term in (self.terms)(object) {
+    fn take(&mut self, key: &Key, terms: Vec<String>) {
+        for term in terms {
             if let Some(keys) = self.entries.get_mut(&term) {
                 keys.remove(key);
                 if keys.is_empty() {
@@ -469,11 +486,12 @@ impl<K> State<K> {
                 return;
             }
             for index in &mut self.indexes {
-                index.remove(&key, old);
+                index.replace(&key, old, &object);
             }
-        }
-        for index in &mut self.indexes {
-            index.insert(&key, &object);
+        } else {
+            for index in &mut self.indexes {
+                index.insert(&key, &object);
+            }
         }
         // Another object under the same name: the end of the first was not seen.
         if let Some(old) = previous.take_if(|old| identity(old).uid != new.uid) {
