@@ -6,6 +6,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::labels::{matches, parsed};
 use crate::objection::Objection;
+use crate::placed::anti_affinity_terms;
 use crate::snapshot::SchedulingSnapshot;
 
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
@@ -113,18 +114,6 @@ pub(crate) fn objection(
 fn affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
     let affinity = pod.spec.affinity.as_ref();
     let affinity = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
-    let terms = affinity.and_then(|affinity| {
-        affinity
-            .required_during_scheduling_ignored_during_execution
-            .as_deref()
-    });
-    terms.unwrap_or_default()
-}
-
-/// The terms of required anti-affinity.
-pub(crate) fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
-    let affinity = pod.spec.affinity.as_ref();
-    let affinity = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
     let terms = affinity.and_then(|affinity| {
         affinity
             .required_during_scheduling_ignored_during_execution

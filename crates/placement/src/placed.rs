@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::PodAffinityTerm;
 use object_model::{Quantity, quantity::Format};
 use resource_kinds::pod_view::{PodView, Text};
 
-use crate::affinity::anti_affinity_terms;
 use crate::resources::{Resources, asks_for_the_same, requests};
 
 /// The pods that have a node.
@@ -210,4 +210,16 @@ fn is_at_the_end(sum: &Quantity) -> bool {
 fn controller(pod: &PodView) -> Option<(Text, Text)> {
     let controller = pod.controller.as_ref()?;
     Some((pod.namespace.clone(), controller.uid.clone()))
+}
+
+/// The terms of required anti-affinity.
+pub(crate) fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
+    let affinity = pod.spec.affinity.as_ref();
+    let affinity = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let terms = affinity.and_then(|affinity| {
+        affinity
+            .required_during_scheduling_ignored_during_execution
+            .as_deref()
+    });
+    terms.unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
-use crate::affinity::anti_affinity_terms;
+use crate::placed::anti_affinity_terms;
 use crate::resources::Room;
 use crate::view::ClusterView;
 

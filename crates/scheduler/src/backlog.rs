@@ -130,10 +130,7 @@ impl Order {
         }
     }
 
-    fn interested(
-        &mut self,
-        interests: Interests,
-    ) -> impl Iterator<Item = &mut BTreeSet<Key>> {
+    fn interested(&mut self, interests: Interests) -> impl Iterator<Item = &mut BTreeSet<Key>> {
         let sets = [
             (&mut self.for_claims, interests.claims),
             (&mut self.for_devices, interests.devices),
