@@ -3,6 +3,7 @@
 pub(crate) mod allocations;
 pub(crate) mod definitions;
 pub mod encryption;
+pub(crate) mod event_lines;
 pub(crate) mod field_managers;
 pub(crate) mod metadata;
 pub(crate) mod quota;

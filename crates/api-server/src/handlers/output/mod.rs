@@ -28,7 +28,7 @@ pub(crate) struct View {
     pub(crate) form: Form,
     include: Include,
     /// Whether JSON objects have `metadata.managedFields`.
-    managed_fields: bool,
+    pub(crate) managed_fields: bool,
 }
 
 impl View {

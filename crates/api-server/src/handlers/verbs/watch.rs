@@ -35,6 +35,7 @@ use crate::http::negotiate::Form;
 use crate::http::query::Query;
 use crate::http::reply::Reply;
 use crate::http::work;
+use crate::objects::event_lines::EventForm;
 use crate::objects::storage;
 use crate::objects::storage::Objects;
 
@@ -374,8 +375,15 @@ impl Watcher {
         }
     }
 
-    fn push(&mut self, kind: &str, item: &KeyValue) -> Result<(), Status> {
-        let line = self.line(kind, item)?;
+    fn push(&mut self, kind: &'static str, item: &KeyValue) -> Result<(), Status> {
+        let form = (self.view.form, self.view.managed_fields);
+        let line = match EventForm::of(&self.resource, item, kind, form) {
+            Some(event) => {
+                let objects = self.objects.clone();
+                objects.event_lines.line(event, || self.line(kind, item))?
+            }
+            None => self.line(kind, item)?,
+        };
         self.told = self.told.max(item.mod_revision);
         self.ready.push_back(Ready::Line(line));
         Ok(())

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::catalog::Catalog;
 use crate::catalog::registry::{Resource, end_of};
+use crate::objects::event_lines::EventLines;
 
 use decoded::DecodedObjects;
 pub(crate) use encode::{
@@ -30,6 +31,7 @@ pub(crate) struct Objects {
     pub(crate) leases: Leases,
     pub(crate) catalog: Catalog,
     decoded: DecodedObjects,
+    pub(crate) event_lines: EventLines,
 }
 
 impl Objects {
@@ -39,6 +41,7 @@ impl Objects {
             leases: Leases::default(),
             catalog,
             decoded: DecodedObjects::default(),
+            event_lines: EventLines::default(),
         }
     }
 

@@ -1,0 +1,131 @@
+//! The newest events of watches, as they were sent: all watchers who want the same form of an event
+//! get the same bytes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use mvcc_store::{KeyValue, Revision};
+use object_model::Status;
+
+use crate::catalog::registry::Resource;
+use crate::http::negotiate::Form;
+
+/// The number of encoded events that are kept: four forms of each of the newest ones.
+const EVENTS: usize = 128;
+/// The length above which an event is not kept.
+const EVENT_BYTES_MAX: usize = 64 << 10;
+
+/// An event in one form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EventForm {
+    key: Arc<[u8]>,
+    revision: Revision,
+    /// `ADDED`, `MODIFIED` or `DELETED`.
+    kind: &'static str,
+    form: Form,
+    managed_fields: bool,
+}
+
+impl EventForm {
+    /// The form of an event, if its bytes depend on the stored object alone.
+    pub(crate) fn of(
+        resource: &Resource,
+        item: &KeyValue,
+        kind: &'static str,
+        (form, managed_fields): (Form, bool),
+    ) -> Option<Self> {
+        let as_stored = !resource.shared && !resource.is_custom();
+        let plain = matches!(form, Form::Json | Form::Partial(_));
+        (as_stored && plain).then(|| Self {
+            key: item.key.clone(),
+            revision: item.mod_revision,
+            kind,
+            form,
+            managed_fields,
+        })
+    }
+
+    /// Its place. The next events have other places, and so have the forms of this one.
+    fn slot(&self) -> usize {
+        let form = usize::from(self.form == Form::Json) * 2 + usize::from(self.managed_fields);
+        let event = usize::try_from(self.revision.0 % EVENTS as u64).unwrap_or_default();
+        (event * 4 + form) % EVENTS
+    }
+}
+
+/// The newest events.
+pub(crate) struct EventLines {
+    slots: [Mutex<Option<(EventForm, Bytes)>>; EVENTS],
+}
+
+impl Default for EventLines {
+    fn default() -> Self {
+        Self {
+            slots: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+impl EventLines {
+    /// The bytes of an event. They are encoded if no other watcher has sent it lately.
+    pub(crate) fn line(
+        &self,
+        event: EventForm,
+        encode: impl FnOnce() -> Result<Bytes, Status>,
+    ) -> Result<Bytes, Status> {
+        let slot = &self.slots[event.slot()];
+        let slot = || slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, line)) = slot().as_ref().filter(|(known, _)| *known == event) {
+            return Ok(line.clone());
+        }
+        let line = encode()?;
+        if line.len() <= EVENT_BYTES_MAX {
+            *slot() = Some((event, line.clone()));
+        }
+        Ok(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(revision: u64, kind: &'static str, managed_fields: bool) -> EventForm {
+        EventForm {
+            key: Arc::from(&b"/pods/default/a"[..]),
+            revision: Revision(revision),
+            kind,
+            form: Form::Json,
+            managed_fields,
+        }
+    }
+
+    #[test]
+    fn an_event_is_encoded_once_in_each_form() {
+        let lines = EventLines::default();
+        let sent = |event: EventForm, text: &'static str| {
+            let line = lines.line(event, || Ok(Bytes::from_static(text.as_bytes())));
+            line.unwrap()
+        };
+        assert_eq!(sent(event(1, "ADDED", true), "a"), "a");
+        assert_eq!(sent(event(1, "ADDED", true), "b"), "a");
+        assert_eq!(sent(event(1, "ADDED", false), "c"), "c");
+        assert_eq!(sent(event(1, "ADDED", false), "d"), "c");
+        assert_eq!(sent(event(1, "ADDED", true), "e"), "a");
+        // A selection may show the same change as another event.
+        assert_eq!(sent(event(1, "MODIFIED", true), "f"), "f");
+        for revision in 2..200 {
+            assert_eq!(sent(event(revision, "ADDED", true), "g"), "g");
+        }
+        assert_eq!(sent(event(1, "ADDED", true), "h"), "h");
+    }
+
+    #[test]
+    fn long_events_are_not_kept() {
+        let lines = EventLines::default();
+        let long = || Ok(Bytes::from(vec![b'x'; EVENT_BYTES_MAX + 1]));
+        lines.line(event(1, "ADDED", true), long).unwrap();
+        let short = || Ok(Bytes::from_static(b"y"));
+        assert_eq!(lines.line(event(1, "ADDED", true), short).unwrap(), "y");
+    }
+}
