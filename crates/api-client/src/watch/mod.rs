@@ -3,14 +3,13 @@
 //! [`Next::after`] decides; [`Watcher`] sends the requests. Neither knows the kind: objects are JSON,
 //! without `managedFields` from servers that can leave them out.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use json_text::{SyntaxError, find, find_string};
+use json_text::{find, find_string};
 use tokio::time::timeout;
 
 use crate::client::{Client, decode};
@@ -350,8 +349,10 @@ enum Message {
 
 impl Message {
     fn read(line: &Bytes) -> crate::Result<Self> {
-        let parts = parts(line).map_err(syntax)?;
-        let (kind, object) = parts.ok_or_else(|| malformed("a message of a watch"))?;
+        let kind = find_string(line, &["type"]).map_err(syntax)?;
+        let object = find(line, &["object"]).map_err(syntax)?;
+        let message = kind.zip(object);
+        let (kind, object) = message.ok_or_else(|| malformed("a message of a watch"))?;
         let object = line.slice_ref(object);
         let version = find_string(&object, &["metadata", "resourceVersion"]);
         let version = version.map_err(syntax)?.unwrap_or_default().into_owned();
@@ -363,12 +364,6 @@ impl Message {
             _ => return Err(malformed("a known type of watch event")),
         })
     }
-}
-
-/// The type and the object of a message.
-fn parts(line: &[u8]) -> Result<Option<(Cow<'_, str>, &[u8])>, SyntaxError> {
-    let kind = find_string(line, &["type"])?;
-    Ok(kind.zip(find(line, &["object"])?))
 }
 
 #[cfg(test)]

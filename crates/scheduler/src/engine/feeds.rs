@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
@@ -33,7 +34,7 @@ pub(super) struct Feeds(Vec<Feed>);
 
 struct Feed {
     kind: &'static str,
-    poll: Box<dyn FnMut(&mut Context<'_>) -> Poll<Option<Change>> + Send>,
+    changes: BoxStream<'static, Change>,
 }
 
 impl Feed {
@@ -41,15 +42,8 @@ impl Feed {
     where
         K: Send + Sync + 'static,
     {
-        let mut changes = cache.subscribe();
-        let poll = move |context: &mut Context<'_>| {
-            let next = changes.poll_next_unpin(context);
-            next.map(|next| next.map(change))
-        };
-        Self {
-            kind,
-            poll: Box::new(poll),
-        }
+        let changes = cache.subscribe().map(change).boxed();
+        Self { kind, changes }
     }
 }
 
@@ -83,8 +77,8 @@ impl Feeds {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Change, &'static str>> {
-        for Feed { kind, poll } in &mut self.0 {
-            if let Poll::Ready(change) = poll(context) {
+        for Feed { kind, changes } in &mut self.0 {
+            if let Poll::Ready(change) = changes.poll_next_unpin(context) {
                 return Poll::Ready(change.ok_or(*kind));
             }
         }

@@ -93,7 +93,7 @@ mod tests {
             SourceFile::new("crates/api-server/src/lib.rs", counts),
             SourceFile::new(
                 "crates/pod-lifecycle/src/record/backoff.rs",
-                &format!("#[cfg(test)]\nmod tests {{ {counts} }}"),
+                format!("#[cfg(test)]\nmod tests {{ {counts} }}"),
             ),
         ]);
         let files: Vec<_> = found.iter().map(|finding| finding.file.as_str()).collect();
