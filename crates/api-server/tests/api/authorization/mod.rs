@@ -202,26 +202,32 @@ async fn what_is_authorised_is_what_is_served() {
     for user in USERS {
         introduce(&api, user).await;
     }
-    // The last binding comes last into the index; one that grants something shows it.
-    let last = json!({"metadata": {"name": "last"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "root"},
-        "subjects": [{"kind": "User", "name": "last", "apiGroup": "rbac.authorization.k8s.io"}]});
-    for home in [RBAC.to_owned(), format!("{RBAC}/namespaces/{TEAM}")] {
-        let plural = if home == RBAC {
-            "clusterrolebindings"
-        } else {
-            "rolebindings"
-        };
-        let mut last = last.clone();
-        last["subjects"][0]["name"] = json!(plural);
-        api.create(&format!("{home}/{plural}"), last).await;
-        let seen = api.as_user(plural, &[]);
-        while seen
-            .get(&format!("/api/v1/namespaces/{TEAM}/secrets"))
-            .await
-            .0
-            != 200
-        {
+    // The index has one order for each kind: roles and bindings that are made last show that all others
+    // are in it.
+    for (home, kind, roles, bindings) in [
+        (
+            RBAC.to_owned(),
+            "ClusterRole",
+            "clusterroles",
+            "clusterrolebindings",
+        ),
+        (
+            format!("{RBAC}/namespaces/{TEAM}"),
+            "Role",
+            "roles",
+            "rolebindings",
+        ),
+    ] {
+        let rules = json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]);
+        let role = json!({"metadata": {"name": "last"}, "rules": rules});
+        api.create(&format!("{home}/{roles}"), role).await;
+        let last = json!({"metadata": {"name": "last"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": "last"},
+            "subjects": [{"kind": "User", "name": bindings, "apiGroup": "rbac.authorization.k8s.io"}]});
+        api.create(&format!("{home}/{bindings}"), last).await;
+        let seen = api.as_user(bindings, &[]);
+        let secrets = format!("/api/v1/namespaces/{TEAM}/secrets");
+        while seen.get(&secrets).await.0 != 200 {
             tokio::task::yield_now().await;
         }
     }
