@@ -35,6 +35,12 @@ impl Resource {
         self.custom.is_some()
     }
 
+    /// Whether every stored object has the form that its clients get: no other kind shares the
+    /// storage, and no definition adds defaults.
+    pub(crate) fn is_shown_as_stored(&self) -> bool {
+        !self.shared && !self.is_custom()
+    }
+
     /// An object of another version of the kind as one of this.
     ///
     /// *Errors.* The first part that does not fit.

@@ -70,7 +70,7 @@ impl Selection {
             }
         };
         let selectable = resource.kind.selectable();
-        let as_stored = !resource.shared && !resource.is_custom();
+        let as_stored = resource.is_shown_as_stored();
         let mut deep = Deep::Nothing;
         for term in fields.terms() {
             let field = term.field.as_str();

@@ -34,9 +34,8 @@ impl EventForm {
         kind: &'static str,
         (form, managed_fields): (Form, bool),
     ) -> Option<Self> {
-        let as_stored = !resource.shared && !resource.is_custom();
         let plain = matches!(form, Form::Json | Form::Partial(_));
-        (as_stored && plain).then(|| Self {
+        (plain && resource.is_shown_as_stored()).then(|| Self {
             key: item.key.clone(),
             revision: item.mod_revision,
             kind,

@@ -46,6 +46,13 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
 }
 
+/// The grace period of an object that is being deleted; 0 for others.
+pub(crate) fn grace_seconds(object: &Value) -> i64 {
+    object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0)
+}
+
 /// A time as the API writes it.
 pub(crate) fn time(at: Timestamp) -> Value {
     json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())

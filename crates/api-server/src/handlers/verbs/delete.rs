@@ -9,7 +9,7 @@ use resource_kinds::admission::Operation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::update::{MODIFIED, is_held_by_spec};
+use super::update::{MODIFIED, is_free, is_held_by_spec};
 use crate::admission::dynamic_admission;
 use crate::admission::plugins::admit;
 use crate::catalog::registry::Resource;
@@ -319,7 +319,7 @@ impl Mark {
             from.saturating_add(SignedDuration::from_secs(seconds))
                 .unwrap_or(from)
         };
-        let before = grace_of(object);
+        let before = metadata::grace_seconds(object);
         let grace = if !metadata::is_deleting(object) {
             Some((end(now, asked), asked))
         } else if asked < before {
@@ -339,14 +339,13 @@ impl Mark {
 
     /// Whether the marked object could be removed at once.
     fn lets_go(&self, resource: &Resource, object: &Value) -> bool {
-        let grace = self
-            .grace
-            .map_or_else(|| grace_of(object), |(_, grace)| grace);
-        let free = match &self.finalizers {
-            Some(list) => list.is_empty(),
-            None => metadata::finalizers(object).is_empty(),
+        let grace = self.grace.map(|(_, grace)| grace);
+        let grace = grace.unwrap_or_else(|| metadata::grace_seconds(object));
+        let finalizers = match &self.finalizers {
+            Some(list) => list.len(),
+            None => metadata::finalizers(object).len(),
         };
-        grace == 0 && free && !is_held_by_spec(resource, object)
+        is_free(resource, object, grace, finalizers)
     }
 
     fn apply(self, resource: &Resource, object: &mut Value) {
@@ -366,13 +365,6 @@ impl Mark {
             object["status"]["phase"] = json!("Terminating");
         }
     }
-}
-
-/// The grace period of an object that is being deleted; 0 for others.
-fn grace_of(object: &Value) -> i64 {
-    object["metadata"]["deletionGracePeriodSeconds"]
-        .as_i64()
-        .unwrap_or(0)
 }
 
 /// The finalizers with those of the garbage collector by the propagation policy. `None` without a

@@ -370,13 +370,24 @@ async fn transaction(
 
 /// Whether a deleted object has no finalizers any more.
 fn may_go(resource: &Resource, object: &Value) -> bool {
-    let grace = object["metadata"]["deletionGracePeriodSeconds"]
-        .as_i64()
-        .unwrap_or(0);
+    let finalizers = metadata::finalizers(object).len();
     metadata::is_deleting(object)
-        && grace == 0
-        && metadata::finalizers(object).is_empty()
-        && !is_held_by_spec(resource, object)
+        && is_free(
+            resource,
+            object,
+            metadata::grace_seconds(object),
+            finalizers,
+        )
+}
+
+/// Whether nothing holds an object that is deleted with that grace period and number of finalizers.
+pub(super) fn is_free(
+    resource: &Resource,
+    object: &Value,
+    grace_seconds: i64,
+    finalizers: usize,
+) -> bool {
+    grace_seconds == 0 && finalizers == 0 && !is_held_by_spec(resource, object)
 }
 
 /// Whether the object waits for its `finalize` sub-resource: kinds with one (namespaces) have a

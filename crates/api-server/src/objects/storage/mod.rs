@@ -91,8 +91,8 @@ impl Objects {
         resource: &Resource,
         stored: &KeyValue,
     ) -> Result<Arc<Value>, Status> {
-        // The form of these depends on the version asked for, or on the present definition.
-        if resource.shared || resource.is_custom() {
+        // The form of others depends on the version asked for, or on the present definition.
+        if !resource.is_shown_as_stored() {
             return decode(resource, stored).map(Arc::new);
         }
         self.decoded.get(stored, || decode(resource, stored))
