@@ -160,10 +160,7 @@ async fn put(writer: Writer<'_>, user: &UserInfo, object: &Value) -> Result<(), 
 }
 
 fn accepted(resource: &Resource, object: &Value) -> Result<Value, Status> {
-    let decoded = Decoded {
-        value: object.clone(),
-        duplicates: Vec::new(),
-    };
+    let decoded = Decoded::from(object.clone());
     accept(resource, decoded, Validation::Ignore).map(|(object, _)| object)
 }
 

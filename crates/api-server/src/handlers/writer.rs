@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::access::Access;
+use object_model::Status;
+use serde_json::Value;
+
+use crate::access::{Access, authorize};
 use crate::admission::Admission;
+use crate::catalog::registry::Resource;
+use crate::http::call::Call;
 use crate::objects::storage::Objects;
 
 /// The parts of the server that writes go through.
@@ -12,4 +17,20 @@ pub(crate) struct Writer<'a> {
     pub(crate) objects: &'a Arc<Objects>,
     pub(crate) access: &'a Access,
     pub(crate) admission: &'a Admission,
+}
+
+impl Writer<'_> {
+    /// Checks that the new state of an object grants no rights that the caller lacks.
+    ///
+    /// *Errors.* As [`authorize::check_escalation`].
+    pub(crate) fn check_escalation(
+        self,
+        call: &Call,
+        resource: &Resource,
+        object: &Value,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let asker = (&call.user, &*call.info.namespace, &*call.info.name);
+        authorize::check_escalation(&self.access.authorizer, asker, resource, object, old)
+    }
 }

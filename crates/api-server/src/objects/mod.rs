@@ -6,6 +6,7 @@ pub mod encryption;
 pub(crate) mod event_lines;
 pub(crate) mod field_managers;
 pub(crate) mod metadata;
+pub(crate) mod object_write;
 pub(crate) mod quota;
 pub(crate) mod remove;
 pub mod rewrite;

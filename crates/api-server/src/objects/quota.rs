@@ -10,9 +10,7 @@
 use std::sync::Weak;
 
 use bytes::Bytes;
-use mvcc_store::{
-    Compare, KeyValue, Operation as Write, OperationResult, Range, Txn, TxnResult, Value as Stored,
-};
+use mvcc_store::{Compare, KeyValue, Operation as Write, Range, Txn, Value as Stored};
 use object_model::Status;
 use resource_kinds::quota as rules;
 use serde_json::Value;
@@ -181,23 +179,7 @@ async fn recount(
     }
     let mut counted = quota;
     counted["status"] = status;
-    let key = stored.key.to_vec();
-    let txn = Txn {
-        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
-        operations: vec![Write::Put {
-            key,
-            value: encode(&resource.info(), &counted),
-            lease: stored.lease,
-        }],
-    };
-    let done = objects.store.txn(txn).await;
-    let TxnResult::Committed { results, .. } = done.map_err(|e| storage::refusal(&e))? else {
-        return Ok(None);
-    };
-    match results.into_iter().next() {
-        Some(OperationResult::Put(stored)) => Ok(Some(stored)),
-        _ => Err(Status::internal("the store gave no result of a write")),
-    }
+    objects.replace(resource, stored, &counted).await
 }
 
 /// Counts all quotas again, now and from time to time, for as long as there is the server.

@@ -173,20 +173,9 @@ impl Apply<'_> {
             old,
             self.force,
         )?;
-        let decoded = Decoded {
-            value,
-            duplicates: Vec::new(),
-        };
-        let (object, _) = accept(self.resource, decoded, Validation::Ignore)?;
-        let (writer, call) = (self.writer, self.call);
-        let asker = (&call.user, &*call.info.namespace, &*call.info.name);
-        authorize::check_escalation(
-            &writer.access.authorizer,
-            asker,
-            self.resource,
-            &object,
-            old,
-        )?;
+        let (object, _) = accept(self.resource, value.into(), Validation::Ignore)?;
+        self.writer
+            .check_escalation(self.call, self.resource, &object, old)?;
         Ok(object)
     }
 }

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use jiff::Timestamp;
-use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
+use mvcc_store::KeyValue;
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
 use resource_kinds::{Allocation, own_annotations};
@@ -21,11 +21,11 @@ use crate::http::decode::Decoded;
 use crate::http::limits::{NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::http::reply::Reply;
 use crate::http::work;
-use crate::objects::allocations::allocate;
 use crate::objects::field_managers;
 use crate::objects::metadata;
-use crate::objects::quota::{self, Change};
-use crate::objects::storage::{self, Objects, encode_within, reading};
+use crate::objects::object_write::{ObjectWrite, WriteResult};
+use crate::objects::quota;
+use crate::objects::storage::{Objects, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{WriteOptions, WriteRequest, Written, accept};
 
@@ -152,7 +152,6 @@ async fn create_named(
         };
         match outcome {
             Outcome::Stored(stored) => {
-                let stored = quota::settle(writer.objects, resource, stored).await?;
                 return Ok(Written {
                     stored,
                     gone: false,
@@ -191,15 +190,13 @@ async fn dry_create(
     object: &Value,
     wanted: &[Allocation],
 ) -> Result<Outcome, Status> {
-    let name = metadata::text(object, "name");
-    if objects
-        .read(request.resource, request.namespace, name)
-        .await?
-        .is_some()
-    {
+    let found = objects.read(request.resource, request.namespace, request.name);
+    if found.await?.is_some() {
         return Ok(Outcome::Exists);
     }
-    quota::charge(objects, change(request, object), &mut Txn::default()).await?;
+    new_object(request, object, wanted)
+        .check_quota(objects)
+        .await?;
     use resource_kinds::AllocationLookup;
     let mut wanted = wanted.iter();
     let taken = reading(objects, |reads| {
@@ -216,71 +213,32 @@ async fn store(
     wanted: &[Allocation],
 ) -> Result<Outcome, Status> {
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        if let Some(outcome) = try_store(objects, request, object, wanted).await? {
-            return Ok(outcome);
+        match new_object(request, object, wanted).store(objects).await? {
+            WriteResult::Stored(stored) => return Ok(Outcome::Stored(stored)),
+            WriteResult::Refused { exists: true, .. } => return Ok(Outcome::Exists),
+            WriteResult::Refused {
+                taken: Some(allocation),
+                ..
+            } => return Ok(Outcome::Taken(allocation)),
+            WriteResult::Refused { .. } => work::let_others_go_first().await,
         }
-        work::let_others_go_first().await;
     }
     Err(request.resource.conflict(request.name, MODIFIED))
 }
 
-async fn try_store(
-    objects: &Objects,
-    request: &WriteRequest<'_>,
-    object: &Value,
-    wanted: &[Allocation],
-) -> Result<Option<Outcome>, Status> {
-    let resource = request.resource;
-    let key = resource.key(request.namespace, metadata::text(object, "name"));
-    let lease = objects
-        .leases
-        .lease_for(objects.store.as_ref(), &resource.info())
-        .await?;
-    let mut txn = Txn {
-        compare: vec![Compare::Absent(key.clone())],
-        operations: vec![Write::Put {
-            key: key.clone(),
-            value: encode_within(&resource.info(), object, 0)?,
-            lease,
-        }],
-    };
-    for allocation in wanted {
-        allocate(&objects.catalog, &mut txn, allocation, &key);
-    }
-    quota::announce(resource, request.namespace, &mut txn);
-    quota::charge(objects, change(request, object), &mut txn).await?;
-    match objects
-        .store
-        .txn(txn)
-        .await
-        .map_err(|e| storage::refusal(&e))?
-    {
-        TxnResult::Committed { results, .. } => match results.into_iter().next() {
-            Some(OperationResult::Put(stored)) => Ok(Some(Outcome::Stored(stored))),
-            _ => Err(Status::internal("the store gave no result of a write")),
-        },
-        TxnResult::Refused { present, .. } => {
-            if present.first().is_some_and(Option::is_some) {
-                return Ok(Some(Outcome::Exists));
-            }
-            let held = present.iter().skip(1).take(wanted.len());
-            let taken = held.into_iter().position(Option::is_some);
-            match taken.and_then(|at| wanted.get(at)) {
-                Some(allocation) => Ok(Some(Outcome::Taken(allocation.clone()))),
-                // The rest are quotas.
-                None => Ok(None),
-            }
-        }
-    }
-}
-
-fn change<'a>(request: &WriteRequest<'a>, object: &'a Value) -> Change<'a> {
-    Change {
+fn new_object<'a>(
+    request: &WriteRequest<'a>,
+    object: &'a Value,
+    wanted: &'a [Allocation],
+) -> ObjectWrite<'a> {
+    ObjectWrite {
         resource: request.resource,
         namespace: request.namespace,
         name: request.name,
         old: None,
-        new: Some(object),
+        new: object,
+        allocated: wanted,
+        released: &[],
     }
 }
 

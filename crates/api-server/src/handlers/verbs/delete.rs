@@ -3,7 +3,6 @@
 use http::HeaderMap;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::{FieldError, FieldPath, Status};
 use resource_kinds::admission::Operation;
 use serde::Deserialize;
@@ -23,7 +22,7 @@ use crate::http::reply::Reply;
 use crate::http::work;
 use crate::objects::metadata;
 use crate::objects::remove::remove;
-use crate::objects::storage::{self, Objects, encode};
+use crate::objects::storage;
 use crate::objects::write_request::{Validation, WriteOptions, WriteRequest, Written, dry_run};
 
 const ORPHAN: &str = "orphan";
@@ -290,7 +289,11 @@ pub(crate) async fn delete(
                 storage::add_managed_fields(&mut object, &stored)?;
             }
             mark.apply(resource, &mut object);
-            replace(writer.objects, resource, &stored, &object).await?
+            let stored = writer.objects.replace(resource, &stored, &object).await?;
+            stored.map(|stored| Written {
+                stored,
+                gone: false,
+            })
         };
         if let Some(written) = done {
             return Ok(written);
@@ -392,36 +395,4 @@ fn dependents(resource: &Resource, object: &Value, options: &DeleteOptions) -> O
         .copied()
         .filter(|name| ![ORPHAN, FOREGROUND].contains(name));
     Some(others.chain(wanted).map(str::to_owned).collect())
-}
-
-async fn replace(
-    objects: &Objects,
-    resource: &Resource,
-    stored: &KeyValue,
-    object: &Value,
-) -> Result<Option<Written>, Status> {
-    let key = stored.key.to_vec();
-    let txn = Txn {
-        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
-        operations: vec![Write::Put {
-            key,
-            value: encode(&resource.info(), object),
-            lease: stored.lease,
-        }],
-    };
-    match objects
-        .store
-        .txn(txn)
-        .await
-        .map_err(|e| storage::refusal(&e))?
-    {
-        TxnResult::Committed { results, .. } => match results.into_iter().next() {
-            Some(OperationResult::Put(stored)) => Ok(Some(Written {
-                stored,
-                gone: false,
-            })),
-            _ => Err(Status::internal("the store gave no result of a write")),
-        },
-        TxnResult::Refused { .. } => Ok(None),
-    }
 }

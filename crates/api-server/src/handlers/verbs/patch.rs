@@ -9,7 +9,6 @@ use structured_merge::{PatchError, json_patch, merge_patch, strategic_merge_patc
 
 use super::apply::{self, APPLY};
 use super::update::update;
-use crate::access::authorize;
 use crate::catalog::registry::Resource;
 use crate::handlers::output;
 use crate::handlers::writer::Writer;
@@ -150,20 +149,9 @@ pub(crate) async fn answer(
         let patched = patch.apply(schema, &info, old)?;
         let found = patch.check(schema, &info, &patched, options.validation)?;
         call.warnings.add(found);
-        let decoded = Decoded {
-            value: patched,
-            duplicates: Vec::new(),
-        };
-        let accepted = accept(resource, decoded, Validation::Ignore);
+        let accepted = accept(resource, patched.into(), Validation::Ignore);
         let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
-        let asker = (&call.user, &*call.info.namespace, &*call.info.name);
-        authorize::check_escalation(
-            &writer.access.authorizer,
-            asker,
-            resource,
-            &object,
-            Some(old),
-        )?;
+        writer.check_escalation(call, resource, &object, Some(old))?;
         Ok(object)
     };
     let request = WriteRequest::of(call, resource, options);

@@ -1,7 +1,7 @@
 //! Update: PUT, and the write that PATCH and the subresources share with it.
 
 use http::StatusCode;
-use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
+use mvcc_store::KeyValue;
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
 use resource_kinds::{Allocation, own_annotations};
@@ -19,12 +19,12 @@ use crate::http::decode;
 use crate::http::limits::WRITE_ATTEMPTS_MAX;
 use crate::http::reply::Reply;
 use crate::http::work;
-use crate::objects::allocations::{allocate, release};
 use crate::objects::field_managers;
 use crate::objects::metadata;
-use crate::objects::quota::{self, Change as Charged};
+use crate::objects::object_write::{ObjectWrite, WriteResult};
+use crate::objects::quota;
 use crate::objects::remove::remove;
-use crate::objects::storage::{self, Objects, encode_within, reading};
+use crate::objects::storage::{self, reading};
 use crate::objects::write_request::Part;
 use crate::objects::write_request::{
     Validation, WriteOptions, WriteRequest, Written, accept, cannot_be_handled,
@@ -52,10 +52,8 @@ pub(crate) async fn answer(
     call.warnings.add(found);
     // Before it is looked for: 404 of the one name would be no answer to the other.
     metadata::must_name(&object, &call.info.name)?;
-    let asker = (&call.user, &*call.info.namespace, &*call.info.name);
-    let check = |object: &Value, old: Option<&Value>| {
-        authorize::check_escalation(&writer.access.authorizer, asker, resource, object, old)
-    };
+    let check =
+        |object: &Value, old: Option<&Value>| writer.check_escalation(call, resource, object, old);
     let request = WriteRequest::of(call, resource, options);
     let kind = &resource.kind;
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
@@ -278,15 +276,17 @@ async fn write(
         released,
         asked,
     } = draft;
-    let change = Charged {
+    let write = ObjectWrite {
         resource,
         namespace: request.namespace,
         name: request.name,
-        old: Some(old),
-        new: Some(&object),
+        old: Some((stored, old)),
+        new: &object,
+        allocated: &allocated,
+        released: &released,
     };
     if request.dry_run {
-        quota::charge(writer.objects, change, &mut Txn::default()).await?;
+        write.check_quota(writer.objects).await?;
         return Ok(Some(Written::dry(resource, &object, Some(stored))));
     }
     if may_go(resource, &object) {
@@ -301,71 +301,18 @@ async fn write(
             Written { stored, gone: true }
         }));
     }
-    let mut txn = transaction(
-        writer.objects,
-        resource,
-        stored,
-        &object,
-        (&allocated, &released),
-    )
-    .await?;
-    quota::announce(resource, request.namespace, &mut txn);
-    quota::charge(writer.objects, change, &mut txn).await?;
-    match writer
-        .objects
-        .store
-        .txn(txn)
-        .await
-        .map_err(|e| storage::refusal(&e))?
-    {
-        TxnResult::Committed { results, .. } => match results.into_iter().next() {
-            Some(OperationResult::Put(stored)) => Ok(Some(Written {
-                stored: quota::settle(writer.objects, resource, stored).await?,
-                gone: false,
-            })),
-            _ => Err(Status::internal("the store gave no result of a write")),
-        },
-        TxnResult::Refused { present, .. } => {
-            let held = present.iter().skip(1).take(allocated.len());
-            let lost = held.into_iter().position(Option::is_some);
-            match lost.and_then(|at| allocated.get(at)) {
-                Some(allocation) if asked.iter().any(|one| one.key == allocation.key) => {
-                    Err(resource.invalid(request.name, &[refused(&object, allocation)]))
-                }
-                _ => Ok(None),
-            }
+    match write.store(writer.objects).await? {
+        WriteResult::Stored(stored) => Ok(Some(Written {
+            stored,
+            gone: false,
+        })),
+        WriteResult::Refused {
+            taken: Some(taken), ..
+        } if asked.iter().any(|one| one.key == taken.key) => {
+            Err(resource.invalid(request.name, &[refused(&object, &taken)]))
         }
+        WriteResult::Refused { .. } => Ok(None),
     }
-}
-
-/// The transaction that replaces a stored object, with new and released allocations.
-async fn transaction(
-    objects: &Objects,
-    resource: &Resource,
-    stored: &KeyValue,
-    object: &Value,
-    (allocated, released): (&[Allocation], &[Allocation]),
-) -> Result<Txn, Status> {
-    let key = stored.key.to_vec();
-    let lease = objects
-        .leases
-        .lease_for(objects.store.as_ref(), &resource.info())
-        .await?;
-    let mut txn = Txn {
-        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
-        operations: vec![Write::Put {
-            key: key.clone(),
-            value: encode_within(&resource.info(), object, stored.value.len())?,
-            lease,
-        }],
-    };
-    for allocation in allocated {
-        allocate(&objects.catalog, &mut txn, allocation, &key);
-    }
-    for allocation in released {
-        release(&objects.catalog, &mut txn, allocation);
-    }
-    Ok(txn)
 }
 
 /// Whether a deleted object has no finalizers any more.

@@ -20,6 +20,16 @@ pub(crate) struct Decoded {
     pub(crate) duplicates: Vec<String>,
 }
 
+impl From<Value> for Decoded {
+    /// An object that no client wrote as text.
+    fn from(value: Value) -> Self {
+        Self {
+            value,
+            duplicates: Vec::new(),
+        }
+    }
+}
+
 /// Decodes a body by its content type; `expected` is the kind that the path is about.
 ///
 /// *Errors.* 415 for other types, 400 if it cannot be parsed.

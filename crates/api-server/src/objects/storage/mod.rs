@@ -4,6 +4,7 @@ mod decoded;
 mod encode;
 mod leases;
 mod lookup;
+mod put;
 mod scan;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(crate) use encode::{
 };
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{SyncReads, allocation_key, reading};
+pub(crate) use put::PutResult;
 pub(crate) use scan::{metadata, undecodable, without_managed_fields};
 
 /// The stored objects, of the kinds that are served.

@@ -1,0 +1,116 @@
+//! The transaction of a create or an update: the object, its allocations, and the quotas of its
+//! namespace.
+
+use mvcc_store::{Compare, KeyValue, Operation as Write, Txn};
+use object_model::Status;
+use resource_kinds::Allocation;
+use serde_json::Value;
+
+use crate::catalog::registry::Resource;
+use crate::objects::allocations::{allocate, release};
+use crate::objects::quota::{self, Change};
+use crate::objects::storage::{Objects, PutResult, encode_within};
+
+/// The new state of an object, to be stored in place of the old one.
+pub(crate) struct ObjectWrite<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    /// The object that is replaced, stored and decoded; `None` for a new one.
+    pub(crate) old: Option<(&'a KeyValue, &'a Value)>,
+    pub(crate) new: &'a Value,
+    /// The allocations that the object gains, and those that it releases.
+    pub(crate) allocated: &'a [Allocation],
+    pub(crate) released: &'a [Allocation],
+}
+
+/// The result of an [`ObjectWrite`].
+pub(crate) enum WriteResult {
+    Stored(KeyValue),
+    /// Nothing was written: the old object has changed, an allocation is taken, or else a quota has
+    /// changed.
+    Refused {
+        /// Whether an object of this name exists.
+        exists: bool,
+        /// The first gained allocation that another object holds.
+        taken: Option<Allocation>,
+    },
+}
+
+impl ObjectWrite<'_> {
+    /// Checks the quotas of the namespace, without a write.
+    ///
+    /// *Errors.* 403 if a quota does not allow the change.
+    pub(crate) async fn check_quota(&self, objects: &Objects) -> Result<(), Status> {
+        quota::charge(objects, self.change(), &mut Txn::default()).await
+    }
+
+    /// Stores the object.
+    ///
+    /// *Errors.* 413 for a large object, 403 if a quota does not allow the change, or a failure of
+    /// the store.
+    pub(crate) async fn store(&self, objects: &Objects) -> Result<WriteResult, Status> {
+        let txn = self.transaction(objects).await?;
+        let present = match objects.put(txn).await? {
+            PutResult::Stored(stored) => {
+                let settled = quota::settle(objects, self.resource, stored).await?;
+                return Ok(WriteResult::Stored(settled));
+            }
+            PutResult::Refused(present) => present,
+        };
+        let mut held = present.iter().skip(1).zip(self.allocated);
+        Ok(WriteResult::Refused {
+            exists: present.first().is_some_and(Option::is_some),
+            taken: held
+                .find(|(holder, _)| holder.is_some())
+                .map(|(_, allocation)| allocation.clone()),
+        })
+    }
+
+    /// The comparisons are the object's, one for each gained allocation, and those of the quotas.
+    async fn transaction(&self, objects: &Objects) -> Result<Txn, Status> {
+        let info = self.resource.info();
+        let lease = objects
+            .leases
+            .lease_for(objects.store.as_ref(), &info)
+            .await?;
+        let (key, compare, size) = match self.old {
+            None => {
+                let key = self.resource.key(self.namespace, self.name);
+                (key.clone(), Compare::Absent(key), 0)
+            }
+            Some((stored, _)) => {
+                let key = stored.key.to_vec();
+                let compare = Compare::ModRevision(key.clone(), stored.mod_revision);
+                (key, compare, stored.value.len())
+            }
+        };
+        let mut txn = Txn {
+            compare: vec![compare],
+            operations: vec![Write::Put {
+                key: key.clone(),
+                value: encode_within(&info, self.new, size)?,
+                lease,
+            }],
+        };
+        for allocation in self.allocated {
+            allocate(&objects.catalog, &mut txn, allocation, &key);
+        }
+        for allocation in self.released {
+            release(&objects.catalog, &mut txn, allocation);
+        }
+        quota::announce(self.resource, self.namespace, &mut txn);
+        quota::charge(objects, self.change(), &mut txn).await?;
+        Ok(txn)
+    }
+
+    fn change(&self) -> Change<'_> {
+        Change {
+            resource: self.resource,
+            namespace: self.namespace,
+            name: self.name,
+            old: self.old.map(|(_, old)| old),
+            new: Some(self.new),
+        }
+    }
+}

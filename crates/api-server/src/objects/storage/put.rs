@@ -1,0 +1,57 @@
+//! Transactions that store one object.
+
+use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
+use object_model::Status;
+use serde_json::Value;
+
+use super::{Objects, encode, refusal};
+use crate::catalog::registry::Resource;
+
+/// The result of a transaction that stores an object.
+pub(crate) enum PutResult {
+    /// The object as stored.
+    Stored(KeyValue),
+    /// A comparison failed and nothing was written: the present state of each compared key, in the
+    /// order of the comparisons.
+    Refused(Vec<Option<KeyValue>>),
+}
+
+impl Objects {
+    /// Commits a transaction whose first operation puts an object.
+    ///
+    /// *Errors.* A failure of the store.
+    pub(crate) async fn put(&self, txn: Txn) -> Result<PutResult, Status> {
+        let done = self.store.txn(txn).await;
+        match done.map_err(|error| refusal(&error))? {
+            TxnResult::Committed { results, .. } => match results.into_iter().next() {
+                Some(OperationResult::Put(stored)) => Ok(PutResult::Stored(stored)),
+                _ => Err(Status::internal("the store gave no result of a write")),
+            },
+            TxnResult::Refused { present, .. } => Ok(PutResult::Refused(present)),
+        }
+    }
+
+    /// Replaces a stored object, whose lease it keeps; `None` if that has changed in the meantime.
+    ///
+    /// *Errors.* A failure of the store.
+    pub(crate) async fn replace(
+        &self,
+        resource: &Resource,
+        stored: &KeyValue,
+        object: &Value,
+    ) -> Result<Option<KeyValue>, Status> {
+        let key = stored.key.to_vec();
+        let txn = Txn {
+            compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+            operations: vec![Write::Put {
+                key,
+                value: encode(&resource.info(), object),
+                lease: stored.lease,
+            }],
+        };
+        match self.put(txn).await? {
+            PutResult::Stored(stored) => Ok(Some(stored)),
+            PutResult::Refused(_) => Ok(None),
+        }
+    }
+}
