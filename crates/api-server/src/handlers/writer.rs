@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mvcc_store::KeyValue;
 use object_model::Status;
 use serde_json::Value;
 
@@ -9,7 +10,9 @@ use crate::access::{Access, authorize};
 use crate::admission::Admission;
 use crate::catalog::registry::Resource;
 use crate::http::call::Call;
+use crate::http::work;
 use crate::objects::storage::Objects;
+use crate::objects::write_request::WriteRequest;
 
 /// The parts of the server that writes go through.
 #[derive(Clone, Copy)]
@@ -20,6 +23,19 @@ pub(crate) struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// The object that a request changes, as stored.
+    ///
+    /// *Errors.* 404.
+    pub(crate) async fn stored(self, request: &WriteRequest<'_>) -> Result<KeyValue, Status> {
+        let found = self
+            .objects
+            .must_read(request.resource, request.namespace, request.name);
+        let stored = found.await?;
+        // It is decoded next.
+        work::expect(stored.value.len()).await;
+        Ok(stored)
+    }
+
     /// Checks that the new state of an object grants no rights that the caller lacks.
     ///
     /// *Errors.* As [`authorize::check_escalation`].

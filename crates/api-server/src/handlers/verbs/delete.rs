@@ -254,11 +254,7 @@ pub(crate) async fn delete(
 ) -> Result<Written, Status> {
     let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        let stored = writer
-            .objects
-            .must_read(resource, request.namespace, request.name)
-            .await?;
-        work::expect(stored.value.len()).await;
+        let stored = writer.stored(request).await?;
         // Nothing of the server itself reads the managed fields of an object that goes.
         let shown = dynamic_admission::concerns(writer.admission, request).unwrap_or(true);
         let mut object = match shown {

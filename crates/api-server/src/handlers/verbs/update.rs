@@ -113,11 +113,7 @@ pub(crate) async fn update(
 ) -> Result<Written, Status> {
     let resource = request.resource;
     for _ in 0..WRITE_ATTEMPTS_MAX {
-        let stored = writer
-            .objects
-            .must_read(resource, request.namespace, request.name)
-            .await?;
-        work::expect(stored.value.len()).await;
+        let stored = writer.stored(request).await?;
         let old = storage::decode(resource, &stored)?;
         let object = change(&old)?;
         let version = metadata::text(&object, "resourceVersion");
