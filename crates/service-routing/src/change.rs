@@ -1,18 +1,21 @@
 //! The least that turns one table into another, in an order the kernel accepts.
 //!
 //! Order: new sets and chains first, so that rules can refer to them; then the rules of changed
-//! chains; then map elements; then the removal of unused parts. All in one transaction, so packets
-//! see no state in between.
+//! chains; then the members of sets and the elements of maps; then the removal of unused parts. All
+//! in one transaction, so packets see no state in between.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
-use crate::model::{Action, Chain, Hook, Key, MapName, Match, Rule, Table, Verdict};
+use crate::model::{
+    Action, Chain, Direction, Hook, Key, MapName, Match, Member, Rule, Set, SetKind, Table, Verdict,
+};
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TableChange {
-    /// Makes a set of clients, each forgotten after so many seconds.
-    AddSet(String, u32),
+    /// Makes a set without members.
+    AddSet(String, SetKind),
     /// Creates a chain without rules.
     AddChain(String, Option<Hook>),
     /// Removes all rules of a chain.
@@ -23,6 +26,14 @@ pub enum TableChange {
     RemoveElement(MapName, Key, Verdict),
     /// Adds an element to a map.
     AddElement(MapName, Key, Verdict),
+    /// Removes members of a set.
+    RemoveMembers(String, Vec<Member>),
+    /// Adds members to a set.
+    AddMembers(String, Vec<Member>),
+    /// Does not filter the connections of an address any more.
+    RemoveFilter(Direction, Ipv4Addr, String),
+    /// Filters the connections of an address by a chain.
+    AddFilter(Direction, Ipv4Addr, String),
     /// Removes a chain without rules and references.
     RemoveChain(String),
     /// Removes a set that is not named anywhere.
@@ -46,7 +57,7 @@ pub fn changes(old: &Table, new: &Table) -> Vec<TableChange> {
         .sets
         .iter()
         .filter(|(name, _)| !old.sets.contains_key(*name));
-    steps.extend(added_sets.map(|(name, seconds)| TableChange::AddSet(name.clone(), *seconds)));
+    steps.extend(added_sets.map(|(name, set)| TableChange::AddSet(name.clone(), set.kind)));
     // A chain with another hook is recreated; other chains do not refer to base chains.
     steps.extend(remade.iter().flat_map(|name| {
         [
@@ -75,7 +86,9 @@ pub fn changes(old: &Table, new: &Table) -> Vec<TableChange> {
         };
         steps.extend(rules(name, before, chain));
     }
+    steps.extend(members(old, new));
     steps.extend(elements(old, new));
+    steps.extend(filters(old, new));
     steps.extend(
         removed
             .iter()
@@ -115,6 +128,36 @@ fn elements(old: &Table, new: &Table) -> Vec<TableChange> {
     removed.chain(added).collect()
 }
 
+/// The members that sets lose and get. A set that is removed keeps its members until then.
+fn members(old: &Table, new: &Table) -> Vec<TableChange> {
+    let none = BTreeSet::new();
+    let mut steps = Vec::new();
+    for (name, set) in &new.sets {
+        let before = old.sets.get(name).map_or(&none, |set| &set.members);
+        let lost: Vec<Member> = before.difference(&set.members).copied().collect();
+        if !lost.is_empty() {
+            steps.push(TableChange::RemoveMembers(name.clone(), lost));
+        }
+        let got: Vec<Member> = set.members.difference(before).copied().collect();
+        if !got.is_empty() {
+            steps.push(TableChange::AddMembers(name.clone(), got));
+        }
+    }
+    steps
+}
+
+fn filters(old: &Table, new: &Table) -> Vec<TableChange> {
+    let gone = old.filtered.iter();
+    let gone = gone.filter(|(of, chain)| new.filtered.get(of) != Some(chain));
+    let gone = gone
+        .map(|((way, address), chain)| TableChange::RemoveFilter(*way, *address, chain.clone()));
+    let got = new.filtered.iter();
+    let got = got.filter(|(of, chain)| old.filtered.get(of) != Some(chain));
+    let got =
+        got.map(|((way, address), chain)| TableChange::AddFilter(*way, *address, chain.clone()));
+    gone.chain(got).collect()
+}
+
 /// The kernel would refuse a step: it names something that is not there, or removes something
 /// that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,11 +176,14 @@ pub fn apply(mut table: Table, steps: &[TableChange]) -> Result<Table, ApplyErro
 
 fn step_on(table: &mut Table, step: &TableChange) -> Option<()> {
     match step {
-        TableChange::AddSet(name, seconds) => table
-            .sets
-            .insert(name.clone(), *seconds)
-            .is_none()
-            .then_some(()),
+        TableChange::AddSet(name, kind) => {
+            let set = Set {
+                kind: *kind,
+                members: BTreeSet::new(),
+            };
+            let free = table.sets.insert(name.clone(), set).is_none();
+            free.then_some(())
+        }
         TableChange::AddChain(name, hook) => {
             let chain = Chain {
                 hook: *hook,
@@ -181,6 +227,25 @@ fn step_on(table: &mut Table, step: &TableChange) -> Option<()> {
                 .is_none();
             (named && fits && free).then_some(())
         }
+        TableChange::RemoveMembers(name, members) => {
+            let set = table.sets.get_mut(name)?;
+            let all_there = members.iter().all(|member| set.members.remove(member));
+            all_there.then_some(())
+        }
+        TableChange::AddMembers(name, members) => {
+            let set = table.sets.get_mut(name)?;
+            let fit = members.iter().all(|member| member.fits(set.kind));
+            let new = members.iter().all(|member| set.members.insert(*member));
+            (fit && new).then_some(())
+        }
+        TableChange::RemoveFilter(way, address, _) => {
+            table.filtered.remove(&(*way, *address)).map(|_| ())
+        }
+        TableChange::AddFilter(way, address, chain) => {
+            let named = table.chains.contains_key(chain);
+            let filtered = table.filtered.insert((*way, *address), chain.clone());
+            (named && filtered.is_none()).then_some(())
+        }
         TableChange::RemoveChain(name) => {
             let chain = table.chains.remove(name)?;
             (chain.rules.is_empty() && !is_chain_used(table, name)).then_some(())
@@ -199,7 +264,9 @@ fn all_rules(table: &Table) -> impl Iterator<Item = &Rule> {
 fn is_chain_used(table: &Table, name: &String) -> bool {
     let in_rules = all_rules(table).any(|rule| rule.action.chains().contains(name));
     let goto = Verdict::Goto(name.clone());
-    in_rules || table.elements.values().any(|verdict| *verdict == goto)
+    let in_maps = table.elements.values().any(|verdict| *verdict == goto)
+        || table.filtered.values().any(|chain| chain == name);
+    in_rules || in_maps
 }
 
 fn sets_of(rule: &Rule) -> impl Iterator<Item = &str> {
@@ -208,7 +275,7 @@ fn sets_of(rule: &Rule) -> impl Iterator<Item = &str> {
         _ => None,
     };
     let matches = rule.matches.iter().filter_map(|condition| match condition {
-        Match::ClientIn(set) => Some(set.as_str()),
+        Match::SourceIn(set) | Match::DestinationIn(set) | Match::PortIn(set) => Some(set.as_str()),
         _ => None,
     });
     matches.chain(action)

@@ -18,7 +18,8 @@ use object_model::listening::Listening;
 
 use crate::endpoints::Endpoint;
 use crate::model::{
-    Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Table, Verdict,
+    Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Set, SetKind, Table,
+    Verdict,
 };
 use crate::services::{Affinity, ServicePort};
 
@@ -206,7 +207,7 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
         ],
     );
     // The kernel makes no ICMP answer to the node's own packets here, but resets work for all.
-    let reset = Rule::when([Match::IsTcp], Action::Reset);
+    let reset = Rule::when([Match::Protocol(Protocol::Tcp)], Action::Reset);
     add(REJECT, None, vec![reset, Rule::always(Action::Reject)]);
     chains
 }
@@ -388,7 +389,7 @@ fn choice(table: &mut Table, port: &ServicePort, local: bool, settings: &Setting
     for endpoint in endpoints {
         let target = add_endpoint(table, port, endpoint);
         if let Some(affinity) = port.affinity {
-            let known = Match::ClientIn(clients(port, endpoint, affinity));
+            let known = Match::SourceIn(clients(port, endpoint, affinity));
             rules.push(Rule::when([known], Action::Goto(target.clone())));
         }
         targets.push(target);
@@ -416,7 +417,11 @@ fn add_endpoint(table: &mut Table, port: &ServicePort, endpoint: &Endpoint) -> S
     if let Some(affinity) = port.affinity {
         let set = clients(port, endpoint, affinity);
         rules.push(Rule::always(Action::Remember(set.clone())));
-        table.sets.insert(set, affinity.timeout_seconds);
+        let clients = Set {
+            kind: SetKind::Clients(affinity.timeout_seconds),
+            members: BTreeSet::new(),
+        };
+        table.sets.insert(set, clients);
     }
     rules.push(Rule::always(Action::Endpoint(endpoint.ip, endpoint.port)));
     table

@@ -4,7 +4,8 @@
 //! these into a [`Table`] of chains, maps and sets, to which [`publish`] adds the pods' host ports;
 //! [`changes`] computes the smallest change from one table to another, in an order that the kernel
 //! accepts in one transaction. [`Routes`] does the same for changed Services only. [`health_check`]
-//! computes the answers for external load balancers.
+//! computes the answers for external load balancers. [`filters`] decides which connections of pods
+//! pass, by NetworkPolicies.
 //!
 //! Pure: no I/O, no clock, no randomness. The service proxy encodes the `Rule`s for the kernel.
 //! IPv4 only.
@@ -15,6 +16,7 @@ mod endpoints;
 mod flows;
 mod host_ports;
 mod model;
+mod policies;
 mod routes;
 mod services;
 
@@ -27,7 +29,11 @@ pub use host_ports::{
     publish, udp_differs,
 };
 pub use model::{
-    Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Table, Verdict,
+    Action, Chain, Direction, Hook, HookKind, Key, MapName, Match, Member, Protocol, Rule, Set,
+    SetKind, Table, Verdict,
+};
+pub use policies::{
+    Connection, Filtered, NamespaceLabels, Policy, PolicyPod, denied, filters, passes, tightens,
 };
 pub use routes::{Routes, ServiceName};
 pub use services::{Affinity, HealthCheck, ServicePort, health_check, ports};

@@ -1,6 +1,6 @@
 //! The table as data: chains of rules, verdict maps, sets of clients. No Kubernetes in here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -66,10 +66,82 @@ impl fmt::Display for Protocol {
 pub struct Table {
     /// Chains by name.
     pub chains: BTreeMap<String, Chain>,
-    /// Sets of client addresses by name, with the seconds after which a client is forgotten.
-    pub sets: BTreeMap<String, u32>,
+    /// Sets by name.
+    pub sets: BTreeMap<String, Set>,
     /// Elements of the maps; all maps of [`MapName`] exist always.
     pub elements: BTreeMap<(MapName, Key), Verdict>,
+    /// The chain of each address whose connections of a direction are filtered.
+    pub filtered: BTreeMap<(Direction, Ipv4Addr), String>,
+}
+
+/// A set that rules look up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// The kind of its members.
+    pub kind: SetKind,
+    /// Its members; none of a set that the kernel fills.
+    pub members: BTreeSet<Member>,
+}
+
+/// The kind of the members of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetKind {
+    /// Addresses of clients, which rules add; each is forgotten after so many seconds.
+    Clients(u32),
+    /// Addresses.
+    Addresses,
+    /// Ports of addresses.
+    Ports,
+}
+
+/// A member of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Member {
+    /// In a set of addresses.
+    Address(Ipv4Addr),
+    /// In a set of ports; it has an address.
+    Port(Key),
+}
+
+impl Member {
+    /// Whether a set of that kind may have it.
+    pub fn fits(self, kind: SetKind) -> bool {
+        match self {
+            Member::Address(_) => kind == SetKind::Addresses,
+            Member::Port(key) => kind == SetKind::Ports && key.address.is_some(),
+        }
+    }
+}
+
+/// A direction of connections, seen from a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// To the pod.
+    Ingress,
+    /// From the pod.
+    Egress,
+}
+
+impl Direction {
+    /// Both directions.
+    pub const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
+
+    /// Returns the name of the map from addresses to chains in the kernel.
+    pub fn map(self) -> &'static str {
+        match self {
+            Direction::Ingress => "filtered-ingress",
+            Direction::Egress => "filtered-egress",
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        })
+    }
 }
 
 /// A chain: rules that are tried in order.
@@ -221,8 +293,14 @@ pub enum Match {
     DestinationIsLocal(bool),
     /// The packet begins a connection.
     NewConnection,
-    /// The packet is of TCP.
-    IsTcp,
+    /// The packet is of that protocol.
+    Protocol(Protocol),
+    /// The packet is of that protocol, and its destination port is one of the two or between them.
+    Ports(Protocol, u16, u16),
+    /// The packet belongs to a connection that was let through before.
+    Established,
+    /// The packet is of TCP and does not ask for a connection.
+    StrayTcp,
     /// The packet belongs to no connection that was let through before.
     NotEstablished,
     /// The packet was marked for masquerading.
@@ -237,8 +315,12 @@ pub enum Match {
     OutputLink(String),
     /// An answer to the packet's source would not leave by the link by which the packet came in.
     SourceIsElsewhere,
-    /// The client is in the set of that name.
-    ClientIn(String),
+    /// The source address is in the set of that name.
+    SourceIn(String),
+    /// The destination address is in the set of that name.
+    DestinationIn(String),
+    /// The destination address, protocol and port are in the set of that name.
+    PortIn(String),
 }
 
 /// The action of a rule.
@@ -248,6 +330,8 @@ pub enum Action {
     Jump(String),
     /// Continue in the chain.
     Goto(String),
+    /// Let the packet through, as far as the base chain decides.
+    Accept,
     /// Discard the packet silently.
     Drop,
     /// Answer by ICMP that the port is closed.
@@ -268,6 +352,8 @@ pub enum Action {
     Random(Vec<String>),
     /// Take the verdict of the map for the packet's destination.
     Ask(MapName),
+    /// Continue in the chain of the packet's destination (ingress) or source (egress), if it has one.
+    Filter(Direction),
 }
 
 impl Action {
@@ -290,7 +376,13 @@ impl fmt::Display for Match {
             Match::SourceIsLocal(local) => write!(f, "fib saddr {}local", not(local)),
             Match::DestinationIsLocal(local) => write!(f, "fib daddr {}local", not(local)),
             Match::NewConnection => write!(f, "ct new"),
-            Match::IsTcp => write!(f, "tcp"),
+            Match::Protocol(protocol) => write!(f, "{protocol}"),
+            Match::Ports(protocol, first, last) if first == last => {
+                write!(f, "{protocol} dport {first}")
+            }
+            Match::Ports(protocol, first, last) => write!(f, "{protocol} dport {first}-{last}"),
+            Match::Established => write!(f, "ct established"),
+            Match::StrayTcp => write!(f, "tcp != syn"),
             Match::NotEstablished => write!(f, "ct != established"),
             Match::Marked => write!(f, "marked"),
             Match::OutputIsNotLoopback => write!(f, "oif != lo"),
@@ -298,7 +390,9 @@ impl fmt::Display for Match {
             Match::InputLink(prefix, holds) => write!(f, "iif {}{prefix}*", not(holds)),
             Match::OutputLink(prefix) => write!(f, "oif {prefix}*"),
             Match::SourceIsElsewhere => write!(f, "fib saddr elsewhere"),
-            Match::ClientIn(set) => write!(f, "saddr @{set}"),
+            Match::SourceIn(set) => write!(f, "saddr @{set}"),
+            Match::DestinationIn(set) => write!(f, "daddr @{set}"),
+            Match::PortIn(set) => write!(f, "daddr . proto . dport @{set}"),
         }
     }
 }
@@ -308,6 +402,7 @@ impl fmt::Display for Action {
         match self {
             Action::Jump(chain) => write!(f, "jump {chain}"),
             Action::Goto(chain) => write!(f, "goto {chain}"),
+            Action::Accept => write!(f, "accept"),
             Action::Drop => write!(f, "drop"),
             Action::Reject => write!(f, "reject"),
             Action::Reset => write!(f, "reset"),
@@ -318,6 +413,7 @@ impl fmt::Display for Action {
             Action::Remember(set) => write!(f, "update @{set}"),
             Action::Random(chains) => write!(f, "random {}", chains.join(" ")),
             Action::Ask(map) => write!(f, "vmap @{}", map.as_str()),
+            Action::Filter(direction) => write!(f, "vmap @{}", direction.map()),
         }
     }
 }
@@ -340,6 +436,15 @@ impl fmt::Display for Key {
     }
 }
 
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Member::Address(address) => address.fmt(f),
+            Member::Port(key) => key.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -356,8 +461,18 @@ impl fmt::Display for Table {
         for ((map, key), verdict) in &self.elements {
             writeln!(f, "{}: {key} -> {verdict}", map.as_str())?;
         }
-        for (set, seconds) in &self.sets {
-            writeln!(f, "set {set} timeout {seconds}s")?;
+        for ((direction, address), chain) in &self.filtered {
+            writeln!(f, "{}: {address} -> goto {chain}", direction.map())?;
+        }
+        for (name, set) in &self.sets {
+            write!(f, "set {name}")?;
+            if let SetKind::Clients(seconds) = set.kind {
+                write!(f, " timeout {seconds}s")?;
+            }
+            for member in &set.members {
+                write!(f, ", {member}")?;
+            }
+            writeln!(f)?;
         }
         for (name, chain) in &self.chains {
             for rule in &chain.rules {

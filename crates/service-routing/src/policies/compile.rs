@@ -1,0 +1,232 @@
+//! Policies → table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use object_model::LabelSelector;
+use object_model::cidr::Cidr;
+
+use super::read::{Peer, Policy, PolicyPod, PolicyRule, Port};
+use crate::model::{
+    Action, Chain, Direction, Hook, HookKind, Key, Match, Member, Protocol, Rule, Set, SetKind,
+    Table,
+};
+
+/// `NF_INET_FORWARD`.
+const FORWARD: u32 = 2;
+
+/// After Services without endpoints have refused their connections.
+const PRIORITY_FIRST: i32 = -8;
+
+/// The labels of namespaces, by name.
+pub type NamespaceLabels = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What policies are computed from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// All policies, by uid.
+    pub policies: BTreeMap<String, Policy>,
+    /// All namespaces.
+    pub namespaces: NamespaceLabels,
+    /// The pods of the cluster, by uid.
+    pub pods: BTreeMap<String, PolicyPod>,
+}
+
+/// Returns the part of a table that filters the connections of this node's pods; empty if no policy
+/// selects one.
+pub fn filters(state: &Filtered) -> Table {
+    let mut table = Table::default();
+    let mut used: BTreeMap<&str, &Policy> = BTreeMap::new();
+    for pod in state.pods.values().filter(|pod| pod.is_local) {
+        let policies = state.policies.values();
+        let selecting: Vec<&Policy> = policies.filter(|policy| policy.selects(pod)).collect();
+        if selecting.is_empty() {
+            continue;
+        }
+        for direction in Direction::BOTH {
+            let chain = format!("policy/{direction}/{}", pod.address);
+            let filter = (direction, pod.address);
+            table.filtered.insert(filter, chain.clone());
+            add_chain(&mut table, chain, None, of_pod(pod, direction, &selecting));
+        }
+        used.extend(
+            selecting
+                .iter()
+                .map(|policy| (policy.uid.as_str(), *policy)),
+        );
+    }
+    if used.is_empty() {
+        return table;
+    }
+    for (priority, direction) in (PRIORITY_FIRST..).zip(Direction::BOTH) {
+        let hook = Hook {
+            kind: HookKind::Filter,
+            number: FORWARD,
+            priority,
+        };
+        let rules = vec![
+            Rule::when([Match::Established], Action::Accept),
+            Rule::always(Action::Filter(direction)),
+        ];
+        add_chain(&mut table, format!("policy-{direction}"), Some(hook), rules);
+    }
+    for policy in used.values() {
+        for direction in Direction::BOTH {
+            add_policy(&mut table, policy, direction, state);
+        }
+    }
+    table
+}
+
+fn add_chain(table: &mut Table, name: String, hook: Option<Hook>, rules: Vec<Rule>) {
+    table.chains.insert(name, Chain { hook, rules });
+}
+
+/// The rules of a selected pod. A direction that no policy is about has no limit for connections
+/// that begin.
+fn of_pod(pod: &PolicyPod, direction: Direction, selecting: &[&Policy]) -> Vec<Rule> {
+    let mut rules = vec![Rule::when([Match::StrayTcp], Action::Drop)];
+    let about = selecting
+        .iter()
+        .filter_map(|policy| Some((*policy, policy.rules(direction)?)));
+    let about: Vec<_> = about.collect();
+    if about.is_empty() {
+        return rules;
+    }
+    // A pod may always reach itself, for instance through a Service.
+    let itself = peer_in(Cidr::new(pod.address, 32), direction, true);
+    rules.push(Rule::when([itself], Action::Accept));
+    for (policy, _) in about.iter().filter(|(_, rules)| !rules.is_empty()) {
+        rules.push(Rule::always(Action::Jump(chain_of(policy, direction))));
+    }
+    rules.push(Rule::always(Action::Drop));
+    rules
+}
+
+fn chain_of(policy: &Policy, direction: Direction) -> String {
+    format!("policy/{}/{direction}", policy.uid)
+}
+
+fn peer_in(range: Cidr, direction: Direction, inside: bool) -> Match {
+    match direction {
+        Direction::Ingress => Match::Source(range, inside),
+        Direction::Egress => Match::Destination(range, inside),
+    }
+}
+
+/// Adds the chain of a policy: it accepts what the policy allows.
+fn add_policy(table: &mut Table, policy: &Policy, direction: Direction, state: &Filtered) {
+    let Some(rules) = policy.rules(direction).filter(|rules| !rules.is_empty()) else {
+        return;
+    };
+    let chain = chain_of(policy, direction);
+    let mut all = Vec::new();
+    for (number, rule) in rules.iter().enumerate() {
+        let name = format!("{chain}/{number}");
+        let accept = ports(table, &name, rule, state);
+        match &rule.peers {
+            None => all.push(Rule::always(accept)),
+            Some(peers) => {
+                let conditions = from_peers(table, &name, policy, peers, direction, state);
+                all.extend(conditions.map(|one| Rule::when(one, accept.clone())));
+            }
+        }
+    }
+    add_chain(table, chain, None, all);
+}
+
+/// The conditions of a rule's peers, one of which must hold.
+fn from_peers(
+    table: &mut Table,
+    name: &str,
+    policy: &Policy,
+    peers: &[Peer],
+    direction: Direction,
+    state: &Filtered,
+) -> impl Iterator<Item = Vec<Match>> {
+    let mut conditions = Vec::new();
+    let mut selectors = Vec::new();
+    for peer in peers {
+        match peer {
+            Peer::Pods { namespaces, pods } => selectors.push((namespaces.as_ref(), pods)),
+            Peer::Block { range, except } => {
+                let inside = peer_in(*range, direction, true);
+                let outside = except.iter().map(|range| peer_in(*range, direction, false));
+                conditions.push([inside].into_iter().chain(outside).collect());
+            }
+        }
+    }
+    if !selectors.is_empty() {
+        let members = members(policy, &selectors, state);
+        let kind = SetKind::Addresses;
+        table.sets.insert(name.to_owned(), Set { kind, members });
+        conditions.push(vec![match direction {
+            Direction::Ingress => Match::SourceIn(name.to_owned()),
+            Direction::Egress => Match::DestinationIn(name.to_owned()),
+        }]);
+    }
+    conditions.into_iter()
+}
+
+/// The addresses of the pods that one of the selectors of namespaces and pods matches.
+fn members(
+    policy: &Policy,
+    selectors: &[(Option<&LabelSelector>, &LabelSelector)],
+    state: &Filtered,
+) -> BTreeSet<Member> {
+    let mut members = BTreeSet::new();
+    for (namespaces, pods) in selectors {
+        let in_reach: BTreeSet<&str> = match namespaces {
+            None => BTreeSet::from([policy.namespace.as_str()]),
+            Some(selector) => {
+                let all = state.namespaces.iter();
+                let selected = all.filter(|(_, labels)| {
+                    selector.matches_by(|key| labels.get(key).map(String::as_str))
+                });
+                selected.map(|(name, _)| name.as_str()).collect()
+            }
+        };
+        let all = state.pods.values();
+        let found = all.filter(|pod| in_reach.contains(&*pod.namespace) && pod.matches(pods));
+        members.extend(found.map(|pod| Member::Address(pod.address)));
+    }
+    members
+}
+
+/// The action that accepts the rule's ports: directly, or by a chain of conditions.
+fn ports(table: &mut Table, name: &str, rule: &PolicyRule, state: &Filtered) -> Action {
+    let Some(ports) = &rule.ports else {
+        return Action::Accept;
+    };
+    let mut rules = Vec::new();
+    for port in ports {
+        let condition = match port {
+            Port::All(protocol) => Match::Protocol(*protocol),
+            Port::Range(protocol, first, last) => Match::Ports(*protocol, *first, *last),
+            Port::Named(protocol, name) => Match::PortIn(add_named(table, *protocol, name, state)),
+        };
+        rules.push(Rule::when([condition], Action::Accept));
+    }
+    let chain = format!("{name}/ports");
+    add_chain(table, chain.clone(), None, rules);
+    Action::Jump(chain)
+}
+
+/// Adds the set of all pods' ports of a name, and returns the set's name.
+fn add_named(table: &mut Table, protocol: Protocol, name: &str, state: &Filtered) -> String {
+    let set = format!("policy/{protocol}/{name}");
+    if table.sets.contains_key(&set) {
+        return set;
+    }
+    let key = |address: Ipv4Addr, port| Member::Port(Key::on(address, protocol, port));
+    let members = state.pods.values().flat_map(|pod| {
+        let ports = pod.ports_named(protocol, name);
+        ports.map(move |port| key(pod.address, port))
+    });
+    let named = Set {
+        kind: SetKind::Ports,
+        members: members.collect(),
+    };
+    table.sets.insert(set.clone(), named);
+    set
+}

@@ -1,0 +1,104 @@
+//! What a table of policies does with a connection.
+
+use std::net::Ipv4Addr;
+
+use crate::change::TableChange;
+use crate::model::{Action, Direction, Key, Match, Member, Protocol, Table};
+
+/// A connection through the node, after the translation of its destination and before that of its
+/// source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection {
+    /// The client's address.
+    pub source: Ipv4Addr,
+    /// The server's address.
+    pub destination: Ipv4Addr,
+    /// The protocol, with the server's port; `None` for other protocols, such as ICMP.
+    pub port: Option<(Protocol, u16)>,
+}
+
+/// Says whether the connection may begin.
+pub fn passes(table: &Table, connection: &Connection) -> bool {
+    Direction::BOTH.iter().all(|direction| {
+        let pod = match direction {
+            Direction::Ingress => connection.destination,
+            Direction::Egress => connection.source,
+        };
+        let chain = table.filtered.get(&(*direction, pod));
+        chain.is_none_or(|chain| verdict(table, chain, connection) != Some(false))
+    })
+}
+
+/// Returns the places of the connections that may not begin. Those that end on this node did not
+/// come through it: `is_local` knows its addresses.
+pub fn denied(
+    table: &Table,
+    connections: &[Connection],
+    is_local: impl Fn(Ipv4Addr) -> bool,
+) -> Vec<usize> {
+    let is_denied = |connection: &Connection| {
+        let through = !is_local(connection.source) && !is_local(connection.destination);
+        through && !passes(table, connection)
+    };
+    (0..)
+        .zip(connections)
+        .filter(|(_, connection)| is_denied(connection))
+        .map(|(place, _)| place)
+        .collect()
+}
+
+/// Says whether the steps can deny a connection that was allowed before. Only then it is worth while
+/// to look at all connections of the machine.
+pub fn tightens(steps: &[TableChange]) -> bool {
+    let loosens = |step: &TableChange| {
+        matches!(
+            step,
+            TableChange::AddSet(..)
+                | TableChange::AddMembers(..)
+                | TableChange::RemoveFilter(..)
+                | TableChange::RemoveChain(_)
+                | TableChange::RemoveSet(_)
+                | TableChange::AddChain(..)
+        )
+    };
+    !steps.iter().all(loosens)
+}
+
+/// Whether a chain accepts or drops the connection; `None` at its end.
+fn verdict(table: &Table, chain: &str, connection: &Connection) -> Option<bool> {
+    let rules = table.chains.get(chain).map(|chain| chain.rules.iter());
+    let holds = |matches: &[Match]| matches.iter().all(|one| holds(table, one, connection));
+    rules
+        .into_iter()
+        .flatten()
+        .filter(|rule| holds(&rule.matches))
+        .find_map(|rule| match &rule.action {
+            Action::Accept => Some(true),
+            Action::Drop => Some(false),
+            Action::Jump(chain) => verdict(table, chain, connection),
+            _ => None,
+        })
+}
+
+/// Whether a condition holds for the first packet. Policies have no other conditions.
+fn holds(table: &Table, condition: &Match, connection: &Connection) -> bool {
+    let in_set = |set: &str, member: Member| {
+        let set = table.sets.get(set);
+        set.is_some_and(|set| set.members.contains(&member))
+    };
+    match condition {
+        Match::Source(range, inside) => range.contains(connection.source) == *inside,
+        Match::Destination(range, inside) => range.contains(connection.destination) == *inside,
+        Match::SourceIn(set) => in_set(set, Member::Address(connection.source)),
+        Match::DestinationIn(set) => in_set(set, Member::Address(connection.destination)),
+        Match::PortIn(set) => connection.port.is_some_and(|(protocol, port)| {
+            let key = Key::on(connection.destination, protocol, port);
+            in_set(set, Member::Port(key))
+        }),
+        Match::Protocol(protocol) => connection.port.is_some_and(|(of, _)| of == *protocol),
+        Match::Ports(protocol, first, last) => connection
+            .port
+            .is_some_and(|(of, port)| of == *protocol && (*first..=*last).contains(&port)),
+        _ => false,
+    }
+}

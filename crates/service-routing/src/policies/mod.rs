@@ -1,0 +1,28 @@
+//! NetworkPolicies: which connections of pods pass.
+//!
+//! [`Policy`], [`PolicyPod`] and [`NamespaceLabels`] are what the decision reads; [`filters`] turns
+//! them into the part of a [`Table`] that enforces them on one node; [`passes`] says what such a
+//! table does with a connection, and [`denied`] finds the connections that it would not let begin.
+//!
+//! **Where.** Both ends of a connection are known on the forward hook: after the translation of
+//! Service addresses, before masquerading. Packets between a node and its own pods take other
+//! hooks, so they pass, as the API demands: probes, the node's processes, and what a pod asks of its
+//! own node (DNS, and the API server if it is there). Each node filters its own pods only.
+//!
+//! **How.** Two base chains, one for each direction, accept packets of established connections and
+//! send others by the pod's address into the pod's chain. That jumps into the chains of the policies
+//! that select the pod, and drops what none of them accepts. `accept` ends one base chain, so a
+//! connection must pass both. The peers of a rule are one set of addresses, and the pods' ports of
+//! one name are one set for all policies: a pod that comes or changes is one element of each.
+//!
+//! A connection that is cut by a new policy must not come back by a packet in its middle, which
+//! would look like a connection of the other direction: TCP packets of unknown connections are
+//! dropped for each selected pod, in both directions.
+
+mod compile;
+mod connections;
+mod read;
+
+pub use compile::{Filtered, NamespaceLabels, filters};
+pub use connections::{Connection, denied, passes, tightens};
+pub use read::{Policy, PolicyPod};

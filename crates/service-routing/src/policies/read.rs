@@ -1,0 +1,263 @@
+//! NetworkPolicies and pods, read into plain values.
+
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use object_model::LabelSelector;
+use object_model::cidr::Cidr;
+use resource_kinds::pod_view::{Labels, PodView, Text};
+
+use crate::model::{Direction, Protocol};
+
+/// Longest name of a pod's port; a longer one in a policy matches none.
+const PORT_NAME_BYTES_MAX: usize = 15;
+
+/// A NetworkPolicy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid, which names its chains and sets.
+    pub uid: String,
+    pods: LabelSelector,
+    ingress: Option<Vec<PolicyRule>>,
+    egress: Option<Vec<PolicyRule>>,
+}
+
+/// A rule of a policy: a connection passes if one of the peers and one of the ports match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PolicyRule {
+    /// The other ends; `None` for all.
+    pub(super) peers: Option<Vec<Peer>>,
+    /// The destination ports; `None` for all, of all protocols.
+    pub(super) ports: Option<Vec<Port>>,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Pods.
+    Pods {
+        /// Their namespaces; `None` for that of the policy.
+        namespaces: Option<LabelSelector>,
+        /// Their labels.
+        pods: LabelSelector,
+    },
+    /// Addresses.
+    Block {
+        /// The range.
+        range: Cidr,
+        /// The parts of it that do not count.
+        except: Vec<Cidr>,
+    },
+}
+
+/// Destination ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    /// All of a protocol.
+    All(Protocol),
+    /// From the first to the last.
+    Range(Protocol, u16, u16),
+    /// Those to which the destination pod gives the name.
+    Named(Protocol, String),
+}
+
+impl Policy {
+    /// Reads a policy. A part that cannot be read matches nothing, so that no connection passes by
+    /// mistake.
+    pub fn of(policy: &NetworkPolicy) -> Policy {
+        let spec = policy.spec.clone().unwrap_or_default();
+        let types = spec.policy_types.unwrap_or_default();
+        let has_egress = spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
+        let concerns = |direction: &str, by_default: bool| match types.is_empty() {
+            true => by_default,
+            false => types.iter().any(|one| one == direction),
+        };
+        let ingress = spec.ingress.unwrap_or_default().into_iter();
+        let ingress = ingress.map(|rule| PolicyRule::new(rule.from, rule.ports));
+        let egress = spec.egress.unwrap_or_default().into_iter();
+        let egress = egress.map(|rule| PolicyRule::new(rule.to, rule.ports));
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        Policy {
+            namespace: text(&policy.metadata.namespace),
+            name: text(&policy.metadata.name),
+            uid: text(&policy.metadata.uid),
+            pods: match &spec.pod_selector {
+                Some(pods) => selector(pods),
+                None => LabelSelector::everything(),
+            },
+            ingress: concerns("Ingress", true).then(|| ingress.collect()),
+            egress: concerns("Egress", has_egress).then(|| egress.collect()),
+        }
+    }
+
+    /// Says whether the policy is about the pod.
+    pub fn selects(&self, pod: &PolicyPod) -> bool {
+        *pod.namespace == *self.namespace && pod.matches(&self.pods)
+    }
+
+    /// The rules for a direction; `None` if the policy is not about it.
+    pub(super) fn rules(&self, direction: Direction) -> Option<&[PolicyRule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
+        }
+    }
+}
+
+impl PolicyRule {
+    /// An empty list matches everything, as no list does.
+    fn new(
+        peers: Option<Vec<NetworkPolicyPeer>>,
+        ports: Option<Vec<NetworkPolicyPort>>,
+    ) -> PolicyRule {
+        let peers = peers.filter(|peers| !peers.is_empty());
+        let ports = ports.filter(|ports| !ports.is_empty());
+        PolicyRule {
+            peers: peers.map(|peers| peers.iter().filter_map(Peer::of).collect()),
+            ports: ports.map(|ports| ports.iter().filter_map(Port::of).collect()),
+        }
+    }
+}
+
+impl Peer {
+    fn of(peer: &NetworkPolicyPeer) -> Option<Peer> {
+        if let Some(block) = &peer.ip_block {
+            return Peer::block(block);
+        }
+        let namespaces = peer.namespace_selector.as_ref().map(selector);
+        let pods = peer.pod_selector.as_ref().map(selector);
+        if namespaces.is_none() && pods.is_none() {
+            return None;
+        }
+        Some(Peer::Pods {
+            namespaces,
+            pods: pods.unwrap_or_else(LabelSelector::everything),
+        })
+    }
+
+    /// An exception of the other address family takes nothing away; one that cannot be read takes
+    /// everything away.
+    fn block(block: &IPBlock) -> Option<Peer> {
+        let except = block.except.iter().flatten();
+        let except = except.filter(|text| !text.contains(':'));
+        Some(Peer::Block {
+            range: range(&block.cidr)?,
+            except: except.map(|text| range(text)).collect::<Option<_>>()?,
+        })
+    }
+}
+
+impl Port {
+    fn of(port: &NetworkPolicyPort) -> Option<Port> {
+        let protocol = Protocol::of(port.protocol.as_deref())?;
+        let number = |number: i32| u16::try_from(number).ok().filter(|number| *number != 0);
+        match &port.port {
+            None => Some(Port::All(protocol)),
+            Some(IntOrString::Int(first)) => {
+                let first = number(*first)?;
+                let last = port.end_port.map_or(Some(first), number)?;
+                (first <= last).then_some(Port::Range(protocol, first, last))
+            }
+            Some(IntOrString::String(name)) => {
+                (name.len() <= PORT_NAME_BYTES_MAX).then(|| Port::Named(protocol, name.clone()))
+            }
+        }
+    }
+}
+
+/// An unreadable selector selects nothing.
+fn selector(selector: &ApiSelector) -> LabelSelector {
+    let json = serde_json::to_value(selector).ok();
+    let read = json.and_then(|json| LabelSelector::from_json(&json).ok());
+    read.unwrap_or_else(LabelSelector::nothing)
+}
+
+/// A range as the API takes it: bits after the prefix do not count.
+fn range(text: &str) -> Option<Cidr> {
+    let (address, prefix) = text.split_once('/')?;
+    let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
+    Some(Cidr::new(address.parse().ok()?, prefix))
+}
+
+/// A pod with an address of its own, as far as policies are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyPod {
+    /// Its namespace.
+    pub namespace: Text,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Whether it is connected to this node, which then filters its connections.
+    pub is_local: bool,
+    labels: Labels,
+    ports: Vec<NamedPort>,
+}
+
+/// A port of a pod that has a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NamedPort {
+    pub(super) protocol: Protocol,
+    pub(super) name: String,
+    pub(super) port: u16,
+}
+
+impl PolicyPod {
+    /// Reads a pod. `local` is the address that this node gave it; pods of other nodes have one in
+    /// their status. A pod that has none, has ended, or is on its node's network counts for no
+    /// selector: `None`.
+    pub fn of(pod: &PodView, local: Option<Ipv4Addr>) -> Option<PolicyPod> {
+        let stored = || pod.addresses.iter().find_map(|text| text.parse().ok());
+        if pod.spec.host_network == Some(true) || (pod.has_ended() && local.is_none()) {
+            return None;
+        }
+        let is_sidecar =
+            |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+        let sidecars = pod.spec.init_containers.iter().flatten();
+        let containers = pod.spec.containers.iter();
+        let containers = containers.chain(sidecars.filter(is_sidecar));
+        let ports = containers.flat_map(|container| container.ports.iter().flatten());
+        Some(PolicyPod {
+            namespace: pod.namespace.clone(),
+            address: local.or_else(stored)?,
+            is_local: local.is_some(),
+            labels: pod.labels.clone(),
+            ports: ports
+                .filter_map(|port| {
+                    Some(NamedPort {
+                        protocol: Protocol::of(port.protocol.as_deref())?,
+                        name: port.name.clone()?,
+                        port: u16::try_from(port.container_port).ok()?,
+                    })
+                })
+                .collect(),
+        })
+    }
+
+    pub(super) fn matches(&self, selector: &LabelSelector) -> bool {
+        selector.matches_by(|key| self.labels.get(key))
+    }
+
+    /// The ports that have the name.
+    pub(super) fn ports_named(
+        &self,
+        protocol: Protocol,
+        name: &str,
+    ) -> impl Iterator<Item = u16> + '_ {
+        let has_name = |port: &&NamedPort| port.protocol == protocol && port.name == name;
+        let named: Vec<u16> = self
+            .ports
+            .iter()
+            .filter(has_name)
+            .map(|port| port.port)
+            .collect();
+        named.into_iter()
+    }
+}
