@@ -1,9 +1,10 @@
-//! Makes the kernel forget UDP flows that no longer go where they should.
+//! Makes the kernel forget UDP flows that no longer go where they should, and connections that
+//! policies deny.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use service_routing::{Endpoint, Flow};
+use service_routing::{Connection, Endpoint, Flow, Protocol};
 
 use crate::kernel::{Kernel, KernelError};
 use crate::message::{FAMILY_IPV4, find, single};
@@ -19,12 +20,12 @@ const TUPLE_REPLY: u16 = 2;
 const TUPLE_ADDRESSES: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const ZONE: u16 = 18;
-const PROTOCOL_UDP: u8 = 17;
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// The flow ended by itself between list and removal.
 const ENOENT: i32 = 2;
 
-/// Removes the flows at the places that are chosen and returns how many there were.
+/// Removes the UDP flows at the places that are chosen and returns how many there were.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -32,9 +33,28 @@ pub fn forget(
     kernel: &mut Kernel,
     choose: impl FnOnce(&[Flow]) -> Vec<usize>,
 ) -> Result<usize, KernelError> {
+    remove(kernel, flow, choose)
+}
+
+/// Removes the connections at the places that are chosen and returns how many there were.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn cut(
+    kernel: &mut Kernel,
+    choose: impl FnOnce(&[Connection]) -> Vec<usize>,
+) -> Result<usize, KernelError> {
+    remove(kernel, connection, choose)
+}
+
+fn remove<F>(
+    kernel: &mut Kernel,
+    read: fn(&[u8]) -> Option<F>,
+    choose: impl FnOnce(&[F]) -> Vec<usize>,
+) -> Result<usize, KernelError> {
     let (mut flows, mut names) = (Vec::new(), Vec::new());
     let each = |_, attributes: &[u8]| {
-        if let Some(flow) = flow(attributes) {
+        if let Some(flow) = read(attributes) {
             flows.push(flow);
             names.push(name(attributes));
         }
@@ -75,7 +95,7 @@ fn name(attributes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
 fn flow(attributes: &[u8]) -> Option<Flow> {
     let original = find(attributes, TUPLE_ORIGINAL)?;
     let reply = find(attributes, TUPLE_REPLY)?;
-    let is_udp = find(find(original, TUPLE_PROTOCOL)?, 1)? == [PROTOCOL_UDP];
+    let is_udp = protocol(original) == Some(Protocol::Udp);
     let destination = address(original, 2)?;
     let endpoint = Endpoint {
         ip: address(reply, 1)?,
@@ -86,6 +106,26 @@ fn flow(attributes: &[u8]) -> Option<Flow> {
         port: port(original, 3)?,
         endpoint,
     })
+}
+
+/// A connection's client is the source of the first direction; its server, after the translation of
+/// the destination, that of the replies.
+fn connection(attributes: &[u8]) -> Option<Connection> {
+    let original = find(attributes, TUPLE_ORIGINAL)?;
+    let reply = find(attributes, TUPLE_REPLY)?;
+    let port = protocol(original).and_then(|protocol| Some((protocol, port(reply, 2)?)));
+    Some(Connection {
+        source: address(original, 1)?,
+        destination: address(reply, 1)?,
+        port,
+    })
+}
+
+fn protocol(tuple: &[u8]) -> Option<Protocol> {
+    let number = find(find(tuple, TUPLE_PROTOCOL)?, 1)?;
+    PROTOCOLS
+        .into_iter()
+        .find(|protocol| number == [protocol.number()])
 }
 
 fn address(tuple: &[u8], which: u16) -> Option<Ipv4Addr> {

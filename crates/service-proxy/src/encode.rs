@@ -1,12 +1,13 @@
 //! The table's parts as nftables messages, with the names of `linux/netfilter/nf_tables.h`.
 
-use std::net::Ipv4Addr;
-
-use object_model::cidr::Cidr;
 use service_routing::{
-    Action, Hook, HookKind, Key, MARK_MASQUERADE, MapName, Match, Rule, TableChange, Verdict,
+    Action, Direction, Hook, HookKind, Key, MapName, Member, Rule, SetKind, TableChange, Verdict,
 };
 
+use crate::expressions::{
+    ANONYMOUS_MAP, DATA_VALUE, Expressions, LIST_ELEMENT, VERDICT_DROP, VERDICT_GOTO,
+    VERDICT_RETURN, goes,
+};
 use crate::limits;
 use crate::message::{Attributes, Batch, NLM_F_APPEND, NLM_F_CREATE};
 
@@ -40,58 +41,10 @@ const TYPE_IPV4: u32 = 7;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
+const TYPES_OF_PORT: u32 = TYPE_PROTOCOL << 6 | TYPE_PORT;
 
-const VERDICT_DROP: u32 = 0;
-const VERDICT_ACCEPT: u32 = 1;
-const VERDICT_JUMP: u32 = (-3_i32).cast_unsigned();
-const VERDICT_GOTO: u32 = (-4_i32).cast_unsigned();
-const VERDICT_RETURN: u32 = (-5_i32).cast_unsigned();
-
-/// The register of a verdict.
-const REGISTER_VERDICT: u32 = 0;
-/// First register of sixteen bytes, as the names of links need.
-const REGISTER_FIRST: u32 = 1;
-/// First of the registers of four bytes.
-const REGISTER_A: u32 = 8;
-const REGISTER_B: u32 = 9;
-const REGISTER_C: u32 = 10;
-
-pub(crate) const LIST_ELEMENT: u16 = 1;
-pub(crate) const DATA_VALUE: u16 = 1;
-pub(crate) const DATA_VERDICT: u16 = 2;
-
-const NETWORK_HEADER: u32 = 1;
-const TRANSPORT_HEADER: u32 = 2;
-const SOURCE_OFFSET: u32 = 12;
-const DESTINATION_OFFSET: u32 = 16;
-const PORT_OFFSET: u32 = 2;
-
-const META_MARK: u32 = 3;
-const META_INPUT: u32 = 4;
-const META_OUTPUT: u32 = 5;
-const META_INPUT_NAME: u32 = 6;
-const META_OUTPUT_NAME: u32 = 7;
-const META_PROTOCOL: u32 = 16;
-
-const FIB_SOURCE: u32 = 1;
-const FIB_DESTINATION: u32 = 2;
-const FIB_INPUT: u32 = 8;
-const FIB_OUTPUT_INDEX: u32 = 1;
-const FIB_ADDRESS_TYPE: u32 = 3;
-const ADDRESS_LOCAL: u32 = 2;
-
-const STATE_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
-const STATE_NEW: u32 = 8;
-const NAT_SOURCE: u32 = 0;
-const NAT_DESTINATION: u32 = 1;
-const RANDOM_FULLY: u32 = 0x10;
-const DYNAMIC_SET_UPDATE: u32 = 1;
-const NUMBER_RANDOM: u32 = 1;
-const PROTOCOL_TCP: u8 = 6;
-const REJECT_UNREACHABLE: u32 = 0;
-const REJECT_RESET: u32 = 1;
-const ICMP_PORT_UNREACHABLE: u8 = 3;
-const LOOPBACK_INDEX: u32 = 1;
+/// A key, with the verdict of a map.
+type Element = (Vec<u8>, Option<Verdict>);
 
 /// Writes changes of one table into a batch.
 pub(crate) struct Encoder<'a> {
@@ -127,12 +80,14 @@ impl<'a> Encoder<'a> {
         self.batch
             .message(NEW_TABLE, NLM_F_CREATE, |a| a.text(1, table));
         for map in MapName::ALL {
-            let by_port = TYPE_PROTOCOL << 6 | TYPE_PORT;
             let (key_type, key_bytes) = match map.by_address() {
-                true => (TYPE_IPV4 << 12 | by_port, 12),
-                false => (by_port, 8),
+                true => (TYPE_IPV4 << 12 | TYPES_OF_PORT, 12),
+                false => (TYPES_OF_PORT, 8),
             };
             self.add_set(map.as_str(), SET_MAP, key_type, key_bytes, None);
+        }
+        for direction in Direction::BOTH {
+            self.add_set(direction.map(), SET_MAP, TYPE_IPV4, 4, None);
         }
     }
 
@@ -140,9 +95,15 @@ impl<'a> Encoder<'a> {
     pub(crate) fn change(&mut self, change: &TableChange) {
         let table = self.table;
         match change {
-            TableChange::AddSet(name, seconds) => {
-                self.add_set(name, SET_TIMEOUT | SET_EVAL, TYPE_IPV4, 4, Some(*seconds));
-            }
+            TableChange::AddSet(name, kind) => match kind {
+                SetKind::Clients(seconds) => {
+                    self.add_set(name, SET_TIMEOUT | SET_EVAL, TYPE_IPV4, 4, Some(*seconds));
+                }
+                SetKind::Addresses => self.add_set(name, 0, TYPE_IPV4, 4, None),
+                SetKind::Ports => {
+                    self.add_set(name, 0, TYPE_IPV4 << 12 | TYPES_OF_PORT, 12, None);
+                }
+            },
             TableChange::AddChain(name, hook) => self.batch.message(NEW_CHAIN, NLM_F_CREATE, |a| {
                 a.text(1, table);
                 a.text(3, name);
@@ -156,12 +117,28 @@ impl<'a> Encoder<'a> {
             }),
             TableChange::AddRule(chain, rule) => self.add_rule(chain, rule),
             TableChange::AddElement(map, key, verdict) => {
-                let element = (key_bytes(*key), verdict.clone());
+                let element = (key_bytes(*key), Some(verdict.clone()));
                 self.elements(NEW_ELEMENT, map.as_str(), None, &[element]);
             }
             TableChange::RemoveElement(map, key, verdict) => {
-                let element = (key_bytes(*key), verdict.clone());
+                let element = (key_bytes(*key), Some(verdict.clone()));
                 self.elements(DELETE_ELEMENT, map.as_str(), None, &[element]);
+            }
+            TableChange::AddMembers(set, members) => {
+                self.elements(NEW_ELEMENT, set, None, &as_elements(members));
+            }
+            TableChange::RemoveMembers(set, members) => {
+                self.elements(DELETE_ELEMENT, set, None, &as_elements(members));
+            }
+            TableChange::AddFilter(direction, address, chain) => {
+                let goto = Some(Verdict::Goto(chain.clone()));
+                let element = (address.octets().to_vec(), goto);
+                self.elements(NEW_ELEMENT, direction.map(), None, &[element]);
+            }
+            TableChange::RemoveFilter(direction, address, chain) => {
+                let goto = Some(Verdict::Goto(chain.clone()));
+                let element = (address.octets().to_vec(), goto);
+                self.elements(DELETE_ELEMENT, direction.map(), None, &[element]);
             }
             TableChange::RemoveChain(name) => self.batch.message(DELETE_CHAIN, 0, |a| {
                 a.text(1, table);
@@ -204,8 +181,8 @@ impl<'a> Encoder<'a> {
         });
     }
 
-    /// Adds or removes elements, in as many messages as necessary.
-    fn elements(&mut self, kind: u16, set: &str, id: Option<u32>, elements: &[(Vec<u8>, Verdict)]) {
+    /// Adds or removes elements, in as many messages as necessary. Those of a map have a verdict.
+    fn elements(&mut self, kind: u16, set: &str, id: Option<u32>, elements: &[Element]) {
         let table = self.table;
         let flags = if kind == NEW_ELEMENT { NLM_F_CREATE } else { 0 };
         let mut rest = elements.iter().peekable();
@@ -224,7 +201,7 @@ impl<'a> Encoder<'a> {
                         };
                         list.nested(LIST_ELEMENT, |element| {
                             element.nested(1, |data| data.bytes(DATA_VALUE, key));
-                            if kind == NEW_ELEMENT {
+                            if let Some(target) = target.as_ref().filter(|_| kind == NEW_ELEMENT) {
                                 element.nested(2, |data| verdict(data, target));
                             }
                         });
@@ -261,15 +238,14 @@ impl<'a> Encoder<'a> {
         self.add_set(ANONYMOUS_MAP, flags, TYPE_INTEGER, 4, None);
         let id = self.set_id;
         let element = |(index, chain): (u32, &String)| {
-            (index.to_ne_bytes().to_vec(), Verdict::Goto(chain.clone()))
+            let goto = Some(Verdict::Goto(chain.clone()));
+            (index.to_ne_bytes().to_vec(), goto)
         };
         let elements: Vec<_> = (0..).zip(chains).map(element).collect();
         self.elements(NEW_ELEMENT, ANONYMOUS_MAP, Some(id), &elements);
         id
     }
 }
-
-const ANONYMOUS_MAP: &str = "__map%d";
 
 fn base_chain(a: &mut Attributes<'_>, hook: Hook) {
     a.nested(4, |place| {
@@ -293,13 +269,12 @@ fn verdict(data: &mut Attributes<'_>, verdict: &Verdict) {
     }
 }
 
-fn goes(data: &mut Attributes<'_>, code: u32, chain: Option<&str>) {
-    data.nested(DATA_VERDICT, |verdict| {
-        verdict.number(1, code);
-        if let Some(chain) = chain {
-            verdict.text(2, chain);
-        }
-    });
+fn as_elements(members: &[Member]) -> Vec<Element> {
+    let key = |member: &Member| match member {
+        Member::Address(address) => address.octets().to_vec(),
+        Member::Port(key) => key_bytes(*key),
+    };
+    members.iter().map(|member| (key(member), None)).collect()
 }
 
 /// A key's fields, each padded to four bytes.
@@ -312,283 +287,4 @@ fn key_bytes(key: Key) -> Vec<u8> {
     bytes.extend(key.port.to_be_bytes());
     bytes.extend([0, 0]);
     bytes
-}
-
-/// The direction of a packet, with the prefix of a link's name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Link<'a> {
-    /// It came in there.
-    Input(&'a str),
-    /// It leaves by this link.
-    Output(&'a str),
-}
-
-/// The expressions of a rule. Each loads into a register, compares, or acts.
-pub(crate) struct Expressions<'a, 'b> {
-    pub(crate) list: &'a mut Attributes<'b>,
-}
-
-impl Expressions<'_, '_> {
-    /// Accepts packets from (or to) links with that name prefix, to the address.
-    pub(crate) fn accept(&mut self, by: Link<'_>, address: Option<Ipv4Addr>) {
-        let (key, prefix) = match by {
-            Link::Input(prefix) => (META_INPUT_NAME, prefix),
-            Link::Output(prefix) => (META_OUTPUT_NAME, prefix),
-        };
-        self.link(key, prefix, true);
-        if let Some(address) = address {
-            self.load_header(NETWORK_HEADER, DESTINATION_OFFSET, 4, REGISTER_FIRST);
-            self.compare_in(REGISTER_FIRST, true, &address.octets());
-        }
-        self.go(VERDICT_ACCEPT, None);
-    }
-
-    /// Continues if the link's name has the prefix (or has not).
-    fn link(&mut self, key: u32, prefix: &str, holds: bool) {
-        self.load_meta(key, REGISTER_FIRST);
-        self.compare_in(REGISTER_FIRST, holds, prefix.as_bytes());
-    }
-
-    fn add(&mut self, name: &str, fill: impl FnOnce(&mut Attributes<'_>)) {
-        self.list.nested(LIST_ELEMENT, |expression| {
-            expression.text(1, name);
-            expression.nested(2, fill);
-        });
-    }
-
-    fn condition(&mut self, condition: &Match) {
-        match condition {
-            Match::Source(range, inside) => self.range(SOURCE_OFFSET, *range, *inside),
-            Match::Destination(range, inside) => self.range(DESTINATION_OFFSET, *range, *inside),
-            Match::SourceIsLocal(local) => self.is_local(FIB_SOURCE, *local),
-            Match::DestinationIsLocal(local) => self.is_local(FIB_DESTINATION, *local),
-            Match::NewConnection => {
-                self.load_state();
-                self.any_bit(STATE_NEW, true);
-            }
-            Match::IsTcp => {
-                self.load_meta(META_PROTOCOL, REGISTER_A);
-                self.compare(true, &[PROTOCOL_TCP]);
-            }
-            Match::NotEstablished => {
-                self.load_state();
-                self.any_bit(STATE_ESTABLISHED_OR_RELATED, false);
-            }
-            Match::Marked => {
-                self.load_meta(META_MARK, REGISTER_A);
-                self.any_bit(MARK_MASQUERADE, true);
-            }
-            Match::OutputIsNotLoopback => {
-                self.load_meta(META_OUTPUT, REGISTER_A);
-                self.compare(false, &LOOPBACK_INDEX.to_ne_bytes());
-            }
-            Match::InputIsNotLoopback => {
-                self.load_meta(META_INPUT, REGISTER_A);
-                self.compare(false, &LOOPBACK_INDEX.to_ne_bytes());
-            }
-            Match::InputLink(prefix, holds) => self.link(META_INPUT_NAME, prefix, *holds),
-            Match::OutputLink(prefix) => self.link(META_OUTPUT_NAME, prefix, true),
-            Match::SourceIsElsewhere => {
-                self.fib(FIB_OUTPUT_INDEX, FIB_SOURCE | FIB_INPUT);
-                self.compare(true, &[0; 4]);
-            }
-            Match::ClientIn(set) => {
-                self.load_header(NETWORK_HEADER, SOURCE_OFFSET, 4, REGISTER_A);
-                self.add("lookup", |a| {
-                    a.text(1, set);
-                    a.number(2, REGISTER_A);
-                });
-            }
-        }
-    }
-
-    fn action(&mut self, action: &Action, choice: Option<u32>) {
-        match action {
-            Action::Jump(chain) => self.go(VERDICT_JUMP, Some(chain)),
-            Action::Goto(chain) => self.go(VERDICT_GOTO, Some(chain)),
-            Action::Drop => self.go(VERDICT_DROP, None),
-            Action::Reset => self.add("reject", |a| a.number(1, REJECT_RESET)),
-            Action::Reject => self.add("reject", |a| {
-                a.number(1, REJECT_UNREACHABLE);
-                a.bytes(2, &[ICMP_PORT_UNREACHABLE]);
-            }),
-            Action::Mark => self.set_mark(MARK_MASQUERADE),
-            Action::Masquerade => {
-                self.set_mark(0);
-                self.add("masq", |a| a.number(1, RANDOM_FULLY));
-            }
-            Action::SourceAddress(ip) => {
-                self.set_mark(0);
-                self.source(ip.octets());
-            }
-            Action::Endpoint(ip, port) => self.endpoint(ip.octets(), *port),
-            Action::Remember(set) => {
-                self.load_header(NETWORK_HEADER, SOURCE_OFFSET, 4, REGISTER_A);
-                self.add("dynset", |a| {
-                    a.text(1, set);
-                    a.number(3, DYNAMIC_SET_UPDATE);
-                    a.number(4, REGISTER_A);
-                });
-            }
-            Action::Random(chains) => self.random(chains, choice),
-            Action::Ask(map) => self.ask(*map),
-        }
-    }
-
-    fn random(&mut self, chains: &[String], choice: Option<u32>) {
-        let Some(id) = choice else {
-            // One endpoint needs no choice, none cannot be routed to.
-            let only = chains.first().map(String::as_str);
-            return self.go(only.map_or(VERDICT_DROP, |_| VERDICT_GOTO), only);
-        };
-        let count = u32::try_from(chains.len()).unwrap_or(u32::MAX);
-        self.add("numgen", |a| {
-            a.number(1, REGISTER_A);
-            a.number(2, count);
-            a.number(3, NUMBER_RANDOM);
-            a.number(4, 0);
-        });
-        self.look_up(ANONYMOUS_MAP, Some(id));
-    }
-
-    fn ask(&mut self, map: MapName) {
-        let (protocol, port) = if map.by_address() {
-            self.load_header(NETWORK_HEADER, DESTINATION_OFFSET, 4, REGISTER_A);
-            (REGISTER_B, REGISTER_C)
-        } else {
-            (REGISTER_A, REGISTER_B)
-        };
-        self.load_meta(META_PROTOCOL, protocol);
-        self.load_header(TRANSPORT_HEADER, PORT_OFFSET, 2, port);
-        self.look_up(map.as_str(), None);
-    }
-
-    fn look_up(&mut self, map: &str, id: Option<u32>) {
-        self.add("lookup", |a| {
-            a.text(1, map);
-            a.number(2, REGISTER_A);
-            a.number(3, REGISTER_VERDICT);
-            if let Some(id) = id {
-                a.number(4, id);
-            }
-        });
-    }
-
-    fn endpoint(&mut self, ip: [u8; 4], port: u16) {
-        self.immediate(REGISTER_A, &ip);
-        self.immediate(REGISTER_B, &port.to_be_bytes());
-        self.add("nat", |a| {
-            a.number(1, NAT_DESTINATION);
-            a.number(2, u32::from(crate::message::FAMILY_IPV4));
-            a.number(3, REGISTER_A);
-            a.number(5, REGISTER_B);
-        });
-    }
-
-    fn source(&mut self, ip: [u8; 4]) {
-        self.immediate(REGISTER_A, &ip);
-        self.add("nat", |a| {
-            a.number(1, NAT_SOURCE);
-            a.number(2, u32::from(crate::message::FAMILY_IPV4));
-            a.number(3, REGISTER_A);
-            a.number(7, RANDOM_FULLY);
-        });
-    }
-
-    fn range(&mut self, offset: u32, range: Cidr, inside: bool) {
-        self.load_header(NETWORK_HEADER, offset, 4, REGISTER_A);
-        if range.prefix() < 32 {
-            let mask = !(range.network().to_bits() ^ range.last().to_bits());
-            self.bitwise(&mask.to_be_bytes(), &[0; 4]);
-        }
-        self.compare(inside, &range.network().octets());
-    }
-
-    fn is_local(&mut self, of: u32, local: bool) {
-        self.fib(FIB_ADDRESS_TYPE, of);
-        self.compare(local, &ADDRESS_LOCAL.to_ne_bytes());
-    }
-
-    /// Asks the routes about the packet.
-    fn fib(&mut self, result: u32, flags: u32) {
-        self.add("fib", |a| {
-            a.number(1, REGISTER_A);
-            a.number(2, result);
-            a.number(3, flags);
-        });
-    }
-
-    /// Continues if one of the bits is set (or none is).
-    fn any_bit(&mut self, bits: u32, set: bool) {
-        self.bitwise(&bits.to_ne_bytes(), &[0; 4]);
-        self.compare(!set, &[0; 4]);
-    }
-
-    fn set_mark(&mut self, bit: u32) {
-        self.load_meta(META_MARK, REGISTER_A);
-        self.bitwise(&(!MARK_MASQUERADE).to_ne_bytes(), &bit.to_ne_bytes());
-        self.add("meta", |a| {
-            a.number(2, META_MARK);
-            a.number(3, REGISTER_A);
-        });
-    }
-
-    fn go(&mut self, code: u32, chain: Option<&str>) {
-        self.add("immediate", |a| {
-            a.number(1, REGISTER_VERDICT);
-            a.nested(2, |data| goes(data, code, chain));
-        });
-    }
-
-    fn immediate(&mut self, register: u32, value: &[u8]) {
-        self.add("immediate", |a| {
-            a.number(1, register);
-            a.nested(2, |data| data.bytes(DATA_VALUE, value));
-        });
-    }
-
-    fn load_header(&mut self, base: u32, offset: u32, bytes: u32, register: u32) {
-        self.add("payload", |a| {
-            a.number(1, register);
-            a.number(2, base);
-            a.number(3, offset);
-            a.number(4, bytes);
-        });
-    }
-
-    fn load_meta(&mut self, key: u32, register: u32) {
-        self.add("meta", |a| {
-            a.number(1, register);
-            a.number(2, key);
-        });
-    }
-
-    fn load_state(&mut self) {
-        self.add("ct", |a| {
-            a.number(1, REGISTER_A);
-            a.number(2, 0);
-        });
-    }
-
-    fn bitwise(&mut self, mask: &[u8; 4], xor: &[u8; 4]) {
-        self.add("bitwise", |a| {
-            a.number(1, REGISTER_A);
-            a.number(2, REGISTER_A);
-            a.number(3, 4);
-            a.nested(4, |data| data.bytes(DATA_VALUE, mask));
-            a.nested(5, |data| data.bytes(DATA_VALUE, xor));
-        });
-    }
-
-    fn compare(&mut self, equal: bool, value: &[u8]) {
-        self.compare_in(REGISTER_A, equal, value);
-    }
-
-    fn compare_in(&mut self, register: u32, equal: bool, value: &[u8]) {
-        self.add("cmp", |a| {
-            a.number(1, register);
-            a.number(2, u32::from(!equal));
-            a.nested(3, |data| data.bytes(DATA_VALUE, value));
-        });
-    }
 }

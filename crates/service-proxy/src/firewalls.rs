@@ -9,7 +9,8 @@
 
 use std::net::Ipv4Addr;
 
-use crate::encode::{DELETE_RULE, Expressions, GET_CHAIN, GET_RULE, Link, NEW_RULE};
+use crate::encode::{DELETE_RULE, GET_CHAIN, GET_RULE, NEW_RULE};
+use crate::expressions::{Expressions, Link};
 use crate::kernel::{Kernel, KernelError};
 use crate::message::{Batch, FAMILY_UNSPECIFIED, NLM_F_CREATE, big_number, find, nftables, text};
 

@@ -8,6 +8,7 @@
 
 pub mod conntrack;
 mod encode;
+mod expressions;
 pub mod firewalls;
 mod health_checks;
 mod kernel;

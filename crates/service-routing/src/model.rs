@@ -74,6 +74,16 @@ pub struct Table {
     pub filtered: BTreeMap<(Direction, Ipv4Addr), String>,
 }
 
+impl Table {
+    /// Adds another part, whose names are its own.
+    pub fn include(&mut self, part: Table) {
+        self.chains.extend(part.chains);
+        self.sets.extend(part.sets);
+        self.elements.extend(part.elements);
+        self.filtered.extend(part.filtered);
+    }
+}
+
 /// A set that rules look up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {

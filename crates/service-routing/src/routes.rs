@@ -1,4 +1,4 @@
-//! The Services of a table one by one, so that the cost of a change does not depend on the size of
+//! The parts of a table, and its Services one by one, so that the cost of a change does not depend on the size of
 //! the table.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +30,7 @@ pub struct Routes {
     services: BTreeMap<ServiceName, Vec<ServicePort>>,
     published: Vec<PublishedPort>,
     held: Listening,
+    filters: Table,
     /// Sorted; hardly ever more than one.
     claims: BTreeMap<Key, Vec<ServiceName>>,
 }
@@ -42,6 +43,7 @@ impl Routes {
             services: BTreeMap::new(),
             published: Vec::new(),
             held: Listening::default(),
+            filters: Table::default(),
             claims: BTreeMap::new(),
         }
     }
@@ -51,6 +53,7 @@ impl Routes {
         let mut whole = table(self.ports(), &self.settings);
         publish(&mut whole, &self.published);
         hold(&mut whole, &self.held);
+        whole.include(self.filters.clone());
         whole
     }
 
@@ -133,6 +136,18 @@ impl Routes {
         hold(&mut new, &listening);
         self.held = listening;
         changes(&old, &new)
+    }
+
+    /// Replaces the part that filters pods' connections, and returns the changes of the table.
+    pub fn filter(&mut self, filters: Table) -> Vec<TableChange> {
+        let steps = changes(&self.filters, &filters);
+        self.filters = filters;
+        steps
+    }
+
+    /// The part that filters pods' connections.
+    pub fn filters(&self) -> &Table {
+        &self.filters
     }
 
     /// The elements with these keys: those of the first Service that claims each.

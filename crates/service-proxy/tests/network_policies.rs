@@ -1,0 +1,302 @@
+//! NetworkPolicies, with real packets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
+use service_proxy::conntrack;
+use service_routing::{
+    Filtered, Policy, PolicyPod, PublishedPort, Table, denied, filters, ports, publish, table,
+};
+
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod world;
+
+use world::{BOTH, Namespace, SERVICE, World, objects, to};
+
+const A: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
+const B: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 3);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// The host's address on the cable to the machine outside.
+const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+/// The host with the pods `a` and `b` (labels `app: a` and `app: b`, port `http` 8080) in the
+/// namespace `default`, and a Service of `b`.
+fn world() -> World {
+    let world = World::new();
+    world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
+    world
+}
+
+fn state(policies: &[Value]) -> Filtered {
+    let mut state = Filtered::default();
+    let labels = [("kind".to_owned(), "plain".to_owned())];
+    state.namespaces.insert("default".to_owned(), labels.into());
+    for (number, spec) in policies.iter().enumerate() {
+        let name = format!("p{number}");
+        let policy = json!({
+            "metadata": {"namespace": "default", "name": name, "uid": format!("uid-{name}")},
+            "spec": spec});
+        let policy = Policy::of(&serde_json::from_value(policy).unwrap());
+        state.policies.insert(policy.uid.clone(), policy);
+    }
+    for (name, address) in [("a", A), ("b", B)] {
+        let ports = json!([{"name": "http", "containerPort": 8080}]);
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": name, "labels": {"app": name}},
+            "spec": {"containers": [{"name": "c", "ports": ports}]}}))
+        .unwrap();
+        let pod = PolicyPod::of(&PodView::from(pod), Some(address)).unwrap();
+        state.pods.insert(name.to_owned(), pod);
+    }
+    state
+}
+
+/// Applies policies of the namespace, with a Service that has `b` as its endpoint and a port of the
+/// node that leads to it.
+fn apply(world: &mut World, policies: &[Value]) -> Table {
+    let spec = json!({"type": "NodePort"});
+    let (service, slice) = objects(spec, &BOTH[1..]);
+    let mut whole = table(&ports([&service], [&slice], "here"), &World::settings());
+    let host_port = PublishedPort {
+        pod: B,
+        port: "tcp *:8888 8080".parse().unwrap(),
+    };
+    publish(&mut whole, &[host_port]);
+    let filters = filters(&state(policies));
+    whole.include(filters.clone());
+    world.apply(whole);
+    filters
+}
+
+/// Cuts the connections that the policies deny, and returns how many there were.
+fn cut(world: &mut World, filters: &Table) -> usize {
+    let local = world.host.run(conntrack::local_addresses);
+    let choose = |all: &[_]| denied(filters, all, |address| local.contains(&address));
+    conntrack::cut(&mut world.kernel, choose).unwrap()
+}
+
+#[track_caller]
+fn passes(from: &Namespace, to: SocketAddr, name: &str) {
+    assert_eq!(from.ask(to).unwrap().0, name, "{to}");
+}
+
+/// Packets are dropped: there is no reply, not even a reset.
+#[track_caller]
+fn dropped(from: &Namespace, to: SocketAddr) {
+    let error = from.ask(to).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}, {to}");
+}
+
+fn about(name: &str, rest: Value) -> Value {
+    let mut spec = rest;
+    spec["podSelector"] = json!({"matchLabels": {"app": name}});
+    spec
+}
+
+fn from_app(name: &str) -> Value {
+    json!({"podSelector": {"matchLabels": {"app": name}}})
+}
+
+#[test]
+fn a_pod_without_allowed_clients_is_reached_by_its_node_alone() {
+    let mut world = world();
+    world.host.serve(9000, "host");
+    apply(&mut world, &[]);
+    passes(&world.a, to(B, 8080), "b");
+    passes(&world.outside, to(B, 8080), "b");
+    apply(&mut world, &[about("b", json!({}))]);
+    for (from, place) in [
+        (&world.a, to(B, 8080)),
+        (&world.a, to(SERVICE, 80)),
+        (&world.a, to(GATEWAY, 8888)),
+        (&world.outside, to(B, 8080)),
+        (&world.outside, to(NODE, 30080)),
+        (&world.outside, to(NODE, 8888)),
+    ] {
+        dropped(from, place);
+    }
+    // Probes, and other connections of the node; and the pod's own ones.
+    passes(&world.host, to(B, 8080), "b");
+    passes(&world.host, to(SERVICE, 80), "b");
+    passes(&world.b, to(A, 8080), "a");
+    passes(&world.b, to(OUTSIDE, 8080), "outside");
+    passes(&world.b, to(GATEWAY, 9000), "host");
+    passes(&world.b, to(SERVICE, 80), "b");
+    passes(&world.b, to(B, 8080), "b");
+    passes(&world.outside, to(A, 8080), "a");
+    apply(&mut world, &[]);
+    passes(&world.a, to(B, 8080), "b");
+}
+
+#[test]
+fn clients_are_allowed_by_labels_and_by_addresses() {
+    let mut world = world();
+    let ingress = |rule: Value| [about("b", json!({"ingress": [rule]}))];
+    let blocks = |except: &[&str]| {
+        let block = json!({"cidr": "198.51.100.0/24", "except": except});
+        ingress(json!({"from": [{"ipBlock": block}]}))
+    };
+    apply(&mut world, &ingress(json!({"from": [from_app("a")]})));
+    for place in [to(B, 8080), to(SERVICE, 80)] {
+        passes(&world.a, place, "b");
+    }
+    dropped(&world.outside, to(B, 8080));
+    let others = json!({"namespaceSelector": {"matchLabels": {"kind": "other"}}});
+    apply(&mut world, &ingress(json!({"from": [others]})));
+    dropped(&world.a, to(B, 8080));
+    let own = json!({"namespaceSelector": {"matchLabels": {"kind": "plain"}}});
+    apply(&mut world, &ingress(json!({"from": [own]})));
+    passes(&world.a, to(B, 8080), "b");
+    // The client's own address counts, although it is masqueraded afterwards.
+    apply(&mut world, &blocks(&[]));
+    passes(&world.outside, to(B, 8080), "b");
+    passes(&world.outside, to(NODE, 30080), "b");
+    passes(&world.outside, to(NODE, 8888), "b");
+    dropped(&world.a, to(B, 8080));
+    apply(&mut world, &blocks(&["198.51.100.2/32"]));
+    dropped(&world.outside, to(B, 8080));
+    dropped(&world.outside, to(NODE, 30080));
+    // Two policies allow what one of them allows.
+    let [block] = blocks(&[]);
+    let [app] = ingress(json!({"from": [from_app("a")]}));
+    apply(&mut world, &[block, app]);
+    passes(&world.a, to(B, 8080), "b");
+    passes(&world.outside, to(B, 8080), "b");
+}
+
+#[test]
+fn ports_are_those_of_the_pod_after_translation() {
+    let mut world = world();
+    world.b.serve(8081, "b2");
+    let allowed = |port: Value| [about("b", json!({"ingress": [{"ports": [port]}]}))];
+    for port in [
+        json!({"port": 8080}),
+        json!({"port": "http"}),
+        json!({"port": 8000, "endPort": 8080}),
+    ] {
+        apply(&mut world, &allowed(port));
+        passes(&world.a, to(B, 8080), "b");
+        passes(&world.a, to(SERVICE, 80), "b");
+        passes(&world.outside, to(NODE, 8888), "b");
+        dropped(&world.a, to(B, 8081));
+    }
+    apply(&mut world, &allowed(json!({"port": 80})));
+    dropped(&world.a, to(SERVICE, 80));
+    apply(&mut world, &allowed(json!({"protocol": "UDP"})));
+    dropped(&world.a, to(B, 8080));
+}
+
+#[test]
+fn what_a_pod_may_reach_is_limited_but_for_its_node() {
+    let mut world = world();
+    let dns = format!("addr add {DNS}/32 dev lo");
+    if world.host.run(|| TcpListener::bind((DNS, 1))).is_err() {
+        world.host.ip(&dns);
+    }
+    world.host.serve(53, "dns");
+    let egress = |rules: Value| about("a", json!({"policyTypes": ["Egress"], "egress": rules}));
+    apply(&mut world, &[egress(json!([]))]);
+    for place in [to(B, 8080), to(SERVICE, 80), to(OUTSIDE, 8080)] {
+        dropped(&world.a, place);
+    }
+    passes(&world.a, to(GATEWAY, 53), "dns");
+    passes(&world.a, to(DNS, 53), "dns");
+    passes(&world.b, to(A, 8080), "a");
+    passes(&world.outside, to(A, 8080), "a");
+    apply(&mut world, &[egress(json!([{"to": [from_app("b")]}]))]);
+    passes(&world.a, to(SERVICE, 80), "b");
+    dropped(&world.a, to(OUTSIDE, 8080));
+    let block = json!({"ipBlock": {"cidr": "198.51.100.0/24"}});
+    let both = json!([{"to": [block], "ports": [{"port": 8080}]}]);
+    apply(&mut world, &[egress(both)]);
+    passes(&world.a, to(OUTSIDE, 8080), "outside");
+    dropped(&world.a, to(B, 8080));
+}
+
+#[test]
+fn datagrams_are_filtered_by_their_first() {
+    let mut world = world();
+    world.serve_udp();
+    let socket = world.a.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    let ask = |limit: Duration| {
+        socket.set_read_timeout(Some(limit)).unwrap();
+        socket.send_to(b"?", (B, 5353)).unwrap();
+        let mut buffer = [0; 8];
+        socket
+            .recv(&mut buffer)
+            .map(|length| buffer[..length].to_vec())
+    };
+    let short = Duration::from_millis(300);
+    let long = Duration::from_secs(60);
+    apply(&mut world, &[]);
+    assert_eq!(ask(long).unwrap(), b"b");
+    let allowed = |port: Value| about("b", json!({"ingress": [{"ports": [port]}]}));
+    let tcp = apply(&mut world, &[allowed(json!({"protocol": "TCP"}))]);
+    assert_eq!(ask(long).unwrap(), b"b", "the flow is known");
+    assert_eq!(cut(&mut world, &tcp), 1);
+    assert!(ask(short).is_err());
+    let udp = json!({"protocol": "UDP", "port": 5353});
+    let udp = apply(&mut world, &[allowed(udp)]);
+    assert_eq!(ask(long).unwrap(), b"b");
+    assert_eq!(cut(&mut world, &udp), 0);
+}
+
+/// A connection that is open between two pods.
+fn connection(world: &World) -> (TcpStream, TcpStream) {
+    let listener = world.b.run(|| TcpListener::bind("0.0.0.0:7000")).unwrap();
+    let client = world.a.run(|| TcpStream::connect((B, 7000))).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    (client, server)
+}
+
+/// Whether what is written at one end arrives at the other within the time.
+fn arrives(mut from: &TcpStream, mut to: &TcpStream, limit: Duration) -> bool {
+    from.write_all(b"x").unwrap();
+    to.set_read_timeout(Some(limit)).unwrap();
+    let mut buffer = [0; 64];
+    to.read(&mut buffer).is_ok_and(|length| length > 0)
+}
+
+#[test]
+fn an_open_connection_ends_with_the_permission_for_it() {
+    let mut world = world();
+    let (short, long) = (Duration::from_millis(300), Duration::from_secs(60));
+    apply(&mut world, &[]);
+    let (client, server) = connection(&world);
+    assert!(arrives(&client, &server, long));
+    let allowed = about("b", json!({"ingress": [{"from": [from_app("a")]}]}));
+    let filters = apply(&mut world, &[allowed]);
+    assert_eq!(cut(&mut world, &filters), 0);
+    assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
+    let filters = apply(&mut world, &[about("b", json!({}))]);
+    assert!(cut(&mut world, &filters) > 0);
+    // Neither end brings it back.
+    assert!(!arrives(&server, &client, short));
+    assert!(!arrives(&client, &server, short));
+    assert_eq!(cut(&mut world, &filters), 0, "nothing of it is known");
+    // Both ends send again until it passes.
+    apply(&mut world, &[]);
+    assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
+}
+
+#[test]
+fn the_nodes_own_connections_stay_open() {
+    let mut world = world();
+    apply(&mut world, &[]);
+    let listener = world.b.run(|| TcpListener::bind("0.0.0.0:7000")).unwrap();
+    let client = world.host.run(|| TcpStream::connect((B, 7000))).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let deny = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
+    let filters = apply(&mut world, &[deny]);
+    assert_eq!(cut(&mut world, &filters), 0);
+    let long = Duration::from_secs(60);
+    assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
+}
