@@ -171,6 +171,12 @@ impl Addresses {
         Ok(())
     }
 
+    /// Returns the addresses of all pods that have one.
+    pub(crate) fn by_uid(&self) -> BTreeMap<String, Ipv4Addr> {
+        let held = self.by_uid.iter();
+        held.map(|(uid, held)| (uid.clone(), held.ip)).collect()
+    }
+
     /// Returns the uids of all pods that have an address.
     pub(crate) fn uids(&self) -> BTreeSet<String> {
         self.by_uid.keys().cloned().collect()

@@ -80,6 +80,12 @@ pub enum Error {
         /// The range.
         range: object_model::cidr::Cidr,
     },
+    /// The filters of a pod's connections were not made in time.
+    #[error("the network policies of the pod were not in force within {seconds} s")]
+    NotGuarded {
+        /// The time.
+        seconds: u64,
+    },
     /// A link that belongs to this instance was expected but is not there.
     #[error("link {name} has vanished")]
     LinkVanished {

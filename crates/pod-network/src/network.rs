@@ -1,6 +1,6 @@
 //! The pod network of one node: attach, detach, recover, close.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -23,6 +23,9 @@ use crate::{forwarding, names};
 /// Interval of the readings of the host's listening sockets: for this time a new listener may share
 /// its port with a Service.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest time that a pod waits for its filters.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The options for opening a pod network.
 #[derive(Clone, Debug)]
@@ -58,6 +61,8 @@ pub struct PodNetwork {
     mtu: u32,
     addresses: Arc<Mutex<Addresses>>,
     published: watch::Sender<Vec<PublishedPort>>,
+    connected: watch::Sender<BTreeMap<String, Ipv4Addr>>,
+    guarded: watch::Sender<Option<BTreeMap<String, Ipv4Addr>>>,
     deletions: Mutex<JoinSet<()>>,
     sockets: Arc<std::sync::Mutex<Sockets>>,
     listening: watch::Sender<Listening>,
@@ -92,6 +97,8 @@ impl PodNetwork {
             dns: ranges.service.nth(10),
             mtu,
             published: watch::Sender::new(addresses.published()),
+            connected: watch::Sender::new(addresses.by_uid()),
+            guarded: watch::Sender::new(None),
             addresses: Arc::new(Mutex::new(addresses)),
             deletions: Mutex::new(JoinSet::new()),
             sockets: Arc::new(std::sync::Mutex::new(sockets)),
@@ -147,6 +154,38 @@ impl PodNetwork {
         self.published.subscribe()
     }
 
+    /// Returns the addresses of the connected pods by uid, now and in future.
+    pub fn connected(&self) -> watch::Receiver<BTreeMap<String, Ipv4Addr>> {
+        self.connected.subscribe()
+    }
+
+    /// Makes pods wait for the filters of their connections from now on, and returns the place where
+    /// the service proxy reports the pods that have them, by uid and address; `None` if there is
+    /// nothing to wait for.
+    pub fn guard(&self) -> watch::Sender<Option<BTreeMap<String, Ipv4Addr>>> {
+        self.guarded.send_replace(Some(BTreeMap::new()));
+        self.guarded.clone()
+    }
+
+    /// Waits until the connections of an attached pod are filtered.
+    ///
+    /// # Errors
+    /// It takes too long: the pod must not start.
+    pub async fn wait_guarded(&self, pod_uid: &str) -> Result<(), Error> {
+        let ip = self.addresses.lock().await.of(pod_uid);
+        let mut guarded = self.guarded.subscribe();
+        let has_filters = guarded.wait_for(|guarded| {
+            let guarded = guarded.as_ref();
+            guarded.is_none_or(|guarded| guarded.get(pod_uid).copied() == ip)
+        });
+        match tokio::time::timeout(GUARD_TIMEOUT, has_filters).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::NotGuarded {
+                seconds: GUARD_TIMEOUT.as_secs(),
+            }),
+        }
+    }
+
     /// Returns where the host's own programs listen, now and (while [`PodNetwork::follow_listening`]
     /// runs) from now on.
     pub fn listening(&self) -> watch::Receiver<Listening> {
@@ -173,11 +212,7 @@ impl PodNetwork {
         };
         let seen = tokio::task::spawn_blocking(look).await;
         let seen = seen.map_err(|error| file("read", "/proc/net sockets")(error.into()))??;
-        self.listening.send_if_modified(|known| {
-            let differs = *known != seen;
-            *known = seen;
-            differs
-        });
+        replace(&self.listening, seen);
         Ok(())
     }
 
@@ -228,12 +263,8 @@ impl PodNetwork {
     }
 
     fn tell(&self, addresses: &Addresses) {
-        let now = addresses.published();
-        self.published.send_if_modified(|known| {
-            let differs = *known != now;
-            *known = now;
-            differs
-        });
+        replace(&self.published, addresses.published());
+        replace(&self.connected, addresses.by_uid());
     }
 
     /// Returns where a pod is when it was attached before.
@@ -314,6 +345,15 @@ impl PodNetwork {
         );
         Ok(())
     }
+}
+
+/// Tells a value to all who follow it, if it is another one.
+fn replace<T: PartialEq>(told: &watch::Sender<T>, now: T) {
+    told.send_if_modified(|known| {
+        let differs = *known != now;
+        *known = now;
+        differs
+    });
 }
 
 /// Removes the kernel objects of a killed process of the instance. Pods keep their addresses until

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
@@ -56,6 +56,37 @@ fn pods_reach_each_other_and_the_host_and_the_host_reaches_them() {
         a.ask((Ipv4Addr::LOCALHOST, 80)).unwrap(),
         answer("a", Ipv4Addr::LOCALHOST)
     );
+}
+
+#[test]
+fn pods_wait_for_the_filters_of_their_connections() {
+    let (host, pod) = (Namespace::new(), Namespace::new());
+    let dir = tempfile::tempdir().unwrap();
+    host.block_on(|| async {
+        let network = PodNetwork::open(options(dir.path())).await.unwrap();
+        let address = network.attach("pod-a", pod.path()).await.unwrap().ip;
+        network.wait_guarded("pod-a").await.unwrap();
+        let guarded = network.guard();
+        let mut connected = network.connected();
+        let pods = connected.borrow_and_update().clone();
+        assert_eq!(pods, BTreeMap::from([("pod-a".to_owned(), address)]));
+        let report = |address: Ipv4Addr| {
+            let pods = BTreeMap::from([("pod-a".to_owned(), address)]);
+            guarded.send_replace(Some(pods));
+        };
+        // The filters of another address do not count.
+        report(Ipv4Addr::new(10, 244, 0, 99));
+        let wait = network.wait_guarded("pod-a");
+        let mut wait = std::pin::pin!(wait);
+        assert!(futures::poll!(&mut wait).is_pending());
+        report(address);
+        wait.await.unwrap();
+        guarded.send_replace(None);
+        network.wait_guarded("pod-b").await.unwrap();
+        network.detach("pod-a").await.unwrap();
+        connected.changed().await.unwrap();
+        assert!(connected.borrow().is_empty());
+    });
 }
 
 #[test]

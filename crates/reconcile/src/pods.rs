@@ -1,6 +1,7 @@
 //! The cache of all pods: the most numerous kind, with the most readers.
 
-use api_client::{Api, Client};
+use api_client::{Api, Client, Event};
+use futures::Stream;
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::pod_view::{PodView, Sharing};
 
@@ -13,6 +14,11 @@ impl Cache<PodView> {
         let all: Api<Pod> = Api::all(client.clone());
         let view = move |pod| sharing.pod(pod);
         Self::spawn_as(all, WatchConfig::default(), part.clone(), identity, view)
+    }
+
+    /// Views from a stream of events; ends with the stream.
+    pub fn of_pod_events(events: impl Stream<Item = Event<PodView>> + Send + 'static) -> Self {
+        Self::fed(identity, events)
     }
 }
 

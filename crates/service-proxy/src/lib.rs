@@ -4,7 +4,7 @@
 //! each change of the table as one atomic nftables transaction over netlink (no `nft` program, no
 //! hop through user space). The table carries the instance's id; it stays active while the agent is
 //! down, and the next agent replaces it without a gap. The crate also serves `healthCheckNodePort`
-//! for external load balancers.
+//! for external load balancers, and filters the connections of pods as NetworkPolicies demand.
 
 pub mod conntrack;
 mod encode;
@@ -18,7 +18,9 @@ mod message;
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../../pod-network/tests/namespaces/mod.rs"]
 mod namespaces;
+mod policies;
 mod proxy;
 
 pub use kernel::{Kernel, KernelError};
-pub use proxy::{Config, Error, remove, run, serve};
+pub use policies::{LocalPods, Peers, PodAddresses, PolicySources};
+pub use proxy::{Config, Error, remove, run, serve, serve_with_policies};

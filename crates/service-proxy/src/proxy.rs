@@ -1,5 +1,6 @@
-//! Watches Services, EndpointSlices and the pods' host ports, and updates the kernel's table and
-//! the health checks. Only changed Services are processed, however many there are.
+//! Watches Services, EndpointSlices, the pods' host ports and NetworkPolicies, and updates the
+//! kernel's table and the health checks. Only changed Services are processed, however many there
+//! are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -13,8 +14,9 @@ use object_model::cidr::Cidr;
 use object_model::listening::Listening;
 use reconcile::{Cache, Part, ServiceChanges, ServiceState};
 use service_routing::{
-    Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings, TableChange,
-    has_lost_endpoints, health_check, misled_flows, ports, stale_flows, udp_differs,
+    Connection, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings, Table,
+    TableChange, denied, has_lost_endpoints, health_check, misled_flows, ports, stale_flows,
+    tightens, udp_differs,
 };
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -24,6 +26,7 @@ use crate::firewalls::{self, PodLinks};
 use crate::health_checks::HealthChecks;
 use crate::kernel::{Kernel, KernelError};
 use crate::limits;
+use crate::policies::{LocalPods, PolicyChanges, PolicySources};
 
 /// The settings of the proxy.
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ pub struct Config {
     pub host_ports: watch::Receiver<Vec<PublishedPort>>,
     /// The listening sockets of the node: their ports are not used for Services or pods.
     pub listening: watch::Receiver<Listening>,
+    /// The pods whose connections are filtered by NetworkPolicies; without them none are.
+    pub pods: Option<LocalPods>,
     /// Whether to remove the table when the proxy ends; otherwise it stays active for the next one.
     pub remove_on_shutdown: watch::Receiver<bool>,
 }
@@ -70,10 +75,14 @@ pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Resul
     let part = part.into();
     let services = Cache::spawn_all(&client, &part);
     let slices = Cache::spawn_all(&client, &part);
-    serve(services, slices, config, part).await
+    if config.pods.is_none() {
+        return serve(services, slices, config, part).await;
+    }
+    let policies = PolicySources::watch(&client, &part);
+    serve_with_policies((services, slices), policies, config, part).await
 }
 
-/// The same with existing caches.
+/// The same with existing caches, and without NetworkPolicies.
 ///
 /// # Errors
 /// As [`run`].
@@ -84,13 +93,31 @@ pub async fn serve(
     part: impl Into<Part>,
 ) -> Result<(), Error> {
     let part = part.into();
-    let work = keep_in_step((services, slices), config, part.clone());
+    let work = keep_in_step((services, slices), None, config, part.clone());
+    part.watched("the table", work).await
+}
+
+/// The same with existing caches.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve_with_policies(
+    services: (Cache<Service>, Cache<EndpointSlice>),
+    policies: PolicySources,
+    config: Config,
+    part: impl Into<Part>,
+) -> Result<(), Error> {
+    let part = part.into();
+    let local = config.pods.clone();
+    let policies = local.map(|local| PolicyChanges::new(policies, &config.node_name, local));
+    let work = keep_in_step(services, policies, config, part.clone());
     part.watched("the table", work).await
 }
 
 /// Keeps the table in step until the end of the part.
 async fn keep_in_step(
     (services, slices): (Cache<Service>, Cache<EndpointSlice>),
+    mut policies: Option<PolicyChanges>,
     mut config: Config,
     part: Part,
 ) -> Result<(), Error> {
@@ -123,7 +150,13 @@ async fn keep_in_step(
     proxy.pass_firewalls(&links).await?;
     let mut check = tokio::time::interval(limits::CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let synced = async { services.wait_synced().await && slices.wait_synced().await };
+    let synced = async {
+        let policies = match &mut policies {
+            Some(policies) => policies.wait_synced().await,
+            None => true,
+        };
+        services.wait_synced().await && slices.wait_synced().await && policies
+    };
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
     let mut changes = ServiceChanges::new(services, &slices);
     let mut flows = StaleFlows::default();
@@ -148,17 +181,28 @@ async fn keep_in_step(
             steps.extend(routes.publish(published));
             steps.extend(routes.hold(config.listening.borrow_and_update().clone()));
             let started = Instant::now();
+            if let Some(policies) = &mut policies
+                && let Some(filters) = policies.take().await?
+            {
+                let filtered = routes.filter(filters);
+                flows.denied |= tightens(&filtered);
+                steps.extend(filtered);
+            }
             retry = !proxy.apply(&routes, steps).await?;
             rest.worked(started, Instant::now());
             if !retry {
                 let stale = std::mem::take(&mut flows);
                 proxy.forget_stale(stale, &routes).await?;
+                if let Some(policies) = &policies {
+                    policies.report();
+                }
             }
             checks.answer(proxy.in_step).await;
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = changes.wait() => due = true,
+            () = wait_for(&mut policies) => due = synced,
             Ok(()) = config.host_ports.changed() => due = synced,
             Ok(()) = config.listening.changed() => due = synced,
             () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
@@ -181,6 +225,14 @@ async fn keep_in_step(
             .await??;
     }
     Ok(())
+}
+
+/// Waits for a change of policies; for ever without them.
+async fn wait_for(policies: &mut Option<PolicyChanges>) {
+    match policies {
+        Some(policies) => policies.wait().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Removes the table of an instance that was killed.
@@ -225,12 +277,14 @@ impl Rest {
     }
 }
 
-/// UDP flows to wrong destinations, to be removed after the next change of the rules.
+/// Flows to wrong destinations, to be removed after the next change of the rules.
 #[derive(Default)]
 struct StaleFlows {
-    /// A Service has lost an endpoint.
+    /// Policies may deny connections that are open.
+    denied: bool,
+    /// A Service has lost an endpoint of UDP.
     of_services: bool,
-    /// The ports of the node before they changed.
+    /// The ports of the node before those of UDP changed.
     published_before: Option<Vec<PublishedPort>>,
 }
 
@@ -295,6 +349,22 @@ impl Proxy {
         Ok(())
     }
 
+    /// Ends the connections that policies deny, except those of the node itself.
+    async fn cut_denied(&self, filters: Table) -> Result<(), Error> {
+        let choose = move |all: &[Connection]| {
+            let local = conntrack::local_addresses();
+            denied(&filters, all, |address| local.contains(&address))
+        };
+        match self
+            .with(move |kernel| conntrack::cut(kernel, choose))
+            .await?
+        {
+            Ok(count) => tracing::debug!(count, "denied connections ended"),
+            Err(error) => tracing::warn!(%error, "denied connections may go on"),
+        }
+        Ok(())
+    }
+
     /// Ends the flows that go where they should not under these routes.
     async fn forget_stale(&self, stale: StaleFlows, routes: &Routes) -> Result<(), Error> {
         if stale.of_services {
@@ -307,6 +377,10 @@ impl Proxy {
             let misled =
                 move |all: &[Flow]| misled_flows(all, &former, &now, &conntrack::local_addresses());
             self.forget_flows(misled).await?;
+        }
+        if stale.denied {
+            let filters = routes.filters().clone();
+            self.cut_denied(filters).await?;
         }
         Ok(())
     }

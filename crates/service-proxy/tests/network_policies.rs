@@ -4,12 +4,21 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Pod;
+use api_client::Event;
+use futures::channel::mpsc;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{self as api, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use reconcile::{Cache, Object};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
-use service_proxy::conntrack;
+use service_proxy::{
+    LocalPods, Peers, PodAddresses, PolicySources, conntrack, serve_with_policies,
+};
 use service_routing::{
     Filtered, Policy, PolicyPod, PublishedPort, Table, denied, filters, ports, publish, table,
 };
@@ -17,7 +26,9 @@ use service_routing::{
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod world;
 
-use world::{BOTH, Namespace, SERVICE, World, objects, to};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use world::{BOTH, Namespace, NoSlowPolls, SERVICE, World, config, objects, to};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 2);
 const B: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 3);
@@ -40,23 +51,30 @@ fn state(policies: &[Value]) -> Filtered {
     let labels = [("kind".to_owned(), "plain".to_owned())];
     state.namespaces.insert("default".to_owned(), labels.into());
     for (number, spec) in policies.iter().enumerate() {
-        let name = format!("p{number}");
-        let policy = json!({
-            "metadata": {"namespace": "default", "name": name, "uid": format!("uid-{name}")},
-            "spec": spec});
-        let policy = Policy::of(&serde_json::from_value(policy).unwrap());
+        let policy = Policy::of(&policy(&format!("p{number}"), spec));
         state.policies.insert(policy.uid.clone(), policy);
     }
     for (name, address) in [("a", A), ("b", B)] {
-        let ports = json!([{"name": "http", "containerPort": 8080}]);
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"namespace": "default", "name": name, "labels": {"app": name}},
-            "spec": {"containers": [{"name": "c", "ports": ports}]}}))
-        .unwrap();
-        let pod = PolicyPod::of(&PodView::from(pod), Some(address)).unwrap();
+        let pod = PolicyPod::of(&pod(name, name), Some(address)).unwrap();
         state.pods.insert(name.to_owned(), pod);
     }
     state
+}
+
+fn policy(name: &str, spec: &Value) -> NetworkPolicy {
+    let uid = format!("uid-{name}");
+    let metadata = json!({"namespace": "default", "name": name, "uid": uid});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+}
+
+/// A pod of this node with the label `app`; its name is its uid.
+fn pod(name: &str, app: &str) -> PodView {
+    let ports = json!([{"name": "http", "containerPort": 8080}]);
+    let metadata =
+        json!({"namespace": "default", "name": name, "uid": name, "labels": {"app": app}});
+    let spec = json!({"nodeName": "here", "containers": [{"name": "c", "ports": ports}]});
+    let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    PodView::from(pod)
 }
 
 /// Applies policies of the namespace, with a Service that has `b` as its endpoint and a port of the
@@ -299,4 +317,115 @@ fn the_nodes_own_connections_stay_open() {
     assert_eq!(cut(&mut world, &filters), 0);
     let long = Duration::from_secs(60);
     assert!(arrives(&client, &server, long) && arrives(&server, &client, long));
+}
+
+/// The input of a cache; its first list is complete.
+fn told<K: Object>(first: Vec<K>) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
+    let (send, events) = listed(first);
+    (Cache::from_events(events), send)
+}
+
+fn listed<K: Send + 'static>(
+    first: Vec<K>,
+) -> (
+    mpsc::UnboundedSender<Event<K>>,
+    impl Stream<Item = Event<K>> + Send,
+) {
+    let (send, receive) = mpsc::unbounded();
+    let all = first.into_iter().map(Event::InitApply);
+    for event in [Event::Init]
+        .into_iter()
+        .chain(all)
+        .chain([Event::InitDone])
+    {
+        send.unbounded_send(event).unwrap();
+    }
+    (send, receive.chain(futures::stream::pending()))
+}
+
+type Told = watch::Receiver<Option<PodAddresses>>;
+
+/// Waits until exactly these pods are reported; `None` for no need to wait.
+async fn reported(guarded: &mut Told, pods: Option<&[&str]>) {
+    let holds = |seen: &Option<PodAddresses>| match (seen, pods) {
+        (Some(seen), Some(pods)) => seen.keys().eq(pods),
+        (seen, pods) => seen.is_none() && pods.is_none(),
+    };
+    let wait = guarded.wait_for(holds);
+    let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    waited.unwrap().unwrap();
+}
+
+#[test]
+fn the_proxy_follows_policies_pods_and_labels() {
+    let world = Arc::new(world());
+    let asker = world.clone();
+    world.host.block_on(move || async move {
+        let (services, _services) = told::<Service>(Vec::new());
+        let (slices, _slices) = told::<EndpointSlice>(Vec::new());
+        let (policies, tell_policy) = told::<NetworkPolicy>(Vec::new());
+        let (tell_pod, pods) = listed::<PodView>(Vec::new());
+        let pods = Cache::of_pod_events(pods);
+        let tell_pod = |pod| tell_pod.unbounded_send(Event::Apply(pod)).unwrap();
+        let labels = json!({"metadata": {"name": "default", "labels": {"kind": "plain"}}});
+        let plain = serde_json::from_value(labels).unwrap();
+        let (namespaces, _namespaces) = told::<api::Namespace>(vec![plain]);
+        let connected = watch::Sender::new(PodAddresses::new());
+        let connect = |uid: &str, address| {
+            connected.send_modify(|pods| pods.extend([(uid.to_owned(), address)]));
+        };
+        let guarded = watch::Sender::new(Some(PodAddresses::new()));
+        let mut seen = guarded.subscribe();
+        let mut config = config(watch::channel(Vec::new()).1);
+        config.pods = Some(LocalPods {
+            connected: connected.subscribe(),
+            guarded,
+        });
+        let sources = PolicySources {
+            policies,
+            peers: Box::new(move || Peers { pods, namespaces }),
+        };
+        let stop = CancellationToken::new();
+        let slow_polls = NoSlowPolls::new();
+        let part = slow_polls.part(stop.clone());
+        let proxy = serve_with_policies((services, slices), sources, config, part);
+        let proxy = tokio::spawn(proxy);
+        // Without a policy no pod waits.
+        reported(&mut seen, None).await;
+        let reaches = |expected: bool| {
+            let world = asker.clone();
+            tokio::task::spawn_blocking(move || {
+                let begun = Instant::now();
+                while world.a.ask(to(B, 8080)).is_ok() != expected {
+                    assert!(begun.elapsed() < Duration::from_secs(60), "not {expected}");
+                }
+            })
+        };
+        reaches(true).await.unwrap();
+        let from_web = about("b", json!({"ingress": [{"from": [from_app("web")]}]}));
+        let event = Event::Apply(policy("p", &from_web));
+        tell_policy.unbounded_send(event).unwrap();
+        reported(&mut seen, Some(&[])).await;
+        // A connected pod is reported when its labels are known, too.
+        tell_pod(pod("b", "b"));
+        connect("b", B);
+        reported(&mut seen, Some(&["b"])).await;
+        reaches(false).await.unwrap();
+        connect("a", A);
+        tell_pod(pod("a", "web"));
+        reported(&mut seen, Some(&["a", "b"])).await;
+        reaches(true).await.unwrap();
+        tell_pod(pod("a", "other"));
+        reaches(false).await.unwrap();
+        tell_pod(pod("b", "free"));
+        reaches(true).await.unwrap();
+        tell_pod(pod("b", "b"));
+        reaches(false).await.unwrap();
+        let event = Event::Delete(policy("p", &from_web));
+        tell_policy.unbounded_send(event).unwrap();
+        reported(&mut seen, None).await;
+        reaches(true).await.unwrap();
+        stop.cancel();
+        proxy.await.unwrap().unwrap();
+    });
 }

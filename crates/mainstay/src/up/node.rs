@@ -178,6 +178,7 @@ impl Running {
             pod_link_prefix: pod_network::link_prefix(parts.instance_id),
             host_ports: parts.network.published(),
             listening: parts.network.listening(),
+            pods: None,
             remove_on_shutdown: self.remove_services.subscribe(),
         };
         let network = Arc::clone(&parts.network);

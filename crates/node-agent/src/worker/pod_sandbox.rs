@@ -142,6 +142,8 @@ async fn connect(
     }
     let address = network.attach(uid, &netns).await.map_err(failed)?;
     network.publish(uid, ports).await.map_err(failed)?;
+    // The first packet of the first container already meets the policies.
+    network.wait_guarded(uid).await.map_err(failed)?;
     Ok((vec![address.ip.to_string()], stream))
 }
 

@@ -270,6 +270,7 @@ impl World {
             pod_link_prefix: pod_network::link_prefix(&self.options.instance_id),
             host_ports: self.network.published(),
             listening: self.network.listening(),
+            pods: None,
             remove_on_shutdown: watch::Sender::new(true).subscribe(),
         }
     }

@@ -109,17 +109,7 @@ impl<K: Object> Cache<K> {
 
     /// A cache fed from a stream of events, as a watcher gives them; ends with the stream.
     pub fn from_events(events: impl Stream<Item = Event<K>> + Send + 'static) -> Self {
-        let cache = Self::empty(|object| Identity::of(object));
-        let shared = cache.shared.clone();
-        tokio::spawn(async move {
-            let mut events = std::pin::pin!(events);
-            let mut listed = BTreeSet::new();
-            while let Some(event) = events.next().await {
-                shared.take_event(event, &mut listed);
-            }
-            shared.stop();
-        });
-        cache
+        Self::fed(|object| Identity::of(object), events)
     }
 }
 
@@ -238,6 +228,24 @@ impl<K: Send + Sync + 'static> Cache<K> {
         let watcher = api.watcher(config.page_size(limits::LIST_PAGE_OBJECTS));
         let streak = part.follow(Kind::Watch, plural(api.resource_url()));
         tokio::spawn(follow(watcher, Box::new(sink), part.shutdown, streak));
+        cache
+    }
+
+    /// A cache fed from a stream of events; ends with the stream.
+    pub(crate) fn fed(
+        identity: fn(&K) -> Identity<'_>,
+        events: impl Stream<Item = Event<K>> + Send + 'static,
+    ) -> Self {
+        let cache = Self::empty(identity);
+        let shared = cache.shared.clone();
+        tokio::spawn(async move {
+            let mut events = std::pin::pin!(events);
+            let mut listed = BTreeSet::new();
+            while let Some(event) = events.next().await {
+                shared.take_event(event, &mut listed);
+            }
+            shared.stop();
+        });
         cache
     }
 

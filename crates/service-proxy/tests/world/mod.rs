@@ -167,6 +167,7 @@ pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
         pod_link_prefix: pod_network::link_prefix("a1b2c3"),
         host_ports,
         listening: watch::Sender::default().subscribe(),
+        pods: None,
         remove_on_shutdown: watch::Sender::new(true).subscribe(),
     }
 }

@@ -21,7 +21,7 @@ const PRIORITY_FIRST: i32 = -8;
 /// The labels of namespaces, by name.
 pub type NamespaceLabels = BTreeMap<String, BTreeMap<String, String>>;
 
-/// What policies are computed from.
+/// The objects that the filters are computed from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filtered {
     /// All policies, by uid.

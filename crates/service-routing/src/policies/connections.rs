@@ -1,4 +1,4 @@
-//! What a table of policies does with a connection.
+//! The decision of a table of policies about a connection.
 
 use std::net::Ipv4Addr;
 

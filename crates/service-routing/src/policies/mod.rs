@@ -1,8 +1,8 @@
-//! NetworkPolicies: which connections of pods pass.
+//! NetworkPolicies: the connections of pods that pass.
 //!
-//! [`Policy`], [`PolicyPod`] and [`NamespaceLabels`] are what the decision reads; [`filters`] turns
-//! them into the part of a [`Table`] that enforces them on one node; [`passes`] says what such a
-//! table does with a connection, and [`denied`] finds the connections that it would not let begin.
+//! [`filters`] turns policies, pods and the labels of namespaces ([`Filtered`]) into the part of a
+//! table that enforces the policies on one node; [`passes`] gives the decision of such a table about
+//! a connection, and [`denied`] finds the connections that may not begin any more.
 //!
 //! **Where.** Both ends of a connection are known on the forward hook: after the translation of
 //! Service addresses, before masquerading. Packets between a node and its own pods take other

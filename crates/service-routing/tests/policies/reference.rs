@@ -1,4 +1,4 @@
-//! Which connections are allowed, read word by word from the API's description of the fields. Slow
+//! The connections that are allowed, read word by word from the API's description of the fields. Slow
 //! and plain: the table of the node must give the same answers.
 
 use std::net::Ipv4Addr;

@@ -1,0 +1,311 @@
+//! Watches NetworkPolicies, and the namespaces and pods that they select, and computes the filters
+//! of this node's pods.
+//!
+//! All pods of the cluster are watched only from the first policy on. A pod of this node is known by
+//! the address that the node gave it, before its status says so: its containers start when it is
+//! reported in [`LocalPods::guarded`], after the kernel has its filters.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use api_client::Client;
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use reconcile::{Cache, Changes, Key, ObjectChange, Part};
+use resource_kinds::pod_view::PodView;
+use service_routing::{Filtered, Policy, PolicyPod, Table, filters};
+use tokio::sync::watch;
+use tokio::task::JoinError;
+
+/// Addresses of pods, by uid.
+pub type PodAddresses = BTreeMap<String, Ipv4Addr>;
+
+/// The pods of this node, whose connections are filtered.
+#[derive(Clone, Debug)]
+pub struct LocalPods {
+    /// The pods that are connected.
+    pub connected: watch::Receiver<PodAddresses>,
+    /// Those of them whose filters are in the kernel; `None` as long as there is no policy.
+    pub guarded: watch::Sender<Option<PodAddresses>>,
+}
+
+/// The caches that filters are computed from.
+pub struct PolicySources {
+    /// All NetworkPolicies.
+    pub policies: Cache<NetworkPolicy>,
+    /// Starts the others, when there is a policy.
+    pub peers: Box<dyn FnOnce() -> Peers + Send>,
+}
+
+/// The caches of the objects that policies select.
+pub struct Peers {
+    /// All pods.
+    pub pods: Cache<PodView>,
+    /// All namespaces.
+    pub namespaces: Cache<Namespace>,
+}
+
+impl PolicySources {
+    /// Watches an API server.
+    pub fn watch(client: &Client, part: &Part) -> PolicySources {
+        let (policies, client, part) =
+            (Cache::spawn_all(client, part), client.clone(), part.clone());
+        let peers = move || Peers {
+            pods: Cache::of_pods(&client, &part),
+            namespaces: Cache::spawn_all(&client, &part),
+        };
+        PolicySources {
+            policies,
+            peers: Box::new(peers),
+        }
+    }
+}
+
+/// The policies and what they select, as far as it is known.
+pub(crate) struct PolicyChanges {
+    policies: Cache<NetworkPolicy>,
+    of_policies: Changes<NetworkPolicy>,
+    /// Until the first policy.
+    start_peers: Option<Box<dyn FnOnce() -> Peers + Send>>,
+    /// From the first policy on.
+    peers: Option<Following>,
+    node_name: String,
+    local: LocalPods,
+    /// All pods, by uid. One that is deleted stays while it is connected.
+    views: BTreeMap<String, Arc<PodView>>,
+    state: Filtered,
+    /// Whether the state differs from the computed one.
+    differs: bool,
+}
+
+struct Following {
+    peers: Peers,
+    of_pods: Changes<PodView>,
+    of_namespaces: Changes<Namespace>,
+}
+
+impl Following {
+    fn is_synced(&self) -> bool {
+        self.peers.pods.is_synced() && self.peers.namespaces.is_synced()
+    }
+
+    async fn wait_synced(&self) -> bool {
+        self.peers.pods.wait_synced().await && self.peers.namespaces.wait_synced().await
+    }
+}
+
+impl PolicyChanges {
+    pub(crate) fn new(sources: PolicySources, node_name: &str, local: LocalPods) -> PolicyChanges {
+        PolicyChanges {
+            of_policies: sources.policies.subscribe(),
+            policies: sources.policies,
+            start_peers: Some(sources.peers),
+            peers: None,
+            node_name: node_name.to_owned(),
+            local,
+            views: BTreeMap::new(),
+            state: Filtered::default(),
+            differs: false,
+        }
+    }
+
+    /// Waits until a state can be computed; `false` when a cache ended before.
+    pub(crate) async fn wait_synced(&mut self) -> bool {
+        if !self.policies.wait_synced().await {
+            return false;
+        }
+        self.read();
+        match &self.peers {
+            Some(following) => following.wait_synced().await,
+            None => true,
+        }
+    }
+
+    /// Waits for a change that may matter; for ever when the caches have ended.
+    pub(crate) async fn wait(&mut self) {
+        let is_synced = self.peers.as_ref().is_none_or(Following::is_synced);
+        match &mut self.peers {
+            Some(following) if !is_synced => tokio::select! {
+                true = following.wait_synced() => {}
+                else => std::future::pending().await,
+            },
+            Some(following) => tokio::select! {
+                Some(change) = self.of_policies.next() => self.note_policy(&change),
+                Some(change) = following.of_pods.next() => self.note_pod(&change),
+                Some(change) = following.of_namespaces.next() => self.note_namespace(&change),
+                Ok(()) = self.local.connected.changed() => self.note_connected(),
+                else => std::future::pending().await,
+            },
+            None => match self.of_policies.next().await {
+                Some(change) => self.note_policy(&change),
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    /// Computes the filters; `None` if they are as before, or not all is known yet.
+    ///
+    /// # Errors
+    /// The thread that computes them ended.
+    pub(crate) async fn take(&mut self) -> Result<Option<Table>, JoinError> {
+        self.read();
+        let is_known = self.peers.as_ref().is_none_or(Following::is_synced);
+        if !self.differs || !is_known {
+            return Ok(None);
+        }
+        let state = std::mem::take(&mut self.state);
+        let compute = move || {
+            let table = filters(&state);
+            (state, table)
+        };
+        let (state, table) = tokio::task::spawn_blocking(compute).await?;
+        self.state = state;
+        self.differs = false;
+        Ok(Some(table))
+    }
+
+    /// Reports the pods whose filters are in the kernel: all that the last computation knew.
+    pub(crate) fn report(&self) {
+        let connected = self.local.connected.borrow();
+        let is_known = |uid: &String, address: Ipv4Addr| {
+            let pod = self.state.pods.get(uid);
+            pod.is_some_and(|pod| pod.is_local && pod.address == address)
+        };
+        let guarded = (!self.state.policies.is_empty()).then(|| {
+            let known = connected.iter();
+            let known = known.filter(|(uid, address)| is_known(uid, **address));
+            known
+                .map(|(uid, address)| (uid.clone(), *address))
+                .collect()
+        });
+        drop(connected);
+        if !self.differs {
+            self.local.guarded.send_if_modified(|before| {
+                let differs = *before != guarded;
+                *before = guarded;
+                differs
+            });
+        }
+    }
+
+    /// Reads all changes that wait.
+    fn read(&mut self) {
+        while let Some(change) = self.of_policies.next().now_or_never().flatten() {
+            self.note_policy(&change);
+        }
+        loop {
+            let Some(following) = &mut self.peers else {
+                return;
+            };
+            if let Some(change) = following.of_namespaces.next().now_or_never().flatten() {
+                self.note_namespace(&change);
+            } else if let Some(change) = following.of_pods.next().now_or_never().flatten() {
+                self.note_pod(&change);
+            } else {
+                break;
+            }
+        }
+        self.note_connected();
+    }
+
+    fn note_policy(&mut self, change: &ObjectChange<NetworkPolicy>) {
+        let policy = Policy::of(change.object());
+        let uid = policy.uid.clone();
+        self.differs |= match change {
+            ObjectChange::Applied(..) => {
+                let before = self.state.policies.insert(uid.clone(), policy);
+                before.as_ref() != self.state.policies.get(&uid)
+            }
+            ObjectChange::Deleted(_) => self.state.policies.remove(&uid).is_some(),
+        };
+        if self.state.policies.is_empty() {
+            return;
+        }
+        // Pods that start from now on wait.
+        self.local.guarded.send_if_modified(|guarded| {
+            let first = guarded.is_none();
+            guarded.get_or_insert_default();
+            first
+        });
+        if let Some(start) = self.start_peers.take() {
+            let peers = start();
+            self.peers = Some(Following {
+                of_pods: peers.pods.subscribe(),
+                of_namespaces: peers.namespaces.subscribe(),
+                peers,
+            });
+        }
+    }
+
+    fn note_namespace(&mut self, change: &ObjectChange<Namespace>) {
+        let metadata = &change.object().metadata;
+        let name = metadata.name.clone().unwrap_or_default();
+        let all = &mut self.state.namespaces;
+        self.differs |= match change {
+            ObjectChange::Applied(..) => {
+                let labels = metadata.labels.clone().unwrap_or_default();
+                let before = all.insert(name.clone(), labels);
+                before.as_ref() != all.get(&name)
+            }
+            ObjectChange::Deleted(_) => all.remove(&name).is_some(),
+        };
+    }
+
+    fn note_pod(&mut self, change: &ObjectChange<PodView>) {
+        let uid = change.object().uid.to_string();
+        match change {
+            ObjectChange::Applied(pod, _) => {
+                self.views.insert(uid.clone(), pod.clone());
+            }
+            ObjectChange::Deleted(_) if !self.local.connected.borrow().contains_key(&uid) => {
+                self.views.remove(&uid);
+            }
+            ObjectChange::Deleted(_) => {}
+        }
+        self.note_facts(&uid);
+    }
+
+    /// Reads where the pods of this node are.
+    fn note_connected(&mut self) {
+        let connected = self.local.connected.borrow_and_update().clone();
+        let pods = self.state.pods.iter();
+        let local = pods.filter(|(_, pod)| pod.is_local);
+        let gone = local.filter(|(uid, _)| !connected.contains_key(*uid));
+        let gone: Vec<String> = gone.map(|(uid, _)| uid.clone()).collect();
+        for uid in &gone {
+            let of = |view: &Arc<PodView>| self.stored(view).is_some_and(|pod| pod.uid == view.uid);
+            if !self.views.get(uid).is_some_and(of) {
+                self.views.remove(uid);
+            }
+        }
+        for uid in connected.keys().chain(&gone) {
+            self.note_facts(uid);
+        }
+    }
+
+    /// The pod that has the name now.
+    fn stored(&self, view: &PodView) -> Option<Arc<PodView>> {
+        let following = self.peers.as_ref()?;
+        following.peers.pods.get_key(&Key::of_pod(view))
+    }
+
+    /// Notes what policies see of a pod. The address in the status of a pod of this node may be
+    /// another's already: only that of its connection counts.
+    fn note_facts(&mut self, uid: &String) {
+        let local = self.local.connected.borrow().get(uid).copied();
+        let is_here = |view: &PodView| view.node.as_deref() == Some(self.node_name.as_str());
+        let view = self.views.get(uid);
+        let view = view.filter(|view| local.is_some() || !is_here(view));
+        let pods = &mut self.state.pods;
+        self.differs |= match view.and_then(|view| PolicyPod::of(view, local)) {
+            Some(pod) if pods.get(uid) == Some(&pod) => false,
+            Some(pod) => {
+                pods.insert(uid.clone(), pod);
+                true
+            }
+            None => pods.remove(uid).is_some(),
+        };
+    }
+}
