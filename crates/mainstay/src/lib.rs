@@ -1,0 +1,216 @@
+//! `mainstay`: runs stateful applications, speaking the Kubernetes API. This file parses the
+//! command line and hands over; the work is in the libraries that ARCHITECTURE.md maps.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod backup;
+mod bench;
+mod builtin;
+mod complete;
+mod data_directory;
+mod down;
+mod hello;
+mod image;
+mod install;
+mod kubeconfig;
+mod logs;
+mod manual;
+mod output;
+mod pod_row;
+mod process;
+mod settings;
+mod status;
+mod terminal;
+mod up;
+mod why;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Runs stateful applications on one machine: a Kubernetes API server, its controllers and a node
+/// agent in one program
+#[derive(Parser)]
+#[command(name = "mainstay", version = concat!(env!("CARGO_PKG_VERSION")), about)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the server: API, controllers and node in one process; apply manifests
+    Up(Box<up::UpArguments>),
+    /// Stop the server and its pods, also after a crash; delete the data on request
+    Down(down::DownArguments),
+    /// Write the instance to a backup file; the server may be running or stopped
+    Backup(backup::BackupArguments),
+    /// Restore a backup into an empty data directory, on any path and host
+    Restore(backup::RestoreArguments),
+    /// Import, list, remove and pull images
+    Image(image::ImageArguments),
+    /// Print the administrator's kubeconfig, or merge it into your own
+    Kubeconfig(kubeconfig::KubeconfigArguments),
+    /// Show the server, StatefulSets with their pods and claims, and other workloads
+    #[command(alias = "ps")]
+    Status(status::StatusArguments),
+    /// Explain why an object waits, and print the commands that resolve it
+    Why(why::WhyArguments),
+    /// Print or follow the logs of all pods of a workload
+    Logs(logs::LogsArguments),
+    /// Measure a disk with the writes of a database
+    Bench(bench::BenchArguments),
+    /// Install the program, man pages, shell completions and the systemd service
+    Install(install::InstallArguments),
+    /// Remove the installed files; data is kept
+    Uninstall(install::UninstallArguments),
+    /// Print the completion script of a shell
+    Completion(manual::CompletionArguments),
+    /// Print the man page, or write the man pages of all commands
+    Man(manual::ManArguments),
+    /// Print the version of the program and of the served API
+    Version,
+    /// Print the completions of a word of the command line
+    #[command(hide = true)]
+    Complete(complete::CompleteArguments),
+    /// The program of the built-in image mainstay/hello
+    #[command(hide = true)]
+    Hello(hello::HelloArguments),
+}
+
+/// Runs the program with the command line of this process.
+pub fn main() -> ExitCode {
+    // In the built-in images the program has many names.
+    if let Some(status) = debug_tools::run(std::env::args_os()) {
+        return status;
+    }
+    // The shim must be the only thread of its process.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "shim") {
+        return container_runtime::shim::main(arguments);
+    }
+    match run(CommandLine::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure(&error),
+    }
+}
+
+/// Prints an error; exit code 2 for an error in the command line, else 1.
+fn failure(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<clap::Error>() {
+        Some(mistake) => {
+            mistake.print().ok();
+            ExitCode::from(2)
+        }
+        None => {
+            output::warn(&format!("mainstay: {error:#}{}", advice(error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The advice for an error that root would not get.
+fn advice(error: &anyhow::Error) -> &'static str {
+    let is_denied = error.chain().any(|cause| {
+        let kind = cause
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        let number = cause.downcast_ref::<nix::errno::Errno>();
+        kind == Some(std::io::ErrorKind::PermissionDenied)
+            || number == Some(&nix::errno::Errno::EPERM)
+    });
+    match is_denied && !nix::unistd::geteuid().is_root() {
+        true => {
+            " (the data of mainstay belongs to root: use sudo, or another directory with --data-dir)"
+        }
+        false => "",
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(arguments) => {
+            container_runtime::descriptors::keep_from_children()
+                .context("keep open files from the programs that are started")?;
+            container_runtime::memory::limit_arenas();
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(up::run(*arguments))
+        }
+        Command::Down(arguments) => {
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(down::run(&arguments))
+        }
+        Command::Backup(arguments) => {
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(backup::run(&arguments))
+        }
+        Command::Restore(arguments) => {
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_multi_thread())?
+                .block_on(backup::restore(&arguments))
+        }
+        Command::Image(arguments) => {
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(image::run(arguments))
+        }
+        Command::Hello(arguments) => {
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(hello::run(arguments))
+        }
+        Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Command::Why(arguments) => {
+            // The error also contains the client library's log message about an unreachable server.
+            prepare("off");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(why::run(arguments))
+        }
+        Command::Status(arguments) => {
+            prepare("off");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(status::run(arguments))
+        }
+        Command::Logs(arguments) => {
+            prepare("off");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(logs::run(arguments))
+        }
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Install(arguments) => install::install(&arguments, &CommandLine::command()),
+        Command::Uninstall(arguments) => install::uninstall(&arguments),
+        Command::Completion(arguments) => {
+            manual::complete(&arguments, CommandLine::command());
+            Ok(())
+        }
+        Command::Complete(arguments) => {
+            prepare("off");
+            let mut program = CommandLine::command();
+            program.build();
+            let completed = complete::run(&arguments, &program);
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(completed);
+            Ok(())
+        }
+        Command::Man(arguments) => manual::man(&arguments, CommandLine::command()),
+        Command::Version => {
+            crate::output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
+            crate::output::say(&format!("Kubernetes API {}", api_server::git_version()));
+            Ok(())
+        }
+    }
+}
+
+/// The process-wide setup: the log, with this level unless `MAINSTAY_LOG` is set, and the TLS
+/// implementation.
+fn prepare(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTAY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(output::Log::is_terminal())
+        .with_writer(output::Log)
+        .init();
+    // Fails only where one is installed already, which is the same one.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+}
+
+fn runtime(mut builder: tokio::runtime::Builder) -> Result<tokio::runtime::Runtime> {
+    builder.enable_all().build().context("start the runtime")
+}
