@@ -10,6 +10,7 @@ mod local_storage;
 mod pod_sandbox;
 mod resources;
 mod take;
+mod tasks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use pod_lifecycle::resources::admission::Rejection;
 use pod_lifecycle::{Instant, PodInput, PodPlan, PodRecord, plan_pod};
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 use crate::api::events::PodEvents;
 use crate::api::known_status::KnownStatus;
@@ -36,6 +37,8 @@ use crate::shared::Shared;
 use crate::volumes::PreparedVolumes;
 
 use crate::pods::message::Message;
+
+use tasks::Tasks;
 
 /// The initial state of a worker.
 pub struct WorkerStart {
@@ -90,7 +93,7 @@ pub struct Worker {
     watches: BTreeMap<ObjectName, AbortHandle>,
     sender: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
 }
 
 impl Worker {
@@ -123,7 +126,7 @@ impl Worker {
             watches: BTreeMap::new(),
             sender: sender.clone(),
             inbox,
-            tasks: JoinSet::new(),
+            tasks: Tasks::default(),
             pod: from.pod,
             shared,
         };
