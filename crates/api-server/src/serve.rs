@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -39,18 +41,19 @@ impl ApiServer {
     /// when the connections have ended, or some seconds after `shutdown`.
     ///
     /// *Errors.* The server was made without certificates.
-    pub async fn serve(
+    pub fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
         shutdown: CancellationToken,
-    ) -> Result<(), ServeError> {
-        serve(self, listener, shutdown).await
+    ) -> BoxFuture<'static, Result<(), ServeError>> {
+        // In a box, connections are compiled in this crate, for speed, and not in the caller's.
+        serve(self.clone(), listener, shutdown).boxed()
     }
 }
 
 /// Accepts connections until `shutdown`, then lets those open finish for a short while.
 async fn serve(
-    server: &Arc<ApiServer>,
+    server: Arc<ApiServer>,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
