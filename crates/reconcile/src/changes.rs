@@ -4,7 +4,9 @@
 //! that at most two per key wait (a deletion, then the creation of the next object of that name).
 //! It may therefore miss intermediate states, but never the last one.
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -14,9 +16,27 @@ use futures::task::AtomicWaker;
 
 use crate::Key;
 
+/// An object in a cache, which knows the type of its objects at its edge only.
+pub(crate) type Stored = dyn Any + Send + Sync;
+
+/// An object as it is stored.
+pub(crate) fn stored<K: Send + Sync + 'static>(object: K) -> Arc<Stored> {
+    Arc::new(object)
+}
+
+/// A stored object with its type. A cache has objects of one type only.
+pub(crate) fn typed<K: Send + Sync + 'static>(object: Arc<Stored>) -> Option<Arc<K>> {
+    object.downcast().ok()
+}
+
+/// Stored objects with their type.
+pub(crate) fn all_typed<K: Send + Sync + 'static>(objects: Vec<Arc<Stored>>) -> Vec<Arc<K>> {
+    objects.into_iter().filter_map(typed).collect()
+}
+
 /// A change of an object.
 #[derive(Debug)]
-pub enum ObjectChange<K> {
+pub enum ObjectChange<K: ?Sized> {
     /// It was created, changed, or is there at the time of subscribing; with its state as last
     /// told to this subscriber.
     Applied(Arc<K>, Option<Arc<K>>),
@@ -24,7 +44,7 @@ pub enum ObjectChange<K> {
     Deleted(Arc<K>),
 }
 
-impl<K> Clone for ObjectChange<K> {
+impl<K: ?Sized> Clone for ObjectChange<K> {
     fn clone(&self) -> Self {
         match self {
             Self::Applied(object, previous) => Self::Applied(object.clone(), previous.clone()),
@@ -33,7 +53,7 @@ impl<K> Clone for ObjectChange<K> {
     }
 }
 
-impl<K> ObjectChange<K> {
+impl<K: ?Sized> ObjectChange<K> {
     /// The object's last known state.
     pub fn object(&self) -> &Arc<K> {
         match self {
@@ -43,24 +63,24 @@ impl<K> ObjectChange<K> {
 }
 
 /// Changes that wait for a subscriber.
-pub(crate) struct Mailbox<K> {
+pub(crate) struct Mailbox<K: ?Sized> {
     state: Mutex<State<K>>,
     waker: AtomicWaker,
 }
 
-struct State<K> {
+struct State<K: ?Sized> {
     order: VecDeque<Key>,
     pending: BTreeMap<Key, Pending<K>>,
     closed: bool,
 }
 
 /// Invariant: not both empty.
-struct Pending<K> {
+struct Pending<K: ?Sized> {
     deleted: Option<Arc<K>>,
     applied: Option<(Arc<K>, Option<Arc<K>>)>,
 }
 
-impl<K> Mailbox<K> {
+impl<K: ?Sized> Mailbox<K> {
     pub(crate) fn new() -> Self {
         let state = State {
             order: VecDeque::new(),
@@ -122,8 +142,20 @@ impl<K> Mailbox<K> {
     }
 }
 
+impl ObjectChange<Stored> {
+    fn typed<K: Send + Sync + 'static>(self) -> Option<ObjectChange<K>> {
+        match self {
+            Self::Applied(object, previous) => Some(ObjectChange::Applied(
+                typed(object)?,
+                previous.and_then(typed),
+            )),
+            Self::Deleted(object) => typed(object).map(ObjectChange::Deleted),
+        }
+    }
+}
+
 /// Merges a change with those that wait for the same key.
-fn merge<K>(waiting: Option<Pending<K>>, change: ObjectChange<K>) -> Option<Pending<K>> {
+fn merge<K: ?Sized>(waiting: Option<Pending<K>>, change: ObjectChange<K>) -> Option<Pending<K>> {
     let waiting = waiting.unwrap_or(Pending {
         deleted: None,
         applied: None,
@@ -151,10 +183,18 @@ fn merge<K>(waiting: Option<Pending<K>>, change: ObjectChange<K>) -> Option<Pend
 
 /// The receiving end of a subscription: a stream that ends when the cache does.
 pub struct Changes<K> {
-    pub(crate) mailbox: Arc<Mailbox<K>>,
+    mailbox: Arc<Mailbox<Stored>>,
+    kind: PhantomData<fn() -> K>,
 }
 
-impl<K> Changes<K> {
+impl<K: Send + Sync + 'static> Changes<K> {
+    pub(crate) fn new(mailbox: Arc<Mailbox<Stored>>) -> Self {
+        Self {
+            mailbox,
+            kind: PhantomData,
+        }
+    }
+
     /// The next change; `None` when the cache has stopped.
     pub async fn next(&mut self) -> Option<ObjectChange<K>> {
         std::future::poll_fn(|context| self.poll_change(context)).await
@@ -163,14 +203,14 @@ impl<K> Changes<K> {
     fn poll_change(&self, context: &mut Context<'_>) -> Poll<Option<ObjectChange<K>>> {
         self.mailbox.waker.register(context.waker());
         match self.mailbox.take() {
-            Ok(change) => Poll::Ready(Some(change)),
+            Ok(change) => Poll::Ready(change.typed()),
             Err(true) => Poll::Pending,
             Err(false) => Poll::Ready(None),
         }
     }
 }
 
-impl<K> Stream for Changes<K> {
+impl<K: Send + Sync + 'static> Stream for Changes<K> {
     type Item = ObjectChange<K>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {

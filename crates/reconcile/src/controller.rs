@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use crate::queue::{Queue, ReconcileResult, Work, run_workers};
@@ -41,7 +42,9 @@ pub async fn run_controller<C: Controller>(
         return;
     }
     let (fed, wakes) = (queue.clone(), controller.clone());
-    let feed = tokio::spawn(async move { wakes.feed(&fed).await });
+    let feed = async move { wakes.feed(&fed).await };
+    // In a box, tasks of all controllers are of one type, which is compiled once.
+    let feed = tokio::spawn(feed.boxed());
     run_workers(queue, C::WORKERS, shutdown, move |key: C::Key| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }

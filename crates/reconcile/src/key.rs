@@ -36,7 +36,7 @@ impl Key {
 }
 
 /// The identity of an object and of its state; fields may be empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity<'o> {
     /// Namespace.
     pub namespace: &'o str,

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -334,6 +335,35 @@ impl<T: Work> Loaded for Shared<T> {
     }
 }
 
+/// One attempt at a key. Its type is that of no controller: what runs attempts, and the tasks of the
+/// async runtime, are compiled once for a type of keys, in place of once for each controller.
+type Attempt<T> = dyn Fn(T) -> BoxFuture<'static, Result<ReconcileResult, Failure>> + Send + Sync;
+
+/// The failure of an attempt.
+struct Failure {
+    why: String,
+    /// Whether it only concerns its object.
+    of_the_object: bool,
+}
+
+fn attempts<T, F, Fut, E>(work: F) -> Arc<Attempt<T>>
+where
+    T: Work,
+    F: Fn(T) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<ReconcileResult, E>> + Send,
+    E: std::error::Error + 'static,
+{
+    Arc::new(move |key| {
+        let work = work.clone();
+        Box::pin(async move {
+            work(key).await.map_err(|error| Failure {
+                why: chain(&error),
+                of_the_object: is_of_the_object(&error),
+            })
+        })
+    })
+}
+
 /// Processes the queue's keys with `workers` tasks until `shutdown` is cancelled, then waits for
 /// those in progress. A failure, or a panic, queues the key again after its delay.
 pub async fn run_workers<T, F, Fut, E>(
@@ -347,9 +377,18 @@ pub async fn run_workers<T, F, Fut, E>(
     Fut: Future<Output = Result<ReconcileResult, E>> + Send,
     E: std::error::Error + 'static,
 {
+    run_attempts(queue, workers, shutdown, attempts(work)).await;
+}
+
+async fn run_attempts<T: Work>(
+    queue: Queue<T>,
+    workers: usize,
+    shutdown: CancellationToken,
+    attempt: Arc<Attempt<T>>,
+) {
     let mut tasks = JoinSet::new();
     for _ in 0..workers.max(1) {
-        let (queue, shutdown, work) = (queue.clone(), shutdown.clone(), work.clone());
+        let (queue, shutdown, attempt) = (queue.clone(), shutdown.clone(), attempt.clone());
         tasks.spawn(async move {
             loop {
                 let lease = tokio::select! {
@@ -357,26 +396,20 @@ pub async fn run_workers<T, F, Fut, E>(
                     () = shutdown.cancelled() => break,
                     lease = queue.next() => lease,
                 };
-                work_on(&queue, lease, &work).await;
+                work_on(&queue, lease, &*attempt).await;
             }
         });
     }
     while tasks.join_next().await.is_some() {}
 }
 
-async fn work_on<T, F, Fut, E>(queue: &Queue<T>, lease: Lease<T>, work: &F)
-where
-    T: Work,
-    F: Fn(T) -> Fut,
-    Fut: Future<Output = Result<ReconcileResult, E>>,
-    E: std::error::Error + 'static,
-{
+async fn work_on<T: Work>(queue: &Queue<T>, lease: Lease<T>, attempt: &Attempt<T>) {
     let key = lease.key().clone();
+    let attempt = attempt(key.clone());
     let attempt = async {
-        let work = async { work(key.clone()).await };
         match &queue.shared.streak {
-            Some(streak) => streak.watched(work).await,
-            None => work.await,
+            Some(streak) => streak.watched(attempt).await,
+            None => attempt.await,
         }
     };
     match AssertUnwindSafe(attempt).catch_unwind().await {
@@ -389,10 +422,7 @@ where
                 queue.add_after(key, delay);
             }
         }
-        Ok(Err(error)) => {
-            let (why, of_the_object) = (chain(&error), is_of_the_object(&error));
-            queue.fail(key, &why, of_the_object);
-        }
+        Ok(Err(failure)) => queue.fail(key, &failure.why, failure.of_the_object),
         Err(_) => {
             tracing::error!(key = ?key, "work on a key panicked");
             queue.fail(key, "it panicked", false);
@@ -530,7 +560,7 @@ mod tests {
             queue.add("b");
             let lease = queue.next().await;
             let done = |_| async { Ok::<_, WriteError>(ReconcileResult::Done) };
-            work_on(&queue, lease, &done).await;
+            work_on(&queue, lease, &*attempts(done)).await;
             assert!(health.failing(Kind::Work).is_empty(), "{code}");
         }
     }

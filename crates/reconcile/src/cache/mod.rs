@@ -6,35 +6,43 @@
 //! when they are not sent; of numerous kinds a smaller view can be stored instead
 //! ([`Cache::spawn_as`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod store;
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fmt::Debug;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use api_client::{Api, Client, Event, Resource, WatchConfig as Config, WatchError, Watcher};
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::changes::{Changes, Mailbox, ObjectChange};
+use crate::changes::{Changes, Stored, all_typed, stored, typed};
 use crate::execute::{Refusal, refusal};
 use crate::health::{Kind, Streak};
 use crate::{Identity, Key, Part, limits};
+use store::{Progress, Store};
 
 /// An object as the server gives it.
 pub trait Object: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
 impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Object for K {}
 
-/// A handle on a cache; clones share it.
+/// A handle on a cache; clones share it. The type of its objects is known here only: what keeps,
+/// finds and tells them is compiled once for all kinds.
 pub struct Cache<K> {
-    shared: Arc<Shared<K>>,
+    store: Arc<Store>,
+    kind: PhantomData<fn() -> K>,
 }
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
         Self {
-            shared: self.shared.clone(),
+            store: self.store.clone(),
+            kind: PhantomData,
         }
     }
 }
@@ -42,46 +50,19 @@ impl<K> Clone for Cache<K> {
 /// Finds objects by something other than their name, for instance pods by their owner's uid.
 /// Always as current as the cache it belongs to.
 pub struct Index<K> {
-    shared: Arc<Shared<K>>,
+    store: Arc<Store>,
     number: usize,
+    kind: PhantomData<fn() -> K>,
 }
 
 impl<K> Clone for Index<K> {
     fn clone(&self) -> Self {
         Self {
-            shared: self.shared.clone(),
+            store: self.store.clone(),
             number: self.number,
+            kind: PhantomData,
         }
     }
-}
-
-struct Shared<K> {
-    identity: fn(&K) -> Identity<'_>,
-    state: RwLock<State<K>>,
-    synced: watch::Sender<Progress>,
-    /// Wakes readers that wait for a state, after each event.
-    changed: Notify,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Listing,
-    Synced,
-    Stopped,
-}
-
-struct State<K> {
-    objects: BTreeMap<Key, Arc<K>>,
-    subscribers: Vec<std::sync::Weak<Mailbox<K>>>,
-    indexes: Vec<IndexState<K>>,
-    stopped: bool,
-}
-
-type Terms<K> = dyn Fn(&K) -> Vec<String> + Send + Sync;
-
-struct IndexState<K> {
-    terms: Box<Terms<K>>,
-    entries: HashMap<String, BTreeSet<Key>>,
 }
 
 impl<K: Object> Cache<K> {
@@ -143,28 +124,36 @@ trait Sink: Send {
     fn stop(&self);
 }
 
-/// Stores objects of type `W` as `K`.
-struct Feed<K, F> {
-    shared: Arc<Shared<K>>,
+/// Stores what `decode` makes of an object's text.
+struct Feed<F> {
+    store: Arc<Store>,
     /// The keys of a list that is not complete.
     listed: BTreeSet<Key>,
     decode: F,
 }
 
-impl<K, F> Sink for Feed<K, F>
+impl<F> Sink for Feed<F>
 where
-    K: Send + Sync,
-    F: FnMut(&[u8]) -> serde_json::Result<K> + Send,
+    F: FnMut(&[u8]) -> serde_json::Result<Arc<Stored>> + Send,
 {
     fn take(&mut self, event: Event<Bytes>) -> serde_json::Result<()> {
         let event = event.try_map(|text| (self.decode)(&text))?;
-        self.shared.take_event(event, &mut self.listed);
+        self.store.take_event(event, &mut self.listed);
         Ok(())
     }
 
     fn stop(&self) {
-        self.shared.stop();
+        self.store.stop();
     }
+}
+
+/// Takes events until their stream ends.
+async fn take_all(store: Arc<Store>, mut events: BoxStream<'static, Event<Arc<Stored>>>) {
+    let mut listed = BTreeSet::new();
+    while let Some(event) = events.next().await {
+        store.take_event(event, &mut listed);
+    }
+    store.stop();
 }
 
 /// Follows a watch until the shutdown.
@@ -221,9 +210,12 @@ impl<K: Send + Sync + 'static> Cache<K> {
     ) -> Self {
         let cache = Self::empty(identity);
         let sink = Feed {
-            shared: cache.shared.clone(),
+            store: cache.store.clone(),
             listed: BTreeSet::new(),
-            decode: move |text: &[u8]| serde_json::from_slice(text).map(&mut convert),
+            decode: move |text: &[u8]| {
+                let object = serde_json::from_slice(text)?;
+                Ok(stored(convert(object)))
+            },
         };
         let watcher = api.watcher(config.page_size(limits::LIST_PAGE_OBJECTS));
         let streak = part.follow(Kind::Watch, plural(api.resource_url()));
@@ -237,33 +229,18 @@ impl<K: Send + Sync + 'static> Cache<K> {
         events: impl Stream<Item = Event<K>> + Send + 'static,
     ) -> Self {
         let cache = Self::empty(identity);
-        let shared = cache.shared.clone();
-        tokio::spawn(async move {
-            let mut events = std::pin::pin!(events);
-            let mut listed = BTreeSet::new();
-            while let Some(event) = events.next().await {
-                shared.take_event(event, &mut listed);
-            }
-            shared.stop();
+        let events = events.map(|event| {
+            let Ok(event) = event.try_map(|object| Ok::<_, Infallible>(stored(object)));
+            event
         });
+        tokio::spawn(take_all(cache.store.clone(), events.boxed()));
         cache
     }
 
     fn empty(identity: fn(&K) -> Identity<'_>) -> Self {
-        let state = State {
-            objects: BTreeMap::new(),
-            subscribers: Vec::new(),
-            indexes: Vec::new(),
-            stopped: false,
-        };
-        let (synced, _) = watch::channel(Progress::Listing);
         Self {
-            shared: Arc::new(Shared {
-                identity,
-                state: RwLock::new(state),
-                synced,
-                changed: Notify::new(),
-            }),
+            store: Arc::new(Store::new(identity)),
+            kind: PhantomData,
         }
     }
 
@@ -274,26 +251,22 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// The object of that key.
     pub fn get_key(&self, key: &Key) -> Option<Arc<K>> {
-        self.shared.read().objects.get(key).cloned()
+        self.store.get(key).and_then(typed)
     }
 
     /// All objects, sorted by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.shared.read().objects.values().cloned().collect()
+        all_typed(self.store.list())
     }
 
     /// All objects of a namespace, sorted by name.
     pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
-        let state = self.shared.read();
-        let from = Key::new(namespace, "");
-        let of_namespace = state.objects.range(from..);
-        let mine = of_namespace.take_while(|(key, _)| *key.namespace == *namespace);
-        mine.map(|(_, object)| object.clone()).collect()
+        all_typed(self.store.list_in(namespace))
     }
 
     /// The number of objects.
     pub fn len(&self) -> usize {
-        self.shared.read().objects.len()
+        self.store.len()
     }
 
     /// Whether there is no object.
@@ -303,21 +276,17 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// Waits until the first list is complete. `false` when the cache stopped before that.
     pub async fn wait_synced(&self) -> bool {
-        let mut synced = self.shared.synced.subscribe();
-        let reached = synced
-            .wait_for(|progress| *progress != Progress::Listing)
-            .await;
-        reached.is_ok_and(|progress| *progress == Progress::Synced)
+        self.store.wait_synced().await
     }
 
     /// Whether the first list is complete.
     pub fn is_synced(&self) -> bool {
-        *self.shared.synced.borrow() == Progress::Synced
+        self.store.progress() == Progress::Synced
     }
 
     /// Whether it has ended: its contents no longer change.
     pub fn is_stopped(&self) -> bool {
-        *self.shared.synced.borrow() == Progress::Stopped
+        self.store.progress() == Progress::Stopped
     }
 
     /// Waits until the condition holds. It is judged now and after each event, and must depend on
@@ -325,7 +294,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
     pub async fn wait_until(&self, holds: impl Fn() -> bool) -> bool {
         loop {
             // Made before the look, so that no change after it is missed.
-            let changed = self.shared.changed.notified();
+            let changed = self.store.changed();
             let stopped = self.is_stopped();
             if holds() {
                 return true;
@@ -340,195 +309,25 @@ impl<K: Send + Sync + 'static> Cache<K> {
     /// Everything there is now, as [`ObjectChange::Applied`] without a previous state, and from then on
     /// every change. Dropping the stream ends the subscription.
     pub fn subscribe(&self) -> Changes<K> {
-        let mailbox = Arc::new(Mailbox::new());
-        let mut state = self.shared.write();
-        for (key, object) in &state.objects {
-            mailbox.push(key, ObjectChange::Applied(object.clone(), None));
-        }
-        if state.stopped {
-            mailbox.close();
-        } else {
-            state.subscribers.push(Arc::downgrade(&mailbox));
-        }
-        Changes { mailbox }
+        Changes::new(self.store.subscribe())
     }
 
     /// Adds an index: objects are found by each of their `terms`.
     pub fn index(&self, terms: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Index<K> {
-        let mut state = self.shared.write();
-        let mut index = IndexState {
-            terms: Box::new(terms),
-            entries: HashMap::new(),
-        };
-        for (key, object) in &state.objects {
-            index.insert(key, object);
-        }
-        state.indexes.push(index);
+        let of_stored =
+            move |object: &Stored| object.downcast_ref().map(&terms).unwrap_or_default();
         Index {
-            shared: self.shared.clone(),
-            number: state.indexes.len() - 1,
+            store: self.store.clone(),
+            number: self.store.index(Box::new(of_stored)),
+            kind: PhantomData,
         }
     }
 }
 
-impl<K> Index<K> {
+impl<K: Send + Sync + 'static> Index<K> {
     /// The objects with that term, sorted by namespace and name.
     pub fn get(&self, term: &str) -> Vec<Arc<K>> {
-        let state = self.shared.read();
-        let Some(keys) = state
-            .indexes
-            .get(self.number)
-            .and_then(|i| i.entries.get(term))
-        else {
-            return Vec::new();
-        };
-        keys.iter()
-            .filter_map(|key| state.objects.get(key).cloned())
-            .collect()
-    }
-}
-
-impl<K> IndexState<K> {
-    fn insert(&mut self, key: &Key, object: &K) {
-        self.add(key, (self.terms)(object));
-    }
-
-    fn remove(&mut self, key: &Key, object: &K) {
-        self.take(key, (self.terms)(object));
-    }
-
-    /// Most changes of an object change none of its terms.
-    fn replace(&mut self, key: &Key, old: &K, new: &K) {
-        let (before, after) = ((self.terms)(old), (self.terms)(new));
-        if before != after {
-            self.take(key, before);
-            self.add(key, after);
-        }
-    }
-
-    fn add(&mut self, key: &Key, terms: Vec<String>) {
-        for term in terms {
-            self.entries.entry(term).or_default().insert(key.clone());
-        }
-    }
-
-    fn take(&mut self, key: &Key, terms: Vec<String>) {
-        for term in terms {
-            if let Some(keys) = self.entries.get_mut(&term) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.entries.remove(&term);
-                }
-            }
-        }
-    }
-}
-
-impl<K> Shared<K> {
-    fn read(&self) -> RwLockReadGuard<'_, State<K>> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_event(&self, event: Event<K>, listed: &mut BTreeSet<Key>) {
-        match event {
-            Event::Init => listed.clear(),
-            Event::InitApply(object) => {
-                listed.insert((self.identity)(&object).key());
-                self.write().apply(object, self.identity);
-            }
-            Event::InitDone => {
-                let mut state = self.write();
-                let gone: Vec<Key> = state
-                    .objects
-                    .keys()
-                    .filter(|key| !listed.contains(*key))
-                    .cloned()
-                    .collect();
-                for key in gone {
-                    state.remove(&key, None, self.identity);
-                }
-                listed.clear();
-                drop(state);
-                self.synced.send_if_modified(|progress| {
-                    let first = *progress == Progress::Listing;
-                    *progress = Progress::Synced;
-                    first
-                });
-            }
-            Event::Apply(object) => self.write().apply(object, self.identity),
-            Event::Delete(object) => {
-                let key = (self.identity)(&object).key();
-                self.write().remove(&key, Some(object), self.identity);
-            }
-        }
-        self.changed.notify_waiters();
-    }
-
-    fn stop(&self) {
-        let mut state = self.write();
-        state.stopped = true;
-        for subscriber in state.subscribers.drain(..) {
-            if let Some(mailbox) = subscriber.upgrade() {
-                mailbox.close();
-            }
-        }
-        drop(state);
-        self.synced.send_replace(Progress::Stopped);
-        self.changed.notify_waiters();
-    }
-}
-
-impl<K> State<K> {
-    fn apply(&mut self, object: K, identity: fn(&K) -> Identity<'_>) {
-        let key = identity(&object).key();
-        let object = Arc::new(object);
-        let new = identity(&object);
-        let mut previous = self.objects.insert(key.clone(), object.clone());
-        if let Some(old) = &previous {
-            let version = identity(old).resource_version;
-            if version == new.resource_version && !version.is_empty() {
-                return;
-            }
-            for index in &mut self.indexes {
-                index.replace(&key, old, &object);
-            }
-        } else {
-            for index in &mut self.indexes {
-                index.insert(&key, &object);
-            }
-        }
-        // Another object under the same name: the end of the first was not seen.
-        if let Some(old) = previous.take_if(|old| identity(old).uid != new.uid) {
-            self.tell(&key, ObjectChange::Deleted(old));
-        }
-        self.tell(&key, ObjectChange::Applied(object, previous));
-    }
-
-    /// Removes the object of that key; `last` is its final state, when the server told it.
-    fn remove(&mut self, key: &Key, last: Option<K>, identity: fn(&K) -> Identity<'_>) {
-        let Some(old) = self.objects.remove(key) else {
-            return;
-        };
-        for index in &mut self.indexes {
-            index.remove(key, &old);
-        }
-        let last = last.filter(|last| identity(last).uid == identity(&old).uid);
-        self.tell(key, ObjectChange::Deleted(last.map_or(old, Arc::new)));
-    }
-
-    fn tell(&mut self, key: &Key, change: ObjectChange<K>) {
-        self.subscribers
-            .retain(|subscriber| match subscriber.upgrade() {
-                Some(mailbox) => {
-                    mailbox.push(key, change.clone());
-                    true
-                }
-                None => false,
-            });
+        all_typed(self.store.find(self.number, term))
     }
 }
 

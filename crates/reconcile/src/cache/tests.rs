@@ -1,6 +1,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::*;
+use crate::ObjectChange;
 
 fn object(name: &str, uid: &str, revision: &str) -> ConfigMap {
     let mut object = ConfigMap::default();

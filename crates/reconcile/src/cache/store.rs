@@ -1,0 +1,289 @@
+//! The objects of a cache, their subscribers and indexes, without the type of the objects.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+
+use api_client::Event;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
+
+use crate::changes::{Mailbox, ObjectChange, Stored};
+use crate::{Identity, Key};
+
+/// Reads the identity of a stored object.
+trait Identify: Send + Sync {
+    fn identity<'o>(&self, object: &'o Stored) -> Identity<'o>;
+}
+
+impl<K: Send + Sync + 'static> Identify for fn(&K) -> Identity<'_> {
+    fn identity<'o>(&self, object: &'o Stored) -> Identity<'o> {
+        object.downcast_ref().map(self).unwrap_or_default()
+    }
+}
+
+pub(super) struct Store {
+    identify: Box<dyn Identify>,
+    state: RwLock<State>,
+    progress: watch::Sender<Progress>,
+    /// Wakes readers that wait for a state, after each event.
+    changed: Notify,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Listing,
+    Synced,
+    Stopped,
+}
+
+struct State {
+    objects: BTreeMap<Key, Arc<Stored>>,
+    subscribers: Vec<Weak<Mailbox<Stored>>>,
+    indexes: Vec<IndexState>,
+    stopped: bool,
+}
+
+/// The terms by which an index finds an object.
+pub(super) type Terms = dyn Fn(&Stored) -> Vec<String> + Send + Sync;
+
+struct IndexState {
+    terms: Box<Terms>,
+    entries: HashMap<String, BTreeSet<Key>>,
+}
+
+impl Store {
+    pub(super) fn new<K: Send + Sync + 'static>(identity: fn(&K) -> Identity<'_>) -> Self {
+        let state = State {
+            objects: BTreeMap::new(),
+            subscribers: Vec::new(),
+            indexes: Vec::new(),
+            stopped: false,
+        };
+        Self {
+            identify: Box::new(identity),
+            state: RwLock::new(state),
+            progress: watch::channel(Progress::Listing).0,
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+        self.read().objects.get(key).cloned()
+    }
+
+    pub(super) fn list(&self) -> Vec<Arc<Stored>> {
+        self.read().objects.values().cloned().collect()
+    }
+
+    pub(super) fn list_in(&self, namespace: &str) -> Vec<Arc<Stored>> {
+        let state = self.read();
+        let from = Key::new(namespace, "");
+        let of_namespace = state.objects.range(from..);
+        let mine = of_namespace.take_while(|(key, _)| *key.namespace == *namespace);
+        mine.map(|(_, object)| object.clone()).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.read().objects.len()
+    }
+
+    /// Waits until the first list is complete. `false` when the cache stopped before that.
+    pub(super) async fn wait_synced(&self) -> bool {
+        let mut progress = self.progress.subscribe();
+        let reached = progress
+            .wait_for(|progress| *progress != Progress::Listing)
+            .await;
+        reached.is_ok_and(|progress| *progress == Progress::Synced)
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+
+    /// Ends with the next event.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub(super) fn subscribe(&self) -> Arc<Mailbox<Stored>> {
+        let mailbox = Arc::new(Mailbox::new());
+        let mut state = self.write();
+        for (key, object) in &state.objects {
+            mailbox.push(key, ObjectChange::Applied(object.clone(), None));
+        }
+        if state.stopped {
+            mailbox.close();
+        } else {
+            state.subscribers.push(Arc::downgrade(&mailbox));
+        }
+        mailbox
+    }
+
+    /// Adds an index; returns its number.
+    pub(super) fn index(&self, terms: Box<Terms>) -> usize {
+        let mut state = self.write();
+        let mut index = IndexState {
+            terms,
+            entries: HashMap::new(),
+        };
+        for (key, object) in &state.objects {
+            index.insert(key, object);
+        }
+        state.indexes.push(index);
+        state.indexes.len() - 1
+    }
+
+    /// The objects with that term of an index, sorted by namespace and name.
+    pub(super) fn find(&self, index: usize, term: &str) -> Vec<Arc<Stored>> {
+        let state = self.read();
+        let Some(keys) = state.indexes.get(index).and_then(|i| i.entries.get(term)) else {
+            return Vec::new();
+        };
+        keys.iter()
+            .filter_map(|key| state.objects.get(key).cloned())
+            .collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn take_event(&self, event: Event<Arc<Stored>>, listed: &mut BTreeSet<Key>) {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => {
+                listed.insert(self.identify.identity(object.as_ref()).key());
+                self.write().apply(object, &*self.identify);
+            }
+            Event::InitDone => {
+                let mut state = self.write();
+                let gone: Vec<Key> = state
+                    .objects
+                    .keys()
+                    .filter(|key| !listed.contains(*key))
+                    .cloned()
+                    .collect();
+                for key in gone {
+                    state.remove(&key, None, &*self.identify);
+                }
+                listed.clear();
+                drop(state);
+                self.progress.send_if_modified(|progress| {
+                    let first = *progress == Progress::Listing;
+                    *progress = Progress::Synced;
+                    first
+                });
+            }
+            Event::Apply(object) => self.write().apply(object, &*self.identify),
+            Event::Delete(object) => {
+                let key = self.identify.identity(object.as_ref()).key();
+                self.write().remove(&key, Some(object), &*self.identify);
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    pub(super) fn stop(&self) {
+        let mut state = self.write();
+        state.stopped = true;
+        for subscriber in state.subscribers.drain(..) {
+            if let Some(mailbox) = subscriber.upgrade() {
+                mailbox.close();
+            }
+        }
+        drop(state);
+        self.progress.send_replace(Progress::Stopped);
+        self.changed.notify_waiters();
+    }
+}
+
+impl State {
+    fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) {
+        let key = identify.identity(object.as_ref()).key();
+        let new = identify.identity(object.as_ref());
+        let mut previous = self.objects.insert(key.clone(), object.clone());
+        if let Some(old) = &previous {
+            let version = identify.identity(old.as_ref()).resource_version;
+            if version == new.resource_version && !version.is_empty() {
+                return;
+            }
+            for index in &mut self.indexes {
+                index.replace(&key, old, &object);
+            }
+        } else {
+            for index in &mut self.indexes {
+                index.insert(&key, &object);
+            }
+        }
+        // Another object under the same name: the end of the first was not seen.
+        if let Some(old) = previous.take_if(|old| identify.identity(old.as_ref()).uid != new.uid) {
+            self.tell(&key, ObjectChange::Deleted(old));
+        }
+        self.tell(&key, ObjectChange::Applied(object, previous));
+    }
+
+    /// Removes the object of that key; `last` is its final state, when the server told it.
+    fn remove(&mut self, key: &Key, last: Option<Arc<Stored>>, identify: &dyn Identify) {
+        let Some(old) = self.objects.remove(key) else {
+            return;
+        };
+        for index in &mut self.indexes {
+            index.remove(key, &old);
+        }
+        let last = last.filter(|last| {
+            identify.identity(last.as_ref()).uid == identify.identity(old.as_ref()).uid
+        });
+        self.tell(key, ObjectChange::Deleted(last.unwrap_or(old)));
+    }
+
+    fn tell(&mut self, key: &Key, change: ObjectChange<Stored>) {
+        self.subscribers
+            .retain(|subscriber| match subscriber.upgrade() {
+                Some(mailbox) => {
+                    mailbox.push(key, change.clone());
+                    true
+                }
+                None => false,
+            });
+    }
+}
+
+impl IndexState {
+    fn insert(&mut self, key: &Key, object: &Arc<Stored>) {
+        self.add(key, (self.terms)(object.as_ref()));
+    }
+
+    fn remove(&mut self, key: &Key, object: &Arc<Stored>) {
+        self.take(key, (self.terms)(object.as_ref()));
+    }
+
+    /// Most changes of an object change none of its terms.
+    fn replace(&mut self, key: &Key, old: &Arc<Stored>, new: &Arc<Stored>) {
+        let (before, after) = ((self.terms)(old.as_ref()), (self.terms)(new.as_ref()));
+        if before != after {
+            self.take(key, before);
+            self.add(key, after);
+        }
+    }
+
+    fn add(&mut self, key: &Key, terms: Vec<String>) {
+        for term in terms {
+            self.entries.entry(term).or_default().insert(key.clone());
+        }
+    }
+
+    fn take(&mut self, key: &Key, terms: Vec<String>) {
+        for term in terms {
+            if let Some(keys) = self.entries.get_mut(&term) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.entries.remove(&term);
+                }
+            }
+        }
+    }
+}
