@@ -2,7 +2,8 @@
 //! requests, renew leases and run probes, so long work belongs beside them.
 //!
 //! A poll is measured by its processor time, relative to the machine's speed at that moment: other
-//! processes slow the machine down.
+//! processes slow the machine down. Time that the host of a virtual machine took from it does not
+//! count: the clock of a thread includes a part of it.
 
 use std::cell::Cell;
 use std::fmt;
@@ -10,7 +11,7 @@ use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -21,10 +22,16 @@ const PACE_TIMES: usize = 5;
 /// The time of the reference work, unoptimised and at rest, on the machine on which the bounds were
 /// chosen.
 const PACE: Duration = Duration::from_micros(220);
+/// The stolen time at the start of a poll is at most that old.
+const STOLEN_AGE_MAX: Duration = Duration::from_millis(50);
+/// The kernel shows times to programs in these ticks, whatever its own are.
+const TICKS_PER_SECOND: u64 = 100;
 
 thread_local! {
     /// The processor time of this thread that does not count.
     static BESIDE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    /// The stolen time that was read last, and when.
+    static STOLEN: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
 }
 
 /// Records polls that take too much processor time. A test with a recorded poll has found work that
@@ -51,11 +58,16 @@ impl SlowPolls {
 
     /// Does one poll, and notes it if it takes too long.
     pub fn watch<R>(&self, what: &str, poll: impl FnOnce() -> R) -> R {
+        let stolen_before = stolen_lately();
         let (before, beside) = (processor_time(), BESIDE.get());
         let done = poll();
         let all = processor_time().saturating_sub(before);
         let took = all.saturating_sub(BESIDE.get().saturating_sub(beside));
-        if took > self.longest && took > allowed(self.longest, pace_now()) {
+        if took <= self.longest {
+            return done;
+        }
+        let stolen = stolen().saturating_sub(stolen_before);
+        if took.saturating_sub(stolen) > allowed(self.longest, pace_now()) {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             found.push(format!("{what}: {} ms", took.as_millis()));
         }
@@ -108,6 +120,34 @@ fn pace_now() -> Duration {
     (0..PACE_TIMES).map(once).max().unwrap_or_default()
 }
 
+/// The stolen time, at most [`STOLEN_AGE_MAX`] ago.
+fn stolen_lately() -> Duration {
+    let now = Instant::now();
+    match STOLEN.get() {
+        Some((at, stolen)) if now.saturating_duration_since(at) < STOLEN_AGE_MAX => stolen,
+        _ => {
+            let stolen = stolen();
+            STOLEN.set(Some((now, stolen)));
+            stolen
+        }
+    }
+}
+
+/// The time that the host has taken from all processors of this virtual machine; 0 on others.
+fn stolen() -> Duration {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    stolen_in(&text).unwrap_or_default()
+}
+
+/// The field `steal` of the first line of `/proc/stat` (proc_stat(5)).
+fn stolen_in(text: &str) -> Option<Duration> {
+    let all = text.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: u64 = all.split_ascii_whitespace().nth(7)?.parse().ok()?;
+    Some(Duration::from_millis(
+        ticks.saturating_mul(1000 / TICKS_PER_SECOND),
+    ))
+}
+
 /// The processor time of this thread. `getrusage` would lag behind by up to a tick of the scheduler.
 pub fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -140,6 +180,16 @@ mod tests {
             watched(Some(polls.clone()), "a task", work).await;
         }
         assert!(polls.found()[0].starts_with("a task: "), "{polls:?}");
+    }
+
+    #[test]
+    fn the_stolen_time_is_read_where_there_is_one() {
+        let line = "cpu  9417256 1158416 1135555 1421077 37323 0 37096 432494 1 0\ncpu0 1 2 3 4\n";
+        assert_eq!(stolen_in(line), Some(Duration::from_millis(4_324_940)));
+        for other in ["", "cpu  1 2 3\n", "cpu0 1 2 3 4 5 6 7 8 9 10\n"] {
+            assert_eq!(stolen_in(other), None, "{other}");
+        }
+        assert!(stolen() >= stolen_lately());
     }
 
     /// A poll that is slow because the machine is slow is not recorded.
