@@ -171,6 +171,8 @@ pub enum WatchEvents {
 pub struct Occupancy {
     /// Bytes of live keys and values, with their overhead.
     pub live_bytes: u64,
+    /// Bytes of recent changes that are kept for watches and reads at older revisions.
+    pub history_bytes: u64,
     /// The quota on them; zero if unknown.
     pub live_bytes_max: u64,
     /// The reason why new keys are refused, if they are.

@@ -44,7 +44,9 @@ pub async fn keep_small(store: Arc<EmbeddedStore>, stop: CancellationToken) {
     let mut looks = Looks::default();
     let next = || stop.run_until_cancelled(tokio::time::sleep(INTERVAL));
     while next().await.is_some() {
-        let stored = store.occupancy().live_bytes;
+        // Deleted objects stay in the history for minutes.
+        let occupancy = store.occupancy();
+        let stored = occupancy.live_bytes + occupancy.history_bytes;
         let Some(resident) = resident().await else {
             continue;
         };

@@ -94,6 +94,11 @@ impl History {
         }
     }
 
+    /// The memory of the commits.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Appends a commit.
     pub(crate) fn push(&mut self, commit: Arc<Commit>) {
         self.bytes += commit.bytes;

@@ -202,11 +202,15 @@ impl Store for EmbeddedStore {
     }
 
     fn occupancy(&self) -> Occupancy {
-        let published = self.shared.published.read();
-        let live_bytes = published.unwrap_or_else(PoisonError::into_inner).live_bytes;
+        let (live_bytes, history_bytes) = {
+            let published = self.shared.published.read();
+            let published = published.unwrap_or_else(PoisonError::into_inner);
+            (published.live_bytes, published.history.bytes())
+        };
         let room = self.shared.room();
         Occupancy {
             live_bytes,
+            history_bytes: u64::try_from(history_bytes).unwrap_or(u64::MAX),
             live_bytes_max: room.live_bytes_max,
             full: room
                 .full(live_bytes)
