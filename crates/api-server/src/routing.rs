@@ -61,8 +61,7 @@ pub(crate) async fn route(
     let answer = match destination {
         Destination::Review(review) => reviews::answer(&server.access, review, call, body).await,
         Destination::Metrics(kind) => {
-            resource_metrics::answer((&server.objects, server.nodes.as_ref()), kind, verb, call)
-                .await
+            resource_metrics::answer((&server.objects, &server.nodes), kind, verb, call).await
         }
         Destination::ComponentStatus(_) => {
             component_health::answer((&server.components, &server.objects), verb, &call).await
@@ -95,9 +94,7 @@ async fn stored(
         Some(verb) => verbs::answer(server.writer(), &server.metrics, resource, verb, call, body)
             .await
             .map(Answer::Reply),
-        None => {
-            subresources::answer(server.writer(), server.nodes.as_ref(), resource, call, body).await
-        }
+        None => subresources::answer(server.writer(), &server.nodes, resource, call, body).await,
     };
     if defines && answer.is_ok() {
         definitions::follow(&server.objects).await?;

@@ -20,7 +20,7 @@ use crate::flow_control::FlowControl;
 use crate::handlers::component_health::{Component, Components};
 use crate::handlers::health::Health;
 use crate::handlers::metrics::Metrics;
-use crate::handlers::nodes::NodeConnector;
+use crate::handlers::remote_nodes::Nodes;
 use crate::handlers::writer::Writer;
 use crate::http::limits::Limits;
 use crate::http::work::Places;
@@ -51,7 +51,7 @@ pub struct ApiServer {
     pub(crate) objects: Arc<Objects>,
     pub(crate) access: Access,
     pub(crate) admission: Admission,
-    pub(crate) nodes: Arc<dyn NodeConnector>,
+    pub(crate) nodes: Nodes,
     pub(crate) health: Health,
     pub(crate) components: Components,
     pub(crate) metrics: Arc<Metrics>,
@@ -86,8 +86,8 @@ impl ApiServer {
                 audit: OnceLock::new(),
             },
             admission: Admission::new(plugins, objects.clone()),
+            nodes: Nodes::new(config.nodes, objects.clone()),
             objects,
-            nodes: config.nodes,
             health: Health::default(),
             components: Components::default(),
             metrics: Arc::default(),
@@ -108,6 +108,19 @@ impl ApiServer {
             Some(tls) => Ok(tls.show(certificate_pem, key_pem)?),
             None => Ok(()),
         }
+    }
+
+    /// Dials nodes that serve their API on the network from now on: the certificate is shown to
+    /// them, and theirs must be of this authority (PEM).
+    ///
+    /// *Errors.* The certificate, its key or the authority cannot be used.
+    pub fn dial_nodes_with(
+        &self,
+        certificate_pem: &str,
+        key_pem: &str,
+        ca_pem: &str,
+    ) -> Result<(), StartError> {
+        Ok(self.nodes.show(certificate_pem, key_pem, ca_pem)?)
     }
 
     /// Notes all requests from now on; the first call counts.

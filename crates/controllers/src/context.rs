@@ -1,5 +1,6 @@
 //! The context that all controllers share: the client, the caches, the settings.
 
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use api_client::Client;
@@ -15,6 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use object_model::listening::Listening;
+use planners::certificate_signing::Names;
 use reconcile::{
     Cache, Controller, Index, Object, Part, Queue, Recorder, SharedCaches, Work, run_controller,
 };
@@ -25,6 +27,28 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::owned;
 
+/// The present names of the API server.
+#[derive(Clone, Default)]
+pub struct ServerNames(Option<Arc<dyn Fn() -> Names + Send + Sync>>);
+
+impl ServerNames {
+    /// The names that a function returns: the addresses of a machine change.
+    pub fn of(names: impl Fn() -> Names + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(names)))
+    }
+
+    /// The names now.
+    pub(crate) fn get(&self) -> Names {
+        self.0.as_ref().map_or_else(Names::default, |names| names())
+    }
+}
+
+impl Debug for ServerNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ServerNames").field(&self.get()).finish()
+    }
+}
+
 /// Settings of the controllers.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
@@ -33,6 +57,8 @@ pub struct Config {
     pub root_ca_pem: String,
     /// The certificate authority that signs approved requests; without it nothing is signed.
     pub authority: Option<Arc<Authority>>,
+    /// The names of the API server, which no certificate of a node may have.
+    pub server_names: ServerNames,
     /// The controllers' metrics.
     pub metrics: Metrics,
     /// The listening sockets of the machine; `None` if they are unknown.

@@ -33,6 +33,7 @@ mod root_ca_publisher;
 mod service_account_tokens;
 mod service_accounts;
 mod stateful_set;
+mod token_cleaner;
 mod volume_binding;
 mod volume_protection;
 mod volume_snapshot;
@@ -46,7 +47,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use reconcile::Part;
 use tokio::task::JoinSet;
 
-pub use context::{Caches, Config, Context};
+pub use context::{Caches, Config, Context, ServerNames};
 pub use metrics::Metrics;
 
 use inventory::Inventory;
@@ -130,6 +131,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             Box::pin(clusterrole_aggregation::run(context.clone())),
         ),
         ("statefulset", Box::pin(stateful_set::run(context.clone()))),
+        (
+            "token-cleaner",
+            Box::pin(token_cleaner::run(context.clone())),
+        ),
         (
             "volume-binding",
             Box::pin(volume_binding::run(context.clone())),

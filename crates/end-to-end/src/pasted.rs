@@ -43,7 +43,7 @@ impl<'m> Pasted<'m> {
         let program = format!("{}/target/release/mainstay", directory.display());
         let shown = data.display().to_string();
         // The server of a test is not where the program looks by itself.
-        let there = ["kubeconfig", "image", "why", "status", "logs"].map(|command| {
+        let there = ["kubeconfig", "image", "why", "status", "logs", "token"].map(|command| {
             let here = format!("{program} {command} --data-dir {shown}");
             (format!("mainstay {command}"), here)
         });

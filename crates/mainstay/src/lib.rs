@@ -21,6 +21,7 @@ mod process;
 mod settings;
 mod status;
 mod terminal;
+mod token;
 mod up;
 mod why;
 
@@ -59,6 +60,8 @@ enum Command {
     Why(why::WhyArguments),
     /// Print or follow the logs of all pods of a workload
     Logs(logs::LogsArguments),
+    /// Create, list and delete the tokens by which new nodes ask for certificates
+    Token(token::TokenArguments),
     /// Measure a disk with the writes of a database
     Bench(bench::BenchArguments),
     /// Install the program, man pages, shell completions and the systemd service
@@ -170,6 +173,10 @@ fn run(command: Command) -> Result<()> {
         Command::Logs(arguments) => {
             prepare("off");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(logs::run(arguments))
+        }
+        Command::Token(arguments) => {
+            prepare("off");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(token::run(arguments))
         }
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Install(arguments) => install::install(&arguments, &CommandLine::command()),

@@ -18,7 +18,7 @@ pub fn program() -> String {
 pub struct ServerArguments {
     /// Kubeconfig of server and user [default: that of --data-dir if given, else $KUBECONFIG, else
     /// that of the default data directory, else ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub kubeconfig: Option<PathBuf>,
     /// The data directory that may have the kubeconfig.
     #[command(flatten)]

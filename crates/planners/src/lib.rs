@@ -28,6 +28,7 @@ pub mod root_ca_publisher;
 pub mod service_account_tokens;
 pub mod service_accounts;
 pub mod stateful_set;
+pub mod token_cleaner;
 pub mod volume_binding;
 pub mod volume_expansion;
 pub mod volume_protection;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use planners::certificate_signing::{Action, Plan, Usage, plan};
+use k8s_openapi::api::core::v1::Node;
+use planners::certificate_signing::{Action, Names, Plan, Surroundings, Usage, plan};
 use resource_kinds::certificates::Request;
 use serde_json::{Value, json};
 
@@ -38,8 +39,25 @@ fn decided(mut request: Value, kind: &str, certificate: Option<&str>) -> Value {
 }
 
 fn planned(request: &Value, now: i64) -> Plan {
+    planned_among(request, &[], &Names::default(), now)
+}
+
+fn planned_among(request: &Value, nodes: &[Value], server: &Names, now: i64) -> Plan {
     let request: CertificateSigningRequest = serde_json::from_value(request.clone()).unwrap();
-    plan(&Arc::new(request), at(now))
+    let nodes = nodes.iter().cloned().map(serde_json::from_value);
+    let nodes: Vec<Arc<Node>> = nodes.map(|node| Arc::new(node.unwrap())).collect();
+    let around = Surroundings {
+        nodes: &nodes,
+        heartbeat: None,
+        server,
+    };
+    plan(&Arc::new(request), &around, at(now))
+}
+
+fn node(name: &str, address: &str, ready: &str) -> Value {
+    json!({"metadata": {"name": name}, "status": {
+        "addresses": [{"type": "InternalIP", "address": address}],
+        "conditions": [{"type": "Ready", "status": ready, "lastHeartbeatTime": at(0)}]}})
 }
 
 const CLIENT: &[&str] = &["digital signature", "client auth"];
@@ -170,4 +188,96 @@ fn what_is_decided_or_forgotten_goes() {
     // As long as it is not signed, it is not done.
     let approved = decided(pending, "Approved", None);
     assert_eq!(planned(&approved, 100 * hour), Plan::default());
+}
+
+/// Upstream leaves server certificates of nodes to a person; here they are approved for the names of
+/// the Node object.
+#[test]
+fn a_node_gets_a_server_certificate_for_its_own_names() {
+    let serving = request(NODE, "kubelet-serving", SERVING);
+    let own = node("n1", "10.0.0.1", "True");
+    let server = Names {
+        dns: ["kubernetes".to_owned()].into(),
+        addresses: [[10, 0, 0, 9].into()].into(),
+    };
+    let approved = |request: &Value, nodes: &[Value], server: &Names| match planned_among(
+        request, nodes, server, 0,
+    )
+    .action
+    {
+        Some(Action::ApproveIf(rights)) => {
+            assert_eq!(rights.len(), 1);
+            assert_eq!(rights[0].0, "selfnodeserver");
+            assert_eq!(rights[0].1.type_, "Approved");
+            true
+        }
+        None => false,
+        other => panic!("{other:?}"),
+    };
+    let alone = std::slice::from_ref(&own);
+    assert!(approved(&serving, alone, &server));
+    // Nobody else asks for it.
+    let mut anothers = serving.clone();
+    anothers["spec"]["username"] = json!("system:node:n2");
+    assert!(!approved(&anothers, alone, &server));
+    // The Node object is not there yet, or has another address.
+    assert!(!approved(&serving, &[], &server));
+    assert!(!approved(
+        &serving,
+        &[node("n1", "10.0.0.2", "True")],
+        &server
+    ));
+    // The address, or the name, is also that of somebody else.
+    let twin = node("n2", "10.0.0.1", "Unknown");
+    assert!(!approved(&serving, &[own.clone(), twin], &server));
+    for stolen in [
+        Names {
+            addresses: [[10, 0, 0, 1].into()].into(),
+            ..Names::default()
+        },
+        Names {
+            dns: ["n1".to_owned()].into(),
+            ..Names::default()
+        },
+    ] {
+        assert!(!approved(&serving, alone, &stolen));
+    }
+    // A certificate that breaks the rules of its signer is left to a person.
+    let wrong = request(NODE, "kubelet-serving", CLIENT);
+    assert!(!approved(&wrong, alone, &server));
+}
+
+#[test]
+fn a_bootstrap_token_does_not_take_the_name_of_a_live_node() {
+    let mut joining = request(NODE_CLIENT, "kube-apiserver-client-kubelet", CLIENT);
+    joining["spec"]["username"] = json!("system:bootstrap:abcdef");
+    joining["spec"]["groups"] = json!(["system:bootstrappers", "system:authenticated"]);
+    let among = |request: &Value, ready: &str| {
+        let nodes = [
+            node("n1", "10.0.0.1", ready),
+            node("n2", "10.0.0.2", "True"),
+        ];
+        planned_among(request, &nodes, &Names::default(), 0).action
+    };
+    let Some(Action::Deny(condition)) = among(&joining, "True") else {
+        panic!("not denied");
+    };
+    assert_eq!(condition.type_, "Denied");
+    let message = condition.message.unwrap();
+    assert!(message.contains("n1 is alive"), "{message}");
+    assert!(message.contains("2026-01-01T00:00:00Z"), "{message}");
+    assert!(matches!(among(&joining, "False"), Some(Action::Deny(_))));
+    // A node that is lost gives its name to the next.
+    assert!(matches!(
+        among(&joining, "Unknown"),
+        Some(Action::ApproveIf(_))
+    ));
+    // A node renews its own certificate.
+    let mut renewing = joining;
+    renewing["spec"]["username"] = json!("system:node:n1");
+    renewing["spec"]["groups"] = json!(["system:nodes"]);
+    assert!(matches!(
+        among(&renewing, "True"),
+        Some(Action::ApproveIf(_))
+    ));
 }

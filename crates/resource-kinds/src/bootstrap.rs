@@ -11,8 +11,9 @@ use crate::json::parts;
 use crate::well_known::annotations::{DEFAULT_STORAGE_CLASS, RBAC_AUTOUPDATE};
 use crate::well_known::labels::RBAC_DEFAULTS;
 
-/// Default roles and bindings of the API, and those of this program's own parts (their names begin
-/// with `mainstay:`): each with kind, name, namespace, labels, rules and subjects.
+/// Default roles and bindings of the API, those of kubeadm for new nodes (`kubeadm:`), and those of
+/// this program's own parts (`mainstay:`): each with kind, name, namespace, labels, rules and
+/// subjects.
 const RBAC: &str = include_str!("../data/default-rbac.json");
 
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -182,6 +183,8 @@ controller certificate-signing | list watch delete | certificatesigningrequests.
 controller certificate-signing | update | certificatesigningrequests.certificates.k8s.io/approval
 controller certificate-signing | update | certificatesigningrequests.certificates.k8s.io/status
 controller certificate-signing | create | subjectaccessreviews.authorization.k8s.io
+controller certificate-signing | list watch | nodes
+controller certificate-signing | get | leases.coordination.k8s.io
 controller clusterrole-aggregation | escalate patch list watch | clusterroles.rbac.authorization.k8s.io
 controller crd-names | list watch patch | customresourcedefinitions.apiextensions.k8s.io
 controller crd-names | patch | customresourcedefinitions.apiextensions.k8s.io/status
@@ -247,6 +250,7 @@ controller statefulset | patch | statefulsets.apps/status
 controller statefulset | create delete patch | controllerrevisions.apps
 controller statefulset | create patch | persistentvolumeclaims
 controller statefulset | create delete list patch watch | pods
+controller token-cleaner | list watch delete | secrets
 controller volume-binding | get list patch watch | persistentvolumeclaims
 controller volume-binding | patch | persistentvolumeclaims/status
 controller volume-binding | get list patch watch | persistentvolumes
@@ -282,6 +286,11 @@ system:nodes | get list watch | configmaps
 system:nodes | get | persistentvolumes
 system:nodes | get | persistentvolumeclaims
 system:nodes | create patch | events
+system:nodes | create | certificatesigningrequests.certificates.k8s.io/selfnodeclient
+system:nodes | create | certificatesigningrequests.certificates.k8s.io/selfnodeserver
+system:bootstrappers:kubeadm:default-node-token | create get list watch | certificatesigningrequests.certificates.k8s.io
+system:bootstrappers:kubeadm:default-node-token | create | certificatesigningrequests.certificates.k8s.io/nodeclient
+system:bootstrappers:kubeadm:default-node-token | get | nodes
 mainstay-provisioner | create patch delete get list watch | persistentvolumes
 mainstay-provisioner | patch | persistentvolumes/status
 mainstay-provisioner | patch get list watch | persistentvolumeclaims

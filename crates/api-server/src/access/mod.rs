@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod authorize;
 pub(crate) mod authorizing_reader;
+mod bootstrap_tokens;
 pub(crate) mod identity;
 pub(crate) mod impersonation;
 pub(crate) mod oidc;

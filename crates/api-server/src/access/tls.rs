@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use http_client::tls::BundleError;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -46,6 +47,9 @@ pub enum TlsError {
         #[source]
         source: rustls::pki_types::pem::Error,
     },
+    /// A bundle of certificates or its key is malformed.
+    #[error("read certificates as PEM")]
+    Bundle(#[from] BundleError),
     /// rustls refuses the material.
     #[error("set up TLS")]
     Rustls(#[from] rustls::Error),

@@ -1,4 +1,5 @@
-//! ServiceAccount tokens: checking a token, and the account and objects that it is bound to.
+//! Bearer tokens: ServiceAccount tokens, with the account and objects that they are bound to, and
+//! bootstrap tokens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,8 +7,10 @@ use std::sync::Arc;
 use certificates::TokenSigner;
 use jiff::{SignedDuration, Timestamp};
 use object_model::Status;
+use resource_kinds::bootstrap_token;
 use serde_json::Value;
 
+use crate::access::bootstrap_tokens;
 use crate::access::identity::service_account_groups;
 use crate::http::user::UserInfo;
 use crate::objects::metadata;
@@ -47,31 +50,33 @@ impl Tokens {
     }
 
     /// Authenticates a token, with its account and bound objects. `audiences` are the requested
-    /// ones; none means this server's own.
+    /// ones; none means this server's own, which are also those of bootstrap tokens.
     pub(crate) async fn authenticate(
         &self,
         token: &str,
         audiences: &[String],
     ) -> Result<Accepted, Refused> {
-        let signer = self.signer.as_ref().ok_or(Refused::NoSigner)?;
-        let claims = signer.verify(token)?;
-        if claims["iss"] != ISSUER {
-            return Err(Refused::Issuer);
-        }
         let wanted = if audiences.is_empty() {
             &self.audiences
         } else {
             audiences
         };
-        let present = claims["aud"].as_array().map_or(&[][..], Vec::as_slice);
-        let matched: Vec<String> = wanted
-            .iter()
-            .filter(|one| present.iter().any(|p| p == *one))
-            .cloned()
-            .collect();
-        if matched.is_empty() {
-            return Err(Refused::Audience);
+        if let Some(parts) = bootstrap_token::parse(token) {
+            let matched = matching(wanted, |one| self.audiences.iter().any(|own| own == one))?;
+            let now = Timestamp::now();
+            let user = bootstrap_tokens::authenticate(&self.objects, parts, now).await?;
+            return Ok(Accepted {
+                user: user.authenticated(),
+                audiences: matched,
+            });
         }
+        let signer = self.signer.as_ref().ok_or(Refused::NoSigner)?;
+        let claims = signer.verify(token)?;
+        if claims["iss"] != ISSUER {
+            return Err(Refused::Issuer);
+        }
+        let present = claims["aud"].as_array().map_or(&[][..], Vec::as_slice);
+        let matched = matching(wanted, |one| present.iter().any(|p| p == one))?;
         let bound = &claims[CLAIM];
         let namespace = bound["namespace"].as_str().ok_or(Refused::Claims)?;
         let account = &bound["serviceaccount"];
@@ -127,6 +132,8 @@ pub(crate) enum Refused {
     NoSigner,
     #[error(transparent)]
     Token(#[from] certificates::TokenError),
+    #[error(transparent)]
+    Bootstrap(#[from] bootstrap_tokens::Refused),
     #[error("the token is not from this issuer")]
     Issuer,
     #[error("the token is for other audiences")]
@@ -137,6 +144,17 @@ pub(crate) enum Refused {
     Gone(&'static str),
     #[error("read what the token is bound to: {0}")]
     Store(Status),
+}
+
+/// The audiences that a token has.
+///
+/// *Errors.* There is none.
+fn matching(wanted: &[String], has: impl Fn(&str) -> bool) -> Result<Vec<String>, Refused> {
+    let matched: Vec<String> = wanted.iter().filter(|one| has(one)).cloned().collect();
+    match matched.is_empty() {
+        true => Err(Refused::Audience),
+        false => Ok(matched),
+    }
 }
 
 /// Checks that a token's bound objects exist; returns facts about them.

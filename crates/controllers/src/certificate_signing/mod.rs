@@ -1,6 +1,7 @@
 //! The controller of CertificateSigningRequests: approves requests of nodes, signs with the
 //! cluster's certificate authority, and deletes old requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::{Api, PostParams, ResourceExt};
@@ -11,7 +12,9 @@ use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
 };
-use planners::certificate_signing::{Action, Usage, failed, plan};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use planners::certificate_signing::{Action, Surroundings, Usage, asks_for_node, failed, plan};
 use reconcile::execute::{self, Delete, chain};
 use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::certificates::{GROUP, Request};
@@ -20,15 +23,20 @@ use serde_json::json;
 use crate::Context;
 use crate::api_error::{self, ApiError};
 
+/// The namespace of nodes' leases.
+const LEASES: &str = "kube-node-lease";
+
 struct Worker {
     context: Context,
     requests: Cache<CertificateSigningRequest>,
+    nodes: Cache<Node>,
     api: Api<CertificateSigningRequest>,
 }
 
 pub(crate) async fn run(context: Context) {
     let controller = Worker {
         requests: context.cache(),
+        nodes: context.caches.nodes.clone(),
         api: Api::all(context.client.clone()),
         context: context.clone(),
     };
@@ -43,14 +51,26 @@ impl reconcile::Controller for Worker {
     const WORKERS: usize = 2;
 
     async fn wait_synced(&self) -> bool {
-        self.requests.wait_synced().await
+        self.requests.wait_synced().await && self.nodes.wait_synced().await
     }
 
-    /// Queues new and changed requests: others write decisions into the status.
+    /// Queues new and changed requests, because others write decisions into the status, and the
+    /// undecided requests of changed nodes.
     async fn feed(&self, queue: &Queue<Key>) {
-        let mut changes = self.requests.subscribe();
-        while let Some(change) = changes.next().await {
-            queue.add(Key::of(change.object().as_ref()));
+        let mut requests = self.requests.subscribe();
+        let mut nodes = self.nodes.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = requests.next() => queue.add(Key::of(change.object().as_ref())),
+                Some(change) = nodes.next() => {
+                    let node = change.object().metadata.name.clone();
+                    let all = self.requests.list();
+                    for request in all.iter().filter(|one| asks_for_node(one) == node) {
+                        queue.add(Key::of(request.as_ref()));
+                    }
+                }
+                else => return,
+            }
         }
     }
 
@@ -59,7 +79,13 @@ impl reconcile::Controller for Worker {
             return Ok(ReconcileResult::Done);
         };
         let now = Timestamp::now();
-        let plan = plan(&request, now);
+        let nodes = self.nodes.list();
+        let around = Surroundings {
+            nodes: &nodes,
+            heartbeat: self.heartbeat(&request, &nodes).await?,
+            server: &self.context.config.server_names.get(),
+        };
+        let plan = plan(&request, &around, now);
         match plan.action {
             None => {}
             Some(Action::Delete) => {
@@ -68,6 +94,10 @@ impl reconcile::Controller for Worker {
                 deleted.map_err(api_error::failed("delete a certificate request"))?;
             }
             Some(Action::ApproveIf(rights)) => self.approve(&request, rights).await?,
+            Some(Action::Deny(condition)) => {
+                let changed = with_condition(&request, condition);
+                self.write(&changed, "approval").await?;
+            }
             Some(Action::Sign {
                 request: asked,
                 usages,
@@ -85,6 +115,26 @@ impl reconcile::Controller for Worker {
 }
 
 impl Worker {
+    /// The last renewal of the lease of the node that an undecided request names.
+    async fn heartbeat(
+        &self,
+        request: &CertificateSigningRequest,
+        nodes: &[Arc<Node>],
+    ) -> Result<Option<Timestamp>, ApiError> {
+        let exists = |name: &String| {
+            let mut nodes = nodes.iter();
+            nodes.any(|node| node.metadata.name.as_ref() == Some(name))
+        };
+        let Some(name) = asks_for_node(request).filter(exists) else {
+            return Ok(None);
+        };
+        let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), LEASES);
+        let found = leases.get_opt(&name).await;
+        let lease = found.map_err(api_error::failed("read the lease of a node"))?;
+        let renewed = lease.and_then(|lease| lease.spec?.renew_time);
+        Ok(renewed.map(|time| time.0))
+    }
+
     async fn approve(
         &self,
         request: &CertificateSigningRequest,

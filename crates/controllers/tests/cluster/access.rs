@@ -1,12 +1,13 @@
 //! Tokens in Secrets, and roles that gather the rules of others.
 
 use api_client::{Api, DeleteParams, PostParams, ResourceExt};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use serde_json::json;
 
-use crate::support::{Cluster, wait_for};
+use crate::support::{Cluster, eventually, wait_for};
 
 async fn user_of(cluster: &Cluster, token: &str) -> String {
     let review = TokenReview {
@@ -117,4 +118,29 @@ async fn rules_of_parts_are_written_into_the_role_that_gathers_them() {
     // Those that every cluster has are as they should be.
     let view = api.get("view").await.unwrap();
     assert!(view.rules.unwrap().len() > 5);
+}
+
+#[tokio::test]
+async fn an_expired_bootstrap_token_is_deleted() {
+    let cluster = Cluster::without_node().await;
+    let api: Api<Secret> = Api::namespaced(cluster.client.clone(), "kube-system");
+    let soon = Timestamp::now() + SignedDuration::from_secs(1);
+    for (name, expiration) in [
+        ("bootstrap-token-aaaaaa", "2020-01-01T00:00:00Z".to_owned()),
+        ("bootstrap-token-bbbbbb", soon.to_string()),
+        ("bootstrap-token-cccccc", "2120-01-01T00:00:00Z".to_owned()),
+        ("bootstrap-token-dddddd", String::new()),
+    ] {
+        let secret = json!({"metadata": {"name": name}, "type": "bootstrap.kubernetes.io/token",
+            "stringData": {"expiration": expiration}});
+        let secret = serde_json::from_value(secret).unwrap();
+        api.create(&PostParams::default(), &secret).await.unwrap();
+    }
+    let kept = ["bootstrap-token-cccccc", "bootstrap-token-dddddd"];
+    eventually(async || {
+        let all = api.list(&Default::default()).await.unwrap().items;
+        let names: Vec<String> = all.iter().map(ResourceExt::name_any).collect();
+        names == kept
+    })
+    .await;
 }

@@ -7,12 +7,13 @@ use api_server::UserInfo;
 use certificates::{Authority, ClientSubject};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
-use rcgen::{CertificateParams, DnType, KeyPair};
+use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::{Value, json};
 
-use crate::support::Cluster;
+use crate::support::{Cluster, eventually};
 
 type Requests = Api<CertificateSigningRequest>;
 
@@ -213,4 +214,90 @@ async fn approving_needs_a_right_on_the_signer_and_nodes_need_nobody() {
     );
     put("other").await.unwrap();
     decided(&cluster, "other").await;
+}
+
+/// A node that is alive at an address.
+async fn put_node(cluster: &Cluster, name: &str, address: &str) {
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let node = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": address}],
+        "conditions": [{"type": "Ready", "status": "True",
+            "lastHeartbeatTime": "2026-01-01T00:00:00Z",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    let patch = Patch::Merge(status);
+    nodes
+        .patch_status(name, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_token_gets_the_certificate_of_a_new_node_and_not_of_a_live_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = cluster(dir.path()).await;
+    put_node(&cluster, "n1", "10.0.0.1").await;
+    let groups = [
+        "system:bootstrappers",
+        "system:bootstrappers:kubeadm:default-node-token",
+        "system:authenticated",
+    ];
+    let joining = UserInfo::new("system:bootstrap:abcdef", groups);
+    let joining = cluster.client_of(joining);
+    let signer = "kube-apiserver-client-kubelet";
+    let taken = pem("system:node:n1", "system:nodes");
+    ask_soon(&joining, "taken", signer, &taken).await;
+    let requests: Requests = Api::all(cluster.client.clone());
+    let denied = async || {
+        let request = requests.get("taken").await.unwrap();
+        let conditions = request.status.unwrap_or_default().conditions;
+        let conditions = conditions.unwrap_or_default();
+        conditions.into_iter().find(|one| one.type_ == "Denied")
+    };
+    eventually(async || denied().await.is_some()).await;
+    let message = denied().await.unwrap().message.unwrap();
+    assert!(
+        message.contains("a node of the name n1 is alive"),
+        "{message}"
+    );
+    assert!(
+        message.contains("last heartbeat was at 2026-01-01"),
+        "{message}"
+    );
+    let new = pem("system:node:n2", "system:nodes");
+    ask_soon(&joining, "new", signer, &new).await;
+    let signed = decided(&cluster, "new").await;
+    assert_eq!(subject(&signed).common_name, "system:node:n2");
+}
+
+#[tokio::test]
+async fn a_node_gets_a_server_certificate_when_its_object_has_the_addresses() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = cluster(dir.path()).await;
+    let mut params = CertificateParams::new(vec!["n1".to_owned()]).unwrap();
+    let address = SanType::IpAddress([10, 0, 0, 1].into());
+    params.subject_alt_names.push(address);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let names = &mut params.distinguished_name;
+    names.push(DnType::OrganizationName, "system:nodes");
+    names.push(DnType::CommonName, "system:node:n1");
+    let key = KeyPair::generate().unwrap();
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    let request = json!({"metadata": {"name": "serving"}, "spec": {
+        "request": ByteString(pem.into_bytes()), "signerName": "kubernetes.io/kubelet-serving",
+        "usages": ["digital signature", "server auth"]}});
+    let request: CertificateSigningRequest = serde_json::from_value(request).unwrap();
+    let groups = ["system:nodes", "system:authenticated"];
+    let node = cluster.client_of(UserInfo::new("system:node:n1", groups));
+    let requests: Requests = Api::all(node);
+    requests
+        .create(&PostParams::default(), &request)
+        .await
+        .unwrap();
+    put_node(&cluster, "n1", "10.0.0.1").await;
+    let signed = decided(&cluster, "serving").await;
+    assert_eq!(subject(&signed).common_name, "system:node:n1");
+    let conditions = signed.status.unwrap().conditions.unwrap();
+    assert_eq!(conditions[0].reason.as_deref(), Some("AutoApproved"));
 }

@@ -31,6 +31,11 @@ const WARN_LEFT: Duration = Duration::from_secs(60 * 24 * 3600);
 /// The same of the CA, which only a person can exchange.
 const WARN_CA_LEFT: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The user of the API server at its nodes.
+const NODE_CLIENT: &str = "kube-apiserver-kubelet-client";
+
+type DialNodes = dyn Fn(&Identity, &str) -> Result<()> + Send + Sync;
+
 type Show = dyn Fn(&Identity) -> Result<()> + Send + Sync;
 
 /// Renews the certificates of one server.
@@ -49,17 +54,23 @@ pub struct Credentials {
     pub kubeconfig: PathBuf,
     /// Shows clients another certificate from now on.
     pub show: Box<Show>,
+    /// Shows nodes another certificate from now on, beside the certificate of the authority (PEM).
+    pub dial_nodes: Box<DialNodes>,
 }
 
 impl Credentials {
-    /// The server's certificate, renewed if it expires or has other names.
-    pub fn server(&self, now: SystemTime) -> Result<Identity> {
+    /// The names and addresses of the server.
+    pub fn names(&self) -> SubjectAltNames {
         let addresses = self.host_addresses.lock();
         let addresses = addresses.unwrap_or_else(PoisonError::into_inner).clone();
         let all = addresses.into_iter().chain(self.own_addresses.clone());
-        let names = SubjectAltNames::api_server(&self.host_name, all);
+        SubjectAltNames::api_server(&self.host_name, all)
+    }
+
+    /// The server's certificate, renewed if it expires or has other names.
+    pub fn server(&self, now: SystemTime) -> Result<Identity> {
         self.authority
-            .server_at(&names, now)
+            .server_at(&self.names(), now)
             .context("prepare the server's certificate")
     }
 
@@ -75,6 +86,7 @@ impl Credentials {
         let server = self.server(now)?;
         (self.show)(&server).context("show the server's certificate")?;
         let admin = self.write_kubeconfig(now)?;
+        self.renew_node_client(now)?;
         for (whose, ends, limit) in [
             ("the API server's certificate", server.ends(), WARN_LEFT),
             ("the administrator's certificate", admin.ends(), WARN_LEFT),
@@ -92,6 +104,15 @@ impl Credentials {
             }
         }
         Ok(())
+    }
+
+    /// Shows nodes the certificate of the API server as their client, renewed if it expires.
+    pub fn renew_node_client(&self, now: SystemTime) -> Result<()> {
+        let client = self
+            .authority
+            .client_at(NODE_CLIENT, &[], now)
+            .context("prepare the certificate for nodes")?;
+        (self.dial_nodes)(&client, self.authority.ca_pem())
     }
 
     /// Writes the administrator's file where it has another certificate than it should.
@@ -163,6 +184,7 @@ mod tests {
                 *seen.lock().unwrap() = identity.ends();
                 Ok(())
             }),
+            dial_nodes: Box::new(|_, _| Ok(())),
         };
         let file = || std::fs::read_to_string(temp.path().join("kubeconfig")).unwrap();
         let start = SystemTime::now();
@@ -200,6 +222,7 @@ mod tests {
             address: ([127, 0, 0, 1], 6443).into(),
             kubeconfig: temp.path().join("kubeconfig"),
             show: Box::new(|_| Ok(())),
+            dial_nodes: Box::new(|_, _| Ok(())),
         };
         let now = SystemTime::now();
         let before = credentials.server(now).unwrap();

@@ -144,6 +144,7 @@ impl Running {
             caches: Some(caches.clone()),
             root_ca_pem: server.ca_pem.clone(),
             authority: Some(server.authority.clone()),
+            server_names: server.names(),
             listening: Some(parts.network.listening()),
             ..controllers::Config::default()
         };

@@ -11,8 +11,10 @@ use api_server::encryption;
 use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, UserInfo};
 use certificates::Authority;
 use container_runtime::beside;
+use controllers::ServerNames;
 use mvcc_store::StoreError;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use planners::certificate_signing::Names;
 use pod_network::Ranges;
 use reconcile::Health;
 use reconcile::prometheus::Page;
@@ -117,7 +119,7 @@ impl Server {
             .context("the listening address")?;
         let own_addresses = vec![service_ip.into(), node_ip.into(), listen.ip()];
         let shows: Arc<OnceLock<Weak<ApiServer>>> = Arc::default();
-        let shown = shows.clone();
+        let (shown, dials) = (shows.clone(), shows.clone());
         let credentials = Arc::new(Credentials {
             authority: authority.clone(),
             host_name: config.host_name.to_owned(),
@@ -131,6 +133,13 @@ impl Server {
                 };
                 api.show_certificate(identity.certificate_pem(), identity.key_pem())
                     .context("show the server's certificate")
+            }),
+            dial_nodes: Box::new(move |identity, ca_pem| {
+                let Some(api) = dials.get().and_then(Weak::upgrade) else {
+                    return Ok(());
+                };
+                api.dial_nodes_with(identity.certificate_pem(), identity.key_pem(), ca_pem)
+                    .context("use the certificate for nodes")
             }),
         });
         let identity = credentials.server(SystemTime::now())?;
@@ -177,6 +186,7 @@ impl Server {
         .context("start the API server")?;
         // Set once: this is the only server of these credentials.
         drop(shows.set(Arc::downgrade(&api)));
+        beside(|| credentials.renew_node_client(SystemTime::now()))?;
         if let Some(audit) = config.protection.audit {
             api.audit(audit);
         }
@@ -221,6 +231,18 @@ impl Server {
     /// The renewal of the certificates of server and administrator.
     pub fn credentials(&self) -> Arc<Credentials> {
         self.credentials.clone()
+    }
+
+    /// The names of the server, which no certificate of a node may have.
+    pub fn names(&self) -> ServerNames {
+        let credentials = self.credentials.clone();
+        ServerNames::of(move || {
+            let names = credentials.names();
+            Names {
+                dns: names.dns,
+                addresses: names.addresses,
+            }
+        })
     }
 
     /// A client for one of the parts, with the permissions of its role.

@@ -1,13 +1,15 @@
 //! CertificateSigningRequests for the signers that every cluster has.
 //!
 //! **Goal**: approved valid requests are signed; approved invalid ones fail with the reason;
-//! requests of nodes with the right to a client certificate are approved without a person; decided
-//! and expired requests are deleted. **Relies on**: the API server, which lets only authorised
-//! users approve, and keeps decisions. **Guarantees**: nothing is signed that is not approved, is
-//! denied, or breaks its signer's rules; requests for other signers are only ever deleted for their
-//! age.
+//! requests of nodes with the right to a client or a server certificate are approved without a
+//! person; decided and expired requests are deleted. **Relies on**: the API server, which lets only
+//! authorised users approve, and keeps decisions. **Guarantees**: nothing is signed that is not
+//! approved, is denied, or breaks its signer's rules; a bootstrap token does not get the certificate
+//! of a node that is alive; a node's server certificate has no name or address of the API server or
+//! of another node; requests for other signers are only ever deleted for their age.
 
 mod form;
+mod node;
 
 use std::sync::Arc;
 
@@ -16,7 +18,10 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::bootstrap_token::GROUP;
 use resource_kinds::certificates::{Request, condition, end_of_validity, signer};
+
+pub use node::{Names, Surroundings, asks_for_node};
 
 /// A signed, denied or failed request is deleted after this time (as kube-controller-manager).
 const DECIDED: SignedDuration = SignedDuration::from_hours(1);
@@ -33,6 +38,8 @@ pub enum Action {
     /// Approve it with this condition, if the requester may `create` one of these sub-resources of
     /// requests. The first right that the requester has decides.
     ApproveIf(Vec<(&'static str, Condition)>),
+    /// Deny it with this condition.
+    Deny(Condition),
     /// Sign it.
     Sign {
         /// The approved request.
@@ -66,7 +73,11 @@ pub struct Plan {
 }
 
 /// Plans the next action for a request. Total.
-pub fn plan(request: &Arc<CertificateSigningRequest>, now: Timestamp) -> Plan {
+pub fn plan(
+    request: &Arc<CertificateSigningRequest>,
+    around: &Surroundings<'_>,
+    now: Timestamp,
+) -> Plan {
     if request.metadata.deletion_timestamp.is_some() {
         return Plan::default();
     }
@@ -77,7 +88,7 @@ pub fn plan(request: &Arc<CertificateSigningRequest>, now: Timestamp) -> Plan {
             wake_at: None,
         };
     }
-    let action = next(request, now);
+    let action = next(request, around, now);
     let asks = matches!(action, Some(Action::ApproveIf(_)));
     let again = asks.then(|| now.checked_add(AGAIN).unwrap_or(now));
     Plan {
@@ -114,7 +125,11 @@ fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
     (!certificate.0.is_empty()).then_some(certificate.0.as_slice())
 }
 
-fn next(request: &CertificateSigningRequest, now: Timestamp) -> Option<Action> {
+fn next(
+    request: &CertificateSigningRequest,
+    around: &Surroundings<'_>,
+    now: Timestamp,
+) -> Option<Action> {
     let has = |kind: &str| conditions(request).iter().any(|one| one.type_ == kind);
     let done = certificate(request).is_some() || has(condition::FAILED) || has(condition::DENIED);
     let spec = &request.spec;
@@ -135,15 +150,33 @@ fn next(request: &CertificateSigningRequest, now: Timestamp) -> Option<Action> {
             Err(why) => Action::Fail(failed(why, now)),
         });
     }
-    if spec.signer_name != signer::NODE_CLIENT {
-        return None;
-    }
     let (_, asked) = checked.ok()?;
     let own = spec.username.as_deref() == Some(asked.common_name.as_str());
     let approved = |text: &str| {
         let text = format!("Auto approving {text} after SubjectAccessReview.");
         decision(condition::APPROVED, "AutoApproved", text, now)
     };
+    match spec.signer_name.as_str() {
+        signer::NODE_CLIENT => {}
+        signer::NODE_SERVING => {
+            let fits = own && around.serving_names_fit(&asked);
+            let right = (
+                "selfnodeserver",
+                approved("self kubelet server certificate"),
+            );
+            return fits.then(|| Action::ApproveIf(vec![right]));
+        }
+        _ => return None,
+    }
+    let by_token = spec.groups.iter().flatten().any(|group| group == GROUP);
+    if let Some(why) = around.alive(&asked.common_name).filter(|_| by_token) {
+        return Some(Action::Deny(decision(
+            condition::DENIED,
+            "NodeIsAlive",
+            why,
+            now,
+        )));
+    }
     let of_itself = (
         "selfnodeclient",
         approved("self kubelet client certificate"),

@@ -129,6 +129,7 @@ const TABLE: &[(&str, Said)] = &[
         "api-server/src/handlers/resource_metrics/mod.rs",
         ByOurs("figures of the program's own node agent"),
     ),
+    ("certificates/src/joining.rs", ADMINISTRATOR),
     ("api-server/src/objects/rewrite.rs", STORED),
     ("api-server/src/handlers/selection.rs", STORED),
     ("api-server/src/handlers/verbs/delete.rs", STORED),

@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
 use object_model::{Status, StatusReason};
 use serde_json::json;
 use tower::ServiceExt;
@@ -14,6 +13,7 @@ use crate::access::authorize::authorize;
 use crate::admission::dynamic_admission;
 use crate::catalog::registry::Resource;
 use crate::handlers::nodes::NodeConnector;
+use crate::handlers::onward;
 use crate::handlers::writer::Writer;
 use crate::http::body::{BoxBody, BoxError, Segments, boxed};
 use crate::http::call::{Answer, Call};
@@ -22,17 +22,6 @@ use crate::http::query::{decode, encode};
 use crate::objects::service_address::{address, of_service};
 use crate::objects::storage;
 use crate::objects::storage::Objects;
-
-/// Headers of one connection only, and those that the backend must not see.
-const NOT_PASSED_ON: [&str; 7] = [
-    "authorization",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-];
 
 /// Responds with the backend's response.
 pub(super) async fn answer(
@@ -90,7 +79,7 @@ async fn pass_on(
     let mut parts = call.parts;
     parts.uri = uri;
     let host = HeaderValue::from_str(&address.to_string()).ok();
-    clean(&mut parts.headers);
+    onward::clean(&mut parts.headers);
     parts.headers.extend(host.map(|host| (header::HOST, host)));
     let request = Request::from_parts(parts, body);
     let response = send(address, request).await.map_err(|error| {
@@ -222,48 +211,10 @@ async fn to_node(
 /// Sends a request over a new connection; an upgraded one is tunnelled.
 async fn send(
     address: SocketAddr,
-    mut request: Request<BoxBody>,
+    request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, BoxError> {
     let stream = http_client::connect(address, PROXY_CONNECT_TIMEOUT).await?;
-    let upgrading = request.headers().contains_key(header::UPGRADE);
-    if upgrading {
-        let name = HeaderValue::from_static("Upgrade");
-        request.headers_mut().insert(header::CONNECTION, name);
-    }
-    *request.version_mut() = http::Version::HTTP_11;
-    let ours = hyper::upgrade::on(&mut request);
-    let mut response = http_client::exchange(stream, request).await?;
-    if upgrading && response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let theirs = hyper::upgrade::on(&mut response);
-        tokio::spawn(async move {
-            let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) else {
-                return;
-            };
-            let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-            if let Err(error) = tokio::io::copy_bidirectional(&mut ours, &mut theirs).await {
-                tracing::debug!(%error, "proxied connection ended");
-            }
-        });
-    } else {
-        clean(response.headers_mut());
-        response.headers_mut().remove(header::UPGRADE);
-    }
-    Ok(response.map(boxed))
-}
-
-fn clean(headers: &mut HeaderMap) {
-    let impersonation = |name: &HeaderName| name.as_str().starts_with("impersonate-");
-    let names: Vec<HeaderName> = headers
-        .keys()
-        .filter(|n| impersonation(n))
-        .cloned()
-        .collect();
-    for name in names {
-        headers.remove(name);
-    }
-    for name in NOT_PASSED_ON {
-        headers.remove(name);
-    }
+    onward::send(stream, request).await
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The core group.
 
+pub mod bootstrap_token;
 mod config_map;
 mod endpoints;
 mod event;

@@ -1,0 +1,147 @@
+//! Bootstrap tokens of new nodes: the check of a token against its Secret.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use object_model::Status;
+use resource_kinds::bootstrap_token::{self as tokens, Data, Parts, key};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::http::user::UserInfo;
+use crate::objects::metadata;
+use crate::objects::storage::{self, Objects};
+
+/// The reason why a bootstrap token is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("no bootstrap token has this identifier")]
+    Unknown,
+    #[error("the Secret of the bootstrap token is being deleted")]
+    Deleted,
+    #[error("the bootstrap token is wrong")]
+    Wrong,
+    #[error("the bootstrap token has expired")]
+    Expired,
+    #[error("the bootstrap token is not for authentication")]
+    Usage,
+    #[error("a bootstrap token cannot give the group {0:?}")]
+    Group(String),
+    #[error("read the Secret of the bootstrap token: {0}")]
+    Store(Status),
+}
+
+/// Authenticates a bootstrap token.
+pub(crate) async fn authenticate(
+    objects: &Objects,
+    token: Parts<'_>,
+    now: Timestamp,
+) -> Result<UserInfo, Refused> {
+    let secrets = objects.catalog.any_version("", "secrets");
+    let secrets = secrets.ok_or(Refused::Unknown)?;
+    let name = tokens::secret_name(token.id);
+    let found = objects.read(&secrets, tokens::NAMESPACE, &name).await;
+    let found = found.map_err(Refused::Store)?.ok_or(Refused::Unknown)?;
+    let secret = storage::decode(&secrets, &found).map_err(Refused::Store)?;
+    check(&secret, token, now)
+}
+
+/// Checks a token against its Secret.
+fn check(secret: &Value, token: Parts<'_>, now: Timestamp) -> Result<UserInfo, Refused> {
+    if secret["type"] != tokens::TYPE {
+        return Err(Refused::Unknown);
+    }
+    if !metadata::text(secret, "deletionTimestamp").is_empty() {
+        return Err(Refused::Deleted);
+    }
+    let data: Data = serde_json::from_value(secret["data"].clone()).unwrap_or_default();
+    // The time of a comparison of digests says nothing about the texts.
+    let digest = |text: &str| Sha256::digest(text.as_bytes());
+    if digest(tokens::text(&data, key::SECRET)) != digest(token.secret)
+        || tokens::text(&data, key::ID) != token.id
+    {
+        return Err(Refused::Wrong);
+    }
+    if tokens::expiration(&data).is_over(now) {
+        return Err(Refused::Expired);
+    }
+    if !tokens::is_for(&data, key::AUTHENTICATION) {
+        return Err(Refused::Usage);
+    }
+    let groups = tokens::groups(&data).map_err(Refused::Group)?;
+    Ok(UserInfo {
+        name: format!("system:bootstrap:{}", token.id),
+        uid: String::new(),
+        groups: groups.into_iter().collect(),
+        extra: BTreeMap::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use serde_json::json;
+
+    use super::*;
+
+    fn secret(changes: &[(&str, &str)]) -> Value {
+        let mut data: BTreeMap<&str, &str> = BTreeMap::from([
+            (key::ID, "abcdef"),
+            (key::SECRET, "0123456789abcdef"),
+            (key::AUTHENTICATION, "true"),
+        ]);
+        data.extend(changes.iter().copied());
+        let data: Data = data
+            .into_iter()
+            .map(|(key, text)| (key.to_owned(), ByteString(text.as_bytes().to_vec())))
+            .collect();
+        json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": tokens::TYPE, "data": data})
+    }
+
+    fn checked(secret: &Value) -> Result<UserInfo, Refused> {
+        let token = tokens::parse("abcdef.0123456789abcdef").unwrap();
+        check(secret, token, "2026-01-01T00:00:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn a_token_is_a_user_of_the_group_of_bootstrappers() {
+        let user = checked(&secret(&[])).unwrap();
+        assert_eq!(user.name, "system:bootstrap:abcdef");
+        assert_eq!(user.groups, [tokens::GROUP]);
+        let user = checked(&secret(&[
+            (key::GROUPS, tokens::NODE_GROUP),
+            (key::EXPIRATION, "2026-01-01T00:00:01Z"),
+        ]));
+        assert_eq!(user.unwrap().groups, [tokens::GROUP, tokens::NODE_GROUP]);
+    }
+
+    #[test]
+    fn other_tokens_are_refused() {
+        for (changes, reason) in [
+            ([(key::SECRET, "0123456789abcdeX")], Refused::Wrong),
+            ([(key::SECRET, "")], Refused::Wrong),
+            ([(key::ID, "abcdeg")], Refused::Wrong),
+            (
+                [(key::EXPIRATION, "2026-01-01T00:00:00Z")],
+                Refused::Expired,
+            ),
+            ([(key::EXPIRATION, "soon")], Refused::Expired),
+            ([(key::AUTHENTICATION, "True")], Refused::Usage),
+            (
+                [(key::GROUPS, "system:masters")],
+                Refused::Group("system:masters".to_owned()),
+            ),
+        ] {
+            assert_eq!(checked(&secret(&changes)).unwrap_err(), reason);
+        }
+        let mut other = secret(&[]);
+        other["type"] = json!("Opaque");
+        assert_eq!(checked(&other).unwrap_err(), Refused::Unknown);
+        let mut deleted = secret(&[]);
+        deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert_eq!(checked(&deleted).unwrap_err(), Refused::Deleted);
+        let mut empty = secret(&[]);
+        empty["data"] = Value::Null;
+        assert_eq!(checked(&empty).unwrap_err(), Refused::Wrong);
+    }
+}

@@ -1,0 +1,185 @@
+//! Nodes on other machines, which the server dials.
+
+use std::sync::Arc;
+
+use certificates::{Approved, Authority, ClientSubject, Identity, SubjectAltNames, Usage};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::harness::{Api, PODS, pod};
+
+/// A server certificate for 127.0.0.1, as the signer `kubernetes.io/kubelet-serving` makes it.
+fn serving(authority: &Authority, user: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let request = CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    let approved = Approved {
+        der: request.der(),
+        subject: ClientSubject {
+            common_name: user.to_owned(),
+            organizations: vec!["system:nodes".to_owned()],
+        },
+        dns: &[],
+        addresses: &[[127, 0, 0, 1].into()],
+        emails: &[],
+        uris: &[],
+        usages: vec![Usage::DigitalSignature, Usage::ServerAuth],
+        life: 3600,
+    };
+    (authority.sign(&approved).unwrap(), key.serialize_pem())
+}
+
+/// A node that answers with the user and the first line of what it is asked, and echoes after an
+/// upgrade.
+async fn kubelet(authority: &Authority, certificate: &str, key: &str) -> u16 {
+    let ca = CertificateDer::from_pem_slice(authority.ca_pem().as_bytes()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(ca).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients.build().unwrap())
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A client that does not like the certificate hangs up.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                let head = String::from_utf8(head).unwrap();
+                if head.to_lowercase().contains("upgrade: test") {
+                    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                                  Upgrade: test\r\n\r\n";
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    let (mut read, mut write) = tokio::io::split(stream);
+                    tokio::io::copy(&mut read, &mut write).await.ok();
+                    return;
+                }
+                let shown = stream.get_ref().1.peer_certificates().unwrap();
+                let user = ClientSubject::of(&shown[0]).unwrap().common_name;
+                assert!(!head.to_lowercase().contains("authorization"), "{head}");
+                let text = format!("{user}: {}", head.lines().next().unwrap());
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}",
+                    text.len()
+                );
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            });
+        }
+    });
+    port
+}
+
+async fn put_node(api: &Api, name: &str, port: u16) {
+    api.create("/api/v1/nodes", json!({"metadata": {"name": name}}))
+        .await;
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+    let path = format!("/api/v1/nodes/{name}/status");
+    assert_eq!(api.patch(&path, "merge", status).await.0, 200);
+    let mut on_it = pod(&format!("on-{name}"));
+    on_it["spec"]["nodeName"] = json!(name);
+    api.create(PODS, on_it).await;
+}
+
+fn show(api: &Api, authority: &Authority, own: &Identity) {
+    let (certificate, key) = (own.certificate_pem(), own.key_pem());
+    let ca = authority.ca_pem();
+    api.server.dial_nodes_with(certificate, key, ca).unwrap();
+}
+
+#[tokio::test]
+async fn a_node_on_another_machine_is_dialled() {
+    let api = Api::new().await;
+    api.with_account().await;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open_or_create(dir.path()).unwrap();
+    let (certificate, key) = serving(&authority, "system:node:far");
+    let port = kubelet(&authority, &certificate, &key).await;
+    put_node(&api, "far", port).await;
+    // Nothing is dialled without a certificate to show.
+    let log = format!("{PODS}/on-far/log?tailLines=2");
+    assert_eq!(api.raw("GET", &log, &[], "").await.code, 503);
+    let own = authority
+        .client("kube-apiserver-kubelet-client", &[])
+        .unwrap();
+    show(&api, &authority, &own);
+    let answer = api.raw("GET", &log, &[], "").await;
+    assert_eq!(answer.code, 200, "{}", answer.text());
+    assert_eq!(
+        answer.text(),
+        "kube-apiserver-kubelet-client: GET /containerLogs/default/on-far/c?tailLines=2 HTTP/1.1"
+    );
+    let proxied = "/api/v1/nodes/far/proxy/stats/summary";
+    let answer = api.raw("GET", proxied, &[], "").await;
+    assert!(answer.text().contains("GET /stats/summary"), "{answer:?}");
+    let upgrade = [("connection", "Upgrade"), ("upgrade", "test")];
+    let exec = format!("{PODS}/on-far/exec?command=sh");
+    let answer = api.respond("POST", &exec, &upgrade, "").await;
+    assert_eq!(answer.status(), 101);
+}
+
+#[tokio::test]
+async fn a_node_that_is_somebody_else_gets_nothing() {
+    let api = Api::new().await;
+    api.with_account().await;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open_or_create(dir.path()).unwrap();
+    let own = authority
+        .client("kube-apiserver-kubelet-client", &[])
+        .unwrap();
+    show(&api, &authority, &own);
+    // Another node, and the API server itself.
+    let (certificate, key) = serving(&authority, "system:node:near");
+    let port = kubelet(&authority, &certificate, &key).await;
+    put_node(&api, "far", port).await;
+    let server = authority
+        .server(&SubjectAltNames::api_server("h", []))
+        .unwrap();
+    let port = kubelet(&authority, server.certificate_pem(), server.key_pem()).await;
+    put_node(&api, "odd", port).await;
+    // A stranger's certificate.
+    let other = tempfile::tempdir().unwrap();
+    let other = Authority::open_or_create(other.path()).unwrap();
+    let (certificate, key) = serving(&other, "system:node:alien");
+    let port = kubelet(&authority, &certificate, &key).await;
+    put_node(&api, "alien", port).await;
+    for (name, why) in [
+        ("far", "the certificate of somebody else"),
+        ("odd", "the certificate of somebody else"),
+        ("alien", "invalid peer certificate"),
+    ] {
+        let answer = api
+            .raw("GET", &format!("{PODS}/on-{name}/log"), &[], "")
+            .await;
+        assert_eq!(answer.code, 503, "{name}");
+        assert!(answer.text().contains(why), "{name}: {}", answer.text());
+    }
+}

@@ -1,0 +1,75 @@
+//! The controller of expired bootstrap tokens: executor of [`planners::token_cleaner`].
+
+use std::time::Duration;
+
+use api_client::Api;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use planners::token_cleaner::{Plan, plan};
+use reconcile::execute::{Delete, delete};
+use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, WatchConfig};
+use resource_kinds::bootstrap_token::{NAMESPACE, TYPE};
+
+use crate::Context;
+
+#[derive(Debug, thiserror::Error)]
+#[error("delete an expired bootstrap token")]
+struct Error(#[source] api_client::Error);
+
+struct TokenCleaner {
+    api: Api<Secret>,
+    secrets: Cache<Secret>,
+}
+
+pub(crate) async fn run(context: Context) {
+    let only = WatchConfig::default().fields(&format!("type={TYPE}"));
+    let api: Api<Secret> = Api::namespaced(context.client.clone(), NAMESPACE);
+    let controller = TokenCleaner {
+        secrets: Cache::spawn(api.clone(), only, context.part().clone()),
+        api,
+    };
+    context.run("token_cleaner", controller).await;
+}
+
+impl reconcile::Controller for TokenCleaner {
+    type Key = Key;
+    type Error = Error;
+
+    const WORKERS: usize = 1;
+
+    async fn wait_synced(&self) -> bool {
+        self.secrets.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<Key>) {
+        let mut secrets = self.secrets.subscribe();
+        while let Some(change) = secrets.next().await {
+            if let ObjectChange::Applied(new, _) = change {
+                queue.add(Key::of(new.as_ref()));
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
+        let Some(secret) = self.secrets.get_key(key) else {
+            return Ok(ReconcileResult::Done);
+        };
+        let now = Timestamp::now();
+        match plan(&secret, now) {
+            Plan::Leave => Ok(ReconcileResult::Done),
+            Plan::Wait(until) => {
+                let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+                Ok(ReconcileResult::RequeueAfter(wait))
+            }
+            Plan::Delete => {
+                let how = Delete {
+                    uid: secret.metadata.uid.clone(),
+                    resource_version: secret.metadata.resource_version.clone(),
+                    ..Delete::default()
+                };
+                delete(&self.api, &key.name, how).await.map_err(Error)?;
+                Ok(ReconcileResult::Done)
+            }
+        }
+    }
+}

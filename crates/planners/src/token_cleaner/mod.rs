@@ -1,0 +1,84 @@
+//! Bootstrap tokens that have expired.
+//!
+//! **Goal**: the Secret of an expired bootstrap token is deleted. **Relies on**: the caller deletes
+//! the observed state only, so that a token that was prolonged stays. **Guarantees**: tokens without
+//! an end stay, and so do Secrets of other types and namespaces.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use resource_kinds::bootstrap_token::{Data, Expiration, NAMESPACE, TYPE, expiration};
+
+/// The action for a Secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// No action.
+    Leave,
+    /// No action before this time.
+    Wait(Timestamp),
+    /// Delete it.
+    Delete,
+}
+
+/// Plans the action for a Secret. Total.
+pub fn plan(secret: &Secret, now: Timestamp) -> Plan {
+    let meta = &secret.metadata;
+    let is_token =
+        secret.type_.as_deref() == Some(TYPE) && meta.namespace.as_deref() == Some(NAMESPACE);
+    if !is_token || meta.deletion_timestamp.is_some() {
+        return Plan::Leave;
+    }
+    let none = Data::new();
+    let end = expiration(secret.data.as_ref().unwrap_or(&none));
+    match end {
+        Expiration::Never => Plan::Leave,
+        Expiration::At(at) if at > now => Plan::Wait(at),
+        Expiration::At(_) | Expiration::Malformed => Plan::Delete,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::ByteString;
+    use resource_kinds::bootstrap_token::key;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn token(expiration: &str) -> Value {
+        json!({
+            "metadata": {"name": "bootstrap-token-abcdef", "namespace": NAMESPACE}, "type": TYPE,
+            "data": {key::EXPIRATION: ByteString(expiration.as_bytes().to_vec())},
+        })
+    }
+
+    fn planned(secret: &Value) -> Plan {
+        let secret: Secret = serde_json::from_value(secret.clone()).unwrap();
+        plan(&secret, "2026-01-01T00:00:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn a_token_goes_when_it_has_expired() {
+        let later = "2026-01-01T00:00:05Z";
+        assert_eq!(planned(&token(later)), Plan::Wait(later.parse().unwrap()));
+        assert_eq!(planned(&token("2026-01-01T00:00:00Z")), Plan::Delete);
+        assert_eq!(planned(&token("soon")), Plan::Delete);
+        assert_eq!(planned(&token("")), Plan::Leave);
+    }
+
+    #[test]
+    fn other_secrets_stay() {
+        let past = "2025-01-01T00:00:00Z";
+        for (field, value) in [
+            ("/type", json!("Opaque")),
+            ("/metadata/namespace", json!("default")),
+            ("/data", Value::Null),
+        ] {
+            let mut secret = token(past);
+            *secret.pointer_mut(field).unwrap() = value;
+            assert_eq!(planned(&secret), Plan::Leave, "{field}");
+        }
+        let mut deleted = token(past);
+        deleted["metadata"]["deletionTimestamp"] = json!(past);
+        assert_eq!(planned(&deleted), Plan::Leave);
+    }
+}

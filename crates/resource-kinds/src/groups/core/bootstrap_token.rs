@@ -1,0 +1,226 @@
+//! Bootstrap tokens: Secrets of the type `bootstrap.kubernetes.io/token` in `kube-system`, by which
+//! new nodes authenticate until they have a certificate.
+//!
+//! The API server accepts any contents of such a Secret, as Kubernetes does; a Secret with wrong
+//! contents is no token.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+
+/// The type of the Secrets.
+pub const TYPE: &str = "bootstrap.kubernetes.io/token";
+/// The namespace of the Secrets.
+pub const NAMESPACE: &str = "kube-system";
+/// The group of all users with a token.
+pub const GROUP: &str = "system:bootstrappers";
+/// The group of kubeadm's tokens, whose users may join as nodes.
+pub const NODE_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
+/// The length of a token's identifier.
+pub const ID_LENGTH: usize = 6;
+/// The length of a token's secret part.
+pub const SECRET_LENGTH: usize = 16;
+
+/// The keys of a Secret's data.
+pub mod key {
+    /// The identifier.
+    pub const ID: &str = "token-id";
+    /// The secret part.
+    pub const SECRET: &str = "token-secret";
+    /// The end of the token, as RFC 3339.
+    pub const EXPIRATION: &str = "expiration";
+    /// Whether the token authenticates.
+    pub const AUTHENTICATION: &str = "usage-bootstrap-authentication";
+    /// Whether the token signs the ConfigMap `cluster-info`.
+    pub const SIGNING: &str = "usage-bootstrap-signing";
+    /// Groups of the user besides [`super::GROUP`], separated by commas.
+    pub const GROUPS: &str = "auth-extra-groups";
+    /// A text for people.
+    pub const DESCRIPTION: &str = "description";
+}
+
+/// The two parts of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// The public part; it names the Secret.
+    pub id: &'a str,
+    /// The secret part.
+    pub secret: &'a str,
+}
+
+/// Splits a token `<id>.<secret>`; `None` if the text is not one.
+pub fn parse(token: &str) -> Option<Parts<'_>> {
+    let (id, secret) = token.split_once('.')?;
+    let good = is_id(id) && is_text(secret, SECRET_LENGTH);
+    good.then_some(Parts { id, secret })
+}
+
+/// Whether a text is the identifier of a token.
+pub fn is_id(text: &str) -> bool {
+    is_text(text, ID_LENGTH)
+}
+
+fn is_text(text: &str, length: usize) -> bool {
+    let known = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    text.len() == length && text.bytes().all(known)
+}
+
+/// The name of a token's Secret.
+pub fn secret_name(id: &str) -> String {
+    format!("bootstrap-token-{id}")
+}
+
+/// The end of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiration {
+    /// The token has no end.
+    Never,
+    /// The token ends at this time.
+    At(Timestamp),
+    /// The text is not a time: the token counts as expired.
+    Malformed,
+}
+
+impl Expiration {
+    /// Whether a token has ended.
+    pub fn is_over(self, now: Timestamp) -> bool {
+        match self {
+            Self::Never => false,
+            Self::At(end) => end <= now,
+            Self::Malformed => true,
+        }
+    }
+}
+
+/// The data of a token's Secret.
+pub type Data = BTreeMap<String, ByteString>;
+
+/// The text of a key; empty if the key is missing or is not text.
+pub fn text<'d>(data: &'d Data, key: &str) -> &'d str {
+    let bytes = data.get(key).map_or(&[][..], |bytes| bytes.0.as_slice());
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The end of the token in a Secret.
+pub fn expiration(data: &Data) -> Expiration {
+    match text(data, key::EXPIRATION) {
+        "" if data
+            .get(key::EXPIRATION)
+            .is_none_or(|bytes| bytes.0.is_empty()) =>
+        {
+            Expiration::Never
+        }
+        text => text.parse().map_or(Expiration::Malformed, Expiration::At),
+    }
+}
+
+/// Whether the token in a Secret is for this usage.
+pub fn is_for(data: &Data, usage: &str) -> bool {
+    text(data, usage) == "true"
+}
+
+/// The groups of the token's user, in order.
+///
+/// *Errors.* The first group that a token cannot give.
+pub fn groups(data: &Data) -> Result<BTreeSet<String>, String> {
+    let mut groups = BTreeSet::from([GROUP.to_owned()]);
+    let listed = text(data, key::GROUPS);
+    if listed.is_empty() {
+        return Ok(groups);
+    }
+    for group in listed.split(',') {
+        if !is_group(group) {
+            return Err(group.to_owned());
+        }
+        groups.insert(group.to_owned());
+    }
+    Ok(groups)
+}
+
+/// Whether a token can give a group: `system:bootstrappers:` with up to 256 letters after it.
+fn is_group(group: &str) -> bool {
+    let Some(rest) = group.strip_prefix("system:bootstrappers:") else {
+        return false;
+    };
+    let known = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let inner = |letter: u8| known(letter) || matches!(letter, b':' | b'-');
+    rest.len() <= 256 && rest.bytes().all(inner) && rest.bytes().last().is_some_and(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(pairs: &[(&str, &str)]) -> Data {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, text)| ((*key).to_owned(), ByteString(text.as_bytes().to_vec())))
+            .collect()
+    }
+
+    #[test]
+    fn a_token_has_an_identifier_and_a_secret_part() {
+        let parts = parse("abcdef.0123456789abcdef").unwrap();
+        assert_eq!((parts.id, parts.secret), ("abcdef", "0123456789abcdef"));
+        assert_eq!(secret_name(parts.id), "bootstrap-token-abcdef");
+        for text in [
+            "",
+            "abcdef",
+            "abcdef.0123456789abcde",
+            "abcdef.0123456789abcdef0",
+            "abcdeF.0123456789abcdef",
+            "abcde.0123456789abcdef",
+            "abcdef.0123456789abcdef.x",
+            "abc/ef.0123456789abcdef",
+            "abcdé.0123456789abcdef",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_ends_at_its_time() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (text, over) in [
+            ("", false),
+            ("2026-01-01T00:00:01Z", false),
+            ("2026-01-01T01:00:01+01:00", false),
+            ("2026-01-01T00:00:00Z", true),
+            ("2025-12-31T23:59:59Z", true),
+            ("tomorrow", true),
+        ] {
+            let expiration = expiration(&data(&[(key::EXPIRATION, text)]));
+            assert_eq!(expiration.is_over(now), over, "{text}");
+        }
+        assert_eq!(expiration(&data(&[])), Expiration::Never);
+        let mut bytes = Data::new();
+        bytes.insert(key::EXPIRATION.to_owned(), ByteString(vec![0xff]));
+        assert_eq!(expiration(&bytes), Expiration::Malformed);
+    }
+
+    #[test]
+    fn a_token_gives_groups_of_bootstrappers_only() {
+        let groups = |text: &str| groups(&data(&[(key::GROUPS, text)]));
+        assert_eq!(groups(""), Ok(BTreeSet::from([GROUP.to_owned()])));
+        assert_eq!(
+            groups(&format!("{NODE_GROUP},system:bootstrappers:a")),
+            Ok(["system:bootstrappers:a", GROUP, NODE_GROUP]
+                .map(str::to_owned)
+                .into())
+        );
+        let long = format!("system:bootstrappers:{}", "a".repeat(257));
+        for text in [
+            "system:masters",
+            "system:bootstrappers",
+            "system:bootstrappers:",
+            "system:bootstrappers:a-",
+            "system:bootstrappers:A",
+            "system:bootstrappers:a,",
+            "system:bootstrappers:a, system:bootstrappers:b",
+            &long,
+        ] {
+            assert!(groups(text).is_err(), "{text}");
+        }
+    }
+}
