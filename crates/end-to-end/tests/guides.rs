@@ -62,6 +62,20 @@ fn the_access_page_can_be_pasted() {
     assert!(refused.contains("User \"jane\" cannot list"), "{refused}");
 }
 
+/// findings U11: policies of a namespace, taken as they are.
+#[test]
+fn the_network_policy_page_can_be_pasted() {
+    let instance = Instance::start(&[]);
+    let pasted = Pasted::beside(&instance);
+    let output = pasted.page("docs/network-policy.md");
+    for shown in [
+        "default-deny",
+        "networkpolicy.networking.k8s.io/web created",
+    ] {
+        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    }
+}
+
 /// findings U1, U8: images from files, with no registry within reach, and those in the program.
 #[test]
 fn the_images_page_can_be_pasted() {

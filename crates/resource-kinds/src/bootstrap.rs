@@ -304,6 +304,8 @@ mainstay-provisioner | create patch | events
 system:kube-proxy | list watch | services
 system:kube-proxy | list watch | namespaces
 system:kube-proxy | list watch | endpointslices.discovery.k8s.io
+system:kube-proxy | list watch | networkpolicies.networking.k8s.io
+system:kube-proxy | list watch | pods
 ";
 
     /// User, verbs, API group and resource of a row of [`WORK`].

@@ -179,7 +179,10 @@ impl Running {
             pod_link_prefix: pod_network::link_prefix(parts.instance_id),
             host_ports: parts.network.published(),
             listening: parts.network.listening(),
-            pods: None,
+            pods: Some(service_proxy::LocalPods {
+                connected: parts.network.connected(),
+                guarded: parts.network.guard(),
+            }),
             remove_on_shutdown: self.remove_services.subscribe(),
         };
         let network = Arc::clone(&parts.network);

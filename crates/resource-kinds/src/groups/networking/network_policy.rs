@@ -1,7 +1,9 @@
 //! networking.k8s.io/v1 NetworkPolicy.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
-use object_model::FieldError;
+use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use crate::json::parts;
@@ -9,7 +11,7 @@ use crate::kind::info::{Names, namespaced};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{advice, metadata, workload};
+use crate::validation::{addresses, metadata, workload};
 
 /// networking.k8s.io/v1 NetworkPolicy.
 #[derive(Debug)]
@@ -52,7 +54,8 @@ impl Kind for NetworkPolicy {
                 }
             }
         }
-        let types = match spec["egress"].is_array() {
+        let has_egress = spec["egress"].as_array();
+        let types = match has_egress.is_some_and(|rules| !rules.is_empty()) {
             true => json!(["Ingress", "Egress"]),
             false => json!(["Ingress"]),
         };
@@ -69,10 +72,6 @@ impl Kind for NetworkPolicy {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
         errors
-    }
-
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        advice::not_acted_on("NetworkPolicy", "it allows and denies nothing", old)
     }
 }
 
@@ -96,14 +95,18 @@ fn validate(object: &Value) -> Vec<FieldError> {
     for (list, side) in [("ingress", "from"), ("egress", "to")] {
         for rule in spec.get(list).items() {
             for port in rule.get("ports").items() {
-                errors.check_one_of(&port.get("protocol"), &["SCTP", "TCP", "UDP"]);
+                check_port(&port, &mut errors);
             }
             for peer in rule.get(side).items() {
                 check_peer(&peer, &mut errors);
             }
         }
     }
-    for kind in spec.get("policyTypes").items() {
+    let types = spec.get("policyTypes");
+    if types.len() > 2 {
+        errors.push(types.invalid("may not specify more than two policyTypes"));
+    }
+    for kind in types.items() {
         errors.check_one_of(&kind, &["Egress", "Ingress"]);
     }
     errors
@@ -125,9 +128,92 @@ fn check_peer(peer: &Field<'_>, errors: &mut Vec<FieldError>) {
     } else if !block.is_set() && !selects {
         errors.push(peer.required("must specify a peer"));
     }
+    if block.is_set() {
+        check_block(&block, errors);
+    }
+}
+
+/// A port is a number, with the end of a range or without, or a name.
+fn check_port(port: &Field<'_>, errors: &mut Vec<FieldError>) {
+    errors.check_one_of(&port.get("protocol"), addresses::PROTOCOLS);
+    let (first, last) = (port.get("port"), port.get("endPort"));
+    match (first.value, first.int()) {
+        (Value::String(_), _) => {
+            errors.check_text(&first, names::port_name);
+            if last.is_set() {
+                errors.push(last.invalid("may not be specified when `port` is non-numeric"));
+            }
+        }
+        (_, Some(number)) => {
+            check_number(&first, errors);
+            if last.is_set() {
+                check_number(&last, errors);
+            }
+            if last.int().is_some_and(|last| last < number) {
+                errors.push(last.invalid("must be greater than or equal to `port`"));
+            }
+        }
+        _ if last.is_set() => {
+            errors.push(last.invalid("may not be specified when `port` is not specified"));
+        }
+        _ => {}
+    }
+}
+
+fn check_number(at: &Field<'_>, errors: &mut Vec<FieldError>) {
+    for clause in names::port_number(at.int().unwrap_or_default()) {
+        errors.push(at.invalid(clause));
+    }
+}
+
+fn check_block(block: &Field<'_>, errors: &mut Vec<FieldError>) {
+    let invalid = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
     let range = block.get("cidr");
-    if block.is_set() && range.is_empty() {
+    if range.is_empty() {
         errors.push(range.required(""));
+        return;
+    }
+    let Some(outer) = Block::read(range.text()) else {
+        errors.push(range.invalid(invalid));
+        return;
+    };
+    for except in block.get("except").items() {
+        match Block::read(except.text()) {
+            None => errors.push(except.invalid(invalid)),
+            Some(inner) if !inner.is_strictly_inside(&outer) => {
+                errors.push(except.invalid("must be a strict subset of `cidr`"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A range of addresses of either family, by the bits of an address at the top of a number.
+struct Block {
+    is_v4: bool,
+    address: u128,
+    prefix: u32,
+}
+
+impl Block {
+    fn read(text: &str) -> Option<Block> {
+        let (address, prefix) = text.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let prefix = prefix.parse().ok()?;
+        let (address, bits) = match address {
+            IpAddr::V4(v4) => (u128::from(v4.to_bits()) << 96, 32),
+            IpAddr::V6(v6) => (v6.to_bits(), 128),
+        };
+        (prefix <= bits).then_some(Block {
+            is_v4: bits == 32,
+            address,
+            prefix,
+        })
+    }
+
+    fn is_strictly_inside(&self, outer: &Block) -> bool {
+        let differing = (self.address ^ outer.address).leading_zeros();
+        self.is_v4 == outer.is_v4 && self.prefix > outer.prefix && differing >= outer.prefix
     }
 }
 
@@ -153,5 +239,79 @@ mod tests {
             policy(json!({"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}})).len(),
             1
         );
+    }
+
+    /// The errors of a policy with one rule.
+    fn errors(rule: &Value) -> String {
+        let mut policy = json!({"metadata": {"name": "a", "namespace": "d"},
+            "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [rule]}});
+        NetworkPolicy.default(&mut policy);
+        let errors = NetworkPolicy.validate_create(&policy);
+        let texts = errors.iter().map(ToString::to_string);
+        texts.collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn a_port_is_a_number_a_range_or_a_name() {
+        for (port, expected) in [
+            (json!({}), ""),
+            (json!({"port": 80, "endPort": 80}), ""),
+            (json!({"port": "http", "protocol": "SCTP"}), ""),
+            (
+                json!({"port": 0}),
+                "port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
+            (
+                json!({"port": 80, "endPort": 79}),
+                "endPort: Invalid value: 79: must be greater than or equal to `port`",
+            ),
+            (
+                json!({"port": "http", "endPort": 81}),
+                "endPort: Invalid value: 81: may not be specified when `port` is non-numeric",
+            ),
+            (
+                json!({"endPort": 81}),
+                "endPort: Invalid value: 81: may not be specified when `port` is not specified",
+            ),
+            (
+                json!({"port": "80"}),
+                "port: Invalid value: \"80\": must contain at least one letter (a-z)",
+            ),
+        ] {
+            let seen = errors(&json!({"ports": [port]}));
+            let expected = match expected {
+                "" => String::new(),
+                expected => format!("spec.egress[0].ports[0].{expected}"),
+            };
+            assert_eq!(seen, expected, "{port}");
+        }
+    }
+
+    #[test]
+    fn an_exception_is_a_part_of_its_block() {
+        let invalid = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        let outside = "must be a strict subset of `cidr`";
+        for (range, except, expected) in [
+            ("10.0.0.0/8", "10.1.0.0/16", ""),
+            ("0.0.0.0/0", "255.0.0.0/8", ""),
+            ("::/0", "2001:db8::/32", ""),
+            ("10.0.0.0/8", "11.0.0.0/16", outside),
+            ("10.0.0.0/8", "10.0.0.0/8", outside),
+            ("10.0.0.0/8", "2001:db8::/32", outside),
+            ("10.0.0.0/8", "10.0.0.0/33", invalid),
+            ("10.0.0.0/8", "everything", invalid),
+        ] {
+            let block = json!({"cidr": range, "except": [except]});
+            let seen = errors(&json!({"to": [{"ipBlock": block}]}));
+            let expected = match expected {
+                "" => String::new(),
+                expected => format!(
+                    "spec.egress[0].to[0].ipBlock.except[0]: Invalid value: \"{except}\": {expected}"
+                ),
+            };
+            assert_eq!(seen, expected, "{range} {except}");
+        }
+        let seen = errors(&json!({"to": [{"ipBlock": {"cidr": "10.0.0.0"}}]}));
+        assert!(seen.ends_with(invalid), "{seen}");
     }
 }
