@@ -23,6 +23,7 @@ mod metrics;
 mod namespaces;
 mod node_lifecycle;
 mod ordinal_services;
+mod own_pod_writes;
 mod owned;
 mod pacing;
 mod pod_gc;

@@ -1,7 +1,6 @@
 //! Executes the planned writes to an owner's pods, and reports them as events.
 
 use std::fmt::Debug;
-use std::time::Duration;
 
 use api_client::{Api, Client, Patch, PatchParams, PostParams, Resource};
 use futures::future::join_all;
@@ -16,8 +15,8 @@ use resource_kinds::reasons::pods as reasons;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Time until a missing write in the cache is logged, and the API server is asked.
-const SEEN_WITHIN: Duration = Duration::from_secs(5);
+use crate::own_pod_writes::{OwnPodWrites, PodWrite};
+
 /// Maximum number of concurrent writes.
 const BATCH_MAX: usize = 500;
 
@@ -70,13 +69,6 @@ pub(crate) struct PodWriter<'a, O> {
     pub finalizer: Option<&'static str>,
 }
 
-/// A write that the cache will show.
-enum Done {
-    Created { name: String, uid: String },
-    Gone { name: String, uid: String },
-    Nothing,
-}
-
 impl<O> PodWriter<'_, O>
 where
     O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -102,7 +94,12 @@ where
             rest = next;
             size = (size * 2).min(BATCH_MAX);
         }
-        self.wait_until_seen(done).await;
+        let own = OwnPodWrites {
+            pods: self.pods(),
+            cache: self.cache,
+            namespace: self.namespace(),
+        };
+        own.wait_until_seen(done).await;
         result
     }
 
@@ -114,7 +111,7 @@ where
         Api::namespaced(self.client.clone(), self.namespace())
     }
 
-    async fn act(&self, action: &Action) -> Result<Done, PodError> {
+    async fn act(&self, action: &Action) -> Result<PodWrite, PodError> {
         let failed = |what: &'static str| {
             let action = Box::new(action.clone());
             move |source| PodError::Api {
@@ -124,7 +121,7 @@ where
             }
         };
         match action {
-            Action::ConfirmOwner => self.confirm().await.map(|()| Done::Nothing),
+            Action::ConfirmOwner => self.confirm().await.map(|()| PodWrite::Other),
             Action::Adopt { name, uid } => {
                 let owner = self.owner.owner_ref(&()).map(|owner| OwnerReference {
                     controller: Some(true),
@@ -173,7 +170,7 @@ where
         same.then_some(()).ok_or(PodError::OwnerChanged)
     }
 
-    async fn create(&self, pod: &Pod) -> api_client::Result<Done> {
+    async fn create(&self, pod: &Pod) -> api_client::Result<PodWrite> {
         let created = self.pods().create(&PostParams::default(), pod).await;
         match &created {
             Ok(pod) => {
@@ -189,13 +186,13 @@ where
                     .warning(self.owner, reasons::FAILED_CREATE, text);
             }
         }
-        created.map(|pod| Done::Created {
+        created.map(|pod| PodWrite::Created {
             name: pod.metadata.name.unwrap_or_default(),
             uid: pod.metadata.uid.unwrap_or_default(),
         })
     }
 
-    async fn delete(&self, name: &str, uid: &str) -> api_client::Result<Done> {
+    async fn delete(&self, name: &str, uid: &str) -> api_client::Result<PodWrite> {
         let deleted = execute::delete(&self.pods(), name, Delete::of_uid(uid)).await;
         match &deleted {
             Ok(true) => {
@@ -211,67 +208,19 @@ where
                     .warning(self.owner, reasons::FAILED_DELETE, text);
             }
         }
-        deleted.map(|_| Done::Gone {
+        deleted.map(|_| PodWrite::Gone {
             name: name.to_owned(),
             uid: uid.to_owned(),
         })
     }
 
     /// Patches a pod; a deleted pod needs no patch.
-    async fn patch(&self, name: &str, patch: Patch<Value>) -> api_client::Result<Done> {
+    async fn patch(&self, name: &str, patch: Patch<Value>) -> api_client::Result<PodWrite> {
         let written = self
             .pods()
             .patch(name, &PatchParams::default(), &patch)
             .await;
-        execute::found(written).map(|_| Done::Nothing)
-    }
-
-    /// The planner's view must not be older than its own writes: otherwise it would repeat them. So
-    /// the next plan of this owner waits until the view shows them, however long that takes. Only a
-    /// pod that is deleted by then may never be shown.
-    async fn wait_until_seen(&self, mut done: Vec<Done>) {
-        loop {
-            let wait = async {
-                for one in &done {
-                    self.cache.wait_until(|| self.is_seen(one)).await;
-                }
-            };
-            let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
-            if seen || self.cache.is_stopped() {
-                return;
-            }
-            tracing::warn!(namespace = self.namespace(), "own writes are not seen yet");
-            let mut left = Vec::new();
-            for one in done {
-                if !self.is_seen(&one) && self.will_be_seen(&one).await {
-                    left.push(one);
-                }
-            }
-            done = left;
-        }
-    }
-
-    /// Whether an up-to-date view will show it, by the API server's answer.
-    async fn will_be_seen(&self, done: &Done) -> bool {
-        let Done::Created { name, uid } = done else {
-            return true;
-        };
-        match execute::found(self.pods().get(name).await) {
-            Ok(live) => live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)),
-            // Unknown: the only cost is a longer wait.
-            Err(_) => true,
-        }
-    }
-
-    fn is_seen(&self, done: &Done) -> bool {
-        let get = |name: &str| self.cache.get(self.namespace(), name);
-        match done {
-            Done::Nothing => true,
-            Done::Created { name, uid } => get(name).is_some_and(|pod| *pod.uid == **uid),
-            Done::Gone { name, uid } => {
-                get(name).is_none_or(|pod| *pod.uid != **uid || pod.is_deleting())
-            }
-        }
+        execute::found(written).map(|_| PodWrite::Other)
     }
 }
 
@@ -280,6 +229,7 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
     use api_client::Body;
     use http::{Method, Request, Response};

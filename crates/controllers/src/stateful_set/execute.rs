@@ -11,12 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::stateful_set::write_schedule::{Write, WriteOutcome, WritePosition, WriteSchedule};
 use planners::stateful_set::{Action, Notice, Plan, Refused, identity};
 use reconcile::execute::{self, Delete, Refusal, refusal};
-use reconcile::{EventType, Key, Recorder, reference};
+use reconcile::{Cache, EventType, Key, Recorder, reference};
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set as reasons;
 use serde_json::{Value, json};
 
 use super::own_writes::OwnWrites;
 use crate::api_error::{ApiError, failed};
+use crate::own_pod_writes::{OwnPodWrites, PodWrite};
 use crate::pacing::Pacing;
 
 /// The reason why a plan was not executed; the set is planned again.
@@ -33,6 +35,8 @@ pub(super) enum Error {
 #[derive(Clone)]
 pub(super) struct Executor {
     pub client: Client,
+    /// The cache that the next plan is made from.
+    pub cache: Cache<PodView>,
     pub recorder: Recorder,
     pub refusals: Arc<Refusals>,
     pub statuses: Arc<OwnWrites>,
@@ -131,13 +135,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sends writes as soon as the order of the plan allows. Returns the first error, and the API
-    /// server's refusals.
+    /// Sends writes as soon as the order of the plan allows, and waits until the cache shows the
+    /// created and deleted pods. Returns the first error, and the API server's refusals.
     async fn follow(&self, plan: &Plan) -> (Result<(), Error>, Vec<Refused>) {
         let mut schedule = WriteSchedule::of(plan);
         let mut sent = FuturesUnordered::new();
         let mut result = Ok(());
         let mut refusals = Vec::new();
+        let mut pods = Vec::new();
         loop {
             let ready: Vec<WritePosition> = schedule.ready().collect();
             for place in ready {
@@ -146,31 +151,44 @@ impl<'a> Run<'a> {
                 sent.push(async move { (place, self.write(write).await) });
             }
             let Some((place, done)) = sent.next().await else {
-                return (result, refusals);
+                break;
             };
-            let outcome = match &done {
-                Ok(()) => WriteOutcome::Done,
+            let outcome = match done {
+                Ok(write) => {
+                    pods.push(write);
+                    WriteOutcome::Done
+                }
                 Err(error) => {
                     let room = refusals.len() < REFUSALS_MAX;
-                    refusals.extend(refused(plan.write(place), error).filter(|_| room));
+                    refusals.extend(refused(plan.write(place), &error).filter(|_| room));
+                    result = result.and(Err(error));
                     WriteOutcome::Refused
                 }
             };
             schedule.ended(plan, place, outcome);
-            result = result.and(done);
         }
+        let own = OwnPodWrites {
+            pods: self.pods.clone(),
+            cache: &self.executor.cache,
+            namespace: &self.namespace,
+        };
+        own.wait_until_seen(pods).await;
+        (result, refusals)
     }
 
-    async fn write(&self, write: Option<Write<'_>>) -> Result<(), Error> {
+    async fn write(&self, write: Option<Write<'_>>) -> Result<PodWrite, Error> {
         match write {
             Some(Write::Action(action)) => self.act(action).await,
-            Some(Write::Status(status)) => self.write_status(status).await,
-            None => Ok(()),
+            Some(Write::Status(status)) => {
+                let written = self.write_status(status).await;
+                written.map(|()| PodWrite::Other)
+            }
+            None => Ok(PodWrite::Other),
         }
     }
 
-    async fn act(&self, action: &Action) -> Result<(), Error> {
-        match action {
+    async fn act(&self, action: &Action) -> Result<PodWrite, Error> {
+        let done = match action {
             Action::ConfirmSet => self.confirm().await,
             Action::AdoptRevision { name, uid } => {
                 let patch = Patch::Strategic(self.adoption(uid));
@@ -220,7 +238,7 @@ impl<'a> Run<'a> {
                 let patch = Patch::Merge(json!({ "metadata": meta }));
                 patched(&self.claims, name, patch, "set owners of claim").await
             }
-            Action::CreatePod(pod) => self.create_pod(pod).await,
+            Action::CreatePod(pod) => return self.create_pod(pod).await,
             Action::LabelPod { name, uid, labels } => {
                 let patch = json!({ "metadata": { "uid": uid, "labels": labels } });
                 let done = patched(&self.pods, name, Patch::Merge(patch), "label pod").await;
@@ -232,8 +250,9 @@ impl<'a> Run<'a> {
                     done,
                 )
             }
-            Action::DeletePod { name, uid } => self.delete_pod(name, uid).await,
-        }
+            Action::DeletePod { name, uid } => return self.delete_pod(name, uid).await,
+        };
+        done.map(|()| PodWrite::Other)
     }
 
     async fn confirm(&self) -> Result<(), Error> {
@@ -295,22 +314,28 @@ impl<'a> Run<'a> {
         format!("{}-{ordinal}", self.name)
     }
 
-    async fn create_pod(&self, pod: &Pod) -> Result<(), Error> {
+    async fn create_pod(&self, pod: &Pod) -> Result<PodWrite, Error> {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let created = self.pods.create(&PostParams::default(), pod).await;
         let done = created
-            .map(drop)
+            .map(|pod| PodWrite::Created {
+                name: name.to_owned(),
+                uid: pod.metadata.uid.unwrap_or_default(),
+            })
             .map_err(|error| failed("create pod")(error).into());
         let (good, bad) = (reasons::SUCCESSFUL_CREATE, reasons::FAILED_CREATE);
         self.tell_pod("create", good, bad, name, done)
     }
 
-    async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
+    async fn delete_pod(&self, name: &str, uid: &str) -> Result<PodWrite, Error> {
         let deleted = execute::delete(&self.pods, name, Delete::of_uid(uid)).await;
         let done = match deleted {
             // Another writer was faster.
-            Ok(false) => return Ok(()),
-            Ok(true) => Ok(()),
+            Ok(false) => return Ok(PodWrite::Other),
+            Ok(true) => Ok(PodWrite::Gone {
+                name: name.to_owned(),
+                uid: uid.to_owned(),
+            }),
             Err(error) => Err(failed("delete pod")(error).into()),
         };
         let (good, bad) = (reasons::SUCCESSFUL_DELETE, reasons::FAILED_DELETE);
@@ -334,17 +359,17 @@ impl<'a> Run<'a> {
     }
 
     /// Reports the result of a write to a pod, in kube-controller-manager's words.
-    fn tell_pod(
+    fn tell_pod<T>(
         &self,
         verb: &str,
         good: &str,
         bad: &str,
         pod: &str,
-        done: Result<(), Error>,
-    ) -> Result<(), Error> {
+        done: Result<T, Error>,
+    ) -> Result<T, Error> {
         let set = &self.name;
         match &done {
-            Ok(()) => {
+            Ok(_) => {
                 self.normal(
                     good,
                     format!("{verb} Pod {pod} in StatefulSet {set} successful"),

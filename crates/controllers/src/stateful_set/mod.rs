@@ -31,6 +31,7 @@ pub(crate) async fn run(context: Context) {
         observer: Observer::new(&context),
         executor: Executor {
             client: context.client.clone(),
+            cache: context.caches.pods.clone(),
             recorder: context.recorder("statefulset-controller"),
             refusals: Arc::default(),
             statuses: Arc::default(),

@@ -1,0 +1,82 @@
+//! Writes to pods that the cache of pods does not show yet.
+
+use std::time::Duration;
+
+use api_client::Api;
+use k8s_openapi::api::core::v1::Pod;
+use reconcile::{Cache, execute};
+use resource_kinds::pod_view::PodView;
+
+/// Time until a missing write in the cache is logged, and the API server is asked.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// A write to a pod.
+pub(crate) enum PodWrite {
+    Created {
+        name: String,
+        uid: String,
+    },
+    Gone {
+        name: String,
+        uid: String,
+    },
+    /// A write whose repetition does no harm.
+    Other,
+}
+
+/// The pods of a namespace, as they are and as the cache shows them.
+pub(crate) struct OwnPodWrites<'a> {
+    pub pods: Api<Pod>,
+    pub cache: &'a Cache<PodView>,
+    pub namespace: &'a str,
+}
+
+impl OwnPodWrites<'_> {
+    /// The planner's view must not be older than its own writes: otherwise it would repeat them. So
+    /// the next plan of this owner waits until the view shows them, however long that takes. Only a
+    /// pod that is deleted by then may never be shown.
+    pub async fn wait_until_seen(&self, mut done: Vec<PodWrite>) {
+        loop {
+            let wait = async {
+                for one in &done {
+                    self.cache.wait_until(|| self.is_seen(one)).await;
+                }
+            };
+            let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
+            if seen || self.cache.is_stopped() {
+                return;
+            }
+            tracing::warn!(namespace = self.namespace, "own writes are not seen yet");
+            let mut left = Vec::new();
+            for one in done {
+                if !self.is_seen(&one) && self.will_be_seen(&one).await {
+                    left.push(one);
+                }
+            }
+            done = left;
+        }
+    }
+
+    /// Whether an up-to-date view will show it, by the API server's answer.
+    async fn will_be_seen(&self, done: &PodWrite) -> bool {
+        let PodWrite::Created { name, uid } = done else {
+            return true;
+        };
+        match execute::found(self.pods.get(name).await) {
+            Ok(live) => live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)),
+            // Unknown: the only cost is a longer wait.
+            Err(_) => true,
+        }
+    }
+
+    fn is_seen(&self, done: &PodWrite) -> bool {
+        let get = |name: &str| self.cache.get(self.namespace, name);
+        match done {
+            PodWrite::Other => true,
+            PodWrite::Created { name, uid } => get(name).is_some_and(|pod| *pod.uid == **uid),
+            PodWrite::Gone { name, uid } => {
+                get(name).is_none_or(|pod| *pod.uid != **uid || pod.is_deleting())
+            }
+        }
+    }
+}
