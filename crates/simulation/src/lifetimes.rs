@@ -1,4 +1,5 @@
-//! Whole lives of StatefulSets without faults, for the number of API writes that they cost.
+//! Whole lives of StatefulSets without faults: the number of API writes that they cost, and the time
+//! from a pod's readiness to its endpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ const LATENCY_MILLIS: u64 = 1;
 /// The time for a pod to become ready, and to end: short, so that changes come in the quickest
 /// succession that a node allows.
 const STARTUP_MILLIS: (u64, u64) = (2, 10);
+/// Longer than any window: the cluster is quiet before the pod is ready.
+const SLOW_STARTUP_MILLIS: (u64, u64) = (5_000, 5_000);
 const SHUTDOWN_MILLIS: (u64, u64) = (1, 5);
 /// Maximum time of a step. Longer than any step needs.
 const STEP_WITHIN: Duration = Duration::from_secs(600);
@@ -52,69 +55,103 @@ const QUIET: Duration = Duration::from_secs(2);
 /// # Errors
 /// A step does not end, or its last state is not reported.
 pub fn count_writes(sets: Sets) -> Result<Tally> {
-    run::alone(1, move || live(sets))?
+    let life = move || async move {
+        let all = Lives::prepare(sets, STARTUP_MILLIS).await?;
+        tally::begin();
+        all.create().await?;
+        all.update().await?;
+        all.delete().await?;
+        Ok(tally::end())
+    };
+    run::alone(1, life)?
 }
 
-async fn live(sets: Sets) -> Result<Tally> {
-    random::begin(1);
-    let (disk, spin) = Disk::new(|_| {});
-    tokio::spawn(spin);
-    let server = Server::new(disk.clone());
-    server.start().await;
-    let address = server.address.clone();
-    let admin = UserInfo::new("admin", ["system:masters"]);
-    let client = Link::new("user", admin, address.clone(), Arc::default()).client();
-    let instances = Instances::default();
-    let machine = |number| {
-        let settings = Settings {
-            startup_millis: STARTUP_MILLIS,
-            shutdown_millis: SHUTDOWN_MILLIS,
-            ..Settings::instant(format!("n{number}"))
+/// The simulated time between the report that a pod is ready and the last write of its EndpointSlice,
+/// in a cluster where nothing else happens.
+///
+/// # Errors
+/// As [`count_writes`]; or the slice was not written after the report.
+pub fn readiness_to_slice() -> Result<Duration> {
+    let life = || async {
+        let one = Sets {
+            number: 1,
+            replicas: 1,
         };
-        Arc::new(Machine::new(settings, instances.clone(), address.clone()))
+        let all = Lives::prepare(one, SLOW_STARTUP_MILLIS).await?;
+        tally::begin();
+        all.create().await?;
+        let tally = tally::end();
+        let last = |kind: &str| tally.last.get(kind).copied().context("nothing was written");
+        let (reported, written) = (last("pods/status")?, last("endpointslices")?);
+        let time = written.checked_duration_since(reported);
+        time.context("the slice is older than the report")
     };
-    let machines: Vec<_> = (0..NODES).map(machine).collect();
-    let (controllers, scheduler) = <(Arc<Conditions>, Arc<Conditions>)>::default();
-    for (part, conditions) in [
-        (Part::Controllers, &controllers),
-        (Part::Scheduler, &scheduler),
-    ] {
-        tokio::spawn(supervise(part, address.clone(), conditions.clone()));
-    }
-    let cluster = Faults {
-        server,
-        disk,
-        controllers,
-        scheduler,
-        machines,
-        instances,
-    };
-    cluster.set_weather(Weather {
-        latency_millis: LATENCY_MILLIS,
-        ..Weather::default()
-    });
-    cluster.machines.iter().for_each(|machine| machine.start());
-    let all = Lives { client, sets };
-    let accounts: Api<ServiceAccount> = all.api();
-    wait_until("there is an account", async || {
-        Ok(accounts.get_opt("default").await?.is_some())
-    })
-    .await?;
-    // Nodes register and get rid of their first taints.
-    sleep(Duration::from_secs(10)).await;
-    tally::begin();
-    all.create().await?;
-    all.update().await?;
-    all.delete().await?;
-    Ok(tally::end())
+    run::alone(1, life)?
 }
 
 struct Lives {
     client: Client,
     sets: Sets,
+    /// The cluster ends with it.
+    _cluster: Faults,
 }
 
 impl Lives {
+    /// Starts a cluster, and waits until its nodes are ready for pods.
+    async fn prepare(sets: Sets, startup_millis: (u64, u64)) -> Result<Self> {
+        random::begin(1);
+        let (disk, spin) = Disk::new(|_| {});
+        tokio::spawn(spin);
+        let server = Server::new(disk.clone());
+        server.start().await;
+        let address = server.address.clone();
+        let admin = UserInfo::new("admin", ["system:masters"]);
+        let client = Link::new("user", admin, address.clone(), Arc::default()).client();
+        let instances = Instances::default();
+        let machine = |number| {
+            let settings = Settings {
+                startup_millis,
+                shutdown_millis: SHUTDOWN_MILLIS,
+                ..Settings::instant(format!("n{number}"))
+            };
+            Arc::new(Machine::new(settings, instances.clone(), address.clone()))
+        };
+        let machines: Vec<_> = (0..NODES).map(machine).collect();
+        let (controllers, scheduler) = <(Arc<Conditions>, Arc<Conditions>)>::default();
+        for (part, conditions) in [
+            (Part::Controllers, &controllers),
+            (Part::Scheduler, &scheduler),
+        ] {
+            tokio::spawn(supervise(part, address.clone(), conditions.clone()));
+        }
+        let cluster = Faults {
+            server,
+            disk,
+            controllers,
+            scheduler,
+            machines,
+            instances,
+        };
+        cluster.set_weather(Weather {
+            latency_millis: LATENCY_MILLIS,
+            ..Weather::default()
+        });
+        cluster.machines.iter().for_each(|machine| machine.start());
+        let all = Self {
+            client,
+            sets,
+            _cluster: cluster,
+        };
+        let accounts: Api<ServiceAccount> = all.api();
+        wait_until("there is an account", async || {
+            Ok(accounts.get_opt("default").await?.is_some())
+        })
+        .await?;
+        // Nodes register and get rid of their first taints.
+        sleep(Duration::from_secs(10)).await;
+        Ok(all)
+    }
+
     fn api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,

@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 /// The number of writes of each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -10,6 +12,8 @@ pub struct Tally {
     pub accepted: BTreeMap<String, u64>,
     /// Writes that were refused with 409, likewise.
     pub conflicts: BTreeMap<String, u64>,
+    /// The simulated times of the last accepted writes, likewise.
+    pub last: BTreeMap<String, Instant>,
 }
 
 impl Tally {
@@ -40,7 +44,10 @@ pub fn count(path: &str, code: u16) {
         let Some(tally) = tally else { return };
         let resource = resource(path);
         let counts = match code {
-            200..300 => &mut tally.accepted,
+            200..300 => {
+                tally.last.insert(resource.clone(), Instant::now());
+                &mut tally.accepted
+            }
             409 => &mut tally.conflicts,
             _ => return,
         };
