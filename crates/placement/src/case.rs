@@ -54,8 +54,7 @@ impl<'v> Case<'v> {
             for pod in &coming {
                 less.add(&requests(pod));
             }
-            let all = snapshot.there(name).chain(coming).collect();
-            let crowded = SchedulingSnapshot::assuming(snapshot.view, name, all);
+            let crowded = snapshot.with(name, coming);
             let objection = self.objection(node, &less, &crowded);
             objection.map_or(Ok(()), Err)?;
         }

@@ -177,12 +177,10 @@ fn victims_on<'v>(
     let mut stays = |pod: &'v Arc<PodView>| {
         let mut less = room.clone();
         less.add(&requests(pod));
-        without.push(pod);
-        let fits = case.check(node, &less, &without).is_ok();
+        let with = without.with(name, [pod]);
+        let fits = case.check(node, &less, &with).is_ok();
         if fits {
-            room = less;
-        } else {
-            without.pop();
+            (room, without) = (less, with);
         }
         fits
     };

@@ -39,18 +39,10 @@ impl<'v> SchedulingSnapshot<'v> {
         }
     }
 
-    /// The same with one more pod on the node that is assumed to have others.
-    pub fn push(&mut self, pod: &'v Arc<PodView>) {
-        if let Some(assumed) = &mut self.assumed {
-            assumed.pods.push(pod);
-        }
-    }
-
-    /// The same without the pod that was added last.
-    pub fn pop(&mut self) {
-        if let Some(assumed) = &mut self.assumed {
-            assumed.pods.pop();
-        }
+    /// The present cluster, if the node had these pods beside those of this snapshot.
+    pub fn with(&self, node: &str, more: impl IntoIterator<Item = &'v Arc<PodView>>) -> Self {
+        let pods = self.there(node).chain(more).collect();
+        Self::assuming(self.view, node, pods)
     }
 
     /// The node with assumed pods, and these.
