@@ -6,41 +6,11 @@ use json_text::{Cursor, Member, SyntaxError, find, find_member, find_string};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+mod tree;
+use tree::tree;
+
 /// The deepest nesting that `serde_json` reads.
 const DEPTH_MAX: usize = 127;
-
-/// The value as a tree, read by the cursor.
-fn tree(cursor: &mut Cursor<'_>) -> Result<Value, SyntaxError> {
-    Ok(match cursor.peek()? {
-        b'{' => {
-            let mut object = Map::new();
-            let mut members = cursor.object()?;
-            while let Some(key) = members.next_key(cursor)? {
-                object.insert(key.decode()?.into_owned(), tree(cursor)?);
-            }
-            object.into()
-        }
-        b'[' => {
-            let mut array = Vec::new();
-            let mut elements = cursor.array()?;
-            while elements.next(cursor)? {
-                array.push(tree(cursor)?);
-            }
-            array.into()
-        }
-        b'"' => cursor.string()?.decode()?.into(),
-        b'n' => {
-            cursor.null()?;
-            Value::Null
-        }
-        b't' | b'f' => cursor.bool()?.into(),
-        _ => {
-            let at = cursor.offset();
-            let number = cursor.number()?;
-            serde_json::from_str(number).map_err(|_| SyntaxError::Unexpected(at))?
-        }
-    })
-}
 
 /// Forms of a text that mean the same: white space between tokens, and escapes that need not be there.
 struct Writer {

@@ -1,10 +1,14 @@
 //! Bodies of requests.
 
 use api_server::decoders;
-use json_text::{Cursor, SyntaxError, find, find_member, find_string};
+use json_text::{Cursor, find, find_member, find_string};
 use serde_json::Value;
 
 use super::Target;
+
+#[path = "../../../json-text/tests/tree/mod.rs"]
+mod tree;
+use tree::tree;
 
 const WORDS: &[&str] = &[
     "apiVersion",
@@ -79,39 +83,6 @@ pub const JSON_TEXT: Target = Target {
         }
     },
 };
-
-/// A value as a tree.
-fn tree(cursor: &mut Cursor<'_>) -> Result<Value, SyntaxError> {
-    Ok(match cursor.peek()? {
-        b'{' => {
-            let mut object = serde_json::Map::new();
-            let mut members = cursor.object()?;
-            while let Some(key) = members.next_key(cursor)? {
-                object.insert(key.decode()?.into_owned(), tree(cursor)?);
-            }
-            object.into()
-        }
-        b'[' => {
-            let mut array = Vec::new();
-            let mut elements = cursor.array()?;
-            while elements.next(cursor)? {
-                array.push(tree(cursor)?);
-            }
-            array.into()
-        }
-        b'"' => cursor.string()?.decode()?.into(),
-        b't' | b'f' => cursor.bool()?.into(),
-        b'n' => {
-            cursor.null()?;
-            Value::Null
-        }
-        _ => {
-            let at = cursor.offset();
-            let number = serde_json::from_str(cursor.number()?);
-            number.map_err(|_| SyntaxError::Unexpected(at))?
-        }
-    })
-}
 
 pub const YAML: Target = Target {
     name: "yaml",
