@@ -37,6 +37,7 @@ mod machine_pages;
 mod mariadb;
 mod memory;
 mod names;
+mod network_policies;
 mod node_pressure;
 mod operator;
 mod pod_resize;

@@ -1,0 +1,188 @@
+//! NetworkPolicies by the stock client, on real pods (DESIGN §13).
+
+use end_to_end::registry::curl;
+use end_to_end::{Kubectl, Network, wait_for, wait_for_text, with_images};
+
+/// A web server with a probe, and clients; `other` is for another namespace.
+const PODS: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 8080, targetPort: http}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: http
+    image: nginx:1
+    ports: [{name: http, containerPort: 80}]
+    readinessProbe: {httpGet: {port: http}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client, labels: {app: client}}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: http, image: nginx:1}]}
+";
+
+const OTHER: &str = r"
+apiVersion: v1
+kind: Pod
+metadata: {name: other, labels: {app: client}}
+spec: {terminationGracePeriodSeconds: 1, containers: [{name: http, image: nginx:1}]}
+";
+
+/// A pod whose first deed is a connection.
+const FRESH: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: fresh, labels: {app: fresh}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: connect
+    image: mainstay/debug
+    command: [sh, -c, 'if curl -s -m 3 -o /dev/null "http://WEB/"; then echo reached; else echo denied; fi']
+"#;
+
+/// Replaces the policy `p` by one with this specification.
+fn policy(kubectl: &Kubectl, spec: &str) {
+    let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n";
+    let answer = kubectl.apply(&format!("{head}spec: {spec}\n"));
+    assert!(!answer.contains("Warning"), "{answer}");
+}
+
+fn asks(from: &Network, address: &str) -> Result<String, String> {
+    let url = format!("http://{address}/");
+    from.run(|| curl(&["--fail", "--max-time", "2", &url]))
+}
+
+#[track_caller]
+fn reaches(from: &Network, address: &str) {
+    wait_for(&format!("a page of {address}"), 60, || asks(from, address));
+}
+
+#[track_caller]
+fn is_denied(from: &Network, address: &str) {
+    let what = format!("silence of {address}");
+    wait_for(&what, 60, || match asks(from, address) {
+        Err(_) => Ok(()),
+        Ok(page) => Err(page),
+    });
+}
+
+#[test]
+fn connections_pass_as_policies_allow() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    kubectl.apply(PODS);
+    let lab = kubectl.in_new_namespace("lab");
+    lab.apply(OTHER);
+    kubectl.wait_pods_ready(&["pod/web", "pod/client"]);
+    lab.wait_pods_ready(&["pod/other"]);
+    let client = Network::of_pod(&kubectl, "client", "nginx");
+    let other = Network::of_pod(&lab, "other", "nginx");
+    let machine = Network::of_machine();
+    let (web, service) = (
+        kubectl.pod_ip("web"),
+        format!("{}:8080", cluster_ip(&kubectl)),
+    );
+    for from in [&client, &other] {
+        reaches(from, &web);
+        reaches(from, &service);
+    }
+
+    // Nothing but the node, whose probes pass.
+    policy(&kubectl, "{podSelector: {matchLabels: {app: web}}}");
+    is_denied(&client, &web);
+    for from in [&client, &other] {
+        is_denied(from, &web);
+        is_denied(from, &service);
+    }
+    reaches(&machine, &web);
+    reaches(&machine, &service);
+    let row = kubectl.ok(&["get", "netpol", "p", "--no-headers"]);
+    assert!(row.contains("app=web"), "{row}");
+
+    // By label, by namespace, by the name of a port, by address.
+    let from = |peer: &str| {
+        format!("{{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{from: [{peer}]}}]}}")
+    };
+    policy(
+        &kubectl,
+        &from("{podSelector: {matchLabels: {app: client}}}"),
+    );
+    reaches(&client, &service);
+    is_denied(&other, &service);
+    let of_lab = "{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: lab}}}";
+    policy(&kubectl, &from(of_lab));
+    reaches(&other, &service);
+    is_denied(&client, &service);
+    let ports = |ports: &str| {
+        format!("{{podSelector: {{matchLabels: {{app: web}}}}, ingress: [{{ports: [{ports}]}}]}}")
+    };
+    policy(&kubectl, &ports("{port: http}"));
+    reaches(&client, &service);
+    policy(&kubectl, &ports("{port: 8080}"));
+    is_denied(&client, &service);
+    let except = format!("{}/32", kubectl.pod_ip("client"));
+    let block = format!("{{ipBlock: {{cidr: 0.0.0.0/0, except: [{except}]}}}}");
+    policy(&kubectl, &from(&block));
+    reaches(&other, &service);
+    is_denied(&client, &service);
+
+    follows_labels(&kubectl, &client, &web, &from);
+    limits_what_pods_reach(&kubectl, &web);
+
+    // Without the policy everything passes.
+    kubectl.ok(&["delete", "netpol", "p"]);
+    reaches(&client, &service);
+    reaches(&other, &service);
+    let restarts = "{.status.containerStatuses[0].restartCount}";
+    let restarts = kubectl.ok(&["get", "pod", "web", "-o", &format!("jsonpath={restarts}")]);
+    assert_eq!(restarts, "0");
+}
+
+fn cluster_ip(kubectl: &Kubectl) -> String {
+    kubectl.ok(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])
+}
+
+/// A pod that changes its labels changes what it may do, and so does the server.
+fn follows_labels(kubectl: &Kubectl, client: &Network, web: &str, from: &dyn Fn(&str) -> String) {
+    policy(
+        kubectl,
+        &from("{podSelector: {matchLabels: {role: friend}}}"),
+    );
+    is_denied(client, web);
+    kubectl.ok(&["label", "pod", "client", "role=friend"]);
+    reaches(client, web);
+    kubectl.ok(&["label", "pod", "client", "role-"]);
+    is_denied(client, web);
+    kubectl.ok(&["label", "pod", "web", "app=open", "--overwrite"]);
+    reaches(client, web);
+    kubectl.ok(&["label", "pod", "web", "app=web", "--overwrite"]);
+    is_denied(client, web);
+}
+
+/// Egress, and a pod that is limited before it starts.
+fn limits_what_pods_reach(kubectl: &Kubectl, web: &str) {
+    let client = Network::of_pod(kubectl, "client", "nginx");
+    let egress = |to: &str| {
+        let pods = "{matchExpressions: [{key: app, operator: In, values: [client, fresh]}]}";
+        format!("{{podSelector: {pods}, policyTypes: [Egress], egress: [{to}]}}")
+    };
+    policy(
+        kubectl,
+        &egress("{to: [{podSelector: {matchLabels: {app: web}}}]}"),
+    );
+    reaches(&client, web);
+    policy(kubectl, &egress(""));
+    is_denied(&client, web);
+    // The policy is in force: the first packet of a new pod meets it.
+    kubectl.apply(&FRESH.replace("WEB", web));
+    kubectl.wait_phase("fresh", "Succeeded");
+    let said = wait_for_text("e", 60, || kubectl.ok(&["logs", "fresh"]));
+    assert_eq!(said.lines().last(), Some("denied"), "{said}");
+}
