@@ -326,18 +326,25 @@ pub(crate) fn join_container(group: &str, first: i32) -> io::Result<()> {
 pub(crate) fn remove(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
     for root in Hierarchies::detect()?.roots() {
-        for dir in tree(&join(root, group))?.iter().rev() {
-            loop {
-                match fs::remove_dir(dir) {
-                    Ok(()) => break,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                    // The kernel lets go of dead processes a little after they are reaped.
-                    Err(_) if Instant::now() < until => {
-                        std::thread::sleep(Duration::from_millis(1));
-                    }
-                    Err(error) => return Err(error),
-                }
+        let dir = join(root, group);
+        // The kernel lets go of dead processes a little after they are reaped, and a shim that starts late may
+        // make a group in the meantime.
+        while let Err(error) = remove_tree(&dir) {
+            if Instant::now() >= until {
+                return Err(error);
             }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory and those below it once, inner before outer.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    for dir in tree(dir)?.iter().rev() {
+        match fs::remove_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
     Ok(())
