@@ -1,0 +1,20 @@
+//! The decisions of all controllers, situation by situation. One program: each would link the planners and
+//! the API types again.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod certificate_signing;
+mod cron_job;
+mod daemon_set;
+mod deployment;
+mod diagnosis;
+mod disruption;
+mod endpoints;
+mod extreme_numbers;
+mod garbage_collection;
+mod horizontal_pod_autoscaler;
+mod job;
+mod resource_claims;
+mod stateful_set;
+mod volume_binding;
+mod volume_snapshot;

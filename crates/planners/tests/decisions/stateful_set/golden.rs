@@ -1,0 +1,39 @@
+//! Compares each situation in `golden/` with the plan for it.
+//!
+//! `UPDATE_GOLDENS=1` writes what is planned now; commit only what is understood and wanted.
+
+use std::path::Path;
+
+use planners::stateful_set::{invariants, plan};
+
+use super::situation::{describe, now, parse};
+
+#[test]
+fn each_situation_has_the_plan_that_the_specification_asks_for() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/decisions/stateful_set/golden");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|f| f.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (given, wanted) = text.split_once("---\n").unwrap_or((&text, ""));
+        let observed = parse(given);
+        let plan = plan(&observed, now());
+        let broken = invariants::violations(&observed, &plan, now());
+        assert!(broken.is_empty(), "{}: {broken:?}", file.display());
+        let planned = describe(&plan) + "\n";
+        if std::env::var_os("UPDATE_GOLDENS").is_some() {
+            std::fs::write(&file, format!("{given}---\n{planned}")).unwrap();
+        } else if planned != wanted {
+            wrong.push(format!(
+                "{}\nwanted:\n{wanted}planned:\n{planned}",
+                file.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
