@@ -44,7 +44,7 @@ spec:
   containers:
   - name: connect
     image: mainstay/debug
-    command: [sh, -c, 'if curl -s -m 3 -o /dev/null "http://WEB/"; then echo reached; else echo denied; fi']
+    command: [sh, -c, 'if curl -s -m 3 -o /dev/null "http://WEB/" 2>/dev/null; then echo reached; else echo denied; fi']
 "#;
 
 /// Replaces the policy `p` by one with this specification.

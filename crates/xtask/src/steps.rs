@@ -186,6 +186,6 @@ mod tests {
     fn a_binary_that_grew_fails() {
         judge_size(PROGRAM_BYTES_MAX).unwrap();
         let grown = judge_size(PROGRAM_BYTES_MAX + 1).unwrap_err().to_string();
-        assert!(grown.contains("may have 48000000"), "{grown}");
+        assert!(grown.contains("may have 42000000"), "{grown}");
     }
 }

@@ -11,11 +11,11 @@ use resource_kinds::certificates::Request;
 use serde_json::{Value, json};
 
 const JANE: &[u8] =
-    include_bytes!("../../resource-kinds/src/groups/certificates/testdata/jane.csr");
+    include_bytes!("../../../resource-kinds/src/groups/certificates/testdata/jane.csr");
 const NODE: &[u8] =
-    include_bytes!("../../resource-kinds/src/groups/certificates/testdata/node.csr");
+    include_bytes!("../../../resource-kinds/src/groups/certificates/testdata/node.csr");
 const NODE_CLIENT: &[u8] =
-    include_bytes!("../../resource-kinds/src/groups/certificates/testdata/node-client.csr");
+    include_bytes!("../../../resource-kinds/src/groups/certificates/testdata/node-client.csr");
 
 fn at(seconds: i64) -> Timestamp {
     "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_secs(seconds)
