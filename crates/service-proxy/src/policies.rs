@@ -168,6 +168,9 @@ impl PolicyChanges {
 
     /// Reports the pods whose filters are in the kernel: all that the last computation knew.
     pub(crate) fn report(&self) {
+        if self.differs {
+            return;
+        }
         let connected = self.local.connected.borrow();
         let is_known = |uid: &String, address: Ipv4Addr| {
             let pod = self.state.pods.get(uid);
@@ -181,13 +184,11 @@ impl PolicyChanges {
                 .collect()
         });
         drop(connected);
-        if !self.differs {
-            self.local.guarded.send_if_modified(|before| {
-                let differs = *before != guarded;
-                *before = guarded;
-                differs
-            });
-        }
+        self.local.guarded.send_if_modified(|before| {
+            let differs = *before != guarded;
+            *before = guarded;
+            differs
+        });
     }
 
     /// Reads all changes that wait.

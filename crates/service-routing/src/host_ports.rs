@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 use object_model::cidr::Cidr;
 
 use crate::endpoints::Endpoint;
@@ -53,17 +53,21 @@ impl PublishedPort {
     }
 }
 
+/// Returns the ports of a pod's containers and sidecars.
+pub(crate) fn container_ports(spec: &PodSpec) -> impl Iterator<Item = &ContainerPort> {
+    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
+    let containers = spec.containers.iter().chain(sidecars);
+    containers.flat_map(|container| container.ports.iter().flatten())
+}
+
 /// Returns the ports of the node that the pod's containers and sidecars ask for. A pod in the
 /// node's own network has them without further ado; those on IPv6 addresses are left out.
 pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     if spec.host_network == Some(true) {
         return Vec::new();
     }
-    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
-    let containers = spec.containers.iter().chain(sidecars);
-    let mut ports: Vec<HostPort> = containers
-        .flat_map(|container| container.ports.iter().flatten())
+    let mut ports: Vec<HostPort> = container_ports(spec)
         .filter_map(|port| {
             let number = |port: i32| u16::try_from(port).ok().filter(|port| *port != 0);
             Some(HostPort {

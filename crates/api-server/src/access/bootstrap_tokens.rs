@@ -51,7 +51,7 @@ fn check(secret: &Value, token: Parts<'_>, now: Timestamp) -> Result<UserInfo, R
     if secret["type"] != tokens::TYPE {
         return Err(Refused::Unknown);
     }
-    if !metadata::text(secret, "deletionTimestamp").is_empty() {
+    if metadata::is_deleting(secret) {
         return Err(Refused::Deleted);
     }
     let data: Data = serde_json::from_value(secret["data"].clone()).unwrap_or_default();

@@ -22,9 +22,7 @@ use serde_json::json;
 
 use crate::Context;
 use crate::api_error::{self, ApiError};
-
-/// The namespace of nodes' leases.
-const LEASES: &str = "kube-node-lease";
+use crate::node_lifecycle::LEASES;
 
 struct Worker {
     context: Context,

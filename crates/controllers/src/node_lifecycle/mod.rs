@@ -22,7 +22,7 @@ use crate::api_error::ApiError;
 use execute::Executor;
 
 /// The namespace of nodes' leases.
-const LEASES: &str = "kube-node-lease";
+pub(crate) const LEASES: &str = "kube-node-lease";
 
 struct Observer {
     nodes: Cache<Node>,

@@ -2,7 +2,6 @@
 
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort,
 };
@@ -12,6 +11,7 @@ use object_model::LabelSelector;
 use object_model::cidr::Cidr;
 use resource_kinds::pod_view::{Labels, PodView, Text};
 
+use crate::host_ports::container_ports;
 use crate::model::{Direction, Protocol};
 
 /// Longest name of a pod's port; a longer one in a policy matches none.
@@ -218,18 +218,12 @@ impl PolicyPod {
         if pod.spec.host_network == Some(true) || (pod.has_ended() && local.is_none()) {
             return None;
         }
-        let is_sidecar =
-            |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-        let sidecars = pod.spec.init_containers.iter().flatten();
-        let containers = pod.spec.containers.iter();
-        let containers = containers.chain(sidecars.filter(is_sidecar));
-        let ports = containers.flat_map(|container| container.ports.iter().flatten());
         Some(PolicyPod {
             namespace: pod.namespace.clone(),
             address: local.or_else(stored)?,
             is_local: local.is_some(),
             labels: pod.labels.clone(),
-            ports: ports
+            ports: container_ports(&pod.spec)
                 .filter_map(|port| {
                     Some(NamedPort {
                         protocol: Protocol::of(port.protocol.as_deref())?,
