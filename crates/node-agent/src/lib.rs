@@ -18,11 +18,11 @@ mod kubelet_api;
 mod limits;
 mod machine;
 mod node;
+mod node_context;
 mod paths;
 mod pods;
 mod probes;
 mod resource_limits;
-mod shared;
 mod volumes;
 mod worker;
 

@@ -3,36 +3,50 @@
 //! A pod is checked once, when it is new on the node. A pod that a former agent admitted is not
 //! checked again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api_client::Api;
+use api_client::{Api, Client};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use placement::{Misfit, misfit};
 use pod_lifecycle::resources::admission::{Rejection, rejection, under_pressure};
 use reconcile::{Cache, Part, WatchConfig};
 use resource_kinds::pod_view::PodView;
 
-use crate::shared::Shared;
+use crate::machine::pressure::Monitor;
+use crate::node_context::NodeContext;
+use crate::pods::pod_manager::PodManager;
 
 /// The pods of the node as the API has them, and the node.
 pub struct Admission {
-    shared: Arc<Shared>,
+    node: Arc<NodeContext>,
+    client: Client,
+    monitor: Arc<Monitor>,
+    admitted: Arc<PodManager>,
     pods: Cache<Pod>,
     nodes: Cache<Node>,
 }
 
 impl Admission {
     /// Starts to follow the node's pods and its object.
-    pub fn new(shared: Arc<Shared>, part: &Part) -> Self {
-        let name = &shared.config.node_name;
+    pub fn new(
+        node: Arc<NodeContext>,
+        client: &Client,
+        monitor: Arc<Monitor>,
+        admitted: Arc<PodManager>,
+        part: &Part,
+    ) -> Self {
+        let name = &node.config.node_name;
         let follow = |fields: String| WatchConfig::default().fields(&fields);
         let mine = follow(format!("spec.nodeName={name}"));
         let own = follow(format!("metadata.name={name}"));
-        let client = &shared.client;
         Self {
             pods: Cache::spawn(Api::all(client.clone()), mine, part.clone()),
             nodes: Cache::spawn(Api::all(client.clone()), own, part.clone()),
-            shared,
+            client: client.clone(),
+            node,
+            monitor,
+            admitted,
         }
     }
 
@@ -53,23 +67,23 @@ impl Admission {
 
     /// The reason why the node rejects a new pod; `None` if it admits the pod.
     pub async fn rejection(&self, pod: &Pod) -> Option<Rejection> {
-        let conditions = self.shared.monitor.conditions();
+        let conditions = self.monitor.conditions();
         if let Some(rejection) = under_pressure(pod, &conditions) {
             return Some(rejection);
         }
-        let policy = &self.shared.config.admission;
+        let policy = &self.node.config.admission;
         if let Some(rejection) = rejection(pod, policy) {
             return Some(rejection);
         }
         // Without the Node object the agent knows no labels, and only its own limits.
-        let node = self.nodes.get("", &self.shared.config.node_name)?;
+        let node = self.nodes.get("", &self.node.config.node_name)?;
         let wanted = PodView::from(pod);
         let others = self.others(pod);
         let mut found = misfit(&wanted, &node, &others);
         if found == Some(Misfit::NodeAffinity) {
             // The scheduler may have seen newer labels.
-            let api: Api<Node> = Api::all(self.shared.client.clone());
-            match api.get(&self.shared.config.node_name).await {
+            let api: Api<Node> = Api::all(self.client.clone());
+            match api.get(&self.node.config.node_name).await {
                 Ok(node) => found = misfit(&wanted, &node, &others),
                 Err(error) => tracing::warn!(%error, "labels of the node not read"),
             }
@@ -82,12 +96,12 @@ impl Admission {
 
     /// The node's admitted pods that have not ended.
     fn others(&self, pod: &Pod) -> Vec<PodView> {
-        let taken = self.shared.pods.list();
+        let taken = self.admitted.list();
+        let taken = taken.iter().map(|v| (v.pod.metadata.uid.as_deref(), v));
+        let taken: BTreeMap<_, _> = taken.collect();
         let has_place = |other: &&Arc<Pod>| {
             let phase = other.status.as_ref().and_then(|s| s.phase.as_deref());
-            let view = taken
-                .iter()
-                .find(|v| v.pod.metadata.uid == other.metadata.uid);
+            let view = taken.get(&other.metadata.uid.as_deref());
             other.metadata.uid != pod.metadata.uid
                 && !matches!(phase, Some("Succeeded" | "Failed"))
                 && view.is_some_and(|v| v.record.failure.is_none() || v.record.anything_runs())

@@ -15,15 +15,16 @@ use super::admission::Admission;
 use crate::config::OnShutdown;
 use crate::containers::instance;
 use crate::limits::WORKER_RESTART_DELAY;
-use crate::node::eviction;
+use crate::machine::pressure::Monitor;
+use crate::machine::stats::UsageHistory;
+use crate::node::eviction::EvictionManager;
 use crate::node::image_gc::Collector;
 use crate::node::registration::NodeKeeper;
 use crate::node::stats_collector;
 use crate::paths::PodDir;
 use crate::pods::message::Message;
 use crate::pods::recovery::{self, FoundPod, StoredPod};
-use crate::shared::Shared;
-use crate::worker::{Worker, WorkerStart};
+use crate::worker::{Worker, WorkerContext, WorkerStart};
 
 type Name = (String, String);
 
@@ -32,8 +33,10 @@ type OfName = BTreeMap<String, mpsc::Sender<Message>>;
 
 /// Hands pods to their workers.
 pub(super) struct Dispatcher {
-    shared: Arc<Shared>,
+    context: Arc<WorkerContext>,
     admission: Admission,
+    monitor: Arc<Monitor>,
+    usage: Arc<UsageHistory>,
     workers: BTreeMap<Name, OfName>,
     tasks: JoinSet<()>,
     /// The pod of each task.
@@ -55,10 +58,18 @@ fn uid_of(pod: &Pod) -> String {
 
 impl Dispatcher {
     /// A dispatcher without workers.
-    pub fn new(shared: Arc<Shared>, background: &Part) -> Self {
+    pub fn new(
+        context: Arc<WorkerContext>,
+        monitor: Arc<Monitor>,
+        usage: Arc<UsageHistory>,
+        background: &Part,
+    ) -> Self {
+        let (node, pods) = (context.node.clone(), context.pods.clone());
         Self {
-            admission: Admission::new(shared.clone(), background),
-            shared,
+            admission: Admission::new(node, &context.client, monitor.clone(), pods, background),
+            context,
+            monitor,
+            usage,
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
             pods: HashMap::new(),
@@ -75,39 +86,49 @@ impl Dispatcher {
         background: CancellationToken,
         shutdown: CancellationToken,
     ) {
-        let recorder = self.shared.recorder.clone();
+        let recorder = self.context.node.recorder.clone();
         let heartbeat =
             tokio::spawn(keeper.keep(recorder, self.admission.node().clone(), background.clone()));
+        let node = self.context.node.clone();
         let figures = tokio::spawn(stats_collector::watch(
-            self.shared.clone(),
+            self.usage.clone(),
+            self.context.pods.clone(),
+            node.clock,
             background.clone(),
         ));
         let pods = self.admission.pods().clone();
         let synced = tokio::select! {
             () = shutdown.cancelled() => false,
             (pods, services) = async {
-                tokio::join!(self.admission.wait_synced(), self.shared.api_objects.wait_synced())
+                tokio::join!(self.admission.wait_synced(), self.context.api_objects.wait_synced())
             } => pods && services,
         };
         let mut disk_space = JoinSet::new();
         if synced {
             self.recover(&pods, found, sandboxes).await;
             // From here on the pod manager has all pods.
-            let images = Arc::new(Collector::new(self.shared.clone()));
-            let relief = eviction::watch(self.shared.clone(), images.clone(), shutdown.clone());
-            disk_space.spawn(relief);
+            let running = self.context.pods.clone();
+            let puller = self.context.images.clone();
+            let images = Arc::new(Collector::new(node.clone(), puller, running.clone()));
+            let eviction = EvictionManager {
+                node,
+                monitor: self.monitor.clone(),
+                pods: running,
+                images: images.clone(),
+            };
+            disk_space.spawn(eviction.watch(shutdown.clone()));
             disk_space.spawn(images.watch(shutdown.clone()));
             self.follow(&pods, &shutdown).await;
         }
-        let on_shutdown = *self.shared.config.on_shutdown.borrow();
+        let on_shutdown = *self.context.node.config.on_shutdown.borrow();
         match on_shutdown {
             OnShutdown::StopPods => {
                 self.stop_pods(&pods).await;
-                if let Err(error) = self.shared.runtime.close().await {
+                if let Err(error) = self.context.runtime.close().await {
                     tracing::warn!(%error, "container runtime not closed");
                 }
             }
-            OnShutdown::LeavePods => self.shared.abandon.cancel(),
+            OnShutdown::LeavePods => self.context.abandon.cancel(),
         }
         while self.tasks.join_next().await.is_some() {}
         while let Some(ended) = disk_space.join_next().await {
@@ -127,7 +148,7 @@ impl Dispatcher {
     /// Hands each change to the pod's worker until the end.
     async fn follow(&mut self, pods: &Cache<Pod>, shutdown: &CancellationToken) {
         let mut changes = pods.subscribe();
-        let mut address = self.shared.config.node_ip.clone();
+        let mut address = self.context.node.config.node_ip.clone();
         address.mark_unchanged();
         loop {
             tokio::select! {
@@ -199,7 +220,7 @@ impl Dispatcher {
     }
 
     fn view_of(&self, name: &Name, uid: &str) -> Option<Arc<Pod>> {
-        let views = self.shared.pods.list();
+        let views = self.context.pods.list();
         let found = views.iter().find(|view| {
             name_of(&view.pod) == *name && view.pod.metadata.uid.as_deref() == Some(uid)
         });
@@ -220,7 +241,7 @@ impl Dispatcher {
 
     fn begin(&mut self, beginning: WorkerStart) {
         let (name, uid) = (name_of(&beginning.pod), uid_of(&beginning.pod));
-        let (worker, sender) = Worker::new(self.shared.clone(), beginning);
+        let (worker, sender) = Worker::new(self.context.clone(), beginning);
         self.workers
             .entry(name.clone())
             .or_default()
@@ -265,7 +286,7 @@ impl Dispatcher {
     /// The pod is cleaned up: the next one of its name may start.
     async fn forget(&mut self, name: &Name, uid: &str) {
         if let Some(view) = self.view_of(name, uid) {
-            self.shared.pods.remove(&view);
+            self.context.pods.remove(&view);
         }
         if let Some(of_name) = self.workers.get_mut(name) {
             of_name.remove(uid);
@@ -289,7 +310,7 @@ impl Dispatcher {
     async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) -> bool {
         // A delay, so that a repeated failure does not spin.
         tokio::time::sleep(WORKER_RESTART_DELAY).await;
-        let found = beside(|| recovery::found(&self.shared.config.data_dir));
+        let found = beside(|| recovery::found(&self.context.node.config.data_dir));
         let stored = found.ok().and_then(|mut found| found.remove(uid));
         let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
         let removed = current.is_none();
@@ -299,7 +320,7 @@ impl Dispatcher {
             .or_else(|| stored.as_ref().map(|found| found.pod.clone()))
             .or_else(shown);
         let Some(pod) = pod else { return false };
-        let sandbox = match self.shared.runtime.sandbox(uid).await {
+        let sandbox = match self.context.runtime.sandbox(uid).await {
             Ok(sandbox) => sandbox,
             Err(error) => {
                 tracing::error!(uid, %error, "sandbox of a failed worker not found");
@@ -337,7 +358,7 @@ impl Dispatcher {
             });
         }
         let live: BTreeSet<String> = by_uid.keys().cloned().collect();
-        if let Err(error) = self.shared.config.network.recover(&live).await {
+        if let Err(error) = self.context.node.config.network.recover(&live).await {
             tracing::error!(%error, "pod network not cleared of former pods");
         }
         let current: BTreeMap<String, Arc<Pod>> = pods
@@ -399,12 +420,12 @@ impl Dispatcher {
         sandbox: Option<Sandbox>,
         predecessors: BTreeSet<String>,
     ) {
-        let dir = PodDir::of(&self.shared.config.data_dir, &pod);
+        let dir = PodDir::of(&self.context.node.config.data_dir, &pod);
         let mut events = None;
         let mut state = None;
         if let Some(sandbox) = &sandbox {
             let ports = pod.spec.as_ref().map(service_routing::host_ports);
-            let network = &self.shared.config.network;
+            let network = &self.context.node.config.network;
             if let Err(error) = network
                 .publish(sandbox.id(), ports.unwrap_or_default())
                 .await
@@ -418,9 +439,9 @@ impl Dispatcher {
                 }
             }
         }
-        let images = &self.shared.config.images;
+        let images = &self.context.node.config.images;
         let image_id = |name: &str| Some(instance::image_id(&beside(|| images.get(name)).ok()??));
-        let now = self.shared.clock.now();
+        let now = self.context.node.clock.now();
         let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
         tracing::info!(
             pod = pod_lifecycle::spec::display_name(&pod),
@@ -442,8 +463,8 @@ impl Dispatcher {
     /// Stops all pods, one wave after the other, and waits for their ends.
     async fn stop_pods(&mut self, pods: &Cache<Pod>) {
         let mut changes = pods.subscribe();
-        let views = self.shared.pods.list();
-        let order = self.shared.config.shutdown_order.clone();
+        let views = self.context.pods.list();
+        let order = self.context.node.config.shutdown_order.clone();
         let waves: HashMap<String, usize> = views
             .iter()
             .map(|view| (uid_of(&view.pod), order.wave_of(&view.pod)))

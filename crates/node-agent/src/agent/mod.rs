@@ -10,29 +10,27 @@ use api_client::Client;
 use container_runtime::{Runtime, beside};
 use pod_lifecycle::environment::resolv_conf::Resolver;
 use reconcile::{Part, Recorder, Source};
-use tokio::sync::{Notify, RwLock};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::answer_cache::CachedAnswer;
 use crate::api::objects::ApiObjects;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
-use crate::images::pull_limiter::PullLimiter;
-use crate::kubelet_api::{self, NodeService};
+use crate::images::Puller;
+use crate::kubelet_api::{self, KubeletContext, NodeService};
 use crate::machine::machine_info::MachineInfo;
 use crate::machine::pressure::Monitor;
-use crate::machine::stats::UsageHistory;
 use crate::node::registration::NodeKeeper;
+use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
-use crate::pods::pod_manager::PodManager;
-use crate::probes::counts::ProbeCounts;
-use crate::shared::Shared;
+use crate::worker::WorkerContext;
 use dispatcher::Dispatcher;
 
 /// A running node agent.
 pub struct NodeAgent {
-    shared: Arc<Shared>,
+    kubelet: Arc<KubeletContext>,
     task: JoinHandle<()>,
 }
 
@@ -96,27 +94,34 @@ impl NodeAgent {
             host: Some(config.node_name.clone()),
         };
         let resolver = beside(|| std::fs::read_to_string("/etc/resolv.conf")).unwrap_or_default();
-        let shared = Arc::new(Shared {
+        let api_objects = Arc::new(ApiObjects::new(client.clone(), background.clone()));
+        let images = Puller::new(&config, api_objects.clone(), monitor.clone());
+        let node = Arc::new(NodeContext {
             recorder: Recorder::spawn(client.clone(), source, background.shutdown.clone()),
-            api_objects: ApiObjects::new(client.clone(), background.clone()),
-            pods: PodManager::default(),
-            usage: UsageHistory::default(),
-            allocation: Mutex::default(),
-            machine,
-            monitor,
             resolver: Resolver::parse(&resolver),
-            pull_limiter: PullLimiter::default(),
-            disk_space_wanted: Notify::new(),
-            image_looks: RwLock::default(),
-            abandon: CancellationToken::new(),
+            machine,
             clock,
-            probes: ProbeCounts::default(),
-            summary: Default::default(),
-            runtime,
-            client,
             config,
         });
-        let dispatcher = Dispatcher::new(shared.clone(), &background);
+        let kubelet = Arc::new(KubeletContext {
+            node: node.clone(),
+            pods: Arc::default(),
+            usage: Arc::default(),
+            probes: Arc::default(),
+            summary: CachedAnswer::default(),
+        });
+        let context = Arc::new(WorkerContext {
+            node,
+            client,
+            runtime,
+            api_objects,
+            images: Arc::new(images),
+            pods: kubelet.pods.clone(),
+            probes: kubelet.probes.clone(),
+            allocation: Mutex::default(),
+            abandon: CancellationToken::new(),
+        });
+        let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);
         let run = dispatcher.run(
             found,
             sandboxes,
@@ -125,12 +130,12 @@ impl NodeAgent {
             part.shutdown,
         );
         let task = tokio::spawn(async move { background.watched("dispatcher", run).await });
-        Ok(Self { shared, task })
+        Ok(Self { kubelet, task })
     }
 
     /// The kubelet's API: logs, exec, attach, pods, health.
     pub fn kubelet_api(&self) -> NodeService {
-        kubelet_api::service(self.shared.clone())
+        kubelet_api::service(self.kubelet.clone())
     }
 
     /// Waits for the agent's end.

@@ -2,6 +2,7 @@
 
 pub(crate) mod pull_limiter;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use base64::Engine;
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, RwLock};
 
 use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
+use crate::config::Config;
 use crate::machine::pressure::Monitor;
 use pull_limiter::PullLimiter;
 
@@ -30,22 +32,22 @@ pub struct ImageTrouble {
     pub message: String,
 }
 
-/// The context of pulls.
-pub struct Puller<'a> {
+/// Pulls the images of pods.
+pub struct Puller {
     /// The images of this machine.
-    pub store: &'a ImageStore,
+    store: ImageStore,
     /// Mirrors and credentials of this machine.
-    pub registries: &'a RegistriesConfig,
+    registries: RegistriesConfig,
     /// The source of pull secrets.
-    pub api_objects: &'a ApiObjects,
+    api_objects: Arc<ApiObjects>,
     /// The space that pulls must leave free.
-    pub monitor: &'a Monitor,
+    monitor: Arc<Monitor>,
     /// The limit of concurrent pulls.
-    pub limiter: &'a PullLimiter,
-    /// Told when a pull finds too little room on the disk.
-    pub disk_space_wanted: &'a Notify,
-    /// Held while an image is looked for: none is removed meanwhile.
-    pub looks: &'a RwLock<()>,
+    limiter: PullLimiter,
+    /// Notified when a pull finds too little disk space.
+    pub disk_space_wanted: Notify,
+    /// Held during lookups and mounts of images: no image is removed meanwhile.
+    pub looks: RwLock<()>,
 }
 
 /// A name by tag as the name by digest of the same repository.
@@ -68,7 +70,20 @@ fn policy<'a>(own: Option<&'a str>, image: &str) -> &'a str {
     })
 }
 
-impl Puller<'_> {
+impl Puller {
+    /// A puller into the image store of the node.
+    pub fn new(config: &Config, api_objects: Arc<ApiObjects>, monitor: Arc<Monitor>) -> Self {
+        Self {
+            store: config.images.clone(),
+            registries: config.registries.clone(),
+            api_objects,
+            monitor,
+            limiter: PullLimiter::default(),
+            disk_space_wanted: Notify::new(),
+            looks: RwLock::default(),
+        }
+    }
+
     /// Ensures that an image of the pod is present, by its pull policy.
     pub async fn ensure(
         &self,

@@ -18,21 +18,20 @@ use super::response::{BoxBody, BoxError, Target, refused};
 use super::upgrade::{Transport, accept, none_offered};
 use super::{log_messages, streams};
 use crate::containers::logs::{self, LogQuery};
-use crate::pods::pod_manager::PodView;
-use crate::shared::Shared;
+use crate::pods::pod_manager::{PodManager, PodView};
 
 /// Chunks that may wait for a slow reader.
 const CHUNKS_MAX: usize = 4;
 
 pub fn answer(
-    shared: &Arc<Shared>,
+    pods: &Arc<PodManager>,
     target: &Target<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let parameters = parameters(request.uri().query());
     let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
     let query = query(&parameters).map_err(|message| bad(&message))?;
-    let view = target.find(shared)?;
+    let view = target.find(pods)?;
     let previous = is_set(&parameters, "previous");
     let (path, number) = log_of(&view, target, previous).map_err(|message| bad(&message))?;
     let messages = match Transport::of(&request) {
@@ -44,7 +43,7 @@ pub fn answer(
         _ => None,
     };
     let (to, from) = mpsc::channel(CHUNKS_MAX);
-    let is_over = is_over(shared.clone(), target, &view, number);
+    let is_over = is_over(pods.clone(), target, &view, number);
     tokio::spawn(logs::send(path, query, is_over, to));
     if let Some(protocol) = messages {
         return accept(request, protocol.name(), move |connection| async move {
@@ -162,7 +161,7 @@ fn waiting(target: &Target<'_>, status: &ContainerStatus) -> String {
 
 /// Says whether the instance has ended: then its log grows no more.
 fn is_over(
-    shared: Arc<Shared>,
+    pods: Arc<PodManager>,
     target: &Target<'_>,
     view: &PodView,
     number: u32,
@@ -171,7 +170,7 @@ fn is_over(
     let container = target.container.to_owned();
     let uid = view.pod.metadata.uid.clone();
     move || {
-        let Some(view) = shared.pods.find(&ns, &pod) else {
+        let Some(view) = pods.find(&ns, &pod) else {
             return true;
         };
         let record = view.record.containers.get(&container);

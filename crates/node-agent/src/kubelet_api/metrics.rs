@@ -11,13 +11,13 @@ use pod_lifecycle::record::Instance;
 use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::json;
 
-use super::network;
 use super::response::{BoxBody, metrics, text};
 use super::summary::seconds;
+use super::{KubeletContext, network};
 use crate::limits::{LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
 use crate::machine::stats::{UsageFigures, UsageSubject};
+use crate::node_context::NodeContext;
 use crate::probes::counts::ProbeCounts;
-use crate::shared::Shared;
 
 const PROBES: Metric = Metric::counter(
     "prober_probe_total",
@@ -66,17 +66,17 @@ fn write_usage(page: &mut Page, labels: &[Label<'_>], figures: &UsageFigures) {
 }
 
 /// `/metrics/probes`.
-pub fn probes(shared: &Shared) -> Response<BoxBody> {
-    metrics(probe_page(&shared.probes))
+pub fn probes(counts: &ProbeCounts) -> Response<BoxBody> {
+    metrics(probe_page(counts))
 }
 
 /// `/metrics/cadvisor`: the machine as `id="/"`, pods without a container, containers.
-pub fn cadvisor(shared: &Shared) -> Response<BoxBody> {
+pub fn cadvisor(context: &KubeletContext) -> Response<BoxBody> {
     let mut page = Page::default();
-    if let Some(figures) = shared.usage.figures(&UsageSubject::Node) {
+    if let Some(figures) = context.usage.figures(&UsageSubject::Node) {
         write_usage(&mut page, &[("id", "/")], &figures);
     }
-    for view in shared.pods.list() {
+    for view in context.pods.list() {
         let meta = &view.pod.metadata;
         let own = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, pod) = (own(&meta.namespace), own(&meta.name));
@@ -88,12 +88,12 @@ pub fn cadvisor(shared: &Shared) -> Response<BoxBody> {
                 ("pod", &*pod),
             ]
         };
-        if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(own(&meta.uid))) {
+        if let Some(figures) = context.usage.figures(&UsageSubject::Pod(own(&meta.uid))) {
             write_usage(&mut page, &labels("", ""), &figures);
         }
         for (name, record) in &view.record.containers {
             if let Instance::Running(running) = &record.instance
-                && let Some(figures) = shared
+                && let Some(figures) = context
                     .usage
                     .figures(&UsageSubject::Container(running.id.clone()))
             {
@@ -117,8 +117,8 @@ pub fn cadvisor(shared: &Shared) -> Response<BoxBody> {
 }
 
 /// `/metrics`: kubelet's own.
-pub fn kubelet(shared: &Shared) -> Response<BoxBody> {
-    let views = shared.pods.list();
+pub fn kubelet(context: &KubeletContext) -> Response<BoxBody> {
+    let views = context.pods.list();
     let with_sandbox = views.iter().filter(|view| view.sandbox.is_some()).count();
     let mut states = BTreeMap::from([("created", 0), ("exited", 0), ("running", 0)]);
     for record in views
@@ -134,7 +134,7 @@ pub fn kubelet(shared: &Shared) -> Response<BoxBody> {
         *states.entry(state).or_default() += 1;
     }
     let mut page = Page::default();
-    page.add(NODE_NAME, &[("node", &*shared.config.node_name)], 1);
+    page.add(NODE_NAME, &[("node", &*context.node.config.node_name)], 1);
     page.add(PODS, &[], with_sandbox);
     for (state, count) in states {
         page.add(CONTAINERS, &[("container_state", state)], count);
@@ -143,8 +143,8 @@ pub fn kubelet(shared: &Shared) -> Response<BoxBody> {
 }
 
 /// `/configz`: the settings that have a name in kubelet's configuration.
-pub fn settings(shared: &Shared) -> Response<BoxBody> {
-    let config = &shared.config;
+pub fn settings(node: &NodeContext) -> Response<BoxBody> {
+    let config = &node.config;
     let duration = |seconds: u64| format!("{}m{}s", seconds / 60, seconds % 60);
     let settings = json!({"kubeletconfig": {
         "kind": "KubeletConfiguration",

@@ -21,52 +21,71 @@ mod upgrade;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use object_model::Status;
 use tower::util::BoxCloneSyncService;
 
-use crate::shared::Shared;
+use crate::answer_cache::CachedAnswer;
+use crate::machine::stats::UsageHistory;
+use crate::node_context::NodeContext;
+use crate::pods::pod_manager::PodManager;
+use crate::probes::counts::ProbeCounts;
 pub use response::{BoxBody, BoxError};
 use response::{Target, refusal, refused, text};
 
 /// The kubelet's API as a service.
 pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
 
+/// The parts of the agent that requests read.
+pub struct KubeletContext {
+    /// The node.
+    pub node: Arc<NodeContext>,
+    /// The current view of all pods.
+    pub pods: Arc<PodManager>,
+    /// The resource usage of the node, its pods and containers.
+    pub usage: Arc<UsageHistory>,
+    /// Counts of probe results.
+    pub probes: Arc<ProbeCounts>,
+    /// The last answer to `/stats/summary`.
+    pub summary: CachedAnswer<Bytes>,
+}
+
 /// The service of the agent's node.
-pub fn service(shared: Arc<Shared>) -> NodeService {
+pub fn service(context: Arc<KubeletContext>) -> NodeService {
     BoxCloneSyncService::new(tower::service_fn(move |request| {
-        let shared = shared.clone();
-        async move { Ok::<_, BoxError>(answer(shared, request).await) }
+        let context = context.clone();
+        async move { Ok::<_, BoxError>(answer(context, request).await) }
     }))
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxBody> {
+async fn answer(context: Arc<KubeletContext>, request: Request<BoxBody>) -> Response<BoxBody> {
     let path = request.uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let done = match (request.method(), parts.as_slice()) {
         (&Method::GET, ["healthz"]) => Ok(text("ok".to_owned())),
-        (&Method::GET, ["pods"]) => pods(&shared),
-        (&Method::GET, ["stats", "summary"]) => summary::answer(&shared).await,
-        (&Method::GET, ["metrics"]) => Ok(metrics::kubelet(&shared)),
-        (&Method::GET, ["metrics", "cadvisor"]) => Ok(metrics::cadvisor(&shared)),
-        (&Method::GET, ["metrics", "probes"]) => Ok(metrics::probes(&shared)),
-        (&Method::GET, ["configz"]) => Ok(metrics::settings(&shared)),
-        (&Method::GET, ["metrics", "resource"]) => Ok(summary::resource_metrics(&shared)),
+        (&Method::GET, ["pods"]) => pods(&context.pods),
+        (&Method::GET, ["stats", "summary"]) => summary::answer(&context).await,
+        (&Method::GET, ["metrics"]) => Ok(metrics::kubelet(&context)),
+        (&Method::GET, ["metrics", "cadvisor"]) => Ok(metrics::cadvisor(&context)),
+        (&Method::GET, ["metrics", "probes"]) => Ok(metrics::probes(&context.probes)),
+        (&Method::GET, ["configz"]) => Ok(metrics::settings(&context.node)),
+        (&Method::GET, ["metrics", "resource"]) => Ok(summary::resource_metrics(&context)),
         (&Method::GET, ["logs", ..]) => {
             system_logs::answer(path.strip_prefix("/logs").unwrap_or_default()).await
         }
         (&Method::GET, ["containerLogs", ns, pod, container]) => {
-            container_logs::answer(&shared, &Target { ns, pod, container }, request)
+            container_logs::answer(&context.pods, &Target { ns, pod, container }, request)
         }
         (&Method::GET | &Method::POST, ["exec", ns, pod, container]) => {
-            terminal::exec(&shared, &Target { ns, pod, container }, request)
+            terminal::exec(&context.pods, &Target { ns, pod, container }, request)
         }
         (&Method::GET | &Method::POST, ["attach", ns, pod, container]) => {
-            terminal::attach(&shared, &Target { ns, pod, container }, request)
+            terminal::attach(&context.pods, &Target { ns, pod, container }, request)
         }
         (&Method::GET | &Method::POST, ["portForward", ns, pod]) => {
             let container = "";
-            port_forward::answer(&shared, &Target { ns, pod, container }, request)
+            port_forward::answer(&context.pods, &Target { ns, pod, container }, request)
         }
         _ => Err(refused(
             StatusCode::NOT_FOUND,
@@ -76,9 +95,8 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
     done.unwrap_or_else(|status| refusal(&status))
 }
 
-fn pods(shared: &Shared) -> Result<Response<BoxBody>, Box<Status>> {
-    let items: Vec<_> = shared
-        .pods
+fn pods(pods: &PodManager) -> Result<Response<BoxBody>, Box<Status>> {
+    let items: Vec<_> = pods
         .list()
         .iter()
         .map(|view| {

@@ -25,7 +25,7 @@ use super::query::parameters;
 use super::response::{BoxBody, Target, refused};
 use super::streams::{self, Socket};
 use super::upgrade::{Transport, accept, none_offered};
-use crate::shared::Shared;
+use crate::pods::pod_manager::PodManager;
 
 const PROTOCOL: &str = "portforward.k8s.io";
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
@@ -41,12 +41,12 @@ const CHUNK_BYTES: usize = 32 * 1024;
 
 /// Answers the upgrade, then forwards until the client disconnects.
 pub fn answer(
-    shared: &Arc<Shared>,
+    pods: &PodManager,
     target: &Target<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
-    let pod = Arc::new(Pod::find(shared, target)?);
+    let pod = Arc::new(Pod::find(pods, target)?);
     match Transport::of(&request)? {
         Transport::WebSocket(offered) if offered.iter().any(|name| name == TUNNELLED) => {
             accept(request, TUNNELLED, move |connection| async move {
@@ -87,8 +87,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn find(shared: &Shared, target: &Target<'_>) -> Result<Self, Box<Status>> {
-        let view = target.find(shared)?;
+    fn find(pods: &PodManager, target: &Target<'_>) -> Result<Self, Box<Status>> {
+        let view = target.find(pods)?;
         let gone = || {
             let message = format!(
                 "unable to forward port because pod is not running: {}",

@@ -10,8 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use object_model::Status;
 use reconcile::prometheus::{CONTENT_TYPE, Page};
 
-use crate::pods::pod_manager::PodView;
-use crate::shared::Shared;
+use crate::pods::pod_manager::{PodManager, PodView};
 
 /// Any error, for bodies and services.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -27,8 +26,8 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    pub(super) fn find(&self, shared: &Shared) -> Result<Arc<PodView>, Box<Status>> {
-        let found = shared.pods.find(self.ns, self.pod);
+    pub(super) fn find(&self, pods: &PodManager) -> Result<Arc<PodView>, Box<Status>> {
+        let found = pods.find(self.ns, self.pod);
         found.ok_or_else(|| {
             let message = format!("pod \"{}\" is not on this node", self.pod);
             refused(StatusCode::NOT_FOUND, &message)

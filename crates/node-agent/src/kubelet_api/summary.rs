@@ -15,21 +15,23 @@ use pod_lifecycle::record::{Instance, Running};
 use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::{Value, json};
 
-use super::network;
 use super::response::{BoxBody, full, refused};
+use super::{KubeletContext, network};
 use crate::machine::machine_info;
 use crate::machine::pod_files::Places;
 use crate::machine::stats::{UsageFigures, UsageSubject};
 use crate::pods::pod_manager::PodView;
-use crate::shared::Shared;
 
 /// The summary, which is some seconds old at most.
-pub async fn answer(shared: &Arc<Shared>) -> Result<Response<BoxBody>, Box<Status>> {
+pub async fn answer(context: &Arc<KubeletContext>) -> Result<Response<BoxBody>, Box<Status>> {
     let make = async {
-        let shared = shared.clone();
-        tokio::task::spawn_blocking(move || Bytes::from(summary(&shared).to_string())).await
+        let context = context.clone();
+        tokio::task::spawn_blocking(move || Bytes::from(summary(&context).to_string())).await
     };
-    let made = shared.summary.get(|| shared.clock.instant(), make).await;
+    let made = context
+        .summary
+        .get(|| context.node.clock.instant(), make)
+        .await;
     let bytes =
         made.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     let mut response = Response::new(full(bytes));
@@ -39,19 +41,19 @@ pub async fn answer(shared: &Arc<Shared>) -> Result<Response<BoxBody>, Box<Statu
 }
 
 /// Blocks: it looks at the pods' files.
-fn summary(shared: &Shared) -> Value {
-    let mut node = json!({"nodeName": shared.config.node_name});
-    if let Some(figures) = shared.usage.figures(&UsageSubject::Node) {
+fn summary(context: &KubeletContext) -> Value {
+    let mut node = json!({"nodeName": context.node.config.node_name});
+    if let Some(figures) = context.usage.figures(&UsageSubject::Node) {
         usage(&mut node, &figures);
         let free = machine_info::meminfo("MemAvailable").unwrap_or(0);
         node["memory"]["availableBytes"] = json!(free);
     }
-    let now = shared.clock.now().wall.to_string();
+    let now = context.node.clock.now().wall.to_string();
     node["network"] = network::summary(&network::of_node(), &now);
-    node["fs"] = file_system(&shared.config.data_dir);
-    node["runtime"] = json!({"imageFs": file_system(shared.config.images.directory())});
-    let views = shared.pods.list();
-    let pods: Vec<Value> = views.iter().map(|view| pod(shared, view)).collect();
+    node["fs"] = file_system(&context.node.config.data_dir);
+    node["runtime"] = json!({"imageFs": file_system(context.node.config.images.directory())});
+    let views = context.pods.list();
+    let pods: Vec<Value> = views.iter().map(|view| pod(context, view)).collect();
     json!({"node": node, "pods": pods})
 }
 
@@ -68,21 +70,21 @@ fn file_system(place: &Path) -> Value {
     })
 }
 
-fn pod(shared: &Shared, view: &PodView) -> Value {
+fn pod(context: &KubeletContext, view: &PodView) -> Value {
     let meta = &view.pod.metadata;
     let mut pod = json!({
         "podRef": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
         "startTime": view.record.started_at.map(|at| at.wall.to_string()),
         "containers": [],
     });
-    let now = shared.clock.now().wall.to_string();
-    let disk = machine_info::disk(&shared.config.data_dir);
+    let now = context.node.clock.now().wall.to_string();
+    let disk = machine_info::disk(&context.node.config.data_dir);
     let files = Places::of(&view.pod, &view.record, &view.dir).taken();
     let share = |taken: DiskSpace| used(&now, disk.as_ref(), taken);
     let containers = running(view).map(|(name, running)| {
         let started_at = running.started_at.wall.to_string();
         let mut container = json!({"name": name, "startTime": started_at});
-        if let Some(figures) = figures_of(shared, running) {
+        if let Some(figures) = figures_of(context, running) {
             usage(&mut container, &figures);
         }
         if let Some([layer, logs]) = files.of_container(name) {
@@ -93,7 +95,7 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
     });
     pod["containers"] = containers.collect();
     let uid = meta.uid.clone().unwrap_or_default();
-    if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(uid)) {
+    if let Some(figures) = context.usage.figures(&UsageSubject::Pod(uid)) {
         usage(&mut pod, &figures);
     }
     pod["network"] = network::summary(&network::of_pod(view), &now);
@@ -169,9 +171,9 @@ fn running(view: &PodView) -> impl Iterator<Item = (&str, &Running)> {
     })
 }
 
-fn figures_of(shared: &Shared, running: &Running) -> Option<UsageFigures> {
+fn figures_of(context: &KubeletContext, running: &Running) -> Option<UsageFigures> {
     let subject = UsageSubject::Container(running.id.clone());
-    shared.usage.figures(&subject)
+    context.usage.figures(&subject)
 }
 
 fn usage(of: &mut Value, figures: &UsageFigures) {
@@ -191,13 +193,13 @@ fn usage(of: &mut Value, figures: &UsageFigures) {
 }
 
 /// The same for Prometheus.
-pub fn resource_metrics(shared: &Shared) -> Response<BoxBody> {
+pub fn resource_metrics(context: &KubeletContext) -> Response<BoxBody> {
     let mut page = Page::default();
-    if let Some(figures) = shared.usage.figures(&UsageSubject::Node) {
+    if let Some(figures) = context.usage.figures(&UsageSubject::Node) {
         write_usage(&mut page, NODE, &[], &figures);
     }
-    for view in shared.pods.list() {
-        write_pod(&mut page, shared, &view);
+    for view in context.pods.list() {
+        write_pod(&mut page, context, &view);
     }
     super::response::metrics(page)
 }
@@ -231,18 +233,18 @@ const fn usage_metrics(processor: &'static str, memory: &'static str) -> UsageMe
     ]
 }
 
-fn write_pod(page: &mut Page, shared: &Shared, view: &PodView) {
+fn write_pod(page: &mut Page, context: &KubeletContext, view: &PodView) {
     let meta = &view.pod.metadata;
     let namespace = ("namespace", meta.namespace.as_deref().unwrap_or_default());
     let pod = ("pod", meta.name.as_deref().unwrap_or_default());
     for (container, running) in running(view) {
-        if let Some(figures) = figures_of(shared, running) {
+        if let Some(figures) = figures_of(context, running) {
             let labels = [("container", container), namespace, pod];
             write_usage(page, CONTAINER, &labels, &figures);
         }
     }
     let uid = meta.uid.clone().unwrap_or_default();
-    if let Some(figures) = shared.usage.figures(&UsageSubject::Pod(uid)) {
+    if let Some(figures) = context.usage.figures(&UsageSubject::Pod(uid)) {
         write_usage(page, POD, &[namespace, pod], &figures);
     }
 }

@@ -1,7 +1,5 @@
 //! `/exec` and `/attach` (kubectl.md 5.1–5.3): the upgrade, then the streams.
 
-use std::sync::Arc;
-
 use container_runtime::spec::{AttachSpec, ExecSpec};
 use container_runtime::{Sandbox, Session};
 use http::{Request, Response, StatusCode};
@@ -15,11 +13,11 @@ use super::spdy_streams::{self, Version};
 use super::streams::{self, Protocol};
 use super::upgrade::{Transport, accept, none_offered};
 use crate::paths::runtime_id;
-use crate::shared::Shared;
+use crate::pods::pod_manager::PodManager;
 
 /// Runs a command in a container.
 pub fn exec(
-    shared: &Arc<Shared>,
+    pods: &PodManager,
     target: &Target<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
@@ -36,7 +34,7 @@ pub fn exec(
         ));
     }
     let wanted = wanted(&parameters)?;
-    let (sandbox, container) = running(shared, target)?;
+    let (sandbox, container) = running(pods, target)?;
     let spec = ExecSpec {
         container,
         args,
@@ -54,12 +52,12 @@ pub fn exec(
 
 /// Connects to a container's own streams.
 pub fn attach(
-    shared: &Arc<Shared>,
+    pods: &PodManager,
     target: &Target<'_>,
     request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
     let mut wanted = wanted(&parameters(request.uri().query()))?;
-    let view = target.find(shared)?;
+    let view = target.find(pods)?;
     let spec = view.pod.spec.as_ref();
     let found = spec.and_then(|spec| pod_lifecycle::spec::find(spec, target.container));
     let found = found.map(|(_, container)| container.into_owned());
@@ -70,7 +68,7 @@ pub fn attach(
     // As containerd: an input that stays open does not keep the session.
     let closes = made.stdin_once == Some(true) && !wanted.tty;
     wanted.ends_with_input = wanted.stdin && !closes;
-    let (sandbox, container) = running(shared, target)?;
+    let (sandbox, container) = running(pods, target)?;
     let (name, instance) = (target.container.to_owned(), container.clone());
     let spec = AttachSpec {
         container,
@@ -102,8 +100,8 @@ fn wanted(parameters: &[(String, String)]) -> Result<SessionStreams, Box<Status>
 }
 
 /// The running container's sandbox and its id there.
-fn running(shared: &Shared, target: &Target<'_>) -> Result<(Sandbox, String), Box<Status>> {
-    let view = target.find(shared)?;
+fn running(pods: &PodManager, target: &Target<'_>) -> Result<(Sandbox, String), Box<Status>> {
+    let view = target.find(pods)?;
     let container = target.container;
     let record = view.record.containers.get(container);
     let runs = record.filter(|record| matches!(record.instance, Instance::Running(_)));

@@ -18,68 +18,145 @@ use super::image_gc::Collector;
 use super::registration;
 use crate::limits::{EVICTION_POLL, EVICTION_WAIT, NODE_CHECK_PERIOD};
 use crate::machine::pod_files::Places;
+use crate::machine::pressure::Monitor;
+use crate::node_context::NodeContext;
 use crate::paths::runtime_id;
 use crate::pods::message::Message;
-use crate::pods::pod_manager::PodView;
-use crate::shared::Shared;
+use crate::pods::pod_manager::{PodManager, PodView};
 
-/// Looks at the node at intervals until `shutdown`.
-pub async fn watch(shared: Arc<Shared>, images: Arc<Collector>, shutdown: CancellationToken) {
-    let rounds = async {
-        loop {
-            match relieve(&shared, &images).await {
-                Some((gone, Resource::Memory)) => wait_for_end(&shared, &gone).await,
-                // Disks report freed space with a delay.
-                Some((gone, Resource::EphemeralStorage | Resource::Inodes)) => {
-                    wait_for_end(&shared, &gone).await;
-                    sleep(NODE_CHECK_PERIOD).await;
+/// Evicts pods when memory or disk space runs short.
+pub struct EvictionManager {
+    /// The node.
+    pub node: Arc<NodeContext>,
+    /// The monitor of memory and disk.
+    pub monitor: Arc<Monitor>,
+    /// The current view of all pods.
+    pub pods: Arc<PodManager>,
+    /// Removes unused images.
+    pub images: Arc<Collector>,
+}
+
+impl EvictionManager {
+    /// Looks at the node at intervals until `shutdown`.
+    pub async fn watch(self, shutdown: CancellationToken) {
+        let rounds = async {
+            loop {
+                match self.relieve().await {
+                    Some((gone, Resource::Memory)) => self.wait_for_end(&gone).await,
+                    // Disks report freed space with a delay.
+                    Some((gone, Resource::EphemeralStorage | Resource::Inodes)) => {
+                        self.wait_for_end(&gone).await;
+                        sleep(NODE_CHECK_PERIOD).await;
+                    }
+                    None => sleep(NODE_CHECK_PERIOD).await,
                 }
-                None => sleep(NODE_CHECK_PERIOD).await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = rounds => {}
+        }
+    }
+
+    /// Handles the most important shortage; returns the evicted pod, if any, and the resource.
+    async fn relieve(&self) -> Option<(Arc<PodView>, Resource)> {
+        let mut shortage = *self.monitor.look().first()?;
+        let resource = shortage.signal.resource();
+        let words = format!("Attempting to reclaim {}", resource.name());
+        let node = registration::event_reference(&self.node.config.node_name);
+        self.node
+            .recorder
+            .event(node, EventType::Warning, "EvictionThresholdMet", words);
+        if resource != Resource::Memory {
+            self.reclaim(shortage.signal).await;
+            shortage = *self.monitor.look().first()?;
+        }
+        let gone = self.evict(shortage).await?;
+        Some((gone, shortage.signal.resource()))
+    }
+
+    /// Frees unused data on the full file system.
+    async fn reclaim(&self, signal: Signal) {
+        let apart = beside(|| self.monitor.images_are_apart());
+        let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
+        let mut freed = false;
+        if !(apart && of_images) {
+            for view in self.pods.list() {
+                freed |= beside(|| remove_logs_of_ended(&view));
             }
         }
-    };
-    tokio::select! {
-        () = shutdown.cancelled() => {}
-        () = rounds => {}
-    }
-}
-
-/// Handles the most important shortage; returns the evicted pod, if any, and the resource.
-async fn relieve(shared: &Shared, images: &Collector) -> Option<(Arc<PodView>, Resource)> {
-    let mut shortage = *shared.monitor.look().first()?;
-    let resource = shortage.signal.resource();
-    let words = format!("Attempting to reclaim {}", resource.name());
-    let node = registration::event_reference(&shared.config.node_name);
-    shared
-        .recorder
-        .event(node, EventType::Warning, "EvictionThresholdMet", words);
-    if resource != Resource::Memory {
-        reclaim(shared, images, shortage.signal).await;
-        shortage = *shared.monitor.look().first()?;
-    }
-    let gone = evict(shared, shortage).await?;
-    Some((gone, shortage.signal.resource()))
-}
-
-/// Frees unused data on the full file system.
-async fn reclaim(shared: &Shared, images: &Collector, signal: Signal) {
-    let apart = beside(|| shared.monitor.images_are_apart());
-    let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
-    let mut freed = false;
-    if !(apart && of_images) {
-        for view in shared.pods.list() {
-            freed |= beside(|| remove_logs_of_ended(&view));
+        if !apart || of_images {
+            match self.images.remove_unused().await {
+                Ok(bytes) => freed |= bytes > 0,
+                Err(error) => tracing::warn!(error, "unused images not removed"),
+            }
+        }
+        let monitor = self.monitor.clone();
+        if freed && let Err(error) = tokio::task::spawn_blocking(move || monitor.settle()).await {
+            tracing::error!(%error, "file systems not synced");
         }
     }
-    if !apart || of_images {
-        match images.remove_unused().await {
-            Ok(bytes) => freed |= bytes > 0,
-            Err(error) => tracing::warn!(error, "unused images not removed"),
+
+    /// Chooses a pod and evicts it.
+    async fn evict(&self, shortage: Shortage) -> Option<Arc<PodView>> {
+        let resource = shortage.signal.resource();
+        // A pod without containers here has no usage.
+        let mut views = self.pods.list();
+        views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
+        let measured = views.clone();
+        let apart = beside(|| self.monitor.images_are_apart());
+        let looked = tokio::task::spawn_blocking(move || {
+            let each = measured.iter();
+            each.map(|view| usage(view, shortage.signal, apart))
+                .collect::<Vec<Option<PodUsage>>>()
+        });
+        let usages = match looked.await {
+            Ok(usages) => usages,
+            Err(error) => {
+                tracing::error!(%error, "usage of pods not read");
+                return None;
+            }
+        };
+        let both = views.iter().zip(&usages);
+        let candidates: Vec<Candidate<'_>> = both
+            .map(|(view, usage)| Candidate {
+                pod: &view.pod,
+                usage: usage.as_ref(),
+            })
+            .collect();
+        let Some(index) = eviction::first_to_go(resource, &candidates) else {
+            tracing::info!(signal = shortage.signal.name(), "no pod can be evicted");
+            return None;
+        };
+        let candidate = candidates.get(index)?;
+        let view = views.get(index)?;
+        tracing::warn!(
+            pod = spec::display_name(&view.pod),
+            signal = shortage.signal.name(),
+            threshold = shortage.threshold,
+            available = shortage.available,
+            "pod evicted"
+        );
+        let failure = eviction::failure(candidate.pod, candidate.usage, &shortage);
+        if view.worker.send(Message::FailPod(failure)).await.is_err() {
+            tracing::debug!("the pod has just ended");
         }
+        Some(view.clone())
     }
-    let monitor = shared.monitor.clone();
-    if freed && let Err(error) = tokio::task::spawn_blocking(move || monitor.settle()).await {
-        tracing::error!(%error, "file systems not synced");
+
+    /// Waits, up to a limit, until the pod has ended: only then is its usage freed.
+    async fn wait_for_end(&self, gone: &PodView) {
+        let begun = Instant::now();
+        while begun.elapsed() < EVICTION_WAIT {
+            let views = self.pods.list();
+            let left = views
+                .iter()
+                .find(|view| view.pod.metadata.uid == gone.pod.metadata.uid);
+            if !left.is_some_and(|view| is_here(view)) {
+                return;
+            }
+            sleep(EVICTION_POLL).await;
+        }
     }
 }
 
@@ -98,53 +175,6 @@ fn remove_logs_of_ended(view: &PodView) -> bool {
         }
     }
     removed
-}
-
-/// Chooses a pod and evicts it.
-async fn evict(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> {
-    let resource = shortage.signal.resource();
-    // A pod without containers here has no usage.
-    let mut views = shared.pods.list();
-    views.retain(|view| !view.has_ended() && view.record.failure.is_none() && is_here(view));
-    let measured = views.clone();
-    let apart = beside(|| shared.monitor.images_are_apart());
-    let looked = tokio::task::spawn_blocking(move || {
-        let each = measured.iter();
-        each.map(|view| usage(view, shortage.signal, apart))
-            .collect::<Vec<Option<PodUsage>>>()
-    });
-    let usages = match looked.await {
-        Ok(usages) => usages,
-        Err(error) => {
-            tracing::error!(%error, "usage of pods not read");
-            return None;
-        }
-    };
-    let both = views.iter().zip(&usages);
-    let candidates: Vec<Candidate<'_>> = both
-        .map(|(view, usage)| Candidate {
-            pod: &view.pod,
-            usage: usage.as_ref(),
-        })
-        .collect();
-    let Some(index) = eviction::first_to_go(resource, &candidates) else {
-        tracing::info!(signal = shortage.signal.name(), "no pod can be evicted");
-        return None;
-    };
-    let candidate = candidates.get(index)?;
-    let view = views.get(index)?;
-    tracing::warn!(
-        pod = spec::display_name(&view.pod),
-        signal = shortage.signal.name(),
-        threshold = shortage.threshold,
-        available = shortage.available,
-        "pod evicted"
-    );
-    let failure = eviction::failure(candidate.pod, candidate.usage, &shortage);
-    if view.worker.send(Message::FailPod(failure)).await.is_err() {
-        tracing::debug!("the pod has just ended");
-    }
-    Some(view.clone())
 }
 
 fn is_here(view: &PodView) -> bool {
@@ -191,19 +221,4 @@ fn memory(view: &PodView) -> Option<PodUsage> {
         total: bytes(None)?,
         containers: containers.collect(),
     })
-}
-
-/// Waits, up to a limit, until the pod has ended: only then is its usage freed.
-async fn wait_for_end(shared: &Shared, gone: &PodView) {
-    let begun = Instant::now();
-    while begun.elapsed() < EVICTION_WAIT {
-        let views = shared.pods.list();
-        let left = views
-            .iter()
-            .find(|view| view.pod.metadata.uid == gone.pod.metadata.uid);
-        if !left.is_some_and(|view| is_here(view)) {
-            return;
-        }
-        sleep(EVICTION_POLL).await;
-    }
 }

@@ -4,7 +4,7 @@
 //! [`pod_lifecycle::node::image_gc`] chooses the images, and [`image_store`] ensures that none in
 //! use is removed. This module finds the images in use: those of all pods that have not ended. A
 //! pod is in the registry before it looks for its images, and it looks for them, and mounts them,
-//! while it holds `Shared::image_looks`; meanwhile nothing is removed.
+//! while it holds `Puller::looks`; meanwhile nothing is removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,9 +20,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::registration;
+use crate::images::Puller;
 use crate::limits::{IMAGE_GC_PERIOD, ORPHAN_LAYER_AGE};
 use crate::machine::machine_info;
-use crate::shared::Shared;
+use crate::node_context::NodeContext;
+use crate::pods::pod_manager::PodManager;
 
 /// Maximum number of attempts to find a moment without a lookup of images.
 const TRIES: u32 = 100;
@@ -32,7 +34,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Removes images; one removal at a time.
 pub struct Collector {
-    shared: Arc<Shared>,
+    node: Arc<NodeContext>,
+    puller: Arc<Puller>,
+    pods: Arc<PodManager>,
     history: Mutex<ImageHistory>,
 }
 
@@ -49,16 +53,18 @@ enum Goal {
 
 impl Collector {
     /// A collector without history; all pods of the node must be in the registry.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(node: Arc<NodeContext>, puller: Arc<Puller>, pods: Arc<PodManager>) -> Self {
         Self {
-            shared,
+            node,
+            puller,
+            pods,
             history: Mutex::default(),
         }
     }
 
     /// Collects periodically, until `shutdown`.
     pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
-        if !self.shared.config.image_gc.collects() {
+        if !self.node.config.image_gc.collects() {
             return;
         }
         let mut tick = interval(IMAGE_GC_PERIOD);
@@ -68,7 +74,7 @@ impl Collector {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = tick.tick() => {}
-                () = self.shared.disk_space_wanted.notified() => {
+                () = self.puller.disk_space_wanted.notified() => {
                     // The next attempt at the pull may find more.
                     if let Err(error) = self.remove_unused().await {
                         tracing::warn!(error, "no room made for a pull");
@@ -91,15 +97,15 @@ impl Collector {
     /// Removes images that are too old, then as many as the disk wants.
     async fn collect(&self) -> Result<(), String> {
         self.remove(Goal::Age).await?;
-        let shared = &self.shared;
-        let disk = machine_info::disk(shared.config.images.directory());
+        let config = &self.node.config;
+        let disk = machine_info::disk(config.images.directory());
         let disk = disk.ok_or("the disk of the images cannot be looked at")?;
         if disk.total == 0 {
             let text = "invalid capacity 0 on image filesystem".to_owned();
             self.warn("InvalidDiskCapacity", text.clone());
             return Err(text);
         }
-        let Some(wanted) = shared.config.image_gc.to_free(disk.total, disk.free) else {
+        let Some(wanted) = config.image_gc.to_free(disk.total, disk.free) else {
             return Ok(());
         };
         let freed = self.remove(Goal::Bytes(wanted)).await?;
@@ -147,7 +153,7 @@ impl Collector {
     ) -> Result<Vec<String>, String> {
         let needed = self.needed();
         let present = self.blocking(move |store| present(store, &needed)).await?;
-        let (policy, now) = (self.shared.config.image_gc, self.shared.clock.instant());
+        let (policy, now) = (self.node.config.image_gc, self.node.clock.instant());
         history.note(&present, now);
         let chosen = match goal {
             Goal::Age => history.outdated(&present, &policy, now),
@@ -180,7 +186,7 @@ impl Collector {
     /// that starts in the meantime goes first.
     async fn turn(&self) -> Result<RwLockWriteGuard<'_, ()>, String> {
         for _ in 0..TRIES {
-            if let Ok(turn) = self.shared.image_looks.try_write() {
+            if let Ok(turn) = self.puller.looks.try_write() {
                 return Ok(turn);
             }
             sleep(PAUSE).await;
@@ -191,7 +197,7 @@ impl Collector {
     /// The images in use by pods that have not ended.
     fn needed(&self) -> Needed {
         let mut needed = Needed::default();
-        for view in self.shared.pods.list() {
+        for view in self.pods.list() {
             if view.has_ended() && view.sandbox.is_none() {
                 continue;
             }
@@ -208,7 +214,7 @@ impl Collector {
         &self,
         work: impl FnOnce(&ImageStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, String> {
-        let store = self.shared.config.images.clone();
+        let store = self.node.config.images.clone();
         match tokio::task::spawn_blocking(move || work(&store)).await {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -216,8 +222,8 @@ impl Collector {
     }
 
     fn warn(&self, reason: &str, message: String) {
-        let node = registration::event_reference(&self.shared.config.node_name);
-        self.shared
+        let node = registration::event_reference(&self.node.config.node_name);
+        self.node
             .recorder
             .event(node, EventType::Warning, reason, message);
     }

@@ -8,14 +8,20 @@ use pod_lifecycle::record::Instance;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::limits::USAGE_PERIOD;
 use crate::machine::machine_info::meminfo;
-use crate::machine::stats::{UsageSample, UsageSubject};
+use crate::machine::stats::{UsageHistory, UsageSample, UsageSubject};
 use crate::paths::runtime_id;
-use crate::shared::Shared;
+use crate::pods::pod_manager::PodManager;
 
 /// Looks at everything at intervals until `shutdown`.
-pub async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
+pub async fn watch(
+    usage: Arc<UsageHistory>,
+    pods: Arc<PodManager>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) {
     let mut tick = interval(USAGE_PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -23,20 +29,20 @@ pub async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let looked = shared.clone();
-        match tokio::task::spawn_blocking(move || look(&looked)).await {
-            Ok(round) => shared.usage.note(round),
+        let pods = pods.clone();
+        match tokio::task::spawn_blocking(move || look(&pods, clock)).await {
+            Ok(round) => usage.note(round),
             Err(error) => tracing::error!(%error, "usage not read"),
         }
     }
 }
 
-fn look(shared: &Shared) -> Vec<(UsageSubject, UsageSample)> {
-    let mut round: Vec<_> = node(shared.clock.now())
+fn look(pods: &PodManager, clock: Clock) -> Vec<(UsageSubject, UsageSample)> {
+    let mut round: Vec<_> = node(clock.now())
         .map(|sample| (UsageSubject::Node, sample))
         .into_iter()
         .collect();
-    for view in shared.pods.list() {
+    for view in pods.list() {
         let Some(sandbox) = &view.sandbox else {
             continue;
         };
@@ -45,7 +51,7 @@ fn look(shared: &Shared) -> Vec<(UsageSubject, UsageSample)> {
                 Ok(usage) => round.push((
                     subject,
                     UsageSample {
-                        at: shared.clock.now(),
+                        at: clock.now(),
                         cpu_ns: usage.cpu_ns,
                         working_set_bytes: usage.working_set_bytes,
                         usage_bytes: usage.memory_bytes,

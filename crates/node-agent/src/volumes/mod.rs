@@ -124,7 +124,7 @@ pub struct VolumeContext<'a> {
     /// The node's record of it.
     pub facts: &'a NodeFacts,
     /// The source of images.
-    pub images: &'a Puller<'a>,
+    pub images: &'a Puller,
     /// The receiver of events about pulls.
     pub events: &'a PodEvents,
 }

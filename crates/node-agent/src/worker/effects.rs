@@ -15,6 +15,7 @@ use pod_lifecycle::{Action, StopCause};
 
 use super::{Worker, tell};
 use crate::api::events::PodEvents;
+use crate::api::objects::ApiObjects;
 use crate::api::objects::{ObjectKind, Versions};
 use crate::api::status_writer::{self, StatusWriteResult};
 use crate::containers::instance::{signal_number, stop_signal};
@@ -24,12 +25,12 @@ use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::{PodDir, runtime_id};
 use crate::pods::message::Message;
 use crate::probes::prober::{self, ProbeTarget};
-use crate::shared::Shared;
 use crate::volumes::{self, ReadObjects, VolumeContext, device_claims};
 
 /// The parts of a volume context that a task owns.
 struct VolumesOfPod {
-    shared: Arc<Shared>,
+    api_objects: Arc<ApiObjects>,
+    images: Arc<Puller>,
     pod: Arc<Pod>,
     dir: PodDir,
     facts: NodeFacts,
@@ -39,21 +40,22 @@ struct VolumesOfPod {
 impl VolumesOfPod {
     fn of(worker: &Worker) -> Self {
         Self {
-            shared: Arc::clone(&worker.shared),
+            api_objects: Arc::clone(&worker.context.api_objects),
+            images: Arc::clone(&worker.context.images),
             pod: Arc::clone(&worker.pod),
             dir: worker.dir.clone(),
-            facts: worker.shared.facts(&worker.record.pod_ips),
+            facts: worker.context.node.facts(&worker.record.pod_ips),
             events: worker.events.clone(),
         }
     }
 
-    fn context<'a>(&'a self, images: &'a Puller<'a>) -> VolumeContext<'a> {
+    fn context(&self) -> VolumeContext<'_> {
         VolumeContext {
-            api_objects: &self.shared.api_objects,
+            api_objects: &self.api_objects,
             pod: &self.pod,
             dir: &self.dir,
             facts: &self.facts,
-            images,
+            images: &self.images,
             events: &self.events,
         }
     }
@@ -136,8 +138,7 @@ impl Worker {
         self.publish();
         let (volumes_of, sender) = (VolumesOfPod::of(self), self.sender.clone());
         self.tasks.spawn(async move {
-            let images = volumes_of.shared.puller();
-            let context = volumes_of.context(&images);
+            let context = volumes_of.context();
             let mut read_objects = ReadObjects::default();
             let result = match device_claims::prepare(context.api_objects, context.pod).await {
                 Ok(()) => volumes::prepare(context, &mut read_objects)
@@ -180,8 +181,7 @@ impl Worker {
         let (volumes_of, sender) = (VolumesOfPod::of(self), self.sender.clone());
         let failed_before = self.refresh_failed;
         self.tasks.spawn(async move {
-            let images = volumes_of.shared.puller();
-            let context = volumes_of.context(&images);
+            let context = volumes_of.context();
             let mut read_objects = ReadObjects::default();
             let refreshed = volumes::refresh(context, &mut read_objects).await;
             if let Err(error) = &refreshed {
@@ -233,7 +233,7 @@ impl Worker {
                 continue;
             }
             let watch = self
-                .shared
+                .context
                 .api_objects
                 .watch(object.0, &namespace, &object.1);
             let mut changes = watch.changes(read.get(&object).cloned());
@@ -254,12 +254,12 @@ impl Worker {
         self.record.container(&name).image.ensure();
         // Before the image is looked for, it is known that it is needed.
         self.publish();
-        let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
+        let (context, pod, sender) = (self.context.clone(), self.pod.clone(), self.sender.clone());
         let events = self.events.container(&pod, &name);
         self.tasks.spawn(async move {
             let image = container.image.clone().unwrap_or_default();
             let policy = container.image_pull_policy.as_deref();
-            let ensured = shared.puller().ensure(&pod, &image, policy, &events).await;
+            let ensured = context.images.ensure(&pod, &image, policy, &events).await;
             let result = ensured.map(|_| ());
             tell(
                 &sender,
@@ -297,7 +297,7 @@ impl Worker {
         let runtime_id = runtime_id(name, self.record.container(name).restart_count);
         let pod_ip = match self.record.pod_ips.first() {
             Some(ip) => ip.clone(),
-            None => self.shared.config.node_ip().to_string(),
+            None => self.context.node.config.node_ip().to_string(),
         };
         Some((
             ProbeTarget {
@@ -336,7 +336,7 @@ impl Worker {
     }
 
     fn probe(&mut self, name: String, kind: ProbeKind) {
-        let now = self.shared.clock.instant();
+        let now = self.context.node.clock.instant();
         if let Some(running) = self.running(&name) {
             match kind {
                 ProbeKind::Startup => running.startup.begin(now),
@@ -378,7 +378,7 @@ impl Worker {
             .container(&self.pod, &name)
             .normal("Killing", message);
         let asked = self.asked(&name);
-        let since = self.shared.clock.instant();
+        let since = self.context.node.clock.instant();
         if let Some(running) = self.running(&name) {
             running.stop = Some(Stop {
                 cause,
@@ -425,7 +425,7 @@ impl Worker {
     }
 
     fn terminate(&mut self, name: String) {
-        let now = self.shared.clock.instant();
+        let now = self.context.node.clock.instant();
         let (mut image, mut of_image) = (String::new(), None);
         if let Some(running) = self.running(&name) {
             image.clone_from(&running.image);
@@ -439,7 +439,7 @@ impl Worker {
             .and_then(|c| c.lifecycle)
             .and_then(|l| l.stop_signal);
         let by_name = || {
-            let found = beside(|| self.shared.config.images.get(&image));
+            let found = beside(|| self.context.node.config.images.get(&image));
             let found = found.ok().flatten();
             found.map(|image| stop_signal(&image))
         };
@@ -449,7 +449,7 @@ impl Worker {
     }
 
     fn kill(&mut self, name: String) {
-        let now = self.shared.clock.instant();
+        let now = self.context.node.clock.instant();
         if let Some(stop) = self
             .running(&name)
             .and_then(|running| running.stop.as_mut())
@@ -476,27 +476,27 @@ impl Worker {
 
     fn remove_object(&mut self) {
         self.record.removal = Removal::Asked;
-        let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
+        let (context, pod, sender) = (self.context.clone(), self.pod.clone(), self.sender.clone());
         let last = status_writer::difference(self.known.get(), &self.status);
         self.tasks.spawn(async move {
             if let Some(patch) = last
                 && let StatusWriteResult::Failed(reason) =
-                    status_writer::write(&shared.client, &pod, patch).await
+                    status_writer::write(&context.client, &pod, patch).await
             {
                 return tell(&sender, Message::ObjectRemoved(Err(reason))).await;
             }
-            let result = status_writer::remove(&shared.client, &pod).await;
+            let result = status_writer::remove(&context.client, &pod).await;
             tell(&sender, Message::ObjectRemoved(result)).await;
         });
     }
 
     pub(super) fn destroy_sandbox(&mut self) {
         self.record.sandbox = Sandbox::Destroying;
-        let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
+        let (context, pod, sender) = (self.context.clone(), self.pod.clone(), self.sender.clone());
         let sandbox = self.sandbox.take();
         self.tasks.spawn(async move {
             let uid = pod.metadata.uid.clone().unwrap_or_default();
-            let result = super::pod_sandbox::destroy(&shared, &uid, sandbox).await;
+            let result = super::pod_sandbox::destroy(&context, &uid, sandbox).await;
             tell(&sender, Message::SandboxDestroyed(result)).await;
         });
     }

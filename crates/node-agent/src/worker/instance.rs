@@ -12,19 +12,18 @@ use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
 use pod_lifecycle::spec;
 use pod_lifecycle::{Moment, messages};
 
-use super::{Worker, pod_sandbox, tell};
+use super::{Worker, WorkerContext, pod_sandbox, tell};
 use crate::api::events::PodEvents;
 use crate::containers::instance::{image_id, make_message_file, public_id, stop_signal, user_of};
 use crate::containers::logs;
 use crate::containers::runtime_spec::{ContainerInputs, container_spec};
 use crate::paths::{PodDir, runtime_id, seccomp_dir};
 use crate::pods::message::{Message, StartResult};
-use crate::shared::Shared;
 use crate::volumes::{Block, PreparedVolumes, block, text_file};
 
 /// The inputs of a start of an instance.
 struct Start {
-    shared: Arc<Shared>,
+    context: Arc<WorkerContext>,
     pod: Arc<Pod>,
     container: Container,
     restart_count: u32,
@@ -50,7 +49,7 @@ enum Target {
 
 impl Worker {
     pub(super) fn start_container(&mut self, name: &str, restart_count: u32) {
-        let now = self.shared.clock.instant();
+        let now = self.context.node.clock.instant();
         self.record.container(name).starting(now);
         let pod = self.allocated_pod();
         let found = pod.spec.as_ref().and_then(|spec| spec::find(spec, name));
@@ -62,7 +61,7 @@ impl Worker {
         let start = Start {
             pod_limits: self.new_pod_limits(),
             target,
-            shared: self.shared.clone(),
+            context: self.context.clone(),
             pod,
             container,
             restart_count,
@@ -103,7 +102,7 @@ impl Start {
     async fn run(self) -> StartResult {
         self.remove_former().await;
         // Until it is mounted, the image must not go.
-        let looks = self.shared.image_looks.read().await;
+        let looks = self.context.images.looks.read().await;
         let spec = match self.spec().await {
             Ok(spec) => spec,
             Err((reason, message)) => return self.refuse(reason, message),
@@ -121,7 +120,7 @@ impl Start {
         }
         drop(looks);
         self.events.normal("Created", "Container created");
-        let asked = self.shared.clock.now();
+        let asked = self.context.node.clock.now();
         match self.sandbox.start(&id).await {
             Ok(()) => {
                 self.events.normal("Started", "Container started");
@@ -207,15 +206,15 @@ impl Start {
             }
         };
         let name = self.container.image.as_deref().unwrap_or_default();
-        let image = match beside(|| self.shared.config.images.get(name)) {
+        let image = match beside(|| self.context.node.config.images.get(name)) {
             Ok(Some(image)) => image,
             Ok(None) => return Err(config_error(format!("image \"{name}\" is gone"))),
             Err(error) => return Err(config_error(error.to_string())),
         };
-        let facts = self.shared.facts(&self.pod_ips);
+        let facts = self.context.node.facts(&self.pod_ips);
         let wanted = references(&self.container);
         let sources = self
-            .shared
+            .context
             .api_objects
             .environment(&self.pod, wanted, facts)
             .await;
@@ -228,7 +227,7 @@ impl Start {
         }
         let env = environment(&self.pod, &self.container, &sources)
             .map_err(|error| config_error(error.message))?;
-        let names = pod_sandbox::names(&self.shared, &self.pod).map_err(config_error)?;
+        let names = pod_sandbox::names(&self.context, &self.pod).map_err(config_error)?;
         let message_file = self
             .dir
             .termination_log(&self.container.name, self.restart_count);
@@ -249,9 +248,9 @@ impl Start {
             volumes: &volumes,
             dir: &self.dir,
             names: &names,
-            logs: self.shared.config.logs,
-            seccomp_profiles: &seccomp_dir(&self.shared.config.data_dir),
-            node_memory_bytes: self.shared.machine.memory_bytes,
+            logs: self.context.node.config.logs,
+            seccomp_profiles: &seccomp_dir(&self.context.node.config.data_dir),
+            node_memory_bytes: self.context.node.machine.memory_bytes,
             process_target,
         });
         Ok((spec.map_err(config_error)?, image))

@@ -17,7 +17,7 @@ impl Worker {
             .is_some_and(local_storage::is_limited);
         let over = self.removed || self.record.failure.is_some();
         self.storage_due =
-            (limited && !over).then(|| self.shared.clock.instant() + LOCAL_STORAGE_PERIOD);
+            (limited && !over).then(|| self.context.node.clock.instant() + LOCAL_STORAGE_PERIOD);
     }
 
     /// Begins a look.

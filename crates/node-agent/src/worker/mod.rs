@@ -4,6 +4,7 @@
 //! messages; the worker never waits for them, so that a deletion is handled during a pull. Its
 //! state is on disk before it waits for the next event.
 
+mod context;
 mod effects;
 mod instance;
 mod local_storage;
@@ -33,11 +34,11 @@ use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORK
 use crate::paths::PodDir;
 use crate::pods::pod_manager::PodView;
 use crate::pods::recovery::{self, StoredPod};
-use crate::shared::Shared;
 use crate::volumes::PreparedVolumes;
 
 use crate::pods::message::Message;
 
+pub use context::WorkerContext;
 use tasks::Tasks;
 
 /// The initial state of a worker.
@@ -60,7 +61,7 @@ pub struct WorkerStart {
 
 /// A pod's worker.
 pub struct Worker {
-    shared: Arc<Shared>,
+    context: Arc<WorkerContext>,
     pod: Arc<Pod>,
     removed: bool,
     node_stops: Option<NodeStop>,
@@ -98,12 +99,12 @@ pub struct Worker {
 
 impl Worker {
     /// A worker and the way to talk to it.
-    pub fn new(shared: Arc<Shared>, from: WorkerStart) -> (Self, mpsc::Sender<Message>) {
+    pub fn new(context: Arc<WorkerContext>, from: WorkerStart) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(WORKER_MESSAGES_MAX);
         let status = from.pod.status.clone().unwrap_or_default();
         let worker = Self {
-            dir: PodDir::of(&shared.config.data_dir, &from.pod),
-            events: PodEvents::of(&shared.recorder, &from.pod),
+            dir: PodDir::of(&context.node.config.data_dir, &from.pod),
+            events: PodEvents::of(&context.node.recorder, &from.pod),
             removed: from.removed,
             node_stops: None,
             predecessors: from.predecessors,
@@ -128,14 +129,14 @@ impl Worker {
             inbox,
             tasks: Tasks::default(),
             pod: from.pod,
-            shared,
+            context,
         };
         let mut worker = worker;
         if let Some(events) = from.events {
             worker.follow_sandbox(events);
         }
         if worker.record.started_at.is_none() {
-            worker.record.started_at = Some(worker.shared.clock.now());
+            worker.record.started_at = Some(worker.context.node.clock.now());
         }
         if let Some(rejection) = from.rejection {
             worker
@@ -172,7 +173,7 @@ impl Worker {
 
     /// Plans until there is no action left now.
     fn plan_and_act(&mut self) -> PodPlan {
-        let host_ips = [self.shared.config.node_ip().to_string()];
+        let host_ips = [self.context.node.config.node_ip().to_string()];
         let mut rounds = 0;
         loop {
             let pod = self.pod.clone();
@@ -186,7 +187,7 @@ impl Worker {
                 host_ips: &host_ips,
                 node_resources: self.node_resources(),
             };
-            let plan = plan_pod(&input, self.shared.clock.now());
+            let plan = plan_pod(&input, self.context.node.clock.now());
             self.status.clone_from(&plan.status);
             rounds += 1;
             if plan.actions.is_empty() || rounds > PLANS_IN_A_ROW_MAX {
@@ -210,8 +211,8 @@ impl Worker {
             self.storage_due,
         ];
         let due = due.into_iter().flatten().min();
-        let abandon = self.shared.abandon.clone();
-        let clock = self.shared.clock;
+        let abandon = self.context.abandon.clone();
+        let clock = self.context.node.clock;
         tokio::select! {
             biased;
             () = abandon.cancelled() => return false,
@@ -230,7 +231,7 @@ impl Worker {
     }
 
     fn take_timers(&mut self) {
-        let now = self.shared.clock.instant();
+        let now = self.context.node.clock.instant();
         if self.status_due.is_some_and(|due| due <= now) {
             self.status_due = None;
         }
@@ -267,7 +268,7 @@ impl Worker {
     }
 
     fn publish(&self) {
-        self.shared.pods.publish(PodView {
+        self.context.pods.publish(PodView {
             pod: self.pod.clone(),
             record: self.record.clone(),
             status: self.status.clone(),
@@ -289,7 +290,7 @@ impl Worker {
         };
         self.writing = Some(patch.clone());
         let (client, pod, sender) = (
-            self.shared.client.clone(),
+            self.context.client.clone(),
             self.pod.clone(),
             self.sender.clone(),
         );
@@ -304,13 +305,13 @@ impl Worker {
         let doubled = STATUS_RETRY_MIN * 2i32.pow(self.status_failures.min(10) - 1);
         let delay = doubled.min(STATUS_RETRY_MAX);
         tracing::warn!(pod = self.name(), reason, "pod status not written");
-        self.status_due = Some(self.shared.clock.instant() + delay);
+        self.status_due = Some(self.context.node.clock.instant() + delay);
     }
 
     /// The last clean-up after the pod.
     fn end(self) {
-        self.shared.pods.remove(&self.pod);
-        self.shared.probes.forget(&self.pod);
+        self.context.pods.remove(&self.pod);
+        self.context.probes.forget(&self.pod);
         let gone = self.removed || self.record.removal == pod_lifecycle::record::Removal::Done;
         if gone && let Err(error) = container_runtime::tree::remove(self.dir.root()) {
             tracing::warn!(pod = self.name(), %error, "pod directory not removed");
@@ -323,7 +324,7 @@ impl Worker {
         let spec = self.pod.spec.as_ref();
         let is_ready = self.record.sandbox == pod_lifecycle::record::Sandbox::Ready;
         if is_ready && spec.is_some_and(pod_lifecycle::spec::uses_host_network) {
-            self.record.pod_ips = vec![self.shared.config.node_ip().to_string()];
+            self.record.pod_ips = vec![self.context.node.config.node_ip().to_string()];
         }
     }
 

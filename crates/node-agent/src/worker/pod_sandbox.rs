@@ -14,23 +14,22 @@ use pod_lifecycle::record;
 use pod_lifecycle::spec;
 use tokio::sync::mpsc;
 
-use super::{Worker, tell};
+use super::{Worker, WorkerContext, tell};
 use crate::api::events::PodEvents;
 use crate::containers::runtime_spec::sandbox_spec;
 use crate::containers::security_context::{check_runtime, unmet_wishes};
 use crate::paths::PodDir;
 use crate::pods::message::Message;
-use crate::shared::Shared;
 
 impl Worker {
     pub(super) fn create_sandbox(&mut self) {
         self.record.sandbox = record::Sandbox::Creating;
         self.record.resize.sandbox_begins();
-        let (shared, pod, dir) = (self.shared.clone(), self.allocated_pod(), self.dir.clone());
+        let (context, pod, dir) = (self.context.clone(), self.allocated_pod(), self.dir.clone());
         let (sender, events) = (self.sender.clone(), self.events.clone());
         let number = self.record.sandboxes_made + 1;
         self.tasks.spawn(async move {
-            match create(&shared, &pod, &dir, &events).await {
+            match create(&context, &pod, &dir, &events).await {
                 Ok((sandbox, ips, stream)) => {
                     tell(&sender, Message::SandboxMade(Ok((sandbox, ips)))).await;
                     forward(stream, number, sender).await;
@@ -68,8 +67,8 @@ async fn forward(mut stream: Events, sandbox: u32, worker: mpsc::Sender<Message>
 
 /// The pod's host names. On the host network the kernel's name is the node's, whatever the pod's
 /// specification.
-pub(super) fn names(shared: &Shared, pod: &Pod) -> Result<Names, String> {
-    let zone = &shared.config.cluster_domain;
+pub(super) fn names(context: &WorkerContext, pod: &Pod) -> Result<Names, String> {
+    let zone = &context.node.config.cluster_domain;
     if pod.spec.as_ref().is_some_and(spec::uses_host_network) {
         let node = fs::read_to_string("/proc/sys/kernel/hostname");
         let node = node.map_err(|error| format!("read the node's host name: {error}"))?;
@@ -79,7 +78,7 @@ pub(super) fn names(shared: &Shared, pod: &Pod) -> Result<Names, String> {
 }
 
 async fn create(
-    shared: &Shared,
+    context: &WorkerContext,
     pod: &Pod,
     dir: &PodDir,
     events: &PodEvents,
@@ -89,16 +88,16 @@ async fn create(
         .as_ref()
         .and_then(|spec| spec.runtime_class_name.as_deref());
     if let Some(class) = class.filter(|class| !class.is_empty()) {
-        check_runtime(&shared.api_objects.runtime_handler(class).await?)?;
+        check_runtime(&context.api_objects.runtime_handler(class).await?)?;
     }
-    let names = names(shared, pod)?;
-    let wanted = sandbox_spec(pod, &names, shared.config.pod_pids_max);
+    let names = names(context, pod)?;
+    let wanted = sandbox_spec(pod, &names, context.node.config.pod_pids_max);
     let uid = wanted.id.clone();
-    let made = shared.runtime.create_sandbox(wanted).await;
+    let made = context.runtime.create_sandbox(wanted).await;
     let sandbox = made.map_err(|error| error.to_string())?;
-    let connected = connect(shared, &sandbox, pod, &uid).await;
+    let connected = connect(context, &sandbox, pod, &uid).await;
     let done = match connected {
-        Ok((ips, stream)) => beside(|| write_files(shared, pod, dir, &names, &ips, events))
+        Ok((ips, stream)) => beside(|| write_files(context, pod, dir, &names, &ips, events))
             .map(|()| (ips, stream))
             .map_err(|error| format!("write the pod's files: {error}")),
         Err(message) => Err(message),
@@ -106,7 +105,7 @@ async fn create(
     match done {
         Ok((ips, stream)) => Ok((sandbox, ips, stream)),
         Err(message) => {
-            if let Err(more) = destroy(shared, &uid, Some(sandbox)).await {
+            if let Err(more) = destroy(context, &uid, Some(sandbox)).await {
                 tracing::warn!(uid, error = more, "half-made sandbox not removed");
             }
             Err(message)
@@ -115,7 +114,7 @@ async fn create(
 }
 
 async fn connect(
-    shared: &Shared,
+    context: &WorkerContext,
     sandbox: &Sandbox,
     pod: &Pod,
     uid: &str,
@@ -123,13 +122,13 @@ async fn connect(
     let stream = sandbox.events().await.map_err(|error| error.to_string())?;
     let netns = beside(|| sandbox.netns_path());
     let Some(netns) = netns.map_err(|error| error.to_string())? else {
-        return Ok((vec![shared.config.node_ip().to_string()], stream));
+        return Ok((vec![context.node.config.node_ip().to_string()], stream));
     };
     let failed = |error| format!("set up the pod's network: {error}");
-    let network = &shared.config.network;
+    let network = &context.node.config.network;
     let ports = pod.spec.as_ref().map(service_routing::host_ports);
     let ports = ports.unwrap_or_default();
-    let node = match shared.config.node_ip() {
+    let node = match context.node.config.node_ip() {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     };
@@ -149,13 +148,13 @@ async fn connect(
 
 /// Removes a sandbox and its network, in any state.
 pub(super) async fn destroy(
-    shared: &Shared,
+    context: &WorkerContext,
     uid: &str,
     sandbox: Option<Sandbox>,
 ) -> Result<(), String> {
     let sandbox = match sandbox {
         Some(sandbox) => Some(sandbox),
-        None => shared
+        None => context
             .runtime
             .sandbox(uid)
             .await
@@ -164,7 +163,8 @@ pub(super) async fn destroy(
     if let Some(sandbox) = sandbox {
         sandbox.destroy().await.map_err(|error| error.to_string())?;
     }
-    shared
+    context
+        .node
         .config
         .network
         .detach(uid)
@@ -173,7 +173,7 @@ pub(super) async fn destroy(
 }
 
 fn write_files(
-    shared: &Shared,
+    context: &WorkerContext,
     pod: &Pod,
     dir: &PodDir,
     names: &Names,
@@ -194,10 +194,10 @@ fn write_files(
         hosts_file::pod_hosts(names, ips, aliases)
     };
     let cluster = ClusterDns {
-        servers: shared.config.cluster_dns.clone(),
-        zone: shared.config.cluster_domain.clone(),
+        servers: context.node.config.cluster_dns.clone(),
+        zone: context.node.config.cluster_domain.clone(),
     };
-    let found = pod_resolver(pod, &cluster, &shared.resolver);
+    let found = pod_resolver(pod, &cluster, &context.node.resolver);
     for (reason, message) in found.warnings {
         events.warning(reason, message);
     }

@@ -43,12 +43,16 @@ impl Worker {
     }
 
     fn measured_node_resources(&self) -> NodeResources {
-        let capacity = self.shared.machine.capacity(self.shared.config.pods_max);
+        let capacity = self
+            .context
+            .node
+            .machine
+            .capacity(self.context.node.config.pods_max);
         let amount = |name: &str| -> Quantity {
             let amount = capacity.get(name).and_then(|amount| amount.0.parse().ok());
             amount.unwrap_or_default()
         };
-        let others = self.shared.pods.list();
+        let others = self.context.pods.list();
         let others = others
             .iter()
             .filter(|view| view.pod.metadata.uid != self.pod.metadata.uid && !view.has_ended());
@@ -67,8 +71,8 @@ impl Worker {
 
     /// Allocates, if that is still to be had: other pods decide at the same time.
     pub(super) fn start_resize(&mut self, resources: Allocation, generation: i64) {
-        let shared = self.shared.clone();
-        let _turn = shared
+        let context = self.context.clone();
+        let _turn = context
             .allocation
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +193,7 @@ impl Worker {
         resources: Box<ResourceRequirements>,
         result: Result<(), String>,
     ) {
-        let at = self.shared.clock.instant();
+        let at = self.context.node.clock.instant();
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
@@ -237,7 +241,7 @@ impl Worker {
         match &result {
             Ok(()) => self.record.pod_resized(resources.map(|all| *all)),
             Err(_) => {
-                let at = self.shared.clock.instant();
+                let at = self.context.node.clock.instant();
                 self.record.resize.pod.update = ResourceUpdate::Failed { at };
             }
         }

@@ -128,7 +128,7 @@ impl Worker {
     fn pod_changed(&mut self, pod: Arc<Pod>) {
         let (before, after) = (&self.pod.metadata, &pod.metadata);
         if before.labels != after.labels || before.annotations != after.annotations {
-            self.refresh_due = Some(self.shared.clock.instant());
+            self.refresh_due = Some(self.context.node.clock.instant());
         }
         let stored = pod.status.clone().unwrap_or_default();
         if self.known.watched(&*pod, stored) {
@@ -152,11 +152,11 @@ impl Worker {
                 refusal.at = At::EARLIEST;
             }
         }
-        self.refresh_due = Some(self.shared.clock.instant());
+        self.refresh_due = Some(self.context.node.clock.instant());
     }
 
     fn note_refresh(&mut self, after: Option<SignedDuration>) {
-        let due = after.map(|after| self.shared.clock.instant() + after);
+        let due = after.map(|after| self.context.node.clock.instant() + after);
         self.refresh_due = match (self.refresh_due, due) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -178,7 +178,7 @@ impl Worker {
                 self.record.sandbox_failures += 1;
                 self.record.sandbox = Sandbox::Failed {
                     message,
-                    at: self.shared.clock.instant(),
+                    at: self.context.node.clock.instant(),
                 };
             }
         }
@@ -196,7 +196,7 @@ impl Worker {
                 self.record.sandbox_failures += 1;
                 self.record.sandbox = Sandbox::Failed {
                     message,
-                    at: self.shared.clock.instant(),
+                    at: self.context.node.clock.instant(),
                 };
             }
         }
@@ -220,7 +220,7 @@ impl Worker {
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message,
-                    at: self.shared.clock.instant(),
+                    at: self.context.node.clock.instant(),
                 };
             }
         }
@@ -241,7 +241,7 @@ impl Worker {
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message,
-                    at: self.shared.clock.instant(),
+                    at: self.context.node.clock.instant(),
                 };
             }
         }
@@ -249,7 +249,7 @@ impl Worker {
 
     fn image_ensured(&mut self, name: &str, image: &str, result: Result<(), ImageTrouble>) {
         let wanted = self.container(name).and_then(|container| container.image);
-        let now = self.shared.clock.instant();
+        let now = self.context.node.clock.instant();
         let record = self.record.container(name);
         // The pod may name another image by now, which is looked for in its own turn.
         if !record.image.is_ensuring() || wanted.as_deref() != Some(image) {
@@ -271,7 +271,7 @@ impl Worker {
     }
 
     fn container_started(&mut self, name: &str, result: StartResult) {
-        let now = self.shared.clock.instant();
+        let now = self.context.node.clock.instant();
         let early = self.early_exits.remove(name);
         let record = self.record.container(name);
         if !matches!(record.instance, Instance::Starting { .. }) {
@@ -317,7 +317,7 @@ impl Worker {
                 if self.record.sandbox == Sandbox::Ready {
                     let message = "Pod sandbox changed, it will be killed and re-created.";
                     self.events.normal("SandboxChanged", message);
-                    self.record.sandbox_lost(self.shared.clock.now());
+                    self.record.sandbox_lost(self.context.node.clock.now());
                 }
             }
         }
@@ -333,7 +333,7 @@ impl Worker {
             Instance::Running(running) => {
                 let said = container
                     .and_then(|c| last_words(&self.dir, &c, record.restart_count, exit.code));
-                let ended = exit_of(running, exit, said, self.shared.clock.now());
+                let ended = exit_of(running, exit, said, self.context.node.clock.now());
                 record.exited(ended);
             }
             Instance::Absent | Instance::Refused(_) | Instance::Exited(_) => {}
@@ -383,7 +383,7 @@ impl Worker {
             return;
         };
         let events = self.events.container(&self.pod, name);
-        let counts = self.shared.clone();
+        let counts = self.context.clone();
         let pod = self.pod.clone();
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
@@ -413,7 +413,7 @@ impl Worker {
     /// A change of the node's conditions by others is a transition from now on, when the node's
     /// view is written again.
     fn note_foreign_transitions(&mut self) {
-        let now = self.shared.clock.now().wall;
+        let now = self.context.node.clock.now().wall;
         if self.writing.is_none() {
             status_writer::begin_transitions(&mut self.status, self.known.get(), now);
         }
@@ -444,7 +444,7 @@ impl Worker {
                 tracing::warn!(pod = self.name(), reason, "pod object not removed");
                 self.removal_failures += 1;
                 Removal::Failed {
-                    at: self.shared.clock.instant(),
+                    at: self.context.node.clock.instant(),
                     failures: self.removal_failures,
                 }
             }

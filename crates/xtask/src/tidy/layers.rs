@@ -44,7 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "volumes",
             "containers",
             "pods",
-            "shared",
+            "node_context",
             "worker",
             "node",
             "kubelet_api",

@@ -1,0 +1,39 @@
+//! The node, as all tasks of the agent need it.
+
+use pod_lifecycle::environment::downward::NodeFacts;
+use pod_lifecycle::environment::resolv_conf::Resolver;
+use reconcile::Recorder;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::machine::machine_info::MachineInfo;
+
+/// The agent's settings, and the machine that it runs on.
+pub struct NodeContext {
+    /// The agent's settings.
+    pub config: Config,
+    /// The machine.
+    pub machine: MachineInfo,
+    /// The node's own resolver.
+    pub resolver: Resolver,
+    /// The node's clocks.
+    pub clock: Clock,
+    /// Events.
+    pub recorder: Recorder,
+}
+
+impl NodeContext {
+    /// The facts about the node in the downward API.
+    pub fn facts(&self, pod_ips: &[String]) -> NodeFacts {
+        let allocatable = self.machine.allocatable(self.config.pods_max);
+        let parsed = |(name, amount): (
+            String,
+            k8s_openapi::apimachinery::pkg::api::resource::Quantity,
+        )| { amount.0.parse().ok().map(|amount| (name, amount)) };
+        NodeFacts {
+            host_ips: vec![self.config.node_ip().to_string()],
+            pod_ips: pod_ips.to_vec(),
+            allocatable: allocatable.into_iter().filter_map(parsed).collect(),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The parts of the agent that the workers of pods share.
+
+use std::sync::{Arc, Mutex};
+
+use api_client::Client;
+use container_runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::objects::ApiObjects;
+use crate::images::Puller;
+use crate::node_context::NodeContext;
+use crate::pods::pod_manager::PodManager;
+use crate::probes::counts::ProbeCounts;
+
+/// The parts of the agent that the workers of pods share.
+pub struct WorkerContext {
+    /// The node.
+    pub node: Arc<NodeContext>,
+    /// The API.
+    pub client: Client,
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// The API objects that pods refer to.
+    pub api_objects: Arc<ApiObjects>,
+    /// The images of pods.
+    pub images: Arc<Puller>,
+    /// The current view of all pods.
+    pub pods: Arc<PodManager>,
+    /// Counts of probe results.
+    pub probes: Arc<ProbeCounts>,
+    /// Held during an allocation: one pod at a time gets new resources.
+    pub allocation: Mutex<()>,
+    /// Ends all workers at once, without touching the pods.
+    pub abandon: CancellationToken,
+}
