@@ -39,7 +39,7 @@ fn command(name: &str, directory: &Path) -> Command {
 }
 
 /// Timeout of a test; the longest here take a second.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Runs to the end, or kills it after the timeout.
 fn run(mut command: Command, input: &[u8]) -> Output {

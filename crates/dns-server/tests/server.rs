@@ -149,7 +149,7 @@ impl World {
             .await
             .unwrap();
         let mut buffer = vec![0; 65_535];
-        let received = tokio::time::timeout(Duration::from_secs(60), socket.recv(&mut buffer));
+        let received = tokio::time::timeout(Duration::from_secs(240), socket.recv(&mut buffer));
         let length = received.await.expect("an answer").unwrap();
         let answer = Message::from_vec(&buffer[..length]).unwrap();
         assert_eq!(answer.metadata.id, question.metadata.id);

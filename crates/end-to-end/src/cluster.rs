@@ -51,7 +51,7 @@ impl Kubectl {
     /// When it takes too long.
     #[track_caller]
     pub fn wait_pods_ready(&self, pods: &[&str]) {
-        let wait = ["wait", "--for=condition=Ready", "--timeout=60s"];
+        let wait = ["wait", "--for=condition=Ready", "--timeout=300s"];
         self.ok(&[&wait[..], pods].concat());
     }
 

@@ -159,7 +159,7 @@ impl Instance {
     #[track_caller]
     pub fn wait_ready(&mut self) {
         let log = self.log();
-        let ready = wait_until(Duration::from_secs(60), || {
+        let ready = wait_until(Duration::from_secs(300), || {
             fs::read_to_string(&log).is_ok_and(|text| text.contains("mainstay: ready"))
                 || self.has_ended()
         });
@@ -212,7 +212,7 @@ impl Instance {
     /// Sends SIGINT, as Ctrl-C does, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within two minutes.
+    /// When it does not end within eight minutes.
     #[track_caller]
     pub fn interrupt(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGINT)
@@ -221,7 +221,7 @@ impl Instance {
     /// Sends SIGTERM, as service managers do, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within two minutes.
+    /// When it does not end within eight minutes.
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGTERM)
@@ -230,7 +230,7 @@ impl Instance {
     /// Sends SIGHUP, as the kernel does when the terminal is closed, and waits for the end.
     ///
     /// # Panics
-    /// When it does not end within two minutes.
+    /// When it does not end within eight minutes.
     #[track_caller]
     pub fn hang_up(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGHUP)
@@ -290,7 +290,7 @@ impl Drop for Instance {
             // Killed, or ended: whatever it left in the kernel is cleaned by one more run.
             self.spawn();
             let log = self.log();
-            wait_until(Duration::from_secs(60), || {
+            wait_until(Duration::from_secs(300), || {
                 fs::read_to_string(&log).is_ok_and(|text| text.contains("mainstay: ready"))
                     || self.has_ended()
             });
@@ -302,7 +302,7 @@ impl Drop for Instance {
         if kill(pid, Signal::SIGINT).is_err() {
             return;
         }
-        let ended = wait_until(Duration::from_secs(120), || {
+        let ended = wait_until(Duration::from_secs(480), || {
             !matches!(child.try_wait(), Ok(None))
         });
         if !ended {

@@ -131,7 +131,7 @@ impl Machine {
     #[track_caller]
     pub fn with_systemd() -> Self {
         let machine = Self::with_first(SYSTEMD);
-        let line = "for i in $(seq 600); do systemctl is-system-running && exit 0; sleep 0.1; done; exit 1";
+        let line = "for i in $(seq 3000); do systemctl is-system-running && exit 0; sleep 0.1; done; exit 1";
         machine.ok(line);
         machine
     }
@@ -169,7 +169,7 @@ impl Machine {
     /// Waits until the machine has been switched off.
     ///
     /// # Panics
-    /// When it is still on after a minute.
+    /// When it is still on after four minutes.
     #[track_caller]
     pub fn wait_off(&mut self) {
         let outside = &mut self.outside;

@@ -163,13 +163,13 @@ fn a_claim_and_its_pod() {
         shell.ok("kubectl create -f pv-pod.yaml"),
         "pod/pv-pod created\n"
     );
-    shell.ok("kubectl wait --for=condition=Ready pod/pv-pod --timeout=60s");
+    shell.ok("kubectl wait --for=condition=Ready pod/pv-pod --timeout=300s");
     let claims = shell.ok("kubectl get pvc pv-claim");
     assert_eq!(fields(&claims, 1)[1], "Bound");
     let write = "echo kept > /usr/share/nginx/html/index.html";
     shell.ok(&format!("kubectl exec pv-pod -- sh -c '{write}'"));
     shell.ok("kubectl delete -f pv-pod.yaml && kubectl create -f pv-pod.yaml");
-    shell.ok("kubectl wait --for=condition=Ready pod/pv-pod --timeout=60s");
+    shell.ok("kubectl wait --for=condition=Ready pod/pv-pod --timeout=300s");
     let page = shell.ok("kubectl exec pv-pod -- curl -s localhost");
     assert_eq!(page, "kept\n");
 

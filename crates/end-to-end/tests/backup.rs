@@ -253,7 +253,7 @@ fn directories_are_copied_while_pods_run_and_snapshots_with_them() {
         "wait",
         "volumesnapshot/monday",
         "--for=jsonpath={.status.readyToUse}=true",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
     say(&kubectl, "kept", "after");
 

@@ -47,7 +47,7 @@ fn a_block_device_is_its_pods_again_and_again() {
         "pod",
         "-l",
         "app=raw",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
     kubectl.ok(&["delete", "pvc", "data-raw-0", "data-raw-1"]);
     wait_for("the volumes to go", 60, || {

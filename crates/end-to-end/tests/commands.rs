@@ -199,7 +199,7 @@ fn writing() {
         "-p",
         r#"{"spec":{"replicas":2}}"#,
     ]);
-    let status = kubectl.ok(&["rollout", "status", "sts/box", "--timeout=90s"]);
+    let status = kubectl.ok(&["rollout", "status", "sts/box", "--timeout=300s"]);
     assert!(
         status.contains("partitioned roll out complete: 2 new pods"),
         "{status}"
@@ -218,7 +218,7 @@ fn writing() {
             .ok(&["rollout", "undo", "sts/box"])
             .contains("rolled back")
     );
-    kubectl.ok(&["rollout", "status", "sts/box", "--timeout=90s"]);
+    kubectl.ok(&["rollout", "status", "sts/box", "--timeout=300s"]);
     let names = kubectl.ok(&[
         "get",
         "pod",
@@ -279,7 +279,7 @@ fn writing() {
             .fails(&["get", "cm", "d", "-n", "data"])
             .contains("not found")
     );
-    kubectl.ok(&["delete", "namespace", "data", "--timeout=60s"]);
+    kubectl.ok(&["delete", "namespace", "data", "--timeout=300s"]);
     assert!(kubectl.fails(&["get", "ns", "data"]).contains("not found"));
     let node = kubectl.node_name();
     assert_eq!(
@@ -303,7 +303,7 @@ fn writing() {
         "sts",
         "box",
         "--cascade=foreground",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
     assert_eq!(
         kubectl.ok(&["get", "pods", "-l", "app=box", "-o", "name"]),

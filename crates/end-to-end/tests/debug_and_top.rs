@@ -27,7 +27,7 @@ spec:
         resources: {{limits: {{cpu: 100m, memory: 64Mi}}}}
 "#
     ));
-    kubectl.ok(&["rollout", "status", "sts/web", "--timeout=60s"]);
+    kubectl.ok(&["rollout", "status", "sts/web", "--timeout=300s"]);
 }
 
 fn ephemeral(kubectl: &Kubectl, pod: &str, name: &str) -> Value {
@@ -103,7 +103,7 @@ fn a_running_pod_is_debugged() {
     });
     assert!(!caps.contains("a80425fb"), "{caps}");
     assert_eq!(wait_for("its status", 60, running), since);
-    kubectl.ok(&["delete", "pod", "web-1", "--timeout=30s"]);
+    kubectl.ok(&["delete", "pod", "web-1", "--timeout=300s"]);
 }
 
 /// Copies of pods, and pods that look into the node.

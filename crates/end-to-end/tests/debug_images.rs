@@ -124,6 +124,6 @@ fn the_debug_image_is_at_hand() {
         "pod",
         "sleeps",
         "--grace-period=600",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
 }

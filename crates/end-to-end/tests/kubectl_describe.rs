@@ -173,7 +173,7 @@ fn events(kubectl: &Kubectl) {
 
 /// kubectl.md 6.2
 fn waiting(kubectl: &Kubectl) {
-    let wait = |arguments: &[&str]| kubectl.run(&[&["wait", "--timeout=20s"], arguments].concat());
+    let wait = |arguments: &[&str]| kubectl.run(&[&["wait", "--timeout=300s"], arguments].concat());
     for (condition, object) in [
         ("condition=Ready", "pod/web-0"),
         ("condition=Ready=true", "pod/web-0"),
@@ -339,7 +339,7 @@ fn drained(kubectl: &Kubectl) {
     let nodes = kubectl.ok(&["get", "nodes", "--no-headers"]);
     assert!(nodes.contains("Ready,SchedulingDisabled"), "{nodes}");
     kubectl.ok(&["delete", "pdb", "web"]);
-    let done = drain(&["--timeout=60s"]);
+    let done = drain(&["--timeout=300s"]);
     assert!(
         done.stdout.contains(&format!("node/{name} drained")),
         "{done:?}"

@@ -146,7 +146,7 @@ fn kept(kubectl: &Kubectl) {
     assert!(row("servicecidrs", "more").starts_with("more 10.200.0.0/24"));
     assert!(row("ip", "10.200.0.7").starts_with("10.200.0.7 services/default/s"));
     let ready = "--for=condition=Ready";
-    kubectl.ok(&["wait", ready, "servicecidr/kubernetes", "--timeout=60s"]);
+    kubectl.ok(&["wait", ready, "servicecidr/kubernetes", "--timeout=300s"]);
     // Each address of a Service has its object, for as long as the Service is there.
     kubectl.ok(&["create", "service", "clusterip", "brief", "--tcp=80"]);
     let address = kubectl.json(&["get", "service", "brief"])["spec"]["clusterIP"].clone();

@@ -298,7 +298,7 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
         "kubernetes.io/change-cause=b it is",
     ]);
     kubectl.patch_web(&version("b"));
-    let told = rollout(&["status", "--timeout=60s"]);
+    let told = rollout(&["status", "--timeout=300s"]);
     assert!(
         told.ends_with("partitioned roll out complete: 1 new pods have been updated...\n"),
         "{told}"
@@ -369,6 +369,6 @@ fn deleted(kubectl: &Kubectl) {
     assert_eq!(left, "pod/web-0\npod/web-1\n");
     kubectl.ok(&["delete", "pods", "--all", "--now"]);
     kubectl.ok(&["create", "namespace", "short-lived"]);
-    let gone = kubectl.ok(&["delete", "namespace", "short-lived", "--timeout=60s"]);
+    let gone = kubectl.ok(&["delete", "namespace", "short-lived", "--timeout=300s"]);
     assert_eq!(gone, "namespace \"short-lived\" deleted\n");
 }

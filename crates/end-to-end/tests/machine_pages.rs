@@ -70,7 +70,7 @@ fn the_first_set_can_be_pasted() {
         Some("2. In a second shell"),
     );
     machine.ok(&format!(
-        "for i in $(seq 600); do {KUBECTL} get sts web && exit 0; sleep 0.1; done; exit 1"
+        "for i in $(seq 3000); do {KUBECTL} get sts web && exit 0; sleep 0.1; done; exit 1"
     ));
     let output = pasted.part(
         "docs/first-set.md",
@@ -128,7 +128,7 @@ fn the_service_of_systemd_can_be_pasted() {
     let pasted = Pasted::on(&machine);
     pasted.part("docs/systemd.md", "2. Start it.", Some("## Expected"));
     let ready = format!(
-        "for i in $(seq 600); do {KUBECTL} get serviceaccount default && exit 0; sleep 0.1; done; exit 1"
+        "for i in $(seq 3000); do {KUBECTL} get serviceaccount default && exit 0; sleep 0.1; done; exit 1"
     );
     machine.ok(&ready);
     assert_eq!(
@@ -138,7 +138,7 @@ fn the_service_of_systemd_can_be_pasted() {
     let manifest = LAST_WORDS.replace("ENDED", &ended.display().to_string());
     fs::write(machine.directory().join("pod.json"), manifest).expect("write the manifest");
     machine.ok(&format!(
-        "{KUBECTL} apply -f pod.json && {KUBECTL} wait --for=condition=Ready --timeout=120s pod/last-words"
+        "{KUBECTL} apply -f pod.json && {KUBECTL} wait --for=condition=Ready --timeout=300s pod/last-words"
     ));
     let container = format!(
         "{KUBECTL} get pod last-words -o jsonpath={{.status.containerStatuses[0].containerID}}"

@@ -92,7 +92,7 @@ fn no_acknowledged_row_is_lost() {
     instance.kill();
     instance.start_again();
     let kubectl = instance.kubectl();
-    shell.ok("kubectl rollout status sts/mariadb --timeout=120s");
+    shell.ok("kubectl rollout status sts/mariadb --timeout=300s");
     kubectl.wait_ready("mariadb", 3);
     wait_progress(&kubectl);
     assert!(acknowledged(&kubectl).is_superset(&before));
@@ -102,7 +102,7 @@ fn no_acknowledged_row_is_lost() {
     instance.interrupt();
     instance.start_again();
     let kubectl = instance.kubectl();
-    shell.ok("kubectl wait --for=condition=Ready pod/writer --timeout=60s");
+    shell.ok("kubectl wait --for=condition=Ready pod/writer --timeout=300s");
     kubectl.wait_ready("mariadb", 3);
     assert!(acknowledged(&kubectl).is_superset(&before));
 

@@ -95,7 +95,7 @@ fn a_running_pod_gets_other_resources() {
         "wait",
         "--for=condition=PodResizePending",
         "pod/sized",
-        "--timeout=30s",
+        "--timeout=300s",
     ]);
     let described = kubectl.ok(&["describe", "pod", "sized"]);
     assert!(described.contains("ResizeInfeasible"), "{described}");

@@ -136,7 +136,7 @@ fn pods_in_full() {
         "wait",
         "--for=condition=Ready=false",
         "pod/full",
-        "--timeout=30s",
+        "--timeout=300s",
     ]);
     assert_eq!(
         kubectl.pod("full")["status"]["containerStatuses"][0]["restartCount"],

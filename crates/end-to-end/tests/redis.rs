@@ -220,7 +220,7 @@ fn what_readers_ask(kubectl: &Kubectl, shell: &Shell) {
 /// their deletion.
 fn the_systems_pods_are_like_others(shell: &Shell) {
     shell.ok("kubectl create deployment coredns -n kube-system --image=redis:5-alpine");
-    shell.ok("kubectl rollout status deployment/coredns -n kube-system --timeout=60s");
+    shell.ok("kubectl rollout status deployment/coredns -n kube-system --timeout=300s");
     let pods = shell.ok("kubectl get pod -o wide -n kube-system");
     let header: Vec<&str> = pods
         .lines()

@@ -66,7 +66,7 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(NAMES);
-    kubectl.ok(&["rollout", "status", "statefulset/names", "--timeout=120s"]);
+    kubectl.ok(&["rollout", "status", "statefulset/names", "--timeout=300s"]);
     let node = kubectl.node_address();
     for ordinal in 0..2 {
         answers(

@@ -26,7 +26,7 @@ fn status(kubectl: &Kubectl, field: &str) -> String {
 }
 
 fn rollout_status(kubectl: &Kubectl) -> String {
-    kubectl.ok(&["rollout", "status", "statefulset/web", "--timeout=90s"])
+    kubectl.ok(&["rollout", "status", "statefulset/web", "--timeout=300s"])
 }
 
 /// statefulset.md 5.4, 5.12, 5.18, T10, T11, T12.

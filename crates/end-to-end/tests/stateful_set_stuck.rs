@@ -72,7 +72,7 @@ fn broken_and_fixed(kubectl: &Kubectl) {
         "wait",
         "--for=condition=Available",
         "statefulset/web",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
     let described = kubectl.ok(&["describe", "statefulset", "web"]);
     assert!(
@@ -151,7 +151,7 @@ fn waited_for(kubectl: &Kubectl) {
         "wait",
         "--for=condition=Available",
         "sts/web",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
     // What does not change is not told again and again.
     let quiet = [

@@ -180,7 +180,7 @@ fn kept_and_restored(kubectl: &Kubectl) {
         "wait",
         "--for=jsonpath={.status.readyToUse}=true",
         "volumesnapshot/s",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
     say(kubectl, "db-0", "after");
     let table = kubectl.ok(&["get", "volumesnapshot", "s"]);
@@ -236,7 +236,7 @@ fn goes_with_its_pod(kubectl: &Kubectl) {
         "scratch"
     );
     kubectl.ok(&["delete", "pod", "scratch", "--now"]);
-    kubectl.ok(&["wait", "--for=delete", "pvc/scratch-data", "--timeout=60s"]);
+    kubectl.ok(&["wait", "--for=delete", "pvc/scratch-data", "--timeout=300s"]);
     kubectl.apply(&claim("scratch-data", "local-cow", &Value::Null).to_string());
     kubectl.apply(&scratch.to_string());
     event(
@@ -256,7 +256,7 @@ fn removed(kubectl: &Kubectl, pool: &std::path::Path) {
             .unwrap_or_default()
     };
     assert_eq!((count("volumes"), count("snapshots")), (4, 1));
-    kubectl.ok(&["delete", "volumesnapshot", "s", "--timeout=60s"]);
+    kubectl.ok(&["delete", "volumesnapshot", "s", "--timeout=300s"]);
     assert_eq!(
         kubectl.ok(&["get", "volumesnapshotcontent", "-o", "name"]),
         ""
@@ -269,7 +269,7 @@ fn removed(kubectl: &Kubectl, pool: &std::path::Path) {
         "pod/cloner",
         "--now",
     ]);
-    kubectl.ok(&["delete", "pvc", "--all", "--timeout=60s"]);
+    kubectl.ok(&["delete", "pvc", "--all", "--timeout=300s"]);
     wait_for("all volumes to be gone", 60, || match count("volumes") {
         0 => Ok(()),
         left => Err(format!("{left} left")),

@@ -28,7 +28,7 @@ fn a_deployment() {
         "--image=mainstay/hello",
         "--replicas=2",
     ]);
-    let status = ["rollout", "status", "deployment/web", "--timeout=60s"];
+    let status = ["rollout", "status", "deployment/web", "--timeout=300s"];
     let done = kubectl.ok(&status);
     assert!(
         done.ends_with("deployment \"web\" successfully rolled out\n"),
@@ -75,7 +75,7 @@ fn a_deployment() {
         let other = now.len() == 3 && now.iter().all(|name| !before.contains(name));
         if other { Ok(()) } else { Err(now) }
     });
-    kubectl.ok(&["delete", "deployment", "web", "--timeout=60s"]);
+    kubectl.ok(&["delete", "deployment", "web", "--timeout=300s"]);
     wait_for("no pods", 30, || {
         let left = running(&instance, "app=web");
         if left.is_empty() { Ok(()) } else { Err(left) }
@@ -100,7 +100,7 @@ fn a_job_and_a_cron_job() {
         "wait",
         "--for=condition=Complete",
         "job/once",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
     let log = kubectl.ok(&["logs", "job/once"]);
     assert!(log.starts_with("mainstay "), "{log}");
@@ -125,7 +125,7 @@ fn a_job_and_a_cron_job() {
         "wait",
         "--for=condition=Failed",
         "job/wrong",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
 
     let refused = kubectl.fails(&[
@@ -161,7 +161,7 @@ fn a_job_and_a_cron_job() {
         "wait",
         "--for=condition=Complete",
         "job/by-hand",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
 }
 
@@ -175,10 +175,10 @@ fn a_daemon_set() {
          {matchLabels: {app: agent}}, template: {metadata: {labels: {app: agent}}, spec: \
          {containers: [{name: hello, image: mainstay/hello}]}}}}",
     );
-    kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=60s"]);
+    kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=300s"]);
     let first = running(&instance, "app=agent");
     assert_eq!(first.len(), 1);
-    kubectl.ok(&["delete", "pod", &first[0], "--timeout=60s"]);
+    kubectl.ok(&["delete", "pod", &first[0], "--timeout=300s"]);
     wait_for("another pod", 30, || {
         let now = running(&instance, "app=agent");
         if now.len() == 1 && now != first {
@@ -188,9 +188,9 @@ fn a_daemon_set() {
         }
     });
     kubectl.ok(&["set", "env", "daemonset/agent", "COLOUR=blue"]);
-    kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=60s"]);
+    kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=300s"]);
     kubectl.ok(&["rollout", "undo", "daemonset/agent"]);
-    kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=60s"]);
+    kubectl.ok(&["rollout", "status", "daemonset/agent", "--timeout=300s"]);
 }
 
 /// A drain waits for the budget; what is only kept says so.
@@ -212,7 +212,7 @@ fn budgets_and_what_is_only_kept() {
         "--selector=app=web",
         "--min-available=1",
     ]);
-    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=300s"]);
     wait_for("one disruption is allowed", 60, || {
         let budget = kubectl.json(&["get", "pdb", "web"]);
         let allowed = budget["status"]["disruptionsAllowed"] == 1;

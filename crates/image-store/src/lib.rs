@@ -14,6 +14,7 @@ pub mod decoders;
 mod digest;
 mod import;
 mod index;
+mod layer_sync;
 mod manifest;
 mod pace;
 mod pull;

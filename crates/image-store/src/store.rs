@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 
 use crate::digest::{Digest, HashingReader};
 use crate::index::{Image, Index, Record};
+use crate::layer_sync::sync_layer;
 use crate::pace::Observer;
 use crate::reference::{InvalidReference, normalize};
 use crate::room::{Bounded, NoRoom, Room, RoomError};
@@ -265,9 +266,7 @@ impl ImageStore {
         File::create(&size)
             .and_then(|mut file| file.write_all(bytes.to_string().as_bytes()))
             .map_err(io_error("write", &size))?;
-        let opened = File::open(scratch).map_err(io_error("open", scratch))?;
-        // One call in place of one per file: the file system writes all its data.
-        rustix::fs::syncfs(&opened).map_err(|error| io_error("sync", scratch)(error.into()))?;
+        sync_layer(scratch).map_err(io_error("sync", scratch))?;
         let place = self.layer(diff_id.hex());
         if place.exists() && !self.has_layer(diff_id.hex()) {
             // Half of it was deleted by hand.

@@ -30,7 +30,7 @@ use tower::{Service, ServiceExt};
 
 type Answer = Response<UnsyncBoxBody<Bytes, std::convert::Infallible>>;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A server, and the paths and chosen headers of the requests that it has read. It ends with the
 /// test's runtime.

@@ -14,8 +14,11 @@ use anyhow::{Context, Result, bail};
 use crate::data_directory;
 use crate::output::say;
 
-/// Maximum time for a server in the background to become ready.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum time for a server in the background to become ready: longer than the recovery of a large
+/// store on a busy disk.
+const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// Time after which the user is told that the start is slow.
+const SLOW_START: Duration = Duration::from_secs(10);
 /// The marker in the line of an object that could not be applied.
 pub const NOT_APPLIED: &str = " not applied: ";
 
@@ -128,7 +131,8 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
         // A process that ends before it has read everything reports the reason in its log.
         standard_input.write_all(input.as_bytes()).ok();
     }
-    let deadline = Instant::now() + READY_TIMEOUT;
+    let started = Instant::now();
+    let mut is_told = false;
     loop {
         if let Some(lines) = first_lines(&path, 1 + objects) {
             for line in &lines {
@@ -148,11 +152,19 @@ pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
             let text = fs::read_to_string(&path).unwrap_or_default();
             bail!("the server ended with {status}:\n{}", text.trim_end());
         }
-        if Instant::now() > deadline {
+        let waited = started.elapsed();
+        if waited > READY_TIMEOUT {
             bail!(
                 "the server is not ready after {READY_TIMEOUT:?}; see {}",
                 path.display()
             );
+        }
+        if waited > SLOW_START && !is_told {
+            is_told = true;
+            say(&format!(
+                "The server is still starting; its log is {}.",
+                path.display()
+            ));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

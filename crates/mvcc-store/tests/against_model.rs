@@ -325,7 +325,7 @@ impl World {
         } in std::mem::take(&mut self.watches)
         {
             let (mut seen, mut reached) = (Vec::new(), 0);
-            let deadline = Instant::now() + Duration::from_secs(60);
+            let deadline = Instant::now() + Duration::from_secs(240);
             while reached < newest {
                 let next = tokio::time::timeout_at(deadline.into(), stream.next()).await;
                 match next

@@ -153,7 +153,7 @@ fn udp_clients_that_never_stop_find_the_pod_that_gets_the_port() {
     let node = Ipv4Addr::new(198, 51, 100, 1);
     let client = world.outside.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
     client
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(Duration::from_secs(240)))
         .unwrap();
     let ask = || {
         client.send_to(b"?", to(node, 5300)).unwrap();
@@ -374,7 +374,7 @@ fn udp_clients_that_never_stop_are_moved_from_endpoints_that_are_gone() {
     };
     let client = world.host.run(|| UdpSocket::bind("10.244.0.1:0")).unwrap();
     client
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(Duration::from_secs(240)))
         .unwrap();
     let ask = || {
         client.send_to(b"?", to(SERVICE, 53)).unwrap();

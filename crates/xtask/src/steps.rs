@@ -4,6 +4,7 @@ use std::fs;
 use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::process::Command;
 use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
@@ -40,6 +41,8 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("setup", || setup::run(root))?;
     step("release build", || build_programs(root))?;
     if has_nextest(root) {
+        // The syncs of the tests would wait for what the build has left in memory.
+        step("sync", || setup::quiet(&mut Command::new("sync")))?;
         step("tests", || run_all_tests(root))?;
         return run_programs_and_fuzz(root);
     }

@@ -343,7 +343,7 @@ impl Events {
                 }
                 return Some(event);
             }
-            let frame = tokio::time::timeout(Duration::from_secs(60), self.body.frame());
+            let frame = tokio::time::timeout(Duration::from_secs(240), self.body.frame());
             let frame = frame.await.expect("an event within a minute");
             self.rest
                 .extend_from_slice(&frame?.unwrap().into_data().unwrap());

@@ -119,7 +119,7 @@ impl Served {
         let mut answer = Vec::new();
         let reading = stream.read_to_end(&mut answer);
         // An unclean end of TLS is no concern of these tests.
-        let _end = tokio::time::timeout(Duration::from_secs(60), reading)
+        let _end = tokio::time::timeout(Duration::from_secs(240), reading)
             .await
             .unwrap();
         String::from_utf8_lossy(&answer).into_owned()
@@ -451,7 +451,7 @@ async fn shutdown_ends_watches_and_returns() {
     let mut start = [0; 12];
     watch.read_exact(&mut start).await.unwrap();
     served.stop.cancel();
-    let done = tokio::time::timeout(Duration::from_secs(60), served.done);
+    let done = tokio::time::timeout(Duration::from_secs(240), served.done);
     done.await.expect("it returns").unwrap().unwrap();
 }
 

@@ -18,7 +18,7 @@ async fn read_until(session: &mut Session, wanted: &str) -> String {
             text.push_str(&String::from_utf8_lossy(&buffer[..count]));
         }
     };
-    if tokio::time::timeout(Duration::from_secs(60), reading)
+    if tokio::time::timeout(Duration::from_secs(240), reading)
         .await
         .is_err()
     {

@@ -232,7 +232,7 @@ pub async fn start(sandbox: &Sandbox, spec: &ContainerSpec) {
 
 pub async fn exit_of(sandbox: &Sandbox, container: &str) -> Exit {
     let mut last = None;
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(240);
     while Instant::now() < until {
         let state = sandbox.state().await.unwrap();
         match &state.containers[container].status {
@@ -246,7 +246,7 @@ pub async fn exit_of(sandbox: &Sandbox, container: &str) -> Exit {
 
 /// Waits until a condition holds.
 pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_secs(240);
     while !condition() {
         assert!(Instant::now() < end, "never happened: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -60,7 +60,7 @@ spec:
   names: {plural: flowers, kind: Flower}
   versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
 ",
-        before: &["kubectl wait --for=condition=Established crd/flowers.why.example.com --timeout=30s", "kubectl get crd flowers.why.example.com -o yaml | sed 's/flowers/blooms/g; /uid:/d; /resourceVersion:/d; /singular:/d; /listKind:/d' | kubectl create -f -"],
+        before: &["kubectl wait --for=condition=Established crd/flowers.why.example.com --timeout=300s", "kubectl get crd flowers.why.example.com -o yaml | sed 's/flowers/blooms/g; /uid:/d; /resourceVersion:/d; /singular:/d; /listKind:/d' | kubectl create -f -"],
         asked: "crd/blooms.why.example.com",
         cause: &["its names are not free: "],
         end: End::Gone,

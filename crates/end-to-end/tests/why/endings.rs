@@ -18,7 +18,7 @@ spec:
     command: [sh, -c, 'trap true TERM; while true; do sleep 1; done']
 "#,
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE delete pod web --wait=false"#,
         ],
         cause: &[r#"being deleted: its containers have 20s to stop"#],
@@ -41,7 +41,7 @@ spec:
     lifecycle: {preStop: {exec: {command: [sh, -c, 'exit 4']}}}
 "#,
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE delete pod web --wait=false"#,
         ],
         cause: &[
@@ -84,7 +84,7 @@ spec:
     command: [sleep, '1000']
 "#,
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s"#,
             r#"uid=$(kubectl -n NAMESPACE get pod web -o jsonpath={.metadata.uid}); for process in /proc/[0-9]*; do if tr "\0" " " < $process/cmdline 2>/dev/null | grep -q " shim DATA/.*$uid"; then kill -STOP ${process#/proc/}; fi; done"#,
             r#"kubectl -n NAMESPACE delete pod web --wait=false"#,
         ],

@@ -198,7 +198,7 @@ fn a_node_without_room() {
     let words = [("NODE", node.clone())];
     resolve_with(&world.0, &words, room::DISK);
     resolve_with(&world.0, &words, room::DRAIN);
-    kubectl.ok(&["drain", &node, "--pod-selector=app=web", "--timeout=60s"]);
+    kubectl.ok(&["drain", &node, "--pod-selector=app=web", "--timeout=300s"]);
     kubectl.ok(&["uncordon", &node]);
     resolve_with(&world.0, &words, room::PRESSURE);
     resolve_with(&world.0, &words, room::STORE);

@@ -61,7 +61,7 @@ spec:
             ..POD
         }),
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch pod web --type json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#,
         ],
         cause: &[r#"node(s) didn't match pod anti-affinity rules"#],
@@ -93,7 +93,7 @@ spec:
     command: [sleep, '1000']
 "#,
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch pod web --type json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#,
         ],
         cause: &[
@@ -128,7 +128,7 @@ spec:
     command: [sleep, '1000']
 "#,
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch pod web --type json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#,
         ],
         cause: &[r#"node(s) didn't match pod topology spread constraints"#],
@@ -197,7 +197,7 @@ spec:
             ..POD
         }),
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch pod web --type json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#,
         ],
         cause: &[
@@ -253,7 +253,7 @@ spec:
             ..POD
         }),
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/first --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch pod web --type json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#,
         ],
         cause: &[

@@ -25,7 +25,7 @@ http {
 }
 END
 kubectl -n NAMESPACE create secret generic hook --from-file=tls.key --from-file=tls.crt --from-file=nginx.conf
-kubectl -n NAMESPACE wait --for=condition=Ready pod/hook --timeout=90s
+kubectl -n NAMESPACE wait --for=condition=Ready pod/hook --timeout=300s
 bundle=$(base64 -w0 tls.crt)
 rm -r "$PWD"
 kubectl -n NAMESPACE apply -f - <<END

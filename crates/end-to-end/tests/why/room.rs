@@ -45,7 +45,7 @@ spec: {storageClassName: local-cow, accessModes: [ReadWriteOnce], resources: {re
             ..POD
         }),
         before: &[
-            "kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=90s",
+            "kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=300s",
             "kubectl -n NAMESPACE patch pvc data -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"20Gi\"}}}}'",
         ],
         asked: "pvc/data",
@@ -69,7 +69,7 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
         ..SET
     }),
     before: &[
-        "kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=90s",
+        "kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=300s",
         "! kubectl drain NODE --pod-selector=app=web --timeout=5s",
     ],
     asked: "pdb/web",

@@ -12,7 +12,7 @@ pub const SETS: &[Situation] = &[
             ..SET
         }),
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch sts web -p '{"spec":{"template":{"metadata":{"annotations":{"a":"b"}}}}}' "#,
         ],
         asked: "sts/web",
@@ -23,7 +23,7 @@ pub const SETS: &[Situation] = &[
         name: "rollout-broken",
         web: Some(Web { replicas: 2, ..SET }),
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE set image sts/web main=nowhere:1"#,
         ],
         asked: "sts/web",
@@ -57,7 +57,7 @@ spec:
             ..SET
         }),
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch pvc data-web-0 --type merge -p '{"metadata":{"finalizers":["example.com/backup"]}}' "#,
             r#"kubectl -n NAMESPACE delete pvc data-web-0 --wait=false"#,
             r#"kubectl -n NAMESPACE delete pod web-0"#,
@@ -74,7 +74,7 @@ spec:
             ..SET
         }),
         before: &[
-            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=2 sts/web --timeout=300s"#,
             r#"kubectl -n NAMESPACE patch sts web -p '{"spec":{"template":{"metadata":{"annotations":{"a":"b"}}}}}'"#,
         ],
         asked: "sts/web",

@@ -18,7 +18,7 @@ use super::web::Web;
 /// Situations that are looked at at the same time.
 const AT_ONCE: usize = 6;
 /// How long the cause may take to show, and what was stuck to get going.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(480);
 
 /// Something that waits, and what is to be said of it.
 pub struct Situation {

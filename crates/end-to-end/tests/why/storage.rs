@@ -26,7 +26,7 @@ spec:
   storageClassName: why-released
 ",
         before: &[
-            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s",
+            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=300s",
             "kubectl -n NAMESPACE delete pvc data",
         ],
         asked: "pv/why-released",
@@ -55,7 +55,7 @@ spec:
   storageClassName: why-in-use
 ",
         before: &[
-            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s",
+            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=300s",
             "kubectl delete pv why-in-use --wait=false",
         ],
         asked: "pv/why-in-use",
@@ -118,7 +118,7 @@ spec:
   storageClassName: why-lost
 ",
         before: &[
-            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s",
+            "kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=300s",
             "kubectl delete pv why-lost --wait=false",
             "kubectl patch pv why-lost --type merge -p '{\"metadata\":{\"finalizers\":null}}'",
         ],
@@ -212,7 +212,7 @@ spec: {source: {persistentVolumeClaimName: data}}
             ..SET
         }),
         before: &[
-            "kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=60s",
+            "kubectl -n NAMESPACE wait --for=jsonpath={.status.readyReplicas}=1 sts/web --timeout=300s",
             "rm -r DATA/volumes/$(kubectl -n NAMESPACE get pvc data-web-0 -o jsonpath={.spec.volumeName})",
             "kubectl -n NAMESPACE delete pod web-0",
         ],

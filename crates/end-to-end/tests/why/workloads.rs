@@ -163,7 +163,7 @@ spec:
         name: "deployment-paused",
         web: Some(DEPLOYMENT),
         before: &[
-            "kubectl -n NAMESPACE rollout status deploy/web --timeout=60s",
+            "kubectl -n NAMESPACE rollout status deploy/web --timeout=300s",
             "kubectl -n NAMESPACE rollout pause deploy/web",
             "kubectl -n NAMESPACE set env deploy/web A=b",
         ],

@@ -79,7 +79,7 @@ pub async fn run(mut fresh_store: impl FnMut() -> Arc<dyn Store>) {
     let mut failed = Vec::new();
     for (name, case) in cases {
         let outcome =
-            tokio::time::timeout(Duration::from_secs(60), tokio::spawn(case(fresh_store())));
+            tokio::time::timeout(Duration::from_secs(240), tokio::spawn(case(fresh_store())));
         if !matches!(outcome.await, Ok(Ok(()))) {
             failed.push(name);
         }

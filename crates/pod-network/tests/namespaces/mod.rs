@@ -132,7 +132,7 @@ impl Namespace {
         let to = to.into();
         self.run(move || {
             let mut connection = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
-            connection.set_read_timeout(Some(Duration::from_secs(60)))?;
+            connection.set_read_timeout(Some(Duration::from_secs(240)))?;
             let mut answer = String::new();
             connection.read_to_string(&mut answer)?;
             let (name, client) = answer.split_once(' ').unwrap_or((&answer, ""));
