@@ -21,36 +21,55 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("format", || cargo::run(root, &["fmt", "--all", "--check"]))?;
     step("tidy", || tidy::run(root))?;
     step("tables", || tables::check_if_published(root))?;
-    step("lints", || {
-        let clippy = [
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "--deny",
-            "warnings",
-        ];
-        cargo::run(root, &clippy)
-    })?;
     if without_end_to_end {
+        step("lints", || lint(root))?;
         step("tests", || run_plain_tests(root))?;
         step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
         println!("xtask: the tests that need root and installed tools were left out, as asked");
         return Ok(());
     }
     step("setup", || setup::run(root))?;
-    step("release build", || build_programs(root))?;
     if has_nextest(root) {
+        build_everything(root)?;
         // The syncs of the tests would wait for what the build has left in memory.
         step("sync", || setup::quiet(&mut Command::new("sync")))?;
         step("tests", || run_all_tests(root))?;
         return run_programs_and_fuzz(root);
     }
+    step("lints", || lint(root))?;
+    step("release build", || build_programs(root))?;
     let inner = ["--workspace", "--exclude", "end-to-end"];
     step("tests", || run_serially(root, &inner))?;
     step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
     step("end to end", || {
         run_serially(root, &["--package", "end-to-end"])
+    })
+}
+
+fn lint(root: &Path) -> Result<()> {
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ];
+    cargo::run(root, &clippy)
+}
+
+/// Builds the programs beside the lints and the tests: each of these builds has minutes in which it
+/// compiles only one large crate. Profiles have directories and locks of their own.
+fn build_everything(root: &Path) -> Result<()> {
+    thread::scope(|scope| {
+        let programs = scope.spawn(|| step("release build", || build_programs(root)));
+        let tests = step("lints", || lint(root)).and_then(|()| {
+            step("test build", || {
+                cargo::run(root, &["test", "--workspace", "--no-run"])
+            })
+        });
+        let programs = programs.join().unwrap_or_else(|panic| resume_unwind(panic));
+        tests.and(programs)
     })
 }
 
