@@ -422,4 +422,13 @@ fn the_network_is_within_reach() {
         script("nc -z 127.0.0.1 1 2>/dev/null || echo closed"),
         "closed\n"
     );
+    assert_eq!(script("curl -s http://127.0.0.1:1/; echo $?"), "7\n");
+    for shows in ["", "-sS", "--silent --show-error"] {
+        let shown = script(&format!("curl {shows} http://127.0.0.1:1/ 2>&1; echo $?"));
+        let message = "curl: connect to 127.0.0.1:1: Connection refused (os error 111)";
+        assert_eq!(shown, format!("{message}\n7\n"), "{shows}");
+    }
+    // Errors of files are no part of the exchange.
+    let shown = script("curl -s --cacert /missing https://127.0.0.1:1/ || echo failed");
+    assert!(shown.ends_with("failed\n"), "{shown}");
 }

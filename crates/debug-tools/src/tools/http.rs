@@ -131,7 +131,60 @@ pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         return Err(misuse("this one has no -u and no -w"));
     }
     let url = one_url(&options)?;
-    let mut request = request(&options, 'H', 'd', options.number('m')?);
+    let request = request(&options, 'H', 'd', options.number('m')?);
+    let is_silent = options.has('s') && !options.has('S');
+    match transfer(url, request, &options, out) {
+        Ok(Transfer::Done) => Ok(0),
+        Ok(Transfer::Refused(status)) => {
+            if !is_silent {
+                crate::complain_as_tool(&status);
+            }
+            Ok(22)
+        }
+        Err(error) => match exit_code(&error) {
+            Some(code) => {
+                if !is_silent {
+                    crate::complain_as_tool(&format!("{error:#}"));
+                }
+                Ok(code)
+            }
+            None => Err(error),
+        },
+    }
+}
+
+/// The exit code of curl for an exchange that failed; `None` for other errors, such as those of files
+/// (curl(1), exit codes).
+fn exit_code(error: &anyhow::Error) -> Option<u8> {
+    let mut causes = error.chain();
+    let cause = causes.find_map(|cause| cause.downcast_ref::<io::Error>())?;
+    match cause.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable => Some(7),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Some(28),
+        io::ErrorKind::UnexpectedEof => Some(52),
+        io::ErrorKind::ConnectionReset => Some(56),
+        io::ErrorKind::InvalidData => Some(60),
+        // The kernel knows no names: errors of a lookup have no number of its own.
+        _ if cause.raw_os_error().is_none() => Some(6),
+        _ => None,
+    }
+}
+
+/// An exchange with an answer.
+enum Transfer {
+    Done,
+    /// With `--fail`: the server answered with an error, and this status line.
+    Refused(String),
+}
+
+fn transfer(
+    url: &str,
+    mut request: Request,
+    options: &Options,
+    out: &mut dyn Write,
+) -> Result<Transfer> {
     if options.has('I') {
         request.method = "HEAD".to_owned();
     }
@@ -143,11 +196,9 @@ pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         crate::complain(&head.lines.join("\n"));
     }
     if options.has('f') && head.status >= 400 {
-        crate::complain(&format!(
-            "curl: {}",
-            head.lines.first().map_or("", String::as_str)
+        return Ok(Transfer::Refused(
+            head.lines.into_iter().next().unwrap_or_default(),
         ));
-        return Ok(22);
     }
     let mut file = match options.value('o') {
         Some(name) if name != "-" => Some(File::create(name).with_context(|| name.to_owned())?),
@@ -161,7 +212,7 @@ pub fn curl(arguments: &[String], out: &mut dyn Write) -> ToolResult {
         writeln!(target, "{}\n", head.lines.join("\n"))?;
     }
     io::copy(&mut body, target)?;
-    Ok(0)
+    Ok(Transfer::Done)
 }
 
 fn one_url(options: &Options) -> Result<&str> {
