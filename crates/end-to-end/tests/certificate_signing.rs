@@ -1,11 +1,16 @@
 //! A certificate by the stock client: asked for, approved, denied (kubectl.md 10.5).
 
-use end_to_end::{Instance, text, wait_for_text, words};
+use end_to_end::{Api, Instance, program, text, wait_for, wait_for_text, words};
 use k8s_openapi::ByteString;
+use node_identity::{Credentials, JoinToken, Wanted, client, join};
 use serde_json::json;
 
 const JANE: &[u8] =
     include_bytes!("../../resource-kinds/src/groups/certificates/testdata/jane.csr");
+
+/// For `system:node:n1` of `system:nodes`.
+const NODE: &[u8] =
+    include_bytes!("../../resource-kinds/src/groups/certificates/testdata/node-client.csr");
 
 #[test]
 fn requests_are_approved_and_denied() {
@@ -53,4 +58,78 @@ fn requests_are_approved_and_denied() {
     assert!(undecided.contains("is already Denied"), "{undecided}");
     let described = kubectl.ok(&["describe", "csr", "jane"]);
     assert!(described.contains("Common Name:    jane"), "{described}");
+}
+
+/// A kubelet's first steps, with the stock client in its place.
+#[test]
+fn a_new_node_gets_its_certificate_by_a_token() {
+    let instance = Instance::start(&[]);
+    let data = instance.data();
+    let data = program::text(&data);
+    let token = |arguments: &[&str]| {
+        let command = ["token", "--data-dir", data];
+        program::ok(&[&command[..], arguments].concat())
+    };
+    let made = token(&["create", "--ttl", "1h", "--description", "rack 7"]);
+    let parts: Vec<&str> = made.trim().split('.').collect();
+    let [id, secret, hash] = parts[..] else {
+        panic!("{made}");
+    };
+    assert_eq!((id.len(), secret.len(), hash.len()), (6, 16, 64), "{made}");
+    let kubectl = instance.kubectl();
+    let object = kubectl.json(&[
+        "get",
+        "secret",
+        "-n",
+        "kube-system",
+        &format!("bootstrap-token-{id}"),
+    ]);
+    assert_eq!(text(&object, "/type"), "bootstrap.kubernetes.io/token");
+    let listed = token(&["list"]);
+    assert!(listed.contains(id) && listed.contains("rack 7"), "{listed}");
+    assert!(!listed.contains(secret), "{listed}");
+
+    let node = kubectl.with_token(&format!("{id}.{secret}"));
+    let who = node.ok(&["auth", "whoami"]);
+    assert!(who.contains(&format!("system:bootstrap:{id}")), "{who}");
+    assert!(node.fails(&["get", "pods"]).contains("Forbidden"));
+    let request = json!({"apiVersion": "certificates.k8s.io/v1",
+        "kind": "CertificateSigningRequest", "metadata": {"name": "joining"}, "spec": {
+            "request": ByteString(NODE.to_vec()), "usages": ["digital signature", "client auth"],
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet"}});
+    node.ok_with_input(&["create", "-f", "-"], &request.to_string());
+    wait_for_text("Approved,Issued", 60, || {
+        node.ok(&["get", "csr", "joining", "--no-headers"])
+    });
+
+    // A machine needs the server's address and the token, and no file of the server.
+    let api = Api::new(&instance);
+    let server = api.configuration().cluster_url;
+    let read = JoinToken::read(&made).expect("the form of a token");
+    api.block_on(async {
+        let joined = join(&server, &read, "n2").await.expect("a certificate");
+        let own = Credentials::Identity(&joined.identity);
+        let own = client(&server, &joined.ca_pem, &own).await;
+        let next = node_identity::request(&own.expect("a client"), &Wanted::client("n2")).await;
+        next.expect("the next certificate, without the token");
+    });
+
+    assert_eq!(
+        token(&["delete", made.trim()]).trim(),
+        format!("deleted {id}")
+    );
+    let refused = node.fails(&["get", "csr"]);
+    assert!(refused.contains("must be logged in"), "{refused}");
+    let gone = program::refused(&["token", "--data-dir", data, "delete", id]);
+    assert!(gone.contains(&format!("there is no token {id}")), "{gone}");
+
+    let short = token(&["create", "--ttl", "1s"]);
+    let (short, _) = short.split_once('.').expect("a token");
+    wait_for("the expired token is deleted", 60, || {
+        let listed = token(&["list"]);
+        match listed.contains(short) {
+            true => Err(listed),
+            false => Ok(()),
+        }
+    });
 }

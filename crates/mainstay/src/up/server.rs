@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use api_client::Client;
 use api_server::encryption;
 use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, UserInfo};
-use certificates::Authority;
+use certificates::{Authority, Identity};
 use container_runtime::beside;
 use controllers::ServerNames;
 use mvcc_store::StoreError;
@@ -120,6 +120,7 @@ impl Server {
         let own_addresses = vec![service_ip.into(), node_ip.into(), listen.ip()];
         let shows: Arc<OnceLock<Weak<ApiServer>>> = Arc::default();
         let (shown, dials) = (shows.clone(), shows.clone());
+        let shown_with = authority.clone();
         let credentials = Arc::new(Credentials {
             authority: authority.clone(),
             host_name: config.host_name.to_owned(),
@@ -131,7 +132,7 @@ impl Server {
                 let Some(api) = shown.get().and_then(Weak::upgrade) else {
                     return Ok(());
                 };
-                api.show_certificate(identity.certificate_pem(), identity.key_pem())
+                api.show_certificate(&chain(identity, &shown_with), identity.key_pem())
                     .context("show the server's certificate")
             }),
             dial_nodes: Box::new(move |identity, ca_pem| {
@@ -171,7 +172,7 @@ impl Server {
             admission: resource_kinds::admission::plugins(),
             default_objects,
             tls: Some(TlsMaterial {
-                certificate_pem: identity.certificate_pem().to_owned(),
+                certificate_pem: chain(&identity, &authority),
                 key_pem: identity.key_pem().to_owned(),
                 client_ca_pem: authority.ca_pem().to_owned(),
             }),
@@ -309,6 +310,12 @@ pub async fn open_store(data: &Path, quota: Option<u64>) -> Result<Arc<EmbeddedS
         };
         anyhow!("open the store in {}: {error}{next}", data.display())
     })
+}
+
+/// The certificates (PEM) that the server shows: its own, and the authority's. A new node recognises the
+/// authority by the hash of its key, so that it needs no file of the server.
+fn chain(identity: &Identity, authority: &Authority) -> String {
+    format!("{}{}", identity.certificate_pem(), authority.ca_pem())
 }
 
 fn nth(range: pod_network::Cidr, index: u32) -> Result<Ipv4Addr> {

@@ -79,6 +79,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("controllers", 6),
     ("scheduler", 6),
     ("node-agent", 6),
+    ("node-identity", 6),
     ("volume-provisioner", 6),
     ("service-proxy", 6),
     ("dns-server", 6),

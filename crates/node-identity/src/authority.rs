@@ -1,0 +1,97 @@
+//! The authority's certificate, recognised by the hash of its key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use certificates::KeyHash;
+use http::Uri;
+use http_client::tls::{self, ClientConfig, Roots, TlsError, Trust};
+use rustls::CertificateError;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::error::Error;
+use crate::keys;
+
+/// A server that does not answer within this time is not there.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// The port of a URL without one.
+const HTTPS: u16 = 443;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Gets the certificate (PEM) of the authority with this hash from a server, which shows it in the
+/// TLS handshake. Nothing is sent before the hash is right and the server's own certificate is
+/// verified with it.
+///
+/// # Errors
+/// See [`Error`]: the server does not answer, has another authority, or the clocks differ.
+pub async fn find_authority(server: &Uri, hash: KeyHash) -> Result<String, Error> {
+    let unreachable = |source: BoxError| Error::Unreachable {
+        server: server.to_string(),
+        source,
+    };
+    let any = tls::insecure().map_err(|error| Error::Connection(Box::new(error)))?;
+    let shown = handshake(server, any).await.map_err(unreachable)?;
+    let chain = shown.get_ref().1.peer_certificates().unwrap_or_default();
+    let mut all = chain.iter();
+    let of_token = all.find(|one| KeyHash::of_certificate(one) == Some(hash));
+    let authority = of_token.ok_or_else(|| Error::OtherAuthority {
+        server: server.to_string(),
+    })?;
+    let pem = keys::pem(authority);
+    drop(shown);
+    let roots = Roots::none().with_pem(pem.as_bytes());
+    let roots = roots.map_err(|error| Error::Connection(Box::new(error)))?;
+    let trusting = tls::client(Trust::Roots(roots), None);
+    let trusting = trusting.map_err(|error| Error::Connection(Box::new(error)))?;
+    match handshake(server, trusting).await {
+        Ok(_) => Ok(pem),
+        Err(error) => Err(match refusal(error.as_ref()) {
+            Some(CertificateError::Expired | CertificateError::NotValidYet) => clock(server),
+            Some(
+                CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYetContext { .. },
+            ) => clock(server),
+            Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                Error::OtherAuthority {
+                    server: server.to_string(),
+                }
+            }
+            _ => unreachable(error),
+        }),
+    }
+}
+
+fn clock(server: &Uri) -> Error {
+    Error::Clock {
+        server: server.to_string(),
+        now: jiff::Timestamp::now().to_string(),
+    }
+}
+
+async fn handshake(
+    server: &Uri,
+    config: Arc<ClientConfig>,
+) -> Result<TlsStream<TcpStream>, BoxError> {
+    let host = server.host().ok_or("the URL has no host")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = server.port_u16().unwrap_or(HTTPS);
+    let connected = async {
+        let stream = http_client::connect((host, port), CONNECT_LIMIT).await?;
+        Ok(tls::handshake(stream, host, config).await?)
+    };
+    let connected = tokio::time::timeout(CONNECT_LIMIT, connected).await;
+    connected.map_err(|_| "it does not answer in time")?
+}
+
+/// The reason for which a certificate was refused.
+fn refusal(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<CertificateError> {
+    let TlsError::Failed(failed) = error.downcast_ref()? else {
+        return None;
+    };
+    match failed.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(why) => Some(why.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,70 @@
+//! The reasons why a machine cannot join.
+
+/// The reason why a node has no certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The token's form is wrong.
+    #[error("the token is not of the form ID.SECRET.HASH, as `mainstay token create` prints it")]
+    Malformed,
+    /// The server did not answer.
+    #[error("{server} does not answer")]
+    Unreachable {
+        /// The server's URL.
+        server: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The server belongs to another cluster, or to somebody who pretends to be the server.
+    #[error(
+        "{server} is not a server of the cluster that the token is for: its certificate is not of the \
+         authority with the hash in the token"
+    )]
+    OtherAuthority {
+        /// The server's URL.
+        server: String,
+    },
+    /// The certificates are not valid at this machine's time.
+    #[error(
+        "the certificate of {server} is not valid at the time of this machine, {now}: correct the \
+         machine's clock"
+    )]
+    Clock {
+        /// The server's URL.
+        server: String,
+        /// The machine's time.
+        now: String,
+    },
+    /// The server refuses the token.
+    #[error(
+        "the server does not accept the token: it has expired, was deleted, or is of another cluster. \
+         `mainstay token create` on the server makes another one"
+    )]
+    TokenRefused,
+    /// A node of the name is alive.
+    #[error("{0}")]
+    NameTaken(String),
+    /// The request for a certificate was denied, or could not be signed.
+    #[error("the request for a certificate was refused: {0}")]
+    Refused(String),
+    /// Nobody has decided about the request.
+    #[error("nobody has approved the certificate request {0}")]
+    Undecided(String),
+    /// The key or the request could not be made.
+    #[error("make a certificate request")]
+    Request(#[from] rcgen::Error),
+    /// The issued certificate does not belong to the key.
+    #[error("the issued certificate does not belong to the key of its request")]
+    Issued,
+    /// The certificate was not renewed in time.
+    #[error(
+        "the certificate of the node was valid until {0}: the machine has to join again with a token"
+    )]
+    Expired(String),
+    /// The API refused a request.
+    #[error("ask for a certificate")]
+    Api(#[source] api_client::Error),
+    /// The settings of the connection are wrong.
+    #[error("connect to the server")]
+    Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,73 @@
+//! Keys, requests for certificates (PKCS#10), and the certificates for them.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+
+use crate::request::Wanted;
+
+/// The group of all nodes.
+const NODES: &str = "system:nodes";
+/// Characters in a line of PEM.
+const LINE: usize = 64;
+
+/// A certificate and its key, PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate.
+    pub certificate_pem: String,
+    /// The private key.
+    pub key_pem: String,
+}
+
+/// Without the key.
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Identity");
+        shown.field("certificate_pem", &self.certificate_pem);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// A request and its key, PEM.
+pub(crate) struct KeyedRequest {
+    pub(crate) request_pem: String,
+    pub(crate) key_pem: String,
+}
+
+/// Makes a key and a request for the wanted certificate.
+pub(crate) fn request(wanted: &Wanted) -> Result<KeyedRequest, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let names = &mut params.distinguished_name;
+    names.push(DnType::OrganizationName, NODES);
+    names.push(
+        DnType::CommonName,
+        format!("system:node:{}", wanted.node_name),
+    );
+    if let Some(addresses) = &wanted.serving {
+        let name = SanType::DnsName(wanted.node_name.as_str().try_into()?);
+        let addresses = addresses.iter().copied().map(SanType::IpAddress);
+        params.subject_alt_names = std::iter::once(name).chain(addresses).collect();
+    }
+    let key = KeyPair::generate()?;
+    Ok(KeyedRequest {
+        request_pem: params.serialize_request(&key)?.pem()?,
+        key_pem: key.serialize_pem(),
+    })
+}
+
+/// A certificate (DER) as PEM.
+pub(crate) fn pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(LINE));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}

@@ -1,0 +1,20 @@
+//! The certificates of a node: the first one by a bootstrap token, and the next ones as the node itself.
+//!
+//! A new node knows a server, a token and the hash of the authority's key. [`find_authority`] gets the
+//! authority's certificate in a TLS handshake, and sends nothing before the hash is right. [`join`]
+//! asks for the client certificate by the token. From then on the node asks for its certificates as
+//! itself ([`request()`]), and needs no token. [`Renewal`] replaces a certificate before it expires.
+
+mod authority;
+mod error;
+mod join;
+mod keys;
+mod renewal;
+mod request;
+
+pub use authority::find_authority;
+pub use error::Error;
+pub use join::{Credentials, JoinToken, Joined, client, join};
+pub use keys::Identity;
+pub use renewal::{Failures, Renewal, Validity, wait};
+pub use request::{Wanted, request};

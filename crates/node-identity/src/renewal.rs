@@ -1,0 +1,251 @@
+//! The renewal of a node's certificates: the time of the next one, and the loop that gets it.
+
+use std::time::Duration;
+
+use http::Uri;
+use jiff::{SignedDuration, Timestamp};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use x509_parser::parse_x509_certificate;
+
+use crate::error::Error;
+use crate::join::{Credentials, client};
+use crate::keys::Identity;
+use crate::request::{Wanted, request};
+
+/// The part of its life after which a certificate may be renewed, as in client-go's certificate manager.
+const EARLIEST: f64 = 0.7;
+/// The part of its life within which the nodes of a cluster spread their requests.
+const SPREAD: f64 = 0.2;
+/// The wait after the first failure. It doubles with each further one.
+const RETRY_FIRST: SignedDuration = SignedDuration::from_secs(2);
+/// The longest wait after a failure.
+const RETRY_MAX: SignedDuration = SignedDuration::from_mins(10);
+/// The longest sleep: a clock may be set, and a machine may be suspended.
+const SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// The time within which a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub begins: Timestamp,
+    /// The last second.
+    pub ends: Timestamp,
+}
+
+impl Validity {
+    /// The validity of the first certificate in a PEM text; `None` if there is none.
+    pub fn of_pem(pem: &str) -> Option<Self> {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+        let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
+        let validity = parsed.validity();
+        let (begins, ends) = (validity.not_before, validity.not_after);
+        Some(Self {
+            begins: Timestamp::from_second(begins.timestamp()).ok()?,
+            ends: Timestamp::from_second(ends.timestamp()).ok()?,
+        })
+    }
+
+    /// The time of the renewal: between 70 % and 90 % of the life, by `share` from 0 to 1.
+    pub fn renewal(&self, share: f64) -> Timestamp {
+        let life = self.ends.duration_since(self.begins).as_secs_f64();
+        let part = EARLIEST + SPREAD * share.clamp(0.0, 1.0);
+        let after = SignedDuration::try_from_secs_f64(life.max(0.0) * part);
+        let after = after.unwrap_or_default();
+        self.begins.checked_add(after).unwrap_or(self.ends)
+    }
+}
+
+/// Failed attempts since the last certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failures {
+    /// Their number.
+    pub count: u32,
+    /// The time of the last one.
+    pub last: Timestamp,
+}
+
+impl Failures {
+    /// One more failure, at a time.
+    pub fn after(before: Option<Self>, last: Timestamp) -> Self {
+        let count = before.map_or(0, |before| before.count).saturating_add(1);
+        Self { count, last }
+    }
+
+    fn next_attempt(&self) -> Timestamp {
+        let doubled = 2_i32.saturating_pow(self.count.saturating_sub(1).min(30));
+        let wait = RETRY_FIRST.saturating_mul(doubled).min(RETRY_MAX);
+        self.last.checked_add(wait).unwrap_or(self.last)
+    }
+}
+
+/// The time until a certificate is due that is renewed at `renewal`; `None` if it is due now.
+pub fn wait(
+    renewal: Timestamp,
+    failures: Option<Failures>,
+    now: Timestamp,
+) -> Option<SignedDuration> {
+    // A failure in the future means that the clock was set back.
+    let failures = failures.filter(|failures| failures.last <= now);
+    let due = failures.map_or(renewal, |failures| failures.next_attempt().max(renewal));
+    (now < due).then(|| due.duration_since(now))
+}
+
+/// The renewal of one certificate of a node.
+pub struct Renewal {
+    /// The API server.
+    pub server: Uri,
+    /// The certificate authority of the cluster, PEM.
+    pub ca_pem: String,
+    /// The certificate.
+    pub wanted: Wanted,
+    /// The client certificate of the node, now and from now on: the node asks with it.
+    pub client: watch::Receiver<Identity>,
+    /// The certificate that is renewed. It may be the client certificate.
+    pub current: watch::Sender<Identity>,
+}
+
+impl Renewal {
+    /// Renews the certificate until `stop`. `now` is the clock.
+    ///
+    /// # Errors
+    /// `Expired` if the client certificate is not valid any more: the node needs a token. `Issued` if a
+    /// certificate cannot be read.
+    pub async fn run(
+        self,
+        now: impl Fn() -> Timestamp,
+        stop: CancellationToken,
+    ) -> Result<(), Error> {
+        let renewed = stop.run_until_cancelled(self.renew(now));
+        renewed.await.unwrap_or(Ok(()))
+    }
+
+    async fn renew(&self, now: impl Fn() -> Timestamp) -> Result<(), Error> {
+        loop {
+            let validity = validity(&self.current.borrow())?;
+            let renewal = validity.renewal(rand::random());
+            let mut failures = None;
+            while let Err(error) = self.attempt(renewal, failures, &now).await {
+                if matches!(error, Error::Expired(_)) {
+                    return Err(error);
+                }
+                let cause: &dyn std::error::Error = &error;
+                tracing::warn!(cause, "a certificate of the node is not renewed");
+                failures = Some(Failures::after(failures, now()));
+            }
+        }
+    }
+
+    /// Waits until the certificate is due, and asks for the next one.
+    async fn attempt(
+        &self,
+        renewal: Timestamp,
+        failures: Option<Failures>,
+        now: &impl Fn() -> Timestamp,
+    ) -> Result<(), Error> {
+        while let Some(time) = wait(renewal, failures, now()) {
+            let time = Duration::try_from(time).unwrap_or_default();
+            tokio::time::sleep(time.min(SLEEP_MAX)).await;
+        }
+        let own = self.client.borrow().clone();
+        let ends = validity(&own)?.ends;
+        if ends < now() {
+            return Err(Error::Expired(ends.to_string()));
+        }
+        let own = client(&self.server, &self.ca_pem, &Credentials::Identity(&own)).await?;
+        let next = request(&own, &self.wanted).await?;
+        self.current.send_replace(next);
+        Ok(())
+    }
+}
+
+fn validity(identity: &Identity) -> Result<Validity, Error> {
+    Validity::of_pem(&identity.certificate_pem).ok_or(Error::Issued)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * 3600;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    fn hundred_days() -> Validity {
+        Validity {
+            begins: at(0),
+            ends: at(100 * DAY),
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_between_70_and_90_percent_of_its_life() {
+        let validity = hundred_days();
+        for (share, days) in [(0.0, 70), (0.5, 80), (1.0, 90), (-1.0, 70), (7.0, 90)] {
+            let renewal = validity.renewal(share);
+            // Fractions of seconds do not matter.
+            let difference = renewal.duration_since(at(days * DAY)).abs();
+            assert!(
+                difference < SignedDuration::from_secs(1),
+                "{share}: {renewal}"
+            );
+        }
+        let never = Validity {
+            begins: at(DAY),
+            ends: at(0),
+        };
+        assert_eq!(never.renewal(0.5), at(DAY));
+    }
+
+    #[test]
+    fn nothing_is_due_before_the_time() {
+        let renewal = at(80 * DAY);
+        for (now, expected) in [
+            (at(-5), Some(80 * DAY + 5)),
+            (at(80 * DAY - 1), Some(1)),
+            (at(80 * DAY), None),
+            (at(101 * DAY), None),
+        ] {
+            let expected = expected.map(SignedDuration::from_secs);
+            assert_eq!(wait(renewal, None, now), expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn failures_are_followed_by_longer_waits() {
+        let (renewal, now) = (at(80 * DAY), at(81 * DAY));
+        let mut failures = None;
+        for seconds in [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600] {
+            failures = Some(Failures::after(failures, now));
+            let expected = Some(SignedDuration::from_secs(seconds));
+            assert_eq!(wait(renewal, failures, now), expected, "{failures:?}");
+        }
+        let last = at(90 * DAY);
+        let many = Some(Failures {
+            count: u32::MAX,
+            last,
+        });
+        assert_eq!(Failures::after(many, last).count, u32::MAX);
+        let expected = Some(SignedDuration::from_secs(600));
+        assert_eq!(wait(renewal, many, last), expected);
+        // The clock was set back: the failure says nothing about the present.
+        assert_eq!(wait(renewal, many, now), None);
+        let expected = Some(SignedDuration::from_secs(70 * DAY));
+        assert_eq!(wait(renewal, many, at(10 * DAY)), expected);
+    }
+
+    #[test]
+    fn a_text_without_a_certificate_has_no_validity() {
+        for text in [
+            "",
+            "x",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        ] {
+            assert_eq!(Validity::of_pem(text), None, "{text}");
+        }
+    }
+}

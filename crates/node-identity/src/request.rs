@@ -1,0 +1,114 @@
+//! Certificates by CertificateSigningRequests, which the cluster approves and signs.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api_client::{Api, Client, PostParams, ResourceExt};
+use http_client::tls::{self, Roots, Trust};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resource_kinds::certificates::{condition, signer};
+
+use crate::error::Error;
+use crate::keys::{self, Identity};
+
+/// The requests of nodes are decided at once, or wait for a person.
+const DECISION_LIMIT: Duration = Duration::from_secs(60);
+/// The time between two looks at a request.
+const LOOK: Duration = Duration::from_millis(200);
+/// The reason of the cluster for denying the certificate of a node that is alive.
+const ALIVE: &str = "NodeIsAlive";
+
+/// A certificate that a node asks for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub(crate) node_name: String,
+    /// The addresses of a server certificate.
+    pub(crate) serving: Option<Vec<IpAddr>>,
+}
+
+impl Wanted {
+    /// The client certificate of a node.
+    pub fn client(node_name: &str) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            serving: None,
+        }
+    }
+
+    /// The server certificate of a node, for its name and addresses.
+    pub fn serving(node_name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            serving: Some(addresses.into_iter().collect()),
+        }
+    }
+}
+
+/// Asks for a certificate with a new key, and waits for it.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn request(client: &Client, wanted: &Wanted) -> Result<Identity, Error> {
+    let made = keys::request(wanted)?;
+    let (signer, usage) = match wanted.serving {
+        Some(_) => (signer::NODE_SERVING, "server auth"),
+        None => (signer::NODE_CLIENT, "client auth"),
+    };
+    let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
+    let object = CertificateSigningRequest {
+        metadata: ObjectMeta {
+            generate_name: Some("node-csr-".to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: CertificateSigningRequestSpec {
+            request: ByteString(made.request_pem.into_bytes()),
+            signer_name: signer.to_owned(),
+            usages: Some(vec!["digital signature".to_owned(), usage.to_owned()]),
+            ..CertificateSigningRequestSpec::default()
+        },
+        status: None,
+    };
+    let sent = requests.create(&PostParams::default(), &object).await;
+    let name = sent.map_err(Error::Api)?.name_any();
+    let issued = tokio::time::timeout(DECISION_LIMIT, issued(&requests, &name)).await;
+    let certificate = issued.map_err(|_| Error::Undecided(name))??;
+    let certificate_pem = String::from_utf8(certificate).map_err(|_| Error::Issued)?;
+    // The parts are used together only if they belong together.
+    let key = made.key_pem.as_bytes();
+    let identity = tls::Identity::of_pem(certificate_pem.as_bytes(), key);
+    let identity = identity.map_err(|_| Error::Issued)?;
+    let usable = tls::client(Trust::Roots(Roots::none()), Some(identity));
+    usable.map_err(|_| Error::Issued)?;
+    Ok(Identity {
+        certificate_pem,
+        key_pem: made.key_pem,
+    })
+}
+
+/// Waits for the certificate of a request.
+async fn issued(requests: &Api<CertificateSigningRequest>, name: &str) -> Result<Vec<u8>, Error> {
+    loop {
+        let request = requests.get(name).await.map_err(Error::Api)?;
+        let status = request.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        if let Some(refused) = conditions.into_iter().find(is_refusal) {
+            let message = refused.message.unwrap_or_default();
+            return Err(match refused.reason.as_deref() {
+                Some(ALIVE) => Error::NameTaken(message),
+                _ => Error::Refused(message),
+            });
+        }
+        if let Some(certificate) = status.certificate.filter(|one| !one.0.is_empty()) {
+            return Ok(certificate.0);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn is_refusal(one: &CertificateSigningRequestCondition) -> bool {
+    matches!(one.type_.as_str(), condition::DENIED | condition::FAILED)
+}

@@ -1,0 +1,188 @@
+//! A new node and a whole server: store, API over TLS, controllers.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use api_server::{ApiServer, Config, TlsMaterial, UserInfo};
+use certificates::{Authority, ClientSubject, KeyHash, SubjectAltNames};
+use http::Uri;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Secret};
+use mvcc_store::embedded::EmbeddedStore;
+use node_identity::{
+    Credentials, Error, JoinToken, Renewal, Validity, Wanted, client, find_authority, join, request,
+};
+use reconcile::Health;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// A machine under load is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Cluster {
+    admin: Client,
+    uri: Uri,
+    hash: KeyHash,
+    _dir: tempfile::TempDir,
+    _end: DropGuard,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Arc::new(Authority::open_or_create(dir.path()).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: SocketAddr = listener.local_addr().unwrap();
+        let names = SubjectAltNames::api_server("localhost", []);
+        let identity = authority.server(&names).unwrap();
+        let server = ApiServer::new(Config {
+            tls: Some(TlsMaterial {
+                certificate_pem: format!("{}{}", identity.certificate_pem(), authority.ca_pem()),
+                key_pem: identity.key_pem().to_owned(),
+                client_ca_pem: authority.ca_pem().to_owned(),
+            }),
+            ..Config::in_process(EmbeddedStore::in_memory())
+        });
+        let server = server.await.unwrap();
+        let end = CancellationToken::new();
+        let (serving, stop) = (server.clone(), end.clone());
+        tokio::spawn(async move { serving.serve(listener, stop).await });
+        let user = UserInfo::new("system:kube-controller-manager", ["system:authenticated"]);
+        let config = controllers::Config {
+            root_ca_pem: authority.ca_pem().to_owned(),
+            authority: Some(authority.clone()),
+            ..controllers::Config::default()
+        };
+        let part = Health::default().part("controllers", end.clone());
+        let controllers = Client::new(server.local(user), "default");
+        tokio::spawn(async move { controllers::run_all(controllers, config, part).await });
+        let admin = server.local(UserInfo::new("admin", ["system:masters"]));
+        Self {
+            admin: Client::new(admin, "default"),
+            uri: format!("https://{address}").parse().unwrap(),
+            hash: KeyHash::of_pem(authority.ca_pem()).unwrap(),
+            _dir: dir,
+            _end: end.drop_guard(),
+        }
+    }
+
+    /// A token that ends at a time.
+    async fn token(&self, expiration: &str) -> JoinToken {
+        let secrets: Api<Secret> = Api::namespaced(self.admin.clone(), "kube-system");
+        let secret = json!({"metadata": {"name": "bootstrap-token-abcdef"},
+            "type": "bootstrap.kubernetes.io/token", "stringData": {
+                "token-id": "abcdef", "token-secret": "0123456789abcdef",
+                "expiration": expiration, "usage-bootstrap-authentication": "true",
+                "auth-extra-groups": "system:bootstrappers:kubeadm:default-node-token"}});
+        let secret = serde_json::from_value(secret).unwrap();
+        secrets
+            .create(&PostParams::default(), &secret)
+            .await
+            .unwrap();
+        self.token_with(self.hash)
+    }
+
+    fn token_with(&self, hash: KeyHash) -> JoinToken {
+        JoinToken::read(&format!("abcdef.0123456789abcdef.{hash}")).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_by_a_token_and_then_needs_none() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token("2120-01-01T00:00:00Z").await;
+    let joined = join(&cluster.uri, &token, "n1").await.unwrap();
+    let certificate = joined.identity.certificate_pem.as_bytes();
+    let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+    let subject = ClientSubject::of(&certificate).unwrap();
+    assert_eq!(subject.common_name, "system:node:n1");
+    let own = Credentials::Identity(&joined.identity);
+    let node = client(&cluster.uri, &joined.ca_pem, &own).await.unwrap();
+    let nodes: Api<Node> = Api::all(node.clone());
+    let object = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
+    nodes.create(&PostParams::default(), &object).await.unwrap();
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+        "conditions": [{"type": "Ready", "status": "True"}]}});
+    let patch = Patch::Strategic(status);
+    let params = PatchParams::default();
+    nodes.patch_status("n1", &params, &patch).await.unwrap();
+    let serving = Wanted::serving("n1", [[10, 0, 0, 1].into()]);
+    request(&node, &serving).await.unwrap();
+    // It renews its certificate as itself; a token does not get it now.
+    request(&node, &Wanted::client("n1")).await.unwrap();
+    match join(&cluster.uri, &token, "n1").await {
+        Err(Error::NameTaken(message)) => assert!(message.contains("n1 is alive"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_before_it_expires() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token("2120-01-01T00:00:00Z").await;
+    let joined = join(&cluster.uri, &token, "n1").await.unwrap();
+    let first = joined.identity;
+    let ends = Validity::of_pem(&first.certificate_pem).unwrap().ends;
+    let (current, mut renewed) = watch::channel(first.clone());
+    let renewal = |server: &Uri, current: watch::Sender<_>| Renewal {
+        server: server.clone(),
+        ca_pem: joined.ca_pem.clone(),
+        wanted: Wanted::client("n1"),
+        client: current.subscribe(),
+        current,
+    };
+    // The clock is past the renewal, and before or after the end.
+    let (late, over) = [-3600, 1]
+        .map(|more| ends + SignedDuration::from_secs(more))
+        .into();
+    let stop = CancellationToken::new();
+    let nobody: Uri = "https://127.0.0.1:1".parse().unwrap();
+    let expired = renewal(&nobody, watch::Sender::new(first.clone()));
+    let expired = expired.run(|| over, stop.clone()).await.unwrap_err();
+    assert!(matches!(expired, Error::Expired(_)), "{expired:?}");
+    let kept = tokio::spawn(renewal(&cluster.uri, current).run(move || late, stop.clone()));
+    let changed = tokio::time::timeout(PATIENCE, renewed.changed()).await;
+    changed.unwrap().unwrap();
+    let next = renewed.borrow_and_update().clone();
+    assert_ne!(next, first);
+    let own = Credentials::Identity(&next);
+    let node = client(&cluster.uri, &joined.ca_pem, &own).await.unwrap();
+    request(&node, &Wanted::client("n1")).await.unwrap();
+    stop.cancel();
+    kept.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_reason_not_to_join_has_its_message() {
+    let cluster = Cluster::start().await;
+    let unknown = cluster.token_with(cluster.hash);
+    let refused = join(&cluster.uri, &unknown, "n1").await.unwrap_err();
+    assert!(matches!(refused, Error::TokenRefused), "{refused:?}");
+    let expired = cluster.token("2020-01-01T00:00:00Z").await;
+    let refused = join(&cluster.uri, &expired, "n1").await.unwrap_err();
+    assert!(refused.to_string().contains("has expired"), "{refused}");
+    let other = tempfile::tempdir().unwrap();
+    let other = Authority::open_or_create(other.path()).unwrap();
+    let other = KeyHash::of_pem(other.ca_pem()).unwrap();
+    let wrong = join(&cluster.uri, &cluster.token_with(other), "n1")
+        .await
+        .unwrap_err();
+    assert!(matches!(wrong, Error::OtherAuthority { .. }), "{wrong:?}");
+    let nobody: Uri = "https://127.0.0.1:1".parse().unwrap();
+    let nobody = find_authority(&nobody, cluster.hash).await.unwrap_err();
+    assert!(matches!(nobody, Error::Unreachable { .. }), "{nobody:?}");
+    for text in ["", "abcdef.0123456789abcdef", "abcdef.0123456789abcdef.00"] {
+        assert!(matches!(JoinToken::read(text), Err(Error::Malformed)));
+    }
+}
