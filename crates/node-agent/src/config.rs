@@ -1,7 +1,7 @@
 //! The configuration of a node agent.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +13,13 @@ use pod_lifecycle::node::shutdown::ShutdownOrder;
 use pod_lifecycle::resources::admission::Policy;
 use pod_lifecycle::resources::eviction::Thresholds;
 use pod_network::PodNetwork;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
+
+use crate::error::KubeletApiError;
 
 /// The treatment of the pods at the end of the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +69,40 @@ impl Default for Eviction {
     }
 }
 
+/// A server certificate with its chain and its key.
+#[derive(Clone, Debug)]
+pub struct ServingCertificate(Arc<CertifiedKey>);
+
+impl ServingCertificate {
+    /// Reads the certificates and the key from PEM texts.
+    ///
+    /// # Errors
+    /// They are malformed, or do not belong together.
+    pub fn of_pem(certificates: &str, key: &str) -> Result<Self, KubeletApiError> {
+        let chain = CertificateDer::pem_slice_iter(certificates.as_bytes());
+        let chain = chain.collect::<Result<_, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+        let pair = CertifiedKey::from_der(chain, key, &ring::default_provider())?;
+        Ok(Self(Arc::new(pair)))
+    }
+
+    /// The chain and the key.
+    pub(crate) fn pair(&self) -> Arc<CertifiedKey> {
+        self.0.clone()
+    }
+}
+
+/// The kubelet API on the network, for an API server on another machine and for monitoring.
+#[derive(Clone, Debug)]
+pub struct KubeletApi {
+    /// The address to listen on. The system chooses a port in place of 0. The Node object has the port.
+    pub listen: SocketAddr,
+    /// The certificate authorities of clients, PEM.
+    pub client_ca_pem: String,
+    /// The server certificate, now and from now on. Without one, no handshake succeeds.
+    pub certificate: watch::Receiver<Option<ServingCertificate>>,
+}
+
 /// Settings of a node agent.
 #[derive(Clone)]
 pub struct Config {
@@ -102,8 +142,8 @@ pub struct Config {
     pub image_gc: image_gc::Policy,
     /// The limits of containers' logs.
     pub logs: LogLimits,
-    /// Port of the kubelet API to report, 0 when it is reached in another way.
-    pub kubelet_port: u16,
+    /// The kubelet API on the network; `None` if it is reached in another way.
+    pub kubelet_api: Option<KubeletApi>,
     /// The treatment of the pods at the end of the agent; may change until then.
     pub on_shutdown: watch::Receiver<OnShutdown>,
     /// In which order they are stopped.

@@ -15,6 +15,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The kubelet API cannot be served on the network.
+    #[error("serve the kubelet API")]
+    KubeletApi(#[from] KubeletApiError),
     /// The node object cannot be written.
     #[error("register node {node}")]
     Register {
@@ -24,4 +27,27 @@ pub enum Error {
         #[source]
         source: Box<api_client::Error>,
     },
+}
+
+/// The reason why the kubelet API cannot be served on the network.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletApiError {
+    /// The address cannot be listened on.
+    #[error("listen on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A certificate or a key is malformed.
+    #[error("read certificates as PEM")]
+    Pem(#[from] rustls::pki_types::pem::Error),
+    /// rustls refuses them.
+    #[error("use certificates")]
+    Rustls(#[from] rustls::Error),
+    /// The authority of the clients cannot be used.
+    #[error("use the certificate authority of clients")]
+    ClientCa(#[from] rustls::server::VerifierBuilderError),
 }

@@ -28,8 +28,8 @@ mod worker;
 
 pub use agent::left_pods::LeftPods;
 pub use agent::{NodeAgent, run};
-pub use config::{Config, Eviction, LogLimits, OnShutdown};
-pub use error::Error;
+pub use config::{Config, Eviction, KubeletApi, LogLimits, OnShutdown, ServingCertificate};
+pub use error::{Error, KubeletApiError};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
 pub use pod_lifecycle::node::image_gc::Policy as ImageGcPolicy;
 pub use pod_lifecycle::node::shutdown::{InvalidOrder, ShutdownOrder};

@@ -13,7 +13,7 @@ use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use api_server::{ApiServer, Config, TlsMaterial, UserInfo};
 use certificates::{Authority, ClientSubject, KeyHash, SubjectAltNames};
 use http::Uri;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use mvcc_store::embedded::EmbeddedStore;
 use node_identity::{

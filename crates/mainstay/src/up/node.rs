@@ -257,7 +257,7 @@ impl Running {
             eviction: parts.pods.eviction(),
             image_gc: parts.pods.image_gc()?,
             logs: parts.pods.logs(),
-            kubelet_port: 0,
+            kubelet_api: None,
             on_shutdown: self.on_shutdown.subscribe(),
             shutdown_order: parts.shutdown_order,
         };

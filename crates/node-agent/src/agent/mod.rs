@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::images::Puller;
-use crate::kubelet_api::{self, KubeletContext, NodeService};
+use crate::kubelet_api::{self, Access, HttpsServer, KubeletContext, NodeService};
 use crate::machine::machine_info::MachineInfo;
 use crate::machine::pressure::Monitor;
 use crate::node::registration::NodeKeeper;
@@ -50,13 +50,21 @@ impl NodeAgent {
     /// Registers the node, adopts the pods of a former agent, and starts to run pods.
     ///
     /// # Errors
-    /// The runtime does not open, directories cannot be created, or the API refuses the node.
+    /// The runtime does not open, directories cannot be created, the kubelet API cannot be served, or
+    /// the API refuses the node.
     pub async fn start(
-        config: Config,
+        mut config: Config,
         client: Client,
         part: impl Into<Part>,
     ) -> Result<Self, Error> {
         let part = part.into();
+        let server = match &mut config.kubelet_api {
+            Some(api) => {
+                let access = Access::new(&config.node_name, client.clone());
+                Some(HttpsServer::bind(api, access).await?)
+            }
+            None => None,
+        };
         let pods = pods_dir(&config.data_dir);
         let made = beside(|| container_runtime::tree::make_private(&pods));
         made.map_err(|source| Error::Directory {
@@ -121,6 +129,11 @@ impl NodeAgent {
             allocation: Mutex::default(),
             abandon: CancellationToken::new(),
         });
+        if let Some(server) = server {
+            let service = kubelet_api::service(kubelet.clone());
+            let serve = server.serve(service, background.shutdown.clone());
+            tokio::spawn(background.watched("kubelet API", serve));
+        }
         let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);
         let run = dispatcher.run(
             found,

@@ -1,9 +1,10 @@
 //! The kubelet API: logs, exec, attach, port-forward, pods, resource usage, system logs, health.
 //!
-//! Requests are authorised before they come here.
+//! Requests are authorised before they come here: by the API server that passes them on, or by [`https`].
 
 mod container_logs;
 pub mod decoders;
+mod https;
 mod log_messages;
 pub mod metrics;
 mod network;
@@ -31,6 +32,7 @@ use crate::machine::stats::UsageHistory;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
 use crate::probes::counts::ProbeCounts;
+pub(crate) use https::{Access, HttpsServer};
 pub use response::{BoxBody, BoxError};
 use response::{Target, refusal, refused, text};
 

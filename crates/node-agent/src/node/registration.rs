@@ -320,7 +320,8 @@ impl NodeKeeper {
             type_: type_.to_owned(),
             address,
         };
-        let port = i32::from(self.config.kubelet_port);
+        let port = self.config.kubelet_api.as_ref();
+        let port = port.map(|api| i32::from(api.listen.port()));
         NodeStatus {
             addresses: Some(vec![
                 address("InternalIP", self.config.node_ip().to_string()),
@@ -341,7 +342,7 @@ impl NodeKeeper {
                     user_namespaces: Some(machine.user_namespaces),
                 }),
             }]),
-            daemon_endpoints: (port > 0).then_some(NodeDaemonEndpoints {
+            daemon_endpoints: port.map(|port| NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port }),
             }),
             node_info: Some(NodeSystemInfo {

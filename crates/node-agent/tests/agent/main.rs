@@ -15,6 +15,7 @@ mod faults;
 mod grpc;
 mod hooks;
 mod hostile_images;
+mod https;
 mod images;
 mod lifetimes;
 mod limits;
@@ -75,6 +76,7 @@ const TESTS: &[(&str, Test)] = tests![
     node::what_operators_add_to_the_node_can_be_used,
     terminal::who_is_attached_hears_the_end_without_an_error,
     terminal::commands_run_with_input_output_and_exit_code,
+    https::commands_and_logs_go_over_the_network,
     ephemeral::a_running_pod_is_looked_into,
     ephemeral::what_runs_has_figures,
     resize::limits_follow_what_is_asked_for,

@@ -10,7 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper_util::rt::TokioIo;
 use node_agent::{BoxBody, BoxError, NodeService};
 use serde_json::{Value, json};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -74,7 +74,10 @@ async fn connect(node: NodeService, path: &str) -> Client {
 }
 
 /// Output, errors and the final status.
-async fn finish(mut socket: Client) -> (String, String, Value) {
+pub async fn finish<S>(mut socket: WebSocketStream<S>) -> (String, String, Value)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (mut out, mut err, mut status) = (Vec::new(), Vec::new(), Value::Null);
     while let Some(Ok(message)) = socket.next().await {
         let Message::Binary(bytes) = message else {

@@ -14,7 +14,8 @@ use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use mvcc_store::embedded::EmbeddedStore;
 use node_agent::{
-    Config, Eviction, ImageGcPolicy, LogLimits, NodeAgent, OnShutdown, ShutdownOrder, Thresholds,
+    Config, Eviction, ImageGcPolicy, KubeletApi, LogLimits, NodeAgent, OnShutdown, ShutdownOrder,
+    Thresholds,
 };
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges, reserve_ranges};
 use reconcile::{Health, SlowPolls};
@@ -42,6 +43,7 @@ impl NodeConnector for Connector {
 
 pub struct World {
     pub client: Client,
+    pub server: Arc<ApiServer>,
     pub dir: PathBuf,
     pub runtime: Runtime,
     pub network: Arc<PodNetwork>,
@@ -59,6 +61,8 @@ pub struct World {
     pub eviction: Eviction,
     /// When the next agent removes images.
     pub image_gc: ImageGcPolicy,
+    /// Where the next agent serves its API: not on the network unless a test sets it.
+    pub kubelet_api: Option<KubeletApi>,
     slow_polls: Arc<SlowPolls>,
 }
 
@@ -188,6 +192,7 @@ impl World {
         let admin = UserInfo::new("admin", ["system:masters"]);
         let world = Self {
             client: Client::new(api.local(admin), "default"),
+            server: api,
             runtime: Runtime::open(options.clone()).unwrap(),
             network: Arc::new(network.await.unwrap()),
             images: images(),
@@ -202,6 +207,7 @@ impl World {
                 high_percent: 100,
                 ..ImageGcPolicy::default()
             },
+            kubelet_api: None,
             dir,
             connector,
             options,
@@ -244,7 +250,7 @@ impl World {
                 file_bytes_max: 1 << 20,
                 files_max: 3,
             },
-            kubelet_port: 0,
+            kubelet_api: self.kubelet_api.clone(),
             on_shutdown: watch::Sender::new(on_shutdown).subscribe(),
             shutdown_order: self.shutdown_order.clone(),
         };
@@ -294,6 +300,11 @@ impl World {
         fs::remove_dir_all(&self.dir).unwrap();
         // findings A9: the agent holds up nothing else that runs on its threads.
         assert!(self.slow_polls.found().is_empty(), "{:?}", self.slow_polls);
+    }
+
+    /// From now on the API server reaches the node over the network only.
+    pub fn forget_service(&self) {
+        *self.connector.0.lock().unwrap() = None;
     }
 
     pub fn node(&self) -> NodeService {

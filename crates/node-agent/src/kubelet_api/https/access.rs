@@ -1,0 +1,162 @@
+//! Authentication and authorisation of requests by the API server.
+
+use std::collections::BTreeMap;
+
+use api_client::{Api, Client, PostParams};
+use certificates::{ClientSubject, SubjectError};
+use http::Request;
+use http::header::AUTHORIZATION;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use object_model::{Status, StatusReason};
+
+use super::rights::rights;
+
+/// The group of everybody who is known.
+const AUTHENTICATED: &str = "system:authenticated";
+
+/// A user of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    name: String,
+    groups: Vec<String>,
+    uid: Option<String>,
+    extra: Option<BTreeMap<String, Vec<String>>>,
+}
+
+impl User {
+    /// The user of a client certificate that the handshake has verified.
+    pub fn of_certificate(certificate: &[u8]) -> Result<Self, SubjectError> {
+        let subject = ClientSubject::of(certificate)?;
+        let mut groups = subject.organizations;
+        groups.push(AUTHENTICATED.to_owned());
+        Ok(Self {
+            name: subject.common_name,
+            groups,
+            uid: None,
+            extra: None,
+        })
+    }
+}
+
+/// The checks of one node's API.
+#[derive(Debug)]
+pub struct Access {
+    node_name: String,
+    client: Client,
+}
+
+impl Access {
+    /// The checks for this node. `client` asks the API server as the node.
+    pub fn new(node_name: &str, client: Client) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            client,
+        }
+    }
+
+    /// Authenticates and authorises a request; `user` is that of the connection. A certificate counts
+    /// before a token.
+    ///
+    /// *Errors.* 401 for a request without good credentials, 403 for one that is not allowed, 500 if the
+    /// API server does not answer.
+    pub async fn permit<B>(
+        &self,
+        request: &Request<B>,
+        user: Option<User>,
+    ) -> Result<(), Box<Status>> {
+        let user = match (user, bearer(request)) {
+            (Some(user), _) => user,
+            (None, Some(token)) => self.user_of(token).await?.ok_or_else(unauthorized)?,
+            (None, None) => return Err(unauthorized()),
+        };
+        let (method, path) = (request.method(), request.uri().path());
+        let Some(needed) = rights(method, path) else {
+            let text = format!("the method {method} is not supported");
+            return Err(Box::new(Status::new(StatusReason::MethodNotAllowed, text)));
+        };
+        for subresource in needed.subresources {
+            let attributes = ResourceAttributes {
+                verb: Some(needed.verb.to_owned()),
+                version: Some("v1".to_owned()),
+                resource: Some("nodes".to_owned()),
+                subresource: Some((*subresource).to_owned()),
+                name: Some(self.node_name.clone()),
+                ..ResourceAttributes::default()
+            };
+            if self.allows(&user, attributes).await? {
+                return Ok(());
+            }
+        }
+        let text = format!(
+            "user {:?} needs the right to {} nodes/{} of node {:?}",
+            user.name,
+            needed.verb,
+            needed.subresources.join(" or nodes/"),
+            self.node_name
+        );
+        Err(Box::new(Status::new(StatusReason::Forbidden, text)))
+    }
+
+    /// The user of a token, if it is good.
+    async fn user_of(&self, token: &str) -> Result<Option<User>, Box<Status>> {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: token.to_owned(),
+                audiences: None,
+            },
+            ..TokenReview::default()
+        };
+        let reviews: Api<TokenReview> = Api::all(self.client.clone());
+        let answer = reviews.create(&PostParams::default(), &review).await;
+        let status = answer.map_err(unanswered)?.status.unwrap_or_default();
+        let user = status.user.filter(|_| status.authenticated == Some(true));
+        Ok(user.map(|user| User {
+            name: user.username.unwrap_or_default(),
+            groups: user.groups.unwrap_or_default(),
+            uid: user.uid,
+            extra: user.extra,
+        }))
+    }
+
+    async fn allows(
+        &self,
+        user: &User,
+        attributes: ResourceAttributes,
+    ) -> Result<bool, Box<Status>> {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(user.name.clone()),
+                groups: Some(user.groups.clone()),
+                uid: user.uid.clone(),
+                extra: user.extra.clone(),
+                resource_attributes: Some(attributes),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
+        let answer = reviews.create(&PostParams::default(), &review).await;
+        let status = answer.map_err(unanswered)?.status;
+        Ok(status.is_some_and(|status| status.allowed))
+    }
+}
+
+/// 401, without a hint.
+fn unauthorized() -> Box<Status> {
+    Box::new(Status::new(StatusReason::Unauthorized, "Unauthorized"))
+}
+
+fn unanswered(error: api_client::Error) -> Box<Status> {
+    let text = format!("ask the API server about a request: {error}");
+    Box::new(Status::internal(text))
+}
+
+fn bearer<B>(request: &Request<B>) -> Option<&str> {
+    let header = request.headers().get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}

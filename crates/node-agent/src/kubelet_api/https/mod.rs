@@ -1,0 +1,181 @@
+//! The kubelet's API on the network: TLS, and a check of each request by the API server.
+//!
+//! A client shows a certificate of the cluster's authority, or a bearer token. Nobody is anonymous.
+
+mod access;
+mod rights;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::NodeService;
+use super::response::{BoxBody, BoxError, refusal};
+use crate::config::{KubeletApi, ServingCertificate};
+use crate::error::KubeletApiError;
+pub(crate) use access::Access;
+use access::User;
+
+/// A client that does not finish its handshake, or the head of its request, within this time is
+/// disconnected.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Most connections at a time. Sessions in containers do not count after their upgrade.
+const CONNECTIONS_MAX: usize = 512;
+/// Time between a connection that could not be accepted and the next attempt.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// The certificate that new connections see.
+#[derive(Debug)]
+struct Shown(watch::Receiver<Option<ServingCertificate>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.borrow();
+        shown.as_ref().map(ServingCertificate::pair)
+    }
+}
+
+/// The kubelet's API on the network, not yet serving.
+pub(crate) struct HttpsServer {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    access: Arc<Access>,
+}
+
+impl HttpsServer {
+    /// Listens, so that a port in use is an error before the node is registered. `settings` gets the port
+    /// that the system has chosen.
+    pub(crate) async fn bind(
+        settings: &mut KubeletApi,
+        access: Access,
+    ) -> Result<Self, KubeletApiError> {
+        let acceptor = TlsAcceptor::from(Arc::new(tls(settings)?));
+        let refused = |source| KubeletApiError::Listen {
+            address: settings.listen,
+            source,
+        };
+        let listener = TcpListener::bind(settings.listen).await.map_err(refused)?;
+        settings.listen = listener.local_addr().map_err(refused)?;
+        Ok(Self {
+            listener,
+            acceptor,
+            access: Arc::new(access),
+        })
+    }
+
+    /// Serves connections until `shutdown`, which ends them.
+    pub(crate) async fn serve(self, service: NodeService, shutdown: CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        while let Some(Ok(place)) = shutdown
+            .run_until_cancelled(places.clone().acquire_owned())
+            .await
+        {
+            let accepted = shutdown.run_until_cancelled(self.listener.accept()).await;
+            let (stream, peer) = match accepted {
+                None => return,
+                Some(Ok(accepted)) => accepted,
+                Some(Err(error)) => {
+                    // Mostly: out of file descriptors. Others may be closed in the meantime.
+                    tracing::warn!(%error, "connection to the kubelet API not accepted");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            let (access, service) = (self.access.clone(), service.clone());
+            let connection = connection(stream, self.acceptor.clone(), access, service);
+            let stop = shutdown.clone();
+            tokio::spawn(async move {
+                let served = stop.run_until_cancelled(connection).await;
+                if let Some(Err(error)) = served {
+                    tracing::debug!(%error, %peer, "connection to the kubelet API ended");
+                }
+                drop(place);
+            });
+        }
+    }
+}
+
+fn tls(settings: &KubeletApi) -> Result<ServerConfig, KubeletApiError> {
+    let provider = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(settings.client_ca_pem.as_bytes()) {
+        roots.add(authority?)?;
+    }
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let shown = Shown(settings.certificate.clone());
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients.allow_unauthenticated().build()?)
+        .with_cert_resolver(Arc::new(shown));
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    access: Arc<Access>,
+    service: NodeService,
+) -> Result<(), BoxError> {
+    stream.set_nodelay(true)?;
+    let stream = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await??;
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let user = shown.first().and_then(|certificate| {
+        let user = User::of_certificate(certificate);
+        user.inspect_err(|error| tracing::debug!(%error, "client certificate refused"))
+            .ok()
+    });
+    let answer = service_fn(move |request: Request<Incoming>| {
+        answer(request, access.clone(), user.clone(), service.clone())
+    });
+    hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HANDSHAKE_LIMIT)
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades()
+        .await?;
+    Ok(())
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    access: Arc<Access>,
+    user: Option<User>,
+    service: NodeService,
+) -> Result<Response<BoxBody>, BoxError> {
+    match access.permit(&request, user).await {
+        Ok(()) => {
+            let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+            pass_on(service, request).await
+        }
+        Err(status) => Ok(refusal(&status)),
+    }
+}
+
+/// In a box: the compiler does not prove that the future of the service may change threads.
+fn pass_on(
+    service: NodeService,
+    request: Request<BoxBody>,
+) -> BoxFuture<'static, Result<Response<BoxBody>, BoxError>> {
+    service.oneshot(request).boxed()
+}

@@ -1,0 +1,85 @@
+//! The rights that a request of the kubelet's API needs: kubelet's table, with the fine-grained rights of
+//! KEP-2862.
+
+use http::Method;
+
+/// A right on a subresource of the node. Any of the subresources is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// The verb.
+    pub verb: &'static str,
+    /// The subresources, the narrowest first.
+    pub subresources: &'static [&'static str],
+}
+
+/// The rights for a request; `None` for methods that the API lacks.
+///
+/// A command or a connection in a container needs `create`, in whatever way it is requested: a
+/// WebSocket request is a GET, and the right to read must not be enough.
+pub fn rights(method: &Method, path: &str) -> Option<Rights> {
+    let first = path.trim_start_matches('/').split('/').next();
+    let first = first.unwrap_or_default();
+    let verb = match *method {
+        Method::GET | Method::HEAD | Method::POST if is_interactive(first) => "create",
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return None,
+    };
+    let subresources: &[_] = match first {
+        "stats" => &["stats"],
+        "metrics" => &["metrics"],
+        "logs" => &["log"],
+        "spec" => &["spec"],
+        "checkpoint" => &["checkpoint"],
+        "healthz" => &["healthz", "proxy"],
+        "configz" => &["configz", "proxy"],
+        "pods" | "runningpods" => &["pods", "proxy"],
+        _ => &["proxy"],
+    };
+    Some(Rights { verb, subresources })
+}
+
+fn is_interactive(first: &str) -> bool {
+    matches!(first, "exec" | "attach" | "portForward" | "run")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // KEP-2862
+    #[test]
+    fn paths_need_rights_on_subresources_of_nodes() {
+        for (method, path, verb, subresources) in [
+            (Method::GET, "/stats/summary", "get", "stats"),
+            (Method::GET, "/metrics", "get", "metrics"),
+            (Method::GET, "/metrics/cadvisor", "get", "metrics"),
+            (Method::GET, "/metricsx", "get", "proxy"),
+            (Method::GET, "/logs/syslog", "get", "log"),
+            (Method::GET, "/spec/", "get", "spec"),
+            (Method::POST, "/checkpoint/n/p/c", "create", "checkpoint"),
+            (Method::HEAD, "/healthz", "get", "healthz proxy"),
+            (Method::GET, "/configz", "get", "configz proxy"),
+            (Method::GET, "/pods", "get", "pods proxy"),
+            (Method::GET, "/runningpods/", "get", "pods proxy"),
+            (Method::GET, "/containerLogs/n/p/c", "get", "proxy"),
+            (Method::POST, "/exec/n/p/c", "create", "proxy"),
+            (Method::GET, "/exec/n/p/c", "create", "proxy"),
+            (Method::GET, "//exec/n/p/c", "create", "proxy"),
+            (Method::GET, "/attach/n/p/c", "create", "proxy"),
+            (Method::GET, "/portForward/n/p", "create", "proxy"),
+            (Method::PUT, "/pods", "update", "pods proxy"),
+            (Method::PATCH, "/", "patch", "proxy"),
+            (Method::DELETE, "/", "delete", "proxy"),
+        ] {
+            let needed = rights(&method, path).unwrap();
+            assert_eq!(needed.verb, verb, "{method} {path}");
+            assert_eq!(needed.subresources.join(" "), subresources, "{path}");
+        }
+        assert_eq!(rights(&Method::CONNECT, "/pods"), None);
+        assert_eq!(rights(&Method::OPTIONS, "/exec/n/p/c"), None);
+    }
+}

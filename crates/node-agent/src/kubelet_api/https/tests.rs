@@ -1,0 +1,345 @@
+//! The listener with clients of its own, and an API server that knows one token and a few rights.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use api_client::Client;
+use bytes::Bytes;
+use certificates::{Authority, SubjectAltNames};
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::{Empty, Full};
+use http_client::tls::{self, Roots, Trust};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::DropGuard;
+
+use super::super::response::text;
+use super::*;
+
+/// A machine under load is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// User, verb, and subresource of the node `n1`.
+const RIGHTS: [(&str, &str, &str); 5] = [
+    ("narrow", "get", "pods"),
+    ("old", "get", "proxy"),
+    ("monitor", "get", "metrics"),
+    ("operator", "create", "proxy"),
+    ("operator", "get", "proxy"),
+];
+
+type Reviews = Arc<Mutex<Vec<Value>>>;
+
+/// The API server. It keeps the questions about rights, and fails for the user `unlucky`.
+fn api(reviews: Reviews) -> Client {
+    let service = tower::service_fn(move |request: Request<api_client::Body>| {
+        let reviews = reviews.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let mut review: Value = serde_json::from_slice(&body).unwrap();
+            let mut code = StatusCode::CREATED;
+            if path == "/apis/authentication.k8s.io/v1/tokenreviews" {
+                let good = review["spec"]["token"] == "good";
+                let user = json!({"username": "monitor", "uid": "7", "groups": ["g"],
+                    "extra": {"example.com/by": ["test"]}});
+                // An answer may name the user of a token that is not good.
+                review["status"] = json!({"authenticated": good, "user": user});
+            } else {
+                assert_eq!(path, "/apis/authorization.k8s.io/v1/subjectaccessreviews");
+                let spec = &review["spec"];
+                let what = &spec["resourceAttributes"];
+                let known = RIGHTS.iter().any(|(user, verb, subresource)| {
+                    spec["user"] == *user
+                        && what["verb"] == *verb
+                        && what["subresource"] == *subresource
+                        && what["resource"] == "nodes"
+                        && what["name"] == "n1"
+                });
+                if spec["user"] == "unlucky" {
+                    code = StatusCode::INTERNAL_SERVER_ERROR;
+                }
+                reviews.lock().unwrap().push(spec.clone());
+                review["status"] = json!({"allowed": known});
+            }
+            let mut answer = Response::new(Full::new(Bytes::from(review.to_string())));
+            *answer.status_mut() = code;
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    Client::new(service, "default")
+}
+
+/// Answers with the path, and echoes after an upgrade.
+fn echo() -> NodeService {
+    NodeService::new(tower::service_fn(
+        |mut request: Request<BoxBody>| async move {
+            if !request.headers().contains_key(header::UPGRADE) {
+                return Ok::<_, BoxError>(text(request.uri().path().to_owned()));
+            }
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut stream = TokioIo::new(upgrade.await.unwrap());
+                let mut word = [0; 4];
+                stream.read_exact(&mut word).await.unwrap();
+                stream.write_all(&word).await.unwrap();
+                stream.shutdown().await.unwrap();
+            });
+            let mut answer = text(String::new());
+            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let to = HeaderValue::from_static("test");
+            answer.headers_mut().insert(header::UPGRADE, to);
+            let connection = HeaderValue::from_static("upgrade");
+            answer.headers_mut().insert(header::CONNECTION, connection);
+            Ok(answer)
+        },
+    ))
+}
+
+struct Node {
+    address: SocketAddr,
+    authority: Authority,
+    certificate: watch::Sender<Option<ServingCertificate>>,
+    reviews: Reviews,
+    stop: DropGuard,
+    _dir: tempfile::TempDir,
+}
+
+fn new_authority() -> (Authority, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    (Authority::open_or_create(dir.path()).unwrap(), dir)
+}
+
+/// A server certificate for 127.0.0.1 and this name.
+fn serving(authority: &Authority, name: &str) -> ServingCertificate {
+    let names = SubjectAltNames::api_server(name, []);
+    let identity = authority.server(&names).unwrap();
+    ServingCertificate::of_pem(identity.certificate_pem(), identity.key_pem()).unwrap()
+}
+
+impl Node {
+    async fn start() -> Self {
+        let (authority, dir) = new_authority();
+        let certificate = watch::Sender::new(Some(serving(&authority, "first")));
+        let mut settings = KubeletApi {
+            listen: ([127, 0, 0, 1], 0).into(),
+            client_ca_pem: authority.ca_pem().to_owned(),
+            certificate: certificate.subscribe(),
+        };
+        let reviews = Reviews::default();
+        let access = Access::new("n1", api(reviews.clone()));
+        let server = HttpsServer::bind(&mut settings, access).await.unwrap();
+        assert_ne!(settings.listen.port(), 0);
+        let stop = CancellationToken::new();
+        tokio::spawn(server.serve(echo(), stop.clone()));
+        Self {
+            address: settings.listen,
+            authority,
+            certificate,
+            reviews,
+            stop: stop.drop_guard(),
+            _dir: dir,
+        }
+    }
+
+    fn identity(authority: &Authority, user: &str) -> tls::Identity {
+        let own = authority.client(user, &["team"]).unwrap();
+        let (certificate, key) = (own.certificate_pem(), own.key_pem());
+        tls::Identity::of_pem(certificate.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    /// A request over a connection of its own.
+    async fn send(
+        &self,
+        trusted: &Authority,
+        identity: Option<tls::Identity>,
+        request: Request<Empty<Bytes>>,
+    ) -> Result<Response<http_client::Body>, BoxError> {
+        let roots = Roots::none().with_pem(trusted.ca_pem().as_bytes())?;
+        let config = tls::client(Trust::Roots(roots), identity)?;
+        let exchanged = async {
+            let stream = http_client::connect(self.address, PATIENCE).await?;
+            let stream = tls::handshake(stream, "127.0.0.1", config).await?;
+            Ok(http_client::exchange(stream, request).await?)
+        };
+        tokio::time::timeout(PATIENCE, exchanged).await?
+    }
+
+    /// The code and the body for a user with a certificate, or for a client without one.
+    async fn ask(&self, user: &str, request: Request<Empty<Bytes>>) -> (u16, String) {
+        let identity = (!user.is_empty()).then(|| Self::identity(&self.authority, user));
+        let answer = self.send(&self.authority, identity, request).await;
+        let answer = answer.unwrap();
+        let code = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    }
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = path.parse().unwrap();
+    let host = HeaderValue::from_static("n1");
+    request.headers_mut().insert(header::HOST, host);
+    request
+}
+
+fn with_authorization(path: &str, value: &'static str) -> Request<Empty<Bytes>> {
+    let mut request = get(path);
+    let value = HeaderValue::from_static(value);
+    request.headers_mut().insert(header::AUTHORIZATION, value);
+    request
+}
+
+#[tokio::test]
+async fn nobody_is_anonymous() {
+    let node = Node::start().await;
+    assert_eq!(node.ask("", get("/healthz")).await.0, 401);
+    for wrong in ["Bearer bad", "Bearer", "Bearer  ", "Basic Z29vZA==", "good"] {
+        let (code, body) = node.ask("", with_authorization("/healthz", wrong)).await;
+        assert_eq!(code, 401, "{wrong}");
+        let status: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(status["reason"], "Unauthorized", "{body}");
+    }
+    assert_eq!(*node.reviews.lock().unwrap(), Vec::<Value>::new());
+}
+
+// KEP-2862
+#[tokio::test]
+async fn each_request_needs_its_right() {
+    let node = Node::start().await;
+    for (user, path, code) in [
+        ("narrow", "/pods", 200),
+        ("narrow", "/containerLogs/n/p/c", 403),
+        ("narrow", "/healthz", 403),
+        ("old", "/pods", 200),
+        ("old", "/healthz", 200),
+        ("old", "/containerLogs/n/p/c", 200),
+        ("old", "/metrics", 403),
+        ("old", "/exec/n/p/c", 403),
+        ("nobody", "/pods", 403),
+        ("operator", "/pods", 200),
+        ("unlucky", "/pods", 500),
+    ] {
+        let (got, body) = node.ask(user, get(path)).await;
+        assert_eq!(got, code, "{user} {path} {body}");
+        if code == 200 {
+            assert_eq!(body, path);
+        }
+    }
+    let (_, refused) = node.ask("nobody", get("/pods")).await;
+    let status: Value = serde_json::from_str(&refused).unwrap();
+    assert_eq!(status["reason"], "Forbidden");
+    let needs = r#"user "nobody" needs the right to get nodes/pods or nodes/proxy of node "n1""#;
+    assert_eq!(status["message"], needs);
+    let spec = node.reviews.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(spec["groups"], json!(["team", "system:authenticated"]));
+    let mut options = get("/pods");
+    *options.method_mut() = http::Method::OPTIONS;
+    assert_eq!(node.ask("operator", options).await.0, 405);
+}
+
+#[tokio::test]
+async fn a_token_is_asked_about() {
+    let node = Node::start().await;
+    let metrics = || with_authorization("/metrics", "bearer good");
+    assert_eq!(node.ask("", metrics()).await, (200, "/metrics".to_owned()));
+    let spec = node.reviews.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(spec["user"], "monitor");
+    assert_eq!(
+        (&spec["uid"], &spec["groups"]),
+        (&json!("7"), &json!(["g"]))
+    );
+    assert_eq!(spec["extra"], json!({"example.com/by": ["test"]}));
+    let logs = with_authorization("/logs/", "Bearer good");
+    assert_eq!(node.ask("", logs).await.0, 403);
+    // The certificate counts.
+    assert_eq!(node.ask("nobody", metrics()).await.0, 403);
+}
+
+#[tokio::test]
+async fn connections_are_upgraded() {
+    let node = Node::start().await;
+    let mut exec = get("/exec/n/p/c");
+    let to = HeaderValue::from_static("test");
+    exec.headers_mut().insert(header::UPGRADE, to);
+    let connection = HeaderValue::from_static("upgrade");
+    exec.headers_mut().insert(header::CONNECTION, connection);
+    let identity = Node::identity(&node.authority, "operator");
+    let mut answer = node
+        .send(&node.authority, Some(identity), exec)
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let upgraded = hyper::upgrade::on(&mut answer).await.unwrap();
+    let mut stream = TokioIo::new(upgraded);
+    stream.write_all(b"ping").await.unwrap();
+    let mut echoed = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut echoed)).await;
+    read.unwrap().unwrap();
+    assert_eq!(echoed, b"ping");
+}
+
+#[tokio::test]
+async fn strangers_do_not_get_through_the_handshake() {
+    let node = Node::start().await;
+    let (other, _dir) = new_authority();
+    let stranger = Node::identity(&other, "operator");
+    let refused = node
+        .send(&node.authority, Some(stranger), get("/pods"))
+        .await;
+    assert!(refused.is_err(), "{refused:?}");
+    // The client does not know the server's authority.
+    let own = Node::identity(&node.authority, "operator");
+    let refused = node.send(&other, Some(own), get("/pods")).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(*node.reviews.lock().unwrap(), Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn the_certificate_may_come_later_and_change() {
+    let node = Node::start().await;
+    node.certificate.send_replace(None);
+    let own = || Some(Node::identity(&node.authority, "operator"));
+    let refused = node.send(&node.authority, own(), get("/pods")).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let (other, _dir) = new_authority();
+    node.certificate
+        .send_replace(Some(serving(&other, "second")));
+    let answer = node.send(&other, own(), get("/pods")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let node = Node::start().await;
+    let mut settings = KubeletApi {
+        listen: node.address,
+        client_ca_pem: node.authority.ca_pem().to_owned(),
+        certificate: node.certificate.subscribe(),
+    };
+    let access = Access::new("n1", api(Reviews::default()));
+    let bound = HttpsServer::bind(&mut settings, access).await;
+    let error = bound.err().map(|error| error.to_string());
+    assert_eq!(error, Some(format!("listen on {}", node.address)));
+    settings.client_ca_pem.clear();
+    let access = Access::new("n1", api(Reviews::default()));
+    let bound = HttpsServer::bind(&mut settings, access).await;
+    assert!(matches!(bound.err(), Some(KubeletApiError::ClientCa(_))));
+}
+
+#[tokio::test]
+async fn the_end_closes_connections() {
+    let node = Node::start().await;
+    let roots = Roots::none().with_pem(node.authority.ca_pem().as_bytes());
+    let config = tls::client(Trust::Roots(roots.unwrap()), None).unwrap();
+    let stream = http_client::connect(node.address, PATIENCE).await.unwrap();
+    let mut stream = tls::handshake(stream, "127.0.0.1", config).await.unwrap();
+    drop(node.stop);
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
+    // Closed, with or without TLS' own end.
+    drop(end.unwrap());
+    assert_eq!(rest, b"");
+}

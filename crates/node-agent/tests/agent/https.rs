@@ -1,0 +1,101 @@
+//! The kubelet API on the network, as API servers on other machines and monitoring use it.
+
+use std::time::Duration;
+
+use certificates::{Approved, Authority, ClientSubject, Usage};
+use http_client::tls::{self, Roots, Trust};
+use k8s_openapi::api::core::v1::Node;
+use node_agent::{KubeletApi, OnShutdown, ServingCertificate};
+use rcgen::{CertificateParams, KeyPair};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::pods::SLEEP;
+use crate::terminal::{exec, finish};
+use crate::world::{NODE, World};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The server certificate of the node, as the signer `kubernetes.io/kubelet-serving` makes it.
+fn serving(authority: &Authority) -> ServingCertificate {
+    let key = KeyPair::generate().unwrap();
+    let request = CertificateParams::default()
+        .serialize_request(&key)
+        .unwrap();
+    let approved = Approved {
+        der: request.der(),
+        subject: ClientSubject {
+            common_name: format!("system:node:{NODE}"),
+            organizations: vec!["system:nodes".to_owned()],
+        },
+        dns: &[],
+        addresses: &[[127, 0, 0, 1].into()],
+        emails: &[],
+        uris: &[],
+        usages: vec![Usage::DigitalSignature, Usage::ServerAuth],
+        life: 3600,
+    };
+    let certificate = authority.sign(&approved).unwrap();
+    ServingCertificate::of_pem(&certificate, &key.serialize_pem()).unwrap()
+}
+
+pub async fn commands_and_logs_go_over_the_network() {
+    let mut world = World::new("https").await;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::open_or_create(dir.path()).unwrap();
+    world.kubelet_api = Some(KubeletApi {
+        listen: ([127, 0, 0, 1], 0).into(),
+        client_ca_pem: authority.ca_pem().to_owned(),
+        certificate: watch::Sender::new(Some(serving(&authority))).subscribe(),
+    });
+    world.start(OnShutdown::StopPods).await;
+    let script = format!("echo begin; {SLEEP}");
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", script]}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+
+    // The API server has no other way to the node.
+    world.forget_service();
+    let own = authority
+        .client("kube-apiserver-kubelet-client", &[])
+        .unwrap();
+    let (certificate, key) = (own.certificate_pem(), own.key_pem());
+    let dialled = world
+        .server
+        .dial_nodes_with(certificate, key, authority.ca_pem());
+    dialled.unwrap();
+    world.logged("p", "c", "begin").await;
+
+    let nodes: api_client::Api<Node> = api_client::Api::all(world.client.clone());
+    let status = nodes.get(NODE).await.unwrap().status.unwrap();
+    let endpoint = status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap();
+    let port = u16::try_from(endpoint.port).unwrap();
+    let dial = async |user: &str| {
+        let own = authority.client(user, &[]).unwrap();
+        let (certificate, key) = (own.certificate_pem(), own.key_pem());
+        let own = tls::Identity::of_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let roots = Roots::none().with_pem(authority.ca_pem().as_bytes());
+        let config = tls::client(Trust::Roots(roots.unwrap()), Some(own)).unwrap();
+        let host = ("127.0.0.1", port);
+        let stream = http_client::connect(host, PATIENCE).await.unwrap();
+        let stream = tls::handshake(stream, host.0, config).await.unwrap();
+        let command = exec(&["sh", "-c", "echo out; exit 3"], "stdout=true");
+        let mut request = format!("ws://node{command}").into_client_request().unwrap();
+        let protocol = http::HeaderValue::from_static("v5.channel.k8s.io");
+        let name = http::header::SEC_WEBSOCKET_PROTOCOL;
+        request.headers_mut().insert(name, protocol);
+        tokio_tungstenite::client_async(request, stream).await
+    };
+    let (socket, _) = dial("kube-apiserver-kubelet-client").await.unwrap();
+    let (out, _, status) = finish(socket).await;
+    assert_eq!(out, "out\n");
+    assert_eq!(status["details"]["causes"][0]["message"], "3");
+    match dial("nobody").await {
+        Err(Error::Http(refused)) => assert_eq!(refused.status(), 403),
+        other => panic!("{:?}", other.map(|_| "a session")),
+    }
+    world.end().await;
+}
