@@ -62,6 +62,7 @@ const ADMINISTRATOR: Said = ByOurs("a file or flag of the administrator");
 const OWN_FILE: Said = ByOurs("a file in the data directory, which only the program writes");
 const KUBECONFIG: Said =
     ByOurs("a kubeconfig of the user, or the output of a program that it names");
+const ISSUED: Said = ByOurs("a certificate that the cluster issued to the node, and its key");
 const STORED: Said = ByOurs("what the program itself has stored");
 const SHIM: Said = ByOurs("messages between the program and its shims");
 
@@ -254,6 +255,8 @@ const TABLE: &[(&str, Said)] = &[
     ("mainstay/src/up/settings.rs", ADMINISTRATOR),
     ("mvcc-store/src/embedded/record.rs", OWN_FILE),
     ("node-agent/src/clock.rs", OWN_FILE),
+    ("node-agent/src/config.rs", ISSUED),
+    ("node-identity/src/renewal.rs", ISSUED),
     (
         "node-agent/src/images/mod.rs",
         ByStrangers(&["pull-secret"]),
