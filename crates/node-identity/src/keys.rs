@@ -1,15 +1,41 @@
 //! Keys, requests for certificates (PKCS#10), and the certificates for them.
 
+use std::net::IpAddr;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
-
-use crate::request::Wanted;
 
 /// The group of all nodes.
 const NODES: &str = "system:nodes";
 /// Characters in a line of PEM.
 const LINE: usize = 64;
+
+/// A certificate that a node asks for.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub(crate) node_name: String,
+    /// The addresses of a server certificate.
+    pub(crate) serving: Option<Vec<IpAddr>>,
+}
+
+impl Wanted {
+    /// The client certificate of a node.
+    pub fn client(node_name: &str) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            serving: None,
+        }
+    }
+
+    /// The server certificate of a node, for its name and addresses.
+    pub fn serving(node_name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            serving: Some(addresses.into_iter().collect()),
+        }
+    }
+}
 
 /// A certificate and its key, PEM.
 #[derive(Clone, PartialEq, Eq)]

@@ -3,18 +3,23 @@
 //! A new node knows a server, a token and the hash of the authority's key. [`find_authority`] gets the
 //! authority's certificate in a TLS handshake, and sends nothing before the hash is right. [`join`]
 //! asks for the client certificate by the token. From then on the node asks for its certificates as
-//! itself ([`request()`]), and needs no token. [`Renewal`] replaces a certificate before it expires.
+//! itself ([`request()`]), and needs no token. [`Renewal`] replaces a certificate before it expires, and
+//! [`renewed_client`] shows the newest one.
 
 mod authority;
+mod client;
 mod error;
 mod join;
 mod keys;
 mod renewal;
 mod request;
+mod token;
 
 pub use authority::find_authority;
+pub use client::{Credentials, client, renewed_client};
 pub use error::Error;
-pub use join::{Credentials, JoinToken, Joined, client, join};
-pub use keys::Identity;
+pub use join::{Joined, join};
+pub use keys::{Identity, Wanted};
 pub use renewal::{Failures, Renewal, Validity, wait};
-pub use request::{Wanted, request};
+pub use request::request;
+pub use token::JoinToken;

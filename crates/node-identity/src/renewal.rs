@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api_client::Client;
 use http::Uri;
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::CertificateDer;
@@ -10,10 +11,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use x509_parser::parse_x509_certificate;
 
+use crate::client::renewed_client;
 use crate::error::Error;
-use crate::join::{Credentials, client};
-use crate::keys::Identity;
-use crate::request::{Wanted, request};
+use crate::keys::{Identity, Wanted};
+use crate::request::request;
 
 /// The part of its life after which a certificate may be renewed, as in client-go's certificate manager.
 const EARLIEST: f64 = 0.7;
@@ -123,11 +124,12 @@ impl Renewal {
     }
 
     async fn renew(&self, now: impl Fn() -> Timestamp) -> Result<(), Error> {
+        let asking = renewed_client(&self.server, &self.ca_pem, self.client.clone());
         loop {
             let validity = validity(&self.current.borrow())?;
             let renewal = validity.renewal(rand::random());
             let mut failures = None;
-            while let Err(error) = self.attempt(renewal, failures, &now).await {
+            while let Err(error) = self.attempt(renewal, failures, &asking, &now).await {
                 if matches!(error, Error::Expired(_)) {
                     return Err(error);
                 }
@@ -143,19 +145,18 @@ impl Renewal {
         &self,
         renewal: Timestamp,
         failures: Option<Failures>,
+        asking: &Client,
         now: &impl Fn() -> Timestamp,
     ) -> Result<(), Error> {
         while let Some(time) = wait(renewal, failures, now()) {
             let time = Duration::try_from(time).unwrap_or_default();
             tokio::time::sleep(time.min(SLEEP_MAX)).await;
         }
-        let own = self.client.borrow().clone();
-        let ends = validity(&own)?.ends;
+        let ends = validity(&self.client.borrow())?.ends;
         if ends < now() {
             return Err(Error::Expired(ends.to_string()));
         }
-        let own = client(&self.server, &self.ca_pem, &Credentials::Identity(&own)).await?;
-        let next = request(&own, &self.wanted).await?;
+        let next = request(asking, &self.wanted).await?;
         self.current.send_replace(next);
         Ok(())
     }

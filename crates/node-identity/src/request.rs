@@ -1,6 +1,5 @@
 //! Certificates by CertificateSigningRequests, which the cluster approves and signs.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use api_client::{Api, Client, PostParams, ResourceExt};
@@ -13,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::certificates::{condition, signer};
 
 use crate::error::Error;
-use crate::keys::{self, Identity};
+use crate::keys::{self, Identity, Wanted};
 
 /// The requests of nodes are decided at once, or wait for a person.
 const DECISION_LIMIT: Duration = Duration::from_secs(60);
@@ -21,32 +20,6 @@ const DECISION_LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
 /// The reason of the cluster for denying the certificate of a node that is alive.
 const ALIVE: &str = "NodeIsAlive";
-
-/// A certificate that a node asks for.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    pub(crate) node_name: String,
-    /// The addresses of a server certificate.
-    pub(crate) serving: Option<Vec<IpAddr>>,
-}
-
-impl Wanted {
-    /// The client certificate of a node.
-    pub fn client(node_name: &str) -> Self {
-        Self {
-            node_name: node_name.to_owned(),
-            serving: None,
-        }
-    }
-
-    /// The server certificate of a node, for its name and addresses.
-    pub fn serving(node_name: &str, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self {
-            node_name: node_name.to_owned(),
-            serving: Some(addresses.into_iter().collect()),
-        }
-    }
-}
 
 /// Asks for a certificate with a new key, and waits for it.
 ///

@@ -17,7 +17,8 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, Secret};
 use mvcc_store::embedded::EmbeddedStore;
 use node_identity::{
-    Credentials, Error, JoinToken, Renewal, Validity, Wanted, client, find_authority, join, request,
+    Credentials, Error, JoinToken, Renewal, Validity, Wanted, client, find_authority, join,
+    renewed_client, request,
 };
 use reconcile::Health;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
@@ -161,6 +162,29 @@ async fn a_certificate_is_renewed_before_it_expires() {
     request(&node, &Wanted::client("n1")).await.unwrap();
     stop.cancel();
     kept.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_shows_the_newest_certificate() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token("2120-01-01T00:00:00Z").await;
+    let ours = join(&cluster.uri, &token, "n1").await.unwrap();
+    let other = Cluster::start().await;
+    let token = other.token("2120-01-01T00:00:00Z").await;
+    let theirs = join(&other.uri, &token, "n1").await.unwrap();
+    let identity = watch::Sender::new(theirs.identity);
+    let node = renewed_client(&cluster.uri, &ours.ca_pem, identity.subscribe());
+    let wanted = Wanted::client("n1");
+    let refused = request(&node, &wanted).await.unwrap_err();
+    let code = match &refused {
+        Error::Api(error) => error.code(),
+        _ => None,
+    };
+    assert_eq!(code, Some(401), "{refused:?}");
+    identity.send_replace(ours.identity);
+    let next = request(&node, &wanted).await.unwrap();
+    identity.send_replace(next);
+    request(&node, &wanted).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
