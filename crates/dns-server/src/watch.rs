@@ -107,3 +107,74 @@ fn replace(zone: &mut Zone, state: &ServiceState) {
     let service = state.service.as_deref();
     zone.replace(&state.key.namespace, &state.key.name, service, &slices);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use api_client::Event;
+    use dns_records::{Kind, LookupResult};
+    use futures::channel::mpsc::unbounded;
+    use serde_json::json;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    fn slice(ready: bool) -> EndpointSlice {
+        let endpoint = json!({ "addresses": ["10.244.0.7"], "conditions": { "ready": ready } });
+        let labels = json!({ "kubernetes.io/service-name": "web" });
+        let metadata = json!({ "namespace": "default", "name": "web-1", "labels": labels });
+        serde_json::from_value(json!({ "metadata": metadata, "addressType": "IPv4",
+            "ports": [{ "port": 80 }], "endpoints": [endpoint] }))
+        .expect("a slice")
+    }
+
+    fn is_found(zone: &CurrentZone) -> bool {
+        let mut found = false;
+        zone.change(|zone| {
+            let answer = zone.lookup("web.default.svc.cluster.local", Kind::A);
+            found = matches!(answer, LookupResult::Found { .. });
+        });
+        found
+    }
+
+    /// No timer but the debounce lies between a slice and the zone. The time is simulated.
+    #[tokio::test(start_paused = true)]
+    async fn a_ready_endpoint_waits_for_no_batch() {
+        let service = json!({ "metadata": { "namespace": "default", "name": "web" },
+            "spec": { "clusterIP": "None", "ports": [{ "port": 80 }] } });
+        let service: Service = serde_json::from_value(service).expect("a Service");
+        let (to_services, services) = unbounded();
+        let (to_slices, slices) = unbounded();
+        let watched = Watched {
+            namespaces: Cache::from_events(futures::stream::pending()),
+            services: Cache::from_events(services),
+            slices: Cache::from_events(slices),
+        };
+        for event in [Event::Init, Event::InitApply(service), Event::InitDone] {
+            to_services.unbounded_send(event).expect("a cache");
+        }
+        for event in [Event::Init, Event::InitApply(slice(false)), Event::InitDone] {
+            to_slices.unbounded_send(event).expect("a cache");
+        }
+        let (zone, shutdown) = (CurrentZone::default(), CancellationToken::new());
+        let settings = Settings {
+            domain: "cluster.local".to_owned(),
+            dns_addresses: Vec::new(),
+            ranges: Vec::new(),
+        };
+        tokio::spawn(follow(watched, settings, zone.clone(), shutdown.clone()));
+        sleep(Duration::from_secs(1)).await;
+        assert!(!is_found(&zone));
+        let event = Event::Apply(slice(true));
+        to_slices.unbounded_send(event).expect("a cache");
+        let start = Instant::now();
+        while !is_found(&zone) && start.elapsed() < Duration::from_secs(60) {
+            sleep(limits::DEBOUNCE).await;
+        }
+        // Simulated timers round up to a millisecond.
+        let time = start.elapsed();
+        assert!(time <= limits::DEBOUNCE * 4, "{time:?}");
+        shutdown.cancel();
+    }
+}

@@ -213,8 +213,7 @@ async fn keep_in_step(
                 continue;
             }
         }
-        let next = rest.over.max(Instant::now() + limits::DEBOUNCE);
-        let resting = tokio::time::sleep_until(next.into());
+        let resting = tokio::time::sleep_until(rest.end(Instant::now()).into());
         shutdown.run_until_cancelled(resting).await;
     }
     let is_removed = *config.remove_on_shutdown.borrow();
@@ -268,6 +267,11 @@ struct Rest {
 impl Rest {
     fn new(now: Instant) -> Rest {
         Rest { over: now }
+    }
+
+    /// The end of the pause after a change that comes now.
+    fn end(&self, now: Instant) -> Instant {
+        self.over.max(now + limits::DEBOUNCE)
     }
 
     fn worked(&mut self, from: Instant, to: Instant) {
@@ -421,6 +425,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// Readiness of a pod is in the rules at once: only changes of the same moment are collected.
+    #[test]
+    fn a_change_after_a_quiet_time_waits_for_no_batch() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut rest = Rest::new(start);
+        assert_eq!(rest.end(start), start + limits::DEBOUNCE);
+        rest.worked(at(10), at(12));
+        assert_eq!(rest.end(at(1_000)), at(1_000) + limits::DEBOUNCE);
+    }
 
     #[test]
     fn the_kernel_rests_when_changes_do_not_end() {
