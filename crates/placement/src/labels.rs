@@ -63,9 +63,7 @@ fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str
 
 /// Parses a selector of pods or namespaces; an absent or malformed one matches nothing.
 pub(crate) fn parsed(selector: Option<&SelectorObject>) -> LabelSelector {
-    let json = selector.and_then(|selector| serde_json::to_value(selector).ok());
-    let parsed = json.and_then(|json| LabelSelector::from_json(&json).ok());
-    parsed.unwrap_or_else(LabelSelector::nothing)
+    LabelSelector::of(&selector).unwrap_or_else(LabelSelector::nothing)
 }
 
 pub(crate) fn matches(selector: &LabelSelector, labels: Option<&Labels>) -> bool {

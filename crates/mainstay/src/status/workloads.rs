@@ -17,7 +17,7 @@ use crate::pod_row::PodRows;
 pub fn all(found: &StatusObjects, rows: &PodRows<'_>, now: Timestamp) -> Vec<Workload> {
     let objects = &found.objects;
     let reason = |meta: &ObjectMeta, selector: Option<&LabelSelector>| {
-        let selector = Selector::from_json(&serde_json::to_value(selector?).ok()?).ok()?;
+        let selector = Selector::of(selector?)?;
         let mut pods = objects.each(|e| &e.full_pods).filter(|pod| {
             let label = |key: &str| Some(pod.metadata.labels.as_ref()?.get(key)?.as_str());
             pod.metadata.namespace == meta.namespace && selector.matches_by(label)

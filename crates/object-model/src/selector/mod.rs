@@ -6,6 +6,7 @@ mod parse;
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::Serialize;
 use serde_json::Value;
 
 pub use field::{FieldSelector, FieldTerm};
@@ -139,6 +140,13 @@ impl LabelSelector {
             });
         }
         Ok(Self::all_of(all))
+    }
+
+    /// From a typed `metav1.LabelSelector`, as [`from_json`](Self::from_json); `None` if it is
+    /// invalid. No selector (`None`) matches nothing.
+    pub fn of(selector: &impl Serialize) -> Option<Self> {
+        let json = serde_json::to_value(selector).ok()?;
+        Self::from_json(&json).ok()
     }
 
     /// From a query string such as `app=web,tier in (a,b),!canary`.
@@ -292,6 +300,13 @@ mod tests {
         );
         let wrong = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
         assert!(LabelSelector::from_json(&wrong).is_err());
+        assert_eq!(LabelSelector::of(&wrong), None);
+        let everything = LabelSelector::of(&json!({})).unwrap();
+        assert!(everything.is_everything());
+        assert_eq!(
+            LabelSelector::of(&None::<Value>),
+            Some(LabelSelector::nothing())
+        );
     }
 
     proptest! {

@@ -16,11 +16,7 @@ pub fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRu
         return None;
     }
     let selectors = rule.cluster_role_selectors.as_deref().unwrap_or_default();
-    let selectors: Vec<LabelSelector> = selectors
-        .iter()
-        .filter_map(|selector| serde_json::to_value(selector).ok())
-        .filter_map(|selector| LabelSelector::from_json(&selector).ok())
-        .collect();
+    let selectors: Vec<LabelSelector> = selectors.iter().filter_map(LabelSelector::of).collect();
     let own = role.metadata.name.as_deref();
     let chosen = |other: &&Arc<ClusterRole>| {
         let labels = other.metadata.labels.as_ref();

@@ -47,9 +47,8 @@ pub struct Plan {
 /// The pods that a budget selects.
 pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> Vec<&'p PodView> {
     let spec = budget.spec.as_ref();
-    let selector = spec.and_then(|spec| spec.selector.as_ref());
-    let selector = selector.and_then(|selector| serde_json::to_value(selector).ok());
-    let Some(selector) = selector.and_then(|s| LabelSelector::from_json(&s).ok()) else {
+    let selector = spec.and_then(|spec| LabelSelector::of(spec.selector.as_ref()?));
+    let Some(selector) = selector else {
         return Vec::new();
     };
     let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();

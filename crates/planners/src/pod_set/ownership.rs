@@ -37,9 +37,6 @@ impl<'a> Owner<'a> {
         metadata: &'a ObjectMeta,
         selector: &meta::LabelSelector,
     ) -> Self {
-        let selector = serde_json::to_value(selector)
-            .ok()
-            .and_then(|selector| LabelSelector::from_json(&selector).ok());
         Self {
             api_version,
             kind,
@@ -47,7 +44,7 @@ impl<'a> Owner<'a> {
             namespace: metadata.namespace.as_deref().unwrap_or_default(),
             uid: metadata.uid.as_deref().unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
-            selector: selector.filter(|selector| !selector.is_everything()),
+            selector: LabelSelector::of(selector).filter(|selector| !selector.is_everything()),
         }
     }
 

@@ -263,8 +263,7 @@ fn retention(text: Option<&str>) -> Retention {
 }
 
 fn selector(set: &StatefulSet) -> Option<LabelSelector> {
-    let selector = serde_json::to_value(&set.spec.as_ref()?.selector).ok()?;
-    let selector = LabelSelector::from_json(&selector).ok()?;
+    let selector = LabelSelector::of(&set.spec.as_ref()?.selector)?;
     (!selector.is_everything()).then_some(selector)
 }
 

@@ -176,9 +176,7 @@ impl Port {
 
 /// An unreadable selector selects nothing.
 fn selector(selector: &ApiSelector) -> LabelSelector {
-    let json = serde_json::to_value(selector).ok();
-    let read = json.and_then(|json| LabelSelector::from_json(&json).ok());
-    read.unwrap_or_else(LabelSelector::nothing)
+    LabelSelector::of(selector).unwrap_or_else(LabelSelector::nothing)
 }
 
 /// A range as the API takes it: bits after the prefix do not count.

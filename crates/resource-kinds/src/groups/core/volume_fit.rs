@@ -226,10 +226,7 @@ fn claim_modes(spec: Option<&PersistentVolumeClaimSpec>) -> &[String] {
 
 fn selects(selector: &SelectorObject, volume: &PersistentVolume) -> bool {
     let labels = volume.metadata.labels.as_ref();
-    let parsed = serde_json::to_value(selector)
-        .ok()
-        .and_then(|selector| LabelSelector::from_json(&selector).ok());
-    parsed.is_some_and(|selector| {
+    LabelSelector::of(selector).is_some_and(|selector| {
         selector.matches_by(|key| {
             labels
                 .and_then(|labels| labels.get(key))
