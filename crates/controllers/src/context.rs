@@ -18,7 +18,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use object_model::listening::Listening;
 use planners::certificate_signing::Names;
 use reconcile::{
-    Cache, Controller, Index, Object, Part, Queue, Recorder, SharedCaches, Work, run_controller,
+    Cache, Controller, Index, Object, Part, PodsByLabel, Queue, Recorder, SharedCaches, Work,
+    run_controller,
 };
 use resource_kinds::pod_view::PodView;
 use tokio::sync::watch;
@@ -103,6 +104,8 @@ pub struct Context {
     pub caches: Caches,
     /// Index of pods by their controller and by the prefix of their name.
     pub pods_by_owner: Index<PodView>,
+    /// Index of pods by their labels.
+    pub pods_by_label: PodsByLabel,
     /// Index of ControllerRevisions, likewise.
     pub revisions_by_owner: Index<ControllerRevision>,
     /// Settings.
@@ -142,6 +145,7 @@ impl Context {
         Self {
             client,
             pods_by_owner: caches.pods.index(owned::pod_terms),
+            pods_by_label: PodsByLabel::new(&caches.pods),
             revisions_by_owner: caches.revisions.index(owned::terms),
             caches,
             config,

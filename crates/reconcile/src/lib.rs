@@ -24,7 +24,7 @@ mod shared;
 mod similarity;
 
 pub use api_client::WatchConfig;
-pub use cache::{Cache, Index, Object};
+pub use cache::{Cache, Index, Object, PodsByLabel};
 pub use changes::{Changes, ObjectChange};
 pub use controller::{Controller, run_controller};
 pub use health::{Health, Part};

@@ -29,7 +29,8 @@ impl Key {
     }
 }
 
-fn identity(pod: &PodView) -> Identity<'_> {
+/// The identity of a pod's view.
+pub(crate) fn identity(pod: &PodView) -> Identity<'_> {
     Identity {
         namespace: &pod.namespace,
         name: &pod.name,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use planners::endpoints::Observed;
-use reconcile::{Cache, Index, Key, service_of};
+use reconcile::{Cache, Index, Key, PodsByLabel, service_of};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
@@ -20,6 +20,7 @@ pub(super) struct Observer {
     pub slices: Cache<EndpointSlice>,
     pub endpoints: Cache<Endpoints>,
     nodes: Cache<Node>,
+    pods_by_label: PodsByLabel,
     slices_by_service: Index<EndpointSlice>,
     mirrored_by_service: Index<EndpointSlice>,
 }
@@ -35,6 +36,7 @@ impl Observer {
             slices: caches.slices,
             endpoints: caches.endpoints,
             nodes: caches.nodes,
+            pods_by_label: context.pods_by_label.clone(),
         }
     }
 
@@ -48,14 +50,8 @@ impl Observer {
 
     pub fn observe(&self, key: &Key) -> Observed {
         let service = self.services.get_key(key);
-        let pods = match &service {
-            Some(service) => {
-                let mut pods = self.pods.list_in(&key.namespace);
-                pods.retain(|pod| selects(service, pod));
-                pods
-            }
-            None => Vec::new(),
-        };
+        let selector = service.as_deref().and_then(selector);
+        let pods = selector.map(|labels| self.pods_by_label.labelled(&key.namespace, labels));
         let nodes = self.nodes.list();
         let zones = nodes
             .iter()
@@ -64,7 +60,7 @@ impl Observer {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
             service,
-            pods,
+            pods: pods.unwrap_or_default(),
             zones: zones.collect::<BTreeMap<_, _>>(),
             slices: self.slices_by_service.get(&term(key)),
             mirrored: self.mirrored_by_service.get(&term(key)),
@@ -89,17 +85,17 @@ impl Observer {
     }
 }
 
+/// The labels of the pods that a Service selects; `None` if it selects none.
+fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    let selector = service.spec.as_ref()?.selector.as_ref();
+    selector.filter(|selector| !selector.is_empty())
+}
+
 fn selects(service: &Service, pod: &PodView) -> bool {
-    let selector = service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.selector.as_ref());
-    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
-        return false;
-    };
-    selector
-        .iter()
-        .all(|(key, value)| pod.label(key) == Some(value))
+    selector(service).is_some_and(|selector| {
+        let mut labels = selector.iter();
+        labels.all(|(key, value)| pod.label(key) == Some(value))
+    })
 }
 
 pub(super) fn zone(node: &Node) -> Option<&str> {

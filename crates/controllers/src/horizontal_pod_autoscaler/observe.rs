@@ -43,7 +43,10 @@ impl Worker {
             known.selector = parsed.clone();
         });
         if let (Some(text), Some(selector)) = (text, parsed) {
-            let pods = self.pods(&key.namespace, &selector);
+            let pods = self
+                .context
+                .pods_by_label
+                .selected(&key.namespace, &selector);
             observed.pods = pods.iter().map(|pod| PodFacts::of(pod)).collect();
             observed.selecting = self.selecting(&key.namespace, &pods);
             if autoscaler.spec.metrics.iter().flatten().any(is_measured) {
@@ -51,12 +54,6 @@ impl Worker {
             }
         }
         (observed, found)
-    }
-
-    fn pods(&self, namespace: &str, selector: &LabelSelector) -> Vec<Arc<PodView>> {
-        let mut pods = self.context.caches.pods.list_in(namespace);
-        pods.retain(|pod| selector.matches_by(|key| pod.label(key)));
-        pods
     }
 
     async fn samples(&self, namespace: &str, selector: &str) -> Result<Vec<Sample>, String> {

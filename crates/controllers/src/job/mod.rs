@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use planners::job::{JOB, Observed, Plan, TRACKING, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
-use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
+use reconcile::{Cache, Index, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
@@ -30,12 +30,18 @@ enum Error {
 struct Worker {
     context: Context,
     jobs: Cache<Job>,
+    /// The pods that a job of that name counts, whether it exists or not.
+    counted: Index<PodView>,
     recorder: Recorder,
 }
 
 pub(crate) async fn run(context: Context) {
     let controller = Worker {
         jobs: context.caches.jobs.clone(),
+        counted: context.caches.pods.index(|pod| {
+            let job = lost_owner(pod);
+            job.iter().map(ToString::to_string).collect()
+        }),
         recorder: context.recorder("job-controller"),
         context: context.clone(),
     };
@@ -75,8 +81,8 @@ impl reconcile::Controller for Worker {
 
     async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let job = self.jobs.get_key(key);
-        let all = self.context.caches.pods.list_in(&key.namespace);
-        let orphans = orphaned(&all, &key.name, job.as_deref());
+        let counted = self.counted.get(&key.to_string());
+        let orphans = orphaned(&counted, &key.name, job.as_deref());
         let job = match job {
             Some(job) => job,
             None if orphans.is_empty() => return Ok(ReconcileResult::Done),

@@ -14,6 +14,7 @@ mod extreme_numbers;
 mod garbage_collection;
 mod horizontal_pod_autoscaler;
 mod job;
+mod job_orphans;
 mod resource_claims;
 mod stateful_set;
 mod volume_binding;

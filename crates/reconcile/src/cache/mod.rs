@@ -6,6 +6,8 @@
 //! when they are not sent; of numerous kinds a smaller view can be stored instead
 //! ([`Cache::spawn_as`]).
 
+mod index;
+mod pods_by_label;
 mod store;
 
 use std::collections::BTreeSet;
@@ -25,6 +27,8 @@ use crate::changes::{Changes, Stored, all_typed, stored, typed};
 use crate::execute::{Refusal, refusal};
 use crate::health::{Kind, Streak};
 use crate::{Identity, Key, Part, limits};
+use index::Terms;
+pub use pods_by_label::PodsByLabel;
 use store::{Progress, Store};
 
 /// An object as the server gives it.
@@ -314,11 +318,28 @@ impl<K: Send + Sync + 'static> Cache<K> {
 
     /// Adds an index: objects are found by each of their `terms`.
     pub fn index(&self, terms: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Index<K> {
-        let of_stored =
-            move |object: &Stored| object.downcast_ref().map(&terms).unwrap_or_default();
+        self.index_unless(|_, _| false, terms)
+    }
+
+    /// Adds an index for which a cheap comparison often shows that two states of an object have the
+    /// same terms: these are not computed then.
+    fn index_unless(
+        &self,
+        unchanged: fn(&K, &K) -> bool,
+        terms: impl Fn(&K) -> Vec<String> + Send + Sync + 'static,
+    ) -> Index<K> {
+        let of = move |object: &Stored| object.downcast_ref().map(&terms).unwrap_or_default();
+        let unchanged = move |old: &Stored, new: &Stored| {
+            let both = old.downcast_ref().zip(new.downcast_ref());
+            both.is_some_and(|(old, new)| unchanged(old, new))
+        };
+        let terms = Terms {
+            of: Box::new(of),
+            unchanged: Box::new(unchanged),
+        };
         Index {
             store: self.store.clone(),
-            number: self.store.index(Box::new(of_stored)),
+            number: self.store.index(terms),
             kind: PhantomData,
         }
     }
@@ -328,6 +349,12 @@ impl<K: Send + Sync + 'static> Index<K> {
     /// The objects with that term, sorted by namespace and name.
     pub fn get(&self, term: &str) -> Vec<Arc<K>> {
         all_typed(self.store.find(self.number, term))
+    }
+
+    /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted by
+    /// namespace and name.
+    fn of_smallest(&self, sets: &[Vec<String>]) -> Vec<Arc<K>> {
+        all_typed(self.store.find_smallest(self.number, sets))
     }
 }
 

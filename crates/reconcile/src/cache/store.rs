@@ -1,12 +1,13 @@
 //! The objects of a cache, their subscribers and indexes, without the type of the objects.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 
 use api_client::Event;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
+use super::index::{IndexState, Terms};
 use crate::changes::{Mailbox, ObjectChange, Stored};
 use crate::{Identity, Key};
 
@@ -41,14 +42,6 @@ struct State {
     subscribers: Vec<Weak<Mailbox<Stored>>>,
     indexes: Vec<IndexState>,
     stopped: bool,
-}
-
-/// The terms by which an index finds an object.
-pub(super) type Terms = dyn Fn(&Stored) -> Vec<String> + Send + Sync;
-
-struct IndexState {
-    terms: Box<Terms>,
-    entries: HashMap<String, BTreeSet<Key>>,
 }
 
 impl Store {
@@ -120,14 +113,11 @@ impl Store {
     }
 
     /// Adds an index; returns its number.
-    pub(super) fn index(&self, terms: Box<Terms>) -> usize {
+    pub(super) fn index(&self, terms: Terms) -> usize {
         let mut state = self.write();
-        let mut index = IndexState {
-            terms,
-            entries: HashMap::new(),
-        };
+        let mut index = IndexState::new(terms);
         for (key, object) in &state.objects {
-            index.insert(key, object);
+            index.insert(key, object.as_ref());
         }
         state.indexes.push(index);
         state.indexes.len() - 1
@@ -136,12 +126,17 @@ impl Store {
     /// The objects with that term of an index, sorted by namespace and name.
     pub(super) fn find(&self, index: usize, term: &str) -> Vec<Arc<Stored>> {
         let state = self.read();
-        let Some(keys) = state.indexes.get(index).and_then(|i| i.entries.get(term)) else {
-            return Vec::new();
-        };
-        keys.iter()
-            .filter_map(|key| state.objects.get(key).cloned())
-            .collect()
+        let index = state.indexes.get(index);
+        state.objects_of(index.into_iter().flat_map(|index| index.keys(term)))
+    }
+
+    /// The objects with a term of one of the sets: of the set that has the fewest objects. Sorted by
+    /// namespace and name.
+    pub(super) fn find_smallest(&self, index: usize, sets: &[Vec<String>]) -> Vec<Arc<Stored>> {
+        let state = self.read();
+        let index = state.indexes.get(index);
+        let keys = index.map(|index| index.keys_of_smallest(sets));
+        state.objects_of(keys.into_iter().flatten())
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -202,6 +197,11 @@ impl Store {
 }
 
 impl State {
+    fn objects_of<'k>(&self, keys: impl Iterator<Item = &'k Key>) -> Vec<Arc<Stored>> {
+        keys.filter_map(|key| self.objects.get(key).cloned())
+            .collect()
+    }
+
     fn apply(&mut self, object: Arc<Stored>, identify: &dyn Identify) {
         let key = identify.identity(object.as_ref()).key();
         let new = identify.identity(object.as_ref());
@@ -212,11 +212,11 @@ impl State {
                 return;
             }
             for index in &mut self.indexes {
-                index.replace(&key, old, &object);
+                index.replace(&key, old.as_ref(), object.as_ref());
             }
         } else {
             for index in &mut self.indexes {
-                index.insert(&key, &object);
+                index.insert(&key, object.as_ref());
             }
         }
         // Another object under the same name: the end of the first was not seen.
@@ -232,7 +232,7 @@ impl State {
             return;
         };
         for index in &mut self.indexes {
-            index.remove(key, &old);
+            index.remove(key, old.as_ref());
         }
         let last = last.filter(|last| {
             identify.identity(last.as_ref()).uid == identify.identity(old.as_ref()).uid
@@ -249,41 +249,5 @@ impl State {
                 }
                 None => false,
             });
-    }
-}
-
-impl IndexState {
-    fn insert(&mut self, key: &Key, object: &Arc<Stored>) {
-        self.add(key, (self.terms)(object.as_ref()));
-    }
-
-    fn remove(&mut self, key: &Key, object: &Arc<Stored>) {
-        self.take(key, (self.terms)(object.as_ref()));
-    }
-
-    /// Most changes of an object change none of its terms.
-    fn replace(&mut self, key: &Key, old: &Arc<Stored>, new: &Arc<Stored>) {
-        let (before, after) = ((self.terms)(old.as_ref()), (self.terms)(new.as_ref()));
-        if before != after {
-            self.take(key, before);
-            self.add(key, after);
-        }
-    }
-
-    fn add(&mut self, key: &Key, terms: Vec<String>) {
-        for term in terms {
-            self.entries.entry(term).or_default().insert(key.clone());
-        }
-    }
-
-    fn take(&mut self, key: &Key, terms: Vec<String>) {
-        for term in terms {
-            if let Some(keys) = self.entries.get_mut(&term) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.entries.remove(&term);
-                }
-            }
-        }
     }
 }

@@ -267,6 +267,11 @@ impl Labels {
         let found = self.0.iter().find(|(name, _)| **name == *key);
         found.map(|(_, value)| &**value)
     }
+
+    /// Keys and values, sorted by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
 }
 
 impl Condition {
