@@ -13,7 +13,7 @@ use std::time::Duration;
 pub const WINDOW: Duration = Duration::from_millis(100);
 
 /// The weight of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// No reader acts on it, and a change with more weight usually follows soon: it is written
     /// together with that one, or one window later.

@@ -1,19 +1,27 @@
 //! The controller of PodDisruptionBudgets: computes the number of allowed evictions.
+//!
+//! A status that allows fewer evictions is written at once; other changes soon after a write are
+//! collected for a window ([`planners::batching`]).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use api_client::{Api, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use planners::disruption::{Observed, plan, selected};
+use object_model::LabelSelector;
+use planners::batching::WINDOW;
+use planners::disruption::{Observed, plan, records_eviction, selected, selector};
 use reconcile::execute;
-use reconcile::{Cache, Key, Queue, ReconcileResult, Recorder};
+use reconcile::{Cache, Key, ObjectChange, Queue, ReconcileResult, Recorder};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use crate::owned::{Controller, Owned, key_if_asked};
+use crate::pacing::Pacing;
 
 #[derive(Debug, thiserror::Error)]
 #[error("write the status of a budget")]
@@ -25,6 +33,7 @@ struct Worker {
     deployments: Cache<Deployment>,
     controllers: Cache<ReplicationController>,
     recorder: Recorder,
+    pacing: Pacing,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -33,6 +42,7 @@ pub(crate) async fn run(context: Context) {
         deployments: context.caches.deployments.clone(),
         controllers: context.caches.replication_controllers.clone(),
         recorder: context.recorder("controllermanager"),
+        pacing: Pacing::default(),
         context: context.clone(),
     };
     context.run("disruption", controller).await;
@@ -66,22 +76,20 @@ impl reconcile::Controller for Worker {
         loop {
             let keys: Vec<Key> = tokio::select! {
                 Some(change) = budgets.next() => {
-                    let evicted = matches!(&change, reconcile::ObjectChange::Applied(new, Some(old))
+                    let evicted = matches!(&change, ObjectChange::Applied(new, Some(old))
                         if new.status != old.status);
                     let key = evicted.then(|| Key::of(change.object().as_ref()));
                     key.or_else(|| key_if_asked(&change)).into_iter().collect()
                 }
-                Some(change) = pods.next() => {
-                    self.in_namespace(Some(&change.object().namespace))
-                }
+                Some(change) = pods.next() => self.budgets_of(&change),
                 Some(change) = deployments.next() => key_if_asked(&change)
-                    .map(|key| self.in_namespace(Some(&key.namespace)))
+                    .map(|key| self.in_namespace(&key.namespace))
                     .unwrap_or_default(),
                 Some(change) = stateful_sets.next() => key_if_asked(&change)
-                    .map(|key| self.in_namespace(Some(&key.namespace)))
+                    .map(|key| self.in_namespace(&key.namespace))
                     .unwrap_or_default(),
                 Some(change) = replica_sets.next() => key_if_asked(&change)
-                    .map(|key| self.in_namespace(Some(&key.namespace)))
+                    .map(|key| self.in_namespace(&key.namespace))
                     .unwrap_or_default(),
                 else => return,
             };
@@ -93,28 +101,79 @@ impl reconcile::Controller for Worker {
 
     async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, Error> {
         let Some(budget) = self.budgets.get_key(key) else {
+            self.pacing.forget(key);
             return Ok(ReconcileResult::Done);
         };
-        let pods = self.context.caches.pods.list_in(&key.namespace);
+        let pods = self.pods(key, &budget);
         let observed = Observed {
             scales: self.scales(&selected(&budget, &pods)),
             pods,
             budget: budget.clone(),
         };
         let plan = plan(&observed, Timestamp::now());
-        if let Some(status) = plan.status {
-            if let Some(problem) = plan.problem {
-                let text = format!("Failed to calculate the number of expected pods: {problem}");
-                self.recorder
-                    .warning(budget.as_ref(), "CalculateExpectedPodCountFailed", text);
-            }
-            self.write_status(&budget, status).await?;
+        let later = |delay: Duration| {
+            let delay = plan.requeue_after.map_or(delay, |other| other.min(delay));
+            Ok(ReconcileResult::RequeueAfter(delay))
+        };
+        let urgency = plan.urgency(&budget);
+        let (Some(status), Some(urgency)) = (plan.status, urgency) else {
+            self.pacing.settled(key);
+            return Ok(ReconcileResult::from(plan.requeue_after));
+        };
+        if let Some(wait) = self.pacing.wait(key, urgency) {
+            return later(wait);
         }
-        Ok(ReconcileResult::from(plan.requeue_after))
+        if let Some(problem) = plan.problem {
+            let text = format!("Failed to calculate the number of expected pods: {problem}");
+            self.recorder
+                .warning(budget.as_ref(), "CalculateExpectedPodCountFailed", text);
+        }
+        self.write_status(&budget, status).await?;
+        self.pacing.written(key);
+        // The pacing of a budget that stays quiet is forgotten.
+        later(WINDOW)
     }
 }
 
 impl Worker {
+    /// The pods that the budget selects, and those whose eviction it records.
+    fn pods(&self, key: &Key, budget: &PodDisruptionBudget) -> Vec<Arc<PodView>> {
+        let selector = selector(budget).unwrap_or_else(LabelSelector::nothing);
+        let selected = &self.context.pods_by_label;
+        let mut pods = selected.selected(&key.namespace, &selector);
+        let status = budget.status.as_ref();
+        let recorded = status.and_then(|status| status.disrupted_pods.as_ref());
+        let recorded = recorded.into_iter().flatten();
+        let all = &self.context.caches.pods;
+        let recorded = recorded.filter_map(|(name, _)| all.get(&key.namespace, name));
+        pods.extend(recorded.filter(|pod| !selector.matches_by(|key| pod.label(key))));
+        pods
+    }
+
+    /// The budgets that a change of a pod affects.
+    fn budgets_of(&self, change: &ObjectChange<PodView>) -> Vec<Key> {
+        let new = change.object();
+        let old = match change {
+            ObjectChange::Applied(_, Some(old)) => Some(old),
+            _ => None,
+        };
+        if old.is_some_and(|old| counts_alike(old, new)) {
+            return Vec::new();
+        }
+        let budgets = self.budgets.list_in(&new.namespace).into_iter();
+        let affected = budgets.filter(|budget| {
+            let selector = selector(budget);
+            let selects = |pod: &PodView| {
+                let selector = selector.as_ref();
+                selector.is_some_and(|selector| selector.matches_by(|key| pod.label(key)))
+            };
+            selects(new)
+                || old.is_some_and(|old| selects(old))
+                || records_eviction(budget, &new.name)
+        });
+        affected.map(|budget| Key::of(budget.as_ref())).collect()
+    }
+
     fn scales(&self, pods: &[&PodView]) -> BTreeMap<String, (String, i32)> {
         let mut scales = BTreeMap::new();
         for pod in pods {
@@ -177,9 +236,19 @@ impl Worker {
         execute::found(written).map(drop).map_err(Error)
     }
 
-    fn in_namespace(&self, namespace: Option<&str>) -> Vec<Key> {
-        let budgets = self.budgets.list_in(namespace.unwrap_or_default());
+    fn in_namespace(&self, namespace: &str) -> Vec<Key> {
+        let budgets = self.budgets.list_in(namespace);
         let keys = budgets.iter().map(|budget| Key::of(budget.as_ref()));
         keys.collect()
     }
+}
+
+/// Whether a change of a pod leaves what budgets count.
+fn counts_alike(old: &PodView, new: &PodView) -> bool {
+    new.uid == old.uid
+        && new.labels == old.labels
+        && new.controller == old.controller
+        && new.deletion == old.deletion
+        && new.phase == old.phase
+        && new.conditions == old.conditions
 }

@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
 use resource_kinds::pod_view::PodView;
 
+use crate::batching::Urgency;
 use crate::pod_set::{Phase, state};
 
 /// An eviction without effect counts for this time.
@@ -26,7 +27,7 @@ const ALLOWED: &str = "DisruptionAllowed";
 pub struct Observed {
     /// The budget.
     pub budget: Arc<PodDisruptionBudget>,
-    /// The pods of its namespace.
+    /// The pods that it selects, and those whose eviction it records. Others do no harm.
     pub pods: Vec<Arc<PodView>>,
     /// The controller and its replica count, by the controller's UID. For a ReplicaSet of a
     /// Deployment it is the Deployment.
@@ -44,11 +45,39 @@ pub struct Plan {
     pub requeue_after: Option<Duration>,
 }
 
+impl Plan {
+    /// The weight of the new status; `None` if there is nothing to write. The API server allows
+    /// evictions by the stored status, so fewer allowed ones are written at once.
+    pub fn urgency(&self, budget: &PodDisruptionBudget) -> Option<Urgency> {
+        let planned = self.status.as_ref()?;
+        let Some(stored) = &budget.status else {
+            return Some(Urgency::Immediate);
+        };
+        let allowed = |status: &PodDisruptionBudgetStatus| status.disruptions_allowed;
+        let decides = allowed(planned) < allowed(stored)
+            || planned.observed_generation != stored.observed_generation;
+        Some(match decides {
+            true => Urgency::Immediate,
+            false => Urgency::Prompt,
+        })
+    }
+}
+
+/// The selector of a budget; `None` if it is missing or invalid, and selects no pod.
+pub fn selector(budget: &PodDisruptionBudget) -> Option<LabelSelector> {
+    LabelSelector::of(budget.spec.as_ref()?.selector.as_ref()?)
+}
+
+/// Whether the status of a budget records the eviction of the pod of that name.
+pub fn records_eviction(budget: &PodDisruptionBudget, pod: &str) -> bool {
+    let status = budget.status.as_ref();
+    let recorded = status.and_then(|status| status.disrupted_pods.as_ref());
+    recorded.is_some_and(|recorded| recorded.contains_key(pod))
+}
+
 /// The pods that a budget selects.
 pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> Vec<&'p PodView> {
-    let spec = budget.spec.as_ref();
-    let selector = spec.and_then(|spec| LabelSelector::of(spec.selector.as_ref()?));
-    let Some(selector) = selector else {
+    let Some(selector) = selector(budget) else {
         return Vec::new();
     };
     let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use planners::batching::Urgency;
 use planners::disruption::{Observed, plan};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -107,4 +108,32 @@ fn what_is_said_already_is_not_written_again() {
     observed.budget = Arc::new(budget);
     let later = plan(&observed, Timestamp::from_second(500).unwrap());
     assert_eq!((later.status, later.requeue_after), (None, None));
+}
+
+/// The weight of the status that follows the stored one.
+fn weight(stored: Option<Value>, pods: Vec<Arc<PodView>>) -> Option<Urgency> {
+    let mut observed = observed(json!({"minAvailable": 1}), pods);
+    let mut budget = (*observed.budget).clone();
+    budget.status = stored.map(|status| serde_json::from_value(status).unwrap());
+    observed.budget = Arc::new(budget);
+    plan(&observed, Timestamp::UNIX_EPOCH).urgency(&observed.budget)
+}
+
+#[test]
+fn fewer_allowed_evictions_are_written_at_once() {
+    let stored = |allowed: i32, generation: i64| {
+        json!({"disruptionsAllowed": allowed, "currentHealthy": allowed + 1, "desiredHealthy": 1,
+            "expectedPods": allowed + 1, "observedGeneration": generation})
+    };
+    let pods = || vec![pod("a", true), pod("b", true)];
+    assert_eq!(weight(None, pods()), Some(Urgency::Immediate));
+    assert_eq!(weight(Some(stored(2, 3)), pods()), Some(Urgency::Immediate));
+    assert_eq!(weight(Some(stored(1, 2)), pods()), Some(Urgency::Immediate));
+    assert_eq!(weight(Some(stored(0, 3)), pods()), Some(Urgency::Prompt));
+    let mut written = observed(json!({"minAvailable": 1}), pods());
+    let mut budget = (*written.budget).clone();
+    budget.status = Some(status(&written));
+    written.budget = Arc::new(budget);
+    let idle = plan(&written, Timestamp::UNIX_EPOCH);
+    assert_eq!(idle.urgency(&written.budget), None);
 }
