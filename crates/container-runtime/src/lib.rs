@@ -7,12 +7,14 @@
 //! directory.
 //!
 //! Only this crate contains `unsafe` code: the shim side of it, and calls to the kernel that are safe to
-//! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`descriptors`] and in [`memory`].
+//! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`deadline`], in [`descriptors`]
+//! and in [`memory`].
 
 mod blocking;
 pub mod btrfs;
 mod cgroup;
 mod client;
+pub mod deadline;
 pub mod descriptors;
 pub mod disk_usage;
 mod error;

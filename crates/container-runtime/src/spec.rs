@@ -32,8 +32,21 @@ pub struct SandboxSpec {
     pub sysctls: BTreeMap<String, String>,
     /// Limits of the pod as a whole (parent of all its containers' control groups).
     pub resources: Resources,
+    /// The sandbox ends with the lease of its node, and all its processes end with the shim; not
+    /// possible with `host_pid`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease: Option<NodeLease>,
     /// The caller's own annotations (pod name, namespace, …): stored and returned, never read.
     pub annotations: BTreeMap<String, String>,
+}
+
+/// The lease of a node, which a sandbox may end with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLease {
+    /// The [deadline page](crate::deadline).
+    pub page: PathBuf,
+    /// Containers are asked to stop this long before the deadline, in milliseconds.
+    pub warning_ms: u64,
 }
 
 /// One container of a sandbox.

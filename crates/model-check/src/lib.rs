@@ -13,6 +13,7 @@
 pub mod check;
 pub mod counters;
 pub mod environment;
+pub mod fence;
 mod hashing;
 pub mod model;
 mod objects;

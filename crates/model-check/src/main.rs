@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use clap::Parser;
 use model_check::check::{Report, check_within};
+use model_check::fence;
 use model_check::seeded::Seeded;
 use model_check::state::Budget;
 use model_check::world;
+
+/// The name of the world of a lost node, which has a model of its own.
+const FENCE: &str = "fence";
 
 /// Explores every interleaving of small worlds with the StatefulSet planner.
 #[derive(Parser)]
@@ -63,18 +67,27 @@ fn main() -> ExitCode {
         Some(name) => worlds.retain(|world| world.name == name),
         None => worlds.retain(|world| arguments.deep || !world.deep),
     }
-    if worlds.is_empty() {
+    if worlds.is_empty() && arguments.world.as_deref() != Some(FENCE) {
         eprintln!("there is no such world; see --list");
         return ExitCode::FAILURE;
     }
+    let mut good = true;
     if arguments.list {
         for world in worlds {
             println!("{:<24} {}", world.name, world.about);
         }
+        println!("{FENCE:<24} a node is lost, fenced, and returns");
         return ExitCode::SUCCESS;
     }
     println!("{}", header());
-    let mut good = true;
+    if arguments.world.as_ref().is_none_or(|name| name == FENCE) {
+        let report = fence::explore(None, arguments.threads);
+        println!("{FENCE:<24} {:>10} {:>6}", report.states, report.depth);
+        if let Some(violation) = &report.violation {
+            good = false;
+            println!("\nbroken: {violation}");
+        }
+    }
     for mut world in worlds {
         let name = world.name;
         world.budget = arguments.budget(world.budget);

@@ -100,6 +100,20 @@ impl PodDir {
     }
 }
 
+/// The directory with the state of the node's lease.
+pub fn lease_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("node-lease")
+}
+
+/// The page with the deadline of pods that end with the node's lease. Its readings have a meaning until
+/// the next boot.
+pub fn deadline_page(data_dir: &Path, boot_id: &str) -> PathBuf {
+    lease_dir(data_dir).join(format!("{DEADLINE_PAGE}{boot_id}"))
+}
+
+/// The name of deadline pages, before the id of the boot.
+pub const DEADLINE_PAGE: &str = "deadline-";
+
 /// Directory of all pods.
 pub fn pods_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("pods")

@@ -220,7 +220,7 @@ controller job | patch update | jobs.batch/status
 controller job | create delete list patch watch | pods
 controller load-balancer | list watch | services
 controller load-balancer | patch | services/status
-controller node-lifecycle | list watch | leases.coordination.k8s.io
+controller node-lifecycle | get list patch watch | leases.coordination.k8s.io
 controller node-lifecycle | patch | nodes
 controller node-lifecycle | patch | nodes/status
 controller node-lifecycle | delete | pods

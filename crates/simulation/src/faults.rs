@@ -14,7 +14,7 @@ use crate::disk::Disk;
 use crate::instances::Instances;
 use crate::link::{Address, Conditions, Link, Weather};
 use crate::node::{self, Settings};
-use crate::random::{below, between, millis, one_of};
+use crate::random::{below, between, chance, millis, one_of};
 use crate::{system, trace};
 
 /// A machine with its agent, if that is up.
@@ -102,6 +102,8 @@ pub enum FaultExtent {
     Contained,
     /// Controllers may also be cut off, and return with an old view.
     Everything,
+    /// As before, and nodes are away for minutes.
+    Nodes,
 }
 
 /// Everything that can be made worse.
@@ -132,6 +134,11 @@ impl Faults {
     /// Starts a fault; its end is scheduled in `repairs`.
     pub fn strike(self: &Arc<Self>, extent: FaultExtent, repairs: &mut JoinSet<()>) {
         let faults = self.clone();
+        if extent == FaultExtent::Nodes && chance(60) {
+            let machine = self.machine();
+            repairs.spawn(async move { trouble(&machine, millis(30_000, 200_000)).await });
+            return;
+        }
         match below(100) {
             0..25 => self.controllers.die_at_write(between(1, 15)),
             25..30 => self.scheduler.die_at_write(between(1, 5)),
@@ -140,12 +147,12 @@ impl Faults {
             }
             38..60 => {
                 let machine = self.machine();
-                repairs.spawn(async move { trouble(&machine).await });
+                repairs.spawn(async move { trouble(&machine, some_time()).await });
             }
             60..66 => {
                 repairs.spawn(async move { faults.slow_disk().await });
             }
-            66..74 if extent == FaultExtent::Everything => {
+            66..74 if extent != FaultExtent::Contained => {
                 repairs.spawn(async move { faults.cut_off_a_part().await });
             }
             74..80 => {
@@ -220,13 +227,17 @@ impl Faults {
     }
 }
 
-/// Something happens to a machine; after some time it is well again.
-async fn trouble(machine: &Machine) {
-    let time = one_of(&[
+/// Mostly shorter than a node's silence is tolerated.
+fn some_time() -> Duration {
+    one_of(&[
         millis(500, 30_000),
         millis(500, 30_000),
         millis(30_000, 420_000),
-    ]);
+    ])
+}
+
+/// Something happens to a machine; after some time it is well again.
+async fn trouble(machine: &Machine, time: Duration) {
     match below(3) {
         0 => machine.crash_agent(),
         1 => machine.crash(),
@@ -252,5 +263,6 @@ pub fn some_settings(number: usize, hasty: bool) -> Settings {
         skew: SignedDuration::from_millis(below(10_000).cast_signed() - 5_000),
         workers: 4,
         hasty,
+        lease: None,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::node::MachineLease;
 use crate::trace;
 
 /// Identity of an instance: namespace and name of the pod.
@@ -21,12 +22,21 @@ pub struct Instance {
     pub ready_at: Instant,
     /// The time at which it ends, if it is terminating.
     pub ends_at: Option<Instant>,
+    /// The lease of its node, if it ends with that.
+    pub lease: Option<MachineLease>,
 }
 
 impl Instance {
     /// Whether anything of it still runs.
     pub fn runs(&self, now: Instant) -> bool {
-        self.ends_at.is_none_or(|at| now < at)
+        self.ends_at.is_none_or(|at| now < at) && !self.has_lapsed(now)
+    }
+
+    /// Whether it has ended with the lease of its node.
+    pub fn has_lapsed(&self, now: Instant) -> bool {
+        self.lease
+            .as_ref()
+            .is_some_and(|lease| !lease.lets_run(now))
     }
 }
 
@@ -99,6 +109,14 @@ impl Instances {
         let mut all = self.all();
         for instances in all.values_mut() {
             instances.retain(|body| body.node != node);
+        }
+    }
+
+    /// Ends the instances on a node that end with its lease.
+    pub fn end_leased(&self, node: &str) {
+        let mut all = self.all();
+        for instances in all.values_mut() {
+            instances.retain(|body| body.node != node || body.lease.is_none());
         }
     }
 

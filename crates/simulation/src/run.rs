@@ -28,13 +28,18 @@ pub enum Mutation {
     NoRetention,
     /// Controllers take the time in which their own process stood still for silence of the nodes.
     DeafWhilePaused,
+    /// Bodies do not end with the lease of their node.
+    OutlivedLease,
 }
 
 impl Mutation {
     /// The replaced text in the controllers' input.
     pub fn forgery(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::HastyNode | Self::CarelessDeletes | Self::DeafWhilePaused => None,
+            Self::HastyNode
+            | Self::CarelessDeletes
+            | Self::DeafWhilePaused
+            | Self::OutlivedLease => None,
             Self::NoOrder => Some(("\"OrderedReady\"", "\"Parallel\"")),
             Self::NoPartition => Some(("\"partition\":", "\"ignored\":")),
             Self::NoRetention => Some(("\"whenScaled\":\"Retain\"", "\"whenScaled\":\"Delete\"")),

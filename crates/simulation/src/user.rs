@@ -10,6 +10,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use planners::stateful_set::identity;
+use resource_kinds::annotations::NODE_FAILURE;
 use serde_json::{Value, json};
 
 use crate::checks::Checks;
@@ -27,12 +28,17 @@ const BROKEN_IMAGES: [&str; 2] = ["bad", "sick"];
 pub struct User {
     client: Client,
     checks: Checks,
+    failover: bool,
 }
 
 impl User {
-    /// A user with a reliable client.
-    pub fn new(client: Client, checks: Checks) -> Self {
-        Self { client, checks }
+    /// A user with a reliable client, whose pods may fail over.
+    pub fn new(client: Client, checks: Checks, failover: bool) -> Self {
+        Self {
+            client,
+            checks,
+            failover,
+        }
     }
 
     /// Objects of a kind.
@@ -110,7 +116,10 @@ impl User {
         if chance(20) {
             spec["minReadySeconds"] = json!(between(1, 5));
         }
-        let set = json!({"metadata": {"name": name}, "spec": spec});
+        let mut set = json!({"metadata": {"name": name}, "spec": spec});
+        if self.failover {
+            set["metadata"]["annotations"] = json!({ NODE_FAILURE: "Failover" });
+        }
         trace!("user: create {set}");
         let set: StatefulSet = serde_json::from_value(set).map_err(api_client::Error::Json)?;
         let sets: Api<StatefulSet> = self.api();

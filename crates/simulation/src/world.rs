@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::faults::{FaultExtent, Faults, Machine, some_settings};
 use crate::instances::Instances;
 use crate::link::{Conditions, Link, Weather};
+use crate::node::MachineLease;
 use crate::random::{below, between, chance, millis};
 use crate::run::{Mutation, stand_still};
 use crate::user::User;
@@ -35,6 +36,8 @@ struct Climate {
     staleness: Duration,
     /// Whether the machine pauses now and then.
     pauses: bool,
+    /// Whether pods fail over from nodes that are away.
+    failover: bool,
 }
 
 /// Maximum length of a pause.
@@ -51,8 +54,17 @@ impl Climate {
             two_controllers: false,
             staleness: Duration::from_secs(2),
             pauses: false,
+            failover: false,
         };
         let kind = below(4);
+        if mutation == Some(Mutation::OutlivedLease) || (mutation.is_none() && seed % 10 == 4) {
+            return Self {
+                faults: Some(FaultExtent::Nodes),
+                staleness: Duration::from_secs(180),
+                failover: true,
+                ..fair
+            };
+        }
         if mutation == Some(Mutation::DeafWhilePaused) || (mutation.is_none() && seed % 10 == 9) {
             return Self {
                 pauses: true,
@@ -110,14 +122,20 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
     let address = server.address.clone();
     let admin = UserInfo::new("admin", ["system:masters"]);
     let link = Link::new("user", admin, address.clone(), Arc::default());
-    let user = User::new(link.client(), checks);
+    let user = User::new(link.client(), checks, climate.failover);
     let instances = Instances::default();
     let hasty = mutation == Some(Mutation::HastyNode);
+    let lease = || match mutation {
+        Some(Mutation::OutlivedLease) => MachineLease::outlived(),
+        _ => MachineLease::default(),
+    };
     let machine = |number| {
-        let settings = some_settings(number, hasty);
+        let mut settings = some_settings(number, hasty);
+        settings.lease = climate.failover.then(lease);
         Arc::new(Machine::new(settings, instances.clone(), address.clone()))
     };
-    let machines: Vec<_> = (0..between(1, 3) as usize).map(machine).collect();
+    let fewest = if climate.failover { 2 } else { 1 };
+    let machines: Vec<_> = (0..between(fewest, 3) as usize).map(machine).collect();
     let controllers = Arc::new(Conditions::default());
     controllers.forge(mutation.and_then(Mutation::forgery));
     controllers.set_careless(mutation == Some(Mutation::CarelessDeletes));

@@ -87,3 +87,8 @@ fn a_claim_that_is_deleted_against_the_policy_is_found() {
 fn a_pause_that_is_taken_for_silence_of_the_nodes_is_found() {
     is_found("deaf-while-paused", 0);
 }
+
+#[test]
+fn bodies_that_outlive_the_lease_of_a_fenced_node_are_found() {
+    is_found("outlived-lease", 0);
+}

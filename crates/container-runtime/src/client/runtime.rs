@@ -155,6 +155,12 @@ impl Runtime {
         if spec.own_users && (spec.host_network || spec.host_ipc || spec.host_pid) {
             return Err(invalid("own_users", "needs namespaces of the pod's own"));
         }
+        if spec.lease.is_some() && spec.host_pid {
+            return Err(invalid(
+                "lease",
+                "needs a process namespace of the pod's own",
+            ));
+        }
         let gate = self.inner.busy.get(&spec.id);
         let _only = gate.lock().await;
         let dir = self.dir(&spec.id);

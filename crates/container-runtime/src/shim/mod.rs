@@ -32,6 +32,8 @@ use crate::protocol::SOCKET;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{READY, SandboxFile};
 use container::user_namespace::UserNamespace;
+use sandbox::lease::LeaseWatch;
+use sandbox::pause::Firsts;
 use sandbox::supervisor::Supervisor;
 
 /// Mount point of the pod's shared memory in the sandbox's directory.
@@ -117,26 +119,21 @@ fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
     }
     cgroup::move_self(&file.shim_cgroup).map_err(doing("leave the agent's control group"))?;
     cgroup::create(&file.cgroup, &file.spec.resources).map_err(doing("make the pod's group"))?;
+    let lease = file.spec.lease.as_ref().map(LeaseWatch::open).transpose();
+    let lease = lease.map_err(doing("watch the node's lease"))?;
     let users = make_namespaces(&file)?;
     if !file.spec.host_ipc {
         let root = users.as_ref().and_then(|users| users.ids.on_node(0));
         mount_shm(&dir.join(SHM), root.unwrap_or(0)).map_err(doing("mount shared memory"))?;
     }
     let signals = block_signals()?;
-    let pause = match file.spec.share_process_namespace && !file.spec.host_pid {
-        true => {
-            let group = format!("{}/pause", file.cgroup);
-            cgroup::create_leaf(&group)?;
-            Some(
-                sandbox::pause::start(&group, users.as_ref())
-                    .map_err(doing("make a process namespace"))?,
-            )
-        }
-        false => None,
-    };
+    let processes =
+        Firsts::start(&file, users.as_ref()).map_err(doing("make a process namespace"))?;
     let listener = listen().map_err(doing("open the socket"))?;
     let users = users.map(Rc::new);
-    Ok(Supervisor::new(dir, file, listener, signals, pause, users))
+    Ok(Supervisor::new(
+        dir, file, listener, signals, processes, users, lease,
+    ))
 }
 
 fn doing(what: &'static str) -> impl FnOnce(io::Error) -> io::Error {

@@ -5,6 +5,7 @@
 mod devices;
 mod host;
 mod isolation;
+mod leases;
 mod lifecycle;
 mod mounts;
 mod recovery;

@@ -9,6 +9,7 @@ use reconcile::{EventType, Recorder};
 use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
+use super::disruption_target;
 use crate::api_error::{ApiError, failed};
 
 #[derive(Clone)]
@@ -99,15 +100,9 @@ impl Executor {
     pub async fn evict(&self, evictions: &[Eviction]) -> Result<(), ApiError> {
         for eviction in evictions {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &eviction.namespace);
-            let condition = json!({
-                "type": "DisruptionTarget",
-                "status": "True",
-                "reason": "DeletionByTaintManager",
-                "message": "Taint manager: deleting due to NoExecute taint",
-                "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
-            });
-            let meta = json!({ "uid": eviction.uid });
-            let patch = json!({ "metadata": meta, "status": { "conditions": [condition] } });
+            let message = "Taint manager: deleting due to NoExecute taint";
+            let status = disruption_target("DeletionByTaintManager", message);
+            let patch = json!({ "metadata": { "uid": eviction.uid }, "status": status });
             let (name, params) = (&eviction.name, PatchParams::default());
             let written = pods
                 .patch_status(name, &params, &Patch::Strategic(patch))
@@ -127,7 +122,7 @@ impl Executor {
 }
 
 /// Events of nodes have the node's name as UID, because kubectl searches by it.
-fn reference(node: &Node) -> ObjectReference {
+pub(super) fn reference(node: &Node) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Node".to_owned()),

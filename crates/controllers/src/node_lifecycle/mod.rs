@@ -1,12 +1,13 @@
 //! The node lifecycle controller: watches heartbeats, marks lost nodes, and evicts their pods.
 
 mod execute;
+mod fence;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api_client::Api;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use planners::node_lifecycle::{
@@ -16,10 +17,12 @@ use reconcile::{
     Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
 };
 use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
 
 use crate::Context;
 use crate::api_error::ApiError;
 use execute::Executor;
+use fence::Fence;
 
 /// The namespace of nodes' leases.
 pub(crate) const LEASES: &str = "kube-node-lease";
@@ -29,6 +32,8 @@ struct Observer {
     leases: Cache<Lease>,
     pods_by_node: Index<PodView>,
     memory: Mutex<Memory>,
+    /// The start of this observer: silence is measured by its own monotonic clock.
+    started: Instant,
 }
 
 /// The memory about the nodes.
@@ -40,6 +45,7 @@ struct Memory {
 
 struct NodeLifecycle {
     observer: Observer,
+    fence: Fence,
     executor: Executor,
     pods: Cache<PodView>,
     /// Queues all nodes when the mode of evictions changes.
@@ -49,7 +55,9 @@ struct NodeLifecycle {
 pub(crate) async fn run(context: Context) {
     let leases: Api<Lease> = Api::namespaced(context.client.clone(), LEASES);
     let queue = context.queue("node_lifecycle_controller");
+    let recorder = context.recorder("node-controller");
     let controller = NodeLifecycle {
+        fence: Fence::new(&context, recorder.clone()),
         observer: Observer {
             nodes: context.caches.nodes.clone(),
             leases: Cache::spawn(leases, WatchConfig::default(), context.part().clone()),
@@ -62,10 +70,11 @@ pub(crate) async fn run(context: Context) {
                 pace: Pace::default(),
                 disruption: Disruption::default(),
             }),
+            started: Instant::now(),
         },
         executor: Executor {
             client: context.client.clone(),
-            recorder: context.recorder("node-controller"),
+            recorder,
         },
         pods: context.caches.pods.clone(),
         nodes: queue.clone(),
@@ -83,22 +92,90 @@ impl reconcile::Controller for NodeLifecycle {
         self.observer.nodes.wait_synced().await
             && self.observer.leases.wait_synced().await
             && self.pods.wait_synced().await
+            && self.fence.wait_synced().await
     }
 
     async fn feed(&self, queue: &Queue<Key>) {
         tokio::select! {
             () = self.follow(queue) => {}
-            () = monitor(&self.observer, queue) => {}
+            () = self.monitor(queue) => {}
         }
     }
 
     async fn reconcile(&self, key: &Key) -> Result<ReconcileResult, ApiError> {
-        check(&self.observer, &self.executor, &self.nodes, &key.name).await
+        self.check(&key.name).await
     }
 }
 
 impl NodeLifecycle {
-    /// Queues nodes with a heartbeat or a change, and the nodes of new pods if these may not stay.
+    async fn check(&self, name: &str) -> Result<ReconcileResult, ApiError> {
+        let observer = &self.observer;
+        let now = Timestamp::now();
+        let Some(node) = observer.nodes.get("", name) else {
+            let exists = |name: &str| observer.nodes.get("", name).is_some();
+            observer.memory().heard.retain(exists);
+            self.fence.renewals().retain(exists);
+            return Ok(ReconcileResult::Done);
+        };
+        let pods = observer.pods_by_node.get(name);
+        let (plan, others_ready) = {
+            let mut memory = observer.memory();
+            if observer.look(&mut memory, &self.nodes) {
+                self.fence.renewals().begin_anew();
+            }
+            let observed = Observed {
+                node: node.clone(),
+                silent_for: observer.silent_for(&mut memory.heard, &node),
+                pods: pods.clone(),
+                permission: memory.pace.permission(&node, &memory.disruption, now),
+            };
+            let plan = plan(&observed, now);
+            if plan.begins_to_drive_away(&node) {
+                memory.pace.begun(&node, now);
+            }
+            (plan, !memory.disruption.is_total())
+        };
+        let evictions = evictions(plan.taints_of(&node), &pods, now);
+        let wake = [plan.wake_at, evictions.wake_at]
+            .into_iter()
+            .flatten()
+            .min();
+        self.executor.execute(&node, plan).await?;
+        let lease = observer.leases.get(LEASES, name);
+        let again = match lease {
+            Some(lease) => {
+                let reading = observer.reading();
+                let fence = &self.fence;
+                fence
+                    .check(&node, &lease, &pods, others_ready, reading)
+                    .await?
+            }
+            None => None,
+        };
+        self.executor.evict(&evictions.now).await?;
+        let wait = wake
+            .map(|at| at.duration_since(now))
+            .into_iter()
+            .chain(again)
+            .min();
+        Ok(ReconcileResult::from(
+            wait.map(|wait| Duration::try_from(wait).unwrap_or_default()),
+        ))
+    }
+
+    /// Checks all nodes every [`PERIOD`].
+    async fn monitor(&self, queue: &Queue<Key>) {
+        let period = Duration::try_from(PERIOD).unwrap_or_default();
+        loop {
+            if self.observer.look(&mut self.observer.memory(), queue) {
+                self.fence.renewals().begin_anew();
+            }
+            tokio::time::sleep(period).await;
+        }
+    }
+
+    /// Queues nodes with a heartbeat or a change, and the nodes of new pods if these may not stay, or may
+    /// fail over.
     async fn follow(&self, queue: &Queue<Key>) {
         let mut nodes = self.observer.nodes.subscribe();
         let mut leases = self.observer.leases.subscribe();
@@ -110,9 +187,11 @@ impl NodeLifecycle {
                 Some(change) = leases.next() => match &change {
                     ObjectChange::Applied(lease, _) => {
                         let name = lease.metadata.name.as_deref().unwrap_or_default();
+                        let version = lease.metadata.resource_version.as_deref();
+                        let now = self.observer.reading();
+                        self.fence.renewals().unchanged_for(name, version.unwrap_or_default(), now);
                         if let Some(node) = self.observer.nodes.get("", name) {
-                            let now = Timestamp::now();
-                            self.observer.last_heard(&mut self.observer.memory().heard, &node, now);
+                            self.observer.silent_for(&mut self.observer.memory().heard, &node);
                             lease.metadata.name.clone().filter(|_| was_lost(&node))
                         } else {
                             None
@@ -124,7 +203,7 @@ impl NodeLifecycle {
                     ObjectChange::Applied(new, Some(old)) if node_of(new) == node_of(old) => None,
                     ObjectChange::Applied(new, _) => node_of(new).filter(|name| {
                         let node = self.observer.nodes.get("", name);
-                        node.is_none_or(|node| concerns_new_pods(&node))
+                        new.ends_with_lease() || node.is_none_or(|node| concerns_new_pods(&node))
                     }),
                     ObjectChange::Deleted(_) => None,
                 },
@@ -137,72 +216,42 @@ impl NodeLifecycle {
     }
 }
 
-async fn check(
-    observer: &Observer,
-    executor: &Executor,
-    all: &Queue<Key>,
-    name: &str,
-) -> Result<ReconcileResult, ApiError> {
-    let now = Timestamp::now();
-    let Some(node) = observer.nodes.get("", name) else {
-        let exists = |name: &str| observer.nodes.get("", name).is_some();
-        observer.memory().heard.retain(exists);
-        return Ok(ReconcileResult::Done);
-    };
-    let pods = observer.pods_by_node.get(name);
-    let plan = {
-        let mut memory = observer.memory();
-        observer.look(&mut memory, all, now);
-        let observed = Observed {
-            node: node.clone(),
-            last_heard: observer.last_heard(&mut memory.heard, &node, now),
-            pods: pods.clone(),
-            permission: memory.pace.permission(&node, &memory.disruption, now),
-        };
-        let plan = plan(&observed, now);
-        if plan.begins_to_drive_away(&node) {
-            memory.pace.begun(&node, now);
-        }
-        plan
-    };
-    let evictions = evictions(plan.taints_of(&node), &pods, now);
-    let wake = [plan.wake_at, evictions.wake_at]
-        .into_iter()
-        .flatten()
-        .min();
-    executor.execute(&node, plan).await?;
-    executor.evict(&evictions.now).await?;
-    let wait = wake.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-    Ok(ReconcileResult::from(wait))
-}
-
 impl Observer {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks all nodes, and queues them when the mode of evictions changes.
-    fn look(&self, memory: &mut Memory, queue: &Queue<Key>, now: Timestamp) {
-        memory.heard.look(now);
+    /// Checks all nodes, and queues them when the mode of evictions changes. Returns whether the
+    /// count of all silences began anew.
+    fn look(&self, memory: &mut Memory, queue: &Queue<Key>) -> bool {
+        let now = self.reading();
+        let mut anew = memory.heard.look(now);
         let nodes = self.nodes.list();
         let with_health = nodes.iter().map(|node| {
-            let last_heard = self.last_heard(&mut memory.heard, node, now);
-            (node.as_ref(), is_ready(node, last_heard, now))
+            let silent_for = self.silent_for(&mut memory.heard, node);
+            (node.as_ref(), is_ready(node, silent_for))
         });
         let disruption = Disruption::of(with_health);
         let before = std::mem::replace(&mut memory.disruption, disruption);
         // The control plane was cut off and is back: missed heartbeats do not count as silence.
         if before.is_total() && !memory.disruption.is_total() {
             memory.heard.begin_anew(now);
+            anew = true;
         }
         if before != memory.disruption {
             for node in &nodes {
                 queue.add(Key::cluster(node.metadata.name.clone().unwrap_or_default()));
             }
         }
+        anew
     }
 
-    fn last_heard(&self, heard: &mut Heard, node: &Node, now: Timestamp) -> Timestamp {
+    /// The reading of this observer's monotonic clock.
+    fn reading(&self) -> SignedDuration {
+        SignedDuration::try_from(self.started.elapsed()).unwrap_or(SignedDuration::MAX)
+    }
+
+    fn silent_for(&self, heard: &mut Heard, node: &Node) -> SignedDuration {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let lease = self.leases.get(LEASES, name);
         let renewed = lease.and_then(|lease| {
@@ -211,17 +260,19 @@ impl Observer {
                 .as_ref()
                 .and_then(|spec| spec.renew_time.as_ref().map(|time| time.0))
         });
-        heard.last(node, renewed, now)
+        heard.silent_for(node, renewed, self.reading())
     }
 }
 
-/// Checks all nodes every [`PERIOD`].
-async fn monitor(observer: &Observer, queue: &Queue<Key>) {
-    let period = Duration::try_from(PERIOD).unwrap_or_default();
-    loop {
-        observer.look(&mut observer.memory(), queue, Timestamp::now());
-        tokio::time::sleep(period).await;
-    }
+/// The part of a pod's status that says why it is deleted.
+fn disruption_target(reason: &str, message: &str) -> Value {
+    json!({ "conditions": [{
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
+    }] })
 }
 
 fn was_lost(node: &Node) -> bool {

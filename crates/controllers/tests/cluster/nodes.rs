@@ -1,8 +1,15 @@
 //! Pods of nodes that are not there.
 
-use api_client::{Api, Patch, PatchParams, PostParams};
-use k8s_openapi::api::core::v1::{Node, Pod};
-use serde_json::json;
+use std::time::Duration;
+
+use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use reconcile::execute::{Refusal, refusal};
+use resource_kinds::annotations;
+use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
 
@@ -25,4 +32,145 @@ async fn an_out_of_service_node_gives_up_its_pods() {
         .await
         .unwrap();
     wait_for::<Pod>(&cluster, "", names).await;
+}
+
+async fn create_node(nodes: &Api<Node>, name: &str) {
+    let node = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    say_ready(nodes, name).await;
+}
+
+async fn say_ready(nodes: &Api<Node>, name: &str) {
+    let ready = json!({ "type": "Ready", "status": "True", "reason": "KubeletReady",
+        "lastHeartbeatTime": Timestamp::now(), "lastTransitionTime": Timestamp::now() });
+    let patch = Patch::Strategic(json!({ "status": { "conditions": [ready] } }));
+    let params = PatchParams::default();
+    nodes.patch_status(name, &params, &patch).await.unwrap();
+}
+
+async fn bind(cluster: &Cluster, pod: &str, node: &str) {
+    let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod },
+        "target": { "kind": "Node", "name": node } });
+    let pods = cluster.api::<Pod>();
+    let params = PostParams::default();
+    let bound = pods
+        .create_subresource::<Value>("binding", pod, &params, &binding)
+        .await;
+    bound.unwrap();
+}
+
+fn uid_of(pods: &[Pod], name: &str) -> String {
+    let pod = pods.iter().find(|pod| pod.name_any() == name);
+    pod.and_then(|pod| pod.metadata.uid.clone())
+        .unwrap_or_default()
+}
+
+/// Pods of a node whose lease is not renewed: those of a set that says so are deleted by force, after the
+/// lease was taken; others wait (statefulset.md 3.31). The former holder cannot renew it any more.
+#[tokio::test]
+async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
+    let cluster = Cluster::without_node().await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    create_node(&nodes, "n1").await;
+    create_node(&nodes, "n2").await;
+    // The other node stays ready, however long it takes.
+    let beats = tokio::spawn(async move {
+        loop {
+            say_ready(&nodes, "n2").await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    });
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "kube-node-lease");
+    let lease = json!({
+        "metadata": { "name": "n1", "annotations": { annotations::ENDS_PODS: "true" } },
+        "spec": { "holderIdentity": "n1", "leaseDurationSeconds": 2, "leaseTransitions": 4 },
+    });
+    let lease: Lease = serde_json::from_value(lease).unwrap();
+    let lease = leases.create(&PostParams::default(), &lease).await.unwrap();
+    let of_node = json!([{ "name": "v", "hostPath": { "path": "/v" } }]);
+    for (name, says, volumes) in [
+        ("goes", "Failover", json!([])),
+        ("stays", "Failover", of_node),
+        ("waits", "Wait", json!([])),
+    ] {
+        let containers = json!([{ "name": "c", "image": "a" }]);
+        let template = json!({ "metadata": { "labels": { "app": name } },
+            "spec": { "containers": containers, "volumes": volumes } });
+        let set = json!({
+            "metadata": { "name": name, "annotations": { annotations::NODE_FAILURE: says } },
+            "spec": { "serviceName": name, "replicas": 1, "template": template,
+                "selector": { "matchLabels": { "app": name } } },
+        });
+        cluster.create::<StatefulSet>(set).await;
+    }
+    wait_for::<Pod>(&cluster, "goes-0 stays-0 waits-0", names).await;
+    let first = cluster
+        .api::<Pod>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items;
+    let mark = |pod: &Pod| pod.annotations().contains_key(annotations::ENDS_WITH_LEASE);
+    let marked: Vec<_> = first
+        .iter()
+        .filter(|pod| mark(pod))
+        .map(ResourceExt::name_any)
+        .collect();
+    assert_eq!(marked, ["goes-0", "stays-0"]);
+    bind(&cluster, "waits-0", "n1").await;
+    bind(&cluster, "stays-0", "n1").await;
+    wait_for::<Event>(&cluster, "true", |events| {
+        let told = events.iter().any(|event| {
+            event.reason.as_deref() == Some("StaysWithNode")
+                && event.involved_object.name.as_deref() == Some("stays-0")
+                && event
+                    .message
+                    .as_deref()
+                    .unwrap_or_default()
+                    .contains("hostPath")
+        });
+        told.to_string()
+    })
+    .await;
+    // Nothing was to be gained by a fence.
+    let held = leases.get("n1").await.unwrap();
+    assert_eq!(
+        held.metadata.resource_version,
+        lease.metadata.resource_version
+    );
+    bind(&cluster, "goes-0", "n1").await;
+    wait_for::<Pod>(&cluster, "true", |pods: &[Pod]| {
+        let now = uid_of(pods, "goes-0");
+        (!now.is_empty() && now != uid_of(&first, "goes-0")).to_string()
+    })
+    .await;
+    let now = cluster
+        .api::<Pod>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items;
+    for name in ["stays-0", "waits-0"] {
+        assert_eq!(uid_of(&now, name), uid_of(&first, name));
+    }
+
+    let fenced = leases.get("n1").await.unwrap();
+    let spec = fenced.spec.clone().unwrap();
+    assert_eq!(
+        (spec.holder_identity, spec.lease_transitions),
+        (None, Some(5))
+    );
+    let proof = &fenced.annotations()[annotations::FENCED];
+    assert!(proof.contains("with epoch 5"), "{proof}");
+    // A renewal that was sent before is refused.
+    let late = Patch::Merge(json!({
+        "metadata": { "resourceVersion": lease.metadata.resource_version },
+        "spec": { "holderIdentity": "n1", "leaseTransitions": 4 },
+    }));
+    let refused = leases
+        .patch("n1", &PatchParams::default(), &late)
+        .await
+        .unwrap_err();
+    assert_eq!(refusal(&refused), Refusal::Conflict);
+    beats.abort();
 }

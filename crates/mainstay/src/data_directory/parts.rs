@@ -46,7 +46,7 @@ const fn of_instance(name: &'static str) -> Part {
 impl Part {
     /// All parts, in the order of deletion: the store comes first, so that after an interrupted
     /// deletion there are no objects whose data are gone.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         of_cluster("store"),
         of_cluster("store.unfinished"),
         trace("volumes"),
@@ -56,6 +56,7 @@ impl Part {
         trace("sandboxes"),
         trace("certificates"),
         of_cluster("network"),
+        of_cluster("node-lease"),
         of_cluster("node-clock.json"),
         of_cluster(".node-clock.json.new"),
         of_cluster("node-clock.new"),

@@ -22,6 +22,7 @@ use crate::images::Puller;
 use crate::kubelet_api::{self, Access, HttpsServer, KubeletContext, NodeService};
 use crate::machine::machine_info::MachineInfo;
 use crate::machine::pressure::Monitor;
+use crate::node::lease::{LeaseFiles, LeaseKeeper};
 use crate::node::registration::NodeKeeper;
 use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
@@ -87,12 +88,29 @@ impl NodeAgent {
             &pods_dir(&config.data_dir),
             config.images.directory(),
         ));
+        let lease_gate = Arc::new(tokio::sync::RwLock::default());
+        let lease = beside(|| {
+            let name = config.node_name.clone();
+            let files = LeaseFiles::of(&config.data_dir, &machine.boot_id);
+            LeaseKeeper::open(
+                client.clone(),
+                name,
+                runtime.clone(),
+                files,
+                lease_gate.clone(),
+            )
+        });
+        let lease = lease.map_err(|source| Error::Directory {
+            path: config.data_dir.clone(),
+            source,
+        })?;
         let keeper = NodeKeeper::register(
             client.clone(),
             config.clone(),
             machine.clone(),
             monitor.clone(),
             clock,
+            lease,
         )
         .await?;
         // Watches, events and heartbeats go on while pods are being stopped.
@@ -127,6 +145,7 @@ impl NodeAgent {
             pods: kubelet.pods.clone(),
             probes: kubelet.probes.clone(),
             allocation: Mutex::default(),
+            lease_gate,
             abandon: CancellationToken::new(),
         });
         if let Some(server) = server {

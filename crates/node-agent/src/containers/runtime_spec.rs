@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use container_runtime::spec::{
-    ContainerSpec, EnvVar, LogSpec, Mount, MountSource, Propagation, Resources, RootfsSpec,
-    SandboxSpec, Security,
+    ContainerSpec, EnvVar, LogSpec, Mount, MountSource, NodeLease, Propagation, Resources,
+    RootfsSpec, SandboxSpec, Security,
 };
 use image_store::ImageConfig;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
@@ -13,7 +13,7 @@ use pod_lifecycle::environment::expansion::expand;
 use pod_lifecycle::environment::hostname::Names;
 use pod_lifecycle::environment::{arguments, last_of_each};
 use pod_lifecycle::resources::qos::qos_class;
-use pod_lifecycle::spec;
+use pod_lifecycle::{node, spec};
 
 use super::devices::devices;
 use super::security_context::{check_non_root, security, user_spec};
@@ -65,8 +65,9 @@ fn network_sysctls(own_users: bool) -> [(&'static str, &'static str); 2] {
     ]
 }
 
-/// The sandbox of a pod that may have `pids_max` processes and threads.
-pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
+/// The sandbox of a pod that may have `pids_max` processes and threads; `lease` is the node's, for pods
+/// that end with it.
+pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64, lease: NodeLease) -> SandboxSpec {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let meta = &pod.metadata;
@@ -95,6 +96,7 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
             pids: Some(pids_max),
             ..pod_resources(spec)
         },
+        lease: node::lease::ends_with_it(pod).then_some(lease),
         annotations: [
             ("io.kubernetes.pod.name".to_owned(), own(&meta.name)),
             (
@@ -326,6 +328,7 @@ fn climbs(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use container_runtime::spec::Seccomp;
+    use resource_kinds::annotations::ENDS_WITH_LEASE;
     use serde_json::json;
 
     use super::*;
@@ -424,12 +427,22 @@ mod tests {
                 {"name": "b", "resources": huge("8Mi")}]}}))
         .unwrap();
         let names = pod_lifecycle::environment::hostname::names(&pod, "cluster.local").unwrap();
-        let sandbox = sandbox_spec(&pod, &names, 99);
+        let lease = NodeLease {
+            page: "/page".into(),
+            warning_ms: 10_000,
+        };
+        let sandbox = sandbox_spec(&pod, &names, 99, lease.clone());
+        assert_eq!(sandbox.lease, None);
         assert_eq!(sandbox.resources.pids, Some(99));
         let pages = [("1GB".to_owned(), 2 << 30), ("2MB".to_owned(), 12 << 20)];
         assert_eq!(sandbox.resources.huge_pages, pages.into());
         assert_eq!(sandbox.sysctls["net.ipv4.ip_unprivileged_port_start"], "80");
         assert_eq!(sandbox.sysctls["net.ipv4.ping_group_range"], "0 2147483647");
+        let mut failing_over = pod;
+        let mark = ENDS_WITH_LEASE.to_owned();
+        failing_over.metadata.annotations = Some([(mark, "true".to_owned())].into());
+        let sandbox = sandbox_spec(&failing_over, &names, 99, lease.clone());
+        assert_eq!(sandbox.lease, Some(lease));
     }
 
     #[test]

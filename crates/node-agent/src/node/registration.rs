@@ -7,33 +7,31 @@ use std::sync::Arc;
 use api_client::{Api, Client, Patch, PatchParams, PostParams};
 use container_runtime::beside;
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
     NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
     NodeSystemInfo, ObjectReference,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use pod_lifecycle::resources::eviction::Condition;
-use reconcile::execute::{Refusal, refusal};
+use reconcile::execute::{Refusal, chain, refusal};
 use reconcile::{Cache, EventType, Recorder};
 use serde_json::{Value, json};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
+use super::lease::LeaseKeeper;
 use crate::api::known_status::KnownStatus;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::limits::{
-    LEASE_RENEW, LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD,
+    LEASE_RENEW, NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD, REQUEST_TIMEOUT,
 };
 use crate::machine::machine_info::{MachineInfo, architecture};
 use crate::machine::pressure::Monitor;
-
-const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// The conditions that the node decides.
 const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
@@ -46,6 +44,7 @@ pub struct NodeKeeper {
     monitor: Arc<Monitor>,
     clock: Clock,
     uid: Option<String>,
+    lease: LeaseKeeper,
     stored: KnownStatus<NodeStatus>,
     told: Seen,
     /// The node's own part of the status that the last write left in the store.
@@ -84,8 +83,10 @@ impl NodeKeeper {
         machine: MachineInfo,
         monitor: Arc<Monitor>,
         clock: Clock,
+        lease: LeaseKeeper,
     ) -> Result<Self, Error> {
         let mut keeper = Self {
+            lease,
             client,
             config,
             machine,
@@ -101,6 +102,8 @@ impl NodeKeeper {
             node: keeper.config.node_name.clone(),
             source: Box::new(source),
         })?;
+        // Before any pod is started: after a fence, those of an earlier epoch end first.
+        keeper.renew_lease().await;
         Ok(keeper)
     }
 
@@ -163,9 +166,7 @@ impl NodeKeeper {
             tokio::select! {
                 () = shutdown.cancelled() => return self.keep_clock(),
                 _ = lease_tick.tick() => {
-                    if let Err(error) = self.renew_lease().await {
-                        tracing::warn!(error = %error, "node lease not renewed");
-                    }
+                    self.renew_lease().await;
                     continue;
                 }
                 _ = check_tick.tick() => {}
@@ -177,7 +178,13 @@ impl NodeKeeper {
             retry = None;
             let node = own.get("", &self.config.node_name);
             let done = match node {
-                None if own.is_synced() => self.register_again().await,
+                None if own.is_synced() => {
+                    let done = in_time(self.register_again()).await;
+                    if done.is_ok() {
+                        lease_tick.reset_immediately();
+                    }
+                    done
+                }
                 None => continue,
                 Some(node) => {
                     let status = node.status.clone().unwrap_or_default();
@@ -187,7 +194,7 @@ impl NodeKeeper {
                     if as_told && written.elapsed() < NODE_STATUS_PERIOD {
                         continue;
                     }
-                    self.tell(&recorder, seen).await
+                    in_time(self.tell(&recorder, seen)).await
                 }
             };
             match done {
@@ -196,7 +203,7 @@ impl NodeKeeper {
                     self.keep_clock();
                 }
                 Err(error) => {
-                    tracing::warn!(error = %error, "node status not written");
+                    tracing::warn!(error, "node status not written");
                     retry = Some(Instant::now() + NODE_RETRY);
                 }
             }
@@ -225,8 +232,7 @@ impl NodeKeeper {
     /// deleted node.
     async fn register_again(&mut self) -> Result<(), api_client::Error> {
         tracing::warn!(node = self.config.node_name, "the node's object is gone");
-        self.make_or_take_over().await?;
-        self.renew_lease().await
+        self.make_or_take_over().await
     }
 
     /// Whether the stored status is that of the last write: others write it too, above all the node
@@ -362,46 +368,11 @@ impl NodeKeeper {
         }
     }
 
-    async fn renew_lease(&self) -> Result<(), api_client::Error> {
-        let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
-        let name = &self.config.node_name;
-        let now = MicroTime(self.clock.now().wall);
-        let patch = json!({"spec": {
-            "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
-        let done = api
-            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await;
-        match done {
-            Err(error) if refusal(&error) == Refusal::NotFound => api
-                .create(&PostParams::default(), &self.lease(now))
-                .await
-                .map(|_| ()),
-            other => other.map(|_| ()),
-        }
-    }
-
-    fn lease(&self, now: MicroTime) -> Lease {
-        let name = self.config.node_name.clone();
-        let owner = self.uid.clone().map(|uid| OwnerReference {
-            api_version: "v1".to_owned(),
-            kind: "Node".to_owned(),
-            name: name.clone(),
-            uid,
-            ..OwnerReference::default()
-        });
-        Lease {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                namespace: Some(LEASE_NAMESPACE.to_owned()),
-                owner_references: owner.map(|owner| vec![owner]),
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(name),
-                lease_duration_seconds: Some(LEASE_SECONDS),
-                renew_time: Some(now),
-                ..LeaseSpec::default()
-            }),
+    async fn renew_lease(&mut self) {
+        let now = self.clock.now().wall;
+        if let Err(error) = self.lease.renew(self.uid.as_deref(), now).await {
+            let error = chain(&error);
+            tracing::warn!(error, "node lease not renewed");
         }
     }
 }
@@ -443,6 +414,16 @@ fn own_part(status: &NodeStatus) -> Value {
         status.node_info,
         status.runtime_handlers,
     ])
+}
+
+/// A request without an answer must not hold up the renewals of the lease.
+async fn in_time(
+    request: impl Future<Output = Result<(), api_client::Error>>,
+) -> Result<(), String> {
+    match timeout(REQUEST_TIMEOUT, request).await {
+        Ok(done) => done.map_err(|error| chain(&error)),
+        Err(_) => Err("the API server did not answer in time".to_owned()),
+    }
 }
 
 async fn due(at: Option<Instant>) {

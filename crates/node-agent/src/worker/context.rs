@@ -30,6 +30,8 @@ pub struct WorkerContext {
     pub probes: Arc<ProbeCounts>,
     /// Held during an allocation: one pod at a time gets new resources.
     pub allocation: Mutex<()>,
+    /// Held to read while a sandbox that ends with the node's lease is made.
+    pub lease_gate: Arc<tokio::sync::RwLock<()>>,
     /// Ends all workers at once, without touching the pods.
     pub abandon: CancellationToken,
 }

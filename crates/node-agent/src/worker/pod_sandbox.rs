@@ -4,7 +4,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use container_runtime::spec::SandboxEvent;
+use api_client::{Api, ListParams};
+use container_runtime::spec::{NodeLease, SandboxEvent, SandboxSpec};
 use container_runtime::{Events, Sandbox, beside};
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::environment::hostname::{self, Names};
@@ -18,7 +19,8 @@ use super::{Worker, WorkerContext, tell};
 use crate::api::events::PodEvents;
 use crate::containers::runtime_spec::sandbox_spec;
 use crate::containers::security_context::{check_runtime, unmet_wishes};
-use crate::paths::PodDir;
+use crate::limits::{LEASE_WARNING, REQUEST_TIMEOUT};
+use crate::paths::{PodDir, deadline_page};
 use crate::pods::message::Message;
 
 impl Worker {
@@ -91,10 +93,13 @@ async fn create(
         check_runtime(&context.api_objects.runtime_handler(class).await?)?;
     }
     let names = names(context, pod)?;
-    let wanted = sandbox_spec(pod, &names, context.node.config.pod_pids_max);
+    let lease = NodeLease {
+        page: deadline_page(&context.node.config.data_dir, &context.node.machine.boot_id),
+        warning_ms: LEASE_WARNING.as_millis().try_into().unwrap_or_default(),
+    };
+    let wanted = sandbox_spec(pod, &names, context.node.config.pod_pids_max, lease);
     let uid = wanted.id.clone();
-    let made = context.runtime.create_sandbox(wanted).await;
-    let sandbox = made.map_err(|error| error.to_string())?;
+    let sandbox = make(context, pod, wanted).await?;
     let connected = connect(context, &sandbox, pod, &uid).await;
     let done = match connected {
         Ok((ips, stream)) => beside(|| write_files(context, pod, dir, &names, &ips, events))
@@ -110,6 +115,37 @@ async fn create(
             }
             Err(message)
         }
+    }
+}
+
+/// Makes the sandbox. A pod that ends with the node's lease must still be bound to the node: since the
+/// pod was seen the node may have been fenced, and the pod replaced elsewhere.
+async fn make(context: &WorkerContext, pod: &Pod, wanted: SandboxSpec) -> Result<Sandbox, String> {
+    let _open = match wanted.lease {
+        Some(_) => {
+            let open = context.lease_gate.read().await;
+            check_bound(context, pod).await?;
+            Some(open)
+        }
+        None => None,
+    };
+    let made = context.runtime.create_sandbox(wanted).await;
+    made.map_err(|error| error.to_string())
+}
+
+async fn check_bound(context: &WorkerContext, pod: &Pod) -> Result<(), String> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), namespace);
+    let node = &context.node.config.node_name;
+    let this = ListParams::default().fields(&format!("spec.nodeName={node},metadata.name={name}"));
+    let found = tokio::time::timeout(REQUEST_TIMEOUT, pods.list(&this)).await;
+    let found = found.map_err(|_| "the API server does not answer".to_owned())?;
+    let found = found.map_err(|error| format!("read the pod again: {error}"))?;
+    let uid = &pod.metadata.uid;
+    match found.items.iter().any(|found| found.metadata.uid == *uid) {
+        true => Ok(()),
+        false => Err("the pod is no longer bound to this node".to_owned()),
     }
 }
 

@@ -17,6 +17,7 @@ mod hooks;
 mod hostile_images;
 mod https;
 mod images;
+mod leases;
 mod lifetimes;
 mod limits;
 mod names;
@@ -74,6 +75,7 @@ const TESTS: &[(&str, Test)] = tests![
     node::who_was_taken_for_lost_says_that_it_works,
     node::a_deleted_node_is_registered_again_and_its_pods_go_on,
     node::what_operators_add_to_the_node_can_be_used,
+    leases::a_fenced_node_returns_without_the_pods_that_fail_over,
     terminal::who_is_attached_hears_the_end_without_an_error,
     terminal::commands_run_with_input_output_and_exit_code,
     https::commands_and_logs_go_over_the_network,

@@ -164,7 +164,7 @@ async fn node_condition(world: &World, type_: &str) -> Option<(String, jiff::Tim
 }
 
 /// Waits until `looked` finds something.
-async fn seen<T>(what: &str, looked: impl AsyncFn() -> Option<T>) -> T {
+pub async fn seen<T>(what: &str, looked: impl AsyncFn() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = looked().await {

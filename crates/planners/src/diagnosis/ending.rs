@@ -62,6 +62,9 @@ fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
 /// (`statefulset.md` 3.31).
 fn on_lost_node(pod: &PodView, node: &Node) -> Diagnosis {
     let name = text::name(&node.metadata);
+    if pod.ends_with_lease() {
+        return fails_over(pod, name);
+    }
     let force = force(pod);
     Diagnosis::new(
         Reason::NodeLost,
@@ -82,7 +85,29 @@ pub(super) fn node_lost(pod: &PodView, around: &Surroundings<'_>) -> Option<Diag
         _ if pod.reason.as_deref() == Some("NodeLost") => None,
         _ => return None,
     };
-    Some(unheard(name).since(since))
+    let found = match pod.ends_with_lease() {
+        true => fails_over(pod, name),
+        false => unheard(name),
+    };
+    Some(found.since(since))
+}
+
+/// A pod that ends with the lease of its node.
+fn fails_over(pod: &PodView, node: &str) -> Diagnosis {
+    let force = force(pod);
+    Diagnosis::new(
+        Reason::NodeLost,
+        format!(
+            "node {node} does not respond: its containers end with the node's lease, and its set replaces \
+             it on another node"
+        ),
+        format!(
+            "nothing to do for a minute; after that an event StaysWithNode of the pod names what keeps it, \
+             such as a volume that lives on {node}: then {node} has to come back; if its machine is off \
+             for good: kubectl taint node {node} {}=nodeshutdown:NoExecute, or {force}",
+            taint::OUT_OF_SERVICE
+        ),
+    )
 }
 
 /// The same diagnosis, from the pod's status alone.

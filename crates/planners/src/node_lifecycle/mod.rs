@@ -1,8 +1,9 @@
 //! Nodes without heartbeats, and the eviction of their pods.
 //!
 //! **Goal**: a node without a heartbeat for [`GRACE`] is marked as lost, gets no new pods, and
-//! loses its pods when their tolerations expire. **Relies on**: the caller, which records each
-//! node's last heartbeat by its own clock, because clocks of nodes may differ. **Guarantees**: pods
+//! loses its pods when their tolerations expire. **Relies on**: the caller, which records by its own
+//! monotonic clock when it saw each node's last heartbeat ([`Heard`]): no clock of another machine is
+//! compared with it, and a new caller starts its count anew. **Guarantees**: pods
 //! are only deleted with grace; only the node, or a person, says that they have stopped. No pod is
 //! evicted while no node is ready, nor for a silence during which the control plane itself did not
 //! run.
@@ -10,6 +11,7 @@
 mod conditions;
 mod disruption;
 mod eviction;
+pub mod fence;
 mod taints;
 
 use std::collections::BTreeMap;
@@ -36,8 +38,8 @@ pub const GAP: SignedDuration = SignedDuration::from_secs(15);
 pub struct Observed {
     /// The node.
     pub node: Arc<Node>,
-    /// The time of its last heartbeat, by the observer's clock.
-    pub last_heard: Timestamp,
+    /// The time since its last heartbeat, by the observer's monotonic clock.
+    pub silent_for: SignedDuration,
     /// Its pods.
     pub pods: Vec<Arc<PodView>>,
     /// The permission to evict its pods.
@@ -62,13 +64,10 @@ pub struct Plan {
 /// Plans the writes for a node. Total.
 pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let silent_at = observed
-        .last_heard
-        .checked_add(GRACE)
-        .unwrap_or(Timestamp::MAX);
-    let silent = now >= silent_at;
+    let silent = observed.silent_for >= GRACE;
     if !silent {
-        plan.wake_at = Some(silent_at);
+        let left = GRACE.saturating_sub(observed.silent_for);
+        plan.wake_at = Some(now.checked_add(left).unwrap_or(Timestamp::MAX));
     }
     let status = observed.node.status.as_ref();
     let present = status
@@ -143,21 +142,23 @@ fn ready(conditions: &[NodeCondition]) -> Option<bool> {
     ready.map(|condition| condition.status == "True")
 }
 
-/// Whether a node is ready, given its last heartbeat; `None` if it never reported a status.
-pub fn is_ready(node: &Node, last_heard: Timestamp, now: Timestamp) -> Option<bool> {
+/// Whether a node is ready, given the time since its last heartbeat; `None` if it never reported a
+/// status.
+pub fn is_ready(node: &Node, silent_for: SignedDuration) -> Option<bool> {
     let status = node.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref());
-    let silent = now.duration_since(last_heard) >= GRACE;
+    let silent = silent_for >= GRACE;
     ready(conditions.unwrap_or_default()).map(|ready| ready && !silent)
 }
 
 /// The last heartbeats of nodes: a changed lease or a changed heartbeat time counts as one now.
 ///
-/// For each node, the heartbeat and the time at which it was seen.
+/// For each node, the times in the heartbeat and the reading of the observer's clock when it was
+/// seen. Readings are those of a monotonic clock, since any origin.
 #[derive(Clone, Debug)]
 pub struct Heard {
-    nodes: BTreeMap<String, (Vec<Timestamp>, Timestamp)>,
-    looked: Option<Timestamp>,
+    nodes: BTreeMap<String, (Vec<Timestamp>, SignedDuration)>,
+    looked: Option<SignedDuration>,
     gap: SignedDuration,
 }
 
@@ -175,27 +176,35 @@ impl Heard {
     /// Records a check, at least every [`PERIOD`].
     ///
     /// After a gap nobody knows which nodes were silent, and their heartbeats may still be on the
-    /// way: the grace period of all starts again. The same holds when the clock has jumped.
-    pub fn look(&mut self, now: Timestamp) {
+    /// way: the grace period of all starts again, and the answer is true. The same holds if the clock
+    /// was set back.
+    pub fn look(&mut self, now: SignedDuration) -> bool {
         let looked = self.looked.replace(now);
-        let is_gap = |looked: Timestamp| {
-            let since = now.duration_since(looked);
+        let is_gap = |looked: SignedDuration| {
+            let since = now.saturating_sub(looked);
             since > self.gap || since < SignedDuration::ZERO
         };
-        if looked.is_some_and(is_gap) {
+        let anew = looked.is_some_and(is_gap);
+        if anew {
             self.begin_anew(now);
         }
+        anew
     }
 
     /// Counts a heartbeat of all nodes now.
-    pub fn begin_anew(&mut self, now: Timestamp) {
+    pub fn begin_anew(&mut self, now: SignedDuration) {
         for (_, heard) in self.nodes.values_mut() {
             *heard = now;
         }
     }
 
-    /// The time of the node's last heartbeat, given the `renewTime` of its lease.
-    pub fn last(&mut self, node: &Node, renewed: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    /// The time since the node's last heartbeat, given the `renewTime` of its lease.
+    pub fn silent_for(
+        &mut self,
+        node: &Node,
+        renewed: Option<Timestamp>,
+        now: SignedDuration,
+    ) -> SignedDuration {
         let status = node.status.as_ref();
         let conditions = status
             .into_iter()
@@ -213,7 +222,7 @@ impl Heard {
         if signs.last() > entry.0.last() {
             *entry = (signs, now);
         }
-        entry.1
+        now.saturating_sub(entry.1)
     }
 
     /// Forgets deleted nodes.
@@ -232,6 +241,10 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    fn secs(seconds: i64) -> SignedDuration {
+        SignedDuration::from_secs(seconds)
     }
 
     fn node(ready: &str, taints: Value) -> Node {
@@ -281,7 +294,7 @@ mod tests {
         let node = Arc::new(node("True", json!([])));
         let mut observed = Observed {
             node,
-            last_heard: at(0),
+            silent_for: secs(49),
             pods: vec![ready_pod()],
             permission: Permission::Now,
         };
@@ -290,6 +303,7 @@ mod tests {
             (quiet.conditions, quiet.taints, quiet.wake_at),
             (None, None, Some(at(50)))
         );
+        observed.silent_for = secs(50);
         let lost = plan(&observed, at(50));
         let conditions = lost.conditions.clone().unwrap();
         assert!(
@@ -310,7 +324,7 @@ mod tests {
         after.spec.as_mut().unwrap().taints = lost.taints;
         observed = Observed {
             node: Arc::new(after),
-            last_heard: at(0),
+            silent_for: secs(60),
             pods: Vec::new(),
             permission: Permission::Now,
         };
@@ -321,7 +335,7 @@ mod tests {
     fn taints_of_silent(node: Node, permission: Permission) -> Vec<String> {
         let observed = Observed {
             node: Arc::new(node),
-            last_heard: at(0),
+            silent_for: secs(1000),
             pods: Vec::new(),
             permission,
         };
@@ -362,15 +376,15 @@ mod tests {
         let mut heard = Heard::new(GAP);
         let node = node("True", json!([]));
         let renewed = Some(at(1000));
-        heard.look(at(0));
-        assert_eq!(heard.last(&node, renewed, at(0)), at(0));
-        heard.look(at(5));
-        assert_eq!(heard.last(&node, renewed, at(5)), at(0));
-        heard.look(at(65));
-        assert_eq!(heard.last(&node, renewed, at(65)), at(65));
-        heard.look(at(70));
-        heard.look(at(20));
-        assert_eq!(heard.last(&node, renewed, at(20)), at(20));
+        let mut look = |now| {
+            heard.look(secs(now));
+            heard.silent_for(&node, renewed, secs(now))
+        };
+        assert_eq!(look(0), secs(0));
+        assert_eq!(look(5), secs(5));
+        assert_eq!(look(65), secs(0));
+        assert_eq!(look(70), secs(5));
+        assert_eq!(look(20), secs(0));
     }
 
     // findings R2
@@ -396,7 +410,7 @@ mod tests {
         let node = Arc::new(node("True", taints));
         let observed = Observed {
             node,
-            last_heard: at(0),
+            silent_for: secs(1),
             pods: vec![ready_pod()],
             permission: Permission::Now,
         };
@@ -410,9 +424,11 @@ mod tests {
     fn silence_is_measured_by_our_own_clock() {
         let mut heard = Heard::new(GAP);
         let node = node("True", json!([]));
-        assert_eq!(heard.last(&node, Some(at(1000)), at(1)), at(1));
-        assert_eq!(heard.last(&node, Some(at(1000)), at(20)), at(1));
-        assert_eq!(heard.last(&node, Some(at(1010)), at(30)), at(30));
-        assert_eq!(heard.last(&node, None, at(40)), at(30));
+        let mut silent_for =
+            |renewed: Option<i64>, now| heard.silent_for(&node, renewed.map(at), secs(now));
+        assert_eq!(silent_for(Some(1000), 1), secs(0));
+        assert_eq!(silent_for(Some(1000), 20), secs(19));
+        assert_eq!(silent_for(Some(1010), 30), secs(0));
+        assert_eq!(silent_for(None, 40), secs(10));
     }
 }

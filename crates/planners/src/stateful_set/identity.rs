@@ -7,7 +7,10 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodSpec, PodTemplateSpec, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use resource_kinds::annotations::ENDS_WITH_LEASE;
 use resource_kinds::labels;
+
+use super::options::{NodeFailure, Options};
 
 /// Kind, as in owner references.
 pub const KIND: &str = "StatefulSet";
@@ -72,6 +75,7 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision
         .as_ref()
         .and_then(|spec| spec.volume_claim_templates.as_ref());
     let claim_templates = claim_templates.map(Vec::as_slice).unwrap_or_default();
+    let annotations = annotations(set, &spec, from.annotations);
     let volumes = volumes(set_name, claim_templates, spec.volumes, ordinal);
     let service = set.spec.as_ref().and_then(|spec| spec.service_name.clone());
     Pod {
@@ -80,7 +84,7 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision
             generate_name: Some(format!("{set_name}-")),
             namespace: set.metadata.namespace.clone(),
             labels: Some(all_labels),
-            annotations: from.annotations,
+            annotations,
             finalizers: from.finalizers,
             owner_references: Some(vec![owner_reference(set)]),
             ..ObjectMeta::default()
@@ -93,6 +97,22 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision
         }),
         status: None,
     }
+}
+
+/// The annotations of the template, and the mark of a pod that ends with the lease of its node. A pod in
+/// the node's process namespace cannot.
+fn annotations(
+    set: &StatefulSet,
+    spec: &PodSpec,
+    template: Option<BTreeMap<String, String>>,
+) -> Option<BTreeMap<String, String>> {
+    let fails_over = Options::of(set).node_failure == NodeFailure::Failover;
+    if !fails_over || spec.host_pid == Some(true) {
+        return template;
+    }
+    let mut all = template.unwrap_or_default();
+    all.insert(ENDS_WITH_LEASE.to_owned(), "true".to_owned());
+    Some(all)
 }
 
 /// The volumes of the claims in the order of their templates, then the template's own, except those

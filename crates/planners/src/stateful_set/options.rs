@@ -19,6 +19,18 @@ pub struct Options {
     pub max_unavailable: MaxUnavailable,
     /// `mainstay.dev/progress-deadline-seconds`; `None` is no deadline.
     pub progress_deadline: Option<SignedDuration>,
+    /// `mainstay.dev/node-failure`.
+    pub node_failure: NodeFailure,
+}
+
+/// The handling of pods whose node was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NodeFailure {
+    /// They wait for their node, or for a person (statefulset.md 3.31).
+    #[default]
+    Wait,
+    /// They end with the lease of their node, and are replaced elsewhere.
+    Failover,
 }
 
 /// The treatment of a pod that never became Ready at an obsolete revision.
@@ -77,6 +89,9 @@ impl Options {
         }
         let seconds = value(annotations::PROGRESS_DEADLINE_SECONDS).and_then(whole_number);
         options.progress_deadline = seconds.map(SignedDuration::from_secs);
+        if value(annotations::NODE_FAILURE) == Some("Failover") {
+            options.node_failure = NodeFailure::Failover;
+        }
         options
     }
 }
@@ -108,12 +123,14 @@ mod tests {
             (annotations::SCALE_DOWN, "WaitForLowest"),
             (annotations::MAX_UNAVAILABLE, "AsReleased"),
             (annotations::PROGRESS_DEADLINE_SECONDS, "2147483647"),
+            (annotations::NODE_FAILURE, "Failover"),
         ]);
         let wanted = Options {
             stuck_rollout: StuckRollout::Wait,
             scale_down: ScaleDown::WaitForLowest,
             max_unavailable: MaxUnavailable::AsReleased,
             progress_deadline: Some(SignedDuration::from_secs(2_147_483_647)),
+            node_failure: NodeFailure::Failover,
         };
         assert_eq!(read, wanted);
     }
@@ -135,6 +152,7 @@ mod tests {
                 (annotations::SCALE_DOWN, value),
                 (annotations::MAX_UNAVAILABLE, value),
                 (annotations::PROGRESS_DEADLINE_SECONDS, value),
+                (annotations::NODE_FAILURE, value),
             ]);
             assert_eq!(read, Options::default(), "{value}");
         }

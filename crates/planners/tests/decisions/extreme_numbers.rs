@@ -341,7 +341,7 @@ fn budgets_and_nodes_are_planned_with_any_number() {
                 "timeAdded": "2026-01-01T00:00:00Z"}]}});
         let observed = node_lifecycle::Observed {
             node: Arc::new(typed(node)),
-            last_heard: heard,
+            silent_for: heard.duration_since(Timestamp::UNIX_EPOCH),
             pods: pods("apps/v1", "ReplicaSet"),
             permission: Permission::default(),
         };

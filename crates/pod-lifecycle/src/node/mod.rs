@@ -1,4 +1,5 @@
-//! Decisions about the node as a whole: graceful shutdown and image garbage collection.
+//! Decisions about the node as a whole: its lease, graceful shutdown and image garbage collection.
 
 pub mod image_gc;
+pub mod lease;
 pub mod shutdown;

@@ -18,13 +18,14 @@ use object_model::Quantity;
 
 pub use sharing::Sharing;
 
-use crate::well_known::annotations::POD_DELETION_COST;
+use crate::well_known::annotations::{ENDS_WITH_LEASE, POD_DELETION_COST};
 use crate::well_known::labels::{
     JOB_COMPLETION_INDEX, JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES,
 };
 
 /// The annotations that a view has.
-pub const ANNOTATIONS: [&str; 4] = [
+pub const ANNOTATIONS: [&str; 5] = [
+    ENDS_WITH_LEASE,
     POD_DELETION_COST,
     JOB_COMPLETION_INDEX,
     JOB_INDEX_FAILURES,
@@ -208,6 +209,11 @@ impl PodView {
     /// Whether it is being deleted.
     pub fn is_deleting(&self) -> bool {
         self.deletion.is_some()
+    }
+
+    /// Whether its node ends it when the node's lease has lapsed.
+    pub fn ends_with_lease(&self) -> bool {
+        self.annotations.get(ENDS_WITH_LEASE).is_some()
     }
 
     /// Whether it has ended.

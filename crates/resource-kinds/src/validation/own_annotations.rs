@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::field::Field;
 use crate::well_known::annotations::{
-    MAX_UNAVAILABLE, ORDINAL_NODE_PORT, OWN_PREFIX, PROGRESS_DEADLINE_SECONDS, SCALE_DOWN,
-    STUCK_ROLLOUT,
+    MAX_UNAVAILABLE, NODE_FAILURE, ORDINAL_NODE_PORT, OWN_PREFIX, PROGRESS_DEADLINE_SECONDS,
+    SCALE_DOWN, STUCK_ROLLOUT,
 };
 
 /// An annotation of mainstay's own.
@@ -46,6 +46,13 @@ pub const OWN: &[OwnAnnotation] = &[
         values: Values::Words(&["AsReleased", "Corrected"]),
         default: "Corrected",
         purpose: "how pods that are unavailable already count against `maxUnavailable`",
+    },
+    OwnAnnotation {
+        name: NODE_FAILURE,
+        kinds: &["StatefulSet"],
+        values: Values::Words(&["Failover", "Wait"]),
+        default: "Wait",
+        purpose: "handling of a pod whose node is lost: it is replaced on another node, or waits",
     },
     OwnAnnotation {
         name: ORDINAL_NODE_PORT,
@@ -248,7 +255,8 @@ mod tests {
             [
                 "metadata.annotations[mainstay.dev/stuck]: Invalid value: \"mainstay.dev/stuck\": \
                  no such annotation; a StatefulSet may have: mainstay.dev/max-unavailable \
-                 (AsReleased or Corrected), mainstay.dev/ordinal-node-port (1 to 65535), \
+                 (AsReleased or Corrected), mainstay.dev/node-failure (Failover or Wait), \
+                 mainstay.dev/ordinal-node-port (1 to 65535), \
                  mainstay.dev/progress-deadline-seconds (1 to 2147483647), mainstay.dev/scale-down (HighestFirst or WaitAMoment or WaitForLowest), \
                  mainstay.dev/stuck-rollout (Replace or Wait)"
             ]

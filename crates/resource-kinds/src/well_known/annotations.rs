@@ -57,3 +57,12 @@ pub const MAX_UNAVAILABLE: &str = "mainstay.dev/max-unavailable";
 pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
 /// Seconds without progress after which a set counts as stalled.
 pub const PROGRESS_DEADLINE_SECONDS: &str = "mainstay.dev/progress-deadline-seconds";
+/// The handling of a set's pods whose node was lost.
+pub const NODE_FAILURE: &str = "mainstay.dev/node-failure";
+
+/// On a pod: its node ends it when the node's lease has lapsed. Written at its creation only.
+pub const ENDS_WITH_LEASE: &str = "node.mainstay.dev/ends-with-lease";
+/// On the lease of a node: the node's agent ends the pods with [`ENDS_WITH_LEASE`] when it has lapsed.
+pub const ENDS_PODS: &str = "node.mainstay.dev/ends-pods";
+/// On the lease of a node that was fenced, until the node returns: the proof that those pods have ended.
+pub const FENCED: &str = "node.mainstay.dev/fenced";

@@ -12,6 +12,7 @@ pub(crate) mod process;
 mod root;
 mod root_plan;
 mod rootfs;
+pub(crate) mod siblings;
 pub(crate) mod surroundings;
 pub(crate) mod user_namespace;
 pub(crate) mod users;

@@ -34,6 +34,8 @@ pub(crate) struct Surroundings {
 #[derive(Debug)]
 pub(crate) enum PidNamespace {
     Own,
+    /// One of its own below the one that is held open, with which it ends.
+    Nested(File),
     Node,
     /// The one that is held open: its path could not be opened by the users of a pod.
     Shared(File),

@@ -190,11 +190,11 @@ impl Supervisor {
     /// The process namespace of a new container: the pod's, else that of the container it is to
     /// look into, else one of its own.
     fn pid_namespace(&self, target: Option<&str>) -> Result<PidNamespace, Failure> {
-        let of_process = |pid: i32| {
+        let open = |pid: i32| {
             File::open(format!("/proc/{pid}/ns/pid"))
-                .map(PidNamespace::Shared)
                 .map_err(internal("find the process namespace"))
         };
+        let of_process = |pid: i32| open(pid).map(PidNamespace::Shared);
         if self.file.spec.host_pid {
             return Ok(PidNamespace::Node);
         }
@@ -202,7 +202,10 @@ impl Supervisor {
             return of_process(pid);
         }
         let Some(target) = target else {
-            return Ok(PidNamespace::Own);
+            return match self.warden {
+                Some(pid) => open(pid).map(PidNamespace::Nested),
+                None => Ok(PidNamespace::Own),
+            };
         };
         match self.containers.get(target).map(|c| &c.state.status) {
             Some(ContainerStatus::Running { pid, .. }) => of_process(*pid),

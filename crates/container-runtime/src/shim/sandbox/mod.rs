@@ -3,5 +3,6 @@
 mod calls;
 mod connection;
 mod jobs;
+pub(crate) mod lease;
 pub(crate) mod pause;
 pub(crate) mod supervisor;

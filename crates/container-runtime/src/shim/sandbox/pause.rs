@@ -1,4 +1,6 @@
-//! The pause process: the first process of a process namespace that a pod's containers share.
+//! The pause process: the first process of a process namespace that a pod's containers share, or in
+//! which their own namespaces nest. If the pod has to end with the shim, so does this process, and the
+//! kernel kills all others of its namespace, and of those below.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -6,29 +8,66 @@ use std::os::fd::OwnedFd;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Gid, Uid, chdir, fork, pivot_root, setresgid, setresuid};
+use nix::unistd::{
+    ForkResult, Gid, Pid, Uid, chdir, fork, getpid, getppid, pivot_root, setresgid, setresuid,
+};
 
 use crate::cgroup;
 use crate::shim::confinement::capabilities::{self, Capabilities};
 use crate::shim::container::mapped_mounts;
+use crate::shim::container::siblings;
 use crate::shim::container::user_namespace::UserNamespace;
+use crate::state_dir::SandboxFile;
 
 /// The user of the process, as in other runtimes.
 const NOBODY: u32 = 65_535;
 
+/// The first processes of a pod's own process namespaces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Firsts {
+    /// Of the namespace that all containers share.
+    pub pause: Option<i32>,
+    /// Of the namespace in which those of the containers nest.
+    pub warden: Option<i32>,
+}
+
+impl Firsts {
+    /// Starts those that a pod needs.
+    pub fn start(file: &SandboxFile, users: Option<&UserNamespace>) -> io::Result<Firsts> {
+        let (spec, ends) = (&file.spec, file.spec.lease.is_some());
+        let start = |name: &str, users: Option<&UserNamespace>| {
+            let group = format!("{}/{name}", file.cgroup);
+            cgroup::create_leaf(&group)?;
+            start(&group, users, ends).map(Some)
+        };
+        let mut firsts = Firsts::default();
+        if spec.host_pid {
+            return Ok(firsts);
+        }
+        if spec.share_process_namespace {
+            firsts.pause = start("pause", users)?;
+        } else if ends {
+            firsts.warden = start("warden", None)?;
+        }
+        Ok(firsts)
+    }
+}
+
 /// Keeps a process namespace open for a pod: reaps orphaned processes, and does nothing else.
 ///
 /// A child makes it, so that this process and its later children stay where they are; with
-/// `users` it is theirs.
-pub(crate) fn start(group: &str, users: Option<&UserNamespace>) -> io::Result<i32> {
+/// `users` it is theirs. With `ends` the namespace ends with this process.
+fn start(group: &str, users: Option<&UserNamespace>, ends: bool) -> io::Result<i32> {
+    let shim = getpid();
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // SAFETY: this process has one thread, so the child may do whatever it likes.
     let child = match unsafe { fork()? } {
         ForkResult::Parent { child } => child,
         ForkResult::Child => {
             drop(reader);
-            let said = match make(group, users) {
+            let said = match make(group, users, ends.then_some(shim)) {
                 Ok(pid) => pid.to_string(),
                 Err(error) => error.to_string(),
             };
@@ -50,7 +89,7 @@ fn tell(writer: OwnedFd, said: &str) {
     File::from(writer).write_all(said.as_bytes()).ok();
 }
 
-fn make(group: &str, users: Option<&UserNamespace>) -> io::Result<i32> {
+fn make(group: &str, users: Option<&UserNamespace>, shim: Option<Pid>) -> io::Result<i32> {
     cgroup::join_self(group)?;
     leave_the_nodes_files()?;
     if let Some(users) = users {
@@ -58,11 +97,30 @@ fn make(group: &str, users: Option<&UserNamespace>) -> io::Result<i32> {
     }
     unshare(CloneFlags::CLONE_NEWPID)?;
     give_up_rights()?;
-    // SAFETY: this process has one thread.
-    match unsafe { fork()? } {
-        ForkResult::Parent { child } => Ok(child.as_raw()),
-        ForkResult::Child => pause(),
+    let Some(shim) = shim else {
+        // SAFETY: this process has one thread.
+        return match unsafe { fork()? } {
+            ForkResult::Parent { child } => Ok(child.as_raw()),
+            ForkResult::Child => pause(),
+        };
+    };
+    // Its parent is the shim from the start: the signal is sent when the parent ends.
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let Some(child) = siblings::fork()? else {
+        if nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_err() {
+            // SAFETY: ends the process at once.
+            unsafe { libc::_exit(1) }
+        }
+        pause()
+    };
+    drop(writer);
+    // The child closes its end when the signal is set, or ends.
+    File::from(reader).read_to_end(&mut Vec::new())?;
+    if getppid() != shim {
+        kill(Pid::from_raw(child), Signal::SIGKILL)?;
+        return Err(io::Error::other("the shim has ended"));
     }
+    Ok(child)
 }
 
 /// Makes an empty directory this process's root. A container with access to others' processes finds

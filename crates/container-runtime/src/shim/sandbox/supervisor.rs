@@ -19,6 +19,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::connection::{Connection, Role};
 use super::jobs::Job;
+use super::lease::{LeaseWatch, Phase};
+use super::pause::Firsts;
+use crate::cgroup;
 use crate::memory;
 use crate::protocol::FrameKind;
 use crate::shim::container::log::Stream;
@@ -54,6 +57,9 @@ pub(crate) struct Supervisor {
     pub file: SandboxFile,
     pub unified: bool,
     pub pause: Option<i32>,
+    /// The first process of the namespace in which those of the containers nest.
+    pub warden: Option<i32>,
+    lease: Option<LeaseWatch>,
     /// The pod's users, where they are not the node's.
     pub users: Option<Rc<UserNamespace>>,
     pub containers: BTreeMap<String, Container>,
@@ -76,6 +82,7 @@ pub(crate) struct Supervisor {
 enum Source {
     Listener,
     Signals,
+    Lease,
     Connection(u64),
     /// A client has disconnected while its input cannot be delivered.
     HangUp(u64),
@@ -89,14 +96,17 @@ impl Supervisor {
         file: SandboxFile,
         listener: UnixListener,
         signals: SignalFd,
-        pause: Option<i32>,
+        processes: Firsts,
         users: Option<Rc<UserNamespace>>,
+        lease: Option<LeaseWatch>,
     ) -> Supervisor {
         Supervisor {
             dir,
             file,
             unified: crate::shim::container::worker::is_unified(),
-            pause,
+            pause: processes.pause,
+            warden: processes.warden,
+            lease,
             users,
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -124,6 +134,7 @@ impl Supervisor {
                 match source {
                     Source::Listener => self.accept(),
                     Source::Signals => self.reap(),
+                    Source::Lease => self.look_at_lease()?,
                     Source::Connection(id) => self.serve(id),
                     Source::HangUp(id) => self.disconnect(id),
                     Source::Output(id, stream) => self.forward(id, stream),
@@ -151,6 +162,9 @@ impl Supervisor {
             ));
         };
         add(Source::Signals, self.signals.as_fd(), PollFlags::POLLIN);
+        if let Some(lease) = &self.lease {
+            add(Source::Lease, lease.timer(), PollFlags::POLLIN);
+        }
         if self.connections.len() < CONNECTIONS_MAX && !self.finished {
             add(Source::Listener, self.listener.as_fd(), PollFlags::POLLIN);
         }
@@ -425,6 +439,32 @@ impl Supervisor {
                 log.finish(stream, Timestamp::now());
             }
         }
+    }
+
+    /// Ends what may fail over before the node's lease has lapsed.
+    fn look_at_lease(&mut self) -> io::Result<()> {
+        let Some(lease) = &mut self.lease else {
+            return Ok(());
+        };
+        match lease.look()? {
+            Phase::Valid(_) => {}
+            Phase::Closing(deadline) => {
+                if lease.warns(deadline) {
+                    eprintln!("shim: the node's lease is not renewed: containers are stopped");
+                    for process in self.processes.values() {
+                        kill(process.pid, libc::SIGTERM);
+                    }
+                }
+            }
+            Phase::Lapsed => {
+                // With the end of the shim the kernel kills all that is left.
+                if let Err(error) = cgroup::kill(&self.file.cgroup) {
+                    eprintln!("shim: kill the pod: {error}");
+                }
+                return Err(io::Error::other("the node's lease has lapsed"));
+            }
+        }
+        Ok(())
     }
 
     /// Takes the news of every child that has ended.

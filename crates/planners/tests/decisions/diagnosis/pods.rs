@@ -469,6 +469,38 @@ fn a_lost_node_is_the_cause_of_what_happens_on_it() {
     check(pod(&unready), wanted);
 }
 
+/// `statefulset.md` 3.31
+#[test]
+fn a_pod_that_fails_over_says_what_follows() {
+    let node = json!({ "metadata": { "name": "n1" }, "status": { "conditions": [
+        condition("Ready", "Unknown", "Kubelet stopped posting node status.")] } });
+    let node: Node = serde_json::from_value(node).unwrap();
+    let around = Surroundings {
+        node: Some(&node),
+        now: None,
+    };
+    let marked = json!({ "node.mainstay.dev/ends-with-lease": "true" });
+    let unready = web_1(json!({ "metadata": { "annotations": marked },
+        "status": { "conditions": [condition("Ready", "False", "")] } }));
+    let going = web_1(json!({ "metadata": { "annotations": marked,
+        "deletionTimestamp": "2026-01-01T12:01:00Z", "deletionGracePeriodSeconds": 30 } }));
+    for pod in [unready, going] {
+        check(
+            pod_in(&pod, &around),
+            [
+                "NodeLost",
+                "node n1 does not respond: its containers end with the node's lease, and its set \
+                 replaces it on another node",
+                "nothing to do for a minute; after that an event StaysWithNode of the pod names what \
+                 keeps it, such as a volume that lives on n1: then n1 has to come back; if its machine \
+                 is off for good: kubectl taint node n1 \
+                 node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or \
+                 kubectl -n default delete pod web-1 --force --grace-period=0",
+            ],
+        );
+    }
+}
+
 /// `statefulset.md` 3.30
 #[test]
 fn pods_that_have_ended_say_how() {

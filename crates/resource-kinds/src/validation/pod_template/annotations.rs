@@ -3,7 +3,7 @@
 use object_model::FieldError;
 
 use crate::validation::field::Field;
-use crate::well_known::annotations::MIRROR_POD as MIRROR;
+use crate::well_known::annotations::{ENDS_WITH_LEASE, MIRROR_POD as MIRROR};
 
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The prefix of the deprecated annotation for an AppArmor profile.
@@ -18,6 +18,7 @@ pub(super) fn validate(pod: &Field<'_>) -> Vec<FieldError> {
             MIRROR if spec.get("nodeName").is_empty() => {
                 "must set spec.nodeName if mirror pod annotation is set"
             }
+            ENDS_WITH_LEASE if spec.get("hostPID").is_true() => "may not be used with hostPID",
             DELETION_COST if !is_cost(at.text()) => "must be a 32bit integer",
             _ => continue,
         };
@@ -45,6 +46,7 @@ pub(crate) fn validate_update(pod: &Field<'_>, old: &Field<'_>) -> Vec<FieldErro
     let mut errors = Vec::new();
     let decided = |key: &str| match key {
         MIRROR => Some("mirror pod annotation"),
+        ENDS_WITH_LEASE => Some("the annotation of the node's lease"),
         _ if key.starts_with(APP_ARMOR) => Some("AppArmor annotations"),
         _ => None,
     };
@@ -101,6 +103,26 @@ mod tests {
             }
         }
         assert_eq!(validate(&Field::root(&pod(json!({MIRROR: "x"})))).len(), 1);
+    }
+
+    #[test]
+    fn a_pod_in_the_nodes_process_namespace_does_not_end_with_a_lease() {
+        let mut pod = pod(json!({ENDS_WITH_LEASE: "true"}));
+        assert_eq!(validate(&Field::root(&pod)).len(), 0);
+        pod["spec"]["hostPID"] = json!(true);
+        let errors = validate(&Field::root(&pod));
+        assert!(
+            errors[0]
+                .to_string()
+                .ends_with("may not be used with hostPID")
+        );
+        let none = json!({"metadata": {}, "spec": {}});
+        let added = validate_update(&Field::root(&pod), &Field::root(&none));
+        assert!(
+            added[0]
+                .to_string()
+                .ends_with("may not add the annotation of the node's lease")
+        );
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! here, and a pod's object is removed only after its instance has ended. Instances survive the
 //! agent. It also provisions volumes for claims.
 
+mod lease;
+mod volumes;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,15 +16,17 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use pod_lifecycle::node::lease::ends_with_it;
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
-use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::instances::{Identity, Instance, Instances};
 use crate::random;
+pub use lease::MachineLease;
+use lease::{Keeper, may_start};
 
 const LEASES: &str = "kube-node-lease";
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -63,6 +68,8 @@ pub struct Settings {
     pub workers: usize,
     /// For a mutation: it says that a body has ended when it has not.
     pub hasty: bool,
+    /// Pods that may fail over end with it; without, the node is never fenced.
+    pub lease: Option<MachineLease>,
 }
 
 impl Settings {
@@ -75,6 +82,7 @@ impl Settings {
             skew: SignedDuration::ZERO,
             workers: 16,
             hasty: false,
+            lease: None,
         }
     }
 }
@@ -186,32 +194,46 @@ impl Agent {
         written.map(drop)
     }
 
-    async fn beat(&self) {
+    /// Renews the lease as agents do whose pods do not end with it; returns whether it was there.
+    async fn renew(&self) -> bool {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), LEASES);
         let name = &self.settings.name;
+        let now = MicroTime(self.now());
+        let spec = json!({"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now});
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        match leases.patch(name, &PatchParams::default(), &patch).await {
+            Err(error) if refusal(&error) == Refusal::NotFound => {
+                let lease = json!({"metadata": {"name": name}, "spec": spec});
+                if let Ok(lease) = serde_json::from_value(lease) {
+                    let _retried_next_time = leases.create(&PostParams::default(), &lease).await;
+                }
+                false
+            }
+            renewed => renewed.is_ok(),
+        }
+    }
+
+    async fn beat(&self) {
+        let mut keeper = self.settings.lease.clone().map(|lease| Keeper {
+            client: self.client.clone(),
+            node: self.settings.name.clone(),
+            instances: self.instances.clone(),
+            lease,
+            version: None,
+        });
         let mut renewed = Instant::now();
         let mut told = Some(Instant::now());
         loop {
-            let now = MicroTime(self.now());
-            let spec =
-                json!({"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now});
-            let patch = Patch::Merge(json!({ "spec": spec }));
-            match leases.patch(name, &PatchParams::default(), &patch).await {
-                Ok(_) => {
-                    // Others may have said meanwhile that the node is lost.
-                    if renewed.elapsed() > MISSED_AFTER {
-                        told = None;
-                    }
-                    renewed = Instant::now();
+            let done = match &mut keeper {
+                Some(keeper) => keeper.renew(self.now()).await.is_ok(),
+                None => self.renew().await,
+            };
+            if done {
+                // Others may have said meanwhile that the node is lost.
+                if renewed.elapsed() > MISSED_AFTER {
+                    told = None;
                 }
-                Err(error) if refusal(&error) == Refusal::NotFound => {
-                    let lease = json!({"metadata": {"name": name}, "spec": spec});
-                    if let Ok(lease) = serde_json::from_value(lease) {
-                        let _retried_next_time =
-                            leases.create(&PostParams::default(), &lease).await;
-                    }
-                }
-                Err(_) => {}
+                renewed = Instant::now();
             }
             let is_due = told.is_none_or(|at| at.elapsed() > SAY_AGAIN);
             if is_due && self.say_ready().await.is_ok() {
@@ -335,13 +357,23 @@ impl Agent {
             self.show(pod, uid, pending).await?;
             return Ok(ReconcileResult::Done);
         }
-        let Some(body) = self.instances.of(name, identity, uid) else {
+        // A body that has ended with the lease is started again, as containers are.
+        let lease = self.settings.lease.as_ref().filter(|_| ends_with_it(pod));
+        let body = self.instances.of(name, identity, uid);
+        let Some(body) = body.filter(|body| !body.has_lapsed(now)) else {
+            if let Some(lease) = lease
+                && !may_start(lease, &self.client, name, pod).await?
+            {
+                return Ok(ReconcileResult::RequeueAfter(LOOK_AGAIN));
+            }
+            let now = Instant::now();
             let (from, to) = self.settings.startup_millis;
             let body = Instance {
                 node: name.clone(),
                 uid: uid.to_owned(),
                 ready_at: now + random::millis(from, to),
                 ends_at: None,
+                lease: lease.cloned(),
             };
             self.instances.start(identity, body.clone());
             if body.ready_at > now {
@@ -461,115 +493,6 @@ impl Agent {
             .patch_status(name, &PatchParams::default(), &patch)
             .await;
         unless_outrun(written).map(drop)
-    }
-
-    async fn look_after_volumes(self: Arc<Self>, shutdown: CancellationToken) {
-        if !self.claims.wait_synced().await || !self.volumes.wait_synced().await {
-            return;
-        }
-        let queue = Queue::new();
-        let claims = async {
-            let mut changes = self.claims.subscribe();
-            while let Some(change) = changes.next().await {
-                queue.add((true, Key::of(&**change.object())));
-            }
-        };
-        let volumes = async {
-            let mut changes = self.volumes.subscribe();
-            while let Some(change) = changes.next().await {
-                queue.add((false, Key::of(&**change.object())));
-            }
-        };
-        let agent = self.clone();
-        let work = run_workers(
-            queue.clone(),
-            1,
-            shutdown,
-            move |(is_claim, key): (bool, Key)| {
-                let agent = agent.clone();
-                async move {
-                    let done = match is_claim {
-                        true => agent.make_volume(&key).await,
-                        false => agent.remove_volume(&key).await,
-                    };
-                    done.map(|()| ReconcileResult::Done)
-                }
-            },
-        );
-        tokio::join!(claims, volumes, work);
-    }
-
-    async fn make_volume(&self, key: &Key) -> Result<()> {
-        let Some(claim) = self.claims.get_key(key) else {
-            return Ok(());
-        };
-        let annotations = claim.metadata.annotations.clone().unwrap_or_default();
-        let spec = claim.spec.clone().unwrap_or_default();
-        let here = annotations.get(SELECTED_NODE) == Some(&self.settings.name);
-        let going = claim.metadata.deletion_timestamp.is_some();
-        if !here || going || spec.volume_name.is_some_and(|name| !name.is_empty()) {
-            return Ok(());
-        }
-        let uid = claim.metadata.uid.clone().unwrap_or_default();
-        let volume = json!({
-            "metadata": {
-                "name": format!("pvc-{uid}"),
-                "annotations": {PROVISIONED_BY: "mainstay.dev/local"},
-            },
-            "spec": {
-                "accessModes": spec.access_modes,
-                "capacity": {"storage": "1Gi"},
-                "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-                    "namespace": key.namespace, "name": key.name, "uid": uid},
-                "local": {"path": format!("/volumes/{uid}")},
-                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [{
-                    "key": "kubernetes.io/hostname", "operator": "In",
-                    "values": [self.settings.name]}]}]}},
-                "persistentVolumeReclaimPolicy": "Delete",
-                "storageClassName": spec.storage_class_name,
-                "volumeMode": "Filesystem",
-            },
-        });
-        let volume: PersistentVolume =
-            serde_json::from_value(volume).map_err(api_client::Error::Json)?;
-        let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());
-        match api.create(&PostParams::default(), &volume).await {
-            Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    async fn remove_volume(&self, key: &Key) -> Result<()> {
-        let Some(volume) = self.volumes.get_key(key) else {
-            return Ok(());
-        };
-        let affinity = volume
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_affinity.as_ref());
-        let terms = affinity.and_then(|affinity| affinity.required.as_ref());
-        let mut terms = terms
-            .into_iter()
-            .flat_map(|terms| &terms.node_selector_terms);
-        let here = terms.any(|term| {
-            let mut wanted = term.match_expressions.iter().flatten();
-            wanted.any(|one| {
-                one.values
-                    .iter()
-                    .flatten()
-                    .any(|at| *at == self.settings.name)
-            })
-        });
-        let phase = volume
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref());
-        if !here || phase != Some("Released") {
-            return Ok(());
-        }
-        let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());
-        let uid = volume.metadata.uid.clone().unwrap_or_default();
-        delete(&api, &key.name, Delete::of_uid(uid)).await.map(drop)
     }
 }
 

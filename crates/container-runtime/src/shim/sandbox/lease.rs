@@ -1,0 +1,118 @@
+//! The end of a sandbox with the lease of its node.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use crate::deadline::{self, DeadlinePage};
+use crate::spec::NodeLease;
+
+/// The state of the node's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It is valid; look again at this time.
+    Valid(Duration),
+    /// It was not renewed for long: containers are asked to stop. Look again at this time.
+    Closing(Duration),
+    /// It has lapsed: nothing may run any more.
+    Lapsed,
+}
+
+/// The phase of a lease with that deadline.
+pub(crate) fn phase(deadline: Duration, warning: Duration, now: Duration) -> Phase {
+    let closes = deadline.saturating_sub(warning);
+    if now >= deadline {
+        Phase::Lapsed
+    } else if now >= closes {
+        Phase::Closing(deadline)
+    } else {
+        Phase::Valid(closes)
+    }
+}
+
+/// Watches the deadline page with an absolute timer.
+pub(crate) struct LeaseWatch {
+    page: DeadlinePage,
+    timer: OwnedFd,
+    warning: Duration,
+    /// The deadline before which containers were asked to stop.
+    warned: Option<Duration>,
+}
+
+impl LeaseWatch {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// The lease has lapsed, or the page cannot be read.
+    pub fn open(lease: &NodeLease) -> io::Result<Self> {
+        let mut watch = Self {
+            page: DeadlinePage::open_read_only(&lease.page)?,
+            timer: timerfd_create(
+                TimerfdClockId::Boottime,
+                TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+            )?,
+            warning: Duration::from_millis(lease.warning_ms),
+            warned: None,
+        };
+        match watch.look()? {
+            Phase::Lapsed => Err(io::Error::other("it has lapsed")),
+            Phase::Valid(_) | Phase::Closing(_) => Ok(watch),
+        }
+    }
+
+    pub fn timer(&self) -> BorrowedFd<'_> {
+        self.timer.as_fd()
+    }
+
+    /// Reads the page, and sets the timer to the time of the next look.
+    pub fn look(&mut self) -> io::Result<Phase> {
+        let phase = phase(self.page.deadline(), self.warning, deadline::now());
+        if let Phase::Valid(next) | Phase::Closing(next) = phase {
+            let it_value = Timespec {
+                tv_sec: i64::try_from(next.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: next.subsec_nanos().into(),
+            };
+            let it_interval = Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            };
+            let at = Itimerspec {
+                it_interval,
+                it_value,
+            };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &at)?;
+        }
+        Ok(phase)
+    }
+
+    /// Whether the containers have to be asked to stop before that deadline: once for each.
+    pub fn warns(&mut self, deadline: Duration) -> bool {
+        self.warned.replace(deadline) != Some(deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_closes_before_it_lapses() {
+        let secs = Duration::from_secs;
+        for (now, expected) in [
+            (0, Phase::Valid(secs(30))),
+            (29, Phase::Valid(secs(30))),
+            (30, Phase::Closing(secs(40))),
+            (39, Phase::Closing(secs(40))),
+            (40, Phase::Lapsed),
+            (100, Phase::Lapsed),
+        ] {
+            assert_eq!(phase(secs(40), secs(10), secs(now)), expected, "{now}");
+        }
+        assert_eq!(phase(Duration::ZERO, secs(10), secs(5)), Phase::Lapsed);
+    }
+}

@@ -1,0 +1,224 @@
+//! Sandboxes that end with the lease of their node, and with their shim.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use container_runtime::deadline::{DeadlinePage, now};
+use container_runtime::spec::{NodeLease, SandboxSpec, SandboxStatus};
+use container_runtime::{RuntimeError, Sandbox};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{World, cgroup_dirs, command, exec, logged, sandbox_spec, start, until};
+
+/// Longer than any test.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A process that leaves its parent, its session and its user, beside the one that is started.
+fn runaway() -> String {
+    let setsid = libc::SYS_setsid;
+    format!(
+        "perl -e 'exit if fork; syscall({setsid}); exit if fork; $< = $> = 1000; \
+         open F, q(>/tmp/away); close F; sleep 1000' & \
+         until [ -e /tmp/away ]; do sleep 0.1; done; echo away; exec sleep 1000"
+    )
+}
+
+fn page(world: &World) -> (PathBuf, DeadlinePage) {
+    let path = world.dir.join("deadline");
+    let page = DeadlinePage::open(&path).unwrap();
+    (path, page)
+}
+
+fn spec(page: &Path) -> SandboxSpec {
+    SandboxSpec {
+        lease: Some(NodeLease {
+            page: page.to_owned(),
+            warning_ms: 1000,
+        }),
+        ..sandbox_spec("p1")
+    }
+}
+
+/// The processes of a sandbox's control groups.
+fn processes(sandbox: &Sandbox) -> Vec<i32> {
+    let mut found = Vec::new();
+    let mut dirs = cgroup_dirs(sandbox.cgroup().trim_start_matches('/'));
+    while let Some(dir) = dirs.pop() {
+        let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        let below = fs::read_dir(&dir).into_iter().flatten().flatten();
+        dirs.extend(below.map(|entry| entry.path()).filter(|path| path.is_dir()));
+    }
+    found
+}
+
+async fn until_dead(sandbox: &Sandbox) {
+    let begun = Instant::now();
+    while sandbox.state().await.unwrap().status != SandboxStatus::Dead {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not end");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_starts_when_the_lease_has_lapsed() {
+    let world = World::new("lapsed");
+    let (path, page) = page(&world);
+    let refused = world.runtime.create_sandbox(spec(&path)).await.unwrap_err();
+    assert!(refused.to_string().contains("has lapsed"), "{refused}");
+    page.set(now() + HOUR);
+    let of_node = SandboxSpec {
+        host_pid: true,
+        ..spec(&path)
+    };
+    let refused = world.runtime.create_sandbox(of_node).await.unwrap_err();
+    assert!(matches!(refused, RuntimeError::Invalid { .. }), "{refused}");
+    world.runtime.create_sandbox(spec(&path)).await.unwrap();
+    world.end().await;
+}
+
+/// Times from the start of an attempt to its deadline: a busy machine needs a longer one.
+const ATTEMPTS: [Duration; 3] = [
+    Duration::from_secs(6),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+];
+const WARNED: &str = "trap 'echo warned' TERM; echo up; while :; do sleep 0.1; done";
+
+/// A sandbox that is warned in the middle of the time until the deadline; `None` if that is over
+/// before it runs.
+async fn closing(
+    world: &World,
+    page: &DeadlinePage,
+    path: &Path,
+    time: Duration,
+) -> Option<Sandbox> {
+    page.set(now() + time);
+    let mut spec = spec(path);
+    if let Some(lease) = &mut spec.lease {
+        lease.warning_ms = u64::try_from(time.as_millis() / 2).unwrap();
+    }
+    let made = world.runtime.create_sandbox(spec).await;
+    match made {
+        Err(error) if now() >= page.deadline() => {
+            println!("too late: {error}");
+            None
+        }
+        made => Some(made.unwrap()),
+    }
+}
+
+#[tokio::test]
+async fn a_sandbox_is_warned_and_ends_at_the_deadline() {
+    let world = World::new("deadline");
+    let (path, page) = page(&world);
+    for time in ATTEMPTS {
+        let Some(sandbox) = closing(&world, &page, &path, time).await else {
+            continue;
+        };
+        let deadline = page.deadline();
+        let main = world.shell("main", WARNED);
+        let created = sandbox.create_container(main.clone()).await;
+        let up = created.is_ok() && sandbox.start("main").await.is_ok();
+        let mut warned = None;
+        until("all has ended", || {
+            if logged(&main).contains(&"warned".to_owned()) {
+                warned.get_or_insert_with(now);
+            }
+            processes(&sandbox).is_empty()
+        })
+        .await;
+        assert!(now() >= deadline);
+        until_dead(&sandbox).await;
+        sandbox.destroy().await.unwrap();
+        let Some(warned) = warned.filter(|_| up) else {
+            continue;
+        };
+        assert!(warned + time / 2 >= deadline);
+        world.end().await;
+        return;
+    }
+    panic!("never warned");
+}
+
+#[tokio::test]
+async fn a_renewed_lease_keeps_a_sandbox() {
+    let world = World::new("renewed");
+    let (path, page) = page(&world);
+    for time in ATTEMPTS {
+        let Some(sandbox) = closing(&world, &page, &path, time).await else {
+            continue;
+        };
+        let first = page.deadline();
+        page.set(now() + HOUR);
+        if now() + time / 2 >= first {
+            sandbox.destroy().await.unwrap();
+            continue;
+        }
+        let main = world.shell("main", WARNED);
+        start(&sandbox, &main).await;
+        while now() < first + Duration::from_millis(500) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let (out, _, _) = exec(&sandbox, command("main", &["echo", "alive"]), b"").await;
+        assert_eq!(out, "alive\n");
+        assert!(!logged(&main).contains(&"warned".to_owned()));
+        world.end().await;
+        return;
+    }
+    panic!("never renewed in time");
+}
+
+/// A parent-death signal on the container itself does not hold: a change of the user clears it.
+#[tokio::test]
+async fn nothing_outlives_the_shim() {
+    let world = World::new("warden");
+    let (path, page) = page(&world);
+    page.set(now() + HOUR);
+    let plain = spec(&path);
+    let shared = SandboxSpec {
+        share_process_namespace: true,
+        ..spec(&path)
+    };
+    let of_own_users = SandboxSpec {
+        own_users: true,
+        ..spec(&path)
+    };
+    for (number, wanted) in [plain, shared, of_own_users].into_iter().enumerate() {
+        let sandbox = world.runtime.create_sandbox(wanted.clone()).await.unwrap();
+        let main = world.shell(&format!("main-{number}"), &runaway());
+        start(&sandbox, &main).await;
+        until("it has run away", || logged(&main) == ["away"]).await;
+        let (out, err, code) = exec(&sandbox, command(&main.id, &["echo", "in"]), b"").await;
+        assert_eq!((out.as_str(), code), ("in\n", Some(0)), "{err}");
+        assert!(processes(&sandbox).len() >= 3, "{:?}", processes(&sandbox));
+        let shim = sandbox.state().await.unwrap().pid;
+        kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
+        until("all has ended", || processes(&sandbox).is_empty()).await;
+        sandbox.destroy().await.unwrap();
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_container_ends_as_elsewhere() {
+    let world = World::new("nested");
+    let (path, page) = page(&world);
+    page.set(now() + HOUR);
+    let sandbox = world.runtime.create_sandbox(spec(&path)).await.unwrap();
+    let first = world.shell("first", "echo $$; exit 7");
+    let exit = crate::world::run(&sandbox, &first).await;
+    assert_eq!((exit.code, logged(&first)), (7, vec!["1".to_owned()]));
+    let missing = world.container("missing", &["/no/such/program"]);
+    sandbox.create_container(missing).await.unwrap();
+    let error = sandbox.start("missing").await.unwrap_err();
+    assert!(matches!(error, RuntimeError::Start(_)), "{error:?}");
+    let sleeper = world.container("sleeper", &["sleep", "1000"]);
+    start(&sandbox, &sleeper).await;
+    sandbox.signal("sleeper", libc::SIGKILL).await.unwrap();
+    let exit = crate::world::exit_of(&sandbox, "sleeper").await;
+    assert_eq!(exit.signal, Some(libc::SIGKILL));
+    world.end().await;
+}

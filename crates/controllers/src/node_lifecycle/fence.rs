@@ -1,0 +1,251 @@
+//! Performs the fence of silent nodes: takes their leases, and deletes pods that may fail over.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api_client::{Api, Client, Patch, PatchParams, ResourceExt};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use planners::node_lifecycle::fence::{
+    ClaimVolume, Decision, NodeLease, Renewals, Stays, decide, stays,
+};
+use reconcile::execute::{self, Delete};
+use reconcile::{Cache, EventType, Recorder};
+use resource_kinds::annotations;
+use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
+
+use super::execute::reference;
+use super::{LEASES, disruption_target};
+use crate::Context;
+use crate::api_error::{ApiError, failed};
+
+pub(super) struct Fence {
+    client: Client,
+    recorder: Recorder,
+    sets: Cache<StatefulSet>,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    renewals: Mutex<Renewals>,
+}
+
+/// The pods of a node, divided by what its fence does with them.
+struct Divided {
+    go: Vec<Arc<PodView>>,
+    /// Pods of which a person may expect that they go.
+    stay: Vec<(Arc<PodView>, Stays)>,
+}
+
+impl Fence {
+    pub fn new(context: &Context, recorder: Recorder) -> Self {
+        let caches = &context.caches;
+        Self {
+            client: context.client.clone(),
+            recorder,
+            sets: caches.stateful_sets.clone(),
+            claims: caches.claims.clone(),
+            volumes: caches.volumes.clone(),
+            renewals: Mutex::default(),
+        }
+    }
+
+    pub async fn wait_synced(&self) -> bool {
+        self.sets.wait_synced().await
+            && self.claims.wait_synced().await
+            && self.volumes.wait_synced().await
+    }
+
+    pub fn renewals(&self) -> MutexGuard<'_, Renewals> {
+        self.renewals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does the next step about a node; returns when to look again. The pods were read before: a
+    /// pod that the node may start in a new epoch was bound after its lease was found fenced, so it is
+    /// never among them.
+    pub async fn check(
+        &self,
+        node: &Node,
+        lease: &Lease,
+        pods: &[Arc<PodView>],
+        others_ready: bool,
+        now: SignedDuration,
+    ) -> Result<Option<SignedDuration>, ApiError> {
+        let name = node.name_any();
+        let lease = NodeLease::from(lease);
+        let unchanged_for = self.renewals().unchanged_for(&name, &lease.version, now);
+        let divided = self.divide(pods);
+        let wanted = others_ready && !(divided.go.is_empty() && divided.stay.is_empty());
+        match decide(&lease, unchanged_for, wanted) {
+            Decision::Nothing => return Ok(None),
+            Decision::Wait(left) => return Ok(Some(left)),
+            Decision::Take { .. } if divided.go.is_empty() => {
+                self.tell_stays(&format!("lost node {name}"), &divided.stay);
+                return Ok(None);
+            }
+            Decision::Take { epoch } => {
+                let proof = proof(&lease, epoch, unchanged_for);
+                let taken = self.take(&name, &lease, epoch, &proof).await;
+                // Renewed in the meantime: the change of the lease starts the count anew.
+                if taken.map_err(failed("take lease"))?.is_none() {
+                    return Ok(None);
+                }
+                self.tell(node, &proof);
+                self.tell_stays(&format!("fenced node {name}"), &divided.stay);
+            }
+            Decision::Delete if divided.go.is_empty() => return Ok(None),
+            Decision::Delete => {
+                let read = self.leases().get_opt(&name).await;
+                let read = read.map_err(failed("read lease"))?;
+                if !read.is_some_and(|lease| NodeLease::from(&lease).fenced) {
+                    return Ok(None);
+                }
+            }
+        }
+        for pod in &divided.go {
+            self.delete(&name, pod).await?;
+        }
+        Ok(None)
+    }
+
+    fn leases(&self) -> Api<Lease> {
+        Api::namespaced(self.client.clone(), LEASES)
+    }
+
+    fn divide(&self, pods: &[Arc<PodView>]) -> Divided {
+        let mut divided = Divided {
+            go: Vec::new(),
+            stay: Vec::new(),
+        };
+        for pod in pods.iter().filter(|pod| pod.ends_with_lease()) {
+            match self.stays(pod) {
+                None => divided.go.push(pod.clone()),
+                Some(cause) => divided.stay.push((pod.clone(), cause)),
+            }
+        }
+        divided
+    }
+
+    fn stays(&self, pod: &PodView) -> Option<Stays> {
+        let owner = pod.controller.as_ref();
+        let owner = owner.filter(|owner| &*owner.kind == "StatefulSet");
+        let set = owner.and_then(|owner| {
+            let set = self.sets.get(&pod.namespace, &owner.name)?;
+            (set.metadata.uid.as_deref() == Some(&*owner.uid)).then_some(set)
+        });
+        let held: Vec<_> = pod
+            .claims
+            .iter()
+            .map(|claim| self.volume_of(pod, &claim.name))
+            .collect();
+        stays(pod, set.as_deref(), |claim| {
+            let at = pod.claims.iter().position(|one| &*one.name == claim);
+            match at.and_then(|at| held.get(at)) {
+                Some(Held::Unbound) => ClaimVolume::Unbound,
+                Some(Held::Bound(volume)) => ClaimVolume::Bound(volume),
+                Some(Held::Unknown) | None => ClaimVolume::Unknown,
+            }
+        })
+    }
+
+    fn volume_of(&self, pod: &PodView, claim: &str) -> Held {
+        let Some(claim) = self.claims.get(&pod.namespace, claim) else {
+            return Held::Unknown;
+        };
+        let volume = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_deref());
+        match volume.filter(|name| !name.is_empty()) {
+            None => Held::Unbound,
+            Some(name) => self
+                .volumes
+                .get("", name)
+                .map_or(Held::Unknown, Held::Bound),
+        }
+    }
+
+    /// Takes the lease by compare-and-swap; `None` if it was renewed in the meantime.
+    async fn take(
+        &self,
+        node: &str,
+        lease: &NodeLease,
+        epoch: i32,
+        proof: &str,
+    ) -> api_client::Result<Option<Lease>> {
+        let patch = json!({
+            "metadata": {
+                "resourceVersion": lease.version,
+                "annotations": { annotations::FENCED: proof },
+            },
+            "spec": { "holderIdentity": Value::Null, "leaseTransitions": epoch },
+        });
+        let params = PatchParams::default();
+        let written = self
+            .leases()
+            .patch(node, &params, &Patch::Merge(patch))
+            .await;
+        execute::unless_outrun(written)
+    }
+
+    fn tell(&self, node: &Node, proof: &str) {
+        let name = node.name_any();
+        tracing::info!(node = name, proof, "node fenced");
+        let text =
+            format!("Node {name} is fenced, its pods that may fail over are replaced: {proof}");
+        self.recorder
+            .event(reference(node), EventType::Warning, "NodeFenced", text);
+    }
+
+    fn tell_stays(&self, node: &str, stay: &[(Arc<PodView>, Stays)]) {
+        for (pod, cause) in stay {
+            let text = format!("Stays with its {node}: {cause}");
+            self.recorder
+                .event(pod.reference(), EventType::Warning, "StaysWithNode", text);
+        }
+    }
+
+    /// Marks the pod as Failed, so that it does not look running; then deletes it.
+    async fn delete(&self, node: &str, pod: &PodView) -> Result<(), ApiError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        if !pod.has_ended() {
+            let text = format!("Node {node} is fenced: the pod has ended with its lease");
+            let mut status = disruption_target("NodeFenced", &text);
+            status["phase"] = json!("Failed");
+            let patch = json!({ "metadata": { "uid": &*pod.uid }, "status": status });
+            let params = PatchParams::default();
+            let written = pods
+                .patch_status(&pod.name, &params, &Patch::Strategic(patch))
+                .await;
+            if execute::unless_outrun(written)
+                .map_err(failed("mark pod"))?
+                .is_none()
+            {
+                return Ok(());
+            }
+            self.recorder
+                .event(pod.reference(), EventType::Warning, "NodeFenced", text);
+        }
+        let how = Delete::of_uid(&*pod.uid).at_once();
+        let deleted = execute::delete(&pods, &pod.name, how).await;
+        deleted.map(drop).map_err(failed("delete pod"))
+    }
+}
+
+/// The volume of a claim.
+enum Held {
+    Unbound,
+    Bound(Arc<PersistentVolume>),
+    Unknown,
+}
+
+/// The proof for people that the node's pods have ended.
+fn proof(lease: &NodeLease, epoch: i32, unchanged_for: SignedDuration) -> String {
+    let (length, silent) = (lease.length.as_secs(), unchanged_for.as_secs());
+    let now = Timestamp::now()
+        .round(jiff::Unit::Second)
+        .unwrap_or_default();
+    format!(
+        "its lease of {length}s was not renewed for {silent}s; taken at {now} with epoch {epoch}"
+    )
+}

@@ -1,0 +1,64 @@
+//! The node's lease, and pods that end with it.
+
+use api_client::{Api, Patch, PatchParams};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::annotations;
+use serde_json::{Value, json};
+
+use crate::node::seen;
+use crate::pods::SLEEP;
+use crate::world::{IMAGE, NODE, World};
+
+fn pod(name: &str, ends: bool) -> Value {
+    let marks = match ends {
+        true => json!({ annotations::ENDS_WITH_LEASE: "true" }),
+        false => json!({}),
+    };
+    json!({
+        "metadata": { "name": name, "annotations": marks },
+        "spec": {
+            "nodeName": NODE,
+            "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{ "name": "c", "image": IMAGE, "command": ["sh", "-c", SLEEP] }],
+        },
+    })
+}
+
+/// A fenced node ends the pods that may run elsewhere, gives up their objects, and only then takes its
+/// lease in the new epoch; other pods continue.
+pub async fn a_fenced_node_returns_without_the_pods_that_fail_over() {
+    let world = World::started("fenced").await;
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
+    world.create::<Pod>(pod("goes", true)).await;
+    world.create::<Pod>(pod("stays", false)).await;
+    world.ready("goes").await;
+    let stays = world.ready("stays").await;
+    let lease = leases.get(NODE).await.unwrap();
+    let marks = lease.metadata.annotations.unwrap_or_default();
+    assert!(marks.contains_key(annotations::ENDS_PODS));
+    let fence = json!({ "spec": { "holderIdentity": Value::Null, "leaseTransitions": 1 } });
+    let params = PatchParams::default();
+    leases
+        .patch(NODE, &params, &Patch::Merge(fence))
+        .await
+        .unwrap();
+    world.gone("goes").await;
+    let lease = seen("the node has its lease again", async || {
+        let spec = leases.get(NODE).await.unwrap().spec?;
+        spec.holder_identity.is_some().then_some(spec)
+    })
+    .await;
+    assert_eq!(lease.holder_identity.as_deref(), Some(NODE));
+    assert_eq!(lease.lease_transitions, Some(1));
+    // New pods run in the new epoch.
+    world.create::<Pod>(pod("next", true)).await;
+    world.ready("next").await;
+    let after = world.ready("stays").await;
+    assert_eq!(
+        crate::restarts::container_id(&after),
+        crate::restarts::container_id(&stays)
+    );
+    world.end().await;
+}

@@ -1,0 +1,446 @@
+//! The fence of a silent node, so that its pods can be replaced elsewhere without a second body.
+//!
+//! **Goal**: pods of sets that say `mainstay.dev/node-failure: Failover` run elsewhere soon after
+//! their node was lost. **Relies on**: the node's agent, which ends such pods by itself when its lease
+//! has lapsed, and says so on the lease ([`annotations::ENDS_PODS`]). **Guarantees**: a pod is deleted
+//! by force only after the lease was taken by compare-and-swap over the version that this observer
+//! saw unchanged for the lease's length and a quarter of it ([`wait`]), by its own monotonic clock. A
+//! renewal that is on its way then is refused, and a new observer starts its count anew.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::PersistentVolume;
+use resource_kinds::annotations;
+use resource_kinds::pod_view::PodView;
+
+use crate::stateful_set::{NodeFailure, Options};
+
+/// The length of leases that name none.
+const LENGTH: SignedDuration = SignedDuration::from_secs(40);
+/// The label that ties a volume to one node.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The parts of a node's lease that the fence needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeLease {
+    /// The resourceVersion.
+    pub version: String,
+    /// The epoch: the number of its transitions.
+    pub epoch: i32,
+    /// It has no holder, and a proof of the fence: a person who clears the holder has not waited.
+    pub fenced: bool,
+    /// Its length.
+    pub length: SignedDuration,
+    /// The node's agent ends pods that may fail over when the lease has lapsed.
+    pub ends_pods: bool,
+}
+
+impl From<&Lease> for NodeLease {
+    fn from(lease: &Lease) -> Self {
+        let meta = &lease.metadata;
+        let spec = lease.spec.as_ref();
+        let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
+        let has = |mark| {
+            meta.annotations
+                .as_ref()
+                .is_some_and(|all| all.contains_key(mark))
+        };
+        Self {
+            version: meta.resource_version.clone().unwrap_or_default(),
+            epoch: spec.and_then(|spec| spec.lease_transitions).unwrap_or(0),
+            fenced: holder.is_none_or(str::is_empty) && has(annotations::FENCED),
+            length: seconds.map_or(LENGTH, |seconds| SignedDuration::from_secs(seconds.into())),
+            ends_pods: has(annotations::ENDS_PODS),
+        }
+    }
+}
+
+/// The time for which a lease must be unchanged before it may be taken: its length and a quarter of
+/// it, which covers clocks whose rates differ by 5 % and a process that is killed late.
+pub fn wait(length: SignedDuration) -> SignedDuration {
+    length.saturating_add(length / 4)
+}
+
+/// The next step of the fence of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing is to be done, or can be done.
+    Nothing,
+    /// The lease may not have lapsed yet; look again after this time.
+    Wait(SignedDuration),
+    /// The lease is taken: it is written over the seen version, with this epoch and no holder.
+    Take {
+        /// The epoch.
+        epoch: i32,
+    },
+    /// The node is fenced: its pods that may fail over are deleted by force.
+    Delete,
+}
+
+/// Decides about a node whose lease this observer has seen unchanged for that time; `wanted` says
+/// whether it has pods that may fail over, and other nodes could run them. Total.
+pub fn decide(lease: &NodeLease, unchanged_for: SignedDuration, wanted: bool) -> Decision {
+    if !lease.ends_pods || !wanted {
+        return Decision::Nothing;
+    }
+    if lease.fenced {
+        return Decision::Delete;
+    }
+    let left = wait(lease.length).saturating_sub(unchanged_for);
+    if left > SignedDuration::ZERO {
+        return Decision::Wait(left);
+    }
+    Decision::Take {
+        epoch: lease.epoch.saturating_add(1),
+    }
+}
+
+/// The versions of leases, and the readings of the observer's own monotonic clock when it saw each of
+/// them first.
+#[derive(Clone, Debug, Default)]
+pub struct Renewals(BTreeMap<String, (String, SignedDuration)>);
+
+impl Renewals {
+    /// The time for which the node's lease has had this version.
+    pub fn unchanged_for(
+        &mut self,
+        node: &str,
+        version: &str,
+        now: SignedDuration,
+    ) -> SignedDuration {
+        match self.0.get(node) {
+            Some((seen, since)) if seen == version => now.saturating_sub(*since),
+            _ => {
+                self.0.insert(node.to_owned(), (version.to_owned(), now));
+                SignedDuration::ZERO
+            }
+        }
+    }
+
+    /// Counts all from now: this observer itself did not run, or was cut off.
+    pub fn begin_anew(&mut self) {
+        self.0.clear();
+    }
+
+    /// Forgets deleted nodes.
+    pub fn retain(&mut self, exists: impl Fn(&str) -> bool) {
+        self.0.retain(|name, _| exists(name));
+    }
+}
+
+/// The cause why a pod stays with its node although the node is fenced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stays {
+    /// Its set does not say `Failover`.
+    NotAsked,
+    /// It was created before its set said so, or uses the node's processes: it does not end with
+    /// the lease.
+    NotEnded,
+    /// A directory of the node.
+    HostPath,
+    /// A claim whose volume lives on the node.
+    Volume {
+        /// The claim.
+        claim: String,
+        /// The volume; `None` if it is unknown.
+        volume: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Stays {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotAsked => write!(
+                f,
+                "its set does not say {}: Failover",
+                annotations::NODE_FAILURE
+            ),
+            Self::NotEnded => f.write_str("it does not end with the node's lease"),
+            Self::HostPath => f.write_str("it uses a directory of the node (hostPath)"),
+            Self::Volume {
+                claim,
+                volume: Some(volume),
+            } => {
+                write!(f, "volume {volume} of its claim {claim} lives on the node")
+            }
+            Self::Volume {
+                claim,
+                volume: None,
+            } => {
+                write!(f, "the volume of its claim {claim} is not known")
+            }
+        }
+    }
+}
+
+/// The volume of a claim, as far as the fence needs it.
+#[derive(Clone, Copy, Debug)]
+pub enum ClaimVolume<'a> {
+    /// The claim has no volume yet.
+    Unbound,
+    /// The claim has this volume.
+    Bound(&'a PersistentVolume),
+    /// The claim or its volume is unknown.
+    Unknown,
+}
+
+/// The cause why a pod stays with its fenced node; `None` if it can be replaced elsewhere.
+pub fn stays<'a>(
+    pod: &PodView,
+    set: Option<&StatefulSet>,
+    volume_of: impl Fn(&str) -> ClaimVolume<'a>,
+) -> Option<Stays> {
+    let Some(set) = set.filter(|set| asks_for_failover(set)) else {
+        return Some(Stays::NotAsked);
+    };
+    if !pod.ends_with_lease() {
+        return Some(Stays::NotEnded);
+    }
+    let template = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
+    let mut volumes = template
+        .into_iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    if volumes.any(|volume| volume.host_path.is_some()) {
+        return Some(Stays::HostPath);
+    }
+    pod.claims.iter().find_map(|claim| {
+        let volume = match volume_of(&claim.name) {
+            ClaimVolume::Unbound => return None,
+            ClaimVolume::Bound(volume) if !lives_on_a_node(volume) => return None,
+            ClaimVolume::Bound(volume) => volume.metadata.name.clone(),
+            ClaimVolume::Unknown => None,
+        };
+        let claim = claim.name.to_string();
+        Some(Stays::Volume { claim, volume })
+    })
+}
+
+/// Whether a set says `mainstay.dev/node-failure: Failover`.
+pub fn asks_for_failover(set: &StatefulSet) -> bool {
+    Options::of(set).node_failure == NodeFailure::Failover
+}
+
+/// Whether a volume cannot be used without one certain node.
+fn lives_on_a_node(volume: &PersistentVolume) -> bool {
+    let Some(spec) = &volume.spec else {
+        return true;
+    };
+    let affinity = spec
+        .node_affinity
+        .as_ref()
+        .and_then(|affinity| affinity.required.as_ref());
+    let is_tied = affinity.is_some_and(|required| {
+        required.node_selector_terms.iter().all(|term| {
+            let mut expressions = term.match_expressions.iter().flatten();
+            expressions.any(|one| one.key == HOSTNAME)
+        })
+    });
+    spec.local.is_some() || spec.host_path.is_some() || is_tied
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn secs(seconds: i64) -> SignedDuration {
+        SignedDuration::from_secs(seconds)
+    }
+
+    fn lease(holder: Option<&str>) -> NodeLease {
+        marked(holder, json!({ annotations::ENDS_PODS: "true" }))
+    }
+
+    fn marked(holder: Option<&str>, marks: Value) -> NodeLease {
+        let lease = json!({
+            "metadata": { "resourceVersion": "7", "annotations": marks },
+            "spec": { "holderIdentity": holder, "leaseDurationSeconds": 40, "leaseTransitions": 2 },
+        });
+        let lease: Lease = serde_json::from_value(lease).unwrap();
+        NodeLease::from(&lease)
+    }
+
+    #[test]
+    fn a_lease_is_taken_after_its_length_and_a_quarter() {
+        let held = lease(Some("n"));
+        assert_eq!(decide(&held, secs(0), true), Decision::Wait(secs(50)));
+        assert_eq!(decide(&held, secs(49), true), Decision::Wait(secs(1)));
+        assert_eq!(decide(&held, secs(50), true), Decision::Take { epoch: 3 });
+        assert_eq!(decide(&held, secs(50), false), Decision::Nothing);
+        let short = NodeLease {
+            length: secs(16),
+            ..held
+        };
+        assert_eq!(decide(&short, secs(20), true), Decision::Take { epoch: 3 });
+    }
+
+    #[test]
+    fn pods_go_only_when_the_lease_was_taken() {
+        let marks = json!({ annotations::ENDS_PODS: "true", annotations::FENCED: "proof" });
+        let decided = |lease: &NodeLease| decide(lease, secs(0), true);
+        for nobody in [None, Some("")] {
+            let fenced = marked(nobody, marks.clone());
+            assert_eq!(decided(&fenced), Decision::Delete);
+            // A person has cleared the holder.
+            assert_eq!(decided(&lease(nobody)), Decision::Wait(secs(50)));
+        }
+        assert_eq!(decided(&marked(Some("n"), marks)), Decision::Wait(secs(50)));
+    }
+
+    #[test]
+    fn an_agent_that_does_not_end_pods_is_never_fenced() {
+        for holder in [None, Some("n")] {
+            let other = NodeLease {
+                ends_pods: false,
+                ..lease(holder)
+            };
+            assert_eq!(decide(&other, secs(1000), true), Decision::Nothing);
+        }
+        let bare = NodeLease::from(&Lease::default());
+        assert_eq!(
+            (bare.fenced, bare.ends_pods, bare.length),
+            (false, false, secs(40))
+        );
+    }
+
+    #[test]
+    fn every_change_of_a_lease_counts_from_anew() {
+        let mut seen = Renewals::default();
+        assert_eq!(seen.unchanged_for("n", "1", secs(5)), secs(0));
+        assert_eq!(seen.unchanged_for("n", "1", secs(25)), secs(20));
+        assert_eq!(seen.unchanged_for("n", "2", secs(30)), secs(0));
+        assert_eq!(seen.unchanged_for("n", "2", secs(31)), secs(1));
+        seen.begin_anew();
+        assert_eq!(seen.unchanged_for("n", "2", secs(70)), secs(0));
+        seen.retain(|_| false);
+        assert_eq!(seen.unchanged_for("n", "2", secs(90)), secs(0));
+    }
+
+    fn set(says: Option<&str>, volumes: Value) -> StatefulSet {
+        let mut set = json!({ "metadata": { "name": "web" },
+            "spec": { "serviceName": "web", "selector": {},
+                "template": { "spec": { "containers": [], "volumes": volumes } } } });
+        if let Some(says) = says {
+            set["metadata"]["annotations"] = json!({ annotations::NODE_FAILURE: says });
+        }
+        serde_json::from_value(set).unwrap()
+    }
+
+    fn pod(ends: bool) -> PodView {
+        let mut pod = json!({ "metadata": { "name": "web-0" }, "spec": { "containers": [],
+            "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web-0" } }] } });
+        if ends {
+            pod["metadata"]["annotations"] = json!({ annotations::ENDS_WITH_LEASE: "true" });
+        }
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        PodView::from(pod)
+    }
+
+    fn volume(spec: Value) -> PersistentVolume {
+        serde_json::from_value(json!({ "metadata": { "name": "pv" }, "spec": spec })).unwrap()
+    }
+
+    fn tied_to(key: &str) -> Value {
+        json!({ "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions":
+            [{ "key": key, "operator": "In", "values": ["a"] }] }] } } })
+    }
+
+    #[test]
+    fn a_pod_goes_only_if_its_set_asks_for_it_and_its_volumes_can_move() {
+        let fine = set(Some("Failover"), json!([{ "name": "e", "emptyDir": {} }]));
+        let unbound = |_: &str| ClaimVolume::Unbound;
+        assert_eq!(stays(&pod(true), Some(&fine), unbound), None);
+        for set in [
+            None,
+            Some(set(None, json!([]))),
+            Some(set(Some("Wait"), json!([]))),
+        ] {
+            assert_eq!(
+                stays(&pod(true), set.as_ref(), unbound),
+                Some(Stays::NotAsked)
+            );
+        }
+        assert_eq!(
+            stays(&pod(false), Some(&fine), unbound),
+            Some(Stays::NotEnded)
+        );
+        let host = json!([{ "name": "h", "hostPath": { "path": "/x" } }]);
+        let host = set(Some("Failover"), host);
+        assert_eq!(
+            stays(&pod(true), Some(&host), unbound),
+            Some(Stays::HostPath)
+        );
+    }
+
+    #[test]
+    fn a_volume_that_lives_on_a_node_stays_there() {
+        let set = set(Some("Failover"), json!([]));
+        for (spec, moves) in [
+            (tied_to(HOSTNAME), false),
+            (tied_to("topology.kubernetes.io/zone"), true),
+            (json!({ "local": { "path": "/x" } }), false),
+            (json!({ "hostPath": { "path": "/x" } }), false),
+            (json!({ "nfs": { "path": "/x", "server": "s" } }), true),
+        ] {
+            let volume = volume(spec.clone());
+            let asked = Cell::new(false);
+            let found = stays(&pod(true), Some(&set), |claim| {
+                assert_eq!(claim, "d-web-0");
+                asked.set(true);
+                ClaimVolume::Bound(&volume)
+            });
+            assert!(asked.get());
+            assert_eq!(found.is_none(), moves, "{spec}");
+        }
+        let unknown = stays(&pod(true), Some(&set), |_| ClaimVolume::Unknown).unwrap();
+        assert_eq!(
+            unknown.to_string(),
+            "the volume of its claim d-web-0 is not known"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// With clocks whose rates differ by 5 %, in either direction, the node's own deadline is
+        /// over before the lease is taken, and an eighth of its length is left.
+        #[test]
+        fn the_wait_covers_clocks_of_other_rates(length in 4i64..600) {
+            let (node, observer) = (0.95, 1.05);
+            let ended = length as f64 / node;
+            let taken = wait(secs(length)).as_secs_f64() / observer;
+            prop_assert!(ended + length as f64 / 8.0 < taken);
+        }
+
+        /// A lease is never taken before the wait is over, nor pods deleted before it is.
+        #[test]
+        fn nothing_is_taken_early(
+            length in 1i64..100, unchanged in 0i64..200, fenced: bool, ends_pods: bool, wanted: bool,
+        ) {
+            let lease = NodeLease { length: secs(length), fenced, ends_pods, ..lease(None) };
+            match decide(&lease, secs(unchanged), wanted) {
+                Decision::Take { epoch } => {
+                    prop_assert!(!fenced && wanted && ends_pods && secs(unchanged) >= wait(lease.length));
+                    prop_assert_eq!(epoch, lease.epoch + 1);
+                }
+                Decision::Delete => prop_assert!(fenced && wanted && ends_pods),
+                Decision::Wait(left) => {
+                    prop_assert_eq!(secs(unchanged).saturating_add(left), wait(lease.length));
+                }
+                Decision::Nothing => prop_assert!(!wanted || !ends_pods),
+            }
+        }
+    }
+}
