@@ -65,11 +65,17 @@ pub(crate) fn ends(certificate: &X509Certificate<'_>) -> SystemTime {
     certificate.validity().not_after.to_datetime().into()
 }
 
-/// The earliest end of the certificates in a PEM text; `None` if it cannot be parsed.
+/// The end of the first certificate in a PEM text; `None` if it cannot be parsed.
 pub fn end_of_pem(pem: &str) -> Option<SystemTime> {
+    validity_of_pem(pem).map(|(_, end)| end)
+}
+
+/// The first and the last second of the first certificate in a PEM text; `None` if it cannot be parsed.
+pub fn validity_of_pem(pem: &str) -> Option<(SystemTime, SystemTime)> {
     let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
     let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
-    Some(ends(&parsed))
+    let begin = parsed.validity().not_before.to_datetime().into();
+    Some((begin, ends(&parsed)))
 }
 
 /// The alternative names; `None` if they cannot be read or have other forms.

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 pub use authority::Authority;
 pub use identity::Identity;
-pub use inspect::end_of_pem;
+pub use inspect::{end_of_pem, validity_of_pem};
 pub use joining::{KeyHash, random_text};
 pub use names::SubjectAltNames;
 pub use signing::{Approved, LIFE_MAX, Usage};

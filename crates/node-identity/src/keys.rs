@@ -2,14 +2,11 @@
 
 use std::net::IpAddr;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 
 /// The group of all nodes.
 const NODES: &str = "system:nodes";
-/// Characters in a line of PEM.
-const LINE: usize = 64;
 
 /// A certificate that a node asks for.
 #[derive(Clone, Debug)]
@@ -85,15 +82,7 @@ pub(crate) fn request(wanted: &Wanted) -> Result<KeyedRequest, rcgen::Error> {
 
 /// A certificate (DER) as PEM.
 pub(crate) fn pem(certificate: &[u8]) -> String {
-    let text = STANDARD.encode(certificate);
-    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(LINE));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = after;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
+    let certificate = Pem::new("CERTIFICATE", certificate);
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&certificate, config)
 }

@@ -5,11 +5,8 @@ use std::time::Duration;
 use api_client::Client;
 use http::Uri;
 use jiff::{SignedDuration, Timestamp};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use x509_parser::parse_x509_certificate;
 
 use crate::client::renewed_client;
 use crate::error::Error;
@@ -39,13 +36,10 @@ pub struct Validity {
 impl Validity {
     /// The validity of the first certificate in a PEM text; `None` if there is none.
     pub fn of_pem(pem: &str) -> Option<Self> {
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-        let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
-        let validity = parsed.validity();
-        let (begins, ends) = (validity.not_before, validity.not_after);
+        let (begins, ends) = certificates::validity_of_pem(pem)?;
         Some(Self {
-            begins: Timestamp::from_second(begins.timestamp()).ok()?,
-            ends: Timestamp::from_second(ends.timestamp()).ok()?,
+            begins: begins.try_into().ok()?,
+            ends: ends.try_into().ok()?,
         })
     }
 

@@ -256,7 +256,6 @@ const TABLE: &[(&str, Said)] = &[
     ("mvcc-store/src/embedded/record.rs", OWN_FILE),
     ("node-agent/src/clock.rs", OWN_FILE),
     ("node-agent/src/config.rs", ISSUED),
-    ("node-identity/src/renewal.rs", ISSUED),
     (
         "node-agent/src/images/mod.rs",
         ByStrangers(&["pull-secret"]),
