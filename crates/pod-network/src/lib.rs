@@ -21,6 +21,7 @@ mod namespace;
 mod neighbours;
 mod network;
 pub mod ranges;
+mod switch;
 
 pub use error::{Error, NoFreeRange};
 pub use names::link_prefix;
@@ -29,3 +30,4 @@ pub use neighbours::INSTANCES;
 pub use network::{PodAddress, PodNetwork, PodNetworkOptions, remove};
 pub use object_model::cidr::Cidr;
 pub use ranges::{Ranges, UsedRange, WantedRanges, choose_ranges, reserve_ranges};
+pub use switch::{NodeSwitch, SwitchOptions, SwitchedNode};

@@ -86,7 +86,7 @@ async fn find_pod_link(inside: &Handle, pod: &PodLink) -> Result<Option<u32>, Er
         .map(|link| link.header.index))
 }
 
-async fn get_link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
+pub(crate) async fn get_link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
     use futures::TryStreamExt;
     let mut found = std::pin::pin!(handle.link().get().match_name(name).execute());
     match found.try_next().await {

@@ -21,6 +21,12 @@ pub fn link_prefix(instance_id: &str) -> String {
     format!("ms{instance}")
 }
 
+/// Returns the name of the machine's link to the switch of an instance.
+pub(crate) fn switch_link(instance_id: &str) -> String {
+    let instance: String = instance_id.chars().take(6).collect();
+    format!("mw{instance}")
+}
+
 /// FNV-1a: stable across builds, which a hasher of the standard library is not.
 fn hash(text: &str, attempt: u32) -> u32 {
     let seed = 0x811c_9dc5_u32 ^ attempt;

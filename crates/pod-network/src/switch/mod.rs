@@ -1,0 +1,271 @@
+//! A switch for nodes on one machine: each further node has a network namespace of its own, and all of
+//! them and the machine are on one link.
+//!
+//! The bridge is in a namespace of its own too, where the machine's firewall and other instances'
+//! rules do not see its packets (`bridge-nf-call-iptables`).
+
+mod pinned;
+
+use std::io::Error as IoError;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use object_model::cidr::Cidr;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use tokio::task::spawn_blocking;
+
+use crate::addresses::make_private;
+use crate::error::{Error, file, kernel};
+use crate::host::{Host, LOOPBACK_INDEX};
+use crate::links::{delete_link, get_link};
+use crate::names::switch_link;
+use crate::namespace;
+use pinned::{PinnedNamespace, unpin};
+
+/// The link of a node to the switch.
+const NODE_LINK: &str = "eth0";
+/// The bridge, and the file of its namespace.
+const BRIDGE: &str = "switch";
+/// Makes the packets of bridges pass the rules of the machine's firewall, if the module is loaded.
+const BRIDGE_FIREWALL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+
+/// The options of a switch.
+#[derive(Clone, Debug)]
+pub struct SwitchOptions {
+    /// Six hexadecimal digits that name this instance among others on the machine.
+    pub instance_id: String,
+    /// Directory of the namespaces' files; it is this module's alone.
+    pub state_dir: PathBuf,
+    /// The addresses of the machine (the first one) and of the nodes.
+    pub range: Cidr,
+    /// The names of the nodes with a namespace of their own. The first one has the second address.
+    pub nodes: Vec<String>,
+}
+
+/// A node on the switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchedNode {
+    /// Its name.
+    pub name: String,
+    /// Its network namespace.
+    pub namespace: PathBuf,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+/// The switch of one instance.
+///
+/// *Guarantees*: opening it again finds the namespaces of a former process with their links.
+#[derive(Debug)]
+pub struct NodeSwitch {
+    address: Ipv4Addr,
+    nodes: Vec<SwitchedNode>,
+}
+
+impl NodeSwitch {
+    /// Makes the namespaces, the bridge and the links, or finds them.
+    ///
+    /// # Errors
+    /// The range is too small, or files or the kernel fail (root is required).
+    pub async fn open(options: SwitchOptions) -> Result<Self, Error> {
+        let range = options.range;
+        let address = |index: usize| {
+            let index = u32::try_from(index).ok();
+            let address = index.and_then(|index| range.nth(index));
+            let usable = address.filter(|address| *address != range.last());
+            usable.ok_or(Error::RangeTooSmall { range })
+        };
+        let host = Host::connect(&options.instance_id)?;
+        let made = make_private(&options.state_dir);
+        made.map_err(file("create directory", &options.state_dir))?;
+        let bridge = Bridge::open(&options.state_dir).await?;
+        let machine = Port {
+            name: switch_link(&options.instance_id),
+            address: address(1)?,
+            prefix: range.prefix(),
+            gateway: None,
+        };
+        bridge
+            .plug(&host.handle, "machine", &own_namespace()?, &machine)
+            .await?;
+        let mut nodes = Vec::new();
+        for (index, name) in options.nodes.into_iter().enumerate() {
+            let namespace = pin(&options.state_dir.join(format!("node-{}", index + 2))).await?;
+            let port = Port {
+                name: NODE_LINK.to_owned(),
+                address: address(index + 2)?,
+                prefix: range.prefix(),
+                gateway: Some(machine.address),
+            };
+            let (inside, file) = namespace::connect(namespace.path()).await?;
+            let label = format!("node-{}", index + 2);
+            bridge.plug(&inside, &label, &file, &port).await?;
+            nodes.push(SwitchedNode {
+                name,
+                namespace: namespace.path().to_owned(),
+                address: port.address,
+            });
+        }
+        Ok(Self {
+            address: machine.address,
+            nodes,
+        })
+    }
+
+    /// Returns the machine's own address on the switch.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Returns the nodes with a namespace of their own.
+    pub fn nodes(&self) -> &[SwitchedNode] {
+        &self.nodes
+    }
+
+    /// Removes the switch of an instance and the files of its namespaces. A namespace is gone when its
+    /// last process has ended.
+    ///
+    /// # Errors
+    /// Files or the kernel fail; the rest stays.
+    pub async fn remove(instance_id: &str, state_dir: &Path) -> Result<(), Error> {
+        let host = Host::connect(instance_id)?;
+        if let Some(link) = get_link(&host.handle, &switch_link(instance_id)).await? {
+            delete_link(&host, link.header.index).await?;
+        }
+        let state_dir = state_dir.to_owned();
+        let removed = spawn_blocking(move || unpin_all(&state_dir)).await;
+        removed.map_err(|error| file("remove", "network namespaces")(IoError::other(error)))?
+    }
+}
+
+fn unpin_all(state_dir: &Path) -> Result<(), Error> {
+    let files = match std::fs::read_dir(state_dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        files => files.map_err(file("read", state_dir))?,
+    };
+    for found in files {
+        let path = found.map_err(file("read", state_dir))?.path();
+        unpin(&path).map_err(file("remove", &path))?;
+    }
+    std::fs::remove_dir(state_dir).map_err(file("remove", state_dir))
+}
+
+fn own_namespace() -> Result<std::fs::File, Error> {
+    const OWN: &str = "/proc/thread-self/ns/net";
+    std::fs::File::open(OWN).map_err(file("open", OWN))
+}
+
+async fn pin(path: &Path) -> Result<PinnedNamespace, Error> {
+    let failed = |source| Error::Namespace {
+        path: path.to_owned(),
+        source,
+    };
+    let own = path.to_owned();
+    let pinned = spawn_blocking(move || PinnedNamespace::open_or_create(&own)).await;
+    pinned
+        .map_err(|error| failed(IoError::other(error)))?
+        .map_err(failed)
+}
+
+/// A link to the switch, at its user's end.
+struct Port {
+    name: String,
+    address: Ipv4Addr,
+    prefix: u8,
+    gateway: Option<Ipv4Addr>,
+}
+
+/// The bridge in its namespace.
+struct Bridge {
+    handle: Handle,
+    index: u32,
+}
+
+impl Bridge {
+    async fn open(state_dir: &Path) -> Result<Self, Error> {
+        let namespace = pin(&state_dir.join(BRIDGE)).await?;
+        let (handle, _) = namespace::connect(namespace.path()).await?;
+        let quiet = spawn_blocking(move || namespace.run(keep_firewall_out)).await;
+        let quiet = quiet.unwrap_or_else(|error| Err(IoError::other(error)));
+        quiet.map_err(file("write", BRIDGE_FIREWALL))?;
+        let index = match get_link(&handle, BRIDGE).await? {
+            Some(link) => link.header.index,
+            None => {
+                let bridge = LinkBridge::new(BRIDGE).up().build();
+                let made = handle.link().add(bridge).execute().await;
+                made.map_err(kernel("create the bridge"))?;
+                index_of(&handle, BRIDGE).await?
+            }
+        };
+        Ok(Self { handle, index })
+    }
+
+    /// Connects a namespace, unless it is connected: its link has the port's name, the bridge's end
+    /// has `label`.
+    async fn plug(
+        &self,
+        inside: &Handle,
+        label: &str,
+        namespace: &std::fs::File,
+        port: &Port,
+    ) -> Result<(), Error> {
+        if get_link(inside, &port.name).await?.is_none() {
+            let peer = LinkUnspec::new_with_name(&port.name)
+                .setns_by_fd(namespace.as_raw_fd())
+                .build();
+            let pair = LinkVeth::new(label, &port.name)
+                .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+                .build();
+            let made = self.handle.link().add(pair).execute().await;
+            made.map_err(kernel(format!("create link {label}")))?;
+        }
+        let own = index_of(&self.handle, label).await?;
+        let joined = LinkUnspec::new_with_index(own)
+            .controller(self.index)
+            .up()
+            .build();
+        let joined = self.handle.link().set(joined).execute().await;
+        joined.map_err(kernel(format!("add link {label} to the bridge")))?;
+        configure(inside, port).await
+    }
+}
+
+async fn configure(inside: &Handle, port: &Port) -> Result<(), Error> {
+    let failed = |doing: &str| kernel(format!("{doing} of {}", port.address));
+    let index = index_of(inside, &port.name).await?;
+    for index in [LOOPBACK_INDEX, index] {
+        let up = LinkUnspec::new_with_index(index).up().build();
+        let up = inside.link().set(up).execute().await;
+        up.map_err(failed("enable the link"))?;
+    }
+    let address = inside
+        .address()
+        .add(index, port.address.into(), port.prefix)
+        .replace();
+    address.execute().await.map_err(failed("add the address"))?;
+    if let Some(gateway) = port.gateway {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .build();
+        let added = inside.route().add(route).replace().execute().await;
+        added.map_err(failed("add the default route"))?;
+    }
+    Ok(())
+}
+
+async fn index_of(handle: &Handle, name: &str) -> Result<u32, Error> {
+    let link = get_link(handle, name).await?;
+    let link = link.ok_or_else(|| Error::LinkVanished {
+        name: name.to_owned(),
+    })?;
+    Ok(link.header.index)
+}
+
+fn keep_firewall_out() -> Result<(), IoError> {
+    match std::fs::write(BRIDGE_FIREWALL, "0") {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
