@@ -35,6 +35,9 @@ pub struct PodRow {
     pub age: String,
     /// Its address.
     pub address: String,
+    /// Its node; only if rows name the nodes, and the pod has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The reason why it is not ready, in a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -73,6 +76,7 @@ pub fn in_namespace(namespace: &str, name: &str) -> String {
 pub struct PodRows<'a> {
     printer: &'a dyn Printer,
     columns: [usize; 5],
+    with_nodes: bool,
 }
 
 impl<'a> PodRows<'a> {
@@ -92,7 +96,13 @@ impl<'a> PodRows<'a> {
                 column("Age")?,
                 column("IP")?,
             ],
+            with_nodes: false,
         })
+    }
+
+    /// The same rows, with the names of the nodes or without.
+    pub fn with_nodes(self, with_nodes: bool) -> Self {
+        Self { with_nodes, ..self }
     }
 
     /// A pod's row.
@@ -103,6 +113,7 @@ impl<'a> PodRows<'a> {
             self.columns.map(|index| cells.get(index).map(text));
         let view: PodView = pod.into();
         let ready = view.ready().is_some_and(|ready| ready.holds()) && !view.is_deleting();
+        let spec = pod.spec.as_ref().filter(|_| self.with_nodes);
         let found = diagnosis::pod(&view).filter(|found| !TOLD.contains(&found.reason));
         PodRow {
             pod: pod.metadata.name.clone().unwrap_or_default(),
@@ -112,6 +123,7 @@ impl<'a> PodRows<'a> {
             restarts: restarts.unwrap_or_default(),
             age: age.unwrap_or_default(),
             address: address.filter(|text| text != "<none>").unwrap_or_default(),
+            node: spec.and_then(|spec| spec.node_name.clone()),
             reason: found.map(|found| found.message),
         }
     }
@@ -171,6 +183,20 @@ mod tests {
             ("1/1", "Running")
         );
         assert_eq!(row.reason, None);
+    }
+
+    #[test]
+    fn a_row_names_the_node_if_it_is_asked_to() {
+        let kinds = resource_kinds::all(&ClusterConfig::default());
+        let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "web-0"},
+            "spec": {"nodeName": "b", "containers": []}}))
+        .unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        for (asked, named) in [(false, None), (true, Some("b"))] {
+            let rows = PodRows::new(kind.as_ref()).unwrap().with_nodes(asked);
+            assert_eq!(rows.of(&pod, now).node.as_deref(), named);
+        }
     }
 
     /// Findings U4: a set whose pods are refused shows the reason.

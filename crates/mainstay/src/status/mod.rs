@@ -65,6 +65,8 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
     let pods = kinds.iter().find(|kind| kind.info().kind == "Pod");
     let rows = pods.and_then(|kind| PodRows::new(kind.as_ref()));
     let rows = rows.context("the Pod kind lacks a column")?;
+    let nodes = found.objects.cluster.nodes.as_ref();
+    let rows = rows.with_nodes(nodes.is_some_and(|nodes| nodes.len() > 1));
     let about = ServerStatus {
         url: server.url().to_owned(),
         version: found.version.clone(),

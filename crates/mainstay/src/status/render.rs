@@ -30,9 +30,10 @@ pub fn lines(status: &Status, call: &Call, width: Option<usize>) -> Vec<String> 
     if let Some(namespace) = &status.namespace {
         lines.push(format!("namespace {namespace}"));
     }
+    let with_nodes = status.nodes.len() > 1;
     for set in &status.sets {
         lines.push(String::new());
-        set_lines(set, &mut lines);
+        set_lines(set, with_nodes, &mut lines);
     }
     if !status.workloads.is_empty() {
         lines.push(String::new());
@@ -99,28 +100,38 @@ fn bytes(count: i64) -> String {
     }
 }
 
-fn set_lines(set: &SetStatus, lines: &mut Vec<String>) {
+fn set_lines(set: &SetStatus, with_nodes: bool, lines: &mut Vec<String>) {
     let title = in_namespace(&set.namespace, &set.name);
     lines.push(format!(
         "statefulset {title}: {}/{} ready",
         set.ready, set.replicas
     ));
-    let head = ["POD", "READY", "STATE", "RESTARTS", "AGE", "IP"];
-    lines.extend(table(&head, set.pods.iter().map(pod)));
+    let head = ["POD", "READY", "STATE", "RESTARTS", "AGE", "IP", "NODE"];
+    let shown = if with_nodes {
+        head.len()
+    } else {
+        head.len() - 1
+    };
+    let rows = set.pods.iter().map(pod);
+    let rows = rows.map(|(mut cells, reason)| {
+        cells.truncate(shown);
+        (cells, reason)
+    });
+    lines.extend(table(&head[..shown], rows));
     lines.extend(claims("CLAIM", &set.claims, false));
 }
 
 fn pod(pod: &PodRow) -> (Vec<String>, String) {
     let cells = [
-        &pod.pod,
-        &pod.containers,
-        &pod.state,
-        &pod.restarts,
-        &pod.age,
-        &pod.address,
+        pod.pod.clone(),
+        pod.containers.clone(),
+        pod.state.clone(),
+        pod.restarts.clone(),
+        pod.age.clone(),
+        pod.address.clone(),
+        pod.node.clone().unwrap_or_default(),
     ];
-    let cells = cells.into_iter().cloned().collect();
-    (cells, pod.reason.clone().unwrap_or_default())
+    (cells.into(), pod.reason.clone().unwrap_or_default())
 }
 
 fn claims(title: &str, claims: &[ClaimStatus], with_namespace: bool) -> Vec<String> {

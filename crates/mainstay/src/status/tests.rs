@@ -101,7 +101,8 @@ fn found() -> StatusObjects {
 fn shown(found: &StatusObjects, width: Option<usize>) -> Vec<String> {
     let kinds = resource_kinds::all(&ClusterConfig::default());
     let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
-    let rows = PodRows::new(kind.as_ref()).unwrap();
+    let nodes = found.objects.cluster.nodes.iter().flatten().count();
+    let rows = PodRows::new(kind.as_ref()).unwrap().with_nodes(nodes > 1);
     let server = ServerStatus {
         url: "https://127.0.0.1:6443".to_owned(),
         version: found.version.clone(),
@@ -150,6 +151,17 @@ fn one_screen_shows_what_there_is() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+}
+
+#[test]
+fn several_nodes_are_named_with_the_pods() {
+    let mut found = found();
+    let cluster = Arc::get_mut(&mut found.objects.cluster).unwrap();
+    let other = decoded(json!({"metadata": {"name": "there"}}));
+    cluster.nodes.as_mut().unwrap().push(other);
+    let lines = shown(&found, None);
+    let row = "  web-0  1/1    Running               0         30m  10.244.0.2  here";
+    assert!(lines.contains(&row.to_owned()), "{lines:#?}");
 }
 
 #[test]

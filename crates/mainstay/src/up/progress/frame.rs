@@ -19,6 +19,7 @@ pub fn frame(views: &[View], size: Size) -> Vec<String> {
     let widths = [
         column(shown().map(|row| &row.pod)),
         column(shown().map(state).collect::<Vec<_>>().iter()),
+        column(shown().filter_map(|row| row.node.as_ref())),
     ];
     let mut lines = Vec::new();
     for view in views {
@@ -54,10 +55,18 @@ fn state(row: &PodRow) -> String {
     text.trim_start().to_owned()
 }
 
-fn line(row: &PodRow, [pod, wide]: [usize; 2]) -> String {
+fn line(row: &PodRow, [pod, wide, nodes]: [usize; 3]) -> String {
     let mark = if row.ready { "✓" } else { "·" };
     let more = row.reason.as_ref().unwrap_or(&row.address);
-    let line = format!("  {mark} {:pod$}  {:wide$}  {more}", row.pod, state(row));
+    let node = match (nodes, &row.node) {
+        (0, _) => String::new(),
+        (_, node) => format!("{:nodes$}  ", node.as_deref().unwrap_or_default()),
+    };
+    let line = format!(
+        "  {mark} {:pod$}  {:wide$}  {node}{more}",
+        row.pod,
+        state(row)
+    );
     line.trim_end().to_owned()
 }
 
@@ -72,7 +81,9 @@ pub fn changes(shown: &mut BTreeMap<String, String>, views: &[View]) -> Vec<Stri
                 (None, "") => String::new(),
                 (None, address) => format!(" {address}"),
             };
-            let text = format!("{pod}: {}{more}", state(row));
+            let node = row.node.as_ref().map(|node| format!(" on {node}"));
+            let node = node.unwrap_or_default();
+            let text = format!("{pod}: {}{node}{more}", state(row));
             if shown.get(&pod) != Some(&text) {
                 shown.insert(pod, text.clone());
                 lines.push(text);
@@ -138,6 +149,28 @@ mod tests {
                 "  · web-1  0/1 ErrImagePull  image \"no/such\" cannot be pulled: not found",
             ]
         );
+    }
+
+    #[test]
+    fn the_nodes_are_shown_if_the_rows_name_them() {
+        let on = |node: &str, row: PodRow| PodRow {
+            node: Some(node.to_owned()),
+            ..row
+        };
+        let waits = row("web-2", "waiting for its turn", false);
+        let rows = vec![on("a", running()), on("node-b", refused()), waits];
+        let views = [set("web", rows)];
+        assert_eq!(
+            frame(&views, size(80, 24)),
+            [
+                "statefulset web: 1/3 ready",
+                "  ✓ web-0  1/1 Running               a       10.244.0.2",
+                "  · web-1  0/1 ErrImagePull          node-b  image \"no/such\" cannot be pulled:…",
+                "  · web-2  0/1 waiting for its turn",
+            ]
+        );
+        let lines = changes(&mut BTreeMap::new(), &views);
+        assert_eq!(lines[0], "web-0: 1/1 Running on a 10.244.0.2");
     }
 
     /// Findings U4: garbled in small terminals.
