@@ -1,22 +1,11 @@
 //! `mainstay up`: everything in one process.
 
-mod admin;
 mod apply;
-mod credentials;
-mod host;
 mod manifests;
-mod memory;
-mod node;
-mod pods;
 mod progress;
-mod protection;
-mod relocation;
-mod server;
 mod settings;
-mod shutdown;
-mod stop;
-mod yaml;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,37 +13,43 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use api_client::{Api, ListParams, PartialObjectMeta};
 use container_runtime::beside;
-use image_store::RegistriesConfig;
+use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use mvcc_store::embedded::EmbeddedStore;
 use node_agent::OnShutdown;
-use pod_network::{PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
+use pod_network::{PodNetwork, Ranges, WantedRanges};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::control_plane::{
+    self, ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
+};
 use crate::data_directory::{self, Claim};
 use crate::down::left_pods;
+use crate::host::{self, Host, NodeAddress};
+use crate::node_parts::network::{dns_address, take_down};
+use crate::node_parts::{self, Clients, NodeParts, builtin_images};
 use crate::output::{leave_foot, say, warn};
 use crate::pod_row::PodRows;
 use crate::process::NOT_APPLIED;
 use crate::settings::program;
+use crate::stop::Stop;
 use crate::terminal;
-use host::Host;
 use manifests::Manifest;
-use node::{Parts, Running};
 use progress::{Watched, hints};
-use protection::Protection;
-use relocation::{DataLocation, Relocation};
-use server::{LocalNode, Server, ServerConfig};
 use settings::Settings;
 pub use settings::{ConfigurationFile, UpArguments};
-use stop::Stop;
+
+/// The port at which pods find the API server on the node's pod-facing address.
+const POD_FACING_PORT: u16 = 6443;
 
 /// Runs until SIGINT or SIGTERM; then stops the pods, or leaves them, and keeps all data.
 pub async fn run(arguments: UpArguments) -> Result<()> {
     let started = Instant::now();
     let settings = arguments.settings()?;
-    host::require_root()?;
+    host::require_root("up")?;
     let manifests = beside(|| manifests::read_all(&settings.files))?;
     let registries = registries(&settings)?;
     let protection = settings.protection.read()?;
@@ -64,7 +59,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     }
     let told = Stop::listen(settings.on_stop, settings.in_background)?;
     let data_dir = settings.data_dir.as_path();
-    let listener = server::bind(settings.listen, data_dir).await?;
+    let listener = control_plane::bind(settings.listen, data_dir).await?;
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;
     let claim = data_directory::claim(data_dir, &host.name, Path::new(pod_network::INSTANCES))?;
@@ -104,18 +99,71 @@ struct Start<'a> {
     claim: Claim,
 }
 
+/// The things that the parts of the cluster stand on.
+struct Base {
+    store: Arc<EmbeddedStore>,
+    images: ImageStore,
+    /// The making of the built-in images.
+    builtin: JoinHandle<Result<()>>,
+    network: Arc<PodNetwork>,
+    ranges: Ranges,
+}
+
 /// Everything that runs.
 struct Cluster {
-    server: Server,
+    control_plane: ControlPlane,
+    node: NodeParts,
     /// Whether pods existed before: then an error in a manifest must not stop them.
     ran_before: bool,
-    running: Running,
     network: Arc<PodNetwork>,
-    stop_serving: CancellationToken,
+    /// Cancelled when a part ends unexpectedly.
+    failed: CancellationToken,
 }
 
 impl Cluster {
-    async fn start(start: Start<'_>) -> Result<Self> {
+    async fn start(mut start: Start<'_>) -> Result<Self> {
+        let settings = start.settings;
+        let data_dir = settings.data_dir.as_path();
+        let store = control_plane::store::open(data_dir, settings.store_quota).await?;
+        crate::process::note(data_dir).or_else(unless_full)?;
+        data_directory::bind(store.as_ref(), &mut start.claim).await?;
+        // Takes its time on the first start only; meanwhile the API server starts.
+        let images = crate::image::open(data_dir)?;
+        let for_builtin = images.clone();
+        let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
+        let default = WantedRanges::default();
+        let wanted = WantedRanges {
+            pod: settings.pod_cidr.unwrap_or(default.pod),
+            service: settings.service_cidr.unwrap_or(default.service),
+            pod_fixed: settings.pod_cidr.is_some(),
+            service_fixed: settings.service_cidr.is_some(),
+        };
+        let instance_id = start.claim.marker.kernel_name.clone();
+        let opened = node_parts::network::open(data_dir, &instance_id, &wanted).await;
+        let (network, ranges) = opened?;
+        let base = Base {
+            store,
+            images,
+            builtin,
+            network: Arc::clone(&network),
+            ranges,
+        };
+        let started = Self::start_on(base, start).await;
+        if started.is_err() {
+            take_down(&network, data_dir).await;
+        }
+        started
+    }
+
+    /// Starts the API server and the parts of the node on an open store and network.
+    async fn start_on(base: Base, start: Start<'_>) -> Result<Self> {
+        let Base {
+            store,
+            images,
+            builtin,
+            network,
+            ranges,
+        } = base;
         let Start {
             settings,
             manifests,
@@ -126,82 +174,76 @@ impl Cluster {
             mut claim,
         } = start;
         let data_dir = settings.data_dir.as_path();
-        let instance_id = claim.marker.kernel_name.clone();
-        let nodes = Arc::new(LocalNode::new(&host.name));
-        let stop_serving = CancellationToken::new();
-        let store = server::open_store(data_dir, settings.store_quota).await?;
-        crate::process::note(data_dir).or_else(unless_full)?;
-        data_directory::bind(store.as_ref(), &mut claim).await?;
-        // Takes its time on the first start only; meanwhile the API server starts.
-        let images = crate::image::open(data_dir)?;
-        let for_builtin = images.clone();
-        let builtin = tokio::task::spawn_blocking(move || node::put_builtin_images(&for_builtin));
-        let (network, ranges) = open_network(settings, &instance_id).await?;
-        let on_top = async {
-            check_ranges(settings, &ranges)?;
-            let config = ServerConfig {
-                data_dir,
-                store,
-                listener,
-                ranges,
-                nodes: Arc::clone(&nodes),
-                host_name: &host.name,
-                host_addresses: &host.addresses,
-                protection,
-                relocation: Relocation {
-                    from: DataLocation {
-                        path: claim.before.0.clone(),
-                        host: claim.before.1.clone(),
-                    },
-                    to: DataLocation {
-                        path: data_dir.to_owned(),
-                        host: host.name.clone(),
-                    },
+        check_ranges(settings, &ranges)?;
+        let node = Arc::new(LocalNode::new(&host.name));
+        let pod_facing = SocketAddr::from((network.node_address(), POD_FACING_PORT));
+        let config = ServerConfig {
+            data_dir,
+            store,
+            listener,
+            service_range: ranges.service,
+            advertise: pod_facing,
+            kubeconfig_host: Ipv4Addr::LOCALHOST.into(),
+            nodes: Arc::clone(&node),
+            host_name: &host.name,
+            host_addresses: &host.addresses,
+            protection,
+            relocation: Relocation {
+                from: DataLocation {
+                    path: claim.before.0.clone(),
+                    host: claim.before.1.clone(),
                 },
-            };
-            let mut server = Server::start(config, &stop_serving).await?;
-            claim.settle(data_dir, &host.name).or_else(unless_full)?;
-            let ran_before = !left_pods::pods(data_dir).is_empty() || has_pods(&server).await?;
-            if !ran_before {
-                check(&server, manifests).await?;
-            }
-            announce_dns(&server, &ranges).await?;
-            let node_address = network.node_address();
-            server.serve_pods(node_address, &stop_serving).await?;
-            builtin
-                .await
-                .context("make the built-in images")?
-                .context("make the built-in images")
-                .or_else(unless_full)?;
-            let parts = Parts {
-                data_dir,
-                instance_id: &instance_id,
-                host: host.clone(),
-                ranges,
-                network: Arc::clone(&network),
-                images,
-                registries,
-                pods: settings.pods.clone(),
-                shutdown_order: settings.shutdown_order.clone(),
-            };
-            let mut running = Running::start(parts, &server, &nodes).await?;
-            beside(|| running.start_admin(&server, settings))?;
-            running.keep_small(&server);
-            Ok((server, running, ran_before))
+                to: DataLocation {
+                    path: data_dir.to_owned(),
+                    host: host.name.clone(),
+                },
+            },
         };
-        match on_top.await {
-            Ok((server, running, ran_before)) => Ok(Self {
-                server,
-                ran_before,
-                running,
-                network,
-                stop_serving,
-            }),
-            Err(error) => {
-                take_down(&network, data_dir).await;
-                Err(error)
-            }
+        let mut server = Server::start(config).await?;
+        claim.settle(data_dir, &host.name).or_else(unless_full)?;
+        let ran_before = !left_pods::pods(data_dir).is_empty() || has_pods(&server).await?;
+        if !ran_before {
+            check(&server, manifests).await?;
         }
+        control_plane::announce_dns(&server, dns_address(ranges.service)?).await?;
+        server.serve_pods(pod_facing).await?;
+        builtin
+            .await
+            .context("make the built-in images")?
+            .context("make the built-in images")
+            .or_else(unless_full)?;
+        let failed = CancellationToken::new();
+        let mut control_plane = ControlPlane::of(server, Some(network.listening()), &failed);
+        let address = NodeAddress::of(&host, network.node_address());
+        let parts = node_parts::Settings {
+            data_dir,
+            instance_id: &claim.marker.kernel_name,
+            node_name: host.name.clone(),
+            ranges,
+            cluster_range: ranges.pod,
+            network: Arc::clone(&network),
+            node_ip: address.subscribe(),
+            images,
+            registries,
+            pods: settings.pods.clone(),
+            shutdown_order: settings.shutdown_order.clone(),
+            labels: Default::default(),
+            kubelet_api: None,
+        };
+        control_plane.follow_addresses(&host, Some(address));
+        let server = &control_plane.server;
+        let clients = Clients::in_process(&host.name, |user, groups| server.client(user, groups));
+        let parts = NodeParts::start(parts, clients, &server.health(), &failed).await?;
+        node.set(parts.service.clone());
+        let configured_by = settings.configured_by.clone();
+        beside(|| control_plane.serve_admin(data_dir, parts.storage(), configured_by));
+        Ok(Self {
+            control_plane,
+            node: parts,
+            ran_before,
+            network,
+            failed,
+        })
     }
 
     /// Says that all is ready, applies the manifests, shows their progress, waits for the end.
@@ -216,7 +258,7 @@ impl Cluster {
         say(&format!(
             "mainstay: ready in {:.0?} at https://{} (kubeconfig {})",
             started.elapsed(),
-            self.server.address,
+            self.control_plane.server.address,
             kubeconfig.display()
         ));
         let applied = self.apply(manifests).await?;
@@ -234,13 +276,16 @@ impl Cluster {
         }
         tokio::select! {
             () = interrupted.cancelled() => Ok(()),
-            () = self.running.failed.cancelled() => bail!("a part of the program has failed"),
+            () = self.failed.cancelled() => bail!("a part of the program has failed"),
         }
     }
 
     async fn apply(&self, manifests: &[Manifest]) -> Result<Vec<Watched>> {
-        let client = self.server.client("mainstay-admin", &["system:masters"]);
-        let kinds = self.server.kind_infos();
+        let client = self
+            .control_plane
+            .server
+            .client("mainstay-admin", &["system:masters"]);
+        let kinds = self.control_plane.server.kind_infos();
         let mut sets = Vec::new();
         let mut refused = 0;
         for manifest in manifests {
@@ -281,7 +326,10 @@ impl Cluster {
 
     /// Prints the objects that exist without manifests, except sets that a table will show.
     async fn say_what_there_is(&self, kubeconfig: &Path) {
-        let client = self.server.client("mainstay-admin", &["system:masters"]);
+        let client = self
+            .control_plane
+            .server
+            .client("mainstay-admin", &["system:masters"]);
         let all_sets: Api<StatefulSet> = Api::all(client.clone());
         let all_pods: Api<Pod> = Api::all(client);
         let every = ListParams::default();
@@ -312,98 +360,30 @@ impl Cluster {
         kubeconfig: &Path,
         interrupted: &CancellationToken,
     ) -> Result<()> {
-        let mut kinds = self.server.kinds.iter();
+        let mut kinds = self.control_plane.server.kinds.iter();
         let pods = kinds.find(|kind| kind.info().kind == "Pod");
         let rows = pods.and_then(|kind| PodRows::new(kind.as_ref()));
         let rows = rows.context("the Pod kind lacks a column")?;
-        let client = self.server.client("mainstay-admin", &["system:masters"]);
+        let client = self
+            .control_plane
+            .server
+            .client("mainstay-admin", &["system:masters"]);
         let hints = |urls: &[String]| hints::text(&program(), kubeconfig, urls);
         let shown = tokio::select! {
             () = progress::show(client, sets, &rows, interrupted, hints) => Ok(()),
-            () = self.running.failed.cancelled() => Err(anyhow!("a part of the program has failed")),
+            () = self.failed.cancelled() => Err(anyhow!("a part of the program has failed")),
         };
         leave_foot();
         shown
     }
 
     async fn stop(self, pods: OnShutdown) -> Result<()> {
-        self.running.stop(pods).await;
-        self.stop_serving.cancel();
-        self.server.stop().await;
+        self.control_plane.stop(self.node.stop(pods)).await;
         self.network
             .close(pods == OnShutdown::StopPods)
             .await
             .context("take down the pods' network")
     }
-}
-
-/// Takes the network down after a start that failed, unless pods of a killed server still use it.
-async fn take_down(network: &PodNetwork, data_dir: &Path) {
-    if !left_pods::pods(data_dir).is_empty() {
-        return;
-    }
-    if let Err(error) = network.close(true).await {
-        warn(&format!(
-            "mainstay: the pods' network is not taken down: {error:#}"
-        ));
-    }
-}
-
-/// Makes the Service by which clients know the cluster's DNS, and which keeps its address from
-/// being given to another. It has no endpoints: the node answers on that address itself.
-async fn announce_dns(server: &Server, ranges: &Ranges) -> Result<()> {
-    let object = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {
-            "name": "kube-dns",
-            "namespace": "kube-system",
-            "labels": {
-                "k8s-app": "kube-dns",
-                "kubernetes.io/cluster-service": "true",
-                "kubernetes.io/name": "mainstay-dns",
-            },
-        },
-        "spec": {
-            "clusterIP": node::dns_address(ranges)?.to_string(),
-            "ports": [
-                {"name": "dns", "port": 53, "protocol": "UDP"},
-                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
-            ],
-        },
-    });
-    let manifest = Manifest {
-        origin: "the cluster's DNS".to_owned(),
-        object,
-    };
-    let client = server.client("mainstay-admin", &["system:masters"]);
-    apply::apply(&client, &server.kind_infos(), &manifest)
-        .await
-        .map(|_| ())
-}
-
-async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<PodNetwork>, Ranges)> {
-    let state_dir = settings.data_dir.join("network");
-    let default = WantedRanges::default();
-    let wanted = WantedRanges {
-        pod: settings.pod_cidr.unwrap_or(default.pod),
-        service: settings.service_cidr.unwrap_or(default.service),
-        pod_fixed: settings.pod_cidr.is_some(),
-        service_fixed: settings.service_cidr.is_some(),
-    };
-    let instances = Path::new(pod_network::INSTANCES);
-    let ranges = pod_network::reserve_ranges(instance_id, &state_dir, &wanted, instances)
-        .await
-        .context("choose addresses for pods and Services")?;
-    let network = PodNetwork::open(PodNetworkOptions {
-        instance_id: instance_id.to_owned(),
-        state_dir,
-        pod_cidr: ranges.pod,
-        service_cidr: ranges.service,
-    })
-    .await
-    .context("set up the pods' network")?;
-    Ok((Arc::new(network), ranges))
 }
 
 /// Refuses other ranges than those of the first start, because pods and Services have addresses in

@@ -10,12 +10,11 @@ use object_model::quantity::Quantity;
 use pod_network::Cidr;
 use serde::Deserialize;
 
-use super::pods::PodSettings;
-use super::protection::ProtectionSettings;
-use super::shutdown::ShutdownSettings;
-use super::stop::OnStop;
-use super::yaml;
+use crate::control_plane::ProtectionSettings;
+use crate::node_parts::{PodSettings, ShutdownSettings};
 use crate::settings::DataDirectory;
+use crate::stop::OnStop;
+use crate::yaml;
 
 /// Arguments of `mainstay up`.
 #[derive(clap::Args, Debug)]

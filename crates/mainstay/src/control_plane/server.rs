@@ -1,21 +1,20 @@
-//! The upper half: store, certificates, API server, kubeconfig.
+//! The API server with its certificates and its kubeconfig.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use api_client::Client;
 use api_server::encryption;
 use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, UserInfo};
 use certificates::{Authority, Identity};
 use container_runtime::beside;
 use controllers::ServerNames;
-use mvcc_store::StoreError;
-use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use mvcc_store::embedded::EmbeddedStore;
 use planners::certificate_signing::Names;
-use pod_network::Ranges;
+use pod_network::Cidr;
 use reconcile::Health;
 use reconcile::prometheus::Page;
 use resource_kinds::{ClusterConfig, Kind, KindInfo};
@@ -26,11 +25,6 @@ use tokio_util::sync::CancellationToken;
 use super::credentials::Credentials;
 use super::protection::Protection;
 use super::relocation::{DataLocation, Relocation};
-use crate::data_directory;
-use crate::process;
-
-/// The port at which pods find the API server on the node's pod-facing address.
-const POD_FACING_PORT: u16 = 6443;
 
 /// The one node of this process, once its agent runs.
 #[derive(Default)]
@@ -76,9 +70,10 @@ pub struct Server {
     /// The authority.
     pub authority: Arc<Authority>,
     credentials: Arc<Credentials>,
-    /// The address that it listens on.
+    /// The address at which the administrator finds it.
     pub address: SocketAddr,
     listeners: JoinSet<()>,
+    stop_serving: CancellationToken,
 }
 
 /// The inputs of a server.
@@ -89,9 +84,13 @@ pub struct ServerConfig<'a> {
     pub store: Arc<EmbeddedStore>,
     /// Already bound, so that a port in use is detected before any change.
     pub listener: TcpListener,
-    /// Pod and Service addresses.
-    pub ranges: Ranges,
-    /// The way to the node.
+    /// Addresses of Services.
+    pub service_range: Cidr,
+    /// The address and port at which pods find the server.
+    pub advertise: SocketAddr,
+    /// The host of the server in the administrator's kubeconfig, if the server listens everywhere.
+    pub kubeconfig_host: IpAddr,
+    /// The way to the node of this process.
     pub nodes: Arc<LocalNode>,
     /// The host's name.
     pub host_name: &'a str,
@@ -105,19 +104,23 @@ pub struct ServerConfig<'a> {
 
 impl Server {
     /// Starts the API server, writes the kubeconfig.
-    pub async fn start(config: ServerConfig<'_>, shutdown: &CancellationToken) -> Result<Self> {
+    pub async fn start(config: ServerConfig<'_>) -> Result<Self> {
         let data = config.data_dir;
         let store = config.store.clone();
         let authority = Authority::open_or_create(&data.join("certificates"))
             .context("prepare the certificates")?;
         let authority = Arc::new(authority);
-        let service_ip = nth(config.ranges.service, 1)?;
-        let node_ip = nth(config.ranges.pod, 1)?;
+        let service_ip = nth(config.service_range, 1)?;
         let listen = config
             .listener
             .local_addr()
             .context("the listening address")?;
-        let own_addresses = vec![service_ip.into(), node_ip.into(), listen.ip()];
+        let own_addresses = vec![service_ip.into(), config.advertise.ip(), listen.ip()];
+        let kubeconfig_host = match listen.ip() {
+            everywhere if everywhere.is_unspecified() => config.kubeconfig_host,
+            one => one,
+        };
+        let address = SocketAddr::new(kubeconfig_host, listen.port());
         let shows: Arc<OnceLock<Weak<ApiServer>>> = Arc::default();
         let (shown, dials) = (shows.clone(), shows.clone());
         let shown_with = authority.clone();
@@ -126,7 +129,7 @@ impl Server {
             host_name: config.host_name.to_owned(),
             own_addresses,
             host_addresses: Mutex::new(config.host_addresses.to_vec()),
-            address: listen,
+            address,
             kubeconfig: data.join("kubeconfig"),
             show: Box::new(move |identity| {
                 let Some(api) = shown.get().and_then(Weak::upgrade) else {
@@ -146,7 +149,7 @@ impl Server {
         let identity = credentials.server(SystemTime::now())?;
         let signer = authority.token_signer().context("prepare the token key")?;
         let cluster = ClusterConfig {
-            service_range: service_range(config.ranges.service)?,
+            service_range: service_range(config.service_range)?,
         };
         let kinds = resource_kinds::all(&cluster);
         let mut default_objects = resource_kinds::bootstrap::default_objects();
@@ -179,7 +182,7 @@ impl Server {
             tokens: Some(Arc::new(signer)),
             token_audiences: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
             service_ip: service_ip.into(),
-            advertise: vec![SocketAddr::from((node_ip, POD_FACING_PORT))],
+            advertise: vec![config.advertise],
             nodes: config.nodes,
             limits: api_server::Limits::default(),
         })
@@ -198,30 +201,26 @@ impl Server {
             ca_pem: authority.ca_pem().to_owned(),
             authority: authority.clone(),
             credentials,
-            address: listen,
+            address,
             listeners: JoinSet::new(),
+            stop_serving: CancellationToken::new(),
         };
-        server.serve(config.listener, shutdown);
+        server.serve(config.listener);
         beside(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
         Ok(server)
     }
 
     /// Serves pods on the node's own address in their network.
-    pub async fn serve_pods(
-        &mut self,
-        node_ip: Ipv4Addr,
-        shutdown: &CancellationToken,
-    ) -> Result<()> {
-        let address = SocketAddr::from((node_ip, POD_FACING_PORT));
+    pub async fn serve_pods(&mut self, address: SocketAddr) -> Result<()> {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("listen for pods on {address}"))?;
-        self.serve(listener, shutdown);
+        self.serve(listener);
         Ok(())
     }
 
-    fn serve(&mut self, listener: TcpListener, shutdown: &CancellationToken) {
-        let (api, shutdown) = (self.api.clone(), shutdown.clone());
+    fn serve(&mut self, listener: TcpListener) {
+        let (api, shutdown) = (self.api.clone(), self.stop_serving.clone());
         self.listeners.spawn(async move {
             if let Err(error) = api.serve(listener, shutdown).await {
                 tracing::error!(%error, "the API server stopped serving");
@@ -278,8 +277,9 @@ impl Server {
         self.store.clone()
     }
 
-    /// Waits for connections to end and closes the store.
+    /// Ends the connections and closes the store.
     pub async fn stop(mut self) {
+        self.stop_serving.cancel();
         while self.listeners.join_next().await.is_some() {}
         drop(self.api);
         let store = self.store;
@@ -289,116 +289,22 @@ impl Server {
     }
 }
 
-/// Opens the store, which keeps at most `quota` bytes; the error says when another process has it, or when it is damaged.
-pub async fn open_store(data: &Path, quota: Option<u64>) -> Result<Arc<EmbeddedStore>> {
-    let mut options = EmbeddedOptions::new(data.join("store"));
-    if let Some(quota) = quota {
-        options.limits.live_bytes_max = quota;
-    }
-    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
-        .await
-        .context("open the store")?;
-    opened.map_err(|error| {
-        if let (StoreError::InUse(_), Some(server)) = (&error, process::serving(data)) {
-            return anyhow!(process::runs_already(data, server));
-        }
-        let next = match &error {
-            StoreError::InUse(_) => "; stop that one, or choose another --data-dir",
-            StoreError::NewerFormat { .. } => "; start a newer mainstay on it",
-            StoreError::Damaged(_) => "; put a backup in its place, or choose another --data-dir",
-            _ => "",
-        };
-        anyhow!("open the store in {}: {error}{next}", data.display())
-    })
-}
-
 /// The certificates (PEM) that the server shows: its own, and the authority's. A new node recognises the
 /// authority by the hash of its key, so that it needs no file of the server.
 fn chain(identity: &Identity, authority: &Authority) -> String {
     format!("{}{}", identity.certificate_pem(), authority.ca_pem())
 }
 
-fn nth(range: pod_network::Cidr, index: u32) -> Result<Ipv4Addr> {
+fn nth(range: Cidr, index: u32) -> Result<Ipv4Addr> {
     range
         .nth(index)
         .with_context(|| format!("range {range} is too small"))
 }
 
 /// The Service range in the form that validation knows it.
-fn service_range(range: pod_network::Cidr) -> Result<resource_kinds::ServiceRange> {
+fn service_range(range: Cidr) -> Result<resource_kinds::ServiceRange> {
     range
         .to_string()
         .parse()
         .with_context(|| format!("Service range {range}"))
-}
-
-/// Binds the API's address; the error advises about a port in use.
-pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            let instances = Path::new(pod_network::INSTANCES);
-            bail!(beside(|| in_use(address, data, instances)))
-        }
-        Err(error) => Err(error).with_context(|| format!("listen on {address}")),
-    }
-}
-
-/// The mainstay process that uses the port, if any, and the advice.
-fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
-    if let Some(server) = process::serving(data) {
-        return process::runs_already(data, server);
-    }
-    let list = std::fs::read_to_string(instances).unwrap_or_default();
-    let port = format!(":{}", address.port());
-    let has_port = |directory: &Path| {
-        let served = std::fs::read_to_string(directory.join("kubeconfig")).unwrap_or_default();
-        let mut lines = served.lines().filter(|line| line.contains("server: "));
-        process::serving(directory).is_some() && lines.any(|line| line.trim_end().ends_with(&port))
-    };
-    let other = data_directory::directories(&list)
-        .into_iter()
-        .find(|directory| has_port(directory));
-    match other {
-        Some(other) => format!(
-            "{address} is in use by another mainstay, that of {other}: `mainstay down --data-dir \
-             {other}` stops it; beside it, choose another address with --listen, or let --listen \
-             127.0.0.1:0 find a free one",
-            other = other.display()
-        ),
-        None => format!(
-            "{address} is in use by another program; choose another with --listen, or let --listen \
-             127.0.0.1:0 find a free one"
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Findings U5: the message names the process that uses the port, if it is mainstay itself.
-    #[test]
-    fn another_mainstay_on_the_port_is_recognised() {
-        let around = tempfile::tempdir().unwrap();
-        let (own, other) = (around.path().join("own"), around.path().join("other"));
-        std::fs::create_dir_all(other.join("network")).unwrap();
-        let list = around.path().join("list");
-        std::fs::write(&list, format!("{}/network/ranges.json\n", other.display())).unwrap();
-        let address: SocketAddr = "127.0.0.1:6443".parse().unwrap();
-        let foreign = in_use(address, &own, &list);
-        assert!(foreign.contains("by another program"), "{foreign}");
-        process::note(&other).unwrap();
-        let line = "    server: https://127.0.0.1:6443\n";
-        std::fs::write(other.join("kubeconfig"), line).unwrap();
-        let mainstay = in_use(address, &own, &list);
-        assert!(
-            mainstay.contains("by another mainstay, that of"),
-            "{mainstay}"
-        );
-        std::fs::create_dir(&own).unwrap();
-        process::note(&own).unwrap();
-        let itself = in_use(address, &own, &list);
-        assert!(itself.starts_with("mainstay already runs on"), "{itself}");
-    }
 }

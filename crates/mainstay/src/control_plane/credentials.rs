@@ -5,7 +5,7 @@
 //! addresses. Clients see the change at their next connection; a kubeconfig is read at each start
 //! of a client.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -48,7 +48,7 @@ pub struct Credentials {
     pub own_addresses: Vec<IpAddr>,
     /// The addresses of the host.
     pub host_addresses: Mutex<Vec<IpAddr>>,
-    /// The address that the server listens on.
+    /// The address of the server in the administrator's file.
     pub address: SocketAddr,
     /// The administrator's file.
     pub kubeconfig: PathBuf,
@@ -121,12 +121,7 @@ impl Credentials {
             .authority
             .client_at("mainstay-admin", &["system:masters"], now)
             .context("prepare the administrator's certificate")?;
-        let host = if self.address.ip().is_unspecified() {
-            Ipv4Addr::LOCALHOST.into()
-        } else {
-            self.address.ip()
-        };
-        let server = format!("https://{}", SocketAddr::new(host, self.address.port()));
+        let server = format!("https://{}", self.address);
         let text = kubeconfig::render(&kubeconfig::Credentials {
             server: &server,
             ca: self.authority.ca_pem(),

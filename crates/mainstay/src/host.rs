@@ -1,10 +1,11 @@
-//! The facts of the machine that `up` needs.
+//! The facts of the machine.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::net::if_::InterfaceFlags;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -61,6 +62,34 @@ impl Host {
     }
 }
 
+/// The address of the node on this machine, which may change.
+pub struct NodeAddress {
+    now: watch::Sender<IpAddr>,
+    otherwise: Ipv4Addr,
+}
+
+impl NodeAddress {
+    /// The address of the node: one that others can reach, else the given one.
+    pub fn of(host: &Host, otherwise: Ipv4Addr) -> Self {
+        Self {
+            now: watch::Sender::new(host.node_address(otherwise)),
+            otherwise,
+        }
+    }
+
+    /// The address, now and from now on.
+    pub fn subscribe(&self) -> watch::Receiver<IpAddr> {
+        self.now.subscribe()
+    }
+
+    /// The machine has changed.
+    pub fn follow(&self, host: &Host) {
+        let now = host.node_address(self.otherwise);
+        self.now
+            .send_if_modified(|address| std::mem::replace(address, now) != now);
+    }
+}
+
 /// Checks the machine's addresses periodically until `stop`, and reports changes.
 pub async fn follow(known: Host, stop: CancellationToken, mut tell: impl FnMut(&Host)) {
     let mut watched = Watched::new(known);
@@ -113,12 +142,12 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 /// Refuses to go on without root, and says why and how.
-pub fn require_root() -> Result<()> {
+pub fn require_root(command: &str) -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }
     bail!(
-        "`mainstay up` must run as root: it makes namespaces, mounts, control groups and network \
+        "`mainstay {command}` must run as root: it makes namespaces, mounts, control groups and network \
          rules for the pods. Start it with sudo; kubectl then needs no root, only a copy of the \
          kubeconfig that `sudo mainstay kubeconfig` prints"
     )

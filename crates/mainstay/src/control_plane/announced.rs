@@ -1,0 +1,44 @@
+//! Objects by which the server tells facts of the cluster.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result};
+use api_client::{Api, Patch, PatchParams};
+use k8s_openapi::api::core::v1::Service;
+
+use super::Server;
+
+/// The field manager of the program's own objects.
+const MANAGER: &str = "mainstay-up";
+
+/// Makes the Service by which clients know the cluster's DNS, and which keeps its address from
+/// being given to another. It has no endpoints: each node answers on that address itself.
+pub async fn announce_dns(server: &Server, address: Ipv4Addr) -> Result<()> {
+    let object = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "mainstay-dns",
+            },
+        },
+        "spec": {
+            "clusterIP": address.to_string(),
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            ],
+        },
+    });
+    let client = server.client("mainstay-admin", &["system:masters"]);
+    let services: Api<Service> = Api::namespaced(client, "kube-system");
+    let params = PatchParams::apply(MANAGER).force();
+    let patch = Patch::Apply(object);
+    let applied = services.patch("kube-dns", &params, &patch).await;
+    applied.context("announce the cluster's DNS")?;
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! The address of the API.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use container_runtime::beside;
+use tokio::net::TcpListener;
+
+use crate::data_directory;
+use crate::process;
+
+/// Binds the API's address; the error advises about a port in use.
+pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            let instances = Path::new(pod_network::INSTANCES);
+            bail!(beside(|| in_use(address, data, instances)))
+        }
+        Err(error) => Err(error).with_context(|| format!("listen on {address}")),
+    }
+}
+
+/// The mainstay process that uses the port, if any, and the advice.
+fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
+    if let Some(server) = process::serving(data) {
+        return process::runs_already(data, server);
+    }
+    let list = std::fs::read_to_string(instances).unwrap_or_default();
+    let port = format!(":{}", address.port());
+    let has_port = |directory: &Path| {
+        let served = std::fs::read_to_string(directory.join("kubeconfig")).unwrap_or_default();
+        let mut lines = served.lines().filter(|line| line.contains("server: "));
+        process::serving(directory).is_some() && lines.any(|line| line.trim_end().ends_with(&port))
+    };
+    let other = data_directory::directories(&list)
+        .into_iter()
+        .find(|directory| has_port(directory));
+    match other {
+        Some(other) => format!(
+            "{address} is in use by another mainstay, that of {other}: `mainstay down --data-dir \
+             {other}` stops it; beside it, choose another address with --listen, or let --listen \
+             127.0.0.1:0 find a free one",
+            other = other.display()
+        ),
+        None => format!(
+            "{address} is in use by another program; choose another with --listen, or let --listen \
+             127.0.0.1:0 find a free one"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Findings U5: the message names the process that uses the port, if it is mainstay itself.
+    #[test]
+    fn another_mainstay_on_the_port_is_recognised() {
+        let around = tempfile::tempdir().unwrap();
+        let (own, other) = (around.path().join("own"), around.path().join("other"));
+        std::fs::create_dir_all(other.join("network")).unwrap();
+        let list = around.path().join("list");
+        std::fs::write(&list, format!("{}/network/ranges.json\n", other.display())).unwrap();
+        let address: SocketAddr = "127.0.0.1:6443".parse().unwrap();
+        let foreign = in_use(address, &own, &list);
+        assert!(foreign.contains("by another program"), "{foreign}");
+        process::note(&other).unwrap();
+        let line = "    server: https://127.0.0.1:6443\n";
+        std::fs::write(other.join("kubeconfig"), line).unwrap();
+        let mainstay = in_use(address, &own, &list);
+        assert!(
+            mainstay.contains("by another mainstay, that of"),
+            "{mainstay}"
+        );
+        std::fs::create_dir(&own).unwrap();
+        process::note(&own).unwrap();
+        let itself = in_use(address, &own, &list);
+        assert!(itself.starts_with("mainstay already runs on"), "{itself}");
+    }
+}

@@ -1,0 +1,152 @@
+//! The API server with its controllers and its scheduler: the part of a cluster that runs once.
+
+mod admin;
+mod announced;
+mod credentials;
+mod listen;
+mod memory;
+mod protection;
+mod relocation;
+mod server;
+pub mod store;
+
+use std::path::{Path, PathBuf};
+
+use api_server::Component;
+use object_model::listening::Listening;
+use reconcile::SharedCaches;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use volume_provisioner::Storage;
+
+use crate::host::{self, Host, NodeAddress};
+use crate::output::warn;
+use crate::tasks::Group;
+use admin::Admin;
+pub use announced::announce_dns;
+pub use listen::bind;
+pub use protection::{Protection, ProtectionSettings};
+pub use relocation::{DataLocation, Relocation};
+pub use server::{LocalNode, Server, ServerConfig};
+
+/// A running API server with its controllers and its scheduler.
+pub struct ControlPlane {
+    /// The API server.
+    pub server: Server,
+    /// Controllers and scheduler.
+    deciders: Group,
+    upkeep: Group,
+}
+
+impl ControlPlane {
+    /// Starts the controllers and the scheduler of a server. `listening` has the ports that the
+    /// machine of its only node uses itself.
+    pub fn of(
+        server: Server,
+        listening: Option<watch::Receiver<Listening>>,
+        failed: &CancellationToken,
+    ) -> Self {
+        let health = server.health();
+        let mut control_plane = Self {
+            server,
+            deciders: Group::new(&health, failed),
+            upkeep: Group::new(&health, failed),
+        };
+        control_plane.start_deciders(listening);
+        control_plane.start_upkeep();
+        control_plane
+    }
+
+    /// Ends everything: first the controllers and the scheduler, so that they do not react to the pods
+    /// that `nodes` stops, then the nodes of this process, then the API server.
+    pub async fn stop(self, nodes: impl Future<Output = ()>) {
+        self.deciders.end().await;
+        nodes.await;
+        self.upkeep.end().await;
+        self.server.stop().await;
+    }
+
+    fn start_deciders(&mut self, listening: Option<watch::Receiver<Listening>>) {
+        let Self {
+            server, deciders, ..
+        } = self;
+        let masters: [&str; 0] = [];
+        let controllers = server.client("system:kube-controller-manager", &masters);
+        // The controllers may read every kind that the scheduler reads.
+        let caches = SharedCaches::new(controllers.clone(), deciders.part("caches"));
+        let config = controllers::Config {
+            caches: Some(caches.clone()),
+            root_ca_pem: server.ca_pem.clone(),
+            authority: Some(server.authority.clone()),
+            server_names: server.names(),
+            listening,
+            ..controllers::Config::default()
+        };
+        let metrics = config.metrics.clone();
+        server.show(move |page| metrics.write(page));
+        let part = deciders.run("controllers", |stop| {
+            controllers::run_all(controllers, config, stop)
+        });
+        server.watch(Component::ControllerManager, part);
+        let scheduler = server.client("system:kube-scheduler", &masters);
+        let config = scheduler::Config {
+            caches: Some(caches),
+            ..scheduler::Config::default()
+        };
+        let metrics = config.metrics.clone();
+        server.show(move |page| metrics.write(page));
+        let part = deciders.run("scheduler", |stop| scheduler::run(scheduler, config, stop));
+        server.watch(Component::Scheduler, part);
+    }
+
+    /// Keeps the certificates of the program's own parts valid, and gives the memory of deleted objects
+    /// back to the machine.
+    fn start_upkeep(&mut self) {
+        let credentials = self.server.credentials();
+        self.upkeep
+            .keep("renewal of certificates", |stop| credentials.keep(stop));
+        let store = self.server.store();
+        self.upkeep
+            .keep("memory", |stop| memory::keep_small(store, stop));
+    }
+
+    /// Keeps the server's certificate, and the address of the node of this process, in step with the
+    /// machine.
+    pub fn follow_addresses(&mut self, host: &Host, node: Option<NodeAddress>) {
+        let (known, credentials) = (host.clone(), self.server.credentials());
+        let tell = move |host: &Host| {
+            if let Err(error) = credentials.host_has(&host.addresses) {
+                tracing::error!("the API server is not known by new addresses: {error:#}");
+            }
+            if let Some(node) = &node {
+                node.follow(host);
+            }
+        };
+        self.upkeep.keep("machine's addresses", |stop| {
+            host::follow(known, stop, tell)
+        });
+    }
+
+    /// Serves the administrator's socket in the data directory. A failure does not affect other parts.
+    pub fn serve_admin(&mut self, data: &Path, storage: Storage, configured_by: Vec<PathBuf>) {
+        let listener = match admin::listen(data) {
+            Ok(listener) => listener,
+            Err(error) => {
+                return warn(&format!(
+                    "mainstay: backups of this server are not possible: {error}"
+                ));
+            }
+        };
+        let socket = data.join(crate::backup::contents::SOCKET);
+        let served = Admin {
+            store: self.server.store(),
+            storage,
+            configured_by,
+        };
+        self.upkeep
+            .keep("administrator's socket", |stop| async move {
+                admin::serve(served, listener, stop).await;
+                std::fs::remove_file(socket).ok();
+            });
+    }
+}

@@ -1,0 +1,262 @@
+//! The parts of a node: node agent, service proxy, DNS server, provisioner. They get their clients of
+//! the API from outside, so that they run beside the API server or on another machine.
+
+pub mod builtin_images;
+pub mod network;
+mod pods;
+mod shutdown;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use api_client::Client;
+use api_server::NodeService;
+use container_runtime::RuntimeOptions;
+use image_store::{ImageStore, RegistriesConfig};
+use node_agent::{KubeletApi, NodeAgent, OnShutdown, ShutdownOrder};
+use pod_network::{Cidr, PodNetwork, Ranges};
+use reconcile::Health;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use volume_provisioner::Storage;
+
+use crate::output::warn;
+use crate::tasks::Group;
+use network::dns_address;
+pub use pods::PodSettings;
+pub use shutdown::ShutdownSettings;
+
+/// The cluster's domain.
+const DOMAIN: &str = "cluster.local";
+/// The account of the DNS server.
+const DNS_USER: &str = "system:serviceaccount:kube-system:mainstay-dns";
+/// The account of the provisioner of local volumes, whose writes no node may make.
+const PROVISIONER_USER: &str = "system:serviceaccount:kube-system:mainstay-provisioner";
+/// The groups of both accounts.
+const ACCOUNT_GROUPS: [&str; 2] = [
+    "system:serviceaccounts",
+    "system:serviceaccounts:kube-system",
+];
+/// The port of DNS.
+const DNS_PORT: u16 = 53;
+/// Most pods on the node, as Kubernetes has it.
+const PODS_MAX: u32 = 110;
+
+/// The clients of the parts.
+pub struct Clients {
+    /// The node agent, as the node.
+    pub agent: Client,
+    /// The service proxy.
+    pub proxy: Client,
+    /// The DNS server.
+    pub dns: Client,
+    /// The provisioner of local volumes.
+    pub provisioner: Client,
+}
+
+impl Clients {
+    /// The clients of a node in the process of the API server, which knows a client for each user.
+    pub fn in_process(node_name: &str, client: impl Fn(&str, &[&str]) -> Client) -> Self {
+        Self {
+            agent: client(&format!("system:node:{node_name}"), &["system:nodes"]),
+            proxy: client("system:kube-proxy", &["system:node-proxier"]),
+            dns: client(DNS_USER, &ACCOUNT_GROUPS),
+            provisioner: client(PROVISIONER_USER, &ACCOUNT_GROUPS),
+        }
+    }
+}
+
+/// The inputs of the parts.
+pub struct Settings<'a> {
+    /// The instance's data directory.
+    pub data_dir: &'a Path,
+    /// The instance's id.
+    pub instance_id: &'a str,
+    /// The name of the Node object.
+    pub node_name: String,
+    /// The addresses of this node's pods, and of Services.
+    pub ranges: Ranges,
+    /// The addresses of the pods of all nodes.
+    pub cluster_range: Cidr,
+    /// The pods' network.
+    pub network: Arc<PodNetwork>,
+    /// The node's address, now and from now on.
+    pub node_ip: watch::Receiver<IpAddr>,
+    /// Images.
+    pub images: ImageStore,
+    /// Mirrors and credentials.
+    pub registries: RegistriesConfig,
+    /// The settings of pods.
+    pub pods: PodSettings,
+    /// In which order they are stopped.
+    pub shutdown_order: ShutdownOrder,
+    /// Labels of the Node object besides the usual ones.
+    pub labels: BTreeMap<String, String>,
+    /// The kubelet API on the network, for an API server in another process.
+    pub kubelet_api: Option<KubeletApi>,
+}
+
+/// The running parts of a node.
+pub struct NodeParts {
+    agent: Group,
+    /// The parts that pods need while they run.
+    network: Group,
+    storage: Storage,
+    /// The treatment of the pods at the end.
+    on_shutdown: watch::Sender<OnShutdown>,
+    /// Whether the rules of Services go then.
+    remove_services: watch::Sender<bool>,
+    /// The API of the node agent.
+    pub service: NodeService,
+}
+
+impl NodeParts {
+    /// Starts every part. `failed` is cancelled when one ends unexpectedly.
+    pub async fn start(
+        settings: Settings<'_>,
+        clients: Clients,
+        health: &Health,
+        failed: &CancellationToken,
+    ) -> Result<Self> {
+        let remove_services = watch::Sender::new(true);
+        let on_shutdown = watch::Sender::new(OnShutdown::StopPods);
+        let mut network = Group::new(health, failed);
+        let Clients {
+            agent,
+            proxy,
+            dns,
+            provisioner,
+        } = clients;
+        start_proxy(&mut network, &settings, proxy, &remove_services)?;
+        start_dns(&mut network, &settings, dns)?;
+        let storage = Storage::open(settings.data_dir)
+            .await
+            .context("open the volumes")?;
+        let name = settings.node_name.clone();
+        let config = volume_provisioner::ProvisionerConfig::new(name, storage.clone());
+        network.run("provisioner", |stop| {
+            volume_provisioner::run(provisioner, config, stop)
+        });
+        let mut agents = Group::new(health, failed);
+        let config = agent_config(settings, &on_shutdown)?;
+        let agent = NodeAgent::start(config, agent, agents.part("node agent"))
+            .await
+            .context("start the node agent")?;
+        let service = agent.kubelet_api();
+        agents.follow("node agent", agent.finished());
+        Ok(Self {
+            agent: agents,
+            network,
+            storage,
+            on_shutdown,
+            remove_services,
+            service,
+        })
+    }
+
+    /// The pods' volumes.
+    pub fn storage(&self) -> Storage {
+        self.storage.clone()
+    }
+
+    /// Stops the pods, each within its grace period, or leaves them running; then the parts.
+    pub async fn stop(self, pods: OnShutdown) {
+        let stops = pods == OnShutdown::StopPods;
+        self.on_shutdown.send_replace(pods);
+        self.remove_services.send_replace(stops);
+        self.agent.end().await;
+        self.network.end().await;
+        if stops && let Err(error) = self.storage.close().await {
+            warn(&format!("mainstay: {:#}", anyhow::Error::new(error)));
+        }
+    }
+}
+
+fn start_proxy(
+    group: &mut Group,
+    settings: &Settings<'_>,
+    client: Client,
+    remove_services: &watch::Sender<bool>,
+) -> Result<()> {
+    let network = Arc::clone(&settings.network);
+    group.keep("listening programs", |stop| async move {
+        stop.run_until_cancelled(network.follow_listening()).await;
+    });
+    let network = &settings.network;
+    let config = service_proxy::Config {
+        instance_id: settings.instance_id.to_owned(),
+        node_name: settings.node_name.clone(),
+        pod_cidr: settings.ranges.pod,
+        cluster_cidr: settings.cluster_range,
+        service_cidr: settings.ranges.service,
+        unmanaged: BTreeSet::from([dns_address(settings.ranges.service)?]),
+        pod_link_prefix: pod_network::link_prefix(settings.instance_id),
+        host_ports: network.published(),
+        listening: network.listening(),
+        pods: Some(service_proxy::LocalPods {
+            connected: network.connected(),
+            guarded: network.guard(),
+        }),
+        remove_on_shutdown: remove_services.subscribe(),
+    };
+    group.run("service proxy", |stop| {
+        service_proxy::run(client, config, stop)
+    });
+    Ok(())
+}
+
+fn start_dns(group: &mut Group, settings: &Settings<'_>, client: Client) -> Result<()> {
+    let ranges = &settings.ranges;
+    let address = dns_address(ranges.service)?;
+    let config = dns_server::Config {
+        domain: DOMAIN.to_owned(),
+        listen: vec![SocketAddr::from((address, DNS_PORT))],
+        addresses: vec![address.into()],
+        ranges: vec![ranges.service, settings.cluster_range],
+        clients: vec![ranges.pod],
+        upstreams: None,
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+    };
+    group.run("DNS server", |stop| dns_server::run(client, config, stop));
+    Ok(())
+}
+
+fn agent_config(
+    settings: Settings<'_>,
+    on_shutdown: &watch::Sender<OnShutdown>,
+) -> Result<node_agent::Config> {
+    Ok(node_agent::Config {
+        node_name: settings.node_name,
+        data_dir: settings.data_dir.to_owned(),
+        runtime: RuntimeOptions {
+            state_dir: settings.data_dir.to_owned(),
+            instance_id: settings.instance_id.to_owned(),
+            // This very program, even if its file has been replaced since.
+            shim_command: vec!["/proc/self/exe".to_owned(), "shim".to_owned()],
+            cgroup_parent: String::new(),
+        },
+        images: settings.images,
+        registries: settings.registries,
+        network: settings.network,
+        node_ip: settings.node_ip,
+        pod_cidr: Some(settings.ranges.pod.to_string()),
+        cluster_dns: vec![dns_address(settings.ranges.service)?.to_string()],
+        cluster_domain: DOMAIN.to_owned(),
+        kubelet_version: api_server::git_version(),
+        labels: settings.labels,
+        pods_max: PODS_MAX,
+        pod_pids_max: settings.pods.pids_max(),
+        admission: node_agent::AdmissionPolicy {
+            unsafe_sysctls: settings.pods.unsafe_sysctls(),
+        },
+        eviction: settings.pods.eviction(),
+        image_gc: settings.pods.image_gc()?,
+        logs: settings.pods.logs(),
+        kubelet_api: settings.kubelet_api,
+        on_shutdown: on_shutdown.subscribe(),
+        shutdown_order: settings.shutdown_order,
+    })
+}

@@ -1,0 +1,52 @@
+//! The pods' network of a node.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use pod_network::{Cidr, PodNetwork, PodNetworkOptions, Ranges, WantedRanges};
+
+use crate::down::left_pods;
+use crate::output::warn;
+
+/// Reserves the ranges on this machine, and opens the pods' network.
+pub async fn open(
+    data_dir: &Path,
+    instance_id: &str,
+    wanted: &WantedRanges,
+) -> Result<(Arc<PodNetwork>, Ranges)> {
+    let state_dir = data_dir.join("network");
+    let instances = Path::new(pod_network::INSTANCES);
+    let ranges = pod_network::reserve_ranges(instance_id, &state_dir, wanted, instances)
+        .await
+        .context("choose addresses for pods and Services")?;
+    let network = PodNetwork::open(PodNetworkOptions {
+        instance_id: instance_id.to_owned(),
+        state_dir,
+        pod_cidr: ranges.pod,
+        service_cidr: ranges.service,
+    })
+    .await
+    .context("set up the pods' network")?;
+    Ok((Arc::new(network), ranges))
+}
+
+/// Takes the network down after a start that failed, unless pods of a killed server still use it.
+pub async fn take_down(network: &PodNetwork, data_dir: &Path) {
+    if !left_pods::pods(data_dir).is_empty() {
+        return;
+    }
+    if let Err(error) = network.close(true).await {
+        warn(&format!(
+            "mainstay: the pods' network is not taken down: {error:#}"
+        ));
+    }
+}
+
+/// The address of the cluster's DNS: the tenth of the Service range, by convention.
+pub fn dns_address(service_range: Cidr) -> Result<Ipv4Addr> {
+    service_range
+        .nth(10)
+        .with_context(|| format!("Service range {service_range} is too small"))
+}

@@ -1,0 +1,91 @@
+//! Parts of the program that run beside each other and end together.
+
+use std::convert::Infallible;
+
+use reconcile::{Health, Part};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::output::warn;
+
+/// Parts that end together.
+pub struct Group {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+    health: Health,
+    failed: CancellationToken,
+}
+
+impl Group {
+    /// A group without parts. `failed` is cancelled when a part ends unexpectedly.
+    pub fn new(health: &Health, failed: &CancellationToken) -> Self {
+        Self {
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+            health: health.clone(),
+            failed: failed.clone(),
+        }
+    }
+
+    /// The health of a part of the group, with the group's end.
+    pub fn part(&self, name: &'static str) -> Part {
+        self.health.part(name, self.stop.clone())
+    }
+
+    /// Starts a part.
+    pub fn run<F, E>(&mut self, name: &'static str, start: impl FnOnce(Part) -> F) -> AbortHandle
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let task = start(self.part(name));
+        self.tasks
+            .spawn(watched(name, task, self.stop.clone(), self.failed.clone()))
+    }
+
+    /// Starts a part without health that cannot fail.
+    pub fn keep<F>(&mut self, name: &'static str, start: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let task = start(self.stop.clone());
+        self.follow(name, task);
+    }
+
+    /// Waits for a part that was started with [`Group::part`].
+    pub fn follow(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let task = async move {
+            task.await;
+            Ok::<(), Infallible>(())
+        };
+        let (stop, failed) = (self.stop.clone(), self.failed.clone());
+        self.tasks.spawn(watched(name, task, stop, failed));
+    }
+
+    /// Ends the parts, and waits for them.
+    pub async fn end(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Waits for a part, and raises the alarm when it ends without having been told to.
+async fn watched<E: std::error::Error + Send + Sync + 'static>(
+    name: &'static str,
+    part: impl Future<Output = Result<(), E>>,
+    stop: CancellationToken,
+    failed: CancellationToken,
+) {
+    let result = part.await.map_err(anyhow::Error::new);
+    match result {
+        Ok(()) if stop.is_cancelled() => tracing::debug!(part = name, "stopped"),
+        Ok(()) => {
+            warn(&format!("mainstay: the {name} ended unexpectedly"));
+            failed.cancel();
+        }
+        Err(error) => {
+            warn(&format!("mainstay: the {name} failed: {error:#}"));
+            failed.cancel();
+        }
+    }
+}
