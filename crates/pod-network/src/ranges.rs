@@ -99,7 +99,7 @@ pub fn choose_ranges(
     Ok(Ranges { pod, service })
 }
 
-fn choose(
+pub(crate) fn choose(
     purpose: &'static str,
     taken: &[UsedRange],
     kept: &[UsedRange],
@@ -229,7 +229,7 @@ fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
 }
 
 /// Waits for the lock that all instances of the machine share; dropping it lets the next go on.
-async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
+pub(crate) async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
     let taken = tokio::task::spawn_blocking(|| {
         let path = PathBuf::from("/run/mainstay-ranges.lock");
         let lock = std::fs::File::create(&path).map_err(file("create", &path))?;

@@ -23,6 +23,7 @@ fn options(dir: &Path) -> SwitchOptions {
         instance_id: INSTANCE.to_owned(),
         state_dir: dir.join("namespaces"),
         range: "10.245.0.0/24".parse().unwrap(),
+        own_ranges: Vec::new(),
         nodes: vec!["b".to_owned(), "c".to_owned()],
     }
 }
@@ -96,6 +97,25 @@ fn nodes_reach_each_other_and_the_machine() {
     drop(removed);
     assert!(!dir.path().join("namespaces").exists());
     assert_eq!(host.kernel_state(), before);
+}
+
+#[test]
+fn a_range_in_use_is_avoided() {
+    let host = Namespace::new();
+    host.ip("addr add 10.245.0.7/24 dev lo");
+    let dir = tempfile::tempdir().unwrap();
+    let removed = Removed(&host, dir.path());
+    let beside_own = SwitchOptions {
+        own_ranges: vec!["10.245.1.0/24".parse().unwrap()],
+        ..options(dir.path())
+    };
+    let switch = host.block_on(|| NodeSwitch::open(beside_own)).unwrap();
+    assert_eq!(switch.range().to_string(), "10.245.2.0/24");
+    assert_eq!(switch.address(), Ipv4Addr::new(10, 245, 2, 1));
+    // A link of its own is no other user of the range.
+    let again = host.block_on(|| NodeSwitch::open(options(dir.path())));
+    assert_eq!(again.unwrap().range(), switch.range());
+    drop(removed);
 }
 
 #[test]

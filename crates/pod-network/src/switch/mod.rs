@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use durable_file::Durability;
 use object_model::cidr::Cidr;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -22,12 +23,15 @@ use crate::host::{Host, LOOPBACK_INDEX};
 use crate::links::{delete_link, get_link};
 use crate::names::switch_link;
 use crate::namespace;
+use crate::ranges::{self, UsedRange};
 use pinned::{PinnedNamespace, unpin};
 
 /// The link of a node to the switch.
 const NODE_LINK: &str = "eth0";
 /// The bridge, and the file of its namespace.
 const BRIDGE: &str = "switch";
+/// The file with the range.
+const RANGE: &str = "range";
 /// Makes the packets of bridges pass the rules of the machine's firewall, if the module is loaded.
 const BRIDGE_FIREWALL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
@@ -38,8 +42,11 @@ pub struct SwitchOptions {
     pub instance_id: String,
     /// Directory of the namespaces' files; it is this module's alone.
     pub state_dir: PathBuf,
-    /// The addresses of the machine (the first one) and of the nodes.
+    /// The wanted addresses of the machine (the first one) and of the nodes. The next free range of this
+    /// size is used if something else has them.
     pub range: Cidr,
+    /// Ranges that this instance uses for other purposes.
+    pub own_ranges: Vec<Cidr>,
     /// The names of the nodes with a namespace of their own. The first one has the second address.
     pub nodes: Vec<String>,
 }
@@ -60,6 +67,7 @@ pub struct SwitchedNode {
 /// *Guarantees*: opening it again finds the namespaces of a former process with their links.
 #[derive(Debug)]
 pub struct NodeSwitch {
+    range: Cidr,
     address: Ipv4Addr,
     nodes: Vec<SwitchedNode>,
 }
@@ -70,16 +78,18 @@ impl NodeSwitch {
     /// # Errors
     /// The range is too small, or files or the kernel fail (root is required).
     pub async fn open(options: SwitchOptions) -> Result<Self, Error> {
-        let range = options.range;
+        let host = Host::connect(&options.instance_id)?;
+        let made = make_private(&options.state_dir);
+        made.map_err(file("create directory", &options.state_dir))?;
+        // Until the range is visible in the kernel, for instances that start together.
+        let _lock = ranges::lock().await?;
+        let range = choose_range(&host, &options).await?;
         let address = |index: usize| {
             let index = u32::try_from(index).ok();
             let address = index.and_then(|index| range.nth(index));
             let usable = address.filter(|address| *address != range.last());
             usable.ok_or(Error::RangeTooSmall { range })
         };
-        let host = Host::connect(&options.instance_id)?;
-        let made = make_private(&options.state_dir);
-        made.map_err(file("create directory", &options.state_dir))?;
         let bridge = Bridge::open(&options.state_dir).await?;
         let machine = Port {
             name: switch_link(&options.instance_id),
@@ -109,9 +119,15 @@ impl NodeSwitch {
             });
         }
         Ok(Self {
+            range,
             address: machine.address,
             nodes,
         })
+    }
+
+    /// Returns the addresses of the switch.
+    pub fn range(&self) -> Cidr {
+        self.range
     }
 
     /// Returns the machine's own address on the switch.
@@ -138,6 +154,30 @@ impl NodeSwitch {
         let removed = spawn_blocking(move || unpin_all(&state_dir)).await;
         removed.map_err(|error| file("remove", "network namespaces")(IoError::other(error)))?
     }
+}
+
+/// The range of a former process whose link is there, or a free one.
+async fn choose_range(host: &Host, options: &SwitchOptions) -> Result<Cidr, Error> {
+    let path = options.state_dir.join(RANGE);
+    let stored = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        text => Some(text.map_err(file("read", &path))?),
+    };
+    let stored = stored.and_then(|text| text.trim().parse::<Cidr>().ok());
+    let link = get_link(&host.handle, &switch_link(&options.instance_id)).await?;
+    if let (Some(range), Some(_)) = (stored, link) {
+        return Ok(range);
+    }
+    let mut taken = host.taken().await?;
+    taken.extend(options.own_ranges.iter().map(|range| UsedRange {
+        range: *range,
+        by: "this instance".to_owned(),
+    }));
+    let range = ranges::choose("node", &taken, &[], stored.unwrap_or(options.range), false)?;
+    let text = range.to_string();
+    let written = durable_file::replace(&path, text.as_bytes(), 0o644, Durability::PageCache);
+    written.map_err(file("write", &path))?;
+    Ok(range)
 }
 
 fn unpin_all(state_dir: &Path) -> Result<(), Error> {
