@@ -9,6 +9,7 @@ pub mod field;
 pub mod int_or_percent;
 pub mod listening;
 pub mod names;
+pub mod protobuf;
 pub mod quantity;
 pub mod selector;
 mod semver;

@@ -8,7 +8,6 @@
 mod messages;
 mod read;
 mod transcode;
-mod wire;
 mod write;
 
 pub(crate) use read::read;

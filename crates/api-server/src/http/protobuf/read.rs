@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use resource_kinds::api_types::{ApiTypes, Field, Shape, Structure, ValueType};
 use serde_json::{Map, Value, json};
 
-use super::wire::{Reader, Wire};
 use super::{MAGIC, NO_TIME};
 use crate::http::decode::{Decoded, json};
 use crate::http::limits::DEPTH_MAX;
+use object_model::protobuf::{Reader, Wire};
 
 /// Decodes an object.
 pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {

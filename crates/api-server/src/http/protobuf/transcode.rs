@@ -16,7 +16,7 @@ use json_text::{Cursor, StringSlice, SyntaxError};
 use resource_kinds::api_types::Shape;
 
 use super::messages::{Field, Message, MessagePart, Messages, PartSet, ValueKind};
-use super::wire::{Writer, bytes_size};
+use object_model::protobuf::{Writer, bytes_size};
 
 /// The tag of the only field of a `Quantity`, of raw JSON, or of a list in a message.
 const WRAPPED: u32 = ValueKind::Text.tag(1);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::MAGIC;
 use super::messages::{Messages, ValueKind};
 use super::transcode::Transcoder;
-use super::wire::{Writer, bytes_size};
+use object_model::protobuf::{Writer, bytes_size};
 
 /// The tags of fields of bytes by number.
 const FIRST: u32 = ValueKind::Text.tag(1);

@@ -1,0 +1,215 @@
+//! Protobuf's wire format, as far as Kubernetes and etcd use it.
+
+use crate::varint::{self, VarintError};
+
+/// The bytes are not a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// A number is malformed, or the message ends too early.
+    #[error(transparent)]
+    Varint(#[from] VarintError),
+    /// The number of a field has more than 32 bits.
+    #[error("a field number too large")]
+    FieldNumber,
+    /// A type of the wire format that is not in use.
+    #[error("unknown wire type {0}")]
+    WireType(u64),
+    /// Another type than the field has.
+    #[error("expected {expected}, found {found}")]
+    Unexpected {
+        /// The type of the field.
+        expected: &'static str,
+        /// The type in the message.
+        found: &'static str,
+    },
+}
+
+/// For decoders whose error is a text.
+impl From<WireError> for String {
+    fn from(error: WireError) -> Self {
+        error.to_string()
+    }
+}
+
+/// The content of a field.
+#[derive(Clone, Copy, Debug)]
+pub enum Wire<'a> {
+    /// A number of variable length.
+    Varint(u64),
+    /// A number of eight bytes.
+    Fixed64(u64),
+    /// A number of four bytes, which no message in use has.
+    Fixed32,
+    /// Bytes, a text or a message.
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Wire<'a> {
+    /// The bytes.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn bytes(self) -> Result<&'a [u8], WireError> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            other => Err(other.unexpected("bytes")),
+        }
+    }
+
+    /// The number.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn varint(self) -> Result<u64, WireError> {
+        match self {
+            Self::Varint(value) => Ok(value),
+            other => Err(other.unexpected("a number")),
+        }
+    }
+
+    /// The floating-point number.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn double(self) -> Result<f64, WireError> {
+        match self {
+            Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
+            other => Err(other.unexpected("a number")),
+        }
+    }
+
+    fn unexpected(self, expected: &'static str) -> WireError {
+        let found = match self {
+            Self::Varint(_) => "a number",
+            Self::Fixed64(_) => "eight bytes",
+            Self::Fixed32 => "four bytes",
+            Self::Bytes(_) => "bytes",
+        };
+        WireError::Unexpected { expected, found }
+    }
+}
+
+/// Reads fields one after the other.
+#[derive(Debug)]
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// Reads the message.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether all is read.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The next field's number and content; `None` at the end.
+    ///
+    /// # Errors
+    /// The bytes are no message.
+    pub fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, WireError> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).map_err(|_| WireError::FieldNumber)?;
+        let wire = match tag & 7 {
+            0 => Wire::Varint(self.varint()?),
+            1 => {
+                let bytes = self.take(8)?;
+                Wire::Fixed64(u64::from_le_bytes(bytes.try_into().map_err(|_| cut())?))
+            }
+            2 => {
+                let length = usize::try_from(self.varint()?).map_err(|_| cut())?;
+                Wire::Bytes(self.take(length)?)
+            }
+            5 => {
+                self.take(4)?;
+                Wire::Fixed32
+            }
+            other => return Err(WireError::WireType(other)),
+        };
+        Ok(Some((number, wire)))
+    }
+
+    /// A number without a tag.
+    ///
+    /// # Errors
+    /// The bytes do not start with a number.
+    pub fn varint(&mut self) -> Result<u64, WireError> {
+        Ok(varint::take(&mut self.0)?)
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(cut)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+fn cut() -> WireError {
+    VarintError::Cut.into()
+}
+
+/// Writes fields one after the other. A tag has a field's number and its wire type.
+#[derive(Debug, Default)]
+pub struct Writer(pub Vec<u8>);
+
+impl Writer {
+    /// The head of a field of bytes: its tag, and the length of the bytes that follow.
+    pub fn head(&mut self, tag: u32, length: usize) {
+        self.raw(u64::from(tag));
+        self.raw(length as u64);
+    }
+
+    /// A field of bytes.
+    pub fn bytes(&mut self, tag: u32, content: &[u8]) {
+        self.head(tag, content.len());
+        self.0.extend_from_slice(content);
+    }
+
+    /// A message that is mostly short: one byte is left for its length, which is known afterwards.
+    pub fn message(&mut self, tag: u32, write: impl FnOnce(&mut Self)) {
+        self.raw(u64::from(tag));
+        let at = self.0.len();
+        self.0.push(0);
+        write(self);
+        let length = (self.0.len() - at - 1) as u64;
+        match u8::try_from(length) {
+            Ok(length) if length < 0x80 => self.0[at] = length,
+            _ => {
+                let mut long = Self::default();
+                long.raw(length);
+                self.0.splice(at..=at, long.0);
+            }
+        }
+    }
+
+    /// A field with a number.
+    pub fn varint(&mut self, tag: u32, value: u64) {
+        self.raw(u64::from(tag));
+        self.raw(value);
+    }
+
+    /// A field with a floating-point number.
+    pub fn double(&mut self, tag: u32, value: f64) {
+        self.raw(u64::from(tag));
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn raw(&mut self, value: u64) {
+        varint::put(&mut self.0, value);
+    }
+}
+
+/// The size of a number.
+pub fn varint_size(value: u64) -> usize {
+    // Seven bits in a byte; zero takes one, too.
+    (value | 1).ilog2() as usize / 7 + 1
+}
+
+/// The size of a field of that many bytes.
+pub fn bytes_size(tag: u32, length: usize) -> usize {
+    varint_size(u64::from(tag)) + varint_size(length as u64) + length
+}
