@@ -2,11 +2,14 @@
 //!
 //! The semantics are etcd's, reduced to the needs of an API server. The store knows bytes, keys and
 //! revisions, and nothing of Kubernetes. Start with [`Store`], the trait; [`embedded`] is the
-//! engine inside this process.
+//! engine inside this process, [`published`] the readable state that every engine has.
 
 pub mod embedded;
+pub mod limits;
 mod model;
+pub mod published;
 
+pub use limits::Limits;
 pub use model::{
     Compare, Event, EventKind, KeyValue, LeaseId, Occupancy, Operation, OperationResult, Range,
     RangeResult, Revision, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
@@ -22,8 +25,19 @@ use futures::future::BoxFuture;
 /// readers never see revisions go backwards. A watch delivers every revision from its start, in
 /// order, once. A range at a revision contains exactly the writes up to it.
 pub trait Store: Send + Sync + 'static {
-    /// The revision of the newest committed write (1 for a fresh store).
+    /// The revision that reads see (1 for a fresh store). It includes every write through this
+    /// store that has returned; a store that several servers share may have newer ones.
     fn current_revision(&self) -> Revision;
+
+    /// The revision of the newest write of all servers, once reads of this one include it.
+    ///
+    /// *Errors.* `Unavailable` if the other servers of a shared store do not answer.
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>>;
+
+    /// Waits until reads include a revision that a client knows, perhaps from another server.
+    ///
+    /// *Errors.* `Future` if it does not exist, or does not come within three seconds.
+    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The reason why writes are refused, if they are.
     fn failure(&self) -> Option<StoreError>;
@@ -37,14 +51,17 @@ pub trait Store: Send + Sync + 'static {
     /// otherwise applies nothing. Returns after the commit is durable. A transaction that
     /// changes nothing (no operations, or deletions of absent keys) makes no revision.
     ///
-    /// *Errors.* After `Io` the writes may or may not be durable; the embedded engine then refuses
+    /// *Errors.* `TooLarge` beyond the [`limits`]. After `Unavailable` nothing was written; after
+    /// `OutcomeUnknown` the write may have been carried out, and cannot be any more later. After
+    /// `Io` the writes may or may not be durable; the embedded engine then refuses
     /// writes until it is opened again. After `Full` it resumes automatically once there is space.
     /// When little space is left, or the quota is used up (`Quota`), only new keys are refused, so
     /// that existing ones can still be changed and deleted.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
 
-    /// Reads a range of keys, by default at the newest revision, which includes every write
-    /// that had returned before the call.
+    /// Reads a range of keys, by default at the current revision, which includes every write
+    /// through this store that had returned before the call. Writes of other servers are included
+    /// after [`newest`](Self::newest).
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>>;
 
     /// Streams every change under `prefix` with a revision of at least `from`, and progress marks

@@ -210,6 +210,15 @@ pub enum StoreError {
     /// The request breaks a rule of the interface (for instance one key twice in a transaction).
     #[error("invalid request: {0}")]
     Invalid(String),
+    /// The request is beyond the limits of the store.
+    #[error("request too large for the store: {0}")]
+    TooLarge(String),
+    /// The store does not answer. Nothing was written.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// The store did not answer, and it cannot be found out whether the write was carried out.
+    #[error("the store did not say whether the write was carried out: {0}")]
+    OutcomeUnknown(String),
     /// Another process holds the data directory.
     #[error("data directory {0} is in use by another process")]
     InUse(String),

@@ -92,6 +92,14 @@ impl Store for Disk {
         self.store.current_revision()
     }
 
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        self.store.newest()
+    }
+
+    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.reached(revision)
+    }
+
     fn failure(&self) -> Option<StoreError> {
         self.store.failure()
     }

@@ -5,28 +5,24 @@
 //! it is on disk.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use imbl::OrdMap;
 
 use super::{
-    history::{Change, Commit},
     leases::Leases,
-    limits::{KEY_BYTES_MAX, OPERATIONS_PER_TXN_MAX, PAIR_OVERHEAD_BYTES, VALUE_BYTES_MAX},
+    limits::VALUE_BYTES_MAX,
     record::{Recorded, record},
     room::{Need, Room},
 };
 use crate::{
     Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
-    Value,
+    Value, limits,
+    published::{Change, Commit, LiveKeys, Newest, pair_bytes},
 };
-
-/// The live keys. Cloning it is a snapshot: constant time, shared memory.
-pub(crate) type LiveKeys = OrdMap<Arc<[u8]>, Arc<KeyValue>>;
 
 /// The changes that a group makes on disk, one per key or lease; later ones replace earlier ones.
 #[derive(Debug, Default)]
@@ -57,11 +53,11 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Starts from the state at `revision`.
-    pub(crate) fn new(live: LiveKeys, live_bytes: u64, revision: Revision, now: Instant) -> Self {
+    pub(crate) fn new(newest: Newest, now: Instant) -> Self {
         Self {
-            live,
-            live_bytes,
-            revision,
+            live: newest.live,
+            live_bytes: newest.live_bytes,
+            revision: newest.revision,
             commits: Vec::new(),
             writes: Writes::default(),
             now,
@@ -75,10 +71,7 @@ impl Draft {
         leases: &mut Leases,
     ) -> Result<TxnResult, StoreError> {
         if !txn.compare.iter().all(|compare| self.holds(compare)) {
-            let present = txn
-                .compare
-                .iter()
-                .map(|compare| self.get(compared_key(compare)));
+            let present = txn.compare.iter().map(|compare| self.get(compare.key()));
             return Ok(TxnResult::Refused {
                 revision: self.revision,
                 present: present.collect(),
@@ -125,7 +118,7 @@ impl Draft {
             let before = previous.map_or(0, |pair| pair_bytes(key, pair.value.len()));
             after = after.saturating_sub(before);
             if let Some((value, lease)) = put {
-                after += pair_bytes(key, value_len(value));
+                after += pair_bytes(key, value.len());
                 need = match (previous, lease, need) {
                     (None, None, _) | (_, _, Need::New) => Need::New,
                     (None, Some(_), _) | (_, _, Need::Leased) => Need::Leased,
@@ -242,67 +235,18 @@ impl Draft {
     }
 }
 
-fn compared_key(compare: &Compare) -> &[u8] {
-    match compare {
-        Compare::ModRevision(key, _) | Compare::Absent(key) | Compare::Exists(key) => key,
-    }
-}
-
-/// Checks the rules that do not depend on the state: sizes, and each key written once.
+/// Checks the rules that do not depend on the state.
 pub(crate) fn validate(txn: &Txn) -> Result<(), StoreError> {
-    if txn.operations.len().max(txn.compare.len()) > OPERATIONS_PER_TXN_MAX {
-        return Err(StoreError::Invalid(format!(
-            "a transaction may have at most {OPERATIONS_PER_TXN_MAX} operations and comparisons"
-        )));
-    }
-    let mut written = BTreeSet::new();
+    limits::check(txn)?;
     for operation in &txn.operations {
-        let key = match operation {
-            Operation::Put { key, value, .. } => {
-                check_value(value)?;
-                key
-            }
-            Operation::Delete { key } => key,
-        };
-        check_key(key)?;
-        if txn.operations.len() > 1 && !written.insert(key) {
-            return Err(StoreError::Invalid(format!(
-                "key {} appears twice in one transaction",
-                key.escape_ascii()
+        if let Operation::Put { value, .. } = operation
+            && value.len() > VALUE_BYTES_MAX
+        {
+            return Err(StoreError::TooLarge(format!(
+                "a value of {} bytes is longer than the limit of {VALUE_BYTES_MAX}",
+                value.len()
             )));
         }
-    }
-    Ok(())
-}
-
-fn check_key(key: &[u8]) -> Result<(), StoreError> {
-    match key.len() {
-        0 => Err(StoreError::Invalid("a key must not be empty".to_owned())),
-        1..=KEY_BYTES_MAX => Ok(()),
-        len => Err(StoreError::Invalid(format!(
-            "a key of {len} bytes is longer than the limit of {KEY_BYTES_MAX}"
-        ))),
-    }
-}
-
-/// The memory of a pair in bytes.
-pub(crate) fn pair_bytes(key: &[u8], value_len: usize) -> u64 {
-    PAIR_OVERHEAD_BYTES + (key.len() + value_len) as u64
-}
-
-fn value_len(value: &Value) -> usize {
-    match value {
-        Value::Plain(bytes) => bytes.len(),
-        Value::Stamped { before, after } => before.len() + after.len(),
-    }
-}
-
-fn check_value(value: &Value) -> Result<(), StoreError> {
-    let len = value_len(value);
-    if len > VALUE_BYTES_MAX {
-        return Err(StoreError::Invalid(format!(
-            "a value of {len} bytes is longer than the limit of {VALUE_BYTES_MAX}"
-        )));
     }
     Ok(())
 }

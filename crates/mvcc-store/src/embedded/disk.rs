@@ -17,7 +17,7 @@ use fjall::{
 };
 
 use super::{
-    apply::{LiveKeys, Writes},
+    apply::Writes,
     directory::Directory,
     journal,
     leases::Leases,
@@ -27,7 +27,7 @@ use super::{
     },
     record,
 };
-use crate::{LeaseId, Revision, StoreError};
+use crate::{LeaseId, Revision, StoreError, published::LiveKeys};
 
 const KEYSPACE: &str = "store";
 const TAG_KEY: u8 = b'k';

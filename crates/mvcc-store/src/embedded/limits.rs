@@ -2,14 +2,9 @@
 
 use std::time::Duration;
 
-/// Longest key. The engine's journal stores key lengths in 16 bits; API keys are far shorter.
-pub(crate) const KEY_BYTES_MAX: usize = 16 * 1024;
-
-/// Longest value. API servers refuse request bodies long before this.
+/// Longest value: of objects that were stored when the limit was higher. API servers refuse request
+/// bodies long before this.
 pub(crate) const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// Most operations or comparisons in one transaction.
-pub(crate) const OPERATIONS_PER_TXN_MAX: usize = 4096;
 
 /// Maximum number of requests in the queue of the commit thread; further callers wait.
 pub(crate) const QUEUED_REQUESTS_MAX: usize = 4096;
@@ -17,12 +12,6 @@ pub(crate) const QUEUED_REQUESTS_MAX: usize = 4096;
 /// Maximum number of requests per sync of the disk. Beyond some hundreds the sync no longer
 /// dominates, and a larger group only delays its first member.
 pub(crate) const REQUESTS_PER_GROUP_MAX: usize = 512;
-
-/// Overhead of a change in the history beside the bytes of keys and former values.
-pub(crate) const COMMIT_OVERHEAD_BYTES: usize = 256;
-
-/// Approximate memory overhead of a live pair beside the bytes of its key and value.
-pub(crate) const PAIR_OVERHEAD_BYTES: u64 = 256;
 
 /// Size of the ballast file, which is removed when the disk is full: a start and deletions need
 /// some space.
@@ -59,37 +48,3 @@ pub(crate) const BLOCK_CACHE_BYTES: u64 = 256 * 1024;
 
 /// Table files the engine keeps open.
 pub(crate) const OPEN_FILES_MAX: usize = 64;
-
-/// Longest time to live of a lease; keeps deadlines far from the end of the clock.
-pub(crate) const LEASE_TTL_MAX: Duration = Duration::from_secs(400 * 86_400);
-
-/// Bounds that the owner of a store may choose.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Retention time of history for watches and reads at older revisions.
-    pub history_window: Duration,
-    /// Maximum memory of the history, whatever its age.
-    pub history_bytes_max: usize,
-    /// Maximum number of commits waiting for one watcher before it is cut off.
-    pub watcher_commits_max: usize,
-    /// Maximum number of bytes waiting for one watcher before it is cut off.
-    pub watcher_bytes_max: usize,
-    /// Maximum number of bytes of live keys and values (all in memory); above it no new keys are
-    /// stored.
-    pub live_bytes_max: u64,
-    /// Maximum time from a commit to a progress mark for watchers of other prefixes.
-    pub progress_interval: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            history_window: Duration::from_secs(300),
-            history_bytes_max: 16 * 1024 * 1024,
-            watcher_commits_max: 8192,
-            watcher_bytes_max: 8 * 1024 * 1024,
-            live_bytes_max: 1 << 30,
-            progress_interval: Duration::from_secs(5),
-        }
-    }
-}

@@ -2,24 +2,21 @@
 //!
 //! All live objects are in memory in an ordered persistent map, so that a range is a snapshot
 //! that blocks nobody. One thread commits (`commit`): it decides transactions in order (`apply`,
-//! pure), makes a group of them durable with one sync (`disk`), and hands them to watchers
-//! (`watch`). Reads (`published`) never touch the disk. `directory` (lock, version stamp) and
+//! pure), makes a group of them durable with one sync (`disk`), and hands them to readers and
+//! watchers ([`published`](crate::published)), who never touch the disk. `directory` (lock, version stamp) and
 //! `journal` (damage or torn tail) guard the data on disk.
 
 mod apply;
 mod commit;
 mod directory;
 mod disk;
-mod history;
 mod import;
 mod journal;
 mod leases;
 mod limits;
-mod published;
 mod queue;
 mod record;
 mod room;
-mod watch;
 
 use std::{
     path::PathBuf,
@@ -31,20 +28,19 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, future::BoxFuture};
+use futures::future::{BoxFuture, ready};
 use tokio::sync::oneshot;
 
-pub use self::{commit::Stepper, import::import, limits::Limits};
+pub use self::{commit::Stepper, import::import};
 use self::{
     commit::{Committer, Shared},
     disk::{Disk, Durable, Loaded, Memory},
-    published::Published,
     queue::{Queue, Reply, Request},
-    watch::Hub,
 };
+pub use crate::Limits;
 use crate::{
     LeaseId, Occupancy, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
-    WatchStream,
+    WatchStream, limits::check_lease, published::Published,
 };
 
 /// The options for opening a store.
@@ -139,9 +135,7 @@ impl EmbeddedStore {
         } = loaded;
         let shared = Arc::new(Shared {
             queue: Queue::new(),
-            published: RwLock::new(Published::new(live, counters.revision, limits)),
-            revision: AtomicU64::new(counters.revision.0),
-            hub: Arc::new(Mutex::new(Hub::new(limits))),
+            published: Published::new(live, counters.revision, limits),
             syncs: AtomicU64::new(0),
             failure: RwLock::new(None),
             free_bytes: AtomicU64::new(u64::MAX),
@@ -193,7 +187,7 @@ impl Drop for EmbeddedStore {
 
 impl Store for EmbeddedStore {
     fn current_revision(&self) -> Revision {
-        Revision(self.shared.revision.load(Ordering::Acquire))
+        self.shared.published.revision()
     }
 
     fn failure(&self) -> Option<StoreError> {
@@ -202,11 +196,7 @@ impl Store for EmbeddedStore {
     }
 
     fn occupancy(&self) -> Occupancy {
-        let (live_bytes, history_bytes) = {
-            let published = self.shared.published.read();
-            let published = published.unwrap_or_else(PoisonError::into_inner);
-            (published.live_bytes, published.history.bytes())
-        };
+        let (live_bytes, history_bytes) = self.shared.published.bytes();
         let room = self.shared.room();
         Occupancy {
             live_bytes,
@@ -226,69 +216,34 @@ impl Store for EmbeddedStore {
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
-        let snapshot = {
-            let published = self
-                .shared
-                .published
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
-            published.snapshot(range.revision)
-        };
-        Box::pin(async move { Ok(snapshot?.range(&range)) })
+        let read = self.shared.published.range(range);
+        Box::pin(async move { read() })
+    }
+
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        Box::pin(ready(Ok(self.current_revision())))
+    }
+
+    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        let newest = self.current_revision();
+        let known = revision <= newest;
+        Box::pin(ready(known.then_some(()).ok_or(StoreError::Future {
+            asked: revision,
+            newest,
+        })))
     }
 
     fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
-        // Held while reading the history, so that no commit falls between replay and stream.
-        let mut hub = watch::lock(&self.shared.hub);
-        let published = self
-            .shared
-            .published
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if from.0 > published.revision.0 + 1 {
-            return Err(StoreError::Future {
-                asked: from,
-                newest: published.revision,
-            });
-        }
-        let replay = published.history.from(from)?;
-        let replay = replay
-            .filter(|commit| commit.concerns(&prefix))
-            .cloned()
-            .collect();
-        let revision = published.revision;
-        drop(published);
-        Ok(hub
-            .register(&self.shared.hub, &prefix, replay, revision)
-            .boxed())
+        self.shared.published.watch(&prefix, from)
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let mut published = self
-                .shared
-                .published
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            if revision > published.revision {
-                return Err(StoreError::Future {
-                    asked: revision,
-                    newest: published.revision,
-                });
-            }
-            published.history.compact(revision);
-            Ok(())
-        })
+        Box::pin(async move { self.shared.published.compact(revision) })
     }
 
     fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
         Box::pin(async move {
-            if ttl.is_zero() || ttl > limits::LEASE_TTL_MAX {
-                return Err(StoreError::Invalid(format!(
-                    "a lease's time to live must be above zero and at most {} days",
-                    limits::LEASE_TTL_MAX.as_secs() / 86_400
-                )));
-            }
+            check_lease(ttl)?;
             self.ask(|reply| Request::Grant(ttl, reply)).await
         })
     }

@@ -8,6 +8,7 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use mvcc_store::{
     Compare, Event, EventKind, KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult,
     Revision, Store, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
+    limits::{KEY_BYTES_MAX, OPERATIONS_PER_TXN_MAX, TXN_BYTES_MAX},
 };
 
 /// Engines under test cut a watcher off when so many commits wait for it.
@@ -17,7 +18,7 @@ type Case = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
 
 /// Runs every case on a store of its own and names those that fail.
 pub async fn run(mut fresh_store: impl FnMut() -> Arc<dyn Store>) {
-    let cases: [(&str, Case); 21] = [
+    let cases: [(&str, Case); 23] = [
         ("a fresh store is empty at revision 1", |s| fresh(s).boxed()),
         ("each transaction has the next revision", |s| {
             revisions(s).boxed()
@@ -39,6 +40,10 @@ pub async fn run(mut fresh_store: impl FnMut() -> Arc<dyn Store>) {
         }),
         ("one key twice in a transaction is invalid", |s| {
             one_key_twice(s).boxed()
+        }),
+        ("a transaction has limits", |s| limits(s).boxed()),
+        ("the newest revision is reached, a later one is not", |s| {
+            reaching(s).boxed()
         }),
         ("ranges are half open, ordered, limited and counted", |s| {
             ranges(s).boxed()
@@ -299,6 +304,69 @@ async fn one_key_twice(store: Arc<dyn Store>) {
         operations: vec![put("", "1")],
     };
     assert!(matches!(store.txn(txn).await, Err(StoreError::Invalid(_))));
+}
+
+async fn limits(store: Arc<dyn Store>) {
+    let many = |count: usize| -> Vec<_> {
+        let keys = (0..count).map(|number| put(&format!("a{number}"), "1"));
+        keys.collect()
+    };
+    let compare = (0..OPERATIONS_PER_TXN_MAX).map(|number| Compare::Absent(vec![b'b'; number + 1]));
+    let most = Txn {
+        compare: compare.collect(),
+        operations: many(OPERATIONS_PER_TXN_MAX),
+    };
+    let more = Txn {
+        compare: vec![],
+        operations: many(OPERATIONS_PER_TXN_MAX + 1),
+    };
+    let mut compares_more = most.clone();
+    compares_more
+        .compare
+        .push(Compare::Exists(b"missing".to_vec()));
+    for txn in [more, compares_more] {
+        assert!(matches!(store.txn(txn).await, Err(StoreError::TooLarge(_))));
+    }
+    assert_eq!(store.current_revision(), Revision(1));
+    let committed = store.txn(most).await.unwrap();
+    assert!(matches!(
+        committed,
+        TxnResult::Committed {
+            revision: Revision(2),
+            ..
+        }
+    ));
+    let large = |bytes: usize| Txn {
+        compare: vec![],
+        operations: vec![put("a", &"x".repeat(bytes))],
+    };
+    store.txn(large(TXN_BYTES_MAX - 1)).await.unwrap();
+    let a = get(&*store, "a").await.unwrap();
+    assert_eq!(a.value.len(), TXN_BYTES_MAX - 1);
+    let refused = store.txn(large(20 * 1024 * 1024)).await;
+    assert!(matches!(refused, Err(StoreError::TooLarge(_))));
+    let long = Txn {
+        compare: vec![],
+        operations: vec![delete(&"k".repeat(KEY_BYTES_MAX + 1))],
+    };
+    assert!(matches!(
+        store.txn(long).await,
+        Err(StoreError::TooLarge(_))
+    ));
+    assert_eq!(store.current_revision(), Revision(3));
+}
+
+async fn reaching(store: Arc<dyn Store>) {
+    assert_eq!(store.newest().await.unwrap(), Revision(1));
+    let newest = commit(&*store, vec![put("a", "1")]).await;
+    assert_eq!(store.newest().await.unwrap(), newest);
+    store.reached(newest).await.unwrap();
+    store.reached(Revision(0)).await.unwrap();
+    let ahead = store.reached(Revision(newest.0 + 1)).await.unwrap_err();
+    assert!(
+        matches!(ahead, StoreError::Future { asked, newest: Revision(2) } if asked.0 == 3),
+        "{ahead}"
+    );
 }
 
 async fn ranges(store: Arc<dyn Store>) {

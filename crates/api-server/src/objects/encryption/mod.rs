@@ -211,6 +211,14 @@ impl Store for Encrypted {
         self.inner.current_revision()
     }
 
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        self.inner.newest()
+    }
+
+    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.reached(revision)
+    }
+
     fn failure(&self) -> Option<StoreError> {
         self.inner.failure()
     }

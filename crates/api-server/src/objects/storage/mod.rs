@@ -174,6 +174,14 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
         StoreError::Future { asked, newest } => too_large(*asked, *newest),
         StoreError::WatcherTooSlow => Status::new(StatusReason::Expired, error.to_string()),
         StoreError::Closed => Status::new(StatusReason::ServiceUnavailable, error.to_string()),
+        StoreError::TooLarge(_) => Status::new(
+            StatusReason::RequestEntityTooLarge,
+            format!("Request entity too large: {error}"),
+        ),
+        StoreError::Unavailable(_) => {
+            Status::new(StatusReason::ServiceUnavailable, error.to_string())
+        }
+        StoreError::OutcomeUnknown(_) => Status::new(StatusReason::Timeout, error.to_string()),
         // The store has said so, once.
         StoreError::Full(_) | StoreError::Quota { .. } => Status::internal(error.to_string()),
         other => {

@@ -20,21 +20,19 @@ use super::{
     disk::{Counters, Durable},
     leases::Leases,
     limits::{FULL_RETRY_INTERVAL, ROOM_LOOK_INTERVAL},
-    published::Published,
     queue::{Queue, QueuedWork, Reply, Request},
     room::Room,
-    watch::{self, SharedHub},
 };
-use crate::{LeaseId, Revision, StoreError, TxnResult};
+use crate::{
+    LeaseId, Revision, StoreError, TxnResult,
+    published::{Newest, Published},
+};
 
 /// The state that the commit thread shares with readers and writers.
 pub(crate) struct Shared {
     pub(crate) queue: Queue,
-    pub(crate) published: RwLock<Published>,
-    /// The published revision, readable without a lock.
-    pub(crate) revision: AtomicU64,
-    /// Lock order: the hub before `published`.
-    pub(crate) hub: SharedHub,
+    /// Changed only after the disk has the change.
+    pub(crate) published: Published,
     /// The number of written and synced groups.
     pub(crate) syncs: AtomicU64,
     /// The reason why writes are refused.
@@ -144,7 +142,7 @@ impl Committer {
         if self.failure.is_none() {
             self.disk.note_durable(self.counters.revision);
         }
-        watch::lock(&self.shared.hub).close();
+        self.shared.published.close();
     }
 
     /// Waits for requests until the deadline; commits them and performs due work. `false` if the
@@ -175,18 +173,7 @@ impl Committer {
     }
 
     fn draft(&self) -> Draft {
-        let published = self
-            .shared
-            .published
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let live = published.live.clone();
-        Draft::new(
-            live,
-            published.live_bytes,
-            published.revision,
-            Instant::now(),
-        )
+        Draft::new(self.shared.published.newest(), Instant::now())
     }
 
     fn prepare(&mut self, request: Request, draft: &mut Draft, room: &Room) -> Answer {
@@ -288,28 +275,12 @@ impl Committer {
 
     fn publish(&mut self, draft: Draft) {
         let now = Instant::now();
-        let mut hub = watch::lock(&self.shared.hub);
-        {
-            let mut published = self
-                .shared
-                .published
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            published.live = draft.live;
-            published.live_bytes = draft.live_bytes;
-            published.revision = draft.revision;
-            for commit in &draft.commits {
-                published.history.push(Arc::clone(commit));
-            }
-            published.history.trim(now);
-        }
-        self.shared
-            .revision
-            .store(draft.revision.0, Ordering::Release);
-        for commit in &draft.commits {
-            hub.publish(commit);
-        }
-        if !hub.is_empty() {
+        let newest = Newest {
+            live: draft.live,
+            live_bytes: draft.live_bytes,
+            revision: draft.revision,
+        };
+        if self.shared.published.publish(newest, &draft.commits, now) {
             self.progress_due
                 .get_or_insert(now + self.progress_interval);
         }
@@ -320,8 +291,7 @@ impl Committer {
         self.end_expired_leases(now);
         if self.progress_due.is_some_and(|due| due <= now) {
             self.progress_due = None;
-            let revision = self.published_revision();
-            watch::lock(&self.shared.hub).mark_progress(revision);
+            self.shared.published.mark_progress();
         }
         if self.look_due.is_some_and(|due| due <= now) {
             self.look_due = Some(now + ROOM_LOOK_INTERVAL);
@@ -330,12 +300,7 @@ impl Committer {
                 self.disk.keep_ballast();
             }
         }
-        let mut published = self
-            .shared
-            .published
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        published.history.trim(now);
+        self.shared.published.trim(now);
     }
 
     /// Reads the free space of the disk.
@@ -346,7 +311,7 @@ impl Committer {
     }
 
     fn published_revision(&self) -> Revision {
-        Revision(self.shared.revision.load(Ordering::Acquire))
+        self.shared.published.revision()
     }
 
     fn end_expired_leases(&mut self, now: Instant) {
@@ -369,17 +334,10 @@ impl Committer {
             None => (self.leases.next_deadline(), None),
             Some(failure) => (None, failure.retry_due),
         };
-        let published = self
-            .shared
-            .published
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
         // A commit trims as well; in between, trimming once a second is often enough.
         let soon = Instant::now() + Duration::from_secs(1);
-        let trim = published
-            .history
-            .next_expiry()
-            .map(|expiry| expiry.max(soon));
+        let trim = self.shared.published.next_expiry();
+        let trim = trim.map(|expiry| expiry.max(soon));
         [leases, retry, self.progress_due, self.look_due, trim]
             .into_iter()
             .flatten()

@@ -183,7 +183,7 @@ impl Durable for Scarce {
 async fn where_room_is_scarce_there_are_changes_and_deletions_but_nothing_new() {
     let found = full_once(false);
     found.txn(put("old")).await.unwrap();
-    let live = found.shared.published.read().unwrap().live.clone();
+    let live = found.shared.published.newest().live;
     let loaded = Loaded {
         live,
         counters: Counters {

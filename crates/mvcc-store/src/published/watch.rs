@@ -13,8 +13,8 @@ use std::{
 
 use futures::{Stream, task::AtomicWaker};
 
-use super::{history::Commit, limits::Limits};
-use crate::{Revision, StoreError, WatchEvents};
+use super::history::Commit;
+use crate::{Limits, Revision, StoreError, WatchEvents};
 
 /// An empty buffer keeps capacity for at most this many items.
 const IDLE_ITEMS_MAX: usize = 16;
@@ -81,7 +81,7 @@ struct Watcher {
 /// All watchers of a store.
 ///
 /// Invariant: `by_prefix` and `prefix_lengths` list exactly the watchers in `watchers`.
-pub(crate) struct Hub {
+pub(super) struct Hub {
     watchers: BTreeMap<u64, Watcher>,
     by_prefix: HashMap<Arc<[u8]>, BTreeSet<u64>>,
     /// The number of watched prefixes of each length, so that the watchers of a key are found by
@@ -93,16 +93,16 @@ pub(crate) struct Hub {
 }
 
 /// A hub that watchers and the commit thread share.
-pub(crate) type SharedHub = Arc<Mutex<Hub>>;
+pub(super) type SharedHub = Arc<Mutex<Hub>>;
 
 /// Locks the hub. Its methods do not panic half-way, so a poisoned lock is still good.
-pub(crate) fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
+pub(super) fn lock(hub: &Mutex<Hub>) -> MutexGuard<'_, Hub> {
     hub.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Hub {
     /// A hub without watchers.
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits) -> Self {
         Self {
             watchers: BTreeMap::new(),
             by_prefix: HashMap::new(),
@@ -114,7 +114,7 @@ impl Hub {
     }
 
     /// Registers a watcher that first gets `replay` and then everything after `revision`.
-    pub(crate) fn register(
+    pub(super) fn register(
         &mut self,
         shared: &SharedHub,
         prefix: &[u8],
@@ -178,7 +178,7 @@ impl Hub {
     }
 
     /// Passes a commit to all affected watchers.
-    pub(crate) fn publish(&mut self, commit: &Arc<Commit>) {
+    pub(super) fn publish(&mut self, commit: &Arc<Commit>) {
         for id in self.concerned(commit) {
             if let Some(watcher) = self.watchers.get_mut(&id)
                 && !watcher.offer(commit, self.commits_max, self.bytes_max)
@@ -203,7 +203,7 @@ impl Hub {
     }
 
     /// Sends a progress mark to every watcher that is behind only because nothing affected it.
-    pub(crate) fn mark_progress(&mut self, revision: Revision) {
+    pub(super) fn mark_progress(&mut self, revision: Revision) {
         for watcher in self
             .watchers
             .values_mut()
@@ -214,12 +214,20 @@ impl Hub {
     }
 
     /// Whether there are no watchers.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.watchers.is_empty()
     }
 
+    /// Cuts all watchers off: they missed changes.
+    pub(super) fn cut(&mut self) {
+        for watcher in self.watchers.values() {
+            watcher.buffer.end(End::Cut);
+        }
+        self.close();
+    }
+
     /// Ends all streams.
-    pub(crate) fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.watchers.clear();
         self.by_prefix.clear();
         self.prefix_lengths.clear();
@@ -264,7 +272,7 @@ impl Drop for Watcher {
 }
 
 /// The receiving end: a stream of events. Dropping it ends the watch.
-pub(crate) struct Watch {
+pub(super) struct Watch {
     id: u64,
     hub: Weak<Mutex<Hub>>,
     prefix: Arc<[u8]>,

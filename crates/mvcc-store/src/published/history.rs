@@ -6,20 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::limits::{COMMIT_OVERHEAD_BYTES, Limits};
-use crate::{Event, EventKind, KeyValue, Revision, StoreError};
+use crate::{Event, EventKind, KeyValue, Limits, Revision, StoreError};
+
+/// Overhead of a change in the history beside the bytes of keys and former values.
+const COMMIT_OVERHEAD_BYTES: usize = 256;
 
 /// The change of one key in a commit.
 #[derive(Debug)]
-pub(crate) struct Change {
-    pub(crate) key: Arc<[u8]>,
-    pub(crate) current: Option<Arc<KeyValue>>,
-    pub(crate) previous: Option<Arc<KeyValue>>,
+pub struct Change {
+    /// The key.
+    pub key: Arc<[u8]>,
+    /// The pair after the commit, if the key exists.
+    pub current: Option<Arc<KeyValue>>,
+    /// The pair before the commit, if the key existed.
+    pub previous: Option<Arc<KeyValue>>,
 }
 
 impl Change {
     /// The change as a watcher sees it.
-    pub(crate) fn event(&self, revision: Revision) -> Event {
+    pub(super) fn event(&self, revision: Revision) -> Event {
         Event {
             key: Arc::clone(&self.key),
             revision,
@@ -34,14 +39,16 @@ impl Change {
 
 /// All changes of one revision.
 #[derive(Debug)]
-pub(crate) struct Commit {
-    pub(crate) revision: Revision,
-    pub(crate) at: Instant,
-    pub(crate) changes: Vec<Change>,
+pub struct Commit {
+    /// The revision.
+    pub revision: Revision,
+    pub(super) at: Instant,
+    /// The changes; each key once.
+    pub changes: Vec<Change>,
     /// Memory that only the history keeps alive, roughly: the former values.
-    pub(crate) bytes: usize,
+    pub(super) bytes: usize,
     /// Memory that a slow watcher may keep alive: the new values too.
-    pub(crate) bytes_watched: usize,
+    pub(super) bytes_watched: usize,
 }
 
 impl Commit {
@@ -62,7 +69,7 @@ impl Commit {
     }
 
     /// Whether any change is under the prefix.
-    pub(crate) fn concerns(&self, prefix: &[u8]) -> bool {
+    pub(super) fn concerns(&self, prefix: &[u8]) -> bool {
         self.changes
             .iter()
             .any(|change| change.key.starts_with(prefix))
@@ -73,7 +80,7 @@ impl Commit {
 ///
 /// Invariant: holds every commit with a revision above `floor`.
 #[derive(Debug)]
-pub(crate) struct History {
+pub(super) struct History {
     commits: VecDeque<Arc<Commit>>,
     /// The oldest revision whose state is known.
     floor: Revision,
@@ -84,7 +91,7 @@ pub(crate) struct History {
 
 impl History {
     /// An empty history: the state at `floor` is known and nothing before it.
-    pub(crate) fn new(floor: Revision, limits: &Limits) -> Self {
+    pub(super) fn new(floor: Revision, limits: &Limits) -> Self {
         Self {
             commits: VecDeque::new(),
             floor,
@@ -95,18 +102,18 @@ impl History {
     }
 
     /// The memory of the commits.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Appends a commit.
-    pub(crate) fn push(&mut self, commit: Arc<Commit>) {
+    pub(super) fn push(&mut self, commit: Arc<Commit>) {
         self.bytes += commit.bytes;
         self.commits.push_back(commit);
     }
 
     /// Drops commits beyond the age or size limit.
-    pub(crate) fn trim(&mut self, now: Instant) {
+    pub(super) fn trim(&mut self, now: Instant) {
         while let Some(oldest) = self.commits.front() {
             let expired = now.saturating_duration_since(oldest.at) > self.window;
             if !expired && self.bytes <= self.bytes_max {
@@ -120,7 +127,7 @@ impl History {
     }
 
     /// Drops everything up to and including `revision`.
-    pub(crate) fn compact(&mut self, revision: Revision) {
+    pub(super) fn compact(&mut self, revision: Revision) {
         while self
             .commits
             .front()
@@ -139,7 +146,7 @@ impl History {
     }
 
     /// The commits after `revision`, newest last, to compute the state at `revision`.
-    pub(crate) fn after(
+    pub(super) fn after(
         &self,
         revision: Revision,
     ) -> Result<impl DoubleEndedIterator<Item = &Arc<Commit>>, StoreError> {
@@ -156,7 +163,7 @@ impl History {
     }
 
     /// The commits from `revision` on, newest last, for a watch.
-    pub(crate) fn from(
+    pub(super) fn from(
         &self,
         revision: Revision,
     ) -> Result<impl DoubleEndedIterator<Item = &Arc<Commit>>, StoreError> {
@@ -170,7 +177,7 @@ impl History {
     }
 
     /// The time at which the oldest commit leaves the window.
-    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.commits.front().map(|oldest| oldest.at + self.window)
     }
 }

@@ -1,27 +1,27 @@
-//! The durable state as readers see it: the live keys, their revision and the recent history.
+//! The live keys, their revision and the recent history.
 
 use std::{ops::Bound, sync::Arc};
 
 use super::{
-    apply::{LiveKeys, pair_bytes},
+    LiveKeys,
     history::{Commit, History},
-    limits::Limits,
+    pair_bytes,
 };
-use crate::{KeyValue, Range, RangeResult, Revision, StoreError};
+use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError};
 
-/// The readable state. Replaced only after the disk has it.
+/// The readable state.
 #[derive(Debug)]
-pub(crate) struct Published {
-    pub(crate) live: LiveKeys,
+pub(super) struct State {
+    pub(super) live: LiveKeys,
     /// The size of the live pairs in bytes.
-    pub(crate) live_bytes: u64,
-    pub(crate) revision: Revision,
-    pub(crate) history: History,
+    pub(super) live_bytes: u64,
+    pub(super) revision: Revision,
+    pub(super) history: History,
 }
 
-impl Published {
+impl State {
     /// The state right after opening. Earlier history is unknown, except in a new store.
-    pub(crate) fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
+    pub(super) fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
         let floor = if revision <= Revision(1) {
             Revision(0)
         } else {
@@ -40,7 +40,7 @@ impl Published {
     }
 
     /// The data for answering a range, taken under the lock; constant time for the newest revision.
-    pub(crate) fn snapshot(&self, revision: Option<Revision>) -> Result<Snapshot, StoreError> {
+    pub(super) fn snapshot(&self, revision: Option<Revision>) -> Result<Snapshot, StoreError> {
         let revision = match revision {
             None => self.revision,
             Some(asked) if asked > self.revision => {
@@ -65,7 +65,7 @@ impl Published {
 }
 
 /// The state at one revision, detached from the store.
-pub(crate) struct Snapshot {
+pub(super) struct Snapshot {
     live: LiveKeys,
     revision: Revision,
     /// Commits after `revision`, still to be undone.
@@ -74,7 +74,7 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Reads a range.
-    pub(crate) fn range(mut self, range: &Range) -> RangeResult {
+    pub(super) fn range(mut self, range: &Range) -> RangeResult {
         self.rewind(range);
         let limit = range.limit.unwrap_or(usize::MAX);
         let mut items = Vec::new();

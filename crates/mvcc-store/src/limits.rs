@@ -1,0 +1,123 @@
+//! The bounds of a [`Store`](crate::Store), whatever its engine.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::{Compare, Operation, StoreError, Txn, Value};
+
+/// Longest key. The embedded engine's journal stores key lengths in 16 bits; API keys are far shorter.
+pub const KEY_BYTES_MAX: usize = 16 * 1024;
+
+/// Most operations, and most comparisons, in one transaction: etcd's `--max-txn-ops` (128), of which
+/// the engine over etcd keeps one for itself.
+pub const OPERATIONS_PER_TXN_MAX: usize = 127;
+
+/// Bytes of keys and values in one transaction that every engine accepts: etcd's
+/// `--max-request-bytes` (1.5 MiB) without the space for the frame of the message.
+pub const TXN_BYTES_MAX: usize = 1_500_000;
+
+/// Longest time to live of a lease; keeps deadlines far from the end of the clock.
+pub const LEASE_TTL_MAX: Duration = Duration::from_secs(400 * 86_400);
+
+/// Checks the rules that depend neither on the state nor on the engine: the length of keys, the
+/// number of operations, and each key written once.
+///
+/// *Errors.* `TooLarge` or `Invalid`.
+pub fn check(txn: &Txn) -> Result<(), StoreError> {
+    if txn.operations.len().max(txn.compare.len()) > OPERATIONS_PER_TXN_MAX {
+        return Err(StoreError::TooLarge(format!(
+            "a transaction may have at most {OPERATIONS_PER_TXN_MAX} operations and comparisons"
+        )));
+    }
+    let mut written = BTreeSet::new();
+    for operation in &txn.operations {
+        let (Operation::Put { key, .. } | Operation::Delete { key }) = operation;
+        check_key(key)?;
+        if !written.insert(key) {
+            return Err(StoreError::Invalid(format!(
+                "key {} appears twice in one transaction",
+                key.escape_ascii()
+            )));
+        }
+    }
+    txn.compare
+        .iter()
+        .try_for_each(|compare| check_key(compare.key()))
+}
+
+fn check_key(key: &[u8]) -> Result<(), StoreError> {
+    match key.len() {
+        0 => Err(StoreError::Invalid("a key must not be empty".to_owned())),
+        1..=KEY_BYTES_MAX => Ok(()),
+        len => Err(StoreError::TooLarge(format!(
+            "a key of {len} bytes is longer than the limit of {KEY_BYTES_MAX}"
+        ))),
+    }
+}
+
+/// Checks the time to live of a new lease.
+///
+/// *Errors.* `Invalid`.
+pub fn check_lease(ttl: Duration) -> Result<(), StoreError> {
+    if ttl.is_zero() || ttl > LEASE_TTL_MAX {
+        return Err(StoreError::Invalid(format!(
+            "a lease's time to live must be above zero and at most {} days",
+            LEASE_TTL_MAX.as_secs() / 86_400
+        )));
+    }
+    Ok(())
+}
+
+impl Value {
+    /// The length without the revision of a stamped value.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len(),
+            Self::Stamped { before, after } => before.len() + after.len(),
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Compare {
+    /// The compared key.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Self::ModRevision(key, _) | Self::Absent(key) | Self::Exists(key) => key,
+        }
+    }
+}
+
+/// Bounds that the owner of a store may choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Retention time of history for watches and reads at older revisions.
+    pub history_window: Duration,
+    /// Maximum memory of the history, whatever its age.
+    pub history_bytes_max: usize,
+    /// Maximum number of commits waiting for one watcher before it is cut off.
+    pub watcher_commits_max: usize,
+    /// Maximum number of bytes waiting for one watcher before it is cut off.
+    pub watcher_bytes_max: usize,
+    /// Maximum number of bytes of live keys and values (all in memory); above it no new keys are
+    /// stored.
+    pub live_bytes_max: u64,
+    /// Maximum time from a commit to a progress mark for watchers of other prefixes.
+    pub progress_interval: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            history_window: Duration::from_secs(300),
+            history_bytes_max: 16 * 1024 * 1024,
+            watcher_commits_max: 8192,
+            watcher_bytes_max: 8 * 1024 * 1024,
+            live_bytes_max: 1 << 30,
+            progress_interval: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The state that readers and watchers see: the live keys, their revision, the recent history, and
+//! the watchers themselves. All of it is in memory, whatever the engine.
+//!
+//! An engine is the only writer. The embedded engine publishes what its disk has
+//! ([`Published::publish`]); the engine over etcd what etcd's watch says ([`Published::apply`]).
+
+mod history;
+mod state;
+mod watch;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use futures::StreamExt as _;
+use imbl::OrdMap;
+
+pub use self::history::{Change, Commit};
+use self::{
+    state::State,
+    watch::{Hub, SharedHub},
+};
+use crate::{KeyValue, Limits, Range, RangeResult, Revision, StoreError, WatchStream};
+
+/// The live keys. Cloning it is a snapshot: constant time, shared memory.
+pub type LiveKeys = OrdMap<Arc<[u8]>, Arc<KeyValue>>;
+
+/// Approximate memory overhead of a live pair beside the bytes of its key and value.
+const PAIR_OVERHEAD_BYTES: u64 = 256;
+
+/// The memory of a pair in bytes.
+pub fn pair_bytes(key: &[u8], value_len: usize) -> u64 {
+    PAIR_OVERHEAD_BYTES + (key.len() + value_len) as u64
+}
+
+/// The readable state of a store.
+pub struct Published {
+    state: RwLock<State>,
+    /// The published revision, readable without a lock.
+    revision: AtomicU64,
+    /// Lock order: the hub before `state`.
+    hub: SharedHub,
+    limits: Limits,
+}
+
+/// The newest live keys with their size and revision.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    /// The keys.
+    pub live: LiveKeys,
+    /// The size of the pairs, as of [`pair_bytes`].
+    pub live_bytes: u64,
+    /// The revision.
+    pub revision: Revision,
+}
+
+impl Published {
+    /// The state right after opening. Earlier history is unknown, except in a new store.
+    pub fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
+        Self {
+            state: RwLock::new(State::new(live, revision, limits)),
+            revision: AtomicU64::new(revision.0),
+            hub: Arc::new(Mutex::new(Hub::new(limits))),
+            limits: limits.clone(),
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> Revision {
+        Revision(self.revision.load(Ordering::Acquire))
+    }
+
+    /// The newest state, which later writes do not change.
+    pub fn newest(&self) -> Newest {
+        let state = self.read();
+        Newest {
+            live: state.live.clone(),
+            live_bytes: state.live_bytes,
+            revision: state.revision,
+        }
+    }
+
+    /// Bytes of live pairs, and of the history.
+    pub fn bytes(&self) -> (u64, usize) {
+        let state = self.read();
+        (state.live_bytes, state.history.bytes())
+    }
+
+    /// Reads a range as [`Store::range`](crate::Store::range) does. The state is taken at the call,
+    /// the range is read when the function that it returns is called.
+    pub fn range(
+        &self,
+        range: Range,
+    ) -> impl FnOnce() -> Result<RangeResult, StoreError> + Send + 'static {
+        let snapshot = self.read().snapshot(range.revision);
+        move || Ok(snapshot?.range(&range))
+    }
+
+    /// Opens a watch as [`Store::watch`](crate::Store::watch) does.
+    ///
+    /// *Errors.* `Compacted` or `Future`.
+    pub fn watch(&self, prefix: &[u8], from: Revision) -> Result<WatchStream, StoreError> {
+        // Held while reading the history, so that no commit falls between replay and stream.
+        let mut hub = watch::lock(&self.hub);
+        let state = self.read();
+        if from.0 > state.revision.0 + 1 {
+            return Err(StoreError::Future {
+                asked: from,
+                newest: state.revision,
+            });
+        }
+        let replay = state.history.from(from)?;
+        let replay = replay
+            .filter(|commit| commit.concerns(prefix))
+            .cloned()
+            .collect();
+        let revision = state.revision;
+        drop(state);
+        Ok(hub.register(&self.hub, prefix, replay, revision).boxed())
+    }
+
+    /// Forgets history up to and including `revision`.
+    ///
+    /// *Errors.* `Future`.
+    pub fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let mut state = self.write();
+        if revision > state.revision {
+            return Err(StoreError::Future {
+                asked: revision,
+                newest: state.revision,
+            });
+        }
+        state.history.compact(revision);
+        Ok(())
+    }
+
+    /// Publishes the state after these commits. Returns whether anybody watches.
+    pub fn publish(&self, newest: Newest, commits: &[Arc<Commit>], now: Instant) -> bool {
+        let mut hub = watch::lock(&self.hub);
+        {
+            let mut state = self.write();
+            state.live = newest.live;
+            state.live_bytes = newest.live_bytes;
+            state.revision = newest.revision;
+            for commit in commits {
+                state.history.push(Arc::clone(commit));
+            }
+            state.history.trim(now);
+        }
+        self.revision.store(newest.revision.0, Ordering::Release);
+        for commit in commits {
+            hub.publish(commit);
+        }
+        !hub.is_empty()
+    }
+
+    /// Publishes one revision that changes these keys: to a pair, or to nothing. A key that stays
+    /// absent does not count. Without changes, only the revision moves on.
+    pub fn apply(
+        &self,
+        revision: Revision,
+        changed: Vec<(Arc<[u8]>, Option<KeyValue>)>,
+        now: Instant,
+    ) -> Arc<Commit> {
+        let mut newest = self.newest();
+        let mut changes = Vec::with_capacity(changed.len());
+        for (key, pair) in changed {
+            let previous = newest.live.get(&key).cloned();
+            // One copy of a key lives as long as the key does.
+            let key = previous.as_ref().map_or(key, |pair| Arc::clone(&pair.key));
+            let current = pair.map(|pair| {
+                let key = Arc::clone(&key);
+                Arc::new(KeyValue { key, ..pair })
+            });
+            let size = |pair: &Option<Arc<KeyValue>>| {
+                let pair = pair.as_ref();
+                pair.map_or(0, |pair| pair_bytes(&key, pair.value.len()))
+            };
+            let without = newest.live_bytes.saturating_sub(size(&previous));
+            newest.live_bytes = without + size(&current);
+            match &current {
+                Some(pair) => drop(newest.live.insert(Arc::clone(&key), Arc::clone(pair))),
+                None if previous.is_none() => continue,
+                None => drop(newest.live.remove(&key)),
+            }
+            changes.push(Change {
+                key,
+                current,
+                previous,
+            });
+        }
+        newest.revision = revision;
+        let commit = Arc::new(Commit::new(revision, now, changes));
+        match commit.changes.is_empty() {
+            true => self.publish(newest, &[], now),
+            false => self.publish(newest, &[Arc::clone(&commit)], now),
+        };
+        commit
+    }
+
+    /// Replaces everything: the history in between is unknown, so all watchers are cut off.
+    pub fn replace(&self, live: LiveKeys, revision: Revision) {
+        let mut hub = watch::lock(&self.hub);
+        *self.write() = State::new(live, revision, &self.limits);
+        self.revision.store(revision.0, Ordering::Release);
+        hub.cut();
+    }
+
+    /// Sends a progress mark to every watcher that is behind only because nothing affected it.
+    pub fn mark_progress(&self) {
+        let mut hub = watch::lock(&self.hub);
+        hub.mark_progress(self.revision());
+    }
+
+    /// Drops history beyond its limits.
+    pub fn trim(&self, now: Instant) {
+        self.write().history.trim(now);
+    }
+
+    /// The time at which the oldest commit leaves the history.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.read().history.next_expiry()
+    }
+
+    /// Ends all watches.
+    pub fn close(&self) {
+        watch::lock(&self.hub).close();
+    }
+}
