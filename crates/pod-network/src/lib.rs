@@ -24,7 +24,7 @@ pub mod ranges;
 mod switch;
 
 pub use error::{Error, NoFreeRange};
-pub use names::link_prefix;
+pub use names::{link_prefix, switch_link};
 pub use namespace::tcp_socket;
 pub use neighbours::INSTANCES;
 pub use network::{PodAddress, PodNetwork, PodNetworkOptions, remove};

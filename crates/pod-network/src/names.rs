@@ -22,7 +22,7 @@ pub fn link_prefix(instance_id: &str) -> String {
 }
 
 /// Returns the name of the machine's link to the switch of an instance.
-pub(crate) fn switch_link(instance_id: &str) -> String {
+pub fn switch_link(instance_id: &str) -> String {
     let instance: String = instance_id.chars().take(6).collect();
     format!("mw{instance}")
 }

@@ -2,13 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use pod_network::{NodeSwitch, SwitchOptions};
 
 #[allow(dead_code, reason = "other tests share the module and use the rest")]
@@ -40,14 +38,7 @@ impl Drop for Removed<'_> {
 }
 
 fn within<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> T {
-    let file = File::open(namespace).unwrap();
-    std::thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            setns(&file, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        });
-        inside.join().unwrap()
-    })
+    Namespace::at(namespace).run(work)
 }
 
 /// The address from which a connection from one namespace to an address of another comes.

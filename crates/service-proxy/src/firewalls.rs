@@ -32,8 +32,8 @@ struct Guard {
 /// The packets to accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLinks {
-    /// The common prefix of the host-side link names of pods.
-    pub prefix: String,
+    /// The common prefix of the host-side link names of pods, and of other links that pods' packets take.
+    pub prefixes: Vec<String>,
     /// Addresses of this machine that pods use (its own towards them, DNS).
     pub local_addresses: Vec<Ipv4Addr>,
 }
@@ -88,15 +88,15 @@ pub fn close(kernel: &mut Kernel, links: &PodLinks) -> Result<(), KernelError> {
 }
 
 fn passes<'a>(hook: u32, links: &'a PodLinks) -> Vec<(Link<'a>, Option<Ipv4Addr>)> {
-    let prefix = links.prefix.as_str();
-    match hook {
+    let of_link = |prefix: &'a String| match hook {
         HOOK_FORWARD => vec![(Link::Input(prefix), None), (Link::Output(prefix), None)],
         _ => links
             .local_addresses
             .iter()
             .map(|ip| (Link::Input(prefix), Some(*ip)))
             .collect(),
-    }
+    };
+    links.prefixes.iter().flat_map(of_link).collect()
 }
 
 fn guards(kernel: &mut Kernel) -> Result<Vec<Guard>, KernelError> {
@@ -130,16 +130,17 @@ fn own_rules(
     links: &PodLinks,
 ) -> Result<Vec<[u8; 8]>, KernelError> {
     let mut handles = Vec::new();
-    let prefix = links.prefix.as_bytes();
     let ask = |a: &mut crate::message::Attributes<'_>| {
         a.text(1, &guard.table);
         a.text(2, &guard.chain);
     };
     let each = |_, attributes: &[u8]| {
         let expressions = find(attributes, 4).unwrap_or_default();
-        let names_links = expressions
-            .windows(prefix.len())
-            .any(|window| window == prefix);
+        let names = |prefix: &String| {
+            let mut windows = expressions.windows(prefix.len());
+            windows.any(|window| window == prefix.as_bytes())
+        };
+        let names_links = links.prefixes.iter().any(names);
         let handle: Option<[u8; 8]> = find(attributes, 3).and_then(|handle| handle.try_into().ok());
         handles.extend(handle.filter(|_| names_links));
     };
@@ -206,7 +207,7 @@ mod tests {
         let mut kernel = host.run(|| Kernel::open("a1b2c3")).unwrap();
         let node = Ipv4Addr::new(10, 244, 0, 1);
         let links = PodLinks {
-            prefix: pod_network::link_prefix("a1b2c3"),
+            prefixes: vec![pod_network::link_prefix("a1b2c3")],
             local_addresses: vec![node],
         };
         add_firewall(&mut kernel, FAMILY_IPV4, HOOK_FORWARD);

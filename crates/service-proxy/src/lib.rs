@@ -23,4 +23,4 @@ mod proxy;
 
 pub use kernel::{Kernel, KernelError};
 pub use policies::{LocalPods, Peers, PodAddresses, PolicySources};
-pub use proxy::{Config, Error, remove, run, serve, serve_with_policies};
+pub use proxy::{Config, Error, SwitchLink, remove, run, serve, serve_with_policies};

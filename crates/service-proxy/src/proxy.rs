@@ -28,6 +28,15 @@ use crate::kernel::{Kernel, KernelError};
 use crate::limits;
 use crate::policies::{LocalPods, PolicyChanges, PolicySources};
 
+/// The link by which nodes in namespaces of this machine reach it and, through it, other networks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchLink {
+    /// The name of the link.
+    pub name: String,
+    /// The addresses of the nodes and of the machine.
+    pub range: Cidr,
+}
+
 /// The settings of the proxy.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,6 +55,8 @@ pub struct Config {
     /// The common prefix of the host-side link names of pods; the machine's firewalls get rules for
     /// them.
     pub pod_link_prefix: String,
+    /// The switch of further nodes on this machine.
+    pub switch: Option<SwitchLink>,
     /// Ports of the node that belong to pods.
     pub host_ports: watch::Receiver<Vec<PublishedPort>>,
     /// The listening sockets of the node: their ports are not used for Services or pods.
@@ -128,6 +139,7 @@ async fn keep_in_step(
         service_range: config.service_cidr,
         unmanaged: config.unmanaged.clone(),
         pod_links: config.pod_link_prefix.clone(),
+        switch_range: config.switch.as_ref().map(|switch| switch.range),
     };
     let kernel = Kernel::open(&config.instance_id)?;
     let mut proxy = Proxy {
@@ -140,8 +152,9 @@ async fn keep_in_step(
         proxy.apply(&routes, Vec::new()).await?;
     }
     let node_address = config.pod_cidr.nth(1);
+    let switch = config.switch.iter().map(|switch| switch.name.clone());
     let links = PodLinks {
-        prefix: config.pod_link_prefix.clone(),
+        prefixes: switch.chain([config.pod_link_prefix.clone()]).collect(),
         local_addresses: node_address
             .into_iter()
             .chain(config.unmanaged.clone())

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use pod_network::{Cidr, NodeSwitch, SwitchOptions};
 use serde_json::json;
 use service_proxy::{Kernel, conntrack};
-use service_routing::{PublishedPort, misled_flows, ports, stale_flows, table};
+use service_routing::{PublishedPort, Settings, misled_flows, ports, stale_flows, table};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 mod world;
@@ -244,6 +245,37 @@ fn pods_reach_the_world_outside_by_the_nodes_address_and_the_host_as_themselves(
         world.a.ask(to([198, 51, 100, 2], 8080)).is_err(),
         "the table is gone"
     );
+}
+
+#[test]
+fn nodes_on_the_switch_reach_the_world_outside_by_the_machines_address() {
+    let mut world = World::new();
+    let dir = tempfile::tempdir().unwrap();
+    let range: Cidr = "10.245.0.0/24".parse().unwrap();
+    let open = SwitchOptions {
+        instance_id: "a1b2c3".to_owned(),
+        state_dir: dir.path().join("namespaces"),
+        range,
+        own_ranges: Vec::new(),
+        nodes: vec!["b".to_owned()],
+    };
+    let state_dir = open.state_dir.clone();
+    let switch = world.host.block_on(|| NodeSwitch::open(open)).unwrap();
+    let node_b = Namespace::at(&switch.nodes()[0].namespace);
+    let settings = Settings {
+        switch_range: Some(range),
+        ..World::settings()
+    };
+    world.apply(table(&[], &settings));
+    let outside = node_b.ask(to([198, 51, 100, 2], 8080)).unwrap();
+    assert_eq!(outside, ("outside".into(), "198.51.100.1".into()));
+    world.host.serve(9000, "host");
+    let host = node_b.ask((switch.address(), 9000)).unwrap();
+    assert_eq!(host, ("host".into(), switch.nodes()[0].address.to_string()));
+    let removed = world
+        .host
+        .block_on(|| NodeSwitch::remove("a1b2c3", &state_dir));
+    removed.unwrap();
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub struct Settings {
     pub unmanaged: BTreeSet<Ipv4Addr>,
     /// The common prefix of the host-side link names of pods.
     pub pod_links: String,
+    /// Addresses of nodes in namespaces of this machine, which reach other networks through it.
+    pub switch_range: Option<Cidr>,
 }
 
 impl Settings {
@@ -213,17 +215,19 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
 }
 
 /// Masquerades connections whose source address the other side cannot reply to: marked ones, those
-/// of pods to the outside, and those of the node from its loopback. Towards pods the node has one
+/// of pods and of nodes on this machine to the outside, and those of the node from its loopback. Towards pods the node has one
 /// address; the kernel would choose the first of `lo`, which may be another instance's.
 fn masquerading(settings: &Settings) -> Vec<Rule> {
     let multicast = Cidr::new(Ipv4Addr::new(224, 0, 0, 0), 4);
     let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
-    let leaving = [
-        Match::Source(settings.pod_range, true),
-        Match::Destination(settings.cluster_range, false),
-        Match::Destination(multicast, false),
-        Match::OutputIsNotLoopback,
-    ];
+    let leaving = |range| {
+        [
+            Match::Source(range, true),
+            Match::Destination(settings.cluster_range, false),
+            Match::Destination(multicast, false),
+            Match::OutputIsNotLoopback,
+        ]
+    };
     let from_loopback = [Match::Source(loopback, true), Match::OutputIsNotLoopback];
     let to_pod = || Match::OutputLink(settings.pod_links.clone());
     let as_node = settings.gateway().map(Action::SourceAddress);
@@ -234,9 +238,14 @@ fn masquerading(settings: &Settings) -> Vec<Rule> {
     let mut rules: Vec<Rule> = to_pods.collect();
     rules.extend([
         Rule::when([Match::Marked], Action::Masquerade),
-        Rule::when(leaving, Action::Masquerade),
+        Rule::when(leaving(settings.pod_range), Action::Masquerade),
         Rule::when(from_loopback, Action::Masquerade),
     ]);
+    if let Some(range) = settings.switch_range {
+        let among_nodes = Match::Destination(range, false);
+        let leaving = leaving(range).into_iter().chain([among_nodes]);
+        rules.push(Rule::when(leaving, Action::Masquerade));
+    }
     rules
 }
 

@@ -98,7 +98,10 @@ async fn end_network(data: &Path, instance_id: &str) -> Result<()> {
     };
     let local_addresses = [ranges.pod.nth(1), ranges.service.nth(10)];
     let links = PodLinks {
-        prefix: pod_network::link_prefix(instance_id),
+        prefixes: vec![
+            pod_network::link_prefix(instance_id),
+            pod_network::switch_link(instance_id),
+        ],
         local_addresses: local_addresses.into_iter().flatten().collect(),
     };
     let mut kernel = Kernel::open(instance_id).context("open the packet filter")?;

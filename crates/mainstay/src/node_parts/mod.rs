@@ -194,6 +194,7 @@ fn start_proxy(
         service_cidr: settings.ranges.service,
         unmanaged: BTreeSet::from([dns_address(settings.ranges.service)?]),
         pod_link_prefix: pod_network::link_prefix(settings.instance_id),
+        switch: None,
         host_ports: network.published(),
         listening: network.listening(),
         pods: Some(service_proxy::LocalPods {

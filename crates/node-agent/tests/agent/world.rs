@@ -274,6 +274,7 @@ impl World {
             service_cidr: self.ranges.service,
             unmanaged: Default::default(),
             pod_link_prefix: pod_network::link_prefix(&self.options.instance_id),
+            switch: None,
             host_ports: self.network.published(),
             listening: self.network.listening(),
             pods: None,

@@ -17,7 +17,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub struct Namespace {
     path: PathBuf,
     file: File,
-    _alive: mpsc::Sender<()>,
+    /// The thread that keeps the namespace, if the test made it.
+    _alive: Option<mpsc::Sender<()>>,
 }
 
 impl Namespace {
@@ -40,13 +41,22 @@ impl Namespace {
         let namespace = Namespace {
             file: File::open(&path).unwrap(),
             path,
-            _alive: alive,
+            _alive: Some(alive),
         };
         namespace.ip("link set lo up");
         // A new namespace inherits the real host's settings.
         let off = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0");
         namespace.run(off).unwrap();
         namespace
+    }
+
+    /// A namespace that something else keeps.
+    pub fn at(path: &std::path::Path) -> Namespace {
+        Namespace {
+            file: File::open(path).unwrap(),
+            path: path.to_owned(),
+            _alive: None,
+        }
     }
 
     /// Path by which others enter it.
