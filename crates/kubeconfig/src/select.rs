@@ -1,6 +1,5 @@
 //! The settings of a context.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -10,7 +9,7 @@ use http_client::Proxies;
 
 use crate::file::{Cluster, Kubeconfig, User};
 use crate::plugin::{ClusterInfo, Plugin};
-use crate::settings::{Credentials, Pem, Settings, bearer, secret};
+use crate::settings::{Credentials, Pem, Settings, bearer, proxies_to, secret};
 
 /// Why a kubeconfig cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,8 +117,7 @@ fn of_cluster(cluster: &Cluster, user: &User) -> Result<Settings, String> {
     let server = server(set(&cluster.server).ok_or("it names no server")?, has_tls)?;
     let proxies = match set(&cluster.proxy_url) {
         Some(url) => Proxies::Through(proxy(url)?),
-        None if is_near(&server) => Proxies::None,
-        None => Proxies::Environment,
+        None => proxies_to(&server),
     };
     Ok(Settings {
         server,
@@ -159,13 +157,6 @@ fn proxy(text: &str) -> Result<Uri, String> {
             "proxy-url {text:?} is not an http, https or socks5 URL"
         )),
     }
-}
-
-/// Whether a server is on this machine. The proxies of the environment are not for it, as in Go.
-fn is_near(server: &Uri) -> bool {
-    let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
-    let address: Option<IpAddr> = host.parse().ok();
-    host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
 
 fn add_user(settings: &mut Settings, cluster: &Cluster, user: &User) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use http::{HeaderMap, HeaderValue, Uri};
@@ -28,6 +29,54 @@ pub struct Settings {
     pub(crate) credentials: Credentials,
     /// The headers of each request.
     pub(crate) headers: HeaderMap,
+}
+
+impl Settings {
+    /// The settings of a server whose certificate authority is known, without credentials.
+    pub fn of_server(server: Uri, authority_pem: &str) -> Self {
+        Self {
+            proxies: proxies_to(&server),
+            server,
+            namespace: None,
+            identity: None,
+            authority: Some(text(authority_pem)),
+            is_insecure: false,
+            server_name: None,
+            credentials: Credentials::None,
+            headers: HeaderMap::new(),
+        }
+    }
+
+    /// The same with a client certificate and its key.
+    #[must_use]
+    pub fn with_certificate(self, certificate_pem: &str, key_pem: &str) -> Self {
+        Self {
+            identity: Some((text(certificate_pem), text(key_pem))),
+            ..self
+        }
+    }
+
+    /// The same with a bearer token; `None` if the token is empty, or cannot be sent in a header.
+    pub fn with_token(self, token: &str) -> Option<Self> {
+        Some(Self {
+            credentials: Credentials::Header(bearer(token)?),
+            ..self
+        })
+    }
+}
+
+fn text(pem: &str) -> Pem {
+    Pem::Text(pem.as_bytes().to_vec())
+}
+
+/// The proxies to a server. Those of the environment are not for this machine, as in Go.
+pub(crate) fn proxies_to(server: &Uri) -> Proxies {
+    let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
+    let address: Option<IpAddr> = host.parse().ok();
+    match host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+        true => Proxies::None,
+        false => Proxies::Environment,
+    }
 }
 
 /// PEM text, or its file.

@@ -4,12 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::{Body, BoxError, Client};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::{Request, Uri};
-use kubeconfig::{
-    Cluster, Context, Kubeconfig, Limits, NamedCluster, NamedContext, NamedUser, Transport, User,
-};
+use kubeconfig::{Limits, Settings, Transport, TransportError};
 use tokio::sync::{Mutex, watch};
 use tower::ServiceExt;
 
@@ -24,7 +20,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// The namespace of requests that name none.
-const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 
 /// The credentials of a connection.
 #[derive(Debug)]
@@ -53,46 +49,26 @@ async fn transport(
     ca_pem: &str,
     credentials: &Credentials<'_>,
 ) -> Result<Transport<Body>, Error> {
-    const NAME: &str = "node";
-    let data = |pem: &str| Some(STANDARD.encode(pem));
-    let user = match credentials {
-        Credentials::Token(token) => User {
-            token: Some(token.bearer.clone()),
-            ..User::default()
-        },
-        Credentials::Identity(identity) => User {
-            client_certificate_data: data(&identity.certificate_pem),
-            client_key_data: data(&identity.key_pem),
-            ..User::default()
-        },
+    let settings = Settings::of_server(server.clone(), ca_pem);
+    let settings = match credentials {
+        Credentials::Token(token) => {
+            let settings = settings.with_token(&token.bearer);
+            settings.ok_or(TransportError::Token)
+        }
+        Credentials::Identity(identity) => {
+            Ok(settings.with_certificate(&identity.certificate_pem, &identity.key_pem))
+        }
     };
-    let kubeconfig = Kubeconfig {
-        clusters: vec![NamedCluster {
-            name: NAME.to_owned(),
-            cluster: Cluster {
-                server: Some(server.to_string()),
-                certificate_authority_data: data(ca_pem),
-                ..Cluster::default()
-            },
-        }],
-        users: vec![NamedUser {
-            name: NAME.to_owned(),
-            user,
-        }],
-        contexts: vec![NamedContext {
-            name: NAME.to_owned(),
-            context: Context {
-                cluster: Some(NAME.to_owned()),
-                user: Some(NAME.to_owned()),
-                namespace: None,
-            },
-        }],
-        current_context: Some(NAME.to_owned()),
-    };
-    let settings = kubeconfig.select(None);
-    let settings = settings.map_err(|error| Error::Connection(Box::new(error)))?;
-    let transport = Transport::new(settings, LIMITS).await;
-    transport.map_err(|error| Error::Connection(Box::new(error)))
+    connect(settings).await
+}
+
+/// Makes the transport of settings.
+pub(crate) async fn connect(
+    settings: Result<Settings, TransportError>,
+) -> Result<Transport<Body>, Error> {
+    let wrong = |error| Error::Connection(Box::new(error));
+    let transport = Transport::new(settings.map_err(wrong)?, LIMITS).await;
+    transport.map_err(wrong)
 }
 
 /// A client that shows the newest client certificate of a node. The first request after a renewal makes

@@ -64,6 +64,15 @@ pub enum Error {
     /// The API refused a request.
     #[error("ask for a certificate")]
     Api(#[source] api_client::Error),
+    /// There is no token of an account of the node.
+    #[error("ask for a token of the ServiceAccount {account} that is bound to the Node object")]
+    AccountToken {
+        /// The name of the ServiceAccount.
+        account: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The settings of the connection are wrong.
     #[error("connect to the server")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),

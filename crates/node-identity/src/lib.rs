@@ -4,8 +4,10 @@
 //! authority's certificate in a TLS handshake, and sends nothing before the hash is right. [`join`]
 //! asks for the client certificate by the token. From then on the node asks for its certificates as
 //! itself ([`request()`]), and needs no token. [`Renewal`] replaces a certificate before it expires, and
-//! [`renewed_client`] shows the newest one.
+//! [`renewed_client`] shows the newest one. The other parts of a node have clients of their own
+//! ([`account_client`]).
 
+mod account;
 mod authority;
 mod client;
 mod error;
@@ -15,6 +17,7 @@ mod renewal;
 mod request;
 mod token;
 
+pub use account::account_client;
 pub use authority::find_authority;
 pub use client::{Credentials, client, renewed_client};
 pub use error::Error;

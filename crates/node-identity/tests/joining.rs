@@ -9,18 +9,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::{Api, Client, Patch, PatchParams, PostParams};
+use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
 use api_server::{ApiServer, Config, TlsMaterial, UserInfo};
-use certificates::{Authority, ClientSubject, KeyHash, SubjectAltNames};
+use certificates::{Authority, ClientSubject, KeyHash, SubjectAltNames, TokenSigner};
 use http::Uri;
 use jiff::SignedDuration;
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo as User};
 use k8s_openapi::api::core::v1::{Node, Secret};
 use mvcc_store::embedded::EmbeddedStore;
 use node_identity::{
-    Credentials, Error, JoinToken, Renewal, Validity, Wanted, client, find_authority, join,
-    renewed_client, request,
+    Credentials, Error, JoinToken, Renewal, Validity, Wanted, account_client, client,
+    find_authority, join, renewed_client, request,
 };
 use reconcile::Health;
+use resource_kinds::NodeAccount;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -52,6 +54,7 @@ impl Cluster {
                 key_pem: identity.key_pem().to_owned(),
                 client_ca_pem: authority.ca_pem().to_owned(),
             }),
+            tokens: Some(Arc::new(TokenSigner::ephemeral().unwrap())),
             ..Config::in_process(EmbeddedStore::in_memory())
         });
         let server = server.await.unwrap();
@@ -208,5 +211,48 @@ async fn each_reason_not_to_join_has_its_message() {
     assert!(matches!(nobody, Error::Unreachable { .. }), "{nobody:?}");
     for text in ["", "abcdef.0123456789abcdef", "abcdef.0123456789abcdef.00"] {
         assert!(matches!(JoinToken::read(text), Err(Error::Malformed)));
+    }
+}
+
+async fn whoami(client: &Client) -> Result<User, api_client::Error> {
+    let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+    let review = SelfSubjectReview::default();
+    let answer = reviews.create(&PostParams::default(), &review).await?;
+    Ok(answer.status.unwrap().user_info.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_a_node_are_accounts_bound_to_its_object() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token("2120-01-01T00:00:00Z").await;
+    let joined = join(&cluster.uri, &token, "n1").await.unwrap();
+    let own = Credentials::Identity(&joined.identity);
+    let node = client(&cluster.uri, &joined.ca_pem, &own).await.unwrap();
+    let nodes: Api<Node> = Api::all(node.clone());
+    let identity = watch::Sender::new(joined.identity);
+    for account in NodeAccount::ALL {
+        let receiver = identity.subscribe();
+        let part = account_client(&cluster.uri, &joined.ca_pem, receiver, "n1", account);
+        let unregistered = whoami(&part).await.unwrap_err();
+        let cause = format!("{:?}", unregistered);
+        assert!(cause.contains("nodes \\\"n1\\\" not found"), "{cause}");
+        let object = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
+        let registered = nodes.create(&PostParams::default(), &object).await.unwrap();
+        let user = whoami(&part).await.unwrap();
+        assert_eq!(user.username.as_deref(), Some(account.user()));
+        let extra = user.extra.unwrap();
+        let of = |key: &str| &extra[&format!("authentication.kubernetes.io/{key}")];
+        assert_eq!(of("node-name"), &["n1"]);
+        assert_eq!(of("node-uid"), &[registered.metadata.uid.unwrap()]);
+        assert_eq!(whoami(&part).await.unwrap().extra.unwrap(), extra);
+        // The token ends with the object, and the next one is bound to the next object.
+        let all: Api<Node> = Api::all(cluster.admin.clone());
+        all.delete("n1", &DeleteParams::default()).await.unwrap();
+        let registered = nodes.create(&PostParams::default(), &object).await.unwrap();
+        assert_eq!(whoami(&part).await.unwrap_err().code(), Some(401));
+        let extra = whoami(&part).await.unwrap().extra.unwrap();
+        let uid = &extra["authentication.kubernetes.io/node-uid"];
+        assert_eq!(uid, &[registered.metadata.uid.unwrap()]);
+        all.delete("n1", &DeleteParams::default()).await.unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! The objects of a fresh cluster: namespaces, default roles and bindings, storage classes, flows of
-//! requests.
+//! The objects of a fresh cluster: namespaces, accounts of nodes, default roles and bindings, storage
+//! classes, flows of requests.
 
 use serde_json::{Value, json};
 
@@ -10,13 +10,15 @@ use crate::groups::storage::driver::{LOCAL_COW_PROVISIONER, LOCAL_PROVISIONER};
 use crate::json::parts;
 use crate::well_known::annotations::{DEFAULT_STORAGE_CLASS, RBAC_AUTOUPDATE};
 use crate::well_known::labels::RBAC_DEFAULTS;
+use crate::well_known::namespaces::{KUBE_SYSTEM, NODE_LEASES};
+use crate::well_known::node_accounts::NodeAccount;
 
 /// Default roles and bindings of the API, those of kubeadm for new nodes (`kubeadm:`), and those of
 /// this program's own parts (`mainstay:`): each with kind, name, namespace, labels, rules and
 /// subjects.
 const RBAC: &str = include_str!("../data/default-rbac.json");
 
-const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
+const NAMESPACES: &[&str] = &["default", NODE_LEASES, "kube-public", KUBE_SYSTEM];
 
 /// The class of volumes that claims without a class get.
 pub const DEFAULT_CLASS: &str = "local";
@@ -26,6 +28,7 @@ pub const COW_CLASS: &str = "local-cow";
 /// The objects that a fresh cluster starts with, namespaces first.
 pub fn default_objects() -> Vec<Value> {
     let mut all: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
+    all.extend(NodeAccount::ALL.map(account));
     all.extend(roles_and_bindings());
     let default = json!({DEFAULT_STORAGE_CLASS: "true"});
     all.push(storage_class(DEFAULT_CLASS, LOCAL_PROVISIONER, default));
@@ -42,6 +45,14 @@ pub fn default_objects() -> Vec<Value> {
 
 fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+}
+
+fn account(account: NodeAccount) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": {"name": account.name(), "namespace": KUBE_SYSTEM},
+    })
 }
 
 fn storage_class(name: &str, provisioner: &str, annotations: Value) -> Value {
@@ -303,9 +314,20 @@ mainstay-provisioner | patch | volumesnapshotcontents.snapshot.storage.k8s.io/st
 mainstay-provisioner | create patch | events
 system:kube-proxy | list watch | services
 system:kube-proxy | list watch | namespaces
+system:kube-proxy | list watch | nodes
 system:kube-proxy | list watch | endpointslices.discovery.k8s.io
 system:kube-proxy | list watch | networkpolicies.networking.k8s.io
 system:kube-proxy | list watch | pods
+kube-proxy | list watch | services
+kube-proxy | list watch | namespaces
+kube-proxy | list watch | nodes
+kube-proxy | list watch | endpointslices.discovery.k8s.io
+kube-proxy | list watch | networkpolicies.networking.k8s.io
+kube-proxy | list watch | pods
+mainstay-dns | list watch | services
+mainstay-dns | list watch | namespaces
+mainstay-dns | list watch | endpointslices.discovery.k8s.io
+mainstay-dns | list watch | pods
 ";
 
     /// User, verbs, API group and resource of a row of [`WORK`].

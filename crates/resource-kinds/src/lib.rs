@@ -31,7 +31,8 @@ pub use kind::{
 
 pub use printing::{Cell, Column, Printer, table};
 pub use validation::{metadata, own_annotations};
-pub use well_known::{annotations, labels, limits, reasons, sysctls};
+pub use well_known::node_accounts::NodeAccount;
+pub use well_known::{annotations, labels, limits, namespaces, reasons, sysctls};
 
 /// All kinds that the cluster serves.
 pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {

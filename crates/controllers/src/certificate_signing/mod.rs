@@ -18,11 +18,11 @@ use planners::certificate_signing::{Action, Surroundings, Usage, asks_for_node, 
 use reconcile::execute::{self, Delete, chain};
 use reconcile::{Cache, Key, Queue, ReconcileResult};
 use resource_kinds::certificates::{GROUP, Request};
+use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::json;
 
 use crate::Context;
 use crate::api_error::{self, ApiError};
-use crate::node_lifecycle::LEASES;
 
 struct Worker {
     context: Context,
@@ -126,7 +126,7 @@ impl Worker {
         let Some(name) = asks_for_node(request).filter(exists) else {
             return Ok(None);
         };
-        let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), LEASES);
+        let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), NODE_LEASES);
         let found = leases.get_opt(&name).await;
         let lease = found.map_err(api_error::failed("read the lease of a node"))?;
         let renewed = lease.and_then(|lease| lease.spec?.renew_time);

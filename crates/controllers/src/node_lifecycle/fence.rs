@@ -13,11 +13,12 @@ use planners::node_lifecycle::fence::{
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, EventType, Recorder};
 use resource_kinds::annotations;
+use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
+use super::disruption_target;
 use super::execute::reference;
-use super::{LEASES, disruption_target};
 use crate::Context;
 use crate::api_error::{ApiError, failed};
 
@@ -109,7 +110,7 @@ impl Fence {
     }
 
     fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), LEASES)
+        Api::namespaced(self.client.clone(), NODE_LEASES)
     }
 
     fn divide(&self, pods: &[Arc<PodView>]) -> Divided {

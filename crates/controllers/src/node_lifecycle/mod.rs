@@ -16,6 +16,7 @@ use planners::node_lifecycle::{
 use reconcile::{
     Cache, Index, Key, ObjectChange, Queue, ReconcileResult, WatchConfig, run_controller,
 };
+use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -23,9 +24,6 @@ use crate::Context;
 use crate::api_error::ApiError;
 use execute::Executor;
 use fence::Fence;
-
-/// The namespace of nodes' leases.
-pub(crate) const LEASES: &str = "kube-node-lease";
 
 struct Observer {
     nodes: Cache<Node>,
@@ -53,7 +51,7 @@ struct NodeLifecycle {
 }
 
 pub(crate) async fn run(context: Context) {
-    let leases: Api<Lease> = Api::namespaced(context.client.clone(), LEASES);
+    let leases: Api<Lease> = Api::namespaced(context.client.clone(), NODE_LEASES);
     let queue = context.queue("node_lifecycle_controller");
     let recorder = context.recorder("node-controller");
     let controller = NodeLifecycle {
@@ -141,7 +139,7 @@ impl NodeLifecycle {
             .flatten()
             .min();
         self.executor.execute(&node, plan).await?;
-        let lease = observer.leases.get(LEASES, name);
+        let lease = observer.leases.get(NODE_LEASES, name);
         let again = match lease {
             Some(lease) => {
                 let reading = observer.reading();
@@ -253,7 +251,7 @@ impl Observer {
 
     fn silent_for(&self, heard: &mut Heard, node: &Node) -> SignedDuration {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let lease = self.leases.get(LEASES, name);
+        let lease = self.leases.get(NODE_LEASES, name);
         let renewed = lease.and_then(|lease| {
             lease
                 .spec

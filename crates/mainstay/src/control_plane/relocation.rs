@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use api_server::rewrite::{Rewrite, rewrite};
 use mvcc_store::Store;
+use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::Value;
 
 /// The label by which volumes and pods name a node.
@@ -61,7 +62,7 @@ impl Relocation {
             // Their contents belong to the users.
             "ConfigMap" | "Secret" | "Event" => return Rewrite::Keep,
             // It is created again.
-            "Lease" if is_old_node && object["metadata"]["namespace"] == "kube-node-lease" => {
+            "Lease" if is_old_node && object["metadata"]["namespace"] == NODE_LEASES => {
                 return if moves {
                     Rewrite::Remove
                 } else {

@@ -21,13 +21,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use pod_lifecycle::node::lease::{Step, ends_with_it, step};
 use reconcile::execute::{Delete, Refusal, delete, refusal};
 use resource_kinds::annotations::{ENDS_PODS, FENCED};
+use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
 use crate::limits::{LEASE_SECONDS, LEASE_TIMEOUT};
 use crate::paths::{DEADLINE_PAGE, deadline_page, lease_dir};
-
-const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// A lease that was not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +208,7 @@ impl LeaseKeeper {
     }
 
     fn api(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), LEASE_NAMESPACE)
+        Api::namespaced(self.client.clone(), NODE_LEASES)
     }
 
     async fn write(&self, version: &str, epoch: i32, now: Timestamp) -> api_client::Result<Lease> {
@@ -238,7 +237,7 @@ impl LeaseKeeper {
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(self.node.clone()),
-                namespace: Some(LEASE_NAMESPACE.to_owned()),
+                namespace: Some(NODE_LEASES.to_owned()),
                 owner_references: owner.map(|owner| vec![owner]),
                 annotations: Some([(ENDS_PODS.to_owned(), "true".to_owned())].into()),
                 ..ObjectMeta::default()

@@ -15,10 +15,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use pod_lifecycle::node::lease::{Step, ends_with_it, step};
 use reconcile::execute::{Delete, Refusal, delete, refusal};
 use resource_kinds::annotations::{ENDS_PODS, FENCED};
+use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::LEASES;
 use crate::instances::Instances;
 use crate::trace;
 
@@ -168,7 +168,7 @@ impl Keeper {
     }
 
     fn api(&self) -> Api<Lease> {
-        Api::namespaced(self.client.clone(), LEASES)
+        Api::namespaced(self.client.clone(), NODE_LEASES)
     }
 
     async fn write(&self, version: &str, epoch: i32, now: Timestamp) -> Result<Lease> {

@@ -19,6 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use pod_lifecycle::node::lease::ends_with_it;
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
 use reconcile::{Cache, Key, Queue, ReconcileResult, WatchConfig, run_workers};
+use resource_kinds::namespaces::NODE_LEASES;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,6 @@ use crate::random;
 pub use lease::MachineLease;
 use lease::{Keeper, may_start};
 
-const LEASES: &str = "kube-node-lease";
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// As the node agent has them: when others may have missed it, and how often it says all the same.
 const MISSED_AFTER: Duration = Duration::from_secs(20);
@@ -196,7 +196,7 @@ impl Agent {
 
     /// Renews the lease as agents do whose pods do not end with it; returns whether it was there.
     async fn renew(&self) -> bool {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), LEASES);
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), NODE_LEASES);
         let name = &self.settings.name;
         let now = MicroTime(self.now());
         let spec = json!({"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now});

@@ -6,8 +6,10 @@
 //! no access to a kind outside of it, whatever roles say.
 
 use object_model::Status;
+use resource_kinds::NodeAccount;
 use resource_kinds::ObjectReader;
 use resource_kinds::annotations::MIRROR_POD;
+use resource_kinds::namespaces::NODE_LEASES;
 use resource_kinds::pod_references::{self, Referenced};
 use resource_kinds::resource;
 use serde_json::Value;
@@ -19,7 +21,6 @@ use crate::objects::storage::reading;
 
 const PREFIX: &str = "system:node:";
 const NODES: &str = "system:nodes";
-const LEASES: &str = "kube-node-lease";
 
 /// The node that a user speaks for.
 pub(super) fn node_of(user: &UserInfo) -> Option<&str> {
@@ -98,6 +99,10 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
         ("storage.k8s.io", "volumeattachments") => got(asked, Object::Attachment),
         ("", "serviceaccounts") => match (part, verb) {
             ("", "get") => Ok(Needs::Relation(Object::Account)),
+            // The admission plug-in NodeRestriction checks the object that the token is bound to.
+            ("token", "create") if NodeAccount::find(asked.namespace, asked.name).is_some() => {
+                Ok(Needs::Nothing)
+            }
             ("token", "create") if !asked.name.is_empty() => Ok(Needs::Relation(Object::Account)),
             (_, "create") => refuse("can only create tokens for individual service accounts"),
             _ => refuse("can only get service accounts and create tokens for them"),
@@ -138,9 +143,9 @@ fn table(node: &str, asked: &AuthorizationAttributes<'_>) -> Result<Needs, Strin
             if !own_verb(verb) {
                 return refuse("can only get, create, update, patch, or delete a node lease");
             }
-            if asked.namespace != LEASES {
+            if asked.namespace != NODE_LEASES {
                 return Err(format!(
-                    "can only access leases in the {LEASES:?} system namespace"
+                    "can only access leases in the {NODE_LEASES:?} system namespace"
                 ));
             }
             // Only admission knows the name of a new object.

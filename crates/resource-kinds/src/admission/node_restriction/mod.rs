@@ -10,6 +10,9 @@ mod pods;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tokens;
+
+use std::sync::Arc;
 
 use object_model::Status;
 use serde_json::Value;
@@ -19,9 +22,9 @@ use crate::admission::ObjectReader;
 use crate::groups::certificates::{self, Request, signer};
 use crate::groups::resource;
 use crate::json::parts;
+use crate::well_known::namespaces::NODE_LEASES;
 
 const USER_PREFIX: &str = "system:node:";
-const LEASES: &str = "kube-node-lease";
 
 /// The reason of a refusal.
 pub(super) enum Refusal {
@@ -131,7 +134,7 @@ fn check(write: &Write<'_>) -> Decision {
         ("", "pods", part) => pods::check(write, part),
         ("", "nodes", _) => own_node(write),
         ("", "persistentvolumeclaims", part) => claim(write, part),
-        ("", "serviceaccounts", "token") => pods::check_token(write),
+        ("", "serviceaccounts", "token") => tokens::check(write),
         ("coordination.k8s.io", "leases", _) => lease(write),
         ("storage.k8s.io", "csinodes", _) => require(write.name() == write.node, || {
             "can only access CSINode with the same name as the requesting node".to_owned()
@@ -216,8 +219,8 @@ fn claim(write: &Write<'_>, part: &str) -> Decision {
 }
 
 fn lease(write: &Write<'_>) -> Decision {
-    require(write.request.namespace == LEASES, || {
-        format!("can only access leases in the {LEASES:?} system namespace")
+    require(write.request.namespace == NODE_LEASES, || {
+        format!("can only access leases in the {NODE_LEASES:?} system namespace")
     })?;
     require(write.name() == write.node, || {
         "can only access node lease with the same name as the requesting node".to_owned()
@@ -250,4 +253,15 @@ fn certificate(write: &Write<'_>) -> Decision {
     require(asked.common_name == wanted, || {
         format!("can only create a node CSR with CN={wanted}")
     })
+}
+
+/// An object that must be there.
+fn found(
+    write: &Write<'_>,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Arc<Value>, Refusal> {
+    let found = write.cluster.get("", plural, namespace, name);
+    found.ok_or_else(|| Refusal::Missing(Status::not_found("", plural, name)))
 }

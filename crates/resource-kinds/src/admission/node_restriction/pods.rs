@@ -1,17 +1,11 @@
-//! Pods that a node makes, reports on, evicts and asks tokens for.
-
-use std::sync::Arc;
+//! Pods that a node makes, reports on and evicts.
 
 use serde_json::Value;
 
-use super::{Decision, Refusal, Write, refuse, require};
+use super::{Decision, Write, found, refuse, require};
 use crate::admission::Operation;
-use crate::admission::ResourceAttributes;
 use crate::groups::core::pod_references::{Referenced, names};
 use crate::well_known::annotations::MIRROR_POD;
-
-/// The right to tokens for audiences that the pod does not ask for.
-const AUDIENCE_VERB: &str = "request-serviceaccounts-token-audience";
 
 pub(super) fn check(write: &Write<'_>, part: &str) -> Decision {
     let node = write.node;
@@ -33,7 +27,7 @@ pub(super) fn check(write: &Write<'_>, part: &str) -> Decision {
     }
 }
 
-fn is_on(pod: &Value, node: &str) -> bool {
+pub(super) fn is_on(pod: &Value, node: &str) -> bool {
     pod["spec"]["nodeName"] == node
 }
 
@@ -89,7 +83,7 @@ fn mirror(write: &Write<'_>) -> Decision {
 }
 
 /// The parts of projected volumes.
-fn sources(spec: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn sources(spec: &Value) -> impl Iterator<Item = &Value> {
     let volumes = spec["volumes"].as_array().into_iter().flatten();
     volumes.flat_map(|volume| {
         let sources = volume["projected"]["sources"].as_array();
@@ -171,74 +165,4 @@ fn eviction(write: &Write<'_>) -> Decision {
             write.node
         )
     })
-}
-
-/// A token for a pod of the node: bound to the pod, and for an account and audience that the pod
-/// uses.
-pub(super) fn check_token(write: &Write<'_>) -> Decision {
-    if write.request.operation != Operation::Create {
-        return Ok(());
-    }
-    let bound = &write.object["spec"]["boundObjectRef"];
-    let text = |field: &str| bound[field].as_str().unwrap_or_default();
-    let is_pod = text("kind") == "Pod" && text("apiVersion") == "v1" && !text("name").is_empty();
-    require(is_pod, || {
-        "node requested token not bound to a pod".to_owned()
-    })?;
-    require(!text("uid").is_empty(), || {
-        "node requested token with a pod binding without a uid".to_owned()
-    })?;
-    let pod = found(write, "pods", write.request.namespace, text("name"))?;
-    require(pod["metadata"]["uid"] == text("uid"), || {
-        format!(
-            "the UID in the bound object reference ({}) does not match the UID in record. The \
-             object might have been deleted and then recreated",
-            text("uid")
-        )
-    })?;
-    require(is_on(&pod, write.node), || {
-        "node requested token bound to a pod scheduled on a different node".to_owned()
-    })?;
-    audience(write, &pod)
-}
-
-fn audience(write: &Write<'_>, pod: &Value) -> Decision {
-    let asked = write.object["spec"]["audiences"].as_array();
-    let audience = match asked.map_or(&[][..], Vec::as_slice) {
-        [] => "",
-        [one] => one.as_str().unwrap_or_default(),
-        _ => return refuse("node may only request 0 or 1 audiences"),
-    };
-    let tokens = sources(&pod["spec"]).map(|source| &source["serviceAccountToken"]);
-    let mut named = tokens
-        .filter(|token| !token.is_null())
-        .map(|token| token["audience"].as_str().unwrap_or_default());
-    let right = ResourceAttributes {
-        verb: AUDIENCE_VERB,
-        group: "",
-        resource: audience,
-        namespace: write.request.namespace,
-        name: write.request.name,
-    };
-    require(
-        named.any(|named| named == audience) || write.cluster.allows(&right),
-        || {
-            format!(
-                "audience {audience:?} not found in pod spec volume, {} is not authorized to \
-                 request tokens for this audience",
-                write.request.user
-            )
-        },
-    )
-}
-
-/// An object that must be there.
-fn found(
-    write: &Write<'_>,
-    plural: &str,
-    namespace: &str,
-    name: &str,
-) -> Result<Arc<Value>, Refusal> {
-    let found = write.cluster.get("", plural, namespace, name);
-    found.ok_or_else(|| Refusal::Missing(object_model::Status::not_found("", plural, name)))
 }

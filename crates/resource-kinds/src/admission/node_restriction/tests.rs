@@ -489,6 +489,53 @@ fn tokens_are_bound_to_pods_of_the_node_and_for_their_audiences() {
 }
 
 #[test]
+fn tokens_of_a_nodes_parts_are_bound_to_its_own_object() {
+    let ask = |namespace: &'static str, name: &'static str| AdmissionRequest {
+        subresource: "token",
+        namespace,
+        name,
+        ..of_node(Operation::Create, "serviceaccounts")
+    };
+    let good = json!({"spec": {"boundObjectRef":
+        {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n1-uid"}}});
+    let other = |field: &str, value: Value| with(&good, &format!("/spec/{field}"), value);
+    let cases = [
+        ("", good.clone()),
+        (
+            "bound to its own Node object",
+            other("boundObjectRef/name", json!("n2")),
+        ),
+        (
+            "bound to its own Node object",
+            other("boundObjectRef/apiVersion", json!("v2")),
+        ),
+        ("without a uid", other("boundObjectRef/uid", Value::Null)),
+        (
+            "does not match the UID in record",
+            other("boundObjectRef/uid", json!("u")),
+        ),
+        (
+            "not request audiences",
+            other("audiences", json!(["vault"])),
+        ),
+        ("not bound to a pod", json!({"spec": {}})),
+        (
+            "not bound to a pod",
+            other("boundObjectRef/kind", json!("Secret")),
+        ),
+    ];
+    for name in ["kube-proxy", "mainstay-dns", "mainstay-provisioner"] {
+        check_all(&ask("kube-system", name), &cases);
+    }
+    for (namespace, name) in [("kube-system", "default"), ("default", "kube-proxy")] {
+        check_all(
+            &ask(namespace, name),
+            &[("not bound to a pod", good.clone())],
+        );
+    }
+}
+
+#[test]
 fn a_nodes_certificate_names_the_node() {
     use crate::groups::certificates::tests::{JANE, NODE};
     let create = AdmissionRequest {

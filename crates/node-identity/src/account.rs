@@ -1,0 +1,225 @@
+//! Clients of the parts that run on every node beside the node agent: the proxy of Services, the DNS
+//! server, the provisioner. Each is a ServiceAccount by a token that is bound to the Node object
+//! (KEP-4193).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_client::{Api, Body, BoxError, Client, PostParams};
+use http::{Request, StatusCode, Uri};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use kubeconfig::{Settings, Transport, TransportError};
+use resource_kinds::NodeAccount;
+use resource_kinds::namespaces::KUBE_SYSTEM;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, timeout};
+use tower::ServiceExt;
+
+use crate::client::{NAMESPACE, connect, renewed_client};
+use crate::error::Error;
+use crate::keys::Identity;
+
+/// The life of a token that is asked for: that of the tokens in pods.
+const LIFE: Duration = Duration::from_secs(3600);
+/// The part of its life after which a token is replaced, as kubelet does it.
+const EARLIEST: f64 = 0.75;
+/// The part of its life within which the nodes of a cluster spread their requests.
+const SPREAD: f64 = 0.1;
+/// The longest wait for a token: all requests of the account wait for it.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// The time after a failure in which an older token that is still valid is used.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// A client as a ServiceAccount of `kube-system`, by a token that is bound to the Node object of this
+/// name as it is at the time of the request. The token is asked for with the node's certificate, and
+/// again after about 80 % of its life, or when the server has refused it.
+///
+/// # Errors
+/// A request fails if there is no token, for example because the Node object does not exist. A request
+/// whose token was refused gets the refusal; the next one asks for a token.
+pub fn account_client(
+    server: &Uri,
+    ca_pem: &str,
+    identity: watch::Receiver<Identity>,
+    node_name: &str,
+    account: NodeAccount,
+) -> Client {
+    let tokens = Arc::new(Tokens {
+        node: renewed_client(server, ca_pem, identity),
+        server: server.clone(),
+        ca_pem: ca_pem.to_owned(),
+        node_name: node_name.to_owned(),
+        account,
+        current: Mutex::default(),
+    });
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let tokens = tokens.clone();
+        async move {
+            let (transport, times) = tokens.current().await?;
+            let answer = transport.oneshot(request).await.map_err(BoxError::from)?;
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                tokens.forget(times).await;
+            }
+            Ok::<_, BoxError>(answer)
+        }
+    });
+    Client::new(service, NAMESPACE)
+}
+
+/// The tokens of an account, one after the other.
+struct Tokens {
+    /// The API as the node.
+    node: Client,
+    server: Uri,
+    ca_pem: String,
+    node_name: String,
+    account: NodeAccount,
+    current: Mutex<Option<Held>>,
+}
+
+/// Connections with a token.
+struct Held {
+    transport: Transport<Body>,
+    times: Times,
+    /// The time of the next request for a token.
+    due: Instant,
+}
+
+/// The life of a token, by this machine's monotonic clock: clocks of two machines differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Times {
+    /// When it was asked for, so before it was issued.
+    asked: Instant,
+    life: Duration,
+}
+
+impl Times {
+    /// The time of the next request for a token, by `share` from 0 to 1.
+    fn renewal(self, share: f64) -> Instant {
+        let part = EARLIEST + SPREAD * share.clamp(0.0, 1.0);
+        self.asked + self.life.mul_f64(part)
+    }
+
+    /// The time of the next request after one that failed; `None` if the token is not valid any more.
+    fn retry(self, now: Instant) -> Option<Instant> {
+        (now < self.asked + self.life).then(|| now + RETRY)
+    }
+}
+
+impl Tokens {
+    /// The connections with the current token. Other requests wait while a token is asked for.
+    async fn current(&self) -> Result<(Transport<Body>, Times), Error> {
+        let mut current = self.current.lock().await;
+        let now = Instant::now();
+        if let Some(held) = current.as_ref().filter(|held| now < held.due) {
+            return Ok((held.transport.clone(), held.times));
+        }
+        let next = match self.ask(now).await {
+            Ok(next) => next,
+            Err(error) => {
+                let held = current.take().and_then(|held| {
+                    let due = held.times.retry(Instant::now())?;
+                    Some(Held { due, ..held })
+                });
+                let held = held.ok_or(error);
+                held.inspect(|_| {
+                    let account = self.account.name();
+                    tracing::warn!(account, "the token is not renewed; the one before is used");
+                })?
+            }
+        };
+        let held = current.insert(next);
+        Ok((held.transport.clone(), held.times))
+    }
+
+    /// The next request asks for a token, unless another one has done so already.
+    async fn forget(&self, refused: Times) {
+        let mut current = self.current.lock().await;
+        if current.as_ref().is_some_and(|held| held.times == refused) {
+            *current = None;
+        }
+    }
+
+    async fn ask(&self, now: Instant) -> Result<Held, Error> {
+        let failed = |source: BoxError| Error::AccountToken {
+            account: self.account.name(),
+            source,
+        };
+        let answer = timeout(REQUEST_LIMIT, self.request()).await;
+        let answer = answer.map_err(|late| failed(late.into()))?;
+        let answer = answer.map_err(|error| failed(error.into()))?;
+        let granted = answer.spec.and_then(|spec| spec.expiration_seconds);
+        let granted = granted.and_then(|seconds| u64::try_from(seconds).ok());
+        let token = answer.status.and_then(|status| status.token);
+        let settings = Settings::of_server(self.server.clone(), &self.ca_pem);
+        let settings = settings.with_token(&token.unwrap_or_default());
+        let times = Times {
+            asked: now,
+            life: granted.map_or(LIFE, Duration::from_secs),
+        };
+        Ok(Held {
+            transport: connect(settings.ok_or(TransportError::Token)).await?,
+            times,
+            due: times.renewal(rand::random()),
+        })
+    }
+
+    async fn request(&self) -> Result<TokenRequest, api_client::Error> {
+        // A Node that was registered again has another uid.
+        let nodes: Api<Node> = Api::all(self.node.clone());
+        let node = nodes.get(&self.node_name).await?;
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Node".to_owned()),
+                    name: node.metadata.name,
+                    uid: node.metadata.uid,
+                }),
+                expiration_seconds: i64::try_from(LIFE.as_secs()).ok(),
+                audiences: None,
+            }),
+            ..TokenRequest::default()
+        };
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.node.clone(), KUBE_SYSTEM);
+        let params = PostParams::default();
+        let name = self.account.name();
+        accounts
+            .create_subresource("token", name, &params, &request)
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_replaced_before_its_end() {
+        let asked = Instant::now();
+        let hour = Times {
+            asked,
+            life: Duration::from_secs(3600),
+        };
+        for (share, seconds) in [
+            (0.0, 2700..2701),
+            (0.5, 2879..2881),
+            (1.0, 3059..3061),
+            (7.0, 3059..3061),
+        ] {
+            let after = hour.renewal(share) - asked;
+            assert!(seconds.contains(&after.as_secs()), "{share}: {after:?}");
+        }
+    }
+
+    #[test]
+    fn an_older_token_is_used_until_its_end() {
+        let asked = Instant::now();
+        let life = Duration::from_secs(600);
+        let times = Times { asked, life };
+        let late = asked + Duration::from_secs(599);
+        assert_eq!(times.retry(late), Some(late + RETRY));
+        assert_eq!(times.retry(asked + life), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! Tokens that a node asks for: of its pods, and of the parts that run on every node.
+
+use serde_json::Value;
+
+use super::pods::{is_on, sources};
+use super::{Decision, Write, found, refuse, require};
+use crate::admission::{Operation, ResourceAttributes};
+use crate::well_known::node_accounts::NodeAccount;
+
+/// The right to tokens for audiences that the pod does not ask for.
+const AUDIENCE_VERB: &str = "request-serviceaccounts-token-audience";
+
+pub(super) fn check(write: &Write<'_>) -> Decision {
+    if write.request.operation != Operation::Create {
+        return Ok(());
+    }
+    let of_nodes = NodeAccount::find(write.request.namespace, write.request.name).is_some();
+    match write.object["spec"]["boundObjectRef"]["kind"].as_str() {
+        Some("Node") if of_nodes => of_own_node(write),
+        _ => of_pod(write),
+    }
+}
+
+/// A token of a part that runs on every node: bound to the node, and for the API only.
+fn of_own_node(write: &Write<'_>) -> Decision {
+    let Write { node, object, .. } = *write;
+    let bound = &object["spec"]["boundObjectRef"];
+    require(bound["apiVersion"] == "v1" && bound["name"] == node, || {
+        format!("node {node:?} can only request tokens bound to its own Node object")
+    })?;
+    let uid = bound["uid"].as_str().unwrap_or_default();
+    require(!uid.is_empty(), || {
+        "node requested token with a node binding without a uid".to_owned()
+    })?;
+    let stored = found(write, "nodes", "", node)?;
+    require(stored["metadata"]["uid"] == uid, || other_uid(uid))?;
+    let audiences = object["spec"]["audiences"].as_array();
+    require(audiences.is_none_or(Vec::is_empty), || {
+        "node may not request audiences of a token bound to a node".to_owned()
+    })
+}
+
+fn other_uid(uid: &str) -> String {
+    format!(
+        "the UID in the bound object reference ({uid}) does not match the UID in record. The object \
+         might have been deleted and then recreated"
+    )
+}
+
+/// A token for a pod of the node: bound to the pod, and for an account and audience that the pod
+/// uses.
+fn of_pod(write: &Write<'_>) -> Decision {
+    let bound = &write.object["spec"]["boundObjectRef"];
+    let text = |field: &str| bound[field].as_str().unwrap_or_default();
+    let is_pod = text("kind") == "Pod" && text("apiVersion") == "v1" && !text("name").is_empty();
+    require(is_pod, || {
+        "node requested token not bound to a pod".to_owned()
+    })?;
+    require(!text("uid").is_empty(), || {
+        "node requested token with a pod binding without a uid".to_owned()
+    })?;
+    let pod = found(write, "pods", write.request.namespace, text("name"))?;
+    require(pod["metadata"]["uid"] == text("uid"), || {
+        other_uid(text("uid"))
+    })?;
+    require(is_on(&pod, write.node), || {
+        "node requested token bound to a pod scheduled on a different node".to_owned()
+    })?;
+    audience(write, &pod)
+}
+
+fn audience(write: &Write<'_>, pod: &Value) -> Decision {
+    let asked = write.object["spec"]["audiences"].as_array();
+    let audience = match asked.map_or(&[][..], Vec::as_slice) {
+        [] => "",
+        [one] => one.as_str().unwrap_or_default(),
+        _ => return refuse("node may only request 0 or 1 audiences"),
+    };
+    let tokens = sources(&pod["spec"]).map(|source| &source["serviceAccountToken"]);
+    let mut named = tokens
+        .filter(|token| !token.is_null())
+        .map(|token| token["audience"].as_str().unwrap_or_default());
+    let right = ResourceAttributes {
+        verb: AUDIENCE_VERB,
+        group: "",
+        resource: audience,
+        namespace: write.request.namespace,
+        name: write.request.name,
+    };
+    require(
+        named.any(|named| named == audience) || write.cluster.allows(&right),
+        || {
+            format!(
+                "audience {audience:?} not found in pod spec volume, {} is not authorized to \
+                 request tokens for this audience",
+                write.request.user
+            )
+        },
+    )
+}
