@@ -79,8 +79,11 @@ impl NodeSwitch {
     /// The range is too small, or files or the kernel fail (root is required).
     pub async fn open(options: SwitchOptions) -> Result<Self, Error> {
         let host = Host::connect(&options.instance_id)?;
-        let made = make_private(&options.state_dir);
-        made.map_err(file("create directory", &options.state_dir))?;
+        let made = options.state_dir.clone();
+        beside("create directory", &options.state_dir, move || {
+            make_private(&made)
+        })
+        .await?;
         // Until the range is visible in the kernel, for instances that start together.
         let _lock = ranges::lock().await?;
         let range = choose_range(&host, &options).await?;
@@ -91,15 +94,14 @@ impl NodeSwitch {
             usable.ok_or(Error::RangeTooSmall { range })
         };
         let bridge = Bridge::open(&options.state_dir).await?;
+        let own = beside("open", Path::new(OWN_NAMESPACE), own_namespace).await?;
         let machine = Port {
             name: switch_link(&options.instance_id),
             address: address(1)?,
             prefix: range.prefix(),
             gateway: None,
         };
-        bridge
-            .plug(&host.handle, "machine", &own_namespace()?, &machine)
-            .await?;
+        bridge.plug(&host.handle, "machine", &own, &machine).await?;
         let mut nodes = Vec::new();
         for (index, name) in options.nodes.into_iter().enumerate() {
             let namespace = pin(&options.state_dir.join(format!("node-{}", index + 2))).await?;
@@ -159,11 +161,8 @@ impl NodeSwitch {
 /// The range of a former process whose link is there, or a free one.
 async fn choose_range(host: &Host, options: &SwitchOptions) -> Result<Cidr, Error> {
     let path = options.state_dir.join(RANGE);
-    let stored = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        text => Some(text.map_err(file("read", &path))?),
-    };
-    let stored = stored.and_then(|text| text.trim().parse::<Cidr>().ok());
+    let read = path.clone();
+    let stored = beside("read", &path, move || stored(&read)).await?;
     let link = get_link(&host.handle, &switch_link(&options.instance_id)).await?;
     if let (Some(range), Some(_)) = (stored, link) {
         return Ok(range);
@@ -174,10 +173,36 @@ async fn choose_range(host: &Host, options: &SwitchOptions) -> Result<Cidr, Erro
         by: "this instance".to_owned(),
     }));
     let range = ranges::choose("node", &taken, &[], stored.unwrap_or(options.range), false)?;
-    let text = range.to_string();
-    let written = durable_file::replace(&path, text.as_bytes(), 0o644, Durability::PageCache);
-    written.map_err(file("write", &path))?;
+    let file = path.clone();
+    beside("write", &path, move || store(&file, range)).await?;
     Ok(range)
+}
+
+/// Does work that waits for the disk or the kernel, on another thread than those of the runtime.
+async fn beside<T: Send + 'static>(
+    doing: &'static str,
+    path: &Path,
+    work: impl FnOnce() -> Result<T, IoError> + Send + 'static,
+) -> Result<T, Error> {
+    let done = spawn_blocking(work).await;
+    let done = done.unwrap_or_else(|error| Err(IoError::other(error)));
+    done.map_err(file(doing, path))
+}
+
+fn store(path: &Path, range: Cidr) -> Result<(), IoError> {
+    durable_file::replace(
+        path,
+        range.to_string().as_bytes(),
+        0o644,
+        Durability::PageCache,
+    )
+}
+
+fn stored(path: &Path) -> Result<Option<Cidr>, IoError> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => Ok(text?.trim().parse().ok()),
+    }
 }
 
 fn unpin_all(state_dir: &Path) -> Result<(), Error> {
@@ -192,9 +217,11 @@ fn unpin_all(state_dir: &Path) -> Result<(), Error> {
     std::fs::remove_dir(state_dir).map_err(file("remove", state_dir))
 }
 
-fn own_namespace() -> Result<std::fs::File, Error> {
-    const OWN: &str = "/proc/thread-self/ns/net";
-    std::fs::File::open(OWN).map_err(file("open", OWN))
+/// The namespace of this program.
+const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
+
+fn own_namespace() -> Result<std::fs::File, IoError> {
+    std::fs::File::open(OWN_NAMESPACE)
 }
 
 async fn pin(path: &Path) -> Result<PinnedNamespace, Error> {
@@ -227,9 +254,8 @@ impl Bridge {
     async fn open(state_dir: &Path) -> Result<Self, Error> {
         let namespace = pin(&state_dir.join(BRIDGE)).await?;
         let (handle, _) = namespace::connect(namespace.path()).await?;
-        let quiet = spawn_blocking(move || namespace.run(keep_firewall_out)).await;
-        let quiet = quiet.unwrap_or_else(|error| Err(IoError::other(error)));
-        quiet.map_err(file("write", BRIDGE_FIREWALL))?;
+        let keep_out = move || namespace.run(keep_firewall_out);
+        beside("write", Path::new(BRIDGE_FIREWALL), keep_out).await?;
         let index = match get_link(&handle, BRIDGE).await? {
             Some(link) => link.header.index,
             None => {
