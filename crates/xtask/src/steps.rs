@@ -105,6 +105,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[("mvcc-store", "crash"), ("node-agent", 
 const KERNEL: &[&str] = &[
     "container-runtime",
     "dns-server",
+    "etcd-store",
     "node-agent",
     "pod-network",
     "service-proxy",

@@ -54,6 +54,7 @@ pub const ALL: &[Target] = &[
     texts::TOKEN,
     wires::SPDY,
     wires::WEB_SOCKET,
+    wires::ETCD_MESSAGES,
     names::DNS,
     images::PAX,
     images::TAR_HEADER,

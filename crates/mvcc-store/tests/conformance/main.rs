@@ -8,7 +8,7 @@ mod leases;
 mod suite;
 mod watches;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use mvcc_store::{
     Store,
@@ -26,7 +26,11 @@ fn limits() -> Limits {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_in_memory() {
-    suite::run(|| EmbeddedStore::in_memory_with(&limits()) as Arc<dyn Store>).await;
+    suite::run(|| {
+        let store: Arc<dyn Store> = EmbeddedStore::in_memory_with(&limits());
+        ready((store, ()))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,7 +44,8 @@ async fn embedded_on_disk() {
             limits: limits(),
             ..EmbeddedOptions::new(dir)
         };
-        EmbeddedStore::open(options).unwrap() as Arc<dyn Store>
+        let store: Arc<dyn Store> = EmbeddedStore::open(options).unwrap();
+        ready((store, ()))
     })
     .await;
 }

@@ -16,8 +16,12 @@ pub const WATCHER_COMMITS_MAX: usize = 100;
 
 type Case = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
 
-/// Runs every case on a store of its own and names those that fail.
-pub async fn run(mut fresh_store: impl FnMut() -> Arc<dyn Store>) {
+/// Runs every case on a store of its own and names those that fail. The second part of a store is
+/// kept until its case has ended.
+pub async fn run<F, K>(mut fresh_store: impl FnMut() -> F)
+where
+    F: Future<Output = (Arc<dyn Store>, K)>,
+{
     let cases: [(&str, Case); 23] = [
         ("a fresh store is empty at revision 1", |s| fresh(s).boxed()),
         ("each transaction has the next revision", |s| {
@@ -83,8 +87,8 @@ pub async fn run(mut fresh_store: impl FnMut() -> Arc<dyn Store>) {
     ];
     let mut failed = Vec::new();
     for (name, case) in cases {
-        let outcome =
-            tokio::time::timeout(Duration::from_secs(240), tokio::spawn(case(fresh_store())));
+        let (store, _kept) = fresh_store().await;
+        let outcome = tokio::time::timeout(Duration::from_secs(240), tokio::spawn(case(store)));
         if !matches!(outcome.await, Ok(Ok(()))) {
             failed.push(name);
         }

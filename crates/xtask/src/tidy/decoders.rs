@@ -13,6 +13,7 @@ const IN_CONTAINERS: &str = "debug-tools";
 /// Marks of decoders.
 const MARKS: &[&str] = &[
     "json_text::",
+    "object_model::protobuf::",
     "Cursor::new(text)",
     "serde_json::from_slice",
     "serde_json::from_str",
@@ -328,6 +329,11 @@ const TABLE: &[(&str, Said)] = &[
         "resource-kinds/src/groups/snapshot.rs",
         ByOurs("part of the program"),
     ),
+    (
+        "etcd-store/src/messages.rs",
+        ByStrangers(&["etcd-messages"]),
+    ),
+    ("etcd-store/src/store.rs", ByStrangers(&["etcd-messages"])),
     ("spdy/src/frame.rs", ByStrangers(&["spdy"])),
     ("spdy/src/headers.rs", ByStrangers(&["spdy"])),
     (

@@ -67,7 +67,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("service-routing", 4),
     ("dns-records", 4),
     ("model-check", 5),
-    ("mvcc-store", 5),
+    ("mvcc-store", 4),
+    ("etcd-store", 5),
     ("reconcile", 5),
     ("container-runtime", 5),
     ("image-store", 5),
@@ -91,8 +92,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("xtask", 8),
 ];
 
-/// Crates that may depend on the store: the server, and the programs that open it.
-const OPEN_THE_STORE: &[&str] = &["api-server", "mainstay", "simulation"];
+/// Crates that may depend on the store: the server, the programs that open it, and the other engine.
+const OPEN_THE_STORE: &[&str] = &["api-server", "etcd-store", "mainstay", "simulation"];
 
 /// Checks every crate's manifest.
 pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {

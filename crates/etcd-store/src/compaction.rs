@@ -1,0 +1,141 @@
+//! Compaction of etcd's own history, by one of the servers at a time.
+//!
+//! Each server tries to write the same key at each interval, under the condition that nobody else has
+//! since its last look. The one that succeeds compacts to the revision that it saw one interval before
+//! (the way of `kube-apiserver`, `k8s.io/apiserver/pkg/storage/etcd3/compact.go`).
+
+use std::{sync::Arc, time::Duration};
+
+use mvcc_store::Revision;
+use tokio::time::Instant;
+
+use crate::{
+    connections::Connections,
+    keys::Keys,
+    messages::{self, COMPACT, Condition, RequestOp, TXN, TxnRequest, TxnResponse},
+    rpc::{Code, RpcError},
+};
+
+/// The history that etcd keeps at least: a server that was cut off for less finds its place again.
+const INTERVAL: Duration = Duration::from_secs(300);
+/// Longest time for a call.
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// The state at the last look of a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The number of writes of the key.
+    version: u64,
+    /// The revision of the cluster.
+    revision: Revision,
+}
+
+/// Compacts at each interval, for ever.
+pub(crate) async fn run(connections: Arc<Connections>, keys: Keys) {
+    let mut seen = Seen::default();
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        match look(&connections, &keys, seen).await {
+            Ok((now, compact)) => {
+                seen = now;
+                if let Some(revision) = compact
+                    && let Err(error) = self::compact(&connections, revision).await
+                {
+                    tracing::warn!(%error, "etcd could not be compacted");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the servers could not agree on a compaction"),
+        }
+    }
+}
+
+/// One look: the new state, and the revision to compact to if it is this server's turn.
+async fn look(
+    connections: &Connections,
+    keys: &Keys,
+    seen: Seen,
+) -> Result<(Seen, Option<Revision>), RpcError> {
+    let request = TxnRequest {
+        conditions: vec![Condition::Version(keys.compaction.clone(), seen.version)],
+        success: vec![RequestOp::Put {
+            key: keys.compaction.clone(),
+            value: seen.revision.0.to_string().into_bytes(),
+            lease: None,
+        }],
+        failure: vec![RequestOp::Get(keys.compaction.clone())],
+    };
+    // Carried out twice, the second attempt only finds that somebody was first.
+    let deadline = Instant::now() + ATTEMPT;
+    let answer = connections
+        .call(TXN, &request.write(), ATTEMPT, deadline)
+        .await?;
+    let response =
+        TxnResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))?;
+    Ok(judge(seen, &response))
+}
+
+fn judge(seen: Seen, response: &TxnResponse) -> (Seen, Option<Revision>) {
+    let found = response.responses.first().and_then(|pairs| pairs.first());
+    let version = match response.succeeded {
+        true => seen.version + 1,
+        false => found.map_or(0, |pair| pair.version),
+    };
+    let now = Seen {
+        version,
+        revision: response.revision,
+    };
+    let compacts = response.succeeded && seen.revision > Revision(0);
+    (now, compacts.then_some(seen.revision))
+}
+
+/// Makes etcd forget its history before the revision.
+pub(crate) async fn compact(connections: &Connections, revision: Revision) -> Result<(), RpcError> {
+    let request = messages::compaction(revision);
+    let deadline = Instant::now() + ATTEMPT;
+    match connections.call(COMPACT, &request, ATTEMPT, deadline).await {
+        // It has been forgotten before.
+        Err(RpcError::Status { code, message })
+            if code == Code::OUT_OF_RANGE && message.contains("compacted") =>
+        {
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::StoredPair;
+
+    fn response(succeeded: bool, revision: u64, version: Option<u64>) -> TxnResponse {
+        let pair = version.map(|version| StoredPair {
+            version,
+            ..StoredPair::default()
+        });
+        TxnResponse {
+            revision: Revision(revision),
+            succeeded,
+            responses: vec![pair.into_iter().collect()],
+        }
+    }
+
+    fn seen(version: u64, revision: u64) -> Seen {
+        Seen {
+            version,
+            revision: Revision(revision),
+        }
+    }
+
+    #[test]
+    fn one_server_compacts_to_what_it_saw_an_interval_before() {
+        // The first look of the first server, and its second.
+        let first = judge(Seen::default(), &response(true, 10, None));
+        assert_eq!(first, (seen(1, 10), None));
+        let second = judge(first.0, &response(true, 90, None));
+        assert_eq!(second, (seen(2, 90), Some(Revision(10))));
+        // Another server comes too late and looks again later.
+        let late = judge(seen(1, 20), &response(false, 91, Some(2)));
+        assert_eq!(late, (seen(2, 91), None));
+    }
+}

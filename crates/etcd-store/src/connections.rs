@@ -1,0 +1,190 @@
+//! The members of the cluster: one connection at a time, and the next member after a failure.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_client::tls::{self, ClientConfig};
+use tokio::{
+    net::TcpStream,
+    sync::{Mutex, watch},
+    time::Instant,
+};
+
+use crate::{
+    messages::{STATUS, StatusResponse},
+    rpc::{Channel, RpcError},
+    version,
+};
+
+/// Longest time for a connection with one member, its TLS and its version.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Pause before the members are tried again, after none could be reached.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A member's address for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) is_tls: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl Endpoint {
+    fn base(&self) -> String {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        match self.host.contains(':') {
+            true => format!("{scheme}://[{}]:{}", self.host, self.port),
+            false => format!("{scheme}://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// The connection in use. Its number grows with each new one.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) number: u64,
+    pub(crate) channel: Channel,
+}
+
+/// All members, and the connection with one of them.
+pub(crate) struct Connections {
+    endpoints: Vec<Endpoint>,
+    tls: Option<Arc<ClientConfig>>,
+    state: Mutex<State>,
+    /// The number of the newest connection that was given up or made.
+    changes: watch::Sender<u64>,
+}
+
+struct State {
+    /// The member in use, or to be tried next.
+    member: usize,
+    number: u64,
+    channel: Option<Channel>,
+}
+
+impl Connections {
+    pub(crate) fn new(endpoints: Vec<Endpoint>, tls: Option<Arc<ClientConfig>>) -> Self {
+        Self {
+            endpoints,
+            tls,
+            state: Mutex::new(State {
+                member: 0,
+                number: 0,
+                channel: None,
+            }),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// The connection in use; a new one if there is none, with the first member that answers.
+    ///
+    /// *Errors.* `Unreachable`, with the reason of each member.
+    pub(crate) async fn current(&self) -> Result<Current, RpcError> {
+        let mut state = self.state.lock().await;
+        if let Some(channel) = state.channel.take_if(|channel| !channel.is_closed()) {
+            state.channel = Some(channel.clone());
+            let number = state.number;
+            return Ok(Current { number, channel });
+        }
+        let mut reasons = Vec::new();
+        for _ in 0..self.endpoints.len() {
+            let endpoint = &self.endpoints[state.member % self.endpoints.len()];
+            match self.connect(endpoint).await {
+                Ok(channel) => {
+                    state.number += 1;
+                    state.channel = Some(channel.clone());
+                    let number = state.number;
+                    self.changes.send_replace(number);
+                    return Ok(Current { number, channel });
+                }
+                Err(error) => {
+                    reasons.push(format!("{}: {error}", endpoint.base()));
+                    state.member += 1;
+                }
+            }
+        }
+        Err(RpcError::Unreachable(reasons.join("; ")))
+    }
+
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, RpcError> {
+        let connecting = async {
+            let broken = |error: &dyn std::error::Error| RpcError::Broken(error.to_string());
+            let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+                .await
+                .map_err(|error| broken(&error))?;
+            stream.set_nodelay(true).map_err(|error| broken(&error))?;
+            let channel = match &self.tls {
+                Some(config) if endpoint.is_tls => {
+                    let stream = tls::handshake(stream, &endpoint.host, Arc::clone(config)).await;
+                    Channel::over(stream.map_err(|error| broken(&error))?, endpoint.base()).await?
+                }
+                _ => Channel::over(stream, endpoint.base()).await?,
+            };
+            let answer = channel.call(STATUS, &[], CONNECT_TIMEOUT).await?;
+            let status = StatusResponse::read(&answer).map_err(|error| broken(&error))?;
+            version::check(&status.version).map_err(RpcError::Broken)?;
+            Ok(channel)
+        };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
+        connected.unwrap_or(Err(RpcError::TimedOut(CONNECT_TIMEOUT)))
+    }
+
+    /// Gives a connection up, unless there is a newer one: the next call uses the next member.
+    pub(crate) async fn give_up(&self, number: u64) {
+        let mut state = self.state.lock().await;
+        if state.number == number && state.channel.take().is_some() {
+            state.member += 1;
+            self.changes.send_modify(|_| ());
+        }
+    }
+
+    /// Changes when the connection in use has changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// One attempt of a call. After an error that says nothing about the request, the next attempt
+    /// uses another member.
+    pub(crate) async fn call_once(
+        &self,
+        path: &str,
+        message: &[u8],
+        limit: Duration,
+    ) -> Result<Bytes, RpcError> {
+        let Current { number, channel } = self.current().await?;
+        let answer = channel.call(path, message, limit).await;
+        if answer
+            .as_ref()
+            .is_err_and(|error| !error.is_without_effect())
+        {
+            self.give_up(number).await;
+        }
+        answer
+    }
+
+    /// A call that may be carried out more than once: it is tried until there is an answer or a refusal.
+    ///
+    /// *Errors.* The last attempt's, at the deadline.
+    pub(crate) async fn call(
+        &self,
+        path: &str,
+        message: &[u8],
+        limit: Duration,
+        deadline: Instant,
+    ) -> Result<Bytes, RpcError> {
+        loop {
+            let error = match self.call_once(path, message, limit).await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ RpcError::Status { .. }) if error.is_without_effect() => {
+                    return Err(error);
+                }
+                Err(error) => error,
+            };
+            if Instant::now() + PAUSE >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(%error, path, "a call of etcd is repeated");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

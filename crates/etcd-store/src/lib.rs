@@ -1,0 +1,25 @@
+//! The store over an etcd cluster, which several servers share.
+//!
+//! Every read and every watch is answered by a copy of all keys in memory (`mirror`), so the load on
+//! etcd does not depend on the number of clients. Writes are etcd's transactions (`txn`). A write is
+//! acknowledged when the copy has it; a write without an answer is looked for before anybody hears
+//! of it (`writer`). The newest revision of all servers is asked for once for all that wait
+//! (`read_index`). gRPC is spoken by this crate over the HTTP/2 that the program has anyway (`rpc`).
+
+mod compaction;
+mod connections;
+pub mod decoders;
+mod keys;
+mod messages;
+mod mirror;
+mod options;
+mod read_index;
+mod rpc;
+mod store;
+mod txn;
+mod value;
+mod version;
+mod writer;
+
+pub use options::{ConnectError, EtcdOptions};
+pub use store::EtcdStore;

@@ -1,0 +1,392 @@
+//! The copy of all keys in memory, which answers every read and feeds every watch. One watch of etcd
+//! keeps it current.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use futures::future::OptionFuture;
+use mvcc_store::{
+    KeyValue, LeaseId, Limits, Revision, StoreError,
+    published::{Commit, LiveKeys, Published},
+};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    connections::{Connections, Current},
+    keys::Keys,
+    messages::{
+        self, RANGE, RangeRequest, RangeResponse, StoredPair, WATCH, WatchEvent, WatchResponse,
+    },
+    rpc::{Code, RpcError, Stream},
+    value,
+};
+
+/// Keys per page of the first read.
+const PAGE_KEYS: u64 = 256;
+/// Longest time for one page, and for the beginning of a watch.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for reading everything.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// Pause before the watch is begun again after a failure.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The first part of a wait for a revision: an event is mostly on its way.
+const EVENT_TIME: Duration = Duration::from_millis(10);
+/// Interval of requests for progress while somebody waits for a revision.
+const NUDGE_INTERVAL: Duration = Duration::from_millis(30);
+/// The history is not trimmed more often than this.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The trace of a transaction of this process in the watch.
+#[derive(Clone)]
+pub(crate) enum Mark {
+    /// Nothing yet.
+    Awaited,
+    /// It has come, with these changes.
+    Seen(Arc<Commit>),
+    /// It may have been among the events that were lost to a compaction.
+    Missed,
+}
+
+/// The copy, and those who wait for it.
+pub(crate) struct Mirror {
+    pub(crate) published: Published,
+    keys: Keys,
+    progress_interval: Duration,
+    /// The published revision. Marks of a revision are noted before it is sent here.
+    reached: watch::Sender<Revision>,
+    nudge: Notify,
+    marks: Mutex<HashMap<u64, Mark>>,
+    failure: RwLock<Option<StoreError>>,
+}
+
+/// Why a watch of etcd has ended.
+enum Ended {
+    /// Events were lost to a compaction.
+    Compacted,
+    /// Another member is in use.
+    Moved,
+    /// An error of this connection.
+    Failed(u64, RpcError),
+}
+
+impl Mirror {
+    /// Reads everything.
+    pub(crate) async fn load(
+        connections: &Connections,
+        keys: Keys,
+        limits: &Limits,
+    ) -> Result<Self, RpcError> {
+        let (live, revision) = load(connections, &keys).await?;
+        Ok(Self {
+            published: Published::new(live, revision, limits),
+            keys,
+            progress_interval: limits.progress_interval,
+            reached: watch::Sender::new(revision),
+            nudge: Notify::new(),
+            marks: Mutex::default(),
+            failure: RwLock::new(None),
+        })
+    }
+
+    /// Why the copy does not follow etcd, if it does not.
+    pub(crate) fn failure(&self) -> Option<StoreError> {
+        let failure = self.failure.read();
+        failure.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_failure(&self, failure: Option<StoreError>) {
+        *self.failure.write().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    fn marks(&self) -> MutexGuard<'_, HashMap<u64, Mark>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks for the mark of a transaction from now on, until the result is dropped.
+    pub(crate) fn expect(&self, number: u64) -> Expected<'_> {
+        self.marks().insert(number, Mark::Awaited);
+        Expected {
+            mirror: self,
+            number,
+        }
+    }
+
+    /// Waits until the copy includes the revision; `false` at the deadline.
+    pub(crate) async fn wait(&self, revision: Revision, deadline: tokio::time::Instant) -> bool {
+        let mut reached = self.reached.subscribe();
+        let mut patience = EVENT_TIME;
+        while *reached.borrow_and_update() < revision {
+            let until = (tokio::time::Instant::now() + patience).min(deadline);
+            match tokio::time::timeout_at(until, reached.changed()).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(_)) => return false,
+                Err(_) if until == deadline => return false,
+                Err(_) => {}
+            }
+            self.nudge.notify_one();
+            patience = NUDGE_INTERVAL;
+        }
+        true
+    }
+
+    /// As [`wait`](Self::wait), for a revision that may be of keys which are not watched.
+    pub(crate) async fn wait_with_progress(
+        &self,
+        revision: Revision,
+        deadline: tokio::time::Instant,
+    ) -> bool {
+        if *self.reached.borrow() < revision {
+            self.nudge.notify_one();
+        }
+        self.wait(revision, deadline).await
+    }
+
+    /// Follows etcd for ever.
+    pub(crate) async fn run(self: Arc<Self>, connections: Arc<Connections>) {
+        loop {
+            match self.follow(&connections).await {
+                Ended::Moved => {}
+                Ended::Compacted => self.reload(&connections).await,
+                Ended::Failed(number, error) => {
+                    tracing::warn!(%error, "the watch of etcd ended");
+                    self.note_failure(Some(StoreError::Unavailable(error.to_string())));
+                    connections.give_up(number).await;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Replaces the copy after events were lost. All watchers are cut off.
+    async fn reload(&self, connections: &Connections) {
+        tracing::warn!("etcd has compacted events that were not seen yet; all keys are read again");
+        loop {
+            match load(connections, &self.keys).await {
+                Ok((live, revision)) => {
+                    for mark in self.marks().values_mut() {
+                        if matches!(mark, Mark::Awaited) {
+                            *mark = Mark::Missed;
+                        }
+                    }
+                    self.published.replace(live, revision);
+                    self.reached.send_replace(revision);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the keys could not be read");
+                    self.note_failure(Some(StoreError::Unavailable(error.to_string())));
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Follows one watch to its end.
+    async fn follow(&self, connections: &Connections) -> Ended {
+        let mut changes = connections.changes();
+        let Current { number, channel } = match connections.current().await {
+            Ok(current) => current,
+            Err(error) => return Ended::Failed(0, error),
+        };
+        changes.borrow_and_update();
+        let failed = |error| Ended::Failed(number, error);
+        let (start, end) = self.keys.all();
+        let next = Revision(self.published.revision().0 + 1);
+        let begin = messages::watch(&start, &end, next);
+        let mut stream = match channel.stream(WATCH, &begin, PAGE_TIMEOUT).await {
+            Ok(stream) => stream,
+            Err(error) => return failed(error),
+        };
+        let mut mark_due: Option<Instant> = None;
+        let mut trim_due: Option<Instant> = None;
+        loop {
+            let due = [mark_due, trim_due].into_iter().flatten().min();
+            let timer: OptionFuture<_> = due.map(|due| tokio::time::sleep_until(due.into())).into();
+            tokio::select! {
+                message = stream.next() => {
+                    let response = message.and_then(|message| {
+                        WatchResponse::read(&message).map_err(|error| RpcError::Broken(error.to_string()))
+                    });
+                    let response = match response {
+                        Ok(response) => response,
+                        Err(error) => return failed(error),
+                    };
+                    if response.compact_revision > Revision(0) {
+                        return Ended::Compacted;
+                    }
+                    if let Some(reason) = response.canceled {
+                        return failed(RpcError::Broken(format!("etcd ended the watch: {reason}")));
+                    }
+                    if self.failure().is_some() {
+                        tracing::info!("the watch of etcd goes on");
+                        self.note_failure(None);
+                    }
+                    self.take(response);
+                    let now = Instant::now();
+                    mark_due.get_or_insert(now + self.progress_interval);
+                    trim_due.get_or_insert(now + TRIM_INTERVAL);
+                }
+                () = self.nudge.notified() => {
+                    if let Err(error) = ask_for_progress(&stream) {
+                        return failed(error);
+                    }
+                }
+                changed = changes.changed() => {
+                    if changed.is_err() || *changes.borrow_and_update() != number {
+                        return Ended::Moved;
+                    }
+                }
+                Some(()) = timer => {
+                    let now = Instant::now();
+                    if mark_due.take_if(|due| *due <= now).is_some() {
+                        self.published.mark_progress();
+                    }
+                    if trim_due.take_if(|due| *due <= now).is_some() {
+                        self.published.trim(now);
+                        let expiry = self.published.next_expiry();
+                        trim_due = expiry.map(|expiry| expiry.max(now + TRIM_INTERVAL));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes what a message of the watch says.
+    fn take(&self, response: WatchResponse) {
+        // The revision of a message with events is the member's, and may be ahead of the watch.
+        let progress = (response.events.is_empty() && !response.is_created)
+            .then_some((response.revision, Vec::new()));
+        let by_revision = response
+            .events
+            .chunk_by(|one, other| one.pair.mod_revision == other.pair.mod_revision)
+            .map(|events| (events[0].pair.mod_revision, events.to_vec()));
+        for (revision, events) in by_revision.chain(progress) {
+            if revision > self.published.revision() {
+                self.publish(revision, events);
+            }
+        }
+    }
+
+    fn publish(&self, revision: Revision, events: Vec<WatchEvent>) {
+        let mut mark = None;
+        let mut changed = Vec::with_capacity(events.len());
+        for event in events {
+            if event.pair.key == self.keys.mark && !event.is_delete {
+                mark = event
+                    .pair
+                    .value
+                    .as_ref()
+                    .try_into()
+                    .ok()
+                    .map(u64::from_be_bytes);
+            } else if let Some(key) = self.keys.data_in(&event.pair.key) {
+                let pair = (!event.is_delete).then(|| loaded(key, &event.pair));
+                changed.push((Arc::from(key), pair));
+            }
+        }
+        let commit = self.published.apply(revision, changed, Instant::now());
+        if let Some(number) = mark
+            && let Some(mark) = self.marks().get_mut(&number)
+        {
+            *mark = Mark::Seen(commit);
+        }
+        self.reached.send_replace(revision);
+    }
+}
+
+/// A transaction whose mark is looked for.
+pub(crate) struct Expected<'m> {
+    mirror: &'m Mirror,
+    number: u64,
+}
+
+impl Expected<'_> {
+    /// The mark up to now.
+    pub(crate) fn mark(&self) -> Mark {
+        let marks = self.mirror.marks();
+        marks.get(&self.number).cloned().unwrap_or(Mark::Missed)
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.mirror.marks().remove(&self.number);
+    }
+}
+
+fn ask_for_progress(stream: &Stream) -> Result<(), RpcError> {
+    stream.send(&messages::progress())
+}
+
+/// The pair of the store in a pair of etcd.
+pub(crate) fn loaded(key: &[u8], pair: &StoredPair) -> KeyValue {
+    let value = value::load(&pair.value, pair.mod_revision).unwrap_or_else(|| {
+        let key = key.escape_ascii();
+        tracing::error!(%key, "a value in etcd was not stored by this program");
+        pair.value.clone()
+    });
+    KeyValue {
+        key: Arc::from(key),
+        value,
+        create_revision: pair.create_revision,
+        mod_revision: pair.mod_revision,
+        lease: (pair.lease != 0).then_some(LeaseId(pair.lease)),
+    }
+}
+
+/// All keys at one revision, which is the newest of the cluster at the first page.
+async fn load(connections: &Connections, keys: &Keys) -> Result<(LiveKeys, Revision), RpcError> {
+    let deadline = tokio::time::Instant::now() + LOAD_TIMEOUT;
+    loop {
+        match load_at_once(connections, keys, deadline).await {
+            // A compaction in between; the next attempt is at a newer revision.
+            Err(RpcError::Status { code, .. })
+                if code == Code::OUT_OF_RANGE && tokio::time::Instant::now() < deadline => {}
+            loaded => return loaded,
+        }
+    }
+}
+
+async fn load_at_once(
+    connections: &Connections,
+    keys: &Keys,
+    deadline: tokio::time::Instant,
+) -> Result<(LiveKeys, Revision), RpcError> {
+    let (mut start, end) = keys.all_data();
+    let mut live = LiveKeys::new();
+    let mut revision = Revision(0);
+    loop {
+        let request = RangeRequest {
+            key: &start,
+            end: &end,
+            limit: PAGE_KEYS,
+            revision: revision.0,
+            count_only: false,
+        };
+        let request = request.write();
+        let answer = connections
+            .call(RANGE, &request, PAGE_TIMEOUT, deadline)
+            .await?;
+        let page =
+            RangeResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))?;
+        if revision == Revision(0) {
+            revision = page.revision;
+        }
+        for pair in &page.pairs {
+            if let Some(key) = keys.data_in(&pair.key) {
+                let pair = loaded(key, pair);
+                live.insert(Arc::clone(&pair.key), Arc::new(pair));
+            }
+        }
+        match page.pairs.last() {
+            Some(last) if page.more => {
+                start.clone_from(&last.key);
+                start.push(0);
+            }
+            _ => return Ok((live, revision)),
+        }
+    }
+}

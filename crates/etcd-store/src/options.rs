@@ -1,0 +1,138 @@
+//! The options of a connection with etcd.
+
+use std::sync::Arc;
+
+use http_client::tls::{self, BundleError, ClientConfig, Identity, Roots, Trust};
+use mvcc_store::{Limits, StoreError};
+use url::Url;
+
+use crate::connections::Endpoint;
+
+/// etcd's port for clients.
+const PORT: u16 = 2379;
+
+/// The options for opening a store in etcd.
+#[derive(Clone, Debug)]
+pub struct EtcdOptions {
+    /// The members: `http://host:port` or `https://host:port`. The first that answers is used.
+    pub endpoints: Vec<String>,
+    /// The prefix of all keys. Servers with the same prefix share a store.
+    pub prefix: String,
+    /// Certificates of the authorities of the members, in PEM; those of the machine without it.
+    pub ca_pem: Option<Vec<u8>>,
+    /// The client's certificate with its chain, and its key, in PEM.
+    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+    /// Bounds on memory and time.
+    pub limits: Limits,
+}
+
+impl EtcdOptions {
+    /// The members at these addresses, the prefix `/mainstay`, and default limits.
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            prefix: "/mainstay".to_owned(),
+            ca_pem: None,
+            identity_pem: None,
+            limits: Limits::default(),
+        }
+    }
+
+    pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, ConnectError> {
+        let endpoints: Result<Vec<_>, _> =
+            self.endpoints.iter().map(|text| endpoint(text)).collect();
+        match endpoints {
+            Ok(none) if none.is_empty() => Err(ConnectError::Endpoint(String::new())),
+            endpoints => endpoints,
+        }
+    }
+
+    /// The settings of TLS, if a member is spoken to by TLS.
+    pub(crate) async fn tls(
+        &self,
+        endpoints: &[Endpoint],
+    ) -> Result<Option<Arc<ClientConfig>>, ConnectError> {
+        if !endpoints.iter().any(|endpoint| endpoint.is_tls) {
+            return Ok(None);
+        }
+        let roots = match &self.ca_pem {
+            Some(pem) => Roots::none().with_pem(pem)?,
+            None => Roots::of_machine().await,
+        };
+        let identity = self.identity_pem.as_ref();
+        let identity = identity.map(|(chain, key)| Identity::of_pem(chain, key));
+        let config = tls::client(Trust::Roots(roots), identity.transpose()?);
+        let mut config = ClientConfig::clone(&*config.map_err(BundleError::Certificate)?);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Some(Arc::new(config)))
+    }
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// An address that is not understood, or none at all.
+    #[error("{0:?} is not the address of a member of etcd: http://host:port or https://host:port")]
+    Endpoint(String),
+    /// A certificate or a key that is not understood.
+    #[error("the certificates for etcd")]
+    Certificates(#[from] BundleError),
+    /// No member answers, or every one is refused; with the reasons.
+    #[error("etcd cannot be used")]
+    Store(#[from] StoreError),
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, ConnectError> {
+    let strange = || ConnectError::Endpoint(text.to_owned());
+    let url = Url::parse(text).map_err(|_| strange())?;
+    let is_tls = match url.scheme() {
+        "https" => true,
+        "http" => false,
+        _ => return Err(strange()),
+    };
+    let host = url.host_str().ok_or_else(strange)?;
+    let has_more = !matches!(url.path(), "" | "/") || url.query().is_some();
+    if has_more || !url.username().is_empty() {
+        return Err(strange());
+    }
+    // The URL leaves out the usual ports of HTTP.
+    let explicit = url.port().or_else(|| {
+        let usual = url.port_or_known_default()?;
+        text.trim_end_matches('/')
+            .ends_with(&format!(":{usual}"))
+            .then_some(usual)
+    });
+    Ok(Endpoint {
+        is_tls,
+        host: host.trim_matches(['[', ']']).to_owned(),
+        port: explicit.unwrap_or(PORT),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_members_are_read() {
+        let plain = |text: &str| {
+            let endpoint = endpoint(text).unwrap();
+            (endpoint.is_tls, endpoint.host, endpoint.port)
+        };
+        assert_eq!(plain("http://a:1"), (false, "a".to_owned(), 1));
+        assert_eq!(plain("https://a.b/"), (true, "a.b".to_owned(), 2379));
+        assert_eq!(plain("https://a:443"), (true, "a".to_owned(), 443));
+        assert_eq!(plain("http://[::1]:2379"), (false, "::1".to_owned(), 2379));
+        for strange in [
+            "",
+            "a:1",
+            "etcd://a",
+            "http://",
+            "http://a/path",
+            "http://u@a",
+        ] {
+            assert!(endpoint(strange).is_err(), "{strange}");
+        }
+        assert!(EtcdOptions::new([""; 0]).endpoints().is_err());
+    }
+}

@@ -1,0 +1,250 @@
+//! The store itself.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{FutureExt as _, future::BoxFuture};
+use mvcc_store::{
+    LeaseId, Occupancy, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
+    WatchStream, limits,
+};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    compaction,
+    connections::Connections,
+    keys::Keys,
+    messages::{self, ALARM, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LeaseResponse},
+    mirror::Mirror,
+    options::{ConnectError, EtcdOptions},
+    read_index::ReadIndex,
+    rpc::RpcError,
+    txn,
+    writer::Writer,
+};
+
+/// Longest time for an attempt of a call about leases, and for all of them.
+const ATTEMPT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(15);
+/// Longest wait for a revision that a client brought.
+const REACH_LIMIT: Duration = Duration::from_secs(3);
+/// Longest wait of a fresh read for the events before its revision.
+const FRESH_LIMIT: Duration = Duration::from_secs(10);
+/// Interval of the look at etcd's alarms.
+const ALARM_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A store in an etcd cluster.
+///
+/// Writes of other servers appear as they arrive; after [`newest`](Store::newest) all that were
+/// acknowledged before are there. Dropping it ends its watches.
+pub struct EtcdStore {
+    connections: Arc<Connections>,
+    mirror: Arc<Mirror>,
+    writer: Arc<Writer>,
+    read_index: ReadIndex,
+    live_bytes_max: u64,
+    _tasks: [AbortOnDropHandle<()>; 4],
+}
+
+impl EtcdStore {
+    /// Connects with a member and reads all keys.
+    ///
+    /// *Errors.* Options that are not understood; no member that answers, or only such with a version
+    /// that loses events.
+    pub async fn connect(options: &EtcdOptions) -> Result<Arc<Self>, ConnectError> {
+        let endpoints = options.endpoints()?;
+        let tls = options.tls(&endpoints).await?;
+        let connections = Arc::new(Connections::new(endpoints, tls));
+        let keys = Keys::new(&options.prefix, &uuid::Uuid::new_v4().to_string());
+        // A refused version is told at once, not after all attempts.
+        let unusable = |error: RpcError| StoreError::Unavailable(error.to_string());
+        connections.current().await.map_err(unusable)?;
+        let mirror = Mirror::load(&connections, keys.clone(), &options.limits).await;
+        let mirror = Arc::new(mirror.map_err(unusable)?);
+        let writer = Writer::new(Arc::clone(&connections), Arc::clone(&mirror), keys.clone());
+        let writer = Arc::new(writer);
+        let (read_index, answering) =
+            ReadIndex::new(Arc::clone(&connections), keys.compaction.clone());
+        let following = Arc::clone(&mirror).run(Arc::clone(&connections));
+        let looking = look_at_alarms(Arc::clone(&connections), Arc::clone(&writer));
+        let compacting = compaction::run(Arc::clone(&connections), keys);
+        let tasks = [
+            tokio::spawn(following),
+            tokio::spawn(answering),
+            tokio::spawn(looking),
+            tokio::spawn(compacting),
+        ];
+        Ok(Arc::new(Self {
+            connections,
+            mirror,
+            writer,
+            read_index,
+            live_bytes_max: options.limits.live_bytes_max,
+            _tasks: tasks.map(AbortOnDropHandle::new),
+        }))
+    }
+
+    async fn call(&self, path: &str, message: &[u8]) -> Result<bytes::Bytes, RpcError> {
+        let deadline = Instant::now() + LIMIT;
+        self.connections
+            .call(path, message, ATTEMPT, deadline)
+            .await
+    }
+}
+
+impl Drop for EtcdStore {
+    fn drop(&mut self) {
+        self.mirror.published.close();
+    }
+}
+
+/// Follows the alarm for a full etcd, which somebody clears by hand.
+async fn look_at_alarms(connections: Arc<Connections>, writer: Arc<Writer>) {
+    loop {
+        let deadline = Instant::now() + LIMIT;
+        let alarms = connections.call(ALARM, &[], ATTEMPT, deadline).await;
+        match alarms.map(|alarms| messages::has_no_space(&alarms)) {
+            Ok(Ok(true)) => writer.note_full(Some(StoreError::Full(
+                "etcd's alarm NOSPACE is on; compact and defragment it, and clear the alarm"
+                    .to_owned(),
+            ))),
+            Ok(Ok(false)) => writer.note_full(None),
+            Ok(Err(error)) => tracing::debug!(%error, "etcd's alarms are not understood"),
+            Err(error) => tracing::debug!(%error, "etcd does not tell its alarms"),
+        }
+        tokio::time::sleep(ALARM_INTERVAL).await;
+    }
+}
+
+impl Store for EtcdStore {
+    fn current_revision(&self) -> Revision {
+        self.mirror.published.revision()
+    }
+
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        async move {
+            let revision = self.read_index.newest().await?;
+            let deadline = Instant::now() + FRESH_LIMIT;
+            match self.mirror.wait_with_progress(revision, deadline).await {
+                true => Ok(revision),
+                false => Err(StoreError::Unavailable(
+                    "the events of etcd do not arrive".to_owned(),
+                )),
+            }
+        }
+        .boxed()
+    }
+
+    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            let deadline = Instant::now() + REACH_LIMIT;
+            match self.mirror.wait_with_progress(revision, deadline).await {
+                true => Ok(()),
+                false => Err(StoreError::Future {
+                    asked: revision,
+                    newest: self.current_revision(),
+                }),
+            }
+        }
+        .boxed()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.mirror.failure()
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        let (live_bytes, history_bytes) = self.mirror.published.bytes();
+        Occupancy {
+            live_bytes,
+            history_bytes: u64::try_from(history_bytes).unwrap_or(u64::MAX),
+            live_bytes_max: self.live_bytes_max,
+            full: self.writer.full(),
+        }
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
+        self.writer.txn(txn).boxed()
+    }
+
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
+        let read = self.mirror.published.range(range);
+        async move { read() }.boxed()
+    }
+
+    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
+        self.mirror.published.watch(&prefix, from)
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            self.mirror.published.compact(revision)?;
+            let compacted = compaction::compact(&self.connections, revision).await;
+            compacted.map_err(|error| txn::refusal(&error, None))
+        }
+        .boxed()
+    }
+
+    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
+        async move {
+            limits::check_lease(ttl)?;
+            // In whole seconds, rounded up; etcd raises very short ones.
+            let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+            // A repeated call may leave a lease without keys behind, which expires.
+            let answer = self
+                .call(LEASE_GRANT, &messages::lease_grant(seconds))
+                .await;
+            let answer = answer.map_err(|error| txn::refusal(&error, None))?;
+            let granted = LeaseResponse::read(&answer).map_err(malformed)?;
+            Ok(LeaseId(granted.id))
+        }
+        .boxed()
+    }
+
+    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            let unavailable = |error: RpcError| StoreError::Unavailable(error.to_string());
+            let current = self.connections.current().await.map_err(unavailable)?;
+            let renewal = async {
+                let request = messages::lease(lease);
+                let stream = current.channel.stream(LEASE_KEEP_ALIVE, &request, ATTEMPT);
+                stream.await?.next().await
+            };
+            let answer = tokio::time::timeout(ATTEMPT, renewal).await;
+            let answer = answer.unwrap_or(Err(RpcError::TimedOut(ATTEMPT)));
+            if answer
+                .as_ref()
+                .is_err_and(|error| !error.is_without_effect())
+            {
+                self.connections.give_up(current.number).await;
+            }
+            let answer = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
+            let renewed = LeaseResponse::read(&answer).map_err(malformed)?;
+            match renewed.seconds > 0 {
+                true => Ok(()),
+                false => Err(StoreError::LeaseNotFound(lease)),
+            }
+        }
+        .boxed()
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        async move {
+            let answer = self.call(LEASE_REVOKE, &messages::lease(lease)).await;
+            let answer = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
+            let revision = messages::revision_of(&answer).map_err(malformed)?;
+            let deadline = Instant::now() + FRESH_LIMIT;
+            match self.mirror.wait_with_progress(revision, deadline).await {
+                true => Ok(()),
+                false => Err(StoreError::OutcomeUnknown(
+                    "the lease has ended, but its events did not arrive".to_owned(),
+                )),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn malformed(error: object_model::protobuf::WireError) -> StoreError {
+    StoreError::Unavailable(format!("etcd's answer is malformed: {error}"))
+}

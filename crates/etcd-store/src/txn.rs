@@ -1,0 +1,208 @@
+//! A transaction as etcd's, and etcd's answer as its result. Pure.
+//!
+//! Two keys of this process are in each transaction that changes something. The **fence** is compared:
+//! a transaction sent before the fence was written again cannot be carried out any more. The **mark**
+//! is written with the transaction's number: its event says that the transaction was carried out, and
+//! at which revision. With both, the outcome of a transaction without an answer can be found out.
+
+use std::sync::Arc;
+
+use mvcc_store::{
+    Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
+    published::Commit,
+};
+
+use crate::{
+    keys::Keys,
+    messages::{Condition, RequestOp, StoredPair, TxnRequest, TxnResponse},
+    mirror::loaded,
+    rpc::{Code, RpcError},
+    value,
+};
+
+/// etcd's default `--max-request-bytes`.
+const REQUEST_BYTES_MAX: usize = 1536 * 1024;
+
+/// Whether a transaction that is carried out changes something for certain: a deletion does if a
+/// comparison says that the key is there.
+pub(crate) fn always_changes(txn: &Txn) -> bool {
+    let is_there = |key: &[u8]| {
+        txn.compare.iter().any(|compare| match compare {
+            Compare::ModRevision(compared, _) | Compare::Exists(compared) => compared == key,
+            Compare::Absent(_) => false,
+        })
+    };
+    txn.operations.iter().any(|operation| match operation {
+        Operation::Put { .. } => true,
+        Operation::Delete { key } => is_there(key),
+    })
+}
+
+/// Whether the transaction puts nothing.
+pub(crate) fn only_deletes(txn: &Txn) -> bool {
+    let mut operations = txn.operations.iter();
+    operations.all(|operation| matches!(operation, Operation::Delete { .. }))
+}
+
+/// Whether nothing is lost if the transaction is carried out twice: it only deletes, without a
+/// comparison, or only compares.
+pub(crate) fn is_repeatable(txn: &Txn) -> bool {
+    only_deletes(txn) && (txn.compare.is_empty() || txn.operations.is_empty())
+}
+
+/// The transaction for etcd, if the fence was last written at `fence` (zero for never), with the mark
+/// of that number.
+///
+/// *Errors.* `TooLarge`.
+pub(crate) fn request(
+    txn: &Txn,
+    keys: &Keys,
+    fence: Revision,
+    mark: Option<u64>,
+) -> Result<Vec<u8>, StoreError> {
+    let fenced = Condition::ModRevision(keys.fence.clone(), fence.0);
+    let conditions = txn.compare.iter().map(|compare| match compare {
+        // Zero would be an absent key, which has no revision.
+        Compare::ModRevision(key, Revision(0)) => Condition::Version(keys.data(key), u64::MAX >> 1),
+        Compare::ModRevision(key, revision) => Condition::ModRevision(keys.data(key), revision.0),
+        Compare::Absent(key) => Condition::Exists(keys.data(key), false),
+        Compare::Exists(key) => Condition::Exists(keys.data(key), true),
+    });
+    let operations = txn.operations.iter().map(|operation| match operation {
+        Operation::Put { key, value, lease } => RequestOp::Put {
+            key: keys.data(key),
+            value: value::store(value),
+            lease: *lease,
+        },
+        Operation::Delete { key } => RequestOp::Delete(keys.data(key)),
+    });
+    let mark = mark.map(|number| RequestOp::Put {
+        key: keys.mark.clone(),
+        value: number.to_be_bytes().to_vec(),
+        lease: None,
+    });
+    let present = txn.compare.iter().map(|compare| keys.data(compare.key()));
+    let request = TxnRequest {
+        conditions: conditions.chain([fenced]).collect(),
+        success: operations.chain(mark).collect(),
+        failure: present
+            .chain([keys.fence.clone()])
+            .map(RequestOp::Get)
+            .collect(),
+    };
+    let request = request.write();
+    if request.len() > REQUEST_BYTES_MAX {
+        return Err(StoreError::TooLarge(format!(
+            "a transaction of {} bytes is larger than the limit of {REQUEST_BYTES_MAX}",
+            request.len()
+        )));
+    }
+    Ok(request)
+}
+
+/// The meaning of etcd's answer.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Answered {
+    /// The operations were carried out; with the former pairs of deleted keys.
+    Committed(Revision, Vec<Option<KeyValue>>),
+    /// A comparison failed.
+    Refused(TxnResult),
+    /// The fence has been written since, last at this revision: nothing is known about the comparisons.
+    Fenced(Revision),
+}
+
+/// Reads the answer to a transaction that compared the fence with `fence`.
+///
+/// *Errors.* The answer does not fit the transaction.
+pub(crate) fn answered(
+    txn: &Txn,
+    keys: &Keys,
+    fence: Revision,
+    response: &TxnResponse,
+) -> Result<Answered, RpcError> {
+    let strange = || RpcError::Broken("etcd's answer does not fit the transaction".to_owned());
+    let of_store = |pair: &StoredPair| {
+        let key = keys.data_in(&pair.key)?;
+        Some(loaded(key, pair))
+    };
+    let pairs = response.responses.iter();
+    let found: Vec<_> = pairs
+        .map(|pairs| pairs.first().and_then(of_store))
+        .collect();
+    if response.succeeded {
+        let results = found.get(..txn.operations.len()).ok_or_else(strange)?;
+        return Ok(Answered::Committed(response.revision, results.to_vec()));
+    }
+    let fence_now = response
+        .responses
+        .get(txn.compare.len())
+        .ok_or_else(strange)?
+        .first()
+        .map_or(Revision(0), |pair| pair.mod_revision);
+    if fence_now != fence {
+        return Ok(Answered::Fenced(fence_now));
+    }
+    Ok(Answered::Refused(TxnResult::Refused {
+        revision: response.revision,
+        present: found.into_iter().take(txn.compare.len()).collect(),
+    }))
+}
+
+/// The result of a transaction that only deletes keys, of which some may have been absent.
+pub(crate) fn deletions(revision: Revision, former: Vec<Option<KeyValue>>) -> TxnResult {
+    TxnResult::Committed {
+        revision,
+        results: former.into_iter().map(OperationResult::Delete).collect(),
+    }
+}
+
+/// The result of a transaction by the changes that it made; `None` if they are of another one.
+pub(crate) fn committed(txn: &Txn, commit: &Commit) -> Option<TxnResult> {
+    let change = |key: &[u8]| commit.changes.iter().find(|change| *change.key == *key);
+    let pair = |pair: &Arc<KeyValue>| KeyValue::clone(pair);
+    let results = txn.operations.iter().map(|operation| {
+        Some(match operation {
+            Operation::Put { key, .. } => {
+                OperationResult::Put(pair(change(key)?.current.as_ref()?))
+            }
+            Operation::Delete { key } => {
+                let former = change(key).and_then(|change| change.previous.as_ref());
+                OperationResult::Delete(former.map(pair))
+            }
+        })
+    });
+    Some(TxnResult::Committed {
+        revision: commit.revision,
+        results: results.collect::<Option<_>>()?,
+    })
+}
+
+/// The error of the store for a call that had no effect.
+pub(crate) fn refusal(error: &RpcError, lease: Option<LeaseId>) -> StoreError {
+    let RpcError::Status { code, message } = error else {
+        return StoreError::Unavailable(error.to_string());
+    };
+    let has = |words: &str| message.contains(words);
+    match (*code, lease) {
+        (Code::NOT_FOUND, Some(lease)) => StoreError::LeaseNotFound(lease),
+        (Code::RESOURCE_EXHAUSTED, _) if has("database space exceeded") => StoreError::Full(
+            format!("{message}; compact and defragment etcd, or raise its quota"),
+        ),
+        (Code::RESOURCE_EXHAUSTED, _) if has("larger than max") => {
+            StoreError::TooLarge(message.clone())
+        }
+        (Code::INVALID_ARGUMENT, _) if has("too large") || has("too many operations") => {
+            StoreError::TooLarge(message.clone())
+        }
+        (Code::INVALID_ARGUMENT, _) => StoreError::Invalid(message.clone()),
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+/// The lease of a transaction's operations.
+pub(crate) fn lease_of(txn: &Txn) -> Option<LeaseId> {
+    txn.operations.iter().find_map(|operation| match operation {
+        Operation::Put { lease, .. } => *lease,
+        Operation::Delete { .. } => None,
+    })
+}

@@ -1,0 +1,87 @@
+//! The form of a value in etcd.
+//!
+//! A stamped value contains its revision, which is unknown before the commit. Its two parts are
+//! stored, and every server inserts the revision when the value arrives. The first byte says the
+//! form: `p` and the value, or `s`, the length of the first part (a varint), and both parts.
+
+use bytes::Bytes;
+use mvcc_store::{Revision, Value};
+use object_model::varint;
+
+const PLAIN: u8 = b'p';
+const STAMPED: u8 = b's';
+
+/// The value as etcd stores it.
+pub(crate) fn store(value: &Value) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len() + 6);
+    match value {
+        Value::Plain(bytes) => {
+            out.push(PLAIN);
+            out.extend_from_slice(bytes);
+        }
+        Value::Stamped { before, after } => {
+            out.push(STAMPED);
+            varint::put(&mut out, before.len() as u64);
+            out.extend_from_slice(before);
+            out.extend_from_slice(after);
+        }
+    }
+    out
+}
+
+/// The value as of the revision of its write; `None` if no server of this kind stored it.
+pub(crate) fn load(stored: &Bytes, revision: Revision) -> Option<Bytes> {
+    let (form, mut rest) = stored.split_first()?;
+    match *form {
+        PLAIN => Some(stored.slice(1..)),
+        STAMPED => {
+            let length = usize::try_from(varint::take(&mut rest).ok()?).ok()?;
+            let (before, after) = rest.split_at_checked(length)?;
+            Some(
+                [before, revision.0.to_string().as_bytes(), after]
+                    .concat()
+                    .into(),
+            )
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_loaded_as_it_was_stored_with_its_revision() {
+        let long = "x".repeat(300);
+        for (before, after) in [("", ""), ("{\"rv\":\"", "\"}"), (long.as_str(), "y")] {
+            let value = Value::Stamped {
+                before: before.to_owned().into(),
+                after: after.to_owned().into(),
+            };
+            let loaded = load(&store(&value).into(), Revision(1234)).unwrap();
+            assert_eq!(loaded, format!("{before}1234{after}"));
+            let plain = Value::Plain(before.to_owned().into());
+            let loaded = load(&store(&plain).into(), Revision(7)).unwrap();
+            assert_eq!(loaded, before);
+        }
+    }
+
+    #[test]
+    fn other_values_are_not_loaded() {
+        for strange in [&b""[..], b"{}", b"s", b"s\x05abc", b"s\xff\xff"] {
+            assert_eq!(load(&Bytes::from_static(strange), Revision(1)), None);
+        }
+    }
+
+    /// The form is in users' clusters: these bytes must not change.
+    #[test]
+    fn the_form_is_frozen() {
+        let value = Value::Stamped {
+            before: Bytes::from_static(b"ab"),
+            after: Bytes::from_static(b"c"),
+        };
+        assert_eq!(store(&value), b"s\x02abc");
+        assert_eq!(store(&Value::Plain(Bytes::from_static(b"v"))), b"pv");
+    }
+}

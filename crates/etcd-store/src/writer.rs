@@ -1,0 +1,226 @@
+//! The way of a transaction to etcd, until its outcome is known.
+
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mvcc_store::{Revision, StoreError, Txn, TxnResult, limits};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{
+    connections::Connections,
+    keys::Keys,
+    messages::{self, PUT, TXN, TxnResponse},
+    mirror::{Mark, Mirror},
+    rpc::RpcError,
+    txn::{self, Answered},
+};
+
+/// Longest time for an attempt. A transaction that was on its way to a leader that died gets no answer
+/// before etcd gives up, after seven seconds; the next leader is there after one or two.
+const ATTEMPT: Duration = Duration::from_secs(3);
+/// Longest time until the outcome of a transaction is known.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Pause before a transaction that was not sent is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Sends transactions, and finds out what became of them.
+pub(crate) struct Writer {
+    connections: Arc<Connections>,
+    mirror: Arc<Mirror>,
+    keys: Keys,
+    /// The revision at which the fence was last written, as far as is known; zero for never.
+    fence: AtomicU64,
+    /// Held while the fence is written.
+    fencing: Mutex<()>,
+    next_mark: AtomicU64,
+    /// The reason why etcd refuses new keys.
+    full: RwLock<Option<StoreError>>,
+}
+
+/// The result of one attempt.
+enum Attempt {
+    Done(Result<TxnResult, StoreError>),
+    /// It was not carried out and will not be: the next one may be.
+    Again,
+}
+
+impl Writer {
+    pub(crate) fn new(connections: Arc<Connections>, mirror: Arc<Mirror>, keys: Keys) -> Self {
+        Self {
+            connections,
+            mirror,
+            keys,
+            fence: AtomicU64::new(0),
+            fencing: Mutex::new(()),
+            next_mark: AtomicU64::new(1),
+            full: RwLock::new(None),
+        }
+    }
+
+    /// The reason why etcd refuses new keys.
+    pub(crate) fn full(&self) -> Option<StoreError> {
+        let full = self.full.read().unwrap_or_else(PoisonError::into_inner);
+        full.clone()
+    }
+
+    pub(crate) fn note_full(&self, full: Option<StoreError>) {
+        *self.full.write().unwrap_or_else(PoisonError::into_inner) = full;
+    }
+
+    /// Carries a transaction out, as [`Store::txn`](mvcc_store::Store::txn).
+    pub(crate) async fn txn(&self, txn: Txn) -> Result<TxnResult, StoreError> {
+        limits::check(&txn)?;
+        let deadline = Instant::now() + LIMIT;
+        // A full etcd carries out what only deletes, but no mark.
+        let mut marked = txn::always_changes(&txn);
+        loop {
+            let done = match self.attempt(&txn, marked, deadline).await {
+                Attempt::Done(done) => done,
+                Attempt::Again if Instant::now() + PAUSE >= deadline => {
+                    return Err(StoreError::Unavailable(
+                        "etcd did not carry the transaction out in time".to_owned(),
+                    ));
+                }
+                Attempt::Again => {
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            match &done {
+                Err(error @ StoreError::Full(_)) => {
+                    self.note_full(Some(error.clone()));
+                    if marked && txn::only_deletes(&txn) {
+                        marked = false;
+                        continue;
+                    }
+                }
+                Ok(_) if marked && self.full().is_some() => self.note_full(None),
+                _ => {}
+            }
+            return done;
+        }
+    }
+
+    async fn attempt(&self, txn: &Txn, marked: bool, deadline: Instant) -> Attempt {
+        let fence = Revision(self.fence.load(Ordering::SeqCst));
+        let number = self.next_mark.fetch_add(1, Ordering::Relaxed);
+        let expected = marked.then(|| self.mirror.expect(number));
+        let request = match txn::request(txn, &self.keys, fence, marked.then_some(number)) {
+            Ok(request) => request,
+            Err(error) => return Attempt::Done(Err(error)),
+        };
+        let limit = ATTEMPT.min(deadline.saturating_duration_since(Instant::now()));
+        let answer = self.connections.call_once(TXN, &request, limit).await;
+        let answer = answer.and_then(|answer| {
+            let response = TxnResponse::read(&answer);
+            let response = response.map_err(|error| RpcError::Broken(error.to_string()))?;
+            txn::answered(txn, &self.keys, fence, &response)
+        });
+        match answer {
+            Ok(Answered::Committed(revision, former)) => {
+                if !self.mirror.wait_with_progress(revision, deadline).await {
+                    return Attempt::Done(Err(unseen()));
+                }
+                let Some(expected) = expected else {
+                    return Attempt::Done(Ok(txn::deletions(revision, former)));
+                };
+                Attempt::Done(seen(txn, &expected.mark()).unwrap_or_else(|| Err(unseen())))
+            }
+            // A reader who looks again finds what refused the transaction.
+            Ok(Answered::Refused(refused)) => {
+                let (TxnResult::Refused { revision, .. } | TxnResult::Committed { revision, .. }) =
+                    &refused;
+                match self.mirror.wait_with_progress(*revision, deadline).await {
+                    true => Attempt::Done(Ok(refused)),
+                    false => Attempt::Done(Err(StoreError::Unavailable(
+                        "the events of etcd do not arrive".to_owned(),
+                    ))),
+                }
+            }
+            Ok(Answered::Fenced(now)) => {
+                self.fence.fetch_max(now.0, Ordering::SeqCst);
+                Attempt::Again
+            }
+            Err(error @ RpcError::Status { .. }) if error.is_without_effect() => {
+                Attempt::Done(Err(txn::refusal(&error, txn::lease_of(txn))))
+            }
+            Err(error) if error.is_without_effect() => {
+                tracing::debug!(%error, "a transaction was not sent");
+                Attempt::Again
+            }
+            Err(error) => {
+                tracing::warn!(%error, "etcd did not say whether it carried a transaction out");
+                let mark = expected.as_ref().map(|expected| || expected.mark());
+                self.find_out(txn, fence, mark, &error, deadline).await
+            }
+        }
+    }
+
+    /// Finds out whether a transaction was carried out that compared the fence with `compared`.
+    async fn find_out(
+        &self,
+        txn: &Txn,
+        compared: Revision,
+        mark: Option<impl Fn() -> Mark>,
+        error: &RpcError,
+        deadline: Instant,
+    ) -> Attempt {
+        let unknown = || Attempt::Done(Err(StoreError::OutcomeUnknown(error.to_string())));
+        let Some(mark) = mark else {
+            return match txn::is_repeatable(txn) {
+                true => Attempt::Again,
+                false => unknown(),
+            };
+        };
+        let Some(fence) = self.move_fence(compared, deadline).await else {
+            return unknown();
+        };
+        if !self.mirror.wait_with_progress(fence, deadline).await {
+            return unknown();
+        }
+        match mark() {
+            Mark::Awaited => Attempt::Again,
+            mark @ Mark::Seen(_) => seen(txn, &mark).map_or_else(unknown, Attempt::Done),
+            Mark::Missed => unknown(),
+        }
+    }
+
+    /// Writes the fence, unless it has been written since `compared`: no transaction that compared it
+    /// with that can be carried out after the revision that is returned.
+    async fn move_fence(&self, compared: Revision, deadline: Instant) -> Option<Revision> {
+        let _one_at_a_time = self.fencing.lock().await;
+        let known = Revision(self.fence.load(Ordering::SeqCst));
+        if known > compared {
+            return Some(known);
+        }
+        let request = messages::put(&self.keys.fence, b"", None);
+        let answer = self
+            .connections
+            .call(PUT, &request, ATTEMPT, deadline)
+            .await;
+        let answer = answer.inspect_err(|error| {
+            tracing::warn!(%error, "the outcome of a transaction cannot be found out");
+        });
+        let revision = messages::revision_of(&answer.ok()?).ok()?;
+        self.fence.fetch_max(revision.0, Ordering::SeqCst);
+        Some(revision)
+    }
+}
+
+/// The result of a transaction whose mark was seen.
+fn seen(txn: &Txn, mark: &Mark) -> Option<Result<TxnResult, StoreError>> {
+    match mark {
+        Mark::Seen(commit) => txn::committed(txn, commit).map(Ok),
+        Mark::Awaited | Mark::Missed => None,
+    }
+}
+
+/// The error for a write that etcd has, and the copy has not.
+fn unseen() -> StoreError {
+    StoreError::OutcomeUnknown("the write was carried out, but its event did not arrive".to_owned())
+}

@@ -1,0 +1,181 @@
+//! Real etcd servers on loopback ports, with data directories of their own.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use etcd_store::{EtcdOptions, EtcdStore};
+use mvcc_store::Limits;
+use std::sync::Arc;
+
+/// Longest time for a start on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// The program that `cargo xtask setup` unpacked.
+fn program() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let program = target.join("end-to-end-tools/etcd/usr/bin/etcd");
+    assert!(
+        program.is_file(),
+        "no {}: run `cargo xtask setup`",
+        program.display()
+    );
+    program
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Files for TLS: of the authority, and of a server's or client's certificate.
+pub struct Files {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// One member.
+pub struct Member {
+    child: Option<Child>,
+    arguments: Vec<String>,
+    pub client_url: String,
+}
+
+impl Member {
+    fn start(&mut self) {
+        let child = Command::new(program())
+            .args(&self.arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts it again after a kill, on its data.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none());
+        self.start();
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A cluster; it ends when it is dropped.
+pub struct Cluster {
+    pub members: Vec<Member>,
+    _dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts so many members. Without `tls`, everybody may connect.
+    pub fn start(count: usize, tls: Option<&Files>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let peer = |port: u16| format!("http://127.0.0.1:{port}");
+        let initial: Vec<String> = ports
+            .iter()
+            .enumerate()
+            .map(|(number, (_, port))| format!("m{number}={}", peer(*port)))
+            .collect();
+        let initial = initial.join(",");
+        let members = ports
+            .iter()
+            .enumerate()
+            .map(|(number, (client, own_peer))| {
+                let client_url = format!("{scheme}://127.0.0.1:{client}");
+                let mut arguments = vec![
+                    format!("--name=m{number}"),
+                    format!(
+                        "--data-dir={}",
+                        dir.path().join(number.to_string()).display()
+                    ),
+                    format!("--listen-client-urls={client_url}"),
+                    format!("--advertise-client-urls={client_url}"),
+                    format!("--listen-peer-urls={}", peer(*own_peer)),
+                    format!("--initial-advertise-peer-urls={}", peer(*own_peer)),
+                    format!("--initial-cluster={initial}"),
+                    "--initial-cluster-state=new".to_owned(),
+                    "--log-level=error".to_owned(),
+                    // Members are killed, not machines.
+                    "--unsafe-no-fsync".to_owned(),
+                ];
+                if let Some(files) = tls {
+                    arguments.extend([
+                        "--client-cert-auth".to_owned(),
+                        format!("--trusted-ca-file={}", files.ca.display()),
+                        format!("--cert-file={}", files.certificate.display()),
+                        format!("--key-file={}", files.key.display()),
+                    ]);
+                }
+                let mut member = Member {
+                    child: None,
+                    arguments,
+                    client_url,
+                };
+                member.start();
+                member
+            });
+        Self {
+            members: members.collect(),
+            _dir: dir,
+        }
+    }
+
+    /// The addresses of all members, beginning with one of them.
+    pub fn urls_from(&self, first: usize) -> Vec<String> {
+        let count = self.members.len();
+        let members = (first..first + count).map(|number| &self.members[number % count]);
+        members.map(|member| member.client_url.clone()).collect()
+    }
+
+    /// A store over the cluster, that uses the member first.
+    pub async fn store(&self, first: usize) -> Arc<EtcdStore> {
+        connect(&EtcdOptions {
+            limits: limits(),
+            ..EtcdOptions::new(self.urls_from(first))
+        })
+        .await
+    }
+}
+
+/// Short enough that tests need not wait long for progress marks.
+pub fn limits() -> Limits {
+    Limits {
+        progress_interval: Duration::from_millis(20),
+        watcher_commits_max: crate::suite::WATCHER_COMMITS_MAX,
+        ..Limits::default()
+    }
+}
+
+/// Connects as soon as etcd is ready.
+pub async fn connect(options: &EtcdOptions) -> Arc<EtcdStore> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        match EtcdStore::connect(options).await {
+            Ok(store) => return store,
+            Err(error) if Instant::now() > deadline => panic!("{error:?}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

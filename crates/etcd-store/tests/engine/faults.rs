@@ -1,0 +1,300 @@
+//! Broken connections, killed members: no acknowledged write is lost, and none is carried out twice.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use etcd_store::{EtcdOptions, EtcdStore};
+use futures::StreamExt as _;
+use mvcc_store::{Compare, Revision, Store, Txn, TxnResult, WatchEvents};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use crate::{
+    etcd::{Cluster, connect, limits},
+    suite::{commit, delete, get, put},
+};
+
+/// A server between a store and etcd, whose connections can be cut.
+pub struct Relay {
+    port: u16,
+    /// New connections are refused, and old ones cut.
+    closed: watch::Sender<bool>,
+    /// The next bytes from etcd cut the connection instead of passing.
+    cuts_next: Arc<AtomicBool>,
+}
+
+impl Relay {
+    pub async fn start(member: &str) -> Self {
+        let member = member.trim_start_matches("http://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let closed = watch::Sender::new(false);
+        let cuts_next = Arc::new(AtomicBool::new(false));
+        let (is_closed, cuts) = (closed.subscribe(), Arc::clone(&cuts_next));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(&member).await else {
+                    continue;
+                };
+                tokio::spawn(pass(client, server, is_closed.clone(), Arc::clone(&cuts)));
+            }
+        });
+        Self {
+            port,
+            closed,
+            cuts_next,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub fn close(&self, closed: bool) {
+        self.closed.send_replace(closed);
+    }
+
+    fn cut_next(&self) {
+        self.cuts_next.store(true, Ordering::SeqCst);
+    }
+}
+
+async fn pass(
+    client: TcpStream,
+    server: TcpStream,
+    mut closed: watch::Receiver<bool>,
+    cuts_next: Arc<AtomicBool>,
+) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let up = tokio::io::copy(&mut from_client, &mut to_server);
+    let down = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match from_server.read(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    if cuts_next.swap(false, Ordering::SeqCst) {
+                        return;
+                    }
+                    if to_client.write_all(&buffer[..count]).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        _ = up => {}
+        () = down => {}
+        _ = closed.wait_for(|closed| *closed) => {}
+    }
+}
+
+/// etcd carries the transaction out, and its answer is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_whose_answer_is_lost_is_found() {
+    let cluster = Cluster::start(1, None);
+    let relay = Relay::start(&cluster.members[0].client_url).await;
+    let store = connect(&EtcdOptions {
+        limits: limits(),
+        ..EtcdOptions::new([relay.url()])
+    })
+    .await;
+    let mut watch = store.watch(b"k".to_vec(), Revision(2)).unwrap();
+    for number in 0..40 {
+        let key = format!("k{number}");
+        relay.cut_next();
+        let created = store
+            .txn(Txn {
+                compare: vec![Compare::Absent(key.clone().into())],
+                operations: vec![put(&key, "x")],
+            })
+            .await
+            .unwrap();
+        // A refusal would come from the first attempt.
+        let TxnResult::Committed { revision, results } = created else {
+            panic!("{number}: {created:?}")
+        };
+        let stored = get(&*store, &key).await.unwrap();
+        assert_eq!(stored.mod_revision, revision);
+        assert_eq!(stored.create_revision, revision);
+        assert_eq!(results, [mvcc_store::OperationResult::Put(stored.clone())]);
+        relay.cut_next();
+        let removed = store
+            .txn(Txn {
+                compare: vec![Compare::ModRevision(key.clone().into(), revision)],
+                operations: vec![delete(&key)],
+            })
+            .await
+            .unwrap();
+        let TxnResult::Committed { results, .. } = removed else {
+            panic!("{number}: {removed:?}")
+        };
+        assert_eq!(results, [mvcc_store::OperationResult::Delete(Some(stored))]);
+    }
+    let mut seen = 0;
+    while seen < 80 {
+        if let WatchEvents::Events(events) = watch.next().await.unwrap().unwrap() {
+            assert_eq!(events.len(), 1);
+            seen += 1;
+        }
+    }
+    assert_eq!(get(&*store, "k0").await, None);
+}
+
+/// Tasks that create keys and count, while members are killed.
+struct Load {
+    stop: AtomicBool,
+    created: AtomicU64,
+    counted: AtomicU64,
+    /// The longest time of one transaction, in milliseconds.
+    longest: AtomicU64,
+}
+
+impl Load {
+    async fn txn(&self, store: &EtcdStore, txn: Txn) -> TxnResult {
+        let start = Instant::now();
+        let result = store.txn(txn).await.unwrap();
+        let took = u64::try_from(start.elapsed().as_millis()).unwrap();
+        self.longest.fetch_max(took, Ordering::SeqCst);
+        result
+    }
+
+    async fn create(&self, store: Arc<EtcdStore>, task: usize) -> Vec<(String, Revision)> {
+        let mut acknowledged = Vec::new();
+        while !self.stop.load(Ordering::SeqCst) {
+            let key = format!("created/{task}/{}", acknowledged.len());
+            let txn = Txn {
+                compare: vec![Compare::Absent(key.clone().into())],
+                operations: vec![put(&key, "x")],
+            };
+            match self.txn(&store, txn).await {
+                TxnResult::Committed { revision, .. } => acknowledged.push((key, revision)),
+                refused => panic!("{key} was carried out before: {refused:?}"),
+            }
+            self.created.fetch_add(1, Ordering::SeqCst);
+        }
+        acknowledged
+    }
+
+    /// Adds one to the number in a key, which other tasks change, too.
+    async fn count(&self, store: Arc<EtcdStore>) -> u64 {
+        let mut added = 0;
+        while !self.stop.load(Ordering::SeqCst) {
+            let now = get(&*store, "number").await.unwrap();
+            let number: u64 = std::str::from_utf8(&now.value).unwrap().parse().unwrap();
+            let txn = Txn {
+                compare: vec![Compare::ModRevision(b"number".to_vec(), now.mod_revision)],
+                operations: vec![put("number", &(number + 1).to_string())],
+            };
+            if let TxnResult::Committed { .. } = self.txn(&store, txn).await {
+                added += 1;
+                self.counted.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        added
+    }
+}
+
+/// The revisions of the changes of the number, until it is `last`.
+async fn follow(store: Arc<EtcdStore>) -> Vec<u64> {
+    let mut watch = store.watch(b"number".to_vec(), Revision(3)).unwrap();
+    let mut seen = Vec::new();
+    while let Some(item) = watch.next().await {
+        if let WatchEvents::Events(events) = item.unwrap() {
+            let mvcc_store::EventKind::Put(pair) = &events[0].kind else {
+                return seen;
+            };
+            seen.push(std::str::from_utf8(&pair.value).unwrap().parse().unwrap());
+        }
+    }
+    panic!("the watch ended")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_members_lose_and_repeat_nothing() {
+    const ROUNDS: usize = 6;
+    let mut cluster = Cluster::start(3, None);
+    let stores = [
+        cluster.store(0).await,
+        cluster.store(1).await,
+        cluster.store(2).await,
+    ];
+    commit(&*stores[0], vec![put("number", "0")]).await;
+    for store in &stores {
+        store.newest().await.unwrap();
+    }
+    let load = Arc::new(Load {
+        stop: AtomicBool::new(false),
+        created: AtomicU64::new(0),
+        counted: AtomicU64::new(0),
+        longest: AtomicU64::new(0),
+    });
+    let watchers: Vec<_> = stores
+        .iter()
+        .map(|store| tokio::spawn(follow(Arc::clone(store))))
+        .collect();
+    let (mut creators, mut counters) = (Vec::new(), Vec::new());
+    for (task, store) in stores.iter().enumerate() {
+        let (one, other) = (Arc::clone(&load), Arc::clone(&load));
+        let (first, second) = (Arc::clone(store), Arc::clone(store));
+        creators.push(tokio::spawn(async move { one.create(first, task).await }));
+        counters.push(tokio::spawn(async move { other.count(second).await }));
+    }
+    // Each member in turn, so that the leader is among them.
+    for round in 0..ROUNDS {
+        let before = load.created.load(Ordering::SeqCst);
+        cluster.members[round % 3].kill();
+        progress(&load.created, before + 50).await;
+        cluster.members[round % 3].restart();
+        progress(&load.counted, load.counted.load(Ordering::SeqCst) + 20).await;
+    }
+    load.stop.store(true, Ordering::SeqCst);
+    let mut added = 0;
+    for counter in counters {
+        added += counter.await.unwrap();
+    }
+    for store in &stores {
+        store.newest().await.unwrap();
+        let number = get(&**store, "number").await.unwrap();
+        assert_eq!(number.value, added.to_string());
+    }
+    for creator in creators {
+        for (key, revision) in creator.await.unwrap() {
+            for store in &stores {
+                let pair = get(&**store, &key).await;
+                assert_eq!(pair.map(|pair| pair.mod_revision), Some(revision), "{key}");
+            }
+        }
+    }
+    commit(&*stores[0], vec![delete("number")]).await;
+    let expected: Vec<u64> = (1..=added).collect();
+    for watcher in watchers {
+        assert_eq!(watcher.await.unwrap(), expected);
+    }
+    eprintln!(
+        "{added} counted, {} created, the longest transaction took {} ms",
+        load.created.load(Ordering::SeqCst),
+        load.longest.load(Ordering::SeqCst)
+    );
+}
+
+/// Waits until the count is reached.
+async fn progress(count: &AtomicU64, wanted: u64) {
+    let reached = async {
+        while count.load(Ordering::SeqCst) < wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reached = tokio::time::timeout(Duration::from_secs(120), reached).await;
+    reached.expect("transactions go on");
+}
