@@ -16,13 +16,8 @@ use resource_kinds::annotations::{
 };
 use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
+use resource_kinds::storage::driver::{REMOVAL_FINALIZER, VOLUME_PREFIX};
 use resource_kinds::volume_fit::{capacity, claim_reference, requested_class, requested_size};
-
-use crate::directories::VOLUME_PREFIX;
-
-/// Keeps a volume object until its directory is removed, also when the object is deleted before
-/// its claim (statefulset.md §11.10).
-pub(crate) const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 

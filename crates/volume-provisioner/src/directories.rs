@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use container_runtime::loop_device::LoopDevice;
 use container_runtime::{btrfs, project_quota, tree};
+use resource_kinds::storage::driver::VOLUME_PREFIX;
 
 use crate::ProvisionerError as Error;
 use crate::device_image;
@@ -21,8 +22,6 @@ use crate::subvolumes::{self, Content, Count};
 const REMOVED_PREFIX: &str = ".removed-";
 /// Names of subvolumes that are being made start with this.
 const UNFINISHED_PREFIX: &str = ".unfinished-";
-/// Names of the volumes that are made for claims start with this.
-pub(crate) const VOLUME_PREFIX: &str = "pvc-";
 /// Anyone may write: pods run as any user, as with hostPath provisioners elsewhere.
 const VOLUME_MODE: u32 = 0o777;
 /// The size of an unlimited volume.

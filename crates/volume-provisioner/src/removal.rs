@@ -4,9 +4,10 @@ use api_client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use reconcile::execute::{Delete, chain, delete, found};
 use resource_kinds::storage::Driver;
+use resource_kinds::storage::driver::REMOVAL_FINALIZER;
 use serde_json::json;
 
-use crate::decide::{REMOVAL_FINALIZER, ReclaimAction, holds, path_of, reclaim_action};
+use crate::decide::{ReclaimAction, holds, path_of, reclaim_action};
 use crate::{Provisioner, ProvisionerError as Error, writes};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).

@@ -171,14 +171,17 @@ impl Api {
 
     /// The same server for another user.
     pub fn as_user(&self, name: &str, groups: &[&str]) -> Self {
+        self.as_known(UserInfo::new(name, groups.iter().copied()))
+    }
+
+    /// The same server for a user with further attributes.
+    pub fn as_known(&self, user: UserInfo) -> Self {
         Self {
             server: self.server.clone(),
             store: self.store.clone(),
             node: self.node.clone(),
             signer: self.signer.clone(),
-            service: self
-                .server
-                .local(UserInfo::new(name, groups.iter().copied())),
+            service: self.server.local(user),
             slow_polls: self.slow_polls.clone(),
         }
     }

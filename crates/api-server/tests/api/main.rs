@@ -46,6 +46,7 @@ mod requests;
 mod resource_metrics;
 mod server_side_apply;
 mod stateful_sets;
+mod stolen_node;
 mod subresources;
 mod unreadable;
 mod warnings;

@@ -179,7 +179,7 @@ impl NodeKeeper {
             let node = own.get("", &self.config.node_name);
             let done = match node {
                 None if own.is_synced() => {
-                    let done = in_time(self.register_again()).await;
+                    let done = in_time(self.register_again(&recorder)).await;
                     if done.is_ok() {
                         lease_tick.reset_immediately();
                     }
@@ -230,9 +230,22 @@ impl NodeKeeper {
 
     /// The Node object was deleted: it is created again, before its pods count as those of a
     /// deleted node.
-    async fn register_again(&mut self) -> Result<(), api_client::Error> {
+    async fn register_again(&mut self, recorder: &Recorder) -> Result<(), api_client::Error> {
         tracing::warn!(node = self.config.node_name, "the node's object is gone");
-        self.make_or_take_over().await
+        let registered = self.make_or_take_over().await;
+        // For example because another node has got the addresses of this node's pods.
+        if let Err(error) = &registered
+            && error.code().is_some_and(|code| (400..500).contains(&code))
+        {
+            let name = &self.config.node_name;
+            let message = format!(
+                "Node {name} was deleted and cannot be registered again: {}",
+                chain(error)
+            );
+            let reason = "NodeNotRegistered";
+            recorder.event(event_reference(name), EventType::Warning, reason, message);
+        }
+        registered
     }
 
     /// Whether the stored status is that of the last write: others write it too, above all the node

@@ -10,6 +10,7 @@ mod node_restriction;
 mod ordinal_services;
 mod pod_security;
 mod priority;
+mod provisioner_restriction;
 mod reader;
 mod runtime_class;
 mod service_account;
@@ -83,6 +84,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace_lifecycle::NamespaceLifecycle),
         Box::new(node_restriction::NodeRestriction),
+        Box::new(provisioner_restriction::ProvisionerRestriction),
         Box::new(service_account::ServiceAccount),
         Box::new(default_tolerations::DefaultTolerationSeconds),
         Box::new(priority::Priority),
@@ -106,6 +108,34 @@ fn creates(request: &AdmissionRequest<'_>, plural: &str) -> bool {
         && request.group.is_empty()
         && request.plural == plural
         && request.subresource.is_empty()
+}
+
+/// A copy of an object without some fields, and without the maps that lose their last field by that.
+fn without(object: &Value, fields: &[&[&str]]) -> Value {
+    let mut rest = object.clone();
+    for field in fields {
+        take(&mut rest, field);
+    }
+    rest
+}
+
+fn take(value: &mut Value, field: &[&str]) {
+    let Some((first, more)) = field.split_first() else {
+        return;
+    };
+    let Some(map) = value.as_object_mut() else {
+        return;
+    };
+    let is_empty = match map.get_mut(*first) {
+        Some(child) if !more.is_empty() => {
+            take(child, more);
+            child.as_object().is_some_and(serde_json::Map::is_empty)
+        }
+        _ => true,
+    };
+    if is_empty {
+        map.shift_remove(*first);
+    }
 }
 
 /// The 403 of a request.

@@ -2,6 +2,9 @@
 
 use super::namespaces::KUBE_SYSTEM;
 
+/// The key of a user's `extra` with the name of the node that a token is bound to.
+pub const NODE_NAME_EXTRA: &str = "authentication.kubernetes.io/node-name";
+
 /// A ServiceAccount of `kube-system` that each node may have tokens of, bound to its own Node object
 /// (KEP-4193).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 use mvcc_store::embedded::EmbeddedStore;
 use nix::mount::{MntFlags, umount2};
+use resource_kinds::{NODE_NAME_EXTRA, NodeAccount};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use volume_provisioner::{ProvisionerConfig, Storage};
@@ -105,8 +106,15 @@ impl Cluster {
     /// Starts the provisioner; it ends when the returned guard is dropped.
     fn start_provisioner(&self) -> DropGuard {
         let shutdown = self.shutdown.child_token();
-        let account = "system:serviceaccount:kube-system:mainstay-provisioner";
-        let client = self.client_of(account, "system:serviceaccounts");
+        // As on a node of another machine, where admission restricts the provisioner to its node.
+        let account = UserInfo {
+            extra: [(NODE_NAME_EXTRA.to_owned(), vec![NODE.to_owned()])].into(),
+            ..UserInfo::new(
+                NodeAccount::Provisioner.user(),
+                ["system:authenticated", "system:serviceaccounts"],
+            )
+        };
+        let client = Client::new(self.server.local(account), "default");
         let (dir, end) = (self.disk.path().to_owned(), shutdown.clone());
         tokio::spawn(async move {
             let storage = Storage::open(&dir).await.unwrap();

@@ -17,11 +17,10 @@ use std::sync::Arc;
 use object_model::Status;
 use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, Operation, forbidden};
+use super::{Admission, AdmissionRequest, Operation, forbidden, without};
 use crate::admission::ObjectReader;
 use crate::groups::certificates::{self, Request, signer};
 use crate::groups::resource;
-use crate::json::parts;
 use crate::well_known::namespaces::NODE_LEASES;
 
 const USER_PREFIX: &str = "system:node:";
@@ -180,18 +179,14 @@ fn own_node(write: &Write<'_>) -> Decision {
     }
 }
 
-/// The fields of a claim's status that a node writes: the progress of an expansion.
-const OF_CLAIMS: [(&str, &[&str]); 2] = [
-    ("metadata", &["managedFields", "resourceVersion"]),
-    (
-        "status",
-        &[
-            "allocatedResourceStatuses",
-            "allocatedResources",
-            "capacity",
-            "conditions",
-        ],
-    ),
+/// The fields of a claim that a node writes: the progress of an expansion.
+const OF_CLAIMS: [&[&str]; 6] = [
+    &["metadata", "managedFields"],
+    &["metadata", "resourceVersion"],
+    &["status", "allocatedResourceStatuses"],
+    &["status", "allocatedResources"],
+    &["status", "capacity"],
+    &["status", "conditions"],
 ];
 
 fn claim(write: &Write<'_>, part: &str) -> Decision {
@@ -200,15 +195,7 @@ fn claim(write: &Write<'_>, part: &str) -> Decision {
         let operation = write.operation();
         return refuse(format!("unexpected operation {operation:?}"));
     }
-    let rest = |claim: &Value| {
-        let mut rest = claim.clone();
-        for (parent, fields) in OF_CLAIMS {
-            if let Some(parent) = parts::entry(&mut rest, parent) {
-                fields.iter().for_each(|field| parts::remove(parent, field));
-            }
-        }
-        rest
-    };
+    let rest = |claim: &Value| without(claim, &OF_CLAIMS);
     require(rest(write.object) == rest(write.old()), || {
         format!(
             "node {:?} is not allowed to update fields other than status.capacity and \

@@ -11,6 +11,12 @@ pub const LOCAL_COW_PROVISIONER: &str = "mainstay.dev/local-cow";
 /// The name that manifests written for minikube have.
 pub const MINIKUBE_PROVISIONER: &str = "k8s.io/minikube-hostpath";
 
+/// The start of the names of volumes; the uid of the claim follows.
+pub const VOLUME_PREFIX: &str = "pvc-";
+/// Keeps a volume object until its data is removed, also when the object is deleted before its claim
+/// (statefulset.md §11.10).
+pub const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
+
 /// The built-in drivers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Driver {

@@ -1,0 +1,316 @@
+//! The provisioner of a node writes volumes and snapshots of this node only, and of claims only the parts
+//! that a provisioner writes.
+//!
+//! The rules hold for the ServiceAccount `mainstay-provisioner` with a token that is bound to a node, as
+//! the nodes of other machines have it (KEP-4193). A volume of another node, or one for a claim that the
+//! scheduler has not sent here, would draw pods with their Secrets to the node.
+
+#[cfg(test)]
+mod tests;
+
+use object_model::Status;
+use serde_json::Value;
+
+use super::{Admission, AdmissionRequest, Operation, forbidden, without};
+use crate::admission::ObjectReader;
+use crate::groups::snapshot::{self, CONTENT_PROTECTION};
+use crate::groups::storage::Driver;
+use crate::groups::storage::driver::{REMOVAL_FINALIZER, VOLUME_PREFIX};
+use crate::well_known::annotations::{
+    BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
+};
+use crate::well_known::node_accounts::{NODE_NAME_EXTRA, NodeAccount};
+
+/// The label that a volume's node affinity names.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The reason of a refusal.
+type Decision = Result<(), String>;
+
+fn require(holds: bool, why: impl FnOnce() -> String) -> Decision {
+    if holds { Ok(()) } else { Err(why()) }
+}
+
+pub(super) struct ProvisionerRestriction;
+
+impl Admission for ProvisionerRestriction {
+    fn name(&self) -> &'static str {
+        "ProvisionerRestriction"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn ObjectReader,
+    ) -> Result<(), Status> {
+        if request.user != NodeAccount::Provisioner.user() {
+            return Ok(());
+        }
+        let requester = cluster.requester();
+        // Without a node it is the provisioner in the process of the server.
+        let Some(node) = requester["extra"][NODE_NAME_EXTRA][0].as_str() else {
+            return Ok(());
+        };
+        let write = Write {
+            node,
+            request,
+            old: request.old.unwrap_or(&Value::Null),
+            object,
+            cluster,
+        };
+        check(&write).map_err(|why| forbidden(request, object, &why))
+    }
+}
+
+/// A write of a node's provisioner.
+struct Write<'a> {
+    node: &'a str,
+    request: &'a AdmissionRequest<'a>,
+    old: &'a Value,
+    object: &'a Value,
+    cluster: &'a dyn ObjectReader,
+}
+
+fn check(write: &Write<'_>) -> Decision {
+    use Operation::{Create, Delete, Update};
+    let AdmissionRequest {
+        group,
+        plural,
+        subresource,
+        operation,
+        ..
+    } = *write.request;
+    match (group, plural, subresource, operation) {
+        ("", "persistentvolumes", "", Create) => new_volume(write),
+        ("", "persistentvolumes", "", Update) => changed_volume(write),
+        ("", "persistentvolumes", "status", Update) => volume_status(write),
+        ("", "persistentvolumes", "", Delete) => own_volume(write, write.old),
+        ("", "persistentvolumeclaims", "", Update) => claim(write),
+        ("", "persistentvolumeclaims", "status", Update) => claim_status(write),
+        (snapshot::GROUP, "volumesnapshotcontents", part, Update) => content(write, part),
+        ("" | "events.k8s.io", "events", ..) => Ok(()),
+        // Reviews are written nowhere.
+        ("authentication.k8s.io" | "authorization.k8s.io", ..) => Ok(()),
+        _ => Err(format!(
+            "the provisioner of node {:?} does not write resources of this type",
+            write.node
+        )),
+    }
+}
+
+/// Requires that two states differ in these fields only.
+fn only(write: &Write<'_>, fields: &[&[&str]]) -> Decision {
+    const NOTED: [&[&str]; 3] = [
+        &["metadata", "managedFields"],
+        &["metadata", "resourceVersion"],
+        &["metadata", "generation"],
+    ];
+    let fields: Vec<&[&str]> = fields.iter().chain(&NOTED).copied().collect();
+    let same = without(write.object, &fields) == without(write.old, &fields);
+    require(same, || {
+        format!(
+            "the provisioner of node {:?} may not change other fields than {}",
+            write.node,
+            fields[..fields.len() - NOTED.len()]
+                .iter()
+                .map(|field| field.join("."))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )
+    })
+}
+
+/// Requires that no finalizer is added or removed but this one.
+fn only_finalizer(write: &Write<'_>, own: &str) -> Decision {
+    let others = |object: &Value| {
+        let all = object["metadata"]["finalizers"].as_array();
+        let others = all.into_iter().flatten().filter(|name| **name != own);
+        others.cloned().collect::<Vec<_>>()
+    };
+    require(others(write.object) == others(write.old), || {
+        format!("the provisioner may add and remove no other finalizer than {own}")
+    })
+}
+
+/// Whether a volume has the form of those that the provisioner of this node makes.
+fn is_volume_of(volume: &Value, node: &str) -> bool {
+    let maker = volume["metadata"]["annotations"][PROVISIONED_BY].as_str();
+    let here = [serde_json::json!({"key": HOSTNAME, "operator": "In", "values": [node]})];
+    let terms = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"].as_array();
+    let [term] = terms.map_or(&[][..], Vec::as_slice) else {
+        return false;
+    };
+    let fields = term["matchFields"].as_array();
+    maker.and_then(Driver::of_provisioner).is_some()
+        && volume["spec"]["local"].is_object()
+        && term["matchExpressions"].as_array().map(Vec::as_slice) == Some(&here)
+        && fields.is_none_or(Vec::is_empty)
+}
+
+fn own_volume(write: &Write<'_>, volume: &Value) -> Decision {
+    require(is_volume_of(volume, write.node), || {
+        format!(
+            "the provisioner of node {node:?} may write local volumes only, with a node affinity to \
+             {node:?}",
+            node = write.node
+        )
+    })
+}
+
+/// A volume is for one claim that wants it here; one without a claim would take any.
+fn new_volume(write: &Write<'_>) -> Decision {
+    own_volume(write, write.object)?;
+    let reference = &write.object["spec"]["claimRef"];
+    let text = |field: &str| reference[field].as_str().unwrap_or_default();
+    let (namespace, name) = (text("namespace"), text("name"));
+    let claim = write
+        .cluster
+        .get("", "persistentvolumeclaims", namespace, name);
+    let claim = claim.filter(|claim| claim["metadata"]["uid"] == text("uid"));
+    let claim = claim.ok_or_else(|| format!("there is no claim {namespace}/{name} of this uid"))?;
+    let volume = format!("{VOLUME_PREFIX}{}", text("uid"));
+    require(write.object["metadata"]["name"] == volume, || {
+        format!("the volume of the claim {namespace}/{name} has the name {volume}")
+    })?;
+    let bound_to = &claim["spec"]["volumeName"];
+    let is_free = bound_to.as_str().is_none_or(str::is_empty) || *bound_to == volume;
+    require(is_free && is_wanted_here(write, &claim), || {
+        format!(
+            "the claim {namespace}/{name} is not for a volume on node {:?}",
+            write.node
+        )
+    })
+}
+
+/// Whether a claim wants its volume on this node, or on any.
+fn is_wanted_here(write: &Write<'_>, claim: &Value) -> bool {
+    let annotation = |key: &str| claim["metadata"]["annotations"][key].as_str();
+    if let Some(selected) = annotation(SELECTED_NODE) {
+        return selected == write.node;
+    }
+    let maker = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
+    let class = claim["spec"]["storageClassName"].as_str();
+    let class = class
+        .and_then(|name| {
+            write
+                .cluster
+                .get("storage.k8s.io", "storageclasses", "", name)
+        })
+        .filter(|class| class["provisioner"].as_str() == maker);
+    maker.and_then(Driver::of_provisioner).is_some()
+        && class.is_some_and(|class| class["volumeBindingMode"] != "WaitForFirstConsumer")
+}
+
+fn changed_volume(write: &Write<'_>) -> Decision {
+    own_volume(write, write.old)?;
+    own_volume(write, write.object)?;
+    only(
+        write,
+        &[
+            &["metadata", "finalizers"],
+            &["spec", "capacity", "storage"],
+        ],
+    )?;
+    only_finalizer(write, REMOVAL_FINALIZER)
+}
+
+fn volume_status(write: &Write<'_>) -> Decision {
+    own_volume(write, write.old)?;
+    only(write, &[&["status"]])?;
+    let phase = &write.object["status"]["phase"];
+    let is_kept = *phase == write.old["status"]["phase"];
+    require(is_kept || phase == "Failed", || {
+        "the provisioner may set no other phase than Failed".to_owned()
+    })
+}
+
+/// The provisioner sends a claim that it cannot serve to another node, or back to the scheduler.
+fn claim(write: &Write<'_>) -> Decision {
+    let bound_to = write.old["spec"]["volumeName"].as_str();
+    let is_free = bound_to.is_none_or(str::is_empty);
+    require(is_free && is_wanted_here(write, write.old), || {
+        format!("the claim is not for a volume on node {:?}", write.node)
+    })?;
+    only(write, &[&["metadata", "annotations", SELECTED_NODE]])
+}
+
+/// The progress of an expansion.
+fn claim_status(write: &Write<'_>) -> Decision {
+    let name = write.old["spec"]["volumeName"].as_str().unwrap_or_default();
+    let volume = write.cluster.get("", "persistentvolumes", "", name);
+    let is_here = volume.is_some_and(|volume| {
+        is_volume_of(&volume, write.node)
+            && volume["spec"]["claimRef"]["uid"] == write.old["metadata"]["uid"]
+    });
+    require(is_here, || {
+        format!(
+            "the claim is not bound to a volume of node {:?}",
+            write.node
+        )
+    })?;
+    let of_status = |field| ["status", field];
+    let fields = [
+        "allocatedResourceStatuses",
+        "allocatedResources",
+        "capacity",
+        "conditions",
+    ]
+    .map(of_status);
+    only(write, &fields.each_ref().map(<[&str; 2]>::as_slice))
+}
+
+fn content(write: &Write<'_>, part: &str) -> Decision {
+    let driver = write.old["spec"]["driver"].as_str();
+    let is_ours = driver.and_then(Driver::of_provisioner).is_some();
+    let is_here = match place(write, write.old) {
+        Place::On(node) => node == write.node,
+        // A content that never had data is let go by any node.
+        Place::Nowhere => part.is_empty() && !write.old["metadata"]["deletionTimestamp"].is_null(),
+    };
+    require(is_ours && is_here, || {
+        format!("the snapshot is not on node {:?}", write.node)
+    })?;
+    if part.is_empty() {
+        only(write, &[&["metadata", "finalizers"]])?;
+        return only_finalizer(write, CONTENT_PROTECTION);
+    }
+    only(write, &[&["status"]])?;
+    let handle = write.object["status"]["snapshotHandle"].as_str();
+    let stays = handle.is_none_or(|handle| node_of_handle(handle) == write.node);
+    require(stays, || {
+        format!(
+            "the handle of a snapshot on node {0:?} begins with {0:?}",
+            write.node
+        )
+    })
+}
+
+/// The place of a snapshot.
+enum Place {
+    On(String),
+    Nowhere,
+}
+
+/// The node of a snapshot, by its handle or by the volume that it is of.
+fn place(write: &Write<'_>, content: &Value) -> Place {
+    let source = &content["spec"]["source"];
+    let handles = [
+        &content["status"]["snapshotHandle"],
+        &source["snapshotHandle"],
+    ];
+    if let Some(handle) = handles.into_iter().find_map(Value::as_str) {
+        return Place::On(node_of_handle(handle).to_owned());
+    }
+    let name = source["volumeHandle"].as_str().unwrap_or_default();
+    match write.cluster.get("", "persistentvolumes", "", name) {
+        Some(volume) if is_volume_of(&volume, write.node) => Place::On(write.node.to_owned()),
+        Some(_) => Place::On(String::new()),
+        None => Place::Nowhere,
+    }
+}
+
+/// A handle is `<node>/<name>`.
+fn node_of_handle(handle: &str) -> &str {
+    handle.split_once('/').map_or("", |(node, _)| node)
+}
