@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::flow_control::upkeep;
 use crate::following;
 use crate::group_services;
+use crate::objects::allocations;
 use crate::objects::definitions;
 use crate::objects::quota;
 use crate::server::{ApiServer, StartError};
@@ -37,6 +38,13 @@ impl ApiServer {
                 what: "the kinds of the definitions".to_owned(),
                 source,
             })?;
+        let made = allocations::complete(&server.objects)
+            .await
+            .map_err(|source| StartError::DefaultObject {
+                what: "the allocations of stored objects".to_owned(),
+                source,
+            });
+        store_room::unless_full(&server, made)?;
         let made = bootstrap::run(server.writer(), &cluster).await;
         store_room::unless_full(&server, made)?;
         let made = group_services::follow(server.writer())

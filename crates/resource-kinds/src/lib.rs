@@ -25,8 +25,9 @@ pub use json::api_types;
 pub use kind::cluster::{ClusterConfig, ServiceRange};
 pub use kind::info;
 pub use kind::{
-    Allocating, Allocation, AllocationLookup, Body, Deletion, Kind, KindInfo, Refusal, Scalable,
-    Scope, Selectable, StatusUpdate, Subresource, SubresourceUpdate, Verb, Words, WriteRules,
+    Allocating, Allocation, AllocationLookup, Body, Deletion, Kind, KindInfo, PodRanges,
+    PodRangesError, Refusal, Scalable, Scope, Selectable, StatusUpdate, Subresource,
+    SubresourceUpdate, Verb, Words, WriteRules,
 };
 
 pub use printing::{Cell, Column, Printer, table};
@@ -42,7 +43,7 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(core::Event),
         Arc::new(core::LimitRange),
         Arc::new(core::Namespace),
-        Arc::new(core::Node),
+        Arc::new(core::Node::new(config.pod_ranges)),
         Arc::new(core::PersistentVolume),
         Arc::new(core::PersistentVolumeClaim),
         Arc::new(core::Pod),

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use mvcc_store::{Compare, Operation as Write, Txn, Value as Bytes};
+use mvcc_store::{Compare, Operation as Write, Range, Txn, TxnResult, Value as Bytes};
+use object_model::Status;
 use resource_kinds::Allocation;
 use serde_json::Value;
 
 use crate::catalog::Catalog;
-use crate::catalog::registry::Resource;
+use crate::catalog::registry::{Resource, end_of};
 use crate::objects::metadata;
-use crate::objects::storage::{allocation_key, encode};
+use crate::objects::storage::{self, Objects, allocation_key, encode};
 
 /// Adds an allocation to a transaction; the transaction fails if another object holds it.
 pub(crate) fn allocate(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation, holder: &[u8]) {
@@ -42,6 +43,43 @@ pub(crate) fn release(catalog: &Catalog, txn: &mut Txn, allocation: &Allocation)
         let key = resource.key("", metadata::text(&object, "name"));
         txn.operations.push(Write::Delete { key });
     }
+}
+
+/// Gives stored objects the allocations that they lack because they are older than the configuration.
+/// One that another object holds stays there.
+///
+/// *Errors.* A store that fails, an unreadable object.
+pub(crate) async fn complete(objects: &Objects) -> Result<(), Status> {
+    let catalog = objects.catalog.snapshot();
+    let resources = catalog.registry.resources();
+    for resource in resources.filter(|one| one.kind.allocating().may_lack_allocations()) {
+        let start = resource.prefix("");
+        let range = Range {
+            end: Some(end_of(&start)),
+            start,
+            ..Range::default()
+        };
+        for item in objects.read_range(range).await?.items {
+            let object = storage::decode(resource, &item)?;
+            for allocation in resource.kind.allocating().allocations(&object) {
+                let mut txn = Txn {
+                    compare: vec![Compare::ModRevision(item.key.to_vec(), item.mod_revision)],
+                    operations: Vec::new(),
+                };
+                allocate(&objects.catalog, &mut txn, &allocation, &item.key);
+                let done = objects.store.txn(txn).await;
+                let done = done.map_err(|error| storage::refusal(&error))?;
+                if let TxnResult::Committed { .. } = done {
+                    tracing::info!(
+                        key = %String::from_utf8_lossy(&item.key),
+                        allocation = %allocation.key,
+                        "a stored object was given an allocation that it lacked"
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The object that shows an allocation, where its kind is served.

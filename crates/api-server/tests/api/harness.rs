@@ -13,6 +13,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use mvcc_store::Store;
 use mvcc_store::embedded::EmbeddedStore;
+use resource_kinds::ClusterConfig;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -141,20 +142,38 @@ impl Api {
     pub async fn through(
         store: Arc<EmbeddedStore>,
         seen: Arc<dyn Store>,
-        mut limits: Limits,
+        limits: Limits,
         tls: Option<TlsMaterial>,
     ) -> Self {
+        let config = Config {
+            tls,
+            limits,
+            ..Config::in_process(seen)
+        };
+        Self::configured(store, config).await
+    }
+
+    /// With kinds that know of another cluster.
+    pub async fn of_cluster(store: Arc<EmbeddedStore>, cluster: &ClusterConfig) -> Self {
+        let config = Config {
+            kinds: resource_kinds::all(cluster),
+            ..Config::in_process(store.clone())
+        };
+        Self::configured(store, config).await
+    }
+
+    async fn configured(store: Arc<EmbeddedStore>, config: Config) -> Self {
+        let mut limits = config.limits;
         let slow_polls = SlowPolls::new(POLL_MAX);
         limits.slow_polls = Some(slow_polls.clone());
         let node = Arc::new(EchoNode::default());
         let signer = Arc::new(TokenSigner::ephemeral().unwrap());
         let server = ApiServer::new(Config {
-            tls,
             tokens: Some(signer.clone()),
             advertise: vec!["10.244.0.1:6443".parse().unwrap()],
             nodes: Arc::new(SharedNode(node.clone())),
             limits,
-            ..Config::in_process(seen)
+            ..config
         })
         .await
         .unwrap();

@@ -39,6 +39,7 @@ mod node_table;
 mod nodes;
 mod pages;
 mod pod_parts;
+mod pod_ranges;
 mod published;
 mod quotas;
 mod remote_nodes;

@@ -150,6 +150,7 @@ impl Server {
         let signer = authority.token_signer().context("prepare the token key")?;
         let cluster = ClusterConfig {
             service_range: service_range(config.service_range)?,
+            pod_ranges: None,
         };
         let kinds = resource_kinds::all(&cluster);
         let mut default_objects = resource_kinds::bootstrap::default_objects();

@@ -476,6 +476,7 @@ async fn api(nodes: Arc<Connector>) -> Arc<ApiServer> {
     let authority = certificates::Authority::open_or_create(&shared("pki")).unwrap();
     let cluster = resource_kinds::ClusterConfig {
         service_range: "10.214.0.0/16".parse().unwrap(),
+        pod_ranges: None,
     };
     let config = api_server::Config {
         store: EmbeddedStore::in_memory(),

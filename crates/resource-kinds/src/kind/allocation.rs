@@ -47,6 +47,11 @@ pub trait Allocating: Send + Sync {
         false
     }
 
+    /// Whether stored objects can be older than the configuration that gives them allocations.
+    fn may_lack_allocations(&self) -> bool {
+        false
+    }
+
     /// The allocations that the object holds.
     fn allocations(&self, _object: &Value) -> Vec<Allocation> {
         Vec::new()

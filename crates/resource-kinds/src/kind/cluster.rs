@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use object_model::cidr::{Cidr, CidrError};
 
+use super::PodRanges;
+
 /// The error of a range of Service addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
@@ -98,6 +100,8 @@ impl fmt::Display for ServiceRange {
 pub struct ClusterConfig {
     /// Addresses of Services.
     pub service_range: ServiceRange,
+    /// Ranges of nodes for their pods; without it, each node brings its own.
+    pub pod_ranges: Option<PodRanges>,
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! core/v1 Node.
 
+mod pod_range;
+
 use jiff::Timestamp;
-use object_model::{FieldError, names};
+use object_model::{FieldError, Status, names};
 use serde_json::{Value, json};
 
 use crate::json::parts;
 use crate::kind::info::{Names, STATUS, cluster, proxy};
-use crate::kind::{Kind, KindInfo, Selectable, Words};
+use crate::kind::{
+    Allocating, Allocation, AllocationLookup, Kind, KindInfo, PodRanges, Selectable, Words,
+};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
 use crate::validation::metadata;
@@ -14,7 +18,16 @@ use crate::well_known::labels;
 
 /// core/v1 Node.
 #[derive(Debug)]
-pub struct Node;
+pub struct Node {
+    ranges: Option<PodRanges>,
+}
+
+impl Node {
+    /// A kind whose objects get a range of `ranges` for their pods; without it, each node brings its own.
+    pub fn new(ranges: Option<PodRanges>) -> Self {
+        Self { ranges }
+    }
+}
 
 const INFO: KindInfo<'static> = KindInfo {
     subresources: &[proxy("NodeProxyOptions"), STATUS],
@@ -53,6 +66,7 @@ impl Kind for Node {
         {
             parts::fill(status, "allocatable", capacity);
         }
+        pod_range::same_ranges(object);
     }
 
     /// A node is made by its agent, which knows its status from the start.
@@ -82,8 +96,39 @@ impl Kind for Node {
         errors
     }
 
+    fn allocating(&self) -> &dyn Allocating {
+        self
+    }
+
     fn selectable(&self) -> &dyn Selectable {
         self
+    }
+}
+
+impl Allocating for Node {
+    fn allocate(
+        &self,
+        object: &mut Value,
+        old: Option<&Value>,
+        taken: &dyn AllocationLookup,
+    ) -> Result<(), Status> {
+        match self.ranges {
+            Some(ranges) => pod_range::allocate(ranges, object, old, taken),
+            None => Ok(()),
+        }
+    }
+
+    fn has_allocations(&self) -> bool {
+        self.ranges.is_some()
+    }
+
+    fn may_lack_allocations(&self) -> bool {
+        self.ranges.is_some()
+    }
+
+    fn allocations(&self, object: &Value) -> Vec<Allocation> {
+        let held = |ranges| pod_range::allocations(ranges, object);
+        self.ranges.map(held).unwrap_or_default()
     }
 }
 
@@ -172,7 +217,7 @@ fn address(object: &Value, kind: &str) -> String {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let spec = Field::root(object).get("spec");
-    let mut errors = Vec::new();
+    let mut errors = pod_range::validate(&spec);
     let mut seen = std::collections::BTreeSet::new();
     for taint in spec.get("taints").items() {
         errors.check_text(&taint.get("key"), names::qualified_name);
@@ -200,13 +245,13 @@ mod tests {
             "spec": {"unschedulable": true},
             "status": {"conditions": [{"type": "Ready", "status": "Unknown"}],
                 "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}]}});
-        let row = Node.row(&node, Timestamp::UNIX_EPOCH);
+        let row = Node::new(None).row(&node, Timestamp::UNIX_EPOCH);
         assert_eq!(row[1], "NotReady,SchedulingDisabled");
         assert_eq!(row[2], "a,b");
         assert_eq!((&row[5], &row[6]), (&json!("10.0.0.1"), &json!("<none>")));
         node["status"] = json!({});
         assert_eq!(
-            Node.row(&node, Timestamp::UNIX_EPOCH)[1],
+            Node::new(None).row(&node, Timestamp::UNIX_EPOCH)[1],
             "Unknown,SchedulingDisabled"
         );
     }
@@ -216,9 +261,9 @@ mod tests {
         let old = json!({"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.0.0.0/24"]}});
         let mut new = old.clone();
         new["spec"]["podCIDRs"] = json!(["10.1.0.0/24"]);
-        assert_eq!(Node.validate_update(&new, &old).len(), 1);
+        assert_eq!(Node::new(None).validate_update(&new, &old).len(), 1);
         assert_eq!(
-            Node.validate_update(&old, &json!({"metadata": {"name": "n"}})),
+            Node::new(None).validate_update(&old, &json!({"metadata": {"name": "n"}})),
             []
         );
     }
