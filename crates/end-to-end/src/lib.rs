@@ -12,6 +12,7 @@ pub mod helm;
 pub mod image;
 pub mod instance;
 pub mod kubectl;
+pub mod lan;
 pub mod machine;
 pub mod musl;
 pub mod network;

@@ -1,6 +1,7 @@
 //! Work in a pod's network, done by this process: each thread can be in another network.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -32,6 +33,15 @@ impl Network {
             });
             made.join().expect("the thread that makes the network")
         })
+    }
+
+    /// A path of the namespace, while this value exists.
+    pub fn path(&self) -> String {
+        format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.namespace.as_raw_fd()
+        )
     }
 
     /// The network of the pod in which that program runs.

@@ -39,6 +39,7 @@ mod memory;
 mod names;
 mod network_policies;
 mod node_pressure;
+mod nodes;
 mod operator;
 mod pod_resize;
 mod pods;

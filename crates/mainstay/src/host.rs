@@ -55,10 +55,17 @@ impl Host {
         })
     }
 
+    /// The first IPv4 address that others can reach.
+    pub fn reachable_v4(&self) -> Option<Ipv4Addr> {
+        self.outward.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
     /// The node's address: one that others can reach, else the given one.
     pub fn node_address(&self, otherwise: Ipv4Addr) -> IpAddr {
-        let v4 = self.outward.iter().copied().find(IpAddr::is_ipv4);
-        v4.unwrap_or(IpAddr::V4(otherwise))
+        self.reachable_v4().unwrap_or(otherwise).into()
     }
 }
 
@@ -74,6 +81,14 @@ impl NodeAddress {
         Self {
             now: watch::Sender::new(host.node_address(otherwise)),
             otherwise,
+        }
+    }
+
+    /// An address that stays.
+    pub fn fixed(address: IpAddr) -> Self {
+        Self {
+            now: watch::Sender::new(address),
+            otherwise: Ipv4Addr::LOCALHOST,
         }
     }
 

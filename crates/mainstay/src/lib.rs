@@ -6,6 +6,7 @@
 mod backup;
 mod bench;
 mod builtin;
+mod cluster_ranges;
 mod complete;
 mod control_plane;
 mod data_directory;
@@ -17,10 +18,12 @@ mod install;
 mod kubeconfig;
 mod logs;
 mod manual;
+mod node;
 mod node_parts;
 mod output;
 mod pod_row;
 mod process;
+mod server;
 mod settings;
 mod status;
 mod stop;
@@ -49,6 +52,10 @@ struct CommandLine {
 enum Command {
     /// Start the server: API, controllers and node in one process; apply manifests
     Up(Box<up::UpArguments>),
+    /// Start the API, the controllers and the scheduler of a cluster with nodes on other machines
+    Server(Box<server::ServerRoleArguments>),
+    /// Join the cluster of a server on another machine, and run its pods
+    Node(Box<node::NodeArguments>),
     /// Stop the server and its pods, also after a crash; delete the data on request
     Down(down::DownArguments),
     /// Write the instance to a backup file; the server may be running or stopped
@@ -139,13 +146,9 @@ fn advice(error: &anyhow::Error) -> &'static str {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up(arguments) => {
-            container_runtime::descriptors::keep_from_children()
-                .context("keep open files from the programs that are started")?;
-            container_runtime::memory::limit_arenas();
-            prepare("warn");
-            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(up::run(*arguments))
-        }
+        Command::Up(arguments) => serve(up::run(*arguments)),
+        Command::Server(arguments) => serve(server::run(*arguments)),
+        Command::Node(arguments) => serve(node::run(*arguments)),
         Command::Down(arguments) => {
             prepare("warn");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(down::run(&arguments))
@@ -206,6 +209,15 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Runs a part of a cluster until it is stopped.
+fn serve(role: impl Future<Output = Result<()>>) -> Result<()> {
+    container_runtime::descriptors::keep_from_children()
+        .context("keep open files from the programs that are started")?;
+    container_runtime::memory::limit_arenas();
+    prepare("warn");
+    runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(role)
 }
 
 /// The process-wide setup: the log, with this level unless `MAINSTAY_LOG` is set, and the TLS

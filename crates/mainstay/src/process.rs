@@ -19,6 +19,9 @@ use crate::output::say;
 const READY_TIMEOUT: Duration = Duration::from_secs(600);
 /// Time after which the user is told that the start is slow.
 const SLOW_START: Duration = Duration::from_secs(10);
+/// The files that a process of a data directory locks: the store of a server, or the membership of a
+/// node.
+const LOCKS: [&str; 2] = ["store/lock", "node/lock"];
 /// The marker in the line of an object that could not be applied.
 pub const NOT_APPLIED: &str = " not applied: ";
 
@@ -84,10 +87,8 @@ pub fn note(data: &Path) -> Result<()> {
 pub fn serving(data: &Path) -> Option<Identity> {
     let text = fs::read_to_string(file(data)).ok()?;
     let identity = Identity::parse(&text).filter(|identity| identity.is_alive())?;
-    let is_free = match File::open(data.join("store/lock")) {
-        Ok(lock) => lock.try_lock().is_ok(),
-        Err(_) => false,
-    };
+    let mut locks = LOCKS.iter().map(|lock| File::open(data.join(lock)));
+    let is_free = locks.any(|lock| lock.is_ok_and(|lock| lock.try_lock().is_ok()));
     (!is_free).then_some(identity)
 }
 

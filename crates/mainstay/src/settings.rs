@@ -34,6 +34,17 @@ impl ServerArguments {
     }
 }
 
+/// Whether a part of a cluster runs in the background.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct Background {
+    /// Run in the background; `mainstay down` stops it
+    #[arg(long)]
+    pub detach: bool,
+    /// It was started by --detach
+    #[arg(long, hide = true)]
+    pub in_background: bool,
+}
+
 /// The data directory.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct DataDirectory {

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::output::warn;
+
 /// The treatment of the pods on SIGTERM, and after a failure of a part of the program.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -31,22 +33,25 @@ impl From<OnStop> for OnShutdown {
 /// The shutdown of the program.
 pub struct Stop {
     raised: CancellationToken,
-    on_stop: OnStop,
+    on_stop: OnShutdown,
     told: Arc<OnceLock<OnShutdown>>,
 }
 
 impl Stop {
-    /// Listens for SIGINT, which stops the pods, and SIGTERM, which applies `on_stop`. A second
+    /// Listens for SIGINT, which stops the pods, and SIGTERM, which applies `on_stop`; without pods, it is
+    /// `None`. A second
     /// signal ends the process at once, like a kill: nothing is lost, and the next `up` takes over.
     /// SIGHUP, from a closed terminal, is treated as SIGTERM, except for a server in the background
     /// or under `nohup`.
-    pub fn listen(on_stop: OnStop, in_background: bool) -> Result<Self> {
+    pub fn listen(on_stop: Option<OnStop>, in_background: bool) -> Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
         let mut hang_up = match hang_up_is_ignored() {
             true => None,
             false => Some(signal(SignalKind::hangup()).context("watch for SIGHUP")?),
         };
+        let has_pods = on_stop.is_some();
+        let on_stop = on_stop.unwrap_or_default().into();
         let raised = CancellationToken::new();
         let told = Arc::new(OnceLock::new());
         let stop = Self {
@@ -58,24 +63,21 @@ impl Stop {
             loop {
                 let pods = tokio::select! {
                     _ = interrupt.recv() => OnShutdown::StopPods,
-                    _ = terminate.recv() => on_stop.into(),
+                    _ = terminate.recv() => on_stop,
                     () = hung_up(hang_up.as_mut()) => match in_background {
                         true => continue,
-                        false => on_stop.into(),
+                        false => on_stop,
                     },
                 };
                 if told.set(pods).is_err() {
                     nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
                 }
                 match pods {
+                    _ if !has_pods => warn("mainstay: stopping (once more to end at once)"),
                     OnShutdown::StopPods => {
-                        crate::output::warn(
-                            "mainstay: stopping the pods (once more to leave them running)",
-                        );
+                        warn("mainstay: stopping the pods (once more to leave them running)");
                     }
-                    OnShutdown::LeavePods => {
-                        crate::output::warn("mainstay: leaving the pods running")
-                    }
+                    OnShutdown::LeavePods => warn("mainstay: leaving the pods running"),
                 }
                 raised.cancel();
             }
@@ -90,7 +92,7 @@ impl Stop {
 
     /// The treatment of the pods: by the signal, or the default.
     pub fn pods(&self) -> OnShutdown {
-        self.told.get().copied().unwrap_or(self.on_stop.into())
+        self.told.get().copied().unwrap_or(self.on_stop)
     }
 }
 

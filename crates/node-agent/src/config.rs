@@ -8,6 +8,7 @@ use std::sync::Arc;
 use container_runtime::RuntimeOptions;
 use image_store::{ImageStore, RegistriesConfig};
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Taint;
 use pod_lifecycle::node::image_gc;
 use pod_lifecycle::node::shutdown::ShutdownOrder;
 use pod_lifecycle::resources::admission::Policy;
@@ -130,6 +131,8 @@ pub struct Config {
     pub kubelet_version: String,
     /// Labels of the Node besides the usual ones.
     pub labels: BTreeMap<String, String>,
+    /// Taints of a new Node object. Those of an object that is there belong to its users.
+    pub taints: Vec<Taint>,
     /// Most pods at a time.
     pub pods_max: u32,
     /// Maximum number of processes and threads of one pod.

@@ -31,6 +31,7 @@ pub use agent::{NodeAgent, run};
 pub use config::{Config, Eviction, KubeletApi, LogLimits, OnShutdown, ServingCertificate};
 pub use error::{Error, KubeletApiError};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
+pub use node::new_node::NewNode;
 pub use pod_lifecycle::node::image_gc::Policy as ImageGcPolicy;
 pub use pod_lifecycle::node::shutdown::{InvalidOrder, ShutdownOrder};
 pub use pod_lifecycle::resources::admission::Policy as AdmissionPolicy;

@@ -7,19 +7,27 @@ use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::core::v1::Service;
 
 use super::Server;
+use crate::cluster_ranges::{ClusterRanges, DNS_SERVICE, NAMESPACE};
 
 /// The field manager of the program's own objects.
 const MANAGER: &str = "mainstay-up";
 
 /// Makes the Service by which clients know the cluster's DNS, and which keeps its address from
-/// being given to another. It has no endpoints: each node answers on that address itself.
-pub async fn announce_dns(server: &Server, address: Ipv4Addr) -> Result<()> {
+/// being given to another. It has no endpoints: each node answers on that address itself. Nodes of
+/// other machines read the cluster's ranges from it.
+pub async fn announce_dns(
+    server: &Server,
+    address: Ipv4Addr,
+    ranges: Option<ClusterRanges>,
+) -> Result<()> {
+    let annotations = ranges.map(|ranges| ranges.annotations());
     let object = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": "kube-dns",
-            "namespace": "kube-system",
+            "name": DNS_SERVICE,
+            "namespace": NAMESPACE,
+            "annotations": annotations.unwrap_or_default(),
             "labels": {
                 "k8s-app": "kube-dns",
                 "kubernetes.io/cluster-service": "true",
@@ -35,10 +43,10 @@ pub async fn announce_dns(server: &Server, address: Ipv4Addr) -> Result<()> {
         },
     });
     let client = server.client("mainstay-admin", &["system:masters"]);
-    let services: Api<Service> = Api::namespaced(client, "kube-system");
+    let services: Api<Service> = Api::namespaced(client, NAMESPACE);
     let params = PatchParams::apply(MANAGER).force();
     let patch = Patch::Apply(object);
-    let applied = services.patch("kube-dns", &params, &patch).await;
+    let applied = services.patch(DNS_SERVICE, &params, &patch).await;
     applied.context("announce the cluster's DNS")?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod announced;
+mod cluster_network;
 mod credentials;
 mod listen;
 mod memory;
@@ -9,6 +10,7 @@ mod protection;
 mod relocation;
 mod server;
 pub mod store;
+mod store_arguments;
 
 use std::path::{Path, PathBuf};
 
@@ -24,10 +26,12 @@ use crate::output::warn;
 use crate::tasks::Group;
 use admin::Admin;
 pub use announced::announce_dns;
+pub use cluster_network::{AskedNetwork, ClusterNetwork, choose as choose_network};
 pub use listen::bind;
 pub use protection::{Protection, ProtectionSettings};
 pub use relocation::{DataLocation, Relocation};
 pub use server::{LocalNode, Server, ServerConfig};
+pub use store_arguments::{StoreArguments, StoreSettings};
 
 /// A running API server with its controllers and its scheduler.
 pub struct ControlPlane {

@@ -17,7 +17,7 @@ use planners::certificate_signing::Names;
 use pod_network::Cidr;
 use reconcile::Health;
 use reconcile::prometheus::Page;
-use resource_kinds::{ClusterConfig, Kind, KindInfo};
+use resource_kinds::{ClusterConfig, Kind, KindInfo, PodRanges};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -86,6 +86,8 @@ pub struct ServerConfig<'a> {
     pub listener: TcpListener,
     /// Addresses of Services.
     pub service_range: Cidr,
+    /// The addresses of pods, if the cluster gives each node a range of them.
+    pub pod_ranges: Option<PodRanges>,
     /// The address and port at which pods find the server.
     pub advertise: SocketAddr,
     /// The host of the server in the administrator's kubeconfig, if the server listens everywhere.
@@ -150,7 +152,7 @@ impl Server {
         let signer = authority.token_signer().context("prepare the token key")?;
         let cluster = ClusterConfig {
             service_range: service_range(config.service_range)?,
-            pod_ranges: None,
+            pod_ranges: config.pod_ranges,
         };
         let kinds = resource_kinds::all(&cluster);
         let mut default_objects = resource_kinds::bootstrap::default_objects();

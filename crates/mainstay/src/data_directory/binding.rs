@@ -64,11 +64,17 @@ mod tests {
 
     use mvcc_store::embedded::EmbeddedStore;
 
+    use super::super::Role;
     use super::*;
 
     fn claimed() -> (tempfile::TempDir, Claim) {
         let directory = tempfile::tempdir().unwrap();
-        let claim = super::super::claim(directory.path(), "host", Path::new("/nonexistent"));
+        let claim = super::super::claim(
+            directory.path(),
+            "host",
+            Role::Up,
+            Path::new("/nonexistent"),
+        );
         (directory, claim.unwrap())
     }
 

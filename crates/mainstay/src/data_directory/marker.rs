@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -13,6 +13,35 @@ use sha2::{Digest, Sha256};
 pub const FILE: &str = "instance";
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
+
+/// The program that the directory belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// `mainstay up`: a cluster with one node.
+    #[default]
+    Up,
+    /// `mainstay server`: a cluster with nodes on other machines.
+    Server,
+    /// `mainstay node`: a node of a server's cluster. It has no store.
+    Node,
+}
+
+impl Role {
+    /// The command that has the role.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Server => "server",
+            Self::Node => "node",
+        }
+    }
+
+    /// Whether a directory of this role can take on another one: a cluster with one node can get more.
+    fn becomes(self, other: Self) -> bool {
+        self == other || (self, other) == (Self::Up, Self::Server)
+    }
+}
 
 /// The contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +52,11 @@ pub struct Marker {
     pub instance: String,
     /// Six hexadecimal digits in everything that the instance has in the kernel.
     pub kernel_name: String,
-    /// Whether a cluster was begun, so that there has to be a store.
+    /// Whether a cluster was begun, so that there has to be a store, or joined.
     pub cluster: bool,
+    /// The program of the last start.
+    #[serde(default)]
+    pub role: Role,
     /// The path of the directory at the last start; volumes name it.
     pub path: PathBuf,
     /// The name of the host at the last start; nodes and volumes name it.
@@ -51,6 +83,7 @@ impl Marker {
             instance: uuid::Uuid::new_v4().to_string(),
             kernel_name: kernel_name(data, taken),
             cluster: false,
+            role: Role::Up,
             path: data.to_owned(),
             host: host.to_owned(),
         }
@@ -82,6 +115,23 @@ impl Marker {
         let digits = marker.kernel_name.bytes();
         let is_name = digits.len() == 6 && digits.clone().all(|digit| digit.is_ascii_hexdigit());
         is_name.then_some(marker).ok_or(Unreadable::Damaged)
+    }
+
+    /// Refuses a program that cannot use the data.
+    ///
+    /// # Errors
+    /// The role of the data, and its command.
+    pub fn check_role(&self, data: &Path, role: Role) -> Result<()> {
+        if !self.cluster || self.role.becomes(role) {
+            return Ok(());
+        }
+        bail!(
+            "{data} belongs to `mainstay {own}`, and `mainstay {other}` cannot use it: start \
+             `mainstay {own}`, or choose another --data-dir",
+            data = data.display(),
+            own = self.role.command(),
+            other = role.command(),
+        )
     }
 
     /// Writes the marker, unless it is up to date.
@@ -127,6 +177,37 @@ mod tests {
             kernel_name(Path::new("/srv/mainstay"), &taken),
             name("/srv/mainstay")
         );
+    }
+
+    #[test]
+    fn a_directory_has_one_role_while_it_has_data() {
+        let data = Path::new("/d");
+        let mut marker = Marker::new(data, "host", &BTreeSet::new());
+        marker.role = Role::Node;
+        marker.check_role(data, Role::Up).unwrap();
+        marker.cluster = true;
+        let all = [Role::Up, Role::Server, Role::Node];
+        for (from, allowed) in [
+            (Role::Up, &[Role::Up, Role::Server][..]),
+            (Role::Server, &[Role::Server]),
+            (Role::Node, &[Role::Node]),
+        ] {
+            marker.role = from;
+            for to in all {
+                let checked = marker.check_role(data, to);
+                assert_eq!(checked.is_ok(), allowed.contains(&to), "{from:?} {to:?}");
+            }
+        }
+        let refused = marker.check_role(data, Role::Up).unwrap_err().to_string();
+        assert!(
+            refused.contains("/d belongs to `mainstay node`"),
+            "{refused}"
+        );
+        // Markers of earlier versions have no role.
+        let mut text = serde_json::to_value(&marker).unwrap();
+        text.as_object_mut().unwrap().remove("role");
+        let earlier = Marker::parse(text.to_string().as_bytes()).unwrap();
+        assert_eq!(earlier.role, Role::Up);
     }
 
     #[test]

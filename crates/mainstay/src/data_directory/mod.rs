@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 
 pub use binding::bind;
 use marker::Unreadable;
-pub use marker::{FILE as MARKER_FILE, Marker, kernel_name};
+pub use marker::{FILE as MARKER_FILE, Marker, Role, kernel_name};
 use parts::Part;
 
 /// Creates the data directory. Other users may pass through it, but cannot read its parts: these
@@ -80,6 +80,7 @@ impl Found {
             return None;
         }
         match &self.marker {
+            Some(marker) if marker.role == Role::Node => None,
             Some(marker) if marker.cluster => Some(format!("the file {}", MARKER_FILE)),
             _ if self.traces.is_empty() => None,
             _ => Some(self.traces.join(", ")),
@@ -118,13 +119,16 @@ fn is_filled(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The marker for a start of `up` on the directory: the existing one, updated to its location, or a
-/// new one. Nothing is written yet.
+/// The marker for a start on the directory: the existing one, updated to its location, or a new one.
+/// Nothing is written yet.
 ///
 /// # Errors
-/// The store has vanished, or the marker cannot be read.
-pub fn claim(data: &Path, host: &str, instances: &Path) -> Result<Claim> {
+/// The directory belongs to another role, the store has vanished, or the marker cannot be read.
+pub fn claim(data: &Path, host: &str, role: Role, instances: &Path) -> Result<Claim> {
     let found = Found::read(data)?;
+    if let Some(marker) = &found.marker {
+        marker.check_role(data, role)?;
+    }
     if let Some(why) = found.vanished() {
         bail!(
             "the store of the cluster in {data} is missing: {store} does not exist (found: {why}). \
@@ -141,6 +145,7 @@ pub fn claim(data: &Path, host: &str, instances: &Path) -> Result<Claim> {
         Some(marker) => marker,
         None => Marker::new(data, host, &others),
     };
+    marker.role = role;
     let before = (marker.path.clone(), marker.host.clone());
     if marker.path != data && is_copy(&marker) {
         // Both may run at the same time.
@@ -223,7 +228,7 @@ mod tests {
     }
 
     fn claimed(data: &Path) -> Result<Claim> {
-        claim(data, "host", Path::new("/nonexistent"))
+        claim(data, "host", Role::Up, Path::new("/nonexistent"))
     }
 
     /// findings S6
@@ -310,7 +315,7 @@ mod tests {
         other.write(&path("moved")).unwrap();
         let list = path("moved/network/ranges.json");
         fs::write(path("list"), format!("{}\n", list.display())).unwrap();
-        let claim = claim(&path("here"), "host", &path("list")).unwrap();
+        let claim = claim(&path("here"), "host", Role::Up, &path("list")).unwrap();
         assert_eq!(other.kernel_name, first);
         assert_ne!(claim.marker.kernel_name, first);
     }

@@ -2,8 +2,10 @@
 //! the API from outside, so that they run beside the API server or on another machine.
 
 pub mod builtin_images;
+pub mod member;
 pub mod network;
 mod pods;
+mod settings;
 mod shutdown;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,9 +18,11 @@ use api_client::Client;
 use api_server::NodeService;
 use container_runtime::RuntimeOptions;
 use image_store::{ImageStore, RegistriesConfig};
+use k8s_openapi::api::core::v1::Taint;
 use node_agent::{KubeletApi, NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{Cidr, PodNetwork, Ranges};
 use reconcile::Health;
+use resource_kinds::NodeAccount;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
@@ -27,14 +31,11 @@ use crate::output::warn;
 use crate::tasks::Group;
 use network::dns_address;
 pub use pods::PodSettings;
+pub use settings::{MachineArguments, MachineFile, MachineSettings};
 pub use shutdown::ShutdownSettings;
 
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
-/// The account of the DNS server.
-const DNS_USER: &str = "system:serviceaccount:kube-system:mainstay-dns";
-/// The account of the provisioner of local volumes, whose writes no node may make.
-const PROVISIONER_USER: &str = "system:serviceaccount:kube-system:mainstay-provisioner";
 /// The groups of both accounts.
 const ACCOUNT_GROUPS: [&str; 2] = [
     "system:serviceaccounts",
@@ -63,8 +64,8 @@ impl Clients {
         Self {
             agent: client(&format!("system:node:{node_name}"), &["system:nodes"]),
             proxy: client("system:kube-proxy", &["system:node-proxier"]),
-            dns: client(DNS_USER, &ACCOUNT_GROUPS),
-            provisioner: client(PROVISIONER_USER, &ACCOUNT_GROUPS),
+            dns: client(NodeAccount::Dns.user(), &ACCOUNT_GROUPS),
+            provisioner: client(NodeAccount::Provisioner.user(), &ACCOUNT_GROUPS),
         }
     }
 }
@@ -95,6 +96,8 @@ pub struct Settings<'a> {
     pub shutdown_order: ShutdownOrder,
     /// Labels of the Node object besides the usual ones.
     pub labels: BTreeMap<String, String>,
+    /// Taints of a new Node object.
+    pub taints: Vec<Taint>,
     /// The kubelet API on the network, for an API server in another process.
     pub kubelet_api: Option<KubeletApi>,
 }
@@ -248,6 +251,7 @@ fn agent_config(
         cluster_domain: DOMAIN.to_owned(),
         kubelet_version: api_server::git_version(),
         labels: settings.labels,
+        taints: settings.taints,
         pods_max: PODS_MAX,
         pod_pids_max: settings.pods.pids_max(),
         admission: node_agent::AdmissionPolicy {

@@ -3,7 +3,7 @@
 mod apply;
 mod manifests;
 mod progress;
-mod settings;
+pub mod settings;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::control_plane::{
     self, ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
 };
-use crate::data_directory::{self, Claim};
+use crate::data_directory::{self, Claim, Role};
 use crate::down::left_pods;
 use crate::host::{self, Host, NodeAddress};
 use crate::node_parts::network::{dns_address, take_down};
@@ -51,18 +51,22 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let settings = arguments.settings()?;
     host::require_root("up")?;
     let manifests = beside(|| manifests::read_all(&settings.files))?;
-    let registries = registries(&settings)?;
-    let protection = settings.protection.read()?;
-    if settings.detach {
+    let registries = settings.machine.read_registries()?;
+    let protection = settings.store.protection.read()?;
+    if settings.background.detach {
         let input = manifests::from_standard_input(&manifests);
         return crate::process::detach(&settings.data_dir, &input, manifests.len());
     }
-    let told = Stop::listen(settings.on_stop, settings.in_background)?;
+    let told = Stop::listen(
+        Some(settings.machine.on_stop),
+        settings.background.in_background,
+    )?;
     let data_dir = settings.data_dir.as_path();
     let listener = control_plane::bind(settings.listen, data_dir).await?;
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;
-    let claim = data_directory::claim(data_dir, &host.name, Path::new(pod_network::INSTANCES))?;
+    let instances = Path::new(pod_network::INSTANCES);
+    let claim = data_directory::claim(data_dir, &host.name, Role::Up, instances)?;
     let found = Start {
         settings: &settings,
         manifests: &manifests,
@@ -78,14 +82,6 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
         .await;
     cluster.stop(told.pods()).await?;
     result
-}
-
-fn registries(settings: &Settings) -> Result<RegistriesConfig> {
-    let (path, named) = &settings.registries;
-    if *named && !path.exists() {
-        bail!("registries file {} does not exist", path.display());
-    }
-    Ok(RegistriesConfig::read(path)?)
 }
 
 /// The inputs of a start.
@@ -124,7 +120,7 @@ impl Cluster {
     async fn start(mut start: Start<'_>) -> Result<Self> {
         let settings = start.settings;
         let data_dir = settings.data_dir.as_path();
-        let store = control_plane::store::open(data_dir, settings.store_quota).await?;
+        let store = control_plane::store::open(data_dir, settings.store.quota).await?;
         crate::process::note(data_dir).or_else(unless_full)?;
         data_directory::bind(store.as_ref(), &mut start.claim).await?;
         // Takes its time on the first start only; meanwhile the API server starts.
@@ -182,6 +178,7 @@ impl Cluster {
             store,
             listener,
             service_range: ranges.service,
+            pod_ranges: None,
             advertise: pod_facing,
             kubeconfig_host: Ipv4Addr::LOCALHOST.into(),
             nodes: Arc::clone(&node),
@@ -205,7 +202,7 @@ impl Cluster {
         if !ran_before {
             check(&server, manifests).await?;
         }
-        control_plane::announce_dns(&server, dns_address(ranges.service)?).await?;
+        control_plane::announce_dns(&server, dns_address(ranges.service)?, None).await?;
         server.serve_pods(pod_facing).await?;
         builtin
             .await
@@ -225,9 +222,10 @@ impl Cluster {
             node_ip: address.subscribe(),
             images,
             registries,
-            pods: settings.pods.clone(),
-            shutdown_order: settings.shutdown_order.clone(),
+            pods: settings.machine.pods.clone(),
+            shutdown_order: settings.machine.shutdown_order.clone(),
             labels: Default::default(),
+            taints: Vec::new(),
             kubelet_api: None,
         };
         control_plane.follow_addresses(&host, Some(address));

@@ -4,15 +4,16 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use node_agent::ShutdownOrder;
+use anyhow::{Context, Result};
 use object_model::quantity::Quantity;
 use pod_network::Cidr;
 use serde::Deserialize;
 
-use crate::control_plane::ProtectionSettings;
-use crate::node_parts::{PodSettings, ShutdownSettings};
-use crate::settings::DataDirectory;
+use crate::control_plane::{ProtectionSettings, StoreArguments, StoreSettings};
+use crate::node_parts::{
+    MachineArguments, MachineFile, MachineSettings, PodSettings, ShutdownSettings,
+};
+use crate::settings::{Background, DataDirectory};
 use crate::stop::OnStop;
 use crate::yaml;
 
@@ -27,34 +28,18 @@ pub struct UpArguments {
     /// Address of the API; port 0 selects a free port [default: 127.0.0.1:6443]
     #[arg(long, value_name = "ADDR:PORT", env = "MAINSTAY_LISTEN")]
     listen: Option<SocketAddr>,
-    /// Registry mirrors and credentials [default: registries.yaml in the data directory]
-    #[arg(long, value_name = "FILE", env = "MAINSTAY_REGISTRIES")]
-    registries: Option<PathBuf>,
     /// Address range of pods, if not in use [default: 10.244.0.0/24 or the next free range]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_POD_CIDR")]
     pod_cidr: Option<Cidr>,
     /// Address range of Services, if not in use [default: 10.96.0.0/16 or the next free range]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
     service_cidr: Option<Cidr>,
-    /// Maximum size of all stored objects, which are also in memory [default: 1Gi]
-    #[arg(long, value_name = "QUANTITY", env = "MAINSTAY_STORE_QUOTA")]
-    store_quota: Option<Quantity>,
     #[command(flatten)]
-    protection: ProtectionSettings,
+    store: StoreArguments,
     #[command(flatten)]
-    pods: PodSettings,
+    machine: MachineArguments,
     #[command(flatten)]
-    shutdown: ShutdownSettings,
-    /// Effect of SIGTERM and of a failure on pods; Ctrl-C and `mainstay down` always stop them
-    /// [default: stop-pods]
-    #[arg(long, value_name = "WHAT", value_enum)]
-    on_stop: Option<OnStop>,
-    /// Run in the background; `mainstay down` stops it
-    #[arg(long)]
-    detach: bool,
-    /// The server was started by --detach
-    #[arg(long, hide = true)]
-    in_background: bool,
+    background: Background,
 }
 
 /// The configuration file.
@@ -64,12 +49,17 @@ pub struct ConfigurationFile {
     files: Vec<PathBuf>,
     /// The data directory.
     pub data_dir: Option<PathBuf>,
-    listen: Option<SocketAddr>,
+    /// Address of the API.
+    pub listen: Option<SocketAddr>,
     registries: Option<PathBuf>,
-    pod_cidr: Option<Cidr>,
-    service_cidr: Option<Cidr>,
-    store_quota: Option<Quantity>,
-    protection: ProtectionSettings,
+    /// Address range of pods.
+    pub pod_cidr: Option<Cidr>,
+    /// Address range of Services.
+    pub service_cidr: Option<Cidr>,
+    /// Maximum size of all stored objects.
+    pub store_quota: Option<Quantity>,
+    /// The audit log and the encryption.
+    pub protection: ProtectionSettings,
     pods: PodSettings,
     shutdown: ShutdownSettings,
     on_stop: Option<OnStop>,
@@ -84,26 +74,16 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Address of the API.
     pub listen: SocketAddr,
-    /// The registries file, with whether the user named it (then it must exist).
-    pub registries: (PathBuf, bool),
     /// The pods' range, if the user named one.
     pub pod_cidr: Option<Cidr>,
     /// The Services' range, if the user named one.
     pub service_cidr: Option<Cidr>,
-    /// Most bytes of stored objects; the store's own bound if the user named none.
-    pub store_quota: Option<u64>,
-    /// The audit log and the encryption.
-    pub protection: ProtectionSettings,
-    /// The settings of pods.
-    pub pods: PodSettings,
-    /// In which order they are stopped.
-    pub shutdown_order: ShutdownOrder,
-    /// Whether pods are stopped with the program.
-    pub on_stop: OnStop,
-    /// Run in the background.
-    pub detach: bool,
+    /// The settings of stored objects.
+    pub store: StoreSettings,
+    /// The settings of a machine that runs pods.
+    pub machine: MachineSettings,
     /// Whether it runs in the background.
-    pub in_background: bool,
+    pub background: Background,
     /// The files that it was configured by, absolute.
     pub configured_by: Vec<PathBuf>,
 }
@@ -119,16 +99,10 @@ impl UpArguments {
         let data_dir = self.data.over(file.data_dir.as_deref());
         let data_dir = std::path::absolute(&data_dir)
             .with_context(|| format!("data directory {}", data_dir.display()))?;
-        let config = self.data.configuration_path().map(Path::to_owned);
-        let registries = self.registries.or(file.registries);
-        let pods = self.pods.or(file.pods);
-        pods.image_gc()?;
-        let protection = self.protection.or(file.protection);
-        let files = protection.files().map(Path::to_owned);
-        let configured_by = config.into_iter().chain(registries.clone()).chain(files);
-        let configured_by = configured_by
-            .map(|path| std::path::absolute(&path).unwrap_or(path))
-            .collect();
+        let (for_machine, file) = file.machine();
+        let machine = self.machine.over(for_machine, &data_dir)?;
+        let store = self.store.over(file.store_quota, file.protection)?;
+        let configured_by = configured_by(&self.data, &machine, &store.protection);
         Ok(Settings {
             files: if self.files.is_empty() {
                 file.files
@@ -139,40 +113,30 @@ impl UpArguments {
                 .listen
                 .or(file.listen)
                 .unwrap_or(([127, 0, 0, 1], 6443).into()),
-            registries: match registries {
-                Some(path) => (path, true),
-                None => (data_dir.join("registries.yaml"), false),
-            },
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
-            store_quota: self
-                .store_quota
-                .or(file.store_quota)
-                .map(store_quota)
-                .transpose()?,
-            protection,
+            store,
             configured_by,
-            in_background: self.in_background,
-            pods,
-            shutdown_order: self.shutdown.or(file.shutdown).order()?,
-            on_stop: self.on_stop.or(file.on_stop).unwrap_or_default(),
-            detach: self.detach,
+            machine,
+            background: self.background,
             data_dir,
         })
     }
 }
 
-/// The least that may be stored: the objects that every cluster has, and some of the user's.
-const STORE_QUOTA_MIN: u64 = 16 << 20;
-
-fn store_quota(asked: Quantity) -> Result<u64> {
-    let bytes = u64::try_from(asked.value()).unwrap_or(0);
-    ensure!(
-        bytes >= STORE_QUOTA_MIN,
-        "--store-quota {asked}: it has to be at least {}Mi",
-        STORE_QUOTA_MIN >> 20
-    );
-    Ok(bytes)
+/// The files that a server was configured by, absolute.
+pub fn configured_by(
+    data: &DataDirectory,
+    machine: &MachineSettings,
+    protection: &ProtectionSettings,
+) -> Vec<PathBuf> {
+    let config = data.configuration_path().map(Path::to_owned);
+    let (registries, named) = &machine.registries;
+    let registries = named.then(|| registries.clone());
+    let files = protection.files().map(Path::to_owned);
+    let all = config.into_iter().chain(registries).chain(files);
+    all.map(|path| std::path::absolute(&path).unwrap_or(path))
+        .collect()
 }
 
 impl ConfigurationFile {
@@ -183,6 +147,17 @@ impl ConfigurationFile {
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
         serde_saphyr::from_str(&text).map_err(|error| yaml::mistake(&path.display(), &error))
+    }
+
+    /// Takes out the settings of a machine that runs pods.
+    pub fn machine(mut self) -> (MachineFile, Self) {
+        let machine = MachineFile {
+            registries: self.registries.take(),
+            pods: std::mem::take(&mut self.pods),
+            shutdown: std::mem::take(&mut self.shutdown),
+            on_stop: self.on_stop.take(),
+        };
+        (machine, self)
     }
 }
 
@@ -218,17 +193,19 @@ mod tests {
 
     #[test]
     fn the_registries_file_is_in_the_data_directory_unless_named() {
-        let default = settings(&["--data-dir", "/d"], "{}").registries;
+        let default = settings(&["--data-dir", "/d"], "{}").machine.registries;
         assert_eq!(default, (PathBuf::from("/d/registries.yaml"), false));
-        let named = settings(&["--registries", "/r.yaml"], "{}").registries;
+        let named = settings(&["--registries", "/r.yaml"], "{}")
+            .machine
+            .registries;
         assert_eq!(named, (PathBuf::from("/r.yaml"), true));
     }
 
     #[test]
     fn what_pods_may_do_is_set_by_flag_or_file() {
-        assert_eq!(settings(&[], "{}").pods.pids_max(), 4096);
+        assert_eq!(settings(&[], "{}").machine.pods.pids_max(), 4096);
         let file = "pods: {podMaxPids: 100, allowedUnsafeSysctls: [net.core.somaxconn]}";
-        let from_file = settings(&[], file).pods;
+        let from_file = settings(&[], file).machine.pods;
         assert_eq!(from_file.pids_max(), 100);
         assert_eq!(from_file.unsafe_sysctls(), ["net.core.somaxconn"]);
         let flags = [
@@ -237,7 +214,7 @@ mod tests {
             "--allowed-unsafe-sysctls",
             "kernel.msg*,net.*",
         ];
-        let from_flags = settings(&flags, file).pods;
+        let from_flags = settings(&flags, file).machine.pods;
         assert_eq!(from_flags.pids_max(), -1);
         assert_eq!(from_flags.unsafe_sysctls(), ["kernel.msg*", "net.*"]);
         let flags = [
@@ -247,6 +224,7 @@ mod tests {
             "2",
         ];
         let logs = settings(&flags, "pods: {containerLogMaxSize: 2Mi}")
+            .machine
             .pods
             .logs();
         assert_eq!((logs.file_bytes_max, logs.files_max), (1 << 20, 2));
@@ -255,7 +233,7 @@ mod tests {
     #[test]
     fn what_a_full_node_does_is_set_by_flag_or_file() {
         let minutes = SignedDuration::from_mins;
-        let pods = settings(&[], "{}").pods;
+        let pods = settings(&[], "{}").machine.pods;
         assert_eq!(pods.eviction(), node_agent::Eviction::default());
         assert_eq!(
             pods.image_gc().unwrap(),
@@ -264,7 +242,7 @@ mod tests {
         let file = "pods: {evictionHard: {memory.available: 1Gi, nodefs.available: 5%}, \
                     evictionPressureTransitionPeriod: 30s, imageGcHighThreshold: 90, \
                     imageMaximumGcAge: 168h}";
-        let from_file = settings(&[], file).pods;
+        let from_file = settings(&[], file).machine.pods;
         let text = "memory.available<1Gi,nodefs.available<5%";
         assert_eq!(
             from_file.eviction(),
@@ -283,7 +261,7 @@ mod tests {
             "--image-maximum-gc-age=0s",
             "--minimum-image-ttl-duration=1h30m",
         ];
-        let from_flags = settings(&flags, file).pods;
+        let from_flags = settings(&flags, file).machine.pods;
         let eviction = from_flags.eviction();
         assert_eq!(eviction.thresholds, node_agent::Thresholds::none());
         assert_eq!(eviction.transition_period, minutes(5));
@@ -321,11 +299,11 @@ mod tests {
     /// findings S26: how much is stored is set by flag or file.
     #[test]
     fn the_quota_of_the_store_is_set_by_flag_or_file() {
-        assert_eq!(settings(&[], "{}").store_quota, None);
+        assert_eq!(settings(&[], "{}").store.quota, None);
         let file = "storeQuota: 2Gi";
-        assert_eq!(settings(&[], file).store_quota, Some(2 << 30));
+        assert_eq!(settings(&[], file).store.quota, Some(2 << 30));
         let flag = ["--store-quota", "64Mi"];
-        assert_eq!(settings(&flag, file).store_quota, Some(64 << 20));
+        assert_eq!(settings(&flag, file).store.quota, Some(64 << 20));
         for small in ["--store-quota=1Mi", "--store-quota=-1"] {
             let up = Command::try_parse_from(["up", small]).unwrap().up;
             let error = up.over(ConfigurationFile::default()).unwrap_err();
@@ -335,11 +313,11 @@ mod tests {
 
     #[test]
     fn what_becomes_of_the_pods_is_set_by_flag_or_file() {
-        assert_eq!(settings(&[], "{}").on_stop, OnStop::StopPods);
+        assert_eq!(settings(&[], "{}").machine.on_stop, OnStop::StopPods);
         let file = "onStop: leave-pods";
-        assert_eq!(settings(&[], file).on_stop, OnStop::LeavePods);
+        assert_eq!(settings(&[], file).machine.on_stop, OnStop::LeavePods);
         let flag = ["--on-stop=stop-pods"];
-        assert_eq!(settings(&flag, file).on_stop, OnStop::StopPods);
+        assert_eq!(settings(&flag, file).machine.on_stop, OnStop::StopPods);
         assert!(Command::try_parse_from(["up", "--on-stop=keep"]).is_err());
         assert!(serde_saphyr::from_str::<ConfigurationFile>("onStop: keep").is_err());
     }

@@ -5,5 +5,6 @@ pub(crate) mod eviction;
 pub(crate) mod image_gc;
 pub(crate) mod image_list;
 pub(crate) mod lease;
+pub(crate) mod new_node;
 pub(crate) mod registration;
 pub(crate) mod stats_collector;

@@ -9,11 +9,11 @@ use container_runtime::beside;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
-    NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
-    NodeSystemInfo, ObjectReference,
+    NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
+    ObjectReference,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::resources::eviction::Condition;
 use reconcile::execute::{Refusal, chain, refusal};
 use reconcile::{Cache, EventType, Recorder};
@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::image_list::status_images;
 use super::lease::LeaseKeeper;
+use super::new_node::NewNode;
 use crate::api::known_status::KnownStatus;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -287,30 +288,13 @@ impl NodeKeeper {
     }
 
     fn object(&self) -> Node {
-        let mut labels = self.config.labels.clone();
-        let name = self.config.node_name.clone();
-        for (key, value) in [
-            ("kubernetes.io/hostname", name.as_str()),
-            ("kubernetes.io/os", "linux"),
-            ("kubernetes.io/arch", architecture()),
-            ("beta.kubernetes.io/os", "linux"),
-            ("beta.kubernetes.io/arch", architecture()),
-        ] {
-            labels.insert(key.to_owned(), value.to_owned());
-        }
-        Node {
-            metadata: ObjectMeta {
-                name: Some(name),
-                labels: Some(labels),
-                ..ObjectMeta::default()
-            },
-            spec: Some(NodeSpec {
-                pod_cidr: self.config.pod_cidr.clone(),
-                pod_cidrs: self.config.pod_cidr.clone().map(|cidr| vec![cidr]),
-                ..NodeSpec::default()
-            }),
-            status: None,
-        }
+        let new = NewNode {
+            name: self.config.node_name.clone(),
+            labels: self.config.labels.clone(),
+            taints: self.config.taints.clone(),
+            pod_cidr: self.config.pod_cidr.clone(),
+        };
+        new.object()
     }
 
     async fn write_status(&mut self, seen: &Seen) -> Result<(), api_client::Error> {

@@ -242,6 +242,7 @@ impl World {
             kubelet_version: "v1.36.0".to_owned(),
             labels: Default::default(),
             pods_max: 110,
+            taints: Vec::new(),
             pod_pids_max: 200,
             admission: Default::default(),
             eviction: self.eviction.clone(),

@@ -236,6 +236,7 @@ const TABLE: &[(&str, Said)] = &[
         "load-generator/src/sets/views.rs",
         ByOurs("the watch events of the server that is measured"),
     ),
+    ("mainstay/src/control_plane/cluster_network.rs", OWN_FILE),
     ("mainstay/src/data_directory/marker.rs", OWN_FILE),
     ("mainstay/src/down/leftovers.rs", OWN_FILE),
     (
@@ -244,6 +245,7 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("mainstay/src/install/record.rs", ADMINISTRATOR),
     ("mainstay/src/kubeconfig.rs", ADMINISTRATOR),
+    ("mainstay/src/node/membership.rs", OWN_FILE),
     (
         "mainstay/src/process.rs",
         ByOurs("the kernel's words about a process"),

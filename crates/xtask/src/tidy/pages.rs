@@ -39,6 +39,26 @@ const NOT_PASTED: &[(&str, &str, &str)] = &[
         "builds the program that the tests are run with",
     ),
     (
+        "docs/many-machines.md",
+        "sudo mainstay ",
+        "needs several machines; tests/nodes.rs joins namespaces of one",
+    ),
+    (
+        "docs/many-machines.md",
+        "export KUBECONFIG",
+        "needs several machines; tests/nodes.rs joins namespaces of one",
+    ),
+    (
+        "docs/many-machines.md",
+        "ip route ",
+        "needs several machines; tests/nodes.rs joins namespaces of one",
+    ),
+    (
+        "docs/many-machines.md",
+        "kubectl ",
+        "needs several machines; tests/nodes.rs joins namespaces of one",
+    ),
+    (
         "docs/storage.md",
         "mount -o prjquota",
         "takes a disk of the reader's; tests/volumes.rs makes such disks",

@@ -1,0 +1,208 @@
+//! Machines on one link, for the roles `mainstay server` and `mainstay node`: each is a network
+//! namespace of this test, joined by a bridge in a namespace of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Kubectl, Network, wait_for};
+
+/// The link, which ends with this value.
+pub struct Lan {
+    switch: Network,
+    machines: u8,
+}
+
+impl Default for Lan {
+    fn default() -> Self {
+        let switch = Network::isolated();
+        switch.run(|| {
+            ip("link add br0 type bridge");
+            ip("link set br0 up");
+        });
+        Self {
+            switch,
+            machines: 0,
+        }
+    }
+}
+
+impl Lan {
+    /// A new machine on the link, with the address 192.0.2.1, or the next one.
+    ///
+    /// # Panics
+    /// When the kernel refuses; root is needed.
+    pub fn machine(&mut self) -> (Network, String) {
+        self.machines += 1;
+        let number = self.machines;
+        let machine = Network::isolated();
+        let inside = machine.path();
+        self.switch.run(|| {
+            ip(&format!(
+                "link add port{number} type veth peer name eth0 netns {inside}"
+            ));
+            ip(&format!("link set port{number} master br0 up"));
+        });
+        let address = format!("192.0.2.{number}");
+        machine.run(|| {
+            ip("link set lo up");
+            ip("link set eth0 up");
+            ip(&format!("address add {address}/24 dev eth0"));
+        });
+        (machine, address)
+    }
+}
+
+fn ip(words: &str) {
+    let output = Command::new("ip").args(words.split(' ')).output();
+    let output = output.expect("run ip");
+    assert!(output.status.success(), "ip {words}: {output:?}");
+}
+
+/// A role of the program on a machine, with its data directory.
+pub struct Role {
+    /// The network of its machine.
+    pub network: Network,
+    /// Its address.
+    pub address: String,
+    name: String,
+    directory: PathBuf,
+    child: Option<Child>,
+    starts: u32,
+}
+
+impl Role {
+    /// A role that does not run yet; its data are below `around`.
+    ///
+    /// # Panics
+    /// When there is no machine for it.
+    pub fn new(lan: &mut Lan, name: &str, around: &Path) -> Self {
+        let (network, address) = lan.machine();
+        Self {
+            network,
+            address,
+            name: name.to_owned(),
+            directory: around.join(name),
+            child: None,
+            starts: 0,
+        }
+    }
+
+    /// The data directory, as an argument.
+    pub fn data(&self) -> String {
+        self.directory.display().to_string()
+    }
+
+    /// The administrator's client of a server.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.directory.join("kubeconfig"))
+    }
+
+    fn log(&self) -> PathBuf {
+        let name = format!("{}-output-{}", self.name, self.starts);
+        self.directory.with_file_name(name)
+    }
+
+    /// The output of the newest process.
+    pub fn output(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Starts `mainstay` with these arguments on the machine, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become so.
+    #[track_caller]
+    pub fn start(&mut self, arguments: &[&str]) {
+        self.spawn(arguments);
+        wait_for(&format!("{} to be ready", self.name), 60, || {
+            let output = self.output();
+            match output.contains("mainstay: ready") {
+                true => Ok(()),
+                false => Err(output),
+            }
+        });
+    }
+
+    /// Starts `mainstay` with these arguments where it cannot run, and returns its output.
+    ///
+    /// # Panics
+    /// When it does not end by itself, with a failure.
+    #[track_caller]
+    pub fn refused(&mut self, arguments: &[&str]) -> String {
+        self.spawn(arguments);
+        let mut child = self.child.take().expect("it was started");
+        let status = wait_for("the refusal", 60, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            _ => Err(self.output()),
+        });
+        assert!(!status.success(), "{}", self.output());
+        self.output()
+    }
+
+    /// Starts `mainstay` with these arguments on the machine.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    pub fn spawn(&mut self, arguments: &[&str]) {
+        self.starts += 1;
+        let log = File::create(self.log()).expect("make a log file");
+        let errors = log.try_clone().expect("share the log file");
+        let mut command = Command::new(crate::binary());
+        command
+            .args(arguments)
+            .args(["--data-dir", &self.data()])
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors);
+        let child = self.network.run(|| command.spawn());
+        self.child = Some(child.expect("start mainstay"));
+    }
+
+    /// Kills the process; its pods go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("send SIGKILL");
+        child.wait().expect("reap the process");
+    }
+
+    /// Sends SIGINT, as Ctrl-C does, and waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end, or with a failure.
+    #[track_caller]
+    pub fn interrupt(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), Signal::SIGINT).expect("send a signal");
+        let status = wait_for("mainstay to end", 60, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            _ => Err(self.output()),
+        });
+        assert!(status.success(), "{}", self.output());
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- output of {}:\n{}", self.name, self.output());
+        }
+        let mut down = Command::new(crate::binary());
+        down.args(["down", "--data-dir", &self.data()]);
+        if let Some(mut child) = self.child.take() {
+            // The process is gone when it is reaped.
+            let reaped = std::thread::spawn(move || child.wait());
+            drop(self.network.run(|| down.output()));
+            drop(reaped.join());
+        } else if self.directory.join("sandboxes").exists() {
+            drop(self.network.run(|| down.output()));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The address ranges of a cluster with nodes on other machines. They are stored at the first start,
+//! because pods and Services have addresses in them.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use durable_file::Durability;
+use pod_network::{Cidr, Ranges, WantedRanges};
+use resource_kinds::PodRanges;
+use serde::{Deserialize, Serialize};
+
+/// The file in the data directory.
+const FILE: &str = "cluster.json";
+/// The prefix length of the pods of all nodes.
+const POD_PREFIX: u8 = 16;
+/// The prefix length of one node, as of kube-controller-manager.
+const NODE_PREFIX: u8 = 24;
+
+/// The ranges of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterNetwork {
+    /// Addresses of the pods of all nodes.
+    pub pod_cidr: Cidr,
+    /// Prefix length of the range of each node.
+    pub node_cidr_mask_size: u8,
+    /// Addresses of Services.
+    pub service_cidr: Cidr,
+}
+
+/// The ranges that a user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedNetwork {
+    /// Addresses of the pods of all nodes.
+    pub pod_cidr: Option<Cidr>,
+    /// Prefix length of the range of each node.
+    pub node_cidr_mask_size: Option<u8>,
+    /// Addresses of Services.
+    pub service_cidr: Option<Cidr>,
+}
+
+/// The ranges of the cluster of a data directory: those of its first start, or the asked ones and the
+/// defaults. Nothing is written yet.
+///
+/// # Errors
+/// Other ranges are asked for than those of the first start, they make no sense, or a file cannot be
+/// read.
+pub fn choose(data: &Path, asked: &AskedNetwork) -> Result<ClusterNetwork> {
+    let stored: Option<ClusterNetwork> = read(&data.join(FILE))?;
+    // Of `mainstay up`, which has run on this directory before.
+    let of_up: Option<Ranges> = read(&data.join("network/ranges.json"))?;
+    plan(asked, stored, of_up.map(|ranges| ranges.service))
+}
+
+fn plan(
+    asked: &AskedNetwork,
+    stored: Option<ClusterNetwork>,
+    services_of_up: Option<Cidr>,
+) -> Result<ClusterNetwork> {
+    let default = WantedRanges::default();
+    let all_pods = Cidr::new(default.pod.network(), POD_PREFIX);
+    let chosen = stored.unwrap_or(ClusterNetwork {
+        pod_cidr: asked.pod_cidr.unwrap_or(all_pods),
+        node_cidr_mask_size: asked.node_cidr_mask_size.unwrap_or(NODE_PREFIX),
+        service_cidr: services_of_up
+            .or(asked.service_cidr)
+            .unwrap_or(default.service),
+    });
+    let ClusterNetwork {
+        pod_cidr,
+        node_cidr_mask_size: prefix,
+        service_cidr,
+    } = chosen;
+    let others = [
+        differs("--pod-cidr", asked.pod_cidr, pod_cidr),
+        differs("--service-cidr", asked.service_cidr, service_cidr),
+        differs("--node-cidr-mask-size", asked.node_cidr_mask_size, prefix),
+    ];
+    if let Some(other) = others.into_iter().flatten().next() {
+        bail!("{other}");
+    }
+    chosen.pod_ranges()?;
+    if pod_cidr.overlaps(&service_cidr) {
+        bail!("the pod range {pod_cidr} and the Service range {service_cidr} overlap");
+    }
+    Ok(chosen)
+}
+
+fn differs<T: PartialEq + std::fmt::Display>(
+    flag: &str,
+    asked: Option<T>,
+    used: T,
+) -> Option<String> {
+    let asked = asked.filter(|asked| *asked != used)?;
+    Some(format!(
+        "{flag} {asked}: this data directory uses {used} since its first start"
+    ))
+}
+
+impl ClusterNetwork {
+    /// The ranges that nodes get.
+    ///
+    /// # Errors
+    /// The prefix length of nodes does not fit the range of all pods.
+    pub fn pod_ranges(&self) -> Result<PodRanges> {
+        let prefix = self.node_cidr_mask_size;
+        let ranges = PodRanges::new(self.pod_cidr, prefix);
+        ranges.with_context(|| format!("--node-cidr-mask-size {prefix}"))
+    }
+
+    /// Stores the ranges.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn store(&self, data: &Path) -> Result<()> {
+        let path = data.join(FILE);
+        let text = serde_json::to_vec(self).context("encode the ranges")?;
+        durable_file::replace(&path, &text, 0o600, Durability::Name)
+            .with_context(|| format!("write {}", path.display()))
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            let read = serde_json::from_slice(&bytes);
+            read.map(Some)
+                .with_context(|| format!("read {}", path.display()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidr(text: &str) -> Cidr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_ranges_of_the_first_start_stay() {
+        let data = tempfile::tempdir().unwrap();
+        let first = choose(data.path(), &AskedNetwork::default()).unwrap();
+        let expected = ClusterNetwork {
+            pod_cidr: cidr("10.244.0.0/16"),
+            node_cidr_mask_size: 24,
+            service_cidr: cidr("10.96.0.0/16"),
+        };
+        assert_eq!(first, expected);
+        first.store(data.path()).unwrap();
+        let same = AskedNetwork {
+            pod_cidr: Some(cidr("10.244.0.0/16")),
+            ..AskedNetwork::default()
+        };
+        assert_eq!(choose(data.path(), &same).unwrap(), first);
+        let other = AskedNetwork {
+            node_cidr_mask_size: Some(25),
+            ..AskedNetwork::default()
+        };
+        let error = choose(data.path(), &other).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "--node-cidr-mask-size 25: this data directory uses 24 since its first start"
+        );
+    }
+
+    #[test]
+    fn services_of_a_cluster_of_one_machine_keep_their_addresses() {
+        let services = Some(cidr("10.98.0.0/16"));
+        let chosen = plan(&AskedNetwork::default(), None, services).unwrap();
+        assert_eq!(chosen.service_cidr, cidr("10.98.0.0/16"));
+        let asked = AskedNetwork {
+            service_cidr: Some(cidr("10.99.0.0/16")),
+            ..AskedNetwork::default()
+        };
+        plan(&asked, None, services).unwrap_err();
+    }
+
+    #[test]
+    fn ranges_that_make_no_sense_are_refused() {
+        let asked = |pod: &str, prefix: u8, service: &str| AskedNetwork {
+            pod_cidr: Some(cidr(pod)),
+            node_cidr_mask_size: Some(prefix),
+            service_cidr: Some(cidr(service)),
+        };
+        for (asked, error) in [
+            (asked("10.0.0.0/16", 15, "10.96.0.0/16"), "from 16 to 30"),
+            (asked("10.0.0.0/16", 31, "10.96.0.0/16"), "from 16 to 30"),
+            (asked("10.0.0.0/8", 24, "10.96.0.0/16"), "overlap"),
+        ] {
+            let refused = format!("{:#}", plan(&asked, None, None).unwrap_err());
+            assert!(refused.contains(error), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The settings of stored objects.
+
+use anyhow::{Result, ensure};
+use object_model::quantity::Quantity;
+
+use super::ProtectionSettings;
+
+/// The least that may be stored: the objects that every cluster has, and some of the user's.
+const QUOTA_MIN: u64 = 16 << 20;
+
+/// Flags of stored objects.
+#[derive(clap::Args, Debug)]
+pub struct StoreArguments {
+    /// Maximum size of all stored objects, which are also in memory [default: 1Gi]
+    #[arg(long, value_name = "QUANTITY", env = "MAINSTAY_STORE_QUOTA")]
+    store_quota: Option<Quantity>,
+    #[command(flatten)]
+    protection: ProtectionSettings,
+}
+
+/// The settings of stored objects.
+#[derive(Debug)]
+pub struct StoreSettings {
+    /// Most bytes of stored objects; the store's own bound if the user named none.
+    pub quota: Option<u64>,
+    /// The audit log and the encryption.
+    pub protection: ProtectionSettings,
+}
+
+impl StoreArguments {
+    /// Takes from the configuration file the values that no flag and no variable gave.
+    ///
+    /// # Errors
+    /// The quota is too small.
+    pub fn over(
+        self,
+        quota: Option<Quantity>,
+        protection: ProtectionSettings,
+    ) -> Result<StoreSettings> {
+        Ok(StoreSettings {
+            quota: self.store_quota.or(quota).map(bytes).transpose()?,
+            protection: self.protection.or(protection),
+        })
+    }
+}
+
+fn bytes(asked: Quantity) -> Result<u64> {
+    let bytes = u64::try_from(asked.value()).unwrap_or(0);
+    ensure!(
+        bytes >= QUOTA_MIN,
+        "--store-quota {asked}: it has to be at least {}Mi",
+        QUOTA_MIN >> 20
+    );
+    Ok(bytes)
+}

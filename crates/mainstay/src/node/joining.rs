@@ -1,0 +1,212 @@
+//! The way of a machine into a cluster: joining by a token, or the membership of an earlier start; then
+//! the registration of the node.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use api_client::{Api, Client};
+use container_runtime::beside;
+use http::Uri;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use node_agent::NewNode;
+use node_identity::{Error, Identity, JoinToken, Joined, Validity, join};
+use pod_network::Cidr;
+use tokio::time::Instant;
+
+use super::membership::{Membership, Place};
+use super::settings::Settings;
+use crate::cluster_ranges::{ClusterRanges, DNS_SERVICE, NAMESPACE};
+use crate::node_parts::member::pod_range;
+use crate::output::say;
+
+/// Time between two attempts to reach a server.
+const RETRY: Duration = Duration::from_secs(1);
+/// Time after which the user is told that the server is away.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Tells once that a server is away.
+struct Waiting {
+    since: Instant,
+    is_told: bool,
+}
+
+impl Waiting {
+    fn begin() -> Self {
+        Self {
+            since: Instant::now(),
+            is_told: false,
+        }
+    }
+
+    async fn wait(&mut self, error: &anyhow::Error) {
+        if !self.is_told && self.since.elapsed() >= SILENCE {
+            self.is_told = true;
+            say(&format!("mainstay: waiting for the server: {error:#}"));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// The membership of this machine, which is stored: that of an earlier start, or a new one by the token.
+/// Waits for a server.
+///
+/// # Errors
+/// The machine cannot join; each reason has its text.
+pub async fn membership(
+    place: &Place,
+    settings: &Settings,
+    machine: &str,
+) -> Result<(Membership, Identity)> {
+    let stored = beside(|| place.read())?;
+    let now = Timestamp::now();
+    match (stored, &settings.token) {
+        (Some((membership, identity)), token) => {
+            if let Some(name) = settings.node_name.as_ref()
+                && *name != membership.node_name
+            {
+                bail!(
+                    "--node-name {name}: this data directory belongs to the node {}; another node needs \
+                     a --data-dir of its own",
+                    membership.node_name
+                );
+            }
+            match (expired(&identity, now), token) {
+                (None, _) => {
+                    let membership = with_servers(membership, settings);
+                    beside(|| place.write(&membership))?;
+                    Ok((membership, identity))
+                }
+                (Some(error), None) => Err(error.into()),
+                (Some(_), Some(token)) => {
+                    let name = membership.node_name.clone();
+                    let mut next =
+                        new(&with_servers(membership.clone(), settings), token, &name).await?;
+                    next.0.pod_cidr = membership.pod_cidr;
+                    store(place, next)
+                }
+            }
+        }
+        (None, Some(token)) => {
+            let name = settings.node_name.as_deref().unwrap_or(machine);
+            let servers = settings.servers.iter().map(Uri::to_string).collect();
+            let wanted = Membership::new(name.to_owned(), servers, String::new());
+            store(place, new(&wanted, token, name).await?)
+        }
+        (None, None) => bail!(
+            "this machine has not joined a cluster yet: give --server and --token. `mainstay token create` \
+             on the server prints a token"
+        ),
+    }
+}
+
+fn store(place: &Place, joined: (Membership, Identity)) -> Result<(Membership, Identity)> {
+    let (membership, identity) = &joined;
+    beside(|| {
+        place.write(membership)?;
+        place.write_identity(identity)
+    })?;
+    Ok(joined)
+}
+
+fn with_servers(mut membership: Membership, settings: &Settings) -> Membership {
+    if !settings.servers.is_empty() {
+        membership.servers = settings.servers.iter().map(Uri::to_string).collect();
+    }
+    membership
+}
+
+fn expired(identity: &Identity, now: Timestamp) -> Option<Error> {
+    let ends = Validity::of_pem(&identity.certificate_pem)?.ends;
+    (ends < now).then(|| Error::Expired(ends.to_string()))
+}
+
+/// Joins at the first server that answers.
+async fn new(wanted: &Membership, token: &JoinToken, name: &str) -> Result<(Membership, Identity)> {
+    if wanted.servers.is_empty() {
+        bail!("--token needs --server, such as --server https://192.0.2.1:6443");
+    }
+    let mut waiting = Waiting::begin();
+    loop {
+        let mut last = None;
+        for server in &wanted.servers {
+            let url: Uri = server.parse().context("the URL of a server")?;
+            match join(&url, token, name).await {
+                Ok(Joined { ca_pem, identity }) => {
+                    let mut servers = wanted.servers.clone();
+                    // The one that answers is asked first.
+                    servers.sort_by_key(|one| one != server);
+                    let joined = Membership::new(name.to_owned(), servers, ca_pem);
+                    return Ok((joined, identity));
+                }
+                Err(error) if is_away(&error) => last = Some(anyhow::Error::new(error)),
+                Err(error) => return Err(error).context("join the cluster"),
+            }
+        }
+        if let Some(error) = last {
+            waiting.wait(&error).await;
+        }
+    }
+}
+
+/// Whether a later attempt may succeed.
+fn is_away(error: &Error) -> bool {
+    match error {
+        Error::Unreachable { .. } => true,
+        Error::Api(error) => is_away_from_api(error),
+        _ => false,
+    }
+}
+
+/// Whether the API did not answer, or is not ready.
+fn is_away_from_api(error: &api_client::Error) -> bool {
+    error
+        .code()
+        .is_none_or(|code| matches!(code, 429 | 500 | 503 | 504))
+}
+
+/// The facts that a registered node gets from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The addresses of the node's pods.
+    pub pods: Cidr,
+    /// The ranges of the cluster.
+    pub cluster: ClusterRanges,
+}
+
+/// Registers the node, and reads its ranges. Waits for the server.
+///
+/// # Errors
+/// The server refuses the node, or gives it no range.
+pub async fn register(client: &Client, node: &NewNode) -> Result<Registered> {
+    let mut waiting = Waiting::begin();
+    loop {
+        match attempt(client, node).await {
+            Err(error) if error.downcast_ref().is_some_and(is_away_from_api) => {
+                waiting.wait(&error).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {
+    let refused = |error: api_client::Error| match error.code() {
+        Some(401) => anyhow::anyhow!(
+            "the server does not accept the certificate of this node: it is of another cluster. Remove \
+             the data directory with `mainstay down --all`, and join with a token"
+        ),
+        _ => anyhow::Error::new(error),
+    };
+    let registered = node.register(client).await.map_err(refused);
+    let registered = registered.with_context(|| format!("register the node {}", node.name))?;
+    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    let service = services.get(DNS_SERVICE).await.map_err(refused);
+    let service = service.context("read the ranges of the cluster")?;
+    let cluster = ClusterRanges::of(&service).context(
+        "the cluster is of one machine, served by `mainstay up`: start `mainstay server` on its data \
+         directory",
+    )?;
+    let pods = pod_range(&registered, &cluster)?;
+    Ok(Registered { pods, cluster })
+}

@@ -1,0 +1,221 @@
+//! The membership of this machine in a cluster, as it is kept in the data directory.
+//!
+//! ```text
+//! node/lock             held by flock while a node agent runs
+//! node/membership.json  the servers, their authority, the node's name and its pod range
+//! node/client.pem       the client certificate and its key, which belong together
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use durable_file::Durability;
+use node_identity::Identity;
+use pod_network::Cidr;
+use serde::{Deserialize, Serialize};
+
+use crate::process;
+
+/// The format that is written.
+const FORMAT: u32 = 1;
+/// The beginning of a key.
+const KEY: &str = "-----BEGIN PRIVATE KEY-----";
+
+/// The membership in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Membership {
+    format: u32,
+    /// The name of the Node object.
+    pub node_name: String,
+    /// URLs of the servers.
+    pub servers: Vec<String>,
+    /// The certificate authority of the cluster, PEM.
+    pub ca_pem: String,
+    /// The addresses of this node's pods, once it is registered.
+    pub pod_cidr: Option<Cidr>,
+}
+
+impl Membership {
+    /// A new membership.
+    pub fn new(node_name: String, servers: Vec<String>, ca_pem: String) -> Self {
+        Self {
+            format: FORMAT,
+            node_name,
+            servers,
+            ca_pem,
+            pod_cidr: None,
+        }
+    }
+}
+
+/// The place of the membership. One process has it.
+pub struct Place {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    /// Opens the place in a data directory.
+    ///
+    /// # Errors
+    /// Another node agent runs on the directory, or the disk fails.
+    pub fn open(data: &Path) -> Result<Self> {
+        let directory = data.join("node");
+        let failed = || format!("open {}", directory.display());
+        let made = DirBuilder::new().mode(0o700).create(&directory);
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(failed);
+            }
+            _ => {}
+        }
+        let lock = File::create(directory.join("lock")).with_context(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                directory,
+                _lock: lock,
+            }),
+            Err(fs::TryLockError::WouldBlock) => bail!(in_use(data)),
+            Err(fs::TryLockError::Error(error)) => Err(error).with_context(failed),
+        }
+    }
+
+    /// The stored membership with its client certificate, if the machine has joined.
+    ///
+    /// # Errors
+    /// The files are damaged or cannot be read.
+    pub fn read(&self) -> Result<Option<(Membership, Identity)>> {
+        let (Some(membership), Some(identity)) =
+            (self.text("membership.json")?, self.text("client.pem")?)
+        else {
+            return Ok(None);
+        };
+        let damaged = || {
+            format!(
+                "{} is damaged: remove it, and join again with a token",
+                self.directory.display()
+            )
+        };
+        let membership: Membership = serde_json::from_str(&membership).with_context(damaged)?;
+        if membership.format > FORMAT {
+            bail!(
+                "{} was written by a newer version of mainstay; start that version",
+                self.directory.display()
+            );
+        }
+        let at = identity.find(KEY).with_context(damaged)?;
+        let (certificate_pem, key_pem) = identity.split_at(at);
+        let identity = Identity {
+            certificate_pem: certificate_pem.to_owned(),
+            key_pem: key_pem.to_owned(),
+        };
+        Ok(Some((membership, identity)))
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        let path = self.directory.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// Stores the membership.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn write(&self, membership: &Membership) -> Result<()> {
+        let text = serde_json::to_vec_pretty(membership).context("encode the membership")?;
+        self.replace("membership.json", &text)
+    }
+
+    /// Stores the client certificate with its key.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn write_identity(&self, identity: &Identity) -> Result<()> {
+        let text = format!("{}{}", identity.certificate_pem, identity.key_pem);
+        self.replace("client.pem", text.as_bytes())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.directory.join(name);
+        durable_file::replace(&path, bytes, 0o600, Durability::Name)
+            .with_context(|| format!("write {}", path.display()))
+    }
+}
+
+fn in_use(data: &Path) -> String {
+    let shown = data.display();
+    let process = process::serving(data).map(|server| format!(" (process {})", server.pid));
+    format!(
+        "a node agent already runs on {shown}{}: `mainstay down --data-dir {shown}` stops it; another \
+         node needs a --data-dir of its own",
+        process.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_membership_is_kept_in_private() {
+        let data = tempfile::tempdir().unwrap();
+        let place = Place::open(data.path()).unwrap();
+        assert!(place.read().unwrap().is_none());
+        let servers = vec!["https://192.0.2.1:6443".to_owned()];
+        let mut membership = Membership::new("n1".to_owned(), servers, "CA".to_owned());
+        membership.pod_cidr = Some("10.244.1.0/24".parse().unwrap());
+        let identity = Identity {
+            certificate_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
+            key_pem: format!("{KEY}\nx\n"),
+        };
+        place.write(&membership).unwrap();
+        assert!(place.read().unwrap().is_none(), "the key is missing");
+        place.write_identity(&identity).unwrap();
+        let read = place.read().unwrap().unwrap();
+        assert_eq!(read, (membership, identity));
+        for file in ["client.pem", "membership.json"] {
+            let mode = fs::metadata(data.path().join("node").join(file)).unwrap();
+            assert_eq!(mode.permissions().mode() & 0o777, 0o600, "{file}");
+        }
+    }
+
+    #[test]
+    fn one_agent_has_a_directory() {
+        let data = tempfile::tempdir().unwrap();
+        let place = Place::open(data.path()).unwrap();
+        let Err(refused) = Place::open(data.path()) else {
+            panic!("two agents");
+        };
+        let refused = refused.to_string();
+        assert!(
+            refused.contains("a node agent already runs on"),
+            "{refused}"
+        );
+        drop(place);
+        Place::open(data.path()).unwrap();
+    }
+
+    #[test]
+    fn damaged_files_are_told() {
+        let data = tempfile::tempdir().unwrap();
+        let place = Place::open(data.path()).unwrap();
+        for (membership, identity) in [("{", KEY), ("{}", KEY)] {
+            place
+                .replace("membership.json", membership.as_bytes())
+                .unwrap();
+            place.replace("client.pem", identity.as_bytes()).unwrap();
+            let error = place.read().unwrap_err().to_string();
+            assert!(error.contains("is damaged"), "{error}");
+        }
+    }
+}

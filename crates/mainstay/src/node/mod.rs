@@ -1,0 +1,246 @@
+//! `mainstay node`: a node of the cluster of a server on another machine.
+
+mod certificates;
+mod joining;
+mod membership;
+mod settings;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use api_client::Client;
+use container_runtime::beside;
+use http::Uri;
+use node_agent::{KubeletApi, NewNode, OnShutdown};
+use node_identity::{account_client, renewed_client};
+use reconcile::Health;
+use resource_kinds::NodeAccount;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::data_directory::{self, Claim, Role};
+use crate::down::left_pods;
+use crate::host::{self, Host, NodeAddress};
+use crate::node_parts::Clients;
+use crate::node_parts::member::{Member, RunningMember};
+use crate::output::say;
+use crate::stop::Stop;
+use crate::tasks::Group;
+use certificates::Own;
+use joining::Registered;
+use membership::{Membership, Place};
+pub use settings::NodeArguments;
+use settings::Settings;
+
+/// Runs until SIGINT or SIGTERM; then stops the pods, or leaves them.
+pub async fn run(arguments: NodeArguments) -> Result<()> {
+    let started = Instant::now();
+    let settings = arguments.settings()?;
+    host::require_root("node")?;
+    let data_dir = settings.data_dir.as_path();
+    if settings.background.detach {
+        return crate::process::detach(data_dir, "", 0);
+    }
+    let told = Stop::listen(
+        Some(settings.machine.on_stop),
+        settings.background.in_background,
+    )?;
+    data_directory::make(data_dir)?;
+    let host = Host::inspect()?;
+    let instances = Path::new(pod_network::INSTANCES);
+    let claim = data_directory::claim(data_dir, &host.name, Role::Node, instances)?;
+    let place = Arc::new(Place::open(data_dir)?);
+    crate::process::note(data_dir)?;
+    let entering = Entry::find(&settings, &host, place);
+    // The way into the cluster waits for the server, and may be given up.
+    let Some(entry) = told.raised().run_until_cancelled(entering).await else {
+        return Ok(());
+    };
+    let node = start(&settings, host, claim, entry?).await?;
+    say(&format!(
+        "mainstay: ready in {:.0?} as the node {} of {} (pods {})",
+        started.elapsed(),
+        node.name,
+        node.server.to_string().trim_end_matches('/'),
+        node.registered.pods,
+    ));
+    let result = tokio::select! {
+        () = told.raised().cancelled() => Ok(()),
+        () = node.failed.cancelled() => Err(anyhow::anyhow!("a part of the program has failed")),
+    };
+    node.stop(told.pods()).await?;
+    result
+}
+
+/// Everything that runs.
+struct Node {
+    name: String,
+    server: Uri,
+    registered: Registered,
+    member: RunningMember,
+    upkeep: Group,
+    failed: CancellationToken,
+}
+
+/// The entry of this machine into the cluster: a registered node.
+struct Entry {
+    own: Own,
+    client: Client,
+    node: NewNode,
+    registered: Registered,
+    place: Arc<Place>,
+    membership: Membership,
+}
+
+impl Entry {
+    async fn find(settings: &Settings, host: &Host, place: Arc<Place>) -> Result<Self> {
+        let joined = joining::membership(&place, settings, &host.name).await?;
+        let (membership, identity) = joined;
+        let server = membership.servers.first();
+        let server: Uri = server.context("no server is known")?.parse()?;
+        let own = Own {
+            server,
+            ca_pem: membership.ca_pem.clone(),
+            node_name: membership.node_name.clone(),
+            identity: watch::Sender::new(identity),
+        };
+        let client = renewed_client(&own.server, &own.ca_pem, own.identity.subscribe());
+        let node = NewNode {
+            name: membership.node_name.clone(),
+            labels: settings.labels.clone(),
+            taints: settings.taints.clone(),
+            pod_cidr: membership.pod_cidr.map(|range| range.to_string()),
+        };
+        let registered = joining::register(&client, &node).await?;
+        Ok(Self {
+            own,
+            client,
+            node,
+            registered,
+            place,
+            membership,
+        })
+    }
+}
+
+async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) -> Result<Node> {
+    let data_dir = settings.data_dir.as_path();
+    let Entry {
+        own,
+        client,
+        node,
+        registered,
+        place,
+        mut membership,
+    } = entry;
+    claim.settle(data_dir, &host.name)?;
+    beside(|| keep_range(&place, &mut membership, &registered, data_dir))?;
+    let (server, name) = (own.server.clone(), own.node_name.clone());
+    let (health, failed) = (Health::default(), CancellationToken::new());
+    let mut upkeep = Group::new(&health, &failed);
+    let address = node_address(settings, &host)?;
+    let node_ip = address.subscribe();
+    let shown = watch::Sender::new(None);
+    let member = Member {
+        data_dir,
+        instance_id: &claim.marker.kernel_name,
+        machine: &settings.machine,
+        node,
+        cluster: registered.cluster,
+        node_ip: node_ip.clone(),
+        kubelet_api: Some(KubeletApi {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, settings.kubelet_port)),
+            client_ca_pem: own.ca_pem.clone(),
+            certificate: shown.subscribe(),
+        }),
+    };
+    let clients = clients(&own);
+    let member = member.start(registered.pods, clients, &health, &failed);
+    let member = member.await?;
+    if settings.node_ip.is_none() {
+        upkeep.keep("machine's addresses", |stop| {
+            host::follow(host, stop, move |host| address.follow(host))
+        });
+    }
+    let serving = own.clone();
+    upkeep.keep("serving certificate", |stop| {
+        serving.keep_serving(client, node_ip, shown, stop)
+    });
+    upkeep.keep("client certificate", |stop| own.keep_client(place, stop));
+    Ok(Node {
+        name,
+        server,
+        registered,
+        member,
+        upkeep,
+        failed,
+    })
+}
+
+impl Node {
+    async fn stop(self, pods: OnShutdown) -> Result<()> {
+        let stopped = self.member.stop(pods).await;
+        self.upkeep.end().await;
+        stopped
+    }
+}
+
+/// The address of this node.
+fn node_address(settings: &Settings, host: &Host) -> Result<NodeAddress> {
+    match (settings.node_ip, host.reachable_v4()) {
+        (Some(address), _) => Ok(NodeAddress::fixed(address)),
+        (None, Some(address)) => Ok(NodeAddress::of(host, address)),
+        (None, None) => bail!(
+            "this machine has no IPv4 address that other machines can reach; connect it to a network, \
+             or name an address with --node-ip"
+        ),
+    }
+}
+
+/// The clients of the node's parts.
+fn clients(own: &Own) -> Clients {
+    let (server, ca_pem) = (&own.server, own.ca_pem.as_str());
+    let identity = || own.identity.subscribe();
+    let account = |account| account_client(server, ca_pem, identity(), &own.node_name, account);
+    Clients {
+        agent: renewed_client(server, ca_pem, identity()),
+        proxy: account(NodeAccount::Proxy),
+        dns: account(NodeAccount::Dns),
+        provisioner: account(NodeAccount::Provisioner),
+    }
+}
+
+/// Stores the pod range of the node. Without pods, another range than before is taken.
+fn keep_range(
+    place: &Place,
+    membership: &mut Membership,
+    registered: &Registered,
+    data_dir: &Path,
+) -> Result<()> {
+    let now = Some(registered.pods);
+    if membership.pod_cidr == now {
+        return Ok(());
+    }
+    if let Some(before) = membership.pod_cidr {
+        if !left_pods::pods(data_dir).is_empty() {
+            bail!(
+                "the server gives this node the pod range {}, and pods with addresses of {before} run \
+                 here: `mainstay down --data-dir {}` ends them",
+                registered.pods,
+                data_dir.display()
+            );
+        }
+        let network = data_dir.join("network");
+        match std::fs::remove_dir_all(&network) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", network.display()));
+            }
+            _ => {}
+        }
+    }
+    membership.pod_cidr = now;
+    place.write(membership)
+}

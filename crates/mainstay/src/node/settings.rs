@@ -1,0 +1,219 @@
+//! Settings of `mainstay node`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use http::Uri;
+use k8s_openapi::api::core::v1::Taint;
+use node_identity::JoinToken;
+
+use crate::node_parts::{MachineArguments, MachineSettings};
+use crate::settings::{Background, DataDirectory};
+
+/// The kubelet's port.
+const KUBELET_PORT: u16 = 10250;
+
+/// Arguments of `mainstay node`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub struct NodeArguments {
+    #[command(flatten)]
+    data: DataDirectory,
+    /// Servers of the cluster, separated by commas; the first one that answers is used. A node that has
+    /// joined knows them
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "MAINSTAY_SERVER",
+        value_delimiter = ','
+    )]
+    server: Vec<String>,
+    /// Token of `mainstay token create`; a node that has joined needs none
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "MAINSTAY_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+    /// File with the token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
+    /// Name of the node [default: the machine's name]
+    #[arg(long, value_name = "NAME", env = "MAINSTAY_NODE_NAME")]
+    node_name: Option<String>,
+    /// Address at which other machines reach this one [default: the first IPv4 address of a network link]
+    #[arg(long, value_name = "IP", env = "MAINSTAY_NODE_IP")]
+    node_ip: Option<IpAddr>,
+    /// Labels of the node, such as disk=fast,rack=7
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Taints of a new node, such as dedicated=databases:NoSchedule
+    #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',', value_parser = taint)]
+    taints: Vec<Taint>,
+    /// Port of the kubelet API; 0 selects a free port [default: 10250]
+    #[arg(long, value_name = "PORT")]
+    kubelet_port: Option<u16>,
+    #[command(flatten)]
+    machine: MachineArguments,
+    #[command(flatten)]
+    background: Background,
+}
+
+const AFTER_HELP: &str = "\
+The first start needs the servers and a token. The node recognises the server by the hash in the
+token before it sends anything, and gets certificates of its own, which it keeps in the data
+directory and renews. Later starts need neither.
+
+Examples:
+  mainstay node --server https://192.0.2.1:6443 --token-file token
+  mainstay node";
+
+/// The settings of `node`.
+#[derive(Debug)]
+pub struct Settings {
+    /// The data directory; absolute.
+    pub data_dir: PathBuf,
+    /// The servers, if any are named.
+    pub servers: Vec<Uri>,
+    /// The token, if one is given.
+    pub token: Option<JoinToken>,
+    /// The name of the node, if it is not the machine's.
+    pub node_name: Option<String>,
+    /// The address of the node, if it is chosen.
+    pub node_ip: Option<IpAddr>,
+    /// Labels of the node.
+    pub labels: BTreeMap<String, String>,
+    /// Taints of a new node.
+    pub taints: Vec<Taint>,
+    /// The port of the kubelet API.
+    pub kubelet_port: u16,
+    /// The settings of the machine.
+    pub machine: MachineSettings,
+    /// Whether it runs in the background.
+    pub background: Background,
+}
+
+impl NodeArguments {
+    /// Adds missing values from the configuration file and the defaults.
+    ///
+    /// # Errors
+    /// An invalid value, or a file that cannot be read.
+    pub fn settings(self) -> Result<Settings> {
+        let file = self.data.configuration()?;
+        let data_dir = self.data.over(file.data_dir.as_deref());
+        let data_dir = std::path::absolute(&data_dir)
+            .with_context(|| format!("data directory {}", data_dir.display()))?;
+        let (for_machine, _) = file.machine();
+        let machine = self.machine.over(for_machine, &data_dir)?;
+        let token = match (&self.token, &self.token_file) {
+            (Some(token), _) => Some(token.clone()),
+            (None, Some(path)) => Some(
+                fs::read_to_string(path)
+                    .with_context(|| format!("read the token in {}", path.display()))?,
+            ),
+            (None, None) => None,
+        };
+        let servers = self.server.iter().map(|url| server(url));
+        Ok(Settings {
+            data_dir,
+            servers: servers.collect::<Result<_>>()?,
+            token: token.map(|text| JoinToken::read(&text)).transpose()?,
+            node_name: self.node_name,
+            node_ip: self.node_ip,
+            labels: self.labels.into_iter().collect(),
+            taints: self.taints,
+            kubelet_port: self.kubelet_port.unwrap_or(KUBELET_PORT),
+            machine,
+            background: self.background,
+        })
+    }
+}
+
+/// The URL of a server, which has no path.
+fn server(text: &str) -> Result<Uri> {
+    let url: Uri = text
+        .parse()
+        .with_context(|| format!("--server {text}: not a URL"))?;
+    let is_server = url.scheme_str() == Some("https")
+        && url.host().is_some()
+        && matches!(url.path(), "" | "/")
+        && url.query().is_none();
+    ensure!(
+        is_server,
+        "--server {text}: give a URL such as https://192.0.2.1:6443"
+    );
+    Ok(url)
+}
+
+fn label(text: &str) -> Result<(String, String)> {
+    let (key, value) = text
+        .split_once('=')
+        .context("a label has the form KEY=VALUE")?;
+    ensure!(!key.is_empty(), "a label has the form KEY=VALUE");
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A taint as kubectl writes it: `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+fn taint(text: &str) -> Result<Taint> {
+    let form = "a taint has the form KEY=VALUE:EFFECT, as in dedicated=databases:NoSchedule";
+    let (name, effect) = text.rsplit_once(':').context(form)?;
+    let (key, value) = match name.split_once('=') {
+        Some((key, value)) => (key, Some(value.to_owned())),
+        None => (name, None),
+    };
+    if key.is_empty() || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        bail!("{form}; the effects are NoSchedule, PreferNoSchedule and NoExecute");
+    }
+    Ok(Taint {
+        key: key.to_owned(),
+        value,
+        effect: effect.to_owned(),
+        ..Taint::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_named_by_its_url() {
+        for good in ["https://192.0.2.1:6443", "https://server.example/"] {
+            server(good).unwrap();
+        }
+        for bad in [
+            "192.0.2.1:6443",
+            "http://a",
+            "https://a/b",
+            "https://a?b",
+            "x y",
+        ] {
+            let refused = server(bad).unwrap_err().to_string();
+            assert!(
+                refused.starts_with(&format!("--server {bad}: ")),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn taints_are_written_as_for_kubectl() {
+        let with_value = taint("dedicated=databases:NoSchedule").unwrap();
+        assert_eq!(with_value.key, "dedicated");
+        assert_eq!(with_value.value.as_deref(), Some("databases"));
+        let without = taint("gone:NoExecute").unwrap();
+        assert_eq!(
+            (without.value, without.effect.as_str()),
+            (None, "NoExecute")
+        );
+        for bad in ["", "a", "a=b", "a=b:Never", ":NoSchedule"] {
+            taint(bad).unwrap_err();
+        }
+        assert_eq!(label("a=").unwrap(), ("a".to_owned(), String::new()));
+        label("a").unwrap_err();
+    }
+}

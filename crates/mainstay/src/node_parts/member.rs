@@ -1,0 +1,126 @@
+//! A node of a cluster with several nodes: its pods' range comes from its Node object.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node;
+use node_agent::{KubeletApi, NewNode, OnShutdown};
+use pod_network::{Cidr, PodNetwork, WantedRanges};
+use reconcile::Health;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::network::{self, take_down};
+use super::{Clients, MachineSettings, NodeParts, Settings, builtin_images};
+use crate::cluster_ranges::ClusterRanges;
+
+/// The inputs of a node.
+pub struct Member<'a> {
+    /// The instance's data directory.
+    pub data_dir: &'a Path,
+    /// The instance's id.
+    pub instance_id: &'a str,
+    /// The settings of the machine.
+    pub machine: &'a MachineSettings,
+    /// The Node object.
+    pub node: NewNode,
+    /// The ranges of the cluster.
+    pub cluster: ClusterRanges,
+    /// The node's address, now and from now on.
+    pub node_ip: watch::Receiver<IpAddr>,
+    /// The kubelet API on the network, for an API server in another process.
+    pub kubelet_api: Option<KubeletApi>,
+}
+
+/// A running node.
+pub struct RunningMember {
+    /// Its parts.
+    pub parts: NodeParts,
+    network: Arc<PodNetwork>,
+}
+
+/// The range of the pods of a registered node.
+///
+/// # Errors
+/// The cluster had no range left when the Node object was made.
+pub fn pod_range(node: &Node, cluster: &ClusterRanges) -> Result<Cidr> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
+    let range = range.with_context(|| {
+        format!(
+            "the node {name} has no range for pods: all ranges of {} were given to other nodes. Delete \
+             the Node objects of machines that are gone, and then this one: `kubectl delete node {name}`",
+            cluster.pods
+        )
+    })?;
+    range
+        .parse()
+        .with_context(|| format!("the node's range for pods, {range}"))
+}
+
+impl Member<'_> {
+    /// Starts the parts of a node that is registered, with this range for its pods.
+    ///
+    /// # Errors
+    /// The range is in use on this machine, or a part does not start.
+    pub async fn start(
+        self,
+        pods: Cidr,
+        clients: Clients,
+        health: &Health,
+        failed: &CancellationToken,
+    ) -> Result<RunningMember> {
+        let images = crate::image::open(self.data_dir)?;
+        let for_builtin = images.clone();
+        let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
+        let wanted = WantedRanges {
+            pod: pods,
+            service: self.cluster.services,
+            pod_fixed: true,
+            service_fixed: true,
+        };
+        let opened = network::open(self.data_dir, self.instance_id, &wanted).await;
+        let (network, ranges) = opened?;
+        builtin
+            .await
+            .context("make the built-in images")?
+            .context("make the built-in images")?;
+        let settings = Settings {
+            data_dir: self.data_dir,
+            instance_id: self.instance_id,
+            node_name: self.node.name,
+            ranges,
+            cluster_range: self.cluster.pods,
+            network: Arc::clone(&network),
+            node_ip: self.node_ip,
+            images,
+            registries: self.machine.read_registries()?,
+            pods: self.machine.pods.clone(),
+            shutdown_order: self.machine.shutdown_order.clone(),
+            labels: self.node.labels,
+            taints: self.node.taints,
+            kubelet_api: self.kubelet_api,
+        };
+        match NodeParts::start(settings, clients, health, failed).await {
+            Ok(parts) => Ok(RunningMember { parts, network }),
+            Err(error) => {
+                take_down(&network, self.data_dir).await;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl RunningMember {
+    /// Stops the pods, or leaves them running, and then the parts.
+    ///
+    /// # Errors
+    /// The network cannot be taken down.
+    pub async fn stop(self, pods: OnShutdown) -> Result<()> {
+        self.parts.stop(pods).await;
+        let closed = self.network.close(pods == OnShutdown::StopPods).await;
+        closed.context("take down the pods' network")
+    }
+}

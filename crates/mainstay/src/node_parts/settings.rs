@@ -1,0 +1,86 @@
+//! The settings of a machine that runs pods, which several commands have.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use image_store::RegistriesConfig;
+use node_agent::ShutdownOrder;
+
+use super::{PodSettings, ShutdownSettings};
+use crate::stop::OnStop;
+
+/// Flags of a machine that runs pods.
+#[derive(clap::Args, Debug, Default, PartialEq)]
+pub struct MachineArguments {
+    /// Registry mirrors and credentials [default: registries.yaml in the data directory]
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_REGISTRIES")]
+    registries: Option<PathBuf>,
+    #[command(flatten)]
+    pods: PodSettings,
+    #[command(flatten)]
+    shutdown: ShutdownSettings,
+    /// Effect of SIGTERM and of a failure on pods; Ctrl-C and `mainstay down` always stop them
+    /// [default: stop-pods]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    on_stop: Option<OnStop>,
+}
+
+/// The same settings in the configuration file.
+#[derive(Debug, Default)]
+pub struct MachineFile {
+    /// Registry mirrors and credentials.
+    pub registries: Option<PathBuf>,
+    /// The settings of pods.
+    pub pods: PodSettings,
+    /// In which order they are stopped.
+    pub shutdown: ShutdownSettings,
+    /// Whether pods are stopped with the program.
+    pub on_stop: Option<OnStop>,
+}
+
+/// The settings of a machine that runs pods.
+#[derive(Debug)]
+pub struct MachineSettings {
+    /// The registries file, with whether the user named it (then it must exist).
+    pub registries: (PathBuf, bool),
+    /// The settings of pods.
+    pub pods: PodSettings,
+    /// In which order they are stopped.
+    pub shutdown_order: ShutdownOrder,
+    /// Whether pods are stopped with the program.
+    pub on_stop: OnStop,
+}
+
+impl MachineArguments {
+    /// Adds missing values from the file and the defaults.
+    ///
+    /// # Errors
+    /// Values that contradict each other.
+    pub fn over(self, file: MachineFile, data_dir: &Path) -> Result<MachineSettings> {
+        let pods = self.pods.or(file.pods);
+        pods.image_gc()?;
+        Ok(MachineSettings {
+            registries: match self.registries.or(file.registries) {
+                Some(path) => (path, true),
+                None => (data_dir.join("registries.yaml"), false),
+            },
+            pods,
+            shutdown_order: self.shutdown.or(file.shutdown).order()?,
+            on_stop: self.on_stop.or(file.on_stop).unwrap_or_default(),
+        })
+    }
+}
+
+impl MachineSettings {
+    /// Reads the registries file.
+    ///
+    /// # Errors
+    /// It is malformed, or the user named one that does not exist.
+    pub fn read_registries(&self) -> Result<RegistriesConfig> {
+        let (path, named) = &self.registries;
+        if *named && !path.exists() {
+            bail!("registries file {} does not exist", path.display());
+        }
+        Ok(RegistriesConfig::read(path)?)
+    }
+}

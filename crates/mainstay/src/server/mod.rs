@@ -1,0 +1,228 @@
+//! `mainstay server`: the API server with its controllers and its scheduler, for nodes on other
+//! machines.
+
+mod settings;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use container_runtime::beside;
+use node_agent::{NewNode, OnShutdown};
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster_ranges::ClusterRanges;
+use crate::control_plane::{
+    self, ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server, ServerConfig,
+};
+use crate::data_directory::{self, Claim, Role};
+use crate::host::{self, Host, NodeAddress};
+use crate::node_parts::Clients;
+use crate::node_parts::member::{Member, RunningMember, pod_range};
+use crate::node_parts::network::dns_address;
+use crate::output::say;
+use crate::settings::program;
+use crate::stop::Stop;
+pub use settings::ServerRoleArguments;
+use settings::Settings;
+
+/// Runs until SIGINT or SIGTERM, and keeps all data.
+pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
+    let started = Instant::now();
+    let settings = arguments.settings()?;
+    if settings.node.is_some() {
+        host::require_root("server --with-node")?;
+    }
+    let data_dir = settings.data_dir.as_path();
+    if settings.background.detach {
+        return crate::process::detach(data_dir, "", 0);
+    }
+    let on_stop = settings.node.as_ref().map(|machine| machine.on_stop);
+    let told = Stop::listen(on_stop, settings.background.in_background)?;
+    let listener = control_plane::bind(settings.listen, data_dir).await?;
+    data_directory::make(data_dir)?;
+    let host = Host::inspect()?;
+    let instances = Path::new(pod_network::INSTANCES);
+    let mut claim = data_directory::claim(data_dir, &host.name, Role::Server, instances)?;
+    let network = beside(|| control_plane::choose_network(data_dir, &settings.network))?;
+    let address = advertised(&settings, &host)?;
+    let store = control_plane::store::open(data_dir, settings.store.quota).await?;
+    crate::process::note(data_dir)?;
+    data_directory::bind(store.as_ref(), &mut claim).await?;
+    beside(|| network.store(data_dir))?;
+    let port = listener.local_addr().context("the listening address")?;
+    let node = Arc::new(LocalNode::new(&host.name));
+    // The objects name directories of other machines: they are not rewritten.
+    let here = DataLocation {
+        path: data_dir.to_owned(),
+        host: host.name.clone(),
+    };
+    let config = ServerConfig {
+        data_dir,
+        store,
+        listener,
+        service_range: network.service_cidr,
+        pod_ranges: Some(network.pod_ranges()?),
+        advertise: SocketAddr::from((address, port.port())),
+        kubeconfig_host: address.into(),
+        nodes: Arc::clone(&node),
+        host_name: &host.name,
+        host_addresses: &host.addresses,
+        protection: settings.store.protection.read()?,
+        relocation: Relocation {
+            from: here.clone(),
+            to: here,
+        },
+    };
+    let server = Server::start(config).await?;
+    claim.settle(data_dir, &host.name)?;
+    let dns = dns_address(network.service_cidr)?;
+    control_plane::announce_dns(&server, dns, Some(ranges(&network))).await?;
+    let failed = CancellationToken::new();
+    let control_plane = ControlPlane::of(server, None, &failed);
+    let base = Base {
+        settings: &settings,
+        host,
+        claim,
+        network,
+        node,
+        failed,
+    };
+    let cluster = base.start_node(control_plane).await?;
+    cluster.say_ready(&settings, address, started);
+    let result = tokio::select! {
+        () = told.raised().cancelled() => Ok(()),
+        () = base.failed.cancelled() => Err(anyhow::anyhow!("a part of the program has failed")),
+    };
+    cluster.stop(told.pods()).await?;
+    result
+}
+
+fn ranges(network: &ClusterNetwork) -> ClusterRanges {
+    ClusterRanges {
+        pods: network.pod_cidr,
+        services: network.service_cidr,
+    }
+}
+
+/// The address at which nodes and pods reach the server.
+fn advertised(settings: &Settings, host: &Host) -> Result<Ipv4Addr> {
+    let of_listener = match settings.listen {
+        SocketAddr::V4(listen) if !listen.ip().is_unspecified() => Some(*listen.ip()),
+        _ => None,
+    };
+    let address = settings.advertise_address.or(of_listener);
+    match address.or_else(|| host.reachable_v4()) {
+        Some(address) if address.is_unspecified() => {
+            bail!("--advertise-address {address}: nodes need one address of this machine")
+        }
+        Some(address) => Ok(address),
+        None => bail!(
+            "this machine has no IPv4 address that other machines can reach; connect it to a network, \
+             or name an address with --advertise-address"
+        ),
+    }
+}
+
+/// The things that the node of this machine stands on.
+struct Base<'a> {
+    settings: &'a Settings,
+    host: Host,
+    claim: Claim,
+    network: ClusterNetwork,
+    node: Arc<LocalNode>,
+    failed: CancellationToken,
+}
+
+/// Everything that runs.
+struct Cluster {
+    control_plane: ControlPlane,
+    node: Option<RunningMember>,
+}
+
+impl Base<'_> {
+    /// Starts the node of this machine, if one is wanted.
+    async fn start_node(&self, mut control_plane: ControlPlane) -> Result<Cluster> {
+        let Some(machine) = &self.settings.node else {
+            control_plane.follow_addresses(&self.host, None);
+            return Ok(Cluster {
+                control_plane,
+                node: None,
+            });
+        };
+        let data_dir = self.settings.data_dir.as_path();
+        let before = &self.claim.before;
+        if !self.claim.is_new && *before != (data_dir.to_owned(), self.host.name.clone()) {
+            bail!(
+                "the data directory was {} on {}: the volumes of this node are known by that place. \
+                 Move the directory back, or start the server without --with-node",
+                before.0.display(),
+                before.1
+            );
+        }
+        let address = NodeAddress::of(&self.host, Ipv4Addr::LOCALHOST);
+        let server = &control_plane.server;
+        let name = self.host.name.as_str();
+        let clients = Clients::in_process(name, |user, groups| server.client(user, groups));
+        let node = NewNode {
+            name: name.to_owned(),
+            ..NewNode::default()
+        };
+        let registered = node.register(&clients.agent).await;
+        let registered = registered.context("register the node of this machine")?;
+        let cluster = ranges(&self.network);
+        let pods = pod_range(&registered, &cluster)?;
+        let member = Member {
+            data_dir,
+            instance_id: &self.claim.marker.kernel_name,
+            machine,
+            node,
+            cluster,
+            node_ip: address.subscribe(),
+            kubelet_api: None,
+        };
+        let health = server.health();
+        let member = member.start(pods, clients, &health, &self.failed).await?;
+        self.node.set(member.parts.service.clone());
+        let configured_by = self.settings.configured_by.clone();
+        let storage = member.parts.storage();
+        beside(|| control_plane.serve_admin(data_dir, storage, configured_by));
+        control_plane.follow_addresses(&self.host, Some(address));
+        Ok(Cluster {
+            control_plane,
+            node: Some(member),
+        })
+    }
+}
+
+impl Cluster {
+    fn say_ready(&self, settings: &Settings, address: Ipv4Addr, started: Instant) {
+        let server = &self.control_plane.server;
+        say(&format!(
+            "mainstay: ready in {:.0?} at https://{} (kubeconfig {})",
+            started.elapsed(),
+            server.address,
+            settings.data_dir.join("kubeconfig").display()
+        ));
+        say(&format!(
+            "To add a node: `{} token create --data-dir {}` prints a token for `mainstay node --server \
+             https://{address}:{} --token TOKEN` on its machine",
+            program(),
+            settings.data_dir.display(),
+            server.address.port(),
+        ));
+    }
+
+    async fn stop(self, pods: OnShutdown) -> Result<()> {
+        let mut stopped = Ok(());
+        let node = async {
+            if let Some(node) = self.node {
+                stopped = node.stop(pods).await;
+            }
+        };
+        self.control_plane.stop(node).await;
+        stopped
+    }
+}

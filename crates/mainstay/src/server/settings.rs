@@ -1,0 +1,151 @@
+//! Settings of `mainstay server`: flags, then environment, then the configuration file.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use pod_network::Cidr;
+
+use crate::control_plane::{AskedNetwork, StoreArguments, StoreSettings};
+use crate::node_parts::{MachineArguments, MachineSettings};
+use crate::settings::{Background, DataDirectory};
+use crate::up::ConfigurationFile;
+use crate::up::settings::configured_by;
+
+/// Arguments of `mainstay server`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub struct ServerRoleArguments {
+    #[command(flatten)]
+    data: DataDirectory,
+    /// Address of the API; port 0 selects a free port [default: 0.0.0.0:6443]
+    #[arg(long, value_name = "ADDR:PORT", env = "MAINSTAY_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Address at which nodes and pods reach the API [default: the first IPv4 address of a network link]
+    #[arg(long, value_name = "IP", env = "MAINSTAY_ADVERTISE_ADDRESS")]
+    advertise_address: Option<Ipv4Addr>,
+    /// Address range of the pods of all nodes [default: 10.244.0.0/16]
+    #[arg(long, value_name = "CIDR", env = "MAINSTAY_POD_CIDR")]
+    pod_cidr: Option<Cidr>,
+    /// Prefix length of the address range of each node's pods [default: 24]
+    #[arg(long, value_name = "NUMBER")]
+    node_cidr_mask_size: Option<u8>,
+    /// Address range of Services [default: 10.96.0.0/16]
+    #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
+    service_cidr: Option<Cidr>,
+    #[command(flatten)]
+    store: StoreArguments,
+    /// Run pods on this machine, too; the flags about registries and pods are for this node
+    #[arg(long)]
+    with_node: bool,
+    #[command(flatten)]
+    machine: MachineArguments,
+    #[command(flatten)]
+    background: Background,
+}
+
+const AFTER_HELP: &str = "\
+A server is the API, the controllers and the scheduler of a cluster with nodes on other machines:
+  mainstay server                                    on the first machine
+  mainstay token create                              there, prints a token
+  mainstay node --server https://ADDRESS:6443 --token TOKEN   on each other machine
+
+Without --with-node it runs no pods, and needs no root.";
+
+/// The settings of `server`.
+#[derive(Debug)]
+pub struct Settings {
+    /// The data directory; absolute.
+    pub data_dir: PathBuf,
+    /// Address of the API.
+    pub listen: SocketAddr,
+    /// Address at which nodes and pods reach the API.
+    pub advertise_address: Option<Ipv4Addr>,
+    /// The address ranges that are asked for.
+    pub network: AskedNetwork,
+    /// The settings of stored objects.
+    pub store: StoreSettings,
+    /// The settings of the node of this machine, if it has one.
+    pub node: Option<MachineSettings>,
+    /// Whether it runs in the background.
+    pub background: Background,
+    /// The files that it was configured by, absolute.
+    pub configured_by: Vec<PathBuf>,
+}
+
+impl ServerRoleArguments {
+    /// Adds missing values from the file and the defaults.
+    ///
+    /// # Errors
+    /// Values that are invalid, or are for a node that is not wanted.
+    pub fn settings(self) -> Result<Settings> {
+        let file = self.data.configuration()?;
+        self.over(file)
+    }
+
+    fn over(self, file: ConfigurationFile) -> Result<Settings> {
+        let data_dir = self.data.over(file.data_dir.as_deref());
+        let data_dir = std::path::absolute(&data_dir)
+            .with_context(|| format!("data directory {}", data_dir.display()))?;
+        if !self.with_node && self.machine != MachineArguments::default() {
+            bail!("the flags about registries, pods and their end are for a node: add --with-node");
+        }
+        let (for_machine, file) = file.machine();
+        let machine = self.machine.over(for_machine, &data_dir)?;
+        let store = self.store.over(file.store_quota, file.protection)?;
+        Ok(Settings {
+            listen: self
+                .listen
+                .or(file.listen)
+                .unwrap_or((Ipv4Addr::UNSPECIFIED, 6443).into()),
+            advertise_address: self.advertise_address,
+            network: AskedNetwork {
+                pod_cidr: self.pod_cidr.or(file.pod_cidr),
+                node_cidr_mask_size: self.node_cidr_mask_size,
+                service_cidr: self.service_cidr.or(file.service_cidr),
+            },
+            configured_by: configured_by(&self.data, &machine, &store.protection),
+            store,
+            node: self.with_node.then_some(machine),
+            background: self.background,
+            data_dir,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        server: ServerRoleArguments,
+    }
+
+    fn settings(arguments: &[&str], file: &str) -> Result<Settings> {
+        let words = std::iter::once("server").chain(arguments.iter().copied());
+        let server = Command::try_parse_from(words)?.server;
+        server.over(serde_saphyr::from_str(file)?)
+    }
+
+    #[test]
+    fn a_server_listens_for_other_machines() {
+        let plain = settings(&[], "{}").unwrap();
+        assert_eq!(plain.listen, ([0, 0, 0, 0], 6443).into());
+        assert!(plain.node.is_none());
+        let file = settings(&[], "listen: 192.0.2.1:7000").unwrap();
+        assert_eq!(file.listen, ([192, 0, 2, 1], 7000).into());
+    }
+
+    #[test]
+    fn flags_of_pods_are_for_a_server_with_a_node() {
+        let pids = "--pod-max-pids=100";
+        let refused = settings(&[pids], "{}").unwrap_err().to_string();
+        assert!(refused.contains("add --with-node"), "{refused}");
+        let node = settings(&[pids, "--with-node"], "{}").unwrap().node;
+        assert_eq!(node.unwrap().pods.pids_max(), 100);
+    }
+}

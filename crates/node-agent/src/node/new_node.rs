@@ -1,0 +1,65 @@
+//! The Node object of a node whose agent has not started yet.
+
+use std::collections::BTreeMap;
+
+use api_client::{Api, Client, PostParams};
+use k8s_openapi::api::core::v1::{Node, NodeSpec, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use reconcile::execute::{Refusal, refusal};
+
+use crate::machine::machine_info::architecture;
+
+/// A node before its agent starts.
+#[derive(Clone, Debug, Default)]
+pub struct NewNode {
+    /// Name of the Node object.
+    pub name: String,
+    /// Labels of the Node besides the usual ones.
+    pub labels: BTreeMap<String, String>,
+    /// Taints of a new Node object.
+    pub taints: Vec<Taint>,
+    /// The addresses of the node's pods; the API server chooses them if there are none.
+    pub pod_cidr: Option<String>,
+}
+
+impl NewNode {
+    /// Creates the Node object, and returns it as it is stored, or the object that is there.
+    ///
+    /// # Errors
+    /// The API refuses the node, or does not answer.
+    pub async fn register(&self, client: &Client) -> Result<Node, api_client::Error> {
+        let api: Api<Node> = Api::all(client.clone());
+        match api.create(&PostParams::default(), &self.object()).await {
+            Err(error) if refusal(&error) == Refusal::AlreadyExists => api.get(&self.name).await,
+            created => created,
+        }
+    }
+
+    /// The object.
+    pub(crate) fn object(&self) -> Node {
+        let mut labels = self.labels.clone();
+        for (key, value) in [
+            ("kubernetes.io/hostname", self.name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", architecture()),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", architecture()),
+        ] {
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        Node {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                labels: Some(labels),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                pod_cidr: self.pod_cidr.clone(),
+                pod_cidrs: self.pod_cidr.clone().map(|cidr| vec![cidr]),
+                taints: (!self.taints.is_empty()).then(|| self.taints.clone()),
+                ..NodeSpec::default()
+            }),
+            status: None,
+        }
+    }
+}
