@@ -148,7 +148,10 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(arguments) => serve(up::run(*arguments)),
         Command::Server(arguments) => serve(server::run(*arguments)),
-        Command::Node(arguments) => serve(node::run(*arguments)),
+        Command::Node(arguments) => {
+            arguments.end_with_parent()?;
+            serve(node::run(*arguments))
+        }
         Command::Down(arguments) => {
             prepare("warn");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(down::run(&arguments))

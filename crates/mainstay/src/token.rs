@@ -93,18 +93,10 @@ pub async fn run(arguments: TokenArguments) -> Result<()> {
     let explain = |error: api_client::Error| server.explain(error);
     match arguments.action {
         Action::Create { ttl, description } => {
-            let id = random_text(ID_LENGTH).context("make a token")?;
-            let secret = random_text(SECRET_LENGTH).context("make a token")?;
-            let now = Timestamp::now();
-            let end = match ttl {
-                Some(ttl) => Some(now.checked_add(ttl).context("the token's end")?),
-                None => None,
-            };
-            let object = object(&id, &secret, end, description.as_deref());
+            let token = Token::new(ttl, description.as_deref())?;
             let hash = authority(&server).await?;
-            let made = secrets.create(&PostParams::default(), &object).await;
-            made.map_err(explain)?;
-            say(&format!("{id}.{secret}.{hash}"));
+            token.create(&server.client).await.map_err(explain)?;
+            say(&token.to_join_with(hash));
         }
         Action::List => {
             let only = ListParams::default().fields(&format!("type={TYPE}"));
@@ -127,6 +119,47 @@ pub async fn run(arguments: TokenArguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A new token.
+pub struct Token {
+    text: String,
+    object: Secret,
+}
+
+impl Token {
+    /// A random token that expires after the time.
+    ///
+    /// # Errors
+    /// The machine has no random numbers, or the time is too long.
+    pub fn new(ttl: Ttl, description: Option<&str>) -> Result<Self> {
+        let id = random_text(ID_LENGTH).context("make a token")?;
+        let secret = random_text(SECRET_LENGTH).context("make a token")?;
+        let now = Timestamp::now();
+        let end = match ttl {
+            Some(ttl) => Some(now.checked_add(ttl).context("the token's end")?),
+            None => None,
+        };
+        Ok(Self {
+            object: object(&id, &secret, end, description),
+            text: format!("{id}.{secret}"),
+        })
+    }
+
+    /// Makes it valid.
+    ///
+    /// # Errors
+    /// Of the API.
+    pub async fn create(&self, client: &Client) -> api_client::Result<()> {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+        let made = secrets.create(&PostParams::default(), &self.object).await;
+        made.map(drop)
+    }
+
+    /// The text to join the cluster of an authority with.
+    pub fn to_join_with(&self, authority: KeyHash) -> String {
+        format!("{}.{authority}", self.text)
+    }
 }
 
 /// The identifier of a token that is given as a whole or by its identifier.

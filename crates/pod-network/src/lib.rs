@@ -29,5 +29,7 @@ pub use namespace::tcp_socket;
 pub use neighbours::INSTANCES;
 pub use network::{PodAddress, PodNetwork, PodNetworkOptions, remove};
 pub use object_model::cidr::Cidr;
-pub use ranges::{Ranges, UsedRange, WantedRanges, choose_ranges, reserve_ranges};
+pub use ranges::{
+    Ranges, UsedRange, WantedRanges, choose_ranges, reserve_cluster_ranges, reserve_ranges,
+};
 pub use switch::{NodeSwitch, SwitchOptions, SwitchedNode};

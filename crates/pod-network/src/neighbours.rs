@@ -50,7 +50,10 @@ impl Neighbours {
                 by: by.clone(),
             }))
         };
-        self.others.iter().filter_map(of).flatten().collect()
+        // A cluster with several nodes has a file for itself, beside that of its first node.
+        let is_other = |path: &&PathBuf| path.parent() != self.own.parent();
+        let others = self.others.iter().filter(is_other);
+        others.filter_map(of).flatten().collect()
     }
 
     /// Writes the list with this instance in it. A machine where that is not possible can still run
@@ -82,12 +85,17 @@ mod tests {
     fn others_are_remembered_until_their_data_is_gone() {
         let directory = tempfile::tempdir().unwrap();
         let list = directory.path().join("list");
-        let file = |name: &str| directory.path().join(name);
+        let file = |name: &str| directory.path().join(name).join("ranges.json");
+        for name in ["a", "b", "c"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
         let ranges = r#"{"pod":"10.244.3.0/24","service":"10.99.0.0/16"}"#;
         std::fs::write(file("a"), ranges).unwrap();
         Neighbours::read(&list, &file("a")).write();
         assert!(Neighbours::read(&list, &file("a")).ranges().is_empty());
         let seen = Neighbours::read(&list, &file("b"));
+        let beside_a = Neighbours::read(&list, &file("a").with_file_name("cluster.json"));
+        assert!(beside_a.ranges().is_empty() && beside_a.others.contains(&file("a")));
         let texts: Vec<String> = seen.ranges().iter().map(|t| t.range.to_string()).collect();
         assert_eq!(texts, ["10.244.3.0/24", "10.99.0.0/16"]);
         std::fs::write(file("b"), "damaged").unwrap();

@@ -211,6 +211,30 @@ pub async fn reserve_ranges(
     Ok(ranges)
 }
 
+/// Chooses the ranges of a cluster with several nodes on this machine, or finds those it chose before.
+/// They are stored in the file `path`, which is in the directory of the ranges of the machine's own node.
+/// Nothing of them is in the kernel: each node claims its part.
+///
+/// # Errors
+/// A range that the user fixed is in use, or files or the kernel fail.
+pub async fn reserve_cluster_ranges(
+    instance_id: &str,
+    path: &Path,
+    wanted: &WantedRanges,
+    instances: &Path,
+) -> Result<Ranges, Error> {
+    let _lock = lock().await?;
+    if let Some(before) = read(path)? {
+        return Ok(before);
+    }
+    let taken = Host::connect(instance_id)?.taken().await?;
+    let neighbours = Neighbours::read(instances, path);
+    let ranges = choose_ranges(&taken, &neighbours.ranges(), wanted)?;
+    write(path, &ranges)?;
+    neighbours.write();
+    Ok(ranges)
+}
+
 pub(crate) fn read(path: &Path) -> Result<Option<Ranges>, Error> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)

@@ -50,7 +50,7 @@ pub struct AskedNetwork {
 pub fn choose(data: &Path, asked: &AskedNetwork) -> Result<ClusterNetwork> {
     let stored: Option<ClusterNetwork> = read(&data.join(FILE))?;
     // Of `mainstay up`, which has run on this directory before.
-    let of_up: Option<Ranges> = read(&data.join("network/ranges.json"))?;
+    let of_up = read_ranges(&data.join("network/ranges.json"))?;
     plan(asked, stored, of_up.map(|ranges| ranges.service))
 }
 
@@ -120,6 +120,14 @@ impl ClusterNetwork {
         durable_file::replace(&path, &text, 0o600, Durability::Name)
             .with_context(|| format!("write {}", path.display()))
     }
+}
+
+/// The ranges of the node of this machine, if it has some.
+///
+/// # Errors
+/// The file is damaged or cannot be read.
+pub fn read_ranges(path: &Path) -> Result<Option<Ranges>> {
+    read(path)
 }
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {

@@ -21,6 +21,11 @@ use marker::Unreadable;
 pub use marker::{FILE as MARKER_FILE, Marker, Role, kernel_name};
 use parts::Part;
 
+/// The part with the data directories of further nodes.
+pub const FURTHER_NODES: &str = "nodes";
+/// The part with the network namespaces of further nodes.
+pub const NAMESPACES: &str = "namespaces";
+
 /// Creates the data directory. Other users may pass through it, but cannot read its parts: these
 /// hold pods' Secrets, logs and files of other users. Containers reach their files through mounts.
 pub fn make(path: &Path) -> Result<()> {
@@ -204,6 +209,17 @@ fn names_of_others(data: &Path, instances: &Path) -> BTreeSet<String> {
 pub fn directories(list: &str) -> Vec<PathBuf> {
     let of = |line: &str| Some(Path::new(line).parent()?.parent()?.to_owned());
     list.lines().filter_map(of).collect()
+}
+
+/// The data directories of the further nodes of `up --nodes`, in order.
+pub fn further_nodes(data: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data.join(FURTHER_NODES)).into_iter().flatten();
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    found.retain(|path| path.is_dir());
+    found.sort();
+    found
 }
 
 /// Whether the error says that a disk is full.

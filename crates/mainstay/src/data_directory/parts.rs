@@ -46,7 +46,7 @@ const fn of_instance(name: &'static str) -> Part {
 impl Part {
     /// All parts, in the order of deletion: the store comes first, so that after an interrupted
     /// deletion there are no objects whose data are gone.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         of_cluster("store"),
         of_cluster("store.unfinished"),
         trace("volumes"),
@@ -55,6 +55,8 @@ impl Part {
         trace("pods"),
         trace("sandboxes"),
         trace("certificates"),
+        trace("nodes"),
+        of_cluster("namespaces"),
         of_cluster("node"),
         of_cluster("cluster.json"),
         of_cluster("network"),

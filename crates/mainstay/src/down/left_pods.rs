@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::data_directory::further_nodes;
+
 /// Names that are listed at most.
 const LISTED_MAX: usize = 8;
 
@@ -30,6 +32,15 @@ pub fn pods(data: &Path) -> Vec<LeftPod> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .map(|uid| of_uid(uid, &known))
         .collect();
+    left.sort();
+    left
+}
+
+/// The same of all nodes that have their data below this directory.
+pub fn on_all_nodes(data: &Path) -> Vec<LeftPod> {
+    let further = further_nodes(data);
+    let mut left: Vec<LeftPod> = further.iter().flat_map(|node| pods(node)).collect();
+    left.extend(pods(data));
     left.sort();
     left
 }

@@ -13,14 +13,14 @@ use container_runtime::{Runtime, RuntimeOptions};
 use mount_table::MountPoint;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::LeftPods;
-use pod_network::Ranges;
+use pod_network::{NodeSwitch, Ranges};
 use service_proxy::Kernel;
 use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
 use volume_provisioner::Storage;
 
-use super::left_pods::LeftPod;
-use crate::data_directory::{Marker, kernel_name};
+use super::left_pods::{self, LeftPod};
+use crate::data_directory::{Marker, NAMESPACES, further_nodes, kernel_name};
 use crate::output::{say, warn};
 
 /// Parts of the data directory in which mounts are the program's own.
@@ -33,10 +33,29 @@ pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[LeftPod]) -> Resu
         Some(marker) => marker.kernel_name.clone(),
         None => kernel_name(data, &BTreeSet::new()),
     };
-    if data.join("sandboxes").exists() {
-        end_pods(data, &instance_id, pods).await?;
-    }
+    end_pods(data, &instance_id, pods).await?;
     end_network(data, &instance_id).await?;
+    end_volumes(data).await?;
+    let namespaces = data.join(NAMESPACES);
+    for node in further_nodes(data) {
+        end_node(&node).await?;
+    }
+    NodeSwitch::remove(&instance_id, &namespaces)
+        .await
+        .context("remove the switch of the nodes")
+}
+
+/// Stops the pods of a further node. Its network goes with its network namespace.
+async fn end_node(data: &Path) -> Result<()> {
+    let Some(marker) = Marker::read(data).ok().flatten() else {
+        return Ok(());
+    };
+    end_pods(data, &marker.kernel_name, &left_pods::pods(data)).await?;
+    end_volumes(data).await
+}
+
+/// Unmounts everything below the data directory, and detaches its devices.
+async fn end_volumes(data: &Path) -> Result<()> {
     if data.join("pool/pool.btrfs").exists() {
         let storage = Storage::open(data).await.context("open the volumes")?;
         storage.close().await.context("unmount the pool")?;
@@ -48,6 +67,9 @@ pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[LeftPod]) -> Resu
 }
 
 async fn end_pods(data: &Path, instance_id: &str, pods: &[LeftPod]) -> Result<()> {
+    if !data.join("sandboxes").exists() {
+        return Ok(());
+    }
     let runtime = Runtime::open(RuntimeOptions {
         state_dir: data.to_owned(),
         instance_id: instance_id.to_owned(),

@@ -76,7 +76,7 @@ pub async fn run(arguments: &DownArguments) -> Result<()> {
         }
         None => false,
     };
-    let left = left_pods::pods(&data);
+    let left = left_pods::on_all_nodes(&data);
     if !left.is_empty() {
         say(&format!(
             "no server runs on {}; ending {} of a killed server: {}",
@@ -116,7 +116,7 @@ fn not_marked(data: &Path) -> String {
 
 /// Stops the server as Ctrl-C does: with its pods, whatever its behaviour on SIGTERM.
 fn stop(server: Identity, data: &Path) -> Result<()> {
-    let mut pods = left_pods::pods(data);
+    let mut pods = left_pods::on_all_nodes(data);
     say(&format!(
         "stopping process {} and {}",
         server.pid,
@@ -127,7 +127,7 @@ fn stop(server: Identity, data: &Path) -> Result<()> {
     let started = Instant::now();
     let deadline = started + STOP_TIMEOUT;
     while server.is_alive() {
-        let now = left_pods::pods(data);
+        let now = left_pods::on_all_nodes(data);
         if pods != now && !now.is_empty() {
             let text = format!(
                 "{} left: {}",

@@ -156,6 +156,8 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
             client_ca_pem: own.ca_pem.clone(),
             certificate: shown.subscribe(),
         }),
+        switch: None,
+        resolv_conf: settings.resolv_conf.clone(),
     };
     let clients = clients(&own);
     let member = member.start(registered.pods, clients, &health, &failed);

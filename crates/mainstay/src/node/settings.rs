@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
 use k8s_openapi::api::core::v1::Taint;
+use nix::sys::signal::Signal;
 use node_identity::JoinToken;
 
-use crate::node_parts::{MachineArguments, MachineSettings};
+use crate::node_parts::{MachineArguments, MachineSettings, RESOLV_CONF};
 use crate::settings::{Background, DataDirectory};
 
 /// The kubelet's port.
@@ -57,10 +58,16 @@ pub struct NodeArguments {
     /// Port of the kubelet API; 0 selects a free port [default: 10250]
     #[arg(long, value_name = "PORT")]
     kubelet_port: Option<u16>,
+    /// File with the name servers for names outside of the cluster
+    #[arg(long, value_name = "FILE", default_value = RESOLV_CONF)]
+    resolv_conf: PathBuf,
     #[command(flatten)]
     machine: MachineArguments,
     #[command(flatten)]
     background: Background,
+    /// The program of the cluster, with which the node ends
+    #[arg(long, hide = true, value_name = "PID")]
+    parent: Option<i32>,
 }
 
 const AFTER_HELP: &str = "\
@@ -91,6 +98,8 @@ pub struct Settings {
     pub taints: Vec<Taint>,
     /// The port of the kubelet API.
     pub kubelet_port: u16,
+    /// The file with name servers.
+    pub resolv_conf: PathBuf,
     /// The settings of the machine.
     pub machine: MachineSettings,
     /// Whether it runs in the background.
@@ -98,6 +107,23 @@ pub struct Settings {
 }
 
 impl NodeArguments {
+    /// Lets the kernel kill this process with the program of the cluster, if it was started by that. The
+    /// pods go on. To be called by the first thread.
+    ///
+    /// # Errors
+    /// That program has ended already.
+    pub fn end_with_parent(&self) -> Result<()> {
+        let Some(parent) = self.parent else {
+            return Ok(());
+        };
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("end with the cluster")?;
+        ensure!(
+            nix::unistd::getppid().as_raw() == parent,
+            "the cluster has ended meanwhile"
+        );
+        Ok(())
+    }
+
     /// Adds missing values from the configuration file and the defaults.
     ///
     /// # Errors
@@ -127,6 +153,7 @@ impl NodeArguments {
             labels: self.labels.into_iter().collect(),
             taints: self.taints,
             kubelet_port: self.kubelet_port.unwrap_or(KUBELET_PORT),
+            resolv_conf: self.resolv_conf,
             machine,
             background: self.background,
         })

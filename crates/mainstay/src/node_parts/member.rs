@@ -1,7 +1,7 @@
 //! A node of a cluster with several nodes: its pods' range comes from its Node object.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, NewNode, OnShutdown};
 use pod_network::{Cidr, PodNetwork, WantedRanges};
 use reconcile::Health;
+use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,10 @@ pub struct Member<'a> {
     pub node_ip: watch::Receiver<IpAddr>,
     /// The kubelet API on the network, for an API server in another process.
     pub kubelet_api: Option<KubeletApi>,
+    /// The switch of further nodes on this machine.
+    pub switch: Option<SwitchLink>,
+    /// The file with name servers for names outside of the cluster.
+    pub resolv_conf: PathBuf,
 }
 
 /// A running node.
@@ -102,6 +107,8 @@ impl Member<'_> {
             labels: self.node.labels,
             taints: self.node.taints,
             kubelet_api: self.kubelet_api,
+            switch: self.switch,
+            resolv_conf: self.resolv_conf,
         };
         match NodeParts::start(settings, clients, health, failed).await {
             Ok(parts) => Ok(RunningMember { parts, network }),
@@ -114,6 +121,11 @@ impl Member<'_> {
 }
 
 impl RunningMember {
+    /// The parts of a node on its network.
+    pub fn of(parts: NodeParts, network: Arc<PodNetwork>) -> Self {
+        Self { parts, network }
+    }
+
     /// Stops the pods, or leaves them running, and then the parts.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ use node_agent::{KubeletApi, NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{Cidr, PodNetwork, Ranges};
 use reconcile::Health;
 use resource_kinds::NodeAccount;
+use service_proxy::SwitchLink;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
@@ -31,7 +32,7 @@ use crate::output::warn;
 use crate::tasks::Group;
 use network::dns_address;
 pub use pods::PodSettings;
-pub use settings::{MachineArguments, MachineFile, MachineSettings};
+pub use settings::{MachineArguments, MachineFile, MachineSettings, given};
 pub use shutdown::ShutdownSettings;
 
 /// The cluster's domain.
@@ -41,6 +42,8 @@ const ACCOUNT_GROUPS: [&str; 2] = [
     "system:serviceaccounts",
     "system:serviceaccounts:kube-system",
 ];
+/// The machine's file with name servers.
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The port of DNS.
 const DNS_PORT: u16 = 53;
 /// Most pods on the node, as Kubernetes has it.
@@ -100,6 +103,10 @@ pub struct Settings<'a> {
     pub taints: Vec<Taint>,
     /// The kubelet API on the network, for an API server in another process.
     pub kubelet_api: Option<KubeletApi>,
+    /// The switch of further nodes on this machine.
+    pub switch: Option<SwitchLink>,
+    /// The file with name servers for names outside of the cluster.
+    pub resolv_conf: PathBuf,
 }
 
 /// The running parts of a node.
@@ -197,7 +204,7 @@ fn start_proxy(
         service_cidr: settings.ranges.service,
         unmanaged: BTreeSet::from([dns_address(settings.ranges.service)?]),
         pod_link_prefix: pod_network::link_prefix(settings.instance_id),
-        switch: None,
+        switch: settings.switch.clone(),
         host_ports: network.published(),
         listening: network.listening(),
         pods: Some(service_proxy::LocalPods {
@@ -222,7 +229,7 @@ fn start_dns(group: &mut Group, settings: &Settings<'_>, client: Client) -> Resu
         ranges: vec![ranges.service, settings.cluster_range],
         clients: vec![ranges.pod],
         upstreams: None,
-        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        resolv_conf: settings.resolv_conf.clone(),
     };
     group.run("DNS server", |stop| dns_server::run(client, config, stop));
     Ok(())

@@ -1,8 +1,11 @@
 //! The settings of a machine that runs pods, which several commands have.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command};
 use image_store::RegistriesConfig;
 use node_agent::ShutdownOrder;
 
@@ -23,6 +26,29 @@ pub struct MachineArguments {
     /// [default: stop-pods]
     #[arg(long, value_name = "WHAT", value_enum)]
     on_stop: Option<OnStop>,
+}
+
+/// The flags of these settings in a command line, for another process. The treatment of the pods at the
+/// end is left out.
+pub fn given(matches: &ArgMatches) -> Vec<OsString> {
+    let mut flags = Vec::new();
+    for argument in MachineArguments::augment_args(Command::new("machine")).get_arguments() {
+        let id = argument.get_id().as_str();
+        let (Some(long), Some(ValueSource::CommandLine)) =
+            (argument.get_long(), matches.value_source(id))
+        else {
+            continue;
+        };
+        if long == "on-stop" {
+            continue;
+        }
+        for value in matches.get_raw(id).into_iter().flatten() {
+            let mut flag = OsString::from(format!("--{long}="));
+            flag.push(value);
+            flags.push(flag);
+        }
+    }
+    flags
 }
 
 /// The same settings in the configuration file.

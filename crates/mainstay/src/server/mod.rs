@@ -19,9 +19,9 @@ use crate::control_plane::{
 };
 use crate::data_directory::{self, Claim, Role};
 use crate::host::{self, Host, NodeAddress};
-use crate::node_parts::Clients;
 use crate::node_parts::member::{Member, RunningMember, pod_range};
 use crate::node_parts::network::dns_address;
+use crate::node_parts::{self, Clients};
 use crate::output::say;
 use crate::settings::program;
 use crate::stop::Stop;
@@ -182,6 +182,8 @@ impl Base<'_> {
             cluster,
             node_ip: address.subscribe(),
             kubelet_api: None,
+            switch: None,
+            resolv_conf: node_parts::RESOLV_CONF.into(),
         };
         let health = server.health();
         let member = member.start(pods, clients, &health, &self.failed).await?;

@@ -1,9 +1,11 @@
 //! `mainstay up`: everything in one process.
 
 mod apply;
+mod further_nodes;
 mod manifests;
 mod progress;
 pub mod settings;
+mod several;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -29,6 +31,7 @@ use crate::control_plane::{
 use crate::data_directory::{self, Claim, Role};
 use crate::down::left_pods;
 use crate::host::{self, Host, NodeAddress};
+use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::{dns_address, take_down};
 use crate::node_parts::{self, Clients, NodeParts, builtin_images};
 use crate::output::{leave_foot, say, warn};
@@ -37,6 +40,7 @@ use crate::process::NOT_APPLIED;
 use crate::settings::program;
 use crate::stop::Stop;
 use crate::terminal;
+use further_nodes::FurtherNodes;
 use manifests::Manifest;
 use progress::{Watched, hints};
 use settings::Settings;
@@ -76,7 +80,10 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
         host,
         claim,
     };
-    let cluster = Cluster::start(found).await?;
+    let cluster = match settings.nodes {
+        1 => Cluster::start(found).await?,
+        _ => several::start(found).await?,
+    };
     let result = cluster
         .serve(&settings, &manifests, told.raised(), started)
         .await;
@@ -108,10 +115,11 @@ struct Base {
 /// Everything that runs.
 struct Cluster {
     control_plane: ControlPlane,
-    node: NodeParts,
+    node: RunningMember,
+    /// The nodes in processes of their own.
+    further: FurtherNodes,
     /// Whether pods existed before: then an error in a manifest must not stop them.
     ran_before: bool,
-    network: Arc<PodNetwork>,
     /// Cancelled when a part ends unexpectedly.
     failed: CancellationToken,
 }
@@ -227,6 +235,8 @@ impl Cluster {
             labels: Default::default(),
             taints: Vec::new(),
             kubelet_api: None,
+            switch: None,
+            resolv_conf: node_parts::RESOLV_CONF.into(),
         };
         control_plane.follow_addresses(&host, Some(address));
         let server = &control_plane.server;
@@ -237,9 +247,9 @@ impl Cluster {
         beside(|| control_plane.serve_admin(data_dir, parts.storage(), configured_by));
         Ok(Self {
             control_plane,
-            node: parts,
+            node: RunningMember::of(parts, network),
+            further: FurtherNodes::default(),
             ran_before,
-            network,
             failed,
         })
     }
@@ -362,6 +372,7 @@ impl Cluster {
         let pods = kinds.find(|kind| kind.info().kind == "Pod");
         let rows = pods.and_then(|kind| PodRows::new(kind.as_ref()));
         let rows = rows.context("the Pod kind lacks a column")?;
+        let rows = rows.with_nodes(!self.further.is_empty());
         let client = self
             .control_plane
             .server
@@ -376,11 +387,13 @@ impl Cluster {
     }
 
     async fn stop(self, pods: OnShutdown) -> Result<()> {
-        self.control_plane.stop(self.node.stop(pods)).await;
-        self.network
-            .close(pods == OnShutdown::StopPods)
-            .await
-            .context("take down the pods' network")
+        let mut stopped = Ok(());
+        let nodes = async {
+            let (further, own) = tokio::join!(self.further.stop(pods), self.node.stop(pods));
+            stopped = own.and(further);
+        };
+        self.control_plane.stop(nodes).await;
+        stopped
     }
 }
 

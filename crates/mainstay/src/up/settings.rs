@@ -17,6 +17,9 @@ use crate::settings::{Background, DataDirectory};
 use crate::stop::OnStop;
 use crate::yaml;
 
+/// Maximum number of nodes on one machine: each has a process of its own.
+const NODES_MAX: i64 = 20;
+
 /// Arguments of `mainstay up`.
 #[derive(clap::Args, Debug)]
 pub struct UpArguments {
@@ -34,6 +37,9 @@ pub struct UpArguments {
     /// Address range of Services, if not in use [default: 10.96.0.0/16 or the next free range]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
     service_cidr: Option<Cidr>,
+    /// Number of nodes on this machine; further ones are in network namespaces [default: 1]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=NODES_MAX))]
+    nodes: Option<u8>,
     #[command(flatten)]
     store: StoreArguments,
     #[command(flatten)]
@@ -80,8 +86,12 @@ pub struct Settings {
     pub service_cidr: Option<Cidr>,
     /// The settings of stored objects.
     pub store: StoreSettings,
+    /// The number of nodes.
+    pub nodes: u8,
     /// The settings of a machine that runs pods.
     pub machine: MachineSettings,
+    /// The configuration file, if one was named.
+    pub config: Option<PathBuf>,
     /// Whether it runs in the background.
     pub background: Background,
     /// The files that it was configured by, absolute.
@@ -117,6 +127,8 @@ impl UpArguments {
             service_cidr: self.service_cidr.or(file.service_cidr),
             store,
             configured_by,
+            nodes: self.nodes.unwrap_or(1),
+            config: self.data.configuration_path().map(Path::to_owned),
             machine,
             background: self.background,
             data_dir,

@@ -1,0 +1,234 @@
+//! The further nodes of `up --nodes`: one process each, in a network namespace of its own. Each has a data
+//! directory below that of the cluster.
+
+mod process;
+mod resolver;
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use api_client::{Api, Client};
+use clap::CommandFactory;
+use container_runtime::beside;
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Node;
+use node_agent::OnShutdown;
+use pod_network::{NodeSwitch, SwitchedNode};
+use tokio::time::Instant;
+
+use super::settings::Settings;
+use crate::CommandLine;
+use crate::data_directory::{FURTHER_NODES, NAMESPACES};
+use crate::node_parts;
+use crate::output::{say, warn};
+use crate::token::Token;
+use process::{NodeProcess, NodeStart};
+
+/// The life of the token by which the nodes of a first start join.
+const TOKEN_LIFE: SignedDuration = SignedDuration::from_mins(30);
+/// The wait for the nodes, after which the cluster goes on without them.
+const READY_TIMEOUT: Duration = Duration::from_secs(120);
+/// The time after which the user is told that nodes are awaited.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The time between two looks at the nodes.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The name of a node by its number on the machine.
+pub fn name(host: &str, number: usize) -> String {
+    format!("{host}-{number}")
+}
+
+/// The inputs of the nodes.
+pub struct Place<'a> {
+    /// The settings of the cluster.
+    pub settings: &'a Settings,
+    /// The instance's name in the kernel.
+    pub instance_id: &'a str,
+    /// The switch.
+    pub switch: &'a NodeSwitch,
+    /// The URL of the API server on the switch.
+    pub server: String,
+    /// The certificate authority, PEM.
+    pub ca_pem: &'a str,
+}
+
+/// The processes of the nodes.
+#[derive(Default)]
+pub struct FurtherNodes {
+    processes: Vec<NodeProcess>,
+    instance_id: String,
+    namespaces: PathBuf,
+}
+
+impl FurtherNodes {
+    /// Starts the nodes, and waits until they are ready.
+    ///
+    /// # Errors
+    /// The API or the disk fails, or there is no thread for a node.
+    pub async fn start(place: Place<'_>, client: &Client) -> Result<Self> {
+        let nodes = place.switch.nodes();
+        let directory = place.settings.data_dir.join(FURTHER_NODES);
+        let token = token(place.ca_pem, client).await?;
+        let starts = beside(|| prepare(&place, &directory, &token))?;
+        let mut further = Self {
+            processes: Vec::new(),
+            instance_id: place.instance_id.to_owned(),
+            namespaces: place.settings.data_dir.join(NAMESPACES),
+        };
+        for start in starts {
+            further.processes.push(NodeProcess::launch(start)?);
+        }
+        wait_ready(nodes, client, &directory).await?;
+        Ok(further)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty()
+    }
+
+    /// Stops the nodes with their pods, or leaves the pods running.
+    ///
+    /// # Errors
+    /// The switch cannot be removed.
+    pub async fn stop(self, pods: OnShutdown) -> Result<()> {
+        if self.processes.is_empty() {
+            return Ok(());
+        }
+        for process in &self.processes {
+            process.tell(pods);
+        }
+        let processes = self.processes;
+        let wait = move || processes.into_iter().for_each(NodeProcess::wait);
+        let waited = tokio::task::spawn_blocking(wait).await;
+        waited.context("wait for the nodes")?;
+        match pods {
+            OnShutdown::LeavePods => Ok(()),
+            OnShutdown::StopPods => NodeSwitch::remove(&self.instance_id, &self.namespaces)
+                .await
+                .context("remove the switch of the nodes"),
+        }
+    }
+}
+
+/// A token for nodes that have not joined yet.
+async fn token(ca_pem: &str, client: &Client) -> Result<String> {
+    let hash = certificates::KeyHash::of_pem(ca_pem).context("read the authority")?;
+    let token = Token::new(Some(TOKEN_LIFE), Some("nodes of this machine"))?;
+    let made = token.create(client).await;
+    made.context("make a token for the nodes")?;
+    Ok(token.to_join_with(hash))
+}
+
+/// Makes the directories and files of the nodes.
+fn prepare(place: &Place<'_>, directory: &Path, token: &str) -> Result<Vec<NodeStart>> {
+    let failed = || format!("make {}", directory.display());
+    fs::create_dir_all(directory).with_context(failed)?;
+    let token_file = directory.join("token");
+    let mut options = fs::File::options();
+    options.create(true).write(true).truncate(true).mode(0o600);
+    let written = options.open(&token_file);
+    let written =
+        written.and_then(|mut file| std::io::Write::write_all(&mut file, token.as_bytes()));
+    written.with_context(|| format!("write {}", token_file.display()))?;
+    let resolv_conf = resolver::for_namespaces();
+    // This very program, even if its file has been replaced since.
+    let program = PathBuf::from("/proc/self/exe");
+    let flags = machine_flags(place.settings);
+    let mut starts = Vec::new();
+    for (index, node) in place.switch.nodes().iter().enumerate() {
+        let data = directory.join((index + 2).to_string());
+        fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
+        let mut arguments = vec![OsString::from("node")];
+        for (flag, value) in [
+            ("--data-dir", data.clone().into_os_string()),
+            ("--server", place.server.clone().into()),
+            ("--token-file", token_file.clone().into_os_string()),
+            ("--node-name", node.name.clone().into()),
+            ("--node-ip", node.address.to_string().into()),
+            ("--resolv-conf", resolv_conf.as_os_str().to_owned()),
+            ("--on-stop", "leave-pods".into()),
+            ("--parent", std::process::id().to_string().into()),
+        ] {
+            arguments.extend([flag.into(), value]);
+        }
+        arguments.extend(flags.iter().cloned());
+        starts.push(NodeStart {
+            name: node.name.clone(),
+            namespace: node.namespace.clone(),
+            program: program.clone(),
+            arguments,
+            log: data.join("log"),
+        });
+    }
+    Ok(starts)
+}
+
+/// The settings of pods and of the machine, as flags.
+fn machine_flags(settings: &Settings) -> Vec<OsString> {
+    let line = CommandLine::command().try_get_matches_from(std::env::args_os());
+    let line = line.ok();
+    let up = line.as_ref().and_then(|line| line.subcommand_matches("up"));
+    let mut flags = up.map(node_parts::given).unwrap_or_default();
+    let mut add = |flag: &str, path: &Path| {
+        flags.extend([flag.into(), path.as_os_str().to_owned()]);
+    };
+    if let Some(config) = &settings.config {
+        add("--config", config);
+    }
+    let (registries, is_named) = &settings.machine.registries;
+    if !is_named && registries.exists() {
+        add("--registries", registries);
+    }
+    flags
+}
+
+/// Waits until the nodes are ready: manifests are applied then, so that pods spread over all of them.
+async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -> Result<()> {
+    let objects: Api<Node> = Api::all(client.clone());
+    let started = Instant::now();
+    let mut is_told = false;
+    for node in nodes {
+        loop {
+            let object = objects.get_opt(&node.name).await;
+            if object
+                .context("look for the nodes")?
+                .is_some_and(|node| is_ready(&node))
+            {
+                break;
+            }
+            if started.elapsed() > READY_TIMEOUT {
+                warn(&format!(
+                    "mainstay: node {} is not ready after {READY_TIMEOUT:?}; the logs of the nodes are \
+                     {}/*/log",
+                    node.name,
+                    directory.display()
+                ));
+                return Ok(());
+            }
+            if started.elapsed() > SILENCE && !is_told {
+                is_told = true;
+                say(&format!(
+                    "mainstay: waiting for node {}; the logs of the nodes are {}/*/log",
+                    node.name,
+                    directory.display()
+                ));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Ok(())
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

@@ -1,0 +1,237 @@
+//! The process of one further node: started in the node's network namespace, and started again when it
+//! ends by itself.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, sethostname};
+use node_agent::OnShutdown;
+
+use crate::output::warn;
+
+/// The wait before the second start. It doubles with each further one.
+const RESTART_FIRST: Duration = Duration::from_secs(1);
+/// The longest wait before a start.
+const RESTART_MAX: Duration = Duration::from_secs(60);
+
+/// The start of a node's process.
+#[derive(Clone, Debug)]
+pub struct NodeStart {
+    /// The node's name, which is the host name in its process.
+    pub name: String,
+    /// Its network namespace.
+    pub namespace: PathBuf,
+    /// The program with its arguments.
+    pub program: PathBuf,
+    /// The arguments.
+    pub arguments: Vec<OsString>,
+    /// The file for its output.
+    pub log: PathBuf,
+}
+
+/// A node's process, now and after each restart.
+pub struct NodeProcess {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    running: Option<Pid>,
+    /// The signal that ends the process for good.
+    ending: Option<Signal>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the process is to end for good, after at most this time.
+    fn ends_within(&self, time: Duration) -> bool {
+        let waits = |state: &mut State| state.ending.is_none();
+        let waited = self.changed.wait_timeout_while(self.state(), time, waits);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.ending.is_some()
+    }
+}
+
+impl NodeProcess {
+    /// Starts the process on a thread of its own. The process ends with that thread
+    /// (`PR_SET_PDEATHSIG` counts the thread that made it), and so with this program.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn launch(start: NodeStart) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let own = shared.clone();
+        let thread = std::thread::Builder::new().name("node".to_owned());
+        let thread = thread.spawn(move || {
+            if let Err(error) = supervise(&start, &own) {
+                warn(&format!("mainstay: node {}: {error:#}", start.name));
+            }
+        });
+        let thread = thread.context("start the thread of a node")?;
+        Ok(Self { shared, thread })
+    }
+
+    /// Tells the process to end, with its pods or without.
+    pub fn tell(&self, pods: OnShutdown) {
+        let signal = match pods {
+            OnShutdown::StopPods => Signal::SIGINT,
+            OnShutdown::LeavePods => Signal::SIGTERM,
+        };
+        let mut state = self.shared.state();
+        state.ending = Some(signal);
+        if let Some(pid) = state.running {
+            // The process is not reaped while the lock is held, so the number is its own.
+            kill(pid, signal).ok();
+        }
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits for the end of a process that was told to end. Blocks.
+    pub fn wait(self) {
+        if self.thread.join().is_err() {
+            warn("mainstay: the thread of a node died");
+        }
+    }
+}
+
+fn supervise(start: &NodeStart, shared: &Shared) -> Result<()> {
+    enter(start).with_context(|| format!("enter {}", start.namespace.display()))?;
+    let mut wait = RESTART_FIRST;
+    loop {
+        let log = || File::options().create(true).append(true).open(&start.log);
+        let log = log().with_context(|| format!("write {}", start.log.display()))?;
+        let errors = log.try_clone().context("share the log")?;
+        let child = Command::new(&start.program)
+            .args(&start.arguments)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            // Ctrl-C in the terminal is for this program, which ends the nodes in their turn.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("start {}", start.program.display()))?;
+        let ended = run(child, shared).context("wait for its process")?;
+        if shared.ends_within(Duration::ZERO) {
+            return Ok(());
+        }
+        warn(&format!(
+            "mainstay: node {} ended with {ended} and is started again in {wait:.0?}; its log is {}",
+            start.name,
+            start.log.display()
+        ));
+        if shared.ends_within(wait) {
+            return Ok(());
+        }
+        wait = (wait * 2).min(RESTART_MAX);
+    }
+}
+
+/// Moves this thread, and so its children, to the namespaces of the node.
+fn enter(start: &NodeStart) -> io::Result<()> {
+    setns(File::open(&start.namespace)?, CloneFlags::CLONE_NEWNET)?;
+    unshare(CloneFlags::CLONE_NEWUTS)?;
+    Ok(sethostname(&start.name)?)
+}
+
+/// Waits for the end of a process, which may be told to end meanwhile.
+fn run(mut child: Child, shared: &Shared) -> io::Result<std::process::ExitStatus> {
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    let pid = Pid::from_raw(pid);
+    {
+        let mut state = shared.state();
+        state.running = Some(pid);
+        if let Some(signal) = state.ending {
+            kill(pid, signal).ok();
+        }
+    }
+    // The process stays a zombie, with its number, until the lock is taken.
+    let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
+    while let Err(error) = nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags) {
+        if error != nix::errno::Errno::EINTR {
+            return Err(error.into());
+        }
+    }
+    shared.state().running = None;
+    child.wait()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(directory: &std::path::Path, script: &str) -> NodeStart {
+        NodeStart {
+            name: "node-b".to_owned(),
+            namespace: "/proc/thread-self/ns/net".into(),
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            log: directory.join("log"),
+        }
+    }
+
+    fn wait_for(log: &std::path::Path, text: &str) {
+        while !std::fs::read_to_string(log).is_ok_and(|found| found.contains(text)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn a_process_is_told_to_end_with_its_pods_or_without() {
+        for (pods, signal) in [
+            (OnShutdown::StopPods, "INT"),
+            (OnShutdown::LeavePods, "TERM"),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let script = "for s in INT TERM; do trap \"echo got $s; exit 0\" $s; done; hostname; \
+                          echo ready; while :; do sleep 0.02; done";
+            let process = NodeProcess::launch(start(directory.path(), script)).unwrap();
+            let log = directory.path().join("log");
+            wait_for(&log, "ready");
+            process.tell(pods);
+            process.wait();
+            let text = std::fs::read_to_string(&log).unwrap();
+            assert_eq!(text, format!("node-b\nready\ngot {signal}\n"));
+        }
+    }
+
+    #[test]
+    fn a_process_that_ends_by_itself_is_started_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = "echo started; test -e again || { touch again; exit 3; }; exec sleep 1000";
+        let mut start = start(directory.path(), script);
+        start.arguments[1] = format!("cd {}; {script}", directory.path().display()).into();
+        let process = NodeProcess::launch(start).unwrap();
+        wait_for(&directory.path().join("log"), "started\nstarted");
+        process.tell(OnShutdown::LeavePods);
+        process.wait();
+    }
+
+    #[test]
+    fn an_end_during_the_wait_for_a_restart_is_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let process = NodeProcess::launch(start(directory.path(), "echo once; exit 3")).unwrap();
+        wait_for(&directory.path().join("log"), "once");
+        process.tell(OnShutdown::StopPods);
+        process.wait();
+    }
+}

@@ -1,0 +1,227 @@
+//! The start of `up --nodes`: the API server and the first node in this process, further nodes in
+//! processes of their own, on one switch.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use container_runtime::beside;
+use node_agent::NewNode;
+use pod_network::{Cidr, NodeSwitch, Ranges, SwitchOptions, WantedRanges};
+use service_proxy::SwitchLink;
+use tokio_util::sync::CancellationToken;
+
+use super::further_nodes::{self, FurtherNodes, Place};
+use super::settings::Settings;
+use super::{Cluster, POD_FACING_PORT, Start, check, has_pods, unless_full};
+use crate::cluster_ranges::ClusterRanges;
+use crate::control_plane::{
+    self, AskedNetwork, ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server,
+    ServerConfig,
+};
+use crate::data_directory::{self, NAMESPACES};
+use crate::down::left_pods;
+use crate::host::NodeAddress;
+use crate::node_parts::member::{Member, pod_range};
+use crate::node_parts::network::dns_address;
+use crate::node_parts::{Clients, RESOLV_CONF};
+use crate::output::warn;
+
+/// The first address of the pods of all nodes, if nothing else uses the range.
+const PODS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 0);
+/// The prefix length of the range of the pods of all nodes.
+const PODS_PREFIX: u8 = 16;
+/// The range of the machine and of the nodes on the switch, if nothing else uses it.
+const SWITCH: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 245, 0, 0), 24);
+
+/// Starts a cluster with several nodes on this machine.
+pub async fn start(mut start: Start<'_>) -> Result<Cluster> {
+    let settings = start.settings;
+    let data_dir = settings.data_dir.as_path();
+    let store = control_plane::store::open(data_dir, settings.store.quota).await?;
+    crate::process::note(data_dir).or_else(unless_full)?;
+    data_directory::bind(store.as_ref(), &mut start.claim).await?;
+    let instance_id = start.claim.marker.kernel_name.clone();
+    let network = reserve(settings, &instance_id).await?;
+    let numbers = 2..=usize::from(settings.nodes);
+    let names = numbers.map(|number| further_nodes::name(&start.host.name, number));
+    let switch = NodeSwitch::open(SwitchOptions {
+        instance_id: instance_id.clone(),
+        state_dir: data_dir.join(NAMESPACES),
+        range: Cidr::new(SWITCH.0, SWITCH.1),
+        own_ranges: vec![network.pod_cidr, network.service_cidr],
+        nodes: names.collect(),
+    });
+    let switch = switch.await.context("connect the nodes")?;
+    let started = Several {
+        start,
+        instance_id: &instance_id,
+        network,
+        switch: &switch,
+    };
+    let started = started.run(store).await;
+    if started.is_err() {
+        take_down(&instance_id, data_dir).await;
+    }
+    started
+}
+
+/// Removes the switch after a start that failed, unless pods of a killed server still use it.
+async fn take_down(instance_id: &str, data_dir: &Path) {
+    let further = data_directory::further_nodes(data_dir);
+    if further.iter().any(|node| !left_pods::pods(node).is_empty()) {
+        return;
+    }
+    if let Err(error) = NodeSwitch::remove(instance_id, &data_dir.join(NAMESPACES)).await {
+        warn(&format!(
+            "mainstay: the switch of the nodes is not removed: {error:#}"
+        ));
+    }
+}
+
+/// The address ranges of the cluster: those of the first start, or free ones.
+async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwork> {
+    let data_dir = settings.data_dir.as_path();
+    let directory = data_dir.join("network");
+    let alone: Option<Ranges> =
+        beside(|| control_plane::read_ranges(&directory.join("ranges.json")))?;
+    // A cluster that had one node keeps the addresses of its pods and Services.
+    let service = alone.map(|alone| alone.service).or(settings.service_cidr);
+    let pod = settings
+        .pod_cidr
+        .or(alone.map(|alone| Cidr::new(alone.pod.network(), PODS_PREFIX)));
+    let wanted = WantedRanges {
+        pod: pod.unwrap_or(Cidr::new(PODS, PODS_PREFIX)),
+        service: service.unwrap_or(WantedRanges::default().service),
+        pod_fixed: settings.pod_cidr.is_some(),
+        service_fixed: service.is_some(),
+    };
+    let file = directory.join("cluster-ranges.json");
+    let instances = Path::new(pod_network::INSTANCES);
+    let ranges = pod_network::reserve_cluster_ranges(instance_id, &file, &wanted, instances);
+    let ranges = ranges
+        .await
+        .context("choose addresses for pods and Services")?;
+    let asked = AskedNetwork {
+        pod_cidr: settings.pod_cidr.or(Some(ranges.pod)),
+        service_cidr: settings.service_cidr.or(Some(ranges.service)),
+        node_cidr_mask_size: None,
+    };
+    beside(|| {
+        let network = control_plane::choose_network(data_dir, &asked)?;
+        network.store(data_dir)?;
+        Ok(network)
+    })
+}
+
+/// A start on an open store, with its addresses and the switch.
+struct Several<'a> {
+    start: Start<'a>,
+    instance_id: &'a str,
+    network: ClusterNetwork,
+    switch: &'a NodeSwitch,
+}
+
+impl Several<'_> {
+    async fn run(self, store: Arc<mvcc_store::embedded::EmbeddedStore>) -> Result<Cluster> {
+        let Start {
+            settings,
+            manifests,
+            protection,
+            listener,
+            host,
+            mut claim,
+            ..
+        } = self.start;
+        let data_dir = settings.data_dir.as_path();
+        let ranges = ClusterRanges {
+            pods: self.network.pod_cidr,
+            services: self.network.service_cidr,
+        };
+        let node = Arc::new(LocalNode::new(&host.name));
+        let on_switch = SocketAddr::from((self.switch.address(), POD_FACING_PORT));
+        let config = ServerConfig {
+            data_dir,
+            store,
+            listener,
+            service_range: ranges.services,
+            pod_ranges: Some(self.network.pod_ranges()?),
+            advertise: on_switch,
+            kubeconfig_host: Ipv4Addr::LOCALHOST.into(),
+            nodes: Arc::clone(&node),
+            host_name: &host.name,
+            host_addresses: &host.addresses,
+            protection,
+            relocation: Relocation {
+                from: DataLocation {
+                    path: claim.before.0.clone(),
+                    host: claim.before.1.clone(),
+                },
+                to: DataLocation {
+                    path: data_dir.to_owned(),
+                    host: host.name.clone(),
+                },
+            },
+        };
+        let mut server = Server::start(config).await?;
+        claim.settle(data_dir, &host.name).or_else(unless_full)?;
+        let ran_before = !left_pods::on_all_nodes(data_dir).is_empty() || has_pods(&server).await?;
+        if !ran_before {
+            check(&server, manifests).await?;
+        }
+        let dns = dns_address(ranges.services)?;
+        control_plane::announce_dns(&server, dns, Some(ranges)).await?;
+        server.serve_pods(on_switch).await?;
+        let failed = CancellationToken::new();
+        let mut control_plane = ControlPlane::of(server, None, &failed);
+        control_plane.follow_addresses(&host, None);
+        let server = &control_plane.server;
+        let clients = Clients::in_process(&host.name, |user, groups| server.client(user, groups));
+        let own = NewNode {
+            name: host.name.clone(),
+            ..NewNode::default()
+        };
+        let registered = own.register(&clients.agent).await;
+        let registered = registered.context("register the node of this machine")?;
+        let pods = pod_range(&registered, &ranges)?;
+        let address = NodeAddress::fixed(IpAddr::V4(self.switch.address()));
+        let member = Member {
+            data_dir,
+            instance_id: self.instance_id,
+            machine: &settings.machine,
+            node: own,
+            cluster: ranges,
+            node_ip: address.subscribe(),
+            kubelet_api: None,
+            switch: Some(SwitchLink {
+                name: pod_network::switch_link(self.instance_id),
+                range: self.switch.range(),
+            }),
+            resolv_conf: RESOLV_CONF.into(),
+        };
+        let member = member
+            .start(pods, clients, &server.health(), &failed)
+            .await?;
+        node.set(member.parts.service.clone());
+        let place = Place {
+            settings,
+            instance_id: self.instance_id,
+            switch: self.switch,
+            server: format!("https://{on_switch}"),
+            ca_pem: &server.ca_pem,
+        };
+        let admin = server.client("mainstay-admin", &["system:masters"]);
+        let further = FurtherNodes::start(place, &admin).await?;
+        let configured_by = settings.configured_by.clone();
+        let storage = member.parts.storage();
+        beside(|| control_plane.serve_admin(data_dir, storage, configured_by));
+        Ok(Cluster {
+            control_plane,
+            node: member,
+            further,
+            ran_before,
+            failed,
+        })
+    }
+}
