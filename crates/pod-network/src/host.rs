@@ -22,7 +22,7 @@ pub(crate) const LOOPBACK_INDEX: u32 = 1;
 const DNS_INDEX: u32 = 10;
 
 /// The routing table of the addresses of this machine, which the kernel keeps.
-const RT_TABLE_LOCAL: u8 = 255;
+pub(crate) const RT_TABLE_LOCAL: u8 = 255;
 
 /// Packets larger than this are not made where the host's uplink is not known.
 const MTU_DEFAULT: u32 = 1500;
@@ -178,7 +178,7 @@ impl Host {
             .any(is_instance))
     }
 
-    async fn addresses(&self) -> Result<Vec<AddressMessage>, Error> {
+    pub(crate) async fn addresses(&self) -> Result<Vec<AddressMessage>, Error> {
         let all: Vec<AddressMessage> = self
             .handle
             .address()
@@ -193,7 +193,7 @@ impl Host {
             .collect())
     }
 
-    async fn routes(&self) -> Result<Vec<RouteMessage>, Error> {
+    pub(crate) async fn routes(&self) -> Result<Vec<RouteMessage>, Error> {
         let mut query = RouteMessage::default();
         query.header.address_family = AddressFamily::Inet;
         self.handle
@@ -262,7 +262,7 @@ pub(crate) fn link_alias(link: &LinkMessage) -> Option<&str> {
         })
 }
 
-fn local(address: &AddressMessage) -> Option<Ipv4Addr> {
+pub(crate) fn local(address: &AddressMessage) -> Option<Ipv4Addr> {
     address
         .attributes
         .iter()
@@ -272,7 +272,7 @@ fn local(address: &AddressMessage) -> Option<Ipv4Addr> {
         })
 }
 
-fn destination(route: &RouteMessage) -> Option<Cidr> {
+pub(crate) fn destination(route: &RouteMessage) -> Option<Cidr> {
     let prefix = route.header.destination_prefix_length;
     route
         .attributes
@@ -283,7 +283,7 @@ fn destination(route: &RouteMessage) -> Option<Cidr> {
         })
 }
 
-fn source(route: &RouteMessage) -> Option<Ipv4Addr> {
+pub(crate) fn source(route: &RouteMessage) -> Option<Ipv4Addr> {
     route
         .attributes
         .iter()
@@ -293,7 +293,7 @@ fn source(route: &RouteMessage) -> Option<Ipv4Addr> {
         })
 }
 
-fn output(route: &RouteMessage) -> Option<u32> {
+pub(crate) fn output(route: &RouteMessage) -> Option<u32> {
     route
         .attributes
         .iter()

@@ -20,6 +20,7 @@ mod names;
 mod namespace;
 mod neighbours;
 mod network;
+mod peers;
 pub mod ranges;
 mod switch;
 
@@ -29,6 +30,7 @@ pub use namespace::tcp_socket;
 pub use neighbours::INSTANCES;
 pub use network::{PodAddress, PodNetwork, PodNetworkOptions, remove};
 pub use object_model::cidr::Cidr;
+pub use peers::{Peer, PeerSettings, PeerTransport, UnreachedPeer};
 pub use ranges::{
     Ranges, UsedRange, WantedRanges, choose_ranges, reserve_cluster_ranges, reserve_ranges,
 };

@@ -86,6 +86,7 @@ async fn find_pod_link(inside: &Handle, pod: &PodLink) -> Result<Option<u32>, Er
         .map(|link| link.header.index))
 }
 
+/// Finds a link by its name.
 pub(crate) async fn get_link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
     use futures::TryStreamExt;
     let mut found = std::pin::pin!(handle.link().get().match_name(name).execute());
@@ -262,6 +263,30 @@ pub(crate) async fn unroute(host: &Host, uid: &str, ip: Ipv4Addr) -> Result<Opti
 pub(crate) async fn delete_link(host: &Host, index: u32) -> Result<(), Error> {
     match host.handle.link().del(index).execute().await {
         Err(error) if !is(&error, ENODEV) => Err(kernel(format!("delete link {index}"))(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Lowers the MTU of a pod's link on the host, and in the pod where its namespace is known. Packets of
+/// the pod that are too large for a way to another node would be lost.
+pub(crate) async fn lower_mtu(
+    host: &Host,
+    index: u32,
+    netns: Option<&Path>,
+    mtu: u32,
+) -> Result<(), Error> {
+    let failed = |what: &str| kernel(format!("set MTU {mtu} {what}"));
+    if let Some(netns) = netns {
+        let (inside, _netns) = namespace::connect(netns).await?;
+        if let Some(link) = get_link(&inside, POD_LINK).await? {
+            let set = LinkUnspec::new_with_index(link.header.index).mtu(mtu);
+            let set = inside.link().set(set.build()).execute().await;
+            set.map_err(failed("in a pod"))?;
+        }
+    }
+    let set = LinkUnspec::new_with_index(index).mtu(mtu).build();
+    match host.handle.link().set(set).execute().await {
+        Err(error) if !is(&error, ENODEV) => Err(failed("of a pod's link")(error)),
         _ => Ok(()),
     }
 }

@@ -27,6 +27,13 @@ pub fn switch_link(instance_id: &str) -> String {
     format!("mw{instance}")
 }
 
+/// Returns the name of the tunnel to other nodes. It differs from the names of pods' links, which the
+/// rules of Services know by their prefix.
+pub(crate) fn tunnel_name(instance_id: &str) -> String {
+    let instance: String = instance_id.chars().take(6).collect();
+    format!("mx{instance}")
+}
+
 /// FNV-1a: stable across builds, which a hasher of the standard library is not.
 fn hash(text: &str, attempt: u32) -> u32 {
     let seed = 0x811c_9dc5_u32 ^ attempt;

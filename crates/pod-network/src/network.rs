@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::error::{Error, file};
 use crate::host::Host;
 use crate::links::{self, PodLink};
 use crate::listening::Sockets;
+use crate::peers::{self, Peer, PeerSettings, UnreachedPeer};
 use crate::ranges::Ranges;
 use crate::{forwarding, names};
 
@@ -58,7 +60,11 @@ pub struct PodNetwork {
     state_dir: PathBuf,
     gateway: Ipv4Addr,
     dns: Option<Ipv4Addr>,
-    mtu: u32,
+    uplink_mtu: u32,
+    pod_mtu: AtomicU32,
+    /// The range of this node; the lock is held while the ways to peers change.
+    range: Mutex<Cidr>,
+    namespaces: Mutex<BTreeMap<String, PathBuf>>,
     addresses: Arc<Mutex<Addresses>>,
     published: watch::Sender<Vec<PublishedPort>>,
     connected: watch::Sender<BTreeMap<String, Ipv4Addr>>,
@@ -87,7 +93,7 @@ impl PodNetwork {
             .pod
             .nth(1)
             .ok_or(Error::RangeTooSmall { range: ranges.pod })?;
-        let mtu = host.uplink_mtu().await?;
+        let uplink_mtu = host.uplink_mtu().await?;
         let mut sockets = Sockets::open()?;
         let listening = sockets.look()?;
         Ok(PodNetwork {
@@ -95,7 +101,10 @@ impl PodNetwork {
             state_dir: options.state_dir,
             gateway,
             dns: ranges.service.nth(10),
-            mtu,
+            uplink_mtu,
+            pod_mtu: AtomicU32::new(uplink_mtu),
+            range: Mutex::new(ranges.pod),
+            namespaces: Mutex::new(BTreeMap::new()),
             published: watch::Sender::new(addresses.published()),
             connected: watch::Sender::new(addresses.by_uid()),
             guarded: watch::Sender::new(None),
@@ -121,7 +130,11 @@ impl PodNetwork {
     /// # Errors
     /// No address is free, the namespace does not exist, or the kernel refuses.
     pub async fn attach(&self, pod_uid: &str, netns_path: &Path) -> Result<PodAddress, Error> {
-        let (uid, gateway, mtu) = (pod_uid.to_owned(), self.gateway, self.mtu);
+        let (uid, gateway) = (pod_uid.to_owned(), self.gateway);
+        let mut namespaces = self.namespaces.lock().await;
+        namespaces.insert(uid.clone(), netns_path.to_owned());
+        drop(namespaces);
+        let mtu = self.pod_mtu.load(Ordering::Acquire);
         let own = uid.clone();
         let ip = self.change(move |addresses| addresses.assign(&own)).await?;
         links::attach(
@@ -288,8 +301,52 @@ impl PodNetwork {
         if let Some(index) = links::unroute(&self.host, pod_uid, ip).await? {
             self.delete_in_background(index).await;
         }
+        self.namespaces.lock().await.remove(pod_uid);
         let uid = pod_uid.to_owned();
         self.change(move |addresses| addresses.release(&uid)).await
+    }
+
+    /// Makes ways to the pods of the given nodes, removes those to all others, and returns the nodes
+    /// that have none. New pods get the largest MTU that passes all ways; links of pods with a larger
+    /// one are lowered, but for the inner ends of pods that an earlier process connected: these learn
+    /// from the kernel's ICMP messages.
+    ///
+    /// # Errors
+    /// The kernel fails; repeat the call.
+    pub async fn connect_peers(
+        &self,
+        settings: &PeerSettings,
+        peers: &[Peer],
+    ) -> Result<Vec<UnreachedPeer>, Error> {
+        let range = self.range.lock().await;
+        let links = peers::kernel::links(&self.host).await?;
+        let plan = peers::plan(*range, settings, &links, peers);
+        let mtu = plan.mtu.unwrap_or(self.uplink_mtu).min(self.uplink_mtu);
+        if mtu < self.pod_mtu.swap(mtu, Ordering::AcqRel) {
+            self.lower_mtu(mtu).await?;
+        }
+        let foreign = peers::kernel::apply(&self.host, self.gateway, &plan).await?;
+        let mut unreached = plan.unreached;
+        for peer in peers.iter().filter(|peer| foreign.contains(&peer.range)) {
+            unreached.push(UnreachedPeer {
+                name: peer.name.clone(),
+                cause: format!("another program has a route to its range {}", peer.range),
+            });
+        }
+        Ok(unreached)
+    }
+
+    async fn lower_mtu(&self, mtu: u32) -> Result<(), Error> {
+        let namespaces = self.namespaces.lock().await.clone();
+        for (uid, index) in links::pods_with_links(&self.host).await? {
+            let netns = namespaces.get(&uid).map(PathBuf::as_path);
+            let lowered = links::lower_mtu(&self.host, index, netns, mtu).await;
+            if let Err(error) = lowered {
+                // The sandbox is gone, or going.
+                tracing::warn!(uid, %error, "a pod keeps its MTU");
+            }
+        }
+        Ok(())
     }
 
     async fn delete_in_background(&self, index: u32) {
@@ -337,6 +394,7 @@ impl PodNetwork {
             return Ok(());
         }
         self.recover(&BTreeSet::new()).await?;
+        peers::kernel::remove_tunnel(&self.host).await?;
         self.host.release().await?;
         forwarding::restore(&self.host, &self.state_dir).await?;
         tracing::debug!(
@@ -366,6 +424,7 @@ pub async fn remove(instance_id: &str, state_dir: &Path) -> Result<(), Error> {
     for (_, index) in links::pods_with_links(&host).await? {
         links::delete_link(&host, index).await?;
     }
+    peers::kernel::remove_tunnel(&host).await?;
     host.release().await?;
     forwarding::restore(&host, state_dir).await
 }

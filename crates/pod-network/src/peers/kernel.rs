@@ -1,0 +1,277 @@
+//! The ways to other nodes in the kernel: read, compared and changed by rtnetlink.
+//!
+//! A route of this instance has our protocol number and the node's own address as its source, so a
+//! route of anybody else is never changed. The kernel removes these routes with that address.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::TryStreamExt;
+use object_model::cidr::Cidr;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
+};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use rtnetlink::{LinkUnspec, LinkVxlan, RouteMessageBuilder};
+
+use super::{Link, Plan, Tunnel, Way, tunnel_mac};
+use crate::error::{Error, kernel};
+use crate::host::{Host, LOOPBACK_INDEX, RT_TABLE_LOCAL, destination, local, output, source};
+use crate::links::{delete_link, get_link};
+use crate::names;
+
+/// The origin of our routes; iproute2 has no name for this number.
+const PROTOCOL: u8 = 109;
+
+/// The links of the machine that have addresses, without `lo`.
+pub(crate) async fn links(host: &Host) -> Result<Vec<Link>, Error> {
+    let mut addresses: BTreeMap<u32, Vec<(Ipv4Addr, u8)>> = BTreeMap::new();
+    for address in host.addresses().await? {
+        if let Some(ip) = local(&address) {
+            let link = addresses.entry(address.header.index).or_default();
+            link.push((ip, address.header.prefix_len));
+        }
+    }
+    let links = host.links().await?.into_iter();
+    let used = links.filter(|link| link.header.index != LOOPBACK_INDEX);
+    let found = used.filter_map(|link| {
+        let mtu = link.attributes.iter().find_map(|one| match one {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        })?;
+        Some(Link {
+            index: link.header.index,
+            mtu,
+            addresses: addresses.remove(&link.header.index)?,
+        })
+    });
+    Ok(found.collect())
+}
+
+/// Makes the kernel's state that of the plan, and returns the ranges to which others have routes of
+/// their own. `gateway` is the node's own address towards its pods.
+pub(crate) async fn apply(host: &Host, gateway: Ipv4Addr, plan: &Plan) -> Result<Vec<Cidr>, Error> {
+    let tunnel = match &plan.tunnel {
+        Some(tunnel) => Some(ensure_tunnel(host, tunnel).await?),
+        None => None,
+    };
+    let wanted: BTreeMap<Cidr, RouteMessage> = plan
+        .ways
+        .iter()
+        .filter_map(|(range, way)| Some((*range, route(gateway, *range, *way, tunnel)?)))
+        .collect();
+    let mut foreign = Vec::new();
+    let mut kept = Vec::new();
+    for found in host.routes().await? {
+        let Some(range) = destination(&found).filter(|_| found.header.table != RT_TABLE_LOCAL)
+        else {
+            continue;
+        };
+        let is_own = found.header.protocol == RouteProtocol::Other(PROTOCOL)
+            && source(&found) == Some(gateway);
+        match wanted.get(&range) {
+            Some(new) if is_own && same(new, &found) => kept.push(range),
+            _ if is_own => delete_route(host, found, range).await?,
+            Some(_) => foreign.push(range),
+            None => {}
+        }
+    }
+    if let Some(index) = tunnel {
+        ensure_ends(host, index, plan).await?;
+    } else {
+        remove_tunnel(host).await?;
+    }
+    for (range, route) in wanted {
+        if kept.contains(&range) || foreign.contains(&range) {
+            continue;
+        }
+        let add = host.handle.route().add(route).replace().execute().await;
+        add.map_err(kernel(format!("add route to the pods in {range}")))?;
+    }
+    Ok(foreign)
+}
+
+fn route(gateway: Ipv4Addr, range: Cidr, way: Way, tunnel: Option<u32>) -> Option<RouteMessage> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(range.network(), range.prefix())
+        .protocol(RouteProtocol::Other(PROTOCOL))
+        .pref_source(gateway);
+    let route = match way {
+        Way::Link { via, index } => route.output_interface(index).gateway(via),
+        Way::Tunnel { .. } => route
+            .output_interface(tunnel?)
+            .gateway(range.network())
+            .onlink(),
+    };
+    Some(route.build())
+}
+
+/// Whether two routes to one range have the same next hop.
+fn same(wanted: &RouteMessage, found: &RouteMessage) -> bool {
+    let next = |route: &RouteMessage| {
+        route
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                RouteAttribute::Gateway(address) => Some(address.clone()),
+                _ => None,
+            })
+    };
+    output(wanted) == output(found) && next(wanted) == next(found)
+}
+
+async fn delete_route(host: &Host, route: RouteMessage, range: Cidr) -> Result<(), Error> {
+    let done = host.handle.route().del(route).execute().await;
+    done.map_err(kernel(format!("remove route to the pods in {range}")))
+}
+
+/// Makes the tunnel device, or adopts that of a former process, and returns its index.
+async fn ensure_tunnel(host: &Host, wanted: &Tunnel) -> Result<u32, Error> {
+    let name = names::tunnel_name(&host.instance_id);
+    let found = get_link(&host.handle, &name).await?;
+    let index = match found {
+        Some(link) if is_tunnel(&link, wanted) => link.header.index,
+        found => {
+            if let Some(stale) = found {
+                delete_link(host, stale.header.index).await?;
+            }
+            let device = LinkVxlan::new(&name, wanted.vni)
+                .local(wanted.local)
+                .port(wanted.port)
+                .learning(false)
+                .address(wanted.mac.to_vec())
+                .build();
+            let made = host.handle.link().add(device).execute().await;
+            made.map_err(kernel(format!(
+                "create the tunnel {name} (VNI {}, UDP port {}; another program may have this pair)",
+                wanted.vni, wanted.port
+            )))?;
+            let link = get_link(&host.handle, &name).await?;
+            let vanished = || Error::LinkVanished { name: name.clone() };
+            link.ok_or_else(vanished)?.header.index
+        }
+    };
+    let up = LinkUnspec::new_with_index(index).mtu(wanted.mtu).up();
+    let set = host.handle.link().set(up.build()).execute().await;
+    set.map_err(kernel(format!("set up the tunnel {name}")))?;
+    Ok(index)
+}
+
+fn is_tunnel(link: &LinkMessage, wanted: &Tunnel) -> bool {
+    let has_address = link
+        .attributes
+        .contains(&LinkAttribute::Address(wanted.mac.to_vec()));
+    let needed = [
+        InfoVxlan::Id(wanted.vni),
+        InfoVxlan::Local(wanted.local),
+        InfoVxlan::Port(wanted.port),
+        InfoVxlan::Learning(false),
+    ];
+    let mut infos = link.attributes.iter().filter_map(|one| match one {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    });
+    let is_vxlan = infos.any(|infos| {
+        infos.iter().any(|info| match info {
+            LinkInfo::Data(InfoData::Vxlan(data)) => needed.iter().all(|one| data.contains(one)),
+            _ => false,
+        })
+    });
+    has_address && is_vxlan
+}
+
+/// The entries of the tunnel: each peer's next hop has a hardware address, which is at the peer's
+/// address. Entries of peers that are gone are removed.
+async fn ensure_ends(host: &Host, index: u32, plan: &Plan) -> Result<(), Error> {
+    let ends: Vec<(Cidr, Ipv4Addr)> = plan
+        .ways
+        .iter()
+        .filter_map(|(range, way)| match way {
+            Way::Tunnel { end } => Some((*range, *end)),
+            Way::Link { .. } => None,
+        })
+        .collect();
+    for (family, entry) in entries(host, index).await? {
+        let stays = ends.iter().any(|(range, end)| {
+            let mac = tunnel_mac(*range);
+            match family {
+                AddressFamily::Bridge => entry.mac == mac && entry.address == Some(*end),
+                _ => entry.mac == mac && entry.address == Some(range.network()),
+            }
+        });
+        if !stays {
+            let done = host.handle.neighbours().del(entry.message).execute().await;
+            done.map_err(kernel("remove an entry of the tunnel"))?;
+        }
+    }
+    for (range, end) in ends {
+        let mac = tunnel_mac(range);
+        let failed = || kernel(format!("add the end {end} of the tunnel"));
+        let neighbours = host.handle.neighbours();
+        let hop = neighbours.add(index, range.network().into()).replace();
+        let hop = hop.link_layer_address(&mac).execute().await;
+        hop.map_err(failed())?;
+        let place = neighbours.add_bridge(index, &mac).replace();
+        let place = place
+            .destination(IpAddr::V4(end))
+            .flags(NeighbourFlags::Own);
+        place.execute().await.map_err(failed())?;
+    }
+    Ok(())
+}
+
+/// An entry of the tunnel for a hardware address.
+struct Entry {
+    mac: Vec<u8>,
+    address: Option<Ipv4Addr>,
+    message: NeighbourMessage,
+}
+
+async fn entries(host: &Host, index: u32) -> Result<Vec<(AddressFamily, Entry)>, Error> {
+    let mut all = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Bridge] {
+        let get = host.handle.neighbours().get().set_address_family(family);
+        let found: Vec<NeighbourMessage> = get
+            .execute()
+            .try_collect()
+            .await
+            .map_err(kernel("list the entries of the tunnel"))?;
+        for message in found {
+            let mac = message.attributes.iter().find_map(|one| match one {
+                NeighbourAttribute::LinkLayerAddress(mac) => Some(mac.clone()),
+                _ => None,
+            });
+            if let Some(mac) = mac.filter(|_| message.header.ifindex == index) {
+                let address = message.attributes.iter().find_map(address);
+                let entry = Entry {
+                    mac,
+                    address,
+                    message,
+                };
+                all.push((family, entry));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn address(attribute: &NeighbourAttribute) -> Option<Ipv4Addr> {
+    match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+        NeighbourAttribute::Destination(NeighbourAddress::Other(bytes)) => {
+            <[u8; 4]>::try_from(bytes.as_slice()).ok().map(Into::into)
+        }
+        _ => None,
+    }
+}
+
+/// Removes the tunnel; its routes and entries go with it.
+pub(crate) async fn remove_tunnel(host: &Host) -> Result<(), Error> {
+    let name = names::tunnel_name(&host.instance_id);
+    match get_link(&host.handle, &name).await? {
+        Some(link) => delete_link(host, link.header.index).await,
+        None => Ok(()),
+    }
+}
