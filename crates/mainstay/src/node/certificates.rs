@@ -89,11 +89,7 @@ impl Own {
                 let wanted = Wanted::serving(&self.node_name, [now]);
                 tokio::select! {
                     () = self.serve_with(&client, wanted, &shown) => {}
-                    changed = address.changed() => {
-                        if changed.is_err() {
-                            return std::future::pending().await;
-                        }
-                    }
+                    () = moved(&mut address) => {}
                 }
             }
         })
@@ -130,6 +126,13 @@ impl Own {
             report(error, "the node's serving certificate is not renewed");
             tokio::time::sleep(RETRY).await;
         }
+    }
+}
+
+/// Waits for another address. An address that was given by a flag stays.
+async fn moved(address: &mut watch::Receiver<IpAddr>) {
+    if address.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -140,6 +140,9 @@ impl NodeParts {
             dns,
             provisioner,
         } = clients;
+        if settings.cluster_range != settings.ranges.pod {
+            start_routes(&mut network, &settings, proxy.clone());
+        }
         start_proxy(&mut network, &settings, proxy, &remove_services)?;
         start_dns(&mut network, &settings, dns)?;
         let storage = Storage::open(settings.data_dir)
@@ -217,6 +220,18 @@ fn start_proxy(
         service_proxy::run(client, config, stop)
     });
     Ok(())
+}
+
+/// Makes ways to the pods of other nodes, if the cluster has room for some.
+fn start_routes(group: &mut Group, settings: &Settings<'_>, client: Client) {
+    let config = node_routes::Config {
+        node_name: settings.node_name.clone(),
+        network: Arc::clone(&settings.network),
+        cluster_cidr: settings.cluster_range,
+        node_ip: settings.node_ip.clone(),
+    };
+    let part = group.part("node routes");
+    group.follow("node routes", node_routes::run(client, config, part));
 }
 
 fn start_dns(group: &mut Group, settings: &Settings<'_>, client: Client) -> Result<()> {

@@ -84,6 +84,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("volume-provisioner", 6),
     ("service-proxy", 6),
     ("dns-server", 6),
+    ("node-routes", 6),
     ("mainstay", 7),
     ("load-generator", 7),
     ("simulation", 8),
