@@ -54,6 +54,15 @@ impl Network {
         Self::open(&format!("/proc/{pid}/ns/net"))
     }
 
+    /// The network with a file of its own.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    pub fn at(path: &std::path::Path) -> Self {
+        Self::open(&path.to_string_lossy())
+    }
+
     fn open(path: &str) -> Self {
         let namespace = File::open(path).expect("open a network namespace");
         Self { namespace }

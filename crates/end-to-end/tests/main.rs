@@ -51,6 +51,7 @@ mod redis;
 mod registry_login;
 mod server_side_apply;
 mod services;
+mod several_nodes;
 mod stateful_set_claims;
 mod stateful_set_options;
 mod stateful_set_order;

@@ -99,7 +99,6 @@ fn two_machines_join_a_server() {
         node.start(&[&["node"], &join[..], &more].concat());
     }
     machines.server.network.run(|| nodes_are_ready(&kubectl));
-    routes_between_nodes(&machines, &kubectl);
     machines.server.network.run(|| {
         kubectl.apply(WEB);
         kubectl.wait_ready("web", 2);
@@ -177,24 +176,6 @@ fn nodes_are_ready(kubectl: &Kubectl) {
     }
     let wide = kubectl.ok(&["get", "nodes", "-o", "wide"]);
     assert!(wide.contains("192.0.2.3"), "{wide}");
-}
-
-/// The machines route the pods of each other, as routers between them would.
-fn routes_between_nodes(machines: &Machines, kubectl: &Kubectl) {
-    for (node, other) in [(0, 1), (1, 0)] {
-        let name = format!("n{}", other + 1);
-        let range = machines
-            .server
-            .network
-            .run(|| kubectl.ok(&["get", "node", &name, "-o", "jsonpath={.spec.podCIDR}"]));
-        let next_hop = &machines.nodes[other].address;
-        let words = ["route", "replace", &range, "via", next_hop];
-        let routed = machines.nodes[node]
-            .network
-            .run(|| std::process::Command::new("ip").args(words).output());
-        let routed = routed.expect("run ip");
-        assert!(routed.status.success(), "{routed:?}");
-    }
 }
 
 fn endpoint(kubectl: &Kubectl, service: &str) -> String {

@@ -1,0 +1,157 @@
+//! `mainstay up --nodes`: three nodes on one machine, and the failover of a set from a node without a link
+//! (DESIGN §13, §15).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use end_to_end::program::ok;
+use end_to_end::{Instance, Kubectl, Network, wait_for};
+use serde_json::Value;
+
+const SPREAD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/spread.yaml");
+
+/// Pods that stay with their node, because their set does not say otherwise.
+const WAITS: &str = r"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: waits}
+spec:
+  serviceName: waits
+  selector: {matchLabels: {app: waits}}
+  template:
+    metadata: {labels: {app: waits}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      nodeSelector: {kubernetes.io/hostname: NODE}
+      containers: [{name: hello, image: mainstay/hello}]
+";
+
+#[test]
+fn a_set_spreads_over_nodes_and_leaves_a_lost_one() {
+    let mut instance = Instance::start(&["--nodes", "3", "-f", SPREAD]);
+    let kubectl = instance.kubectl();
+    kubectl.wait_ready("spread", 4);
+    let nodes = names(&kubectl.json(&["get", "nodes"]));
+    let placed = (0..4).map(|ordinal| node_of(&kubectl, ordinal));
+    assert_eq!(placed.collect::<BTreeSet<_>>(), nodes, "one on each node");
+    for ordinal in 0..4 {
+        let pod = format!("spread-{ordinal}");
+        assert_eq!(kubectl.ok(&["exec", &pod, "--", "hostname"]).trim(), pod);
+        let other = format!("http://spread-{}.spread/healthz", (ordinal + 1) % 4);
+        let asked = ["exec", &pod, "--", "wget", "-qO-", "-T", "60", &other];
+        assert_eq!(kubectl.ok(&asked).trim(), "ok", "{pod} to {other}");
+    }
+    let lost = nodes.last().expect("three nodes").clone();
+    kubectl.apply(&WAITS.replace("NODE", &lost));
+    kubectl.wait_ready("waits", 1);
+    a_lost_node_is_fenced(&instance, &kubectl, &lost);
+    let data = instance.data();
+    let switch = data.join("namespaces");
+    instance.interrupt();
+    assert!(!switch.exists(), "the namespaces stay");
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("read the mounts");
+    let data = data.display().to_string();
+    assert!(!mounts.contains(&data), "{mounts}");
+}
+
+/// The pods of the set run elsewhere after the old bodies have ended; the other pod waits, and goes on when
+/// the node is back.
+fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
+    let on_lost = |pods: Vec<Value>| {
+        pods.into_iter()
+            .find(|pod| pod["spec"]["nodeName"] == *lost)
+    };
+    let pods = |app: &str| items(&kubectl.json(&["get", "pods", "-l", &format!("app={app}")]));
+    let old = on_lost(pods("spread")).expect("a pod of the set");
+    let (name, uid) = (text(&old, "/metadata/name"), text(&old, "/metadata/uid"));
+    let waits = text(&on_lost(pods("waits")).expect("a pod"), "/metadata/uid");
+    assert!(has_processes(&uid) && has_processes(&waits));
+    let port = format!("node-{}", lost.rsplit('-').next().expect("a number"));
+    set_link(&instance.data(), &port, "down");
+    wait_for("the pod on another node", 120, || {
+        let now = kubectl.pod(&name);
+        let (at, ready) = (text(&now, "/spec/nodeName"), ready(&now));
+        // Two bodies of one ordinal never run at the same time.
+        assert!(text(&now, "/metadata/uid") == uid || !has_processes(&uid));
+        match at != lost && ready {
+            true => Ok(()),
+            false => Err(format!("{at} {ready}")),
+        }
+    });
+    let fenced = [
+        "get",
+        "events",
+        "-A",
+        "--field-selector",
+        "reason=NodeFenced",
+    ];
+    let fenced = kubectl.ok(&fenced);
+    assert!(fenced.contains(lost), "{fenced}");
+    let why = ok(&[
+        "why",
+        "--data-dir",
+        &instance.data().display().to_string(),
+        "pod/waits-0",
+    ]);
+    assert!(why.contains(lost), "{why}");
+    assert!(
+        has_processes(&waits),
+        "a pod without the annotation goes on"
+    );
+    set_link(&instance.data(), &port, "up");
+    wait_for("the node to be back", 120, || {
+        let node = kubectl.json(&["get", "node", lost]);
+        match ready(&node) {
+            true => Ok(()),
+            false => Err(node["status"]["conditions"].to_string()),
+        }
+    });
+    kubectl.wait_ready("waits", 1);
+    assert_eq!(text(&kubectl.pod("waits-0"), "/metadata/uid"), waits);
+}
+
+/// Enables or disables the link of a node at the switch.
+fn set_link(data: &Path, port: &str, state: &str) {
+    let switch = data.join("namespaces/switch");
+    let words = ["link", "set", port, state];
+    let set = Network::at(&switch).run(|| std::process::Command::new("ip").args(words).output());
+    let set = set.expect("run ip");
+    assert!(set.status.success(), "{set:?}");
+}
+
+/// Whether a process of the pod runs.
+fn has_processes(uid: &str) -> bool {
+    let processes = fs::read_dir("/proc").expect("read /proc");
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    pids.any(|pid| {
+        let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        read("cgroup").contains(uid) && read("cmdline").contains("hello")
+    })
+}
+
+fn ready(object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
+}
+
+fn node_of(kubectl: &Kubectl, ordinal: usize) -> String {
+    text(&kubectl.pod(&format!("spread-{ordinal}")), "/spec/nodeName")
+}
+
+fn names(list: &Value) -> BTreeSet<String> {
+    items(list)
+        .iter()
+        .map(|item| text(item, "/metadata/name"))
+        .collect()
+}
+
+fn items(list: &Value) -> Vec<Value> {
+    list["items"].as_array().cloned().unwrap_or_default()
+}
+
+fn text(object: &Value, path: &str) -> String {
+    let text = object.pointer(path).and_then(Value::as_str);
+    text.unwrap_or_default().to_owned()
+}
