@@ -156,6 +156,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
             client_ca_pem: own.ca_pem.clone(),
             certificate: shown.subscribe(),
         }),
+        images: crate::image::open(data_dir)?,
         switch: None,
         resolv_conf: settings.resolv_conf.clone(),
     };

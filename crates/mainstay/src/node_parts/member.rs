@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use image_store::ImageStore;
 use k8s_openapi::api::core::v1::Node;
 use node_agent::{KubeletApi, NewNode, OnShutdown};
 use pod_network::{Cidr, PodNetwork, WantedRanges};
@@ -33,6 +34,8 @@ pub struct Member<'a> {
     pub node_ip: watch::Receiver<IpAddr>,
     /// The kubelet API on the network, for an API server in another process.
     pub kubelet_api: Option<KubeletApi>,
+    /// Images.
+    pub images: ImageStore,
     /// The switch of further nodes on this machine.
     pub switch: Option<SwitchLink>,
     /// The file with name servers for names outside of the cluster.
@@ -77,7 +80,7 @@ impl Member<'_> {
         health: &Health,
         failed: &CancellationToken,
     ) -> Result<RunningMember> {
-        let images = crate::image::open(self.data_dir)?;
+        let images = self.images;
         let for_builtin = images.clone();
         let builtin = tokio::task::spawn_blocking(move || builtin_images::put(&for_builtin));
         let wanted = WantedRanges {

@@ -182,6 +182,7 @@ impl Base<'_> {
             cluster,
             node_ip: address.subscribe(),
             kubelet_api: None,
+            images: crate::image::open(data_dir)?,
             switch: None,
             resolv_conf: node_parts::RESOLV_CONF.into(),
         };

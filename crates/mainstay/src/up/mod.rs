@@ -193,16 +193,7 @@ impl Cluster {
             host_name: &host.name,
             host_addresses: &host.addresses,
             protection,
-            relocation: Relocation {
-                from: DataLocation {
-                    path: claim.before.0.clone(),
-                    host: claim.before.1.clone(),
-                },
-                to: DataLocation {
-                    path: data_dir.to_owned(),
-                    host: host.name.clone(),
-                },
-            },
+            relocation: relocation(&claim, data_dir, &host),
         };
         let mut server = Server::start(config).await?;
         claim.settle(data_dir, &host.name).or_else(unless_full)?;
@@ -394,6 +385,18 @@ impl Cluster {
         };
         self.control_plane.stop(nodes).await;
         stopped
+    }
+}
+
+/// The former and the present place of the data, and of the host that its objects name.
+fn relocation(claim: &Claim, data_dir: &Path, host: &Host) -> Relocation {
+    let (path, name) = claim.before.clone();
+    Relocation {
+        from: DataLocation { path, host: name },
+        to: DataLocation {
+            path: data_dir.to_owned(),
+            host: host.name.clone(),
+        },
     }
 }
 

@@ -14,11 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::further_nodes::{self, FurtherNodes, Place};
 use super::settings::Settings;
-use super::{Cluster, POD_FACING_PORT, Start, check, has_pods, unless_full};
+use super::{Cluster, POD_FACING_PORT, Start, check, has_pods, relocation, unless_full};
 use crate::cluster_ranges::ClusterRanges;
 use crate::control_plane::{
-    self, AskedNetwork, ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server,
-    ServerConfig,
+    self, AskedNetwork, ClusterNetwork, ControlPlane, LocalNode, Server, ServerConfig,
 };
 use crate::data_directory::{self, NAMESPACES};
 use crate::down::left_pods;
@@ -147,22 +146,13 @@ impl Several<'_> {
             listener,
             service_range: ranges.services,
             pod_ranges: Some(self.network.pod_ranges()?),
+            relocation: relocation(&claim, data_dir, &host),
             advertise: on_switch,
             kubeconfig_host: Ipv4Addr::LOCALHOST.into(),
             nodes: Arc::clone(&node),
             host_name: &host.name,
             host_addresses: &host.addresses,
             protection,
-            relocation: Relocation {
-                from: DataLocation {
-                    path: claim.before.0.clone(),
-                    host: claim.before.1.clone(),
-                },
-                to: DataLocation {
-                    path: data_dir.to_owned(),
-                    host: host.name.clone(),
-                },
-            },
         };
         let mut server = Server::start(config).await?;
         claim.settle(data_dir, &host.name).or_else(unless_full)?;
@@ -194,6 +184,7 @@ impl Several<'_> {
             cluster: ranges,
             node_ip: address.subscribe(),
             kubelet_api: None,
+            images: crate::image::open(data_dir)?,
             switch: Some(SwitchLink {
                 name: pod_network::switch_link(self.instance_id),
                 range: self.switch.range(),

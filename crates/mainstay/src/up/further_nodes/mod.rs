@@ -73,15 +73,15 @@ impl FurtherNodes {
         let nodes = place.switch.nodes();
         let directory = place.settings.data_dir.join(FURTHER_NODES);
         let token = token(place.ca_pem, client).await?;
-        let starts = beside(|| prepare(&place, &directory, &token))?;
-        let mut further = Self {
-            processes: Vec::new(),
+        let processes: Result<Vec<NodeProcess>> = beside(|| {
+            let starts = prepare(&place, &directory, &token)?;
+            starts.into_iter().map(NodeProcess::launch).collect()
+        });
+        let further = Self {
+            processes: processes?,
             instance_id: place.instance_id.to_owned(),
             namespaces: place.settings.data_dir.join(NAMESPACES),
         };
-        for start in starts {
-            further.processes.push(NodeProcess::launch(start)?);
-        }
         wait_ready(nodes, client, &directory).await?;
         Ok(further)
     }
