@@ -70,11 +70,15 @@ fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
     let port = format!("node-{}", lost.rsplit('-').next().expect("a number"));
     set_link(&instance.data(), &port, "down");
     wait_for("the pod on another node", 120, || {
-        let now = kubectl.pod(&name);
+        // For a moment there is no pod of this name.
+        let mut all = pods("spread").into_iter();
+        let now = all.find(|pod| text(pod, "/metadata/name") == name);
+        let now = now.unwrap_or_default();
         let (at, ready) = (text(&now, "/spec/nodeName"), ready(&now));
         // Two bodies of one ordinal never run at the same time.
-        assert!(text(&now, "/metadata/uid") == uid || !has_processes(&uid));
-        match at != lost && ready {
+        let is_old = now.is_null() || text(&now, "/metadata/uid") == uid;
+        assert!(is_old || !has_processes(&uid));
+        match !is_old && at != lost && ready {
             true => Ok(()),
             false => Err(format!("{at} {ready}")),
         }
