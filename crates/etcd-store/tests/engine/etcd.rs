@@ -1,9 +1,10 @@
 //! Real etcd servers on loopback ports, with data directories of their own.
 
 use std::{
-    net::TcpListener,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -26,10 +27,18 @@ fn program() -> PathBuf {
     program
 }
 
-/// A port that nobody listens on.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// The loopback address of this process' members. Connections to it come from 127.0.0.1, so that none
+/// takes one of its ports while a member is away.
+pub fn own_address() -> Ipv4Addr {
+    // A process id has 22 bits (proc_sys_kernel(5)).
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 | (a & 63), b, c)
+}
+
+/// A port of that address that no other member has.
+fn next_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(2379);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Files for TLS: of the authority, and of a server's or client's certificate.
@@ -91,8 +100,9 @@ impl Cluster {
     pub fn start(count: usize, tls: Option<&Files>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
-        let peer = |port: u16| format!("http://127.0.0.1:{port}");
+        let address = own_address();
+        let ports: Vec<(u16, u16)> = (0..count).map(|_| (next_port(), next_port())).collect();
+        let peer = |port: u16| format!("http://{address}:{port}");
         let initial: Vec<String> = ports
             .iter()
             .enumerate()
@@ -103,7 +113,7 @@ impl Cluster {
             .iter()
             .enumerate()
             .map(|(number, (client, own_peer))| {
-                let client_url = format!("{scheme}://127.0.0.1:{client}");
+                let client_url = format!("{scheme}://{address}:{client}");
                 let mut arguments = vec![
                     format!("--name=m{number}"),
                     format!(

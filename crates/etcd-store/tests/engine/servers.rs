@@ -9,7 +9,7 @@ use rcgen::{
 };
 
 use crate::{
-    etcd::{Cluster, Files, connect, limits},
+    etcd::{Cluster, Files, connect, limits, own_address},
     suite::{commit, delete, describe, eventually, get, next_events, put, put_leased},
 };
 
@@ -169,7 +169,7 @@ fn write_certificate(
     usage: ExtendedKeyUsagePurpose,
 ) -> Files {
     let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let mut params = CertificateParams::new([own_address().to_string()]).unwrap();
     // etcd speaks to itself with its own certificate.
     params.extended_key_usages = vec![usage, ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = params.signed_by(&key, ca).unwrap();
