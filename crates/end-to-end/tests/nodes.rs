@@ -191,7 +191,12 @@ fn clients_reach_pods(kubectl: &Kubectl, directory: &Path) {
     nodes.sort_unstable();
     assert_eq!(nodes, ["n1", "n2"], "{wide}");
     for pod in ["web-0", "web-1"] {
-        assert_eq!(kubectl.ok(&["exec", pod, "--", "hostname"]).trim(), pod);
+        // The node may still wait for its serving certificate.
+        wait_for(&format!("exec in {pod}"), 60, || {
+            let output = kubectl.run(&["exec", pod, "--", "hostname"]);
+            let is_there = output.stdout.trim() == pod;
+            if is_there { Ok(()) } else { Err(output) }
+        });
         kubectl.ok(&["logs", pod]);
         let file = directory.join(pod);
         std::fs::write(&file, "copied\n").expect("write a file");
@@ -297,9 +302,14 @@ fn a_node_is_drained(kubectl: &Kubectl) {
     let (pod, uid, _) = of_node(kubectl, "n2");
     kubectl.ok(&["drain", "n2", "--delete-emptydir-data", "--timeout=120s"]);
     wait_for("the pod to wait for its node", 60, || {
-        let now = kubectl.json(&["get", "pod", &pod]);
-        let waits = now["status"]["phase"] == "Pending" && now["metadata"]["uid"] != uid.as_str();
-        if waits { Ok(()) } else { Err(now) }
+        // For a moment there is no pod of this name.
+        let listed = kubectl.json(&["get", "pods"]);
+        let mut pods = listed["items"].as_array().into_iter().flatten();
+        let now = pods.find(|found| found["metadata"]["name"] == pod.as_str());
+        let waits = now.is_some_and(|now| {
+            now["status"]["phase"] == "Pending" && now["metadata"]["uid"] != uid.as_str()
+        });
+        if waits { Ok(()) } else { Err(listed) }
     });
     kubectl.ok(&["uncordon", "n2"]);
     kubectl.wait_ready("web", 2);

@@ -37,7 +37,12 @@ fn a_set_spreads_over_nodes_and_leaves_a_lost_one() {
     assert_eq!(placed.collect::<BTreeSet<_>>(), nodes, "one on each node");
     for ordinal in 0..4 {
         let pod = format!("spread-{ordinal}");
-        assert_eq!(kubectl.ok(&["exec", &pod, "--", "hostname"]).trim(), pod);
+        // The node may still wait for its serving certificate.
+        wait_for(&format!("exec in {pod}"), 60, || {
+            let output = kubectl.run(&["exec", &pod, "--", "hostname"]);
+            let is_there = output.stdout.trim() == pod;
+            if is_there { Ok(()) } else { Err(output) }
+        });
         let other = format!("http://spread-{}.spread/healthz", (ordinal + 1) % 4);
         let asked = ["exec", &pod, "--", "wget", "-qO-", "-T", "60", &other];
         assert_eq!(kubectl.ok(&asked).trim(), "ok", "{pod} to {other}");
