@@ -55,14 +55,16 @@ impl Instances {
         let now = Instant::now();
         let mut all = self.all();
         let same = all.entry(identity.clone()).or_default();
-        same.retain(|body| body.runs(now));
-        for other in same.iter() {
+        for other in same.iter().filter(|other| other.runs(now)) {
             trace::broken(format!(
                 "{}/{} has two bodies: {} on {} and now {} on {}",
                 identity.0, identity.1, other.uid, other.node, body.uid, body.node
             ));
         }
         trace!("{} starts {} ({})", body.node, identity.1, body.uid);
+        // A node remembers bodies that have ended, as an agent does on its disk: it must not start one again
+        // whose object it still sees.
+        same.retain(|other| other.node != body.node || other.uid != body.uid);
         same.push(body);
     }
 

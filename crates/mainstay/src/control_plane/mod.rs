@@ -39,6 +39,8 @@ pub struct ControlPlane {
     pub server: Server,
     /// Controllers and scheduler.
     deciders: Group,
+    /// The administrator's socket. It uses the volumes of the node, and ends before they are closed.
+    admin: Group,
     upkeep: Group,
 }
 
@@ -54,6 +56,7 @@ impl ControlPlane {
         let mut control_plane = Self {
             server,
             deciders: Group::new(&health, failed),
+            admin: Group::new(&health, failed),
             upkeep: Group::new(&health, failed),
         };
         control_plane.start_deciders(listening);
@@ -65,6 +68,7 @@ impl ControlPlane {
     /// that `nodes` stops, then the nodes of this process, then the API server.
     pub async fn stop(self, nodes: impl Future<Output = ()>) {
         self.deciders.end().await;
+        self.admin.end().await;
         nodes.await;
         self.upkeep.end().await;
         self.server.stop().await;
@@ -147,7 +151,7 @@ impl ControlPlane {
             storage,
             configured_by,
         };
-        self.upkeep
+        self.admin
             .keep("administrator's socket", |stop| async move {
                 admin::serve(served, listener, stop).await;
                 std::fs::remove_file(socket).ok();
