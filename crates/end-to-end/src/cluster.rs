@@ -117,7 +117,7 @@ impl Kubectl {
     }
 }
 
-/// Whether a pod has the condition `Ready`.
+/// Whether a pod or a node has the condition `Ready`.
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     let mut conditions = conditions.into_iter().flatten();

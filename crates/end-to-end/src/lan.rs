@@ -56,7 +56,11 @@ impl Lan {
     }
 }
 
-fn ip(words: &str) {
+/// Runs `ip` in the network of this thread.
+///
+/// # Panics
+/// When it fails.
+pub fn ip(words: &str) {
     let output = Command::new("ip").args(words.split(' ')).output();
     let output = output.expect("run ip");
     assert!(output.status.success(), "ip {words}: {output:?}");

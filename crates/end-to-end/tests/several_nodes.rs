@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use end_to_end::cluster::is_ready;
+use end_to_end::lan::ip;
 use end_to_end::program::ok;
-use end_to_end::{Instance, Kubectl, Network, wait_for};
+use end_to_end::{Instance, Kubectl, Network, text, wait_for};
 use serde_json::Value;
 
 const SPREAD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/spread.yaml");
@@ -70,8 +72,9 @@ fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
     let pods = |app: &str| items(&kubectl.json(&["get", "pods", "-l", &format!("app={app}")]));
     let old = on_lost(pods("spread")).expect("a pod of the set");
     let (name, uid) = (text(&old, "/metadata/name"), text(&old, "/metadata/uid"));
-    let waits = text(&on_lost(pods("waits")).expect("a pod"), "/metadata/uid");
-    assert!(has_processes(&uid) && has_processes(&waits));
+    let waiting = on_lost(pods("waits")).expect("a pod");
+    let waits = text(&waiting, "/metadata/uid");
+    assert!(has_processes(uid) && has_processes(waits));
     let port = format!("node-{}", lost.rsplit('-').next().expect("a number"));
     set_link(&instance.data(), &port, "down");
     wait_for("the pod on another node", 120, || {
@@ -79,13 +82,12 @@ fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
         let mut all = pods("spread").into_iter();
         let now = all.find(|pod| text(pod, "/metadata/name") == name);
         let now = now.unwrap_or_default();
-        let (at, ready) = (text(&now, "/spec/nodeName"), ready(&now));
         // Two bodies of one ordinal never run at the same time.
-        let is_old = now.is_null() || text(&now, "/metadata/uid") == uid;
-        assert!(is_old || !has_processes(&uid));
-        match !is_old && at != lost && ready {
+        let is_old = now.is_null() || now["metadata"]["uid"] == *uid;
+        assert!(is_old || !has_processes(uid));
+        match !is_old && now["spec"]["nodeName"] != *lost && is_ready(&now) {
             true => Ok(()),
-            false => Err(format!("{at} {ready}")),
+            false => Err(now),
         }
     });
     let fenced = [
@@ -104,14 +106,11 @@ fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
         "pod/waits-0",
     ]);
     assert!(why.contains(lost), "{why}");
-    assert!(
-        has_processes(&waits),
-        "a pod without the annotation goes on"
-    );
+    assert!(has_processes(waits), "a pod without the annotation goes on");
     set_link(&instance.data(), &port, "up");
     wait_for("the node to be back", 120, || {
         let node = kubectl.json(&["get", "node", lost]);
-        match ready(&node) {
+        match is_ready(&node) {
             true => Ok(()),
             false => Err(node["status"]["conditions"].to_string()),
         }
@@ -123,10 +122,7 @@ fn a_lost_node_is_fenced(instance: &Instance, kubectl: &Kubectl, lost: &str) {
 /// Enables or disables the link of a node at the switch.
 fn set_link(data: &Path, port: &str, state: &str) {
     let switch = data.join("namespaces/switch");
-    let words = ["link", "set", port, state];
-    let set = Network::at(&switch).run(|| std::process::Command::new("ip").args(words).output());
-    let set = set.expect("run ip");
-    assert!(set.status.success(), "{set:?}");
+    Network::at(&switch).run(|| ip(&format!("link set {port} {state}")));
 }
 
 /// Whether a process of the pod runs.
@@ -139,28 +135,18 @@ fn has_processes(uid: &str) -> bool {
     })
 }
 
-fn ready(object: &Value) -> bool {
-    let conditions = object["status"]["conditions"].as_array();
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
-}
-
 fn node_of(kubectl: &Kubectl, ordinal: usize) -> String {
-    text(&kubectl.pod(&format!("spread-{ordinal}")), "/spec/nodeName")
+    let pod = kubectl.pod(&format!("spread-{ordinal}"));
+    text(&pod, "/spec/nodeName").to_owned()
 }
 
 fn names(list: &Value) -> BTreeSet<String> {
     items(list)
         .iter()
-        .map(|item| text(item, "/metadata/name"))
+        .map(|item| text(item, "/metadata/name").to_owned())
         .collect()
 }
 
 fn items(list: &Value) -> Vec<Value> {
     list["items"].as_array().cloned().unwrap_or_default()
-}
-
-fn text(object: &Value, path: &str) -> String {
-    let text = object.pointer(path).and_then(Value::as_str);
-    text.unwrap_or_default().to_owned()
 }

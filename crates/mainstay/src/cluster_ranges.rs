@@ -6,8 +6,6 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Service;
 use pod_network::Cidr;
 
-/// The namespace of the Service.
-pub const NAMESPACE: &str = "kube-system";
 /// The Service of the cluster's DNS.
 pub const DNS_SERVICE: &str = "kube-dns";
 /// The annotation with the addresses of the pods of all nodes.

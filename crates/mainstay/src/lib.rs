@@ -21,6 +21,7 @@ mod manual;
 mod node;
 mod node_parts;
 mod output;
+mod own_node;
 mod pod_row;
 mod process;
 mod server;

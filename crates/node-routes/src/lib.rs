@@ -59,7 +59,7 @@ async fn keep(nodes: Cache<Node>, mut config: Config) {
                 Some(_) => false,
                 None => return,
             },
-            () = moved(&mut config.node_ip) => true,
+            Ok(()) = config.node_ip.changed() => true,
             _ = tick.tick() => true,
         };
         sleep(DEBOUNCE).await;
@@ -70,13 +70,6 @@ async fn keep(nodes: Cache<Node>, mut config: Config) {
         let now = connect(&config.network, &wanted).await;
         report(&unreached, &now);
         (connected, unreached) = (Some(wanted), now);
-    }
-}
-
-/// Waits for another address. An address without a sender stays.
-async fn moved(address: &mut watch::Receiver<IpAddr>) {
-    if address.changed().await.is_err() {
-        std::future::pending().await
     }
 }
 

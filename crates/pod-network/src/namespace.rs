@@ -32,7 +32,8 @@ pub async fn tcp_socket(path: &Path, ipv6: bool) -> Result<TcpSocket, Error> {
     inside(path, open).await.map(|(socket, _)| socket)
 }
 
-async fn inside<T, F>(path: &Path, open: F) -> Result<(T, std::fs::File), Error>
+/// Runs `open` on a short-lived thread in the namespace at `path`.
+pub(crate) async fn inside<T, F>(path: &Path, open: F) -> Result<(T, std::fs::File), Error>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, IoError> + Send + 'static,

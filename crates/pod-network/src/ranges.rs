@@ -235,7 +235,11 @@ pub async fn reserve_cluster_ranges(
     Ok(ranges)
 }
 
-pub(crate) fn read(path: &Path) -> Result<Option<Ranges>, Error> {
+/// Reads stored ranges; `None` if there are none.
+///
+/// # Errors
+/// The file is damaged or cannot be read.
+pub fn read(path: &Path) -> Result<Option<Ranges>, Error> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)

@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result};
 use api_client::{Api, Patch, PatchParams};
 use k8s_openapi::api::core::v1::Service;
+use resource_kinds::namespaces::KUBE_SYSTEM;
 
 use super::Server;
-use crate::cluster_ranges::{ClusterRanges, DNS_SERVICE, NAMESPACE};
+use crate::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 
 /// The field manager of the program's own objects.
 const MANAGER: &str = "mainstay-up";
@@ -26,7 +27,7 @@ pub async fn announce_dns(
         "kind": "Service",
         "metadata": {
             "name": DNS_SERVICE,
-            "namespace": NAMESPACE,
+            "namespace": KUBE_SYSTEM,
             "annotations": annotations.unwrap_or_default(),
             "labels": {
                 "k8s-app": "kube-dns",
@@ -43,7 +44,7 @@ pub async fn announce_dns(
         },
     });
     let client = server.client("mainstay-admin", &["system:masters"]);
-    let services: Api<Service> = Api::namespaced(client, NAMESPACE);
+    let services: Api<Service> = Api::namespaced(client, KUBE_SYSTEM);
     let params = PatchParams::apply(MANAGER).force();
     let patch = Patch::Apply(object);
     let applied = services.patch(DNS_SERVICE, &params, &patch).await;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use durable_file::Durability;
-use pod_network::{Cidr, Ranges, WantedRanges};
+use pod_network::{Cidr, WantedRanges};
 use resource_kinds::PodRanges;
 use serde::{Deserialize, Serialize};
 
@@ -48,10 +48,15 @@ pub struct AskedNetwork {
 /// Other ranges are asked for than those of the first start, they make no sense, or a file cannot be
 /// read.
 pub fn choose(data: &Path, asked: &AskedNetwork) -> Result<ClusterNetwork> {
-    let stored: Option<ClusterNetwork> = read(&data.join(FILE))?;
+    let stored = read(&data.join(FILE))?;
     // Of `mainstay up`, which has run on this directory before.
-    let of_up = read_ranges(&data.join("network/ranges.json"))?;
+    let of_up = pod_network::ranges::read(&data.join("network/ranges.json"))?;
     plan(asked, stored, of_up.map(|ranges| ranges.service))
+}
+
+/// The range of the pods of all nodes that holds the range of one node.
+pub fn all_pods(of_node: Cidr) -> Cidr {
+    Cidr::new(of_node.network(), POD_PREFIX)
 }
 
 fn plan(
@@ -60,9 +65,8 @@ fn plan(
     services_of_up: Option<Cidr>,
 ) -> Result<ClusterNetwork> {
     let default = WantedRanges::default();
-    let all_pods = Cidr::new(default.pod.network(), POD_PREFIX);
     let chosen = stored.unwrap_or(ClusterNetwork {
-        pod_cidr: asked.pod_cidr.unwrap_or(all_pods),
+        pod_cidr: asked.pod_cidr.unwrap_or(all_pods(default.pod)),
         node_cidr_mask_size: asked.node_cidr_mask_size.unwrap_or(NODE_PREFIX),
         service_cidr: services_of_up
             .or(asked.service_cidr)
@@ -122,15 +126,7 @@ impl ClusterNetwork {
     }
 }
 
-/// The ranges of the node of this machine, if it has some.
-///
-/// # Errors
-/// The file is damaged or cannot be read.
-pub fn read_ranges(path: &Path) -> Result<Option<Ranges>> {
-    read(path)
-}
-
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
+fn read(path: &Path) -> Result<Option<ClusterNetwork>> {
     match fs::read(path) {
         Ok(bytes) => {
             let read = serde_json::from_slice(&bytes);

@@ -26,7 +26,7 @@ use crate::output::warn;
 use crate::tasks::Group;
 use admin::Admin;
 pub use announced::announce_dns;
-pub use cluster_network::{AskedNetwork, ClusterNetwork, choose as choose_network, read_ranges};
+pub use cluster_network::{AskedNetwork, ClusterNetwork, all_pods, choose as choose_network};
 pub use listen::bind;
 pub use protection::{Protection, ProtectionSettings};
 pub use relocation::{DataLocation, Relocation};

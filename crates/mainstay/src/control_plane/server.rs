@@ -42,6 +42,11 @@ impl LocalNode {
         }
     }
 
+    /// The name of the node.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// From now on the node answers.
     pub fn set(&self, service: NodeService) {
         // Set once per process: the agent is started once.

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use container_runtime::{Runtime, RuntimeOptions};
 use mount_table::MountPoint;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::LeftPods;
-use pod_network::{NodeSwitch, Ranges};
+use pod_network::NodeSwitch;
 use service_proxy::Kernel;
 use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
@@ -113,10 +112,8 @@ async fn end_pods(data: &Path, instance_id: &str, pods: &[LeftPod]) -> Result<()
 /// Removes links, addresses, routes and rules.
 async fn end_network(data: &Path, instance_id: &str) -> Result<()> {
     let state_dir = data.join("network");
-    let ranges: Ranges = match fs::read(state_dir.join("ranges.json")) {
-        Ok(bytes) => serde_json::from_slice(&bytes).context("read the ranges")?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).context("read the ranges"),
+    let Some(ranges) = pod_network::ranges::read(&state_dir.join("ranges.json"))? else {
+        return Ok(());
     };
     let local_addresses = [ranges.pod.nth(1), ranges.service.nth(10)];
     let links = PodLinks {

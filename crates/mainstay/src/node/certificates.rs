@@ -89,7 +89,7 @@ impl Own {
                 let wanted = Wanted::serving(&self.node_name, [now]);
                 tokio::select! {
                     () = self.serve_with(&client, wanted, &shown) => {}
-                    () = moved(&mut address) => {}
+                    Ok(()) = address.changed() => {}
                 }
             }
         })
@@ -126,13 +126,6 @@ impl Own {
             report(error, "the node's serving certificate is not renewed");
             tokio::time::sleep(RETRY).await;
         }
-    }
-}
-
-/// Waits for another address. An address that was given by a flag stays.
-async fn moved(address: &mut watch::Receiver<IpAddr>) {
-    if address.changed().await.is_err() {
-        std::future::pending().await
     }
 }
 

@@ -12,11 +12,12 @@ use k8s_openapi::api::core::v1::Service;
 use node_agent::NewNode;
 use node_identity::{Error, Identity, JoinToken, Joined, Validity, join};
 use pod_network::Cidr;
+use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio::time::Instant;
 
 use super::membership::{Membership, Place};
 use super::settings::Settings;
-use crate::cluster_ranges::{ClusterRanges, DNS_SERVICE, NAMESPACE};
+use crate::cluster_ranges::{ClusterRanges, DNS_SERVICE};
 use crate::node_parts::member::pod_range;
 use crate::output::say;
 
@@ -200,7 +201,7 @@ async fn attempt(client: &Client, node: &NewNode) -> Result<Registered> {
     };
     let registered = node.register(client).await.map_err(refused);
     let registered = registered.with_context(|| format!("register the node {}", node.name))?;
-    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
+    let services: Api<Service> = Api::namespaced(client.clone(), KUBE_SYSTEM);
     let service = services.get(DNS_SERVICE).await.map_err(refused);
     let service = service.context("read the ranges of the cluster")?;
     let cluster = ClusterRanges::of(&service).context(

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use container_runtime::beside;
-use node_agent::{NewNode, OnShutdown};
+use node_agent::OnShutdown;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster_ranges::ClusterRanges;
@@ -19,10 +19,10 @@ use crate::control_plane::{
 };
 use crate::data_directory::{self, Claim, Role};
 use crate::host::{self, Host, NodeAddress};
-use crate::node_parts::member::{Member, RunningMember, pod_range};
+use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::dns_address;
-use crate::node_parts::{self, Clients};
 use crate::output::say;
+use crate::own_node::OwnNode;
 use crate::settings::program;
 use crate::stop::Stop;
 pub use settings::ServerRoleArguments;
@@ -163,32 +163,17 @@ impl Base<'_> {
             );
         }
         let address = NodeAddress::of(&self.host, Ipv4Addr::LOCALHOST);
-        let server = &control_plane.server;
-        let name = self.host.name.as_str();
-        let clients = Clients::in_process(name, |user, groups| server.client(user, groups));
-        let node = NewNode {
-            name: name.to_owned(),
-            ..NewNode::default()
-        };
-        let registered = node.register(&clients.agent).await;
-        let registered = registered.context("register the node of this machine")?;
-        let cluster = ranges(&self.network);
-        let pods = pod_range(&registered, &cluster)?;
-        let member = Member {
+        let own = OwnNode {
             data_dir,
             instance_id: &self.claim.marker.kernel_name,
             machine,
-            node,
-            cluster,
+            cluster: ranges(&self.network),
             node_ip: address.subscribe(),
-            kubelet_api: None,
             images: crate::image::open(data_dir)?,
             switch: None,
-            resolv_conf: node_parts::RESOLV_CONF.into(),
+            local: &self.node,
         };
-        let health = server.health();
-        let member = member.start(pods, clients, &health, &self.failed).await?;
-        self.node.set(member.parts.service.clone());
+        let member = own.start(&control_plane.server, &self.failed).await?;
         let configured_by = self.settings.configured_by.clone();
         let storage = member.parts.storage();
         beside(|| control_plane.serve_admin(data_dir, storage, configured_by));

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use container_runtime::beside;
-use node_agent::NewNode;
-use pod_network::{Cidr, NodeSwitch, Ranges, SwitchOptions, WantedRanges};
+use pod_network::{Cidr, NodeSwitch, SwitchOptions, WantedRanges};
 use service_proxy::SwitchLink;
 use tokio_util::sync::CancellationToken;
 
@@ -22,15 +21,10 @@ use crate::control_plane::{
 use crate::data_directory::{self, NAMESPACES};
 use crate::down::left_pods;
 use crate::host::NodeAddress;
-use crate::node_parts::member::{Member, pod_range};
 use crate::node_parts::network::dns_address;
-use crate::node_parts::{Clients, RESOLV_CONF};
 use crate::output::warn;
+use crate::own_node::OwnNode;
 
-/// The first address of the pods of all nodes, if nothing else uses the range.
-const PODS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 0);
-/// The prefix length of the range of the pods of all nodes.
-const PODS_PREFIX: u8 = 16;
 /// The range of the machine and of the nodes on the switch, if nothing else uses it.
 const SWITCH: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 245, 0, 0), 24);
 
@@ -83,16 +77,16 @@ async fn take_down(instance_id: &str, data_dir: &Path) {
 async fn reserve(settings: &Settings, instance_id: &str) -> Result<ClusterNetwork> {
     let data_dir = settings.data_dir.as_path();
     let directory = data_dir.join("network");
-    let alone: Option<Ranges> =
-        beside(|| control_plane::read_ranges(&directory.join("ranges.json")))?;
+    let alone = beside(|| pod_network::ranges::read(&directory.join("ranges.json")))?;
+    let default = WantedRanges::default();
     // A cluster that had one node keeps the addresses of its pods and Services.
     let service = alone.map(|alone| alone.service).or(settings.service_cidr);
-    let pod = settings
-        .pod_cidr
-        .or(alone.map(|alone| Cidr::new(alone.pod.network(), PODS_PREFIX)));
+    let of_node = alone.map_or(default.pod, |alone| alone.pod);
     let wanted = WantedRanges {
-        pod: pod.unwrap_or(Cidr::new(PODS, PODS_PREFIX)),
-        service: service.unwrap_or(WantedRanges::default().service),
+        pod: settings
+            .pod_cidr
+            .unwrap_or(control_plane::all_pods(of_node)),
+        service: service.unwrap_or(default.service),
         pod_fixed: settings.pod_cidr.is_some(),
         service_fixed: service.is_some(),
     };
@@ -167,34 +161,21 @@ impl Several<'_> {
         let mut control_plane = ControlPlane::of(server, None, &failed);
         control_plane.follow_addresses(&host, None);
         let server = &control_plane.server;
-        let clients = Clients::in_process(&host.name, |user, groups| server.client(user, groups));
-        let own = NewNode {
-            name: host.name.clone(),
-            ..NewNode::default()
-        };
-        let registered = own.register(&clients.agent).await;
-        let registered = registered.context("register the node of this machine")?;
-        let pods = pod_range(&registered, &ranges)?;
         let address = NodeAddress::fixed(IpAddr::V4(self.switch.address()));
-        let member = Member {
+        let own = OwnNode {
             data_dir,
             instance_id: self.instance_id,
             machine: &settings.machine,
-            node: own,
             cluster: ranges,
             node_ip: address.subscribe(),
-            kubelet_api: None,
             images: crate::image::open(data_dir)?,
             switch: Some(SwitchLink {
                 name: pod_network::switch_link(self.instance_id),
                 range: self.switch.range(),
             }),
-            resolv_conf: RESOLV_CONF.into(),
+            local: &node,
         };
-        let member = member
-            .start(pods, clients, &server.health(), &failed)
-            .await?;
-        node.set(member.parts.service.clone());
+        let member = own.start(server, &failed).await?;
         let place = Place {
             settings,
             instance_id: self.instance_id,

@@ -24,7 +24,7 @@ use crate::links::{delete_link, get_link};
 use crate::names::switch_link;
 use crate::namespace;
 use crate::ranges::{self, UsedRange};
-use pinned::{PinnedNamespace, unpin};
+use pinned::{pin, unpin};
 
 /// The link of a node to the switch.
 const NODE_LINK: &str = "eth0";
@@ -85,7 +85,7 @@ impl NodeSwitch {
         })
         .await?;
         // Until the range is visible in the kernel, for instances that start together.
-        let _lock = ranges::lock().await?;
+        let lock = ranges::lock().await?;
         let range = choose_range(&host, &options).await?;
         let address = |index: usize| {
             let index = u32::try_from(index).ok();
@@ -102,21 +102,27 @@ impl NodeSwitch {
             gateway: None,
         };
         bridge.plug(&host.handle, "machine", &own, &machine).await?;
+        drop(lock);
         let mut nodes = Vec::new();
         for (index, name) in options.nodes.into_iter().enumerate() {
-            let namespace = pin(&options.state_dir.join(format!("node-{}", index + 2))).await?;
+            let label = format!("node-{}", index + 2);
+            let namespace = options.state_dir.join(&label);
+            let pinned = namespace.clone();
+            beside("mount a network namespace on", &namespace, move || {
+                pin(&pinned)
+            })
+            .await?;
             let port = Port {
                 name: NODE_LINK.to_owned(),
                 address: address(index + 2)?,
                 prefix: range.prefix(),
                 gateway: Some(machine.address),
             };
-            let (inside, file) = namespace::connect(namespace.path()).await?;
-            let label = format!("node-{}", index + 2);
+            let (inside, file) = namespace::connect(&namespace).await?;
             bridge.plug(&inside, &label, &file, &port).await?;
             nodes.push(SwitchedNode {
                 name,
-                namespace: namespace.path().to_owned(),
+                namespace,
                 address: port.address,
             });
         }
@@ -224,18 +230,6 @@ fn own_namespace() -> Result<std::fs::File, IoError> {
     std::fs::File::open(OWN_NAMESPACE)
 }
 
-async fn pin(path: &Path) -> Result<PinnedNamespace, Error> {
-    let failed = |source| Error::Namespace {
-        path: path.to_owned(),
-        source,
-    };
-    let own = path.to_owned();
-    let pinned = spawn_blocking(move || PinnedNamespace::open_or_create(&own)).await;
-    pinned
-        .map_err(|error| failed(IoError::other(error)))?
-        .map_err(failed)
-}
-
 /// A link to the switch, at its user's end.
 struct Port {
     name: String,
@@ -252,10 +246,12 @@ struct Bridge {
 
 impl Bridge {
     async fn open(state_dir: &Path) -> Result<Self, Error> {
-        let namespace = pin(&state_dir.join(BRIDGE)).await?;
-        let (handle, _) = namespace::connect(namespace.path()).await?;
-        let keep_out = move || namespace.run(keep_firewall_out);
-        beside("write", Path::new(BRIDGE_FIREWALL), keep_out).await?;
+        let namespace = state_dir.join(BRIDGE);
+        let pinned = namespace.clone();
+        let pin = move || pin(&pinned);
+        beside("mount a network namespace on", &namespace, pin).await?;
+        let (handle, _) = namespace::connect(&namespace).await?;
+        namespace::inside(&namespace, keep_firewall_out).await?;
         let index = match get_link(&handle, BRIDGE).await? {
             Some(link) => link.header.index,
             None => {

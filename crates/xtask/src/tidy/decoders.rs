@@ -238,7 +238,6 @@ const TABLE: &[(&str, Said)] = &[
     ),
     ("mainstay/src/control_plane/cluster_network.rs", OWN_FILE),
     ("mainstay/src/data_directory/marker.rs", OWN_FILE),
-    ("mainstay/src/down/leftovers.rs", OWN_FILE),
     (
         "mainstay/src/hello/peers.rs",
         ByOurs("a program for trying out, in a container of its own"),

@@ -6,7 +6,6 @@ mod resolver;
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use anyhow::{Context, Result};
 use api_client::{Api, Client};
 use clap::CommandFactory;
 use container_runtime::beside;
+use durable_file::Durability;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Node;
 use node_agent::OnShutdown;
@@ -129,12 +129,8 @@ fn prepare(place: &Place<'_>, directory: &Path, token: &str) -> Result<Vec<NodeS
     let failed = || format!("make {}", directory.display());
     fs::create_dir_all(directory).with_context(failed)?;
     let token_file = directory.join("token");
-    let mut options = fs::File::options();
-    options.create(true).write(true).truncate(true).mode(0o600);
-    let written = options.open(&token_file);
-    let written =
-        written.and_then(|mut file| std::io::Write::write_all(&mut file, token.as_bytes()));
-    written.with_context(|| format!("write {}", token_file.display()))?;
+    durable_file::replace(&token_file, token.as_bytes(), 0o600, Durability::PageCache)
+        .with_context(|| format!("write {}", token_file.display()))?;
     let resolv_conf = resolver::for_namespaces();
     // This very program, even if its file has been replaced since.
     let program = PathBuf::from("/proc/self/exe");
