@@ -16,6 +16,7 @@ use crate::flow_control::upkeep;
 use crate::group_services;
 use crate::handlers::component_health;
 use crate::handlers::destination::Destination;
+use crate::handlers::freshness;
 use crate::handlers::health;
 use crate::handlers::metrics;
 use crate::handlers::resource_metrics;
@@ -90,6 +91,7 @@ async fn stored(
     let has_say = writes && info.group == admissionregistration::GROUP;
     let deprecation = resource.kind.deprecation();
     call.warnings.add(deprecation.map(str::to_owned));
+    freshness::reach(server.objects.store.as_ref(), &call).await?;
     let answer = match verb {
         Some(verb) => verbs::answer(server.writer(), &server.metrics, resource, verb, call, body)
             .await

@@ -3,6 +3,7 @@
 pub(crate) mod allow_header;
 pub(crate) mod component_health;
 pub(crate) mod destination;
+pub(crate) mod freshness;
 pub(crate) mod health;
 pub(crate) mod metrics;
 pub(crate) mod nodes;

@@ -46,6 +46,7 @@ mod remote_nodes;
 mod requests;
 mod resource_metrics;
 mod server_side_apply;
+mod several_servers;
 mod stateful_sets;
 mod stolen_node;
 mod subresources;

@@ -1,0 +1,215 @@
+//! Several servers over one store, of which one is behind: its reads are of an earlier state until it
+//! waits for a newer one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use api_server::Limits;
+use futures::FutureExt;
+use futures::future::{BoxFuture, poll_immediate};
+use mvcc_store::embedded::EmbeddedStore;
+use mvcc_store::{
+    LeaseId, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchStream,
+};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
+
+/// A server's copy of the store, which follows only when it is asked to.
+struct Copy {
+    cluster: Arc<EmbeddedStore>,
+    seen: watch::Sender<Revision>,
+    /// How often the other servers were asked for the newest revision.
+    asked: AtomicUsize,
+}
+
+impl Copy {
+    fn catch_up(&self) {
+        self.seen.send_replace(self.cluster.current_revision());
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Store for Copy {
+    fn current_revision(&self) -> Revision {
+        *self.seen.borrow()
+    }
+
+    fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.catch_up();
+        self.cluster.newest()
+    }
+
+    fn reached(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        if revision > self.cluster.current_revision() {
+            return self.cluster.reached(revision);
+        }
+        let mut seen = self.seen.subscribe();
+        async move {
+            let reached = seen.wait_for(|seen| *seen >= revision).await;
+            reached.map(drop).map_err(|_| StoreError::Closed)
+        }
+        .boxed()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        None
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
+        async move {
+            let done = self.cluster.txn(txn).await;
+            self.catch_up();
+            done
+        }
+        .boxed()
+    }
+
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
+        let revision = Some(range.revision.unwrap_or(self.current_revision()));
+        self.cluster.range(Range { revision, ..range })
+    }
+
+    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
+        self.cluster.watch(prefix, from)
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.cluster.compact(revision)
+    }
+
+    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
+        self.cluster.lease_grant(ttl)
+    }
+
+    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.cluster.lease_keep_alive(lease)
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.cluster.lease_revoke(lease)
+    }
+}
+
+/// A server that is up to date, one that is behind, and the copy of the latter.
+async fn two() -> (Api, Api, Arc<Copy>) {
+    let cluster = EmbeddedStore::in_memory();
+    let ahead = Api::over(cluster.clone(), Limits::default(), None).await;
+    let copy = Arc::new(Copy {
+        seen: watch::Sender::new(cluster.current_revision()),
+        cluster: cluster.clone(),
+        asked: AtomicUsize::new(0),
+    });
+    let behind = Api::through(cluster, copy.clone(), Limits::default(), None).await;
+    (ahead, behind, copy)
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    let items = list["items"].as_array().unwrap().iter();
+    items
+        .map(|item| item["metadata"]["name"].as_str().unwrap())
+        .collect()
+}
+
+/// A read without a resource version is of the most recent state, and one with "0" of any
+/// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list>).
+#[tokio::test]
+async fn reads_see_what_other_servers_have_written() {
+    let (ahead, behind, copy) = two().await;
+    ahead.create(CONFIG_MAPS, config_map("a")).await;
+    let one = format!("{CONFIG_MAPS}/a");
+    let before = copy.asked();
+    assert_eq!(behind.get(&format!("{one}?resourceVersion=0")).await.0, 404);
+    let (_, any) = behind
+        .get(&format!("{CONFIG_MAPS}?resourceVersion=0"))
+        .await;
+    assert_eq!(names(&any), [""; 0]);
+    assert_eq!(copy.asked(), before, "no other server is asked");
+    assert_eq!(behind.get(&one).await.0, 200);
+    ahead.create(CONFIG_MAPS, config_map("b")).await;
+    let (_, list) = behind.get(CONFIG_MAPS).await;
+    assert_eq!(names(&list), ["a", "b"]);
+    ahead.create(CONFIG_MAPS, config_map("c")).await;
+    let mut events = Events::open(&behind, &format!("{CONFIG_MAPS}?watch=1")).await;
+    for name in ["a", "b", "c"] {
+        assert_eq!(events.short().await, format!("ADDED {name}"));
+    }
+    // The second page is of the first one's version, also at a server that has not seen it yet.
+    let (_, page) = ahead.get(&format!("{CONFIG_MAPS}?limit=2")).await;
+    ahead.create(CONFIG_MAPS, config_map("d")).await;
+    let (_, page2) = ahead.get(&format!("{CONFIG_MAPS}?limit=2")).await;
+    let rest = |page: &Value| {
+        let token = page["metadata"]["continue"].as_str().unwrap();
+        format!("{CONFIG_MAPS}?limit=2&resourceVersion=0&continue={token}")
+    };
+    assert_eq!(names(&behind.get(&rest(&page2)).await.1), ["c", "d"]);
+    assert_eq!(names(&behind.get(&rest(&page)).await.1), ["c"]);
+}
+
+/// A resource version of another server is waited for, and refused only if it does not exist.
+#[tokio::test]
+async fn a_version_of_another_server_is_waited_for() {
+    let (ahead, behind, copy) = two().await;
+    let made = ahead.create(CONFIG_MAPS, config_map("a")).await;
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let at = format!("resourceVersion={version}");
+    let one = format!("{CONFIG_MAPS}/a?{at}");
+    let exact = format!("{CONFIG_MAPS}?{at}&resourceVersionMatch=Exact");
+    let streamed = format!("{CONFIG_MAPS}?watch=1&{at}");
+    let mut get = Box::pin(behind.get(&one));
+    let mut list = Box::pin(behind.get(&exact));
+    let mut watch = Box::pin(Events::open(&behind, &streamed));
+    assert!(poll_immediate(&mut get).await.is_none());
+    assert!(poll_immediate(&mut list).await.is_none());
+    assert!(poll_immediate(&mut watch).await.is_none());
+    copy.catch_up();
+    assert_eq!(get.await.1["metadata"]["resourceVersion"], version);
+    assert_eq!(names(&list.await.1), ["a"]);
+    let mut events = watch.await;
+    ahead.create(CONFIG_MAPS, config_map("b")).await;
+    assert_eq!(events.short().await, "ADDED b");
+    let (code, status) = behind
+        .get(&format!("{CONFIG_MAPS}?resourceVersion=999999"))
+        .await;
+    assert_eq!(code, 504, "{status}");
+    assert_eq!(
+        status["details"]["causes"][0]["reason"],
+        "ResourceVersionTooLarge"
+    );
+}
+
+/// A write and its admission decide on the most recent state: the namespace, the version and the quota
+/// may be of another server.
+#[tokio::test]
+async fn writes_decide_on_what_other_servers_have_written() {
+    let (ahead, behind, _copy) = two().await;
+    let namespace = json!({"metadata": {"name": "new"}});
+    ahead.create("/api/v1/namespaces", namespace).await;
+    let maps = "/api/v1/namespaces/new/configmaps";
+    behind.create(maps, config_map("a")).await;
+    let one = format!("{maps}/a");
+    let (_, mut changed) = ahead
+        .patch(&one, "merge", json!({"data": {"a": "2"}}))
+        .await;
+    changed["data"]["a"] = json!("3");
+    let (code, put) = behind.send("PUT", &one, changed).await;
+    assert_eq!(code, 200, "{put}");
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "1"}}});
+    ahead
+        .create("/api/v1/namespaces/new/resourcequotas", quota)
+        .await;
+    let (code, refused) = behind.send("POST", maps, config_map("b")).await;
+    assert_eq!(code, 403, "{refused}");
+    ahead.create(CONFIG_MAPS, config_map("c")).await;
+    let gone = format!("{CONFIG_MAPS}/c");
+    assert_eq!(behind.send("DELETE", &gone, Value::Null).await.0, 200);
+    ahead.create(CONFIG_MAPS, config_map("d")).await;
+    let all = behind.send("DELETE", CONFIG_MAPS, Value::Null).await.1;
+    assert_eq!(names(&all), ["d"]);
+}
