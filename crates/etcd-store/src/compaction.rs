@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use grpc::{Code, RpcError};
 use mvcc_store::Revision;
 use tokio::time::Instant;
 
@@ -13,7 +14,6 @@ use crate::{
     connections::Connections,
     keys::Keys,
     messages::{self, COMPACT, Condition, RequestOp, TXN, TxnRequest, TxnResponse},
-    rpc::{Code, RpcError},
 };
 
 /// The history that etcd keeps at least: a server that was cut off for less finds its place again.

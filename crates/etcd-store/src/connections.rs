@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use grpc::{Channel, ChannelOptions, Code, KeepAlive, RpcError};
 use http_client::tls::{self, ClientConfig};
 use tokio::{
     net::TcpStream,
@@ -12,7 +13,6 @@ use tokio::{
 
 use crate::{
     messages::{STATUS, StatusResponse},
-    rpc::{Channel, RpcError},
     version,
 };
 
@@ -20,6 +20,39 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pause before the members are tried again, after none could be reached.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// etcd refuses clients that ask more often than each five seconds
+/// (`--grpc-keepalive-min-time`).
+const CHANNEL: ChannelOptions = ChannelOptions {
+    keep_alive: Some(KeepAlive {
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(5),
+    }),
+    // A member without a leader refuses at once, and ends its watches.
+    headers: &[("hasleader", "true")],
+    message_bytes_max: MESSAGE_BYTES_MAX,
+};
+/// Longest message that is accepted. Pages of keys are far shorter.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Whether a call has certainly had no effect and will have none: with other codes than these, etcd
+/// leaves that open.
+pub(crate) fn is_without_effect(error: &RpcError) -> bool {
+    match error {
+        RpcError::Unreachable(_) => true,
+        RpcError::Broken(_) | RpcError::TimedOut(_) => false,
+        RpcError::Status { code, .. } => [
+            Code::INVALID_ARGUMENT,
+            Code::NOT_FOUND,
+            Code::PERMISSION_DENIED,
+            Code::RESOURCE_EXHAUSTED,
+            Code::FAILED_PRECONDITION,
+            Code::OUT_OF_RANGE,
+            Code::UNAUTHENTICATED,
+        ]
+        .contains(code),
+    }
+}
 
 /// A member's address for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,9 +149,10 @@ impl Connections {
             let channel = match &self.tls {
                 Some(config) if endpoint.is_tls => {
                     let stream = tls::handshake(stream, &endpoint.host, Arc::clone(config)).await;
-                    Channel::over(stream.map_err(|error| broken(&error))?, endpoint.base()).await?
+                    let stream = stream.map_err(|error| broken(&error))?;
+                    Channel::over(stream, endpoint.base(), CHANNEL).await?
                 }
-                _ => Channel::over(stream, endpoint.base()).await?,
+                _ => Channel::over(stream, endpoint.base(), CHANNEL).await?,
             };
             let answer = channel.call(STATUS, &[], CONNECT_TIMEOUT).await?;
             let status = StatusResponse::read(&answer).map_err(|error| broken(&error))?;
@@ -155,7 +189,7 @@ impl Connections {
         let answer = channel.call(path, message, limit).await;
         if answer
             .as_ref()
-            .is_err_and(|error| !error.is_without_effect())
+            .is_err_and(|error| !is_without_effect(error))
         {
             self.give_up(number).await;
         }
@@ -175,7 +209,7 @@ impl Connections {
         loop {
             let error = match self.call_once(path, message, limit).await {
                 Ok(answer) => return Ok(answer),
-                Err(error @ RpcError::Status { .. }) if error.is_without_effect() => {
+                Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {
                     return Err(error);
                 }
                 Err(error) => error,

@@ -1,16 +1,17 @@
 //! The decoders of etcd's bytes, for tests that feed them any input.
 
 use bytes::{Bytes, BytesMut};
+use grpc::framing;
 use mvcc_store::Revision;
 
-use crate::{messages, rpc, value};
+use crate::{connections::MESSAGE_BYTES_MAX, messages, value};
 
 /// Decodes a stream of messages, each as every answer that is in use, and the values in them. Returns
 /// the number of messages.
 pub fn stream(bytes: &[u8]) -> usize {
     let mut received = BytesMut::from(bytes);
     let mut count = 0;
-    while let Ok(Some(message)) = rpc::take(&mut received) {
+    while let Ok(Some(message)) = framing::take(&mut received, MESSAGE_BYTES_MAX) {
         count += 1;
         let pairs = [
             messages::RangeResponse::read(&message).map(|range| range.pairs),

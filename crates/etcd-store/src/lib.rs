@@ -4,7 +4,7 @@
 //! etcd does not depend on the number of clients. Writes are etcd's transactions (`txn`). A write is
 //! acknowledged when the copy has it; a write without an answer is looked for before anybody hears
 //! of it (`writer`). The newest revision of all servers is asked for once for all that wait
-//! (`read_index`). gRPC is spoken by this crate over the HTTP/2 that the program has anyway (`rpc`).
+//! (`read_index`). gRPC is spoken by the crate `grpc`.
 
 mod compaction;
 mod connections;
@@ -14,7 +14,6 @@ mod messages;
 mod mirror;
 mod options;
 mod read_index;
-mod rpc;
 mod store;
 mod txn;
 mod value;

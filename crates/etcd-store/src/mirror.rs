@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::future::OptionFuture;
+use grpc::{Code, RpcError, Stream};
 use mvcc_store::{
     KeyValue, LeaseId, Limits, Revision, StoreError,
     published::{Commit, LiveKeys, Published},
@@ -20,7 +21,6 @@ use crate::{
     messages::{
         self, RANGE, RangeRequest, RangeResponse, StoredPair, WATCH, WatchEvent, WatchResponse,
     },
-    rpc::{Code, RpcError, Stream},
     value,
 };
 

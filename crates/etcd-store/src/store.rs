@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
+use grpc::RpcError;
 use mvcc_store::{
     LeaseId, Occupancy, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
     WatchStream, limits,
@@ -12,13 +13,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     compaction,
-    connections::Connections,
+    connections::{Connections, is_without_effect},
     keys::Keys,
     messages::{self, ALARM, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LeaseResponse},
     mirror::Mirror,
     options::{ConnectError, EtcdOptions},
     read_index::ReadIndex,
-    rpc::RpcError,
     txn,
     writer::Writer,
 };
@@ -214,7 +214,7 @@ impl Store for EtcdStore {
             let answer = answer.unwrap_or(Err(RpcError::TimedOut(ATTEMPT)));
             if answer
                 .as_ref()
-                .is_err_and(|error| !error.is_without_effect())
+                .is_err_and(|error| !is_without_effect(error))
             {
                 self.connections.give_up(current.number).await;
             }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use grpc::{Code, RpcError};
 use mvcc_store::{
     Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
     published::Commit,
@@ -16,7 +17,6 @@ use crate::{
     keys::Keys,
     messages::{Condition, RequestOp, StoredPair, TxnRequest, TxnResponse},
     mirror::loaded,
-    rpc::{Code, RpcError},
     value,
 };
 

@@ -8,15 +8,15 @@ use std::{
     time::Duration,
 };
 
+use grpc::RpcError;
 use mvcc_store::{Revision, StoreError, Txn, TxnResult, limits};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    connections::Connections,
+    connections::{Connections, is_without_effect},
     keys::Keys,
     messages::{self, PUT, TXN, TxnResponse},
     mirror::{Mark, Mirror},
-    rpc::RpcError,
     txn::{self, Answered},
 };
 
@@ -146,10 +146,10 @@ impl Writer {
                 self.fence.fetch_max(now.0, Ordering::SeqCst);
                 Attempt::Again
             }
-            Err(error @ RpcError::Status { .. }) if error.is_without_effect() => {
+            Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {
                 Attempt::Done(Err(txn::refusal(&error, txn::lease_of(txn))))
             }
-            Err(error) if error.is_without_effect() => {
+            Err(error) if is_without_effect(&error) => {
                 tracing::debug!(%error, "a transaction was not sent");
                 Attempt::Again
             }

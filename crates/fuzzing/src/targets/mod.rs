@@ -55,6 +55,7 @@ pub const ALL: &[Target] = &[
     wires::SPDY,
     wires::WEB_SOCKET,
     wires::ETCD_MESSAGES,
+    wires::CSI_ANSWERS,
     names::DNS,
     images::PAX,
     images::TAR_HEADER,

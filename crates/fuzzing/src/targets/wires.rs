@@ -82,3 +82,20 @@ pub const ETCD_MESSAGES: Target = Target {
         }
     },
 };
+
+pub const CSI_ANSWERS: Target = Target {
+    name: "csi-answers",
+    seeds: &[
+        // A node with a limit and a place.
+        b"\x0a\x02n1\x10\x05\x1a\x08\x0a\x06\x0a\x01z\x12\x01a",
+        // The capability to stage.
+        b"\x0a\x04\x0a\x02\x08\x01",
+        // A registration.
+        b"\x0a\x09CSIPlugin\x12\x03a.b\x1a\x02/s\x22\x051.0.0",
+    ],
+    words: &["\u{a}\u{2}", "\u{12}\u{1}", "\u{7f}"],
+    run: |bytes| {
+        // Each text has a tag and a length at least.
+        assert!(csi::decoders::answers(bytes) <= bytes.len());
+    },
+};

@@ -330,6 +330,9 @@ const TABLE: &[(&str, Said)] = &[
         "resource-kinds/src/groups/snapshot.rs",
         ByOurs("part of the program"),
     ),
+    ("csi/src/error.rs", ByStrangers(&["csi-answers"])),
+    ("csi/src/messages.rs", ByStrangers(&["csi-answers"])),
+    ("csi/src/wire.rs", ByStrangers(&["csi-answers"])),
     (
         "etcd-store/src/messages.rs",
         ByStrangers(&["etcd-messages"]),

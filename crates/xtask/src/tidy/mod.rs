@@ -52,6 +52,7 @@ impl SourceFile {
 
 /// Crates that are not in the product: tests, and tools of the developers.
 const AROUND: &[&str] = &[
+    "csi-test-driver",
     "end-to-end",
     "fuzzing",
     "model-check",

@@ -1,0 +1,319 @@
+//! The services Identity and Node over directories and bind mounts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use object_model::protobuf::Writer;
+
+use crate::fields::{Fields, texts};
+use crate::server::Answer;
+
+const NOT_FOUND: u32 = 5;
+const INVALID_ARGUMENT: u32 = 3;
+const FAILED_PRECONDITION: u32 = 9;
+const UNIMPLEMENTED: u32 = 12;
+const INTERNAL: u32 = 13;
+
+/// The nature of a driver.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name.
+    pub name: String,
+    /// Its name of the node.
+    pub node_id: String,
+    /// Whether volumes are staged.
+    pub stages: bool,
+    /// Most volumes on the node; zero for no limit.
+    pub volumes_max: u64,
+    /// The place of the node.
+    pub topology: BTreeMap<String, String>,
+    /// The directory with the volumes; each is a directory of its id.
+    pub volumes: PathBuf,
+    /// Paths of calls that begin with the first are below the second on this machine.
+    pub root: (PathBuf, PathBuf),
+}
+
+/// A failure on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The code, without any effect.
+    Before(u32),
+    /// The code, after the work is done.
+    After(u32),
+    /// The connection breaks without an effect.
+    DiesBefore,
+    /// The connection breaks after the work is done.
+    DiesAfter,
+}
+
+/// A call that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The method, without its service.
+    pub method: String,
+    /// The volume.
+    pub volume: String,
+    /// The staging or target path.
+    pub path: String,
+    /// The secrets.
+    pub secrets: BTreeMap<String, String>,
+    /// The volume's attributes.
+    pub context: BTreeMap<String, String>,
+    /// The attachment's.
+    pub publish_context: BTreeMap<String, String>,
+    /// The access mode.
+    pub mode: u64,
+}
+
+/// The driver.
+pub struct NodeDriver {
+    settings: Settings,
+    calls: Mutex<Vec<Call>>,
+    failures: Mutex<VecDeque<(String, Failure)>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Done = Result<Vec<u8>, (u32, String)>;
+
+impl NodeDriver {
+    /// A driver of that nature.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            calls: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// The calls so far that work on volumes.
+    pub fn calls(&self) -> Vec<Call> {
+        locked(&self.calls).clone()
+    }
+
+    /// Fails the next call of a method.
+    pub fn fail_next(&self, method: &str, failure: Failure) {
+        locked(&self.failures).push_back((method.to_owned(), failure));
+    }
+
+    pub(crate) fn answer(&self, path: &str, message: &Fields) -> Answer {
+        let method = path.rsplit('/').next().unwrap_or_default();
+        let failure = {
+            let mut failures = locked(&self.failures);
+            let at = failures.iter().position(|(of, _)| of == method);
+            at.and_then(|at| failures.remove(at))
+        };
+        match failure.map(|(_, failure)| failure) {
+            Some(Failure::Before(code)) => Some(Err((code, "on purpose".to_owned()))),
+            Some(Failure::DiesBefore) => None,
+            Some(Failure::After(code)) => {
+                drop(self.perform(method, message));
+                Some(Err((code, "on purpose".to_owned())))
+            }
+            Some(Failure::DiesAfter) => {
+                drop(self.perform(method, message));
+                None
+            }
+            None => Some(self.perform(method, message)),
+        }
+    }
+
+    fn perform(&self, method: &str, message: &Fields) -> Done {
+        let settings = &self.settings;
+        match method {
+            "GetPluginInfo" => Ok(texts(&[(1, &settings.name), (2, "1.0")])),
+            "NodeGetInfo" => Ok(self.node_info()),
+            "NodeGetCapabilities" => Ok(match settings.stages {
+                // One capability: its `rpc`, of the type that stages.
+                true => vec![0x0a, 4, 0x0a, 2, 8, 1],
+                false => Vec::new(),
+            }),
+            "NodeStageVolume" => self.stage(message),
+            "NodeUnstageVolume" => self.undo("NodeUnstageVolume", message),
+            "NodePublishVolume" => self.publish(message),
+            "NodeUnpublishVolume" => self.undo("NodeUnpublishVolume", message),
+            other => Err((UNIMPLEMENTED, other.to_owned())),
+        }
+    }
+
+    fn node_info(&self) -> Vec<u8> {
+        let mut out = Writer(texts(&[(1, &self.settings.node_id)]));
+        if self.settings.volumes_max > 0 {
+            out.varint(2 << 3, self.settings.volumes_max);
+        }
+        out.message(3 << 3 | 2, |out| {
+            for (key, value) in &self.settings.topology {
+                out.bytes(1 << 3 | 2, &texts(&[(1, key), (2, value)]));
+            }
+        });
+        out.0
+    }
+
+    fn note(&self, call: Call) {
+        locked(&self.calls).push(call);
+    }
+
+    /// The path on this machine.
+    fn here(&self, path: &str) -> PathBuf {
+        let (told, real) = &self.settings.root;
+        match Path::new(path).strip_prefix(told) {
+            Ok(rest) => real.join(rest),
+            Err(_) => PathBuf::from(path),
+        }
+    }
+
+    fn stage(&self, message: &Fields) -> Done {
+        let (volume, path) = (message.text(1), message.text(3));
+        self.note(Call {
+            method: "NodeStageVolume".to_owned(),
+            volume: volume.clone(),
+            path: path.clone(),
+            secrets: message.map(5),
+            context: message.map(6),
+            publish_context: message.map(2),
+            mode: mode(message, 4),
+        });
+        required(&[&volume, &path])?;
+        let source = self.settings.volumes.join(&volume);
+        if !source.is_dir() {
+            return Err((NOT_FOUND, format!("volume {volume}")));
+        }
+        let target = self.here(&path);
+        if !target.is_dir() {
+            return Err((INVALID_ARGUMENT, format!("{path} is no directory")));
+        }
+        bind(&source, &target, false)
+    }
+
+    fn publish(&self, message: &Fields) -> Done {
+        let (volume, path, staging) = (message.text(1), message.text(4), message.text(3));
+        self.note(Call {
+            method: "NodePublishVolume".to_owned(),
+            volume: volume.clone(),
+            path: path.clone(),
+            secrets: message.map(7),
+            context: message.map(8),
+            publish_context: message.map(2),
+            mode: mode(message, 5),
+        });
+        required(&[&volume, &path])?;
+        let source = match self.settings.stages {
+            true => {
+                let staged = self.here(&staging);
+                if staging.is_empty() || !is_mounted(&staged) {
+                    return Err((FAILED_PRECONDITION, format!("{volume} is not staged")));
+                }
+                staged
+            }
+            false => {
+                let source = self.settings.volumes.join(&volume);
+                // An ephemeral volume lives as long as its pod.
+                if message
+                    .map(8)
+                    .get("csi.storage.k8s.io/ephemeral")
+                    .map(String::as_str)
+                    == Some("true")
+                {
+                    fs::create_dir_all(&source).map_err(internal)?;
+                }
+                source
+            }
+        };
+        let target = self.here(&path);
+        if !target.parent().is_some_and(Path::is_dir) {
+            return Err((INVALID_ARGUMENT, format!("no directory for {path}")));
+        }
+        fs::create_dir_all(&target).map_err(internal)?;
+        bind(&source, &target, message.number(6) == 1)
+    }
+
+    fn undo(&self, method: &str, message: &Fields) -> Done {
+        let (volume, path) = (message.text(1), message.text(2));
+        self.note(Call {
+            method: method.to_owned(),
+            volume: volume.clone(),
+            path: path.clone(),
+            secrets: BTreeMap::new(),
+            context: BTreeMap::new(),
+            publish_context: BTreeMap::new(),
+            mode: 0,
+        });
+        required(&[&volume, &path])?;
+        let target = self.here(&path);
+        if method == "NodeUnstageVolume" && self.mounts_of(&volume) > 1 {
+            return Err((FAILED_PRECONDITION, format!("{volume} is still published")));
+        }
+        while is_mounted(&target) {
+            umount2(&target, MntFlags::UMOUNT_NOFOLLOW).map_err(internal)?;
+        }
+        if method == "NodeUnpublishVolume" {
+            match fs::remove_dir(&target) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(internal(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The number of mounts of a volume below the directory that the node gives.
+    pub fn mounts_of(&self, volume: &str) -> usize {
+        let source = self.settings.volumes.join(volume);
+        let Ok(source) = fs::metadata(source) else {
+            return 0;
+        };
+        let root = &self.settings.root.1;
+        let mounts = mount_table::read().unwrap_or_default();
+        let mounts = mount_table::at_or_below(&mounts, root);
+        let same = |path: &&PathBuf| {
+            use std::os::unix::fs::MetadataExt;
+            fs::metadata(path)
+                .is_ok_and(|found| (found.dev(), found.ino()) == (source.dev(), source.ino()))
+        };
+        mounts.iter().filter(same).count()
+    }
+}
+
+fn mode(message: &Fields, capability: u32) -> u64 {
+    let capability = message.message(capability);
+    let mode = capability.and_then(|capability| capability.message(3));
+    mode.map_or(0, |mode| mode.number(1))
+}
+
+fn required(texts: &[&str]) -> Result<(), (u32, String)> {
+    match texts.iter().any(|text| text.is_empty()) {
+        true => Err((INVALID_ARGUMENT, "a required field is missing".to_owned())),
+        false => Ok(()),
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> (u32, String) {
+    (INTERNAL, error.to_string())
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let mounts = mount_table::read().unwrap_or_default();
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    mount_table::at_or_below(&mounts, &path).contains(&path)
+}
+
+/// Mounts a directory at another, unless something is mounted there.
+fn bind(source: &Path, target: &Path, read_only: bool) -> Done {
+    if is_mounted(target) {
+        return Ok(Vec::new());
+    }
+    let none: Option<&str> = None;
+    mount(Some(source), target, none, MsFlags::MS_BIND, none).map_err(internal)?;
+    if read_only {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(none, target, none, flags, none).map_err(internal)?;
+    }
+    Ok(Vec::new())
+}

@@ -1,0 +1,146 @@
+//! gRPC over unix sockets, as a server.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, StreamBody, combinators::BoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::fields::{Fields, texts};
+use crate::node::NodeDriver;
+
+/// The message of an answer, or code and words of an error; `None` for a connection that breaks.
+pub(crate) type Answer = Option<Result<Vec<u8>, (u32, String)>>;
+
+/// A server on a socket; its end when it is dropped. The socket stays, as after a crash.
+pub struct TestDriver {
+    socket: PathBuf,
+    _serving: AbortOnDropHandle<()>,
+}
+
+impl TestDriver {
+    /// Serves the driver on a socket.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn serve(socket: &Path, driver: Arc<NodeDriver>) -> io::Result<Self> {
+        listen(socket, move |path, message| driver.answer(path, message))
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+/// Serves the registration of a driver, as its registrar does. `told` receives the node's answer: an
+/// empty text for a registered driver.
+///
+/// # Errors
+/// The socket cannot be made.
+pub fn serve_registration(
+    socket: &Path,
+    name: &str,
+    endpoint: &Path,
+    told: impl Fn(String) + Send + Sync + 'static,
+) -> io::Result<TestDriver> {
+    let endpoint = endpoint.to_string_lossy().into_owned();
+    let name = name.to_owned();
+    listen(socket, move |path, message| match path {
+        "/pluginregistration.Registration/GetInfo" => Some(Ok(texts(&[
+            (1, "CSIPlugin"),
+            (2, &name),
+            (3, &endpoint),
+            (4, "1.0.0"),
+        ]))),
+        "/pluginregistration.Registration/NotifyRegistrationStatus" => {
+            told(message.text(2));
+            Some(Ok(Vec::new()))
+        }
+        _ => Some(Err((12, path.to_owned()))),
+    })
+}
+
+fn listen(
+    socket: &Path,
+    answer: impl Fn(&str, &Fields) -> Answer + Send + Sync + 'static,
+) -> io::Result<TestDriver> {
+    if let Err(error) = std::fs::remove_file(socket)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let listener = UnixListener::bind(socket)?;
+    let answer = Arc::new(answer);
+    let serving = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(connection(stream, answer.clone()));
+        }
+    });
+    Ok(TestDriver {
+        socket: socket.to_owned(),
+        _serving: AbortOnDropHandle::new(serving),
+    })
+}
+
+async fn connection<A>(stream: UnixStream, answer: Arc<A>)
+where
+    A: Fn(&str, &Fields) -> Answer + Send + Sync + 'static,
+{
+    let service = service_fn(move |request| exchange(request, answer.clone()));
+    let served = http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    // A call that dies on purpose ends here, too.
+    drop(served);
+}
+
+async fn exchange<A>(
+    request: Request<Incoming>,
+    answer: Arc<A>,
+) -> Result<Response<BoxBody<Bytes, Infallible>>, io::Error>
+where
+    A: Fn(&str, &Fields) -> Answer + Send + Sync + 'static,
+{
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await;
+    let body = body.map_err(io::Error::other)?.to_bytes();
+    let message = body.get(5..).and_then(Fields::read);
+    let message = message.ok_or_else(|| io::Error::other("no message"))?;
+    let work = tokio::task::spawn_blocking(move || answer(&path, &message));
+    let answer = work.await.map_err(io::Error::other)?;
+    let answer = answer.ok_or_else(|| io::Error::other("dies"))?;
+    let mut trailers = HeaderMap::new();
+    let mut frames = Vec::new();
+    match answer {
+        Ok(message) => {
+            let mut framed = vec![0];
+            framed.extend((message.len() as u32).to_be_bytes());
+            framed.extend(message);
+            frames.push(Ok(Frame::data(Bytes::from(framed))));
+            trailers.insert("grpc-status", 0.into());
+        }
+        Err((code, words)) => {
+            trailers.insert("grpc-status", code.into());
+            let words = words.replace('%', "%25").replace('\n', "%0A");
+            let words = words.try_into().map_err(io::Error::other)?;
+            trailers.insert("grpc-message", words);
+        }
+    }
+    frames.push(Ok(Frame::trailers(trailers)));
+    let response = Response::builder().header("content-type", "application/grpc");
+    response
+        .body(BoxBody::new(StreamBody::new(stream::iter(frames))))
+        .map_err(io::Error::other)
+}

@@ -1,0 +1,43 @@
+//! A connection with a unix socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use grpc::{Channel, ChannelOptions, RpcError};
+use tokio::net::UnixStream;
+
+use crate::CsiError;
+
+/// The answers are short; this is the limit of gRPC's own clients.
+const OPTIONS: ChannelOptions = ChannelOptions {
+    keep_alive: None,
+    headers: &[],
+    message_bytes_max: 4 * 1024 * 1024,
+};
+/// Longest time until a driver accepts a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One call over a new connection with the socket.
+pub(crate) async fn call(
+    socket: &Path,
+    method: &'static str,
+    message: &[u8],
+    limit: Duration,
+) -> Result<Bytes, CsiError> {
+    let unreachable = |source| CsiError::Unreachable {
+        socket: socket.to_owned(),
+        source,
+    };
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(socket));
+    let stream = match connecting.await {
+        Ok(connected) => connected.map_err(unreachable)?,
+        Err(_) => return Err(unreachable(std::io::ErrorKind::TimedOut.into())),
+    };
+    let failed = |source: RpcError| CsiError::Call { method, source };
+    // The authority that gRPC's own clients send for a socket.
+    let channel = Channel::over(stream, "http://localhost".to_owned(), OPTIONS)
+        .await
+        .map_err(failed)?;
+    channel.call(method, message, limit).await.map_err(failed)
+}

@@ -1,0 +1,296 @@
+//! The messages of CSI 1.x that a node uses: requests as bytes, answers as plain data.
+//!
+//! Field numbers: `csi.proto` of the specification, and `pluginregistration/v1/api.proto` of
+//! `k8s.io/kubelet`. Unknown fields are skipped.
+
+use std::collections::BTreeMap;
+
+use object_model::protobuf::{WireError, Writer};
+
+use crate::wire::{bytes, entry, fields, number, put_map, put_text, text};
+
+/// The use of a volume by several nodes and pods. The numbers are the specification's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum AccessMode {
+    SingleNodeWriter = 1,
+    MultiNodeReaderOnly = 3,
+    MultiNodeMultiWriter = 5,
+    SingleNodeSingleWriter = 6,
+    SingleNodeMultiWriter = 7,
+}
+
+/// The form in which a volume is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// As a device.
+    Block,
+    /// As a file system.
+    Mount {
+        /// The file system; the driver's choice if empty.
+        fs_type: String,
+        /// Mount options.
+        flags: Vec<String>,
+        /// The group of all files, for drivers that set it themselves.
+        group: Option<i64>,
+    },
+}
+
+/// A use of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeCapability {
+    /// The form.
+    pub access: Access,
+    /// By whom.
+    pub mode: AccessMode,
+}
+
+impl VolumeCapability {
+    fn write(&self, out: &mut Writer) {
+        match &self.access {
+            Access::Block => out.message(bytes(1), |_| ()),
+            Access::Mount {
+                fs_type,
+                flags,
+                group,
+            } => out.message(bytes(2), |out| {
+                put_text(out, 1, fs_type);
+                for flag in flags {
+                    out.bytes(bytes(2), flag.as_bytes());
+                }
+                if let Some(group) = group {
+                    put_text(out, 3, &group.to_string());
+                }
+            }),
+        }
+        let mode = self.mode as u64;
+        out.message(bytes(3), |out| out.varint(number(1), mode));
+    }
+}
+
+/// `NodeStageVolumeRequest`: a volume is made ready on a node, once for all pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// The driver's name of the volume.
+    pub volume_id: String,
+    /// The result of the attachment.
+    pub publish_context: BTreeMap<String, String>,
+    /// The directory for it.
+    pub staging_path: String,
+    /// Its use.
+    pub capability: VolumeCapability,
+    /// Credentials.
+    pub secrets: BTreeMap<String, String>,
+    /// The attributes that the driver gave to the volume.
+    pub volume_context: BTreeMap<String, String>,
+}
+
+impl Stage {
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        put_text(&mut out, 1, &self.volume_id);
+        put_map(&mut out, 2, &self.publish_context);
+        put_text(&mut out, 3, &self.staging_path);
+        out.message(bytes(4), |out| self.capability.write(out));
+        put_map(&mut out, 5, &self.secrets);
+        put_map(&mut out, 6, &self.volume_context);
+        out.0
+    }
+}
+
+/// `NodePublishVolumeRequest`: a volume is mounted for one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// The driver's name of the volume.
+    pub volume_id: String,
+    /// The result of the attachment.
+    pub publish_context: BTreeMap<String, String>,
+    /// The directory in which it was staged, if the driver stages.
+    pub staging_path: Option<String>,
+    /// The path for the pod. Its parent exists, and the driver makes it.
+    pub target_path: String,
+    /// Its use.
+    pub capability: VolumeCapability,
+    /// Whether nothing may be written.
+    pub read_only: bool,
+    /// Credentials.
+    pub secrets: BTreeMap<String, String>,
+    /// The attributes of the volume, and of the pod where the driver asks for them.
+    pub volume_context: BTreeMap<String, String>,
+}
+
+impl Publication {
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        put_text(&mut out, 1, &self.volume_id);
+        put_map(&mut out, 2, &self.publish_context);
+        put_text(
+            &mut out,
+            3,
+            self.staging_path.as_deref().unwrap_or_default(),
+        );
+        put_text(&mut out, 4, &self.target_path);
+        out.message(bytes(5), |out| self.capability.write(out));
+        if self.read_only {
+            out.varint(number(6), 1);
+        }
+        put_map(&mut out, 7, &self.secrets);
+        put_map(&mut out, 8, &self.volume_context);
+        out.0
+    }
+}
+
+/// `NodeUnstageVolumeRequest` and `NodeUnpublishVolumeRequest`.
+pub(crate) fn undo(volume_id: &str, path: &str) -> Vec<u8> {
+    let mut out = Writer::default();
+    put_text(&mut out, 1, volume_id);
+    put_text(&mut out, 2, path);
+    out.0
+}
+
+/// `RegistrationStatus`.
+pub(crate) fn registration_status(error: Option<&str>) -> Vec<u8> {
+    let mut out = Writer::default();
+    match error {
+        None => out.varint(number(1), 1),
+        Some(error) => put_text(&mut out, 2, error),
+    }
+    out.0
+}
+
+/// `GetPluginInfoResponse`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PluginInfo {
+    /// The driver's name.
+    pub name: String,
+    /// Its version.
+    pub vendor_version: String,
+}
+
+impl PluginInfo {
+    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
+        let mut info = Self::default();
+        fields(message, |field, wire| {
+            match field {
+                1 => info.name = text(wire)?,
+                2 => info.vendor_version = text(wire)?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(info)
+    }
+}
+
+/// `PluginInfo` of the registration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Registrant {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    pub(crate) endpoint: String,
+    pub(crate) versions: Vec<String>,
+}
+
+impl Registrant {
+    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
+        let mut info = Self::default();
+        fields(message, |field, wire| {
+            match field {
+                1 => info.kind = text(wire)?,
+                2 => info.name = text(wire)?,
+                3 => info.endpoint = text(wire)?,
+                4 => info.versions.push(text(wire)?),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(info)
+    }
+}
+
+/// `NodeGetInfoResponse`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// The driver's name of the node.
+    pub node_id: String,
+    /// Most volumes on it; `None` for no limit.
+    pub volumes_max: Option<i32>,
+    /// The place of the node.
+    pub topology: BTreeMap<String, String>,
+}
+
+impl NodeInfo {
+    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
+        let mut info = Self::default();
+        fields(message, |field, wire| {
+            match field {
+                1 => info.node_id = text(wire)?,
+                2 => {
+                    // CSINode has 32 bits; kubelet writes the largest number for more.
+                    let count = wire.varint()?.cast_signed();
+                    let count = i32::try_from(count).unwrap_or(i32::MAX);
+                    info.volumes_max = Some(count).filter(|count| *count > 0);
+                }
+                3 => fields(wire.bytes()?, |field, wire| {
+                    if field == 1 {
+                        let (key, value) = entry(wire)?;
+                        info.topology.insert(key, value);
+                    }
+                    Ok(())
+                })?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(info)
+    }
+}
+
+/// `NodeGetCapabilitiesResponse`: the optional calls of a driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeCapabilities {
+    /// Volumes are staged before they are published.
+    pub stage: bool,
+    /// It knows how full a volume is.
+    pub stats: bool,
+    /// It grows file systems.
+    pub expand: bool,
+    /// It distinguishes one writing pod from several on one node.
+    pub single_node_multi_writer: bool,
+    /// It gives all files to a group itself.
+    pub mount_group: bool,
+}
+
+impl NodeCapabilities {
+    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
+        let mut known = Self::default();
+        fields(message, |field, wire| {
+            if field != 1 {
+                return Ok(());
+            }
+            fields(wire.bytes()?, |field, wire| {
+                if field != 1 {
+                    return Ok(());
+                }
+                fields(wire.bytes()?, |field, wire| {
+                    if field == 1 {
+                        known.add(wire.varint()?);
+                    }
+                    Ok(())
+                })
+            })
+        })?;
+        Ok(known)
+    }
+
+    fn add(&mut self, kind: u64) {
+        match kind {
+            1 => self.stage = true,
+            2 => self.stats = true,
+            3 => self.expand = true,
+            5 => self.single_node_multi_writer = true,
+            6 => self.mount_group = true,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The client against a driver of another codec. Needs root: the driver mounts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+use csi::{
+    Access, AccessMode, CsiError, Driver, Finality, Plugin, Publication, Stage, VolumeCapability,
+};
+use csi_test_driver::{Failure, NodeDriver, Settings, TestDriver, serve_registration};
+
+fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn settings(dir: &Path) -> Settings {
+    let volumes = dir.join("volumes");
+    std::fs::create_dir_all(volumes.join("v1")).expect("the directory of a volume");
+    Settings {
+        name: "test.csi.example.com".to_owned(),
+        node_id: "node-ä".to_owned(),
+        stages: true,
+        volumes_max: 1 << 40,
+        topology: texts(&[("example.com/zone", "z1")]),
+        volumes,
+        root: (PathBuf::from("/var/lib/kubelet"), dir.to_owned()),
+    }
+}
+
+fn capability() -> VolumeCapability {
+    VolumeCapability {
+        access: Access::Mount {
+            fs_type: "ext4".to_owned(),
+            flags: vec!["noatime".to_owned()],
+            group: None,
+        },
+        mode: AccessMode::SingleNodeSingleWriter,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_staged_published_and_both_are_undone() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Arc::new(NodeDriver::new(settings(dir.path())));
+    let serving = TestDriver::serve(&dir.path().join("csi.sock"), node.clone()).unwrap();
+    let driver = Driver {
+        name: "test.csi.example.com".to_owned(),
+        socket: serving.socket().to_owned(),
+    };
+    assert_eq!(driver.info().await.unwrap().name, driver.name);
+    let info = driver.node_info().await.unwrap();
+    assert_eq!(
+        (info.node_id.as_str(), info.volumes_max),
+        ("node-ä", Some(i32::MAX))
+    );
+    assert_eq!(info.topology, texts(&[("example.com/zone", "z1")]));
+    let can = driver.node_capabilities().await.unwrap();
+    assert!(can.stage && !can.stats && !can.expand && !can.mount_group);
+
+    std::fs::create_dir_all(dir.path().join("stage")).unwrap();
+    std::fs::create_dir_all(dir.path().join("pod")).unwrap();
+    let mut stage = Stage {
+        volume_id: "none".to_owned(),
+        publish_context: texts(&[("device", "sdb")]),
+        staging_path: "/var/lib/kubelet/stage".to_owned(),
+        capability: capability(),
+        secrets: texts(&[("key", "secret")]),
+        volume_context: texts(&[("pool", "p")]),
+    };
+    let error = driver.stage(&stage).await.unwrap_err();
+    assert!(
+        error.is_not_found() && error.finality() == Finality::Final,
+        "{error}"
+    );
+    stage.volume_id = "v1".to_owned();
+    let mut publication = Publication {
+        volume_id: "v1".to_owned(),
+        publish_context: stage.publish_context.clone(),
+        staging_path: Some(stage.staging_path.clone()),
+        target_path: "/var/lib/kubelet/pod/mount".to_owned(),
+        capability: capability(),
+        read_only: false,
+        secrets: BTreeMap::new(),
+        volume_context: texts(&[("pool", "p"), ("csi.storage.k8s.io/pod.name", "a")]),
+    };
+    assert!(driver.publish(&publication).await.is_err());
+    // An answer that is lost after the work: the call is repeated.
+    node.fail_next("NodeStageVolume", Failure::DiesAfter);
+    let lost = driver.stage(&stage).await.unwrap_err();
+    assert_eq!(lost.finality(), Finality::Uncertain, "{lost}");
+    driver.stage(&stage).await.unwrap();
+    driver.publish(&publication).await.unwrap();
+    publication.volume_context.clear();
+    driver.publish(&publication).await.unwrap();
+    assert_eq!(node.mounts_of("v1"), 2);
+    let busy = driver.unstage("v1", &stage.staging_path).await.unwrap_err();
+    assert!(busy.to_string().contains("still published"), "{busy}");
+    for _ in 0..2 {
+        let target = &publication.target_path;
+        driver.unpublish("v1", target).await.unwrap();
+    }
+    for _ in 0..2 {
+        driver.unstage("v1", &stage.staging_path).await.unwrap();
+    }
+    assert_eq!(node.mounts_of("v1"), 0);
+    let calls = node.calls();
+    assert_eq!(calls[2].secrets, texts(&[("key", "secret")]));
+    assert_eq!(calls[2].publish_context, texts(&[("device", "sdb")]));
+    assert_eq!((calls[2].mode, calls[4].mode), (6, 6));
+    assert_eq!(calls[4].context.len(), 2);
+}
+
+#[tokio::test]
+async fn a_driver_registers_and_is_told_the_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, told) = mpsc::channel();
+    let socket = dir.path().join("reg.sock");
+    let endpoint = Path::new("/var/lib/kubelet/plugins/t/csi.sock");
+    let serving = serve_registration(&socket, "t.example.com", endpoint, move |text| {
+        sender.send(text).unwrap();
+    });
+    let serving = serving.unwrap();
+    let plugin = Plugin { socket };
+    let info = plugin.info().await.unwrap();
+    assert_eq!(
+        (info.name.as_str(), info.endpoint.as_path()),
+        ("t.example.com", endpoint)
+    );
+    plugin.notify(Ok(())).await.unwrap();
+    plugin.notify(Err("no\nroom 100%")).await.unwrap();
+    assert_eq!(told.recv().unwrap(), "");
+    assert_eq!(told.recv().unwrap(), "no\nroom 100%");
+    drop(serving);
+    let gone = plugin.info().await.unwrap_err();
+    assert!(matches!(gone, CsiError::Unreachable { .. }), "{gone}");
+    std::fs::write(dir.path().join("file"), "x").unwrap();
+    let plugin = Plugin {
+        socket: dir.path().join("file"),
+    };
+    assert!(plugin.info().await.is_err());
+}

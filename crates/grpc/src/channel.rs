@@ -1,0 +1,222 @@
+//! One HTTP/2 connection: calls with one answer, and streams in both directions.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt as _, channel::mpsc};
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::framing::{HEAD_BYTES, framed, take};
+use crate::{Code, RpcError};
+
+/// Flow control windows of a stream and of the connection.
+const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Questions of HTTP/2 to a server that says nothing. Servers end a connection with too many of them.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAlive {
+    /// A connection that says nothing is asked after this time.
+    pub interval: Duration,
+    /// The connection counts as broken without an answer after this time.
+    pub timeout: Duration,
+}
+
+/// The differences between the servers of gRPC.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelOptions {
+    /// `None` where the end of the connection is noticed anyway, as on one machine.
+    pub keep_alive: Option<KeepAlive>,
+    /// Headers of every request.
+    pub headers: &'static [(&'static str, &'static str)],
+    /// Longest answer that is accepted.
+    pub message_bytes_max: usize,
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A connection with a server.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    sender: SendRequest<Body>,
+    /// Scheme and authority.
+    base: String,
+    options: ChannelOptions,
+}
+
+impl Channel {
+    /// Begins HTTP/2 on a connection with the server at `base` (`https://host:port`).
+    ///
+    /// # Errors
+    /// The handshake failed.
+    pub async fn over<S>(stream: S, base: String, options: ChannelOptions) -> Result<Self, RpcError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(options.keep_alive.map(|keep| keep.interval))
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(2 * WINDOW_BYTES);
+        if let Some(keep) = options.keep_alive {
+            builder.keep_alive_timeout(keep.timeout);
+        }
+        let (sender, connection) = builder
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(RpcError::broken)?;
+        tokio::spawn(async move {
+            // Every call over it gets the error, too.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection of gRPC broke");
+            }
+        });
+        Ok(Self {
+            sender,
+            base,
+            options,
+        })
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    fn request(&self, path: &str, body: Body) -> Result<Request<Body>, RpcError> {
+        let mut request = Request::post(format!("{}{path}", self.base))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in self.options.headers {
+            request = request.header(*name, *value);
+        }
+        request.body(body).map_err(RpcError::broken)
+    }
+
+    /// A call with one message and one answer.
+    ///
+    /// # Errors
+    /// The server's status, or the failure of the connection.
+    pub async fn call(
+        &self,
+        path: &str,
+        message: &[u8],
+        limit: Duration,
+    ) -> Result<Bytes, RpcError> {
+        let request = self.request(path, Full::new(framed(message)).boxed_unsync())?;
+        let mut sender = self.sender.clone();
+        let exchange = async {
+            let response = sender
+                .send_request(request)
+                .await
+                .map_err(RpcError::broken)?;
+            let (head, body) = response.into_parts();
+            check(&head.headers)?;
+            let bytes_max = self.options.message_bytes_max;
+            let body = Limited::new(body, bytes_max.saturating_add(HEAD_BYTES));
+            let body = body.collect().await.map_err(RpcError::broken)?;
+            let trailers = body.trailers().cloned().unwrap_or_default();
+            if trailers.is_empty() && !head.headers.contains_key("grpc-status") {
+                return Err(RpcError::broken("an answer without a status"));
+            }
+            check(&trailers)?;
+            let mut bytes = BytesMut::from(body.to_bytes());
+            take(&mut bytes, bytes_max)?
+                .ok_or_else(|| RpcError::broken("an answer without a message"))
+        };
+        let answer = tokio::time::timeout(limit, exchange).await;
+        answer.unwrap_or(Err(RpcError::TimedOut(limit)))
+    }
+
+    /// A stream in both directions, which begins with `message`.
+    ///
+    /// # Errors
+    /// As of [`Channel::call`].
+    pub async fn stream(
+        &self,
+        path: &str,
+        message: &[u8],
+        limit: Duration,
+    ) -> Result<Stream, RpcError> {
+        let (sending, messages) = mpsc::unbounded();
+        let body = StreamBody::new(messages.map(|bytes| Ok(Frame::data(bytes))));
+        let request = self.request(path, body.boxed_unsync())?;
+        let first = sending.unbounded_send(framed(message));
+        first.map_err(RpcError::broken)?;
+        let mut sender = self.sender.clone();
+        let response = tokio::time::timeout(limit, sender.send_request(request)).await;
+        let response = response.map_err(|_| RpcError::TimedOut(limit))?;
+        let (head, receiving) = response.map_err(RpcError::broken)?.into_parts();
+        check(&head.headers)?;
+        Ok(Stream {
+            sending,
+            receiving,
+            received: BytesMut::new(),
+            message_bytes_max: self.options.message_bytes_max,
+        })
+    }
+}
+
+/// Both directions of a stream. Dropping it ends it.
+#[derive(Debug)]
+pub struct Stream {
+    sending: mpsc::UnboundedSender<Bytes>,
+    receiving: Incoming,
+    received: BytesMut,
+    message_bytes_max: usize,
+}
+
+impl Stream {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// The stream has ended.
+    pub fn send(&self, message: &[u8]) -> Result<(), RpcError> {
+        let sent = self.sending.unbounded_send(framed(message));
+        sent.map_err(RpcError::broken)
+    }
+
+    /// The next message. May be cancelled without losing one.
+    ///
+    /// # Errors
+    /// The server ended the stream, or the connection broke.
+    pub async fn next(&mut self) -> Result<Bytes, RpcError> {
+        loop {
+            if let Some(message) = take(&mut self.received, self.message_bytes_max)? {
+                return Ok(message);
+            }
+            let frame = self.receiving.frame().await;
+            let frame = frame.ok_or_else(|| RpcError::broken("the stream ended"))?;
+            match frame.map_err(RpcError::broken)?.into_data() {
+                Ok(data) => self.received.extend_from_slice(&data),
+                Err(other) => {
+                    let trailers = other.into_trailers().unwrap_or_default();
+                    check(&trailers)?;
+                }
+            }
+        }
+    }
+}
+
+/// The status in headers or trailers; none counts as OK.
+fn check(headers: &HeaderMap) -> Result<(), RpcError> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let Some(status) = text("grpc-status").filter(|status| *status != "0") else {
+        return Ok(());
+    };
+    Err(RpcError::Status {
+        code: status.parse().map_or(Code::UNKNOWN, Code),
+        // Servers encode what is not printable ASCII.
+        message: percent_decode_str(text("grpc-message").unwrap_or_default())
+            .decode_utf8_lossy()
+            .into_owned(),
+    })
+}

@@ -1,0 +1,41 @@
+//! Messages on the wire: a byte for compression (never used here), the length in four bytes, and the
+//! protobuf message (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+
+use crate::RpcError;
+
+/// The head of a message on the wire.
+pub const HEAD_BYTES: usize = 5;
+
+/// The message with its head.
+pub fn framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(HEAD_BYTES + message.len());
+    framed.put_u8(0);
+    // Longer messages are refused by the server long before.
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// Takes a complete message of at most `bytes_max` off the front.
+///
+/// # Errors
+/// The message is compressed or too long.
+pub fn take(received: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, RpcError> {
+    let Some((head, rest)) = received.split_first_chunk::<HEAD_BYTES>() else {
+        return Ok(None);
+    };
+    let [compressed, length @ ..] = *head;
+    let length = u32::from_be_bytes(length) as usize;
+    if compressed != 0 || length > bytes_max {
+        return Err(RpcError::broken(
+            "a compressed message, or one that is too long",
+        ));
+    }
+    if rest.len() < length {
+        return Ok(None);
+    }
+    received.advance(HEAD_BYTES);
+    Ok(Some(received.split_to(length).freeze()))
+}

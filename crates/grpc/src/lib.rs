@@ -1,0 +1,11 @@
+//! A gRPC client over the HTTP/2 that the program has anyway.
+//!
+//! The messages are bytes here: each user encodes its own with `object_model::protobuf`. The store over
+//! etcd and the drivers of volumes are the users.
+
+mod channel;
+mod error;
+pub mod framing;
+
+pub use channel::{Channel, ChannelOptions, KeepAlive, Stream};
+pub use error::{Code, RpcError};
