@@ -54,6 +54,16 @@ impl Lan {
         });
         (machine, address)
     }
+
+    /// Plugs the cable of a machine in (`up`), or pulls it (`down`).
+    ///
+    /// # Panics
+    /// When there is no such machine.
+    pub fn set_link(&self, role: &Role, state: &str) {
+        let number = role.address.rsplit('.').next().unwrap_or_default();
+        let command = format!("link set port{number} {state}");
+        self.switch.run(|| ip(&command));
+    }
 }
 
 /// Runs `ip` in the network of this thread.
@@ -176,15 +186,24 @@ impl Role {
         child.wait().expect("reap the process");
     }
 
+    /// Sends a signal to the process.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("send a signal");
+    }
+
     /// Sends SIGINT, as Ctrl-C does, and waits for the end.
     ///
     /// # Panics
     /// When it does not end, or with a failure.
     #[track_caller]
     pub fn interrupt(&mut self) {
+        self.signal(Signal::SIGINT);
         let mut child = self.child.take().expect("it runs");
-        let pid = i32::try_from(child.id()).expect("a pid");
-        kill(Pid::from_raw(pid), Signal::SIGINT).expect("send a signal");
         let status = wait_for("mainstay to end", 60, || match child.try_wait() {
             Ok(Some(status)) => Ok(status),
             _ => Err(self.output()),

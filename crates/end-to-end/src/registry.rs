@@ -12,7 +12,7 @@ use crate::wait_for;
 pub struct Registry {
     directory: tempfile::TempDir,
     child: Child,
-    port: u16,
+    address: String,
     login: &'static [&'static str],
 }
 
@@ -31,7 +31,16 @@ impl Registry {
     /// When it does not answer.
     #[track_caller]
     pub fn start() -> Self {
-        Self::run("", &[])
+        Self::run("127.0.0.1", "", &[])
+    }
+
+    /// Starts a registry at this address of the network of the calling thread.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[track_caller]
+    pub fn start_at(address: &str) -> Self {
+        Self::run(address, "", &[])
     }
 
     /// Starts a registry that answers only to [`USER`] with [`PASSWORD`].
@@ -40,21 +49,22 @@ impl Registry {
     /// When it does not answer.
     #[track_caller]
     pub fn start_with_login() -> Self {
-        Self::run("auth: {htpasswd: {realm: test, path: PASSWORDS}}\n", &LOGIN)
+        let auth = "auth: {htpasswd: {realm: test, path: PASSWORDS}}\n";
+        Self::run("127.0.0.1", auth, &LOGIN)
     }
 
     #[track_caller]
-    fn run(auth: &str, login: &'static [&'static str]) -> Self {
+    fn run(host: &str, auth: &str, login: &'static [&'static str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mainstay-registry-")
             .tempdir()
             .expect("make a directory for the registry");
-        let port = free_port();
+        let address = format!("{host}:{}", free_port());
         let root = directory.path();
         let configuration = format!(
             "version: 0.1\nlog: {{level: warn}}\n\
              storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"127.0.0.1:{port}\", secret: test}}\n",
+             http: {{addr: \"{address}\", secret: test}}\n",
             root.join("blobs").display()
         );
         let passwords = root.join("passwords");
@@ -74,11 +84,11 @@ impl Registry {
         let registry = Self {
             directory,
             child,
-            port,
+            address,
             login,
         };
         wait_for("the registry to answer", 30, || {
-            let url = format!("http://{}/v2/", registry.address());
+            let url = format!("http://{}/v2/", registry.address);
             registry.curl(&["--fail", &url])
         });
         registry
@@ -89,9 +99,9 @@ impl Registry {
         curl(&[self.login, arguments].concat())
     }
 
-    /// `127.0.0.1:<port>`.
+    /// Host and port, such as `127.0.0.1:<port>`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.clone()
     }
 
     /// A `registries.yaml` that sends pulls of docker.io to this registry.

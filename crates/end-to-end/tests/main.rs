@@ -38,6 +38,7 @@ mod mariadb;
 mod memory;
 mod names;
 mod network_policies;
+mod node_loss;
 mod node_pressure;
 mod nodes;
 mod operator;
