@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     messages::{STATUS, StatusResponse},
+    options::CallObserver,
     version,
 };
 
@@ -83,6 +84,7 @@ pub(crate) struct Current {
 pub(crate) struct Connections {
     endpoints: Vec<Endpoint>,
     tls: Option<Arc<ClientConfig>>,
+    observer: Option<CallObserver>,
     state: Mutex<State>,
     /// The number of the newest connection that was given up or made.
     changes: watch::Sender<u64>,
@@ -96,10 +98,15 @@ struct State {
 }
 
 impl Connections {
-    pub(crate) fn new(endpoints: Vec<Endpoint>, tls: Option<Arc<ClientConfig>>) -> Self {
+    pub(crate) fn new(
+        endpoints: Vec<Endpoint>,
+        tls: Option<Arc<ClientConfig>>,
+        observer: Option<CallObserver>,
+    ) -> Self {
         Self {
             endpoints,
             tls,
+            observer,
             state: Mutex::new(State {
                 member: 0,
                 number: 0,
@@ -141,7 +148,7 @@ impl Connections {
 
     async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, RpcError> {
         let connecting = async {
-            let broken = |error: &dyn std::error::Error| RpcError::Broken(error.to_string());
+            let broken = |error: &dyn std::error::Error| RpcError::Broken(grpc::with_causes(error));
             let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
                 .await
                 .map_err(|error| broken(&error))?;
@@ -186,7 +193,11 @@ impl Connections {
         limit: Duration,
     ) -> Result<Bytes, RpcError> {
         let Current { number, channel } = self.current().await?;
+        let begun = Instant::now();
         let answer = channel.call(path, message, limit).await;
+        if let Some(observer) = &self.observer {
+            observer.observe(path, begun.elapsed());
+        }
         if answer
             .as_ref()
             .is_err_and(|error| !is_without_effect(error))

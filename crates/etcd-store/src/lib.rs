@@ -13,6 +13,7 @@ mod keys;
 mod messages;
 mod mirror;
 mod options;
+mod quota;
 mod read_index;
 mod store;
 mod txn;
@@ -20,5 +21,5 @@ mod value;
 mod version;
 mod writer;
 
-pub use options::{ConnectError, EtcdOptions};
+pub use options::{CallObserver, ConnectError, EtcdOptions};
 pub use store::EtcdStore;

@@ -1,6 +1,6 @@
 //! The options of a connection with etcd.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc, time::Duration};
 
 use http_client::tls::{self, BundleError, ClientConfig, Identity, Roots, Trust};
 use mvcc_store::{Limits, StoreError};
@@ -10,6 +10,27 @@ use crate::connections::Endpoint;
 
 /// etcd's port for clients.
 const PORT: u16 = 2379;
+
+/// Gets the name of each call (`Txn`, `Range`) with its duration.
+#[derive(Clone)]
+pub struct CallObserver(Arc<dyn Fn(&str, Duration) + Send + Sync>);
+
+impl CallObserver {
+    /// An observer that calls the function for each call of etcd, from any thread.
+    pub fn new(observe: impl Fn(&str, Duration) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(observe))
+    }
+
+    pub(crate) fn observe(&self, path: &str, duration: Duration) {
+        (self.0)(path.rsplit('/').next().unwrap_or_default(), duration);
+    }
+}
+
+impl fmt::Debug for CallObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallObserver").finish_non_exhaustive()
+    }
+}
 
 /// The options for opening a store in etcd.
 #[derive(Clone, Debug)]
@@ -24,6 +45,8 @@ pub struct EtcdOptions {
     pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
     /// Bounds on memory and time.
     pub limits: Limits,
+    /// The observer of all calls, for metrics.
+    pub observer: Option<CallObserver>,
 }
 
 impl EtcdOptions {
@@ -35,6 +58,7 @@ impl EtcdOptions {
             ca_pem: None,
             identity_pem: None,
             limits: Limits::default(),
+            observer: None,
         }
     }
 

@@ -1,6 +1,12 @@
 //! The store itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{FutureExt as _, future::BoxFuture};
 use grpc::RpcError;
@@ -18,6 +24,7 @@ use crate::{
     messages::{self, ALARM, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LeaseResponse},
     mirror::Mirror,
     options::{ConnectError, EtcdOptions},
+    quota,
     read_index::ReadIndex,
     txn,
     writer::Writer,
@@ -43,6 +50,8 @@ pub struct EtcdStore {
     writer: Arc<Writer>,
     read_index: ReadIndex,
     live_bytes_max: u64,
+    /// Whether etcd has been seen at an older revision than the copy.
+    is_older: AtomicBool,
     _tasks: [AbortOnDropHandle<()>; 4],
 }
 
@@ -54,7 +63,7 @@ impl EtcdStore {
     pub async fn connect(options: &EtcdOptions) -> Result<Arc<Self>, ConnectError> {
         let endpoints = options.endpoints()?;
         let tls = options.tls(&endpoints).await?;
-        let connections = Arc::new(Connections::new(endpoints, tls));
+        let connections = Arc::new(Connections::new(endpoints, tls, options.observer.clone()));
         let keys = Keys::new(&options.prefix, &uuid::Uuid::new_v4().to_string());
         // A refused version is told at once, not after all attempts.
         let unusable = |error: RpcError| StoreError::Unavailable(error.to_string());
@@ -80,6 +89,7 @@ impl EtcdStore {
             writer,
             read_index,
             live_bytes_max: options.limits.live_bytes_max,
+            is_older: AtomicBool::new(false),
             _tasks: tasks.map(AbortOnDropHandle::new),
         }))
     }
@@ -123,7 +133,12 @@ impl Store for EtcdStore {
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         async move {
+            let known = self.current_revision();
             let revision = self.read_index.newest().await?;
+            if revision < known {
+                self.is_older.store(true, Ordering::Relaxed);
+                return Err(older());
+            }
             let deadline = Instant::now() + FRESH_LIMIT;
             match self.mirror.wait_with_progress(revision, deadline).await {
                 true => Ok(revision),
@@ -150,7 +165,8 @@ impl Store for EtcdStore {
     }
 
     fn failure(&self) -> Option<StoreError> {
-        self.mirror.failure()
+        let is_older = self.is_older.load(Ordering::Relaxed);
+        is_older.then(older).or_else(|| self.mirror.failure())
     }
 
     fn occupancy(&self) -> Occupancy {
@@ -159,12 +175,19 @@ impl Store for EtcdStore {
             live_bytes,
             history_bytes: u64::try_from(history_bytes).unwrap_or(u64::MAX),
             live_bytes_max: self.live_bytes_max,
-            full: self.writer.full(),
+            full: self
+                .writer
+                .full()
+                .or(used_up(live_bytes, self.live_bytes_max)),
         }
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
-        self.writer.txn(txn).boxed()
+        async move {
+            quota::check(&txn, &self.mirror.published.newest(), self.live_bytes_max)?;
+            self.writer.txn(txn).await
+        }
+        .boxed()
     }
 
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
@@ -243,6 +266,19 @@ impl Store for EtcdStore {
         }
         .boxed()
     }
+}
+
+/// The error after a restore of etcd: this server has seen, and told, changes that etcd does not have.
+fn older() -> StoreError {
+    StoreError::Unavailable(
+        "etcd has an older state than this server has seen; after a restore, restart all servers"
+            .to_owned(),
+    )
+}
+
+/// The reason why new keys are refused at this number of bytes, if they are.
+fn used_up(stored: u64, max: u64) -> Option<StoreError> {
+    (stored >= max).then_some(StoreError::Quota { stored, max })
 }
 
 fn malformed(error: object_model::protobuf::WireError) -> StoreError {

@@ -12,11 +12,16 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 
 use crate::framing::{HEAD_BYTES, framed, take};
-use crate::{Code, RpcError};
+use crate::{Code, RpcError, with_causes};
 
+/// Longest wait for the reason of a connection that is closed.
+const REASON_TIME: Duration = Duration::from_millis(100);
 /// Flow control windows of a stream and of the connection.
 const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
@@ -49,6 +54,8 @@ pub struct Channel {
     /// Scheme and authority.
     base: String,
     options: ChannelOptions,
+    /// The reason why the connection ended, if it did with an error.
+    ended: watch::Receiver<Option<String>>,
 }
 
 impl Channel {
@@ -73,16 +80,19 @@ impl Channel {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(RpcError::broken)?;
+        let (ending, ended) = watch::channel(None);
         tokio::spawn(async move {
-            // Every call over it gets the error, too.
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection of gRPC broke");
+                let reason = with_causes(&error);
+                tracing::debug!(reason, "a connection of gRPC broke");
+                ending.send_replace(Some(reason));
             }
         });
         Ok(Self {
             sender,
             base,
             options,
+            ended,
         })
     }
 
@@ -101,6 +111,19 @@ impl Channel {
         request.body(body).map_err(RpcError::broken)
     }
 
+    /// The error of a request that was not answered. The connection knows more than the request, such as
+    /// the alert of TLS by which the server refused the client's certificate.
+    async fn broken(&self, error: &hyper::Error) -> RpcError {
+        let mut ended = self.ended.clone();
+        let reason = ended.wait_for(Option::is_some);
+        let reason = match self.sender.is_closed() {
+            true => tokio::time::timeout(REASON_TIME, reason).await.ok(),
+            false => None,
+        };
+        let reason = reason.and_then(|reason| reason.ok()?.clone());
+        RpcError::Broken(reason.unwrap_or_else(|| with_causes(error)))
+    }
+
     /// A call with one message and one answer.
     ///
     /// # Errors
@@ -114,10 +137,10 @@ impl Channel {
         let request = self.request(path, Full::new(framed(message)).boxed_unsync())?;
         let mut sender = self.sender.clone();
         let exchange = async {
-            let response = sender
-                .send_request(request)
-                .await
-                .map_err(RpcError::broken)?;
+            let response = match sender.send_request(request).await {
+                Ok(response) => response,
+                Err(error) => return Err(self.broken(&error).await),
+            };
             let (head, body) = response.into_parts();
             check(&head.headers)?;
             let bytes_max = self.options.message_bytes_max;

@@ -26,6 +26,13 @@ impl Code {
     pub const UNAUTHENTICATED: Self = Self(16);
 }
 
+/// An error with its causes, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
 /// The error of a call.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum RpcError {

@@ -8,4 +8,4 @@ mod error;
 pub mod framing;
 
 pub use channel::{Channel, ChannelOptions, KeepAlive, Stream};
-pub use error::{Code, RpcError};
+pub use error::{Code, RpcError, with_causes};

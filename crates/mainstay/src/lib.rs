@@ -28,6 +28,7 @@ mod server;
 mod settings;
 mod status;
 mod stop;
+mod store_record;
 mod tasks;
 mod terminal;
 mod token;

@@ -76,6 +76,15 @@ impl Member {
         }
     }
 
+    /// Removes its data after a kill.
+    pub fn wipe(&self) {
+        let data = self
+            .arguments
+            .iter()
+            .find_map(|argument| argument.strip_prefix("--data-dir="));
+        std::fs::remove_dir_all(data.unwrap()).unwrap();
+    }
+
     /// Starts it again after a kill, on its data.
     pub fn restart(&mut self) {
         assert!(self.child.is_none());

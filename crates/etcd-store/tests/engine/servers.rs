@@ -116,6 +116,47 @@ async fn a_later_server_reads_all_keys() {
     assert_eq!(get(&*later, "leased").await, None);
 }
 
+/// An etcd that was replaced by an older one is told, and its state never answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_went_back_is_told() {
+    let mut cluster = Cluster::start(1, None);
+    let store = cluster.store(0).await;
+    for number in 0..5 {
+        commit(&*store, vec![put("a", &number.to_string())]).await;
+    }
+    assert!(store.failure().is_none());
+    cluster.members[0].kill();
+    cluster.members[0].wipe();
+    cluster.members[0].restart();
+    eventually(|| async {
+        let refused = store.newest().await.unwrap_err().to_string();
+        refused.contains("an older state")
+    })
+    .await;
+    assert!(store.failure().is_some());
+}
+
+/// The quota of each server's memory stops what is new, and lets deletions pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_quota_stops_what_is_new() {
+    let cluster = Cluster::start(1, None);
+    let mut options = EtcdOptions {
+        limits: limits(),
+        ..EtcdOptions::new(cluster.urls_from(0))
+    };
+    options.limits.live_bytes_max = 2000;
+    let store = connect(&options).await;
+    commit(&*store, vec![put("a", &"x".repeat(1000))]).await;
+    let more = Txn {
+        compare: Vec::new(),
+        operations: vec![put("b", &"x".repeat(1000))],
+    };
+    let refused = store.txn(more.clone()).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Quota { .. }), "{refused}");
+    commit(&*store, vec![delete("a")]).await;
+    store.txn(more).await.unwrap();
+}
+
 /// The history of etcd is compacted while a server does not follow: it reads everything again, its
 /// watchers are told, and nothing is invented.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use volume_provisioner::Class;
 
-use crate::data_directory::{MARKER_FILE, Marker};
+use crate::data_directory::{Engine, MARKER_FILE, Marker};
 use crate::down::left_pods;
 use crate::output::say;
 use crate::process;
@@ -176,6 +176,12 @@ pub async fn run(arguments: &BackupArguments) -> Result<()> {
             data.display()
         );
     };
+    if marker.engine == Engine::Etcd {
+        bail!(
+            "the objects of the cluster in {} are in etcd: save them with `etcdctl snapshot save`",
+            data.display()
+        );
+    }
     let runs = process::serving(&data).is_some() || !left_pods::pods(&data).is_empty();
     let target = std::path::absolute(&arguments.file)
         .with_context(|| format!("write {}", arguments.file.display()))?;

@@ -7,12 +7,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use durable_file::Durability;
+use mvcc_store::Store;
 use pod_network::{Cidr, WantedRanges};
 use resource_kinds::PodRanges;
 use serde::{Deserialize, Serialize};
 
+use crate::store_record;
+
 /// The file in the data directory.
 const FILE: &str = "cluster.json";
+/// The record in a shared store.
+const KEY: &[u8] = b"/mainstay/cluster-network";
 /// The prefix length of the pods of all nodes.
 const POD_PREFIX: u8 = 16;
 /// The prefix length of one node, as of kube-controller-manager.
@@ -52,6 +57,23 @@ pub fn choose(data: &Path, asked: &AskedNetwork) -> Result<ClusterNetwork> {
     // Of `mainstay up`, which has run on this directory before.
     let of_up = pod_network::ranges::read(&data.join("network/ranges.json"))?;
     plan(asked, stored, of_up.map(|ranges| ranges.service))
+}
+
+/// The ranges of the cluster of a shared store: those of its first server, which are `chosen` if this is
+/// the first.
+///
+/// # Errors
+/// Other ranges are asked for, or the store cannot be read or written.
+pub async fn agree(
+    store: &dyn Store,
+    asked: &AskedNetwork,
+    chosen: ClusterNetwork,
+) -> Result<ClusterNetwork> {
+    let own = serde_json::to_vec(&chosen).context("encode the ranges")?;
+    let found = store_record::read_or_write(store, KEY, &own.into()).await;
+    let found = found.context("read the ranges of the cluster")?;
+    let found = serde_json::from_slice(&found).context("read the ranges of the cluster")?;
+    plan(asked, Some(found), None)
 }
 
 /// The range of the pods of all nodes that holds the range of one node.
@@ -99,7 +121,7 @@ fn differs<T: PartialEq + std::fmt::Display>(
 ) -> Option<String> {
     let asked = asked.filter(|asked| *asked != used)?;
     Some(format!(
-        "{flag} {asked}: this data directory uses {used} since its first start"
+        "{flag} {asked}: this cluster uses {used} since its first start"
     ))
 }
 
@@ -169,7 +191,7 @@ mod tests {
         let error = choose(data.path(), &other).unwrap_err().to_string();
         assert_eq!(
             error,
-            "--node-cidr-mask-size 25: this data directory uses 24 since its first start"
+            "--node-cidr-mask-size 25: this cluster uses 24 since its first start"
         );
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mvcc_store::Store;
-use mvcc_store::embedded::EmbeddedStore;
 use tokio_util::sync::CancellationToken;
 
 /// Interval of the checks.
@@ -40,7 +39,7 @@ impl Looks {
 }
 
 /// Looks from time to time until `stop`.
-pub async fn keep_small(store: Arc<EmbeddedStore>, stop: CancellationToken) {
+pub async fn keep_small(store: Arc<dyn Store>, stop: CancellationToken) {
     let mut looks = Looks::default();
     let next = || stop.run_until_cancelled(tokio::time::sleep(INTERVAL));
     while next().await.is_some() {

@@ -10,7 +10,9 @@ mod protection;
 mod relocation;
 mod server;
 pub mod store;
+mod store_address;
 mod store_arguments;
+mod store_metrics;
 
 use std::path::{Path, PathBuf};
 
@@ -26,11 +28,14 @@ use crate::output::warn;
 use crate::tasks::Group;
 use admin::Admin;
 pub use announced::announce_dns;
-pub use cluster_network::{AskedNetwork, ClusterNetwork, all_pods, choose as choose_network};
+pub use cluster_network::{
+    AskedNetwork, ClusterNetwork, agree as agree_on_network, all_pods, choose as choose_network,
+};
 pub use listen::bind;
 pub use protection::{Protection, ProtectionSettings};
 pub use relocation::{DataLocation, Relocation};
 pub use server::{LocalNode, Server, ServerConfig};
+pub use store_address::{EtcdAddress, EtcdSettings};
 pub use store_arguments::{StoreArguments, StoreSettings};
 
 /// A running API server with its controllers and its scheduler.

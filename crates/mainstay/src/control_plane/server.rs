@@ -12,7 +12,7 @@ use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, 
 use certificates::{Authority, Identity};
 use container_runtime::beside;
 use controllers::ServerNames;
-use mvcc_store::embedded::EmbeddedStore;
+use mvcc_store::Store;
 use planners::certificate_signing::Names;
 use pod_network::Cidr;
 use reconcile::Health;
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::credentials::Credentials;
 use super::protection::Protection;
 use super::relocation::{DataLocation, Relocation};
+use super::store::OpenStore;
 
 /// The one node of this process, once its agent runs.
 #[derive(Default)]
@@ -67,7 +68,7 @@ impl NodeConnector for LocalNode {
 /// A running API server.
 pub struct Server {
     api: Arc<ApiServer>,
-    store: Arc<EmbeddedStore>,
+    store: OpenStore,
     /// The facts of all kinds.
     pub kinds: Vec<Arc<dyn Kind>>,
     /// Certificates of the authority, PEM.
@@ -86,7 +87,7 @@ pub struct ServerConfig<'a> {
     /// The instance's data directory.
     pub data_dir: &'a Path,
     /// The opened store.
-    pub store: Arc<EmbeddedStore>,
+    pub store: OpenStore,
     /// Already bound, so that a port in use is detected before any change.
     pub listener: TcpListener,
     /// Addresses of Services.
@@ -165,7 +166,7 @@ impl Server {
         let range = resource_kinds::networking::default_range(cluster.service_range);
         default_objects.push(range);
         let encryption = config.protection.encryption;
-        let seen = encryption::over(store.clone(), encryption)
+        let seen = encryption::over(store.shared(), encryption)
             .await
             .context("open the encrypted objects (--encryption-provider-config)")?;
         let moved = config.relocation.apply(seen.as_ref()).await?;
@@ -213,6 +214,7 @@ impl Server {
             listeners: JoinSet::new(),
             stop_serving: CancellationToken::new(),
         };
+        server.show(server.store.metrics());
         server.serve(config.listener);
         beside(|| server.credentials.write_kubeconfig(SystemTime::now()))?;
         Ok(server)
@@ -281,8 +283,8 @@ impl Server {
     }
 
     /// The store as it is on disk.
-    pub fn store(&self) -> Arc<EmbeddedStore> {
-        self.store.clone()
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.shared()
     }
 
     /// Ends the connections and closes the store.
@@ -290,10 +292,7 @@ impl Server {
         self.stop_serving.cancel();
         while self.listeners.join_next().await.is_some() {}
         drop(self.api);
-        let store = self.store;
-        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
-            tracing::error!(%error, "the store was not closed in order");
-        }
+        self.store.close().await;
     }
 }
 

@@ -1,17 +1,62 @@
-//! The store of a data directory.
+//! The store of a control plane: in the data directory, or in an etcd that several servers share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use mvcc_store::StoreError;
+use etcd_store::{CallObserver, ConnectError, EtcdOptions, EtcdStore};
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use mvcc_store::{Store, StoreError};
+use reconcile::prometheus::Page;
 
+use super::store_address::EtcdAddress;
+use super::store_metrics::EtcdCalls;
 use crate::process;
 
-/// Opens the store, which keeps at most `quota` bytes; the error says when another process has it, or
-/// when it is damaged.
-pub async fn open(data: &Path, quota: Option<u64>) -> Result<Arc<EmbeddedStore>> {
+/// An open store.
+#[derive(Clone)]
+pub enum OpenStore {
+    /// In the data directory.
+    Embedded(Arc<EmbeddedStore>),
+    /// In etcd, with the durations of its calls.
+    Etcd(Arc<EtcdStore>, Arc<EtcdCalls>),
+}
+
+impl OpenStore {
+    /// The store, whatever its engine.
+    pub fn shared(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => Arc::clone(store) as Arc<dyn Store>,
+            Self::Etcd(store, _) => Arc::clone(store) as Arc<dyn Store>,
+        }
+    }
+
+    /// Whether other servers may use it at the same time.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Etcd(..))
+    }
+
+    /// The metrics of the engine, for the server's page.
+    pub fn metrics(&self) -> impl Fn(&mut Page) + Send + Sync + use<> {
+        let calls = match self {
+            Self::Embedded(_) => None,
+            Self::Etcd(_, calls) => Some(Arc::clone(calls)),
+        };
+        move |page| calls.iter().for_each(|calls| calls.write(page))
+    }
+
+    /// Finishes what was submitted. The store in a data directory can then be opened again.
+    pub async fn close(self) {
+        let Self::Embedded(store) = self else { return };
+        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+            tracing::error!(%error, "the store was not closed in order");
+        }
+    }
+}
+
+/// Opens the store of a data directory, which keeps at most `quota` bytes; the error says when another
+/// process has it, or when it is damaged.
+pub async fn open(data: &Path, quota: Option<u64>) -> Result<OpenStore> {
     let mut options = EmbeddedOptions::new(data.join("store"));
     if let Some(quota) = quota {
         options.limits.live_bytes_max = quota;
@@ -19,7 +64,7 @@ pub async fn open(data: &Path, quota: Option<u64>) -> Result<Arc<EmbeddedStore>>
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
         .await
         .context("open the store")?;
-    opened.map_err(|error| {
+    opened.map(OpenStore::Embedded).map_err(|error| {
         if let (StoreError::InUse(_), Some(server)) = (&error, process::serving(data)) {
             return anyhow!(process::runs_already(data, server));
         }
@@ -31,4 +76,58 @@ pub async fn open(data: &Path, quota: Option<u64>) -> Result<Arc<EmbeddedStore>>
         };
         anyhow!("open the store in {}: {error}{next}", data.display())
     })
+}
+
+/// Connects with the store in etcd, of which this server keeps at most `quota` bytes in memory.
+///
+/// # Errors
+/// Files that cannot be read, and members that cannot be reached or used, each with its reason.
+pub async fn connect(address: &EtcdAddress, quota: Option<u64>) -> Result<OpenStore> {
+    let calls = Arc::new(EtcdCalls::default());
+    let observing = Arc::clone(&calls);
+    let observer = CallObserver::new(move |call, duration| observing.observe(call, duration));
+    let mut options = EtcdOptions {
+        observer: Some(observer),
+        prefix: address.prefix.clone(),
+        ca_pem: read(address.cafile.as_ref()).await?,
+        ..EtcdOptions::new(address.url.endpoints())
+    };
+    if let Some((certificate, key)) = &address.identity {
+        let certificate = read(Some(certificate)).await?;
+        options.identity_pem = certificate.zip(read(Some(key)).await?);
+    }
+    if let Some(quota) = quota {
+        options.limits.live_bytes_max = quota;
+    }
+    let connected = EtcdStore::connect(&options).await;
+    connected
+        .map(|store| OpenStore::Etcd(store, calls))
+        .map_err(|error| refusal(address, error))
+}
+
+fn refusal(address: &EtcdAddress, error: ConnectError) -> anyhow::Error {
+    let error = anyhow::Error::new(error);
+    let next = next_step(&format!("{error:#}"));
+    error.context(format!("open the store in {}{next}", address.url))
+}
+
+/// The usual causes of failed connections, by the words of TLS.
+fn next_step(error: &str) -> &'static str {
+    const ALERTS: [&str; 3] = ["CertificateRequired", "BadCertificate", "UnknownCA"];
+    if error.contains("UnknownIssuer") {
+        " (is --etcd-cafile the authority of etcd's members?)"
+    } else if ALERTS.iter().any(|alert| error.contains(alert)) {
+        " (etcd asks for a certificate of its own authority: --etcd-certfile and --etcd-keyfile)"
+    } else if error.contains("NotValidForName") {
+        " (the certificates of etcd's members do not have these names or addresses)"
+    } else {
+        ""
+    }
+}
+
+async fn read(path: Option<&PathBuf>) -> Result<Option<Vec<u8>>> {
+    let Some(path) = path else { return Ok(None) };
+    let bytes = tokio::fs::read(path).await;
+    let bytes = bytes.with_context(|| format!("read {}", path.display()))?;
+    Ok(Some(bytes))
 }

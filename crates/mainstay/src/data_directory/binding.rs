@@ -2,59 +2,58 @@
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use mvcc_store::{Compare, Operation, Range, Store, StoreError, Txn, Value};
+use mvcc_store::{Store, StoreError};
 
-use super::Claim;
+use super::{Claim, Engine};
 use crate::output::warn;
+use crate::store_record;
 
 /// The key of the record: beside the objects, which are below `/registry/`.
 const KEY: &[u8] = b"/mainstay/instance";
 
 /// Checks that the store belongs to the marked instance, and records the instance if the store has
-/// none. A lost marker is restored from the record.
+/// none. A lost marker is restored from the record, and a new server of an etcd takes its instance.
 ///
 /// # Errors
-/// The store belongs to another instance, or cannot be read or written. On a full disk the record
-/// is written at a later start.
+/// The store belongs to another instance, an etcd has lost this one, or it cannot be read or written. On a
+/// full disk the record is written at a later start.
 pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
-    let range = Range {
-        start: KEY.to_vec(),
-        ..Range::default()
-    };
-    let found = store
-        .range(range)
-        .await
-        .context("read the store's instance")?;
-    if let Some(noted) = found.items.first() {
-        let noted = String::from_utf8_lossy(&noted.value).into_owned();
-        return match noted == claim.marker.instance {
-            true => Ok(()),
-            false if claim.is_new => {
-                claim.marker.instance = noted;
-                Ok(())
-            }
-            false => bail!(
-                "the store belongs to instance {noted}, the directory to instance {}: is \
-                 the wrong disk mounted?",
-                claim.marker.instance
-            ),
-        };
+    let own = claim.marker.instance.clone();
+    let is_in_etcd = claim.marker.engine == Engine::Etcd;
+    if is_in_etcd && claim.marker.cluster {
+        let found = store_record::read(store, KEY).await;
+        if found.context("read the store's instance")?.is_none() {
+            bail!(
+                "etcd has no objects of the cluster {own} of this data directory: is it another etcd, \
+                 or another --etcd-prefix? Restore the etcd, or begin a new cluster with an empty \
+                 --data-dir"
+            );
+        }
     }
-    let note = Txn {
-        compare: vec![Compare::Absent(KEY.to_vec())],
-        operations: vec![Operation::Put {
-            key: KEY.to_vec(),
-            value: Value::Plain(Bytes::from(claim.marker.instance.clone())),
-            lease: None,
-        }],
-    };
-    match store.txn(note).await {
-        Ok(_) => Ok(()),
+    let noted = match store_record::read_or_write(store, KEY, &Bytes::from(own.clone())).await {
+        Ok(noted) => String::from_utf8_lossy(&noted).into_owned(),
         Err(StoreError::Full(why)) => {
             warn(&format!("mainstay: the store is not marked yet: {why}"));
-            Ok(())
+            return Ok(());
         }
-        Err(error) => Err(error).context("record the store's instance"),
+        Err(error) => return Err(error).context("record the store's instance"),
+    };
+    if noted == own {
+        return Ok(());
+    }
+    if claim.is_new {
+        claim.marker.instance = noted;
+        return Ok(());
+    }
+    match is_in_etcd {
+        true => bail!(
+            "etcd has the cluster {noted}, the data directory belongs to {own}: choose another \
+             --data-dir, or name the etcd (or the --etcd-prefix) of {own}"
+        ),
+        false => bail!(
+            "the store belongs to instance {noted}, the directory to instance {own}: is the wrong \
+             disk mounted?"
+        ),
     }
 }
 
@@ -72,7 +71,7 @@ mod tests {
         let claim = super::super::claim(
             directory.path(),
             "host",
-            Role::Up,
+            (Role::Up, Engine::Embedded),
             Path::new("/nonexistent"),
         );
         (directory, claim.unwrap())
@@ -93,5 +92,28 @@ mod tests {
         second.is_new = true;
         bind(store.as_ref(), &mut second).await.unwrap();
         assert_eq!(second.marker.instance, first.marker.instance);
+    }
+    /// An etcd that has lost the cluster, or has another one, is not begun anew in silence.
+    #[tokio::test]
+    async fn an_etcd_has_the_cluster_of_its_servers() {
+        let store = EmbeddedStore::in_memory();
+        let (_one, mut first) = claimed();
+        first.marker.engine = Engine::Etcd;
+        bind(store.as_ref(), &mut first).await.unwrap();
+        let (_two, mut second) = claimed();
+        second.marker.engine = Engine::Etcd;
+        bind(store.as_ref(), &mut second).await.unwrap();
+        assert_eq!(second.marker.instance, first.marker.instance);
+        for claim in [&mut first, &mut second] {
+            (claim.is_new, claim.marker.cluster) = (false, true);
+            bind(store.as_ref(), claim).await.unwrap();
+        }
+        let empty = EmbeddedStore::in_memory();
+        let lost = bind(empty.as_ref(), &mut first).await.unwrap_err();
+        assert!(lost.to_string().contains("has no objects"), "{lost}");
+        let (_other, mut other) = claimed();
+        bind(empty.as_ref(), &mut other).await.unwrap();
+        let other = bind(empty.as_ref(), &mut second).await.unwrap_err();
+        assert!(other.to_string().contains("--etcd-prefix"), "{other}");
     }
 }

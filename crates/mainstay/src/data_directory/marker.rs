@@ -43,6 +43,23 @@ impl Role {
     }
 }
 
+/// The place of the objects of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Engine {
+    /// The data directory.
+    #[default]
+    Embedded,
+    /// An etcd, which several servers share.
+    Etcd,
+}
+
+impl Engine {
+    fn is_embedded(&self) -> bool {
+        *self == Self::Embedded
+    }
+}
+
 /// The contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,6 +74,9 @@ pub struct Marker {
     /// The program of the last start.
     #[serde(default)]
     pub role: Role,
+    /// The place of the objects.
+    #[serde(default, skip_serializing_if = "Engine::is_embedded")]
+    pub engine: Engine,
     /// The path of the directory at the last start; volumes name it.
     pub path: PathBuf,
     /// The name of the host at the last start; nodes and volumes name it.
@@ -84,6 +104,7 @@ impl Marker {
             kernel_name: kernel_name(data, taken),
             cluster: false,
             role: Role::Up,
+            engine: Engine::Embedded,
             path: data.to_owned(),
             host: host.to_owned(),
         }

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 
 pub use binding::bind;
 use marker::Unreadable;
-pub use marker::{FILE as MARKER_FILE, Marker, Role, kernel_name};
+pub use marker::{Engine, FILE as MARKER_FILE, Marker, Role, kernel_name};
 use parts::Part;
 
 /// The part with the data directories of further nodes.
@@ -79,13 +79,31 @@ impl Found {
         })
     }
 
+    /// Refuses the engine if the objects of the cluster are in the other one.
+    fn check_engine(&self, data: &Path, engine: Engine) -> Result<()> {
+        let data = data.display();
+        let marked = self.marker.as_ref().filter(|marker| marker.cluster);
+        match (engine, marked.map(|marker| marker.engine)) {
+            (Engine::Etcd, _) if self.has_store => bail!(
+                "{data} has a store of its own, which `--store etcd://…` would not use: start \
+                 without --store, or choose another --data-dir for a server of the etcd"
+            ),
+            (Engine::Embedded, Some(Engine::Etcd)) => bail!(
+                "the objects of the cluster in {data} are in etcd: start `mainstay server` with \
+                 --store etcd://…, or choose another --data-dir"
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// The evidence that a missing store existed.
-    fn vanished(&self) -> Option<String> {
+    fn vanished(&self, engine: Engine) -> Option<String> {
         if self.has_store {
             return None;
         }
         match &self.marker {
-            Some(marker) if marker.role == Role::Node => None,
+            Some(marker) if marker.role == Role::Node || marker.engine == Engine::Etcd => None,
+            None if engine == Engine::Etcd => None,
             Some(marker) if marker.cluster => Some(format!("the file {}", MARKER_FILE)),
             _ if self.traces.is_empty() => None,
             _ => Some(self.traces.join(", ")),
@@ -128,13 +146,20 @@ fn is_filled(path: &Path) -> io::Result<bool> {
 /// Nothing is written yet.
 ///
 /// # Errors
-/// The directory belongs to another role, the store has vanished, or the marker cannot be read.
-pub fn claim(data: &Path, host: &str, role: Role, instances: &Path) -> Result<Claim> {
+/// The directory belongs to another role, its objects are elsewhere, the store has vanished, or the marker
+/// cannot be read.
+pub fn claim(
+    data: &Path,
+    host: &str,
+    (role, engine): (Role, Engine),
+    instances: &Path,
+) -> Result<Claim> {
     let found = Found::read(data)?;
     if let Some(marker) = &found.marker {
         marker.check_role(data, role)?;
     }
-    if let Some(why) = found.vanished() {
+    found.check_engine(data, engine)?;
+    if let Some(why) = found.vanished(engine) {
         bail!(
             "the store of the cluster in {data} is missing: {store} does not exist (found: {why}). \
              Is a disk not mounted? Put the store back, or restore a backup into another directory \
@@ -151,6 +176,7 @@ pub fn claim(data: &Path, host: &str, role: Role, instances: &Path) -> Result<Cl
         None => Marker::new(data, host, &others),
     };
     marker.role = role;
+    marker.engine = engine;
     let before = (marker.path.clone(), marker.host.clone());
     if marker.path != data && is_copy(&marker) {
         // Both may run at the same time.
@@ -244,7 +270,12 @@ mod tests {
     }
 
     fn claimed(data: &Path) -> Result<Claim> {
-        claim(data, "host", Role::Up, Path::new("/nonexistent"))
+        claim(
+            data,
+            "host",
+            (Role::Up, Engine::Embedded),
+            Path::new("/nonexistent"),
+        )
     }
 
     /// findings S6
@@ -291,6 +322,40 @@ mod tests {
         assert!(error.contains("the file instance"), "{error}");
     }
 
+    /// The objects of a cluster are in one place: the other engine would begin an empty cluster.
+    #[test]
+    fn a_cluster_stays_with_its_engine() {
+        let with = |data: &Path, engine| {
+            claim(
+                data,
+                "host",
+                (Role::Server, engine),
+                Path::new("/nonexistent"),
+            )
+        };
+        let own = directory(&["store"]);
+        fs::write(own.path().join("store/data"), "").unwrap();
+        let refused = with(own.path(), Engine::Etcd).unwrap_err().to_string();
+        assert!(refused.contains("a store of its own"), "{refused}");
+        with(own.path(), Engine::Embedded).unwrap();
+        // A server of an etcd needs nothing, and certificates may have been put there.
+        let of_etcd = directory(&["certificates"]);
+        fs::write(of_etcd.path().join("certificates/ca.pem"), "").unwrap();
+        let mut claimed = with(of_etcd.path(), Engine::Etcd).unwrap();
+        claimed.settle(of_etcd.path(), "host").unwrap();
+        with(of_etcd.path(), Engine::Etcd).unwrap();
+        let refused = with(of_etcd.path(), Engine::Embedded).unwrap_err();
+        assert!(refused.to_string().contains("are in etcd"), "{refused}");
+        // A cluster whose store has vanished does not go on in etcd.
+        let vanished = directory(&["store"]);
+        fs::write(vanished.path().join("store/data"), "").unwrap();
+        let mut claimed = with(vanished.path(), Engine::Embedded).unwrap();
+        claimed.settle(vanished.path(), "host").unwrap();
+        fs::remove_file(vanished.path().join("store/data")).unwrap();
+        let refused = with(vanished.path(), Engine::Etcd).unwrap_err();
+        assert!(refused.to_string().contains("is missing"), "{refused}");
+    }
+
     #[test]
     fn what_no_cluster_leaves_is_no_trace() {
         let found = directory(&["images/layers", "seccomp/x", "volumes", "pods/lost+found"]);
@@ -331,7 +396,8 @@ mod tests {
         other.write(&path("moved")).unwrap();
         let list = path("moved/network/ranges.json");
         fs::write(path("list"), format!("{}\n", list.display())).unwrap();
-        let claim = claim(&path("here"), "host", Role::Up, &path("list")).unwrap();
+        let role = (Role::Up, Engine::Embedded);
+        let claim = claim(&path("here"), "host", role, &path("list")).unwrap();
         assert_eq!(other.kernel_name, first);
         assert_ne!(claim.marker.kernel_name, first);
     }

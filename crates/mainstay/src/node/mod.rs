@@ -21,7 +21,7 @@ use resource_kinds::NodeAccount;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::data_directory::{self, Claim, Role};
+use crate::data_directory::{self, Claim, Engine, Role};
 use crate::down::left_pods;
 use crate::host::{self, Host, NodeAddress};
 use crate::node_parts::Clients;
@@ -51,7 +51,12 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;
     let instances = Path::new(pod_network::INSTANCES);
-    let claim = data_directory::claim(data_dir, &host.name, Role::Node, instances)?;
+    let claim = data_directory::claim(
+        data_dir,
+        &host.name,
+        (Role::Node, Engine::Embedded),
+        instances,
+    )?;
     let place = Arc::new(Place::open(data_dir)?);
     crate::process::note(data_dir)?;
     let entering = Entry::find(&settings, &host, place);

@@ -17,7 +17,7 @@ use crate::cluster_ranges::ClusterRanges;
 use crate::control_plane::{
     self, ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server, ServerConfig,
 };
-use crate::data_directory::{self, Claim, Role};
+use crate::data_directory::{self, Claim, Engine, Role};
 use crate::host::{self, Host, NodeAddress};
 use crate::node_parts::member::RunningMember;
 use crate::node_parts::network::dns_address;
@@ -45,12 +45,25 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;
     let instances = Path::new(pod_network::INSTANCES);
-    let mut claim = data_directory::claim(data_dir, &host.name, Role::Server, instances)?;
-    let network = beside(|| control_plane::choose_network(data_dir, &settings.network))?;
+    let engine = match &settings.etcd {
+        Some(_) => Engine::Etcd,
+        None => Engine::Embedded,
+    };
+    let role = (Role::Server, engine);
+    let mut claim = data_directory::claim(data_dir, &host.name, role, instances)?;
+    let mut network = beside(|| control_plane::choose_network(data_dir, &settings.network))?;
     let address = advertised(&settings, &host)?;
-    let store = control_plane::store::open(data_dir, settings.store.quota).await?;
+    let quota = settings.store.quota;
+    let store = match &settings.etcd {
+        Some(address) => control_plane::store::connect(address, quota).await?,
+        None => control_plane::store::open(data_dir, quota).await?,
+    };
     crate::process::note(data_dir)?;
-    data_directory::bind(store.as_ref(), &mut claim).await?;
+    data_directory::bind(store.shared().as_ref(), &mut claim).await?;
+    if store.is_shared() {
+        let (shared, asked) = (store.shared(), &settings.network);
+        network = control_plane::agree_on_network(shared.as_ref(), asked, network).await?;
+    }
     beside(|| network.store(data_dir))?;
     let port = listener.local_addr().context("the listening address")?;
     let node = Arc::new(LocalNode::new(&host.name));

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use pod_network::Cidr;
 
-use crate::control_plane::{AskedNetwork, StoreArguments, StoreSettings};
+use crate::control_plane::{
+    AskedNetwork, EtcdAddress, EtcdSettings, StoreArguments, StoreSettings,
+};
 use crate::node_parts::{MachineArguments, MachineSettings};
 use crate::settings::{Background, DataDirectory};
 use crate::up::ConfigurationFile;
@@ -33,6 +35,8 @@ pub struct ServerRoleArguments {
     /// Address range of Services [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
     service_cidr: Option<Cidr>,
+    #[command(flatten)]
+    etcd: EtcdSettings,
     #[command(flatten)]
     store: StoreArguments,
     /// Run pods on this machine, too; the flags about registries and pods are for this node
@@ -63,6 +67,8 @@ pub struct Settings {
     pub advertise_address: Option<Ipv4Addr>,
     /// The address ranges that are asked for.
     pub network: AskedNetwork,
+    /// The etcd with the store, if it is in one.
+    pub etcd: Option<EtcdAddress>,
     /// The settings of stored objects.
     pub store: StoreSettings,
     /// The settings of the node of this machine, if it has one.
@@ -105,6 +111,7 @@ impl ServerRoleArguments {
                 service_cidr: self.service_cidr.or(file.service_cidr),
             },
             configured_by: configured_by(&self.data, &machine, &store.protection),
+            etcd: self.etcd.or(file.etcd).address()?,
             store,
             node: self.with_node.then_some(machine),
             background: self.background,

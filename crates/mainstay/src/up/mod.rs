@@ -18,17 +18,17 @@ use container_runtime::beside;
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use mvcc_store::embedded::EmbeddedStore;
 use node_agent::OnShutdown;
 use pod_network::{PodNetwork, Ranges, WantedRanges};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::control_plane::store::OpenStore;
 use crate::control_plane::{
     self, ControlPlane, DataLocation, LocalNode, Protection, Relocation, Server, ServerConfig,
 };
-use crate::data_directory::{self, Claim, Role};
+use crate::data_directory::{self, Claim, Engine, Role};
 use crate::down::left_pods;
 use crate::host::{self, Host, NodeAddress};
 use crate::node_parts::member::RunningMember;
@@ -70,7 +70,12 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;
     let instances = Path::new(pod_network::INSTANCES);
-    let claim = data_directory::claim(data_dir, &host.name, Role::Up, instances)?;
+    let claim = data_directory::claim(
+        data_dir,
+        &host.name,
+        (Role::Up, Engine::Embedded),
+        instances,
+    )?;
     let found = Start {
         settings: &settings,
         manifests: &manifests,
@@ -104,7 +109,7 @@ struct Start<'a> {
 
 /// The things that the parts of the cluster stand on.
 struct Base {
-    store: Arc<EmbeddedStore>,
+    store: OpenStore,
     images: ImageStore,
     /// The making of the built-in images.
     builtin: JoinHandle<Result<()>>,
@@ -130,7 +135,7 @@ impl Cluster {
         let data_dir = settings.data_dir.as_path();
         let store = control_plane::store::open(data_dir, settings.store.quota).await?;
         crate::process::note(data_dir).or_else(unless_full)?;
-        data_directory::bind(store.as_ref(), &mut start.claim).await?;
+        data_directory::bind(store.shared().as_ref(), &mut start.claim).await?;
         // Takes its time on the first start only; meanwhile the API server starts.
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();

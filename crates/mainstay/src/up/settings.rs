@@ -4,12 +4,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use object_model::quantity::Quantity;
 use pod_network::Cidr;
 use serde::Deserialize;
 
-use crate::control_plane::{ProtectionSettings, StoreArguments, StoreSettings};
+use crate::control_plane::{EtcdSettings, ProtectionSettings, StoreArguments, StoreSettings};
 use crate::node_parts::{
     MachineArguments, MachineFile, MachineSettings, PodSettings, ShutdownSettings,
 };
@@ -64,6 +64,8 @@ pub struct ConfigurationFile {
     pub service_cidr: Option<Cidr>,
     /// Maximum size of all stored objects.
     pub store_quota: Option<Quantity>,
+    /// The etcd with the store, of a server.
+    pub etcd: EtcdSettings,
     /// The audit log and the encryption.
     pub protection: ProtectionSettings,
     pods: PodSettings,
@@ -109,6 +111,10 @@ impl UpArguments {
         let data_dir = self.data.over(file.data_dir.as_deref());
         let data_dir = std::path::absolute(&data_dir)
             .with_context(|| format!("data directory {}", data_dir.display()))?;
+        ensure!(
+            file.etcd == EtcdSettings::default(),
+            "`mainstay up` has its store in the data directory: `mainstay server` can use etcd"
+        );
         let (for_machine, file) = file.machine();
         let machine = self.machine.over(for_machine, &data_dir)?;
         let store = self.store.over(file.store_quota, file.protection)?;

@@ -15,6 +15,7 @@ use super::further_nodes::{self, FurtherNodes, Place};
 use super::settings::Settings;
 use super::{Cluster, POD_FACING_PORT, Start, check, has_pods, relocation, unless_full};
 use crate::cluster_ranges::ClusterRanges;
+use crate::control_plane::store::OpenStore;
 use crate::control_plane::{
     self, AskedNetwork, ClusterNetwork, ControlPlane, LocalNode, Server, ServerConfig,
 };
@@ -34,7 +35,7 @@ pub async fn start(mut start: Start<'_>) -> Result<Cluster> {
     let data_dir = settings.data_dir.as_path();
     let store = control_plane::store::open(data_dir, settings.store.quota).await?;
     crate::process::note(data_dir).or_else(unless_full)?;
-    data_directory::bind(store.as_ref(), &mut start.claim).await?;
+    data_directory::bind(store.shared().as_ref(), &mut start.claim).await?;
     let instance_id = start.claim.marker.kernel_name.clone();
     let network = reserve(settings, &instance_id).await?;
     let numbers = 2..=usize::from(settings.nodes);
@@ -117,7 +118,7 @@ struct Several<'a> {
 }
 
 impl Several<'_> {
-    async fn run(self, store: Arc<mvcc_store::embedded::EmbeddedStore>) -> Result<Cluster> {
+    async fn run(self, store: OpenStore) -> Result<Cluster> {
         let Start {
             settings,
             manifests,

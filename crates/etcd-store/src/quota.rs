@@ -1,0 +1,97 @@
+//! The quota on stored objects, all of which are in the memory of each server.
+//!
+//! New keys are refused first. Changes may use a part more, so that the problems of a full store can be
+//! solved; deletions are always allowed. The copy is the measure, which may be a moment behind: servers
+//! that write at the same time may exceed the quota by these writes.
+
+use mvcc_store::{
+    Operation, StoreError, Txn, Value,
+    published::{Newest, pair_bytes},
+};
+
+/// Changes may exceed the quota by this fraction.
+const CHANGES_BEYOND: u64 = 16;
+
+/// Checks that there is room for a transaction beside the stored pairs.
+///
+/// *Errors.* `Quota`.
+pub(crate) fn check(txn: &Txn, stored: &Newest, max: u64) -> Result<(), StoreError> {
+    let (mut after, mut is_new) = (stored.live_bytes, false);
+    for operation in &txn.operations {
+        let (Operation::Put { key, .. } | Operation::Delete { key }) = operation;
+        let previous = stored.live.get(key.as_slice());
+        let before = previous.map_or(0, |pair| pair_bytes(key, pair.value.len()));
+        after = after.saturating_sub(before);
+        if let Operation::Put { value, .. } = operation {
+            after += pair_bytes(key, length(value));
+            is_new |= previous.is_none();
+        }
+    }
+    let limit = match is_new {
+        true => max,
+        false => max.saturating_add(max / CHANGES_BEYOND),
+    };
+    match after > stored.live_bytes && after > limit {
+        true => Err(StoreError::Quota { stored: after, max }),
+        false => Ok(()),
+    }
+}
+
+/// Without the digits of the revision.
+fn length(value: &Value) -> usize {
+    match value {
+        Value::Plain(bytes) => bytes.len(),
+        Value::Stamped { before, after } => before.len() + after.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use mvcc_store::{KeyValue, Revision, published::LiveKeys};
+
+    use super::*;
+
+    fn put(key: &str, len: usize) -> Operation {
+        Operation::Put {
+            key: key.into(),
+            value: Value::Plain(Bytes::from(vec![0; len])),
+            lease: None,
+        }
+    }
+
+    #[test]
+    fn what_is_new_is_refused_first_and_deletions_never() {
+        let key: Arc<[u8]> = Arc::from(&b"a"[..]);
+        let pair = KeyValue {
+            key: Arc::clone(&key),
+            value: Bytes::from(vec![0; 1000]),
+            create_revision: Revision(2),
+            mod_revision: Revision(2),
+            lease: None,
+        };
+        let stored = Newest {
+            live: LiveKeys::from_iter([(key, Arc::new(pair))]),
+            live_bytes: 16_000,
+            revision: Revision(2),
+        };
+        let with = |operation: Operation, max| {
+            let txn = Txn {
+                compare: Vec::new(),
+                operations: vec![operation],
+            };
+            check(&txn, &stored, max)
+        };
+        assert!(with(put("b", 100), 17_000).is_ok());
+        assert!(matches!(
+            with(put("b", 100), 16_000),
+            Err(StoreError::Quota { max: 16_000, .. })
+        ));
+        assert!(with(put("a", 1500), 16_000).is_ok());
+        assert!(with(put("a", 1000), 1).is_ok());
+        assert!(with(put("a", 1001), 1).is_err());
+        assert!(with(Operation::Delete { key: b"a".to_vec() }, 1).is_ok());
+    }
+}

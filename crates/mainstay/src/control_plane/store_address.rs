@@ -1,0 +1,226 @@
+//! The address of a store in etcd.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Result, bail, ensure};
+use serde::Deserialize;
+
+/// Flags of a store in etcd, and the same settings in the configuration file. The files have the names that
+/// Kubernetes' API server has for them.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct EtcdSettings {
+    /// An etcd that several servers share, in place of the store in the data directory:
+    /// etcd://HOST:PORT,HOST:PORT,… (TLS) or etcd+http://… (without)
+    #[arg(
+        id = "store",
+        long = "store",
+        value_name = "URL",
+        env = "MAINSTAY_STORE"
+    )]
+    store: Option<EtcdUrl>,
+    /// Prefix of all keys in etcd [default: /mainstay]
+    #[arg(id = "etcd-prefix", long = "etcd-prefix", value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// Certificates of the authority of etcd's members, PEM [default: those of the machine]
+    #[arg(id = "etcd-cafile", long = "etcd-cafile", value_name = "FILE")]
+    cafile: Option<PathBuf>,
+    /// Certificate of this server as a client of etcd, PEM
+    #[arg(id = "etcd-certfile", long = "etcd-certfile", value_name = "FILE")]
+    certfile: Option<PathBuf>,
+    /// Key of this certificate, PEM
+    #[arg(id = "etcd-keyfile", long = "etcd-keyfile", value_name = "FILE")]
+    keyfile: Option<PathBuf>,
+}
+
+/// The members of an etcd cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct EtcdUrl {
+    is_tls: bool,
+    /// `HOST` or `HOST:PORT`.
+    members: Vec<String>,
+}
+
+impl EtcdUrl {
+    /// The addresses of the members for clients.
+    pub fn endpoints(&self) -> Vec<String> {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let members = self.members.iter();
+        members
+            .map(|member| format!("{scheme}://{member}"))
+            .collect()
+    }
+}
+
+impl FromStr for EtcdUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = || {
+            format!(
+                "{text:?} is not etcd://HOST:PORT,HOST:PORT,… (TLS) or etcd+http://HOST:PORT,… \
+                 (without)"
+            )
+        };
+        let (scheme, members) = text.split_once("://").ok_or_else(form)?;
+        let is_tls = match scheme {
+            "etcd" => true,
+            "etcd+http" => false,
+            _ => return Err(form()),
+        };
+        let members: Vec<String> = members
+            .trim_end_matches('/')
+            .split(',')
+            // Lists of etcd's own tools repeat the scheme.
+            .map(|member| {
+                member
+                    .trim_start_matches(&format!("{scheme}://"))
+                    .to_owned()
+            })
+            .collect();
+        let is_plain =
+            |member: &String| !member.is_empty() && !member.contains(['/', '@', '?', '#', ' ']);
+        match members.iter().all(is_plain) {
+            true => Ok(Self { is_tls, members }),
+            false => Err(form()),
+        }
+    }
+}
+
+impl TryFrom<String> for EtcdUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for EtcdUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls { "etcd" } else { "etcd+http" };
+        write!(f, "{scheme}://{}", self.members.join(","))
+    }
+}
+
+/// A store in etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdAddress {
+    /// The members.
+    pub url: EtcdUrl,
+    /// The prefix of all keys.
+    pub prefix: String,
+    /// The certificates of the members' authority.
+    pub cafile: Option<PathBuf>,
+    /// The certificate and the key of this client.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl EtcdSettings {
+    /// Takes from the configuration file what no flag and no variable gave.
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            store: self.store.or(file.store),
+            prefix: self.prefix.or(file.prefix),
+            cafile: self.cafile.or(file.cafile),
+            certfile: self.certfile.or(file.certfile),
+            keyfile: self.keyfile.or(file.keyfile),
+        }
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.cafile, &self.certfile, &self.keyfile];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// The address, if the store is in etcd.
+    ///
+    /// # Errors
+    /// Settings that do not belong together.
+    pub fn address(self) -> Result<Option<EtcdAddress>> {
+        let has_files = self.files().next().is_some();
+        let Some(url) = self.store else {
+            ensure!(
+                !has_files && self.prefix.is_none(),
+                "the flags --etcd-… are for a store in etcd: add --store etcd://HOST:PORT,…"
+            );
+            return Ok(None);
+        };
+        ensure!(
+            url.is_tls || !has_files,
+            "the certificates are for etcd://, and {url} is a connection without TLS"
+        );
+        let identity = match (self.certfile, self.keyfile) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (Some(_), None) => bail!("--etcd-certfile needs --etcd-keyfile"),
+            (None, Some(_)) => bail!("--etcd-keyfile needs --etcd-certfile"),
+        };
+        let prefix = self.prefix.unwrap_or_else(|| "/mainstay".to_owned());
+        ensure!(
+            prefix.starts_with('/') && prefix.trim_end_matches('/').len() > 1,
+            "--etcd-prefix {prefix}: it has to begin with a slash and a name"
+        );
+        Ok(Some(EtcdAddress {
+            url,
+            prefix,
+            cafile: self.cafile,
+            identity,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(file: &str) -> Result<Option<EtcdAddress>> {
+        let settings: EtcdSettings = serde_saphyr::from_str(file)?;
+        settings.address()
+    }
+
+    #[test]
+    fn members_are_listed_with_or_without_tls() {
+        let endpoints = |text: &str| text.parse::<EtcdUrl>().map(|url| url.endpoints());
+        let all = ["https://a:2379", "https://[::1]:1", "https://c"];
+        assert_eq!(endpoints("etcd://a:2379,[::1]:1,c/").unwrap(), all);
+        assert_eq!(endpoints("etcd+http://a:1").unwrap(), ["http://a:1"]);
+        let again = "etcd://a:1,etcd://b:1";
+        assert_eq!(endpoints(again).unwrap(), ["https://a:1", "https://b:1"]);
+        for strange in [
+            "",
+            "a:1",
+            "etcd://",
+            "etcd://a,",
+            "https://a:1",
+            "etcd://a/b",
+            "etcd://user@a",
+        ] {
+            let refused = endpoints(strange).unwrap_err();
+            assert!(refused.contains("etcd://HOST:PORT"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_belong_together_are_refused() {
+        assert_eq!(address("{}").unwrap(), None);
+        let plain = address("store: etcd://a:1").unwrap().unwrap();
+        assert_eq!((plain.prefix.as_str(), plain.identity), ("/mainstay", None));
+        for (file, part) in [
+            ("cafile: a", "add --store"),
+            ("prefix: /a", "add --store"),
+            ("{store: 'etcd+http://a:1', cafile: a}", "without TLS"),
+            ("{store: 'etcd://a:1', certfile: a}", "--etcd-keyfile"),
+            ("{store: 'etcd://a:1', keyfile: a}", "--etcd-certfile"),
+            ("{store: 'etcd://a:1', prefix: a}", "slash"),
+            ("{store: 'etcd://a:1', prefix: /}", "slash"),
+            ("store: b", "etcd://HOST:PORT"),
+        ] {
+            let refused = address(file).unwrap_err().to_string();
+            assert!(refused.contains(part), "{refused}");
+        }
+    }
+}
