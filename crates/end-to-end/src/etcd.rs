@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
 use certificates::{Authority, SubjectAltNames};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::lan::Lan;
 use crate::{Network, tool};
@@ -99,6 +101,22 @@ impl Etcd {
         self.members[number].kill();
     }
 
+    /// Stops a member with SIGSTOP: its connections stay open, and nothing comes.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pause(&self, number: usize) {
+        self.members[number].signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a paused member go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume(&self, number: usize) {
+        self.members[number].signal(Signal::SIGCONT);
+    }
+
     /// Starts a member again on its data.
     ///
     /// # Panics
@@ -119,6 +137,12 @@ impl Member {
             .stdout(Stdio::null());
         let child = self.network.run(|| command.spawn());
         self.child = Some(child.expect("start etcd"));
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the member runs");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("send a signal");
     }
 
     fn kill(&mut self) {

@@ -99,6 +99,9 @@ fn two_servers_share_an_etcd() {
         write(&machines, 0, 1, &format!("m{member}-is-gone"));
         machines.etcd.start_again(member);
         write(&machines, 1, 0, &format!("m{member}-is-back"));
+        machines.etcd.pause(member);
+        write(&machines, 0, 1, &format!("m{member}-is-paused"));
+        machines.etcd.resume(member);
     }
     for server in [0, 1] {
         let all = machines.at(server, |kubectl| {

@@ -51,12 +51,8 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;
     let instances = Path::new(pod_network::INSTANCES);
-    let claim = data_directory::claim(
-        data_dir,
-        &host.name,
-        (Role::Node, Engine::Embedded),
-        instances,
-    )?;
+    let role = (Role::Node, Engine::Embedded);
+    let claim = data_directory::claim(data_dir, &host.name, role, instances)?;
     let place = Arc::new(Place::open(data_dir)?);
     crate::process::note(data_dir)?;
     let entering = Entry::find(&settings, &host, place);

@@ -69,13 +69,9 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let listener = control_plane::bind(settings.listen, data_dir).await?;
     data_directory::make(data_dir)?;
     let host = Host::inspect()?;
+    let role = (Role::Up, Engine::Embedded);
     let instances = Path::new(pod_network::INSTANCES);
-    let claim = data_directory::claim(
-        data_dir,
-        &host.name,
-        (Role::Up, Engine::Embedded),
-        instances,
-    )?;
+    let claim = data_directory::claim(data_dir, &host.name, role, instances)?;
     let found = Start {
         settings: &settings,
         manifests: &manifests,
