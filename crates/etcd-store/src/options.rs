@@ -11,9 +11,11 @@ use crate::connections::Endpoint;
 /// etcd's port for clients.
 const PORT: u16 = 2379;
 
+type Observe = dyn Fn(&str, Duration) + Send + Sync;
+
 /// Gets the name of each call (`Txn`, `Range`) with its duration.
 #[derive(Clone)]
-pub struct CallObserver(Arc<dyn Fn(&str, Duration) + Send + Sync>);
+pub struct CallObserver(Arc<Observe>);
 
 impl CallObserver {
     /// An observer that calls the function for each call of etcd, from any thread.
