@@ -7,9 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use planners::node_lifecycle::fence::{
-    ClaimVolume, Decision, NodeLease, Renewals, Stays, decide, stays,
-};
+use planners::node_lifecycle::fate::{ClaimVolume, Fate, Stays, fate};
+use planners::node_lifecycle::fence::{Decision, NodeLease, Renewals, decide};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, EventType, Recorder};
 use resource_kinds::annotations;
@@ -34,8 +33,28 @@ pub(super) struct Fence {
 /// The pods of a node, divided by what its fence does with them.
 struct Divided {
     go: Vec<Arc<PodView>>,
+    /// Pods that go later, without the data of some claims.
+    go_without: Vec<GoesWithout>,
     /// Pods of which a person may expect that they go.
     stay: Vec<(Arc<PodView>, Stays)>,
+}
+
+struct GoesWithout {
+    pod: Arc<PodView>,
+    claims: Vec<String>,
+    after: SignedDuration,
+}
+
+impl Divided {
+    fn replaces_none(&self) -> bool {
+        self.go.is_empty() && self.go_without.is_empty()
+    }
+
+    /// The time until the next pod goes, on a node that has been fenced for that time.
+    fn next(&self, fenced_for: SignedDuration) -> Option<SignedDuration> {
+        let waits = self.go_without.iter().map(|one| one.after - fenced_for);
+        waits.filter(|left| left.is_positive()).min()
+    }
 }
 
 impl Fence {
@@ -76,11 +95,11 @@ impl Fence {
         let lease = NodeLease::from(lease);
         let unchanged_for = self.renewals().unchanged_for(&name, &lease.version, now);
         let divided = self.divide(pods);
-        let wanted = others_ready && !(divided.go.is_empty() && divided.stay.is_empty());
+        let wanted = others_ready && !(divided.replaces_none() && divided.stay.is_empty());
         match decide(&lease, unchanged_for, wanted) {
             Decision::Nothing => return Ok(None),
             Decision::Wait(left) => return Ok(Some(left)),
-            Decision::Take { .. } if divided.go.is_empty() => {
+            Decision::Take { .. } if divided.replaces_none() => {
                 self.tell_stays(&format!("lost node {name}"), &divided.stay);
                 return Ok(None);
             }
@@ -93,8 +112,12 @@ impl Fence {
                 }
                 self.tell(node, &proof);
                 self.tell_stays(&format!("fenced node {name}"), &divided.stay);
+                for pod in &divided.go {
+                    self.delete(&name, pod).await?;
+                }
+                return Ok(divided.next(SignedDuration::ZERO));
             }
-            Decision::Delete if divided.go.is_empty() => return Ok(None),
+            Decision::Delete if divided.replaces_none() => return Ok(None),
             Decision::Delete => {
                 let read = self.leases().get_opt(&name).await;
                 let read = read.map_err(failed("read lease"))?;
@@ -106,7 +129,35 @@ impl Fence {
         for pod in &divided.go {
             self.delete(&name, pod).await?;
         }
-        Ok(None)
+        let due = |one: &&GoesWithout| one.after <= unchanged_for;
+        for lost in divided.go_without.iter().filter(due) {
+            self.give_up(&name, lost).await?;
+            self.delete(&name, &lost.pod).await?;
+        }
+        Ok(divided.next(unchanged_for))
+    }
+
+    /// Deletes the claims of a pod whose volumes live on the fenced node. They go when their pod has gone.
+    async fn give_up(&self, node: &str, lost: &GoesWithout) -> Result<(), ApiError> {
+        let pod = &lost.pod;
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.client.clone(), &pod.namespace);
+        let (after, names) = (lost.after.as_secs(), lost.claims.join(", "));
+        let text = format!(
+            "Node {node} has been fenced for {after}s: the pod is replaced with new, empty claims ({names})"
+        );
+        tracing::warn!(node, pod = %pod.name, claims = names, "volumes of a lost node are given up");
+        self.recorder
+            .event(pod.reference(), EventType::Warning, "VolumeGivenUp", text);
+        for name in &lost.claims {
+            let claim = self.claims.get(&pod.namespace, name);
+            let Some(uid) = claim.and_then(|claim| claim.metadata.uid.clone()) else {
+                continue;
+            };
+            let deleted = execute::delete(&claims, name, Delete::of_uid(&uid)).await;
+            deleted.map(drop).map_err(failed("delete claim"))?;
+        }
+        Ok(())
     }
 
     fn leases(&self) -> Api<Lease> {
@@ -116,18 +167,23 @@ impl Fence {
     fn divide(&self, pods: &[Arc<PodView>]) -> Divided {
         let mut divided = Divided {
             go: Vec::new(),
+            go_without: Vec::new(),
             stay: Vec::new(),
         };
         for pod in pods.iter().filter(|pod| pod.ends_with_lease()) {
-            match self.stays(pod) {
-                None => divided.go.push(pod.clone()),
-                Some(cause) => divided.stay.push((pod.clone(), cause)),
+            let pod = pod.clone();
+            match self.fate(&pod) {
+                Fate::Goes => divided.go.push(pod),
+                Fate::GoesWithout { claims, after } => {
+                    divided.go_without.push(GoesWithout { pod, claims, after });
+                }
+                Fate::Stays(cause) => divided.stay.push((pod, cause)),
             }
         }
         divided
     }
 
-    fn stays(&self, pod: &PodView) -> Option<Stays> {
+    fn fate(&self, pod: &PodView) -> Fate {
         let owner = pod.controller.as_ref();
         let owner = owner.filter(|owner| &*owner.kind == "StatefulSet");
         let set = owner.and_then(|owner| {
@@ -139,9 +195,10 @@ impl Fence {
             .iter()
             .map(|claim| self.volume_of(pod, &claim.name))
             .collect();
-        stays(pod, set.as_deref(), |claim| {
+        fate(pod, set.as_deref(), |claim| {
             let at = pod.claims.iter().position(|one| &*one.name == claim);
             match at.and_then(|at| held.get(at)) {
+                Some(Held::Missing) => ClaimVolume::Missing,
                 Some(Held::Unbound) => ClaimVolume::Unbound,
                 Some(Held::Bound(volume)) => ClaimVolume::Bound(volume),
                 Some(Held::Unknown) | None => ClaimVolume::Unknown,
@@ -151,7 +208,7 @@ impl Fence {
 
     fn volume_of(&self, pod: &PodView, claim: &str) -> Held {
         let Some(claim) = self.claims.get(&pod.namespace, claim) else {
-            return Held::Unknown;
+            return Held::Missing;
         };
         let volume = claim
             .spec
@@ -235,6 +292,7 @@ impl Fence {
 
 /// The volume of a claim.
 enum Held {
+    Missing,
     Unbound,
     Bound(Arc<PersistentVolume>),
     Unknown,

@@ -6,7 +6,7 @@ use api_client::{Api, ListParams, Patch, PatchParams, PostParams, ResourceExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use reconcile::execute::{Refusal, refusal};
 use resource_kinds::annotations;
 use serde_json::{Value, json};
@@ -172,5 +172,93 @@ async fn a_silent_node_is_fenced_before_its_pods_are_replaced() {
         .await
         .unwrap_err();
     assert_eq!(refusal(&refused), Refusal::Conflict);
+    beats.abort();
+}
+
+/// A set that says so gives up its volume on a fenced node after the stated time: claim and pod are made
+/// anew (DESIGN §15).
+#[tokio::test]
+async fn a_volume_of_a_fenced_node_is_given_up_where_the_set_says_so() {
+    let cluster = Cluster::without_node().await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    create_node(&nodes, "n1").await;
+    create_node(&nodes, "n2").await;
+    let beats = tokio::spawn(async move {
+        loop {
+            say_ready(&nodes, "n2").await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    });
+    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), "kube-node-lease");
+    let lease = json!({
+        "metadata": { "name": "n1", "annotations": { annotations::ENDS_PODS: "true" } },
+        "spec": { "holderIdentity": "n1", "leaseDurationSeconds": 2, "leaseTransitions": 0 },
+    });
+    let lease: Lease = serde_json::from_value(lease).unwrap();
+    leases.create(&PostParams::default(), &lease).await.unwrap();
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    for name in ["one", "two"] {
+        let volume = json!({
+            "metadata": { "name": name },
+            "spec": { "capacity": { "storage": "1Mi" }, "accessModes": ["ReadWriteOnce"],
+                "local": { "path": "/x" }, "nodeAffinity": { "required": { "nodeSelectorTerms": [
+                    { "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In",
+                        "values": ["n1"] }] }] } } },
+        });
+        let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+        volumes
+            .create(&PostParams::default(), &volume)
+            .await
+            .unwrap();
+    }
+    for (name, says) in [("copies", "Recreate"), ("waits", "Wait")] {
+        let template = json!({ "metadata": { "labels": { "app": name } },
+            "spec": { "containers": [{ "name": "c", "image": "a" }] } });
+        let claim = json!({ "metadata": { "name": "d" }, "spec": { "storageClassName": "",
+            "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
+        let set = json!({
+            "metadata": { "name": name, "annotations": { annotations::NODE_FAILURE: "Failover",
+                annotations::LOST_VOLUME: says, annotations::LOST_VOLUME_SECONDS: "1" } },
+            "spec": { "serviceName": name, "replicas": 1, "template": template,
+                "volumeClaimTemplates": [claim], "selector": { "matchLabels": { "app": name } } },
+        });
+        cluster.create::<StatefulSet>(set).await;
+    }
+    wait_for::<Pod>(&cluster, "copies-0 waits-0", names).await;
+    let bound = |claims: &[PersistentVolumeClaim]| {
+        let phase = |claim: &PersistentVolumeClaim| claim.status.as_ref()?.phase.clone();
+        let bound = claims
+            .iter()
+            .filter(|one| phase(one).as_deref() == Some("Bound"));
+        bound.count().to_string()
+    };
+    wait_for::<PersistentVolumeClaim>(&cluster, "2", bound).await;
+    let params = ListParams::default();
+    let before = cluster.api::<Pod>().list(&params).await.unwrap().items;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    let lost = claims.get("d-copies-0").await.unwrap();
+    let kept = claims.get("d-waits-0").await.unwrap();
+    bind(&cluster, "waits-0", "n1").await;
+    bind(&cluster, "copies-0", "n1").await;
+    wait_for::<Pod>(&cluster, "true", |pods: &[Pod]| {
+        let now = uid_of(pods, "copies-0");
+        (!now.is_empty() && now != uid_of(&before, "copies-0")).to_string()
+    })
+    .await;
+    let new = claims.get("d-copies-0").await.unwrap();
+    assert_ne!(new.metadata.uid, lost.metadata.uid);
+    let after = cluster.api::<Pod>().list(&params).await.unwrap().items;
+    assert_eq!(uid_of(&after, "waits-0"), uid_of(&before, "waits-0"));
+    let same = claims.get("d-waits-0").await.unwrap();
+    assert_eq!(same.metadata.uid, kept.metadata.uid);
+    wait_for::<Event>(&cluster, "true", |events| {
+        let given_up = events
+            .iter()
+            .find(|event| event.reason.as_deref() == Some("VolumeGivenUp"));
+        let text = given_up.and_then(|event| event.message.as_deref());
+        text.is_some_and(|text| text.contains("(d-copies-0)"))
+            .to_string()
+    })
+    .await;
     beats.abort();
 }

@@ -10,18 +10,11 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::PersistentVolume;
 use resource_kinds::annotations;
-use resource_kinds::pod_view::PodView;
-
-use crate::stateful_set::{NodeFailure, Options};
 
 /// The length of leases that name none.
 const LENGTH: SignedDuration = SignedDuration::from_secs(40);
-/// The label that ties a volume to one node.
-const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// The parts of a node's lease that the fence needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,124 +125,8 @@ impl Renewals {
     }
 }
 
-/// The cause why a pod stays with its node although the node is fenced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stays {
-    /// Its set does not say `Failover`.
-    NotAsked,
-    /// It was created before its set said so, or uses the node's processes: it does not end with
-    /// the lease.
-    NotEnded,
-    /// A directory of the node.
-    HostPath,
-    /// A claim whose volume lives on the node.
-    Volume {
-        /// The claim.
-        claim: String,
-        /// The volume; `None` if it is unknown.
-        volume: Option<String>,
-    },
-}
-
-impl std::fmt::Display for Stays {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NotAsked => write!(
-                f,
-                "its set does not say {}: Failover",
-                annotations::NODE_FAILURE
-            ),
-            Self::NotEnded => f.write_str("it does not end with the node's lease"),
-            Self::HostPath => f.write_str("it uses a directory of the node (hostPath)"),
-            Self::Volume {
-                claim,
-                volume: Some(volume),
-            } => {
-                write!(f, "volume {volume} of its claim {claim} lives on the node")
-            }
-            Self::Volume {
-                claim,
-                volume: None,
-            } => {
-                write!(f, "the volume of its claim {claim} is not known")
-            }
-        }
-    }
-}
-
-/// The volume of a claim, as far as the fence needs it.
-#[derive(Clone, Copy, Debug)]
-pub enum ClaimVolume<'a> {
-    /// The claim has no volume yet.
-    Unbound,
-    /// The claim has this volume.
-    Bound(&'a PersistentVolume),
-    /// The claim or its volume is unknown.
-    Unknown,
-}
-
-/// The cause why a pod stays with its fenced node; `None` if it can be replaced elsewhere.
-pub fn stays<'a>(
-    pod: &PodView,
-    set: Option<&StatefulSet>,
-    volume_of: impl Fn(&str) -> ClaimVolume<'a>,
-) -> Option<Stays> {
-    let Some(set) = set.filter(|set| asks_for_failover(set)) else {
-        return Some(Stays::NotAsked);
-    };
-    if !pod.ends_with_lease() {
-        return Some(Stays::NotEnded);
-    }
-    let template = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.template.spec.as_ref());
-    let mut volumes = template
-        .into_iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
-    if volumes.any(|volume| volume.host_path.is_some()) {
-        return Some(Stays::HostPath);
-    }
-    pod.claims.iter().find_map(|claim| {
-        let volume = match volume_of(&claim.name) {
-            ClaimVolume::Unbound => return None,
-            ClaimVolume::Bound(volume) if !lives_on_a_node(volume) => return None,
-            ClaimVolume::Bound(volume) => volume.metadata.name.clone(),
-            ClaimVolume::Unknown => None,
-        };
-        let claim = claim.name.to_string();
-        Some(Stays::Volume { claim, volume })
-    })
-}
-
-/// Whether a set says `mainstay.dev/node-failure: Failover`.
-pub fn asks_for_failover(set: &StatefulSet) -> bool {
-    Options::of(set).node_failure == NodeFailure::Failover
-}
-
-/// Whether a volume cannot be used without one certain node.
-fn lives_on_a_node(volume: &PersistentVolume) -> bool {
-    let Some(spec) = &volume.spec else {
-        return true;
-    };
-    let affinity = spec
-        .node_affinity
-        .as_ref()
-        .and_then(|affinity| affinity.required.as_ref());
-    let is_tied = affinity.is_some_and(|required| {
-        required.node_selector_terms.iter().all(|term| {
-            let mut expressions = term.match_expressions.iter().flatten();
-            expressions.any(|one| one.key == HOSTNAME)
-        })
-    });
-    spec.local.is_some() || spec.host_path.is_some() || is_tied
-}
-
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
-    use k8s_openapi::api::core::v1::Pod;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -326,89 +203,6 @@ mod tests {
         assert_eq!(seen.unchanged_for("n", "2", secs(70)), secs(0));
         seen.retain(|_| false);
         assert_eq!(seen.unchanged_for("n", "2", secs(90)), secs(0));
-    }
-
-    fn set(says: Option<&str>, volumes: Value) -> StatefulSet {
-        let mut set = json!({ "metadata": { "name": "web" },
-            "spec": { "serviceName": "web", "selector": {},
-                "template": { "spec": { "containers": [], "volumes": volumes } } } });
-        if let Some(says) = says {
-            set["metadata"]["annotations"] = json!({ annotations::NODE_FAILURE: says });
-        }
-        serde_json::from_value(set).unwrap()
-    }
-
-    fn pod(ends: bool) -> PodView {
-        let mut pod = json!({ "metadata": { "name": "web-0" }, "spec": { "containers": [],
-            "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web-0" } }] } });
-        if ends {
-            pod["metadata"]["annotations"] = json!({ annotations::ENDS_WITH_LEASE: "true" });
-        }
-        let pod: Pod = serde_json::from_value(pod).unwrap();
-        PodView::from(pod)
-    }
-
-    fn volume(spec: Value) -> PersistentVolume {
-        serde_json::from_value(json!({ "metadata": { "name": "pv" }, "spec": spec })).unwrap()
-    }
-
-    fn tied_to(key: &str) -> Value {
-        json!({ "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions":
-            [{ "key": key, "operator": "In", "values": ["a"] }] }] } } })
-    }
-
-    #[test]
-    fn a_pod_goes_only_if_its_set_asks_for_it_and_its_volumes_can_move() {
-        let fine = set(Some("Failover"), json!([{ "name": "e", "emptyDir": {} }]));
-        let unbound = |_: &str| ClaimVolume::Unbound;
-        assert_eq!(stays(&pod(true), Some(&fine), unbound), None);
-        for set in [
-            None,
-            Some(set(None, json!([]))),
-            Some(set(Some("Wait"), json!([]))),
-        ] {
-            assert_eq!(
-                stays(&pod(true), set.as_ref(), unbound),
-                Some(Stays::NotAsked)
-            );
-        }
-        assert_eq!(
-            stays(&pod(false), Some(&fine), unbound),
-            Some(Stays::NotEnded)
-        );
-        let host = json!([{ "name": "h", "hostPath": { "path": "/x" } }]);
-        let host = set(Some("Failover"), host);
-        assert_eq!(
-            stays(&pod(true), Some(&host), unbound),
-            Some(Stays::HostPath)
-        );
-    }
-
-    #[test]
-    fn a_volume_that_lives_on_a_node_stays_there() {
-        let set = set(Some("Failover"), json!([]));
-        for (spec, moves) in [
-            (tied_to(HOSTNAME), false),
-            (tied_to("topology.kubernetes.io/zone"), true),
-            (json!({ "local": { "path": "/x" } }), false),
-            (json!({ "hostPath": { "path": "/x" } }), false),
-            (json!({ "nfs": { "path": "/x", "server": "s" } }), true),
-        ] {
-            let volume = volume(spec.clone());
-            let asked = Cell::new(false);
-            let found = stays(&pod(true), Some(&set), |claim| {
-                assert_eq!(claim, "d-web-0");
-                asked.set(true);
-                ClaimVolume::Bound(&volume)
-            });
-            assert!(asked.get());
-            assert_eq!(found.is_none(), moves, "{spec}");
-        }
-        let unknown = stays(&pod(true), Some(&set), |_| ClaimVolume::Unknown).unwrap();
-        assert_eq!(
-            unknown.to_string(),
-            "the volume of its claim d-web-0 is not known"
-        );
     }
 
     proptest! {

@@ -11,6 +11,7 @@
 mod conditions;
 mod disruption;
 mod eviction;
+pub mod fate;
 pub mod fence;
 mod taints;
 

@@ -21,7 +21,13 @@ pub struct Options {
     pub progress_deadline: Option<SignedDuration>,
     /// `mainstay.dev/node-failure`.
     pub node_failure: NodeFailure,
+    /// `mainstay.dev/lost-volume: Recreate`, and the time after which a volume of a fenced node is given
+    /// up (`mainstay.dev/lost-volume-seconds`).
+    pub lost_volume: Option<SignedDuration>,
 }
+
+/// The time after which a volume of a fenced node is given up, if the set names none.
+const LOST_VOLUME_AFTER: SignedDuration = SignedDuration::from_secs(300);
 
 /// The handling of pods whose node was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +98,11 @@ impl Options {
         if value(annotations::NODE_FAILURE) == Some("Failover") {
             options.node_failure = NodeFailure::Failover;
         }
+        if value(annotations::LOST_VOLUME) == Some("Recreate") {
+            let seconds = value(annotations::LOST_VOLUME_SECONDS).and_then(whole_number);
+            options.lost_volume =
+                Some(seconds.map_or(LOST_VOLUME_AFTER, SignedDuration::from_secs));
+        }
         options
     }
 }
@@ -124,6 +135,8 @@ mod tests {
             (annotations::MAX_UNAVAILABLE, "AsReleased"),
             (annotations::PROGRESS_DEADLINE_SECONDS, "2147483647"),
             (annotations::NODE_FAILURE, "Failover"),
+            (annotations::LOST_VOLUME, "Recreate"),
+            (annotations::LOST_VOLUME_SECONDS, "60"),
         ]);
         let wanted = Options {
             stuck_rollout: StuckRollout::Wait,
@@ -131,6 +144,7 @@ mod tests {
             max_unavailable: MaxUnavailable::AsReleased,
             progress_deadline: Some(SignedDuration::from_secs(2_147_483_647)),
             node_failure: NodeFailure::Failover,
+            lost_volume: Some(SignedDuration::from_secs(60)),
         };
         assert_eq!(read, wanted);
     }
@@ -153,6 +167,7 @@ mod tests {
                 (annotations::MAX_UNAVAILABLE, value),
                 (annotations::PROGRESS_DEADLINE_SECONDS, value),
                 (annotations::NODE_FAILURE, value),
+                (annotations::LOST_VOLUME, value),
             ]);
             assert_eq!(read, Options::default(), "{value}");
         }

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::field::Field;
 use crate::well_known::annotations::{
-    MAX_UNAVAILABLE, NODE_FAILURE, ORDINAL_NODE_PORT, OWN_PREFIX, PROGRESS_DEADLINE_SECONDS,
-    SCALE_DOWN, STUCK_ROLLOUT,
+    LOST_VOLUME, LOST_VOLUME_SECONDS, MAX_UNAVAILABLE, NODE_FAILURE, ORDINAL_NODE_PORT, OWN_PREFIX,
+    PROGRESS_DEADLINE_SECONDS, SCALE_DOWN, STUCK_ROLLOUT,
 };
 
 /// An annotation of mainstay's own.
@@ -40,6 +40,23 @@ pub enum Values {
 
 /// All annotations of mainstay's own, by name. `docs/annotations.md` shows them.
 pub const OWN: &[OwnAnnotation] = &[
+    OwnAnnotation {
+        name: LOST_VOLUME,
+        kinds: &["StatefulSet"],
+        values: Values::Words(&["Recreate", "Wait"]),
+        default: "Wait",
+        purpose: "volume on a fenced node: its claim is deleted and made anew, empty, or the pod waits",
+    },
+    OwnAnnotation {
+        name: LOST_VOLUME_SECONDS,
+        kinds: &["StatefulSet"],
+        values: Values::Number {
+            min: 1,
+            max: i32::MAX as i64,
+        },
+        default: "300",
+        purpose: "seconds for which the node must be fenced before `lost-volume: Recreate` applies",
+    },
     OwnAnnotation {
         name: MAX_UNAVAILABLE,
         kinds: &["StatefulSet"],

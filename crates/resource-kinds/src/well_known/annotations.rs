@@ -59,6 +59,10 @@ pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
 pub const PROGRESS_DEADLINE_SECONDS: &str = "mainstay.dev/progress-deadline-seconds";
 /// The handling of a set's pods whose node was lost.
 pub const NODE_FAILURE: &str = "mainstay.dev/node-failure";
+/// The handling of a set's volumes that live on a fenced node.
+pub const LOST_VOLUME: &str = "mainstay.dev/lost-volume";
+/// The time after which [`LOST_VOLUME`] gives a volume up.
+pub const LOST_VOLUME_SECONDS: &str = "mainstay.dev/lost-volume-seconds";
 
 /// On a pod: its node ends it when the node's lease has lapsed. Written at its creation only.
 pub const ENDS_WITH_LEASE: &str = "node.mainstay.dev/ends-with-lease";

@@ -1,0 +1,319 @@
+//! The fate of a pod whose node is fenced: it is replaced elsewhere, or stays with its node.
+//!
+//! **Goal**: a pod is replaced only where its set asks for it, and its data can follow or need not.
+//! **Relies on**: the fence ([`super::fence`]), after which the pod's processes have ended.
+//! **Guarantees**: a claim is given up only if its set says `mainstay.dev/lost-volume: Recreate`, the
+//! claim is made from a template of the set, and its volume lives on the node.
+
+use jiff::SignedDuration;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolume;
+use resource_kinds::annotations;
+use resource_kinds::pod_view::PodView;
+
+use crate::stateful_set::{NodeFailure, Options};
+
+/// The label that ties a volume to one node.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The cause why a pod stays with its node although the node is fenced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stays {
+    /// Its set does not say `Failover`.
+    NotAsked,
+    /// It was created before its set said so, or uses the node's processes: it does not end with
+    /// the lease.
+    NotEnded,
+    /// A directory of the node.
+    HostPath,
+    /// A claim whose volume lives on the node.
+    Volume {
+        /// The claim.
+        claim: String,
+        /// The volume; `None` if it is unknown.
+        volume: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Stays {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotAsked => write!(
+                f,
+                "its set does not say {}: Failover",
+                annotations::NODE_FAILURE
+            ),
+            Self::NotEnded => f.write_str("it does not end with the node's lease"),
+            Self::HostPath => f.write_str("it uses a directory of the node (hostPath)"),
+            Self::Volume {
+                claim,
+                volume: Some(volume),
+            } => {
+                write!(f, "volume {volume} of its claim {claim} lives on the node")
+            }
+            Self::Volume {
+                claim,
+                volume: None,
+            } => {
+                write!(f, "the volume of its claim {claim} is not known")
+            }
+        }
+    }
+}
+
+/// The treatment of a pod whose node is fenced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is deleted by force, and its set replaces it.
+    Goes,
+    /// The same, when the node has been fenced for this time, with these claims: the new pod starts
+    /// with empty ones.
+    GoesWithout {
+        /// Claims whose volumes live on the node.
+        claims: Vec<String>,
+        /// The time.
+        after: SignedDuration,
+    },
+    /// It waits for its node, or for a person.
+    Stays(Stays),
+}
+
+/// The volume of a claim, as far as the fence needs it.
+#[derive(Clone, Copy, Debug)]
+pub enum ClaimVolume<'a> {
+    /// There is no such claim.
+    Missing,
+    /// The claim has no volume yet.
+    Unbound,
+    /// The claim has this volume.
+    Bound(&'a PersistentVolume),
+    /// The volume is unknown.
+    Unknown,
+}
+
+/// The fate of a pod of a fenced node. Total.
+pub fn fate<'a>(
+    pod: &PodView,
+    set: Option<&StatefulSet>,
+    volume_of: impl Fn(&str) -> ClaimVolume<'a>,
+) -> Fate {
+    let Some(set) = set.filter(|set| asks_for_failover(set)) else {
+        return Fate::Stays(Stays::NotAsked);
+    };
+    if !pod.ends_with_lease() {
+        return Fate::Stays(Stays::NotEnded);
+    }
+    let template = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
+    let mut volumes = template
+        .into_iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    if volumes.any(|volume| volume.host_path.is_some()) {
+        return Fate::Stays(Stays::HostPath);
+    }
+    let give_up_after = Options::of(set).lost_volume;
+    let mut given_up = Vec::new();
+    for claim in &pod.claims {
+        let volume = match volume_of(&claim.name) {
+            ClaimVolume::Unbound => continue,
+            // It was given up a moment ago.
+            ClaimVolume::Missing if give_up_after.is_some() => continue,
+            ClaimVolume::Bound(volume) if !lives_on_a_node(volume) => continue,
+            ClaimVolume::Bound(_) if give_up_after.is_some() && is_made(set, pod, &claim.name) => {
+                given_up.push(claim.name.to_string());
+                continue;
+            }
+            ClaimVolume::Bound(volume) => volume.metadata.name.clone(),
+            ClaimVolume::Missing | ClaimVolume::Unknown => None,
+        };
+        let claim = claim.name.to_string();
+        return Fate::Stays(Stays::Volume { claim, volume });
+    }
+    match give_up_after {
+        Some(after) if !given_up.is_empty() => Fate::GoesWithout {
+            claims: given_up,
+            after,
+        },
+        _ => Fate::Goes,
+    }
+}
+
+/// Whether a pod's claim is made from a template of its set.
+fn is_made(set: &StatefulSet, pod: &PodView, claim: &str) -> bool {
+    let spec = set.spec.as_ref();
+    let mut templates = spec
+        .into_iter()
+        .flat_map(|spec| spec.volume_claim_templates.iter().flatten());
+    let of_pod = claim
+        .strip_suffix(&*pod.name)
+        .and_then(|rest| rest.strip_suffix('-'));
+    of_pod.is_some_and(|name| {
+        templates.any(|template| template.metadata.name.as_deref() == Some(name))
+    })
+}
+
+/// Whether a set says `mainstay.dev/node-failure: Failover`.
+pub fn asks_for_failover(set: &StatefulSet) -> bool {
+    Options::of(set).node_failure == NodeFailure::Failover
+}
+
+/// Whether a volume cannot be used without one certain node.
+fn lives_on_a_node(volume: &PersistentVolume) -> bool {
+    let Some(spec) = &volume.spec else {
+        return true;
+    };
+    let affinity = spec
+        .node_affinity
+        .as_ref()
+        .and_then(|affinity| affinity.required.as_ref());
+    let is_tied = affinity.is_some_and(|required| {
+        required.node_selector_terms.iter().all(|term| {
+            let mut expressions = term.match_expressions.iter().flatten();
+            expressions.any(|one| one.key == HOSTNAME)
+        })
+    });
+    spec.local.is_some() || spec.host_path.is_some() || is_tied
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn set(says: Option<&str>, volumes: Value) -> StatefulSet {
+        let mut set = json!({ "metadata": { "name": "web" },
+            "spec": { "serviceName": "web", "selector": {},
+                "template": { "spec": { "containers": [], "volumes": volumes } } } });
+        if let Some(says) = says {
+            set["metadata"]["annotations"] = json!({ annotations::NODE_FAILURE: says });
+        }
+        serde_json::from_value(set).unwrap()
+    }
+
+    fn pod(ends: bool) -> PodView {
+        let mut pod = json!({ "metadata": { "name": "web-0" }, "spec": { "containers": [],
+            "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "d-web-0" } }] } });
+        if ends {
+            pod["metadata"]["annotations"] = json!({ annotations::ENDS_WITH_LEASE: "true" });
+        }
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        PodView::from(pod)
+    }
+
+    fn volume(spec: Value) -> PersistentVolume {
+        serde_json::from_value(json!({ "metadata": { "name": "pv" }, "spec": spec })).unwrap()
+    }
+
+    fn tied_to(key: &str) -> Value {
+        json!({ "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions":
+            [{ "key": key, "operator": "In", "values": ["a"] }] }] } } })
+    }
+
+    #[test]
+    fn a_pod_goes_only_if_its_set_asks_for_it_and_its_volumes_can_move() {
+        let fine = set(Some("Failover"), json!([{ "name": "e", "emptyDir": {} }]));
+        let unbound = |_: &str| ClaimVolume::Unbound;
+        assert_eq!(fate(&pod(true), Some(&fine), unbound), Fate::Goes);
+        for set in [
+            None,
+            Some(set(None, json!([]))),
+            Some(set(Some("Wait"), json!([]))),
+        ] {
+            assert_eq!(
+                fate(&pod(true), set.as_ref(), unbound),
+                Fate::Stays(Stays::NotAsked)
+            );
+        }
+        assert_eq!(
+            fate(&pod(false), Some(&fine), unbound),
+            Fate::Stays(Stays::NotEnded)
+        );
+        let host = json!([{ "name": "h", "hostPath": { "path": "/x" } }]);
+        let host = set(Some("Failover"), host);
+        assert_eq!(
+            fate(&pod(true), Some(&host), unbound),
+            Fate::Stays(Stays::HostPath)
+        );
+    }
+
+    #[test]
+    fn a_volume_that_lives_on_a_node_stays_there() {
+        let set = set(Some("Failover"), json!([]));
+        for (spec, moves) in [
+            (tied_to(HOSTNAME), false),
+            (tied_to("topology.kubernetes.io/zone"), true),
+            (json!({ "local": { "path": "/x" } }), false),
+            (json!({ "hostPath": { "path": "/x" } }), false),
+            (json!({ "nfs": { "path": "/x", "server": "s" } }), true),
+        ] {
+            let volume = volume(spec.clone());
+            let asked = Cell::new(false);
+            let found = fate(&pod(true), Some(&set), |claim| {
+                assert_eq!(claim, "d-web-0");
+                asked.set(true);
+                ClaimVolume::Bound(&volume)
+            });
+            assert!(asked.get());
+            assert_eq!(found == Fate::Goes, moves, "{spec}");
+        }
+        for unknown in [ClaimVolume::Unknown, ClaimVolume::Missing] {
+            let Fate::Stays(cause) = fate(&pod(true), Some(&set), |_| unknown) else {
+                panic!("{unknown:?}");
+            };
+            let text = "the volume of its claim d-web-0 is not known";
+            assert_eq!(cause.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_volume_of_the_node_is_given_up_only_where_the_set_says_so() {
+        let tied = volume(tied_to(HOSTNAME));
+        let annotated = |marks: Value, template: &str| -> StatefulSet {
+            let mut object = json!({ "metadata": { "name": "web", "annotations": marks },
+                "spec": { "serviceName": "web", "selector": {},
+                    "template": { "spec": { "containers": [] } } } });
+            object["spec"]["volumeClaimTemplates"] =
+                json!([{ "metadata": { "name": template }, "spec": {} }]);
+            serde_json::from_value(object).unwrap()
+        };
+        let both = |more: Value| {
+            let mut marks = json!({ annotations::NODE_FAILURE: "Failover",
+                annotations::LOST_VOLUME: "Recreate" });
+            let more = more.as_object().unwrap().clone();
+            marks.as_object_mut().unwrap().extend(more);
+            marks
+        };
+        let found = |marks: Value, template: &str, volume: ClaimVolume<'_>| {
+            fate(&pod(true), Some(&annotated(marks, template)), |_| volume)
+        };
+        let bound = ClaimVolume::Bound(&tied);
+        let given_up = |seconds| Fate::GoesWithout {
+            claims: vec!["d-web-0".into()],
+            after: SignedDuration::from_secs(seconds),
+        };
+        assert_eq!(found(both(json!({})), "d", bound), given_up(300));
+        let soon = both(json!({ annotations::LOST_VOLUME_SECONDS: "60" }));
+        assert_eq!(found(soon, "d", bound), given_up(60));
+        // Its claim is gone already.
+        assert_eq!(
+            found(both(json!({})), "d", ClaimVolume::Missing),
+            Fate::Goes
+        );
+        // A claim that the set did not make, an unknown volume, and a set that says nothing.
+        for (marks, template, volume) in [
+            (both(json!({})), "other", bound),
+            (both(json!({})), "d", ClaimVolume::Unknown),
+            (json!({ annotations::NODE_FAILURE: "Failover" }), "d", bound),
+            (json!({ annotations::LOST_VOLUME: "Recreate" }), "d", bound),
+        ] {
+            let found = found(marks, template, volume);
+            assert!(matches!(found, Fate::Stays(_)), "{found:?}");
+        }
+    }
+}
