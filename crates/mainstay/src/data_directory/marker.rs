@@ -15,7 +15,7 @@ pub const FILE: &str = "instance";
 const FORMAT: u32 = 1;
 
 /// The program that the directory belongs to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// `mainstay up`: a cluster with one node.

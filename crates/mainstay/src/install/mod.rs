@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Command;
 use durable_file::Durability;
 
+use crate::data_directory::Role;
 use crate::manual::{self, Shell};
 use crate::output::{say, warn};
 use crate::settings::DataDirectory;
@@ -32,12 +33,15 @@ pub struct InstallArguments {
     place: Place,
     #[command(flatten)]
     data: DataDirectory,
+    /// Command that the service runs
+    #[arg(long, value_enum, value_name = "ROLE", default_value = "up")]
+    role: Role,
 }
 
 const INSTALL_HELP: &str = "\
 The files are /usr/local/bin/mainstay, man pages in /usr/local/share/man/man1, completions of
 bash, zsh and fish in /usr/local/share, and with systemd /etc/systemd/system/mainstay.service,
-which is enabled. Repeat the command with each new version. `mainstay uninstall` removes the
+which is enabled. Repeat the command with each new version, and the same --role. `mainstay uninstall` removes the
 files.";
 
 /// Arguments of `mainstay uninstall`.
@@ -155,7 +159,7 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
     if systemd.has_units() {
         wanted.push(Wanted {
             path: systemd::UNIT.into(),
-            content: Content::Text(unit::text(&data, config.as_deref())?),
+            content: Content::Text(unit::text(arguments.role, &data, config.as_deref())?),
         });
     }
     let record_path = place.at(Path::new(record::PATH));
@@ -200,7 +204,7 @@ pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
         Content::Text(text).write(&record_path)?;
         systemd.enable()?;
     }
-    say(&systemd.next_step(&data));
+    say(&systemd.next_step(arguments.role, &data));
     Ok(())
 }
 

@@ -5,6 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::unit::NODE_VARIABLES;
+use crate::data_directory::Role;
+
 /// The path of the unit.
 pub const UNIT: &str = "/etc/systemd/system/mainstay.service";
 
@@ -67,15 +70,20 @@ impl Systemd {
     }
 
     /// The next step for the user.
-    pub fn next_step(self, data: &Path) -> String {
+    pub fn next_step(self, role: Role, data: &Path) -> String {
         let data = data.display();
+        let command = role.command();
         match self {
+            Self::Runs if role == Role::Node => format!(
+                "The service starts with the machine. A node that has not joined yet reads MAINSTAY_SERVER and \
+                 MAINSTAY_TOKEN from {NODE_VARIABLES}; then: systemctl restart mainstay"
+            ),
             Self::Runs => {
                 "The service starts with the machine; now: systemctl restart mainstay".to_owned()
             }
             Self::Absent => format!(
                 "This machine is not run by systemd: there is no service. To start in the background: \
-                 mainstay up --detach --data-dir {data}"
+                 mainstay {command} --detach --data-dir {data}"
             ),
             Self::OfAnotherRoot => {
                 "Nothing was enabled, since --root is another system; there: systemctl \

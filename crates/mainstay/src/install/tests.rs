@@ -17,6 +17,7 @@ fn installed(root: &Path, dry_run: bool) -> Result<()> {
     let arguments = InstallArguments {
         place: place(root, dry_run),
         data: DataDirectory::default(),
+        role: Role::Up,
     };
     install(&arguments, &crate::CommandLine::command())
 }
