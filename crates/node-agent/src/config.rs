@@ -125,6 +125,8 @@ pub struct Config {
     pub pod_cidr: Option<String>,
     /// Addresses of the cluster's DNS.
     pub cluster_dns: Vec<String>,
+    /// The file with the name servers of the machine, for pods that use these.
+    pub resolv_conf: PathBuf,
     /// The cluster domain, `cluster.local` by convention.
     pub cluster_domain: String,
     /// Kubernetes version to report, for instance `v1.36.0+mainstay.0`.

@@ -52,18 +52,18 @@ impl reconcile::Controller for Worker {
         self.requests.wait_synced().await && self.nodes.wait_synced().await
     }
 
-    /// Queues new and changed requests, because others write decisions into the status, and the
-    /// undecided requests of changed nodes.
+    /// Queues new and changed requests, because others write decisions into the status. When a node
+    /// changes, the undecided requests of all nodes are looked at: an address that another node had may be
+    /// free.
     async fn feed(&self, queue: &Queue<Key>) {
         let mut requests = self.requests.subscribe();
         let mut nodes = self.nodes.subscribe();
         loop {
             tokio::select! {
                 Some(change) = requests.next() => queue.add(Key::of(change.object().as_ref())),
-                Some(change) = nodes.next() => {
-                    let node = change.object().metadata.name.clone();
+                Some(_) = nodes.next() => {
                     let all = self.requests.list();
-                    for request in all.iter().filter(|one| asks_for_node(one) == node) {
+                    for request in all.iter().filter(|one| asks_for_node(one).is_some()) {
                         queue.add(Key::of(request.as_ref()));
                     }
                 }

@@ -270,6 +270,7 @@ fn agent_config(
         node_ip: settings.node_ip,
         pod_cidr: Some(settings.ranges.pod.to_string()),
         cluster_dns: vec![dns_address(settings.ranges.service)?.to_string()],
+        resolv_conf: settings.resolv_conf,
         cluster_domain: DOMAIN.to_owned(),
         kubelet_version: api_server::git_version(),
         labels: settings.labels,

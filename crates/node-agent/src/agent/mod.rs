@@ -119,7 +119,7 @@ impl NodeAgent {
             component: "kubelet".to_owned(),
             host: Some(config.node_name.clone()),
         };
-        let resolver = beside(|| std::fs::read_to_string("/etc/resolv.conf")).unwrap_or_default();
+        let resolver = beside(|| std::fs::read_to_string(&config.resolv_conf)).unwrap_or_default();
         let api_objects = Arc::new(ApiObjects::new(client.clone(), background.clone()));
         let images = Puller::new(&config, api_objects.clone(), monitor.clone());
         let node = Arc::new(NodeContext {

@@ -238,6 +238,7 @@ impl World {
             node_ip: self.node_ip.subscribe(),
             pod_cidr: Some(self.ranges.pod.to_string()),
             cluster_dns: vec!["10.96.0.10".to_owned()],
+            resolv_conf: "/etc/resolv.conf".into(),
             cluster_domain: "cluster.local".to_owned(),
             kubelet_version: "v1.36.0".to_owned(),
             labels: Default::default(),
