@@ -73,17 +73,35 @@ pub enum TransportError {
     Http(#[from] http_client::Error),
 }
 
+impl TransportError {
+    /// Whether no connection was made, so that the server did not get the request.
+    pub fn is_connect(&self) -> bool {
+        matches!(self, Self::Http(error) if error.is_connect())
+    }
+}
+
 /// The connection to a server; clones share it. The URIs of requests are paths.
-pub struct Transport<B>(Arc<Shared<B>>);
+pub struct Transport<B> {
+    server: Uri,
+    shared: Arc<Shared<B>>,
+}
 
 impl<B> Clone for Transport<B> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        self.at(self.server.clone())
+    }
+}
+
+impl<B> Transport<B> {
+    /// The same credentials, trust and connections for another server.
+    #[must_use]
+    pub fn at(&self, server: Uri) -> Self {
+        let shared = self.shared.clone();
+        Self { server, shared }
     }
 }
 
 struct Shared<B> {
-    server: Uri,
     headers: HeaderMap,
     access: Access<B>,
 }
@@ -240,22 +258,20 @@ impl<B: RequestBody> Transport<B> {
             }
             Credentials::None => Access::Fixed(Session::without_end(connector.pool(None)?, None)),
         };
-        Ok(Self(Arc::new(Shared {
+        Ok(Self {
             server: settings.server,
-            headers: settings.headers,
-            access,
-        })))
+            shared: Arc::new(Shared {
+                headers: settings.headers,
+                access,
+            }),
+        })
     }
 
     async fn send(self, mut request: Request<B>) -> Result<Response<Body>, TransportError> {
-        let Shared {
-            server,
-            headers,
-            access,
-        } = &*self.0;
+        let Shared { headers, access } = &*self.shared;
         let session = access.session().await?;
         let is_stream = is_stream(request.uri());
-        *request.uri_mut() = target(server, request.uri())?;
+        *request.uri_mut() = target(&self.server, request.uri())?;
         request.headers_mut().extend(headers.clone());
         if let Some(authorization) = &session.authorization {
             let authorization = authorization.clone();

@@ -172,7 +172,7 @@ fn id_of(token: &str) -> Result<&str> {
 }
 
 /// The hash of the authority's key, as the cluster publishes it.
-async fn authority(server: &Server) -> Result<KeyHash> {
+pub async fn authority(server: &Server) -> Result<KeyHash> {
     let published = tokio::time::timeout(ROOT_CA_WAIT, published(&server.client)).await;
     let map = match published {
         Ok(found) => found.map_err(|error| server.explain(error))?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::{Api, Body, BoxError, Client, PostParams};
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kubeconfig::{Settings, Transport, TransportError};
@@ -14,11 +14,11 @@ use resource_kinds::NodeAccount;
 use resource_kinds::namespaces::KUBE_SYSTEM;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout};
-use tower::ServiceExt;
 
 use crate::client::{NAMESPACE, connect, renewed_client};
 use crate::error::Error;
 use crate::keys::Identity;
+use crate::servers::Servers;
 
 /// The life of a token that is asked for: that of the tokens in pods.
 const LIFE: Duration = Duration::from_secs(3600);
@@ -39,15 +39,15 @@ const RETRY: Duration = Duration::from_secs(10);
 /// A request fails if there is no token, for example because the Node object does not exist. A request
 /// whose token was refused gets the refusal; the next one asks for a token.
 pub fn account_client(
-    server: &Uri,
+    servers: &Servers,
     ca_pem: &str,
     identity: watch::Receiver<Identity>,
     node_name: &str,
     account: NodeAccount,
 ) -> Client {
     let tokens = Arc::new(Tokens {
-        node: renewed_client(server, ca_pem, identity),
-        server: server.clone(),
+        node: renewed_client(servers, ca_pem, identity),
+        servers: servers.clone(),
         ca_pem: ca_pem.to_owned(),
         node_name: node_name.to_owned(),
         account,
@@ -57,7 +57,7 @@ pub fn account_client(
         let tokens = tokens.clone();
         async move {
             let (transport, times) = tokens.current().await?;
-            let answer = transport.oneshot(request).await.map_err(BoxError::from)?;
+            let answer = tokens.servers.send(&transport, request).await?;
             if answer.status() == StatusCode::UNAUTHORIZED {
                 tokens.forget(times).await;
             }
@@ -71,7 +71,7 @@ pub fn account_client(
 struct Tokens {
     /// The API as the node.
     node: Client,
-    server: Uri,
+    servers: Servers,
     ca_pem: String,
     node_name: String,
     account: NodeAccount,
@@ -152,7 +152,7 @@ impl Tokens {
         let granted = answer.spec.and_then(|spec| spec.expiration_seconds);
         let granted = granted.and_then(|seconds| u64::try_from(seconds).ok());
         let token = answer.status.and_then(|status| status.token);
-        let settings = Settings::of_server(self.server.clone(), &self.ca_pem);
+        let settings = Settings::of_server(self.servers.current(), &self.ca_pem);
         let settings = settings.with_token(&token.unwrap_or_default());
         let times = Times {
             asked: now,

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::{Body, BoxError, Client};
+use api_client::{Body, Client};
 use http::{Request, Uri};
 use kubeconfig::{Limits, Settings, Transport, TransportError};
 use tokio::sync::{Mutex, watch};
-use tower::ServiceExt;
 
 use crate::error::Error;
 use crate::keys::Identity;
+use crate::servers::Servers;
 use crate::token::JoinToken;
 
-/// The limits of connections to the server.
-const LIMITS: Limits = Limits {
+/// The limits of connections to a server.
+pub(crate) const LIMITS: Limits = Limits {
     connect: Duration::from_secs(10),
     silence: Duration::from_secs(60),
 };
@@ -75,10 +75,14 @@ pub(crate) async fn connect(
 /// a new connection; a watch stays on its connection until the watch ends.
 ///
 /// # Errors
-/// A request fails if the certificate cannot be used.
-pub fn renewed_client(server: &Uri, ca_pem: &str, identity: watch::Receiver<Identity>) -> Client {
+/// A request fails if the certificate cannot be used, or no server answers.
+pub fn renewed_client(
+    servers: &Servers,
+    ca_pem: &str,
+    identity: watch::Receiver<Identity>,
+) -> Client {
     let newest = Arc::new(Newest {
-        server: server.clone(),
+        servers: servers.clone(),
         ca_pem: ca_pem.to_owned(),
         identity,
         made: Mutex::default(),
@@ -87,7 +91,7 @@ pub fn renewed_client(server: &Uri, ca_pem: &str, identity: watch::Receiver<Iden
         let newest = newest.clone();
         async move {
             let transport = newest.transport().await?;
-            transport.oneshot(request).await.map_err(BoxError::from)
+            newest.servers.send(&transport, request).await
         }
     });
     Client::new(service, NAMESPACE)
@@ -95,7 +99,7 @@ pub fn renewed_client(server: &Uri, ca_pem: &str, identity: watch::Receiver<Iden
 
 /// The connections with the newest certificate.
 struct Newest {
-    server: Uri,
+    servers: Servers,
     ca_pem: String,
     identity: watch::Receiver<Identity>,
     made: Mutex<Option<(Identity, Transport<Body>)>>,
@@ -111,7 +115,7 @@ impl Newest {
             return Ok(transport.clone());
         }
         let own = Credentials::Identity(&identity);
-        let transport = transport(&self.server, &self.ca_pem, &own).await?;
+        let transport = transport(&self.servers.current(), &self.ca_pem, &own).await?;
         *made = Some((identity, transport.clone()));
         Ok(transport)
     }

@@ -5,7 +5,7 @@
 //! asks for the client certificate by the token. From then on the node asks for its certificates as
 //! itself ([`request()`]), and needs no token. [`Renewal`] replaces a certificate before it expires, and
 //! [`renewed_client`] shows the newest one. The other parts of a node have clients of their own
-//! ([`account_client`]).
+//! ([`account_client`]). All of them ask the same server of several ([`Servers`]).
 
 mod account;
 mod authority;
@@ -15,6 +15,7 @@ mod join;
 mod keys;
 mod renewal;
 mod request;
+mod servers;
 mod token;
 
 pub use account::account_client;
@@ -25,4 +26,5 @@ pub use join::{Joined, join};
 pub use keys::{Identity, Wanted};
 pub use renewal::{Failures, Renewal, Validity, wait};
 pub use request::request;
+pub use servers::Servers;
 pub use token::JoinToken;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use api_client::Client;
-use http::Uri;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +11,7 @@ use crate::client::renewed_client;
 use crate::error::Error;
 use crate::keys::{Identity, Wanted};
 use crate::request::request;
+use crate::servers::Servers;
 
 /// The part of its life after which a certificate may be renewed, as in client-go's certificate manager.
 const EARLIEST: f64 = 0.7;
@@ -90,8 +90,8 @@ pub fn wait(
 
 /// The renewal of one certificate of a node.
 pub struct Renewal {
-    /// The API server.
-    pub server: Uri,
+    /// The API servers.
+    pub servers: Servers,
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,
     /// The certificate.
@@ -118,7 +118,7 @@ impl Renewal {
     }
 
     async fn renew(&self, now: impl Fn() -> Timestamp) -> Result<(), Error> {
-        let asking = renewed_client(&self.server, &self.ca_pem, self.client.clone());
+        let asking = renewed_client(&self.servers, &self.ca_pem, self.client.clone());
         loop {
             let validity = validity(&self.current.borrow())?;
             let renewal = validity.renewal(rand::random());

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
+use api_client::{Api, Client, DeleteParams, Event, Patch, PatchParams, PostParams, WatchConfig};
 use api_server::{ApiServer, Config, TlsMaterial, UserInfo};
 use certificates::{Authority, ClientSubject, KeyHash, SubjectAltNames, TokenSigner};
 use http::Uri;
@@ -18,7 +18,7 @@ use k8s_openapi::api::authentication::v1::{SelfSubjectReview, UserInfo as User};
 use k8s_openapi::api::core::v1::{Node, Secret};
 use mvcc_store::embedded::EmbeddedStore;
 use node_identity::{
-    Credentials, Error, JoinToken, Renewal, Validity, Wanted, account_client, client,
+    Credentials, Error, JoinToken, Renewal, Servers, Validity, Wanted, account_client, client,
     find_authority, join, renewed_client, request,
 };
 use reconcile::Health;
@@ -33,6 +33,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Cluster {
+    server: Arc<ApiServer>,
     admin: Client,
     uri: Uri,
     hash: KeyHash,
@@ -72,6 +73,7 @@ impl Cluster {
         tokio::spawn(async move { controllers::run_all(controllers, config, part).await });
         let admin = server.local(UserInfo::new("admin", ["system:masters"]));
         Self {
+            server,
             admin: Client::new(admin, "default"),
             uri: format!("https://{address}").parse().unwrap(),
             hash: KeyHash::of_pem(authority.ca_pem()).unwrap(),
@@ -94,6 +96,20 @@ impl Cluster {
             .await
             .unwrap();
         self.token_with(self.hash)
+    }
+
+    /// The same server at another address, until its end.
+    async fn also_at(&self) -> (Uri, CancellationToken) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("https://{}", listener.local_addr().unwrap());
+        let end = CancellationToken::new();
+        let (serving, stop) = (self.server.clone(), end.clone());
+        tokio::spawn(async move { serving.serve(listener, stop).await });
+        (uri.parse().unwrap(), end)
+    }
+
+    fn servers(&self) -> Servers {
+        Servers::one(self.uri.clone())
     }
 
     fn token_with(&self, hash: KeyHash) -> JoinToken {
@@ -140,7 +156,7 @@ async fn a_certificate_is_renewed_before_it_expires() {
     let ends = Validity::of_pem(&first.certificate_pem).unwrap().ends;
     let (current, mut renewed) = watch::channel(first.clone());
     let renewal = |server: &Uri, current: watch::Sender<_>| Renewal {
-        server: server.clone(),
+        servers: Servers::one(server.clone()),
         ca_pem: joined.ca_pem.clone(),
         wanted: Wanted::client("n1"),
         client: current.subscribe(),
@@ -176,7 +192,7 @@ async fn a_client_shows_the_newest_certificate() {
     let token = other.token("2120-01-01T00:00:00Z").await;
     let theirs = join(&other.uri, &token, "n1").await.unwrap();
     let identity = watch::Sender::new(theirs.identity);
-    let node = renewed_client(&cluster.uri, &ours.ca_pem, identity.subscribe());
+    let node = renewed_client(&cluster.servers(), &ours.ca_pem, identity.subscribe());
     let wanted = Wanted::client("n1");
     let refused = request(&node, &wanted).await.unwrap_err();
     let code = match &refused {
@@ -232,7 +248,7 @@ async fn the_parts_of_a_node_are_accounts_bound_to_its_object() {
     let identity = watch::Sender::new(joined.identity);
     for account in NodeAccount::ALL {
         let receiver = identity.subscribe();
-        let part = account_client(&cluster.uri, &joined.ca_pem, receiver, "n1", account);
+        let part = account_client(&cluster.servers(), &joined.ca_pem, receiver, "n1", account);
         let unregistered = whoami(&part).await.unwrap_err();
         let cause = format!("{:?}", unregistered);
         assert!(cause.contains("nodes \\\"n1\\\" not found"), "{cause}");
@@ -254,5 +270,82 @@ async fn the_parts_of_a_node_are_accounts_bound_to_its_object() {
         let uid = &extra["authentication.kubernetes.io/node-uid"];
         assert_eq!(uid, &[registered.metadata.uid.unwrap()]);
         all.delete("n1", &DeleteParams::default()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_goes_to_another_server_and_its_watches_too() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token("2120-01-01T00:00:00Z").await;
+    let joined = join(&cluster.uri, &token, "n1").await.unwrap();
+    let identity = watch::Sender::new(joined.identity);
+    let (first, end) = cluster.also_at().await;
+    let servers = Servers::new([first.clone(), cluster.uri.clone()]).unwrap();
+    let node = renewed_client(&servers, &joined.ca_pem, identity.subscribe());
+    let account = NodeAccount::Proxy;
+    let proxy = account_client(
+        &servers,
+        &joined.ca_pem,
+        identity.subscribe(),
+        "n1",
+        account,
+    );
+    let nodes: Api<Node> = Api::all(node.clone());
+    let object = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
+    nodes.create(&PostParams::default(), &object).await.unwrap();
+    whoami(&proxy).await.unwrap();
+    assert_eq!(servers.current(), first);
+    let own = WatchConfig::default().fields("metadata.name=n1");
+    let mut events = nodes.watcher(own);
+    while !matches!(events.next().await.unwrap(), Event::InitDone) {}
+    end.cancel();
+    // Requests are not refused, whatever is left of the first server.
+    let object = json!({"metadata": {"labels": {"a": "b"}}});
+    let moved = async {
+        while servers.current() == first {
+            let patch = Patch::Merge(object.clone());
+            let _ = nodes.patch("n1", &PatchParams::default(), &patch).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        whoami(&proxy).await.unwrap();
+        nodes.get("n1").await.unwrap();
+        loop {
+            // An interruption, and then the change.
+            if let Ok(Event::Apply(changed)) = events.next().await {
+                break serde_json::from_slice::<Node>(&changed).unwrap();
+            }
+        }
+    };
+    let changed = tokio::time::timeout(PATIENCE, moved).await.unwrap();
+    assert_eq!(changed.metadata.labels.unwrap()["a"], "b");
+    assert_eq!(servers.current(), cluster.uri);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_silent_is_left() {
+    let cluster = Cluster::start().await;
+    let token = cluster.token("2120-01-01T00:00:00Z").await;
+    let joined = join(&cluster.uri, &token, "n1").await.unwrap();
+    // Connections are accepted by the kernel, and nobody answers.
+    let frozen = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://{}", frozen.local_addr().unwrap());
+    let servers = Servers::new([address.parse().unwrap(), cluster.uri.clone()]).unwrap();
+    let node = renewed_client(
+        &servers,
+        &joined.ca_pem,
+        watch::Sender::new(joined.identity).subscribe(),
+    );
+    let health = servers.follow_health(&joined.ca_pem);
+    tokio::select! {
+        ended = health => panic!("{ended:?}"),
+        asked = tokio::time::timeout(PATIENCE, whoami(&node)) => drop(asked),
+        () = left(&servers, &cluster.uri) => {}
+    }
+    whoami(&node).await.unwrap();
+}
+
+async fn left(servers: &Servers, next: &Uri) {
+    while servers.current() != *next {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

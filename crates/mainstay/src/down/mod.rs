@@ -115,7 +115,10 @@ fn not_marked(data: &Path) -> String {
 }
 
 /// Stops the server as Ctrl-C does: with its pods, whatever its behaviour on SIGTERM.
-fn stop(server: Identity, data: &Path) -> Result<()> {
+///
+/// # Errors
+/// It does not stop.
+pub fn stop(server: Identity, data: &Path) -> Result<()> {
     let mut pods = left_pods::on_all_nodes(data);
     say(&format!(
         "stopping process {} and {}",

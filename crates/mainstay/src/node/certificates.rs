@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_client::Client;
-use http::Uri;
 use jiff::Timestamp;
 use node_agent::ServingCertificate;
-use node_identity::{Error, Identity, Renewal, Wanted, request};
+use node_identity::{Error, Identity, Renewal, Servers, Wanted, request};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +20,8 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The node at its server.
 #[derive(Clone)]
 pub struct Own {
-    /// The server.
-    pub server: Uri,
+    /// The servers.
+    pub servers: Servers,
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,
     /// The name of the Node object.
@@ -34,7 +33,7 @@ pub struct Own {
 impl Own {
     fn renewal(&self, wanted: Wanted, current: watch::Sender<Identity>) -> Renewal {
         Renewal {
-            server: self.server.clone(),
+            servers: self.servers.clone(),
             ca_pem: self.ca_pem.clone(),
             wanted,
             client: self.identity.subscribe(),

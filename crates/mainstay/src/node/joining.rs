@@ -9,11 +9,12 @@ use container_runtime::beside;
 use http::Uri;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
-use node_agent::NewNode;
+use node_agent::{NewNode, ServingCertificate};
 use node_identity::{Error, Identity, JoinToken, Joined, Validity, join};
 use pod_network::Cidr;
 use resource_kinds::namespaces::KUBE_SYSTEM;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use super::membership::{Membership, Place};
 use super::settings::Settings;
@@ -173,6 +174,19 @@ pub struct Registered {
     pub pods: Cidr,
     /// The ranges of the cluster.
     pub cluster: ClusterRanges,
+}
+
+/// Waits for the certificate by which the server reaches the node's pods.
+pub async fn serving(certificate: &mut watch::Receiver<Option<ServingCertificate>>) {
+    let issued = timeout(SILENCE, certificate.wait_for(Option::is_some));
+    let is_late = issued.await.is_err();
+    if is_late {
+        say(
+            "mainstay: waiting for a serving certificate: pods run, and `kubectl logs` and `kubectl exec` do \
+             not reach them yet. `kubectl get certificatesigningrequests` shows the request of the node",
+        );
+        drop(certificate.wait_for(Option::is_some).await);
+    }
 }
 
 /// Registers the node, and reads its ranges. Waits for the server.

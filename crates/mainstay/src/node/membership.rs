@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use durable_file::Durability;
-use node_identity::Identity;
+use http::Uri;
+use jiff::Timestamp;
+use node_identity::{Identity, Validity};
 use pod_network::Cidr;
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +33,11 @@ pub struct Membership {
     format: u32,
     /// The name of the Node object.
     pub node_name: String,
-    /// URLs of the servers.
+    /// URLs of the servers that were named when the node joined, or later.
     pub servers: Vec<String>,
+    /// URLs of the servers that the cluster has told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learned: Vec<String>,
     /// The certificate authority of the cluster, PEM.
     pub ca_pem: String,
     /// The addresses of this node's pods, once it is registered.
@@ -46,9 +51,41 @@ impl Membership {
             format: FORMAT,
             node_name,
             servers,
+            learned: Vec::new(),
             ca_pem,
             pod_cidr: None,
         }
+    }
+
+    /// The stored membership, if the machine has joined.
+    ///
+    /// # Errors
+    /// The file is damaged or cannot be read.
+    pub fn read(directory: &Path) -> Result<Option<Self>> {
+        let Some(text) = text(&directory.join("membership.json"))? else {
+            return Ok(None);
+        };
+        let membership: Self = serde_json::from_str(&text).with_context(|| damaged(directory))?;
+        if membership.format > FORMAT {
+            bail!(
+                "{} was written by a newer version of mainstay; start that version",
+                directory.display()
+            );
+        }
+        Ok(Some(membership))
+    }
+
+    /// The URLs of all servers: those that were named come first.
+    ///
+    /// # Errors
+    /// A URL is malformed.
+    pub fn urls(&self) -> Result<Vec<Uri>> {
+        let all = self.servers.iter().chain(&self.learned);
+        all.map(|url| {
+            url.parse()
+                .with_context(|| format!("the URL {url} of a server"))
+        })
+        .collect()
     }
 }
 
@@ -89,40 +126,24 @@ impl Place {
     /// # Errors
     /// The files are damaged or cannot be read.
     pub fn read(&self) -> Result<Option<(Membership, Identity)>> {
-        let (Some(membership), Some(identity)) =
-            (self.text("membership.json")?, self.text("client.pem")?)
-        else {
-            return Ok(None);
-        };
-        let damaged = || {
-            format!(
-                "{} is damaged: remove it, and join again with a token",
-                self.directory.display()
-            )
-        };
-        let membership: Membership = serde_json::from_str(&membership).with_context(damaged)?;
-        if membership.format > FORMAT {
-            bail!(
-                "{} was written by a newer version of mainstay; start that version",
-                self.directory.display()
-            );
-        }
-        let at = identity.find(KEY).with_context(damaged)?;
-        let (certificate_pem, key_pem) = identity.split_at(at);
-        let identity = Identity {
-            certificate_pem: certificate_pem.to_owned(),
-            key_pem: key_pem.to_owned(),
-        };
-        Ok(Some((membership, identity)))
+        stored(&self.directory)
     }
 
-    fn text(&self, name: &str) -> Result<Option<String>> {
-        let path = self.directory.join(name);
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    /// Removes the membership: the machine can join again.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn forget(&self) -> Result<()> {
+        for name in ["membership.json", "client.pem"] {
+            let path = self.directory.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove {}", path.display()));
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Stores the membership.
@@ -150,6 +171,47 @@ impl Place {
     }
 }
 
+/// Whether the machine with this data directory is in a cluster, by a certificate that is valid.
+pub fn has_joined(data: &Path, now: Timestamp) -> bool {
+    let stored = stored(&data.join("node"));
+    let validity = stored
+        .ok()
+        .flatten()
+        .and_then(|(_, identity)| Validity::of_pem(&identity.certificate_pem));
+    validity.is_some_and(|validity| now < validity.ends)
+}
+
+fn stored(directory: &Path) -> Result<Option<(Membership, Identity)>> {
+    let Some(membership) = Membership::read(directory)? else {
+        return Ok(None);
+    };
+    let Some(identity) = text(&directory.join("client.pem"))? else {
+        return Ok(None);
+    };
+    let at = identity.find(KEY).with_context(|| damaged(directory))?;
+    let (certificate_pem, key_pem) = identity.split_at(at);
+    let identity = Identity {
+        certificate_pem: certificate_pem.to_owned(),
+        key_pem: key_pem.to_owned(),
+    };
+    Ok(Some((membership, identity)))
+}
+
+fn text(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+fn damaged(directory: &Path) -> String {
+    format!(
+        "{} is damaged: remove it, and join again with a token",
+        directory.display()
+    )
+}
+
 fn in_use(data: &Path) -> String {
     let shown = data.display();
     let process = process::serving(data).map(|server| format!(" (process {})", server.pid));
@@ -174,6 +236,7 @@ mod tests {
         let servers = vec!["https://192.0.2.1:6443".to_owned()];
         let mut membership = Membership::new("n1".to_owned(), servers, "CA".to_owned());
         membership.pod_cidr = Some("10.244.1.0/24".parse().unwrap());
+        membership.learned = vec!["https://192.0.2.2:6443".to_owned()];
         let identity = Identity {
             certificate_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
             key_pem: format!("{KEY}\nx\n"),
@@ -183,10 +246,15 @@ mod tests {
         place.write_identity(&identity).unwrap();
         let read = place.read().unwrap().unwrap();
         assert_eq!(read, (membership, identity));
+        let urls = read.0.urls().unwrap();
+        assert_eq!(urls, ["https://192.0.2.1:6443", "https://192.0.2.2:6443"]);
         for file in ["client.pem", "membership.json"] {
             let mode = fs::metadata(data.path().join("node").join(file)).unwrap();
             assert_eq!(mode.permissions().mode() & 0o777, 0o600, "{file}");
         }
+        place.forget().unwrap();
+        place.forget().unwrap();
+        assert!(place.read().unwrap().is_none());
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod certificates;
 mod joining;
+mod leaving;
 mod membership;
+mod servers;
 mod settings;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,9 +15,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use api_client::Client;
 use container_runtime::beside;
-use http::Uri;
-use node_agent::{KubeletApi, NewNode, OnShutdown};
-use node_identity::{account_client, renewed_client};
+use node_agent::{KubeletApi, NewNode, OnShutdown, ServingCertificate};
+use node_identity::{Servers, account_client, renewed_client};
 use reconcile::Health;
 use resource_kinds::NodeAccount;
 use tokio::sync::watch;
@@ -31,6 +32,7 @@ use crate::stop::Stop;
 use crate::tasks::Group;
 use certificates::Own;
 use joining::Registered;
+pub use membership::has_joined;
 use membership::{Membership, Place};
 pub use settings::NodeArguments;
 use settings::Settings;
@@ -38,6 +40,10 @@ use settings::Settings;
 /// Runs until SIGINT or SIGTERM; then stops the pods, or leaves them.
 pub async fn run(arguments: NodeArguments) -> Result<()> {
     let started = Instant::now();
+    if arguments.leaving.leave {
+        host::require_root("node")?;
+        return leaving::run(&arguments.leaving, &arguments.data_dir()?).await;
+    }
     let settings = arguments.settings()?;
     host::require_root("node")?;
     let data_dir = settings.data_dir.as_path();
@@ -60,12 +66,17 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
     let Some(entry) = told.raised().run_until_cancelled(entering).await else {
         return Ok(());
     };
-    let node = start(&settings, host, claim, entry?).await?;
+    let mut node = start(&settings, host, claim, entry?).await?;
+    tokio::select! {
+        () = joining::serving(&mut node.serving) => {}
+        () = node.failed.cancelled() => {}
+        () = told.raised().cancelled() => return node.stop(told.pods()).await,
+    }
     say(&format!(
         "mainstay: ready in {:.0?} as the node {} of {} (pods {})",
         started.elapsed(),
         node.name,
-        node.server.to_string().trim_end_matches('/'),
+        node.servers.current().to_string().trim_end_matches('/'),
         node.registered.pods,
     ));
     let result = tokio::select! {
@@ -79,9 +90,11 @@ pub async fn run(arguments: NodeArguments) -> Result<()> {
 /// Everything that runs.
 struct Node {
     name: String,
-    server: Uri,
+    servers: Servers,
     registered: Registered,
     member: RunningMember,
+    /// The certificate of the kubelet API, once there is one.
+    serving: watch::Receiver<Option<ServingCertificate>>,
     upkeep: Group,
     failed: CancellationToken,
 }
@@ -100,15 +113,14 @@ impl Entry {
     async fn find(settings: &Settings, host: &Host, place: Arc<Place>) -> Result<Self> {
         let joined = joining::membership(&place, settings, &host.name).await?;
         let (membership, identity) = joined;
-        let server = membership.servers.first();
-        let server: Uri = server.context("no server is known")?.parse()?;
+        let servers = Servers::new(membership.urls()?).context("no server is known")?;
         let own = Own {
-            server,
+            servers,
             ca_pem: membership.ca_pem.clone(),
             node_name: membership.node_name.clone(),
             identity: watch::Sender::new(identity),
         };
-        let client = renewed_client(&own.server, &own.ca_pem, own.identity.subscribe());
+        let client = renewed_client(&own.servers, &own.ca_pem, own.identity.subscribe());
         let node = NewNode {
             name: membership.node_name.clone(),
             labels: settings.labels.clone(),
@@ -139,7 +151,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
     } = entry;
     claim.settle(data_dir, &host.name)?;
     beside(|| keep_range(&place, &mut membership, &registered, data_dir))?;
-    let (server, name) = (own.server.clone(), own.node_name.clone());
+    let (servers, name) = (own.servers.clone(), own.node_name.clone());
     let (health, failed) = (Health::default(), CancellationToken::new());
     let mut upkeep = Group::new(&health, &failed);
     let address = node_address(settings, &host)?;
@@ -162,6 +174,7 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
         resolv_conf: settings.resolv_conf.clone(),
     };
     let clients = clients(&own);
+    let reading = clients.proxy.clone();
     let member = member.start(registered.pods, clients, &health, &failed);
     let member = member.await?;
     if settings.node_ip.is_none() {
@@ -169,16 +182,24 @@ async fn start(settings: &Settings, host: Host, mut claim: Claim, entry: Entry) 
             host::follow(host, stop, move |host| address.follow(host))
         });
     }
-    let serving = own.clone();
+    let (serving, certificate) = (own.clone(), shown.subscribe());
     upkeep.keep("serving certificate", |stop| {
         serving.keep_serving(client, node_ip, shown, stop)
     });
+    upkeep.run("servers", |part| {
+        servers::follow_health(servers.clone(), own.ca_pem.clone(), part.shutdown)
+    });
+    let keeper = Arc::clone(&place);
+    let part = upkeep.part("list of servers");
+    let list = servers::follow_list(reading, servers.clone(), keeper, membership, part);
+    upkeep.follow("list of servers", list);
     upkeep.keep("client certificate", |stop| own.keep_client(place, stop));
     Ok(Node {
         name,
-        server,
+        servers,
         registered,
         member,
+        serving: certificate,
         upkeep,
         failed,
     })
@@ -206,11 +227,11 @@ fn node_address(settings: &Settings, host: &Host) -> Result<NodeAddress> {
 
 /// The clients of the node's parts.
 fn clients(own: &Own) -> Clients {
-    let (server, ca_pem) = (&own.server, own.ca_pem.as_str());
+    let (servers, ca_pem) = (&own.servers, own.ca_pem.as_str());
     let identity = || own.identity.subscribe();
-    let account = |account| account_client(server, ca_pem, identity(), &own.node_name, account);
+    let account = |account| account_client(servers, ca_pem, identity(), &own.node_name, account);
     Clients {
-        agent: renewed_client(server, ca_pem, identity()),
+        agent: renewed_client(servers, ca_pem, identity()),
         proxy: account(NodeAccount::Proxy),
         dns: account(NodeAccount::Dns),
         provisioner: account(NodeAccount::Provisioner),
@@ -237,14 +258,19 @@ fn keep_range(
                 data_dir.display()
             );
         }
-        let network = data_dir.join("network");
-        match std::fs::remove_dir_all(&network) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("remove {}", network.display()));
-            }
-            _ => {}
-        }
+        forget_network(data_dir)?;
     }
     membership.pod_cidr = now;
     place.write(membership)
+}
+
+/// Removes the addresses that were given to pods.
+fn forget_network(data_dir: &Path) -> Result<()> {
+    let network = data_dir.join("network");
+    match std::fs::remove_dir_all(&network) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", network.display()))
+        }
+        _ => Ok(()),
+    }
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Taint;
 use nix::sys::signal::Signal;
 use node_identity::JoinToken;
 
+use super::leaving::LeaveArguments;
 use crate::node_parts::{MachineArguments, MachineSettings, RESOLV_CONF};
 use crate::settings::{Background, DataDirectory};
 
@@ -65,6 +66,9 @@ pub struct NodeArguments {
     machine: MachineArguments,
     #[command(flatten)]
     background: Background,
+    /// The end of the membership.
+    #[command(flatten)]
+    pub leaving: LeaveArguments,
     /// The program of the cluster, with which the node ends
     #[arg(long, hide = true, value_name = "PID")]
     parent: Option<i32>,
@@ -77,7 +81,8 @@ directory and renews. Later starts need neither.
 
 Examples:
   mainstay node --server https://192.0.2.1:6443 --token-file token
-  mainstay node";
+  mainstay node
+  mainstay node --leave --kubeconfig admin.kubeconfig";
 
 /// The settings of `node`.
 #[derive(Debug)]
@@ -124,15 +129,21 @@ impl NodeArguments {
         Ok(())
     }
 
+    /// The data directory; absolute.
+    ///
+    /// # Errors
+    /// The configuration file cannot be read.
+    pub fn data_dir(&self) -> Result<PathBuf> {
+        absolute(self.data.path()?)
+    }
+
     /// Adds missing values from the configuration file and the defaults.
     ///
     /// # Errors
     /// An invalid value, or a file that cannot be read.
     pub fn settings(self) -> Result<Settings> {
         let file = self.data.configuration()?;
-        let data_dir = self.data.over(file.data_dir.as_deref());
-        let data_dir = std::path::absolute(&data_dir)
-            .with_context(|| format!("data directory {}", data_dir.display()))?;
+        let data_dir = absolute(self.data.over(file.data_dir.as_deref()))?;
         let (for_machine, _) = file.machine();
         let machine = self.machine.over(for_machine, &data_dir)?;
         let token = match (&self.token, &self.token_file) {
@@ -158,6 +169,11 @@ impl NodeArguments {
             background: self.background,
         })
     }
+}
+
+fn absolute(directory: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&directory)
+        .with_context(|| format!("data directory {}", directory.display()))
 }
 
 /// The URL of a server, which has no path.

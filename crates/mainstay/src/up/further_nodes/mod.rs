@@ -4,6 +4,7 @@
 mod process;
 mod resolver;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use api_client::{Api, Client};
 use clap::CommandFactory;
 use container_runtime::beside;
 use durable_file::Durability;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use node_agent::OnShutdown;
 use pod_network::{NodeSwitch, SwitchedNode};
@@ -23,6 +24,7 @@ use tokio::time::Instant;
 use super::settings::Settings;
 use crate::CommandLine;
 use crate::data_directory::{FURTHER_NODES, NAMESPACES};
+use crate::node;
 use crate::node_parts;
 use crate::output::{say, warn};
 use crate::token::Token;
@@ -72,9 +74,14 @@ impl FurtherNodes {
     pub async fn start(place: Place<'_>, client: &Client) -> Result<Self> {
         let nodes = place.switch.nodes();
         let directory = place.settings.data_dir.join(FURTHER_NODES);
-        let token = token(place.ca_pem, client).await?;
+        let token_file = directory.join("token");
+        let joining = beside(|| joining(&place, &directory));
+        if !joining.is_empty() {
+            let token = token(place.ca_pem, client).await?;
+            beside(|| write_token(&token_file, &token))?;
+        }
         let processes: Result<Vec<NodeProcess>> = beside(|| {
-            let starts = prepare(&place, &directory, &token)?;
+            let starts = prepare(&place, &directory, &joining, &token_file)?;
             starts.into_iter().map(NodeProcess::launch).collect()
         });
         let further = Self {
@@ -82,7 +89,10 @@ impl FurtherNodes {
             instance_id: place.instance_id.to_owned(),
             namespaces: place.settings.data_dir.join(NAMESPACES),
         };
-        wait_ready(nodes, client, &directory).await?;
+        if wait_ready(nodes, client, &directory).await? && !joining.is_empty() {
+            let removed = beside(|| fs::remove_file(&token_file));
+            removed.with_context(|| format!("remove {}", token_file.display()))?;
+        }
         Ok(further)
     }
 
@@ -124,26 +134,47 @@ async fn token(ca_pem: &str, client: &Client) -> Result<String> {
     Ok(token.to_join_with(hash))
 }
 
+/// The directory of a node by its place among the further ones.
+fn data_of(directory: &Path, index: usize) -> PathBuf {
+    directory.join((index + 2).to_string())
+}
+
+/// The names of the nodes that have to join.
+fn joining(place: &Place<'_>, directory: &Path) -> BTreeSet<String> {
+    let now = Timestamp::now();
+    let nodes = place.switch.nodes().iter().enumerate();
+    nodes
+        .filter(|(index, _)| !node::has_joined(&data_of(directory, *index), now))
+        .map(|(_, node)| node.name.clone())
+        .collect()
+}
+
+fn write_token(file: &Path, token: &str) -> Result<()> {
+    let directory = file.parent().unwrap_or(file);
+    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    durable_file::replace(file, token.as_bytes(), 0o600, Durability::PageCache)
+        .with_context(|| format!("write {}", file.display()))
+}
+
 /// Makes the directories and files of the nodes.
-fn prepare(place: &Place<'_>, directory: &Path, token: &str) -> Result<Vec<NodeStart>> {
-    let failed = || format!("make {}", directory.display());
-    fs::create_dir_all(directory).with_context(failed)?;
-    let token_file = directory.join("token");
-    durable_file::replace(&token_file, token.as_bytes(), 0o600, Durability::PageCache)
-        .with_context(|| format!("write {}", token_file.display()))?;
+fn prepare(
+    place: &Place<'_>,
+    directory: &Path,
+    joining: &BTreeSet<String>,
+    token_file: &Path,
+) -> Result<Vec<NodeStart>> {
     let resolv_conf = resolver::for_namespaces();
     // This very program, even if its file has been replaced since.
     let program = PathBuf::from("/proc/self/exe");
     let flags = machine_flags(place.settings);
     let mut starts = Vec::new();
     for (index, node) in place.switch.nodes().iter().enumerate() {
-        let data = directory.join((index + 2).to_string());
+        let data = data_of(directory, index);
         fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
         let mut arguments = vec![OsString::from("node")];
         for (flag, value) in [
             ("--data-dir", data.clone().into_os_string()),
             ("--server", place.server.clone().into()),
-            ("--token-file", token_file.clone().into_os_string()),
             ("--node-name", node.name.clone().into()),
             ("--node-ip", node.address.to_string().into()),
             ("--resolv-conf", resolv_conf.as_os_str().to_owned()),
@@ -151,6 +182,9 @@ fn prepare(place: &Place<'_>, directory: &Path, token: &str) -> Result<Vec<NodeS
             ("--parent", std::process::id().to_string().into()),
         ] {
             arguments.extend([flag.into(), value]);
+        }
+        if joining.contains(&node.name) {
+            arguments.extend(["--token-file".into(), token_file.as_os_str().to_owned()]);
         }
         arguments.extend(flags.iter().cloned());
         starts.push(NodeStart {
@@ -184,7 +218,8 @@ fn machine_flags(settings: &Settings) -> Vec<OsString> {
 }
 
 /// Waits until the nodes are ready: manifests are applied then, so that pods spread over all of them.
-async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -> Result<()> {
+/// Whether they are.
+async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -> Result<bool> {
     let objects: Api<Node> = Api::all(client.clone());
     let started = Instant::now();
     let mut is_told = false;
@@ -204,7 +239,7 @@ async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -
                     node.name,
                     directory.display()
                 ));
-                return Ok(());
+                return Ok(false);
             }
             if started.elapsed() > SILENCE && !is_told {
                 is_told = true;
@@ -217,7 +252,7 @@ async fn wait_ready(nodes: &[SwitchedNode], client: &Client, directory: &Path) -
             tokio::time::sleep(LOOK).await;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -1,0 +1,162 @@
+//! The treatment of the pods of a node that leaves, as `kubectl drain` has it.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resource_kinds::annotations::MIRROR_POD;
+use resource_kinds::labels::HOSTNAME;
+
+/// The pods that are evicted: all but those of DaemonSets and mirror pods, which end with the agent.
+pub fn evicted<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<&'a Pod> {
+    let is_evicted = |pod: &&Pod| !is_mirror(pod) && controller(pod) != Some("DaemonSet");
+    pods.into_iter().filter(is_evicted).collect()
+}
+
+/// Everything that is lost when the node leaves, one sentence each: pods that nothing replaces, and data
+/// on the machine.
+pub fn losses(node: &str, evicted: &[&Pod], volumes: &[PersistentVolume]) -> Vec<String> {
+    let running = evicted.iter().filter(|pod| !is_finished(pod));
+    let mut losses = BTreeSet::new();
+    for pod in running {
+        let shown = shown(&pod.metadata);
+        if controller(pod).is_none() {
+            losses.insert(format!("no controller replaces the pod {shown}"));
+        }
+        let spec = pod.spec.as_ref();
+        let mut volumes = spec
+            .and_then(|spec| spec.volumes.as_ref())
+            .into_iter()
+            .flatten();
+        if volumes.any(|volume| volume.empty_dir.is_some()) {
+            losses.insert(format!("the pod {shown} has an emptyDir volume"));
+        }
+    }
+    for volume in volumes.iter().filter(|volume| lives_on(volume, node)) {
+        let claim = volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref());
+        if let Some((namespace, name)) = claim.and_then(|claim| {
+            let namespace = claim.namespace.as_deref()?;
+            Some((namespace, claim.name.as_deref()?))
+        }) {
+            losses.insert(format!(
+                "the volume of the claim {namespace}/{name} is on this machine"
+            ));
+        }
+    }
+    losses.into_iter().collect()
+}
+
+/// Namespace and name.
+pub fn shown(meta: &ObjectMeta) -> String {
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default())
+}
+
+fn is_mirror(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations.is_some_and(|annotations| annotations.contains_key(MIRROR_POD))
+}
+
+/// The kind of the pod's controller.
+fn controller(pod: &Pod) -> Option<&str> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    let controller = owners.find(|owner| owner.controller == Some(true))?;
+    Some(&controller.kind)
+}
+
+fn is_finished(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Whether only this node can use a volume.
+fn lives_on(volume: &PersistentVolume, node: &str) -> bool {
+    let spec = volume.spec.as_ref();
+    let affinity = spec.and_then(|spec| spec.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| affinity.required.as_ref());
+    let mut terms = required.iter().flat_map(|one| &one.node_selector_terms);
+    let is_tied = required.is_some_and(|one| !one.node_selector_terms.is_empty());
+    is_tied
+        && terms.all(|term| {
+            let mut expressions = term.match_expressions.iter().flatten();
+            expressions.any(|one| {
+                let values: Vec<&str> = one.values.iter().flatten().map(String::as_str).collect();
+                one.key == HOSTNAME && one.operator == "In" && values == [node]
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(name: &str, owner: Option<&str>, more: &Value) -> Pod {
+        let owners = owner.map(|kind| {
+            json!([{"apiVersion": "apps/v1", "kind": kind, "name": "o", "uid": "u", "controller": true}])
+        });
+        let pod = json!({
+            "metadata": {"namespace": "d", "name": name, "ownerReferences": owners,
+                "annotations": more["annotations"]},
+            "spec": {"containers": [], "volumes": more["volumes"]},
+            "status": {"phase": more["phase"]},
+        });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn volume(claim: &str, terms: &Value) -> PersistentVolume {
+        let volume = json!({"metadata": {"name": "v"}, "spec": {
+            "claimRef": {"namespace": "d", "name": claim},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}});
+        serde_json::from_value(volume).unwrap()
+    }
+
+    #[test]
+    fn pods_of_daemon_sets_and_mirror_pods_are_not_evicted() {
+        let none = json!({});
+        let pods = [
+            pod("set-0", Some("StatefulSet"), &none),
+            pod("daemon", Some("DaemonSet"), &none),
+            pod("mirror", None, &json!({"annotations": {MIRROR_POD: "x"}})),
+            pod("alone", None, &none),
+        ];
+        let evicted = evicted(&pods);
+        let names = evicted.iter().map(|pod| shown(&pod.metadata));
+        assert_eq!(names.collect::<Vec<_>>(), ["d/set-0", "d/alone"]);
+    }
+
+    #[test]
+    fn losses_are_named() {
+        let scratch = json!({"volumes": [{"name": "s", "emptyDir": {}}]});
+        let pods = [
+            pod("set-0", Some("StatefulSet"), &json!({})),
+            pod("set-1", Some("StatefulSet"), &scratch),
+            pod("alone", None, &json!({})),
+            pod("done", None, &json!({"phase": "Succeeded"})),
+        ];
+        let on = |nodes: &[&str]| json!([{"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": nodes}]}]);
+        let volumes = [
+            volume("here", &on(&["n1"])),
+            volume("there", &on(&["n2"])),
+            volume("both", &on(&["n1", "n2"])),
+            volume("anywhere", &json!([])),
+        ];
+        let pods: Vec<&Pod> = pods.iter().collect();
+        assert_eq!(
+            losses("n1", &pods, &volumes),
+            [
+                "no controller replaces the pod d/alone",
+                "the pod d/set-1 has an emptyDir volume",
+                "the volume of the claim d/here is on this machine",
+            ]
+        );
+        assert!(losses("n3", &pods[..1], &volumes).is_empty());
+    }
+}

@@ -1,0 +1,407 @@
+//! The API servers of a cluster, and the one that all clients of a node ask.
+//!
+//! A node stays with a server as long as that server answers. When no connection can be made, or the
+//! server is not ready while another one is, all clients go to another server at once: requests that are
+//! under way and watches at the former one end with an error, and their owners begin again.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api_client::{Body, BoxError};
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Frame;
+use kubeconfig::{Settings, Transport};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tower::ServiceExt;
+
+use crate::client::connect;
+use crate::error::Error;
+
+/// The time between two questions whether the server is ready. With [`READY_LIMIT`], well below the life of
+/// a node's lease, so that a server that vanished costs no lease.
+const LOOK: Duration = Duration::from_secs(5);
+/// The time within which a server says that it is ready.
+const READY_LIMIT: Duration = Duration::from_secs(5);
+/// The time between two questions after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The servers of a cluster; clones share them.
+#[derive(Clone)]
+pub struct Servers(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// A request to the current server has failed.
+    doubt: Notify,
+}
+
+struct State {
+    known: Known,
+    /// Ends when the current server is left.
+    tenure: CancellationToken,
+    /// The server that has answered last.
+    answered: Option<Uri>,
+}
+
+impl From<Known> for State {
+    fn from(known: Known) -> Self {
+        Self {
+            known,
+            tenure: CancellationToken::new(),
+            answered: None,
+        }
+    }
+}
+
+/// The known servers and the current one. There is at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    servers: Vec<Server>,
+    current: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Server {
+    url: Uri,
+    /// The time of its last failure, unless it has answered since.
+    failed: Option<Instant>,
+}
+
+impl Server {
+    fn new(url: Uri) -> Self {
+        Self { url, failed: None }
+    }
+}
+
+impl Known {
+    fn new(urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
+        let mut servers: Vec<Server> = Vec::new();
+        for url in urls {
+            if servers.iter().all(|server| server.url != url) {
+                servers.push(Server::new(url));
+            }
+        }
+        let current = 0;
+        (!servers.is_empty()).then_some(Self { servers, current })
+    }
+
+    fn url(&self) -> Option<&Uri> {
+        self.servers.get(self.current).map(|server| &server.url)
+    }
+
+    /// These servers from now on. The current one remains so, if it is among them.
+    fn replaced(&self, urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
+        let mut next = Self::new(urls)?;
+        for server in &mut next.servers {
+            let known = self.servers.iter().find(|one| one.url == server.url);
+            server.failed = known.and_then(|known| known.failed);
+        }
+        let is_current = |server: &Server| Some(&server.url) == self.url();
+        next.current = next.servers.iter().position(is_current).unwrap_or(0);
+        Some(next)
+    }
+
+    /// The others, in order from the current one on.
+    fn others(&self) -> impl Iterator<Item = usize> {
+        let number = self.servers.len();
+        (1..number).map(move |step| (self.current + step) % number)
+    }
+
+    /// The server to ask after a failure of the current one: one that has not failed, or else the one
+    /// whose failure is the oldest. None if there is only one.
+    fn successor(&self) -> Option<usize> {
+        self.others().min_by_key(|at| self.servers[*at].failed)
+    }
+}
+
+impl State {
+    /// Notes a failure of a server, and leaves it if it is the current one.
+    fn fail(&mut self, url: &Uri, now: Instant) {
+        if self.known.url() != Some(url) {
+            return;
+        }
+        self.known.servers[self.known.current].failed = Some(now);
+        if let Some(next) = self.known.successor() {
+            self.leave_for(next);
+        }
+    }
+
+    /// Goes from a server that is not ready to one that is.
+    fn change(&mut self, from: &Uri, to: &Uri, now: Instant) {
+        let mut servers = self.known.servers.iter();
+        let next = servers.position(|server| server.url == *to);
+        let Some(next) = next.filter(|_| self.known.url() == Some(from)) else {
+            return;
+        };
+        self.known.servers[self.known.current].failed = Some(now);
+        self.known.servers[next].failed = None;
+        self.leave_for(next);
+    }
+
+    fn leave_for(&mut self, next: usize) {
+        self.known.current = next;
+        std::mem::take(&mut self.tenure).cancel();
+    }
+
+    /// Notes that a server has answered, and tells it when that is another one than before.
+    fn succeed(&mut self, url: &Uri) {
+        if self.answered.as_ref() != Some(url)
+            && let Some(from) = self.answered.replace(url.clone())
+        {
+            tracing::warn!(%from, to = %url, "the node goes to another server");
+        }
+        let mut servers = self.known.servers.iter_mut();
+        if let Some(server) = servers.find(|server| server.url == *url) {
+            server.failed = None;
+        }
+    }
+}
+
+impl Servers {
+    /// These servers; the first one is asked first. `None` without any.
+    pub fn new(urls: impl IntoIterator<Item = Uri>) -> Option<Self> {
+        Known::new(urls).map(Self::of)
+    }
+
+    /// One server.
+    pub fn one(url: Uri) -> Self {
+        Self::of(Known {
+            servers: vec![Server::new(url)],
+            current: 0,
+        })
+    }
+
+    fn of(known: Known) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(known.into()),
+            doubt: Notify::new(),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server that is asked now.
+    pub fn current(&self) -> Uri {
+        self.state().known.url().cloned().unwrap_or_default()
+    }
+
+    /// All servers, in the order in which they were named.
+    pub fn all(&self) -> Vec<Uri> {
+        let state = self.state();
+        let servers = state.known.servers.iter();
+        servers.map(|server| server.url.clone()).collect()
+    }
+
+    /// These servers from now on; without any, nothing changes. The current one is left only if it is not
+    /// among them.
+    pub fn replace(&self, urls: impl IntoIterator<Item = Uri>) {
+        let mut state = self.state();
+        let Some(next) = state.known.replaced(urls) else {
+            return;
+        };
+        let is_left = next.url() != state.known.url();
+        state.known = next;
+        if is_left {
+            std::mem::take(&mut state.tenure).cancel();
+        }
+    }
+
+    /// The current server, and the end of its time.
+    fn chosen(&self) -> (Uri, CancellationToken) {
+        let state = self.state();
+        let url = state.known.url().cloned().unwrap_or_default();
+        (url, state.tenure.clone())
+    }
+
+    /// Sends a request to the current server. One that was not sent, or only reads, goes to each other server
+    /// if it has to.
+    pub(crate) async fn send(
+        &self,
+        transport: &Transport<Body>,
+        request: Request<Body>,
+    ) -> Result<Response<Answer>, BoxError> {
+        let mut attempts = self.state().known.servers.len();
+        loop {
+            let (url, tenure) = self.chosen();
+            let attempt = transport.at(url.clone()).oneshot(request.clone());
+            let (error, may_repeat) = match tenure.run_until_cancelled(attempt).await {
+                Some(Ok(answer)) => {
+                    self.state().succeed(&url);
+                    let left = Box::pin(tenure.cancelled_owned());
+                    return Ok(answer.map(|body| Answer { body, left }));
+                }
+                Some(Err(error)) => {
+                    let was_made = !error.is_connect();
+                    if !was_made {
+                        self.state().fail(&url, Instant::now());
+                    }
+                    self.0.doubt.notify_one();
+                    (BoxError::from(error), !was_made)
+                }
+                None => (Left.into(), request.method() == Method::GET),
+            };
+            attempts = attempts.saturating_sub(1);
+            if !may_repeat || attempts == 0 {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Asks the current server whether it is ready, and leaves it for one that is. Runs until it is dropped.
+    ///
+    /// # Errors
+    /// `Connection` if the authority's certificate cannot be used.
+    pub async fn follow_health(&self, ca_pem: &str) -> Result<(), Error> {
+        let settings = Settings::of_server(self.current(), ca_pem);
+        let transport = connect(Ok(settings)).await?;
+        loop {
+            self.look(&transport).await;
+            // Requests that fail while no server is ready cause no stream of questions.
+            sleep(PAUSE).await;
+            let _ = timeout(LOOK, self.0.doubt.notified()).await;
+        }
+    }
+
+    async fn look(&self, transport: &Transport<Body>) {
+        let (current, others) = {
+            let state = self.state();
+            let known = &state.known;
+            let others = known.others().map(|at| known.servers[at].url.clone());
+            (known.url().cloned(), others.collect::<Vec<_>>())
+        };
+        let Some(current) = current.filter(|_| !others.is_empty()) else {
+            return;
+        };
+        if is_ready(transport, &current).await {
+            self.state().succeed(&current);
+            return;
+        }
+        let asked = others.iter().map(|url| is_ready(transport, url));
+        let answers = join_all(asked).await;
+        let mut ready = others.iter().zip(answers).filter(|(_, is_ready)| *is_ready);
+        if let Some((next, _)) = ready.next() {
+            self.state().change(&current, next, Instant::now());
+        }
+    }
+}
+
+/// Whether a server says that it is ready.
+async fn is_ready(transport: &Transport<Body>, url: &Uri) -> bool {
+    let request = Request::get("/readyz").body(Body::default());
+    let Ok(request) = request else {
+        return false;
+    };
+    let answer = timeout(READY_LIMIT, transport.at(url.clone()).oneshot(request)).await;
+    matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::OK)
+}
+
+/// The end of an answer whose server was left.
+#[derive(Debug, thiserror::Error)]
+#[error("the server does not answer; another one is asked")]
+struct Left;
+
+/// The body of an answer, which ends with an error when its server is left.
+pub(crate) struct Answer {
+    body: http_client::Body,
+    left: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.left.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Some(Err(Left.into())));
+        }
+        let body = Pin::new(&mut self.body);
+        body.poll_frame(context).map_err(BoxError::from)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(name: &str) -> Uri {
+        format!("https://{name}:6443").parse().unwrap()
+    }
+
+    fn state(names: &[&str]) -> State {
+        let urls = names.iter().map(|name| url(name));
+        State::from(Known::new(urls).unwrap())
+    }
+
+    #[test]
+    fn a_server_is_left_when_it_fails() {
+        let now = Instant::now();
+        let mut state = state(&["a", "b", "a", "c"]);
+        let first = state.tenure.clone();
+        state.fail(&url("b"), now);
+        assert!(!first.is_cancelled(), "it was not asked");
+        // Each one once, and then the one whose failure is the oldest.
+        for (failed, next, second) in [("a", "b", 1), ("b", "c", 2), ("c", "a", 3), ("a", "b", 4)] {
+            let tenure = state.tenure.clone();
+            state.fail(&url(failed), now + Duration::from_secs(second));
+            assert_eq!(state.known.url(), Some(&url(next)));
+            assert!(tenure.is_cancelled() && !state.tenure.is_cancelled());
+        }
+        state.succeed(&url("a"));
+        state.fail(&url("b"), now + Duration::from_secs(5));
+        assert_eq!(state.known.url(), Some(&url("a")));
+    }
+
+    #[test]
+    fn the_only_server_is_not_left() {
+        let mut state = state(&["a"]);
+        state.fail(&url("a"), Instant::now());
+        assert_eq!(state.known.url(), Some(&url("a")));
+        assert!(!state.tenure.is_cancelled());
+        assert_eq!(Known::new([]), None);
+    }
+
+    #[test]
+    fn a_server_that_is_not_ready_is_left_for_one_that_is() {
+        let now = Instant::now();
+        let mut state = state(&["a", "b", "c"]);
+        state.change(&url("b"), &url("c"), now);
+        assert_eq!(state.known.url(), Some(&url("a")), "it was left meanwhile");
+        state.change(&url("a"), &url("x"), now);
+        assert_eq!(
+            state.known.url(),
+            Some(&url("a")),
+            "it is not known any more"
+        );
+        state.change(&url("a"), &url("c"), now);
+        assert_eq!(state.known.url(), Some(&url("c")));
+    }
+
+    #[test]
+    fn a_new_list_keeps_the_server_that_is_asked() {
+        let servers = Servers::new([url("a"), url("b")]).unwrap();
+        let (asked, tenure) = servers.chosen();
+        servers.replace([]);
+        servers.replace([url("c"), url("a"), url("c")]);
+        assert_eq!(servers.all(), [url("c"), url("a")]);
+        assert_eq!(servers.current(), asked);
+        assert!(!tenure.is_cancelled());
+        servers.replace([url("d"), url("c")]);
+        assert_eq!(servers.current(), url("d"));
+        assert!(tenure.is_cancelled());
+    }
+}
