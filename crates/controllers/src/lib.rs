@@ -4,6 +4,7 @@
 //! decisions are in the crate `planners`.
 
 mod api_error;
+mod attach_detach;
 mod certificate_signing;
 mod clusterrole_aggregation;
 mod context;
@@ -73,6 +74,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         (
             "service-account-tokens",
             Box::pin(service_account_tokens::run(context.clone())),
+        ),
+        (
+            "attachdetach",
+            Box::pin(attach_detach::run(context.clone())),
         ),
         (
             "certificate-signing",

@@ -9,9 +9,11 @@
 mod agent;
 mod answer_cache;
 mod api;
+mod blocking;
 mod clock;
 mod config;
 mod containers;
+mod csi_volumes;
 mod error;
 mod images;
 mod kubelet_api;

@@ -1,6 +1,7 @@
 //! The decisions of the controllers: one folder per controller, each a pure and total function from
 //! the observed state (and the time) to a plan. No I/O, clock, randomness or logging.
 
+pub mod attach_detach;
 pub mod batching;
 pub mod certificate_signing;
 pub mod clusterrole_aggregation;

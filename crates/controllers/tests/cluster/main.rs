@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod access;
+mod attachments;
 mod autoscaling;
 mod certificate_signing;
 mod collection;

@@ -46,13 +46,14 @@ const fn of_instance(name: &'static str) -> Part {
 impl Part {
     /// All parts, in the order of deletion: the store comes first, so that after an interrupted
     /// deletion there are no objects whose data are gone.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         of_cluster("store"),
         of_cluster("store.unfinished"),
         trace("volumes"),
         trace("snapshots"),
         trace("pool"),
         trace("pods"),
+        of_cluster("kubelet"),
         trace("sandboxes"),
         trace("certificates"),
         trace("nodes"),

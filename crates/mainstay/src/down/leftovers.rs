@@ -23,7 +23,7 @@ use crate::data_directory::{Marker, NAMESPACES, further_nodes, kernel_name};
 use crate::output::{say, warn};
 
 /// Parts of the data directory in which mounts are the program's own.
-const MOUNTED_IN: [&str; 3] = ["sandboxes", "pods", "pool"];
+const MOUNTED_IN: [&str; 4] = ["sandboxes", "pods", "pool", "kubelet"];
 
 /// Stops the pods with their hooks, signals and grace periods, then removes all other kernel
 /// objects of the instance.

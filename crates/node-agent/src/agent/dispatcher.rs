@@ -124,6 +124,10 @@ impl Dispatcher {
         match on_shutdown {
             OnShutdown::StopPods => {
                 self.stop_pods(&pods).await;
+                let directory = self.context.csi.directory();
+                if let Err(error) = beside(|| directory.leave()) {
+                    tracing::warn!(%error, "the mount of the drivers' directory is left");
+                }
                 if let Err(error) = self.context.runtime.close().await {
                     tracing::warn!(%error, "container runtime not closed");
                 }

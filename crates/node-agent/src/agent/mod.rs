@@ -17,6 +17,7 @@ use crate::answer_cache::CachedAnswer;
 use crate::api::objects::ApiObjects;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::csi_volumes::{CsiVolumes, watch_plugins};
 use crate::error::Error;
 use crate::images::Puller;
 use crate::kubelet_api::{self, Access, HttpsServer, KubeletContext, NodeService};
@@ -104,6 +105,14 @@ impl NodeAgent {
             path: config.data_dir.clone(),
             source,
         })?;
+        let csi = beside(|| {
+            let node = config.node_name.clone();
+            CsiVolumes::open(client.clone(), node, &config.data_dir)
+        });
+        let csi = Arc::new(csi.map_err(|source| Error::Directory {
+            path: config.data_dir.clone(),
+            source,
+        })?);
         let keeper = NodeKeeper::register(
             client.clone(),
             config.clone(),
@@ -111,6 +120,7 @@ impl NodeAgent {
             monitor.clone(),
             clock,
             lease,
+            csi.in_use().changes(),
         )
         .await?;
         // Watches, events and heartbeats go on while pods are being stopped.
@@ -142,6 +152,7 @@ impl NodeAgent {
             runtime,
             api_objects,
             images: Arc::new(images),
+            csi: csi.clone(),
             pods: kubelet.pods.clone(),
             probes: kubelet.probes.clone(),
             allocation: Mutex::default(),
@@ -153,6 +164,8 @@ impl NodeAgent {
             let serve = server.serve(service, background.shutdown.clone());
             tokio::spawn(background.watched("kubelet API", serve));
         }
+        let plugins = watch_plugins(csi, background.shutdown.clone());
+        tokio::spawn(background.watched("CSI drivers", plugins));
         let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);
         let run = dispatcher.run(
             found,

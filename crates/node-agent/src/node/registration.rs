@@ -18,6 +18,7 @@ use pod_lifecycle::resources::eviction::Condition;
 use reconcile::execute::{Refusal, chain, refusal};
 use reconcile::{Cache, EventType, Recorder};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +47,8 @@ pub struct NodeKeeper {
     clock: Clock,
     uid: Option<String>,
     lease: LeaseKeeper,
+    /// The attached volumes in use.
+    volumes_in_use: watch::Receiver<BTreeSet<String>>,
     stored: KnownStatus<NodeStatus>,
     told: Seen,
     /// The node's own part of the status that the last write left in the store.
@@ -59,6 +62,7 @@ struct Seen {
     images: Vec<ContainerImage>,
     address: Option<IpAddr>,
     extended: Extended,
+    volumes_in_use: BTreeSet<String>,
 }
 
 /// Extended resources from other writers, as allocatable resources; `None` for those that were
@@ -85,9 +89,11 @@ impl NodeKeeper {
         monitor: Arc<Monitor>,
         clock: Clock,
         lease: LeaseKeeper,
+        volumes_in_use: watch::Receiver<BTreeSet<String>>,
     ) -> Result<Self, Error> {
         let mut keeper = Self {
             lease,
+            volumes_in_use,
             client,
             config,
             machine,
@@ -148,6 +154,7 @@ impl NodeKeeper {
                 self.stored.get(),
                 &self.machine.capacity(self.config.pods_max),
             ),
+            volumes_in_use: self.volumes_in_use.borrow().clone(),
         }
     }
 
@@ -159,6 +166,7 @@ impl NodeKeeper {
         check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut conditions = self.monitor.changes();
         let mut address = self.config.node_ip.clone();
+        let mut volumes_in_use = self.volumes_in_use.clone();
         let mut changes = own.subscribe();
         let mut written = Instant::now();
         let mut retry = None;
@@ -174,6 +182,7 @@ impl NodeKeeper {
                 () = due(retry) => {}
                 Ok(()) = conditions.changed() => {}
                 Ok(()) = address.changed() => {}
+                Ok(()) = volumes_in_use.changed() => {}
                 Some(_) = changes.next() => {}
             }
             retry = None;
@@ -301,6 +310,8 @@ impl NodeKeeper {
         let before = self.stored.get().conditions.as_deref().unwrap_or_default();
         let conditions = conditions(before, &seen.pressure, self.clock.now().wall);
         let mut status = json!(self.status(conditions, seen.images.clone()));
+        let in_use = Some(&seen.volumes_in_use).filter(|names| !names.is_empty());
+        status["volumesInUse"] = json!(in_use);
         for (name, quantity) in &seen.extended {
             status["allocatable"][name] = json!(quantity);
         }
@@ -409,6 +420,11 @@ fn own_part(status: &NodeStatus) -> Value {
         status.features,
         status.images,
         status.node_info,
+        status
+            .volumes_in_use
+            .iter()
+            .flatten()
+            .collect::<BTreeSet<_>>(),
         status.runtime_handlers,
     ])
 }

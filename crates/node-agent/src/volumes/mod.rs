@@ -28,6 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::events::PodEvents;
 use crate::api::objects::{ApiObjects, ObjectKind, ObjectName};
+use crate::blocking::blocking;
+use crate::csi_volumes::{CsiVolumes, Wanted};
 use crate::images::Puller;
 use crate::paths::PodDir;
 use atomic::Payload;
@@ -125,6 +127,8 @@ pub struct VolumeContext<'a> {
     pub facts: &'a NodeFacts,
     /// The source of images.
     pub images: &'a Puller,
+    /// The volumes of CSI drivers.
+    pub csi: &'a CsiVolumes,
     /// The receiver of events about pulls.
     pub events: &'a PodEvents,
 }
@@ -263,14 +267,27 @@ async fn prepare_one(
         return Ok(own());
     }
     if let Some(source) = &volume.host_path {
-        let path = PathBuf::from(&source.path);
+        let directory = context.csi.directory().clone();
+        let of_drivers = directory.real(source.path.as_ref());
+        let is_of_drivers = of_drivers.is_some();
+        let path = of_drivers.unwrap_or_else(|| PathBuf::from(&source.path));
         let type_ = source.type_.clone().unwrap_or_default();
         let checked = path.clone();
-        blocking(move || host_path::check(&checked, &type_)).await?;
+        blocking(move || {
+            if is_of_drivers {
+                let made = directory.make();
+                made.map_err(|error| format!("make the drivers' directory: {error}"))?;
+            }
+            host_path::check(&checked, &type_)
+        })
+        .await?;
         return Ok(Prepared {
             path,
             ..Prepared::default()
         });
+    }
+    if let Some(wanted) = Wanted::inline(context.pod, volume) {
+        return prepare_csi(context, &wanted).await;
     }
     if let Some(source) = &volume.image {
         let name = source.reference.as_deref().unwrap_or_default();
@@ -322,6 +339,9 @@ async fn prepare_claim(
     let spec = found.spec.clone().unwrap_or_default();
     let block = spec.volume_mode.as_deref() == Some("Block");
     check_use(context.pod, volume, block)?;
+    if let Some(wanted) = Wanted::of_volume(&found, read_only) {
+        return prepare_csi(context, &wanted).await;
+    }
     let path = claim_path(&spec)?;
     if block {
         let kind = match Driver::of_volume(&found) {
@@ -345,13 +365,7 @@ async fn prepare_claim(
             ..Prepared::default()
         });
     }
-    let context_of = context
-        .pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.security_context.as_ref());
-    let policy = context_of.and_then(|context| context.fs_group_change_policy.as_deref());
-    let on_mismatch = policy == Some("OnRootMismatch");
+    let on_mismatch = only_on_mismatch(context.pod);
     let group = fs_group(context.pod).filter(|_| !read_only && spec.local.is_some());
     let path = match &spec.local {
         Some(local) if beside(|| local_device::is_device(&path)) => {
@@ -392,6 +406,38 @@ async fn prepare_claim(
         in_project,
         ..Prepared::default()
     })
+}
+
+async fn prepare_csi(context: VolumeContext<'_>, wanted: &Wanted) -> Result<Prepared, Trouble> {
+    let (csi, pod) = (context.csi, context.pod);
+    let published = csi.publish(context.api_objects, pod, wanted, fs_group(pod));
+    let published = published.await.map_err(|message| Trouble {
+        block: wanted.is_block,
+        message,
+    })?;
+    let (path, on_mismatch) = (published.path, only_on_mismatch(pod));
+    let (at, is_block) = (path.clone(), wanted.is_block);
+    blocking(move || match (is_block, published.group) {
+        (true, _) => block::check_device(&at),
+        (false, Some(gid)) => ownership::give_to_group(&at, gid, on_mismatch)
+            .map_err(|error| format!("apply fsGroup: {error}")),
+        (false, None) => Ok(()),
+    })
+    .await?;
+    Ok(Prepared {
+        path,
+        block: is_block.then_some(Block::Device),
+        read_only: wanted.read_only,
+        ..Prepared::default()
+    })
+}
+
+/// Whether the files of a volume are given to the group only if its root does not belong to it.
+fn only_on_mismatch(pod: &Pod) -> bool {
+    let context = pod.spec.as_ref();
+    let context = context.and_then(|spec| spec.security_context.as_ref());
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    policy == Some("OnRootMismatch")
 }
 
 /// Checks that containers use a block volume as a device, and a file system volume as a mount.
@@ -447,16 +493,6 @@ impl<'a> VolumeContext<'a> {
             pod: self.pod,
             facts: self.facts,
         }
-    }
-}
-
-/// Runs blocking file system work on a separate thread.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(format!("interrupted: {error}")),
     }
 }
 

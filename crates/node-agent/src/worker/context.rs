@@ -7,6 +7,7 @@ use container_runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::objects::ApiObjects;
+use crate::csi_volumes::CsiVolumes;
 use crate::images::Puller;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
@@ -24,6 +25,8 @@ pub struct WorkerContext {
     pub api_objects: Arc<ApiObjects>,
     /// The images of pods.
     pub images: Arc<Puller>,
+    /// The volumes of CSI drivers.
+    pub csi: Arc<CsiVolumes>,
     /// The current view of all pods.
     pub pods: Arc<PodManager>,
     /// Counts of probe results.

@@ -18,8 +18,10 @@ use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
 use crate::api::objects::{ObjectKind, Versions};
 use crate::api::status_writer::{self, StatusWriteResult};
+use crate::blocking::blocking;
 use crate::containers::instance::{signal_number, stop_signal};
 use crate::containers::lifecycle_hooks;
+use crate::csi_volumes::CsiVolumes;
 use crate::images::Puller;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::paths::{PodDir, runtime_id};
@@ -31,6 +33,7 @@ use crate::volumes::{self, ReadObjects, VolumeContext, device_claims};
 struct VolumesOfPod {
     api_objects: Arc<ApiObjects>,
     images: Arc<Puller>,
+    csi: Arc<CsiVolumes>,
     pod: Arc<Pod>,
     dir: PodDir,
     facts: NodeFacts,
@@ -42,6 +45,7 @@ impl VolumesOfPod {
         Self {
             api_objects: Arc::clone(&worker.context.api_objects),
             images: Arc::clone(&worker.context.images),
+            csi: Arc::clone(&worker.context.csi),
             pod: Arc::clone(&worker.pod),
             dir: worker.dir.clone(),
             facts: worker.context.node.facts(&worker.record.pod_ips),
@@ -56,6 +60,7 @@ impl VolumesOfPod {
             dir: &self.dir,
             facts: &self.facts,
             images: &self.images,
+            csi: &self.csi,
             events: &self.events,
         }
     }
@@ -156,15 +161,19 @@ impl Worker {
             watch.abort();
         }
         let (dir, sender) = (self.dir.clone(), self.sender.clone());
+        let csi = self.context.csi.clone();
+        let uid = self.pod.metadata.uid.clone().unwrap_or_default();
         let kept = match comes_back {
             true => volumes::empty_dirs(&self.pod),
             false => BTreeSet::new(),
         };
         self.tasks.spawn(async move {
-            let work = tokio::task::spawn_blocking(move || volumes::release(&dir, &kept)).await;
-            let result = match work {
-                Ok(result) => result.map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+            let result = match csi.release(&uid, comes_back).await {
+                Ok(()) => {
+                    let release = move || volumes::release(&dir, &kept);
+                    blocking(move || release().map_err(|error| error.to_string())).await
+                }
+                Err(error) => Err(error),
             };
             tell(&sender, Message::VolumesReleased(result)).await;
         });

@@ -10,6 +10,7 @@
 
 mod admission;
 mod block;
+mod csi;
 mod ephemeral;
 mod faults;
 mod grpc;
@@ -67,6 +68,10 @@ const TESTS: &[(&str, Test)] = tests![
     block::a_device_of_the_node_is_one_of_the_pods,
     block::an_image_is_a_device_while_pods_use_it,
     block::the_built_in_runtime_is_the_only_one,
+    csi::a_volume_is_staged_once_and_published_for_each_pod,
+    csi::a_pod_s_own_volume_lives_with_it_and_drivers_see_the_kubelet_s_directory,
+    csi::an_agent_and_a_driver_that_were_away_leave_nothing_mounted,
+    csi::a_volume_waits_for_its_attachment_and_is_in_use_before,
     quota::a_volume_with_a_project_is_limited_and_stays_in_it,
     admission::what_does_not_fit_is_refused_once,
     admission::ports_of_the_node_are_one_pods,

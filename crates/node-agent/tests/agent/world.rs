@@ -63,6 +63,8 @@ pub struct World {
     pub image_gc: ImageGcPolicy,
     /// Where the next agent serves its API: not on the network unless a test sets it.
     pub kubelet_api: Option<KubeletApi>,
+    /// The user of the next agent: an administrator unless a test sets it.
+    pub user: UserInfo,
     slow_polls: Arc<SlowPolls>,
 }
 
@@ -191,7 +193,8 @@ impl World {
         let api = api(connector.clone()).await;
         let admin = UserInfo::new("admin", ["system:masters"]);
         let world = Self {
-            client: Client::new(api.local(admin), "default"),
+            client: Client::new(api.local(admin.clone()), "default"),
+            user: admin,
             server: api,
             runtime: Runtime::open(options.clone()).unwrap(),
             network: Arc::new(network.await.unwrap()),
@@ -259,9 +262,8 @@ impl World {
         let stop = CancellationToken::new();
         let part = Health::watched_by(self.slow_polls.clone());
         let part = part.part("node agent", stop.clone());
-        let agent = NodeAgent::start(config, self.client.clone(), part)
-            .await
-            .unwrap();
+        let client = Client::new(self.server.local(self.user.clone()), "default");
+        let agent = NodeAgent::start(config, client, part).await.unwrap();
         *self.connector.0.lock().unwrap() = Some(agent.kubelet_api());
         self.agent = Some((agent, stop));
     }

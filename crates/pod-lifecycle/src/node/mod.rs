@@ -1,5 +1,7 @@
-//! Decisions about the node as a whole: its lease, graceful shutdown and image garbage collection.
+//! Decisions about the node as a whole: its lease, graceful shutdown, image garbage collection
+//! and the volumes of CSI drivers.
 
+pub mod csi;
 pub mod image_gc;
 pub mod lease;
 pub mod shutdown;

@@ -290,6 +290,8 @@ const TABLE: &[(&str, Said)] = &[
         "volume-provisioner/src/image.rs",
         ByOurs("part of the program"),
     ),
+    ("node-agent/src/csi_volumes/csi_node.rs", SERVER),
+    ("node-agent/src/csi_volumes/records.rs", OWN_FILE),
     ("node-agent/src/pods/recovery.rs", OWN_FILE),
     ("object-model/src/semver.rs", ByStrangers(&["cel"])),
     ("object-model/src/cron.rs", ByStrangers(&["schedule"])),

@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "machine",
             "images",
             "probes",
+            "csi_volumes",
             "volumes",
             "containers",
             "pods",

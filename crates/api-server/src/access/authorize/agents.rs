@@ -258,8 +258,21 @@ fn is_related(
                 !is_mirror(pod) && pod_references::claims(pod).any(|claim| claim == name)
             })
         };
+        let claims_of = |volume: &Value| {
+            let claim = &volume["spec"]["claimRef"];
+            let text = |field: &str| claim[field].as_str().unwrap_or_default();
+            claims(text("namespace"), text("name"))
+        };
+        // Credentials that the node gives to the driver of a volume.
+        let of_volume = || {
+            let volumes = reads.list_with("", "persistentvolumes", "", &[name, "SecretRef"]);
+            let mut named = volumes
+                .iter()
+                .filter(|volume| gives(&volume["spec"]["csi"], namespace, name));
+            named.any(|volume| claims_of(volume))
+        };
         Ok(match object {
-            Object::Secret => refers(Referenced::Secrets),
+            Object::Secret => refers(Referenced::Secrets) || of_volume(),
             Object::ConfigMap => refers(Referenced::ConfigMaps),
             Object::Account => has_pod(namespace, &[node, name], &|pod| {
                 !is_mirror(pod) && pod["spec"]["serviceAccountName"] == name
@@ -270,11 +283,7 @@ fn is_related(
             Object::Claim => claims(namespace, name),
             Object::Volume => {
                 let volume = reads.get("", "persistentvolumes", "", name);
-                let bound = volume.map(|volume| volume["spec"]["claimRef"].clone());
-                bound.is_some_and(|claim| {
-                    let text = |field: &str| claim[field].as_str().unwrap_or_default();
-                    claims(text("namespace"), text("name"))
-                })
+                volume.is_some_and(|volume| claims_of(&volume))
             }
             Object::ResourceClaim => has_pod(namespace, &[node, name], &|pod| {
                 !is_mirror(pod) && pod_references::resource_claims(pod).contains(name)
@@ -291,6 +300,13 @@ fn is_related(
     })
 }
 
+/// Whether a driver's volume names the Secret for calls of a node.
+fn gives(source: &Value, namespace: &str, name: &str) -> bool {
+    let references = ["nodeStageSecretRef", "nodePublishSecretRef"].map(|field| &source[field]);
+    let mut named = references.iter();
+    named.any(|reference| reference["namespace"] == namespace && reference["name"] == name)
+}
+
 fn is_mirror(pod: &Value) -> bool {
     !pod["metadata"]["annotations"][MIRROR_POD].is_null()
 }
@@ -298,6 +314,15 @@ fn is_mirror(pod: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_for_the_controller_of_a_volume_are_not_for_nodes() {
+        let source = serde_json::json!({
+            "nodeStageSecretRef": {"namespace": "n", "name": "stage"},
+            "controllerExpandSecretRef": {"namespace": "n", "name": "expand"}});
+        assert!(gives(&source, "n", "stage"));
+        assert!(!gives(&source, "m", "stage") && !gives(&source, "n", "expand"));
+    }
 
     #[test]
     fn only_members_of_the_group_are_nodes() {

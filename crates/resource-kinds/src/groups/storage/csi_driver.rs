@@ -9,7 +9,7 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{advice, metadata};
+use crate::validation::metadata;
 
 /// storage.k8s.io/v1 CSIDriver.
 #[derive(Debug)]
@@ -87,14 +87,6 @@ impl Kind for CSIDriver {
         let required = |object| Field::root(object).get("spec.attachRequired");
         errors.check_unchanged(&required(object), &required(old));
         errors
-    }
-
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        advice::not_acted_on(
-            "CSIDriver",
-            "volumes are made by the built-in provisioner",
-            old,
-        )
     }
 }
 

@@ -8,7 +8,7 @@ use crate::kind::info::{Names, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{advice, metadata};
+use crate::validation::metadata;
 
 /// storage.k8s.io/v1 CSINode.
 #[derive(Debug)]
@@ -52,14 +52,6 @@ impl Kind for CSINode {
         let mut errors = metadata::validate_update(object);
         errors.extend(validate(object));
         errors
-    }
-
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        advice::not_acted_on(
-            "CSINode",
-            "volumes are made by the built-in provisioner",
-            old,
-        )
     }
 }
 

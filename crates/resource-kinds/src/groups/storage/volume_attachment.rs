@@ -8,7 +8,7 @@ use crate::kind::info::{Names, STATUS, cluster};
 use crate::kind::{Kind, KindInfo, WriteRules};
 use crate::printing::{Cell, Column, Printer, table};
 use crate::validation::field::{Field, Rules};
-use crate::validation::{advice, metadata};
+use crate::validation::metadata;
 
 /// storage.k8s.io/v1 VolumeAttachment.
 #[derive(Debug)]
@@ -64,10 +64,6 @@ impl Kind for VolumeAttachment {
             &Field::root(old).get("spec"),
         );
         errors
-    }
-
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        advice::not_acted_on("VolumeAttachment", "volumes are not attached to nodes", old)
     }
 }
 

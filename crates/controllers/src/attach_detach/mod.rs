@@ -1,0 +1,165 @@
+//! The controller that attaches volumes of CSI drivers to nodes.
+
+mod execute;
+mod observe;
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, PersistentVolume};
+use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
+use planners::attach_detach::{needs_proof, plan};
+use reconcile::{Cache, Index, ObjectChange, Queue, ReconcileResult};
+use resource_kinds::pod_view::PodView;
+
+use crate::Context;
+use execute::Executor;
+
+/// A lost node gets its proof without a change of anything that is watched here.
+const PROOF_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The reason why a node was not brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The server refused the request or did not answer.
+    #[error("write or look up an attachment")]
+    Api(#[from] api_client::Error),
+}
+
+struct AttachDetach {
+    context: Context,
+    attachments: Cache<VolumeAttachment>,
+    drivers: Cache<CSIDriver>,
+    pods_by_node: Index<PodView>,
+    executor: Executor,
+}
+
+pub(crate) async fn run(context: Context) {
+    let pods = &context.caches.pods;
+    let controller = AttachDetach {
+        attachments: context.cache(),
+        drivers: context.cache(),
+        pods_by_node: pods.index(|pod| pod.node.iter().map(|node| node.to_string()).collect()),
+        executor: Executor {
+            client: context.client.clone(),
+            recorder: context.recorder("attachdetach-controller"),
+        },
+        context: context.clone(),
+    };
+    context.run("attachdetach", controller).await;
+}
+
+impl reconcile::Controller for AttachDetach {
+    type Key = String;
+    type Error = Error;
+
+    /// One node at a time: a volume for one node is not given to two.
+    const WORKERS: usize = 1;
+
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.context.caches;
+        self.attachments.wait_synced().await
+            && self.drivers.wait_synced().await
+            && caches.pods.wait_synced().await
+            && caches.nodes.wait_synced().await
+            && caches.claims.wait_synced().await
+            && caches.volumes.wait_synced().await
+    }
+
+    async fn feed(&self, queue: &Queue<String>) {
+        let caches = &self.context.caches;
+        let mut pods = caches.pods.subscribe();
+        let mut nodes = caches.nodes.subscribe();
+        let mut volumes = caches.volumes.subscribe();
+        let mut attachments = self.attachments.subscribe();
+        let mut drivers = self.drivers.subscribe();
+        loop {
+            tokio::select! {
+                Some(change) = pods.next() => {
+                    let pod = change.object();
+                    if let Some(node) = pod.node.as_ref().filter(|_| !pod.claims.is_empty()) {
+                        queue.add(node.to_string());
+                    }
+                }
+                Some(change) = nodes.next() => if concerns(&change) {
+                    queue.add(name(&change.object().metadata.name));
+                },
+                Some(change) = volumes.next() => {
+                    for node in self.nodes_of(change.object()) {
+                        queue.add(node);
+                    }
+                }
+                Some(change) = attachments.next() => {
+                    let spec = &change.object().spec;
+                    queue.add(spec.node_name.clone());
+                    // Others wait until the volume is free.
+                    let volume = spec.source.persistent_volume_name.as_ref();
+                    let volume = volume.and_then(|name| caches.volumes.get("", name));
+                    for node in volume.iter().flat_map(|volume| self.nodes_of(volume)) {
+                        queue.add(node);
+                    }
+                }
+                Some(_) = drivers.next() => {
+                    for node in caches.nodes.list() {
+                        queue.add(name(&node.metadata.name));
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: &String) -> Result<ReconcileResult, Error> {
+        let mut observed = self.observe(key);
+        let mut waits = needs_proof(&observed.view);
+        if waits {
+            observed.view.proof = self.executor.proof(key, observed.node.as_deref()).await?;
+            waits = observed.view.proof.is_none();
+        }
+        let actions = plan(&observed.view);
+        self.executor.execute(&observed, actions).await?;
+        Ok(waits.then_some(PROOF_INTERVAL).into())
+    }
+}
+
+impl AttachDetach {
+    /// The nodes of the pods that use the volume of a driver.
+    fn nodes_of(&self, volume: &PersistentVolume) -> Vec<String> {
+        let spec = volume.spec.as_ref();
+        let Some(spec) = spec.filter(|spec| spec.csi.is_some()) else {
+            return Vec::new();
+        };
+        let Some(claim) = &spec.claim_ref else {
+            return Vec::new();
+        };
+        let (namespace, claim) = (name(&claim.namespace), name(&claim.name));
+        let pods = self.context.caches.pods.list_in(&namespace);
+        let users = pods
+            .iter()
+            .filter(|pod| pod.claims.iter().any(|used| *used.name == *claim));
+        users
+            .filter_map(|pod| pod.node.as_ref().map(|node| node.to_string()))
+            .collect()
+    }
+}
+
+fn name(text: &Option<String>) -> String {
+    text.clone().unwrap_or_default()
+}
+
+/// Whether a change of a Node is about volumes, taints, or the Node as a whole.
+fn concerns(change: &ObjectChange<Node>) -> bool {
+    match change {
+        ObjectChange::Applied(new, Some(old)) => {
+            let volumes = |node: &Node| {
+                let status = node.status.as_ref();
+                let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone());
+                status.map(|status| {
+                    let attached = status.volumes_attached.clone();
+                    (status.volumes_in_use.clone(), attached, taints)
+                })
+            };
+            volumes(new) != volumes(old)
+        }
+        ObjectChange::Applied(_, None) | ObjectChange::Deleted(_) => true,
+    }
+}

@@ -1,0 +1,136 @@
+//! The state of a node and its volumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeSpec};
+use planners::attach_detach::{Attachment, Node as NodeState, View, Volume};
+use resource_kinds::pod_view::PodView;
+use sha2::{Digest, Sha256};
+
+use super::AttachDetach;
+use crate::volume_binding::volume_of;
+
+/// A node as it was seen.
+pub(super) struct Observed {
+    pub view: View,
+    /// The Node, whose version guards the write of its status.
+    pub node: Option<Arc<Node>>,
+    /// The pods that want a volume, by PersistentVolume.
+    pub users: BTreeMap<String, Vec<Arc<PodView>>>,
+}
+
+impl AttachDetach {
+    pub(super) fn observe(&self, name: &str) -> Observed {
+        let caches = &self.context.caches;
+        let node = caches.nodes.get("", name);
+        let status = node.as_ref().and_then(|node| node.status.clone());
+        let status = status.unwrap_or_default();
+        let state = node.as_ref().map(|_| NodeState {
+            in_use: status.volumes_in_use.into_iter().flatten().collect(),
+            attached: status
+                .volumes_attached
+                .into_iter()
+                .flatten()
+                .map(|volume| volume.name)
+                .collect(),
+        });
+        let mut wanted = BTreeMap::new();
+        let mut users: BTreeMap<String, Vec<Arc<PodView>>> = BTreeMap::new();
+        for pod in self.pods_by_node.get(name) {
+            if pod.has_ended() {
+                continue;
+            }
+            for claim in &pod.claims {
+                let claim = caches.claims.get(&pod.namespace, &claim.name);
+                let volume = claim.and_then(|claim| volume_of(&claim));
+                let volume = volume.and_then(|volume| caches.volumes.get("", &volume));
+                let Some((attachment, volume)) = volume.and_then(|v| self.wanted(name, &v)) else {
+                    continue;
+                };
+                let of_volume = users.entry(volume.volume.clone()).or_default();
+                of_volume.push(pod.clone());
+                wanted.insert(attachment, volume);
+            }
+        }
+        let mut attachments = Vec::new();
+        let mut elsewhere: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for found in self.attachments.list() {
+            let Some(volume) = &found.spec.source.persistent_volume_name else {
+                continue;
+            };
+            if found.spec.node_name != name {
+                let nodes = elsewhere.entry(volume.clone()).or_default();
+                nodes.insert(found.spec.node_name.clone());
+                continue;
+            }
+            let known = caches.volumes.get("", volume);
+            let unique_name = known.as_ref().and_then(|volume| ids(volume));
+            let unique_name = unique_name.map(|(driver, handle)| unique_name_of(&driver, &handle));
+            let meta = &found.metadata;
+            attachments.push(Attachment {
+                name: meta.name.clone().unwrap_or_default(),
+                uid: meta.uid.clone().unwrap_or_default(),
+                node: name.to_owned(),
+                volume: volume.clone(),
+                unique_name,
+                is_attached: found.status.as_ref().is_some_and(|status| status.attached),
+                is_deleting: meta.deletion_timestamp.is_some(),
+            });
+        }
+        Observed {
+            view: View {
+                name: name.to_owned(),
+                node: state,
+                wanted,
+                attachments,
+                elsewhere,
+                proof: None,
+            },
+            node,
+            users,
+        }
+    }
+
+    /// The attachment that a volume needs, with its name; `None` if the driver attaches nothing.
+    fn wanted(&self, node: &str, volume: &PersistentVolume) -> Option<(String, Volume)> {
+        let (driver, handle) = ids(volume)?;
+        let object = self.drivers.get("", &driver);
+        let required = object.and_then(|object| object.spec.attach_required);
+        if required == Some(false) {
+            return None;
+        }
+        let name = attachment_name(&driver, &handle, node);
+        let volume = Volume {
+            volume: volume.metadata.name.clone()?,
+            unique_name: unique_name_of(&driver, &handle),
+            driver,
+            is_exclusive: is_exclusive(volume.spec.as_ref()?),
+        };
+        Some((name, volume))
+    }
+}
+
+/// Driver and handle of a driver's volume.
+fn ids(volume: &PersistentVolume) -> Option<(String, String)> {
+    let source = volume.spec.as_ref()?.csi.as_ref()?;
+    Some((source.driver.clone(), source.volume_handle.clone()))
+}
+
+fn unique_name_of(driver: &str, handle: &str) -> String {
+    format!("kubernetes.io/csi/{driver}^{handle}")
+}
+
+/// The name that nodes look for, too.
+fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
+    let hash = Sha256::digest(format!("{handle}{driver}{node}"));
+    let digits: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("csi-{digits}")
+}
+
+/// Whether all modes of access are for one node.
+fn is_exclusive(spec: &PersistentVolumeSpec) -> bool {
+    let modes = spec.access_modes.as_deref().unwrap_or_default();
+    let shared = |mode: &String| mode == "ReadWriteMany" || mode == "ReadOnlyMany";
+    !modes.is_empty() && !modes.iter().any(shared)
+}

@@ -1,0 +1,14 @@
+//! Work that waits for the disk, on a thread for it.
+
+/// Runs blocking file system work on a separate thread.
+///
+/// # Errors
+/// Those of the work; the work was interrupted.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(format!("interrupted: {error}")),
+    }
+}

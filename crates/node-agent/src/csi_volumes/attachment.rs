@@ -1,0 +1,182 @@
+//! Attached volumes: the node says which ones it uses, and waits for the others.
+//!
+//! The order keeps a volume from being detached under a pod: first the node's status names the volume
+//! as in use, then the node reads that it is attached. The controller removes a volume from
+//! `volumesAttached` over the version of the Node in which it was not in use, and detaches afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use api_client::{Api, Client};
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::request::Identity;
+use crate::api::objects::in_time;
+
+/// Longest wait in one attempt to mount.
+const WAIT: Duration = Duration::from_secs(30);
+/// Interval of the reads; kubelet's.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// The attached volumes in use, by their unique names: those with a record on disk, and those for
+/// which a pod waits.
+#[derive(Debug)]
+pub struct VolumesInUse {
+    names: watch::Sender<BTreeSet<String>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    recorded: BTreeSet<String>,
+    /// The number of pods that wait for a volume.
+    expected: BTreeMap<String, usize>,
+}
+
+/// A pod waits for a volume, until this is dropped.
+pub struct Expected<'a> {
+    all: &'a VolumesInUse,
+    name: String,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.all.change(|state| {
+            if let Some(count) = state.expected.get_mut(&self.name) {
+                *count -= 1;
+            }
+            state.expected.retain(|_, count| *count > 0);
+        });
+    }
+}
+
+impl VolumesInUse {
+    /// The volumes that a former agent used.
+    pub fn new(recorded: BTreeSet<String>) -> Self {
+        Self {
+            names: watch::Sender::new(recorded.clone()),
+            state: Mutex::new(State {
+                recorded,
+                expected: BTreeMap::new(),
+            }),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        let names = state.recorded.iter().chain(state.expected.keys());
+        let names: BTreeSet<String> = names.cloned().collect();
+        self.names
+            .send_if_modified(|before| std::mem::replace(before, names.clone()) != names);
+    }
+
+    /// A pod waits for a volume.
+    pub fn expect(&self, name: String) -> Expected<'_> {
+        self.change(|state| *state.expected.entry(name.clone()).or_default() += 1);
+        Expected { all: self, name }
+    }
+
+    /// A volume has a record.
+    pub fn record(&self, name: String) {
+        self.change(|state| {
+            state.recorded.insert(name);
+        });
+    }
+
+    /// A volume has no record any more.
+    pub fn forget(&self, name: &str) {
+        self.change(|state| {
+            state.recorded.remove(name);
+        });
+    }
+
+    /// The volumes, now and from now on.
+    pub fn changes(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.names.subscribe()
+    }
+}
+
+/// Whether the Node says both: the volume is in use, and attached.
+fn is_ready(status: &NodeStatus, name: &str) -> bool {
+    let in_use = status.volumes_in_use.iter().flatten();
+    let mut attached = status.volumes_attached.iter().flatten();
+    in_use.into_iter().any(|used| used == name) && attached.any(|volume| volume.name == name)
+}
+
+/// Waits until the volume is attached to the node. Returns what the driver says about the attachment.
+///
+/// *Errors.* As users read them: the attacher's error, or that it has not come in time.
+pub async fn wait(
+    client: &Client,
+    node: &str,
+    id: &Identity,
+) -> Result<BTreeMap<String, String>, String> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let attachments: Api<VolumeAttachment> = Api::all(client.clone());
+    let (name, attachment) = (id.unique_name(), id.attachment(node));
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let found = in_time(nodes.get(node)).await?;
+        if is_ready(&found.status.unwrap_or_default(), &name) {
+            let found = in_time(attachments.get_opt(&attachment)).await?;
+            let status = found.and_then(|found| found.status);
+            if let Some(status) = status.filter(|status| status.attached) {
+                return Ok(status.attachment_metadata.unwrap_or_default());
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(not_attached(&attachments, &attachment, &name).await);
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+async fn not_attached(api: &Api<VolumeAttachment>, attachment: &str, name: &str) -> String {
+    let found = in_time(api.get_opt(attachment)).await.ok().flatten();
+    let error = found.and_then(|found| found.status?.attach_error?.message);
+    match error {
+        Some(error) => format!("volume {name} is not attached to this node: {error}"),
+        None => format!("timed out waiting for volume {name} to be attached to this node"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_is_in_use_while_a_pod_waits_for_it_or_a_record_is_there() {
+        let all = VolumesInUse::new(["old".to_owned()].into());
+        let names = || all.names.borrow().iter().cloned().collect::<Vec<_>>();
+        let (first, second) = (all.expect("a".to_owned()), all.expect("a".to_owned()));
+        drop(first);
+        assert_eq!(names(), ["a", "old"]);
+        all.record("a".to_owned());
+        drop(second);
+        assert_eq!(names(), ["a", "old"]);
+        all.forget("a");
+        all.forget("old");
+        assert!(names().is_empty());
+    }
+
+    #[test]
+    fn a_volume_is_ready_when_both_sides_say_so() {
+        let of = |used: &[&str], attached: &[&str]| {
+            let attached: Vec<_> = attached
+                .iter()
+                .map(|name| json!({"name": name, "devicePath": ""}))
+                .collect();
+            let status = json!({"volumesInUse": used, "volumesAttached": attached});
+            is_ready(&serde_json::from_value(status).unwrap(), "a")
+        };
+        assert!(of(&["b", "a"], &["a"]));
+        assert!(!of(&["b"], &["a"]) && !of(&["a"], &["b"]) && !of(&[], &[]));
+    }
+}

@@ -1,0 +1,224 @@
+//! The kubelet's directory, as drivers know it and as it is on this machine.
+
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use sha2::{Digest, Sha256};
+
+/// The directory in every driver's manifests.
+const TOLD: &str = "/var/lib/kubelet";
+const STAGES: &str = "plugins/kubernetes.io/csi";
+const VOLUME_DATA: &str = "vol_data.json";
+
+/// The directory of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeletDir {
+    real: PathBuf,
+}
+
+/// A path below the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place(PathBuf);
+
+impl KubeletDir {
+    /// The directory of the instance with this data directory.
+    pub fn of(data_dir: &Path) -> Self {
+        Self {
+            real: data_dir.join("kubelet"),
+        }
+    }
+
+    /// The path on this machine of a path that a pod's manifest or a driver names; `None` for paths
+    /// outside of the directory.
+    pub fn real(&self, told: &Path) -> Option<PathBuf> {
+        let inside = told.strip_prefix(TOLD).ok()?;
+        let plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+        let is_inside = inside.components().all(plain);
+        is_inside.then(|| self.real.join(inside))
+    }
+
+    /// The directory with the sockets of drivers that want to be registered.
+    pub fn registry(&self) -> PathBuf {
+        self.real.join("plugins_registry")
+    }
+
+    /// The path of a place on this machine.
+    pub fn at(&self, place: &Place) -> PathBuf {
+        self.real.join(&place.0)
+    }
+
+    /// Makes the directory with its usual parts. Mounts in it are seen by all pods that mount a part of
+    /// it: it is a shared mount of its own, unless the file system around it is shared.
+    ///
+    /// # Errors
+    /// Of the disk or the kernel.
+    pub fn make(&self) -> io::Result<()> {
+        for part in ["plugins_registry", "plugins", "pods"] {
+            fs::create_dir_all(self.real.join(part))?;
+        }
+        let real = fs::canonicalize(&self.real)?;
+        let mounts = mount_table::read()?;
+        let around = mounts
+            .iter()
+            .filter(|mount| real.starts_with(&mount.path))
+            .max_by_key(|mount| mount.path.components().count());
+        if around.is_some_and(|mount| mount.travel.shared) {
+            return Ok(());
+        }
+        let none: Option<&str> = None;
+        if around.is_none_or(|mount| mount.path != real) {
+            mount(Some(&real), &real, none, MsFlags::MS_BIND, none)?;
+        }
+        mount(none, &real, none, MsFlags::MS_SHARED, none)?;
+        Ok(())
+    }
+
+    /// Removes the mount of [`KubeletDir::make`], if nothing is mounted below it.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn leave(&self) -> io::Result<()> {
+        let Ok(real) = fs::canonicalize(&self.real) else {
+            return Ok(());
+        };
+        let mounts = mount_table::at_or_below(&mount_table::read()?, &real);
+        match mounts.as_slice() {
+            [only] if *only == real => Ok(nix::mount::umount2(
+                &real,
+                nix::mount::MntFlags::UMOUNT_NOFOLLOW,
+            )?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Directories with the records of publications; those of no pod are empty.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn publication_records(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for pod in entries(&self.real.join("pods"))? {
+            for volume in entries(&pod.join("volumes/kubernetes.io~csi"))? {
+                found.push(volume.join(VOLUME_DATA));
+            }
+        }
+        found.retain(|path| path.is_file());
+        Ok(found)
+    }
+
+    /// The records of staged volumes.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn stage_records(&self) -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for driver in entries(&self.real.join(STAGES))? {
+            for volume in entries(&driver)? {
+                found.push(volume.join(VOLUME_DATA));
+            }
+        }
+        found.retain(|path| path.is_file());
+        Ok(found)
+    }
+}
+
+impl Place {
+    /// The path as drivers are told.
+    pub fn told(&self) -> String {
+        Path::new(TOLD).join(&self.0).to_string_lossy().into_owned()
+    }
+
+    /// The directory in which a volume with a file system is staged.
+    pub fn stage(driver: &str, handle: &str) -> Self {
+        Self::stage_dir(driver, handle).join("globalmount")
+    }
+
+    /// The directory in which a block volume is staged.
+    pub fn block_stage(volume: &str) -> Self {
+        Self(Path::new(STAGES).join("volumeDevices/staging").join(volume))
+    }
+
+    /// The mount of a volume for a pod.
+    pub fn publication(pod: &str, volume: &str) -> Self {
+        Self::publication_dir(pod, volume).join("mount")
+    }
+
+    /// The device of a block volume for a pod.
+    pub fn block_publication(pod: &str, volume: &str) -> Self {
+        let all = Path::new(STAGES).join("volumeDevices/publish");
+        Self(all.join(volume).join(pod))
+    }
+
+    /// The record of a staged volume.
+    pub fn stage_record(driver: &str, handle: &str) -> Self {
+        Self::stage_dir(driver, handle).join(VOLUME_DATA)
+    }
+
+    /// The record of a publication.
+    pub fn publication_record(pod: &str, volume: &str) -> Self {
+        Self::publication_dir(pod, volume).join(VOLUME_DATA)
+    }
+
+    fn stage_dir(driver: &str, handle: &str) -> Self {
+        let hash = hex(&Sha256::digest(handle));
+        Self(Path::new(STAGES).join(driver).join(hash))
+    }
+
+    fn publication_dir(pod: &str, volume: &str) -> Self {
+        let pod = Path::new("pods").join(pod);
+        Self(pod.join("volumes/kubernetes.io~csi").join(volume))
+    }
+
+    fn join(&self, part: &str) -> Self {
+        Self(self.0.join(part))
+    }
+}
+
+/// The digits of a hash.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
+        other => other?,
+    };
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_kubelets_and_lead_nowhere_else() {
+        let dir = KubeletDir::of(Path::new("/data"));
+        let stage = Place::stage("d.example.com", "v");
+        let hash = "4c94485e0c21ae6c41ce1dfe7b6bfaceea5ab68e40a2476f50208e526f506080";
+        let below = format!("plugins/kubernetes.io/csi/d.example.com/{hash}/globalmount");
+        assert_eq!(stage.told(), format!("/var/lib/kubelet/{below}"));
+        assert_eq!(dir.at(&stage), Path::new("/data/kubelet").join(below));
+        assert_eq!(
+            Place::publication("uid", "pv").told(),
+            "/var/lib/kubelet/pods/uid/volumes/kubernetes.io~csi/pv/mount"
+        );
+        let real = |told: &str| dir.real(Path::new(told));
+        assert_eq!(
+            real("/var/lib/kubelet/plugins/a/csi.sock"),
+            Some("/data/kubelet/plugins/a/csi.sock".into())
+        );
+        assert_eq!(real("/var/lib/kubelet/../../etc/x"), None);
+        assert_eq!(real("/var/lib/kubelets"), None);
+        assert_eq!(real("/etc"), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! Records of staged and published volumes: kubelet's `vol_data.json`, with the paths of the calls.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use durable_file::{Durability, replace};
+use serde::{Deserialize, Serialize};
+
+use super::directory::{KubeletDir, Place};
+
+/// The record of a volume that may be staged or published.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeData {
+    /// The driver.
+    pub driver_name: String,
+    /// The driver's name of the volume.
+    pub volume_handle: String,
+    /// The path of the call, as the driver was told.
+    pub path: String,
+    /// The PersistentVolume, or the pod's name of an inline volume; empty for a staged volume.
+    #[serde(
+        default,
+        rename = "specVolID",
+        skip_serializing_if = "String::is_empty"
+    )]
+    pub volume: String,
+    /// The pod's uid; empty for a staged volume.
+    #[serde(default, rename = "podUID", skip_serializing_if = "String::is_empty")]
+    pub pod: String,
+    /// Whether the volume was attached to the node for it.
+    #[serde(default)]
+    pub is_attached: bool,
+}
+
+/// All records of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Staged volumes.
+    pub stages: Vec<VolumeData>,
+    /// Published volumes.
+    pub publications: Vec<VolumeData>,
+}
+
+impl Records {
+    /// Reads all records. One that cannot be read is left out with a warning: it was cut by a loss of
+    /// power before the call that it was written for.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn read(dir: &KubeletDir) -> io::Result<Self> {
+        Ok(Self {
+            stages: read_all(&dir.stage_records()?)?,
+            publications: read_all(&dir.publication_records()?)?,
+        })
+    }
+
+    /// The records of one volume.
+    pub fn of(&self, driver: &str, handle: &str) -> Self {
+        let same = |data: &&VolumeData| data.driver_name == driver && data.volume_handle == handle;
+        Self {
+            stages: self.stages.iter().filter(same).cloned().collect(),
+            publications: self.publications.iter().filter(same).cloned().collect(),
+        }
+    }
+}
+
+fn read_all(paths: &[std::path::PathBuf]) -> io::Result<Vec<VolumeData>> {
+    let mut found = Vec::new();
+    for path in paths {
+        let text = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        match serde_json::from_str(&text) {
+            Ok(data) => found.push(data),
+            Err(error) => {
+                let path = path.display().to_string();
+                tracing::warn!(path, %error, "a volume's record is malformed");
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Writes a record, durably: the call follows.
+///
+/// # Errors
+/// Of the disk.
+pub fn write(dir: &KubeletDir, place: &Place, data: &VolumeData) -> Result<(), String> {
+    let path = dir.at(place);
+    let failed = |error: io::Error| format!("write {}: {error}", path.display());
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent).map_err(failed)?;
+    let text = serde_json::to_vec(data).map_err(|error| failed(error.into()))?;
+    replace(&path, &text, 0o600, Durability::Name).map_err(failed)
+}
+
+/// Removes a record, after the path of its call: a mount that is still there keeps both.
+///
+/// # Errors
+/// Of the disk.
+pub fn remove(dir: &KubeletDir, record: &Place, data: &VolumeData) -> Result<(), String> {
+    let gone = |removed: io::Result<()>| match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    if let Some(path) = dir.real(Path::new(&data.path)) {
+        let failed = |error: io::Error| format!("remove {}: {error}", path.display());
+        let is_dir = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        gone(match is_dir {
+            true => fs::remove_dir(&path),
+            false => fs::remove_file(&path),
+        })
+        .map_err(failed)?;
+    }
+    let path = dir.at(record);
+    gone(fs::remove_file(&path)).map_err(|error| format!("remove {}: {error}", path.display()))?;
+    // The empty directories around it, up to the pod's.
+    let mut parents = path.ancestors().skip(1).take(4);
+    while parents
+        .next()
+        .is_some_and(|dir| fs::remove_dir(dir).is_ok())
+    {}
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_found_until_they_are_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = KubeletDir::of(temp.path());
+        assert_eq!(Records::read(&dir).unwrap(), Records::default());
+        let data = VolumeData {
+            driver_name: "d".to_owned(),
+            volume_handle: "h".to_owned(),
+            path: Place::stage("d", "h").told(),
+            ..VolumeData::default()
+        };
+        let of_pod = VolumeData {
+            path: Place::publication("u", "pv").told(),
+            volume: "pv".to_owned(),
+            pod: "u".to_owned(),
+            ..data.clone()
+        };
+        write(&dir, &Place::stage_record("d", "h"), &data).unwrap();
+        let place = Place::publication_record("u", "pv");
+        write(&dir, &place, &of_pod).unwrap();
+        fs::create_dir(dir.at(&Place::publication("u", "pv"))).unwrap();
+        let cut = dir.at(&Place::publication_record("u", "other"));
+        fs::create_dir_all(cut.parent().unwrap()).unwrap();
+        fs::write(cut, "{").unwrap();
+        let found = Records::read(&dir).unwrap();
+        assert_eq!(found.stages, [data]);
+        assert_eq!(found.publications, [of_pod.clone()]);
+        assert_eq!(found.of("d", "other"), Records::default());
+        // A file in the mount's place keeps the record.
+        let file = dir.at(&Place::publication("u", "pv")).join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(remove(&dir, &place, &of_pod).is_err());
+        assert_eq!(Records::read(&dir).unwrap(), found);
+        fs::remove_file(file).unwrap();
+        for _ in 0..2 {
+            remove(&dir, &place, &of_pod).unwrap();
+        }
+        assert!(Records::read(&dir).unwrap().publications.is_empty());
+    }
+}

@@ -1,0 +1,426 @@
+//! The requests to a driver, from a volume's specification. Pure.
+
+use std::collections::BTreeMap;
+
+use csi::{Access, AccessMode, NodeCapabilities, Publication, Stage, VolumeCapability};
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
+use k8s_openapi::api::storage::v1::CSIDriver;
+use sha2::{Digest, Sha256};
+
+use super::directory::{Place, hex};
+
+/// The name of a Secret with its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretName {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// Driver and volume.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Identity {
+    /// The driver.
+    pub driver: String,
+    /// The driver's name of the volume.
+    pub handle: String,
+}
+
+impl Identity {
+    /// The name in the status of Nodes.
+    pub fn unique_name(&self) -> String {
+        format!("kubernetes.io/csi/{}^{}", self.driver, self.handle)
+    }
+
+    /// The name of the VolumeAttachment for a node.
+    pub fn attachment(&self, node: &str) -> String {
+        let text = format!("{}{}{node}", self.handle, self.driver);
+        format!("csi-{}", hex(&Sha256::digest(text)))
+    }
+}
+
+/// A volume of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Driver and volume.
+    pub id: Identity,
+    /// The PersistentVolume's name, or the pod's name of an inline volume.
+    pub name: String,
+    /// Whether it lives and dies with the pod.
+    pub is_ephemeral: bool,
+    /// Whether it is a device.
+    pub is_block: bool,
+    /// Whether nothing may be written.
+    pub read_only: bool,
+    fs_type: String,
+    mount_options: Vec<String>,
+    modes: Vec<String>,
+    attributes: BTreeMap<String, String>,
+    /// The credentials for staging.
+    pub stage_secret: Option<SecretName>,
+    /// The credentials for publishing.
+    pub publish_secret: Option<SecretName>,
+}
+
+impl Wanted {
+    /// A PersistentVolume, if it is a driver's.
+    pub fn of_volume(volume: &PersistentVolume, read_only: bool) -> Option<Self> {
+        let spec = volume.spec.as_ref()?;
+        let source = spec.csi.as_ref()?;
+        let secret = |reference: &Option<k8s_openapi::api::core::v1::SecretReference>| {
+            let reference = reference.as_ref()?;
+            Some(SecretName {
+                namespace: reference.namespace.clone()?,
+                name: reference.name.clone()?,
+            })
+        };
+        Some(Self {
+            id: Identity {
+                driver: source.driver.clone(),
+                handle: source.volume_handle.clone(),
+            },
+            name: volume.metadata.name.clone().unwrap_or_default(),
+            is_ephemeral: false,
+            is_block: spec.volume_mode.as_deref() == Some("Block"),
+            read_only: read_only || source.read_only == Some(true),
+            fs_type: source.fs_type.clone().unwrap_or_default(),
+            mount_options: spec.mount_options.clone().unwrap_or_default(),
+            modes: spec.access_modes.clone().unwrap_or_default(),
+            attributes: source.volume_attributes.clone().unwrap_or_default(),
+            stage_secret: secret(&source.node_stage_secret_ref),
+            publish_secret: secret(&source.node_publish_secret_ref),
+        })
+    }
+
+    /// An inline volume of a pod, if it is a driver's. Its handle is kubelet's.
+    pub fn inline(pod: &Pod, volume: &Volume) -> Option<Self> {
+        let source = volume.csi.as_ref()?;
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let hash = Sha256::digest(format!("{uid}{}", volume.name));
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let secret = source.node_publish_secret_ref.as_ref();
+        Some(Self {
+            id: Identity {
+                driver: source.driver.clone(),
+                handle: format!("csi-{}", hex(&hash)),
+            },
+            name: volume.name.clone(),
+            is_ephemeral: true,
+            is_block: false,
+            read_only: source.read_only == Some(true),
+            fs_type: source.fs_type.clone().unwrap_or_default(),
+            mount_options: Vec::new(),
+            modes: Vec::new(),
+            attributes: source.volume_attributes.clone().unwrap_or_default(),
+            stage_secret: None,
+            publish_secret: secret.map(|secret| SecretName {
+                namespace,
+                name: secret.name.clone(),
+            }),
+        })
+    }
+
+    /// Whether the driver's object lets the volume be used in this way.
+    ///
+    /// *Errors.* The reason, for the user.
+    pub fn check_life_cycle(&self, driver: Option<&CSIDriver>) -> Result<(), String> {
+        let modes = driver.and_then(|driver| driver.spec.volume_lifecycle_modes.as_deref());
+        let modes = modes.filter(|modes| !modes.is_empty());
+        let allowed = match modes {
+            None => vec!["Persistent"],
+            Some(modes) => modes.iter().map(String::as_str).collect(),
+        };
+        let own = if self.is_ephemeral {
+            "Ephemeral"
+        } else {
+            "Persistent"
+        };
+        match allowed.contains(&own) {
+            true => Ok(()),
+            false => Err(format!(
+                "volume mode {own:?} not supported by driver {} (only supports {allowed:?})",
+                self.id.driver
+            )),
+        }
+    }
+
+    /// Whether the volume must be attached to the node first.
+    pub fn needs_attachment(&self, driver: Option<&CSIDriver>) -> bool {
+        let required = driver.and_then(|driver| driver.spec.attach_required);
+        !self.is_ephemeral && required.unwrap_or(true)
+    }
+
+    /// Whether the driver stages it. Inline volumes are only published.
+    pub fn is_staged(&self, can: NodeCapabilities) -> bool {
+        can.stage && !self.is_ephemeral
+    }
+
+    /// The part that gives the files to the pod's group.
+    pub fn group(
+        &self,
+        driver: Option<&CSIDriver>,
+        can: NodeCapabilities,
+        group: Option<u32>,
+    ) -> GroupUse {
+        let Some(group) = group.filter(|_| !self.is_block) else {
+            return GroupUse::None;
+        };
+        if can.mount_group {
+            return GroupUse::Driver(group);
+        }
+        let policy = driver.and_then(|driver| driver.spec.fs_group_policy.as_deref());
+        let has_single_writer = self
+            .modes
+            .iter()
+            .any(|mode| mode == "ReadWriteOnce" || mode == "ReadWriteOncePod");
+        let applies = match policy {
+            Some("None") => false,
+            Some("File") => true,
+            _ => !self.fs_type.is_empty() && (self.is_ephemeral || has_single_writer),
+        };
+        match applies && !self.read_only {
+            true => GroupUse::Node(group),
+            false => GroupUse::None,
+        }
+    }
+
+    fn capability(&self, can: NodeCapabilities, group: GroupUse) -> VolumeCapability {
+        let first = self.modes.first().map(String::as_str);
+        let single = can.single_node_multi_writer;
+        let mode = match (first, single) {
+            (Some("ReadOnlyMany"), _) => AccessMode::MultiNodeReaderOnly,
+            (Some("ReadWriteMany"), _) => AccessMode::MultiNodeMultiWriter,
+            (Some("ReadWriteOncePod"), true) => AccessMode::SingleNodeSingleWriter,
+            (_, true) => AccessMode::SingleNodeMultiWriter,
+            (_, false) => AccessMode::SingleNodeWriter,
+        };
+        let access = match self.is_block {
+            true => Access::Block,
+            false => Access::Mount {
+                fs_type: self.fs_type.clone(),
+                flags: self.mount_options.clone(),
+                group: match group {
+                    GroupUse::Driver(group) => Some(group.into()),
+                    GroupUse::None | GroupUse::Node(_) => None,
+                },
+            },
+        };
+        VolumeCapability { access, mode }
+    }
+
+    /// The place for staging.
+    pub fn stage_place(&self) -> Place {
+        match self.is_block {
+            true => Place::block_stage(&self.name),
+            false => Place::stage(&self.id.driver, &self.id.handle),
+        }
+    }
+
+    /// The place for a pod.
+    pub fn publication_place(&self, pod: &str) -> Place {
+        match self.is_block {
+            true => Place::block_publication(pod, &self.name),
+            false => Place::publication(pod, &self.name),
+        }
+    }
+
+    /// The request to stage it.
+    pub fn stage(&self, can: NodeCapabilities, group: GroupUse, found: &Found) -> Stage {
+        Stage {
+            volume_id: self.id.handle.clone(),
+            publish_context: found.publish_context.clone(),
+            staging_path: self.stage_place().told(),
+            capability: self.capability(can, group),
+            secrets: found.stage_secrets.clone(),
+            volume_context: self.attributes.clone(),
+        }
+    }
+
+    /// The request to publish it for a pod.
+    pub fn publication(
+        &self,
+        can: NodeCapabilities,
+        group: GroupUse,
+        found: &Found,
+        pod: &Pod,
+        driver: Option<&CSIDriver>,
+    ) -> Publication {
+        let meta = &pod.metadata;
+        let own = |text: &Option<String>| text.clone().unwrap_or_default();
+        let mut context = self.attributes.clone();
+        if driver.is_some_and(|driver| driver.spec.pod_info_on_mount == Some(true)) {
+            let account = pod.spec.as_ref();
+            let account = account.and_then(|spec| spec.service_account_name.clone());
+            let facts = [
+                ("pod.name", own(&meta.name)),
+                ("pod.namespace", own(&meta.namespace)),
+                ("pod.uid", own(&meta.uid)),
+                ("serviceAccount.name", own(&account)),
+                ("ephemeral", self.is_ephemeral.to_string()),
+            ];
+            let facts = facts.map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), value));
+            context.extend(facts);
+        }
+        if let Some(tokens) = &found.tokens {
+            let key = "csi.storage.k8s.io/serviceAccount.tokens";
+            context.insert(key.to_owned(), tokens.clone());
+        }
+        Publication {
+            volume_id: self.id.handle.clone(),
+            publish_context: found.publish_context.clone(),
+            staging_path: self.is_staged(can).then(|| self.stage_place().told()),
+            target_path: self.publication_place(&own(&meta.uid)).told(),
+            capability: self.capability(can, group),
+            read_only: self.read_only,
+            secrets: found.publish_secrets.clone(),
+            volume_context: context,
+        }
+    }
+}
+
+/// The part that gives the files of a volume to a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupUse {
+    /// Nobody does.
+    None,
+    /// The driver.
+    Driver(u32),
+    /// The node, after the volume is published.
+    Node(u32),
+}
+
+/// Data for the requests that is read from the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The result of the attachment.
+    pub publish_context: BTreeMap<String, String>,
+    /// The credentials for staging.
+    pub stage_secrets: BTreeMap<String, String>,
+    /// The credentials for publishing.
+    pub publish_secrets: BTreeMap<String, String>,
+    /// Tokens of the pod's account, as JSON by audience.
+    pub tokens: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn volume(modes: Value, source: Value) -> Wanted {
+        let mut csi = json!({"driver": "d.example.com", "volumeHandle": "h", "fsType": "ext4"});
+        csi.as_object_mut()
+            .unwrap()
+            .extend(source.as_object().unwrap().clone());
+        let volume =
+            json!({"metadata": {"name": "pv"}, "spec": {"accessModes": modes, "csi": csi}});
+        Wanted::of_volume(&serde_json::from_value(volume).unwrap(), false).unwrap()
+    }
+
+    fn driver(spec: Value) -> CSIDriver {
+        serde_json::from_value(json!({"metadata": {"name": "d.example.com"}, "spec": spec}))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_group_is_set_by_the_policy_of_the_driver() {
+        let (plain, own) = (
+            NodeCapabilities::default(),
+            NodeCapabilities {
+                mount_group: true,
+                ..NodeCapabilities::default()
+            },
+        );
+        let of = |wanted: &Wanted, policy: Option<&str>, can| {
+            let driver = driver(json!({"fsGroupPolicy": policy}));
+            wanted.group(Some(&driver), can, Some(7))
+        };
+        let once = volume(json!(["ReadWriteOnce"]), json!({}));
+        let many = volume(json!(["ReadWriteMany"]), json!({}));
+        let untyped = volume(json!(["ReadWriteOnce"]), json!({"fsType": ""}));
+        let read = volume(json!(["ReadWriteOnce"]), json!({"readOnly": true}));
+        let default = Some("ReadWriteOnceWithFSType");
+        assert_eq!(of(&once, None, plain), GroupUse::Node(7));
+        assert_eq!(of(&once, default, plain), GroupUse::Node(7));
+        assert_eq!(of(&many, default, plain), GroupUse::None);
+        assert_eq!(of(&untyped, default, plain), GroupUse::None);
+        assert_eq!(of(&many, Some("File"), plain), GroupUse::Node(7));
+        assert_eq!(of(&read, Some("File"), plain), GroupUse::None);
+        assert_eq!(of(&once, Some("None"), plain), GroupUse::None);
+        assert_eq!(of(&once, Some("None"), own), GroupUse::Driver(7));
+        assert_eq!(once.group(None, plain, None), GroupUse::None);
+    }
+
+    #[test]
+    fn modes_of_access_are_those_that_the_driver_distinguishes() {
+        let mode = |mode: &str, can| {
+            let wanted = volume(json!([mode]), json!({}));
+            wanted.capability(can, GroupUse::None).mode
+        };
+        let plain = NodeCapabilities::default();
+        let fine = NodeCapabilities {
+            single_node_multi_writer: true,
+            ..plain
+        };
+        use AccessMode::*;
+        assert_eq!(mode("ReadWriteOnce", plain), SingleNodeWriter);
+        assert_eq!(mode("ReadWriteOnce", fine), SingleNodeMultiWriter);
+        assert_eq!(mode("ReadWriteOncePod", plain), SingleNodeWriter);
+        assert_eq!(mode("ReadWriteOncePod", fine), SingleNodeSingleWriter);
+        assert_eq!(mode("ReadOnlyMany", fine), MultiNodeReaderOnly);
+        assert_eq!(mode("ReadWriteMany", plain), MultiNodeMultiWriter);
+    }
+
+    #[test]
+    fn facts_about_the_pod_are_sent_only_where_they_are_wanted() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n",
+            "uid": "u"}, "spec": {"containers": [], "serviceAccountName": "a"}}))
+        .unwrap();
+        let wanted = volume(
+            json!(["ReadWriteOnce"]),
+            json!({"volumeAttributes": {"k": "v"}}),
+        );
+        let can = NodeCapabilities {
+            stage: true,
+            ..NodeCapabilities::default()
+        };
+        let request = |driver: &CSIDriver| {
+            wanted.publication(can, GroupUse::None, &Found::default(), &pod, Some(driver))
+        };
+        let silent = request(&driver(json!({})));
+        assert_eq!(silent.volume_context.len(), 1);
+        assert_eq!(silent.staging_path, Some(wanted.stage_place().told()));
+        let told = request(&driver(json!({"podInfoOnMount": true})));
+        let fact = |key: &str| told.volume_context[&format!("csi.storage.k8s.io/{key}")].clone();
+        assert_eq!(fact("pod.name") + &fact("serviceAccount.name"), "pa");
+        assert_eq!(fact("ephemeral"), "false");
+        let inline: Volume =
+            serde_json::from_value(json!({"name": "v", "csi": {"driver": "d.example.com"}}))
+                .unwrap();
+        let inline = Wanted::inline(&pod, &inline).unwrap();
+        assert_eq!(
+            inline.id.handle,
+            format!("csi-{}", hex(&Sha256::digest("uv")))
+        );
+        assert!(!inline.is_staged(can) && !inline.needs_attachment(None));
+        assert!(inline.check_life_cycle(None).is_err());
+        let both = driver(json!({"volumeLifecycleModes": ["Persistent", "Ephemeral"]}));
+        assert!(inline.check_life_cycle(Some(&both)).is_ok());
+        assert!(wanted.needs_attachment(None));
+        assert!(!wanted.needs_attachment(Some(&driver(json!({"attachRequired": false})))));
+    }
+
+    #[test]
+    fn names_are_those_of_kubernetes() {
+        let id = Identity {
+            driver: "d".to_owned(),
+            handle: "h".to_owned(),
+        };
+        assert_eq!(id.unique_name(), "kubernetes.io/csi/d^h");
+        // printf %s hdn | sha256sum
+        let hash = hex(&Sha256::digest("hdn"));
+        assert_eq!(id.attachment("n"), format!("csi-{hash}"));
+    }
+}

@@ -1,0 +1,410 @@
+//! The life of a driver's volume on this node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api_client::{Api, Client};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::storage::v1::CSIDriver;
+use keyed_locks::KeyedLocks;
+use nix::mount::{MntFlags, umount2};
+use pod_lifecycle::node::csi::{Step, plan};
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use super::attachment::{self, VolumesInUse};
+use super::directory::{KubeletDir, Place};
+use super::drivers::{Drivers, Registered};
+use super::records::{self, Records, VolumeData};
+use super::request::{Found, GroupUse, Identity, SecretName, Wanted};
+use crate::api::objects::{ApiObjects, TokenWanted, in_time};
+use crate::blocking::blocking;
+use crate::paths::pods_dir;
+
+/// kubelet's length of tokens for which a driver names none.
+const TOKEN_SECONDS: i64 = 3600;
+
+/// The volumes of drivers on this node.
+pub struct CsiVolumes {
+    client: Client,
+    node: String,
+    directory: KubeletDir,
+    pods: PathBuf,
+    drivers: Drivers,
+    /// One step at a time for each volume.
+    locks: KeyedLocks<Mutex<()>>,
+    in_use: VolumesInUse,
+}
+
+/// A volume that is published for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its path on this machine.
+    pub path: PathBuf,
+    /// The group to which the node gives its files.
+    pub group: Option<u32>,
+}
+
+impl CsiVolumes {
+    /// The volumes that a former agent has left.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn open(client: Client, node: String, data_dir: &std::path::Path) -> io::Result<Self> {
+        let directory = KubeletDir::of(data_dir);
+        let records = Records::read(&directory)?;
+        Ok(Self {
+            client,
+            node,
+            in_use: VolumesInUse::new(names_in_use(&records)),
+            directory,
+            pods: pods_dir(data_dir),
+            drivers: Drivers::default(),
+            locks: KeyedLocks::default(),
+        })
+    }
+
+    /// The API.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The kubelet's directory.
+    pub fn directory(&self) -> &KubeletDir {
+        &self.directory
+    }
+
+    /// The registered drivers.
+    pub(super) fn drivers(&self) -> &Drivers {
+        &self.drivers
+    }
+
+    /// The attached volumes in use.
+    pub fn in_use(&self) -> &VolumesInUse {
+        &self.in_use
+    }
+
+    fn lock(&self, id: &Identity) -> Arc<Mutex<()>> {
+        self.locks.get(&id.unique_name())
+    }
+
+    /// Stages a volume and publishes it for a pod. May be repeated.
+    ///
+    /// # Errors
+    /// As users read them.
+    pub async fn publish(
+        &self,
+        objects: &ApiObjects,
+        pod: &Pod,
+        wanted: &Wanted,
+        group: Option<u32>,
+    ) -> Result<Published, String> {
+        let Registered { driver, can, .. } = self.drivers.get(&wanted.id.driver)?;
+        let api: Api<CSIDriver> = Api::all(self.client.clone());
+        let object = in_time(api.get_opt(&wanted.id.driver)).await?;
+        let object = object.as_ref();
+        wanted.check_life_cycle(object)?;
+        let is_attached = wanted.needs_attachment(object);
+        let mut found = Found::default();
+        let _expected = is_attached.then(|| self.in_use.expect(wanted.id.unique_name()));
+        if is_attached {
+            found.publish_context = attachment::wait(&self.client, &self.node, &wanted.id).await?;
+        }
+        if wanted.is_staged(can) {
+            found.stage_secrets = secrets(objects, wanted.stage_secret.as_ref()).await?;
+        }
+        found.publish_secrets = secrets(objects, wanted.publish_secret.as_ref()).await?;
+        found.tokens = tokens(objects, pod, object).await?;
+
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let group = wanted.group(object, can, group);
+        let lock = self.lock(&wanted.id);
+        let _turn = lock.lock().await;
+        if wanted.is_staged(can) {
+            let stage = wanted.stage(can, group, &found);
+            let place = wanted.stage_place();
+            let record = Place::stage_record(&wanted.id.driver, &wanted.id.handle);
+            let data = self.data(wanted, &stage.staging_path, is_attached);
+            self.on_disk(move |dir| {
+                records::write(dir, &record, &data)?;
+                make_dir(dir.at(&place))
+            })
+            .await?;
+            self.recorded(&wanted.id, is_attached);
+            let staged = driver.stage(&stage).await;
+            staged.map_err(|error| format!("MountDevice failed: {error}"))?;
+        }
+        let publication = wanted.publication(can, group, &found, pod, object);
+        let path = self.directory.at(&wanted.publication_place(&uid));
+        let record = Place::publication_record(&uid, &wanted.name);
+        let data = VolumeData {
+            volume: wanted.name.clone(),
+            pod: uid,
+            ..self.data(wanted, &publication.target_path, is_attached)
+        };
+        let parent = path.parent().map(PathBuf::from).unwrap_or_default();
+        self.on_disk(move |dir| {
+            records::write(dir, &record, &data)?;
+            make_dir(parent)
+        })
+        .await?;
+        self.recorded(&wanted.id, is_attached);
+        let published = driver.publish(&publication).await;
+        published.map_err(|error| error.to_string())?;
+        Ok(Published {
+            path,
+            group: match group {
+                GroupUse::Node(group) => Some(group),
+                GroupUse::None | GroupUse::Driver(_) => None,
+            },
+        })
+    }
+
+    fn recorded(&self, id: &Identity, is_attached: bool) {
+        if is_attached {
+            self.in_use.record(id.unique_name());
+        }
+    }
+
+    fn data(&self, wanted: &Wanted, path: &str, is_attached: bool) -> VolumeData {
+        VolumeData {
+            driver_name: wanted.id.driver.clone(),
+            volume_handle: wanted.id.handle.clone(),
+            path: path.to_owned(),
+            is_attached,
+            ..VolumeData::default()
+        }
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&KubeletDir) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let directory = self.directory.clone();
+        blocking(move || work(&directory)).await
+    }
+
+    async fn records(&self) -> Result<Records, String> {
+        let read = |dir: &KubeletDir| {
+            Records::read(dir).map_err(|error| format!("read the records of volumes: {error}"))
+        };
+        self.on_disk(read).await
+    }
+
+    /// Takes all volumes away from a pod, and unstages those that no other pod uses.
+    ///
+    /// If the pod `comes_back` with the node, a driver that is gone holds nothing up: the mounts
+    /// end without it, and the records tell the driver later.
+    ///
+    /// # Errors
+    /// As users read them; it is to be tried again.
+    pub async fn release(&self, pod: &str, comes_back: bool) -> Result<(), String> {
+        let records = self.records().await?;
+        let of_pod = |data: &&VolumeData| data.pod == pod;
+        let own: BTreeSet<Identity> = records.publications.iter().filter(of_pod).map(id).collect();
+        for id in own {
+            let done = self.release_volume(&id, Some(pod)).await;
+            match done {
+                Err(error) if comes_back => {
+                    tracing::warn!(error, "a volume is unmounted without its driver");
+                    self.unmount(&id, pod).await?;
+                }
+                other => other?,
+            }
+        }
+        // Staged for a pod, and never published.
+        let published: BTreeSet<Identity> = records.publications.iter().map(id).collect();
+        let staged: BTreeSet<Identity> = records.stages.iter().map(id).collect();
+        self.release_unused(staged.difference(&published)).await;
+        Ok(())
+    }
+
+    /// Releases what belongs to no pod of this node any more: after a kill between two steps, or when a
+    /// driver was away. Failures are tried again at the next registration.
+    pub async fn clean_up(&self) {
+        let records = match self.records().await {
+            Ok(records) => records,
+            Err(error) => return tracing::warn!(error, "volumes are not cleaned up"),
+        };
+        let all: BTreeSet<Identity> = records
+            .publications
+            .iter()
+            .chain(&records.stages)
+            .map(id)
+            .collect();
+        self.release_unused(&all).await;
+    }
+
+    async fn release_unused(&self, all: impl IntoIterator<Item = &Identity>) {
+        for id in all {
+            if self.drivers.get(&id.driver).is_err() {
+                continue;
+            }
+            if let Err(error) = self.release_volume(id, None).await {
+                tracing::warn!(error, "a volume that no pod uses is not released");
+            }
+        }
+    }
+
+    /// Performs the plan for a volume, without the pod that leaves it.
+    async fn release_volume(&self, id: &Identity, leaving: Option<&str>) -> Result<(), String> {
+        let lock = self.lock(id);
+        let _turn = lock.lock().await;
+        let records = self.records().await?.of(&id.driver, &id.handle);
+        let pods = self.pods.clone();
+        let present = blocking(move || {
+            pod_uids(&pods).map_err(|error| format!("read {}: {error}", pods.display()))
+        });
+        let present = present.await?;
+        let users: Vec<&str> = records
+            .publications
+            .iter()
+            .map(|p| p.pod.as_str())
+            .collect();
+        let lives = |pod: &str| Some(pod) != leaving && present.contains(pod);
+        let steps = plan(&users, !records.stages.is_empty(), lives);
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let Registered { driver, .. } = self.drivers.get(&id.driver)?;
+        for step in steps {
+            let (record, data) = match step {
+                Step::Unpublish { pod } => {
+                    let of_pod = |data: &&VolumeData| data.pod == pod;
+                    let Some(data) = records.publications.iter().find(of_pod) else {
+                        continue;
+                    };
+                    let done = driver.unpublish(&id.handle, &data.path).await;
+                    done.map_err(|error| format!("UnmountVolume.TearDown failed: {error}"))?;
+                    (Place::publication_record(&data.pod, &data.volume), data)
+                }
+                Step::Unstage => {
+                    let Some(data) = records.stages.first() else {
+                        continue;
+                    };
+                    let done = driver.unstage(&id.handle, &data.path).await;
+                    done.map_err(|error| format!("UnmountDevice failed: {error}"))?;
+                    (Place::stage_record(&id.driver, &id.handle), data)
+                }
+            };
+            let data = data.clone();
+            self.on_disk(move |dir| records::remove(dir, &record, &data))
+                .await?;
+        }
+        let left = self.records().await?.of(&id.driver, &id.handle);
+        if names_in_use(&left).is_empty() {
+            self.in_use.forget(&id.unique_name());
+        }
+        Ok(())
+    }
+
+    /// Ends the mounts of a volume for a pod, and its stage if it is the last; the records stay.
+    async fn unmount(&self, id: &Identity, pod: &str) -> Result<(), String> {
+        let lock = self.lock(id);
+        let _turn = lock.lock().await;
+        let records = self.records().await?.of(&id.driver, &id.handle);
+        let is_last = records.publications.iter().all(|data| data.pod == pod);
+        let stages = records.stages.into_iter().filter(|_| is_last);
+        let own = records.publications.into_iter();
+        let own: Vec<VolumeData> = own.filter(|data| data.pod == pod).chain(stages).collect();
+        self.on_disk(move |dir| {
+            for data in own {
+                let Some(path) = dir.real(data.path.as_ref()) else {
+                    continue;
+                };
+                let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+                match umount2(&path, flags) {
+                    Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+                    Err(error) => return Err(format!("unmount {}: {error}", path.display())),
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn id(data: &VolumeData) -> Identity {
+    Identity {
+        driver: data.driver_name.clone(),
+        handle: data.volume_handle.clone(),
+    }
+}
+
+fn names_in_use(records: &Records) -> BTreeSet<String> {
+    let all = records.stages.iter().chain(&records.publications);
+    let attached = all.filter(|data| data.is_attached);
+    attached.map(|data| id(data).unique_name()).collect()
+}
+
+/// The uids of the pods that have a directory: `<namespace>_<name>_<uid>`.
+fn pod_uids(pods: &std::path::Path) -> io::Result<BTreeSet<String>> {
+    let entries = match fs::read_dir(pods) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        other => other?,
+    };
+    let mut found = BTreeSet::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let uid = name.to_str().and_then(|name| name.rsplit('_').next());
+        found.extend(uid.map(str::to_owned));
+    }
+    Ok(found)
+}
+
+fn make_dir(path: PathBuf) -> Result<(), String> {
+    fs::create_dir_all(&path).map_err(|error| format!("make {}: {error}", path.display()))
+}
+
+async fn secrets(
+    objects: &ApiObjects,
+    name: Option<&SecretName>,
+) -> Result<BTreeMap<String, String>, String> {
+    let Some(SecretName { namespace, name }) = name else {
+        return Ok(BTreeMap::new());
+    };
+    let found = objects.secret(namespace, name).await?;
+    let found = found.ok_or_else(|| format!("secret \"{namespace}/{name}\" not found"))?;
+    let texts = found.data.into_iter().flatten();
+    texts
+        .map(|(key, ByteString(bytes))| match String::from_utf8(bytes) {
+            Ok(text) => Ok((key, text)),
+            Err(_) => Err(format!("secret \"{namespace}/{name}\": {key} is no text")),
+        })
+        .collect()
+}
+
+/// The tokens that the driver asks for, as JSON by audience.
+async fn tokens(
+    objects: &ApiObjects,
+    pod: &Pod,
+    driver: Option<&CSIDriver>,
+) -> Result<Option<String>, String> {
+    let wanted = driver.and_then(|driver| driver.spec.token_requests.as_deref());
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else {
+        return Ok(None);
+    };
+    let mut found = serde_json::Map::new();
+    for request in wanted {
+        let audience = Some(request.audience.clone()).filter(|audience| !audience.is_empty());
+        let seconds = request.expiration_seconds.unwrap_or(TOKEN_SECONDS);
+        let token = TokenWanted {
+            audience,
+            expiration_seconds: seconds,
+        };
+        let token = objects.token(pod, token).await?;
+        let (value, expires) = (token.value, token.expires.to_string());
+        let entry = json!({"token": value, "expirationTimestamp": expires});
+        found.insert(request.audience.clone(), entry);
+    }
+    Ok(Some(serde_json::Value::Object(found).to_string()))
+}

@@ -1,0 +1,355 @@
+//! Volumes of a CSI driver: a strict one of the tests, with real mounts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api_client::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use api_server::UserInfo;
+use csi_test_driver::{Failure, NodeDriver, Settings, TestDriver, serve_registration};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
+use node_agent::OnShutdown;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::pods::SLEEP;
+use crate::spec::shell;
+use crate::world::{NODE, World};
+
+const DRIVER: &str = "test.csi.example.com";
+const TOLD: &str = "/var/lib/kubelet";
+
+/// The agent has the rights of a node only.
+fn node_user() -> UserInfo {
+    UserInfo::new(format!("system:node:{NODE}"), ["system:nodes"])
+}
+
+async fn started(name: &str) -> World {
+    let mut world = World::new(name).await;
+    world.user = node_user();
+    world.start(OnShutdown::StopPods).await;
+    world
+}
+
+/// A driver, registered or not.
+struct Disks {
+    node: Arc<NodeDriver>,
+    kubelet: PathBuf,
+    volumes: PathBuf,
+    serving: Vec<TestDriver>,
+}
+
+impl Disks {
+    fn of(world: &World) -> Self {
+        let (kubelet, volumes) = (world.dir.join("kubelet"), world.dir.join("disks"));
+        for dir in ["plugins/t", "plugins_registry"] {
+            std::fs::create_dir_all(kubelet.join(dir)).unwrap();
+        }
+        let topology = [("topology.example.com/zone".to_owned(), "z".to_owned())];
+        let settings = Settings {
+            name: DRIVER.to_owned(),
+            node_id: "id-of-a".to_owned(),
+            stages: true,
+            volumes_max: 7,
+            topology: topology.into(),
+            volumes: volumes.clone(),
+            root: (PathBuf::from(TOLD), kubelet.clone()),
+        };
+        Self {
+            node: Arc::new(NodeDriver::new(settings)),
+            kubelet,
+            volumes,
+            serving: Vec::new(),
+        }
+    }
+
+    fn start(&mut self) {
+        let socket = self.kubelet.join("plugins/t/csi.sock");
+        let endpoint = Path::new(TOLD).join("plugins/t/csi.sock");
+        let register = self.kubelet.join("plugins_registry/t-reg.sock");
+        self.serving = vec![
+            TestDriver::serve(&socket, self.node.clone()).unwrap(),
+            serve_registration(&register, DRIVER, &endpoint, |_| ()).unwrap(),
+        ];
+    }
+
+    fn stop(&mut self) {
+        self.serving.clear();
+        std::fs::remove_file(self.kubelet.join("plugins_registry/t-reg.sock")).unwrap();
+    }
+
+    /// The calls of a volume, without their services.
+    fn calls(&self, volume: &str) -> Vec<String> {
+        let calls = self.node.calls();
+        let own = calls.iter().filter(|call| call.volume == volume);
+        own.map(|call| call.method.replace("Node", "").replace("Volume", ""))
+            .collect()
+    }
+
+    /// Waits until nothing of a volume is left.
+    async fn free(&self, volume: &str) {
+        until("the volume's mounts end", || async {
+            let records = self.kubelet.join("plugins/kubernetes.io/csi").join(DRIVER);
+            let is_empty = !records.exists();
+            (self.node.mounts_of(volume) == 0 && is_empty).then_some(())
+        })
+        .await;
+    }
+
+    async fn driver_object(&self, world: &World, spec: Value) {
+        let object = json!({"metadata": {"name": DRIVER}, "spec": spec});
+        let api: Api<CSIDriver> = Api::all(world.client.clone());
+        let object = serde_json::from_value(object).unwrap();
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// A claim that is bound to a volume of the driver.
+    async fn claim(&self, world: &World, name: &str) {
+        std::fs::create_dir_all(self.volumes.join(name)).unwrap();
+        let claim: PersistentVolumeClaim = world
+            .create(
+                json!({"metadata": {"name": name}, "spec": {"volumeName": format!("pv-{name}"),
+                "storageClassName": "", "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Mi"}}}}),
+            )
+            .await;
+        let volume = json!({"metadata": {"name": format!("pv-{name}")}, "spec": {
+            "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"],
+            "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid},
+            "csi": {"driver": DRIVER, "volumeHandle": name, "fsType": "ext4",
+                "volumeAttributes": {"pool": "p"},
+                "nodeStageSecretRef": {"namespace": "default", "name": "key"}}}});
+        let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+        let volume = serde_json::from_value(volume).unwrap();
+        volumes
+            .create(&PostParams::default(), &volume)
+            .await
+            .unwrap();
+        let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
+        world
+            .api::<PersistentVolumeClaim>()
+            .patch_status(name, &PatchParams::default(), &bound)
+            .await
+            .unwrap();
+    }
+}
+
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
+    for _ in 0..6000 {
+        if let Some(found) = look().await {
+            return found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("not seen: {what}");
+}
+
+async fn key(world: &World) {
+    let secret = json!({"metadata": {"name": "key"}, "stringData": {"user": "u"}});
+    world.create::<Secret>(secret).await;
+}
+
+fn with(source: Value, script: &str) -> Value {
+    let mut volume = source;
+    volume["name"] = json!("data");
+    json!({"securityContext": {"fsGroup": 3000}, "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "command": shell(&format!("{script}; {SLEEP}")),
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+        "volumes": [volume]})
+}
+
+fn claim(name: &str) -> Value {
+    json!({"persistentVolumeClaim": {"claimName": name}})
+}
+
+pub async fn a_volume_is_staged_once_and_published_for_each_pod() {
+    let world = started("csi").await;
+    let mut disks = Disks::of(&world);
+    key(&world).await;
+    let spec = json!({"attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "File"});
+    disks.driver_object(&world, spec).await;
+    disks.claim(&world, "v").await;
+    world
+        .pod("first", with(claim("v"), "echo kept > /data/file"))
+        .await;
+    let unknown = "not found in the list of registered CSI drivers";
+    world.event("first", unknown).await;
+    // The answer is lost after the work, and the next attempt fails with another error.
+    disks.node.fail_next("NodeStageVolume", Failure::DiesAfter);
+    disks
+        .node
+        .fail_next("NodePublishVolume", Failure::After(13));
+    disks.start();
+    world.ready("first").await;
+    assert_eq!(
+        disks.calls("v"),
+        ["Stage", "Stage", "Publish", "Stage", "Publish"]
+    );
+    let nodes: Api<CSINode> = Api::all(world.client.clone());
+    let listed = nodes.get(NODE).await.unwrap().spec.drivers;
+    assert_eq!((listed.len(), listed[0].node_id.as_str()), (1, "id-of-a"));
+    let count = listed[0].allocatable.as_ref().and_then(|all| all.count);
+    assert_eq!(count, Some(7));
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let labels = nodes.get(NODE).await.unwrap().metadata.labels.unwrap();
+    assert_eq!(labels["topology.example.com/zone"], "z");
+    let calls = disks.node.calls();
+    assert_eq!(calls[0].secrets["user"], "u");
+    assert_eq!(calls[2].context["pool"], "p");
+    assert_eq!(calls[2].context["csi.storage.k8s.io/pod.name"], "first");
+
+    world
+        .pod(
+            "second",
+            with(claim("v"), "cat /data/file; busybox stat -c %g /data/file"),
+        )
+        .await;
+    world.ready("second").await;
+    world.logged("second", "c", "kept\n3000").await;
+    assert_eq!(disks.node.mounts_of("v"), 3);
+    world.delete("first").await;
+    world.gone("first").await;
+    assert_eq!(disks.node.mounts_of("v"), 2);
+    // A busy driver is asked again.
+    disks
+        .node
+        .fail_next("NodeUnpublishVolume", Failure::Before(10));
+    world.delete("second").await;
+    world.gone("second").await;
+    disks.free("v").await;
+    let last = disks.calls("v").split_off(7);
+    assert_eq!(last, ["Unpublish", "Unpublish", "Unstage"]);
+    assert!(disks.volumes.join("v/file").exists());
+    assert!(!disks.kubelet.join("pods").read_dir().unwrap().any(|_| true));
+
+    // The driver's socket goes, and the driver with it.
+    disks.stop();
+    let nodes: Api<CSINode> = Api::all(world.client.clone());
+    until("no driver is listed", || async {
+        let listed = nodes.get(NODE).await.unwrap().spec.drivers;
+        listed.is_empty().then_some(())
+    })
+    .await;
+    world.end().await;
+}
+
+pub async fn a_pod_s_own_volume_lives_with_it_and_drivers_see_the_kubelet_s_directory() {
+    let world = started("csi-inline").await;
+    let mut disks = Disks::of(&world);
+    let modes = json!({"volumeLifecycleModes": ["Ephemeral"], "podInfoOnMount": true});
+    disks.driver_object(&world, modes).await;
+    disks.start();
+    let source = json!({"csi": {"driver": DRIVER, "volumeAttributes": {"size": "1"}}});
+    world
+        .pod(
+            "inline",
+            with(source, "echo x > /data/file && cat /data/file"),
+        )
+        .await;
+    world.ready("inline").await;
+    let made: Vec<_> = disks.volumes.read_dir().unwrap().collect();
+    let handle = made[0].as_ref().unwrap().file_name().into_string().unwrap();
+    assert_eq!(disks.calls(&handle), ["Publish"]);
+    let path = json!({"hostPath": {"path": "/var/lib/kubelet/plugins", "type": "Directory"}});
+    world.pod("driver", with(path, "ls /data/t")).await;
+    world.logged("driver", "c", "csi.sock").await;
+    for pod in ["inline", "driver"] {
+        world.delete(pod).await;
+        world.gone(pod).await;
+    }
+    assert_eq!(disks.calls(&handle), ["Publish", "Unpublish"]);
+    assert_eq!(disks.node.mounts_of(&handle), 0);
+    world.end().await;
+}
+
+pub async fn an_agent_and_a_driver_that_were_away_leave_nothing_mounted() {
+    let mut world = World::new("csi-away").await;
+    world.user = node_user();
+    let mut disks = Disks::of(&world);
+    key(&world).await;
+    let spec = json!({"attachRequired": false});
+    disks.driver_object(&world, spec).await;
+    disks.claim(&world, "v").await;
+    disks.start();
+    world.start(OnShutdown::LeavePods).await;
+    world.pod("p", with(claim("v"), "true")).await;
+    world.ready("p").await;
+    world.stop().await;
+    disks.stop();
+    assert_eq!(disks.node.mounts_of("v"), 2);
+    let now = DeleteParams {
+        grace_period_seconds: Some(0),
+        ..DeleteParams::default()
+    };
+    world.api::<Pod>().delete("p", &now).await.unwrap();
+    world.start(OnShutdown::StopPods).await;
+    until("the sandbox is gone", || async {
+        world
+            .runtime
+            .sandboxes()
+            .await
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    })
+    .await;
+    assert_eq!(disks.node.mounts_of("v"), 2);
+    disks.start();
+    disks.free("v").await;
+    world.end().await;
+}
+
+pub async fn a_volume_waits_for_its_attachment_and_is_in_use_before() {
+    let world = started("csi-attach").await;
+    let mut disks = Disks::of(&world);
+    key(&world).await;
+    disks
+        .driver_object(&world, json!({"attachRequired": true}))
+        .await;
+    disks.claim(&world, "v").await;
+    disks.start();
+    world.pod("p", with(claim("v"), "true")).await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let name = format!("kubernetes.io/csi/{DRIVER}^v");
+    let in_use = || async {
+        let status = nodes.get(NODE).await.unwrap().status.unwrap();
+        status.volumes_in_use.unwrap_or_default()
+    };
+    until("the volume is in use", || async {
+        (in_use().await == [name.clone()]).then_some(())
+    })
+    .await;
+    assert!(disks.calls("v").is_empty());
+    let hash = Sha256::digest(format!("v{DRIVER}{NODE}"));
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let attachment = json!({"metadata": {"name": format!("csi-{hash}")}, "spec": {
+        "attacher": DRIVER, "nodeName": NODE, "source": {"persistentVolumeName": "pv-v"}}});
+    let attachments: Api<VolumeAttachment> = Api::all(world.client.clone());
+    let attachment: VolumeAttachment = serde_json::from_value(attachment).unwrap();
+    let params = PostParams::default();
+    attachments.create(&params, &attachment).await.unwrap();
+    let status = json!({"status": {"attached": true, "attachmentMetadata": {"device": "sdb"}}});
+    attachments
+        .patch_status(
+            &format!("csi-{hash}"),
+            &PatchParams::default(),
+            &Patch::Merge(status),
+        )
+        .await
+        .unwrap();
+    let attached = json!({"status": {"volumesAttached": [{"name": name, "devicePath": ""}]}});
+    nodes
+        .patch_status(NODE, &PatchParams::default(), &Patch::Merge(attached))
+        .await
+        .unwrap();
+    world.ready("p").await;
+    assert_eq!(disks.node.calls()[0].publish_context["device"], "sdb");
+    world.delete("p").await;
+    world.gone("p").await;
+    disks.free("v").await;
+    until("the volume is no longer in use", || async {
+        in_use().await.is_empty().then_some(())
+    })
+    .await;
+    world.end().await;
+}

@@ -1,0 +1,203 @@
+//! Attachment of volumes to nodes (the attach/detach controller of kube-controller-manager).
+//!
+//! **Goal**: each volume of a driver that attaches is attached to the nodes of its pods, and to no
+//! other. **Relies on**: the driver's attacher, which acts on VolumeAttachments, and the node, which
+//! says in `volumesInUse` what it may have mounted *before* it reads `volumesAttached`.
+//! **Guarantees**: a volume is detached from a node only after it left `volumesAttached` over a version
+//! of the Node in which it was not in use, so never under a pod; or with a [`Proof`] that nothing runs
+//! on the node. A volume for one node is not attached to a second one while an attachment to
+//! another is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Names of volumes in the status of Nodes that this controller writes begin so.
+const OF_DRIVERS: &str = "kubernetes.io/csi/";
+
+/// A volume that a pod of the node uses, of a driver that attaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// The PersistentVolume.
+    pub volume: String,
+    /// Its name in the status of Nodes.
+    pub unique_name: String,
+    /// The driver.
+    pub driver: String,
+    /// Whether it may be attached to one node only.
+    pub is_exclusive: bool,
+}
+
+/// A VolumeAttachment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The node.
+    pub node: String,
+    /// The PersistentVolume.
+    pub volume: String,
+    /// The volume's name in the status of Nodes; `None` if the PersistentVolume is gone.
+    pub unique_name: Option<String>,
+    /// The driver says that it is attached.
+    pub is_attached: bool,
+    /// It is being deleted.
+    pub is_deleting: bool,
+}
+
+/// The state of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `status.volumesInUse`.
+    pub in_use: BTreeSet<String>,
+    /// The names in `status.volumesAttached`.
+    pub attached: BTreeSet<String>,
+}
+
+/// The reason why nothing that used a volume on the node can be alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The node's lease was taken, and its agent ends pods with it.
+    Fenced,
+    /// A person, or an agent that has switched the machine off, says so by the taint
+    /// `node.kubernetes.io/out-of-service`.
+    OutOfService,
+}
+
+/// The observed state of a node.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The node's name.
+    pub name: String,
+    /// The Node; `None` if it was deleted.
+    pub node: Option<Node>,
+    /// The volumes of the pods bound to it, once each, by the names of their attachments.
+    pub wanted: BTreeMap<String, Volume>,
+    /// The attachments to this node.
+    pub attachments: Vec<Attachment>,
+    /// The nodes with attachments of a volume, by PersistentVolume, other than this node.
+    pub elsewhere: BTreeMap<String, BTreeSet<String>>,
+    /// A proof that nothing runs on it.
+    pub proof: Option<Proof>,
+}
+
+/// A step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Writes the driver's volumes in `status.volumesAttached`, over the version of the Node that was
+    /// observed. No step follows it: the next plan relies on the write.
+    SetAttached(BTreeSet<String>),
+    /// Creates the attachment of that name.
+    Attach {
+        /// Its name.
+        name: String,
+        /// The volume.
+        volume: Volume,
+    },
+    /// Deletes an attachment.
+    Detach {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// Tells the pods that the volume is attached elsewhere.
+    Refuse {
+        /// The volume.
+        volume: Volume,
+        /// The nodes.
+        nodes: BTreeSet<String>,
+    },
+}
+
+/// Whether something can only be decided with or without a proof: an attachment that no pod wants is
+/// still in use.
+pub fn needs_proof(view: &View) -> bool {
+    let node = view.node.as_ref();
+    node.is_some_and(|node| unwanted(view).any(|attachment| is_in_use(node, attachment)))
+}
+
+/// The steps for a node. Total.
+pub fn plan(view: &View) -> Vec<Action> {
+    let Some(node) = &view.node else {
+        // Its pods go with it; nobody can say any more what it has mounted.
+        return unwanted(view).map(detach).collect();
+    };
+    let wanted: BTreeSet<&str> = view
+        .wanted
+        .values()
+        .map(|volume| volume.unique_name.as_str())
+        .collect();
+    let stays = |attachment: &&Attachment| {
+        let name = attachment.unique_name.as_deref().unwrap_or_default();
+        let is_used = wanted.contains(name) || node.in_use.contains(name);
+        attachment.is_attached && !attachment.is_deleting && is_used
+    };
+    let attached = view.attachments.iter().filter(stays);
+    let mut attached: BTreeSet<String> = attached
+        .filter_map(|attachment| attachment.unique_name.clone())
+        .collect();
+    if view.proof.is_some() {
+        attached.retain(|name| wanted.contains(name.as_str()));
+    }
+    // Others may write names that are not ours.
+    let of_others = node
+        .attached
+        .iter()
+        .filter(|name| !name.starts_with(OF_DRIVERS));
+    attached.extend(of_others.cloned());
+    if attached != node.attached {
+        return vec![Action::SetAttached(attached)];
+    }
+    let mut actions: Vec<Action> = unwanted(view)
+        .filter(|attachment| view.proof.is_some() || !is_in_use(node, attachment))
+        .map(detach)
+        .collect();
+    let present: BTreeSet<&str> = view
+        .attachments
+        .iter()
+        .map(|attachment| attachment.name.as_str())
+        .collect();
+    for (name, volume) in &view.wanted {
+        if present.contains(name.as_str()) {
+            continue;
+        }
+        let elsewhere = view.elsewhere.get(&volume.volume);
+        let elsewhere = elsewhere.filter(|nodes| volume.is_exclusive && !nodes.is_empty());
+        actions.push(match elsewhere {
+            Some(nodes) => Action::Refuse {
+                volume: volume.clone(),
+                nodes: nodes.clone(),
+            },
+            None => Action::Attach {
+                name: name.clone(),
+                volume: volume.clone(),
+            },
+        });
+    }
+    actions
+}
+
+/// The attachments that no pod of the node wants, and that are not being deleted.
+fn unwanted(view: &View) -> impl Iterator<Item = &Attachment> {
+    let all = view.attachments.iter();
+    all.filter(|one| !one.is_deleting && !view.wanted.contains_key(&one.name))
+}
+
+fn is_in_use(node: &Node, attachment: &Attachment) -> bool {
+    match &attachment.unique_name {
+        Some(name) => node.in_use.contains(name),
+        // It cannot be told which of them it is.
+        None => node.in_use.iter().any(|name| name.starts_with(OF_DRIVERS)),
+    }
+}
+
+fn detach(attachment: &Attachment) -> Action {
+    Action::Detach {
+        name: attachment.name.clone(),
+        uid: attachment.uid.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+use super::*;
+
+fn volume() -> Volume {
+    Volume {
+        volume: "pv".to_owned(),
+        unique_name: "kubernetes.io/csi/d^h".to_owned(),
+        driver: "d".to_owned(),
+        is_exclusive: true,
+    }
+}
+
+fn attachment(is_attached: bool) -> Attachment {
+    Attachment {
+        name: "csi-1".to_owned(),
+        uid: "u".to_owned(),
+        node: "n".to_owned(),
+        volume: "pv".to_owned(),
+        unique_name: Some(volume().unique_name),
+        is_attached,
+        is_deleting: false,
+    }
+}
+
+/// A node that wants the volume or not, has it in use or not, and says that it is attached or not.
+fn view(wanted: bool, in_use: bool, attached: bool) -> View {
+    let names = |has: bool| has.then(|| volume().unique_name).into_iter().collect();
+    View {
+        name: "n".to_owned(),
+        node: Some(Node {
+            in_use: names(in_use),
+            attached: names(attached),
+        }),
+        wanted: wanted
+            .then(|| ("csi-1".to_owned(), volume()))
+            .into_iter()
+            .collect(),
+        ..View::default()
+    }
+}
+
+fn with(mut view: View, attachment: Attachment) -> View {
+    view.attachments.push(attachment);
+    view
+}
+
+fn set(names: &[&str]) -> Vec<Action> {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    vec![Action::SetAttached(names)]
+}
+
+fn detached() -> Vec<Action> {
+    vec![detach(&attachment(true))]
+}
+
+#[test]
+fn a_volume_is_attached_told_and_detached_in_order() {
+    let attach = Action::Attach {
+        name: "csi-1".to_owned(),
+        volume: volume(),
+    };
+    assert_eq!(plan(&view(true, false, false)), [attach]);
+    let waits = with(view(true, true, false), attachment(false));
+    assert_eq!(plan(&waits), []);
+    let told = with(view(true, true, false), attachment(true));
+    assert_eq!(plan(&told), set(&["kubernetes.io/csi/d^h"]));
+    assert_eq!(plan(&with(view(true, true, true), attachment(true))), []);
+    // The pod is gone, the mount is not.
+    let mounted = with(view(false, true, true), attachment(true));
+    assert_eq!(plan(&mounted), []);
+    assert!(needs_proof(&mounted));
+    // First the node is told, then the volume goes.
+    let free = with(view(false, false, true), attachment(true));
+    assert_eq!(plan(&free), set(&[]));
+    let free = with(view(false, false, false), attachment(true));
+    assert_eq!(plan(&free), detached());
+    assert!(!needs_proof(&free));
+    let going = Attachment {
+        is_deleting: true,
+        ..attachment(true)
+    };
+    assert_eq!(plan(&with(view(false, false, false), going.clone())), []);
+    // Wanted again while it goes: it must go first.
+    assert_eq!(plan(&with(view(true, false, false), going)), []);
+}
+
+#[test]
+fn a_proof_stands_for_the_node_that_cannot_say_any_more_what_it_uses() {
+    let mut lost = with(view(false, true, true), attachment(true));
+    lost.proof = Some(Proof::OutOfService);
+    assert_eq!(plan(&lost), set(&[]));
+    let mut lost = with(view(false, true, false), attachment(true));
+    lost.proof = Some(Proof::Fenced);
+    assert_eq!(plan(&lost), detached());
+    // A pod that is still bound to the node keeps its volume in any case.
+    let mut bound = with(view(true, true, true), attachment(true));
+    bound.proof = Some(Proof::Fenced);
+    assert_eq!(plan(&bound), []);
+    let mut deleted = with(view(false, true, true), attachment(true));
+    deleted.node = None;
+    assert_eq!(plan(&deleted), detached());
+}
+
+#[test]
+fn a_volume_for_one_node_is_not_attached_to_two() {
+    let mut second = view(true, false, false);
+    let other: BTreeSet<String> = ["m".to_owned()].into();
+    second.elsewhere.insert("pv".to_owned(), other.clone());
+    let refused = Action::Refuse {
+        volume: volume(),
+        nodes: other,
+    };
+    assert_eq!(plan(&second), [refused]);
+    for volume in second.wanted.values_mut() {
+        volume.is_exclusive = false;
+    }
+    assert!(matches!(plan(&second).as_slice(), [Action::Attach { .. }]));
+}
+
+#[test]
+fn names_of_others_and_volumes_without_an_object_are_left_alone() {
+    let mut foreign = view(false, false, false);
+    let node = foreign.node.as_mut().unwrap();
+    node.attached.insert("example.com/disk".to_owned());
+    assert_eq!(plan(&foreign), []);
+    let lost = Attachment {
+        unique_name: None,
+        ..attachment(true)
+    };
+    assert_eq!(plan(&with(view(false, true, false), lost.clone())), []);
+    assert_eq!(plan(&with(view(false, false, false), lost)), detached());
+}
+
+/// Every situation of one volume: it is never detached while the node may use it, unless there is a
+/// proof or no node, and no step follows the write of the status.
+#[test]
+fn no_situation_takes_a_volume_from_a_pod() {
+    for bits in 0..64_u32 {
+        let bit = |n: u32| bits & 1 << n != 0;
+        let mut view = view(bit(0), bit(1), bit(2));
+        if bit(3) {
+            view.attachments.push(attachment(bit(4)));
+        }
+        view.proof = bit(5).then_some(Proof::Fenced);
+        let actions = plan(&view);
+        let detaches = actions.contains(&detached()[0]);
+        assert!(!(detaches && bit(0)), "wanted: {view:?}");
+        assert!(!(detaches && bit(1) && !bit(5)), "in use: {view:?}");
+        assert!(!(detaches && bit(2)), "not told first: {view:?}");
+        if matches!(actions.first(), Some(Action::SetAttached(_))) {
+            assert_eq!(actions.len(), 1);
+        }
+    }
+}
