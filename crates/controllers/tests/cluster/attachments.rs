@@ -46,7 +46,7 @@ async fn set_status(cluster: &Cluster, node: &str, status: Value) {
     nodes.patch_status(node, &params, &patch).await.unwrap();
 }
 
-/// What the driver's attacher does.
+/// The part of the driver's attacher.
 async fn attach(cluster: &Cluster) {
     let api: Api<VolumeAttachment> = Api::all(cluster.client.clone());
     let params = PatchParams::default();
