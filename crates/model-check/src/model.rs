@@ -34,7 +34,7 @@ const WATCHES: [Watch; 4] = [Watch::Set, Watch::Pods, Watch::Claims, Watch::Revi
 pub enum ControllerRole {
     /// The active one, which plans.
     Active,
-    /// The replaced one, with writes left to send.
+    /// The replaced one, with writes left to send; in a world of two leaders it plans, too.
     Former,
 }
 
@@ -56,6 +56,15 @@ pub enum ModelStep {
         /// Whether the former one continues its writes.
         former_goes_on: bool,
     },
+    /// Another leader begins, with fresh caches; the former one goes on, with its own.
+    SecondLeader,
+    /// The former leader is shown all objects as they are now.
+    FormerCatchesUp,
+    /// The former leader plans.
+    FormerPlans,
+    /// The former leader learns that it leads no more: it plans nothing, but its writes may be on
+    /// their way.
+    FormerEnds,
     /// A user changes the specification.
     Edit(Edit),
     /// A fault happens.
@@ -158,6 +167,41 @@ impl StatefulSetModel {
         true
     }
 
+    /// The former leader plans for what it sees. `false` if there is nothing to write.
+    fn former_plans(&self, state: &mut ModelState) -> bool {
+        let Some(seen) = state.former_seen.as_ref().filter(|seen| seen.set.is_some()) else {
+            return false;
+        };
+        let (planned, ops) = self.plans.of(seen);
+        if let Some(rule) = planned.broken.first() {
+            state.breaks(rule.as_str());
+        }
+        if ops.is_empty() {
+            return state.broken.is_some();
+        }
+        state.former = Some(Work {
+            ops,
+            schedule: WriteSchedule::of(&planned.shape),
+            shape: planned.shape.clone(),
+            fates: [ClaimFate::Open; ORDINALS],
+        });
+        true
+    }
+
+    /// The steps of two leaders.
+    fn steps_of_leaders(&self, state: &ModelState, steps: &mut Vec<ModelStep>) {
+        let alone = state.former.is_none() && state.former_seen.is_none();
+        if state.budget.takeovers > 0 && alone {
+            steps.push(ModelStep::SecondLeader);
+        }
+        if state.former_seen.is_some() {
+            steps.extend([ModelStep::FormerCatchesUp, ModelStep::FormerEnds]);
+            if state.former.is_none() {
+                steps.push(ModelStep::FormerPlans);
+            }
+        }
+    }
+
     /// The fates of claims that the present plan knows, from its view of the claims and their real
     /// pods: it has the time to do what the specification wants. Claims of a former pod or set are
     /// about to be deleted already.
@@ -255,6 +299,25 @@ impl StatefulSetModel {
                 state.lagging = [false; 4];
                 true
             }
+            ModelStep::SecondLeader => {
+                state.budget.takeovers -= 1;
+                state.former_seen = Some(state.seen.clone());
+                state.former = state.work.take().map(|work| Work {
+                    fates: [ClaimFate::Open; ORDINALS],
+                    ..work
+                });
+                state.lagging = [false; 4];
+                true
+            }
+            ModelStep::FormerCatchesUp => {
+                state.deliver_to_former();
+                true
+            }
+            ModelStep::FormerPlans => self.former_plans(state),
+            ModelStep::FormerEnds => {
+                state.former_seen = None;
+                true
+            }
             ModelStep::Edit(edit) => {
                 state.budget.edits -= 1;
                 environment::edit(state, edit)
@@ -337,7 +400,9 @@ impl Model for StatefulSetModel {
         }
         let progress = environment::possible(&self.world, state);
         steps.extend(progress.into_iter().map(ModelStep::Progress));
-        if state.budget.takeovers > 0 && state.former.is_none() {
+        if self.world.two_leaders {
+            self.steps_of_leaders(state, steps);
+        } else if state.budget.takeovers > 0 && state.former.is_none() {
             for former_goes_on in [false, true] {
                 if state.work.is_some() || !former_goes_on {
                     steps.push(ModelStep::TakeOver { former_goes_on });

@@ -79,6 +79,7 @@ impl StatefulSetModel {
         let mut state = state.clone();
         state.budget = Budget::default();
         state.lagging = [false; 4];
+        state.former_seen = None;
         self.finish(&mut state, ControllerRole::Former);
         self.finish(&mut state, ControllerRole::Active);
         state

@@ -330,6 +330,9 @@ pub struct ModelState {
     pub work: Option<Work>,
     /// The work in progress of a replaced controller.
     pub former: Option<Work>,
+    /// The objects in the caches of a replaced controller that goes on planning: a leader that does not
+    /// know that another one leads.
+    pub former_seen: Option<Objects>,
     /// The running instances.
     pub instances: Vec<Instance>,
     /// Whether the first node is cut off.
@@ -390,6 +393,18 @@ impl ModelState {
         }
     }
 
+    /// The former leader's caches are shown everything.
+    pub fn deliver_to_former(&mut self) {
+        let shown = Objects {
+            pods: self
+                .api
+                .pods
+                .map(|pod| pod.map(|pod| Pod { node: None, ..pod })),
+            ..self.api.clone()
+        };
+        self.former_seen = Some(shown);
+    }
+
     /// The pod of an ordinal, if it is this one.
     pub fn pod_with(&self, ordinal: u8, uid: Id) -> Option<&Pod> {
         let pod = self.api.pods[usize::from(ordinal)].as_ref();
@@ -446,6 +461,9 @@ impl Ids for ModelState {
     fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
         self.api.ids(visit);
         self.seen.ids(visit);
+        if let Some(seen) = &mut self.former_seen {
+            seen.ids(visit);
+        }
         for work in [&mut self.work, &mut self.former].into_iter().flatten() {
             for (_, op) in &mut work.ops {
                 op.ids(visit);

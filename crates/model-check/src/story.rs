@@ -77,6 +77,10 @@ fn step_in_words(model: &StatefulSetModel, before: &ModelState, step: ModelStep)
             "another controller takes over; the former one does not know".to_owned()
         }
         ModelStep::TakeOver { .. } => "the controller crashes; another takes over".to_owned(),
+        ModelStep::SecondLeader => "a second leader begins; the former one goes on".to_owned(),
+        ModelStep::FormerCatchesUp => "the former leader sees everything".to_owned(),
+        ModelStep::FormerPlans => "the former leader plans".to_owned(),
+        ModelStep::FormerEnds => "the former leader learns that it leads no more".to_owned(),
         ModelStep::Edit(edit) => format!("a user sets {}", edit_in_words(edit)),
         ModelStep::Fault(fault, at) => fault_in_words(fault, at),
         ModelStep::Progress(step) => progress_in_words(step),

@@ -111,6 +111,8 @@ pub struct World {
     pub faults: &'static [Fault],
     /// Their maximum number.
     pub budget: Budget,
+    /// Whether a controller that takes over finds the former one still leading: both plan and write.
+    pub two_leaders: bool,
     /// Whether this world takes more than a moment.
     pub deep: bool,
 }
@@ -158,6 +160,7 @@ fn plain(name: &'static str, about: &'static str) -> World {
         edits: Vec::new(),
         faults: &[],
         budget: Budget::default(),
+        two_leaders: false,
         deep: false,
     }
 }
@@ -237,6 +240,7 @@ pub fn all() -> Vec<World> {
     worlds.extend(rollouts());
     worlds.extend(claims());
     worlds.extend(nodes_and_owners());
+    worlds.extend(two_leaders());
     worlds.extend(deep());
     worlds
 }
@@ -492,6 +496,40 @@ fn nodes_and_owners() -> Vec<World> {
         .claims(false, false)
         .faults(SET_FAULTS)
         .budget(budget(0, 2, 1, 1, 0)),
+    ]
+}
+
+fn two_leaders() -> Vec<World> {
+    let both = |world: World| World {
+        two_leaders: true,
+        ..world
+    };
+    vec![
+        both(
+            plain(
+                "two-leaders",
+                "two leaders make pods, one of them is deleted",
+            )
+            .faults(&[Fault::Delete])
+            .budget(budget(0, 1, 1, 0, 0)),
+        ),
+        both(
+            plain("two-leaders-rollout", "two leaders roll a template out")
+                .settled(2)
+                .edits(templates(&[1]))
+                .budget(budget(1, 0, 1, 0, 0)),
+        ),
+        both(
+            plain(
+                "two-leaders-node-lost",
+                "two leaders roll a template out while a node is cut off",
+            )
+            .settled(1)
+            .edits(templates(&[1]))
+            .faults(&[Fault::NodeLost])
+            .budget(budget(1, 1, 1, 0, 0))
+            .with(|world| world.nodes = 2),
+        ),
     ]
 }
 

@@ -150,6 +150,37 @@ fn a_terminating_pod_that_counts_as_missing_is_found() {
     );
 }
 
+/// Two leaders at once, of which one has old caches: without the guard of the name they give one
+/// identity two bodies.
+#[test]
+fn two_leaders_without_the_guard_of_the_name_are_found() {
+    finds(
+        world("two-leaders"),
+        without_guard(|guards| guards.create_by_name = false),
+        "at most one body has an identity",
+    );
+}
+
+/// Two leaders at once: a delete by name alone hits the pod that the other leader has made.
+#[test]
+fn two_leaders_that_delete_by_name_are_found() {
+    finds(
+        world("two-leaders-rollout"),
+        without_guard(|guards| guards.delete_by_uid = false),
+        "is not the one that was meant",
+    );
+}
+
+/// Two leaders at once: a pod that is deleted by force still runs when the other leader replaces it.
+#[test]
+fn two_leaders_that_delete_without_grace_are_found() {
+    finds(
+        world("two-leaders-node-lost"),
+        without_guard(|guards| guards.delete_gracefully = false),
+        "at most one body has an identity",
+    );
+}
+
 /// Liveness: a missing action is found as well.
 #[test]
 fn a_set_that_never_deletes_surplus_pods_is_found() {

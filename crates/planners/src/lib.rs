@@ -16,6 +16,8 @@ pub mod ephemeral_volumes;
 pub mod garbage_collection;
 pub mod horizontal_pod_autoscaler;
 pub mod job;
+pub mod leader_election;
+pub mod live_servers;
 pub mod load_balancer;
 pub mod namespaces;
 pub mod node_lifecycle;

@@ -1,0 +1,250 @@
+//! The live servers of a cluster, and the endpoints of its Service `kubernetes`.
+//!
+//! **Goal**: Endpoints and EndpointSlices of `default/kubernetes` name every live server. **Relies on**:
+//! each server renews a Lease in `kube-system`, named and labelled as kube-apiserver's identity
+//! (KEP-1965), with its address in an annotation. **Guarantees**: a server counts as dead only after this
+//! observer has seen its Lease unchanged for the Lease's length, by its own monotonic clock; the own
+//! address is always among the live ones.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// The length of a server's Lease.
+pub const LENGTH: SignedDuration = SignedDuration::from_secs(15);
+/// The time between two renewals, and between two looks at the others.
+pub const RENEW: SignedDuration = SignedDuration::from_secs(5);
+/// The label of the Leases.
+pub const IDENTITY_LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
+/// The annotation with the address and port at which nodes and pods reach the server.
+pub const ADDRESS: &str = "advertise-address";
+/// The Service, its Endpoints and the first of its slices.
+pub const SERVICE: &str = "kubernetes";
+/// The namespace of the Service.
+pub const NAMESPACE: &str = "default";
+
+/// The Lease of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerLease {
+    /// The name.
+    pub name: String,
+    /// The UID.
+    pub uid: String,
+    /// The resourceVersion.
+    pub version: String,
+    /// The address; `None` for a Lease that another program made.
+    pub address: Option<SocketAddr>,
+    /// The length.
+    pub length: SignedDuration,
+}
+
+impl From<&Lease> for ServerLease {
+    fn from(lease: &Lease) -> Self {
+        let meta = lease.metadata.clone();
+        let address = meta
+            .annotations
+            .and_then(|all| all.get(ADDRESS)?.parse().ok());
+        let spec = lease.spec.as_ref();
+        let seconds = spec.and_then(|spec| spec.lease_duration_seconds);
+        Self {
+            name: meta.name.unwrap_or_default(),
+            uid: meta.uid.unwrap_or_default(),
+            version: meta.resource_version.unwrap_or_default(),
+            address,
+            length: seconds.map_or(LENGTH, |seconds| SignedDuration::from_secs(seconds.into())),
+        }
+    }
+}
+
+/// The servers, as one of them sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The addresses of the live ones, in order.
+    pub live: Vec<SocketAddr>,
+    /// The Leases of the dead ones, which are deleted in the seen state.
+    pub dead: Vec<ServerLease>,
+}
+
+/// Divides the servers by the time for which this observer has seen each Lease unchanged. Total.
+pub fn plan(
+    own_name: &str,
+    own_address: SocketAddr,
+    leases: impl IntoIterator<Item = (ServerLease, SignedDuration)>,
+) -> Plan {
+    let mut live = vec![own_address];
+    let mut dead = Vec::new();
+    for (lease, unchanged_for) in leases {
+        // A Lease of another program says nothing about a server of ours.
+        let Some(address) = lease.address else {
+            continue;
+        };
+        if lease.name == own_name {
+            continue;
+        }
+        if unchanged_for < lease.length {
+            live.push(address);
+        } else {
+            dead.push(lease);
+        }
+    }
+    live.sort_unstable();
+    live.dedup();
+    Plan { live, dead }
+}
+
+/// The addresses that a pod can reach, by port: a loopback address means another host for a pod.
+fn by_port(live: &[SocketAddr]) -> BTreeMap<u16, Vec<String>> {
+    let mut ports: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    let reachable = live
+        .iter()
+        .filter(|address| address.is_ipv4() && !address.ip().is_loopback());
+    for address in reachable {
+        let of_port = ports.entry(address.port()).or_default();
+        of_port.push(address.ip().to_string());
+    }
+    ports
+}
+
+/// The subsets of the Endpoints: one for each port.
+pub fn subsets(live: &[SocketAddr]) -> Vec<EndpointSubset> {
+    let subset = |(port, addresses): (u16, Vec<String>)| EndpointSubset {
+        addresses: Some(
+            addresses
+                .into_iter()
+                .map(|ip| EndpointAddress {
+                    ip,
+                    ..EndpointAddress::default()
+                })
+                .collect(),
+        ),
+        ports: Some(vec![EndpointPort {
+            name: Some("https".to_owned()),
+            port: port.into(),
+            protocol: Some("TCP".to_owned()),
+            ..EndpointPort::default()
+        }]),
+        ..EndpointSubset::default()
+    };
+    by_port(live).into_iter().map(subset).collect()
+}
+
+/// The slices: a slice has one set of ports, so servers with several ports (on one machine) have
+/// several. The one of the lowest port has the name of the Service.
+pub fn slices(live: &[SocketAddr]) -> Vec<EndpointSlice> {
+    let slice = |(at, (port, addresses)): (usize, (u16, Vec<String>))| EndpointSlice {
+        metadata: ObjectMeta {
+            name: Some(match at {
+                0 => SERVICE.to_owned(),
+                _ => format!("{SERVICE}-{port}"),
+            }),
+            namespace: Some(NAMESPACE.to_owned()),
+            labels: Some(BTreeMap::from([(
+                "kubernetes.io/service-name".to_owned(),
+                SERVICE.to_owned(),
+            )])),
+            ..ObjectMeta::default()
+        },
+        address_type: "IPv4".to_owned(),
+        endpoints: Some(
+            addresses
+                .into_iter()
+                .map(|ip| Endpoint {
+                    addresses: vec![ip],
+                    conditions: Some(EndpointConditions {
+                        ready: Some(true),
+                        ..EndpointConditions::default()
+                    }),
+                    ..Endpoint::default()
+                })
+                .collect(),
+        ),
+        ports: Some(vec![SlicePort {
+            name: Some("https".to_owned()),
+            port: Some(port.into()),
+            protocol: Some("TCP".to_owned()),
+            ..SlicePort::default()
+        }]),
+    };
+    by_port(live).into_iter().enumerate().map(slice).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(name: &str, address: &str, silent: i64) -> (ServerLease, SignedDuration) {
+        let lease = ServerLease {
+            name: name.to_owned(),
+            uid: String::new(),
+            version: String::new(),
+            address: address.parse().ok(),
+            length: LENGTH,
+        };
+        (lease, SignedDuration::from_secs(silent))
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_server_is_dead_after_the_length_of_its_lease() {
+        let own = "192.0.2.2:6443".parse().unwrap();
+        let leases = [
+            lease("b", "192.0.2.9:6443", 99),
+            lease("c", "192.0.2.1:6443", 14),
+            lease("d", "192.0.2.3:6443", 15),
+            lease("kube", "", 99),
+        ];
+        let plan = plan("b", own, leases);
+        assert_eq!(plan.live, addresses(&["192.0.2.1:6443", "192.0.2.2:6443"]));
+        let dead: Vec<&str> = plan.dead.iter().map(|lease| lease.name.as_str()).collect();
+        assert_eq!(dead, ["d"], "the own one and a foreign one are left alone");
+    }
+
+    #[test]
+    fn endpoints_name_each_address_with_its_port() {
+        let live = addresses(&[
+            "127.0.0.1:6443",
+            "192.0.2.1:6443",
+            "192.0.2.1:7443",
+            "192.0.2.2:6443",
+        ]);
+        let subsets = subsets(&live);
+        let of = |at: usize| -> Vec<&str> {
+            let addresses = subsets[at].addresses.iter().flatten();
+            addresses.map(|address| address.ip.as_str()).collect()
+        };
+        assert_eq!(of(0), ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(of(1), ["192.0.2.1"]);
+        let slices = slices(&live);
+        let names: Vec<_> = slices
+            .iter()
+            .filter_map(|slice| slice.metadata.name.as_deref())
+            .collect();
+        assert_eq!(names, ["kubernetes", "kubernetes-7443"]);
+        assert_eq!(slices[0].endpoints.as_ref().map(Vec::len), Some(2));
+        assert!(super::subsets(&addresses(&["127.0.0.1:6443"])).is_empty());
+    }
+
+    #[test]
+    fn an_identity_lease_is_read() {
+        let object = serde_json::json!({
+            "metadata": {"name": "apiserver-a", "uid": "1", "resourceVersion": "7",
+                "annotations": {ADDRESS: "192.0.2.1:6443"}},
+            "spec": {"leaseDurationSeconds": 20},
+        });
+        let object: Lease = serde_json::from_value(object).unwrap();
+        let read = ServerLease::from(&object);
+        assert_eq!(read.address, "192.0.2.1:6443".parse().ok());
+        assert_eq!(read.length, SignedDuration::from_secs(20));
+        assert_eq!(ServerLease::from(&Lease::default()).address, None);
+    }
+}
