@@ -223,7 +223,10 @@ fn open_or_create_key(path: &Path, certificate: &Path) -> Result<KeyPair, Certif
     }
 }
 
-fn self_signed(key: &KeyPair, now: OffsetDateTime) -> Result<Certificate, CertificateError> {
+pub(crate) fn self_signed(
+    key: &KeyPair,
+    now: OffsetDateTime,
+) -> Result<Certificate, CertificateError> {
     let mut params = CertificateParams::default();
     (params.not_before, params.not_after) = inspect::validity(now, CA_LIFE);
     // Each authority has a unique name, so that a client that trusts several finds the right one.
