@@ -195,7 +195,8 @@ pub async fn run_all(client: Client, config: Config, part: impl Into<Part>) -> R
     let part = part.into();
     let shutdown = part.shutdown.clone();
     let context = Context::new(client, config, &part);
-    context.config.metrics.read(&context.caches.stateful_sets);
+    let metrics = context.config.metrics.clone();
+    metrics.read(Some(&context.caches.stateful_sets));
     let mut tasks = JoinSet::new();
     for (name, controller) in all(&context) {
         tasks.spawn(async move {
@@ -215,5 +216,6 @@ pub async fn run_all(client: Client, config: Config, part: impl Into<Part>) -> R
         // The others are shut down; the caller gets the first error.
         context.shutdown.cancel();
     }
+    metrics.read(None);
     result
 }

@@ -1,6 +1,6 @@
 //! The metrics of the controllers, for `/metrics`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use planners::stateful_set::metrics;
@@ -20,7 +20,7 @@ const UNAVAILABLE: Metric = Metric::gauge(
 /// Metrics that the controllers write and `/metrics` reads; clones share their data.
 #[derive(Clone, Default)]
 pub struct Metrics {
-    sets: Arc<OnceLock<Cache<StatefulSet>>>,
+    sets: Arc<Mutex<Option<Cache<StatefulSet>>>>,
     queues: QueueMetrics,
 }
 
@@ -31,9 +31,9 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Sets the cache for the metrics of StatefulSets.
-    pub(crate) fn read(&self, sets: &Cache<StatefulSet>) {
-        self.sets.get_or_init(|| sets.clone());
+    /// Sets the cache for the metrics of StatefulSets; `None` once the controllers have ended.
+    pub(crate) fn read(&self, sets: Option<&Cache<StatefulSet>>) {
+        *self.sets.lock().unwrap_or_else(PoisonError::into_inner) = sets.cloned();
     }
 
     /// The metrics of the queues.
@@ -46,7 +46,9 @@ impl Metrics {
         self.queues.write(page);
         page.describe(MAX_UNAVAILABLE);
         page.describe(UNAVAILABLE);
-        for set in self.sets.get().map(Cache::list).unwrap_or_default() {
+        let sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        let sets = sets.as_ref().map(Cache::list);
+        for set in sets.unwrap_or_default() {
             let Some(metrics) = metrics(&set) else {
                 continue;
             };

@@ -1,5 +1,6 @@
 //! Two servers over one etcd of three members (DESIGN §14): what is written through one is read through the
-//! other at once, and nothing is lost when a server or a member is killed.
+//! other at once, and nothing is lost when a server or a member is killed. The servers share one
+//! certificate authority; one of them runs the controllers, and the other one takes over.
 
 use end_to_end::etcd::Etcd;
 use end_to_end::lan::{Lan, Role};
@@ -44,7 +45,11 @@ impl Machines {
     }
 
     fn start(&mut self, server: usize) {
-        let arguments = self.arguments(server);
+        let mut arguments = self.arguments(server);
+        if server > 0 {
+            let token = format!("{}/server-token", self.servers[0].data());
+            arguments.extend(["--server-token-file".to_owned(), token]);
+        }
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.servers[server].start(&arguments);
     }
@@ -77,7 +82,11 @@ fn two_servers_share_an_etcd() {
     let mut machines = Machines::new();
     refused_starts(&mut machines);
     machines.start(0);
+    refused_without_the_token(&mut machines);
     machines.start(1);
+    let first = leader(&machines, 1);
+    endpoints_are(&machines, 1, &[0, 1]);
+    controllers_work(&machines, 1, "both-run");
     let watch = machines.at(1, |kubectl| {
         kubectl.watch(&["get", "configmaps", "--watch", "--output=name"])
     });
@@ -93,7 +102,21 @@ fn two_servers_share_an_etcd() {
     write(&machines, 1, 0, "from-b");
     machines.servers[0].kill();
     write(&machines, 1, 1, "a-is-gone");
+    wait_for("another leader", 60, || match leader(&machines, 1) {
+        same if same == first => Err(same),
+        _ => Ok(()),
+    });
+    controllers_work(&machines, 1, "b-leads");
+    endpoints_are(&machines, 1, &[1]);
     machines.start(0);
+    endpoints_are(&machines, 0, &[0, 1]);
+    // A server that stops hands over at once.
+    let second = leader(&machines, 0);
+    machines.servers[1].interrupt();
+    assert_ne!(leader(&machines, 0), second);
+    endpoints_are(&machines, 0, &[0]);
+    controllers_work(&machines, 0, "a-leads");
+    machines.start(1);
     for member in 0..3 {
         machines.etcd.kill(member);
         write(&machines, 0, 1, &format!("m{member}-is-gone"));
@@ -124,6 +147,86 @@ fn two_servers_share_an_etcd() {
     assert!(places.iter().all(Option::is_some), "{seen}");
     assert!(places.is_sorted(), "{seen}");
     other_stores_are_refused(&mut machines);
+}
+
+/// The process that leads, as a server sees it.
+fn leader(machines: &Machines, server: usize) -> String {
+    let output = "--output=jsonpath={.spec.holderIdentity}";
+    let get = [
+        "get",
+        "lease",
+        "mainstay",
+        "--namespace=kube-system",
+        output,
+    ];
+    machines.at(server, |kubectl| {
+        wait_for("a leader", 60, || match kubectl.run(&get) {
+            found if found.code == 0 && !found.stdout.is_empty() => Ok(found.stdout),
+            other => Err(other),
+        })
+    })
+}
+
+/// Endpoints and the slice of the Service `kubernetes` become those of these servers.
+fn endpoints_are(machines: &Machines, at: usize, live: &[usize]) {
+    let live = live
+        .iter()
+        .map(|server| machines.servers[*server].address.as_str());
+    let live: Vec<&str> = live.collect();
+    let live = live.join(" ");
+    for (kind, path) in [
+        ("endpoints", "{.subsets[*].addresses[*].ip}"),
+        ("endpointslice", "{.endpoints[*].addresses[0]}"),
+    ] {
+        let output = format!("--output=jsonpath={path}");
+        machines.at(at, |kubectl| {
+            wait_for(&format!("{kind} {live}"), 60, || {
+                let found = kubectl.run(&["get", kind, "kubernetes", &output]).stdout;
+                match found.trim() == live {
+                    true => Ok(()),
+                    false => Err(found),
+                }
+            });
+        });
+    }
+}
+
+/// The controllers of the leader make the ServiceAccount of a new namespace, and publish the authority.
+fn controllers_work(machines: &Machines, at: usize, namespace: &str) {
+    machines.at(at, |kubectl| {
+        kubectl.ok(&["create", "namespace", namespace]);
+        let of_namespace = format!("--namespace={namespace}");
+        for object in ["serviceaccount/default", "configmap/kube-root-ca.crt"] {
+            wait_for(object, 60, || {
+                let found = kubectl.run(&["get", object, &of_namespace]);
+                match found.code {
+                    0 => Ok(()),
+                    _ => Err(found),
+                }
+            });
+        }
+    });
+}
+
+/// A further server without the cluster's secret, or with another one, changes nothing.
+fn refused_without_the_token(machines: &mut Machines) {
+    let wrong = machines.directory.path().join("wrong-token");
+    std::fs::write(&wrong, "0123456789abcdef0123456789abcdef").expect("write a file");
+    let arguments = machines.arguments(1);
+    let plain: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let wrong = format!("--server-token-file={}", wrong.display());
+    let server = &mut machines.servers[1];
+    for (flag, reason) in [
+        (None, "this server has no server token"),
+        (Some(&wrong), "Nothing was changed"),
+    ] {
+        let mut arguments = plain.clone();
+        arguments.extend(flag.map(String::as_str));
+        let said = server.refused(&arguments);
+        assert!(said.contains(reason), "{said}");
+    }
+    let authority = std::path::Path::new(&server.data()).join("certificates/ca.crt");
+    assert!(!authority.exists());
 }
 
 /// Each way to miss the etcd has its text.

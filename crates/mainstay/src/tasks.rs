@@ -62,6 +62,12 @@ impl Group {
         self.tasks.spawn(watched(name, task, stop, failed));
     }
 
+    /// Ends the parts at once: each of them where it waits.
+    pub async fn abort(mut self) {
+        self.stop.cancel();
+        self.tasks.shutdown().await;
+    }
+
     /// Ends the parts, and waits for them.
     pub async fn end(mut self) {
         self.stop.cancel();

@@ -4,11 +4,15 @@ mod admin;
 mod announced;
 mod cluster_network;
 mod credentials;
+mod deciders;
+mod leadership;
 mod listen;
+mod live_servers;
 mod memory;
 mod protection;
 mod relocation;
 mod server;
+mod shared_keys;
 pub mod store;
 mod store_address;
 mod store_arguments;
@@ -16,9 +20,7 @@ mod store_metrics;
 
 use std::path::{Path, PathBuf};
 
-use api_server::Component;
 use object_model::listening::Listening;
-use reconcile::SharedCaches;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use volume_provisioner::Storage;
@@ -31,10 +33,15 @@ pub use announced::announce_dns;
 pub use cluster_network::{
     AskedNetwork, ClusterNetwork, agree as agree_on_network, all_pods, choose as choose_network,
 };
+use deciders::{Deciders, RunningDeciders};
+use leadership::{Election, Lead};
 pub use listen::bind;
+use live_servers::LiveServers;
+pub use live_servers::addresses as live_addresses;
 pub use protection::{Protection, ProtectionSettings};
 pub use relocation::{DataLocation, Relocation};
 pub use server::{LocalNode, Server, ServerConfig};
+pub use shared_keys::TokenFile;
 pub use store_address::{EtcdAddress, EtcdSettings};
 pub use store_arguments::{StoreArguments, StoreSettings};
 
@@ -42,29 +49,51 @@ pub use store_arguments::{StoreArguments, StoreSettings};
 pub struct ControlPlane {
     /// The API server.
     pub server: Server,
-    /// Controllers and scheduler.
-    deciders: Group,
+    deciders: Deciding,
     /// The administrator's socket. It uses the volumes of the node, and ends before they are closed.
     admin: Group,
     upkeep: Group,
 }
 
+/// Controllers and scheduler.
+enum Deciding {
+    /// The only server runs them.
+    Always(RunningDeciders),
+    /// The leader of several servers runs them.
+    Elected(Group),
+}
+
 impl ControlPlane {
-    /// Starts the controllers and the scheduler of a server. `listening` has the ports that the
-    /// machine of its only node uses itself.
+    /// Starts the controllers and the scheduler of a server, or its part in the election of the server
+    /// that runs them. `listening` has the ports that the machine of its only node uses itself.
     pub fn of(
         server: Server,
         listening: Option<watch::Receiver<Listening>>,
         failed: &CancellationToken,
     ) -> Self {
         let health = server.health();
-        let mut control_plane = Self {
-            server,
-            deciders: Group::new(&health, failed),
-            admin: Group::new(&health, failed),
-            upkeep: Group::new(&health, failed),
+        let deciders = Deciders::of(&server, listening, failed);
+        let mut upkeep = Group::new(&health, failed);
+        let deciders = match &server.identity {
+            None => Deciding::Always(deciders.start(None)),
+            Some(own) => {
+                let client = server.client("system:apiserver", &["system:masters"]);
+                let servers = LiveServers::new(client.clone(), own);
+                upkeep.keep("endpoints of the servers", |stop| servers.keep(stop));
+                let election = Election::new(client, &own.of_this_process());
+                let mut elected = Group::new(&health, failed);
+                elected.keep("election of the leader", |stop| {
+                    election.run(stop, move |term| deciders.start(Some(term)))
+                });
+                Deciding::Elected(elected)
+            }
         };
-        control_plane.start_deciders(listening);
+        let mut control_plane = Self {
+            deciders,
+            admin: Group::new(&health, failed),
+            upkeep,
+            server,
+        };
         control_plane.start_upkeep();
         control_plane
     }
@@ -72,44 +101,14 @@ impl ControlPlane {
     /// Ends everything: first the controllers and the scheduler, so that they do not react to the pods
     /// that `nodes` stops, then the nodes of this process, then the API server.
     pub async fn stop(self, nodes: impl Future<Output = ()>) {
-        self.deciders.end().await;
+        match self.deciders {
+            Deciding::Always(deciders) => deciders.end().await,
+            Deciding::Elected(election) => election.end().await,
+        }
         self.admin.end().await;
         nodes.await;
         self.upkeep.end().await;
         self.server.stop().await;
-    }
-
-    fn start_deciders(&mut self, listening: Option<watch::Receiver<Listening>>) {
-        let Self {
-            server, deciders, ..
-        } = self;
-        let masters: [&str; 0] = [];
-        let controllers = server.client("system:kube-controller-manager", &masters);
-        // The controllers may read every kind that the scheduler reads.
-        let caches = SharedCaches::new(controllers.clone(), deciders.part("caches"));
-        let config = controllers::Config {
-            caches: Some(caches.clone()),
-            root_ca_pem: server.ca_pem.clone(),
-            authority: Some(server.authority.clone()),
-            server_names: server.names(),
-            listening,
-            ..controllers::Config::default()
-        };
-        let metrics = config.metrics.clone();
-        server.show(move |page| metrics.write(page));
-        let part = deciders.run("controllers", |stop| {
-            controllers::run_all(controllers, config, stop)
-        });
-        server.watch(Component::ControllerManager, part);
-        let scheduler = server.client("system:kube-scheduler", &masters);
-        let config = scheduler::Config {
-            caches: Some(caches),
-            ..scheduler::Config::default()
-        };
-        let metrics = config.metrics.clone();
-        server.show(move |page| metrics.write(page));
-        let part = deciders.run("scheduler", |stop| scheduler::run(scheduler, config, stop));
-        server.watch(Component::Scheduler, part);
     }
 
     /// Keeps the certificates of the program's own parts valid, and gives the memory of deleted objects

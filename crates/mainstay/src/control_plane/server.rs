@@ -19,12 +19,14 @@ use reconcile::Health;
 use reconcile::prometheus::Page;
 use resource_kinds::{ClusterConfig, Kind, KindInfo, PodRanges};
 use tokio::net::TcpListener;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::credentials::Credentials;
+use super::live_servers::Identification;
 use super::protection::Protection;
 use super::relocation::{DataLocation, Relocation};
+use super::shared_keys::{self, TokenFile};
 use super::store::OpenStore;
 
 /// The one node of this process, once its agent runs.
@@ -78,6 +80,8 @@ pub struct Server {
     credentials: Arc<Credentials>,
     /// The address at which the administrator finds it.
     pub address: SocketAddr,
+    /// Its identity among the servers of the store, if there may be others.
+    pub identity: Option<Identification>,
     listeners: JoinSet<()>,
     stop_serving: CancellationToken,
 }
@@ -108,6 +112,8 @@ pub struct ServerConfig<'a> {
     pub protection: Protection,
     /// The former and the present place of the data.
     pub relocation: Relocation,
+    /// The server token, if other servers have the same store.
+    pub shared: Option<TokenFile>,
 }
 
 impl Server {
@@ -115,8 +121,12 @@ impl Server {
     pub async fn start(config: ServerConfig<'_>) -> Result<Self> {
         let data = config.data_dir;
         let store = config.store.clone();
-        let authority = Authority::open_or_create(&data.join("certificates"))
-            .context("prepare the certificates")?;
+        let certificates = data.join("certificates");
+        if let Some(token) = &config.shared {
+            shared_keys::prepare(&config.store.shared(), token, &certificates).await?;
+        }
+        let authority =
+            Authority::open_or_create(&certificates).context("prepare the certificates")?;
         let authority = Arc::new(authority);
         let service_ip = nth(config.service_range, 1)?;
         let listen = config
@@ -191,7 +201,11 @@ impl Server {
             tokens: Some(Arc::new(signer)),
             token_audiences: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
             service_ip: service_ip.into(),
-            advertise: vec![config.advertise],
+            // With other servers, the endpoints are kept by all of them.
+            advertise: match config.shared {
+                Some(_) => Vec::new(),
+                None => vec![config.advertise],
+            },
             nodes: config.nodes,
             limits: api_server::Limits::default(),
         })
@@ -211,6 +225,10 @@ impl Server {
             authority: authority.clone(),
             credentials,
             address,
+            identity: config.shared.map(|_| Identification {
+                host_name: config.host_name.to_owned(),
+                address: config.advertise,
+            }),
             listeners: JoinSet::new(),
             stop_serving: CancellationToken::new(),
         };
@@ -271,10 +289,18 @@ impl Server {
         self.api.health().clone()
     }
 
+    /// As [`client`](Self::client), apart from the server.
+    pub fn clients(&self) -> impl Fn(&str) -> Client + Send + Sync + 'static {
+        let api = self.api.clone();
+        move |user| {
+            let user = UserInfo::new::<&str>(user, []);
+            Client::new(api.local(user), "default")
+        }
+    }
+
     /// Shows whether another part runs, in `componentstatuses`.
-    pub fn watch(&self, component: Component, part: AbortHandle) {
-        self.api
-            .watch_component(component, move || !part.is_finished());
+    pub fn watch(&self, component: Component, runs: impl Fn() -> bool + Send + Sync + 'static) {
+        self.api.watch_component(component, runs);
     }
 
     /// The facts of all kinds.

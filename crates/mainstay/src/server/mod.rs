@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster_ranges::ClusterRanges;
 use crate::control_plane::{
     self, ClusterNetwork, ControlPlane, DataLocation, LocalNode, Relocation, Server, ServerConfig,
+    TokenFile,
 };
 use crate::data_directory::{self, Claim, Engine, Role};
 use crate::host::{self, Host, NodeAddress};
@@ -65,6 +66,13 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         network = control_plane::agree_on_network(shared.as_ref(), asked, network).await?;
     }
     beside(|| network.store(data_dir))?;
+    let named = settings.server_token_file.clone();
+    if named.is_some() && !store.is_shared() {
+        bail!("--server-token-file is for servers with a common store: add --store");
+    }
+    let shared = store
+        .is_shared()
+        .then(|| TokenFile::choose(named, data_dir));
     let port = listener.local_addr().context("the listening address")?;
     let node = Arc::new(LocalNode::new(&host.name));
     // The objects name directories of other machines: they are not rewritten.
@@ -88,6 +96,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
             from: here.clone(),
             to: here,
         },
+        shared,
     };
     let server = Server::start(config).await?;
     claim.settle(data_dir, &host.name)?;
@@ -104,7 +113,7 @@ pub async fn run(arguments: ServerRoleArguments) -> Result<()> {
         failed,
     };
     let cluster = base.start_node(control_plane).await?;
-    cluster.say_ready(&settings, address, started);
+    cluster.say_ready(&settings, address, started).await;
     let result = tokio::select! {
         () = told.raised().cancelled() => Ok(()),
         () = base.failed.cancelled() => Err(anyhow::anyhow!("a part of the program has failed")),
@@ -199,7 +208,7 @@ impl Base<'_> {
 }
 
 impl Cluster {
-    fn say_ready(&self, settings: &Settings, address: Ipv4Addr, started: Instant) {
+    async fn say_ready(&self, settings: &Settings, address: Ipv4Addr, started: Instant) {
         let server = &self.control_plane.server;
         say(&format!(
             "mainstay: ready in {:.0?} at https://{} (kubeconfig {})",
@@ -207,12 +216,27 @@ impl Cluster {
             server.address,
             settings.data_dir.join("kubeconfig").display()
         ));
+        let own = SocketAddr::from((address, server.address.port()));
+        let client = server.client("system:apiserver", &["system:masters"]);
+        let mut servers = match &server.identity {
+            // Of no consequence: any server of them is enough to join.
+            Some(_) => control_plane::live_addresses(&client)
+                .await
+                .unwrap_or_default(),
+            None => Vec::new(),
+        };
+        servers.retain(|server| *server != own);
+        servers.insert(0, own);
+        let servers: Vec<String> = servers
+            .iter()
+            .map(|server| format!("https://{server}"))
+            .collect();
         say(&format!(
             "To add a node: `{} token create --data-dir {}` prints a token for `mainstay node --server \
-             https://{address}:{} --token TOKEN` on its machine",
+             {} --token TOKEN` on its machine",
             program(),
             settings.data_dir.display(),
-            server.address.port(),
+            servers.join(","),
         ));
     }
 

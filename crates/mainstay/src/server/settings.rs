@@ -39,6 +39,10 @@ pub struct ServerRoleArguments {
     etcd: EtcdSettings,
     #[command(flatten)]
     store: StoreArguments,
+    /// File with the secret of all servers of a common store [default: server-token in the data
+    /// directory, where the first server makes it]
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_SERVER_TOKEN_FILE")]
+    server_token_file: Option<PathBuf>,
     /// Run pods on this machine, too; the flags about registries and pods are for this node
     #[arg(long)]
     with_node: bool,
@@ -71,6 +75,8 @@ pub struct Settings {
     pub etcd: Option<EtcdAddress>,
     /// The settings of stored objects.
     pub store: StoreSettings,
+    /// The file with the secret of all servers of a common store.
+    pub server_token_file: Option<PathBuf>,
     /// The settings of the node of this machine, if it has one.
     pub node: Option<MachineSettings>,
     /// Whether it runs in the background.
@@ -113,6 +119,7 @@ impl ServerRoleArguments {
             configured_by: configured_by(&self.data, &machine, &store.protection),
             etcd: self.etcd.or(file.etcd).address()?,
             store,
+            server_token_file: self.server_token_file,
             node: self.with_node.then_some(machine),
             background: self.background,
             data_dir,

@@ -195,6 +195,7 @@ impl Cluster {
             host_addresses: &host.addresses,
             protection,
             relocation: relocation(&claim, data_dir, &host),
+            shared: None,
         };
         let mut server = Server::start(config).await?;
         claim.settle(data_dir, &host.name).or_else(unless_full)?;

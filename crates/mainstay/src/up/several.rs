@@ -142,6 +142,7 @@ impl Several<'_> {
             service_range: ranges.services,
             pod_ranges: Some(self.network.pod_ranges()?),
             relocation: relocation(&claim, data_dir, &host),
+            shared: None,
             advertise: on_switch,
             kubeconfig_host: Ipv4Addr::LOCALHOST.into(),
             nodes: Arc::clone(&node),

@@ -1,0 +1,131 @@
+//! Controllers and scheduler: the parts that run on one server of a cluster.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api_client::Client;
+use api_server::Component;
+use object_model::listening::Listening;
+use reconcile::{Health, SharedCaches};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::Server;
+use super::leadership::{Lead, Term, during};
+use crate::tasks::Group;
+
+/// Starts controllers and scheduler, also several times.
+pub struct Deciders {
+    client: Box<dyn Fn(&str) -> Client + Send + Sync>,
+    controllers: controllers::Config,
+    scheduler: scheduler::Config,
+    health: Health,
+    failed: CancellationToken,
+    running: Arc<Mutex<Running>>,
+}
+
+/// The tasks of controllers and scheduler, while they run.
+#[derive(Default)]
+struct Running {
+    controllers: Option<AbortHandle>,
+    scheduler: Option<AbortHandle>,
+}
+
+/// Controllers and scheduler of one lead.
+pub struct RunningDeciders {
+    parts: Group,
+    running: Arc<Mutex<Running>>,
+}
+
+fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Deciders {
+    /// The parts of a server, which shows their metrics and whether they run. `listening` has the ports
+    /// that the machine of its only node uses itself.
+    pub fn of(
+        server: &Server,
+        listening: Option<watch::Receiver<Listening>>,
+        failed: &CancellationToken,
+    ) -> Self {
+        let controllers = controllers::Config {
+            root_ca_pem: server.ca_pem.clone(),
+            authority: Some(server.authority.clone()),
+            server_names: server.names(),
+            listening,
+            ..controllers::Config::default()
+        };
+        let scheduler = scheduler::Config::default();
+        let (of_controllers, of_scheduler) =
+            (controllers.metrics.clone(), scheduler.metrics.clone());
+        server.show(move |page| of_controllers.write(page));
+        server.show(move |page| of_scheduler.write(page));
+        let running: Arc<Mutex<Running>> = Arc::default();
+        // On a server that does not lead, nothing is wrong with them.
+        let runs =
+            |task: &Option<AbortHandle>| task.as_ref().is_none_or(|task| !task.is_finished());
+        let seen = running.clone();
+        server.watch(Component::ControllerManager, move || {
+            runs(&lock(&seen).controllers)
+        });
+        let seen = running.clone();
+        server.watch(Component::Scheduler, move || runs(&lock(&seen).scheduler));
+        Self {
+            client: Box::new(server.clients()),
+            controllers,
+            scheduler,
+            health: server.health(),
+            failed: failed.clone(),
+            running,
+        }
+    }
+
+    /// Starts them; with a term, they reach the API only while it holds.
+    pub fn start(&self, term: Option<&Arc<Term>>) -> RunningDeciders {
+        let client = |user: &str| {
+            let client = (self.client)(user);
+            match term {
+                Some(term) => during(term, client),
+                None => client,
+            }
+        };
+        let mut parts = Group::new(&self.health, &self.failed);
+        let controllers = client("system:kube-controller-manager");
+        // The controllers may read every kind that the scheduler reads.
+        let caches = SharedCaches::new(controllers.clone(), parts.part("caches"));
+        let config = controllers::Config {
+            caches: Some(caches.clone()),
+            ..self.controllers.clone()
+        };
+        let controllers = parts.run("controllers", |stop| {
+            controllers::run_all(controllers, config, stop)
+        });
+        let scheduler = client("system:kube-scheduler");
+        let config = scheduler::Config {
+            caches: Some(caches),
+            ..self.scheduler.clone()
+        };
+        let scheduler = parts.run("scheduler", |stop| scheduler::run(scheduler, config, stop));
+        *lock(&self.running) = Running {
+            controllers: Some(controllers),
+            scheduler: Some(scheduler),
+        };
+        RunningDeciders {
+            parts,
+            running: self.running.clone(),
+        }
+    }
+}
+
+impl Lead for RunningDeciders {
+    async fn end(self) {
+        *lock(&self.running) = Running::default();
+        self.parts.end().await;
+    }
+
+    async fn abort(self) {
+        *lock(&self.running) = Running::default();
+        self.parts.abort().await;
+    }
+}

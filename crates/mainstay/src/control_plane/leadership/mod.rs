@@ -1,0 +1,244 @@
+//! Leader election among the servers of a shared store: controllers and scheduler run on one of them.
+//!
+//! [`planners::leader_election`] decides; this module reads and writes the Lease, starts the parts of a
+//! lead, and stops them before another server may lead.
+
+mod term;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_client::{Api, Client, PostParams};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use planners::leader_election::{Candidate, Decision, LENGTH, LeaderLease, RENEW_DEADLINE, RETRY};
+use reconcile::execute::{self, Refusal, refusal};
+use reconcile::{Cache, WatchConfig};
+use resource_kinds::namespaces::KUBE_SYSTEM;
+use tokio_util::sync::CancellationToken;
+
+pub use term::{Term, during, reading};
+
+/// The Lease of the leader.
+const LEASE: &str = "mainstay";
+
+/// The parts that run during a lead.
+pub trait Lead: Send {
+    /// Ends the parts in order.
+    fn end(self) -> impl Future<Output = ()> + Send;
+    /// Ends the parts at once.
+    fn abort(self) -> impl Future<Output = ()> + Send;
+}
+
+/// A server in the election.
+pub struct Election {
+    leases: Api<Lease>,
+    candidate: Candidate,
+    /// The Lease as it was last read or written.
+    object: Lease,
+    /// The begin of the own lead, for people.
+    acquired: Option<Timestamp>,
+}
+
+impl Election {
+    /// A candidate under an identity that no other process has, and that this one has once.
+    pub fn new(client: Client, identity: &str) -> Self {
+        Self {
+            leases: Api::namespaced(client, KUBE_SYSTEM),
+            candidate: Candidate::new(identity),
+            object: Lease::default(),
+            acquired: None,
+        }
+    }
+
+    /// Stands for election until `stop`; runs the parts of each lead, and ends them with it. The Lease
+    /// is released at the end, so that another server leads at once.
+    pub async fn run<L: Lead>(
+        mut self,
+        stop: CancellationToken,
+        mut start: impl FnMut(&Arc<Term>) -> L,
+    ) {
+        let config = WatchConfig::default().fields(&format!("metadata.name={LEASE}"));
+        let changes = Cache::spawn(self.leases.clone(), config, stop.clone());
+        loop {
+            let won = stop.run_until_cancelled(self.win(&changes)).await;
+            let Some(term) = won else {
+                self.release().await;
+                return;
+            };
+            tracing::info!("this server leads: controllers and scheduler start");
+            let parts = start(&term);
+            self.hold(&term, &stop).await;
+            if stop.is_cancelled() {
+                parts.end().await;
+                term.end();
+                self.release().await;
+                return;
+            }
+            tracing::warn!("this server leads no more: controllers and scheduler stop");
+            term.end();
+            parts.abort().await;
+        }
+    }
+
+    /// Attempts to get the lead, at each change of the Lease and every two seconds.
+    async fn win(&mut self, changes: &Cache<Lease>) -> Arc<Term> {
+        let mut changed = changes.subscribe();
+        loop {
+            self.attempt(RENEW_DEADLINE).await;
+            let now = reading();
+            if let Some(until) = self.candidate.leads_until().filter(|until| now < *until) {
+                return Term::new(until);
+            }
+            let wait = match self.candidate.decide(now) {
+                Decision::Wait(left) if left > SignedDuration::ZERO => left,
+                _ => RETRY,
+            };
+            tokio::select! {
+                Some(_) = changed.next() => {}
+                () = tokio::time::sleep(std(wait)) => {}
+            }
+        }
+    }
+
+    /// Renews the lead until it is lost, or until `stop`.
+    async fn hold(&mut self, term: &Term, stop: &CancellationToken) {
+        while let Some(until) = self.candidate.leads_until() {
+            let left = until.saturating_sub(reading());
+            if left <= SignedDuration::ZERO {
+                return;
+            }
+            let pause = tokio::time::sleep(std(RETRY.min(left)));
+            if stop.run_until_cancelled(pause).await.is_none() {
+                return;
+            }
+            let left = until.saturating_sub(reading());
+            if stop.run_until_cancelled(self.attempt(left)).await.is_none() {
+                return;
+            }
+            if let Some(until) = self.candidate.leads_until() {
+                term.prolong(until);
+            }
+        }
+    }
+
+    /// One attempt, within a time. A write whose answer does not come may be carried out; the next
+    /// look at the Lease shows it.
+    async fn attempt(&mut self, within: SignedDuration) {
+        let written = tokio::time::timeout(std(within), self.write()).await;
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("the Lease of the leader: {error}"),
+            Err(_) => tracing::warn!("the Lease of the leader is not written in time"),
+        }
+    }
+
+    async fn write(&mut self) -> api_client::Result<()> {
+        if !self.candidate.leads(reading()) {
+            self.look().await?;
+        }
+        let sent = reading();
+        let params = PostParams::default();
+        let written = match self.candidate.decide(sent) {
+            Decision::Wait(_) => return Ok(()),
+            Decision::Create => self.leases.create(&params, &self.held(0, true)).await,
+            Decision::Take { transitions } => {
+                let lease = self.held(transitions, true);
+                self.leases.replace(LEASE, &params, &lease).await
+            }
+            Decision::Renew => {
+                let transitions = self.candidate.lease().map_or(0, |lease| lease.transitions);
+                let lease = self.held(transitions, false);
+                self.leases.replace(LEASE, &params, &lease).await
+            }
+        };
+        match written {
+            Ok(lease) => {
+                let spec = lease.spec.as_ref();
+                self.acquired = spec.and_then(|spec| Some(spec.acquire_time.as_ref()?.0));
+                self.candidate
+                    .wrote(LeaderLease::from(&lease), sent, reading());
+                self.object = lease;
+                Ok(())
+            }
+            Err(error) => match refusal(&error) {
+                Refusal::NotFound | Refusal::Conflict | Refusal::AlreadyExists => self.look().await,
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn look(&mut self) -> api_client::Result<()> {
+        let read = self.leases.get_opt(LEASE).await?;
+        self.candidate
+            .saw(read.as_ref().map(LeaderLease::from), reading());
+        self.object = read.unwrap_or_default();
+        Ok(())
+    }
+
+    /// The Lease as a holder writes it, over the version that was seen.
+    fn held(&self, transitions: i32, anew: bool) -> Lease {
+        let now = Timestamp::now();
+        let acquired = self.acquired.filter(|_| !anew).unwrap_or(now);
+        self.with(LeaseSpec {
+            holder_identity: Some(self.candidate.identity().to_owned()),
+            lease_duration_seconds: i32::try_from(LENGTH.as_secs()).ok(),
+            acquire_time: Some(MicroTime(acquired)),
+            renew_time: Some(MicroTime(now)),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        })
+    }
+
+    fn with(&self, spec: LeaseSpec) -> Lease {
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(LEASE.to_owned()),
+                namespace: Some(KUBE_SYSTEM.to_owned()),
+                ..self.object.metadata.clone()
+            },
+            spec: Some(spec),
+        }
+    }
+
+    /// Gives the Lease back if this server has it.
+    async fn release(&mut self) {
+        match tokio::time::timeout(std(RETRY), self.give_back()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("the Lease of the leader is not released: {error}"),
+            Err(_) => tracing::warn!("the Lease of the leader is not released in time"),
+        }
+    }
+
+    /// Writes the Lease as client-go does: without a holder, for one second. It is read before, because
+    /// the answer to the last write may not have been waited for.
+    async fn give_back(&mut self) -> api_client::Result<()> {
+        self.look().await?;
+        let Some(lease) = self.candidate.lease() else {
+            return Ok(());
+        };
+        if lease.holder.as_deref() != Some(self.candidate.identity()) {
+            return Ok(());
+        }
+        let now = Some(MicroTime(Timestamp::now()));
+        let released = self.with(LeaseSpec {
+            holder_identity: Some(String::new()),
+            lease_duration_seconds: Some(1),
+            acquire_time: now.clone(),
+            renew_time: now,
+            lease_transitions: Some(lease.transitions),
+            ..LeaseSpec::default()
+        });
+        let params = PostParams::default();
+        let written = self.leases.replace(LEASE, &params, &released).await;
+        execute::unless_outrun(written).map(drop)
+    }
+}
+
+fn std(time: SignedDuration) -> Duration {
+    Duration::try_from(time).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! The lead of one server: its controllers and its scheduler reach the API only while it holds.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api_client::{BoxError, Client, ResponseBody, Transport};
+use bytes::Bytes;
+use container_runtime::deadline;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use jiff::SignedDuration;
+use planners::leader_election::Reading;
+use tokio_util::sync::CancellationToken;
+
+/// The reading of this machine's clock since its boot, which continues while the machine is suspended.
+pub fn reading() -> Reading {
+    SignedDuration::try_from(deadline::now()).unwrap_or(SignedDuration::MAX)
+}
+
+/// The time of one lead.
+#[derive(Debug)]
+pub struct Term {
+    until: Mutex<Reading>,
+    over: CancellationToken,
+}
+
+/// The refusal once the lead is over.
+const OVER: &str = "another server may lead: controllers and scheduler of this one write nothing";
+
+impl Term {
+    /// A lead that holds until that reading.
+    pub fn new(until: Reading) -> Arc<Self> {
+        Arc::new(Self {
+            until: Mutex::new(until),
+            over: CancellationToken::new(),
+        })
+    }
+
+    /// The lead holds longer, after a renewal.
+    pub fn prolong(&self, until: Reading) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+
+    /// Ends the lead; requests that are on their way are dropped.
+    pub fn end(&self) {
+        self.over.cancel();
+    }
+
+    /// The clock is read for each request: after a pause of the process no timer has run yet.
+    fn holds(&self) -> bool {
+        let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.over.is_cancelled() && reading() < until
+    }
+}
+
+/// A client whose requests are refused once the lead does not hold.
+pub fn during(term: &Arc<Term>, client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let gate = Gate {
+        client,
+        term: Arc::clone(term),
+    };
+    Client::over(Arc::new(gate), &namespace)
+}
+
+struct Gate {
+    client: Client,
+    term: Arc<Term>,
+}
+
+impl Transport for Gate {
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> BoxFuture<'static, Result<Response<ResponseBody>, BoxError>> {
+        let term = Arc::clone(&self.term);
+        let answer = self.client.send(request);
+        let gated = async move {
+            if !term.holds() {
+                return Err(OVER.into());
+            }
+            tokio::select! {
+                biased;
+                () = term.over.cancelled() => Err(OVER.into()),
+                answer = answer => answer.map_err(Into::into),
+            }
+        };
+        gated.boxed()
+    }
+}

@@ -1,0 +1,154 @@
+use std::sync::Arc;
+
+use api_client::ListParams;
+use api_server::{ApiServer, Config, UserInfo};
+use k8s_openapi::api::core::v1::ConfigMap;
+use mvcc_store::embedded::EmbeddedStore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+async fn api() -> Client {
+    let config = Config::in_process(EmbeddedStore::in_memory());
+    let api: Arc<ApiServer> = ApiServer::new(config).await.unwrap();
+    let user = UserInfo::new("system:apiserver", ["system:masters"]);
+    Client::new(api.local(user), "default")
+}
+
+/// The events of one candidate, with the term of a lead.
+enum Seen {
+    Leads(Arc<Term>),
+    Ended,
+    Aborted,
+}
+
+struct Parts(UnboundedSender<Seen>);
+
+impl Lead for Parts {
+    async fn end(self) {
+        self.0.send(Seen::Ended).ok();
+    }
+
+    async fn abort(self) {
+        self.0.send(Seen::Aborted).ok();
+    }
+}
+
+struct Server {
+    stop: CancellationToken,
+    seen: UnboundedReceiver<Seen>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(client: &Client, identity: &str) -> Self {
+        let (tell, seen) = unbounded_channel();
+        let stop = CancellationToken::new();
+        let election = Election::new(client.clone(), identity);
+        let task = tokio::spawn(election.run(stop.clone(), move |term| {
+            tell.send(Seen::Leads(Arc::clone(term))).ok();
+            Parts(tell.clone())
+        }));
+        Self { stop, seen, task }
+    }
+
+    async fn leads(&mut self) -> Arc<Term> {
+        match self.seen.recv().await {
+            Some(Seen::Leads(term)) => term,
+            _ => panic!("it does not lead"),
+        }
+    }
+}
+
+async fn lease(client: &Client) -> LeaseSpec {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), KUBE_SYSTEM);
+    leases.get(LEASE).await.unwrap().spec.unwrap()
+}
+
+async fn writes(client: &Client, name: &str) -> bool {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    let mut map = ConfigMap::default();
+    map.metadata.name = Some(name.to_owned());
+    maps.create(&PostParams::default(), &map).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_server_that_stops_hands_over() {
+    let client = api().await;
+    let mut one = Server::start(&client, "one");
+    let term = one.leads().await;
+    assert!(writes(&during(&term, client.clone()), "a").await);
+    let mut two = Server::start(&client, "two");
+    let spec = lease(&client).await;
+    assert_eq!(spec.holder_identity.as_deref(), Some("one"));
+    assert_eq!(
+        (spec.lease_duration_seconds, spec.lease_transitions),
+        (Some(15), Some(0))
+    );
+    one.stop.cancel();
+    one.task.await.unwrap();
+    assert!(matches!(one.seen.recv().await, Some(Seen::Ended)));
+    assert!(
+        !writes(&during(&term, client.clone()), "b").await,
+        "after its lead"
+    );
+    two.leads().await;
+    let spec = lease(&client).await;
+    assert_eq!(spec.holder_identity.as_deref(), Some("two"));
+    assert_eq!(spec.lease_transitions, Some(1));
+    assert!(spec.acquire_time.is_some() && spec.renew_time.is_some());
+    two.stop.cancel();
+    two.task.await.unwrap();
+    assert_eq!(lease(&client).await.holder_identity.as_deref(), Some(""));
+}
+
+#[tokio::test]
+async fn a_leader_that_lost_its_lease_stops_and_writes_nothing() {
+    let client = api().await;
+    let mut one = Server::start(&client, "one");
+    let term = one.leads().await;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), KUBE_SYSTEM);
+    let taken = loop {
+        let mut lease = leases.get(LEASE).await.unwrap();
+        let spec = lease.spec.as_mut().unwrap();
+        spec.holder_identity = Some("two".to_owned());
+        spec.lease_duration_seconds = Some(3600);
+        let replaced = leases.replace(LEASE, &PostParams::default(), &lease).await;
+        // A renewal may have come in between.
+        if let Ok(lease) = replaced {
+            break lease;
+        }
+    };
+    assert!(matches!(one.seen.recv().await, Some(Seen::Aborted)));
+    assert!(!writes(&during(&term, client.clone()), "a").await);
+    assert_eq!(leases.get(LEASE).await.unwrap(), taken, "it waits");
+    // A person removes the Lease of the server that is away.
+    leases.delete(LEASE, &Default::default()).await.unwrap();
+    let again = one.leads().await;
+    assert!(writes(&during(&again, client.clone()), "b").await);
+    assert!(
+        !writes(&during(&term, client.clone()), "c").await,
+        "the first term is over"
+    );
+    one.stop.cancel();
+    one.task.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_term_ends_by_its_clock() {
+    let client = api().await;
+    let term = Term::new(reading() - SignedDuration::from_secs(1));
+    let gated = during(&term, client.clone());
+    // No timer has run, as after a pause of the process.
+    assert!(!writes(&gated, "a").await);
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    let listed = maps.list(&ListParams::default()).await.unwrap();
+    let names = listed
+        .items
+        .iter()
+        .filter_map(|map| map.metadata.name.as_deref());
+    assert!(!names.collect::<Vec<_>>().contains(&"a"));
+    term.prolong(reading() + SignedDuration::from_secs(60));
+    assert!(writes(&gated, "a").await);
+}

@@ -1,0 +1,272 @@
+//! The Lease of this server among those of all servers, and the endpoints of the Service `kubernetes`.
+//!
+//! [`planners::live_servers`] decides which servers live; each server writes what it sees, so that the
+//! endpoints are right as long as one of them runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use planners::live_servers::{
+    ADDRESS, IDENTITY_LABEL, LENGTH, NAMESPACE, Plan, RENEW, SERVICE, ServerLease, plan, slices,
+    subsets,
+};
+use planners::node_lifecycle::fence::Renewals;
+use reconcile::execute::{self, Delete};
+use resource_kinds::namespaces::KUBE_SYSTEM;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::leadership::reading;
+
+/// The field manager of the endpoints.
+const MANAGER: &str = "mainstay-server";
+/// The time for the last writes of a server that stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The identity of a server among those of one store.
+#[derive(Clone, Debug)]
+pub struct Identification {
+    /// The host's name.
+    pub host_name: String,
+    /// The address at which nodes and pods reach it.
+    pub address: SocketAddr,
+}
+
+impl Identification {
+    /// The name of the server's Lease, in the form of KEP-1965. Host and address are in the hash: a
+    /// host may have two servers.
+    fn lease_name(&self) -> String {
+        let hash = Sha256::digest(format!("{} {}", self.host_name, self.address));
+        let digits = hash.iter().take(13).map(|byte| format!("{byte:02x}"));
+        format!("apiserver-{}", digits.collect::<String>())
+    }
+
+    /// A name that no other process has.
+    pub fn of_this_process(&self) -> String {
+        format!("{}_{}", self.host_name, uuid::Uuid::new_v4())
+    }
+}
+
+/// The servers of a cluster, as this one sees them.
+pub struct LiveServers {
+    client: Client,
+    name: String,
+    holder: String,
+    own: Identification,
+    renewals: Renewals,
+}
+
+/// The addresses of the servers with a Lease.
+///
+/// # Errors
+/// Of the API.
+pub async fn addresses(client: &Client) -> api_client::Result<Vec<SocketAddr>> {
+    let listed = list(client).await?;
+    let addresses = listed.iter().filter_map(|lease| lease.address);
+    let mut addresses: Vec<SocketAddr> = addresses.collect();
+    addresses.sort_unstable();
+    Ok(addresses)
+}
+
+async fn list(client: &Client) -> api_client::Result<Vec<ServerLease>> {
+    let (key, value) = IDENTITY_LABEL;
+    let only = ListParams::default().labels(&format!("{key}={value}"));
+    let listed = leases(client).list(&only).await?;
+    Ok(listed.items.iter().map(ServerLease::from).collect())
+}
+
+fn leases(client: &Client) -> Api<Lease> {
+    Api::namespaced(client.clone(), KUBE_SYSTEM)
+}
+
+impl LiveServers {
+    /// This server among others that are not known yet.
+    pub fn new(client: Client, own: &Identification) -> Self {
+        let name = own.lease_name();
+        Self {
+            client,
+            holder: format!("{name}_{}", uuid::Uuid::new_v4()),
+            name,
+            own: own.clone(),
+            renewals: Renewals::default(),
+        }
+    }
+
+    /// Renews the Lease and keeps the endpoints until `stop`; then takes this server out of them.
+    pub async fn keep(mut self, stop: CancellationToken) {
+        let period = Duration::try_from(RENEW).unwrap_or_default();
+        loop {
+            let round = stop.run_until_cancelled(self.round()).await;
+            match round {
+                None => break,
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::warn!("the endpoints of the servers: {error}"),
+            }
+            let pause = tokio::time::sleep(period);
+            if stop.run_until_cancelled(pause).await.is_none() {
+                break;
+            }
+        }
+        match tokio::time::timeout(FAREWELL, self.leave()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("this server stays in the endpoints: {error}"),
+            Err(_) => {
+                tracing::warn!("this server stays in the endpoints until its Lease has lapsed")
+            }
+        }
+    }
+
+    async fn round(&mut self) -> api_client::Result<()> {
+        self.renew().await?;
+        let Plan { live, dead } = self.look().await?;
+        self.publish(&live).await?;
+        for lease in dead {
+            tracing::warn!(address = ?lease.address, "a server has not renewed its Lease");
+            let how = Delete {
+                uid: Some(lease.uid),
+                resource_version: Some(lease.version),
+                ..Delete::default()
+            };
+            execute::delete(&leases(&self.client), &lease.name, how).await?;
+        }
+        Ok(())
+    }
+
+    async fn look(&mut self) -> api_client::Result<Plan> {
+        let listed = list(&self.client).await?;
+        let now = reading();
+        self.renewals
+            .retain(|name| listed.iter().any(|lease| lease.name == name));
+        let renewals = &mut self.renewals;
+        let seen = listed.into_iter().map(|lease| {
+            let unchanged_for = renewals.unchanged_for(&lease.name, &lease.version, now);
+            (lease, unchanged_for)
+        });
+        Ok(plan(&self.name, self.own.address, seen))
+    }
+
+    async fn renew(&self) -> api_client::Result<()> {
+        let (key, value) = IDENTITY_LABEL;
+        let labels = [
+            (key, value),
+            ("kubernetes.io/hostname", &self.own.host_name),
+        ];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: Some(KUBE_SYSTEM.to_owned()),
+                labels: Some(BTreeMap::from(labels)),
+                annotations: Some(BTreeMap::from([(
+                    ADDRESS.to_owned(),
+                    self.own.address.to_string(),
+                )])),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.holder.clone()),
+                lease_duration_seconds: i32::try_from(LENGTH.as_secs()).ok(),
+                renew_time: Some(MicroTime(Timestamp::now())),
+                ..LeaseSpec::default()
+            }),
+        };
+        let params = PostParams::default();
+        let leases = leases(&self.client);
+        let replaced = leases.replace(&self.name, &params, &lease).await;
+        if execute::unless_outrun(replaced)?.is_none() {
+            leases.create(&params, &lease).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes Endpoints and slices where they differ.
+    async fn publish(&self, live: &[SocketAddr]) -> api_client::Result<()> {
+        let endpoints: Api<Endpoints> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let wanted = Some(subsets(live));
+        let there = endpoints.get_opt(SERVICE).await?;
+        if there.is_none_or(|there| there.subsets != wanted) {
+            let object = json!({
+                "apiVersion": "v1",
+                "kind": "Endpoints",
+                "metadata": {
+                    "name": SERVICE,
+                    "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+                },
+                "subsets": wanted,
+            });
+            apply(&endpoints, SERVICE, object).await?;
+        }
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let only = ListParams::default().labels("kubernetes.io/service-name=kubernetes");
+        let mut listed = api.list(&only).await?.items;
+        for slice in slices(live) {
+            let name = slice.metadata.name.clone().unwrap_or_default();
+            let at = listed
+                .iter()
+                .position(|one| one.metadata.name.as_ref() == Some(&name));
+            let there = at.map(|at| listed.swap_remove(at));
+            let same = |there: &EndpointSlice| {
+                there.endpoints == slice.endpoints && there.ports == slice.ports
+            };
+            if !there.is_some_and(|there| same(&there)) {
+                let object = json!({
+                    "apiVersion": "discovery.k8s.io/v1",
+                    "kind": "EndpointSlice",
+                    "metadata": {"name": name, "labels": slice.metadata.labels},
+                    "addressType": slice.address_type,
+                    "endpoints": slice.endpoints,
+                    "ports": slice.ports,
+                });
+                apply(&api, &name, object).await?;
+            }
+        }
+        // Slices of ports that no server has any more.
+        for slice in listed {
+            let name = slice.metadata.name.unwrap_or_default();
+            let how = Delete::of_uid(slice.metadata.uid.unwrap_or_default());
+            execute::delete(&api, &name, how).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the own Lease, and the own address from the endpoints if another server has one.
+    async fn leave(&mut self) -> api_client::Result<()> {
+        let own = leases(&self.client).get_opt(&self.name).await?;
+        let own = own.filter(|lease| {
+            let spec = lease.spec.as_ref();
+            spec.and_then(|spec| spec.holder_identity.as_ref()) == Some(&self.holder)
+        });
+        let Some(uid) = own.and_then(|lease| lease.metadata.uid) else {
+            return Ok(());
+        };
+        execute::delete(&leases(&self.client), &self.name, Delete::of_uid(uid)).await?;
+        let mut live = self.look().await?.live;
+        live.retain(|address| *address != self.own.address);
+        if live.is_empty() {
+            return Ok(());
+        }
+        self.publish(&live).await
+    }
+}
+
+async fn apply<K: reconcile::Object>(
+    api: &Api<K>,
+    name: &str,
+    object: Value,
+) -> api_client::Result<()> {
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch(name, &params, &Patch::Apply(object))
+        .await
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests;
