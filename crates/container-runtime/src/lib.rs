@@ -10,6 +10,7 @@
 //! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`deadline`], in [`descriptors`]
 //! and in [`memory`].
 
+mod apart;
 mod blocking;
 pub mod btrfs;
 mod cgroup;
@@ -22,6 +23,7 @@ mod id_range;
 pub mod loop_device;
 pub mod memory;
 mod mounts;
+pub mod nfs;
 pub mod project_quota;
 pub mod protocol;
 mod sealed;
@@ -30,6 +32,7 @@ pub mod spec;
 mod state_dir;
 pub mod tree;
 
+pub use apart::{Apart, apart, apart_async};
 pub use blocking::beside;
 pub use client::runtime::{Runtime, RuntimeOptions};
 pub use client::sandbox::Sandbox;

@@ -11,6 +11,7 @@ use reconcile::{Key, ReconcileResult};
 use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
+use resource_kinds::storage::nfs_class::NfsClass;
 use serde_json::json;
 
 use crate::decide::{
@@ -63,7 +64,11 @@ impl Provisioner {
             Provisioning::Anywhere if !self.is_first_node().await? => {
                 return Ok(ReconcileResult::Done);
             }
-            _ => self.make(claim, &class, &name).await,
+            _ => match NfsClass::of(&class) {
+                Some(Ok(nfs)) => self.make_directory(claim, &class, &nfs, &name).await,
+                Some(Err(text)) => Err(Error::Unsupported(text)),
+                None => self.make(claim, &class, &name).await,
+            },
         };
         match attempt {
             Ok(()) => {
@@ -214,7 +219,7 @@ impl Provisioner {
 
     /// Claims that do not care where they are go to the first of the nodes that are ready, so
     /// that one makes the volume, not all.
-    async fn is_first_node(&self) -> Result<bool, Error> {
+    pub(crate) async fn is_first_node(&self) -> Result<bool, Error> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let listed = nodes.list(&ListParams::default()).await?;
         let ready = listed.items.iter().filter(|node| is_ready(node));

@@ -17,6 +17,7 @@ use resource_kinds::annotations::{
 use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::{REMOVAL_FINALIZER, VOLUME_PREFIX};
+use resource_kinds::storage::nfs_class::{NfsClass, is_nfs_directory};
 use resource_kinds::volume_fit::{capacity, claim_reference, requested_class, requested_size};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -49,8 +50,9 @@ pub(crate) fn provisioning(
             .map(String::as_str)
     };
     let asked = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
-    let driver = asked.and_then(Driver::of_provisioner);
-    let (Some(asked), Some(driver)) = (asked, driver) else {
+    let maker = asked.and_then(Driver::of_provisioner).map(Maker::Driver);
+    let of_nfs = || class.and_then(NfsClass::of).map(|_| Maker::Nfs);
+    let (Some(asked), Some(maker)) = (asked, maker.or_else(of_nfs)) else {
         return Provisioning::None;
     };
     let Some(class) = class.filter(|class| class.provisioner == asked) else {
@@ -77,15 +79,33 @@ pub(crate) fn provisioning(
     if place == Provisioning::None {
         return place;
     }
-    match unsupported(claim, driver) {
+    match unsupported(claim, maker) {
         Some(text) => Provisioning::Unsupported(text),
         None => place,
     }
 }
 
-fn unsupported(claim: &PersistentVolumeClaim, driver: Driver) -> Option<String> {
+/// The maker of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    /// A driver of volumes on this node.
+    Driver(Driver),
+    /// An NFS server.
+    Nfs,
+}
+
+fn unsupported(claim: &PersistentVolumeClaim, maker: Maker) -> Option<String> {
     let spec = claim.spec.as_ref()?;
-    if claim_mode(claim) == VolumeMode::Block && driver == Driver::LocalCow {
+    let is_block = claim_mode(claim) == VolumeMode::Block;
+    if maker == Maker::Nfs && is_block {
+        return Some("directories of an NFS export are no block devices".to_owned());
+    }
+    if maker == Maker::Nfs && data_source(claim) != DataSource::Nothing {
+        return Some(
+            "directories of an NFS export are made empty: no snapshots, no clones".to_owned(),
+        );
+    }
+    if is_block && maker == Maker::Driver(Driver::LocalCow) {
         // A copy-on-write file below a block device that overwrites its blocks can run out of
         // space: the device would fail, and with it its users.
         return Some(format!(
@@ -303,9 +323,9 @@ pub(crate) enum ReclaimAction {
     RemoveFinalizer,
 }
 
-/// The action for a volume on this node.
+/// The action for a volume on this node, or on an NFS server.
 pub(crate) fn reclaim_action(volume: &PersistentVolume, node: &str) -> ReclaimAction {
-    if !is_ours(volume, node) {
+    if !is_ours(volume, node) && !is_nfs_directory(volume) {
         return ReclaimAction::Keep;
     }
     let spec = volume.spec.as_ref();
@@ -439,6 +459,31 @@ mod tests {
             provisioning(&claim(json!({})), None, "n"),
             Provisioning::None
         );
+    }
+
+    #[test]
+    fn directories_of_an_nfs_export_are_made_by_any_node() {
+        let nfs: StorageClass = serde_json::from_value(json!({"metadata": {"name": "nfs"},
+            "provisioner": "mainstay.dev/nfs", "parameters": {"server": "s", "path": "/srv"}}))
+        .unwrap();
+        let annotations = json!({STORAGE_PROVISIONER: "mainstay.dev/nfs"});
+        let mut asked = claim(json!({"metadata": {"annotations": annotations}}));
+        asked
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .remove(SELECTED_NODE);
+        assert_eq!(
+            provisioning(&asked, Some(&nfs), "n"),
+            Provisioning::Anywhere
+        );
+        let spec = asked.spec.as_mut().unwrap();
+        spec.volume_mode = Some("Block".to_owned());
+        assert!(matches!(
+            provisioning(&asked, Some(&nfs), "n"),
+            Provisioning::Unsupported(_)
+        ));
     }
 
     #[test]

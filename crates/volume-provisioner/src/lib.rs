@@ -12,6 +12,7 @@ mod device_image;
 mod directories;
 mod expansion;
 mod image;
+mod nfs;
 mod pool;
 mod projects;
 mod removal;
@@ -244,7 +245,7 @@ impl Controller for Provisioner {
     async fn reconcile(&self, task: &Task) -> Result<ReconcileResult, ProvisionerError> {
         match task {
             Task::Claim(key) => self.serve_claim(key).await,
-            Task::Volume(name) => self.remove(name).await.map(|()| ReconcileResult::Done),
+            Task::Volume(name) => self.remove(name).await,
             Task::Content(name) => self.serve_content(name).await,
         }
     }

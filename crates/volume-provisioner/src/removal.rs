@@ -1,10 +1,14 @@
 //! Deletion of a volume whose claim is deleted.
 
+use std::time::Duration;
+
 use api_client::Api;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use reconcile::ReconcileResult;
 use reconcile::execute::{Delete, chain, delete, found};
 use resource_kinds::storage::Driver;
 use resource_kinds::storage::driver::REMOVAL_FINALIZER;
+use resource_kinds::storage::nfs_class::is_nfs_directory;
 use serde_json::json;
 
 use crate::decide::{ReclaimAction, holds, path_of, reclaim_action};
@@ -13,15 +17,29 @@ use crate::{Provisioner, ProvisionerError as Error, writes};
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
 const FAILED_DELETE: &str = "VolumeFailedDelete";
 
+/// Until this node looks again whether it is the one that removes directories on servers.
+const OTHER_NODE: Duration = Duration::from_secs(30);
+
 impl Provisioner {
     /// Removes the volume, if planned. The API server must confirm the cached state before any data
     /// is deleted.
-    pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
+    pub(crate) async fn remove(&self, name: &str) -> Result<ReconcileResult, Error> {
         let node = &self.config.node_name;
-        let cached = self.volumes.get("", name);
-        if cached.is_none_or(|volume| reclaim_action(&volume, node) == ReclaimAction::Keep) {
-            return Ok(());
+        let Some(cached) = self.volumes.get("", name) else {
+            return Ok(ReconcileResult::Done);
+        };
+        if reclaim_action(&cached, node) == ReclaimAction::Keep {
+            return Ok(ReconcileResult::Done);
         }
+        // A directory on a server is removed by one node; another may become that one.
+        if is_nfs_directory(&cached) && !self.is_first_node().await? {
+            return Ok(ReconcileResult::RequeueAfter(OTHER_NODE));
+        }
+        self.remove_here(name).await.map(|()| ReconcileResult::Done)
+    }
+
+    async fn remove_here(&self, name: &str) -> Result<(), Error> {
+        let node = &self.config.node_name;
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         let Some(volume) = found(api.get(name).await)? else {
             return Ok(());
@@ -72,6 +90,9 @@ impl Provisioner {
     }
 
     async fn remove_directory(&self, name: &str, volume: &PersistentVolume) -> Result<(), Error> {
+        if is_nfs_directory(volume) {
+            return self.leave_directory(volume).await;
+        }
         let driver = Driver::of_volume(volume)
             .ok_or_else(|| Error::Unsupported("the volume is not ours".to_owned()))?;
         let path = path_of(volume);

@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use http::{Response, header};
+use http::{Response, StatusCode, header};
+use object_model::Status;
 use pod_lifecycle::record::Instance;
 use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::json;
 
-use super::response::{BoxBody, metrics, text};
+use super::response::{BoxBody, metrics, refused, text};
 use super::summary::seconds;
-use super::{KubeletContext, network};
+use super::{KubeletContext, network, volume_stats};
 use crate::limits::{LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
 use crate::machine::stats::{UsageFigures, UsageSubject};
 use crate::node_context::NodeContext;
@@ -117,8 +118,18 @@ pub fn cadvisor(context: &KubeletContext) -> Response<BoxBody> {
 }
 
 /// `/metrics`: kubelet's own.
-pub fn kubelet(context: &KubeletContext) -> Response<BoxBody> {
+pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<Status>> {
     let views = context.pods.list();
+    let (looked_at, now) = (views.clone(), context.node.clock.now().wall.to_string());
+    let volumes = tokio::task::spawn_blocking(move || {
+        let all = looked_at
+            .iter()
+            .flat_map(|view| volume_stats::claims(view, &now));
+        all.collect::<Vec<_>>()
+    });
+    let volumes = volumes
+        .await
+        .map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
     let with_sandbox = views.iter().filter(|view| view.sandbox.is_some()).count();
     let mut states = BTreeMap::from([("created", 0), ("exited", 0), ("running", 0)]);
     for record in views
@@ -139,7 +150,8 @@ pub fn kubelet(context: &KubeletContext) -> Response<BoxBody> {
     for (state, count) in states {
         page.add(CONTAINERS, &[("container_state", state)], count);
     }
-    metrics(page)
+    volume_stats::write(&mut page, &volumes);
+    Ok(metrics(page))
 }
 
 /// `/configz`: the settings that have a name in kubelet's configuration.

@@ -19,6 +19,7 @@ mod summary;
 mod system_logs;
 mod terminal;
 mod upgrade;
+mod volume_stats;
 
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ async fn answer(context: Arc<KubeletContext>, request: Request<BoxBody>) -> Resp
         (&Method::GET, ["healthz"]) => Ok(text("ok".to_owned())),
         (&Method::GET, ["pods"]) => pods(&context.pods),
         (&Method::GET, ["stats", "summary"]) => summary::answer(&context).await,
-        (&Method::GET, ["metrics"]) => Ok(metrics::kubelet(&context)),
+        (&Method::GET, ["metrics"]) => metrics::kubelet(&context).await,
         (&Method::GET, ["metrics", "cadvisor"]) => Ok(metrics::cadvisor(&context)),
         (&Method::GET, ["metrics", "probes"]) => Ok(metrics::probes(&context.probes)),
         (&Method::GET, ["configz"]) => Ok(metrics::settings(&context.node)),

@@ -4,7 +4,6 @@
 //! Beside kubelet's fields, each `cpu` of the summary has `usageWindowNanoSeconds`: the time over
 //! which `usageNanoCores` was measured.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::{Value, json};
 
 use super::response::{BoxBody, full, refused};
+use super::volume_stats::{claims, file_system};
 use super::{KubeletContext, network};
 use crate::machine::machine_info;
 use crate::machine::pod_files::Places;
@@ -55,19 +55,6 @@ fn summary(context: &KubeletContext) -> Value {
     let views = context.pods.list();
     let pods: Vec<Value> = views.iter().map(|view| pod(context, view)).collect();
     json!({"node": node, "pods": pods})
-}
-
-fn file_system(place: &Path) -> Value {
-    machine_info::disk(place).map_or(Value::Null, |disk| {
-        json!({
-            "availableBytes": disk.free,
-            "capacityBytes": disk.total,
-            "usedBytes": disk.total - disk.free,
-            "inodes": disk.files,
-            "inodesFree": disk.files_free,
-            "inodesUsed": disk.files.saturating_sub(disk.files_free),
-        })
-    })
 }
 
 fn pod(context: &KubeletContext, view: &PodView) -> Value {
@@ -127,39 +114,6 @@ fn used(now: &str, disk: Option<&machine_info::Disk>, taken: DiskSpace) -> Value
         part["inodesFree"] = json!(disk.files_free);
     }
     part
-}
-
-/// The volumes of claims that are mounted, by the file systems that they are on.
-fn claims(view: &PodView, now: &str) -> Vec<Value> {
-    let spec = view.pod.spec.as_ref();
-    let volumes = spec
-        .and_then(|spec| spec.volumes.as_deref())
-        .unwrap_or_default();
-    let pod = view.pod.metadata.name.as_deref().unwrap_or_default();
-    let each = volumes.iter().filter_map(|volume| {
-        let named = volume.persistent_volume_claim.as_ref();
-        let named = named.map(|source| source.claim_name.clone());
-        let made = || {
-            volume
-                .ephemeral
-                .as_ref()
-                .map(|_| format!("{pod}-{}", volume.name))
-        };
-        let claim = named.or_else(made)?;
-        let prepared = view.volumes.get(&volume.name)?;
-        if prepared.block.is_some() {
-            return None;
-        }
-        let mut figures = file_system(&prepared.path);
-        if figures.is_null() {
-            return None;
-        }
-        figures["time"] = json!(now);
-        figures["name"] = json!(volume.name);
-        figures["pvcRef"] = json!({"name": claim, "namespace": view.pod.metadata.namespace});
-        Some(figures)
-    });
-    each.collect()
 }
 
 /// The containers that run, by name.

@@ -10,6 +10,7 @@ pub mod device_claims;
 mod empty_dir;
 mod host_path;
 mod local_device;
+mod nfs;
 mod ownership;
 mod payload;
 mod release;
@@ -51,6 +52,9 @@ pub struct Prepared {
     /// Whether its files belong to a project, by which it is limited.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub in_project: bool,
+    /// Whether its files are on another machine: while that is away, every look at them waits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remote: bool,
     /// The layers of an image volume, the topmost last; then there is nothing at the path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<PathBuf>,
@@ -289,6 +293,10 @@ async fn prepare_one(
     if let Some(wanted) = Wanted::inline(context.pod, volume) {
         return prepare_csi(context, &wanted).await;
     }
+    if let Some(source) = &volume.nfs {
+        let read_only = source.read_only == Some(true);
+        return Ok(nfs::prepare(own().path, source, Vec::new(), read_only).await?);
+    }
     if let Some(source) = &volume.image {
         let name = source.reference.as_deref().unwrap_or_default();
         let policy = source.pull_policy.as_deref();
@@ -341,6 +349,11 @@ async fn prepare_claim(
     check_use(context.pod, volume, block)?;
     if let Some(wanted) = Wanted::of_volume(&found, read_only) {
         return prepare_csi(context, &wanted).await;
+    }
+    if let Some(source) = &spec.nfs {
+        let options = spec.mount_options.clone().unwrap_or_default();
+        let read_only = read_only || source.read_only == Some(true);
+        return Ok(nfs::prepare(context.dir.volume(volume), source, options, read_only).await?);
     }
     let path = claim_path(&spec)?;
     if block {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use container_runtime::tree;
 use nix::mount::{MntFlags, umount2};
 
-use super::block;
+use super::{block, nfs};
 use crate::paths::PodDir;
 
 /// The reverse of [`prepare`](super::prepare): unmounts and detaches everything in the pod's
@@ -16,7 +16,16 @@ use crate::paths::PodDir;
 pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     block::release(dir)?;
     let root = dir.volumes();
+    let remote: Vec<PathBuf> = mount_table::read()?
+        .into_iter()
+        .filter(nfs::is_remote)
+        .map(|mount| mount.path)
+        .collect();
     for target in mounts_below(&root)?.into_iter().rev() {
+        if remote.contains(&target) {
+            nfs::unmount(&target)?;
+            continue;
+        }
         match umount2(&target, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
             Err(_) => umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,

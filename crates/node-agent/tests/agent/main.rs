@@ -22,6 +22,7 @@ mod leases;
 mod lifetimes;
 mod limits;
 mod names;
+mod nfs;
 mod node;
 mod own_users;
 mod place;
@@ -65,6 +66,7 @@ const TESTS: &[(&str, Test)] = tests![
     volumes::files_environment_and_tokens_are_there_and_follow_their_objects,
     volumes::a_token_is_for_the_user_that_the_pod_has,
     volumes::a_claim_keeps_what_a_pod_wrote,
+    nfs::an_export_is_shared_by_pods_and_its_server_may_go_away,
     block::a_device_of_the_node_is_one_of_the_pods,
     block::an_image_is_a_device_while_pods_use_it,
     block::the_built_in_runtime_is_the_only_one,

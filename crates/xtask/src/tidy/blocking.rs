@@ -119,6 +119,7 @@ const WAITS: &[&str] = &[
 const BESIDE: &[&str] = &[
     "spawn_blocking(",
     "beside(",
+    "apart_async(",
     "blocking(",
     "in_store(",
     ".change(",

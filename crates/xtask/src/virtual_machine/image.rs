@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("mke2fs", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("unshare", "util-linux"),
+    ("rpc.nfsd", "nfs-kernel-server"),
 ];
 
 /// The package that depends on the current kernel.

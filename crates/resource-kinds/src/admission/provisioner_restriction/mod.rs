@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use k8s_openapi::api::core::v1::PersistentVolume;
 use object_model::Status;
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ use crate::admission::ObjectReader;
 use crate::groups::snapshot::{self, CONTENT_PROTECTION};
 use crate::groups::storage::Driver;
 use crate::groups::storage::driver::{REMOVAL_FINALIZER, VOLUME_PREFIX};
+use crate::groups::storage::nfs_class::{NfsClass, is_nfs_directory, is_nfs_provisioner};
 use crate::well_known::annotations::{
     BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
 };
@@ -148,8 +150,18 @@ fn is_volume_of(volume: &Value, node: &str) -> bool {
         && fields.is_none_or(Vec::is_empty)
 }
 
+/// Whether a volume is a directory on an NFS server that nobody uses any more: any node may remove it.
+fn is_left_directory(volume: &Value) -> bool {
+    let phase = volume["status"]["phase"].as_str();
+    let deleted = volume["metadata"]["deletionTimestamp"].is_string();
+    let is_left =
+        matches!(phase, Some("Released" | "Failed")) || (deleted && phase != Some("Bound"));
+    is_left && serde_json::from_value(volume.clone()).is_ok_and(|volume| is_nfs_directory(&volume))
+}
+
 fn own_volume(write: &Write<'_>, volume: &Value) -> Decision {
-    require(is_volume_of(volume, write.node), || {
+    let may = is_volume_of(volume, write.node) || is_left_directory(volume);
+    require(may, || {
         format!(
             "the provisioner of node {node:?} may write local volumes only, with a node affinity to \
              {node:?}",
@@ -160,7 +172,10 @@ fn own_volume(write: &Write<'_>, volume: &Value) -> Decision {
 
 /// A volume is for one claim that wants it here; one without a claim would take any.
 fn new_volume(write: &Write<'_>) -> Decision {
-    own_volume(write, write.object)?;
+    let is_directory = is_directory_of_class(write);
+    if !is_directory {
+        own_volume(write, write.object)?;
+    }
     let reference = &write.object["spec"]["claimRef"];
     let text = |field: &str| reference[field].as_str().unwrap_or_default();
     let (namespace, name) = (text("namespace"), text("name"));
@@ -175,12 +190,34 @@ fn new_volume(write: &Write<'_>) -> Decision {
     })?;
     let bound_to = &claim["spec"]["volumeName"];
     let is_free = bound_to.as_str().is_none_or(str::is_empty) || *bound_to == volume;
-    require(is_free && is_wanted_here(write, &claim), || {
-        format!(
-            "the claim {namespace}/{name} is not for a volume on node {:?}",
-            write.node
-        )
-    })
+    let class = |of: &Value| of["spec"]["storageClassName"].clone();
+    let is_of_class = !is_directory || class(&claim) == class(write.object);
+    require(
+        is_free && is_of_class && is_wanted_here(write, &claim),
+        || {
+            format!(
+                "the claim {namespace}/{name} is not for a volume on node {:?}",
+                write.node
+            )
+        },
+    )
+}
+
+/// Whether a volume is a directory of the NFS export that its class names.
+fn is_directory_of_class(write: &Write<'_>) -> bool {
+    let volume: PersistentVolume = match serde_json::from_value(write.object.clone()) {
+        Ok(volume) => volume,
+        Err(_) => return false,
+    };
+    let name = write.object["spec"]["storageClassName"].as_str();
+    let class = name.and_then(|name| {
+        let found = write
+            .cluster
+            .get("storage.k8s.io", "storageclasses", "", name)?;
+        serde_json::from_value(Value::clone(&found)).ok()
+    });
+    let class = class.and_then(|class| NfsClass::of(&class)?.ok());
+    is_nfs_directory(&volume) && class.is_some_and(|class| class.directory_of(&volume).is_some())
 }
 
 /// Whether a claim wants its volume on this node, or on any.
@@ -198,7 +235,8 @@ fn is_wanted_here(write: &Write<'_>, claim: &Value) -> bool {
                 .get("storage.k8s.io", "storageclasses", "", name)
         })
         .filter(|class| class["provisioner"].as_str() == maker);
-    maker.and_then(Driver::of_provisioner).is_some()
+    let is_ours = |name: &str| Driver::of_provisioner(name).is_some() || is_nfs_provisioner(name);
+    maker.is_some_and(is_ours)
         && class.is_some_and(|class| class["volumeBindingMode"] != "WaitForFirstConsumer")
 }
 

@@ -406,3 +406,59 @@ fn the_provisioner_of_the_servers_process_and_other_users_are_not_restricted() {
     };
     assert_eq!(why_from(Some("n1"), &other, &object), "");
 }
+
+/// A directory of an NFS export for a claim of a class.
+fn directory(claim: &str, class: &str, path: &str) -> Value {
+    json!({
+        "metadata": {"name": format!("pvc-{claim}"), "finalizers": [REMOVAL_FINALIZER],
+            "annotations": {PROVISIONED_BY: "mainstay.dev/nfs"}},
+        "spec": {"capacity": {"storage": "1Gi"}, "storageClassName": class,
+            "nfs": {"server": "files", "path": path},
+            "claimRef": {"namespace": "d", "name": claim, "uid": claim}},
+    })
+}
+
+#[test]
+fn directories_of_an_export_are_made_for_its_class_and_removed_when_they_are_left() {
+    let class = |name: &str, server: &str| {
+        json!({"metadata": {"name": name}, "provisioner": "mainstay.dev/nfs",
+            "volumeBindingMode": "Immediate",
+            "parameters": {"server": server, "path": "/srv"}})
+    };
+    let mut shared = claim("shared", "nfs", None, "");
+    shared["metadata"]["annotations"][STORAGE_PROVISIONER] = json!("mainstay.dev/nfs");
+    let cluster = || {
+        Objects::default()
+            .with("storageclasses", class("nfs", "files"))
+            .with("storageclasses", class("other", "elsewhere"))
+            .with("persistentvolumeclaims", shared.clone())
+    };
+    let may = |operation, old: Option<&Value>, object: &Value| {
+        let request = AdmissionRequest {
+            old,
+            ..asks(operation, "persistentvolumes", "")
+        };
+        let cluster = Asked(cluster(), Some("n1"));
+        let outcome = ProvisionerRestriction.admit(&request, &mut object.clone(), &cluster);
+        outcome.is_ok()
+    };
+    let made = directory("shared", "nfs", "/srv/d-shared");
+    assert!(may(Operation::Create, None, &made));
+    for (class, path) in [
+        ("nfs", "/etc"),
+        ("nfs", "/srv/../etc"),
+        ("other", "/srv/d-shared"),
+    ] {
+        let volume = directory("shared", class, path);
+        assert!(!may(Operation::Create, None, &volume), "{class} {path}");
+    }
+    let phase = |phase: &str| with(&made, "/status", json!({"phase": phase}));
+    for (now, expected) in [("Bound", false), ("Released", true), ("Failed", true)] {
+        let volume = phase(now);
+        assert_eq!(
+            may(Operation::Delete, Some(&volume), &Value::Null),
+            expected,
+            "{now}"
+        );
+    }
+}

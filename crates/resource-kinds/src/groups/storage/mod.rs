@@ -4,6 +4,7 @@ mod csi_driver;
 mod csi_node;
 mod csi_storage_capacity;
 pub mod driver;
+pub mod nfs_class;
 mod storage_class;
 mod volume_attachment;
 mod volume_attributes_class;

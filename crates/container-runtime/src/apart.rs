@@ -1,0 +1,127 @@
+//! Calls that the kernel may hold for as long as a server elsewhere is away.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// The calls that the kernel holds, by their keys.
+static HELD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// The reason why a call has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum Apart {
+    /// It has not returned in time, or an earlier one of the key has not.
+    #[error("the kernel waits for a server that does not answer")]
+    Held,
+    /// No thread can be had, or the call panicked.
+    #[error("the call cannot be made: {0}")]
+    Broken(io::Error),
+}
+
+/// Runs a call on a thread of its own, and waits for it no longer than `limit`: neither the threads of
+/// the runtime nor the end of the process wait for a server. There is one call of each key. A result
+/// that comes after the limit is dropped, and what it holds goes with it.
+///
+/// # Errors
+/// See [`Apart`].
+pub fn apart<T: Send + 'static>(
+    key: String,
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Apart> {
+    let (tell, told) = mpsc::sync_channel(1);
+    start(key, work, move |result| {
+        // Nobody is left to tell after the limit.
+        tell.send(result).ok();
+    })?;
+    told.recv_timeout(limit).map_err(|error| match error {
+        mpsc::RecvTimeoutError::Timeout => Apart::Held,
+        mpsc::RecvTimeoutError::Disconnected => panicked(),
+    })
+}
+
+/// The same for async code.
+///
+/// # Errors
+/// See [`Apart`].
+pub async fn apart_async<T: Send + 'static>(
+    key: String,
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Apart> {
+    let (tell, told) = oneshot::channel();
+    start(key, work, move |result| {
+        tell.send(result).ok();
+    })?;
+    match timeout(limit, told).await {
+        Ok(told) => told.map_err(|_| panicked()),
+        Err(_) => Err(Apart::Held),
+    }
+}
+
+fn panicked() -> Apart {
+    Apart::Broken(io::Error::other("the call panicked"))
+}
+
+fn start<T: Send + 'static>(
+    key: String,
+    work: impl FnOnce() -> T + Send + 'static,
+    tell: impl FnOnce(T) + Send + 'static,
+) -> Result<(), Apart> {
+    let turn = Turn::take(key).ok_or(Apart::Held)?;
+    let held = move || {
+        let result = work();
+        drop(turn);
+        tell(result);
+    };
+    let thread = thread::Builder::new().name("remote-files".to_owned());
+    thread.spawn(held).map(drop).map_err(Apart::Broken)
+}
+
+/// The right to make the call of a key.
+struct Turn(String);
+
+impl Turn {
+    fn take(key: String) -> Option<Turn> {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        held.insert(key.clone()).then_some(Turn(key))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        held.remove(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_held_is_left_and_its_result_dropped() {
+        let (long, short) = (Duration::from_secs(60), Duration::from_millis(1));
+        let quick = || apart("held".to_owned(), long, || 1);
+        assert_eq!(quick().unwrap(), 1);
+        let (open, gate) = mpsc::channel::<()>();
+        let (held, dropped) = mpsc::channel::<()>();
+        let work = move || {
+            gate.recv().ok();
+            held
+        };
+        let left = apart("held".to_owned(), short, work);
+        assert!(matches!(left, Err(Apart::Held)));
+        assert!(matches!(quick(), Err(Apart::Held)));
+        open.send(()).unwrap();
+        // The sender that the call returned goes with it.
+        assert_eq!(dropped.recv(), Err(mpsc::RecvError));
+        assert_eq!(quick().unwrap(), 1);
+    }
+}

@@ -1,0 +1,266 @@
+//! Mounts of NFS exports, by the kernel alone: no `mount.nfs` is needed.
+//!
+//! The file system is made by `fsopen` and stays attached nowhere until its server has answered, so an
+//! attempt that nobody waits for any more leaves no mount, also after the end of this process.
+
+mod options;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{IpAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+pub use options::{Export, OptionError, Parameter, Plan, Version, plan};
+
+use options::{Next, try_next};
+
+/// Until the port of a server answers.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// The error of a mount.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The options.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    /// The kernel has no NFS.
+    #[error(
+        "the kernel of this node has no file system \"nfs\": its module \"nfs\" is missing or cannot be \
+         loaded"
+    )]
+    NoModule,
+    /// The server's name.
+    #[error("the node cannot resolve the server {server:?}: {source}")]
+    Name {
+        /// The name.
+        server: String,
+        /// The resolver's error.
+        source: io::Error,
+    },
+    /// The server's port.
+    #[error("the server of {export} does not answer on port {port}: {source}")]
+    Away {
+        /// The export.
+        export: String,
+        /// The port.
+        port: u16,
+        /// The error of the connection.
+        source: io::Error,
+    },
+    /// The kernel or the server refused.
+    #[error("mount {export} by NFS {version}: {why}")]
+    Refused {
+        /// The export.
+        export: String,
+        /// The version.
+        version: Version,
+        /// The error, with the kernel's own words if it said any.
+        why: String,
+    },
+    /// Attaching, or this machine.
+    #[error("mount {doing}: {source}")]
+    Here {
+        /// The failed operation.
+        doing: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// A mounted export that is attached nowhere: it goes with the value.
+#[derive(Debug)]
+pub struct Detached(OwnedFd);
+
+impl Detached {
+    /// Mounts an export. The kernel may hold the call as long as the server is away: see
+    /// [`apart_async`](crate::apart_async).
+    ///
+    /// # Errors
+    /// See [`MountError`].
+    pub fn mount(
+        export: &Export,
+        options: &[String],
+        read_only: bool,
+    ) -> Result<Detached, MountError> {
+        let plan = plan(export, options, read_only)?;
+        mount(export, &plan).map(Detached)
+    }
+
+    /// Attaches it to a directory.
+    ///
+    /// # Errors
+    /// The directory cannot be mounted on.
+    pub fn attach(self, target: &Path) -> Result<(), MountError> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(&self.0, "", CWD, target, flags).map_err(|error| MountError::Here {
+            doing: format!("on {}", target.display()),
+            source: error.into(),
+        })
+    }
+
+    /// Its root.
+    pub fn root(&self) -> &OwnedFd {
+        &self.0
+    }
+}
+
+fn mount(export: &Export, plan: &Plan) -> Result<OwnedFd, MountError> {
+    // Before the server is asked for anything: the node may be unable to use it.
+    drop(open()?);
+    let address = answering(export, plan.port)?;
+    let mut versions = plan.versions.iter().copied().peekable();
+    while let Some(version) = versions.next() {
+        let refused = match make(export, plan, version, address) {
+            Ok(made) => return Ok(made),
+            Err(refused) => refused,
+        };
+        match try_next(version, refused.error) {
+            Some(Next::Three) => {
+                while versions.next_if(|next| *next != Version::Three).is_some() {}
+            }
+            Some(Next::Lower) => {}
+            None => return Err(refused.told(export, version)),
+        }
+        if versions.peek().is_none() {
+            return Err(refused.told(export, version));
+        }
+    }
+    Err(MountError::NoModule)
+}
+
+fn open() -> Result<OwnedFd, MountError> {
+    fsopen("nfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|error| match error {
+        Errno::NODEV => MountError::NoModule,
+        other => MountError::Here {
+            doing: "nfs".to_owned(),
+            source: other.into(),
+        },
+    })
+}
+
+/// The first address of the server that answers.
+fn answering(export: &Export, port: Option<u16>) -> Result<IpAddr, MountError> {
+    let server = export.server.trim_matches(['[', ']']);
+    let found = (server, port.unwrap_or_default()).to_socket_addrs();
+    let found = found.map_err(|source| MountError::Name {
+        server: server.to_owned(),
+        source,
+    })?;
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in found {
+        let Some(_) = port else {
+            return Ok(address.ip());
+        };
+        match TcpStream::connect_timeout(&address, ANSWER_MAX) {
+            Ok(_) => return Ok(address.ip()),
+            Err(error) => last = error,
+        }
+    }
+    Err(MountError::Away {
+        export: export.to_string(),
+        port: port.unwrap_or_default(),
+        source: last,
+    })
+}
+
+/// A refusal of the kernel.
+struct Refused {
+    error: Errno,
+    /// The kernel's words.
+    said: String,
+}
+
+impl Refused {
+    fn told(self, export: &Export, version: Version) -> MountError {
+        let why = match self.error {
+            Errno::ACCESS => "access denied by the server".to_owned(),
+            Errno::NOENT => "the server has no such directory".to_owned(),
+            Errno::PROTONOSUPPORT => "the server or this kernel lacks the version".to_owned(),
+            other => io::Error::from(other).to_string(),
+        };
+        MountError::Refused {
+            export: export.to_string(),
+            version,
+            why: match self.said.is_empty() {
+                true => why,
+                false => format!("{why} ({})", self.said),
+            },
+        }
+    }
+}
+
+fn make(
+    export: &Export,
+    plan: &Plan,
+    version: Version,
+    address: IpAddr,
+) -> Result<OwnedFd, Refused> {
+    let unsaid = |error| Refused {
+        error,
+        said: String::new(),
+    };
+    let context = fsopen("nfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(unsaid)?;
+    let told = || {
+        fsconfig_set_string(&context, "source", export.to_string())?;
+        for (key, value) in plan.parameters(version, address) {
+            match value {
+                Some(value) => fsconfig_set_string(&context, key, value)?,
+                None => fsconfig_set_flag(&context, key)?,
+            }
+        }
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, plan.attributes)
+    };
+    let result = told();
+    result.map_err(|error| Refused {
+        error,
+        said: said(context),
+    })
+}
+
+/// The kernel's messages about a file system that was to be made, each with a letter for its severity.
+fn said(context: OwnedFd) -> String {
+    let mut context = File::from(context);
+    let mut lines = Vec::new();
+    let mut buffer = [0; 512];
+    // One message with each read; an error after the last.
+    while let Ok(length @ 1..) = context.read(&mut buffer) {
+        let line = String::from_utf8_lossy(&buffer[..length]).trim().to_owned();
+        let line = line.split_once(' ').map_or(line.as_str(), |(_, text)| text);
+        lines.push(line.to_owned());
+    }
+    lines.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As root; on a kernel with NFS it is the server that is missing.
+    #[test]
+    fn a_kernel_without_nfs_and_a_server_that_is_away_are_named() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let export = Export {
+            server: "127.0.0.1".to_owned(),
+            path: "/srv".to_owned(),
+        };
+        let failed = Detached::mount(&export, &[format!("port={port}")], false).unwrap_err();
+        let text = failed.to_string();
+        match failed {
+            MountError::NoModule => assert!(text.contains("module \"nfs\""), "{text}"),
+            MountError::Away { .. } => assert!(text.contains(&port.to_string()), "{text}"),
+            other => panic!("{other}"),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! `nfs` volumes: an export of a server, mounted by the kernel for one pod.
+//!
+//! Nothing here looks into a mount that exists: each look would wait for its server, for ever if the
+//! volume is `hard`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use container_runtime::nfs::{Detached, Export};
+use container_runtime::{Apart, apart, apart_async};
+use k8s_openapi::api::core::v1::NFSVolumeSource;
+use mount_table::MountPoint;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use super::{Prepared, blocking};
+
+/// Until a mount has succeeded or failed.
+const MOUNT_MAX: Duration = Duration::from_secs(60);
+
+/// Until an unmount has written what the kernel still holds.
+const UNMOUNT_MAX: Duration = Duration::from_secs(10);
+
+/// Mounts the export of a volume at `target`, unless it is mounted there.
+///
+/// # Errors
+/// As users read them.
+pub(super) async fn prepare(
+    target: PathBuf,
+    source: &NFSVolumeSource,
+    options: Vec<String>,
+    read_only: bool,
+) -> Result<Prepared, String> {
+    let export = Export {
+        server: source.server.clone(),
+        path: source.path.clone(),
+    };
+    let at = target.clone();
+    let place = blocking(move || place(&at)).await?;
+    if let Some(place) = place {
+        let key = format!("mount {}", target.display());
+        let shown = export.to_string();
+        let work = move || Detached::mount(&export, &options, read_only);
+        let mounted = apart_async(key, MOUNT_MAX, work).await;
+        let mounted = mounted.map_err(|error| format!("mount {shown}: {error}"))?;
+        let mounted = mounted.map_err(|error| error.to_string())?;
+        // Not before: nobody unmounts what comes after the pod has gone.
+        blocking(move || mounted.attach(&place).map_err(|error| error.to_string())).await?;
+    }
+    Ok(Prepared {
+        path: target,
+        read_only,
+        remote: true,
+        ..Prepared::default()
+    })
+}
+
+/// The directory to mount on; `None` if something is mounted there already.
+fn place(target: &Path) -> Result<Option<PathBuf>, String> {
+    let parent = target.parent().unwrap_or(target);
+    let failed = |error: io::Error| format!("make {}: {error}", target.display());
+    fs::create_dir_all(parent).map_err(failed)?;
+    let here = fs::canonicalize(parent).map_err(failed)?;
+    let here = here.join(target.file_name().unwrap_or_default());
+    let table = mount_table::read().map_err(|error| format!("read the mounts: {error}"))?;
+    if table.iter().any(|mount| mount.path == here) {
+        return Ok(None);
+    }
+    match fs::create_dir(&here) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
+        _ => Ok(Some(here)),
+    }
+}
+
+/// Whether the files of a mount are on another machine.
+pub(super) fn is_remote(mount: &MountPoint) -> bool {
+    matches!(mount.file_system.as_str(), "nfs" | "nfs4" | "ceph")
+}
+
+/// Unmounts a volume whose server may be away. Then the mount is gone from its place, and what the
+/// kernel holds for the server is written or given up by the rules of `hard` and `soft`.
+///
+/// # Errors
+/// The kernel refused.
+pub(super) fn unmount(target: &Path) -> io::Result<()> {
+    let flags = MntFlags::UMOUNT_NOFOLLOW;
+    let at = target.to_owned();
+    let work = move || match umount2(&at, flags) {
+        Err(Errno::EBUSY) => umount2(&at, flags | MntFlags::MNT_DETACH),
+        other => other,
+    };
+    match apart(format!("unmount {}", target.display()), UNMOUNT_MAX, work) {
+        Ok(Ok(()) | Err(Errno::EINVAL | Errno::ENOENT)) => Ok(()),
+        Ok(Err(error)) => Err(error.into()),
+        Err(Apart::Held) => {
+            tracing::warn!(volume = %target.display(), "the server of the volume is away: what was written last is not there yet");
+            Ok(())
+        }
+        Err(Apart::Broken(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_other_machines_are_known_by_their_file_system() {
+        let table = mount_table::parse(
+            b"1 0 0:50 / /a rw - nfs4 s:/x rw\n2 0 0:51 / /b rw - nfs s:/x rw\n\
+              3 0 8:1 / /c rw - ext4 /dev/sda rw\n4 0 0:52 / /d rw - nfsd nfsd rw\n",
+        );
+        let remote: Vec<bool> = table.iter().map(is_remote).collect();
+        assert_eq!(remote, [true, true, false, false]);
+    }
+
+    /// As root.
+    #[test]
+    fn what_is_mounted_stays_and_what_is_not_is_no_error() {
+        let temp = tempfile::tempdir().unwrap();
+        let target = temp.path().join("volumes/data");
+        fs::create_dir_all(&target).unwrap();
+        let tmpfs = Some("tmpfs");
+        nix::mount::mount(
+            tmpfs,
+            &target,
+            tmpfs,
+            nix::mount::MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        assert_eq!(place(&target), Ok(None));
+        for _ in 0..2 {
+            unmount(&target).unwrap();
+        }
+        assert_eq!(
+            place(&target).unwrap().unwrap(),
+            fs::canonicalize(&target).unwrap()
+        );
+    }
+}

@@ -1,0 +1,225 @@
+//! `nfs` volumes with a real server, on a kernel that has NFS (`cargo xtask virtual-machine-test`); on
+//! others the event that says so.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use api_client::{Api, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use serde_json::{Value, json};
+
+use crate::pods::SLEEP;
+use crate::spec::shell;
+use crate::world::World;
+
+/// The kernel's NFS server with one export.
+struct Server {
+    export: PathBuf,
+}
+
+impl Server {
+    /// `None` if the kernel has no NFS. A kernel that has it must have a server, too.
+    fn start(export: PathBuf) -> Option<Self> {
+        let loads = |module: &str| {
+            let mut modprobe = Command::new("modprobe");
+            let done = modprobe.arg(module).stderr(Stdio::null()).status();
+            done.is_ok_and(|status| status.success())
+        };
+        if !loads("nfs") || !loads("nfsd") {
+            return None;
+        }
+        fs::create_dir_all(export.join("sub")).unwrap();
+        for directory in [&export, &export.join("sub")] {
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        fs::create_dir_all("/run/rpcbind").unwrap();
+        fs::create_dir_all("/run/sendsigs.omit.d").unwrap();
+        if !Path::new("/proc/fs/nfsd/threads").exists() {
+            run("mount", &["-t", "nfsd", "nfsd", "/proc/fs/nfsd"]);
+        }
+        run("rpcbind", &["-w"]);
+        run("rpc.mountd", &[]);
+        let exported = format!("*:{}", export.display());
+        // The root of version 4: the machine's own root is no file system that can be exported.
+        let options = "rw,no_root_squash,insecure,no_subtree_check,fsid=0";
+        run("exportfs", &["-o", options, &exported]);
+        let server = Self { export };
+        server.serve(true);
+        Some(server)
+    }
+
+    /// Lets it answer, or not: its ports are closed then.
+    fn serve(&self, answers: bool) {
+        let threads = if answers { "4" } else { "0" };
+        run("rpc.nfsd", &["-G", "10", "-L", "10", threads]);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status();
+    let status = status.unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(status.success(), "{program} {arguments:?}: {status}");
+}
+
+fn volume(export: &Path, more: Value) -> Value {
+    let mut source = json!({"server": "127.0.0.1", "path": export});
+    for (key, value) in more.as_object().unwrap() {
+        source[key] = value.clone();
+    }
+    source
+}
+
+fn spec(script: &str, mount: Value, volume: Value) -> Value {
+    let mut mount = mount;
+    mount["name"] = json!("files");
+    let mut volume = volume;
+    volume["name"] = json!("files");
+    json!({
+        "securityContext": {"fsGroup": 4000}, "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell(&format!("{script}; {SLEEP}")),
+            "volumeMounts": [mount]}],
+        "volumes": [volume]})
+}
+
+/// A claim with a volume of the export.
+async fn bound(world: &World, name: &str, source: Value, options: &[&str]) {
+    let claim: PersistentVolumeClaim = world
+        .create(
+            json!({"metadata": {"name": name}, "spec": {"volumeName": name,
+            "storageClassName": "", "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "1Mi"}}}}),
+        )
+        .await;
+    let volume = json!({"metadata": {"name": name}, "spec": {
+        "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteMany"], "nfs": source,
+        "mountOptions": options,
+        "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid}}});
+    let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    let how = PostParams::default();
+    volumes.create(&how, &volume).await.unwrap();
+    let phase = Patch::Merge(json!({"status": {"phase": "Bound"}}));
+    let claims = world.api::<PersistentVolumeClaim>();
+    let how = PatchParams::default();
+    claims.patch_status(name, &how, &phase).await.unwrap();
+}
+
+/// The options of the world's NFS mounts.
+fn mounts(world: &World) -> Vec<String> {
+    let table = mount_table::read().unwrap();
+    let ours = table
+        .into_iter()
+        .filter(|mount| mount.path.starts_with(&world.dir) && mount.file_system.starts_with("nfs"));
+    ours.map(|mount| mount.super_options).collect()
+}
+
+pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
+    let mut world = World::started("nfs").await;
+    let export = world.dir.join("export");
+    let Some(server) = Server::start(export.clone()) else {
+        let volume = json!({"nfs": volume(&export, json!({}))});
+        let pod = spec("true", json!({"mountPath": "/files"}), volume);
+        world.pod("first", pod).await;
+        let text = "Warning FailedMount MountVolume.SetUp failed for volume \"files\" : the kernel of \
+            this node has no file system \"nfs\"";
+        world.event("first", text).await;
+        world.delete("first").await;
+        world.gone("first").await;
+        world.end().await;
+        return;
+    };
+
+    let files = json!({"mountPath": "/files"});
+    let root = Path::new("/");
+    let of_pod = json!({"nfs": volume(root, json!({}))});
+    let script = "echo one > /files/sub/a; until cat /files/sub/b; do sleep 0.1; done";
+    world
+        .pod("first", spec(script, files.clone(), of_pod.clone()))
+        .await;
+    world.ready("first").await;
+    assert!(
+        mounts(&world)[0].contains("vers=4.2"),
+        "{:?}",
+        mounts(&world)
+    );
+
+    let source = volume(&export, json!({}));
+    bound(
+        &world,
+        "old",
+        source,
+        &["nfsvers=3", "nolock,soft", "timeo=20"],
+    )
+    .await;
+    let claim = json!({"persistentVolumeClaim": {"claimName": "old"}});
+    let script = "cat /files/a; echo two > /files/b";
+    let below = json!({"mountPath": "/files", "subPath": "sub"});
+    world.pod("second", spec(script, below, claim)).await;
+    world.ready("second").await;
+    world.logged("second", "c", "one").await;
+    world.logged("first", "c", "two").await;
+    let old = |options: &String| options.contains("vers=3") && options.contains("soft");
+    assert!(mounts(&world).iter().any(old), "{:?}", mounts(&world));
+
+    let read_only = json!({"nfs": volume(root, json!({"readOnly": true}))});
+    let script = "echo no > /files/sub/c || echo refused";
+    world
+        .pod("third", spec(script, files.clone(), read_only))
+        .await;
+    world.logged("third", "c", "refused").await;
+    // An fsGroup does not change what others use, too (kubelet's NFS volumes are not managed).
+    let group = std::os::unix::fs::MetadataExt::gid(&fs::metadata(&export).unwrap());
+    assert_eq!(group, 0);
+
+    let missing = json!({"nfs": volume(&export.join("none"), json!({}))});
+    world
+        .pod("lost", spec("true", files.clone(), missing))
+        .await;
+    world.event("lost", "no such directory").await;
+    world.delete("lost").await;
+    world.gone("lost").await;
+    let options = ["bind"];
+    bound(&world, "odd", volume(&export, json!({})), &options).await;
+    let claim = json!({"persistentVolumeClaim": {"claimName": "odd"}});
+    world.pod("odd", spec("true", files.clone(), claim)).await;
+    world
+        .event("odd", "mount option \"bind\" is not for a volume")
+        .await;
+    world.delete("odd").await;
+    world.gone("odd").await;
+
+    // Three mounts, which an agent that starts anew knows.
+    assert_eq!(mounts(&world).len(), 3);
+    world.stop().await;
+    world.start(node_agent::OnShutdown::LeavePods).await;
+    world.delete("third").await;
+    world.gone("third").await;
+    assert_eq!(mounts(&world).len(), 2);
+
+    server.serve(false);
+    world
+        .pod("late", spec("cat /files/sub/b", files, of_pod))
+        .await;
+    world.event("late", "does not answer on port 2049").await;
+    // A volume is released without its server.
+    world.delete("second").await;
+    world.gone("second").await;
+    assert_eq!(mounts(&world).len(), 1);
+    server.serve(true);
+    world.ready("late").await;
+    world.logged("late", "c", "two").await;
+    for pod in ["late", "first"] {
+        world.delete(pod).await;
+        world.gone(pod).await;
+    }
+    assert_eq!(mounts(&world), Vec::<String>::new());
+    assert_eq!(
+        fs::read_to_string(server.export.join("sub/b")).unwrap(),
+        "two\n"
+    );
+    server.serve(false);
+    run("exportfs", &["-ua"]);
+    world.end().await;
+}

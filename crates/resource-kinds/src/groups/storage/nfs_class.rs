@@ -1,0 +1,312 @@
+//! Classes whose volumes are directories of an NFS export, in the way of the
+//! nfs-subdir-external-provisioner (its README, "StorageClass parameters" and `provisioner.go`).
+
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use crate::well_known::annotations::PROVISIONED_BY;
+
+/// The built-in provisioner's own name.
+pub const NFS_PROVISIONER: &str = "mainstay.dev/nfs";
+/// The name in the external provisioner's manifests; its chart puts other words in front.
+const SUBDIR_PROVISIONER: &str = "nfs-subdir-external-provisioner";
+/// The name in manifests of the external provisioner's predecessor.
+const FORMER_PROVISIONER: &str = "fuseim.pri/ifs";
+
+/// The fate of a directory whose claim is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDelete {
+    /// Removed with its files.
+    Delete,
+    /// Left where it is.
+    Retain,
+    /// Renamed: `archived-` stands before its name.
+    Archive,
+}
+
+/// A class that names its export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NfsClass {
+    /// Name or address of the server.
+    pub server: String,
+    /// The exported directory.
+    pub path: String,
+    /// The pattern of the directories' names; without one they are named for the claim and the volume.
+    pub path_pattern: Option<String>,
+    /// The fate of the directories.
+    pub on_delete: OnDelete,
+}
+
+/// Whether the provisioner of a class is one that makes directories of an NFS export.
+pub fn is_nfs_provisioner(name: &str) -> bool {
+    name == NFS_PROVISIONER
+        || name == FORMER_PROVISIONER
+        || name
+            .rsplit_once('/')
+            .is_some_and(|(_, last)| last.ends_with(SUBDIR_PROVISIONER))
+}
+
+impl NfsClass {
+    /// The class, if the built-in provisioner serves it. Without `server` and `path` (or `share`, as the
+    /// CSI driver for NFS has it) the class is served by an external provisioner, which knows them.
+    ///
+    /// # Errors
+    /// A parameter that says nothing, as the user reads it.
+    pub fn of(class: &StorageClass) -> Option<Result<NfsClass, String>> {
+        if !is_nfs_provisioner(&class.provisioner) {
+            return None;
+        }
+        let parameter = |name: &str| {
+            let all = class.parameters.as_ref()?;
+            all.get(name).filter(|value| !value.is_empty())
+        };
+        let path = parameter("path").or_else(|| parameter("share"));
+        let (server, path) = match (parameter("server"), path) {
+            (Some(server), Some(path)) => (server, path),
+            _ if class.provisioner == NFS_PROVISIONER => {
+                let text = "the class needs the parameters server and path";
+                return Some(Err(text.to_owned()));
+            }
+            _ => return None,
+        };
+        let on_delete = match on_delete(parameter("onDelete"), parameter("archiveOnDelete")) {
+            Ok(on_delete) => on_delete,
+            Err(text) => return Some(Err(text)),
+        };
+        Some(Ok(NfsClass {
+            server: server.clone(),
+            path: path.clone(),
+            path_pattern: parameter("pathPattern").cloned(),
+            on_delete,
+        }))
+    }
+
+    /// The directory of a claim's volume below the export.
+    ///
+    /// # Errors
+    /// A pattern that leads out of the export, or to the export itself.
+    pub fn directory(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &str,
+    ) -> Result<PathBuf, String> {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let asked = self
+            .path_pattern
+            .as_deref()
+            .map(|pattern| fill(pattern, claim));
+        let text = match asked.filter(|text| !text.is_empty()) {
+            Some(text) => text,
+            None => format!("{namespace}-{name}-{volume}"),
+        };
+        below(Path::new(&text)).ok_or_else(|| {
+            format!("the pathPattern of the class makes {text:?}, which is no directory below the export")
+        })
+    }
+
+    /// The path of a directory on the server.
+    pub fn path_of(&self, directory: &Path) -> String {
+        let joined = Path::new(&self.path).join(directory);
+        joined.to_string_lossy().into_owned()
+    }
+
+    /// The directory of a volume below the export; `None` if it is elsewhere.
+    pub fn directory_of(&self, volume: &PersistentVolume) -> Option<PathBuf> {
+        let source = volume.spec.as_ref()?.nfs.as_ref()?;
+        let rest = Path::new(&source.path).strip_prefix(&self.path).ok()?;
+        below(rest).filter(|_| source.server == self.server)
+    }
+}
+
+/// Whether a volume was made by a provisioner of NFS directories.
+pub fn is_nfs_directory(volume: &PersistentVolume) -> bool {
+    let annotations = volume.metadata.annotations.as_ref();
+    let maker = annotations.and_then(|all| all.get(PROVISIONED_BY));
+    let spec = volume.spec.as_ref();
+    maker.is_some_and(|maker| is_nfs_provisioner(maker))
+        && spec.is_some_and(|spec| spec.nfs.is_some())
+}
+
+/// The name of a directory that is kept after its claim.
+pub fn archived(directory: &Path) -> PathBuf {
+    let name = directory.file_name().unwrap_or_default();
+    PathBuf::from(format!("archived-{}", name.to_string_lossy()))
+}
+
+/// As the external provisioner decides: `onDelete` first, archived unless `archiveOnDelete` is false.
+fn on_delete(on_delete: Option<&String>, archive: Option<&String>) -> Result<OnDelete, String> {
+    match on_delete.map(String::as_str) {
+        Some("delete") => return Ok(OnDelete::Delete),
+        Some("retain") => return Ok(OnDelete::Retain),
+        _ => {}
+    }
+    // The spellings of Go's `strconv.ParseBool`.
+    match archive.map(String::as_str) {
+        None | Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(OnDelete::Archive),
+        Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(OnDelete::Delete),
+        Some(other) => Err(format!(
+            "the parameter archiveOnDelete is {other:?}, not a bool"
+        )),
+    }
+}
+
+/// Fills `${.PVC.name}`, `${.PVC.namespace}`, `${.PVC.labels.KEY}` and `${.PVC.annotations.KEY}`; what is
+/// not there is empty.
+fn fill(pattern: &str, claim: &PersistentVolumeClaim) -> String {
+    let metadata = &claim.metadata;
+    let value = |field: &str| -> Option<&String> {
+        match field.split_once('.') {
+            Some(("labels", key)) => metadata.labels.as_ref()?.get(key),
+            Some(("annotations", key)) => metadata.annotations.as_ref()?.get(key),
+            _ if field == "name" => metadata.name.as_ref(),
+            _ if field == "namespace" => metadata.namespace.as_ref(),
+            _ => None,
+        }
+    };
+    let (mut filled, mut rest) = (String::new(), pattern);
+    while let Some((before, after)) = rest.split_once("${.PVC.") {
+        let Some((field, after)) = after.split_once('}') else {
+            break;
+        };
+        filled += before;
+        filled += value(field).map_or("", String::as_str);
+        rest = after;
+    }
+    filled + rest
+}
+
+/// The path without empty parts, if it stays below and is not the place itself.
+fn below(path: &Path) -> Option<PathBuf> {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::Normal(part) => clean.push(part),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => return None,
+        }
+    }
+    (!clean.as_os_str().is_empty()).then_some(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn class(provisioner: &str, parameters: Value) -> Option<Result<NfsClass, String>> {
+        let class = json!({"provisioner": provisioner, "parameters": parameters});
+        NfsClass::of(&serde_json::from_value(class).unwrap())
+    }
+
+    fn served(more: &[(&str, &str)]) -> NfsClass {
+        let mut parameters = json!({"server": "s", "path": "/srv"});
+        for (key, value) in more {
+            parameters[*key] = json!(value);
+        }
+        class(NFS_PROVISIONER, parameters).unwrap().unwrap()
+    }
+
+    fn claim() -> PersistentVolumeClaim {
+        serde_json::from_value(json!({"metadata": {"name": "data", "namespace": "shop",
+            "labels": {"app": "web"}, "annotations": {"nfs.io/storage-path": "deep/place",
+                "up": "../../etc"}}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_class_without_an_export_is_served_by_another() {
+        let subdir = "k8s-sigs.io/nfs-subdir-external-provisioner";
+        assert_eq!(class(subdir, json!({"archiveOnDelete": "false"})), None);
+        let export = json!({"server": "s", "share": "/srv"});
+        for name in [
+            subdir,
+            "cluster.local/nfs-subdir-external-provisioner",
+            "fuseim.pri/ifs",
+        ] {
+            let found = class(name, export.clone()).unwrap().unwrap();
+            assert_eq!((found.server.as_str(), found.path.as_str()), ("s", "/srv"));
+        }
+        assert_eq!(class("nfs.csi.k8s.io", export), None);
+        assert!(
+            class(NFS_PROVISIONER, json!({"server": "s"}))
+                .unwrap()
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn directories_are_archived_unless_the_class_says_otherwise() {
+        for (parameters, expected) in [
+            (vec![], OnDelete::Archive),
+            (vec![("archiveOnDelete", "true")], OnDelete::Archive),
+            (vec![("archiveOnDelete", "false")], OnDelete::Delete),
+            (
+                vec![("onDelete", "retain"), ("archiveOnDelete", "false")],
+                OnDelete::Retain,
+            ),
+            (
+                vec![("onDelete", "delete"), ("archiveOnDelete", "true")],
+                OnDelete::Delete,
+            ),
+            (vec![("onDelete", "other")], OnDelete::Archive),
+        ] {
+            assert_eq!(served(&parameters).on_delete, expected, "{parameters:?}");
+        }
+        let odd = json!({"server": "s", "path": "/srv", "archiveOnDelete": "perhaps"});
+        assert!(class(NFS_PROVISIONER, odd).unwrap().is_err());
+    }
+
+    #[test]
+    fn directories_are_named_for_the_claim_or_by_the_pattern() {
+        let directory = |pattern: &str| {
+            let class = served(&[("pathPattern", pattern)]);
+            class
+                .directory(&claim(), "pvc-1")
+                .map(|path| path.display().to_string())
+        };
+        assert_eq!(directory("").unwrap(), "shop-data-pvc-1");
+        let pattern = "${.PVC.namespace}/${.PVC.annotations.nfs.io/storage-path}";
+        assert_eq!(directory(pattern).unwrap(), "shop/deep/place");
+        assert_eq!(
+            directory("/${.PVC.labels.app}//${.PVC.name}").unwrap(),
+            "web/data"
+        );
+        // A pattern of which nothing is left is none.
+        assert_eq!(directory("${.PVC.labels.none}").unwrap(), "shop-data-pvc-1");
+        for out in ["..", "a/../..", "${.PVC.annotations.up}", "/", "."] {
+            assert!(directory(out).is_err(), "{out}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_found_again_below_its_export_only() {
+        let class = served(&[]);
+        let volume = |server: &str, path: &str| -> PersistentVolume {
+            serde_json::from_value(json!({"metadata": {"annotations":
+                {"pv.kubernetes.io/provisioned-by": NFS_PROVISIONER}},
+                "spec": {"nfs": {"server": server, "path": path}}}))
+            .unwrap()
+        };
+        let path = class.path_of(Path::new("shop-data-pvc-1"));
+        let made = volume("s", &path);
+        assert!(is_nfs_directory(&made));
+        assert_eq!(class.directory_of(&made), Some("shop-data-pvc-1".into()));
+        for (server, path) in [
+            ("s", "/srv"),
+            ("s", "/srv2/a"),
+            ("t", "/srv/a"),
+            ("s", "/srv/../a"),
+        ] {
+            assert_eq!(
+                class.directory_of(&volume(server, path)),
+                None,
+                "{server}:{path}"
+            );
+        }
+        assert_eq!(archived(Path::new("a/b")), Path::new("archived-b"));
+    }
+}
