@@ -90,7 +90,8 @@ struct Turn(String);
 impl Turn {
     fn take(key: String) -> Option<Turn> {
         let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        held.insert(key.clone()).then_some(Turn(key))
+        // Made only if it is taken: the end of a turn takes the lock, too.
+        held.insert(key.clone()).then(|| Turn(key))
     }
 }
 
