@@ -212,6 +212,24 @@ impl Role {
     }
 }
 
+impl Role {
+    /// Runs a command on the machine that ends the process, and waits for both.
+    ///
+    /// # Panics
+    /// When the process ends with a failure.
+    #[track_caller]
+    pub fn ended_by<T: Send>(&mut self, end: impl FnOnce() -> T + Send) -> T {
+        let mut child = self.child.take().expect("it runs");
+        // The process is gone when it is reaped.
+        let reaped = std::thread::spawn(move || child.wait());
+        let said = self.network.run(end);
+        let status = reaped.join().expect("the thread ends");
+        let status = status.expect("reap the process");
+        assert!(status.success(), "{}", self.output());
+        said
+    }
+}
+
 impl Drop for Role {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -1,10 +1,11 @@
 //! A server and two nodes, each a machine of its own on one link (DESIGN §13): joining, pods on both
 //! nodes, and the ways of a client to them.
 
+use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use end_to_end::lan::{Lan, Role};
+use end_to_end::lan::{Lan, Role, ip};
 use end_to_end::program::{ok, text};
 use end_to_end::registry::curl;
 use end_to_end::{Kubectl, wait_for, wait_for_text, words};
@@ -46,6 +47,9 @@ spec:
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
 ";
 
+/// A further address of the server.
+const SECOND: &str = "192.0.2.9";
+
 struct Machines {
     server: Role,
     nodes: [Role; 2],
@@ -74,6 +78,12 @@ impl Machines {
         format!("https://{}:6443", self.server.address)
     }
 
+    /// A further address of the server, which stands for another server of the cluster.
+    fn second_address(&self, action: &str) {
+        let change = format!("address {action} {SECOND}/24 dev eth0");
+        self.server.network.run(|| ip(&change));
+    }
+
     /// A token that `mainstay token create` prints.
     fn token(&self, more: &[&str]) -> String {
         let data = self.server.data();
@@ -85,13 +95,16 @@ impl Machines {
 #[test]
 fn two_machines_join_a_server() {
     let mut machines = Machines::new();
+    machines.second_address("add");
     machines.server.start(&["server"]);
     let added = machines.server.output();
     assert!(added.contains("To add a node:"), "{added}");
     let kubectl = machines.server.kubectl();
     let (url, token) = (machines.url(), machines.token(&[]));
     refused_joins(&mut machines, &url, &token);
-    let join = ["--server", url.as_str(), "--token", token.as_str()];
+    // The nodes learn the other address from the cluster.
+    let second = format!("https://{SECOND}:6443");
+    let join = ["--server", second.as_str(), "--token", token.as_str()];
     for (node, more) in machines.nodes.iter_mut().zip([
         ["--node-name", "n1", "--labels", "disk=fast,rack=7"],
         ["--node-name", "n2", "--taints", "new=yes:PreferNoSchedule"],
@@ -107,9 +120,16 @@ fn two_machines_join_a_server() {
         clients_reach_pods(&kubectl, machines.directory.path());
         pods_reach_each_other(&kubectl);
     });
+    a_server_vanishes(&machines, &kubectl);
     an_agent_starts_again(&mut machines, &kubectl);
+    an_agent_starts_without_a_server(&mut machines, &kubectl);
+    machines
+        .server
+        .network
+        .run(|| a_deleted_node_is_registered_again(&kubectl));
     machines.server.network.run(|| a_node_is_drained(&kubectl));
     refused_starts(&mut machines, &url, &token);
+    a_node_leaves(&mut machines, &kubectl, &url, &token);
     for node in &mut machines.nodes {
         node.interrupt();
         let links = node.network.run(links);
@@ -199,7 +219,7 @@ fn clients_reach_pods(kubectl: &Kubectl, directory: &Path) {
         });
         kubectl.ok(&["logs", pod]);
         let file = directory.join(pod);
-        std::fs::write(&file, "copied\n").expect("write a file");
+        fs::write(&file, "copied\n").expect("write a file");
         kubectl.ok(&["cp", text(&file), &format!("{pod}:/data/copy")]);
         let back = kubectl.ok(&["exec", pod, "--", "cat", "/data/copy"]);
         assert_eq!(back, "copied\n");
@@ -284,6 +304,120 @@ fn an_agent_starts_again(machines: &mut Machines, kubectl: &Kubectl) {
             kubectl.run(&["exec", name, "--", "hostname"]).success()
         });
     });
+}
+
+/// The address by which the nodes have joined is gone without a word: they go to the other one, which they
+/// have learnt, with everything that runs on them.
+fn a_server_vanishes(machines: &Machines, kubectl: &Kubectl) {
+    let stored = |node: &Role| {
+        let path = Path::new(&node.data()).join("node/membership.json");
+        fs::read_to_string(path).expect("the membership")
+    };
+    for node in &machines.nodes {
+        wait_for("the node to know both servers", 60, || {
+            let stored = stored(node);
+            match stored.contains(&machines.url()) {
+                true => Ok(()),
+                false => Err(stored),
+            }
+        });
+    }
+    machines.second_address("del");
+    for node in &machines.nodes {
+        wait_for("the node to go to the other server", 60, || {
+            let output = node.output();
+            match output.contains("goes to another server") {
+                true => Ok(()),
+                false => Err(output),
+            }
+        });
+    }
+    machines.server.network.run(|| {
+        // The agent, the provisioner, DNS and the proxy.
+        kubectl.ok(&["rollout", "restart", "statefulset/web"]);
+        kubectl.ok(&["rollout", "status", "statefulset/web", "--timeout=120s"]);
+        pods_reach_each_other(kubectl);
+        let ready = "--for=condition=Ready";
+        kubectl.ok(&["wait", ready, "nodes", "--all", "--timeout=60s"]);
+    });
+}
+
+/// An agent starts while its server is away: its pod goes on, and is reached when the server is back.
+fn an_agent_starts_without_a_server(machines: &mut Machines, kubectl: &Kubectl) {
+    let pod = machines.server.network.run(|| of_node(kubectl, "n1"));
+    machines.server.kill();
+    let node = &mut machines.nodes[0];
+    node.kill();
+    node.spawn(&["node"]);
+    wait_for_text("waiting for the server", 60, || node.output());
+    machines.server.start(&["server"]);
+    wait_for_text("mainstay: ready", 60, || node.output());
+    machines.server.network.run(|| {
+        assert_eq!(of_node(kubectl, "n1"), pod);
+        let name = pod.0.as_str();
+        kubectl.ok(&["logs", name]);
+        assert_eq!(kubectl.ok(&["exec", name, "--", "hostname"]).trim(), name);
+    });
+}
+
+/// The agent of a Node object that was deleted makes it again, and its node runs pods.
+fn a_deleted_node_is_registered_again(kubectl: &Kubectl) {
+    let uid = |node: &str| {
+        let shown = kubectl.run(&["get", "node", node, "-o", "jsonpath={.metadata.uid}"]);
+        shown.stdout
+    };
+    let before = uid("n1");
+    kubectl.ok(&["delete", "node", "n1"]);
+    wait_for("the node to be registered again", 60, || {
+        let now = uid("n1");
+        match !now.is_empty() && now != before {
+            true => Ok(()),
+            false => Err(now),
+        }
+    });
+    kubectl.ok(&["wait", "--for=condition=Ready", "node/n1", "--timeout=60s"]);
+    kubectl.wait_ready("web", 2);
+}
+
+/// A node leaves if nothing is lost, or by force; the machine can join again.
+fn a_node_leaves(machines: &mut Machines, kubectl: &Kubectl, url: &str, token: &str) {
+    let kubeconfig = format!("{}/kubeconfig", machines.server.data());
+    let node = &mut machines.nodes[1];
+    let data = node.data();
+    let leave = ["node", "--leave", "--data-dir", &data];
+    let with_admin = [&leave[..], &["--kubeconfig", &kubeconfig]].concat();
+    let said = node
+        .network
+        .run(|| end_to_end::program::refused(&with_admin));
+    assert!(said.contains("data-web-"), "{said}");
+    assert!(said.contains("nothing was changed"), "{said}");
+    let forced = [&with_admin[..], &["--force"]].concat();
+    let said = node.ended_by(|| ok(&forced));
+    for step in [
+        "node n2 cordoned",
+        "evicted",
+        "node n2 deleted",
+        "n2 has left the cluster",
+    ] {
+        assert!(said.contains(step), "{step}: {said}");
+    }
+    let nodes = machines
+        .server
+        .network
+        .run(|| kubectl.ok(&["get", "nodes", "-o", "name"]));
+    assert_eq!(nodes.trim(), "node/n1");
+    let said = node.refused(&["node"]);
+    assert!(said.contains("has not joined a cluster yet"), "{said}");
+    node.start(&[
+        "node",
+        "--server",
+        url,
+        "--token",
+        token,
+        "--node-name",
+        "n2",
+    ]);
+    machines.server.network.run(|| kubectl.wait_ready("web", 2));
 }
 
 /// Name, uid and restarts of the pod on a node.
