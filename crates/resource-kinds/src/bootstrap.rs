@@ -190,6 +190,10 @@ mod tests {
     /// The rights that the program's parts need: a controller or another user, verbs, and a resource as
     /// kubectl names it. Tidy checks that no controller is missing here.
     const WORK: &str = "\
+controller attachdetach | create delete list watch | volumeattachments.storage.k8s.io
+controller attachdetach | list watch | csidrivers.storage.k8s.io
+controller attachdetach | patch | nodes/status
+controller attachdetach | get | leases.coordination.k8s.io
 controller certificate-signing | list watch delete | certificatesigningrequests.certificates.k8s.io
 controller certificate-signing | update | certificatesigningrequests.certificates.k8s.io/approval
 controller certificate-signing | update | certificatesigningrequests.certificates.k8s.io/status
@@ -235,6 +239,7 @@ controller node-lifecycle | get list patch watch | leases.coordination.k8s.io
 controller node-lifecycle | patch | nodes
 controller node-lifecycle | patch | nodes/status
 controller node-lifecycle | delete | pods
+controller node-lifecycle | delete list watch | persistentvolumeclaims
 controller node-lifecycle | patch | pods/status
 controller ordinal-services | create delete patch | services
 controller pod-gc | get | nodes

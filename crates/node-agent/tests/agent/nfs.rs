@@ -106,12 +106,12 @@ async fn bound(world: &World, name: &str, source: Value, options: &[&str]) {
     claims.patch_status(name, &how, &phase).await.unwrap();
 }
 
-/// The options of the world's NFS mounts.
+/// The options of the pods' NFS mounts; the runtime has another one for each subPath.
 fn mounts(world: &World) -> Vec<String> {
-    let table = mount_table::read().unwrap();
+    let (table, pods) = (mount_table::read().unwrap(), world.dir.join("pods"));
     let ours = table
         .into_iter()
-        .filter(|mount| mount.path.starts_with(&world.dir) && mount.file_system.starts_with("nfs"));
+        .filter(|mount| mount.path.starts_with(&pods) && mount.file_system.starts_with("nfs"));
     ours.map(|mount| mount.super_options).collect()
 }
 
@@ -168,6 +168,7 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     world
         .pod("third", spec(script, files.clone(), read_only))
         .await;
+    world.ready("third").await;
     world.logged("third", "c", "refused").await;
     // An fsGroup does not change what others use, too (kubelet's NFS volumes are not managed).
     let group = std::os::unix::fs::MetadataExt::gid(&fs::metadata(&export).unwrap());

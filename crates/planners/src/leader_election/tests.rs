@@ -223,7 +223,7 @@ fn clock() -> impl Strategy<Value = (i64, i64)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever is late, lost or out of order, and with clocks whose rates differ by 40 %.
+    /// Messages are late, lost or out of order, and the rates of the clocks differ by 40 %.
     #[test]
     fn two_never_lead_at_once(
         clocks in [clock(), clock(), clock()],

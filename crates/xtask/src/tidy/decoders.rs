@@ -164,6 +164,7 @@ const TABLE: &[(&str, Said)] = &[
         "certificates/src/subject.rs",
         ByStrangers(&["client-certificate"]),
     ),
+    ("certificates/src/shared/seal.rs", STORED),
     ("certificates/src/tokens.rs", ByStrangers(&["token"])),
     ("container-runtime/src/client/connection.rs", SHIM),
     ("container-runtime/src/client/session.rs", SHIM),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api_client::{Api, Client, ListParams, Patch, PatchParams, PostParams};
+use api_client::{Api, Client, ListParams, Patch, PatchParams};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Endpoints;
@@ -178,13 +178,13 @@ impl LiveServers {
                 ..LeaseSpec::default()
             }),
         };
-        let params = PostParams::default();
-        let leases = leases(&self.client);
-        let replaced = leases.replace(&self.name, &params, &lease).await;
-        if execute::unless_outrun(replaced)?.is_none() {
-            leases.create(&params, &lease).await?;
-        }
-        Ok(())
+        // Creates it, too.
+        let params = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(lease);
+        let applied = leases(&self.client)
+            .patch(&self.name, &params, &patch)
+            .await;
+        applied.map(drop)
     }
 
     /// Writes Endpoints and slices where they differ.
