@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use api_client::{Api, Patch, PatchParams, PostParams};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use node_agent::OnShutdown;
 use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
@@ -116,7 +117,8 @@ fn mounts(world: &World) -> Vec<String> {
 }
 
 pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
-    let mut world = World::started("nfs").await;
+    let mut world = World::new("nfs").await;
+    world.start(OnShutdown::LeavePods).await;
     let export = world.dir.join("export");
     let Some(server) = Server::start(export.clone()) else {
         let volume = json!({"nfs": volume(&export, json!({}))});
@@ -194,7 +196,7 @@ pub async fn an_export_is_shared_by_pods_and_its_server_may_go_away() {
     // Three mounts, which an agent that starts anew knows.
     assert_eq!(mounts(&world).len(), 3);
     world.stop().await;
-    world.start(node_agent::OnShutdown::LeavePods).await;
+    world.start(OnShutdown::LeavePods).await;
     world.delete("third").await;
     world.gone("third").await;
     assert_eq!(mounts(&world).len(), 2);
