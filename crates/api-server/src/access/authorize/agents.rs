@@ -269,7 +269,7 @@ fn is_related(
             let mut named = volumes
                 .iter()
                 .filter(|volume| gives(&volume["spec"]["csi"], namespace, name));
-            named.any(|volume| claims_of(volume))
+            named.any(claims_of)
         };
         Ok(match object {
             Object::Secret => refers(Referenced::Secrets) || of_volume(),
