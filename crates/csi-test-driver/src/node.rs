@@ -203,7 +203,10 @@ impl NodeDriver {
             mode: mode(message, 5),
         });
         required(&[&volume, &path])?;
-        let source = match self.settings.stages {
+        let ephemeral = message.map(8).remove("csi.storage.k8s.io/ephemeral");
+        // Such a volume lives as long as its pod, and is only published.
+        let is_ephemeral = ephemeral.as_deref() == Some("true");
+        let source = match self.settings.stages && !is_ephemeral {
             true => {
                 let staged = self.here(&staging);
                 if staging.is_empty() || !is_mounted(&staged) {
@@ -213,13 +216,7 @@ impl NodeDriver {
             }
             false => {
                 let source = self.settings.volumes.join(&volume);
-                // An ephemeral volume lives as long as its pod.
-                if message
-                    .map(8)
-                    .get("csi.storage.k8s.io/ephemeral")
-                    .map(String::as_str)
-                    == Some("true")
-                {
+                if is_ephemeral {
                     fs::create_dir_all(&source).map_err(internal)?;
                 }
                 source

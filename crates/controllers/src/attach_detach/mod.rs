@@ -69,6 +69,7 @@ impl reconcile::Controller for AttachDetach {
         let caches = &self.context.caches;
         let mut pods = caches.pods.subscribe();
         let mut nodes = caches.nodes.subscribe();
+        let mut claims = caches.claims.subscribe();
         let mut volumes = caches.volumes.subscribe();
         let mut attachments = self.attachments.subscribe();
         let mut drivers = self.drivers.subscribe();
@@ -83,6 +84,12 @@ impl reconcile::Controller for AttachDetach {
                 Some(change) = nodes.next() => if concerns(&change) {
                     queue.add(name(&change.object().metadata.name));
                 },
+                Some(change) = claims.next() => {
+                    let meta = &change.object().metadata;
+                    for node in self.nodes_of_claim(&name(&meta.namespace), &name(&meta.name)) {
+                        queue.add(node);
+                    }
+                }
                 Some(change) = volumes.next() => {
                     for node in self.nodes_of(change.object()) {
                         queue.add(node);
@@ -131,8 +138,11 @@ impl AttachDetach {
         let Some(claim) = &spec.claim_ref else {
             return Vec::new();
         };
-        let (namespace, claim) = (name(&claim.namespace), name(&claim.name));
-        let pods = self.context.caches.pods.list_in(&namespace);
+        self.nodes_of_claim(&name(&claim.namespace), &name(&claim.name))
+    }
+
+    fn nodes_of_claim(&self, namespace: &str, claim: &str) -> Vec<String> {
+        let pods = self.context.caches.pods.list_in(namespace);
         let users = pods
             .iter()
             .filter(|pod| pod.claims.iter().any(|used| *used.name == *claim));

@@ -156,7 +156,7 @@ mod tests {
         fs::write(cut, "{").unwrap();
         let found = Records::read(&dir).unwrap();
         assert_eq!(found.stages, [data]);
-        assert_eq!(found.publications, [of_pod.clone()]);
+        assert_eq!(found.publications, std::slice::from_ref(&of_pod));
         assert_eq!(found.of("d", "other"), Records::default());
         // A file in the mount's place keeps the record.
         let file = dir.at(&Place::publication("u", "pv")).join("file");

@@ -265,7 +265,7 @@ fn is_related(
         };
         // Credentials that the node gives to the driver of a volume.
         let of_volume = || {
-            let volumes = reads.list_with("", "persistentvolumes", "", &[name, "SecretRef"]);
+            let volumes = reads.list_with("", "persistentvolumes", "", &[name]);
             let mut named = volumes
                 .iter()
                 .filter(|volume| gives(&volume["spec"]["csi"], namespace, name));
