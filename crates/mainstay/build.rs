@@ -10,5 +10,7 @@ fn main() {
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     if target("OS") == "linux" && target("ENV") == "gnu" {
         println!("cargo:rustc-link-arg-bin=mainstay=-no-pie");
+        // Equal functions are linked once: generic code of different types is often the same.
+        println!("cargo:rustc-link-arg-bin=mainstay=-Wl,--icf=all,-O2");
     }
 }
