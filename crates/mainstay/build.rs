@@ -10,7 +10,10 @@ fn main() {
     let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
     if target("OS") == "linux" && target("ENV") == "gnu" {
         println!("cargo:rustc-link-arg-bin=mainstay=-no-pie");
-        // Equal functions are linked once: generic code of different types is often the same.
-        println!("cargo:rustc-link-arg-bin=mainstay=-Wl,--icf=all,-O2");
+        // Equal functions are linked once: generic code of different types is often the same. It is an
+        // option of lld, the compiler's own linker there.
+        if target("ARCH") == "x86_64" {
+            println!("cargo:rustc-link-arg-bin=mainstay=-Wl,--icf=all,-O2");
+        }
     }
 }
