@@ -103,7 +103,9 @@ fn own_annotations(kubectl: &Kubectl) {
          Unsupported value: \"Never\": supported values: \"Replace\", \"Wait\""
     );
     let name = kubectl.fails(&["annotate", "sts", "web", "mainstay.dev/stuck=Wait"]);
-    let known = "a StatefulSet may have: mainstay.dev/max-unavailable (AsReleased or Corrected), ";
+    let known = "a StatefulSet may have: mainstay.dev/lost-volume (Recreate or Wait), \
+                 mainstay.dev/lost-volume-seconds (1 to 2147483647), \
+                 mainstay.dev/max-unavailable (AsReleased or Corrected), ";
     assert!(
         name.contains("no such annotation") && name.contains(known),
         "{name}"
