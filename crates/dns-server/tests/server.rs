@@ -449,7 +449,8 @@ async fn bad_packets_and_idle_connections_do_no_harm() {
 
 #[tokio::test]
 async fn an_address_that_is_taken_is_an_error_that_says_so() {
-    let taken = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    // An address that no other program uses: its port is free for TCP.
+    let taken = UdpSocket::bind("127.35.4.6:0").await.unwrap();
     let config = Config {
         domain: "cluster.local".to_owned(),
         listen: vec![taken.local_addr().unwrap()],
