@@ -57,6 +57,12 @@ async fn attach(cluster: &Cluster) {
     }
 }
 
+/// Deletes a pod as a node does when it has ended.
+async fn ended(cluster: &Cluster, pod: &str) {
+    let at_once = DeleteParams::default().grace_period(0);
+    cluster.delete::<Pod>(pod, at_once).await;
+}
+
 /// The volume follows the pod from one node to another, and never before the first has let it go.
 #[tokio::test]
 async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
@@ -88,9 +94,7 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     eventually(async || told("n1").await).await;
 
     // The pod goes elsewhere, and the node still has the volume mounted.
-    cluster
-        .delete::<Pod>("first", DeleteParams::default())
-        .await;
+    ended(&cluster, "first").await;
     cluster.create::<Pod>(pod("second", "n2")).await;
     eventually(async || {
         let events: Api<k8s_openapi::api::core::v1::Event> = cluster.api();
@@ -110,9 +114,7 @@ async fn a_volume_follows_its_pod_when_the_node_has_let_it_go() {
     attach(&cluster).await;
     set_status(&cluster, "n2", json!({ "volumesInUse": [NAME] })).await;
     eventually(async || told("n2").await).await;
-    cluster
-        .delete::<Pod>("second", DeleteParams::default())
-        .await;
+    ended(&cluster, "second").await;
     let taint = json!({ "key": "node.kubernetes.io/out-of-service", "effect": "NoExecute" });
     let patch = Patch::Strategic(json!({ "spec": { "taints": [taint] } }));
     let params = PatchParams::default();
