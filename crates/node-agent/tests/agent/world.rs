@@ -427,22 +427,28 @@ impl World {
     }
 
     pub async fn logs(&self, name: &str, container: &str) -> String {
+        self.try_logs(name, container).await.unwrap()
+    }
+
+    /// A pod that is not yet on the node, or a container that waits to start, has no log.
+    async fn try_logs(&self, name: &str, container: &str) -> api_client::Result<String> {
         let params = api_client::LogParams {
             container: Some(container.to_owned()),
             ..Default::default()
         };
-        self.api::<Pod>().logs(name, &params).await.unwrap()
+        self.api::<Pod>().logs(name, &params).await
     }
 
     /// Waits for the log to contain `text`.
     pub async fn logged(&self, name: &str, container: &str, text: &str) -> String {
         let begun = Instant::now();
         loop {
-            let log = self.logs(name, container).await;
-            if log.contains(text) {
-                return log;
+            let log = self.try_logs(name, container).await;
+            match log {
+                Ok(log) if log.contains(text) => return log,
+                Ok(_) | Err(api_client::Error::Api(_)) if begun.elapsed() < PATIENCE => {}
+                log => panic!("log of {name} has no {text:?}: {log:?}"),
             }
-            assert!(begun.elapsed() < PATIENCE, "log has no {text:?}: {log}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

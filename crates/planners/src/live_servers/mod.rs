@@ -24,7 +24,7 @@ pub const RENEW: SignedDuration = SignedDuration::from_secs(5);
 /// The label of the Leases.
 pub const IDENTITY_LABEL: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
 /// The annotation with the address and port at which nodes and pods reach the server.
-pub const ADDRESS: &str = "advertise-address";
+pub const ADDRESS: &str = "network.mainstay.dev/advertise-address";
 /// The Service, its Endpoints and the first of its slices.
 pub const SERVICE: &str = "kubernetes";
 /// The namespace of the Service.
