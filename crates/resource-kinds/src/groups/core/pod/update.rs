@@ -29,6 +29,9 @@ pub(super) fn validate(object: &Value, old: &Value) -> Vec<FieldError> {
         drop_known(&mut of_pod, &pod_template::validate_pod(&old_pod));
     }
     errors.splice(0..0, of_pod);
+    if is_same("spec") {
+        return errors;
+    }
     for list in ["containers", "initContainers"] {
         let new = new_spec.get(list);
         if new.len() != old_spec.get(list).len() {
