@@ -1,10 +1,10 @@
 //! The members of the cluster: one connection at a time, and the next member after a failure.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use grpc::{Channel, ChannelOptions, Code, KeepAlive, RpcError};
-use http_client::tls::{self, ClientConfig};
+use http_client::tls;
 use tokio::{
     net::TcpStream,
     sync::{Mutex, watch},
@@ -14,6 +14,7 @@ use tokio::{
 use crate::{
     messages::{STATUS, StatusResponse},
     options::CallObserver,
+    tls::TlsFiles,
     version,
 };
 
@@ -83,7 +84,7 @@ pub(crate) struct Current {
 /// All members, and the connection with one of them.
 pub(crate) struct Connections {
     endpoints: Vec<Endpoint>,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<TlsFiles>,
     observer: Option<CallObserver>,
     state: Mutex<State>,
     /// The number of the newest connection that was given up or made.
@@ -100,7 +101,7 @@ struct State {
 impl Connections {
     pub(crate) fn new(
         endpoints: Vec<Endpoint>,
-        tls: Option<Arc<ClientConfig>>,
+        tls: Option<TlsFiles>,
         observer: Option<CallObserver>,
     ) -> Self {
         Self {
@@ -154,8 +155,9 @@ impl Connections {
                 .map_err(|error| broken(&error))?;
             stream.set_nodelay(true).map_err(|error| broken(&error))?;
             let channel = match &self.tls {
-                Some(config) if endpoint.is_tls => {
-                    let stream = tls::handshake(stream, &endpoint.host, Arc::clone(config)).await;
+                Some(files) if endpoint.is_tls => {
+                    let config = files.current().await;
+                    let stream = tls::handshake(stream, &endpoint.host, config).await;
                     let stream = stream.map_err(|error| broken(&error))?;
                     Channel::over(stream, endpoint.base(), CHANNEL).await?
                 }

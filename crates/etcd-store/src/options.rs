@@ -1,8 +1,8 @@
 //! The options of a connection with etcd.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
-use http_client::tls::{self, BundleError, ClientConfig, Identity, Roots, Trust};
+use http_client::tls::BundleError;
 use mvcc_store::{Limits, StoreError};
 use url::Url;
 
@@ -41,10 +41,11 @@ pub struct EtcdOptions {
     pub endpoints: Vec<String>,
     /// The prefix of all keys. Servers with the same prefix share a store.
     pub prefix: String,
-    /// Certificates of the authorities of the members, in PEM; those of the machine without it.
-    pub ca_pem: Option<Vec<u8>>,
-    /// The client's certificate with its chain, and its key, in PEM.
-    pub identity_pem: Option<(Vec<u8>, Vec<u8>)>,
+    /// File of the certificates of the members' authorities, in PEM; those of the machine without it.
+    pub cafile: Option<PathBuf>,
+    /// Files of the client's certificate with its chain, and of its key, in PEM. All files are read again
+    /// for each new connection.
+    pub identity: Option<(PathBuf, PathBuf)>,
     /// Bounds on memory and time.
     pub limits: Limits,
     /// The observer of all calls, for metrics.
@@ -57,8 +58,8 @@ impl EtcdOptions {
         Self {
             endpoints: endpoints.into_iter().map(Into::into).collect(),
             prefix: "/mainstay".to_owned(),
-            ca_pem: None,
-            identity_pem: None,
+            cafile: None,
+            identity: None,
             limits: Limits::default(),
             observer: None,
         }
@@ -72,26 +73,6 @@ impl EtcdOptions {
             endpoints => endpoints,
         }
     }
-
-    /// The settings of TLS, if a member is spoken to by TLS.
-    pub(crate) async fn tls(
-        &self,
-        endpoints: &[Endpoint],
-    ) -> Result<Option<Arc<ClientConfig>>, ConnectError> {
-        if !endpoints.iter().any(|endpoint| endpoint.is_tls) {
-            return Ok(None);
-        }
-        let roots = match &self.ca_pem {
-            Some(pem) => Roots::none().with_pem(pem)?,
-            None => Roots::of_machine().await,
-        };
-        let identity = self.identity_pem.as_ref();
-        let identity = identity.map(|(chain, key)| Identity::of_pem(chain, key));
-        let config = tls::client(Trust::Roots(roots), identity.transpose()?);
-        let mut config = ClientConfig::clone(&*config.map_err(BundleError::Certificate)?);
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Some(Arc::new(config)))
-    }
 }
 
 /// Why there is no store.
@@ -100,6 +81,9 @@ pub enum ConnectError {
     /// An address that is not understood, or none at all.
     #[error("{0:?} is not the address of a member of etcd: http://host:port or https://host:port")]
     Endpoint(String),
+    /// A file of certificates that cannot be read.
+    #[error("read {}", .0.display())]
+    File(PathBuf, #[source] io::Error),
     /// A certificate or a key that is not understood.
     #[error("the certificates for etcd")]
     Certificates(#[from] BundleError),

@@ -19,13 +19,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     compaction,
-    connections::{Connections, is_without_effect},
+    connections::Connections,
     keys::Keys,
-    messages::{self, ALARM, LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE, LeaseResponse},
+    leases,
+    messages::{self, ALARM, LEASE_REVOKE},
     mirror::Mirror,
     options::{ConnectError, EtcdOptions},
     quota,
     read_index::ReadIndex,
+    tls::TlsFiles,
     txn,
     writer::Writer,
 };
@@ -52,7 +54,7 @@ pub struct EtcdStore {
     live_bytes_max: u64,
     /// Whether etcd has been seen at an older revision than the copy.
     is_older: AtomicBool,
-    _tasks: [AbortOnDropHandle<()>; 4],
+    _tasks: [AbortOnDropHandle<()>; 5],
 }
 
 impl EtcdStore {
@@ -62,7 +64,10 @@ impl EtcdStore {
     /// that loses events.
     pub async fn connect(options: &EtcdOptions) -> Result<Arc<Self>, ConnectError> {
         let endpoints = options.endpoints()?;
-        let tls = options.tls(&endpoints).await?;
+        let tls = match endpoints.iter().any(|endpoint| endpoint.is_tls) {
+            true => Some(TlsFiles::open(options).await?),
+            false => None,
+        };
         let connections = Arc::new(Connections::new(endpoints, tls, options.observer.clone()));
         let keys = Keys::new(&options.prefix, &uuid::Uuid::new_v4().to_string());
         // A refused version is told at once, not after all attempts.
@@ -76,12 +81,14 @@ impl EtcdStore {
             ReadIndex::new(Arc::clone(&connections), keys.compaction.clone());
         let following = Arc::clone(&mirror).run(Arc::clone(&connections));
         let looking = look_at_alarms(Arc::clone(&connections), Arc::clone(&writer));
+        let renewing = Arc::clone(&writer).keep_session();
         let compacting = compaction::run(Arc::clone(&connections), keys);
         let tasks = [
             tokio::spawn(following),
             tokio::spawn(answering),
             tokio::spawn(looking),
             tokio::spawn(compacting),
+            tokio::spawn(renewing),
         ];
         Ok(Arc::new(Self {
             connections,
@@ -92,6 +99,11 @@ impl EtcdStore {
             is_older: AtomicBool::new(false),
             _tasks: tasks.map(AbortOnDropHandle::new),
         }))
+    }
+
+    /// Removes what this process keeps in etcd for itself, which else expires after an hour.
+    pub async fn close(&self) {
+        self.writer.end_session().await;
     }
 
     async fn call(&self, path: &str, message: &[u8]) -> Result<bytes::Bytes, RpcError> {
@@ -211,44 +223,15 @@ impl Store for EtcdStore {
     fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
         async move {
             limits::check_lease(ttl)?;
-            // In whole seconds, rounded up; etcd raises very short ones.
+            // In whole seconds, rounded up.
             let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
-            // A repeated call may leave a lease without keys behind, which expires.
-            let answer = self
-                .call(LEASE_GRANT, &messages::lease_grant(seconds))
-                .await;
-            let answer = answer.map_err(|error| txn::refusal(&error, None))?;
-            let granted = LeaseResponse::read(&answer).map_err(malformed)?;
-            Ok(LeaseId(granted.id))
+            leases::grant(&self.connections, seconds, Instant::now() + LIMIT).await
         }
         .boxed()
     }
 
     fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
-        async move {
-            let unavailable = |error: RpcError| StoreError::Unavailable(error.to_string());
-            let current = self.connections.current().await.map_err(unavailable)?;
-            let renewal = async {
-                let request = messages::lease(lease);
-                let stream = current.channel.stream(LEASE_KEEP_ALIVE, &request, ATTEMPT);
-                stream.await?.next().await
-            };
-            let answer = tokio::time::timeout(ATTEMPT, renewal).await;
-            let answer = answer.unwrap_or(Err(RpcError::TimedOut(ATTEMPT)));
-            if answer
-                .as_ref()
-                .is_err_and(|error| !is_without_effect(error))
-            {
-                self.connections.give_up(current.number).await;
-            }
-            let answer = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
-            let renewed = LeaseResponse::read(&answer).map_err(malformed)?;
-            match renewed.seconds > 0 {
-                true => Ok(()),
-                false => Err(StoreError::LeaseNotFound(lease)),
-            }
-        }
-        .boxed()
+        leases::keep_alive(&self.connections, lease).boxed()
     }
 
     fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {

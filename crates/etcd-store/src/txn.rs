@@ -3,7 +3,8 @@
 //! Two keys of this process are in each transaction that changes something. The **fence** is compared:
 //! a transaction sent before the fence was written again cannot be carried out any more. The **mark**
 //! is written with the transaction's number: its event says that the transaction was carried out, and
-//! at which revision. With both, the outcome of a transaction without an answer can be found out.
+//! at which revision. With both, the outcome of a transaction without an answer can be found out. Both
+//! keys have the lease of this process (`session`), and are gone with it.
 
 use std::sync::Arc;
 
@@ -50,15 +51,22 @@ pub(crate) fn is_repeatable(txn: &Txn) -> bool {
     only_deletes(txn) && (txn.compare.is_empty() || txn.operations.is_empty())
 }
 
-/// The transaction for etcd, if the fence was last written at `fence` (zero for never), with the mark
-/// of that number.
+/// The mark of a transaction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewMark {
+    pub(crate) number: u64,
+    /// The lease of this process: without it, etcd refuses the transaction.
+    pub(crate) lease: LeaseId,
+}
+
+/// The transaction for etcd, if the fence was last written at `fence` (zero for never).
 ///
 /// *Errors.* `TooLarge`.
 pub(crate) fn request(
     txn: &Txn,
     keys: &Keys,
     fence: Revision,
-    mark: Option<u64>,
+    mark: Option<NewMark>,
 ) -> Result<Vec<u8>, StoreError> {
     let fenced = Condition::ModRevision(keys.fence.clone(), fence.0);
     let conditions = txn.compare.iter().map(|compare| match compare {
@@ -76,10 +84,10 @@ pub(crate) fn request(
         },
         Operation::Delete { key } => RequestOp::Delete(keys.data(key)),
     });
-    let mark = mark.map(|number| RequestOp::Put {
+    let mark = mark.map(|mark| RequestOp::Put {
         key: keys.mark.clone(),
-        value: number.to_be_bytes().to_vec(),
-        lease: None,
+        value: mark.number.to_be_bytes().to_vec(),
+        lease: Some(mark.lease),
     });
     let present = txn.compare.iter().map(|compare| keys.data(compare.key()));
     let request = TxnRequest {

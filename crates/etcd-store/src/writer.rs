@@ -8,16 +8,17 @@ use std::{
     time::Duration,
 };
 
-use grpc::RpcError;
-use mvcc_store::{Revision, StoreError, Txn, TxnResult, limits};
+use grpc::{Code, RpcError};
+use mvcc_store::{LeaseId, Revision, StoreError, Txn, TxnResult, limits};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     connections::{Connections, is_without_effect},
     keys::Keys,
-    messages::{self, PUT, TXN, TxnResponse},
+    messages::{self, LEASE_REVOKE, PUT, TXN, TxnResponse},
     mirror::{Mark, Mirror},
-    txn::{self, Answered},
+    session::{self, Session, Sessions},
+    txn::{self, Answered, NewMark},
 };
 
 /// Longest time for an attempt. A transaction that was on its way to a leader that died gets no answer
@@ -33,8 +34,7 @@ pub(crate) struct Writer {
     connections: Arc<Connections>,
     mirror: Arc<Mirror>,
     keys: Keys,
-    /// The revision at which the fence was last written, as far as is known; zero for never.
-    fence: AtomicU64,
+    sessions: Sessions,
     /// Held while the fence is written.
     fencing: Mutex<()>,
     next_mark: AtomicU64,
@@ -52,10 +52,10 @@ enum Attempt {
 impl Writer {
     pub(crate) fn new(connections: Arc<Connections>, mirror: Arc<Mirror>, keys: Keys) -> Self {
         Self {
+            sessions: Sessions::new(Arc::clone(&connections)),
             connections,
             mirror,
             keys,
-            fence: AtomicU64::new(0),
             fencing: Mutex::new(()),
             next_mark: AtomicU64::new(1),
             full: RwLock::new(None),
@@ -107,10 +107,21 @@ impl Writer {
     }
 
     async fn attempt(&self, txn: &Txn, marked: bool, deadline: Instant) -> Attempt {
-        let fence = Revision(self.fence.load(Ordering::SeqCst));
         let number = self.next_mark.fetch_add(1, Ordering::Relaxed);
+        let begun = match marked {
+            true => self.sessions.begun(deadline).await.map(|(session, lease)| {
+                let mark = NewMark { number, lease };
+                (session, Some(mark))
+            }),
+            false => Ok((self.sessions.present(), None)),
+        };
+        let (session, mark) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Attempt::Done(Err(error)),
+        };
+        let fence = session.fence;
         let expected = marked.then(|| self.mirror.expect(number));
-        let request = match txn::request(txn, &self.keys, fence, marked.then_some(number)) {
+        let request = match txn::request(txn, &self.keys, fence, mark) {
             Ok(request) => request,
             Err(error) => return Attempt::Done(Err(error)),
         };
@@ -143,8 +154,15 @@ impl Writer {
                 }
             }
             Ok(Answered::Fenced(now)) => {
-                self.fence.fetch_max(now.0, Ordering::SeqCst);
+                match session.lease {
+                    // The fence is gone, and so is its lease.
+                    Some(lease) if now == Revision(0) => self.sessions.ended(lease),
+                    lease => self.sessions.fenced(lease, now),
+                }
                 Attempt::Again
+            }
+            Err(RpcError::Status { code, message }) if code == Code::NOT_FOUND => {
+                self.without_lease(txn, mark, message).await
             }
             Err(error @ RpcError::Status { .. }) if is_without_effect(&error) => {
                 Attempt::Done(Err(txn::refusal(&error, txn::lease_of(txn))))
@@ -156,16 +174,31 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(%error, "etcd did not say whether it carried a transaction out");
                 let mark = expected.as_ref().map(|expected| || expected.mark());
-                self.find_out(txn, fence, mark, &error, deadline).await
+                self.find_out(txn, session, mark, &error, deadline).await
             }
         }
     }
 
-    /// Finds out whether a transaction was carried out that compared the fence with `compared`.
+    /// etcd refused the transaction for a lease that does not exist: the one of this process, or of the
+    /// transaction.
+    async fn without_lease(&self, txn: &Txn, mark: Option<NewMark>, message: String) -> Attempt {
+        if let Some(mark) = mark {
+            match self.sessions.exists(mark.lease).await {
+                Ok(true) => {}
+                // The next attempt begins a session, or finds etcd away.
+                Ok(false) | Err(_) => return Attempt::Again,
+            }
+        }
+        let code = Code::NOT_FOUND;
+        let error = RpcError::Status { code, message };
+        Attempt::Done(Err(txn::refusal(&error, txn::lease_of(txn))))
+    }
+
+    /// Finds out whether a transaction was carried out that was sent in a session.
     async fn find_out(
         &self,
         txn: &Txn,
-        compared: Revision,
+        sent_in: Session,
         mark: Option<impl Fn() -> Mark>,
         error: &RpcError,
         deadline: Instant,
@@ -177,7 +210,7 @@ impl Writer {
                 false => unknown(),
             };
         };
-        let Some(fence) = self.move_fence(compared, deadline).await else {
+        let Some(fence) = self.move_fence(sent_in, deadline).await else {
             return unknown();
         };
         if !self.mirror.wait_with_progress(fence, deadline).await {
@@ -190,25 +223,63 @@ impl Writer {
         }
     }
 
-    /// Writes the fence, unless it has been written since `compared`: no transaction that compared it
-    /// with that can be carried out after the revision that is returned.
-    async fn move_fence(&self, compared: Revision, deadline: Instant) -> Option<Revision> {
+    /// Writes the fence, unless it has been written since a transaction was sent: none of that time can be
+    /// carried out after the revision that is returned.
+    async fn move_fence(&self, sent_in: Session, deadline: Instant) -> Option<Revision> {
         let _one_at_a_time = self.fencing.lock().await;
-        let known = Revision(self.fence.load(Ordering::SeqCst));
-        if known > compared {
-            return Some(known);
+        loop {
+            let (session, lease) = self.sessions.begun(deadline).await.ok()?;
+            // A fence of a later session was written after the lease of the former one had ended.
+            if session.fence > Revision(0) && session != sent_in {
+                return Some(session.fence);
+            }
+            match self.write_fence(lease, deadline).await {
+                Ok(revision) => return Some(revision),
+                Err(RpcError::Status { code, .. })
+                    if code == Code::NOT_FOUND && Instant::now() < deadline =>
+                {
+                    self.sessions.ended(lease);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the outcome of a transaction cannot be found out");
+                    return None;
+                }
+            }
         }
-        let request = messages::put(&self.keys.fence, b"", None);
-        let answer = self
-            .connections
-            .call(PUT, &request, ATTEMPT, deadline)
-            .await;
-        let answer = answer.inspect_err(|error| {
-            tracing::warn!(%error, "the outcome of a transaction cannot be found out");
-        });
-        let revision = messages::revision_of(&answer.ok()?).ok()?;
-        self.fence.fetch_max(revision.0, Ordering::SeqCst);
-        Some(revision)
+    }
+
+    async fn write_fence(&self, lease: LeaseId, deadline: Instant) -> Result<Revision, RpcError> {
+        let request = messages::put(&self.keys.fence, b"", Some(lease));
+        let answer = self.connections.call(PUT, &request, ATTEMPT, deadline);
+        let revision = messages::revision_of(&answer.await?);
+        let revision = revision.map_err(|error| RpcError::Broken(error.to_string()))?;
+        self.sessions.fenced(Some(lease), revision);
+        Ok(revision)
+    }
+
+    /// Renews the lease of this process for ever.
+    pub(crate) async fn keep_session(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(session::RENEWAL).await;
+            if let Some(lease) = self.sessions.present().lease
+                && let Err(error) = self.sessions.exists(lease).await
+            {
+                tracing::debug!(%error, "the lease of this process was not renewed");
+            }
+        }
+    }
+
+    /// Ends the lease of this process, with its keys.
+    pub(crate) async fn end_session(&self) {
+        let Some(lease) = self.sessions.present().lease else {
+            return;
+        };
+        let request = messages::lease(lease);
+        let ended = self.connections.call_once(LEASE_REVOKE, &request, ATTEMPT);
+        match tokio::time::timeout(ATTEMPT, ended).await {
+            Ok(Ok(_)) => self.sessions.ended(lease),
+            _ => tracing::debug!("the lease of this process in etcd expires by itself"),
+        }
     }
 }
 

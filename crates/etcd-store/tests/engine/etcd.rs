@@ -142,6 +142,8 @@ impl Cluster {
                 if let Some(files) = tls {
                     arguments.extend([
                         "--client-cert-auth".to_owned(),
+                        // It is a client of its own member, and would need another certificate.
+                        "--enable-grpc-gateway=false".to_owned(),
                         format!("--trusted-ca-file={}", files.ca.display()),
                         format!("--cert-file={}", files.certificate.display()),
                         format!("--key-file={}", files.key.display()),

@@ -62,7 +62,7 @@ impl Relay {
         self.closed.send_replace(closed);
     }
 
-    fn cut_next(&self) {
+    pub fn cut_next(&self) {
         self.cuts_next.store(true, Ordering::SeqCst);
     }
 }

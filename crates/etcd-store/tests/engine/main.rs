@@ -7,6 +7,7 @@ mod etcd;
 mod faults;
 #[path = "../../../mvcc-store/tests/conformance/leases.rs"]
 mod leases;
+mod own_keys;
 mod servers;
 #[path = "../../../mvcc-store/tests/conformance/suite.rs"]
 mod suite;

@@ -248,10 +248,9 @@ async fn members_are_spoken_to_by_tls_with_a_certificate_on_both_sides() {
         ExtendedKeyUsagePurpose::ClientAuth,
     );
     let cluster = Cluster::start(1, Some(&server));
-    let read = |path: &Path| fs::read(path).unwrap();
     let options = EtcdOptions {
-        ca_pem: Some(read(&client.ca)),
-        identity_pem: Some((read(&client.certificate), read(&client.key))),
+        cafile: Some(client.ca.clone()),
+        identity: Some((client.certificate.clone(), client.key.clone())),
         limits: limits(),
         ..EtcdOptions::new(cluster.urls_from(0))
     };
@@ -259,13 +258,55 @@ async fn members_are_spoken_to_by_tls_with_a_certificate_on_both_sides() {
     commit(&*store, vec![put("a", "1")]).await;
     assert!(get(&*store, "a").await.is_some());
     let anonymous = EtcdOptions {
-        identity_pem: None,
+        identity: None,
         ..options.clone()
     };
     assert!(EtcdStore::connect(&anonymous).await.is_err());
+    let others = dir.path().join("others.pem");
+    fs::write(&others, authority().pem()).unwrap();
     let trusts_others = EtcdOptions {
-        ca_pem: Some(authority().pem().into_bytes()),
+        cafile: Some(others),
         ..options
     };
     assert!(EtcdStore::connect(&trusts_others).await.is_err());
+}
+
+/// Renewed certificates are used for the next connection; those that cannot be read are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewed_certificates_are_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ca, renewed) = (authority(), authority());
+    let of_client = ExtendedKeyUsagePurpose::ClientAuth;
+    let mut server = write_certificate(
+        dir.path(),
+        "server",
+        &ca,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    );
+    let ca_of_servers = server.ca.clone();
+    let client = write_certificate(dir.path(), "client", &ca, of_client.clone());
+    // The authority of clients, which is replaced.
+    server.ca = dir.path().join("clients.pem");
+    fs::write(&server.ca, ca.pem()).unwrap();
+    let mut cluster = Cluster::start(1, Some(&server));
+    let store = connect(&EtcdOptions {
+        cafile: Some(ca_of_servers.clone()),
+        identity: Some((client.certificate.clone(), client.key.clone())),
+        limits: limits(),
+        ..EtcdOptions::new(cluster.urls_from(0))
+    })
+    .await;
+    commit(&*store, vec![put("a", "1")]).await;
+    // Half of a renewal: the former one is used.
+    fs::write(&client.key, "").unwrap();
+    cluster.members[0].kill();
+    cluster.members[0].restart();
+    eventually(|| async { store.newest().await.is_ok() }).await;
+    cluster.members[0].kill();
+    fs::write(&server.ca, renewed.pem()).unwrap();
+    write_certificate(dir.path(), "client", &renewed, of_client);
+    fs::write(&ca_of_servers, ca.pem()).unwrap();
+    cluster.members[0].restart();
+    eventually(|| async { store.newest().await.is_ok() }).await;
+    commit(&*store, vec![put("a", "2")]).await;
 }

@@ -1,6 +1,6 @@
 //! The store of a control plane: in the data directory, or in an etcd that several servers share.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
@@ -47,7 +47,10 @@ impl OpenStore {
 
     /// Finishes what was submitted. The store in a data directory can then be opened again.
     pub async fn close(self) {
-        let Self::Embedded(store) = self else { return };
+        let store = match self {
+            Self::Embedded(store) => store,
+            Self::Etcd(store, _) => return store.close().await,
+        };
         if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
             tracing::error!(%error, "the store was not closed in order");
         }
@@ -88,14 +91,8 @@ pub async fn connect(address: &EtcdAddress, quota: Option<u64>) -> Result<OpenSt
     let observer = CallObserver::new(move |call, duration| observing.observe(call, duration));
     let mut options = EtcdOptions {
         observer: Some(observer),
-        prefix: address.prefix.clone(),
-        ca_pem: read(address.cafile.as_ref()).await?,
-        ..EtcdOptions::new(address.url.endpoints())
+        ..address.options()
     };
-    if let Some((certificate, key)) = &address.identity {
-        let certificate = read(Some(certificate)).await?;
-        options.identity_pem = certificate.zip(read(Some(key)).await?);
-    }
     if let Some(quota) = quota {
         options.limits.live_bytes_max = quota;
     }
@@ -123,11 +120,4 @@ fn next_step(error: &str) -> &'static str {
     } else {
         ""
     }
-}
-
-async fn read(path: Option<&PathBuf>) -> Result<Option<Vec<u8>>> {
-    let Some(path) = path else { return Ok(None) };
-    let bytes = tokio::fs::read(path).await;
-    let bytes = bytes.with_context(|| format!("read {}", path.display()))?;
-    Ok(Some(bytes))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Result, bail, ensure};
+use etcd_store::EtcdOptions;
 use serde::Deserialize;
 
 /// Flags of a store in etcd, and the same settings in the configuration file. The files have the names that
@@ -116,6 +117,18 @@ pub struct EtcdAddress {
     pub cafile: Option<PathBuf>,
     /// The certificate and the key of this client.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl EtcdAddress {
+    /// The options of a connection.
+    pub fn options(&self) -> EtcdOptions {
+        EtcdOptions {
+            prefix: self.prefix.clone(),
+            cafile: self.cafile.clone(),
+            identity: self.identity.clone(),
+            ..EtcdOptions::new(self.url.endpoints())
+        }
+    }
 }
 
 impl EtcdSettings {

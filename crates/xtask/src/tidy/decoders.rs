@@ -336,6 +336,7 @@ const TABLE: &[(&str, Said)] = &[
     ("csi/src/error.rs", ByStrangers(&["csi-answers"])),
     ("csi/src/messages.rs", ByStrangers(&["csi-answers"])),
     ("csi/src/wire.rs", ByStrangers(&["csi-answers"])),
+    ("etcd-store/src/leases.rs", ByStrangers(&["etcd-messages"])),
     (
         "etcd-store/src/messages.rs",
         ByStrangers(&["etcd-messages"]),

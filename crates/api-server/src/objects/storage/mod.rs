@@ -178,10 +178,17 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
             StatusReason::RequestEntityTooLarge,
             format!("Request entity too large: {error}"),
         ),
-        StoreError::Unavailable(_) => {
-            Status::new(StatusReason::ServiceUnavailable, error.to_string())
+        // The reason may name the addresses of etcd, which are not for clients.
+        StoreError::Unavailable(reason) => {
+            tracing::warn!(reason, "the store does not answer");
+            let text = "the store does not answer; the log of the server has the reason";
+            Status::new(StatusReason::ServiceUnavailable, text)
         }
-        StoreError::OutcomeUnknown(_) => Status::new(StatusReason::Timeout, error.to_string()),
+        StoreError::OutcomeUnknown(reason) => {
+            tracing::warn!(reason, "the outcome of a write is unknown");
+            let text = "the store did not say whether the write was carried out";
+            Status::new(StatusReason::Timeout, text)
+        }
         // The store has said so, once.
         StoreError::Full(_) | StoreError::Quota { .. } => Status::internal(error.to_string()),
         other => {
@@ -208,4 +215,27 @@ pub(crate) fn too_large(asked: Revision, newest: Revision) -> Status {
         ..StatusDetails::default()
     }));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_do_not_learn_the_addresses_of_the_store() {
+        for (error, code) in [
+            (
+                StoreError::Unavailable("https://192.0.2.11:2379".to_owned()),
+                503,
+            ),
+            (
+                StoreError::OutcomeUnknown("https://192.0.2.11:2379".to_owned()),
+                504,
+            ),
+        ] {
+            let status = refusal(&error);
+            assert_eq!(status.code, code);
+            assert!(!status.message.contains("192.0.2.11"), "{}", status.message);
+        }
+    }
 }

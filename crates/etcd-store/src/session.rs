@@ -1,0 +1,103 @@
+//! The lease of this process on its own keys in etcd, the fence and the mark: they are gone some time after
+//! the process.
+//!
+//! A transaction with a mark is carried out only as long as the lease exists, and the fence exists as long as the
+//! lease. So when a lease has ended, no transaction of its time can be carried out, and the next lease
+//! begins without a fence.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use mvcc_store::{LeaseId, Revision, StoreError};
+use tokio::{sync::Mutex, time::Instant};
+
+use crate::{connections::Connections, leases};
+
+/// Time to live, far above the time that a transaction can be on its way.
+const SECONDS: u64 = 3600;
+/// Interval of renewals.
+pub(crate) const RENEWAL: Duration = Duration::from_secs(SECONDS / 3);
+
+/// A lease, and the fence that was written under it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) lease: Option<LeaseId>,
+    /// The revision at which the fence was last written, as far as is known; zero for never.
+    pub(crate) fence: Revision,
+}
+
+/// The present session of this process.
+pub(crate) struct Sessions {
+    connections: Arc<Connections>,
+    present: RwLock<Session>,
+    beginning: Mutex<()>,
+}
+
+impl Sessions {
+    pub(crate) fn new(connections: Arc<Connections>) -> Self {
+        Self {
+            connections,
+            present: RwLock::default(),
+            beginning: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn present(&self) -> Session {
+        *self.present.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present session with its lease, which is granted if there is none.
+    pub(crate) async fn begun(&self, deadline: Instant) -> Result<(Session, LeaseId), StoreError> {
+        let present = || {
+            let session = self.present();
+            session.lease.map(|lease| (session, lease))
+        };
+        if let Some(session) = present() {
+            return Ok(session);
+        }
+        let _one_at_a_time = self.beginning.lock().await;
+        if let Some(session) = present() {
+            return Ok(session);
+        }
+        let lease = leases::grant(&self.connections, SECONDS, deadline).await?;
+        let session = Session {
+            lease: Some(lease),
+            fence: Revision(0),
+        };
+        *self.present.write().unwrap_or_else(PoisonError::into_inner) = session;
+        Ok((session, lease))
+    }
+
+    /// Notes that the fence was written under the lease.
+    pub(crate) fn fenced(&self, lease: Option<LeaseId>, at: Revision) {
+        let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
+        if present.lease == lease {
+            present.fence = present.fence.max(at);
+        }
+    }
+
+    /// Notes that the lease does not exist any more.
+    pub(crate) fn ended(&self, lease: LeaseId) {
+        let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
+        if present.lease == Some(lease) {
+            tracing::debug!("the lease of this process in etcd has ended");
+            *present = Session::default();
+        }
+    }
+
+    /// Whether the lease exists; it is renewed.
+    ///
+    /// *Errors.* etcd does not say.
+    pub(crate) async fn exists(&self, lease: LeaseId) -> Result<bool, StoreError> {
+        match leases::keep_alive(&self.connections, lease).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::LeaseNotFound(_)) => {
+                self.ended(lease);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The keys that a process keeps in etcd for itself: they are gone with it, and their loss does no harm.
+
+use std::time::Duration;
+
+use etcd_store::EtcdOptions;
+use grpc::{Channel, ChannelOptions};
+use mvcc_store::{Compare, Operation, Store, Txn, TxnResult};
+use object_model::protobuf::{Reader, Writer};
+use tokio::net::TcpStream;
+
+use crate::{
+    etcd::{Cluster, connect, limits},
+    faults::Relay,
+    suite::{commit, delete, get, put},
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// etcd itself, beside any store.
+pub struct Raw(Channel);
+
+impl Raw {
+    pub async fn connect(cluster: &Cluster) -> Self {
+        let base = cluster.members[0].client_url.clone();
+        let stream = TcpStream::connect(base.trim_start_matches("http://"));
+        let options = ChannelOptions {
+            keep_alive: None,
+            headers: &[],
+            message_bytes_max: 1 << 20,
+        };
+        let channel = Channel::over(stream.await.unwrap(), base, options).await;
+        Self(channel.unwrap())
+    }
+
+    /// The keys with a prefix.
+    pub async fn keys(&self, prefix: &str) -> Vec<String> {
+        let mut request = Writer::default();
+        request.bytes(1 << 3 | 2, prefix.as_bytes());
+        request.bytes(2 << 3 | 2, format!("{prefix}\u{7f}").as_bytes());
+        let call = self.0.call("/etcdserverpb.KV/Range", &request.0, LIMIT);
+        let answer = call.await.unwrap();
+        let mut keys = Vec::new();
+        let mut fields = Reader::new(&answer);
+        while let Some((number, wire)) = fields.field().unwrap() {
+            if number == 2 {
+                let mut pair = Reader::new(wire.bytes().unwrap());
+                while let Some((number, wire)) = pair.field().unwrap() {
+                    if number == 1 {
+                        keys.push(String::from_utf8(wire.bytes().unwrap().to_vec()).unwrap());
+                    }
+                }
+            }
+        }
+        keys
+    }
+
+    /// Ends all leases.
+    async fn end_leases(&self) -> usize {
+        let answer = self.0.call("/etcdserverpb.Lease/LeaseLeases", &[], LIMIT);
+        let answer = answer.await.unwrap();
+        let mut count = 0;
+        let mut fields = Reader::new(&answer);
+        while let Some((number, wire)) = fields.field().unwrap() {
+            if number == 2 {
+                let lease = wire.bytes().unwrap();
+                let call = self.0.call("/etcdserverpb.Lease/LeaseRevoke", lease, LIMIT);
+                call.await.unwrap();
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keys_of_a_process_are_gone_with_it() {
+    let cluster = Cluster::start(1, None);
+    let mut stores = Vec::new();
+    for number in 0..3 {
+        let store = cluster.store(0).await;
+        commit(&*store, vec![put(&format!("k{number}"), "x")]).await;
+        stores.push(store);
+    }
+    let raw = Raw::connect(&cluster).await;
+    assert_eq!(raw.keys("/mainstay/marks/").await.len(), 3);
+    stores.pop().unwrap().close().await;
+    assert_eq!(raw.keys("/mainstay/marks/").await.len(), 2);
+    // Those of a process that was killed have a lease, which expires.
+    assert_eq!(raw.end_leases().await, 2);
+    let left = raw.keys("/mainstay/").await;
+    assert_eq!(
+        left,
+        [
+            "/mainstay/data/k0",
+            "/mainstay/data/k1",
+            "/mainstay/data/k2"
+        ]
+    );
+    // A process that was only away goes on.
+    commit(&*stores[0], vec![put("k0", "y")]).await;
+    assert_eq!(get(&*stores[0], "k0").await.unwrap().value, "y");
+}
+
+/// The lease ends while answers are lost: each transaction is carried out once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_lease_loses_and_repeats_nothing() {
+    let cluster = Cluster::start(1, None);
+    let relay = Relay::start(&cluster.members[0].client_url).await;
+    let store = connect(&EtcdOptions {
+        limits: limits(),
+        ..EtcdOptions::new([relay.url()])
+    })
+    .await;
+    let raw = Raw::connect(&cluster).await;
+    let mut ended = 0;
+    for number in 0..30 {
+        let key = format!("k{number}");
+        if number % 2 == 0 {
+            ended += raw.end_leases().await;
+        }
+        if number % 3 != 0 {
+            relay.cut_next();
+        }
+        let created = store.txn(Txn {
+            compare: vec![Compare::Absent(key.clone().into())],
+            operations: vec![put(&key, "x")],
+        });
+        let created = created.await.unwrap();
+        let TxnResult::Committed { revision, .. } = created else {
+            panic!("{number}: {created:?}")
+        };
+        let stored = get(&*store, &key).await.unwrap();
+        assert_eq!(stored.mod_revision, revision);
+        ended += raw.end_leases().await;
+        let removed = store.txn(Txn {
+            compare: vec![Compare::ModRevision(key.clone().into(), revision)],
+            operations: vec![delete(&key)],
+        });
+        let removed = removed.await.unwrap();
+        assert!(
+            matches!(removed, TxnResult::Committed { .. }),
+            "{removed:?}"
+        );
+    }
+    assert!(ended >= 30, "{ended}");
+    assert!(raw.keys("/mainstay/fences/").await.len() <= 1);
+    // A lease of the user that does not exist is told.
+    let leased = Operation::Put {
+        key: b"leased".to_vec(),
+        value: mvcc_store::Value::Plain("x".into()),
+        lease: Some(mvcc_store::LeaseId(4711)),
+    };
+    let refused = store.txn(Txn {
+        compare: Vec::new(),
+        operations: vec![leased],
+    });
+    let refused = refused.await.unwrap_err();
+    assert!(
+        matches!(refused, mvcc_store::StoreError::LeaseNotFound(_)),
+        "{refused}"
+    );
+}
