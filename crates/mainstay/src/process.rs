@@ -37,9 +37,11 @@ impl Identity {
     fn of(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in parentheses may hold anything; the fields after it are numbers (proc(5)).
-        let fields = stat.rsplit_once(')')?.1;
-        let started = fields.split_whitespace().nth(19)?.parse().ok()?;
-        Some(Self { pid, started })
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        // A zombie has ended, whenever its parent waits for it.
+        let has_ended = matches!(fields.next()?, "Z" | "X");
+        let started = fields.nth(18)?.parse().ok()?;
+        (!has_ended).then_some(Self { pid, started })
     }
 
     /// Whether it still runs.
@@ -217,6 +219,18 @@ mod tests {
         let refused = format!("statefulset.apps/db{NOT_APPLIED}replicas must not be negative");
         fs::write(&log, format!("{ready}\n{service}\n{refused}\n")).unwrap();
         assert_eq!(first_lines(&log, 3).unwrap(), [ready, service, &refused]);
+    }
+
+    #[test]
+    fn a_process_that_nobody_waits_for_has_ended() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let identity = Identity::of(i32::try_from(child.id()).unwrap()).unwrap();
+        assert!(identity.is_alive());
+        drop(child.stdin.take());
+        while identity.is_alive() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(child.try_wait().unwrap().is_some_and(|end| end.success()));
     }
 
     #[test]
