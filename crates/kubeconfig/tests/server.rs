@@ -277,14 +277,15 @@ async fn watches_outlast_the_limit_of_silence() {
     let server = Server::new(None, |_| {
         let first = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"one")))]);
         let last = futures::stream::once(async {
-            tokio::time::sleep(Duration::from_millis(600)).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
             Ok(Frame::data(Bytes::from_static(b"two")))
         });
         Response::new(BodyExt::boxed_unsync(StreamBody::new(first.chain(last))))
     })
     .await;
     let url = format!("http://{}", server.address);
-    let silence = Duration::from_millis(200);
+    // Longer than a busy machine is silent.
+    let silence = Duration::from_secs(3);
     let transport = transport(&url, "", "", silence).await.unwrap();
     let read = async |path| {
         let body = get(&transport, path).await.unwrap().into_body();

@@ -147,7 +147,7 @@ fn assert_full_size(from: &Node, to: &Node) {
     let address = (to.pod_ip(), 9000);
     let server = to.pod.run(|| UdpSocket::bind(address)).unwrap();
     server
-        .set_read_timeout(Some(Duration::from_secs(60)))
+        .set_read_timeout(Some(Duration::from_secs(240)))
         .unwrap();
     let mtu = from.pod.ip("-o link show eth0");
     let mut words = mtu.split_whitespace().skip_while(|word| *word != "mtu");

@@ -100,7 +100,7 @@ async fn a_device_that_was_not_given_is_no_use() {
     let own = world.shell("own", &script);
     run(&sandbox, &own).await;
     assert_eq!(logged(&own), ["not permitted", "not permitted"]);
-    start(&sandbox, &world.container("long", &["sleep", "100"])).await;
+    start(&sandbox, &world.container("long", &["sleep", "1000"])).await;
     let (out, _, _) = exec(&sandbox, command("long", &["sh", "-c", &script]), b"").await;
     assert_eq!(out, "not permitted\nnot permitted\n");
     let mut all = world.shell("all", &script);

@@ -310,7 +310,7 @@ async fn limits_are_set_and_can_be_changed() {
         ..Resources::default()
     };
     let sandbox = world.runtime.create_sandbox(pod).await.unwrap();
-    let mut spec = world.container("a", &["sleep", "100"]);
+    let mut spec = world.container("a", &["sleep", "1000"]);
     spec.resources = Resources {
         cpu_shares: Some(512),
         cpu_quota_us: Some(50_000),
@@ -361,7 +361,7 @@ async fn what_runs_in_a_container_may_divide_its_control_group() {
     // there is nothing to divide at this place.
     let script = "cd /sys/fs/cgroup; mkdir own; echo 0 > own/cgroup.procs; \
          echo +memory > cgroup.subtree_control; echo \"has $(cat cgroup.subtree_control)\"; \
-         exec sleep 100";
+         exec sleep 1000";
     let mut spec = world.shell("a", &format!("({script}) 2>/dev/null"));
     spec.security.privileged = true;
     start(&sandbox, &spec).await;
@@ -379,7 +379,7 @@ async fn what_runs_in_a_container_may_divide_its_control_group() {
 async fn huge_pages_are_limited() {
     let world = World::new("hugepages");
     let sandbox = world.sandbox("p1").await;
-    let mut spec = world.container("a", &["sleep", "100"]);
+    let mut spec = world.container("a", &["sleep", "1000"]);
     spec.resources.huge_pages = [("2MB".to_owned(), 4 << 20)].into();
     start(&sandbox, &spec).await;
     let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
@@ -424,12 +424,12 @@ async fn containers_of_a_pod_share_what_a_pod_shares() {
         ..sandbox_spec("p1")
     };
     let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
-    let a = world.shell("a", "echo there > /dev/shm/x; exec sleep 100");
+    let a = world.shell("a", "echo there > /dev/shm/x; echo up; exec sleep 1000");
     start(&sandbox, &a).await;
+    crate::world::until("the file is there", || logged(&a) == ["up"]).await;
     let script = "cat /dev/shm/x /proc/sys/net/core/somaxconn; ps | grep -c '[s]leep 100'; \
          readlink /proc/1/exe | wc -l; hostname; ip -o link | wc -l";
     let b = world.shell("b", script);
-    crate::world::until("the file is there", || true).await;
     run(&sandbox, &b).await;
     assert_eq!(logged(&b), ["there", "321", "1", "0", "web-0", "1"]);
     // Ending one leaves the other alone, but takes what the one has started.

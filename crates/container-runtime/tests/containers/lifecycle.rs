@@ -48,7 +48,7 @@ async fn signals_reach_the_first_process() {
     let exit = exit_of(&sandbox, "term").await;
     assert_eq!((exit.code, exit.signal), (3, None));
     assert_eq!(logged(&spec), ["up", "bye"]);
-    let spec = world.container("kill", &["sleep", "100"]);
+    let spec = world.container("kill", &["sleep", "1000"]);
     start(&sandbox, &spec).await;
     // The first process of a process namespace ignores signals it has no handler for.
     sandbox.signal("kill", 9).await.unwrap();
@@ -156,7 +156,7 @@ async fn an_environment_that_is_too_large_is_told_as_such() {
 async fn calls_in_the_wrong_state_are_refused() {
     let world = World::new("state");
     let sandbox = world.sandbox("p1").await;
-    let spec = world.container("a", &["sleep", "100"]);
+    let spec = world.container("a", &["sleep", "1000"]);
     assert!(matches!(
         sandbox.start("a").await,
         Err(RuntimeError::NoSuchContainer { .. })

@@ -85,7 +85,7 @@ async fn later_mounts_travel_as_far_as_is_asked() {
         ("in", Propagation::HostToContainer),
         ("both", Propagation::Bidirectional),
     ] {
-        let mut spec = world.container(id, &["sleep", "100"]);
+        let mut spec = world.container(id, &["sleep", "1000"]);
         spec.security.privileged = true;
         spec.mounts = vec![with(propagation), bind(&volume.0, "/own")];
         start(&sandbox, &spec).await;

@@ -10,9 +10,22 @@ use container_runtime::spec::{ContainerStatus, SandboxEvent, SandboxSpec, Sandbo
 
 use crate::world::{World, command, exec, logged, sandbox_spec, start, until};
 
+/// Whether the process runs. One that is about to be a zombie has left its control group already, and runs
+/// nothing any more.
 fn alive(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+    /// `PF_EXITING` of `include/linux/sched.h`.
+    const EXITING: u64 = 4;
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    let flags: u64 = fields[6].parse().unwrap();
+    !matches!(fields[0], "Z" | "X") && flags & EXITING == 0
 }
 
 fn running_pid(status: &ContainerStatus) -> i32 {
@@ -26,7 +39,7 @@ fn running_pid(status: &ContainerStatus) -> i32 {
 async fn a_new_agent_finds_running_containers_and_past_exits() {
     let world = World::new("newagent");
     let sandbox = world.sandbox("p1").await;
-    let a = world.container("a", &["sleep", "100"]);
+    let a = world.container("a", &["sleep", "1000"]);
     start(&sandbox, &a).await;
     crate::world::run(&sandbox, &world.shell("b", "exit 3")).await;
     let before = sandbox.state().await.unwrap();
@@ -77,7 +90,7 @@ async fn bodies_whose_records_are_lost_end_before_others_begin() {
     // A new agent looks for what there is, or makes the sandbox at once, or finds what a backup has.
     for (round, way) in ["looks", "makes", "restored"].into_iter().enumerate() {
         let sandbox = world.sandbox("p1").await;
-        let container = world.container("a", &["sleep", "100"]);
+        let container = world.container("a", &["sleep", "1000"]);
         start(&sandbox, &container).await;
         let state = sandbox.state().await.unwrap();
         let body = [state.pid, running_pid(&state.containers["a"].status)];
@@ -220,7 +233,7 @@ async fn twenty_sandboxes_live_side_by_side() {
     let begun = Instant::now();
     let one = async |number: u32| {
         let sandbox = world.sandbox(&format!("pod-{number}")).await;
-        let spec = world.shell("main", &format!("echo {number}; exec sleep 100"));
+        let spec = world.shell("main", &format!("echo {number}; exec sleep 1000"));
         start(&sandbox, &spec).await;
         (sandbox, spec)
     };
@@ -256,7 +269,7 @@ async fn sandboxes_start_one_after_the_other() {
         let begun = Instant::now();
         let sandbox = world.sandbox(&format!("p{number}")).await;
         created.push(begun.elapsed());
-        let spec = world.container("a", &["sleep", "100"]);
+        let spec = world.container("a", &["sleep", "1000"]);
         let begun = Instant::now();
         start(&sandbox, &spec).await;
         started.push(begun.elapsed());

@@ -31,7 +31,7 @@ async fn read_until(session: &mut Session, wanted: &str) -> String {
 async fn commands_run_with_separate_streams_and_their_own_exit_code() {
     let world = World::new("exec");
     let sandbox = world.sandbox("p1").await;
-    let mut spec = world.container("a", &["sleep", "100"]);
+    let mut spec = world.container("a", &["sleep", "1000"]);
     spec.user.uid = Some(1000);
     start(&sandbox, &spec).await;
     let script = "echo out; echo err >&2; id -u; pwd; env | grep -c HOME; exit 5";
@@ -73,7 +73,7 @@ async fn commands_run_with_separate_streams_and_their_own_exit_code() {
 async fn commands_can_have_a_terminal() {
     let world = World::new("exectty");
     let sandbox = world.sandbox("p1").await;
-    start(&sandbox, &world.container("a", &["sleep", "100"])).await;
+    start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
     let spec = ExecSpec {
         tty: true,
         stdin: true,
@@ -113,7 +113,7 @@ async fn commands_can_have_a_terminal() {
 async fn a_dropped_probe_is_killed_and_a_dropped_shell_hangs_up() {
     let world = World::new("drop");
     let sandbox = world.sandbox("p1").await;
-    let spec = world.container("a", &["sleep", "100"]);
+    let spec = world.container("a", &["sleep", "1000"]);
     start(&sandbox, &spec).await;
     for (kill_on_drop, tty, seconds) in [(true, false, "111"), (false, true, "222")] {
         let spec = ExecSpec {
@@ -236,7 +236,7 @@ async fn logs_are_rotated_and_complete() {
 async fn a_client_that_leaves_much_input_behind_costs_nothing() {
     let world = World::new("leftinput");
     let sandbox = world.sandbox("p1").await;
-    start(&sandbox, &world.container("a", &["sleep", "100"])).await;
+    start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
     let spec = ExecSpec {
         stdin: true,
         ..command("a", &["sleep", "50"])

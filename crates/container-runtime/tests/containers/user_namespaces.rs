@@ -58,7 +58,7 @@ async fn each_pod_has_ids_of_its_own_and_its_containers_share_them() {
     let world = World::new("userids");
     let (one, two) = (sandbox(&world, "p1").await, sandbox(&world, "p2").await);
     let show =
-        "cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/user; exec sleep 100";
+        "cat /proc/self/uid_map /proc/self/gid_map; readlink /proc/self/ns/user; exec sleep 1000";
     let mut maps = Vec::new();
     for (sandbox, id) in [(&one, "a"), (&one, "b"), (&two, "c")] {
         let spec = world.shell(id, show);
@@ -221,7 +221,7 @@ async fn capabilities_count_in_the_pod_alone() {
         "renamed\n"
     );
     // A process that got out of its root would still be nobody on the node.
-    let a = world.shell("b", "exec sleep 100");
+    let a = world.shell("b", "exec sleep 1000");
     start(&sandbox, &a).await;
     let pid = pid_of(&sandbox, "b").await;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -233,7 +233,7 @@ async fn capabilities_count_in_the_pod_alone() {
 async fn commands_and_terminals_are_the_pods_too() {
     let world = World::new("userexec");
     let sandbox = sandbox(&world, "p1").await;
-    let mut spec = world.shell("a", "exec sleep 100");
+    let mut spec = world.shell("a", "exec sleep 1000");
     spec.cwd = "/made/for/it".into();
     start(&sandbox, &spec).await;
     let show = "readlink /proc/self/ns/user; readlink /proc/1/ns/user; busybox id -u; \
@@ -300,7 +300,7 @@ async fn containers_share_processes_and_look_into_each_other() {
     let shared = world.runtime.create_sandbox(shared).await.unwrap();
     start(
         &shared,
-        &world.shell("a", "echo there > /dev/shm/x; exec sleep 100"),
+        &world.shell("a", "echo there > /dev/shm/x; exec sleep 1000"),
     )
     .await;
     let script = "ps | grep -c '[s]leep 100'; cat /proc/1/comm; \
@@ -327,7 +327,7 @@ async fn later_mounts_of_the_node_are_seen_where_that_is_asked_for() {
         };
         let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
         for (id, propagation, _) in kinds {
-            let mut spec = world.container(id, &["sleep", "100"]);
+            let mut spec = world.container(id, &["sleep", "1000"]);
             spec.mounts = vec![bind(volume.path(), "/v", Some("sub"))];
             if let MountSource::Bind { propagation: p, .. } = &mut spec.mounts[0].source {
                 *p = propagation;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::pods::SLEEP;
-use crate::world::{NODE, World, phase};
+use crate::world::{NODE, PATIENCE, World, phase};
 
 async fn refused(world: &World, name: &str, spec: Value) -> (String, String) {
     world.pod(name, spec).await;
@@ -133,7 +133,7 @@ async fn answers(port: u16) {
 async fn until(holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it never does");
+        assert!(begun.elapsed() < PATIENCE, "it never does");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

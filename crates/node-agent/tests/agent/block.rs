@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
 use crate::spec::shell;
+use crate::trace::holds;
 use crate::world::{World, is_ready, phase, state};
 
 /// A loop device that belongs to the test.
@@ -172,14 +173,14 @@ pub async fn an_image_is_a_device_while_pods_use_it() {
         sandbox.destroy().await.unwrap();
     }
     device().unwrap().detach().unwrap();
-    assert!(device().is_none());
+    holds("it is detached", || device().is_none()).await;
     world.start(OnShutdown::StopPods).await;
     let again = |pod: &_| is_ready(pod) && state(pod, "c").1 == 1;
     world.until("first", "back", again).await;
     world.logged("first", "c", "mark").await;
     assert!(device().is_some());
     end(&world, "first").await;
-    assert!(device().is_none(), "nobody uses it");
+    holds("nobody uses it", || device().is_none()).await;
     assert!(std::fs::read(&image).unwrap().starts_with(b"mark"));
     world.end().await;
 }

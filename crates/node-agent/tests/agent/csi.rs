@@ -135,7 +135,7 @@ impl Disks {
 }
 
 async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
-    for _ in 0..6000 {
+    for _ in 0..24_000 {
         if let Some(found) = look().await {
             return found;
         }

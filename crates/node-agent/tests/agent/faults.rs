@@ -61,7 +61,7 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     let ended = |pod: &_| phase(pod) == "Failed";
     let told = world.until("forks", "at its limit", ended).await;
     assert_eq!(state(&told, "c").0, "Error 2");
-    assert!(world.logs("forks", "c").await.contains("can't fork"));
+    world.logged("forks", "c", "can't fork").await;
 
     // More memory than the container may have: the kernel ends it.
     let eats = json!({"restartPolicy": "Never", "containers": [{"name": "c",
@@ -84,7 +84,7 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     while rotated() < 3 {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert!(world.logs("talks", "c").await.contains("xxx"));
+    world.logged("talks", "c", "xxx").await;
     // It does not hear that it is to end.
     world.delete("talks").await;
     world.gone("talks").await;

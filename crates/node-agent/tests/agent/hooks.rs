@@ -144,8 +144,11 @@ pub async fn hooks_that_fail_are_told_without_what_they_printed() {
     let events = world.events("first").await;
     let told = "Warning FailedPostStartHook PostStartHook failed".to_owned();
     assert!(events.contains(&told), "{events:#?}");
-    // It was started once more at once.
-    assert_eq!(trace.written("order"), "c ends\nc ends\n");
+    // It was started once more at once; a later start may have followed by now.
+    let order = trace.written("order");
+    assert!(order.starts_with("c ends\nc ends\n"), "{order}");
+    world.delete("first").await;
+    world.gone("first").await;
 
     // No server is asked: kubelet has no such hook, though the API takes it.
     let none = json!({"postStart": {"tcpSocket": {"port": 80}}});

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use image_store::{ImageConfig, ImageStore};
 use node_agent::OnShutdown;
@@ -18,6 +17,7 @@ use tokio::task::JoinHandle;
 use crate::pods::SLEEP;
 use crate::pressure::Disk;
 use crate::registry::request_head;
+use crate::trace::holds;
 use crate::world::{IMAGE, World, layer, phase, state};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -300,9 +300,18 @@ pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
     let log = world.logs("device", "c").await;
     assert!(log.contains("ermi") && !log.contains("was read"), "{log}");
     assert!(!Path::new("/evil").exists());
-    let temporary = world.images.directory().join("temporary");
-    assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0);
+    // Each is asked for again after a while: nothing is left between the attempts.
+    no_pull_is_left(world.images.directory()).await;
     world.end().await;
+}
+
+/// Waits until no directory is left that a pull has made for itself.
+async fn no_pull_is_left(images: &Path) {
+    let temporary = images.join("temporary");
+    holds("pulls leave nothing", || {
+        std::fs::read_dir(&temporary).unwrap().count() == 0
+    })
+    .await;
 }
 
 pub async fn a_slow_registry_leaves_turns_to_others() {
@@ -319,11 +328,8 @@ pub async fn a_slow_registry_leaves_turns_to_others() {
         world.pod(&format!("slow-{number}"), image(number)).await;
     }
     // One of them asks, the others wait for it or for their turn.
-    let begun = Instant::now();
-    while slow.waiting.load(Ordering::Relaxed) == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let asks = || slow.waiting.load(Ordering::Relaxed) > 0;
+    holds("one of them asks", asks).await;
     world.pod("fine", pod(fine.name("fine"), SLEEP)).await;
     world.ready("fine").await;
     assert!(slow.waiting.load(Ordering::Relaxed) > 0);
@@ -335,12 +341,7 @@ pub async fn a_slow_registry_leaves_turns_to_others() {
     }
     // A cancelled pull leaves nothing. A directory that was being made when its pod went is removed
     // shortly after.
-    let temporary = world.images.directory().join("temporary");
-    let begun = Instant::now();
-    while std::fs::read_dir(&temporary).unwrap().count() > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    no_pull_is_left(world.images.directory()).await;
     world.end().await;
 }
 
@@ -383,11 +384,8 @@ pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
         .event("wants", "not enough room on the disk of ")
         .await;
     world.event("wants", "3.2 MiB have to stay free").await;
+    no_pull_is_left(&disk.0).await;
     let before = free();
-    assert_eq!(
-        std::fs::read_dir(disk.0.join("temporary")).unwrap().count(),
-        0
-    );
     assert_eq!(store.layers().unwrap().len(), 1);
     assert!(before >= 3 << 20, "{before}");
     world.ready("present").await;

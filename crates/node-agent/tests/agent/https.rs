@@ -1,7 +1,5 @@
 //! The kubelet API on the network, as API servers on other machines and monitoring use it.
 
-use std::time::Duration;
-
 use certificates::{Approved, Authority, ClientSubject, Usage};
 use http_client::tls::{self, Roots, Trust};
 use k8s_openapi::api::core::v1::Node;
@@ -14,9 +12,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::pods::SLEEP;
 use crate::terminal::{exec, finish};
-use crate::world::{NODE, World};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::world::{NODE, PATIENCE, World};
 
 /// The server certificate of the node, as the signer `kubernetes.io/kubelet-serving` makes it.
 fn serving(authority: &Authority) -> ServingCertificate {

@@ -32,6 +32,7 @@ pub async fn sidecars_end_last_and_in_reverse() {
         .pod(
             "deleted",
             json!({"initContainers": sidecars(Some("echo hook of a >> /trace/order")),
+                "terminationGracePeriodSeconds": 600,
                 "containers": [of("main", shell(main), false, None)],
                 "volumes": [trace.volume()]}),
         )
@@ -76,9 +77,14 @@ pub async fn time_is_limited_and_readiness_may_need_others() {
     // statefulset.md 12.1, 12.10
     let world = World::started("deadline").await;
     let trace = Trace::new(&world);
-    let late = json!({"activeDeadlineSeconds": 2, "volumes": [trace.volume()], "containers": [
+    let late = json!({"volumes": [trace.volume()], "containers": [
         {"name": "c", "command": traced("late"), "volumeMounts": [Trace::mount()]}]});
     let late = world.pod("late", late).await;
+    holds("it hears signals", || trace.0.join("late").exists()).await;
+    let deadline = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 2}}));
+    let pods = world.api::<Pod>();
+    let params = PatchParams::default();
+    pods.patch("late", &params, &deadline).await.unwrap();
     let gate = "example.org/checked";
     let gated = json!({"readinessGates": [{"conditionType": gate}],
         "containers": [{"name": "c", "command": shell(SLEEP)}]});

@@ -11,7 +11,7 @@ use node_agent::{OnShutdown, ShutdownOrder};
 use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
-use crate::world::{NODE, World, is_ready};
+use crate::world::{NODE, PATIENCE, World, is_ready};
 
 /// Hears that it is to end, and does not.
 const DEAF: &str = "trap '' TERM; while true; do sleep 0.1; done";
@@ -105,7 +105,7 @@ pub async fn what_operators_add_to_the_node_can_be_used() {
             if found.as_ref().map(|quantity| quantity.0.as_str()) == usable {
                 break;
             }
-            assert!(begun.elapsed() < Duration::from_secs(60), "{found:?}");
+            assert!(begun.elapsed() < PATIENCE, "{found:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -150,7 +150,7 @@ async fn told(world: &World, address: &str) {
         if listed == [address] && said {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{listed:?}");
+        assert!(begun.elapsed() < PATIENCE, "{listed:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -170,7 +170,7 @@ pub async fn seen<T>(what: &str, looked: impl AsyncFn() -> Option<T>) -> T {
         if let Some(found) = looked().await {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        assert!(begun.elapsed() < PATIENCE, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -208,7 +208,11 @@ pub async fn who_was_taken_for_lost_says_that_it_works() {
             {"type": "Ready", "status": "False", "lastTransitionTime": lost}]}}));
         let pods: Api<Pod> = world.api();
         let left = pods.patch_status("p", &params, &unready).await.unwrap();
-        let newer = |pod: &Pod| pod.metadata.resource_version > left.metadata.resource_version;
+        let version = |pod: &Pod| -> u64 {
+            let text = pod.metadata.resource_version.as_deref().unwrap();
+            text.parse().unwrap()
+        };
+        let newer = |pod: &Pod| version(pod) > version(&left);
         world
             .until("p", "ready again", |pod| newer(pod) && is_ready(pod))
             .await;

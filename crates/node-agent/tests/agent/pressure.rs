@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::pods::SLEEP;
 use crate::registry::Registry;
 use crate::spec::shell;
-use crate::world::{IMAGE, NODE, World, condition, is_ready, layer, phase};
+use crate::world::{IMAGE, NODE, PATIENCE, World, condition, is_ready, layer, phase};
 
 fn evicted(pod: &Pod) -> bool {
     phase(pod) == "Failed"
@@ -49,7 +49,7 @@ async fn node_until(world: &World, what: &str, wanted: impl Fn(&Node) -> bool) -
             return node;
         }
         assert!(
-            begun.elapsed() < Duration::from_secs(60),
+            begun.elapsed() < PATIENCE,
             "the node is not {what}: {:#?}",
             node.status
         );
@@ -206,7 +206,7 @@ pub async fn a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most()
     };
     let begun = Instant::now();
     while free() * 4096 < 50 << 20 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", free());
+        assert!(begun.elapsed() < PATIENCE, "{}", free());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     node_until(&world, "under pressure", |node| has(node, "DiskPressure")).await;

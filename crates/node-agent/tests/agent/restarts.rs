@@ -105,7 +105,7 @@ pub async fn pods_that_are_gone_are_cleared_away() {
     std::fs::create_dir_all(unnoted.join("c")).unwrap();
     world.start(OnShutdown::StopPods).await;
     let second = world.ready("p").await;
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + crate::world::PATIENCE;
     while unnoted.exists() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }

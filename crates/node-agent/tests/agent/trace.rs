@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 /// The directory; containers have it as `/trace`.
 pub struct Trace(pub PathBuf);
@@ -53,7 +53,7 @@ pub fn traced(name: &str) -> Value {
 pub async fn holds(what: &str, is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "never: {what}");
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

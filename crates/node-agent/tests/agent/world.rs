@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 pub const IMAGE: &str = "test/busybox:1";
 pub const NODE: &str = "node-a";
 
-/// How long something may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long something may take that has to happen: a busy disk can stop each write for tens of seconds.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// No poll of the agent takes longer than this, unoptimised.
 const POLL_MAX: Duration = Duration::from_millis(250);
