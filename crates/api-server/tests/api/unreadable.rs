@@ -104,7 +104,7 @@ async fn bodies_of_sub_resources_have_the_types_of_their_kind() {
         assert_eq!(code, 400, "{path} {body}: {status}");
     }
     // Nothing is left of it that would end a watch.
-    let mut events = Events::open(&api, &format!("{PODS}?watch=1&timeoutSeconds=5")).await;
+    let mut events = Events::open(&api, &format!("{PODS}?watch=1")).await;
     assert_eq!(events.short().await, "ADDED p");
     let good = json!({"target": {"name": "n"}, "metadata": {"annotations": {"a": "b"}}});
     assert_eq!(api.send("POST", &binding, good).await.0, 201);

@@ -263,7 +263,7 @@ async fn a_watch_of_the_old_form_is_of_the_one_name() {
             .await;
     }
     let old = "/api/v1/watch/namespaces/default/secrets";
-    let mut events = crate::harness::Events::open(&api, &format!("{old}/b?timeoutSeconds=1")).await;
+    let mut events = crate::harness::Events::open(&api, &format!("{old}/b")).await;
     assert_eq!(events.short().await, "ADDED b");
     api.create(secrets, json!({"metadata": {"name": "c"}}))
         .await;
