@@ -157,7 +157,7 @@ impl World {
     }
 
     async fn until(&self, name: &str, code: ResponseCode) {
-        for _ in 0..30_000 {
+        for _ in 0..120_000 {
             if self.ask(name, RecordType::A).await.metadata.response_code == code {
                 return;
             }

@@ -89,7 +89,7 @@ fn where_the_machine_listens_neither_services_nor_pods_are() {
 fn udp(namespace: &Namespace, address: Ipv4Addr) -> UdpSocket {
     let socket = namespace.run(|| UdpSocket::bind((address, 5000))).unwrap();
     socket
-        .set_read_timeout(Some(Duration::from_secs(2)))
+        .set_read_timeout(Some(Duration::from_secs(240)))
         .unwrap();
     socket
 }

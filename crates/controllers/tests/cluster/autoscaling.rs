@@ -105,7 +105,7 @@ async fn any_kind_with_a_scale_can_be_a_target() {
     let farm = json!({"metadata": {"name": "east"}, "spec": {"size": 1}});
     let farm: DynamicObject = serde_json::from_value(farm).unwrap();
     let mut made = farms.create(&params, &farm).await;
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         if made.is_ok() {
             break;
         }

@@ -48,7 +48,7 @@ async fn ask(client: &Client, name: &str, signer: &str, pem: &str) -> api_client
 
 /// Asks as soon as the right to do so has spread.
 async fn ask_soon(client: &Client, name: &str, signer: &str, pem: &str) {
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         match ask(client, name, signer, pem).await {
             Err(api_client::Error::Api(status)) if status.code == 403 => {}
             answer => return answer.unwrap(),
@@ -72,7 +72,7 @@ async fn approve(client: &Client, name: &str) -> api_client::Result<CertificateS
 async fn decided(cluster: &Cluster, name: &str) -> CertificateSigningRequest {
     let requests: Requests = Api::all(cluster.client.clone());
     let mut last = None;
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         let request = requests.get(name).await.unwrap();
         let status = request.status.clone().unwrap_or_default();
         let mut conditions = status.conditions.iter().flatten();

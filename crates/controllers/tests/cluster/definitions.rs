@@ -56,7 +56,7 @@ fn told(definition: &CustomResourceDefinition) -> String {
 }
 
 async fn wait_told(api: &Api<CustomResourceDefinition>, name: &str, wanted: &str) {
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         let found = api.get_opt(name).await.unwrap();
         if found.as_ref().map(told).unwrap_or_default() == wanted {
             return;
@@ -155,7 +155,7 @@ async fn a_definition_goes_after_its_objects() {
         .unwrap();
     wait_told(&api, "boats.example.org", "").await;
     // That the definition is gone may be seen a moment before its kind is.
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         if boats(&cluster).list(&Default::default()).await.is_err() {
             break;
         }

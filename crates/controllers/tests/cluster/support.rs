@@ -156,7 +156,7 @@ where
     K: Clone + Debug + DeserializeOwned,
 {
     let mut last = String::new();
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         let listed = cluster.api::<K>().list(&Default::default()).await.unwrap();
         last = shows(&listed.items);
         if last == wanted {
@@ -262,7 +262,7 @@ async fn start(api: &Api<Pod>, pod: &Pod, address: u32) {
 
 /// Waits until something holds.
 pub async fn eventually(holds: impl AsyncFn() -> bool) {
-    for _ in 0..3000 {
+    for _ in 0..12_000 {
         if holds().await {
             return;
         }

@@ -13,7 +13,7 @@ use mvcc_store::Limits;
 use std::sync::Arc;
 
 /// Longest time for a start on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(240);
 
 /// The program that `cargo xtask setup` unpacked.
 fn program() -> PathBuf {

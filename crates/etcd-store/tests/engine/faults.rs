@@ -301,6 +301,6 @@ async fn progress(count: &AtomicU64, wanted: u64) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let reached = tokio::time::timeout(Duration::from_secs(120), reached).await;
+    let reached = tokio::time::timeout(Duration::from_secs(480), reached).await;
     reached.expect("transactions go on");
 }
