@@ -1,5 +1,6 @@
 //! The everyday commands of the stock client, on real containers (kubectl.md §1–§6).
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
@@ -95,17 +96,19 @@ fn reading() {
     for event in ["Scheduled", "Pulled", "Created", "Started"] {
         assert!(described.contains(event), "{event} is not in:\n{described}");
     }
-    let slices = kubectl.json(&[
+    let slices = [
         "get",
         "endpointslices",
         "-l",
         "kubernetes.io/service-name=box",
-    ]);
-    assert_eq!(
-        slices["items"][0]["endpoints"].as_array().map(Vec::len),
-        Some(2),
-        "{slices}"
-    );
+    ];
+    wait_for("two endpoints", 60, || {
+        let slices = kubectl.json(&slices);
+        match slices["items"][0]["endpoints"].as_array().map(Vec::len) {
+            Some(2) => Ok(()),
+            _ => Err(slices),
+        }
+    });
 
     let version = kubectl.ok(&["version"]);
     assert!(version.contains("Server Version: v1.36."), "{version}");
@@ -371,32 +374,39 @@ fn talking_to_containers() {
     assert!(kubectl.fails(&["get", "pod", "once"]).contains("not found"));
 }
 
+/// Waits until the log of `box-0` is that text.
+#[track_caller]
+fn says(kubectl: &Kubectl, which: &[&str], text: &str) {
+    wait_for(text, 60, || {
+        let log = kubectl.run(&[&["logs", "box-0"], which].concat());
+        if log.stdout == text { Ok(()) } else { Err(log) }
+    });
+}
+
 /// kubectl.md §5.7.
 fn logs(kubectl: &Kubectl) {
-    let of_main = ["logs", "box-0", "-c", "main"];
-    assert_eq!(kubectl.ok(&of_main), "started box-0\n");
-    assert_eq!(
-        kubectl.ok(&["logs", "box-0", "-c", "side"]),
-        "from the side\n"
-    );
+    says(kubectl, &["-c", "main"], "started box-0\n");
+    says(kubectl, &["-c", "side"], "from the side\n");
     assert!(
         kubectl
             .ok(&["logs", "box-0", "--all-containers", "--prefix"])
             .contains("box-0/side")
     );
-    let follow = kubectl
+    let mut follow = kubectl
         .command(&["logs", "-f", "box-0", "-c", "main"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("start kubectl");
+    let mut followed = BufReader::new(follow.stdout.take().expect("its output"));
+    let mut text = String::new();
+    followed.read_line(&mut text).expect("read the log");
+    // It follows this container now, and not the next one.
     kubectl.ok(&["exec", "box-0", "-c", "main", "--", "touch", "/tmp/stop"]);
-    let followed = follow
-        .wait_with_output()
+    followed
+        .read_to_string(&mut text)
         .expect("the log ends with its container");
-    assert_eq!(
-        String::from_utf8_lossy(&followed.stdout),
-        "started box-0\nstopping\n"
-    );
+    follow.wait().expect("wait for kubectl");
+    assert_eq!(text, "started box-0\nstopping\n");
     wait_for("the container to be restarted", 60, || {
         let status = kubectl.pod("box-0")["status"]["containerStatuses"][0].clone();
         let again = status["restartCount"] == 1 && status["state"]["running"].is_object();
@@ -404,10 +414,7 @@ fn logs(kubectl: &Kubectl) {
     });
     let previous = kubectl.ok(&["logs", "--previous", "box-0", "-c", "main"]);
     assert_eq!(previous, "started box-0\nstopping\n");
-    assert_eq!(
-        kubectl.ok(&["logs", "box-0", "-c", "main", "--tail=1"]),
-        "started box-0\n"
-    );
+    says(kubectl, &["-c", "main", "--tail=1"], "started box-0\n");
     let pod = kubectl.pod("box-0");
     let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
     assert_eq!(last["exitCode"], 3, "{last}");

@@ -29,7 +29,7 @@ fn bound(kubectl: &Kubectl, mut pod: Value) -> Value {
 
 fn page(address: &str, port: u16) -> Result<String, String> {
     let url = format!("http://{address}:{port}/");
-    let page = curl(&["--fail", "--max-time", "5", &url])?;
+    let page = curl(&["--fail", "--max-time", "60", &url])?;
     Ok(page.trim().to_owned())
 }
 

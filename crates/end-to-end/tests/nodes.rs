@@ -179,7 +179,7 @@ fn nodes_are_ready(kubectl: &Kubectl) {
         "--for=condition=Ready",
         "nodes",
         "--all",
-        "--timeout=60s",
+        "--timeout=300s",
     ]);
     let column = "custom-columns=N:.metadata.name,R:.spec.podCIDR,D:.metadata.labels.disk,\
                   T:.spec.taints[*].key,A:.status.addresses[0].address";
@@ -244,7 +244,7 @@ fn forward(kubectl: &Kubectl, pod: &str) {
     let pipe = child.stdout.as_mut().expect("a pipe");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(pipe), &mut line).expect("a line");
     let address = line.split(' ').nth(2).unwrap_or_default();
-    let page = curl(&["--fail", "--max-time", "10", &format!("http://{address}/")]);
+    let page = curl(&["--fail", "--max-time", "240", &format!("http://{address}/")]);
     child.kill().expect("end kubectl");
     child.wait().expect("wait for kubectl");
     assert!(page.expect("a page").contains(pod), "{line}");
@@ -335,10 +335,10 @@ fn a_server_vanishes(machines: &Machines, kubectl: &Kubectl) {
     machines.server.network.run(|| {
         // The agent, the provisioner, DNS and the proxy.
         kubectl.ok(&["rollout", "restart", "statefulset/web"]);
-        kubectl.ok(&["rollout", "status", "statefulset/web", "--timeout=120s"]);
+        kubectl.ok(&["rollout", "status", "statefulset/web", "--timeout=480s"]);
         pods_reach_each_other(kubectl);
         let ready = "--for=condition=Ready";
-        kubectl.ok(&["wait", ready, "nodes", "--all", "--timeout=60s"]);
+        kubectl.ok(&["wait", ready, "nodes", "--all", "--timeout=300s"]);
     });
 }
 
@@ -375,7 +375,7 @@ fn a_deleted_node_is_registered_again(kubectl: &Kubectl) {
             false => Err(now),
         }
     });
-    kubectl.ok(&["wait", "--for=condition=Ready", "node/n1", "--timeout=60s"]);
+    kubectl.ok(&["wait", "--for=condition=Ready", "node/n1", "--timeout=300s"]);
     kubectl.wait_ready("web", 2);
 }
 
@@ -434,7 +434,7 @@ fn of_node(kubectl: &Kubectl, node: &str) -> (String, String, String) {
 /// The pod of a drained node waits for the node of its volume.
 fn a_node_is_drained(kubectl: &Kubectl) {
     let (pod, uid, _) = of_node(kubectl, "n2");
-    kubectl.ok(&["drain", "n2", "--delete-emptydir-data", "--timeout=120s"]);
+    kubectl.ok(&["drain", "n2", "--delete-emptydir-data", "--timeout=480s"]);
     wait_for("the pod to wait for its node", 60, || {
         // For a moment there is no pod of this name.
         let listed = kubectl.json(&["get", "pods"]);

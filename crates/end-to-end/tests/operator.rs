@@ -189,9 +189,9 @@ async fn establish(client: &Client) {
     let applied = definitions.patch(&name, &by, &patch).await;
     applied.expect("apply the definition");
     let established = await_condition(definitions, &name, conditions::is_crd_established());
-    tokio::time::timeout(Duration::from_secs(20), established)
+    tokio::time::timeout(Duration::from_secs(240), established)
         .await
-        .expect("established in time")
+        .expect("established")
         .expect("watch the definition");
 }
 

@@ -1,6 +1,6 @@
 //! Pods of higher priority take the place of others, as people see it with kubectl.
 
-use end_to_end::{Instance, Kubectl, text, wait_for};
+use end_to_end::{Instance, Kubectl, text, wait_for, wait_for_text};
 use serde_json::{Value, json};
 
 const CLASSES: &str = r#"
@@ -90,10 +90,16 @@ fn the_important_come_first() {
     kubectl.apply(&pod("important", "high", part));
     kubectl.wait_pods_ready(&["pod/important"]);
     let important = kubectl.pod("important");
-    let described = kubectl.ok(&["describe", "pod", "important"]);
-    assert!(described.contains(full), "{described}");
-    let events = kubectl.json(&["get", "events", "--field-selector=reason=Preempted"]);
-    let events = events["items"].as_array().expect("a list");
+    wait_for_text(full, 60, || kubectl.ok(&["describe", "pod", "important"]));
+    let events = wait_for("the event of the victim", 60, || {
+        let events = kubectl.json(&["get", "events", "--field-selector=reason=Preempted"]);
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        if events.is_empty() {
+            Err(())
+        } else {
+            Ok(events)
+        }
+    });
     assert_eq!(events.len(), 1, "one was enough: {events:#?}");
     let told = format!(
         "Preempted by pod {} on node {}",
@@ -117,13 +123,16 @@ fn the_important_come_first() {
             Err(said)
         }
     });
-    let told = kubectl.ok(&["get", "--raw", "/metrics"]);
     for wanted in [
         "scheduler_preemption_victims_sum 1",
         "scheduler_pending_pods{queue=\"unschedulable\"} 1",
         "workqueue_depth{name=\"statefulset\"} 0",
     ] {
-        assert!(told.lines().any(|line| line == wanted), "{wanted}: {told}");
+        wait_for(wanted, 60, || {
+            let told = kubectl.ok(&["get", "--raw", "/metrics"]);
+            let is_told = told.lines().any(|line| line == wanted);
+            if is_told { Ok(()) } else { Err(told) }
+        });
     }
     kubectl.ok(&["delete", "pod", "important"]);
     kubectl.wait_ready("low", 2);

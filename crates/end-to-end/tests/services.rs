@@ -49,7 +49,7 @@ spec:
 ";
 
 fn page(url: &str) -> Result<String, String> {
-    let page = curl(&["--fail", "--max-time", "5", url])?;
+    let page = curl(&["--fail", "--max-time", "60", url])?;
     Ok(page.trim().to_owned())
 }
 
@@ -87,8 +87,9 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
     for _ in 0..6 {
         assert_eq!(page(&front).as_ref(), Ok(&first));
     }
-    let described = kubectl.ok(&["describe", "service", "front"]);
-    assert!(described.contains("EnsuredLoadBalancer"), "{described}");
+    wait_for_text("EnsuredLoadBalancer", 30, || {
+        kubectl.ok(&["describe", "service", "front"])
+    });
 
     tells_balancers_where_pods_are(&kubectl, &node);
 

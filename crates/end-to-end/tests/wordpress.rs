@@ -55,7 +55,7 @@ fn a_post_survives_all_pods() {
     let form = "weblog_title=Notes&user_name=writer&admin_password=a-long-password&\
         admin_password2=a-long-password&admin_email=writer%40example.org&blog_public=0&language=";
     let url = format!("{install}?step=2");
-    let installed = curl(&["--fail", "--max-time", "90", "--data", form, &url]);
+    let installed = curl(&["--fail", "--max-time", "300", "--data", form, &url]);
     let installed = installed.expect("the installation answers");
     assert!(installed.contains("Success"), "{installed}");
     wait_page(&format!("{site}/"), "Notes");
