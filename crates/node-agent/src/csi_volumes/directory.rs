@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::mount::{MsFlags, mount};
 use sha2::{Digest, Sha256};
@@ -50,11 +51,14 @@ impl KubeletDir {
     }
 
     /// Makes the directory with its usual parts. Mounts in it are seen by all pods that mount a part of
-    /// it: it is a shared mount of its own, unless the file system around it is shared.
+    /// it: it is a shared mount of its own, unless the file system around it is shared. It is made before
+    /// anything is mounted in it, and once: a later mount of the directory would hide what is there.
     ///
     /// # Errors
     /// Of the disk or the kernel.
     pub fn make(&self) -> io::Result<()> {
+        static MAKING: Mutex<()> = Mutex::new(());
+        let _turn = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
         for part in ["plugins_registry", "plugins", "pods"] {
             fs::create_dir_all(self.real.join(part))?;
         }

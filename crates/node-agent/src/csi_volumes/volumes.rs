@@ -129,6 +129,11 @@ impl CsiVolumes {
         let group = wanted.group(object, can, group);
         let lock = self.lock(&wanted.id);
         let _turn = lock.lock().await;
+        self.on_disk(|dir| {
+            let made = dir.make();
+            made.map_err(|error| format!("make the drivers' directory: {error}"))
+        })
+        .await?;
         if wanted.is_staged(can) {
             let stage = wanted.stage(can, group, &found);
             let place = wanted.stage_place();
