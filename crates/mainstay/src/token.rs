@@ -24,7 +24,7 @@ use crate::why::Server;
 /// The ConfigMap with the certificates of the authority, which every namespace has.
 const ROOT_CA: &str = "kube-root-ca.crt";
 /// The controllers write the ConfigMap of a new cluster within this time.
-const ROOT_CA_WAIT: Duration = Duration::from_secs(10);
+const ROOT_CA_WAIT: Duration = Duration::from_secs(60);
 
 /// Arguments of `mainstay token`.
 #[derive(clap::Args, Debug)]

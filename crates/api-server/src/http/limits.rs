@@ -182,8 +182,9 @@ pub(crate) const STORE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Interval of the recounts of quotas (upstream's).
 pub(crate) const QUOTA_RECOUNT_INTERVAL: Duration = Duration::from_secs(300);
 
-/// A pod waits so long for the account that its new namespace is about to get.
-pub(crate) const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(1);
+/// A pod waits so long for the account that its new namespace is about to get. Kubernetes waits a second,
+/// which a busy disk can take for the one write of the controller.
+pub(crate) const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// And looks so often.
 pub(crate) const ACCOUNT_LOOK_INTERVAL: Duration = Duration::from_millis(20);
