@@ -1,8 +1,8 @@
 //! The disk usage of directories.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::tree::{self, Entry, Handle, Mounts, Visitor};
 
@@ -37,6 +37,18 @@ impl DiskSpace {
         }
     }
 }
+
+/// The measured usage of a volume, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeUsage {
+    /// The used bytes.
+    pub used: u64,
+    /// The most that the volume can hold; `None` if nothing limits it.
+    pub limit: Option<u64>,
+}
+
+/// The usage of volumes, by their directories.
+pub type VolumeUsages = BTreeMap<PathBuf, VolumeUsage>;
 
 /// The disk usage of a file, or of a directory with its contents.
 pub fn taken(root: &Path) -> io::Result<DiskSpace> {

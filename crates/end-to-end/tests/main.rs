@@ -60,6 +60,7 @@ mod stateful_set_order;
 mod stateful_set_rollout;
 mod stateful_set_stuck;
 mod upgrade;
+mod volume_command;
 mod volumes;
 mod webhooks;
 mod why;

@@ -3,6 +3,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod amount;
 mod backup;
 mod bench;
 mod builtin;
@@ -19,6 +20,7 @@ mod kubeconfig;
 mod logs;
 mod manual;
 mod node;
+mod node_figures;
 mod node_parts;
 mod output;
 mod own_node;
@@ -33,6 +35,7 @@ mod tasks;
 mod terminal;
 mod token;
 mod up;
+mod volume;
 mod why;
 mod yaml;
 
@@ -75,6 +78,8 @@ enum Command {
     Why(why::WhyArguments),
     /// Print or follow the logs of all pods of a workload
     Logs(logs::LogsArguments),
+    /// List the volumes of claims
+    Volume(volume::VolumeArguments),
     /// Create, list and delete the tokens by which new nodes ask for certificates
     Token(token::TokenArguments),
     /// Measure a disk with the writes of a database
@@ -187,6 +192,10 @@ fn run(command: Command) -> Result<()> {
         Command::Logs(arguments) => {
             prepare("off");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(logs::run(arguments))
+        }
+        Command::Volume(arguments) => {
+            prepare("off");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(volume::run(arguments))
         }
         Command::Token(arguments) => {
             prepare("off");

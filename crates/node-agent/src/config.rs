@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use container_runtime::RuntimeOptions;
+use container_runtime::disk_usage::VolumeUsages;
 use image_store::{ImageStore, RegistriesConfig};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Taint;
@@ -153,6 +154,8 @@ pub struct Config {
     pub on_shutdown: watch::Receiver<OnShutdown>,
     /// In which order they are stopped.
     pub shutdown_order: ShutdownOrder,
+    /// The usage of the volumes of the node's own classes.
+    pub volume_usages: watch::Receiver<VolumeUsages>,
 }
 
 impl Config {

@@ -30,10 +30,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api_client::Client;
+use container_runtime::disk_usage::VolumeUsages;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use reconcile::{Cache, Controller, Key, Part, Queue, ReconcileResult, Recorder, run_controller};
 use resource_kinds::snapshot::VolumeSnapshotContent;
+use tokio::sync::watch as channel;
 
 use setbacks::Setbacks;
 pub use storage::{Class, Frozen, Storage, UserSnapshot};
@@ -50,6 +52,8 @@ pub struct ProvisionerConfig {
     pub storage: Storage,
     /// Interval of the usage checks.
     pub usage_interval: Duration,
+    /// The results of the usage checks.
+    usages: channel::Sender<VolumeUsages>,
 }
 
 impl ProvisionerConfig {
@@ -59,7 +63,13 @@ impl ProvisionerConfig {
             node_name: node_name.into(),
             storage,
             usage_interval: USAGE_INTERVAL,
+            usages: channel::Sender::default(),
         }
+    }
+
+    /// The usage of this node's volumes with files, as of the last checks.
+    pub fn usages(&self) -> channel::Receiver<VolumeUsages> {
+        self.usages.subscribe()
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use container_runtime::disk_usage;
+use container_runtime::disk_usage::{self, VolumeUsage, VolumeUsages};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
@@ -47,6 +47,7 @@ struct Seen {
     level: Level,
     /// The time of the next walk.
     next: Option<Instant>,
+    usage: Option<VolumeUsage>,
 }
 
 impl Provisioner {
@@ -54,7 +55,6 @@ impl Provisioner {
     pub(crate) async fn watch_usage(self: Arc<Self>) {
         let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
         loop {
-            tokio::time::sleep(self.config.usage_interval).await;
             let volumes = self.volumes.list();
             let ours = volumes.iter().filter(|volume| {
                 let phase = volume
@@ -68,6 +68,7 @@ impl Provisioner {
                     && is_ours(volume, &self.config.node_name)
             });
             let mut now_there = BTreeMap::new();
+            let mut usages = VolumeUsages::new();
             for volume in ours {
                 let name = volume.metadata.name.clone().unwrap_or_default();
                 let before = seen.get(&name).copied().unwrap_or_default();
@@ -79,9 +80,13 @@ impl Provisioner {
                         before
                     }
                 };
+                let path = PathBuf::from(path_of(volume));
+                usages.extend(after.usage.map(|usage| (path, usage)));
                 now_there.insert(name, after);
             }
             seen = now_there;
+            self.config.usages.send_replace(usages);
+            tokio::time::sleep(self.config.usage_interval).await;
         }
     }
 
@@ -92,8 +97,8 @@ impl Provisioner {
         };
         let name = volume.metadata.name.clone().unwrap_or_default();
         let counted = self.config.storage.count(driver, &name).await?;
-        let (used, limited, next) = match counted {
-            Some(count) => (count.referenced, count.limit.is_some(), None),
+        let (used, limit, next) = match counted {
+            Some(count) => (count.referenced, count.limit, None),
             None => {
                 let start = Instant::now();
                 let path = PathBuf::from(path_of(volume));
@@ -103,7 +108,7 @@ impl Provisioner {
                 };
                 let walked = tokio::task::spawn_blocking(walk).await;
                 let used = walked.map_err(Error::CutOff)??;
-                (used, false, Some(Instant::now() + start.elapsed() * PART))
+                (used, None, Some(Instant::now() + start.elapsed() * PART))
             }
         };
         let size = size_of_volume(volume);
@@ -111,10 +116,14 @@ impl Provisioner {
         if level > before.level
             && let Some(claim) = self.claim(volume)
         {
-            let (reason, text) = words(level, limited, used, size);
+            let (reason, text) = words(level, limit.is_some(), used, size);
             self.recorder.warning(&*claim, reason, text);
         }
-        Ok(Seen { level, next })
+        Ok(Seen {
+            level,
+            next,
+            usage: Some(VolumeUsage { used, limit }),
+        })
     }
 
     fn claim(&self, volume: &PersistentVolume) -> Option<Arc<PersistentVolumeClaim>> {

@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of requested names.
 const NAMES_MAX: u32 = 500;
 /// The commands whose arguments may be names on the server.
-const COMMANDS: [&str; 3] = ["why", "logs", "status"];
+const COMMANDS: [&str; 4] = ["why", "logs", "status", "volume"];
 
 /// Arguments of `mainstay complete`.
 #[derive(clap::Args, Debug)]
@@ -69,7 +69,7 @@ fn read(words: &[String], program: &Command) -> Option<(Completion, Options)> {
     words.retain(|word| *word != "=");
     let (last, words) = words.split_last()?;
     let (name, words) = words.split_first()?;
-    let command = program.find_subcommand(name)?;
+    let mut command = program.find_subcommand(name)?;
     let command_name = COMMANDS
         .into_iter()
         .find(|one| *one == command.get_name())?;
@@ -84,6 +84,8 @@ fn read(words: &[String], program: &Command) -> Option<(Completion, Options)> {
                 Some(value) => options.push(format!("--{option}={value}")),
                 None => open = Some(option),
             }
+        } else if let Some(inner) = command.find_subcommand(word) {
+            command = inner;
         } else if !word.starts_with('-') {
             positions.push(*word);
         }
@@ -99,7 +101,7 @@ fn read(words: &[String], program: &Command) -> Option<(Completion, Options)> {
             let before = last.strip_suffix(value).unwrap_or_default();
             Completion::Name(TargetKind::Namespace, before.to_owned())
         }
-        (None, "status") => return None,
+        (None, "status" | "volume") => return None,
         (None, "logs") => object(last, &positions, logs::KINDS)?,
         (None, _) => object(last, &positions, &TargetKind::ALL)?,
     };
@@ -188,6 +190,11 @@ mod tests {
             ("why -n ", name(Kind::Namespace, "")),
             ("status --namespace = sh", name(Kind::Namespace, "")),
             ("ps --namespace=sh", name(Kind::Namespace, "--namespace=")),
+            ("volume ls -n ", name(Kind::Namespace, "")),
+            ("volume ls --namespace sh", name(Kind::Namespace, "")),
+            ("volume ls -o ", None),
+            ("volume ls ", None),
+            ("volume ", None),
             ("logs -f deploy/", name(Kind::Deployment, "deploy/")),
             ("logs svc/", None),
             ("logs sts/web ", None),

@@ -4,7 +4,7 @@ _mainstay_or_names() {
     COMPREPLY=()
     local name
     case "${COMP_WORDS[1]}" in
-        why|logs|status|ps)
+        why|logs|status|ps|volume)
             while IFS= read -r name; do
                 [[ "$name" == "$2"* ]] && COMPREPLY+=("$name")
             done < <("$1" complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null </dev/null)

@@ -3,7 +3,7 @@ functions[_mainstay_words]=$functions[_mainstay]
 _mainstay() {
     local -a names
     case $words[2] in
-        (why|logs|status|ps)
+        (why|logs|status|ps|volume)
             names=(${(f)"$($words[1] complete -- "${(@)words[2,CURRENT]}" 2>/dev/null </dev/null)"})
             ;;
     esac

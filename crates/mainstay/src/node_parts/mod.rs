@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use api_client::Client;
 use api_server::NodeService;
 use container_runtime::RuntimeOptions;
+use container_runtime::disk_usage::VolumeUsages;
 use image_store::{ImageStore, RegistriesConfig};
 use k8s_openapi::api::core::v1::Taint;
 use node_agent::{KubeletApi, NodeAgent, OnShutdown, ShutdownOrder};
@@ -150,11 +151,12 @@ impl NodeParts {
             .context("open the volumes")?;
         let name = settings.node_name.clone();
         let config = volume_provisioner::ProvisionerConfig::new(name, storage.clone());
+        let volume_usages = config.usages();
         network.run("provisioner", |stop| {
             volume_provisioner::run(provisioner, config, stop)
         });
         let mut agents = Group::new(health, failed);
-        let config = agent_config(settings, &on_shutdown)?;
+        let config = agent_config(settings, &on_shutdown, volume_usages)?;
         let agent = NodeAgent::start(config, agent, agents.part("node agent"))
             .await
             .context("start the node agent")?;
@@ -253,6 +255,7 @@ fn start_dns(group: &mut Group, settings: &Settings<'_>, client: Client) -> Resu
 fn agent_config(
     settings: Settings<'_>,
     on_shutdown: &watch::Sender<OnShutdown>,
+    volume_usages: watch::Receiver<VolumeUsages>,
 ) -> Result<node_agent::Config> {
     Ok(node_agent::Config {
         node_name: settings.node_name,
@@ -286,5 +289,6 @@ fn agent_config(
         kubelet_api: settings.kubelet_api,
         on_shutdown: on_shutdown.subscribe(),
         shutdown_order: settings.shutdown_order,
+        volume_usages,
     })
 }

@@ -38,8 +38,8 @@ pub struct StatusArguments {
 }
 
 const AFTER_HELP: &str = "\
-USED of a claim is shown if its volume has a file system of its own. Exit status: 0 with an
-answer, 1 without.
+USED of a claim is known for the classes local and local-cow, and for volumes with a file system
+of their own. Exit status: 0 with an answer, 1 without.
 
 Examples:
   mainstay status

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::objects::StatusObjects;
 use super::workloads;
+use crate::node_figures;
 use crate::pod_row::{PodRow, PodRows};
 
 /// All that is shown.
@@ -109,7 +110,7 @@ pub struct ClaimStatus {
     pub state: String,
     /// Its size, present or requested.
     pub size: String,
-    /// Its used bytes, if its volume has a file system of its own.
+    /// Its used bytes, if they are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<i64>,
     /// Class.
@@ -278,19 +279,16 @@ fn claim(object: &PersistentVolumeClaim, found: &StatusObjects) -> ClaimStatus {
     }
 }
 
-/// The usage of a volume. For a directory on the node's disk the file system reports the disk's
-/// usage, which is not the volume's.
+/// The usage of the volume of a claim.
 fn used(claim: &PersistentVolumeClaim, found: &StatusObjects) -> Option<i64> {
-    let (namespace, name) = key(&claim.metadata);
-    found.figures.iter().find_map(|node| {
-        let disk = &node["node"]["fs"]["capacityBytes"];
-        let pods = node["pods"].as_array()?.iter();
-        let mut volumes = pods.flat_map(|pod| pod["volume"].as_array().into_iter().flatten());
-        let volume = volumes.find(|volume| {
-            volume["pvcRef"]["name"] == name && volume["pvcRef"]["namespace"] == namespace
-        })?;
-        (volume["capacityBytes"] != *disk).then(|| volume["usedBytes"].as_i64())?
-    })
+    let named = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.as_ref());
+    let mut volumes = found.objects.cluster.volumes.iter().flatten();
+    let volume = volumes.find(|volume| volume.metadata.name.as_ref() == named);
+    let volume = volume.map(AsRef::as_ref).filter(|_| named.is_some());
+    node_figures::usage(&claim.metadata, volume, &found.figures).used
 }
 
 fn node(object: &Node, found: &StatusObjects) -> NodeStatus {

@@ -1,10 +1,9 @@
 //! The status as lines: clipped to a terminal's width, or as long as they are.
 
-use object_model::quantity::Quantity;
-
 use super::model::{
     ClaimStatus, Disk, NodeStatus, ServerStatus, SetStatus, Status, Waiting, Workload,
 };
+use crate::amount::{bytes, size};
 use crate::pod_row::{PodRow, in_namespace};
 use crate::terminal::clip;
 
@@ -85,21 +84,6 @@ fn disk_text(disk: &Disk) -> String {
     format!("; disk {percent}% used, {free} free")
 }
 
-/// `12Gi`, `3.4Mi`: three digits at most.
-fn bytes(count: i64) -> String {
-    const UNITS: [&str; 6] = ["", "Ki", "Mi", "Gi", "Ti", "Pi"];
-    let mut rest = count as f64;
-    let mut unit = 0;
-    while rest >= 1000.0 && unit + 1 < UNITS.len() {
-        rest /= 1024.0;
-        unit += 1;
-    }
-    match rest < 10.0 && unit > 0 {
-        true => format!("{rest:.1}{}", UNITS[unit]),
-        false => format!("{rest:.0}{}", UNITS[unit]),
-    }
-}
-
 fn set_lines(set: &SetStatus, with_nodes: bool, lines: &mut Vec<String>) {
     let title = in_namespace(&set.namespace, &set.name);
     lines.push(format!(
@@ -154,14 +138,6 @@ fn claims(title: &str, claims: &[ClaimStatus], with_namespace: bool) -> Vec<Stri
         (cells, String::new())
     };
     table(&head, claims.iter().map(row))
-}
-
-/// A size as a person reads it: claims may be of any number of bytes.
-fn size(text: &str) -> String {
-    match text.parse::<Quantity>() {
-        Ok(size) if text.chars().all(|c| c.is_ascii_digit()) => bytes(size.value()),
-        _ => text.to_owned(),
-    }
 }
 
 /// Rows below a head, in columns; after each row's cells its last text.

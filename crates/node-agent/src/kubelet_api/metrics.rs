@@ -121,10 +121,11 @@ pub fn cadvisor(context: &KubeletContext) -> Response<BoxBody> {
 pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<Status>> {
     let views = context.pods.list();
     let (looked_at, now) = (views.clone(), context.node.clock.now().wall.to_string());
+    let usages = context.node.config.volume_usages.borrow().clone();
     let volumes = tokio::task::spawn_blocking(move || {
         let all = looked_at
             .iter()
-            .flat_map(|view| volume_stats::claims(view, &now));
+            .flat_map(|view| volume_stats::claims(view, &usages, &now));
         all.collect::<Vec<_>>()
     });
     let volumes = volumes

@@ -2,12 +2,13 @@
 //! (kubectl.md 6.1).
 //!
 //! Beside kubelet's fields, each `cpu` of the summary has `usageWindowNanoSeconds`: the time over
-//! which `usageNanoCores` was measured.
+//! which `usageNanoCores` was measured. `localVolumes` lists the volumes of the node's own classes, also
+//! those that no pod uses: `path`, `usedBytes`, and `limitBytes` if the size is enforced.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use container_runtime::disk_usage::DiskSpace;
+use container_runtime::disk_usage::{DiskSpace, VolumeUsages};
 use http::{Response, StatusCode, header};
 use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};
@@ -15,7 +16,7 @@ use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::{Value, json};
 
 use super::response::{BoxBody, full, refused};
-use super::volume_stats::{claims, file_system};
+use super::volume_stats::{claims, file_system, local_volumes};
 use super::{KubeletContext, network};
 use crate::machine::machine_info;
 use crate::machine::pod_files::Places;
@@ -53,11 +54,15 @@ fn summary(context: &KubeletContext) -> Value {
     node["fs"] = file_system(&context.node.config.data_dir);
     node["runtime"] = json!({"imageFs": file_system(context.node.config.images.directory())});
     let views = context.pods.list();
-    let pods: Vec<Value> = views.iter().map(|view| pod(context, view)).collect();
-    json!({"node": node, "pods": pods})
+    let usages = context.node.config.volume_usages.borrow().clone();
+    let pods: Vec<Value> = views
+        .iter()
+        .map(|view| pod(context, view, &usages))
+        .collect();
+    json!({"node": node, "pods": pods, "localVolumes": local_volumes(&usages)})
 }
 
-fn pod(context: &KubeletContext, view: &PodView) -> Value {
+fn pod(context: &KubeletContext, view: &PodView, usages: &VolumeUsages) -> Value {
     let meta = &view.pod.metadata;
     let mut pod = json!({
         "podRef": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
@@ -99,7 +104,7 @@ fn pod(context: &KubeletContext, view: &PodView) -> Value {
         volume
     });
     let mut volumes: Vec<Value> = own.collect();
-    volumes.extend(claims(view, &now));
+    volumes.extend(claims(view, usages, &now));
     pod["volume"] = json!(volumes);
     pod
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use container_runtime::apart;
+use container_runtime::disk_usage::{VolumeUsage, VolumeUsages};
 use reconcile::prometheus::{Metric, Page};
 use serde_json::{Value, json};
 
@@ -80,8 +81,34 @@ fn remote_file_system(place: PathBuf) -> Value {
     apart(key, REMOTE_MAX, move || file_system(&place)).unwrap_or_default()
 }
 
-/// The volumes of a pod's claims that are mounted, by the file systems that they are on. Blocks.
-pub fn claims(view: &PodView, now: &str) -> Vec<Value> {
+/// The volumes of the node's own classes, by path.
+pub fn local_volumes(usages: &VolumeUsages) -> Vec<Value> {
+    let one = |(path, usage): (&PathBuf, &VolumeUsage)| {
+        let mut volume = json!({"path": path, "usedBytes": usage.used});
+        if let Some(limit) = usage.limit {
+            volume["limitBytes"] = json!(limit);
+        }
+        volume
+    };
+    usages.iter().map(one).collect()
+}
+
+/// Replaces the figures of a file system by those of a volume that may fill only a part of it.
+fn limit(figures: &mut Value, usage: VolumeUsage) {
+    let of_all = figures["capacityBytes"].as_u64();
+    let Some(limit) = usage.limit.filter(|limit| Some(*limit) < of_all) else {
+        return;
+    };
+    let left = limit.saturating_sub(usage.used);
+    let free = figures["availableBytes"].as_u64().unwrap_or(left);
+    figures["capacityBytes"] = json!(limit);
+    figures["usedBytes"] = json!(usage.used);
+    figures["availableBytes"] = json!(left.min(free));
+}
+
+/// The volumes of a pod's claims that are mounted, by the file systems that they are on, or by their
+/// quotas. Blocks.
+pub fn claims(view: &PodView, usages: &VolumeUsages, now: &str) -> Vec<Value> {
     let spec = view.pod.spec.as_ref();
     let volumes = spec
         .and_then(|spec| spec.volumes.as_deref())
@@ -107,6 +134,9 @@ pub fn claims(view: &PodView, now: &str) -> Vec<Value> {
         };
         if figures.is_null() {
             return None;
+        }
+        if let Some(usage) = usages.get(&prepared.path) {
+            limit(&mut figures, *usage);
         }
         figures["time"] = json!(now);
         figures["name"] = json!(volume.name);
@@ -144,6 +174,37 @@ pub fn write(page: &mut Page, volumes: &[Value]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limited_volume_is_not_as_large_as_its_file_system() {
+        let usage = |limit| VolumeUsage { used: 40, limit };
+        let limited = |limit| {
+            let mut figures =
+                json!({"capacityBytes": 1000, "usedBytes": 700, "availableBytes": 300});
+            super::limit(&mut figures, usage(limit));
+            let figure = |name: &str| figures[name].as_u64().unwrap();
+            ["capacityBytes", "usedBytes", "availableBytes"].map(figure)
+        };
+        assert_eq!(limited(Some(100)), [100, 40, 60]);
+        assert_eq!(
+            limited(Some(900)),
+            [900, 40, 300],
+            "the file system is full first"
+        );
+        assert_eq!(limited(Some(30)), [30, 40, 0], "the limit was lowered");
+        assert_eq!(limited(None), [1000, 700, 300]);
+        // xfs and ext4 report the quota of a project as the size of the file system.
+        assert_eq!(limited(Some(1000)), [1000, 700, 300]);
+        let usages = VolumeUsages::from([
+            ("/v/a".into(), usage(Some(100))),
+            ("/v/b".into(), usage(None)),
+        ]);
+        let expected = [
+            json!({"path": "/v/a", "usedBytes": 40, "limitBytes": 100}),
+            json!({"path": "/v/b", "usedBytes": 40}),
+        ];
+        assert_eq!(local_volumes(&usages), expected);
+    }
 
     #[test]
     fn a_claim_of_several_pods_is_counted_once() {

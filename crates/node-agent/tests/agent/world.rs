@@ -258,6 +258,7 @@ impl World {
             kubelet_api: self.kubelet_api.clone(),
             on_shutdown: watch::Sender::new(on_shutdown).subscribe(),
             shutdown_order: self.shutdown_order.clone(),
+            volume_usages: watch::Sender::default().subscribe(),
         };
         let stop = CancellationToken::new();
         let part = Health::watched_by(self.slow_polls.clone());

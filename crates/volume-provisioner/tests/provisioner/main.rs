@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use api_client::{Api, Client, DeleteParams, Patch, PatchParams, PostParams};
 use api_server::{ApiServer, UserInfo};
+use container_runtime::disk_usage::VolumeUsages;
 use container_runtime::loop_device::LoopDevice;
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
@@ -23,6 +24,7 @@ use mvcc_store::embedded::EmbeddedStore;
 use nix::mount::{MntFlags, umount2};
 use resource_kinds::{NODE_NAME_EXTRA, NodeAccount};
 use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use volume_provisioner::{ProvisionerConfig, Storage};
 
@@ -105,6 +107,11 @@ impl Cluster {
 
     /// Starts the provisioner; it ends when the returned guard is dropped.
     fn start_provisioner(&self) -> DropGuard {
+        self.start_measuring().0
+    }
+
+    /// The same, with the usages that it measures.
+    fn start_measuring(&self) -> (DropGuard, oneshot::Receiver<watch::Receiver<VolumeUsages>>) {
         let shutdown = self.shutdown.child_token();
         // As on a node of another machine, where admission restricts the provisioner to its node.
         let account = UserInfo {
@@ -116,13 +123,16 @@ impl Cluster {
         };
         let client = Client::new(self.server.local(account), "default");
         let (dir, end) = (self.disk.path().to_owned(), shutdown.clone());
+        let (tell, usages) = oneshot::channel();
         tokio::spawn(async move {
             let storage = Storage::open(&dir).await.unwrap();
             let mut config = ProvisionerConfig::new(NODE, storage);
             config.usage_interval = Duration::from_millis(20);
+            // Most tests do not look at them.
+            tell.send(config.usages()).ok();
             volume_provisioner::run(client, config, end).await
         });
-        shutdown.drop_guard()
+        (shutdown.drop_guard(), usages)
     }
 
     fn claims(&self) -> Api<PersistentVolumeClaim> {

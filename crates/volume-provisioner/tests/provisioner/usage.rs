@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use container_runtime::disk_usage::VolumeUsages;
 use nix::errno::Errno;
 use resource_kinds::reasons::volume::{NEARLY_FULL, OVERFULL};
 use serde_json::json;
@@ -19,7 +20,8 @@ fn write(path: &Path, mib: usize) -> std::io::Result<()> {
 #[tokio::test]
 async fn a_claim_says_that_its_volume_is_nearly_full_and_overfull() {
     let cluster = Cluster::new().await;
-    let _provisioner = cluster.start_provisioner();
+    let (_provisioner, usages) = cluster.start_measuring();
+    let mut usages = usages.await.unwrap();
     cluster.create_class_of("now", "mainstay.dev/local").await;
     let small = json!({"resources": {"requests": {"storage": "16Mi"}}});
     for claim in ["data", "other"] {
@@ -33,6 +35,11 @@ async fn a_claim_says_that_its_volume_is_nearly_full_and_overfull() {
     write(&path.join("more"), 3).unwrap();
     eventually(true, || cluster.was_told("data", NEARLY_FULL)).await;
     assert!(!cluster.was_told("data", OVERFULL).await);
+    let all = (15 * MIB) as u64;
+    let is_measured =
+        |measured: &VolumeUsages| measured.get(&path).is_some_and(|one| one.used >= all);
+    usages.wait_for(is_measured).await.unwrap();
+    assert!(usages.borrow().contains_key(&other));
     match write(&path.join("too-much"), 4) {
         Ok(()) => eventually(true, || cluster.was_told("data", OVERFULL)).await,
         Err(error) => assert_eq!(error.raw_os_error(), Some(Errno::EDQUOT as i32), "{error}"),

@@ -1,0 +1,206 @@
+//! The rows of the list, made from the objects that were read: pure functions.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use object_model::quantity::Quantity;
+use resource_kinds::labels::HOSTNAME;
+use resource_kinds::snapshot::VolumeSnapshot;
+use serde::Serialize;
+
+use super::objects::VolumeObjects;
+use crate::node_figures;
+
+/// All that is shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeList {
+    /// The claims, by namespace and name.
+    pub claims: Vec<ClaimRow>,
+    /// The kinds that could not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A claim with its volume. A missing fact is not known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimRow {
+    /// Namespace of the claim.
+    pub namespace: String,
+    /// Name of the claim.
+    pub name: String,
+    /// `Bound`, `Pending`, `Lost`, `Terminating`.
+    pub status: String,
+    /// The storage class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The PersistentVolume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// The nodes from which the data can be reached; empty if that is any node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Vec<String>>,
+    /// The size that the claim requests, as it was written.
+    pub requested: String,
+    /// The same in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_bytes: Option<i64>,
+    /// The size of the volume, as it was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<String>,
+    /// The used bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<i64>,
+    /// Whether the volume can hold no more than its size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_enforced: Option<bool>,
+    /// The number of VolumeSnapshots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<usize>,
+    /// The time of the newest snapshot, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_snapshot: Option<String>,
+    /// The pods that use the claim and have not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pods: Option<Vec<String>>,
+    /// `Filesystem` or `Block`.
+    pub volume_mode: String,
+    /// The access modes of the claim.
+    pub access_modes: Vec<String>,
+    /// `Delete` or `Retain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reclaim_policy: Option<String>,
+}
+
+/// The list of the objects.
+pub fn list(found: &VolumeObjects) -> VolumeList {
+    let mut claims: Vec<ClaimRow> = found.claims.iter().map(|claim| row(claim, found)).collect();
+    claims.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    VolumeList {
+        claims,
+        notes: found.notes.clone(),
+    }
+}
+
+/// The nodes that know the usage of the volumes: those with the data, and those with the pods.
+pub fn nodes(found: &VolumeObjects) -> BTreeSet<String> {
+    let volumes = found.claims.iter().filter_map(|claim| volume(claim, found));
+    let with_data = volumes.filter_map(places).flatten();
+    let claims = || found.claims.iter();
+    let pods = found.pods.iter().flatten();
+    let with_pods = pods.filter(|pod| claims().any(|claim| uses(pod, claim)));
+    let with_pods = with_pods.filter_map(|pod| pod.spec.as_ref()?.node_name.clone());
+    with_data.chain(with_pods).collect()
+}
+
+fn row(claim: &PersistentVolumeClaim, found: &VolumeObjects) -> ClaimRow {
+    let spec = claim.spec.clone().unwrap_or_default();
+    let status = claim.status.clone().unwrap_or_default();
+    let requests = spec.resources.and_then(|resources| resources.requests);
+    let requested = requests.and_then(|requests| requests.get("storage").cloned());
+    let requested = requested.map(|size| size.0).unwrap_or_default();
+    let capacity = status.capacity.as_ref();
+    let volume = volume(claim, found);
+    let of_volume = volume.and_then(|volume| volume.spec.as_ref());
+    let usage = node_figures::usage(&claim.metadata, volume, &found.figures);
+    let snapshots = found.snapshots.as_ref();
+    let snapshots = snapshots.map(|all| all.iter().filter(|one| is_of(one, claim)));
+    let pods = found.pods.as_ref();
+    let pods = pods.map(|all| all.iter().filter(|pod| uses(pod, claim)));
+    ClaimRow {
+        namespace: claim.metadata.namespace.clone().unwrap_or_default(),
+        name: claim.metadata.name.clone().unwrap_or_default(),
+        status: match claim.metadata.deletion_timestamp {
+            Some(_) => "Terminating".to_owned(),
+            None => status.phase.unwrap_or_else(|| "Pending".to_owned()),
+        },
+        class: spec.storage_class_name.filter(|class| !class.is_empty()),
+        volume: spec.volume_name.filter(|name| !name.is_empty()),
+        nodes: volume.and_then(places),
+        requested_bytes: requested.parse().ok().map(|size: Quantity| size.value()),
+        requested,
+        capacity: capacity.and_then(|capacity| Some(capacity.get("storage")?.0.clone())),
+        used_bytes: usage.used,
+        size_enforced: usage.enforced,
+        newest_snapshot: snapshots.clone().and_then(|all| all.filter_map(time).max()),
+        snapshots: snapshots.map(Iterator::count),
+        pods: pods.map(|pods| {
+            let names = pods.filter_map(|pod| pod.metadata.name.clone());
+            names.collect::<BTreeSet<_>>().into_iter().collect()
+        }),
+        volume_mode: spec.volume_mode.unwrap_or_else(|| "Filesystem".to_owned()),
+        access_modes: spec.access_modes.unwrap_or_default(),
+        reclaim_policy: of_volume.and_then(|spec| spec.persistent_volume_reclaim_policy.clone()),
+    }
+}
+
+/// The volume of a claim, if it is bound and the volume could be read.
+fn volume<'a>(
+    claim: &PersistentVolumeClaim,
+    found: &'a VolumeObjects,
+) -> Option<&'a PersistentVolume> {
+    let name = claim.spec.as_ref()?.volume_name.as_ref()?;
+    let mut volumes = found.volumes.iter();
+    volumes.find(|volume| volume.metadata.name.as_ref() == Some(name))
+}
+
+/// The nodes of a volume: those that its node affinity names; none of them where it has no affinity.
+/// `None` if the affinity names nodes in another way.
+fn places(volume: &PersistentVolume) -> Option<Vec<String>> {
+    let spec = volume.spec.as_ref()?;
+    let affinity = spec.node_affinity.as_ref();
+    let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else {
+        return Some(Vec::new());
+    };
+    let mut nodes = BTreeSet::new();
+    for term in &required.node_selector_terms {
+        let expressions = term.match_expressions.iter().flatten();
+        let mut named = expressions
+            .filter(|requirement| requirement.key == HOSTNAME && requirement.operator == "In");
+        nodes.extend(named.next()?.values.iter().flatten().cloned());
+    }
+    Some(nodes.into_iter().collect())
+}
+
+/// Whether a pod that has not ended uses a claim.
+fn uses(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed"))
+        || pod.metadata.namespace != claim.metadata.namespace
+    {
+        return false;
+    }
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let mut volumes = volumes.map(|volume| {
+        let named = volume.persistent_volume_claim.as_ref();
+        let is_named = named.is_some_and(|source| source.claim_name == name);
+        let own = || format!("{pod_name}-{}", volume.name);
+        is_named || (volume.ephemeral.is_some() && own() == name)
+    });
+    volumes.any(|uses| uses)
+}
+
+/// Whether a snapshot was made from a claim.
+fn is_of(snapshot: &VolumeSnapshot, claim: &PersistentVolumeClaim) -> bool {
+    let source = snapshot.spec.source.persistent_volume_claim_name.as_ref();
+    source.is_some()
+        && source == claim.metadata.name.as_ref()
+        && snapshot.metadata.namespace == claim.metadata.namespace
+}
+
+/// The moment that a snapshot shows, or at which it was requested.
+fn time(snapshot: &VolumeSnapshot) -> Option<String> {
+    let status = snapshot.status.as_ref();
+    let made = status.and_then(|status| status.creation_time.as_ref());
+    let asked = snapshot.metadata.creation_timestamp.as_ref();
+    made.or(asked).map(|time| time.0.to_string())
+}

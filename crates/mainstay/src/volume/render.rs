@@ -1,0 +1,122 @@
+//! The list as a table, as kubectl prints tables.
+
+use jiff::Timestamp;
+use object_model::duration::age;
+
+use super::model::ClaimRow;
+use crate::amount::{bytes, size};
+
+/// A fact that is not known.
+const UNKNOWN: &str = "-";
+
+/// The shown columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    Usual,
+    Wide,
+}
+
+/// The table, with its head.
+pub fn table(
+    claims: &[ClaimRow],
+    columns: Columns,
+    with_namespaces: bool,
+    now: Timestamp,
+) -> String {
+    let mut rows = vec![head()];
+    rows.extend(claims.iter().map(|claim| row(claim, now)));
+    for row in &mut rows {
+        if columns == Columns::Usual {
+            row.truncate(row.len() - 4);
+        }
+        if !with_namespaces {
+            row.remove(0);
+        }
+    }
+    let count = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..count).map(|at| width(at).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        format!("{}\n", cells.join("   ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+fn head() -> Vec<String> {
+    let names = [
+        "NAMESPACE",
+        "NAME",
+        "STATUS",
+        "CLASS",
+        "VOLUME",
+        "NODE",
+        "REQUEST",
+        "USED",
+        "ENFORCED",
+        "SNAPSHOTS",
+        "NEWEST",
+        "PODS",
+        "CAPACITY",
+        "MODE",
+        "ACCESS",
+        "RECLAIM",
+    ];
+    names.map(str::to_owned).to_vec()
+}
+
+fn row(claim: &ClaimRow, now: Timestamp) -> Vec<String> {
+    let known = |text: Option<String>| match text {
+        Some(text) if !text.is_empty() => text.replace(char::is_control, " "),
+        _ => UNKNOWN.to_owned(),
+    };
+    let newest = claim.newest_snapshot.as_deref();
+    vec![
+        claim.namespace.clone(),
+        claim.name.clone(),
+        claim.status.clone(),
+        known(claim.class.clone()),
+        known(claim.volume.clone()),
+        known(claim.nodes.as_ref().map(|nodes| match nodes.is_empty() {
+            true => "<any>".to_owned(),
+            false => nodes.join(","),
+        })),
+        known(Some(size(&claim.requested))),
+        known(claim.used_bytes.map(bytes)),
+        known(claim.size_enforced.map(|enforced| match enforced {
+            true => "yes".to_owned(),
+            false => "no".to_owned(),
+        })),
+        known(claim.snapshots.map(|count| count.to_string())),
+        known(newest.map(|newest| age(Some(newest), now))),
+        known(claim.pods.as_ref().map(|pods| match pods.is_empty() {
+            true => "<none>".to_owned(),
+            false => pods.join(","),
+        })),
+        known(claim.capacity.as_deref().map(size)),
+        claim.volume_mode.clone(),
+        known(Some(
+            claim
+                .access_modes
+                .iter()
+                .map(|mode| short(mode))
+                .collect::<Vec<_>>()
+                .join(","),
+        )),
+        known(claim.reclaim_policy.clone()),
+    ]
+}
+
+/// An access mode as kubectl abbreviates it.
+fn short(mode: &str) -> &str {
+    match mode {
+        "ReadWriteOnce" => "RWO",
+        "ReadOnlyMany" => "ROX",
+        "ReadWriteMany" => "RWX",
+        "ReadWriteOncePod" => "RWOP",
+        other => other,
+    }
+}
