@@ -20,14 +20,24 @@ fn why(request: &AdmissionRequest<'_>, object: &Value) -> String {
             "metadata": {"name": name, "namespace": request.namespace, "uid": "u"},
             "spec": {"nodeName": node, "volumes": [{"name": "t", "projected": {"sources": [
                 token(json!("vault")), {"serviceAccountToken": {"path": "token"}},
-            ]}}]},
+            ]}}, {"name": "c", "persistentVolumeClaim": {"claimName": "c"}},
+                {"name": "i", "csi": {"driver": "inline.example.com"}}]},
         })
     };
+    let driver = |name: &str, audience: &str| json!({"metadata": {"name": name}, "spec": {"tokenRequests": [{"audience": audience}]}});
+    let claim = json!({"metadata": {"name": "c", "namespace": request.namespace},
+        "spec": {"volumeName": "v"}});
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"csi": {"driver": "d.example.com"}}});
     let node = json!({"metadata": {"name": "n1", "uid": "n1-uid"}});
     let objects = Objects::default()
         .with("pods", pod("here", "n1"))
         .with("pods", pod("there", "n2"))
-        .with("nodes", node);
+        .with("nodes", node)
+        .with("persistentvolumeclaims", claim)
+        .with("persistentvolumes", volume)
+        .with("csidrivers", driver("d.example.com", "of-claim"))
+        .with("csidrivers", driver("inline.example.com", "of-inline"))
+        .with("csidrivers", driver("unused.example.com", "unused"));
     let outcome = NodeRestriction.admit(request, &mut object.clone(), &objects);
     outcome.map_or_else(|status| status.message, |()| String::new())
 }
@@ -460,6 +470,9 @@ fn tokens_are_bound_to_pods_of_the_node_and_for_their_audiences() {
     let cases = [
         ("", good.clone()),
         ("", bound("here", "u", &["vault"])),
+        ("", bound("here", "u", &["of-claim"])),
+        ("", bound("here", "u", &["of-inline"])),
+        ("not found in pod spec", bound("here", "u", &["unused"])),
         (
             "audience \"other\" not found in pod spec volume, system:node:n1 is not authorized",
             bound("here", "u", &["other"]),

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::pods::{is_on, sources};
 use super::{Decision, Write, found, refuse, require};
 use crate::admission::{Operation, ResourceAttributes};
+use crate::groups::core::pod_references::claims;
 use crate::well_known::node_accounts::NodeAccount;
 
 /// The right to tokens for audiences that the pod does not ask for.
@@ -88,7 +89,9 @@ fn audience(write: &Write<'_>, pod: &Value) -> Decision {
         name: write.request.name,
     };
     require(
-        named.any(|named| named == audience) || write.cluster.allows(&right),
+        named.any(|named| named == audience)
+            || is_of_driver(write, pod, audience)
+            || write.cluster.allows(&right),
         || {
             format!(
                 "audience {audience:?} not found in pod spec volume, {} is not authorized to \
@@ -97,4 +100,26 @@ fn audience(write: &Write<'_>, pod: &Value) -> Decision {
             )
         },
     )
+}
+
+/// Whether the driver of one of the pod's volumes gets tokens for this audience.
+fn is_of_driver(write: &Write<'_>, pod: &Value, audience: &str) -> bool {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let inline = volumes.filter_map(|volume| Some(volume["csi"]["driver"].as_str()?.to_owned()));
+    let claimed = claims(pod).filter_map(|claim| {
+        let (namespace, claims) = (write.request.namespace, "persistentvolumeclaims");
+        let claim = write.cluster.get("", claims, namespace, &claim)?;
+        let name = claim["spec"]["volumeName"].as_str()?;
+        let volume = write.cluster.get("", "persistentvolumes", "", name)?;
+        Some(volume["spec"]["csi"]["driver"].as_str()?.to_owned())
+    });
+    inline.chain(claimed).any(|driver| {
+        let group = "storage.k8s.io";
+        let driver = write.cluster.get(group, "csidrivers", "", &driver);
+        driver.is_some_and(|driver| {
+            let asked = driver["spec"]["tokenRequests"].as_array();
+            let mut asked = asked.into_iter().flatten();
+            asked.any(|request| request["audience"].as_str().unwrap_or_default() == audience)
+        })
+    })
 }
