@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use object_model::protobuf::Writer;
 
 use crate::fields::{Fields, texts};
-use crate::server::Answer;
+use crate::server::{Answer, Done};
 
 const NOT_FOUND: u32 = 5;
 const INVALID_ARGUMENT: u32 = 3;
@@ -27,6 +28,10 @@ pub struct Settings {
     pub node_id: String,
     /// Whether volumes are staged.
     pub stages: bool,
+    /// Whether volumes are expanded on the node.
+    pub expands: bool,
+    /// Whether it tells the usage and the condition of volumes.
+    pub measures: bool,
     /// Most volumes on the node; zero for no limit.
     pub volumes_max: u64,
     /// The place of the node.
@@ -48,6 +53,10 @@ pub enum Failure {
     DiesBefore,
     /// The connection breaks after the work is done.
     DiesAfter,
+    /// No answer, without any effect.
+    HangsBefore,
+    /// No answer after the work is done.
+    HangsAfter,
 }
 
 /// A call that was made.
@@ -67,6 +76,8 @@ pub struct Call {
     pub publish_context: BTreeMap<String, String>,
     /// The access mode.
     pub mode: u64,
+    /// The wanted capacity in bytes.
+    pub size: u64,
 }
 
 /// The driver.
@@ -74,13 +85,13 @@ pub struct NodeDriver {
     settings: Settings,
     calls: Mutex<Vec<Call>>,
     failures: Mutex<VecDeque<(String, Failure)>>,
+    sizes: Mutex<BTreeMap<String, u64>>,
+    hanging: AtomicUsize,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-type Done = Result<Vec<u8>, (u32, String)>;
 
 impl NodeDriver {
     /// A driver of that nature.
@@ -89,6 +100,8 @@ impl NodeDriver {
             settings,
             calls: Mutex::default(),
             failures: Mutex::default(),
+            sizes: Mutex::default(),
+            hanging: AtomicUsize::new(0),
         }
     }
 
@@ -110,18 +123,33 @@ impl NodeDriver {
             at.and_then(|at| failures.remove(at))
         };
         match failure.map(|(_, failure)| failure) {
-            Some(Failure::Before(code)) => Some(Err((code, "on purpose".to_owned()))),
-            Some(Failure::DiesBefore) => None,
+            Some(Failure::Before(code)) => Answer::Done(Err((code, "on purpose".to_owned()))),
+            Some(Failure::DiesBefore) => Answer::Dies,
+            Some(Failure::HangsBefore) => self.hang(),
             Some(Failure::After(code)) => {
                 drop(self.perform(method, message));
-                Some(Err((code, "on purpose".to_owned())))
+                Answer::Done(Err((code, "on purpose".to_owned())))
             }
             Some(Failure::DiesAfter) => {
                 drop(self.perform(method, message));
-                None
+                Answer::Dies
             }
-            None => Some(self.perform(method, message)),
+            Some(Failure::HangsAfter) => {
+                drop(self.perform(method, message));
+                self.hang()
+            }
+            None => Answer::Done(self.perform(method, message)),
         }
+    }
+
+    fn hang(&self) -> Answer {
+        self.hanging.fetch_add(1, Ordering::SeqCst);
+        Answer::Hangs
+    }
+
+    /// The number of calls that were left without an answer on purpose.
+    pub fn hanging(&self) -> usize {
+        self.hanging.load(Ordering::SeqCst)
     }
 
     fn perform(&self, method: &str, message: &Fields) -> Done {
@@ -129,15 +157,23 @@ impl NodeDriver {
         match method {
             "GetPluginInfo" => Ok(texts(&[(1, &settings.name), (2, "1.0")])),
             "NodeGetInfo" => Ok(self.node_info()),
-            "NodeGetCapabilities" => Ok(match settings.stages {
-                // One capability: its `rpc`, of the type that stages.
-                true => vec![0x0a, 4, 0x0a, 2, 8, 1],
-                false => Vec::new(),
-            }),
+            "NodeGetCapabilities" => {
+                let all = [
+                    (settings.stages, 1),
+                    (settings.measures, 2),
+                    (settings.expands, 3),
+                    (settings.measures, 4),
+                ];
+                // A capability: its `rpc`, of a type.
+                let own = all.into_iter().filter(|(has, _)| *has);
+                Ok(own.flat_map(|(_, of)| [0x0a, 4, 0x0a, 2, 8, of]).collect())
+            }
             "NodeStageVolume" => self.stage(message),
             "NodeUnstageVolume" => self.undo("NodeUnstageVolume", message),
             "NodePublishVolume" => self.publish(message),
             "NodeUnpublishVolume" => self.undo("NodeUnpublishVolume", message),
+            "NodeExpandVolume" if settings.expands => self.expand(message),
+            "NodeGetVolumeStats" if settings.measures => self.stats(message),
             other => Err((UNIMPLEMENTED, other.to_owned())),
         }
     }
@@ -178,6 +214,7 @@ impl NodeDriver {
             context: message.map(6),
             publish_context: message.map(2),
             mode: mode(message, 4),
+            size: 0,
         });
         required(&[&volume, &path])?;
         let source = self.settings.volumes.join(&volume);
@@ -201,6 +238,7 @@ impl NodeDriver {
             context: message.map(8),
             publish_context: message.map(2),
             mode: mode(message, 5),
+            size: 0,
         });
         required(&[&volume, &path])?;
         let ephemeral = message.map(8).remove("csi.storage.k8s.io/ephemeral");
@@ -240,6 +278,7 @@ impl NodeDriver {
             context: BTreeMap::new(),
             publish_context: BTreeMap::new(),
             mode: 0,
+            size: 0,
         });
         required(&[&volume, &path])?;
         let target = self.here(&path);
@@ -258,6 +297,69 @@ impl NodeDriver {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// After the volume was staged, or published, as the specification demands.
+    fn expand(&self, message: &Fields) -> Done {
+        let (volume, path, staging) = (message.text(1), message.text(2), message.text(4));
+        let size = message.message(3).map_or(0, |range| range.number(1));
+        self.note(Call {
+            method: "NodeExpandVolume".to_owned(),
+            volume: volume.clone(),
+            path: path.clone(),
+            secrets: message.map(6),
+            context: BTreeMap::new(),
+            publish_context: BTreeMap::new(),
+            mode: mode(message, 5),
+            size,
+        });
+        required(&[&volume, &path])?;
+        if size == 0 {
+            return Err((INVALID_ARGUMENT, "no capacity".to_owned()));
+        }
+        let is_staged = !staging.is_empty() && is_mounted(&self.here(&staging));
+        if self.settings.stages && !is_staged {
+            return Err((FAILED_PRECONDITION, format!("{volume} is not staged")));
+        }
+        if !is_mounted(&self.here(&path)) {
+            return Err((NOT_FOUND, format!("{volume} is not at {path}")));
+        }
+        let mut sizes = locked(&self.sizes);
+        let known = sizes.entry(volume).or_default();
+        *known = size.max(*known);
+        let mut out = Writer::default();
+        out.varint(1 << 3, *known);
+        Ok(out.0)
+    }
+
+    /// 1000 bytes and 9 files, of which 400 and 4 are used; a volume with a file "broken" is damaged.
+    fn stats(&self, message: &Fields) -> Done {
+        let (volume, path) = (message.text(1), message.text(2));
+        required(&[&volume, &path])?;
+        if !is_mounted(&self.here(&path)) {
+            return Err((NOT_FOUND, format!("{volume} is not at {path}")));
+        }
+        let mut out = Writer::default();
+        for (available, total, used, unit) in [(600, 1000, 400, 1), (5, 9, 4, 2)] {
+            out.message(1 << 3 | 2, |out| {
+                for (field, amount) in [(1, available), (2, total), (3, used), (4, unit)] {
+                    out.varint(field << 3, amount);
+                }
+            });
+        }
+        let is_broken = self.settings.volumes.join(&volume).join("broken").exists();
+        out.message(2 << 3 | 2, |out| {
+            if is_broken {
+                out.varint(1 << 3, 1);
+            }
+            out.bytes(2 << 3 | 2, b"looked at");
+        });
+        Ok(out.0)
+    }
+
+    /// The size of a volume, in bytes; zero before the first expansion.
+    pub fn size_of(&self, volume: &str) -> u64 {
+        locked(&self.sizes).get(volume).copied().unwrap_or_default()
     }
 
     /// The number of mounts of a volume below the directory that the node gives.

@@ -19,8 +19,17 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::fields::{Fields, texts};
 use crate::node::NodeDriver;
 
-/// The message of an answer, or code and words of an error; `None` for a connection that breaks.
-pub(crate) type Answer = Option<Result<Vec<u8>, (u32, String)>>;
+/// The message of an answer, or code and words of an error.
+pub(crate) type Done = Result<Vec<u8>, (u32, String)>;
+
+/// The end of a call.
+pub(crate) enum Answer {
+    Done(Done),
+    /// The connection breaks.
+    Dies,
+    /// There is none, until the caller gives up.
+    Hangs,
+}
 
 /// A server on a socket; its end when it is dropped. The socket stays, as after a crash.
 pub struct TestDriver {
@@ -57,7 +66,7 @@ pub fn serve_registration(
     let endpoint = endpoint.to_string_lossy().into_owned();
     let name = name.to_owned();
     listen(socket, move |path, message| match path {
-        "/pluginregistration.Registration/GetInfo" => Some(Ok(texts(&[
+        "/pluginregistration.Registration/GetInfo" => Answer::Done(Ok(texts(&[
             (1, "CSIPlugin"),
             (2, &name),
             (3, &endpoint),
@@ -65,9 +74,9 @@ pub fn serve_registration(
         ]))),
         "/pluginregistration.Registration/NotifyRegistrationStatus" => {
             told(message.text(2));
-            Some(Ok(Vec::new()))
+            Answer::Done(Ok(Vec::new()))
         }
-        _ => Some(Err((12, path.to_owned()))),
+        _ => Answer::Done(Err((12, path.to_owned()))),
     })
 }
 
@@ -120,7 +129,11 @@ where
     let message = message.ok_or_else(|| io::Error::other("no message"))?;
     let work = tokio::task::spawn_blocking(move || answer(&path, &message));
     let answer = work.await.map_err(io::Error::other)?;
-    let answer = answer.ok_or_else(|| io::Error::other("dies"))?;
+    let answer = match answer {
+        Answer::Done(done) => done,
+        Answer::Dies => return Err(io::Error::other("dies")),
+        Answer::Hangs => std::future::pending().await,
+    };
     let mut trailers = HeaderMap::new();
     let mut frames = Vec::new();
     match answer {

@@ -1,6 +1,6 @@
 //! The decoders of drivers' answers, for tests that feed them any input.
 
-use crate::messages::{NodeCapabilities, NodeInfo, PluginInfo, Registrant};
+use crate::messages::{NodeCapabilities, NodeInfo, PluginInfo, Registrant, VolumeStats};
 
 /// Decodes bytes as each answer that is in use. Returns the number of texts in them.
 pub fn answers(bytes: &[u8]) -> usize {
@@ -11,6 +11,10 @@ pub fn answers(bytes: &[u8]) -> usize {
     if let Ok(found) = Registrant::read(bytes) {
         texts += found.versions.len();
     }
-    let _others = (PluginInfo::read(bytes), NodeCapabilities::read(bytes));
+    let _others = (
+        PluginInfo::read(bytes),
+        NodeCapabilities::read(bytes),
+        VolumeStats::read(bytes),
+    );
     texts
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::connection::call;
-use crate::messages::{NodeCapabilities, NodeInfo, PluginInfo, Publication, Stage, undo};
+use crate::messages::{
+    Expansion, NodeCapabilities, NodeInfo, PluginInfo, Publication, Stage, VolumeStats, undo,
+};
 use crate::{CsiError, messages};
 
 /// kubelet's limit of a call that works on a volume.
@@ -119,5 +121,31 @@ impl Driver {
         let message = undo(volume_id, target_path);
         self.work("/csi.v1.Node/NodeUnpublishVolume", &message)
             .await
+    }
+
+    /// Lets a published volume have the capacity that it has got. May be repeated.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn expand(&self, expansion: &Expansion) -> Result<(), CsiError> {
+        self.work("/csi.v1.Node/NodeExpandVolume", &expansion.write())
+            .await
+    }
+
+    /// The usage and the state of a published volume.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn stats(
+        &self,
+        volume_id: &str,
+        path: &str,
+        staging_path: Option<&str>,
+    ) -> Result<VolumeStats, CsiError> {
+        let method = "/csi.v1.Node/NodeGetVolumeStats";
+        let message = messages::stats_of(volume_id, path, staging_path);
+        let answer = call(&self.socket, method, &message, QUESTION_TIMEOUT).await?;
+        let malformed = |source| CsiError::Malformed { method, source };
+        VolumeStats::read(&answer).map_err(malformed)
     }
 }

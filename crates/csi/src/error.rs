@@ -76,9 +76,43 @@ impl CsiError {
         }
     }
 
+    /// The driver's code.
+    fn code(&self) -> Option<Code> {
+        match self {
+            Self::Call {
+                source: RpcError::Status { code, .. },
+                ..
+            } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether nobody answers.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Call { source, .. } => {
+                matches!(source, RpcError::Unreachable(_) | RpcError::TimedOut(_))
+            }
+            Self::Malformed { .. } | Self::Invalid { .. } => false,
+        }
+    }
+
     /// Whether the driver says that there is no such volume, so that there is nothing to undo.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Call { source: RpcError::Status { code, .. }, .. } if *code == Code::NOT_FOUND)
+        self.code() == Some(Code::NOT_FOUND)
+    }
+
+    /// Whether no repetition of an expansion helps: the codes of kubelet's `isInfeasibleError`.
+    pub fn is_infeasible(&self) -> bool {
+        let infeasible = [Code::INVALID_ARGUMENT, Code::OUT_OF_RANGE, Code::NOT_FOUND];
+        self.code().is_some_and(|code| infeasible.contains(&code))
+    }
+
+    /// Whether the driver refuses the call because of the volume's state: an expansion, while the volume
+    /// is in use.
+    pub fn is_of_state(&self) -> bool {
+        self.code() == Some(Code::FAILED_PRECONDITION)
     }
 }
 
@@ -87,6 +121,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn expansions_that_cannot_succeed_are_known_by_their_codes() {
+        let of = |code| {
+            let message = String::new();
+            let source = RpcError::Status { code, message };
+            let error = CsiError::Call {
+                method: "m",
+                source,
+            };
+            (error.is_infeasible(), error.is_of_state())
+        };
+        for code in [3, 5, 11] {
+            assert_eq!(of(Code(code)), (true, false), "{code}");
+        }
+        assert_eq!(of(Code(9)), (false, true));
+        for code in [1, 2, 4, 8, 10, 13, 14] {
+            assert_eq!(of(Code(code)), (false, false), "{code}");
+        }
+    }
 
     #[test]
     fn codes_that_leave_a_call_open_are_uncertain() {

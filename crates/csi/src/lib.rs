@@ -16,7 +16,7 @@ pub mod decoders;
 pub use driver::Driver;
 pub use error::{CsiError, Finality};
 pub use messages::{
-    Access, AccessMode, NodeCapabilities, NodeInfo, PluginInfo, Publication, Stage,
-    VolumeCapability,
+    Access, AccessMode, Expansion, NodeCapabilities, NodeInfo, PluginInfo, Publication, Stage,
+    Usage, VolumeCapability, VolumeStats,
 };
 pub use registration::{Plugin, RegistrationInfo};

@@ -140,6 +140,41 @@ impl Publication {
     }
 }
 
+/// `NodeExpandVolumeRequest`: the node's part of a volume's growth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expansion {
+    /// The driver's name of the volume.
+    pub volume_id: String,
+    /// The path at which the volume was published.
+    pub volume_path: String,
+    /// The directory in which it was staged, if the driver stages.
+    pub staging_path: Option<String>,
+    /// The wanted capacity in bytes.
+    pub required_bytes: i64,
+    /// Its use.
+    pub capability: VolumeCapability,
+    /// Credentials.
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl Expansion {
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut out = Writer::default();
+        put_text(&mut out, 1, &self.volume_id);
+        put_text(&mut out, 2, &self.volume_path);
+        let required = self.required_bytes.cast_unsigned();
+        out.message(bytes(3), |out| out.varint(number(1), required));
+        put_text(
+            &mut out,
+            4,
+            self.staging_path.as_deref().unwrap_or_default(),
+        );
+        out.message(bytes(5), |out| self.capability.write(out));
+        put_map(&mut out, 6, &self.secrets);
+        out.0
+    }
+}
+
 /// `NodeUnstageVolumeRequest` and `NodeUnpublishVolumeRequest`.
 pub(crate) fn undo(volume_id: &str, path: &str) -> Vec<u8> {
     let mut out = Writer::default();
@@ -259,6 +294,8 @@ pub struct NodeCapabilities {
     pub single_node_multi_writer: bool,
     /// It gives all files to a group itself.
     pub mount_group: bool,
+    /// It knows whether a volume is damaged.
+    pub condition: bool,
 }
 
 impl NodeCapabilities {
@@ -288,9 +325,86 @@ impl NodeCapabilities {
             1 => self.stage = true,
             2 => self.stats = true,
             3 => self.expand = true,
+            4 => self.condition = true,
             5 => self.single_node_multi_writer = true,
             6 => self.mount_group = true,
             _ => {}
         }
+    }
+}
+
+/// `NodeGetVolumeStatsRequest`.
+pub(crate) fn stats_of(volume_id: &str, path: &str, staging_path: Option<&str>) -> Vec<u8> {
+    let mut out = Writer::default();
+    put_text(&mut out, 1, volume_id);
+    put_text(&mut out, 2, path);
+    put_text(&mut out, 3, staging_path.unwrap_or_default());
+    out.0
+}
+
+/// Amounts of a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// All.
+    pub total: u64,
+    /// In use.
+    pub used: u64,
+    /// Left.
+    pub available: u64,
+}
+
+/// `NodeGetVolumeStatsResponse`; `None` for what the driver does not tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VolumeStats {
+    /// Bytes.
+    pub bytes: Option<Usage>,
+    /// Files.
+    pub inodes: Option<Usage>,
+    /// Whether the volume is damaged.
+    pub is_abnormal: Option<bool>,
+}
+
+impl VolumeStats {
+    pub(crate) fn read(message: &[u8]) -> Result<Self, WireError> {
+        let mut stats = Self::default();
+        fields(message, |field, wire| {
+            match field {
+                1 => stats.add(wire.bytes()?)?,
+                2 => {
+                    let is_abnormal = stats.is_abnormal.insert(false);
+                    fields(wire.bytes()?, |field, wire| {
+                        if field == 1 {
+                            *is_abnormal = wire.varint()? != 0;
+                        }
+                        Ok(())
+                    })?;
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(stats)
+    }
+
+    fn add(&mut self, message: &[u8]) -> Result<(), WireError> {
+        let (mut usage, mut unit) = (Usage::default(), 0);
+        fields(message, |field, wire| {
+            // The specification forbids negative amounts.
+            let amount = |number: u64| u64::try_from(number.cast_signed()).unwrap_or(0);
+            match field {
+                1 => usage.available = amount(wire.varint()?),
+                2 => usage.total = amount(wire.varint()?),
+                3 => usage.used = amount(wire.varint()?),
+                4 => unit = wire.varint()?,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        match unit {
+            1 => self.bytes = Some(usage),
+            2 => self.inodes = Some(usage),
+            _ => {}
+        }
+        Ok(())
     }
 }

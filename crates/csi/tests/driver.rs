@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use csi::{
-    Access, AccessMode, CsiError, Driver, Finality, Plugin, Publication, Stage, VolumeCapability,
+    Access, AccessMode, CsiError, Driver, Expansion, Finality, Plugin, Publication, Stage, Usage,
+    VolumeCapability,
 };
 use csi_test_driver::{Failure, NodeDriver, Settings, TestDriver, serve_registration};
 
@@ -23,6 +24,8 @@ fn settings(dir: &Path) -> Settings {
         name: "test.csi.example.com".to_owned(),
         node_id: "node-ä".to_owned(),
         stages: true,
+        expands: true,
+        measures: true,
         volumes_max: 1 << 40,
         topology: texts(&[("example.com/zone", "z1")]),
         volumes,
@@ -58,7 +61,7 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
     );
     assert_eq!(info.topology, texts(&[("example.com/zone", "z1")]));
     let can = driver.node_capabilities().await.unwrap();
-    assert!(can.stage && !can.stats && !can.expand && !can.mount_group);
+    assert!(can.stage && can.stats && can.condition && can.expand && !can.mount_group);
 
     std::fs::create_dir_all(dir.path().join("stage")).unwrap();
     std::fs::create_dir_all(dir.path().join("pod")).unwrap();
@@ -96,6 +99,44 @@ async fn a_volume_is_staged_published_and_both_are_undone() {
     publication.volume_context.clear();
     driver.publish(&publication).await.unwrap();
     assert_eq!(node.mounts_of("v1"), 2);
+    let mut expansion = Expansion {
+        volume_id: "v1".to_owned(),
+        volume_path: publication.target_path.clone(),
+        staging_path: publication.staging_path.clone(),
+        required_bytes: 1 << 33,
+        capability: capability(),
+        secrets: texts(&[("key", "grow")]),
+    };
+    for _ in 0..2 {
+        driver.expand(&expansion).await.unwrap();
+    }
+    assert_eq!(node.size_of("v1"), 1 << 33);
+    let calls = node.calls();
+    let last = calls.last().unwrap();
+    assert_eq!((last.size, last.mode), (1 << 33, 6));
+    assert_eq!(last.secrets, texts(&[("key", "grow")]));
+    expansion.volume_path = "/var/lib/kubelet/elsewhere".to_owned();
+    let elsewhere = driver.expand(&expansion).await.unwrap_err();
+    assert!(elsewhere.is_infeasible(), "{elsewhere}");
+    let (target, staging) = (&publication.target_path, Some(&*stage.staging_path));
+    let stats = driver.stats("v1", target, staging).await.unwrap();
+    let usage = |total, used, available| {
+        Some(Usage {
+            total,
+            used,
+            available,
+        })
+    };
+    assert_eq!(
+        (stats.bytes, stats.inodes),
+        (usage(1000, 400, 600), usage(9, 4, 5))
+    );
+    assert_eq!(stats.is_abnormal, Some(false));
+    std::fs::write(dir.path().join("volumes/v1/broken"), "").unwrap();
+    let stats = driver.stats("v1", target, staging).await.unwrap();
+    assert_eq!(stats.is_abnormal, Some(true));
+    let elsewhere = driver.stats("v1", "/var/lib/kubelet/elsewhere", None).await;
+    assert!(elsewhere.unwrap_err().is_not_found());
     let busy = driver.unstage("v1", &stage.staging_path).await.unwrap_err();
     assert!(busy.to_string().contains("still published"), "{busy}");
     for _ in 0..2 {

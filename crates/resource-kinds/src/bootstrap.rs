@@ -301,6 +301,7 @@ system:nodes | get list watch | secrets
 system:nodes | get list watch | configmaps
 system:nodes | get | persistentvolumes
 system:nodes | get | persistentvolumeclaims
+system:nodes | patch | persistentvolumeclaims/status
 system:nodes | create patch | events
 system:nodes | create | certificatesigningrequests.certificates.k8s.io/selfnodeclient
 system:nodes | create | certificatesigningrequests.certificates.k8s.io/selfnodeserver

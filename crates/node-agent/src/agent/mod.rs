@@ -9,15 +9,17 @@ use std::sync::{Arc, Mutex};
 use api_client::Client;
 use container_runtime::{Runtime, beside};
 use pod_lifecycle::environment::resolv_conf::Resolver;
+use pod_lifecycle::record::Volumes;
 use reconcile::{Part, Recorder, Source};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::answer_cache::CachedAnswer;
+use crate::api::events::PodEvents;
 use crate::api::objects::ApiObjects;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::csi_volumes::{CsiVolumes, watch_plugins};
+use crate::csi_volumes::{CsiVolumes, LivePod, keep_up, watch_plugins};
 use crate::error::Error;
 use crate::images::Puller;
 use crate::kubelet_api::{self, Access, HttpsServer, KubeletContext, NodeService};
@@ -27,6 +29,7 @@ use crate::node::lease::{LeaseFiles, LeaseKeeper};
 use crate::node::registration::NodeKeeper;
 use crate::node_context::NodeContext;
 use crate::paths::pods_dir;
+use crate::volumes::fs_group;
 use crate::worker::WorkerContext;
 use dispatcher::Dispatcher;
 
@@ -144,6 +147,7 @@ impl NodeAgent {
             pods: Arc::default(),
             usage: Arc::default(),
             probes: Arc::default(),
+            csi: csi.clone(),
             summary: CachedAnswer::default(),
         });
         let context = Arc::new(WorkerContext {
@@ -164,6 +168,10 @@ impl NodeAgent {
             let serve = server.serve(service, background.shutdown.clone());
             tokio::spawn(background.watched("kubelet API", serve));
         }
+        let (objects, live) = (context.api_objects.clone(), context.clone());
+        let live = move || live_pods(&live);
+        let care = keep_up(csi.clone(), objects, live, background.shutdown.clone());
+        tokio::spawn(background.watched("CSI volumes", care));
         let plugins = watch_plugins(csi, background.shutdown.clone());
         tokio::spawn(background.watched("CSI drivers", plugins));
         let dispatcher = Dispatcher::new(context, monitor, kubelet.usage.clone(), &background);
@@ -189,4 +197,19 @@ impl NodeAgent {
             tracing::error!(%error, "node agent ended unexpectedly");
         }
     }
+}
+
+/// The pods whose volumes are ready, and stay.
+fn live_pods(context: &WorkerContext) -> Vec<LivePod> {
+    let views = context.pods.list();
+    let live = views.iter().filter(|view| {
+        let ends = view.pod.metadata.deletion_timestamp.is_some() || view.has_ended();
+        !ends && view.record.volumes == Volumes::Ready
+    });
+    live.map(|view| LivePod {
+        pod: view.pod.clone(),
+        group: fs_group(&view.pod),
+        events: PodEvents::of(&context.node.recorder, &view.pod),
+    })
+    .collect()
 }

@@ -32,6 +32,14 @@ impl PodEvents {
             .event(self.pod.clone(), EventType::Warning, reason, message);
     }
 
+    /// The same about another object.
+    pub fn about(&self, object: ObjectReference) -> Self {
+        Self {
+            recorder: self.recorder.clone(),
+            pod: object,
+        }
+    }
+
     /// The same about one of the pod's containers.
     pub fn container(&self, pod: &Pod, name: &str) -> Self {
         let found = pod.spec.as_ref().and_then(|spec| find(spec, name));

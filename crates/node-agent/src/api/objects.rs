@@ -54,6 +54,15 @@ pub struct Token {
     pub expires: Timestamp,
 }
 
+/// A claim and its volume.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundClaim {
+    /// The claim.
+    pub claim: PersistentVolumeClaim,
+    /// The volume.
+    pub volume: PersistentVolume,
+}
+
 /// An object of the pod's namespace.
 pub type ObjectName = (ObjectKind, String);
 
@@ -184,18 +193,37 @@ impl ApiObjects {
         found.map_err(|error| format!("get {kind} \"{name}\": {error}"))
     }
 
-    /// The volume of a claim.
-    pub async fn volume_of_claim(&self, ns: &str, name: &str) -> Result<PersistentVolume, String> {
-        let claim: Option<PersistentVolumeClaim> =
-            self.get("persistentvolumeclaim", ns, name).await?;
+    /// A claim, if it exists.
+    pub async fn claim(
+        &self,
+        ns: &str,
+        name: &str,
+    ) -> Result<Option<PersistentVolumeClaim>, String> {
+        self.get("persistentvolumeclaim", ns, name).await
+    }
+
+    /// A bound claim with its volume.
+    pub async fn bound_claim(&self, ns: &str, name: &str) -> Result<BoundClaim, String> {
+        let claim = self.claim(ns, name).await?;
         let claim = claim.ok_or_else(|| format!("persistentvolumeclaim \"{name}\" not found"))?;
-        let uid = claim.metadata.uid;
-        let phase = claim.status.and_then(|status| status.phase);
-        let volume = claim
-            .spec
-            .and_then(|spec| spec.volume_name)
-            .filter(|v| !v.is_empty());
-        let (Some("Bound"), Some(volume)) = (phase.as_deref(), volume) else {
+        let volume = self.volume_of(&claim).await?;
+        Ok(BoundClaim { claim, volume })
+    }
+
+    /// The volume of a claim.
+    pub async fn volume_of(
+        &self,
+        claim: &PersistentVolumeClaim,
+    ) -> Result<PersistentVolume, String> {
+        let uid = claim.metadata.uid.clone();
+        let phase = claim.status.as_ref();
+        let phase = phase.and_then(|status| status.phase.as_deref());
+        let volume = claim.spec.as_ref();
+        let volume = volume.and_then(|spec| spec.volume_name.clone());
+        let volume = volume.filter(|volume| !volume.is_empty());
+        let (Some("Bound"), Some(volume)) = (phase, volume) else {
+            let ns = claim.metadata.namespace.as_deref().unwrap_or_default();
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
             return Err(format!("PVC {ns}/{name} is not bound"));
         };
         let api: Api<PersistentVolume> = Api::all(self.client.clone());

@@ -40,6 +40,11 @@ impl KubeletDir {
         is_inside.then(|| self.real.join(inside))
     }
 
+    /// Whether a path on this machine is below the directory.
+    pub fn contains(&self, path: &Path) -> bool {
+        path.starts_with(&self.real)
+    }
+
     /// The directory with the sockets of drivers that want to be registered.
     pub fn registry(&self) -> PathBuf {
         self.real.join("plugins_registry")

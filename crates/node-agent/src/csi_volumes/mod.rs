@@ -10,11 +10,15 @@ mod attachment;
 mod csi_node;
 mod directory;
 mod drivers;
+mod expansion;
+mod figures;
 mod records;
 mod registration;
 mod request;
+mod upkeep;
 mod volumes;
 
 pub use registration::watch_plugins;
 pub use request::Wanted;
+pub use upkeep::{LivePod, keep_up};
 pub use volumes::CsiVolumes;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use csi::{Access, AccessMode, NodeCapabilities, Publication, Stage, VolumeCapability};
+use csi::{Access, AccessMode, Expansion, NodeCapabilities, Publication, Stage, VolumeCapability};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume};
 use k8s_openapi::api::storage::v1::CSIDriver;
 use sha2::{Digest, Sha256};
@@ -61,6 +61,8 @@ pub struct Wanted {
     pub stage_secret: Option<SecretName>,
     /// The credentials for publishing.
     pub publish_secret: Option<SecretName>,
+    /// The credentials for expansion.
+    pub expand_secret: Option<SecretName>,
 }
 
 impl Wanted {
@@ -90,6 +92,7 @@ impl Wanted {
             attributes: source.volume_attributes.clone().unwrap_or_default(),
             stage_secret: secret(&source.node_stage_secret_ref),
             publish_secret: secret(&source.node_publish_secret_ref),
+            expand_secret: secret(&source.node_expand_secret_ref),
         })
     }
 
@@ -118,6 +121,7 @@ impl Wanted {
                 namespace,
                 name: secret.name.clone(),
             }),
+            expand_secret: None,
         })
     }
 
@@ -234,6 +238,24 @@ impl Wanted {
             capability: self.capability(can, group),
             secrets: found.stage_secrets.clone(),
             volume_context: self.attributes.clone(),
+        }
+    }
+
+    /// The request to expand it, as it is published for a pod.
+    pub fn expansion(
+        &self,
+        can: NodeCapabilities,
+        pod: &str,
+        required_bytes: i64,
+        secrets: BTreeMap<String, String>,
+    ) -> Expansion {
+        Expansion {
+            volume_id: self.id.handle.clone(),
+            volume_path: self.publication_place(pod).told(),
+            staging_path: self.is_staged(can).then(|| self.stage_place().told()),
+            required_bytes,
+            capability: self.capability(can, GroupUse::None),
+            secrets,
         }
     }
 
@@ -410,6 +432,35 @@ mod tests {
         assert!(inline.check_life_cycle(Some(&both)).is_ok());
         assert!(wanted.needs_attachment(None));
         assert!(!wanted.needs_attachment(Some(&driver(json!({"attachRequired": false})))));
+    }
+
+    #[test]
+    fn an_expansion_names_the_paths_of_the_volume_s_mode() {
+        let can = NodeCapabilities {
+            stage: true,
+            ..NodeCapabilities::default()
+        };
+        let reference = json!({"namespace": "n", "name": "grow"});
+        let mut wanted = volume(
+            json!(["ReadWriteOnce"]),
+            json!({ "nodeExpandSecretRef": reference }),
+        );
+        let secret = wanted.expand_secret.clone().unwrap();
+        assert_eq!(secret.namespace + &secret.name, "ngrow");
+        let mounted = wanted.expansion(can, "u", 5, BTreeMap::new());
+        assert_eq!(mounted.volume_path, Place::publication("u", "pv").told());
+        assert_eq!(
+            mounted.staging_path,
+            Some(Place::stage("d.example.com", "h").told())
+        );
+        wanted.is_block = true;
+        let device = wanted.expansion(NodeCapabilities::default(), "u", 5, BTreeMap::new());
+        let place = Place::block_publication("u", "pv");
+        assert_eq!(device.volume_path, place.told());
+        assert_eq!(
+            (device.staging_path, device.capability.access),
+            (None, Access::Block)
+        );
     }
 
     #[test]

@@ -19,6 +19,8 @@ use tokio::sync::Mutex;
 use super::attachment::{self, VolumesInUse};
 use super::directory::{KubeletDir, Place};
 use super::drivers::{Drivers, Registered};
+use super::expansion::Sizes;
+use super::figures::Figures;
 use super::records::{self, Records, VolumeData};
 use super::request::{Found, GroupUse, Identity, SecretName, Wanted};
 use crate::api::objects::{ApiObjects, TokenWanted, in_time};
@@ -38,6 +40,8 @@ pub struct CsiVolumes {
     /// One step at a time for each volume.
     locks: KeyedLocks<Mutex<()>>,
     in_use: VolumesInUse,
+    sizes: Sizes,
+    figures: Figures,
 }
 
 /// A volume that is published for a pod.
@@ -65,6 +69,8 @@ impl CsiVolumes {
             pods: pods_dir(data_dir),
             drivers: Drivers::default(),
             locks: KeyedLocks::default(),
+            sizes: Sizes::default(),
+            figures: Figures::default(),
         })
     }
 
@@ -93,7 +99,17 @@ impl CsiVolumes {
         &self.in_use
     }
 
-    fn lock(&self, id: &Identity) -> Arc<Mutex<()>> {
+    /// What is known of the volumes' capacities.
+    pub(super) fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    /// The last figures of volumes.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    pub(super) fn lock(&self, id: &Identity) -> Arc<Mutex<()>> {
         self.locks.get(&id.unique_name())
     }
 
@@ -109,8 +125,7 @@ impl CsiVolumes {
         group: Option<u32>,
     ) -> Result<Published, String> {
         let Registered { driver, can, .. } = self.drivers.get(&wanted.id.driver)?;
-        let api: Api<CSIDriver> = Api::all(self.client.clone());
-        let object = in_time(api.get_opt(&wanted.id.driver)).await?;
+        let object = self.driver_object(&wanted.id.driver).await?;
         let object = object.as_ref();
         wanted.check_life_cycle(object)?;
         let is_attached = wanted.needs_attachment(object);
@@ -165,6 +180,7 @@ impl CsiVolumes {
         self.recorded(&wanted.id, is_attached);
         let published = driver.publish(&publication).await;
         published.map_err(|error| error.to_string())?;
+        self.sizes.is_newly_used(&wanted.id);
         Ok(Published {
             path,
             group: match group {
@@ -172,6 +188,49 @@ impl CsiVolumes {
                 GroupUse::None | GroupUse::Driver(_) => None,
             },
         })
+    }
+
+    /// Publishes a volume again for a pod that has it.
+    ///
+    /// # Errors
+    /// As users read them; the volume stays as it is.
+    pub(super) async fn publish_again(
+        &self,
+        objects: &ApiObjects,
+        pod: &Pod,
+        wanted: &Wanted,
+        group: Option<u32>,
+        object: &CSIDriver,
+    ) -> Result<(), String> {
+        let Registered { driver, can, .. } = self.drivers.get(&wanted.id.driver)?;
+        let mut found = Found::default();
+        if wanted.needs_attachment(Some(object)) {
+            found.publish_context = attachment::wait(&self.client, &self.node, &wanted.id).await?;
+        }
+        found.publish_secrets = secrets(objects, wanted.publish_secret.as_ref()).await?;
+        found.tokens = tokens(objects, pod, Some(object)).await?;
+        let group = wanted.group(Some(object), can, group);
+        let publication = wanted.publication(can, group, &found, pod, Some(object));
+        let lock = self.lock(&wanted.id);
+        let _turn = lock.lock().await;
+        if !self.is_published(&wanted.id, pod).await? {
+            return Ok(());
+        }
+        let published = driver.publish(&publication).await;
+        published.map_err(|error| error.to_string())
+    }
+
+    /// Whether the volume has a record for a pod. It stays while the volume's lock is held.
+    pub(super) async fn is_published(&self, id: &Identity, pod: &Pod) -> Result<bool, String> {
+        let records = self.records().await?.of(&id.driver, &id.handle);
+        let mut users = records.publications.iter();
+        Ok(users.any(|data| Some(&data.pod) == pod.metadata.uid.as_ref()))
+    }
+
+    /// The object of a driver, if there is one.
+    pub(super) async fn driver_object(&self, name: &str) -> Result<Option<CSIDriver>, String> {
+        let api: Api<CSIDriver> = Api::all(self.client.clone());
+        in_time(api.get_opt(name)).await
     }
 
     fn recorded(&self, id: &Identity, is_attached: bool) {
@@ -198,7 +257,7 @@ impl CsiVolumes {
         blocking(move || work(&directory)).await
     }
 
-    async fn records(&self) -> Result<Records, String> {
+    pub(super) async fn records(&self) -> Result<Records, String> {
         let read = |dir: &KubeletDir| {
             Records::read(dir).map_err(|error| format!("read the records of volumes: {error}"))
         };
@@ -309,6 +368,9 @@ impl CsiVolumes {
         if names_in_use(&left).is_empty() {
             self.in_use.forget(&id.unique_name());
         }
+        if left == Records::default() {
+            self.sizes.forget(id);
+        }
         Ok(())
     }
 
@@ -338,7 +400,7 @@ impl CsiVolumes {
     }
 }
 
-fn id(data: &VolumeData) -> Identity {
+pub(super) fn id(data: &VolumeData) -> Identity {
     Identity {
         driver: data.driver_name.clone(),
         handle: data.volume_handle.clone(),
@@ -370,7 +432,7 @@ fn make_dir(path: PathBuf) -> Result<(), String> {
     fs::create_dir_all(&path).map_err(|error| format!("make {}: {error}", path.display()))
 }
 
-async fn secrets(
+pub(super) async fn secrets(
     objects: &ApiObjects,
     name: Option<&SecretName>,
 ) -> Result<BTreeMap<String, String>, String> {

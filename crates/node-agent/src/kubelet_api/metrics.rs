@@ -122,10 +122,11 @@ pub async fn kubelet(context: &KubeletContext) -> Result<Response<BoxBody>, Box<
     let views = context.pods.list();
     let (looked_at, now) = (views.clone(), context.node.clock.now().wall.to_string());
     let usages = context.node.config.volume_usages.borrow().clone();
+    let csi = context.csi.clone();
     let volumes = tokio::task::spawn_blocking(move || {
         let all = looked_at
             .iter()
-            .flat_map(|view| volume_stats::claims(view, &usages, &now));
+            .flat_map(|view| volume_stats::volumes(view, &usages, &csi, &now));
         all.collect::<Vec<_>>()
     });
     let volumes = volumes

@@ -29,6 +29,7 @@ use object_model::Status;
 use tower::util::BoxCloneSyncService;
 
 use crate::answer_cache::CachedAnswer;
+use crate::csi_volumes::CsiVolumes;
 use crate::machine::stats::UsageHistory;
 use crate::node_context::NodeContext;
 use crate::pods::pod_manager::PodManager;
@@ -50,6 +51,8 @@ pub struct KubeletContext {
     pub usage: Arc<UsageHistory>,
     /// Counts of probe results.
     pub probes: Arc<ProbeCounts>,
+    /// The volumes of CSI drivers.
+    pub csi: Arc<CsiVolumes>,
     /// The last answer to `/stats/summary`.
     pub summary: CachedAnswer<Bytes>,
 }

@@ -16,7 +16,7 @@ use reconcile::prometheus::{Label, Metric, Page};
 use serde_json::{Value, json};
 
 use super::response::{BoxBody, full, refused};
-use super::volume_stats::{claims, file_system, local_volumes};
+use super::volume_stats::{file_system, local_volumes, volumes};
 use super::{KubeletContext, network};
 use crate::machine::machine_info;
 use crate::machine::pod_files::Places;
@@ -103,9 +103,8 @@ fn pod(context: &KubeletContext, view: &PodView, usages: &VolumeUsages) -> Value
         volume["name"] = json!(name);
         volume
     });
-    let mut volumes: Vec<Value> = own.collect();
-    volumes.extend(claims(view, usages, &now));
-    pod["volume"] = json!(volumes);
+    let of_claims = volumes(view, usages, &context.csi, &now);
+    pod["volume"] = own.chain(of_claims).collect();
     pod
 }
 

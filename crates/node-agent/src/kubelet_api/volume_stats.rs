@@ -1,4 +1,4 @@
-//! Figures of the volumes of claims: in `/stats/summary`, and in `/metrics` under kubelet's names.
+//! Figures of the volumes of claims and drivers: in `/stats/summary`, and in `/metrics` under kubelet's names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,23 @@ use std::time::Duration;
 
 use container_runtime::apart;
 use container_runtime::disk_usage::{VolumeUsage, VolumeUsages};
+use csi::VolumeStats;
 use reconcile::prometheus::{Metric, Page};
 use serde_json::{Value, json};
 
+use crate::csi_volumes::CsiVolumes;
 use crate::machine::machine_info;
 use crate::pods::pod_manager::PodView;
 
 /// Until the server of a volume has answered.
 const REMOTE_MAX: Duration = Duration::from_secs(1);
+
+/// From the field of the summary with the same meaning.
+const ABNORMAL: Metric = Metric::gauge(
+    "kubelet_volume_stats_health_status_abnormal",
+    "Abnormal volume health status. The count is either 1 or 0. 1 indicates the volume is unhealthy, \
+     0 indicates volume is healthy",
+);
 
 /// The metrics, each with its field of the summary.
 const METRICS: [(Metric, &str); 6] = [
@@ -106,9 +115,33 @@ fn limit(figures: &mut Value, usage: VolumeUsage) {
     figures["availableBytes"] = json!(left.min(free));
 }
 
-/// The volumes of a pod's claims that are mounted, by the file systems that they are on, or by their
-/// quotas. Blocks.
-pub fn claims(view: &PodView, usages: &VolumeUsages, now: &str) -> Vec<Value> {
+/// The figures of a driver's volume; null for what the driver does not tell.
+fn of_driver(stats: &VolumeStats) -> Value {
+    let mut figures = json!({});
+    if let Some(bytes) = stats.bytes {
+        figures["availableBytes"] = json!(bytes.available);
+        figures["capacityBytes"] = json!(bytes.total);
+        figures["usedBytes"] = json!(bytes.used);
+    }
+    if let Some(inodes) = stats.inodes {
+        figures["inodes"] = json!(inodes.total);
+        figures["inodesFree"] = json!(inodes.available);
+        figures["inodesUsed"] = json!(inodes.used);
+    }
+    if let Some(is_abnormal) = stats.is_abnormal {
+        figures["volumeHealthStats"] = json!({ "abnormal": is_abnormal });
+    }
+    figures
+}
+
+/// The volumes of a pod's claims and drivers that are mounted: those of drivers by their drivers'
+/// figures, others by the file systems that they are on, or by their quotas. Blocks.
+pub fn volumes(
+    view: &PodView,
+    usages: &VolumeUsages,
+    csi: &CsiVolumes,
+    now: &str,
+) -> Vec<Value> {
     let spec = view.pod.spec.as_ref();
     let volumes = spec
         .and_then(|spec| spec.volumes.as_deref())
@@ -123,14 +156,19 @@ pub fn claims(view: &PodView, usages: &VolumeUsages, now: &str) -> Vec<Value> {
                 .as_ref()
                 .map(|_| format!("{pod}-{}", volume.name))
         };
-        let claim = named.or_else(made)?;
-        let prepared = view.volumes.get(&volume.name)?;
-        if prepared.block.is_some() {
+        let claim = named.or_else(made);
+        if claim.is_none() && volume.csi.is_none() {
             return None;
         }
-        let mut figures = match prepared.remote {
-            true => remote_file_system(prepared.path.clone()),
-            false => file_system(&prepared.path),
+        let prepared = view.volumes.get(&volume.name)?;
+        let mut figures = if csi.directory().contains(&prepared.path) {
+            of_driver(&csi.figures().of(&prepared.path)?)
+        } else if prepared.block.is_some() {
+            return None;
+        } else if prepared.remote {
+            remote_file_system(prepared.path.clone())
+        } else {
+            file_system(&prepared.path)
         };
         if figures.is_null() {
             return None;
@@ -140,7 +178,9 @@ pub fn claims(view: &PodView, usages: &VolumeUsages, now: &str) -> Vec<Value> {
         }
         figures["time"] = json!(now);
         figures["name"] = json!(volume.name);
-        figures["pvcRef"] = json!({"name": claim, "namespace": view.pod.metadata.namespace});
+        if let Some(claim) = claim {
+            figures["pvcRef"] = json!({"name": claim, "namespace": view.pod.metadata.namespace});
+        }
         Some(figures)
     });
     each.collect()
@@ -153,10 +193,9 @@ pub fn write(page: &mut Page, volumes: &[Value]) {
         let claim = &volume["pvcRef"];
         (text(&claim["namespace"]), text(&claim["name"]))
     };
-    let by_claim: BTreeMap<(String, String), &Value> = volumes
-        .iter()
-        .map(|volume| (of_claim(volume), volume))
-        .collect();
+    let of_claims = volumes.iter().filter(|volume| volume["pvcRef"].is_object());
+    let by_claim: BTreeMap<(String, String), &Value> =
+        of_claims.map(|volume| (of_claim(volume), volume)).collect();
     for (metric, field) in METRICS {
         page.describe(metric);
         for ((namespace, claim), figures) in &by_claim {
@@ -167,6 +206,16 @@ pub fn write(page: &mut Page, volumes: &[Value]) {
                 ];
                 page.add(metric, &labels, value);
             }
+        }
+    }
+    page.describe(ABNORMAL);
+    for ((namespace, claim), figures) in &by_claim {
+        if let Some(is_abnormal) = figures["volumeHealthStats"]["abnormal"].as_bool() {
+            let labels = [
+                ("namespace", &**namespace),
+                ("persistentvolumeclaim", &**claim),
+            ];
+            page.add(ABNORMAL, &labels, u8::from(is_abnormal));
         }
     }
 }
@@ -231,5 +280,43 @@ mod tests {
             [line("a"), line("b")]
         );
         assert_eq!(lines("kubelet_volume_stats_").len(), 12);
+    }
+
+    #[test]
+    fn what_a_driver_does_not_tell_is_left_out() {
+        let usage = csi::Usage {
+            total: 9,
+            used: 4,
+            available: 5,
+        };
+        let told = |stats: VolumeStats| {
+            let mut volume = of_driver(&stats);
+            volume["pvcRef"] = json!({"namespace": "shop", "name": "a"});
+            let mut page = Page::default();
+            write(
+                &mut page,
+                &[volume, json!({"name": "inline", "usedBytes": 7})],
+            );
+            let text = page.text();
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(told(VolumeStats::default()), [""; 0]);
+        let bytes = told(VolumeStats {
+            bytes: Some(usage),
+            ..VolumeStats::default()
+        });
+        assert_eq!(bytes.len(), 3);
+        let health = told(VolumeStats {
+            is_abnormal: Some(true),
+            ..VolumeStats::default()
+        });
+        assert_eq!(
+            health,
+            [
+                "kubelet_volume_stats_health_status_abnormal{namespace=\"shop\",\
+                persistentvolumeclaim=\"a\"} 1"
+            ]
+        );
     }
 }

@@ -34,7 +34,7 @@ use crate::csi_volumes::{CsiVolumes, Wanted};
 use crate::images::Puller;
 use crate::paths::PodDir;
 use atomic::Payload;
-use ownership::fs_group;
+pub use ownership::fs_group;
 use payload::Projector;
 pub use payload::ReadObjects;
 pub use release::release;
@@ -340,15 +340,19 @@ async fn prepare_claim(
         .namespace
         .as_deref()
         .unwrap_or_default();
-    let found = context
-        .api_objects
-        .volume_of_claim(namespace, claim)
-        .await?;
+    let bound = context.api_objects.bound_claim(namespace, claim).await?;
+    let found = &bound.volume;
     let spec = found.spec.clone().unwrap_or_default();
     let block = spec.volume_mode.as_deref() == Some("Block");
     check_use(context.pod, volume, block)?;
-    if let Some(wanted) = Wanted::of_volume(&found, read_only) {
-        return prepare_csi(context, &wanted).await;
+    if let Some(wanted) = Wanted::of_volume(found, read_only) {
+        let prepared = prepare_csi(context, &wanted).await?;
+        let (objects, pod) = (context.api_objects, context.pod);
+        let grown = context
+            .csi
+            .expand(objects, pod, &bound, &wanted, context.events);
+        grown.await.map_err(|message| Trouble { block, message })?;
+        return Ok(prepared);
     }
     if let Some(source) = &spec.nfs {
         let options = spec.mount_options.clone().unwrap_or_default();
@@ -357,7 +361,7 @@ async fn prepare_claim(
     }
     let path = claim_path(&spec)?;
     if block {
-        let kind = match Driver::of_volume(&found) {
+        let kind = match Driver::of_volume(found) {
             Some(_) => Block::Image,
             None => Block::Device,
         };
@@ -395,7 +399,7 @@ async fn prepare_claim(
         }
         _ => path,
     };
-    let (checked, ours) = (path.clone(), Driver::of_volume(&found).is_some());
+    let (checked, ours) = (path.clone(), Driver::of_volume(found).is_some());
     let in_project = blocking(move || {
         if !checked.exists() {
             return Err(format!("path \"{}\" does not exist", checked.display()));

@@ -12,6 +12,7 @@ use node_agent::OnShutdown;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::ephemeral::asked;
 use crate::pods::SLEEP;
 use crate::spec::shell;
 use crate::world::{NODE, World};
@@ -50,6 +51,8 @@ impl Disks {
             name: DRIVER.to_owned(),
             node_id: "id-of-a".to_owned(),
             stages: true,
+            expands: true,
+            measures: true,
             volumes_max: 7,
             topology: topology.into(),
             volumes: volumes.clone(),
@@ -61,6 +64,16 @@ impl Disks {
             volumes,
             serving: Vec::new(),
         }
+    }
+
+    /// A registered driver with an object and a volume for the claim `v`.
+    async fn with_claim(world: &World, spec: Value) -> Self {
+        let mut disks = Self::of(world);
+        key(world).await;
+        disks.driver_object(world, spec).await;
+        disks.claim(world, "v").await;
+        disks.start();
+        disks
     }
 
     fn start(&mut self) {
@@ -118,20 +131,53 @@ impl Disks {
             "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid},
             "csi": {"driver": DRIVER, "volumeHandle": name, "fsType": "ext4",
                 "volumeAttributes": {"pool": "p"},
-                "nodeStageSecretRef": {"namespace": "default", "name": "key"}}}});
+                "nodeStageSecretRef": {"namespace": "default", "name": "key"},
+                "nodeExpandSecretRef": {"namespace": "default", "name": "key"}}}});
         let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
         let volume = serde_json::from_value(volume).unwrap();
         volumes
             .create(&PostParams::default(), &volume)
             .await
             .unwrap();
-        let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
-        world
-            .api::<PersistentVolumeClaim>()
-            .patch_status(name, &PatchParams::default(), &bound)
-            .await
-            .unwrap();
+        let bound = json!({"phase": "Bound", "capacity": {"storage": "1Mi"}});
+        claim_status(world, name, bound).await;
     }
+
+    /// The resizer's part of an expansion: the storage has grown.
+    async fn grown(&self, world: &World, name: &str, size: &str) {
+        let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+        let capacity = json!({"spec": {"capacity": {"storage": size}}});
+        let (params, patch) = (PatchParams::default(), Patch::Merge(capacity));
+        let volume = format!("pv-{name}");
+        volumes.patch(&volume, &params, &patch).await.unwrap();
+        let status = json!({
+            "allocatedResources": {"storage": size},
+            "allocatedResourceStatuses": {"storage": "NodeResizePending"},
+            "conditions": [{"type": "FileSystemResizePending", "status": "True"}]});
+        claim_status(world, name, status).await;
+    }
+}
+
+async fn claim_status(world: &World, name: &str, status: Value) {
+    let patch = Patch::Merge(json!({ "status": status }));
+    world
+        .api::<PersistentVolumeClaim>()
+        .patch_status(name, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+/// Waits until the claim has this capacity, and nothing of the expansion is left.
+async fn has_grown(world: &World, name: &str, size: &str) {
+    let claims = world.api::<PersistentVolumeClaim>();
+    until("the claim has grown", || async {
+        let status = claims.get(name).await.unwrap().status.unwrap();
+        let capacity = &status.capacity.unwrap()["storage"];
+        let states = status.allocated_resource_statuses.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        (capacity.0 == size && states.is_empty() && conditions.is_empty()).then_some(())
+    })
+    .await;
 }
 
 async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl Fn() -> F) -> T {
@@ -296,6 +342,174 @@ pub async fn an_agent_and_a_driver_that_were_away_leave_nothing_mounted() {
     assert_eq!(disks.node.mounts_of("v"), 2);
     disks.start();
     disks.free("v").await;
+    world.end().await;
+}
+
+pub async fn a_volume_grows_in_use_and_at_the_next_mount() {
+    let world = started("csi-grow").await;
+    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
+    world.pod("p", with(claim("v"), "true")).await;
+    world.ready("p").await;
+    assert_eq!(disks.calls("v"), ["Stage", "Publish"]);
+
+    // In use. The answer is lost after the work, and the call is repeated.
+    disks.node.fail_next("NodeExpandVolume", Failure::DiesAfter);
+    disks.grown(&world, "v", "2Mi").await;
+    has_grown(&world, "v", "2Mi").await;
+    assert_eq!(disks.node.size_of("v"), 2 << 20);
+    assert_eq!(disks.calls("v")[2..], ["Expand", "Expand"]);
+    let calls = disks.node.calls();
+    let last = calls.last().unwrap();
+    assert_eq!(last.secrets["user"], "u");
+    assert!(last.path.ends_with("/pv-v/mount"), "{}", last.path);
+    let failed = "Warning VolumeResizeFailed NodeExpandVolume.NodeExpandVolume failed";
+    world.event("p", failed).await;
+    for object in ["p", "v"] {
+        let done = "Normal FileSystemResizeSuccessful MountVolume.NodeExpandVolume succeeded \
+            for volume \"pv-v\" node-a";
+        world.event(object, done).await;
+    }
+
+    // Infeasible: the resizer is told, and the node leaves it alone.
+    disks
+        .node
+        .fail_next("NodeExpandVolume", Failure::Before(11));
+    disks.grown(&world, "v", "3Mi").await;
+    let claims = world.api::<PersistentVolumeClaim>();
+    let status = until("the expansion is infeasible", || async {
+        let status = claims.get("v").await.unwrap().status.unwrap();
+        let states = status.allocated_resource_statuses.clone();
+        let state = states.unwrap_or_default().remove("storage");
+        (state.as_deref() == Some("NodeResizeInfeasible")).then_some(status)
+    })
+    .await;
+    let conditions = status.conditions.unwrap();
+    assert_eq!(conditions[1].type_, "NodeResizeError");
+    let message = conditions[1].message.as_deref().unwrap();
+    assert!(message.contains("on purpose"), "{message}");
+    assert_eq!(status.capacity.unwrap()["storage"].0, "2Mi");
+
+    // At the next mount.
+    world.delete("p").await;
+    world.gone("p").await;
+    disks.free("v").await;
+    let before = disks.calls("v").len();
+    disks.grown(&world, "v", "4Mi").await;
+    world.pod("next", with(claim("v"), "true")).await;
+    world.ready("next").await;
+    has_grown(&world, "v", "4Mi").await;
+    assert_eq!(disks.calls("v")[before..], ["Stage", "Publish", "Expand"]);
+    assert_eq!(disks.node.size_of("v"), 4 << 20);
+    world.delete("next").await;
+    world.gone("next").await;
+    disks.free("v").await;
+    world.end().await;
+}
+
+pub async fn figures_are_the_driver_s_and_volumes_are_published_again() {
+    let world = started("csi-care").await;
+    let tokens = json!([{"audience": "vault"}]);
+    let spec = json!({"attachRequired": false, "requiresRepublish": true, "tokenRequests": tokens});
+    let disks = Disks::with_claim(&world, spec).await;
+    world.pod("p", with(claim("v"), "true")).await;
+    world.ready("p").await;
+    std::fs::write(disks.volumes.join("v/broken"), "").unwrap();
+    let of_claim = "{namespace=\"default\",persistentvolumeclaim=\"v\"}";
+    let metrics = until("the volume has figures", || async {
+        let text = asked(&world, "/metrics").await;
+        text.contains(of_claim).then_some(text)
+    })
+    .await;
+    for (name, value) in [
+        ("capacity_bytes", 1000),
+        ("used_bytes", 400),
+        ("inodes_free", 5),
+        ("health_status_abnormal", 1),
+    ] {
+        let line = format!("kubelet_volume_stats_{name}{of_claim} {value}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+    let own = until("the summary has the volume's figures", || async {
+        let summary: Value = serde_json::from_str(&asked(&world, "/stats/summary").await).unwrap();
+        let volumes = summary["pods"][0]["volume"].as_array().cloned();
+        let mut volumes = volumes.unwrap_or_default().into_iter();
+        volumes.find(|volume| volume["pvcRef"]["name"] == "v")
+    })
+    .await;
+    assert_eq!(
+        (&own["availableBytes"], &own["name"]),
+        (&json!(600), &json!("data"))
+    );
+
+    // A driver that fails is told of, and asked again.
+    disks
+        .node
+        .fail_next("NodePublishVolume", Failure::Before(13));
+    let failed = "Warning FailedMount MountVolume.SetUp failed for volume \"pv-v\"";
+    world.event("p", failed).await;
+    let publications = |calls: Vec<String>| calls.iter().filter(|call| *call == "Publish").count();
+    let before = publications(disks.calls("v"));
+    until("the volume is published again", || async {
+        (publications(disks.calls("v")) > before).then_some(())
+    })
+    .await;
+    let calls = disks.node.calls();
+    let last = calls
+        .iter()
+        .rfind(|call| call.method == "NodePublishVolume");
+    let tokens = &last.unwrap().context["csi.storage.k8s.io/serviceAccount.tokens"];
+    let tokens: Value = serde_json::from_str(tokens).unwrap();
+    assert!(tokens["vault"]["token"].is_string(), "{tokens}");
+    assert_eq!(disks.node.mounts_of("v"), 2);
+    world.delete("p").await;
+    world.gone("p").await;
+    disks.free("v").await;
+    world.end().await;
+}
+
+/// Kills the agent in a call that does not end, once for each of the methods in turn, and starts it again.
+async fn killed_in(world: &mut World, disks: &Disks, methods: &[&str], failure: Failure) {
+    for method in methods {
+        disks.node.fail_next(method, failure);
+    }
+    let before = disks.node.hanging();
+    for (number, method) in methods.iter().enumerate() {
+        until(method, || async {
+            (disks.node.hanging() > before + number).then_some(())
+        })
+        .await;
+        world.stop().await;
+        world.start(OnShutdown::LeavePods).await;
+    }
+}
+
+pub async fn an_agent_that_is_killed_in_any_call_mounts_nothing_twice_and_loses_nothing() {
+    let mut world = World::new("csi-kill").await;
+    world.user = node_user();
+    let disks = Disks::with_claim(&world, json!({"attachRequired": false})).await;
+    world.start(OnShutdown::LeavePods).await;
+    for (failure, size) in [(Failure::HangsBefore, "2Mi"), (Failure::HangsAfter, "3Mi")] {
+        world
+            .pod("p", with(claim("v"), "echo kept >> /data/file"))
+            .await;
+        let steps = ["NodeStageVolume", "NodePublishVolume"];
+        killed_in(&mut world, &disks, &steps, failure).await;
+        world.ready("p").await;
+        assert_eq!(disks.node.mounts_of("v"), 2);
+        disks.grown(&world, "v", size).await;
+        killed_in(&mut world, &disks, &["NodeExpandVolume"], failure).await;
+        has_grown(&world, "v", size).await;
+        assert_eq!(disks.node.mounts_of("v"), 2);
+        world.delete("p").await;
+        let steps = ["NodeUnpublishVolume", "NodeUnstageVolume"];
+        killed_in(&mut world, &disks, &steps, failure).await;
+        world.gone("p").await;
+        disks.free("v").await;
+        assert!(!disks.kubelet.join("pods").read_dir().unwrap().any(|_| true));
+    }
+    let kept = std::fs::read_to_string(disks.volumes.join("v/file")).unwrap();
+    assert_eq!(kept, "kept\nkept\n");
+    assert_eq!(disks.node.size_of("v"), 3 << 20);
     world.end().await;
 }
 

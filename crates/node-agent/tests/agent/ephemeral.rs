@@ -92,7 +92,8 @@ pub async fn a_running_pod_is_looked_into() {
     world.end().await;
 }
 
-async fn asked(world: &World, path: &'static str) -> String {
+/// The answer of the node's own API.
+pub async fn asked(world: &World, path: &'static str) -> String {
     let body = http_body_util::Empty::new()
         .map_err(|never| match never {})
         .boxed_unsync();

@@ -5,3 +5,4 @@ pub mod csi;
 pub mod image_gc;
 pub mod lease;
 pub mod shutdown;
+pub mod volume_expansion;

@@ -125,6 +125,8 @@ pub mod volume {
     pub const RESIZE_SUCCESSFUL: &str = "VolumeResizeSuccessful";
     /// A claim's volume could not grow.
     pub const RESIZE_FAILED: &str = "VolumeResizeFailed";
+    /// A volume has grown on the node that uses it.
+    pub const FILE_SYSTEM_RESIZED: &str = "FileSystemResizeSuccessful";
     /// An unlimited volume holds nearly as much as its claim requests.
     pub const NEARLY_FULL: &str = "VolumeNearlyFull";
     /// An unlimited volume holds more than its claim requests.

@@ -302,7 +302,12 @@ fn is_related(
 
 /// Whether a driver's volume names the Secret for calls of a node.
 fn gives(source: &Value, namespace: &str, name: &str) -> bool {
-    let references = ["nodeStageSecretRef", "nodePublishSecretRef"].map(|field| &source[field]);
+    let references = [
+        "nodeStageSecretRef",
+        "nodePublishSecretRef",
+        "nodeExpandSecretRef",
+    ];
+    let references = references.map(|field| &source[field]);
     let mut named = references.iter();
     named.any(|reference| reference["namespace"] == namespace && reference["name"] == name)
 }
@@ -319,8 +324,9 @@ mod tests {
     fn secrets_for_the_controller_of_a_volume_are_not_for_nodes() {
         let source = serde_json::json!({
             "nodeStageSecretRef": {"namespace": "n", "name": "stage"},
+            "nodeExpandSecretRef": {"namespace": "n", "name": "grow"},
             "controllerExpandSecretRef": {"namespace": "n", "name": "expand"}});
-        assert!(gives(&source, "n", "stage"));
+        assert!(gives(&source, "n", "stage") && gives(&source, "n", "grow"));
         assert!(!gives(&source, "m", "stage") && !gives(&source, "n", "expand"));
     }
 

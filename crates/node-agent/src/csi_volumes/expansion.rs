@@ -1,0 +1,144 @@
+//! The growth of a driver's volumes on this node (`pod_lifecycle::node::volume_expansion`).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use api_client::{Api, Patch, PatchParams};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use pod_lifecycle::node::volume_expansion::{Known, conclusion, failure, plan, shown};
+use reconcile::reference;
+use resource_kinds::reasons::volume::{FILE_SYSTEM_RESIZED, RESIZE_FAILED};
+use serde_json::Value;
+
+use super::drivers::Registered;
+use super::request::{Identity, Wanted};
+use super::volumes::{CsiVolumes, secrets};
+use crate::api::events::PodEvents;
+use crate::api::objects::{ApiObjects, BoundClaim, in_time};
+
+/// What is known of the capacities of volumes that are in use. It need not outlive the agent: a growth
+/// that a claim does not show yet is repeated.
+#[derive(Debug, Default)]
+pub struct Sizes(Mutex<BTreeMap<Identity, Known>>);
+
+impl Sizes {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Identity, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of a volume.
+    pub fn of(&self, id: &Identity) -> Known {
+        self.all().get(id).copied().unwrap_or_default()
+    }
+
+    fn set(&self, id: &Identity, known: Known) {
+        self.all().insert(id.clone(), known);
+    }
+
+    /// Another pod uses the volume: the driver may expand it now.
+    pub fn is_newly_used(&self, id: &Identity) {
+        if let Some(known) = self.all().get_mut(id) {
+            known.is_refused = false;
+        }
+    }
+
+    /// A volume that is not used any more.
+    pub fn forget(&self, id: &Identity) {
+        self.all().remove(id);
+    }
+}
+
+impl CsiVolumes {
+    /// Lets a published volume grow, if its claim asks for it. May be repeated.
+    ///
+    /// # Errors
+    /// As users read them; it is to be tried again.
+    pub async fn expand(
+        &self,
+        objects: &ApiObjects,
+        pod: &Pod,
+        bound: &BoundClaim,
+        wanted: &Wanted,
+        events: &PodEvents,
+    ) -> Result<(), String> {
+        let Registered { driver, can, .. } = self.drivers().get(&wanted.id.driver)?;
+        if !can.expand || wanted.read_only {
+            return Ok(());
+        }
+        let mut known = self.sizes().of(&wanted.id);
+        if known.capacity.is_none() {
+            known.capacity = shown(&bound.claim);
+            self.sizes().set(&wanted.id, known);
+        }
+        let Some(growth) = plan(&bound.claim, &bound.volume, known) else {
+            return Ok(());
+        };
+        let secrets = secrets(objects, wanted.expand_secret.as_ref()).await?;
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let lock = self.lock(&wanted.id);
+        let _turn = lock.lock().await;
+        if !self.is_published(&wanted.id, pod).await? {
+            return Ok(());
+        }
+        let mut claim = bound.claim.clone();
+        if let Some(announcement) = &growth.announcement {
+            claim = self.write_claim(&claim, announcement).await?;
+        }
+        let volume = format!("for volume \"{}\"", wanted.name);
+        let request = wanted.expansion(can, uid, growth.capacity.value(), secrets);
+        if let Err(error) = driver.expand(&request).await {
+            let text = format!("NodeExpandVolume.NodeExpandVolume failed {volume} : {error}");
+            events.warning(RESIZE_FAILED, text.clone());
+            if error.finality() == csi::Finality::Uncertain {
+                return Err(text);
+            }
+            let (words, is_infeasible) = (error.to_string(), error.is_infeasible());
+            let now = Timestamp::now();
+            let patch = failure(&claim, &growth, known, &words, is_infeasible, now);
+            let is_refused = error.is_of_state();
+            let has_failed = true;
+            let known = Known {
+                has_failed,
+                is_refused,
+                ..known
+            };
+            self.sizes().set(&wanted.id, known);
+            if growth.conclusion.is_some() {
+                self.write_claim(&claim, &patch).await?;
+            }
+            return match is_refused {
+                true => Ok(()),
+                false => Err(text),
+            };
+        }
+        let grown = Known {
+            capacity: Some(growth.capacity),
+            ..Known::default()
+        };
+        self.sizes().set(&wanted.id, grown);
+        let node = self.node();
+        let text = format!("MountVolume.NodeExpandVolume succeeded {volume} {node}");
+        events.normal(FILE_SYSTEM_RESIZED, text.clone());
+        let of_claim = events.about(reference(&claim));
+        of_claim.normal(FILE_SYSTEM_RESIZED, text);
+        if let Some(patch) = conclusion(&claim, &growth) {
+            self.write_claim(&claim, &patch).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the status of a claim.
+    async fn write_claim(
+        &self,
+        claim: &PersistentVolumeClaim,
+        patch: &Value,
+    ) -> Result<PersistentVolumeClaim, String> {
+        let namespace = claim.metadata.namespace.clone().unwrap_or_default();
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client().clone(), &namespace);
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let written = in_time(api.patch_status(&name, &params, &patch)).await;
+        written.map_err(|error| format!("write the status of PVC {namespace}/{name}: {error}"))
+    }
+}

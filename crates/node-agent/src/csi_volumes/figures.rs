@@ -1,0 +1,71 @@
+//! The usage and the state of volumes, as their drivers tell them. They are asked in the background:
+//! nobody who reads the figures waits for a driver.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use csi::VolumeStats;
+use tokio::time::Instant;
+
+/// The age at which figures are asked for again (kubelet's default).
+const AGE_MAX: Duration = Duration::from_secs(60);
+
+/// The last figures of a volume.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    asked: Instant,
+    /// `None` if the driver had an error.
+    stats: Option<VolumeStats>,
+}
+
+/// The last figures of all volumes, by their paths on this machine.
+#[derive(Debug, Default)]
+pub struct Figures(Mutex<BTreeMap<PathBuf, Known>>);
+
+impl Figures {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The figures of a volume, about a minute old at most.
+    pub fn of(&self, path: &Path) -> Option<VolumeStats> {
+        self.all().get(path)?.stats
+    }
+
+    /// Whether the driver is to be asked about a volume.
+    pub fn is_due(&self, path: &Path, now: Instant) -> bool {
+        let known = self.all().get(path).copied();
+        known.is_none_or(|known| now >= known.asked + AGE_MAX)
+    }
+
+    /// Keeps an answer.
+    pub fn set(&self, path: PathBuf, asked: Instant, stats: Option<VolumeStats>) {
+        self.all().insert(path, Known { asked, stats });
+    }
+
+    /// Forgets the volumes that are not in use.
+    pub fn retain(&self, is_used: impl Fn(&Path) -> bool) {
+        self.all().retain(|path, _| is_used(path));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_asked_for_again_after_a_minute() {
+        let (all, now) = (Figures::default(), Instant::now());
+        let path = Path::new("/v");
+        assert!(all.is_due(path, now));
+        all.set(path.to_owned(), now, Some(VolumeStats::default()));
+        assert!(!all.is_due(path, now) && all.is_due(path, now + AGE_MAX));
+        assert_eq!(all.of(path), Some(VolumeStats::default()));
+        all.set(path.to_owned(), now, None);
+        assert_eq!(all.of(path), None);
+        all.retain(|_| false);
+        assert!(all.is_due(path, now));
+    }
+}

@@ -1,0 +1,303 @@
+//! The care for volumes that pods use: their growth, their figures, and the repeated publication that
+//! some drivers ask for.
+//!
+//! A node may not watch claims and volumes, only read those of its pods: it looks from time to time, as
+//! kubelet does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use csi::{Driver, NodeCapabilities, VolumeStats};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use pod_lifecycle::node::volume_expansion::may_grow;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::drivers::Registered;
+use super::records::VolumeData;
+use super::request::Wanted;
+use super::volumes::{CsiVolumes, id};
+use crate::api::events::PodEvents;
+use crate::api::objects::{ApiObjects, BoundClaim};
+
+/// Interval of the looks.
+const INTERVAL: Duration = Duration::from_secs(10);
+/// Claims are read at each look of this number; kubelet reads those of a pod about once a minute.
+const CLAIMS_EVERY: u32 = 2;
+/// Volumes are published again at each look of this number; kubelet does it about once a minute.
+const PUBLISH_EVERY: u32 = 3;
+
+/// The parts of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    /// Whether volumes grow.
+    grows: bool,
+    /// Whether volumes are published again.
+    publishes: bool,
+}
+
+impl Look {
+    /// The look of a number, from one.
+    fn of(number: u32) -> Self {
+        Self {
+            grows: number.is_multiple_of(CLAIMS_EVERY),
+            publishes: number.is_multiple_of(PUBLISH_EVERY),
+        }
+    }
+}
+
+/// A pod whose volumes are ready.
+#[derive(Clone)]
+pub struct LivePod {
+    /// Its object.
+    pub pod: Arc<Pod>,
+    /// The group of its files.
+    pub group: Option<u32>,
+    /// The receiver of events about it.
+    pub events: PodEvents,
+}
+
+/// Cares for the volumes of these pods until `shutdown`. A driver that hangs holds up its own volumes
+/// only.
+pub async fn keep_up(
+    volumes: Arc<CsiVolumes>,
+    objects: Arc<ApiObjects>,
+    pods: impl Fn() -> Vec<LivePod>,
+    shutdown: CancellationToken,
+) {
+    let mut looks = JoinSet::new();
+    let mut busy = BTreeSet::new();
+    for number in 1_u32.. {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+        while let Some(ended) = looks.try_join_next() {
+            match ended {
+                Ok(driver) => busy.remove(&driver),
+                // A look that ended unexpectedly does not tell of which driver it was.
+                Err(_) => {
+                    looks.abort_all();
+                    busy = BTreeSet::new();
+                    break;
+                }
+            };
+        }
+        for (driver, uses) in volumes.in_use_now(&pods()).await {
+            if !busy.insert(driver.clone()) {
+                continue;
+            }
+            let (volumes, objects) = (volumes.clone(), objects.clone());
+            looks.spawn(async move {
+                volumes
+                    .look(&objects, &driver, &uses, Look::of(number))
+                    .await;
+                driver
+            });
+        }
+    }
+}
+
+/// A publication for a pod that lives.
+struct Use {
+    data: VolumeData,
+    /// The directory in which the volume is staged.
+    staged_at: Option<String>,
+    live: LivePod,
+}
+
+impl CsiVolumes {
+    /// The publications for these pods, by driver.
+    async fn in_use_now(&self, pods: &[LivePod]) -> BTreeMap<String, Vec<Use>> {
+        let mut by_driver: BTreeMap<String, Vec<Use>> = BTreeMap::new();
+        let records = match self.records().await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(error, "volumes are not looked at");
+                return by_driver;
+            }
+        };
+        for data in records.publications {
+            let uid = |live: &&LivePod| live.pod.metadata.uid.as_deref() == Some(&*data.pod);
+            let Some(live) = pods.iter().find(uid).cloned() else {
+                continue;
+            };
+            let staged = records.stages.iter().find(|stage| id(stage) == id(&data));
+            let staged_at = staged.map(|stage| stage.path.clone());
+            let of_driver = by_driver.entry(data.driver_name.clone()).or_default();
+            of_driver.push(Use {
+                data,
+                staged_at,
+                live,
+            });
+        }
+        let paths = by_driver.values().flatten();
+        let paths: BTreeSet<PathBuf> = paths.filter_map(|one| self.path(one)).collect();
+        self.figures().retain(|path| paths.contains(path));
+        by_driver
+    }
+
+    fn path(&self, one: &Use) -> Option<PathBuf> {
+        self.directory().real(one.data.path.as_ref())
+    }
+
+    /// Looks at the volumes of a driver, one after another.
+    async fn look(&self, objects: &ApiObjects, driver: &str, uses: &[Use], look: Look) {
+        let Ok(Registered { driver, can, .. }) = self.drivers().get(driver) else {
+            return;
+        };
+        if look.publishes {
+            self.publish_all(objects, &driver.name, uses).await;
+        }
+        if can.stats {
+            self.measure(&driver, can, uses).await;
+        }
+        for one in uses.iter().filter(|_| can.expand && look.grows) {
+            if let Err(error) = self.grow(objects, one).await {
+                let volume = &one.data.volume;
+                tracing::warn!(volume, error, "a volume does not grow yet");
+            }
+        }
+    }
+
+    /// Publishes volumes again, if their driver asks for it: it renews what is in them, for instance by a
+    /// new token of the pod.
+    async fn publish_all(&self, objects: &ApiObjects, driver: &str, uses: &[Use]) {
+        let object = match self.driver_object(driver).await {
+            Ok(Some(object)) if object.spec.requires_republish == Some(true) => object,
+            Ok(_) => return,
+            Err(error) => return tracing::warn!(driver, error, "a driver cannot be looked up"),
+        };
+        for one in uses {
+            let LivePod { pod, group, events } = &one.live;
+            let done = match wanted(objects, one).await {
+                Ok(Some(wanted)) => {
+                    let again = self.publish_again(objects, pod, &wanted, *group, &object);
+                    again.await
+                }
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                let volume = &one.data.volume;
+                let text = format!("MountVolume.SetUp failed for volume \"{volume}\" : {error}");
+                events.warning("FailedMount", text);
+            }
+        }
+    }
+
+    /// Asks for the figures of volumes that are due.
+    async fn measure(&self, driver: &Driver, can: NodeCapabilities, uses: &[Use]) {
+        for one in uses {
+            let Some(path) = self.path(one) else {
+                continue;
+            };
+            let now = Instant::now();
+            if !self.figures().is_due(&path, now) {
+                continue;
+            }
+            let data = &one.data;
+            let staging = one.staged_at.as_deref();
+            let answer = driver.stats(&data.volume_handle, &data.path, staging).await;
+            let stats = answer.map(|stats| VolumeStats {
+                is_abnormal: stats.is_abnormal.filter(|_| can.condition),
+                ..stats
+            });
+            let is_silent = stats.as_ref().is_err_and(csi::CsiError::is_silence);
+            if let Err(error) = &stats {
+                tracing::warn!(volume = data.volume, %error, "a volume has no figures");
+            }
+            self.figures().set(path, now, stats.ok());
+            if is_silent {
+                return;
+            }
+        }
+    }
+
+    /// Lets one volume grow, if its claim asks for it.
+    async fn grow(&self, objects: &ApiObjects, of: &Use) -> Result<(), String> {
+        let Some((claim, read_only)) = claim_of(objects, of).await? else {
+            return Ok(());
+        };
+        if !may_grow(&claim, self.sizes().of(&id(&of.data))) {
+            return Ok(());
+        }
+        let volume = objects.volume_of(&claim).await?;
+        let Some(wanted) = Wanted::of_volume(&volume, read_only) else {
+            return Ok(());
+        };
+        let bound = BoundClaim { claim, volume };
+        let LivePod { pod, events, .. } = &of.live;
+        self.expand(objects, pod, &bound, &wanted, events).await
+    }
+}
+
+/// The volume of a publication, as its pod wants it; `None` if it does not any more.
+async fn wanted(objects: &ApiObjects, of: &Use) -> Result<Option<Wanted>, String> {
+    let pod = &of.live.pod;
+    let mut volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
+    let inline = volumes.find(|volume| volume.csi.is_some() && volume.name == of.data.volume);
+    if let Some(volume) = inline {
+        return Ok(Wanted::inline(pod, volume));
+    }
+    let Some((claim, read_only)) = claim_of(objects, of).await? else {
+        return Ok(None);
+    };
+    let volume = objects.volume_of(&claim).await?;
+    Ok(Wanted::of_volume(&volume, read_only))
+}
+
+/// The claim by which a pod uses a PersistentVolume, and whether it only reads; `None` for an inline
+/// volume.
+async fn claim_of(
+    objects: &ApiObjects,
+    of: &Use,
+) -> Result<Option<(PersistentVolumeClaim, bool)>, String> {
+    let pod = &of.live.pod;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    for (name, read_only) in claims(pod) {
+        let claim = objects.claim(namespace, &name).await?;
+        let spec = claim.as_ref().and_then(|claim| claim.spec.as_ref());
+        let volume = spec.and_then(|spec| spec.volume_name.as_deref());
+        if volume == Some(&*of.data.volume) {
+            return Ok(claim.map(|claim| (claim, read_only)));
+        }
+    }
+    Ok(None)
+}
+
+/// The names of a pod's claims, and whether the pod only reads them.
+fn claims(pod: &Pod) -> Vec<(String, bool)> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
+    let named = volumes.filter_map(|volume| {
+        if let Some(source) = &volume.persistent_volume_claim {
+            return Some((source.claim_name.clone(), source.read_only == Some(true)));
+        }
+        let made = volume.ephemeral.is_some();
+        made.then(|| (format!("{name}-{}", volume.name), false))
+    });
+    named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_those_of_a_pod_s_volumes() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [], "volumes": [
+                {"name": "a", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}},
+                {"name": "b", "ephemeral": {}},
+                {"name": "d", "emptyDir": {}}]}}))
+        .unwrap();
+        let expected = [("c".to_owned(), true), ("p-b".to_owned(), false)];
+        assert_eq!(claims(&pod), expected);
+    }
+}

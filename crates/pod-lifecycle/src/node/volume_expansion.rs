@@ -1,0 +1,300 @@
+//! The node's part of the expansion of a CSI volume: the storage has grown, and the driver must be
+//! called on the node that uses it.
+//!
+//! **Goal**: a claim shows the capacity of its volume after the driver has expanded it on the node.
+//! **Guarantees**: the claim says that the node works on it before the call, and has its capacity only
+//! after it; an agent that was killed in between repeats the call. States of a claim that belong to the
+//! resizer are left to it. The states are those of the enhancement 1790, as kubelet has them.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use object_model::Quantity;
+use serde_json::{Value, json};
+
+/// The states of a claim in which the node works, and the state in which the resizer takes over.
+const PENDING: &str = "NodeResizePending";
+const IN_PROGRESS: &str = "NodeResizeInProgress";
+const INFEASIBLE: &str = "NodeResizeInfeasible";
+/// The condition of a claim whose expansion failed on the node.
+const NODE_ERROR: &str = "NodeResizeError";
+/// All conditions that an expansion gives to a claim.
+const CONDITIONS: [&str; 4] = [
+    "FileSystemResizePending",
+    "Resizing",
+    "ControllerResizeError",
+    NODE_ERROR,
+];
+
+/// The driver is to be called.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Growth {
+    /// The volume's capacity, as its object has it.
+    pub capacity: Quantity,
+    /// The patch of the claim's status before the call; `None` if it says so already.
+    pub announcement: Option<Value>,
+    /// The patch of the claim's status after the call; `None` if another node has written it.
+    pub conclusion: Option<Value>,
+}
+
+/// What the node knows of a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The capacity that it has on this node; `None` before the first look.
+    pub capacity: Option<Quantity>,
+    /// Whether an expansion has failed for certain.
+    pub has_failed: bool,
+    /// Whether the driver does not expand it while it is in use, as it is now.
+    pub is_refused: bool,
+}
+
+/// The capacity in a claim's status.
+pub fn shown(claim: &PersistentVolumeClaim) -> Option<Quantity> {
+    let capacity = claim.status.as_ref()?.capacity.as_ref()?.get("storage")?;
+    capacity.0.parse().ok()
+}
+
+/// Whether the volume of a claim may have to grow on the node: a look at the claim alone, which spares
+/// the look at the volume.
+pub fn may_grow(claim: &PersistentVolumeClaim, known: Known) -> bool {
+    let (shown, asked) = (shown(claim), requested(claim));
+    state(claim).is_some() || asked > shown || (known.capacity.is_some() && shown > known.capacity)
+}
+
+/// The call for a claim and its volume, if there is one to make.
+pub fn plan(
+    claim: &PersistentVolumeClaim,
+    volume: &PersistentVolume,
+    known: Known,
+) -> Option<Growth> {
+    let spec = volume.spec.as_ref()?;
+    let bound = claim.spec.as_ref()?.volume_name.as_deref();
+    let offered = &spec.capacity.as_ref()?.get("storage")?.0;
+    let capacity: Quantity = offered.parse().ok()?;
+    let shown = shown(claim)?;
+    if bound.is_none() || bound != volume.metadata.name.as_deref() || known.is_refused {
+        return None;
+    }
+    if shown >= capacity && state(claim).is_none() {
+        // A volume of several nodes: another one has told it.
+        let is_behind = known.capacity.is_some_and(|known| known < capacity);
+        return is_behind.then_some(Growth {
+            capacity,
+            announcement: None,
+            conclusion: None,
+        });
+    }
+    let announcement = match state(claim) {
+        Some(PENDING) => Some(patch(
+            claim,
+            json!({"allocatedResourceStatuses": {"storage": IN_PROGRESS}}),
+        )),
+        Some(IN_PROGRESS) => None,
+        // Resizers before this enhancement name no state.
+        None if shown < capacity => None,
+        _ => return None,
+    };
+    Some(Growth {
+        capacity,
+        announcement,
+        conclusion: Some(json!({
+            "capacity": {"storage": offered},
+            "allocatedResourceStatuses": no_state(claim),
+            "conditions": others(claim, &CONDITIONS),
+        })),
+    })
+}
+
+/// The change that removes the state of the claim's storage.
+fn no_state(claim: &PersistentVolumeClaim) -> Value {
+    let states = claim.status.as_ref();
+    let states = states.and_then(|status| status.allocated_resource_statuses.as_ref());
+    match states.is_some_and(|states| states.keys().any(|name| name != "storage")) {
+        true => json!({ "storage": null }),
+        false => Value::Null,
+    }
+}
+
+/// The patch of the claim's status after a call that has certainly failed. An infeasible expansion goes
+/// back to the resizer; so does one that was replaced by another request after a failure.
+pub fn failure(
+    claim: &PersistentVolumeClaim,
+    growth: &Growth,
+    known: Known,
+    message: &str,
+    is_infeasible: bool,
+    now: Timestamp,
+) -> Value {
+    let is_replaced = known.has_failed && requested(claim) != Some(growth.capacity);
+    let mut conditions = others(claim, &[NODE_ERROR]);
+    conditions.push(json!({
+        "type": NODE_ERROR,
+        "status": "True",
+        "lastTransitionTime": now.to_string(),
+        "message": format!("failed to expand pvc with {message}"),
+    }));
+    let mut status = json!({ "conditions": conditions });
+    if is_infeasible || is_replaced {
+        status["allocatedResourceStatuses"] = json!({"storage": INFEASIBLE});
+    }
+    patch(claim, status)
+}
+
+/// The patch that concludes a growth, over the version of the claim that was written last.
+pub fn conclusion(claim: &PersistentVolumeClaim, growth: &Growth) -> Option<Value> {
+    let status = growth.conclusion.clone()?;
+    Some(patch(claim, status))
+}
+
+/// A patch that holds for this version of the claim only.
+fn patch(claim: &PersistentVolumeClaim, status: Value) -> Value {
+    let version = &claim.metadata.resource_version;
+    json!({"metadata": {"resourceVersion": version}, "status": status})
+}
+
+fn requested(claim: &PersistentVolumeClaim) -> Option<Quantity> {
+    let resources = claim.spec.as_ref()?.resources.as_ref()?;
+    resources.requests.as_ref()?.get("storage")?.0.parse().ok()
+}
+
+fn state(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let states = claim.status.as_ref()?.allocated_resource_statuses.as_ref();
+    states?.get("storage").map(String::as_str)
+}
+
+/// The conditions of a claim without those.
+fn others(claim: &PersistentVolumeClaim, without: &[&str]) -> Vec<Value> {
+    let conditions = claim.status.as_ref();
+    let conditions = conditions.and_then(|status| status.conditions.as_deref());
+    let kept = conditions.unwrap_or_default().iter();
+    kept.filter(|condition| !without.contains(&condition.type_.as_str()))
+        .map(|condition| json!(condition))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(shown: &str, state: Option<&str>) -> PersistentVolumeClaim {
+        let mut status = json!({"phase": "Bound", "capacity": {"storage": shown}, "conditions": [
+            {"type": "FileSystemResizePending", "status": "True"},
+            {"type": "Other", "status": "True"}]});
+        if let Some(state) = state {
+            status["allocatedResourceStatuses"] = json!({"storage": state});
+        }
+        serde_json::from_value(json!({"metadata": {"name": "c", "resourceVersion": "7"},
+            "spec": {"volumeName": "v", "resources": {"requests": {"storage": "2Gi"}}},
+            "status": status}))
+        .unwrap()
+    }
+
+    fn volume(name: &str, capacity: &str) -> PersistentVolume {
+        let spec = json!({"capacity": {"storage": capacity}});
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+    }
+
+    fn at(capacity: &str) -> Known {
+        Known {
+            capacity: capacity.parse().ok(),
+            ..Known::default()
+        }
+    }
+
+    fn planned(shown: &str, state: Option<&str>, capacity: &str, known: Known) -> Option<Growth> {
+        plan(&claim(shown, state), &volume("v", capacity), known)
+    }
+
+    #[test]
+    fn a_claim_says_that_the_node_works_before_the_driver_is_called() {
+        let first = planned("1Gi", Some(PENDING), "2Gi", Known::default()).unwrap();
+        let announced = first.announcement.clone().unwrap();
+        assert_eq!(announced["metadata"]["resourceVersion"], "7");
+        assert_eq!(
+            announced["status"]["allocatedResourceStatuses"]["storage"],
+            IN_PROGRESS
+        );
+        let again = planned("1Gi", Some(IN_PROGRESS), "2Gi", Known::default()).unwrap();
+        assert_eq!(again.announcement, None);
+        let end = conclusion(&claim("1Gi", Some(IN_PROGRESS)), &again).unwrap();
+        let status = &end["status"];
+        assert_eq!(status["capacity"]["storage"], "2Gi");
+        assert_eq!(status.get("allocatedResourceStatuses"), Some(&Value::Null));
+        let conditions = json!([{"type": "Other", "status": "True"}]);
+        assert_eq!(status["conditions"], conditions);
+    }
+
+    #[test]
+    fn states_of_the_resizer_are_left_to_it() {
+        for state in [
+            "ControllerResizeInProgress",
+            "ControllerResizeInfeasible",
+            INFEASIBLE,
+        ] {
+            assert_eq!(planned("1Gi", Some(state), "2Gi", Known::default()), None);
+            assert_eq!(planned("2Gi", Some(state), "2Gi", at("1Gi")), None);
+        }
+        let old = planned("1Gi", None, "2Gi", Known::default()).unwrap();
+        assert!(old.announcement.is_none() && old.conclusion.is_some());
+        assert_eq!(planned("2Gi", None, "2Gi", Known::default()), None);
+        let other = volume("other", "2Gi");
+        assert_eq!(
+            plan(&claim("1Gi", Some(PENDING)), &other, Known::default()),
+            None
+        );
+    }
+
+    #[test]
+    fn a_volume_that_another_node_has_told_of_grows_here_too() {
+        let here = planned("2Gi", None, "2Gi", at("1Gi")).unwrap();
+        assert!(here.announcement.is_none() && here.conclusion.is_none());
+        assert_eq!(planned("2Gi", None, "2Gi", at("2Gi")), None);
+        let refused = Known {
+            is_refused: true,
+            ..at("1Gi")
+        };
+        assert_eq!(planned("1Gi", Some(PENDING), "2Gi", refused), None);
+    }
+
+    #[test]
+    fn the_volume_is_looked_at_only_if_it_may_have_grown() {
+        assert!(may_grow(&claim("1Gi", None), Known::default()));
+        assert!(may_grow(&claim("2Gi", Some(PENDING)), Known::default()));
+        assert!(may_grow(&claim("2Gi", None), at("1Gi")));
+        assert!(!may_grow(&claim("2Gi", None), at("2Gi")));
+        assert!(!may_grow(&claim("2Gi", None), Known::default()));
+    }
+
+    #[test]
+    fn an_infeasible_expansion_goes_back_to_the_resizer() {
+        let claim = claim("1Gi", Some(IN_PROGRESS));
+        let of = |capacity: &str, has_failed, is_infeasible| {
+            let growth = plan(&claim, &volume("v", capacity), Known::default()).unwrap();
+            let known = Known {
+                has_failed,
+                ..Known::default()
+            };
+            let now = Timestamp::UNIX_EPOCH;
+            failure(&claim, &growth, known, "no room", is_infeasible, now)["status"].clone()
+        };
+        let plain = of("2Gi", true, false);
+        assert_eq!(plain["allocatedResourceStatuses"], Value::Null);
+        let types: Vec<&str> = plain["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|condition| condition["type"].as_str())
+            .collect();
+        assert_eq!(types, ["FileSystemResizePending", "Other", NODE_ERROR]);
+        assert_eq!(
+            plain["conditions"][2]["message"],
+            "failed to expand pvc with no room"
+        );
+        for status in [of("2Gi", false, true), of("3Gi", true, false)] {
+            assert_eq!(status["allocatedResourceStatuses"]["storage"], INFEASIBLE);
+        }
+        assert_eq!(
+            of("3Gi", false, false)["allocatedResourceStatuses"],
+            Value::Null
+        );
+    }
+}
