@@ -7,13 +7,13 @@
 use std::{sync::Arc, time::Duration};
 
 use grpc::{Code, RpcError};
-use mvcc_store::Revision;
 use tokio::time::Instant;
 
 use crate::{
     connections::Connections,
     keys::Keys,
     messages::{self, COMPACT, Condition, RequestOp, TXN, TxnRequest, TxnResponse},
+    origin::EtcdRevision,
 };
 
 /// The history that etcd keeps at least: a server that was cut off for less finds its place again.
@@ -27,7 +27,7 @@ pub(crate) struct Seen {
     /// The number of writes of the key.
     version: u64,
     /// The revision of the cluster.
-    revision: Revision,
+    revision: EtcdRevision,
 }
 
 /// Compacts at each interval, for ever.
@@ -54,7 +54,7 @@ async fn look(
     connections: &Connections,
     keys: &Keys,
     seen: Seen,
-) -> Result<(Seen, Option<Revision>), RpcError> {
+) -> Result<(Seen, Option<EtcdRevision>), RpcError> {
     let request = TxnRequest {
         conditions: vec![Condition::Version(keys.compaction.clone(), seen.version)],
         success: vec![RequestOp::Put {
@@ -74,7 +74,7 @@ async fn look(
     Ok(judge(seen, &response))
 }
 
-fn judge(seen: Seen, response: &TxnResponse) -> (Seen, Option<Revision>) {
+fn judge(seen: Seen, response: &TxnResponse) -> (Seen, Option<EtcdRevision>) {
     let found = response.responses.first().and_then(|pairs| pairs.first());
     let version = match response.succeeded {
         true => seen.version + 1,
@@ -84,12 +84,15 @@ fn judge(seen: Seen, response: &TxnResponse) -> (Seen, Option<Revision>) {
         version,
         revision: response.revision,
     };
-    let compacts = response.succeeded && seen.revision > Revision(0);
+    let compacts = response.succeeded && seen.revision > EtcdRevision(0);
     (now, compacts.then_some(seen.revision))
 }
 
 /// Makes etcd forget its history before the revision.
-pub(crate) async fn compact(connections: &Connections, revision: Revision) -> Result<(), RpcError> {
+pub(crate) async fn compact(
+    connections: &Connections,
+    revision: EtcdRevision,
+) -> Result<(), RpcError> {
     let request = messages::compaction(revision);
     let deadline = Instant::now() + ATTEMPT;
     match connections.call(COMPACT, &request, ATTEMPT, deadline).await {
@@ -114,7 +117,7 @@ mod tests {
             ..StoredPair::default()
         });
         TxnResponse {
-            revision: Revision(revision),
+            revision: EtcdRevision(revision),
             succeeded,
             responses: vec![pair.into_iter().collect()],
         }
@@ -123,7 +126,7 @@ mod tests {
     fn seen(version: u64, revision: u64) -> Seen {
         Seen {
             version,
-            revision: Revision(revision),
+            revision: EtcdRevision(revision),
         }
     }
 
@@ -133,7 +136,7 @@ mod tests {
         let first = judge(Seen::default(), &response(true, 10, None));
         assert_eq!(first, (seen(1, 10), None));
         let second = judge(first.0, &response(true, 90, None));
-        assert_eq!(second, (seen(2, 90), Some(Revision(10))));
+        assert_eq!(second, (seen(2, 90), Some(EtcdRevision(10))));
         // Another server comes too late and looks again later.
         let late = judge(seen(1, 20), &response(false, 91, Some(2)));
         assert_eq!(late, (seen(2, 91), None));

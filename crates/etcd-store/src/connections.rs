@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     messages::{STATUS, StatusResponse},
-    options::CallObserver,
+    options::{CallObserver, ConnectError, EtcdOptions},
     tls::TlsFiles,
     version,
 };
@@ -99,22 +99,26 @@ struct State {
 }
 
 impl Connections {
-    pub(crate) fn new(
-        endpoints: Vec<Endpoint>,
-        tls: Option<TlsFiles>,
-        observer: Option<CallObserver>,
-    ) -> Self {
-        Self {
+    /// The members of the options. The certificates are read.
+    ///
+    /// *Errors.* Options that are not understood.
+    pub(crate) async fn of(options: &EtcdOptions) -> Result<Self, ConnectError> {
+        let endpoints = options.endpoints()?;
+        let tls = match endpoints.iter().any(|endpoint| endpoint.is_tls) {
+            true => Some(TlsFiles::open(options).await?),
+            false => None,
+        };
+        Ok(Self {
             endpoints,
             tls,
-            observer,
+            observer: options.observer.clone(),
             state: Mutex::new(State {
                 member: 0,
                 number: 0,
                 channel: None,
             }),
             changes: watch::Sender::new(0),
-        }
+        })
     }
 
     /// The connection in use; a new one if there is none, with the first member that answers.
@@ -207,6 +211,14 @@ impl Connections {
             self.give_up(number).await;
         }
         answer
+    }
+
+    /// A read before the start of a server.
+    pub(crate) async fn read(&self, path: &str, message: &[u8]) -> Result<Bytes, RpcError> {
+        const ATTEMPT: Duration = Duration::from_secs(5);
+        const LIMIT: Duration = Duration::from_secs(15);
+        self.call(path, message, ATTEMPT, Instant::now() + LIMIT)
+            .await
     }
 
     /// A call that may be carried out more than once: it is tried until there is an answer or a refusal.

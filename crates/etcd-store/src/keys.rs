@@ -9,6 +9,10 @@ pub(crate) struct Keys {
     pub(crate) fence: Vec<u8>,
     /// The key that each transaction of this process writes, with its number.
     pub(crate) mark: Vec<u8>,
+    /// The key of the record of the data's origin.
+    pub(crate) origin: Vec<u8>,
+    /// The prefix of the marks of all processes.
+    pub(crate) marks: Vec<u8>,
     /// The key by which the servers agree on compactions.
     pub(crate) compaction: Vec<u8>,
 }
@@ -23,6 +27,8 @@ impl Keys {
             data: key("data/"),
             fence: key(&format!("fences/{writer}")),
             mark: key(&format!("marks/{writer}")),
+            marks: key("marks/"),
+            origin: key("origin"),
             compaction: key("compaction"),
         }
     }
@@ -49,7 +55,7 @@ impl Keys {
 }
 
 /// The first key behind all keys with the prefix, which ends with a slash.
-fn end_of(prefix: &[u8]) -> Vec<u8> {
+pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;
@@ -66,7 +72,7 @@ mod tests {
         let keys = Keys::new("/mainstay/", "w1");
         assert_eq!(keys.data(b"/a/b"), b"/mainstay/data//a/b");
         assert_eq!(keys.data_in(b"/mainstay/data//a/b"), Some(&b"/a/b"[..]));
-        for other in [&keys.fence, &keys.mark, &keys.compaction] {
+        for other in [&keys.fence, &keys.mark, &keys.compaction, &keys.origin] {
             assert_eq!(keys.data_in(other), None);
             let (start, end) = keys.all();
             assert!(start < *other && *other < end);

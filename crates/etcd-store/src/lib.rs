@@ -8,12 +8,14 @@
 
 mod compaction;
 mod connections;
+pub mod copy;
 pub mod decoders;
 mod keys;
 mod leases;
 mod messages;
 mod mirror;
 mod options;
+mod origin;
 mod quota;
 mod read_index;
 mod session;

@@ -4,8 +4,10 @@
 //! skipped.
 
 use bytes::Bytes;
-use mvcc_store::{LeaseId, Revision};
+use mvcc_store::LeaseId;
 use object_model::protobuf::{Reader, Wire, WireError, Writer};
+
+use crate::{keys, origin::EtcdRevision};
 
 pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
 pub(crate) const PUT: &str = "/etcdserverpb.KV/Put";
@@ -84,7 +86,11 @@ fn write_put(out: &mut Writer, key: &[u8], value: &[u8], lease: Option<LeaseId>)
 #[derive(Clone, Debug)]
 pub(crate) enum Condition {
     /// The newest write of the key has this revision; zero for an absent key.
-    ModRevision(Vec<u8>, u64),
+    ModRevision(Vec<u8>, EtcdRevision),
+    /// The newest write of the key is older than the revision, or the key is absent.
+    Before(Vec<u8>, EtcdRevision),
+    /// The newest write of all keys with the prefix is older than the revision; the prefix ends with a slash.
+    AllBefore(Vec<u8>, EtcdRevision),
     /// The key exists, or does not.
     Exists(Vec<u8>, bool),
     /// The key has been written so many times since it was created.
@@ -95,11 +101,15 @@ impl Condition {
     fn write(&self, out: &mut Writer) {
         const EQUAL: u64 = 0;
         const GREATER: u64 = 1;
+        const LESS: u64 = 2;
         const VERSION: u64 = 0;
         const CREATE: u64 = 1;
         const MOD: u64 = 2;
         let (key, target, result, field, value) = match self {
-            Self::ModRevision(key, revision) => (key, MOD, EQUAL, 6, *revision),
+            Self::ModRevision(key, revision) => (key, MOD, EQUAL, 6, revision.0),
+            Self::Before(key, revision) | Self::AllBefore(key, revision) => {
+                (key, MOD, LESS, 6, revision.0)
+            }
             Self::Exists(key, true) => (key, CREATE, GREATER, 5, 0),
             Self::Exists(key, false) => (key, CREATE, EQUAL, 5, 0),
             Self::Version(key, version) => (key, VERSION, EQUAL, 4, *version),
@@ -108,6 +118,9 @@ impl Condition {
         out.varint(number(2), target);
         out.bytes(bytes(3), key);
         out.varint(number(field), value);
+        if let Self::AllBefore(prefix, _) = self {
+            out.bytes(bytes(64), &keys::end_of(prefix));
+        }
     }
 }
 
@@ -124,6 +137,8 @@ pub(crate) enum RequestOp {
     },
     /// Deletes a key, and answers with what it was.
     Delete(Vec<u8>),
+    /// Deletes all keys with the prefix, which ends with a slash.
+    DeleteAll(Vec<u8>),
 }
 
 impl RequestOp {
@@ -142,6 +157,10 @@ impl RequestOp {
             Self::Delete(key) => out.message(bytes(3), |out| {
                 out.bytes(bytes(1), key);
                 out.varint(number(3), 1);
+            }),
+            Self::DeleteAll(prefix) => out.message(bytes(3), |out| {
+                out.bytes(bytes(1), prefix);
+                out.bytes(bytes(2), &keys::end_of(prefix));
             }),
         }
     }
@@ -172,14 +191,14 @@ impl TxnRequest {
 }
 
 /// `CompactionRequest`.
-pub(crate) fn compaction(revision: Revision) -> Vec<u8> {
+pub(crate) fn compaction(revision: EtcdRevision) -> Vec<u8> {
     let mut out = Writer::default();
     out.varint(number(1), revision.0);
     out.0
 }
 
 /// `WatchRequest` that begins a watch of all keys from `key` to `end`.
-pub(crate) fn watch(key: &[u8], end: &[u8], from: Revision) -> Vec<u8> {
+pub(crate) fn watch(key: &[u8], end: &[u8], from: EtcdRevision) -> Vec<u8> {
     let mut out = Writer::default();
     out.message(bytes(1), |out| {
         out.bytes(bytes(1), key);
@@ -224,7 +243,7 @@ fn fields<'a>(
 }
 
 /// The revision in a `ResponseHeader`.
-fn header(wire: Wire<'_>) -> Result<Revision, WireError> {
+fn header(wire: Wire<'_>) -> Result<EtcdRevision, WireError> {
     let mut revision = 0;
     fields(wire.bytes()?, |field, wire| {
         if field == 3 {
@@ -232,7 +251,7 @@ fn header(wire: Wire<'_>) -> Result<Revision, WireError> {
         }
         Ok(())
     })?;
-    Ok(Revision(revision))
+    Ok(EtcdRevision(revision))
 }
 
 /// A key with its value, as etcd has it.
@@ -240,8 +259,8 @@ fn header(wire: Wire<'_>) -> Result<Revision, WireError> {
 pub(crate) struct StoredPair {
     pub(crate) key: Vec<u8>,
     pub(crate) value: Bytes,
-    pub(crate) create_revision: Revision,
-    pub(crate) mod_revision: Revision,
+    pub(crate) create_revision: EtcdRevision,
+    pub(crate) mod_revision: EtcdRevision,
     /// The number of writes since the key was created.
     pub(crate) version: u64,
     /// Zero for none.
@@ -254,8 +273,8 @@ impl StoredPair {
         fields(wire.bytes()?, |field, wire| {
             match field {
                 1 => pair.key = wire.bytes()?.to_vec(),
-                2 => pair.create_revision = Revision(wire.varint()?),
-                3 => pair.mod_revision = Revision(wire.varint()?),
+                2 => pair.create_revision = EtcdRevision(wire.varint()?),
+                3 => pair.mod_revision = EtcdRevision(wire.varint()?),
                 4 => pair.version = wire.varint()?,
                 // A copy: the message may have many other values.
                 5 => pair.value = Bytes::copy_from_slice(wire.bytes()?),
@@ -271,10 +290,12 @@ impl StoredPair {
 /// `RangeResponse`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RangeResponse {
-    pub(crate) revision: Revision,
+    pub(crate) revision: EtcdRevision,
     pub(crate) pairs: Vec<StoredPair>,
     /// There are more keys than the limit.
     pub(crate) more: bool,
+    /// The number of keys in the whole range.
+    pub(crate) count: u64,
 }
 
 impl RangeResponse {
@@ -285,6 +306,7 @@ impl RangeResponse {
                 1 => response.revision = header(wire)?,
                 2 => response.pairs.push(StoredPair::read(wire)?),
                 3 => response.more = wire.varint()? != 0,
+                4 => response.count = wire.varint()?,
                 _ => {}
             }
             Ok(())
@@ -296,7 +318,7 @@ impl RangeResponse {
 /// `TxnResponse`: for each operation the pairs that it read or deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TxnResponse {
-    pub(crate) revision: Revision,
+    pub(crate) revision: EtcdRevision,
     pub(crate) succeeded: bool,
     pub(crate) responses: Vec<Vec<StoredPair>>,
 }
@@ -347,12 +369,12 @@ pub(crate) struct WatchEvent {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WatchResponse {
     /// The revision of the member. Without events, all up to it have been sent.
-    pub(crate) revision: Revision,
+    pub(crate) revision: EtcdRevision,
     pub(crate) is_created: bool,
     /// The watch has ended, and why.
     pub(crate) canceled: Option<String>,
     /// The oldest revision that can be watched, if that is why the watch has ended.
-    pub(crate) compact_revision: Revision,
+    pub(crate) compact_revision: EtcdRevision,
     pub(crate) events: Vec<WatchEvent>,
 }
 
@@ -365,7 +387,7 @@ impl WatchResponse {
                 1 => response.revision = header(wire)?,
                 3 => response.is_created = wire.varint()? != 0,
                 4 => is_canceled = wire.varint()? != 0,
-                5 => response.compact_revision = Revision(wire.varint()?),
+                5 => response.compact_revision = EtcdRevision(wire.varint()?),
                 6 => reason = String::from_utf8_lossy(wire.bytes()?).into_owned(),
                 11 => response.events.push(read_event(wire)?),
                 _ => {}
@@ -414,8 +436,8 @@ impl LeaseResponse {
 }
 
 /// The revision in the header of an answer of which nothing else is read.
-pub(crate) fn revision_of(message: &[u8]) -> Result<Revision, WireError> {
-    let mut revision = Revision(0);
+pub(crate) fn revision_of(message: &[u8]) -> Result<EtcdRevision, WireError> {
+    let mut revision = EtcdRevision(0);
     fields(message, |field, wire| {
         if field == 1 {
             revision = header(wire)?;

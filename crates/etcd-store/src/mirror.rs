@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,7 @@ use crate::{
     messages::{
         self, RANGE, RangeRequest, RangeResponse, StoredPair, WATCH, WatchEvent, WatchResponse,
     },
+    origin::{EtcdRevision, Origin},
     value,
 };
 
@@ -53,7 +57,10 @@ pub(crate) enum Mark {
 /// The copy, and those who wait for it.
 pub(crate) struct Mirror {
     pub(crate) published: Published,
+    pub(crate) origin: Origin,
     keys: Keys,
+    /// Whether the data is not that of the start any more.
+    is_replaced: AtomicBool,
     progress_interval: Duration,
     /// The published revision. Marks of a revision are noted before it is sent here.
     reached: watch::Sender<Revision>,
@@ -77,10 +84,13 @@ impl Mirror {
     pub(crate) async fn load(
         connections: &Connections,
         keys: Keys,
+        origin: Origin,
         limits: &Limits,
     ) -> Result<Self, RpcError> {
-        let (live, revision) = load(connections, &keys).await?;
+        let (live, revision) = load(connections, &keys, origin).await?;
         Ok(Self {
+            origin,
+            is_replaced: AtomicBool::new(false),
             published: Published::new(live, revision, limits),
             keys,
             progress_interval: limits.progress_interval,
@@ -94,7 +104,18 @@ impl Mirror {
     /// Why the copy does not follow etcd, if it does not.
     pub(crate) fn failure(&self) -> Option<StoreError> {
         let failure = self.failure.read();
-        failure.unwrap_or_else(PoisonError::into_inner).clone()
+        let failure = failure.unwrap_or_else(PoisonError::into_inner).clone();
+        self.failure_for_ever().or(failure)
+    }
+
+    /// The reason why this server cannot go on without a restart, if there is one.
+    pub(crate) fn failure_for_ever(&self) -> Option<StoreError> {
+        self.is_replaced.load(Ordering::Relaxed).then(replaced)
+    }
+
+    /// Notes that the data is not that of the start any more.
+    pub(crate) fn note_replaced(&self) {
+        self.is_replaced.store(true, Ordering::Relaxed);
     }
 
     fn note_failure(&self, failure: Option<StoreError>) {
@@ -164,7 +185,7 @@ impl Mirror {
     async fn reload(&self, connections: &Connections) {
         tracing::warn!("etcd has compacted events that were not seen yet; all keys are read again");
         loop {
-            match load(connections, &self.keys).await {
+            match load(connections, &self.keys, self.origin).await {
                 Ok((live, revision)) => {
                     for mark in self.marks().values_mut() {
                         if matches!(mark, Mark::Awaited) {
@@ -194,8 +215,8 @@ impl Mirror {
         changes.borrow_and_update();
         let failed = |error| Ended::Failed(number, error);
         let (start, end) = self.keys.all();
-        let next = Revision(self.published.revision().0 + 1);
-        let begin = messages::watch(&start, &end, next);
+        let seen = self.origin.in_etcd(self.published.revision());
+        let begin = messages::watch(&start, &end, EtcdRevision(seen.0 + 1));
         let mut stream = match channel.stream(WATCH, &begin, PAGE_TIMEOUT).await {
             Ok(stream) => stream,
             Err(error) => return failed(error),
@@ -214,7 +235,7 @@ impl Mirror {
                         Ok(response) => response,
                         Err(error) => return failed(error),
                     };
-                    if response.compact_revision > Revision(0) {
+                    if response.compact_revision > EtcdRevision(0) {
                         return Ended::Compacted;
                     }
                     if let Some(reason) = response.canceled {
@@ -264,6 +285,7 @@ impl Mirror {
             .chunk_by(|one, other| one.pair.mod_revision == other.pair.mod_revision)
             .map(|events| (events[0].pair.mod_revision, events.to_vec()));
         for (revision, events) in by_revision.chain(progress) {
+            let revision = self.origin.shown(revision);
             if revision > self.published.revision() {
                 self.publish(revision, events);
             }
@@ -282,8 +304,10 @@ impl Mirror {
                     .try_into()
                     .ok()
                     .map(u64::from_be_bytes);
+            } else if event.pair.key == self.keys.origin {
+                self.note_replaced();
             } else if let Some(key) = self.keys.data_in(&event.pair.key) {
-                let pair = (!event.is_delete).then(|| loaded(key, &event.pair));
+                let pair = (!event.is_delete).then(|| loaded(key, &event.pair, self.origin));
                 changed.push((Arc::from(key), pair));
             }
         }
@@ -321,9 +345,27 @@ fn ask_for_progress(stream: &Stream) -> Result<(), RpcError> {
     stream.send(&messages::progress())
 }
 
+/// The error of a server whose data was copied elsewhere, or replaced.
+pub(crate) fn replaced() -> StoreError {
+    StoreError::Unavailable(
+        "the data in etcd was moved or replaced since this server has started; it does not use it any more"
+            .to_owned(),
+    )
+}
+
 /// The pair of the store in a pair of etcd.
-pub(crate) fn loaded(key: &[u8], pair: &StoredPair) -> KeyValue {
-    let value = value::load(&pair.value, pair.mod_revision).unwrap_or_else(|| {
+pub(crate) fn loaded(key: &[u8], pair: &StoredPair, origin: Origin) -> KeyValue {
+    if let Some((create_revision, mod_revision, value)) = value::copied(&pair.value) {
+        return KeyValue {
+            key: Arc::from(key),
+            value,
+            create_revision,
+            mod_revision,
+            lease: None,
+        };
+    }
+    let mod_revision = origin.shown(pair.mod_revision);
+    let value = value::load(&pair.value, mod_revision).unwrap_or_else(|| {
         let key = key.escape_ascii();
         tracing::error!(%key, "a value in etcd was not stored by this program");
         pair.value.clone()
@@ -331,17 +373,21 @@ pub(crate) fn loaded(key: &[u8], pair: &StoredPair) -> KeyValue {
     KeyValue {
         key: Arc::from(key),
         value,
-        create_revision: pair.create_revision,
-        mod_revision: pair.mod_revision,
+        create_revision: origin.shown(pair.create_revision),
+        mod_revision,
         lease: (pair.lease != 0).then_some(LeaseId(pair.lease)),
     }
 }
 
 /// All keys at one revision, which is the newest of the cluster at the first page.
-async fn load(connections: &Connections, keys: &Keys) -> Result<(LiveKeys, Revision), RpcError> {
+pub(crate) async fn load(
+    connections: &Connections,
+    keys: &Keys,
+    origin: Origin,
+) -> Result<(LiveKeys, Revision), RpcError> {
     let deadline = tokio::time::Instant::now() + LOAD_TIMEOUT;
     loop {
-        match load_at_once(connections, keys, deadline).await {
+        match load_at_once(connections, keys, origin, deadline).await {
             // A compaction in between; the next attempt is at a newer revision.
             Err(RpcError::Status { code, .. })
                 if code == Code::OUT_OF_RANGE && tokio::time::Instant::now() < deadline => {}
@@ -353,11 +399,12 @@ async fn load(connections: &Connections, keys: &Keys) -> Result<(LiveKeys, Revis
 async fn load_at_once(
     connections: &Connections,
     keys: &Keys,
+    origin: Origin,
     deadline: tokio::time::Instant,
 ) -> Result<(LiveKeys, Revision), RpcError> {
     let (mut start, end) = keys.all_data();
     let mut live = LiveKeys::new();
-    let mut revision = Revision(0);
+    let mut revision = EtcdRevision(0);
     loop {
         let request = RangeRequest {
             key: &start,
@@ -372,12 +419,12 @@ async fn load_at_once(
             .await?;
         let page =
             RangeResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))?;
-        if revision == Revision(0) {
+        if revision == EtcdRevision(0) {
             revision = page.revision;
         }
         for pair in &page.pairs {
             if let Some(key) = keys.data_in(&pair.key) {
-                let pair = loaded(key, pair);
+                let pair = loaded(key, pair, origin);
                 live.insert(Arc::clone(&pair.key), Arc::new(pair));
             }
         }
@@ -386,7 +433,7 @@ async fn load_at_once(
                 start.clone_from(&last.key);
                 start.push(0);
             }
-            _ => return Ok((live, revision)),
+            _ => return Ok((live, origin.shown(revision))),
         }
     }
 }

@@ -87,6 +87,17 @@ pub enum ConnectError {
     /// A certificate or a key that is not understood.
     #[error("the certificates for etcd")]
     Certificates(#[from] BundleError),
+    /// A copy into this etcd was interrupted.
+    #[error(
+        "the copy of a cluster into this etcd is not complete: run `mainstay store copy` again"
+    )]
+    Incomplete,
+    /// The data was copied elsewhere.
+    #[error("the cluster of this etcd was moved to {0}, where it goes on")]
+    Moved(String),
+    /// The record of the data's origin is not understood.
+    #[error("the data in etcd was copied by a newer version of mainstay; use that")]
+    NewerRecord,
     /// No member answers, or every one is refused; with the reasons.
     #[error("etcd cannot be used")]
     Store(#[from] StoreError),

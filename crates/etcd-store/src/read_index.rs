@@ -11,6 +11,7 @@ use tokio::{
 use crate::{
     connections::Connections,
     messages::{self, RANGE, RangeRequest},
+    origin::Origin,
     txn,
 };
 
@@ -29,9 +30,10 @@ impl ReadIndex {
     pub(crate) fn new(
         connections: Arc<Connections>,
         key: Vec<u8>,
+        origin: Origin,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (asking, asked) = mpsc::unbounded_channel();
-        (Self(asking), answer(connections, key, asked))
+        (Self(asking), answer(connections, key, origin, asked))
     }
 
     /// A revision that includes every write that was acknowledged before the call.
@@ -48,6 +50,7 @@ impl ReadIndex {
 async fn answer(
     connections: Arc<Connections>,
     key: Vec<u8>,
+    origin: Origin,
     mut asked: mpsc::UnboundedReceiver<oneshot::Sender<Answer>>,
 ) {
     let request = RangeRequest {
@@ -61,7 +64,7 @@ async fn answer(
         let deadline = Instant::now() + LIMIT;
         let found = connections.call(RANGE, &request, ATTEMPT, deadline).await;
         let answer = match found.map(|answer| messages::revision_of(&answer)) {
-            Ok(Ok(revision)) => Ok(revision),
+            Ok(Ok(revision)) => Ok(origin.shown(revision)),
             Ok(Err(error)) => Err(StoreError::Unavailable(error.to_string())),
             Err(error) => Err(txn::refusal(&error, None)),
         };

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use mvcc_store::{LeaseId, Revision, StoreError};
+use mvcc_store::{LeaseId, StoreError};
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{connections::Connections, leases};
+use crate::{connections::Connections, leases, origin::EtcdRevision};
 
 /// Time to live, far above the time that a transaction can be on its way.
 const SECONDS: u64 = 3600;
@@ -25,7 +25,7 @@ pub(crate) const RENEWAL: Duration = Duration::from_secs(SECONDS / 3);
 pub(crate) struct Session {
     pub(crate) lease: Option<LeaseId>,
     /// The revision at which the fence was last written, as far as is known; zero for never.
-    pub(crate) fence: Revision,
+    pub(crate) fence: EtcdRevision,
 }
 
 /// The present session of this process.
@@ -64,14 +64,14 @@ impl Sessions {
         let lease = leases::grant(&self.connections, SECONDS, deadline).await?;
         let session = Session {
             lease: Some(lease),
-            fence: Revision(0),
+            fence: EtcdRevision(0),
         };
         *self.present.write().unwrap_or_else(PoisonError::into_inner) = session;
         Ok((session, lease))
     }
 
     /// Notes that the fence was written under the lease.
-    pub(crate) fn fenced(&self, lease: Option<LeaseId>, at: Revision) {
+    pub(crate) fn fenced(&self, lease: Option<LeaseId>, at: EtcdRevision) {
         let mut present = self.present.write().unwrap_or_else(PoisonError::into_inner);
         if present.lease == lease {
             present.fence = present.fence.max(at);

@@ -25,9 +25,9 @@ use crate::{
     messages::{self, ALARM, LEASE_REVOKE},
     mirror::Mirror,
     options::{ConnectError, EtcdOptions},
+    origin::{EtcdRevision, Origin},
     quota,
     read_index::ReadIndex,
-    tls::TlsFiles,
     txn,
     writer::Writer,
 };
@@ -63,22 +63,17 @@ impl EtcdStore {
     /// *Errors.* Options that are not understood; no member that answers, or only such with a version
     /// that loses events.
     pub async fn connect(options: &EtcdOptions) -> Result<Arc<Self>, ConnectError> {
-        let endpoints = options.endpoints()?;
-        let tls = match endpoints.iter().any(|endpoint| endpoint.is_tls) {
-            true => Some(TlsFiles::open(options).await?),
-            false => None,
-        };
-        let connections = Arc::new(Connections::new(endpoints, tls, options.observer.clone()));
+        let connections = Arc::new(Connections::of(options).await?);
         let keys = Keys::new(&options.prefix, &uuid::Uuid::new_v4().to_string());
         // A refused version is told at once, not after all attempts.
-        let unusable = |error: RpcError| StoreError::Unavailable(error.to_string());
         connections.current().await.map_err(unusable)?;
-        let mirror = Mirror::load(&connections, keys.clone(), &options.limits).await;
+        let origin = Origin::read(&connections, &keys).await?;
+        let mirror = Mirror::load(&connections, keys.clone(), origin, &options.limits).await;
         let mirror = Arc::new(mirror.map_err(unusable)?);
         let writer = Writer::new(Arc::clone(&connections), Arc::clone(&mirror), keys.clone());
         let writer = Arc::new(writer);
         let (read_index, answering) =
-            ReadIndex::new(Arc::clone(&connections), keys.compaction.clone());
+            ReadIndex::new(Arc::clone(&connections), keys.compaction.clone(), origin);
         let following = Arc::clone(&mirror).run(Arc::clone(&connections));
         let looking = look_at_alarms(Arc::clone(&connections), Arc::clone(&writer));
         let renewing = Arc::clone(&writer).keep_session();
@@ -145,6 +140,9 @@ impl Store for EtcdStore {
 
     fn newest(&self) -> BoxFuture<'_, Result<Revision, StoreError>> {
         async move {
+            if let Some(replaced) = self.mirror.failure_for_ever() {
+                return Err(replaced);
+            }
             let known = self.current_revision();
             let revision = self.read_index.newest().await?;
             if revision < known {
@@ -196,6 +194,9 @@ impl Store for EtcdStore {
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
         async move {
+            if let Some(replaced) = self.mirror.failure_for_ever() {
+                return Err(replaced);
+            }
             quota::check(&txn, &self.mirror.published.newest(), self.live_bytes_max)?;
             self.writer.txn(txn).await
         }
@@ -214,6 +215,10 @@ impl Store for EtcdStore {
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
         async move {
             self.mirror.published.compact(revision)?;
+            let revision = self.mirror.origin.in_etcd(revision);
+            if revision == EtcdRevision(0) {
+                return Ok(());
+            }
             let compacted = compaction::compact(&self.connections, revision).await;
             compacted.map_err(|error| txn::refusal(&error, None))
         }
@@ -239,6 +244,7 @@ impl Store for EtcdStore {
             let answer = self.call(LEASE_REVOKE, &messages::lease(lease)).await;
             let answer = answer.map_err(|error| txn::refusal(&error, Some(lease)))?;
             let revision = messages::revision_of(&answer).map_err(malformed)?;
+            let revision = self.mirror.origin.shown(revision);
             let deadline = Instant::now() + FRESH_LIMIT;
             match self.mirror.wait_with_progress(revision, deadline).await {
                 true => Ok(()),
@@ -249,6 +255,11 @@ impl Store for EtcdStore {
         }
         .boxed()
     }
+}
+
+/// The error of a start for an etcd that does not answer.
+pub(crate) fn unusable(error: RpcError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
 }
 
 /// The error after a restore of etcd: this server has seen, and told, changes that etcd does not have.

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use grpc::{Code, RpcError};
 use mvcc_store::{
     Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
-    published::Commit,
+    published::{Commit, LiveKeys},
 };
 
 use crate::{
     keys::Keys,
     messages::{Condition, RequestOp, StoredPair, TxnRequest, TxnResponse},
     mirror::loaded,
+    origin::{EtcdRevision, Origin},
     value,
 };
 
@@ -59,23 +60,60 @@ pub(crate) struct NewMark {
     pub(crate) lease: LeaseId,
 }
 
-/// The transaction for etcd, if the fence was last written at `fence` (zero for never).
+/// What a transaction of this process compares, beside its own comparisons.
+#[derive(Clone, Copy)]
+pub(crate) struct Base<'a> {
+    pub(crate) keys: &'a Keys,
+    pub(crate) origin: Origin,
+    /// The revision at which the fence was last written; zero for never.
+    pub(crate) fence: EtcdRevision,
+}
+
+impl Base<'_> {
+    /// The conditions for a comparison. A copied pair shows a revision that etcd does not know: it is there as
+    /// long as it is in the copy of all keys, and older than the record of the origin in etcd. Nobody
+    /// writes such a pair again.
+    fn conditions(&self, compare: &Compare, live: &LiveKeys) -> Vec<Condition> {
+        let key = self.keys.data(compare.key());
+        // No key has been written so often.
+        let never = |key| vec![Condition::Version(key, u64::MAX >> 1)];
+        match compare {
+            Compare::Absent(_) => vec![Condition::Exists(key, false)],
+            Compare::Exists(_) => vec![Condition::Exists(key, true)],
+            // Zero would be an absent key, which has no revision.
+            Compare::ModRevision(_, Revision(0)) => never(key),
+            Compare::ModRevision(of, revision) if self.origin.is_copied(*revision) => {
+                match live.get(of.as_slice()) {
+                    Some(pair) if pair.mod_revision == *revision => vec![
+                        Condition::Exists(key.clone(), true),
+                        Condition::Before(key, self.origin.record),
+                    ],
+                    _ => never(key),
+                }
+            }
+            Compare::ModRevision(_, revision) => {
+                vec![Condition::ModRevision(key, self.origin.in_etcd(*revision))]
+            }
+        }
+    }
+}
+
+/// The transaction for etcd. `live` is the copy of all keys.
 ///
 /// *Errors.* `TooLarge`.
 pub(crate) fn request(
     txn: &Txn,
-    keys: &Keys,
-    fence: Revision,
+    base: Base<'_>,
+    live: &LiveKeys,
     mark: Option<NewMark>,
 ) -> Result<Vec<u8>, StoreError> {
-    let fenced = Condition::ModRevision(keys.fence.clone(), fence.0);
-    let conditions = txn.compare.iter().map(|compare| match compare {
-        // Zero would be an absent key, which has no revision.
-        Compare::ModRevision(key, Revision(0)) => Condition::Version(keys.data(key), u64::MAX >> 1),
-        Compare::ModRevision(key, revision) => Condition::ModRevision(keys.data(key), revision.0),
-        Compare::Absent(key) => Condition::Exists(keys.data(key), false),
-        Compare::Exists(key) => Condition::Exists(keys.data(key), true),
-    });
+    let Base { keys, origin, .. } = base;
+    let own = [
+        Condition::ModRevision(keys.fence.clone(), base.fence),
+        Condition::ModRevision(keys.origin.clone(), origin.record),
+    ];
+    let compares = txn.compare.iter();
+    let conditions = compares.flat_map(|compare| base.conditions(compare, live));
     let operations = txn.operations.iter().map(|operation| match operation {
         Operation::Put { key, value, lease } => RequestOp::Put {
             key: keys.data(key),
@@ -91,10 +129,10 @@ pub(crate) fn request(
     });
     let present = txn.compare.iter().map(|compare| keys.data(compare.key()));
     let request = TxnRequest {
-        conditions: conditions.chain([fenced]).collect(),
+        conditions: conditions.chain(own).collect(),
         success: operations.chain(mark).collect(),
         failure: present
-            .chain([keys.fence.clone()])
+            .chain([keys.fence.clone(), keys.origin.clone()])
             .map(RequestOp::Get)
             .collect(),
     };
@@ -116,22 +154,23 @@ pub(crate) enum Answered {
     /// A comparison failed.
     Refused(TxnResult),
     /// The fence has been written since, last at this revision: nothing is known about the comparisons.
-    Fenced(Revision),
+    Fenced(EtcdRevision),
+    /// The data below the prefix is not that of the start any more.
+    Replaced,
 }
 
-/// Reads the answer to a transaction that compared the fence with `fence`.
+/// Reads the answer to a transaction.
 ///
 /// *Errors.* The answer does not fit the transaction.
 pub(crate) fn answered(
     txn: &Txn,
-    keys: &Keys,
-    fence: Revision,
+    base: Base<'_>,
     response: &TxnResponse,
 ) -> Result<Answered, RpcError> {
     let strange = || RpcError::Broken("etcd's answer does not fit the transaction".to_owned());
     let of_store = |pair: &StoredPair| {
-        let key = keys.data_in(&pair.key)?;
-        Some(loaded(key, pair))
+        let key = base.keys.data_in(&pair.key)?;
+        Some(loaded(key, pair, base.origin))
     };
     let pairs = response.responses.iter();
     let found: Vec<_> = pairs
@@ -139,19 +178,23 @@ pub(crate) fn answered(
         .collect();
     if response.succeeded {
         let results = found.get(..txn.operations.len()).ok_or_else(strange)?;
-        return Ok(Answered::Committed(response.revision, results.to_vec()));
+        let revision = base.origin.shown(response.revision);
+        return Ok(Answered::Committed(revision, results.to_vec()));
     }
-    let fence_now = response
-        .responses
-        .get(txn.compare.len())
-        .ok_or_else(strange)?
-        .first()
-        .map_or(Revision(0), |pair| pair.mod_revision);
-    if fence_now != fence {
+    let own = |number: usize| {
+        let pairs = response.responses.get(txn.compare.len() + number);
+        let pair = pairs.ok_or_else(strange)?.first();
+        Ok(pair.map_or(EtcdRevision(0), |pair| pair.mod_revision))
+    };
+    if own(1)? != base.origin.record {
+        return Ok(Answered::Replaced);
+    }
+    let fence_now = own(0)?;
+    if fence_now != base.fence {
         return Ok(Answered::Fenced(fence_now));
     }
     Ok(Answered::Refused(TxnResult::Refused {
-        revision: response.revision,
+        revision: base.origin.shown(response.revision),
         present: found.into_iter().take(txn.compare.len()).collect(),
     }))
 }

@@ -1,15 +1,17 @@
 //! The form of a value in etcd.
 //!
 //! A stamped value contains its revision, which is unknown before the commit. Its two parts are
-//! stored, and every server inserts the revision when the value arrives. The first byte says the
-//! form: `p` and the value, or `s`, the length of the first part (a varint), and both parts.
+//! stored, and every server inserts the revision when the value arrives. A copied value keeps the revisions
+//! that it had in another store. The first byte says the form: `p` and the value; `s`, the length of the
+//! first part (a varint), and both parts; or `c`, both revisions (varints), and the value.
 
 use bytes::Bytes;
-use mvcc_store::{Revision, Value};
+use mvcc_store::{KeyValue, Revision, Value};
 use object_model::varint;
 
 const PLAIN: u8 = b'p';
 const STAMPED: u8 = b's';
+const COPIED: u8 = b'c';
 
 /// The value as etcd stores it.
 pub(crate) fn store(value: &Value) -> Vec<u8> {
@@ -29,6 +31,28 @@ pub(crate) fn store(value: &Value) -> Vec<u8> {
     out
 }
 
+/// A value of another store with the revisions that it has there, as etcd stores it.
+pub(crate) fn store_copied(pair: &KeyValue) -> Vec<u8> {
+    let mut out = Vec::with_capacity(pair.value.len() + 16);
+    out.push(COPIED);
+    varint::put(&mut out, pair.create_revision.0);
+    varint::put(&mut out, pair.mod_revision.0);
+    out.extend_from_slice(&pair.value);
+    out
+}
+
+/// The revisions of a copied value: of its creation, and of its write.
+pub(crate) fn copied(stored: &Bytes) -> Option<(Revision, Revision, Bytes)> {
+    let (form, mut rest) = stored.split_first()?;
+    if *form != COPIED {
+        return None;
+    }
+    let created = varint::take(&mut rest).ok()?;
+    let modified = varint::take(&mut rest).ok()?;
+    let value = stored.slice(stored.len() - rest.len()..);
+    Some((Revision(created), Revision(modified), value))
+}
+
 /// The value as of the revision of its write; `None` if no server of this kind stored it.
 pub(crate) fn load(stored: &Bytes, revision: Revision) -> Option<Bytes> {
     let (form, mut rest) = stored.split_first()?;
@@ -43,6 +67,7 @@ pub(crate) fn load(stored: &Bytes, revision: Revision) -> Option<Bytes> {
                     .into(),
             )
         }
+        COPIED => copied(stored).map(|(_, _, value)| value),
         _ => None,
     }
 }
@@ -69,7 +94,15 @@ mod tests {
 
     #[test]
     fn other_values_are_not_loaded() {
-        for strange in [&b""[..], b"{}", b"s", b"s\x05abc", b"s\xff\xff"] {
+        for strange in [
+            &b""[..],
+            b"{}",
+            b"s",
+            b"s\x05abc",
+            b"s\xff\xff",
+            b"c",
+            b"c\x01",
+        ] {
             assert_eq!(load(&Bytes::from_static(strange), Revision(1)), None);
         }
     }
@@ -83,5 +116,17 @@ mod tests {
         };
         assert_eq!(store(&value), b"s\x02abc");
         assert_eq!(store(&Value::Plain(Bytes::from_static(b"v"))), b"pv");
+        let pair = KeyValue {
+            key: b"k"[..].into(),
+            value: Bytes::from_static(b"v"),
+            create_revision: Revision(3),
+            mod_revision: Revision(200),
+            lease: None,
+        };
+        let stored = Bytes::from(store_copied(&pair));
+        assert_eq!(&stored[..], b"c\x03\xc8\x01v");
+        assert_eq!(load(&stored, Revision(1000)), Some(pair.value.clone()));
+        let parts = (pair.create_revision, pair.mod_revision, pair.value);
+        assert_eq!(copied(&stored), Some(parts));
     }
 }

@@ -9,16 +9,17 @@ use std::{
 };
 
 use grpc::{Code, RpcError};
-use mvcc_store::{LeaseId, Revision, StoreError, Txn, TxnResult, limits};
+use mvcc_store::{LeaseId, StoreError, Txn, TxnResult, limits};
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     connections::{Connections, is_without_effect},
     keys::Keys,
     messages::{self, LEASE_REVOKE, PUT, TXN, TxnResponse},
-    mirror::{Mark, Mirror},
+    mirror::{self, Mark, Mirror},
+    origin::EtcdRevision,
     session::{self, Session, Sessions},
-    txn::{self, Answered, NewMark},
+    txn::{self, Answered, Base, NewMark},
 };
 
 /// Longest time for an attempt. A transaction that was on its way to a leader that died gets no answer
@@ -119,9 +120,14 @@ impl Writer {
             Ok(begun) => begun,
             Err(error) => return Attempt::Done(Err(error)),
         };
-        let fence = session.fence;
+        let base = Base {
+            keys: &self.keys,
+            origin: self.mirror.origin,
+            fence: session.fence,
+        };
         let expected = marked.then(|| self.mirror.expect(number));
-        let request = match txn::request(txn, &self.keys, fence, mark) {
+        let live = self.mirror.published.newest().live;
+        let request = match txn::request(txn, base, &live, mark) {
             Ok(request) => request,
             Err(error) => return Attempt::Done(Err(error)),
         };
@@ -130,7 +136,7 @@ impl Writer {
         let answer = answer.and_then(|answer| {
             let response = TxnResponse::read(&answer);
             let response = response.map_err(|error| RpcError::Broken(error.to_string()))?;
-            txn::answered(txn, &self.keys, fence, &response)
+            txn::answered(txn, base, &response)
         });
         match answer {
             Ok(Answered::Committed(revision, former)) => {
@@ -156,10 +162,14 @@ impl Writer {
             Ok(Answered::Fenced(now)) => {
                 match session.lease {
                     // The fence is gone, and so is its lease.
-                    Some(lease) if now == Revision(0) => self.sessions.ended(lease),
+                    Some(lease) if now == EtcdRevision(0) => self.sessions.ended(lease),
                     lease => self.sessions.fenced(lease, now),
                 }
                 Attempt::Again
+            }
+            Ok(Answered::Replaced) => {
+                self.mirror.note_replaced();
+                Attempt::Done(Err(mirror::replaced()))
             }
             Err(RpcError::Status { code, message }) if code == Code::NOT_FOUND => {
                 self.without_lease(txn, mark, message).await
@@ -213,6 +223,7 @@ impl Writer {
         let Some(fence) = self.move_fence(sent_in, deadline).await else {
             return unknown();
         };
+        let fence = self.mirror.origin.shown(fence);
         if !self.mirror.wait_with_progress(fence, deadline).await {
             return unknown();
         }
@@ -225,12 +236,12 @@ impl Writer {
 
     /// Writes the fence, unless it has been written since a transaction was sent: none of that time can be
     /// carried out after the revision that is returned.
-    async fn move_fence(&self, sent_in: Session, deadline: Instant) -> Option<Revision> {
+    async fn move_fence(&self, sent_in: Session, deadline: Instant) -> Option<EtcdRevision> {
         let _one_at_a_time = self.fencing.lock().await;
         loop {
             let (session, lease) = self.sessions.begun(deadline).await.ok()?;
             // A fence of a later session was written after the lease of the former one had ended.
-            if session.fence > Revision(0) && session != sent_in {
+            if session.fence > EtcdRevision(0) && session != sent_in {
                 return Some(session.fence);
             }
             match self.write_fence(lease, deadline).await {
@@ -248,7 +259,11 @@ impl Writer {
         }
     }
 
-    async fn write_fence(&self, lease: LeaseId, deadline: Instant) -> Result<Revision, RpcError> {
+    async fn write_fence(
+        &self,
+        lease: LeaseId,
+        deadline: Instant,
+    ) -> Result<EtcdRevision, RpcError> {
         let request = messages::put(&self.keys.fence, b"", Some(lease));
         let answer = self.connections.call(PUT, &request, ATTEMPT, deadline);
         let revision = messages::revision_of(&answer.await?);

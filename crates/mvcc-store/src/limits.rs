@@ -7,9 +7,12 @@ use crate::{Compare, Operation, StoreError, Txn, Value};
 /// Longest key. The embedded engine's journal stores key lengths in 16 bits; API keys are far shorter.
 pub const KEY_BYTES_MAX: usize = 16 * 1024;
 
-/// Most operations, and most comparisons, in one transaction: etcd's `--max-txn-ops` (128), of which
-/// the engine over etcd keeps one for itself.
+/// Most operations in one transaction: etcd's `--max-txn-ops` (128), of which the engine over etcd keeps
+/// one for itself.
 pub const OPERATIONS_PER_TXN_MAX: usize = 127;
+
+/// Most comparisons in one transaction: the engine over etcd may need two for each, and two for itself.
+pub const COMPARISONS_PER_TXN_MAX: usize = 63;
 
 /// Bytes of keys and values in one transaction that every engine accepts: etcd's
 /// `--max-request-bytes` (1.5 MiB) without the space for the frame of the message.
@@ -23,9 +26,11 @@ pub const LEASE_TTL_MAX: Duration = Duration::from_secs(400 * 86_400);
 ///
 /// *Errors.* `TooLarge` or `Invalid`.
 pub fn check(txn: &Txn) -> Result<(), StoreError> {
-    if txn.operations.len().max(txn.compare.len()) > OPERATIONS_PER_TXN_MAX {
+    if txn.operations.len() > OPERATIONS_PER_TXN_MAX || txn.compare.len() > COMPARISONS_PER_TXN_MAX
+    {
         return Err(StoreError::TooLarge(format!(
-            "a transaction may have at most {OPERATIONS_PER_TXN_MAX} operations and comparisons"
+            "a transaction may have at most {OPERATIONS_PER_TXN_MAX} operations and \
+             {COMPARISONS_PER_TXN_MAX} comparisons"
         )));
     }
     let mut written = BTreeSet::new();

@@ -8,7 +8,7 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use mvcc_store::{
     Compare, Event, EventKind, KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult,
     Revision, Store, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
-    limits::{KEY_BYTES_MAX, OPERATIONS_PER_TXN_MAX, TXN_BYTES_MAX},
+    limits::{COMPARISONS_PER_TXN_MAX, KEY_BYTES_MAX, OPERATIONS_PER_TXN_MAX, TXN_BYTES_MAX},
 };
 
 /// Engines under test cut a watcher off when so many commits wait for it.
@@ -315,7 +315,8 @@ async fn limits(store: Arc<dyn Store>) {
         let keys = (0..count).map(|number| put(&format!("a{number}"), "1"));
         keys.collect()
     };
-    let compare = (0..OPERATIONS_PER_TXN_MAX).map(|number| Compare::Absent(vec![b'b'; number + 1]));
+    let compare =
+        (0..COMPARISONS_PER_TXN_MAX).map(|number| Compare::Absent(vec![b'b'; number + 1]));
     let most = Txn {
         compare: compare.collect(),
         operations: many(OPERATIONS_PER_TXN_MAX),

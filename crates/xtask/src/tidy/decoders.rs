@@ -341,6 +341,7 @@ const TABLE: &[(&str, Said)] = &[
         "etcd-store/src/messages.rs",
         ByStrangers(&["etcd-messages"]),
     ),
+    ("etcd-store/src/origin.rs", ByStrangers(&["etcd-messages"])),
     ("etcd-store/src/store.rs", ByStrangers(&["etcd-messages"])),
     ("spdy/src/frame.rs", ByStrangers(&["spdy"])),
     ("spdy/src/headers.rs", ByStrangers(&["spdy"])),

@@ -1,0 +1,311 @@
+//! Copying all pairs of another store into etcd, or out of it, while no server uses either.
+//!
+//! The record of the origin guards every step. A copy into etcd begins with the record, which servers
+//! refuse until the copy is complete; each write compares it. A copy out of etcd ends with the record, under
+//! the condition that nothing was written since the pairs were read: a server that was overlooked cannot write
+//! afterwards.
+
+use std::{sync::Arc, time::Duration};
+
+use grpc::RpcError;
+use mvcc_store::{KeyValue, Revision, StoreError, published::LiveKeys};
+use tokio::time::Instant;
+
+use crate::{
+    connections::Connections,
+    keys::Keys,
+    messages::{
+        Condition, RANGE, RangeRequest, RangeResponse, RequestOp, TXN, TxnRequest, TxnResponse,
+    },
+    mirror,
+    options::{ConnectError, EtcdOptions},
+    origin::{self, EtcdRevision, Origin, Record},
+    store::unusable,
+    value,
+};
+
+/// Longest time for an attempt of a call, and for all of them.
+const ATTEMPT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
+/// Most keys and bytes in one transaction.
+const BATCH_KEYS: usize = 100;
+const BATCH_BYTES: usize = 1_000_000;
+
+/// What is below the prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No key.
+    Nothing,
+    /// A copy that was interrupted.
+    Incomplete {
+        /// The instance whose data it is.
+        instance: String,
+    },
+    /// Data in use, or to be used.
+    Data {
+        /// The number of keys, with those of the servers themselves.
+        keys: u64,
+    },
+    /// Data that was copied elsewhere, and is not used any more.
+    Moved {
+        /// The place where it goes on.
+        to: String,
+    },
+}
+
+/// Why a copy ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// etcd cannot be used, or does not answer.
+    #[error(transparent)]
+    Etcd(#[from] ConnectError),
+    /// Something else has written below the prefix.
+    #[error("another program has written to etcd meanwhile: stop all servers that use it")]
+    Written,
+}
+
+impl From<RpcError> for CopyError {
+    fn from(error: RpcError) -> Self {
+        Self::Etcd(unusable(error).into())
+    }
+}
+
+/// The pairs of the store in etcd at one revision.
+#[derive(Clone, Debug)]
+pub struct Pairs {
+    /// The pairs.
+    pub live: LiveKeys,
+    /// The revision that servers show for them.
+    pub revision: Revision,
+    in_etcd: EtcdRevision,
+}
+
+impl Pairs {
+    /// The pairs that are copied: those without a lease, which would delete them.
+    pub fn kept(&self) -> impl Iterator<Item = &KeyValue> {
+        let pairs = self.live.values().map(Arc::as_ref);
+        pairs.filter(|pair| pair.lease.is_none())
+    }
+}
+
+/// One side of a copy.
+pub struct EtcdCopy {
+    connections: Connections,
+    keys: Keys,
+    batch: Vec<RequestOp>,
+    batch_bytes: usize,
+}
+
+/// A copy into etcd that has begun.
+pub struct Begun(EtcdRevision);
+
+impl EtcdCopy {
+    /// Connects with a member.
+    ///
+    /// *Errors.* As of a store.
+    pub async fn connect(options: &EtcdOptions) -> Result<Self, ConnectError> {
+        let connections = Connections::of(options).await?;
+        connections.current().await.map_err(unusable)?;
+        Ok(Self {
+            connections,
+            keys: Keys::new(&options.prefix, ""),
+            batch: Vec::new(),
+            batch_bytes: 0,
+        })
+    }
+
+    /// Looks what is below the prefix.
+    ///
+    /// *Errors.* `Etcd`.
+    pub async fn found(&self) -> Result<Found, CopyError> {
+        Ok(match origin::read(&self.connections, &self.keys).await?.1 {
+            Some(Record::Copying { instance }) => Found::Incomplete { instance },
+            Some(Record::Moved { to, .. }) => Found::Moved { to },
+            Some(Record::Complete { .. }) | None => match self.count().await? {
+                0 => Found::Nothing,
+                keys => Found::Data { keys },
+            },
+        })
+    }
+
+    async fn count(&self) -> Result<u64, RpcError> {
+        let (start, end) = self.keys.all();
+        let request = RangeRequest {
+            key: &start,
+            end: &end,
+            count_only: true,
+            ..RangeRequest::default()
+        };
+        let answer = self.connections.read(RANGE, &request.write()).await?;
+        let range = RangeResponse::read(&answer);
+        let range = range.map_err(|error| RpcError::Broken(error.to_string()))?;
+        Ok(range.count)
+    }
+
+    /// Begins a copy of an instance, over nothing or over an interrupted copy, whose pairs are deleted.
+    ///
+    /// *Errors.* `Etcd`; `Written` if there is something else.
+    pub async fn begin(&self, instance: &str) -> Result<Begun, CopyError> {
+        let (seen, found) = origin::read(&self.connections, &self.keys).await?;
+        let guard = match found {
+            None => vec![Condition::AllBefore(self.keys.all().0, EtcdRevision(1))],
+            Some(Record::Copying { .. }) => Vec::new(),
+            Some(_) => return Err(CopyError::Written),
+        };
+        let record = Record::Copying {
+            instance: instance.to_owned(),
+        };
+        let deleted = RequestOp::DeleteAll(self.keys.all_data().0);
+        self.note(seen, &record, guard, Some(deleted))
+            .await
+            .map(Begun)
+    }
+
+    /// Adds a pair, which keeps its revisions. Leases are not copied.
+    ///
+    /// *Errors.* `Etcd`; `Written` if another copy has begun.
+    pub async fn put(&mut self, begun: &Begun, pair: &KeyValue) -> Result<(), CopyError> {
+        let bytes = pair.key.len() + pair.value.len();
+        if self.batch.len() >= BATCH_KEYS || self.batch_bytes + bytes > BATCH_BYTES {
+            self.flush(begun).await?;
+        }
+        self.batch_bytes += bytes;
+        self.batch.push(RequestOp::Put {
+            key: self.keys.data(&pair.key),
+            value: value::store_copied(pair),
+            lease: None,
+        });
+        Ok(())
+    }
+
+    async fn flush(&mut self, begun: &Begun) -> Result<(), CopyError> {
+        self.batch_bytes = 0;
+        let request = TxnRequest {
+            conditions: vec![Condition::ModRevision(self.keys.origin.clone(), begun.0)],
+            success: std::mem::take(&mut self.batch),
+            failure: Vec::new(),
+        };
+        match request.success.is_empty() || self.txn(&request).await?.succeeded {
+            true => Ok(()),
+            false => Err(CopyError::Written),
+        }
+    }
+
+    /// Writes the last pairs, and reads all of them back.
+    ///
+    /// *Errors.* As of [`put`](Self::put).
+    pub async fn finish(&mut self, begun: &Begun) -> Result<LiveKeys, CopyError> {
+        self.flush(begun).await?;
+        let origin = Origin {
+            record: begun.0,
+            offset: 0,
+        };
+        Ok(mirror::load(&self.connections, &self.keys, origin).await?.0)
+    }
+
+    /// Lets servers use the copy: their revisions begin above `revision`.
+    ///
+    /// *Errors.* As of [`put`](Self::put).
+    pub async fn complete(&self, begun: Begun, revision: Revision) -> Result<(), CopyError> {
+        let record = Record::Complete { offset: revision.0 };
+        self.note(begun.0, &record, Vec::new(), None)
+            .await
+            .map(drop)
+    }
+
+    /// All pairs, also of data that was copied elsewhere.
+    ///
+    /// *Errors.* `Etcd`, also for an incomplete copy.
+    pub async fn pairs(&self) -> Result<Pairs, CopyError> {
+        let (record, found) = origin::read(&self.connections, &self.keys).await?;
+        let offset = match found {
+            None => 0,
+            Some(Record::Complete { offset } | Record::Moved { offset, .. }) => offset,
+            Some(Record::Copying { .. }) => return Err(ConnectError::Incomplete.into()),
+        };
+        let origin = Origin { record, offset };
+        let (live, revision) = mirror::load(&self.connections, &self.keys, origin).await?;
+        Ok(Pairs {
+            live,
+            revision,
+            in_etcd: origin.in_etcd(revision),
+        })
+    }
+
+    /// Whether no server has written since the pairs were read.
+    ///
+    /// *Errors.* `Etcd`.
+    pub async fn is_unchanged(&self, pairs: &Pairs) -> Result<bool, CopyError> {
+        Ok(self.pairs().await?.kept().eq(pairs.kept()))
+    }
+
+    /// Leaves the data to the copy that was made elsewhere: no server can use it here any more.
+    ///
+    /// *Errors.* `Etcd`; `Written` if the copy does not have all.
+    pub async fn leave(&self, pairs: &Pairs, to: &str) -> Result<(), CopyError> {
+        let (seen, found) = origin::read(&self.connections, &self.keys).await?;
+        let offset = match found {
+            None => 0,
+            Some(Record::Complete { offset }) => offset,
+            Some(Record::Moved { to: noted, .. }) if noted == to => return Ok(()),
+            Some(_) => return Err(CopyError::Written),
+        };
+        let to = to.to_owned();
+        let record = Record::Moved { offset, to };
+        let next = EtcdRevision(pairs.in_etcd.0 + 1);
+        let prefixes = [self.keys.all_data().0, self.keys.marks.clone()];
+        let guard = prefixes.map(|prefix| Condition::AllBefore(prefix, next));
+        let moved = self.note(seen, &record, guard.into(), None).await?;
+        // No server writes from here on. A deletion may have been overlooked: not each has a mark.
+        if self.is_unchanged(pairs).await? {
+            return Ok(());
+        }
+        let record = Record::Complete { offset };
+        self.note(moved, &record, Vec::new(), None).await?;
+        Err(CopyError::Written)
+    }
+
+    /// Replaces the record that was seen, if the further conditions hold.
+    async fn note(
+        &self,
+        seen: EtcdRevision,
+        record: &Record,
+        guard: Vec<Condition>,
+        also: Option<RequestOp>,
+    ) -> Result<EtcdRevision, CopyError> {
+        let key = self.keys.origin.clone();
+        let unchanged = Condition::ModRevision(key.clone(), seen);
+        let put = RequestOp::Put {
+            key,
+            value: record.write(),
+            lease: None,
+        };
+        let request = TxnRequest {
+            conditions: guard.into_iter().chain([unchanged]).collect(),
+            success: also.into_iter().chain([put]).collect(),
+            failure: Vec::new(),
+        };
+        let response = self.txn(&request).await?;
+        if response.succeeded {
+            return Ok(response.revision);
+        }
+        // An attempt without an answer may have been carried out.
+        match origin::read(&self.connections, &self.keys).await? {
+            (now, Some(found)) if now > seen && found == *record => Ok(now),
+            _ => Err(CopyError::Written),
+        }
+    }
+
+    async fn txn(&self, request: &TxnRequest) -> Result<TxnResponse, CopyError> {
+        let request = request.write();
+        let deadline = Instant::now() + LIMIT;
+        let answer = self.connections.call(TXN, &request, ATTEMPT, deadline);
+        let answer = answer.await.map_err(|error| {
+            let refused = crate::txn::refusal(&error, None);
+            CopyError::Etcd(ConnectError::Store(refused))
+        })?;
+        let response = TxnResponse::read(&answer);
+        let response = response.map_err(|error| StoreError::Unavailable(error.to_string()));
+        Ok(response.map_err(ConnectError::Store)?)
+    }
+}

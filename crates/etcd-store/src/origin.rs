@@ -1,0 +1,174 @@
+//! Where the data below a prefix comes from: a record beside it, which every transaction compares.
+//!
+//! etcd counts revisions from its own beginning. Data that was copied from another store goes on with the
+//! revisions of that one: **every server adds the offset of the record** to the revisions of etcd, and
+//! the copied pairs keep the revisions that they had, all of which are at most the offset. Without a
+//! record, the offset is zero.
+
+use grpc::RpcError;
+use mvcc_store::Revision;
+
+use crate::{
+    connections::Connections,
+    keys::Keys,
+    messages::{RANGE, RangeRequest, RangeResponse},
+    options::ConnectError,
+    store::unusable,
+};
+
+/// A revision as etcd counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct EtcdRevision(pub(crate) u64);
+
+/// The record, as of a start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The revision of the record; zero for none. Copied pairs that nobody has written since are older.
+    pub(crate) record: EtcdRevision,
+    /// The newest revision of the store that the data was copied from.
+    pub(crate) offset: u64,
+}
+
+impl Origin {
+    /// The revision that clients see.
+    pub(crate) fn shown(&self, revision: EtcdRevision) -> Revision {
+        Revision(revision.0.saturating_add(self.offset))
+    }
+
+    /// The revision of etcd that clients see as this one; zero for one before the copy.
+    pub(crate) fn in_etcd(&self, revision: Revision) -> EtcdRevision {
+        EtcdRevision(revision.0.saturating_sub(self.offset))
+    }
+
+    /// Whether a pair with this revision can only be a copied one.
+    pub(crate) fn is_copied(&self, revision: Revision) -> bool {
+        revision.0 <= self.offset
+    }
+
+    /// The origin of the data, for a server that starts on it.
+    ///
+    /// *Errors.* The copy is not complete, or the data was copied elsewhere since.
+    pub(crate) async fn read(connections: &Connections, keys: &Keys) -> Result<Self, ConnectError> {
+        let (record, found) = read(connections, keys).await?;
+        match found {
+            None => Ok(Self::default()),
+            Some(Record::Complete { offset }) => Ok(Self { record, offset }),
+            Some(Record::Copying { .. }) => Err(ConnectError::Incomplete),
+            Some(Record::Moved { to, .. }) => Err(ConnectError::Moved(to)),
+        }
+    }
+}
+
+/// The contents of the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// A copy into this etcd has begun.
+    Copying {
+        /// The instance whose data it is.
+        instance: String,
+    },
+    /// The copy is complete.
+    Complete { offset: u64 },
+    /// The data was copied elsewhere, and goes on there.
+    Moved { offset: u64, to: String },
+}
+
+impl Record {
+    /// A line of words. The form is in users' clusters.
+    pub(crate) fn write(&self) -> Vec<u8> {
+        match self {
+            Self::Copying { instance } => format!("copying {instance}"),
+            Self::Complete { offset } => format!("complete {offset}"),
+            Self::Moved { offset, to } => format!("moved {offset} {to}"),
+        }
+        .into_bytes()
+    }
+
+    /// Reads a line; `None` if it is of a newer version.
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
+        let (kind, rest) = std::str::from_utf8(line).ok()?.split_once(' ')?;
+        match kind {
+            "copying" => Some(Self::Copying {
+                instance: rest.to_owned(),
+            }),
+            "complete" => Some(Self::Complete {
+                offset: rest.parse().ok()?,
+            }),
+            "moved" => {
+                let (offset, to) = rest.split_once(' ')?;
+                Some(Self::Moved {
+                    offset: offset.parse().ok()?,
+                    to: to.to_owned(),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The record with its revision, which is zero without one.
+pub(crate) async fn read(
+    connections: &Connections,
+    keys: &Keys,
+) -> Result<(EtcdRevision, Option<Record>), ConnectError> {
+    let request = RangeRequest {
+        key: &keys.origin,
+        ..RangeRequest::default()
+    };
+    let found = connections.read(RANGE, &request.write()).await;
+    let found = found.and_then(|answer| {
+        RangeResponse::read(&answer).map_err(|error| RpcError::Broken(error.to_string()))
+    });
+    match found.map_err(unusable)?.pairs.first() {
+        None => Ok((EtcdRevision(0), None)),
+        Some(pair) => match Record::parse(&pair.value) {
+            Some(record) => Ok((pair.mod_revision, Some(record))),
+            None => Err(ConnectError::NewerRecord),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The form is in users' clusters: these lines must not change.
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        for (record, line) in [
+            (
+                Record::Copying {
+                    instance: "1-2".to_owned(),
+                },
+                "copying 1-2",
+            ),
+            (Record::Complete { offset: 7 }, "complete 7"),
+            (
+                Record::Moved {
+                    offset: 7,
+                    to: "host /a b".to_owned(),
+                },
+                "moved 7 host /a b",
+            ),
+        ] {
+            assert_eq!(record.write(), line.as_bytes());
+            assert_eq!(Record::parse(line.as_bytes()), Some(record));
+        }
+        for strange in ["", "complete", "complete x", "moved 1", "begun 1"] {
+            assert_eq!(Record::parse(strange.as_bytes()), None, "{strange}");
+        }
+    }
+
+    #[test]
+    fn revisions_go_on_where_the_copied_ones_ended() {
+        let origin = Origin {
+            record: EtcdRevision(9),
+            offset: 1000,
+        };
+        assert_eq!(origin.shown(EtcdRevision(10)), Revision(1010));
+        assert_eq!(origin.in_etcd(Revision(1010)), EtcdRevision(10));
+        assert_eq!(origin.in_etcd(Revision(400)), EtcdRevision(0));
+        assert!(origin.is_copied(Revision(1000)) && !origin.is_copied(Revision(1001)));
+        assert!(!Origin::default().is_copied(Revision(1)));
+    }
+}
